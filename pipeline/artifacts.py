@@ -1,0 +1,261 @@
+"""Artifacts: immutable folders under a key, whole or not there at all.
+
+An artifact lies in the store at artifacts/STAGE/KEY. Its manifest.json, written last, names every
+file with its size and SHA-256; a folder without a manifest is not an artifact. The key is a hash of
+everything the content depends on, so a committed key is never made again and never changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DamagedError, InputError, UnknownNameError
+from pipeline.storage import Storage, open_storage
+
+MANIFEST = "manifest.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file of an artifact: its size in bytes and its SHA-256 in hex."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A committed folder.
+
+    Attributes:
+        stage: name of the stage that made it.
+        key: hash of the stage, its version, its config and its inputs' keys.
+        files: relative name -> size and digest.
+        summary: headline numbers and words that the stage reported.
+        manifest: the whole manifest.
+        cached: it was found, not made, by the `run_stage` that returned it.
+    """
+
+    stage: str
+    key: str
+    storage: Storage = field(repr=False, compare=False)
+    cache: Path = field(repr=False, compare=False)
+    manifest: dict[str, Any] = field(repr=False, compare=False)
+    cached: bool = field(default=False, compare=False)
+
+    @property
+    def uri(self) -> str:
+        """STAGE/KEY: what names this artifact inside its store."""
+        return f"{self.stage}/{self.key}"
+
+    @property
+    def url(self) -> str:
+        """Where it lies, with the store's URL before it."""
+        return f"{self.storage.url}/{self._base}"
+
+    @property
+    def files(self) -> dict[str, FileEntry]:
+        return {name: FileEntry(entry["size"], entry["sha256"]) for name, entry in self.manifest["files"].items()}
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return dict(self.manifest["summary"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return dict(self.manifest["config"])
+
+    @property
+    def seconds(self) -> float:
+        """What making it took, in seconds."""
+        return float(self.manifest["seconds"])
+
+    def object_path(self, name: str) -> str:
+        """The path of one of its files in the storage, for range reads.
+
+        Raises:
+            UnknownNameError: it has no such file.
+        """
+        if name not in self.manifest["files"]:
+            raise UnknownNameError(f"file in artifact {self.uri}", name, self.manifest["files"])
+        return f"{self._base}/{self.manifest['root']}{name}"
+
+    def path(self, name: str) -> Path:
+        """One of its files on this machine's disk; from S3 it is fetched once, checked and kept.
+
+        Raises:
+            DamagedError: what was fetched is not what was committed.
+        """
+        stored = self.object_path(name)
+        local = self.storage.local_path(stored)
+        if local is not None:
+            return local
+        kept = self.cache / self._base / name
+        entry = self.files[name]
+        if not (kept.is_file() and kept.stat().st_size == entry.size):
+            aside = kept.with_name(f".{kept.name}.{os.getpid()}")
+            self.storage.download(stored, aside)
+            if file_sha256(aside) != entry.sha256:
+                aside.unlink()
+                raise DamagedError(f"{self.url}/{name}: fetched bytes do not match the manifest; run it again")
+            os.replace(aside, kept)
+        return kept
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one of its files."""
+        return self.path(name).read_bytes()
+
+    def folder(self, prefix: str = "") -> Path:
+        """A local folder that holds all its files (below `prefix`), fetched if need be."""
+        for name in self.manifest["files"]:
+            if name.startswith(prefix):
+                self.path(name)
+        local = self.storage.local_path(f"{self._base}/{self.manifest['root']}{prefix}".rstrip("/"))
+        return local if local is not None else self.cache / self._base / prefix
+
+    def verify(self) -> list[str]:
+        """Reads and re-hashes every file; one line for each that is missing or changed."""
+        wrong = []
+        for name, entry in self.files.items():
+            stored = self.object_path(name)
+            try:
+                local = self.storage.local_path(stored)
+                sha256 = file_sha256(local) if local is not None else _object_sha256(self.storage, stored, entry.size)
+            except FileNotFoundError:
+                wrong.append(f"{self.uri}/{name}: missing")
+                continue
+            if sha256 != entry.sha256:
+                wrong.append(
+                    f"{self.uri}/{name}: SHA-256 is {sha256[:12]}..., the manifest says {entry.sha256[:12]}..."
+                )
+        return wrong
+
+    @property
+    def _base(self) -> str:
+        return f"artifacts/{self.stage}/{self.key}"
+
+
+class ArtifactStore:
+    """The artifacts of one storage, and the local folders in which new ones are made.
+
+    Args:
+        storage: where committed artifacts lie.
+        local: folder on this machine for work in progress and fetched files; inside the storage
+            folder when the storage is local, so that committing is a rename.
+    """
+
+    def __init__(self, storage: Storage, local: Path) -> None:
+        self.storage = storage
+        self.local = local
+
+    @classmethod
+    def open(cls, url: str) -> ArtifactStore:
+        """The store at a URL; its local folder is the storage itself, or one in the user's cache for S3."""
+        storage = open_storage(url)
+        root = storage.local_path("")
+        if root is None:
+            name = hashlib.sha256(storage.url.encode()).hexdigest()[:12]
+            home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+            root = home / "tutelage" / name
+        return cls(storage, root)
+
+    def find(self, stage: str, key: str) -> Artifact | None:
+        """The committed artifact with this key, or None."""
+        try:
+            text = self.storage.read(f"artifacts/{stage}/{key}/{MANIFEST}")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        manifest = json.loads(text)
+        return Artifact(stage, key, self.storage, self.local / "fetched", manifest)
+
+    def resolve(self, reference: str) -> Artifact:
+        """The artifact that STAGE/KEY, or an unambiguous beginning of KEY, names.
+
+        Raises:
+            InputError: none or several match.
+        """
+        stage, _, start = reference.removeprefix(f"{self.storage.url}/artifacts/").strip("/").partition("/")
+        matches = [artifact for artifact in self.list(stage) if start and artifact.key.startswith(start)]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise InputError(f"{reference}: names {len(matches)} artifacts; give more of the key")
+        raise UnknownNameError("artifact", reference, (artifact.uri for artifact in self.list()))
+
+    def list(self, stage: str | None = None) -> Iterator[Artifact]:
+        """All committed artifacts, of one stage or of every stage, sorted by stage and key."""
+        prefix = f"artifacts/{stage}" if stage else "artifacts"
+        for info in self.storage.list(prefix):
+            parts = info.path.split("/")
+            if len(parts) == 4 and parts[3] == MANIFEST:
+                artifact = self.find(parts[1], parts[2])
+                if artifact is not None:
+                    yield artifact
+
+    def commit(
+        self,
+        stage: str,
+        key: str,
+        folder: Path,
+        *,
+        config: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        summary: Mapping[str, Any],
+        seconds: float,
+        origin: Mapping[str, Any],
+    ) -> Artifact:
+        """Publishes `folder` (which is consumed) as the artifact with this key.
+
+        If another process was first, its artifact is returned and `folder` is dropped: the key says
+        that both mean the same.
+
+        Args:
+            inputs: name -> STAGE/KEY of the artifacts it was made from.
+            origin: what made it: stage version, code version, commit.
+        """
+        files = {
+            str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": file_sha256(path)}
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+        manifest: dict[str, object] = {
+            "format": _FORMAT,
+            "stage": stage,
+            "key": key,
+            "config": dict(config),
+            "inputs": dict(inputs),
+            "files": files,
+            "summary": dict(summary),
+            "seconds": round(seconds, 3),
+            "origin": dict(origin),
+        }
+        self.storage.publish(folder, f"artifacts/{stage}/{key}", manifest)
+        artifact = self.find(stage, key)
+        if artifact is None:
+            raise DamagedError(f"{stage}/{key}: committed, but its manifest cannot be read back")
+        return replace(artifact, cached=False)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _object_sha256(storage: Storage, path: str, size: int, chunk: int = 8 << 20) -> str:
+    hasher = hashlib.sha256()
+    for start in range(0, size, chunk):
+        hasher.update(storage.read(path, start, min(chunk, size - start)))
+    info = storage.stat(path)
+    if info is None:
+        raise FileNotFoundError(path)
+    if info.size != size:
+        return f"(of {info.size} bytes, not {size})"
+    return hasher.hexdigest()

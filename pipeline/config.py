@@ -1,0 +1,124 @@
+"""Config: frozen pydantic models that refuse unknown keys and have one canonical form.
+
+Two configs that mean the same give the same canonical JSON, which is what artifact keys are made
+from. A field that cannot change a stage's result (threads, progress, where to run) is declared
+with `unkeyed(...)` and stays out of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from pipeline.errors import InputError, near_names
+
+ConfigT = TypeVar("ConfigT", bound="Config")
+
+
+class Config(BaseModel):
+    """Base of every configuration: immutable, unknown keys refused, defaults validated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=False)
+
+
+def unkeyed(default: Any, **kwargs: Any) -> Any:
+    """A pydantic Field that is left out of the artifact key, because it cannot change the result."""
+    return Field(default, json_schema_extra={"keyed": False}, **kwargs)
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one meaning: keys sorted, no spaces, unkeyed fields left out."""
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any, length: int = 20) -> str:
+    """The first `length` hex digits of the SHA-256 of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+def parse_config(config_type: type[ConfigT], values: Mapping[str, Any], where: str) -> ConfigT:
+    """Validates `values`; a mistake becomes one line that names the place and what would be right.
+
+    Raises:
+        InputError: an unknown key (with the near ones), a missing key or a wrong value.
+    """
+    try:
+        return config_type.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{where}: {explain(config_type, error)}") from None
+
+
+def explain(config_type: type[BaseModel], error: ValidationError) -> str:
+    """A validation error in one line: the path of each wrong key and what is wrong with it."""
+    return "; ".join(_explain_one(config_type, detail) for detail in error.errors())
+
+
+def _explain_one(config_type: type[BaseModel], detail: ErrorDetails) -> str:
+    location = list(detail["loc"])
+    path = ".".join(str(part) for part in location)
+    if detail["type"] == "extra_forbidden":
+        owner = _model_at(config_type, location[:-1])
+        known = owner.model_fields if owner is not None else {}
+        return f"unknown key {path!r}{near_names(str(location[-1]), known)}"
+    if detail["type"] == "missing":
+        return f"{path}: required"
+    message = detail["msg"][0].lower() + detail["msg"][1:]
+    message = message.removeprefix("value error, ")
+    given = detail["input"]
+    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool | None) else ""
+    return f"{path}: {message}{shown}" if path else f"{message}{shown}"
+
+
+def _model_at(config_type: type[BaseModel], location: list[str | int]) -> type[BaseModel] | None:
+    """The config class that a path of keys leads to; union tags in the path are skipped."""
+    current: list[type[BaseModel]] = [config_type]
+    for part in location:
+        nested: list[type[BaseModel]] = []
+        for model in current:
+            field = model.model_fields.get(str(part))
+            if field is not None:
+                nested.extend(_models_in(field.annotation))
+        if nested:
+            current = nested
+        elif len(current) > 1:
+            tagged = [model for model in current if _has_tag(model, part)]
+            current = tagged or current
+    return current[0] if current else None
+
+
+def _has_tag(model: type[BaseModel], tag: str | int) -> bool:
+    return any(field.default == tag for field in model.model_fields.values())
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    found: list[type[BaseModel]] = []
+    for argument in getattr(annotation, "__args__", ()):
+        found.extend(_models_in(argument))
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        plain = {}
+        for name, field in type(value).model_fields.items():
+            extra = field.json_schema_extra
+            if isinstance(extra, dict) and extra.get("keyed") is False:
+                continue
+            plain[name] = _plain(getattr(value, name))
+        return plain
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(_plain(item) for item in value)
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return str(value)

@@ -1,0 +1,48 @@
+"""Random numbers that depend on what they are for, never on how many were drawn before.
+
+A number is a pure function of a seed and a few counters: (seed, epoch) for an order,
+(seed, step) for a batch, (seed, epoch, sample) for an augmentation. Any of them can be drawn
+again, on any worker, in any order; a loader therefore has nothing to save but its step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
+    """A NumPy generator for one purpose and one place in the run.
+
+    Args:
+        seed: the run's seed.
+        purpose: a word that keeps two uses of the same counters apart, e.g. "order".
+        counters: epoch, step, node: whatever identifies the place.
+    """
+    text = f"{seed}/{purpose}/" + "/".join(str(int(counter)) for counter in counters)
+    key = np.frombuffer(hashlib.blake2b(text.encode(), digest_size=16).digest(), dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))
+
+
+def uniforms(seed: int, purpose: str, epoch: int, ids: NDArray[np.int64], columns: int) -> NDArray[np.float64]:
+    """Numbers in [0, 1) for each sample, [len(ids), columns], the same for a sample in any batch.
+
+    Source: SplitMix64's output function (Steele, Lea, Flood 2014) over a keyed counter.
+    """
+    base = np.uint64(int(generator(seed, purpose, epoch).integers(0, 2**63)))
+    with np.errstate(over="ignore"):
+        keyed = _mix(ids.astype(np.uint64) * _GOLDEN + base)
+        cells = keyed[:, None] + np.arange(1, columns + 1, dtype=np.uint64)[None, :] * _GOLDEN
+        return (_mix(cells) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    x = (x ^ (x >> np.uint64(30))) * _MIX_1
+    x = (x ^ (x >> np.uint64(27))) * _MIX_2
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,156 @@
+"""A stage: a function from a config and input artifacts to one artifact.
+
+`run_stage` is the one rule everything rests on: if the artifact with the stage's key is committed it
+is returned, else the stage runs in a folder aside and its output is committed at the end. Retries,
+caching, lineage and re-runs follow from it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.config import Config, canonical_json, digest
+from pipeline.progress import Progress, silent
+
+ConfigT = TypeVar("ConfigT", bound=Config, contravariant=True)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What a running stage works with.
+
+    Attributes:
+        output: empty local folder; what is in it when the stage returns becomes the artifact.
+        scratch: local folder that survives a killed run of the same key, e.g. for checkpoints.
+        store: the artifact store; a worker on another machine opens `store.storage.url` itself.
+        key: the key of the artifact being made.
+        progress: where to report.
+    """
+
+    output: Path
+    scratch: Path
+    store: ArtifactStore
+    key: str
+    progress: Progress
+
+
+class Stage(Protocol[ConfigT]):
+    """One step of the pipeline. Raise `version` when the same inputs give another result."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+
+    def run(self, config: ConfigT, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
+        """Fills `work.output`; returns the summary: headline numbers and words, plain JSON values."""
+
+
+def stage_key(stage: Stage[Any], config: Config, inputs: Mapping[str, Artifact]) -> str:
+    """The key of the artifact that these would give."""
+    return digest(
+        {
+            "stage": stage.name,
+            "version": stage.version,
+            "config": config,
+            "inputs": {name: artifact.uri for name, artifact in inputs.items()},
+        }
+    )
+
+
+def run_stage(
+    stage: Stage[Any],
+    config: Config,
+    inputs: Mapping[str, Artifact],
+    *,
+    store: ArtifactStore,
+    progress: Progress = silent,
+) -> Artifact:
+    """The stage's artifact for this config and these inputs: found if committed, else made.
+
+    Two processes on one machine that want the same artifact wait for each other; on two machines
+    both work and one wins.
+
+    Raises:
+        InputError: the stage refused its input.
+        WorkError: the stage failed; its scratch folder is kept for the next run.
+    """
+    import json
+
+    key = stage_key(stage, config, inputs)
+    found = store.find(stage.name, key)
+    if found is not None:
+        return replace(found, cached=True)
+    place = store.local / "work" / stage.name / key
+    place.mkdir(parents=True, exist_ok=True)
+    with _locked(place / "lock", progress):
+        found = store.find(stage.name, key)
+        if found is not None:
+            return replace(found, cached=True)
+        work = Workspace(place / "output", place / "scratch", store, key, progress)
+        shutil.rmtree(work.output, ignore_errors=True)
+        work.output.mkdir()
+        work.scratch.mkdir(exist_ok=True)
+        started = time.monotonic()
+        summary = stage.run(config, inputs, work)
+        artifact = store.commit(
+            stage.name,
+            key,
+            work.output,
+            config=json.loads(canonical_json(config)),
+            inputs={name: artifact.uri for name, artifact in inputs.items()},
+            summary=summary,
+            seconds=time.monotonic() - started,
+            origin={"stage_version": stage.version, **code_origin()},
+        )
+        shutil.rmtree(place, ignore_errors=True)
+        return artifact
+
+
+@cache
+def code_origin() -> dict[str, str]:
+    """The version of Tutelage and, in a git checkout, the commit (with "+" if files were changed)."""
+    try:
+        origin = {"tutelage": version("tutelage")}
+    except PackageNotFoundError:
+        origin = {"tutelage": "unknown"}
+    here = Path(__file__).resolve().parents[1]
+    if (here / ".git").exists():
+        describe = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+        answer = subprocess.run(describe, capture_output=True, text=True, check=False)
+        if answer.returncode == 0:
+            origin["commit"] = answer.stdout.strip()
+    return origin
+
+
+@contextmanager
+def _locked(path: Path, progress: Progress) -> Iterator[None]:
+    """Holds a file lock; it goes with the process, so a killed holder never blocks the next."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                progress(note="waiting for another process that makes the same artifact")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # The holder before us may have removed the folder with its lock file: then lock the new one.
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() and path.stat().st_ino == _inode(file.fileno()):
+                yield
+                return
+
+
+def _inode(descriptor: int) -> int:
+    import os
+
+    return os.fstat(descriptor).st_ino
