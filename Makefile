@@ -1,0 +1,60 @@
+# make demo | make test: each makes .venv first if it is not there yet. See README.md.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Telemetry of the tools we build on is off. MLflow accepts only the word "true".
+export DO_NOT_TRACK = true
+export MLFLOW_DISABLE_TELEMETRY = true
+export RAY_USAGE_STATS_ENABLED = 0
+
+.PHONY: demo test test-fast test-slow check format install install-dev clean
+
+demo: .venv/.demo
+	$(BIN)/tutelage run lifecycle --preset emoji
+
+test: test-fast test-slow
+
+# Seconds each: no server, no cluster, no shell.
+test-fast: .venv/.dev
+	$(BIN)/python -m pytest -q -m "not (ray or servers or journey)"
+
+# Real Ray, S3, MLflow and Prefect servers, kills, whole flows from the shell.
+test-slow: .venv/.dev
+	$(BIN)/python -m pytest -q --durations=15 -m "ray or servers or journey"
+
+check: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+format: .venv/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+install: .venv/.demo
+
+install-dev: .venv/.dev
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Tutelage needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv --clear .venv
+
+.venv/.demo: pyproject.toml constraints.txt | .venv/bin/pip
+	@echo "Installing Tutelage into .venv: about 3 minutes and 7 GB, once."
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo]'
+	touch $@
+
+.venv/.dev: pyproject.toml constraints.txt | .venv/bin/pip
+	@echo "Installing Tutelage and its development tools into .venv: about 3 minutes and 7 GB, once."
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo,dev]'
+	touch $@ .venv/.demo
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,25 @@
+"""What every test gets: quiet tools, no store and no service of the machine's user."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+# Before any test module imports torch, Prefect, MLflow or Ray: they read these when imported.
+os.environ.update(
+    DO_NOT_TRACK="true",
+    MLFLOW_DISABLE_TELEMETRY="true",
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_AUTH_MODE="disabled",
+)
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+for _name in ("TUTELAGE_STORE", "MLFLOW_TRACKING_URI", "PREFECT_API_URL", "RAY_ADDRESS", "AWS_ENDPOINT_URL"):
+    os.environ.pop(_name, None)
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that forgets to name its store gets one of its own, never the one in the working folder."""
+    monkeypatch.setenv("TUTELAGE_STORE", f"{tmp_path}/store")
