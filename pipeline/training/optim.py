@@ -1,0 +1,86 @@
+"""Optimisers, their parameter groups, and a learning rate that is a pure function of the step."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from pipeline.config import Config
+
+_UNDECAYED_NAMES = ("pos_embed", "position", "cls_token", "class_token", "dist_token", "token_embedding", "logit_scale")
+
+
+class AdamWConfig(Config):
+    """AdamW: Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+
+    kind: Literal["adamw"] = Field("adamw", description="Name of this optimiser.")
+    lr: float = Field(1e-3, gt=0, le=10, description="Peak learning rate, reached after the warm-up.")
+    weight_decay: float = Field(0.05, ge=0, le=10, description="Decoupled decay; none on biases, norms and tokens.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the mean of gradients.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Decay of the mean of squared gradients.")
+    eps: float = Field(1e-8, gt=0, le=1, description="Added to the denominator.")
+
+    def build(self, groups: list[dict[str, object]]) -> torch.optim.Optimizer:
+        # The fused kernel updates all parameters in one pass, on CPU too.
+        return torch.optim.AdamW(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=True)
+
+
+class SGDConfig(Config):
+    """Stochastic gradient descent with Nesterov momentum."""
+
+    kind: Literal["sgd"] = Field("sgd", description="Name of this optimiser.")
+    lr: float = Field(0.1, gt=0, le=100, description="Peak learning rate, reached after the warm-up.")
+    weight_decay: float = Field(1e-4, ge=0, le=10, description="L2 penalty; none on biases, norms and tokens.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Share of the previous step that is kept.")
+    nesterov: bool = Field(True, description="Look ahead along the momentum.")
+
+    def build(self, groups: list[dict[str, object]]) -> torch.optim.Optimizer:
+        nesterov = self.nesterov and self.momentum > 0
+        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=nesterov, fused=True)
+
+
+OptimizerConfig = Annotated[AdamWConfig | SGDConfig, Field(discriminator="kind")]
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Two groups, decayed and not: vectors (biases, norms), tokens and position embeddings are not decayed.
+
+    Parameters that need no gradient are left out; frozen parts cost no optimiser state.
+    """
+    decayed: list[nn.Parameter] = []
+    undecayed: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            plain = parameter.ndim <= 1 or any(word in name for word in _UNDECAYED_NAMES)
+            (undecayed if plain else decayed).append(parameter)
+    groups = ((decayed, weight_decay), (undecayed, 0.0))
+    return [{"params": list(parameters), "weight_decay": decay} for parameters, decay in groups if parameters]
+
+
+def build_optimizer(model: nn.Module, config: AdamWConfig | SGDConfig) -> torch.optim.Optimizer:
+    """The optimiser over all parameters of `model` that need a gradient."""
+    return config.build(parameter_groups(model, config.weight_decay))
+
+
+def schedule_factor(step: int, total: int, *, warmup_steps: int, kind: str, final_share: float) -> float:
+    """The share of the peak learning rate at `step` (0-based): linear warm-up, then cosine or constant.
+
+    The first step already learns (1 / warmup_steps of the peak) and the last step has `final_share`,
+    so no step is spent at a rate of zero.
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    if kind == "constant":
+        return 1.0
+    done = (step - warmup_steps) / max(1, total - 1 - warmup_steps)
+    return final_share + (1.0 - final_share) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Gives every group the learning rate `lr`, times the group's own `lr_scale` if it has one."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
