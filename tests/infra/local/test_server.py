@@ -1,0 +1,185 @@
+"""Servers: they answer when `start` returns, say why when they do not, and never outlive their owner."""
+
+import http.server
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from infra.local.server import PortTakenError, Server, ServerError, free_port, free_port_block, is_free
+from infra.local.servers import Keys
+
+# A web server that starts a child of its own in the same group and writes both ids, as MLflow's does.
+FAMILY = """
+import http.server, os, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print("ids", os.getpid(), child.pid, flush=True)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def ends(pid: int, within_s: float = 5.0) -> bool:
+    deadline = time.monotonic() + within_s
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not alive(pid)
+
+
+def ids(log: Path) -> list[int]:
+    return [int(word) for word in log.read_text().splitlines()[0].split()[1:]]
+
+
+@pytest.fixture
+def family(tmp_path):
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    return Server(
+        "family", [sys.executable, "-c", FAMILY, str(port)], url, url, tmp_path / "log" / "server.log", ports=[port]
+    )
+
+
+def test_it_answers_when_start_returns_and_its_children_end_with_stop(family):
+    with family:
+        with socket.create_connection(("127.0.0.1", family.ports[0]), 1):
+            pass
+        server, child = ids(family.log)
+        assert alive(server)
+        assert alive(child)
+    assert ends(server)
+    assert ends(child)
+    assert is_free(family.ports[0])
+
+
+def test_it_ends_when_its_owner_is_killed(tmp_path):
+    port = free_port()
+    log = tmp_path / "server.log"
+    owner_code = textwrap.dedent(f"""
+        import sys, threading, time
+        from pathlib import Path
+        from infra.local.server import Server
+        url = "http://127.0.0.1:{port}"
+        server = Server("family", [sys.executable, "-c", {FAMILY!r}, "{port}"], url, url, Path({str(log)!r}))
+        # Started by a thread that ends at once: the server must outlive it.
+        starter = threading.Thread(target=server.start)
+        starter.start()
+        starter.join()
+        print("up", flush=True)
+        time.sleep(600)
+    """)
+    owner = subprocess.Popen([sys.executable, "-c", owner_code], stdout=subprocess.PIPE, cwd=Path(__file__).parents[3])
+    try:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"up\n"
+        server, child = ids(log)
+        time.sleep(0.3)
+        assert alive(server)
+    finally:
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+        owner.stdout.close()
+    assert ends(server)
+    assert ends(child)
+
+
+def test_one_that_ignores_sigterm_is_killed(tmp_path):
+    code = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(9e3)"
+    )
+    server = Server("deaf", [sys.executable, "-c", code], "", "127.0.0.1:1", tmp_path / "log", grace_s=0.3)
+    server.launch()
+    deadline = time.monotonic() + 10
+    while b"deaf" not in server.log.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    started = time.monotonic()
+    server.stop()
+    assert 0.2 < time.monotonic() - started < 3
+
+
+def test_one_that_dies_shows_the_end_of_its_log(tmp_path):
+    server = Server(
+        "frail",
+        [sys.executable, "-c", "raise SystemExit('no such database')"],
+        "",
+        f"127.0.0.1:{free_port()}",
+        tmp_path / "frail.log",
+    )
+    with pytest.raises(ServerError, match=r"(?s)frail: ended before it answered.*frail\.log.*no such database"):
+        server.start()
+    assert not server.running
+
+
+def test_one_that_never_answers_is_stopped_and_reported(tmp_path):
+    command = [sys.executable, "-c", "import os, time; print('ids', os.getpid(), flush=True); time.sleep(600)"]
+    server = Server("mute", command, "", f"127.0.0.1:{free_port()}", tmp_path / "log", start_timeout_s=1)
+    with pytest.raises(ServerError, match=r"mute: no answer at .* in 1 s"):
+        server.start()
+    assert ends(ids(server.log)[0])
+
+
+def test_a_program_that_is_not_there_is_reported(tmp_path):
+    server = Server("ghost", ["/no/such/program"], "", f"127.0.0.1:{free_port()}", tmp_path / "log")
+    with pytest.raises(ServerError, match="ghost: cannot run /no/such/program"):
+        server.start()
+
+
+def test_a_taken_port_is_refused_before_anything_starts(family):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", family.ports[0]))
+        other.listen()
+        with pytest.raises(PortTakenError, match=f"family: port {family.ports[0]} .* is taken"):
+            family.start()
+    assert not family.log.exists()
+
+
+def test_a_broken_answer_is_no_answer(tmp_path):
+    class Broken(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(503)
+
+        def log_message(self, *_):
+            pass
+
+    broken = http.server.HTTPServer(("127.0.0.1", 0), Broken)
+    threading.Thread(target=broken.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{broken.server_port}/"
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    try:
+        with pytest.raises(ServerError, match="no answer"):
+            Server("starting", command, url, url, tmp_path / "log", start_timeout_s=1).start()
+    finally:
+        broken.shutdown()
+        broken.server_close()
+
+
+def test_environment_variables_are_set_and_removed(tmp_path, monkeypatch):
+    monkeypatch.setenv("GONE", "1")
+    code = "import os; print(os.environ.get('GONE'), os.environ.get('SET'))"
+    env = {"GONE": None, "SET": "yes"}
+    server = Server("env", [sys.executable, "-c", code], "", "127.0.0.1:1", tmp_path / "log", env=env)
+    with pytest.raises(ServerError):
+        server.start()
+    assert server.log.read_text().startswith("None yes")
+    assert os.environ["GONE"] == "1"
+
+
+def test_a_port_block_is_free_with_its_twins():
+    first = free_port_block(5, twins_at=10000)
+    assert all(is_free(port) and is_free(port + 10000) for port in range(first, first + 5))
+
+
+def test_a_secret_is_not_shown():
+    assert "hidden" not in repr(Keys("name", "hidden"))
