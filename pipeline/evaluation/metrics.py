@@ -1,0 +1,135 @@
+"""Measures of a classifier, each a pure function of arrays.
+
+Axes: N samples, K classes. Labels and predictions are class numbers in [0, K).
+"""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+Labels = NDArray[np.integer]
+
+
+def label_ranks(scores: NDArray[np.floating], labels: Labels) -> NDArray[np.int64]:
+    """The place of the true class among all classes, 1 for the best, [N].
+
+    Equal scores are placed in the order of the classes, as argmax and topk answer; so rank 1 means
+    exactly that the model's answer is right, and a model that gives all classes one score gains nothing.
+
+    Args:
+        scores: [N, K]; higher is more likely.
+        labels: [N].
+    Raises:
+        ValueError: a score is not a number (it would compare as if it were best), or shapes differ.
+    """
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    if scores.ndim != 2 or len(scores) != len(labels):
+        raise ValueError(f"scores {scores.shape} and labels {labels.shape} do not belong together")
+    if np.isnan(scores).any():
+        raise ValueError("scores hold values that are not numbers")
+    own = scores[np.arange(len(labels)), labels][:, None]
+    earlier = np.arange(scores.shape[1])[None, :] < labels[:, None]
+    return 1 + ((scores > own) | ((scores == own) & earlier)).sum(axis=1)
+
+
+def top_k_accuracy(scores: NDArray[np.floating], labels: Labels, k: int = 1) -> float:
+    """Share of samples whose true class is among the k best scores."""
+    return _share(label_ranks(scores, labels) <= k)
+
+
+def chance_accuracy(num_classes: int, k: int = 1) -> float:
+    """What guessing k different classes at random scores: k / K."""
+    return min(1.0, k / num_classes)
+
+
+def majority_accuracy(train_labels: Labels, labels: Labels, k: int = 1) -> float:
+    """What always answering the k most frequent *training* labels scores on `labels`.
+
+    A constant answer may use only what training shows, so the most frequent label of the evaluated
+    samples is not its business. Ties go to the smaller class number; negative labels (none) are left out.
+    """
+    known = train_labels[train_labels >= 0]
+    if len(known) == 0:
+        raise ValueError("no training labels to take the most frequent from")
+    counts = np.bincount(known)
+    answers = np.argsort(-counts, kind="stable")[:k]
+    return _share(np.isin(labels, answers))
+
+
+def confusion_matrix(labels: Labels, predicted: Labels, num_classes: int) -> NDArray[np.int64]:
+    """Counts, [K, K]: row is the true class, column the predicted one."""
+    cells = np.asarray(labels, dtype=np.int64) * num_classes + np.asarray(predicted, dtype=np.int64)
+    return np.bincount(cells, minlength=num_classes * num_classes).reshape(num_classes, num_classes)
+
+
+def per_class_accuracy(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Share of each true class that was answered right, [K]; NaN where a class has no samples."""
+    totals = confusion.sum(axis=1)
+    return np.divide(np.diag(confusion), totals, out=np.full(len(totals), np.nan), where=totals > 0)
+
+
+def balanced_accuracy(confusion: NDArray[np.int64]) -> float:
+    """Mean of the per-class accuracies over the classes that have samples; chance is 1 / K."""
+    accuracies = per_class_accuracy(confusion)
+    present = accuracies[~np.isnan(accuracies)]
+    if len(present) == 0:
+        raise ValueError("no samples to measure")
+    return float(present.mean())
+
+
+def macro_f1(confusion: NDArray[np.int64]) -> float:
+    """Mean F1 over the classes that occur as truth or as answer.
+
+    Source: Opitz and Burst 2019, the mean of the F1 scores (not the F1 of the means); the same as
+        scikit-learn's f1_score(average="macro").
+    """
+    right = np.diag(confusion)
+    occurrences = confusion.sum(axis=0) + confusion.sum(axis=1)
+    occurring = occurrences > 0
+    if not occurring.any():
+        raise ValueError("no samples to measure")
+    return float((2.0 * right[occurring] / occurrences[occurring]).mean())
+
+
+def expected_calibration_error(confidence: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = 15) -> float:
+    """How far stated confidence and reached accuracy lie apart, weighted by samples; 0 is honest.
+
+    Args:
+        confidence: [N] in [0, 1], probability the model gave its answer.
+        correct: [N] whether the answer was right.
+        bins: equally wide intervals (low, high]; 0 falls into the first.
+    Source: Guo et al. 2017, equation 3, with its 15 bins.
+    """
+    if len(confidence) == 0:
+        raise ValueError("no samples to measure")
+    place = np.clip(np.ceil(np.asarray(confidence, dtype=np.float64) * bins).astype(np.int64) - 1, 0, bins - 1)
+    stated = np.bincount(place, weights=confidence, minlength=bins)
+    reached = np.bincount(place, weights=correct, minlength=bins)
+    return float(np.abs(stated - reached).sum() / len(confidence))
+
+
+def wilson_interval(successes: int, samples: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a share; unlike the normal one it stays in [0, 1] and is honest near the ends.
+
+    Source: Wilson 1927.
+    """
+    if not 0 <= successes <= samples or samples == 0:
+        raise ValueError(f"{successes} of {samples} samples is no share")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2.0)
+    share = successes / samples
+    centre = share + z * z / (2 * samples)
+    half_width = z * float(np.sqrt(share * (1 - share) / samples + z * z / (4 * samples * samples)))
+    scale = 1 + z * z / samples
+    # At the ends the bound equals 0 or 1 but for rounding.
+    low = 0.0 if successes == 0 else (centre - half_width) / scale
+    high = 1.0 if successes == samples else (centre + half_width) / scale
+    return low, high
+
+
+def _share(hits: NDArray[np.bool_]) -> float:
+    if len(hits) == 0:
+        raise ValueError("no samples to measure")
+    return float(hits.mean())

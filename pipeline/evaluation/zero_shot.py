@@ -1,0 +1,76 @@
+"""Zero-shot classification: a class is the mean of what a text tower says about it in several phrasings.
+
+For each class the prompts are made from templates ("an emoji of {}"), each embedding is normalised,
+they are averaged, and the mean is normalised; an image's score for a class is the cosine.
+
+Source: Radford et al. 2021 (CLIP), section 3.1.4, ensembling in embedding space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+PLACEHOLDER = "{}"
+_PROMPTS_AT_ONCE = 512
+
+
+def check_template(template: str) -> str:
+    """The template itself, if it has one place for the name.
+
+    Raises:
+        ValueError: it has none, or several.
+    """
+    if template.count(PLACEHOLDER) != 1:
+        raise ValueError(f"template {template!r} needs exactly one {PLACEHOLDER}, where the name goes")
+    return template
+
+
+def label_text(label: str) -> str:
+    """A label as words: "food-fruit" reads "food fruit"."""
+    return " ".join(label.replace("_", " ").replace("-", " ").replace("/", " ").split())
+
+
+def prompts_for(name: str, templates: Sequence[str]) -> list[str]:
+    """The phrasings of one class name.
+
+    The name is put in as it stands: braces in it mean nothing.
+    """
+    return [check_template(template).replace(PLACEHOLDER, name) for template in templates]
+
+
+def class_embeddings(
+    encode_text: Callable[[list[str]], Tensor], names: Sequence[str], templates: Sequence[str]
+) -> Tensor:
+    """The unit embedding of each class, [K, E], on the encoder's device.
+
+    Args:
+        encode_text: n texts -> [n, E]; need not be normalised.
+        names: K class names.
+        templates: T phrasings, each with one "{}".
+    Raises:
+        ValueError: no names, no templates, or a template without its place.
+    """
+    if not names or not templates:
+        raise ValueError("zero-shot classification needs at least one name and one template")
+    classes_at_once = max(1, _PROMPTS_AT_ONCE // len(templates))
+    means = []
+    for start in range(0, len(names), classes_at_once):
+        chunk = names[start : start + classes_at_once]
+        prompts = [prompt for name in chunk for prompt in prompts_for(name, templates)]
+        embedded = normalize(encode_text(prompts).float(), dim=-1)  # [len(chunk) * T, E]
+        means.append(embedded.view(len(chunk), len(templates), -1).mean(dim=1))
+    return normalize(torch.cat(means), dim=-1)
+
+
+def zero_shot_scores(image_features: Tensor, classes: Tensor) -> Tensor:
+    """Cosine of each image with each class, [N, K].
+
+    Args:
+        image_features: [N, E]; normalised here.
+        classes: [K, E] unit vectors from `class_embeddings`.
+    """
+    return normalize(image_features.float(), dim=-1) @ classes.T
