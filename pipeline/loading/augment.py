@@ -1,0 +1,168 @@
+"""Augmentation as data: what is done to a sample is a function of (seed, epoch, sample) alone.
+
+`view_parameters` draws it for a batch of ids, and again whenever asked: in another process, in
+another batch, a year later. So a teacher's answer for a view can be cached, and the same sample
+looks the same on any number of workers. The crop is applied while decoding; the rest by
+`apply_on_device` to whole batches, on whatever device they are, with the same bits for a sample in
+any batch: its arithmetic is made of single-element operations and integer sums only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from pipeline.config import Config
+from pipeline.counter_rng import uniforms
+from pipeline.loading.decode import Crop
+
+# How bright red, green and blue look (ITU-R BT.601, as PIL and torchvision convert to grey).
+_LUMA: tuple[float, ...] = (0.299, 0.587, 0.114)
+_BLOCK_BYTES = 1 << 18
+
+
+class AugmentConfig(Config):
+    """How training images are varied. The defaults suit drawn images with one centred subject."""
+
+    crop_min_area: float = Field(0.6, description="smallest share of the image that a crop shows", gt=0, le=1)
+    crop_max_area: float = Field(1.0, description="largest share of the image that a crop shows", gt=0, le=1)
+    crop_max_ratio: float = Field(
+        4 / 3, description="longest crop, width over height or the reverse; 1: square crops", ge=1, le=4
+    )
+    flip: float = Field(
+        0.0, description="probability of a left-right flip; 0 where left and right differ, as arrows do", ge=0, le=1
+    )
+    brightness: float = Field(0.2, description="brightness is scaled by 1 - b to 1 + b", ge=0, lt=1)
+    contrast: float = Field(0.2, description="contrast is scaled by 1 - c to 1 + c", ge=0, lt=1)
+    saturation: float = Field(0.2, description="saturation is scaled by 1 - s to 1 + s", ge=0, lt=1)
+    erase: float = Field(0.0, description="probability that a box is painted over", ge=0, le=1)
+    erase_max_area: float = Field(0.2, description="largest share of the image that is painted over", ge=0.02, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.crop_min_area > self.crop_max_area:
+            raise ValueError(f"crop_min_area {self.crop_min_area} is above crop_max_area {self.crop_max_area}")
+        return self
+
+
+@dataclass(frozen=True)
+class ViewParameters:
+    """What is done to each sample of a batch.
+
+    Attributes:
+        crops: [B, 4] area, ratio, top, left: see `Crop`.
+        flips: bool [B].
+        colours: float32 [B, 3]: factors of brightness, contrast, saturation, applied in this order.
+        boxes: float32 [B, 4]: top, left, bottom, right of the part painted over, as shares of the
+            side; all zero for none.
+    """
+
+    crops: NDArray[np.float64]
+    flips: NDArray[np.bool_]
+    colours: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+
+    def crop(self, row: int) -> Crop:
+        """The crop of one sample of the batch."""
+        return Crop(*self.crops[row].tolist())
+
+
+def view_parameters(config: AugmentConfig, seed: int, epoch: int, ids: NDArray[np.int64]) -> ViewParameters:
+    """The parameters of each sample's view in an epoch; the same for a sample in any batch."""
+    u = uniforms(seed, "view", epoch, ids, 12)
+    longest = math.log(config.crop_max_ratio)
+    crops = np.stack(
+        [
+            config.crop_min_area + (config.crop_max_area - config.crop_min_area) * u[:, 0],
+            np.exp(longest * (2 * u[:, 1] - 1)),
+            u[:, 2],
+            u[:, 3],
+        ],
+        axis=1,
+    )
+    spans = np.array([config.brightness, config.contrast, config.saturation])
+    colours = 1 + spans * (2 * u[:, 5:8] - 1)
+    # A box between 0.02 and its largest area, at most 3:1, wholly inside (Zhong 2020, section 3.2).
+    area = 0.02 + (config.erase_max_area - 0.02) * u[:, 9]
+    ratio = np.exp(math.log(3.0) * (2 * u[:, 10] - 1))
+    height, width = np.minimum(1, np.sqrt(area / ratio)), np.minimum(1, np.sqrt(area * ratio))
+    # One number places the box: its digits are split between the two axes.
+    place = u[:, 11] * 1024
+    top, left = np.floor(place) / 1024 * (1 - height), (place % 1) * (1 - width)
+    boxes = np.stack([top, left, top + height, left + width], axis=1) * (u[:, 8] < config.erase)[:, None]
+    return ViewParameters(crops, u[:, 4] < config.flip, colours.astype(np.float32), boxes.astype(np.float32))
+
+
+def apply_on_device(images: Tensor, views: ViewParameters) -> Tensor:
+    """The batch with all but the crop applied, uint8 [B, C, H, W]; `images` may be changed in place.
+
+    The order is brightness, contrast, saturation, flip, erasing. The three colour changes are one
+    linear map per sample, rounded once; only its result is cut to 0..255.
+
+    Args:
+        images: uint8 [B, C, H, W], C is 1 or 3, on any device.
+        views: parameters of the same B samples.
+    """
+    if images.numel() == 0:
+        return images
+    changed = np.flatnonzero(np.any(views.colours != 1, axis=1))
+    if len(changed):
+        # Blocks that stay in the cache of a core: 2x faster on a CPU than one pass over the batch.
+        block = max(1, _BLOCK_BYTES // images[0].numel()) if images.device.type == "cpu" else len(images)
+        for start in range(0, len(images), block):
+            part = slice(start, start + block)
+            images[part] = _recoloured(images[part], views.colours[part])
+    if views.flips.any():
+        flipped = torch.from_numpy(np.flatnonzero(views.flips)).to(images.device)
+        images[flipped] = images[flipped].flip(-1)
+    if views.boxes.any():
+        images = _erased(images, views.boxes)
+    return images
+
+
+def _recoloured(images: Tensor, colours: NDArray[np.float32]) -> Tensor:
+    """Brightness b, contrast c and saturation s as one map of each pixel p, with grey() = luma . p:
+
+        x = b p;   y = c x + (1 - c) mean(grey(x));   z = s y + (1 - s) grey(y)
+
+    so z = s c b p + (1 - s) c b grey(p) + (1 - c) b mean(grey(p)), as luma sums to one.
+    """
+    device, channels = images.device, images.shape[1]
+    luma = _LUMA if channels == 3 else (1.0,)
+    # Integer sums have no order, so a sample's mean does not depend on its batch.
+    sums = images.sum(dim=(2, 3), dtype=torch.int64).to(torch.float32)
+    means = sums / (images.shape[2] * images.shape[3])
+    b, c, s = (torch.from_numpy(colours[:, i].copy()).to(device) for i in range(3))
+    if channels == 1:
+        s = torch.ones_like(s)
+    grey_mean = sum((means[:, i] * luma[i] for i in range(channels)), torch.zeros_like(b))
+    per_sample = (slice(None), None, None)
+    pixels = images.to(torch.float32)
+    # Half is added so that cutting the fraction off rounds.
+    shared = ((1 - c) * b * grey_mean + 0.5)[per_sample]
+    if channels == 3:
+        grey = pixels[:, 0] * luma[0]
+        grey += pixels[:, 1] * luma[1]
+        grey += pixels[:, 2] * luma[2]
+        shared = grey.mul_(((1 - s) * c * b)[per_sample]).add_(shared)
+    pixels.mul_((s * c * b)[:, None, None, None]).add_(shared[:, None])
+    return pixels.clamp_(0, 255).to(torch.uint8)
+
+
+def _erased(images: Tensor, boxes: NDArray[np.float32]) -> Tensor:
+    """Each sample's box painted in the sample's mean colour."""
+    height, width = images.shape[-2:]
+    edges = np.rint(boxes * np.array([height, width, height, width], np.float32)).astype(np.int64)
+    top, left, bottom, right = torch.from_numpy(edges).to(images.device)[:, :, None, None].unbind(1)
+    y = torch.arange(height, device=images.device)[None, :, None]
+    x = torch.arange(width, device=images.device)[None, None, :]
+    inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)
+    means = images.sum(dim=(2, 3), dtype=torch.int64) // (height * width)
+    return torch.where(inside[:, None], means.to(torch.uint8)[:, :, None, None], images)

@@ -1,0 +1,57 @@
+"""Batch: what the loader hands to a task, and how a global batch is shared out among ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's share of a global batch.
+
+    Attributes:
+        images: uint8 [B, C, H, W]; normalising them is the task's business, on the device.
+        ids: int64 [B], row numbers of the index.
+        labels: int64 [B]; -1 where a sample has none.
+        groups: int64 [B], content groups: samples of one group show the same thing.
+        tokens: int64 [B, L], one caption a sample; None if the loader has no tokenizer.
+        step: the training step it belongs to; for evaluation, its place in the sequence.
+        policy_version: the policy's version when the batch was planned.
+        global_size: samples in the batches of all ranks together.
+    """
+
+    images: Tensor
+    ids: Tensor
+    labels: Tensor
+    groups: Tensor
+    tokens: Tensor | None
+    step: int
+    policy_version: int
+    global_size: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with its tensors on `device`; copies from pinned memory do not block."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            ids=self.ids.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            groups=self.groups.to(device, non_blocking=True),
+            tokens=None if self.tokens is None else self.tokens.to(device, non_blocking=True),
+        )
+
+
+def rank_slice(ids: NDArray[np.int64], rank: int, world: int) -> NDArray[np.int64]:
+    """The contiguous part of a global batch that belongs to a rank; parts differ by at most one.
+
+    The parts of rank 0, 1, ... put together are the global batch, in order.
+    """
+    return ids[len(ids) * rank // world : len(ids) * (rank + 1) // world]

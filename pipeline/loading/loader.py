@@ -1,0 +1,244 @@
+"""Loader: the batches of one rank, from any step on.
+
+    plan    the policy names the global batch of a step, the rank takes its slice, the parameters of
+            each sample's view are drawn
+    fill    threads read, decode, crop and resize into a uint8 batch, a few batches ahead
+    finish  in order: colour, flip and erasing on the device; captions become tokens
+
+Nothing in it depends on what was loaded before, so its whole state is the step: a loader that starts
+at step 700 gives the batches that one started at 0 gives from there on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pipeline.config import Config, unkeyed
+from pipeline.counter_rng import uniforms
+from pipeline.loading.augment import AugmentConfig, ViewParameters, apply_on_device, view_parameters
+from pipeline.loading.batch import Batch, rank_slice
+from pipeline.loading.decode_pool import DecodePool, PendingImages
+from pipeline.loading.policies.base import SamplingPolicy
+from pipeline.loading.reader import SampleReader
+from pipeline.loading.tokenizer import Tokenizer
+from pipeline.sharding.index import SampleIndex
+
+
+class LoaderConfig(Config):
+    """How training images are loaded and varied."""
+
+    augment: AugmentConfig | None = Field(AugmentConfig(), description="how images are varied; null: not at all")
+    threads: int = unkeyed(2, description="threads that read and decode", ge=1, le=256)
+    prefetch: int = unkeyed(4, description="batches prepared ahead of the training step", ge=1, le=256)
+
+    def build(
+        self,
+        reader: SampleReader,
+        index: SampleIndex,
+        policy: SamplingPolicy,
+        *,
+        image_size: int,
+        channels: int = 3,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        tokenizer: Tokenizer | None = None,
+        captions: Literal["first", "random"] = "random",
+        device: torch.device | str = "cpu",
+    ) -> Loader:
+        """The loader of one rank."""
+        return Loader(
+            reader,
+            index,
+            policy,
+            image_size=image_size,
+            channels=channels,
+            augment=self.augment,
+            seed=seed,
+            rank=rank,
+            world=world,
+            threads=self.threads,
+            prefetch=self.prefetch,
+            tokenizer=tokenizer,
+            captions=captions,
+            device=device,
+        )
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A batch on its way."""
+
+    step: int
+    epoch: int
+    version: int
+    ids: NDArray[np.int64]
+    views: ViewParameters | None
+    pending: PendingImages
+
+
+class Loader:
+    """Training batches of one rank.
+
+    Args:
+        reader: where the samples are.
+        index: what is known of them.
+        policy: which samples make a step's global batch.
+        image_size: side of the images in pixels.
+        channels: 3 for RGB, 1 for grey.
+        augment: how images are varied; None: they are resized, no more.
+        seed: of the run; keys the augmentation and the choice of captions.
+        rank, world: which of how many workers this is.
+        threads: threads that read and decode.
+        prefetch: batches prepared ahead.
+        tokenizer: turns captions into tokens; None: batches have none.
+        captions: the first of a sample's captions, or one drawn for each epoch.
+        device: where batches are wanted.
+    """
+
+    def __init__(
+        self,
+        reader: SampleReader,
+        index: SampleIndex,
+        policy: SamplingPolicy,
+        *,
+        image_size: int,
+        channels: int = 3,
+        augment: AugmentConfig | None,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        threads: int = 2,
+        prefetch: int = 4,
+        tokenizer: Tokenizer | None = None,
+        captions: Literal["first", "random"] = "random",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.policy = policy
+        self._reader = reader
+        self._index = index
+        self._image_size = image_size
+        self._channels = channels
+        self._augment = augment
+        self._seed = seed
+        self._rank = rank
+        self._world = world
+        self._threads = threads
+        self._prefetch = prefetch
+        self._tokenizer = tokenizer
+        self._captions = captions
+        self._device = torch.device(device)
+
+    def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
+        """The batches of steps start_step to stop_step - 1, in order.
+
+        Threads work while the iterator is alive; when it ends, is closed or is left by an exception,
+        they have ended. A step at or behind `policy.ready_until()` is planned no sooner than it is
+        asked for, so the policy must have been refreshed by then.
+
+        Raises:
+            DamagedError: a sample could not be read or decoded.
+            RuntimeError: a step was asked for that the policy is not ready for.
+        """
+        planned: deque[_Planned] = deque()
+        next_step = start_step
+        with DecodePool(
+            self._reader,
+            image_size=self._image_size,
+            channels=self._channels,
+            threads=self._threads,
+            pinned=self._device.type == "cuda",
+        ) as pool:
+            for step in range(start_step, stop_step):
+                limit = self.policy.ready_until()
+                if limit is not None and step >= limit:
+                    raise RuntimeError(f"step {step} was asked for, but its policy waits for a refresh at step {limit}")
+                planned_until = min(step + self._prefetch, stop_step if limit is None else min(limit, stop_step))
+                while next_step < planned_until:
+                    planned.append(self._plan(next_step, pool))
+                    next_step += 1
+                yield self._finish(planned.popleft())
+
+    def _plan(self, step: int, pool: DecodePool) -> _Planned:
+        ids = rank_slice(self.policy.batch(step), self._rank, self._world)
+        epoch = self.policy.epoch(step)
+        views = None if self._augment is None else view_parameters(self._augment, self._seed, epoch, ids)
+        return _Planned(step, epoch, self.policy.version, ids, views, pool.submit(ids, views))
+
+    def _finish(self, planned: _Planned) -> Batch:
+        ids = planned.ids
+        tokens = None
+        if self._tokenizer is not None:
+            tokens = self._tokenizer.encode(self._chosen_captions(planned.epoch, ids))
+        batch = Batch(
+            images=planned.pending.wait(),
+            ids=torch.from_numpy(ids),
+            labels=_column(self._index.labels, ids),
+            groups=_column(self._index.groups, ids),
+            tokens=tokens,
+            step=planned.step,
+            policy_version=planned.version,
+            global_size=self.policy.global_batch,
+        ).to(self._device)
+        if planned.views is None:
+            return batch
+        return replace(batch, images=apply_on_device(batch.images, planned.views))
+
+    def _chosen_captions(self, epoch: int, ids: NDArray[np.int64]) -> list[str]:
+        """One caption of each sample; "" for a sample that has none."""
+        if self._captions == "first":
+            return [next(iter(self._index.captions(id)), "") for id in ids.tolist()]
+        draws = uniforms(self._seed, "caption", epoch, ids, 1)[:, 0]
+        chosen = []
+        for id, draw in zip(ids.tolist(), draws, strict=True):
+            captions = self._index.captions(id)
+            chosen.append(captions[int(draw * len(captions))] if captions else "")
+        return chosen
+
+
+def evaluation_batches(
+    reader: SampleReader,
+    index: SampleIndex,
+    ids: NDArray[np.int64],
+    *,
+    image_size: int,
+    channels: int = 3,
+    batch_size: int,
+    threads: int = 2,
+    tokenizer: Tokenizer | None = None,
+) -> Iterator[Batch]:
+    """The samples `ids`, in that order, resized and not varied; the last batch may be smaller.
+
+    Captions are the first of each sample. `step` counts the batches.
+    """
+    parts = [ids[start : start + batch_size] for start in range(0, len(ids), batch_size)]
+    ahead = 2
+    with DecodePool(reader, image_size=image_size, channels=channels, threads=threads) as pool:
+        pending = deque(pool.submit(part) for part in parts[:ahead])
+        for step, part in enumerate(parts):
+            images = pending.popleft().wait()
+            if step + ahead < len(parts):
+                pending.append(pool.submit(parts[step + ahead]))
+            captions = [next(iter(index.captions(id)), "") for id in part.tolist()] if tokenizer else []
+            yield Batch(
+                images=images,
+                ids=torch.from_numpy(np.array(part, np.int64)),
+                labels=_column(index.labels, part),
+                groups=_column(index.groups, part),
+                tokens=tokenizer.encode(captions) if tokenizer else None,
+                step=step,
+                policy_version=0,
+                global_size=len(part),
+            )
+
+
+def _column(values: NDArray[np.int32], ids: NDArray[np.int64]) -> torch.Tensor:
+    return torch.from_numpy(values[ids].astype(np.int64))

@@ -1,0 +1,83 @@
+"""Shuffled: every sample once an epoch, in an order drawn anew for each epoch.
+
+The epochs follow one another without a gap: where the batch size does not divide the number of
+samples, a batch takes the end of one epoch and the beginning of the next. Nothing is dropped and
+every batch is full, which keeps the steps of all ranks equal.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pipeline.config import Config
+from pipeline.counter_rng import generator
+from pipeline.loading.policies.base import check_samples
+
+if TYPE_CHECKING:
+    from pipeline.sharding.index import SampleIndex
+
+
+class ShuffledConfig(Config):
+    """A plain shuffle."""
+
+    kind: Literal["shuffled"] = Field("shuffled", description="every sample once an epoch, in random order")
+
+    def build(self, index: SampleIndex, rows: NDArray[np.int64], global_batch: int, seed: int) -> Shuffled:
+        """The policy over the samples `rows` of the index."""
+        return Shuffled(rows, global_batch, seed)
+
+
+class Shuffled:
+    """A continuous stream of permutations, one for each epoch, cut into batches.
+
+    Args:
+        rows: int64 [N], ids to sample from.
+        global_batch: G; may be larger than N.
+        seed: of the run.
+    """
+
+    version = 0
+
+    def __init__(self, rows: NDArray[np.int64], global_batch: int, seed: int) -> None:
+        check_samples(rows, global_batch)
+        self.global_batch = global_batch
+        self._rows = np.asarray(rows, dtype=np.int64)
+        self._seed = seed
+        self._order: tuple[int, NDArray[np.integer[Any]]] = (-1, np.empty(0, np.int32))
+
+    def batch(self, step: int) -> NDArray[np.int64]:
+        samples = len(self._rows)
+        position, stop = step * self.global_batch, (step + 1) * self.global_batch
+        parts = []
+        while position < stop:
+            epoch, start = divmod(position, samples)
+            part = self._epoch_order(epoch)[start : start + stop - position]
+            parts.append(self._rows[part])
+            position += len(part)
+        return np.concatenate(parts)
+
+    def epoch(self, step: int) -> int:
+        return step * self.global_batch // len(self._rows)
+
+    def ready_until(self) -> int | None:
+        return None
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        pass
+
+    def _epoch_order(self, epoch: int) -> NDArray[np.integer[Any]]:
+        """The permutation of an epoch: 4 bytes a sample, the last one kept (1.3M samples: 20 ms)."""
+        kept_epoch, order = self._order
+        if kept_epoch != epoch:
+            samples = len(self._rows)
+            order = np.arange(samples, dtype=np.int32 if samples < 2**31 else np.int64)
+            generator(self._seed, "shuffled", epoch).shuffle(order)
+            self._order = (epoch, order)
+        return order
