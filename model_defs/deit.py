@@ -1,0 +1,166 @@
+"""DeiT: a vision transformer with a distillation token.
+
+Touvron et al. 2020, "Training data-efficient image transformers & distillation through attention",
+sections 3 to 5 and table 1. Parameters for 1000 classes at 224 pixels, without and with the token:
+Ti 5,717,416 and 5,910,800; S 22,050,664 and 22,436,432; B 86,567,656 and 87,338,192.
+
+Without the token the network is ViT's, to the weight. With it, a second token and a second head learn
+from the teacher. `deit_micro_distilled` is ours, for images of 28 to 64 pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from model_defs.errors import ModelError
+from model_defs.vit import SIZES, VisionTransformer
+
+HeadCombination = Literal["logits", "softmax"]
+
+
+class DistilledVisionTransformer(VisionTransformer):
+    """A ViT with a distillation token and a head on it.
+
+    In training `forward` returns (class logits, distillation logits), each [B, K]; the first learns the
+    label, the second the teacher. In evaluation it returns one tensor: both heads combined.
+
+    Args:
+        head_combination: "logits" averages the logits, as the paper's code does; "softmax" averages the
+            softmaxes, as the paper's text does, and returns their logarithm, so that a softmax over
+            the output gives that average.
+    """
+
+    def __init__(
+        self,
+        *,
+        img_size: int,
+        patch_size: int,
+        width: int,
+        depth: int,
+        heads: int,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        head_combination: HeadCombination = "logits",
+    ) -> None:
+        super().__init__(
+            img_size=img_size,
+            patch_size=patch_size,
+            width=width,
+            depth=depth,
+            heads=heads,
+            num_classes=num_classes,
+            in_chans=in_chans,
+            mlp_ratio=mlp_ratio,
+            drop_path=drop_path,
+            prefix_tokens=2,
+        )
+        if head_combination not in get_args(HeadCombination):
+            raise ModelError(f"deit: head_combination must be logits or softmax, not {head_combination!r}")
+        self.head_combination = head_combination
+        self.dist_token = nn.Parameter(torch.empty(1, 1, width))
+        self.head_dist = nn.Linear(width, num_classes) if num_classes else nn.Identity()
+        self.init_weights()
+
+    def prefix(self) -> list[Tensor]:
+        return [self.cls_token, self.dist_token]
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The mean of the class and the distillation token, [B, D]: what both heads see, averaged."""
+        return self.tokens(x)[:, :2].mean(dim=1)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]
+        if not self.num_classes:
+            return self.forward_features(x)
+        tokens = self.tokens(x)
+        from_class: Tensor = self.head(tokens[:, 0])
+        from_distillation: Tensor = self.head_dist(tokens[:, 1])
+        if self.training:
+            return from_class, from_distillation
+        return combine_heads(from_class, from_distillation, self.head_combination)
+
+
+def combine_heads(from_class: Tensor, from_distillation: Tensor, combination: HeadCombination) -> Tensor:
+    """One [B, K] tensor of logits from the two heads'."""
+    if combination == "logits":
+        return (from_class + from_distillation) / 2
+    probabilities = from_class.float().softmax(dim=-1) + from_distillation.float().softmax(dim=-1)
+    return (probabilities / 2).log()
+
+
+def deit(
+    *,
+    size: str,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    img_size: int | None = None,
+    drop_path: float = 0.0,
+) -> VisionTransformer:
+    """DeiT without the token: ViT with patches of 16, for images of `img_size` pixels (224)."""
+    width, depth, heads = SIZES[size]
+    return VisionTransformer(
+        img_size=img_size or 224,
+        patch_size=16,
+        width=width,
+        depth=depth,
+        heads=heads,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        drop_path=drop_path,
+    )
+
+
+def deit_distilled(
+    *,
+    size: str,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    img_size: int | None = None,
+    drop_path: float = 0.0,
+    head_combination: HeadCombination = "logits",
+) -> DistilledVisionTransformer:
+    """DeiT with the distillation token, for images of `img_size` pixels (224)."""
+    width, depth, heads = SIZES[size]
+    return DistilledVisionTransformer(
+        img_size=img_size or 224,
+        patch_size=16,
+        width=width,
+        depth=depth,
+        heads=heads,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        drop_path=drop_path,
+        head_combination=head_combination,
+    )
+
+
+def deit_micro_distilled(
+    *,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    img_size: int | None = None,
+    patch_size: int = 8,
+    width: int = 128,
+    depth: int = 4,
+    heads: int = 2,
+    mlp_ratio: float = 4.0,
+    drop_path: float = 0.0,
+    head_combination: HeadCombination = "logits",
+) -> DistilledVisionTransformer:
+    """A distilled ViT for images of `img_size` pixels (64) that a CPU can train."""
+    return DistilledVisionTransformer(
+        img_size=img_size or 64,
+        patch_size=patch_size,
+        width=width,
+        depth=depth,
+        heads=heads,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        mlp_ratio=mlp_ratio,
+        drop_path=drop_path,
+        head_combination=head_combination,
+    )

@@ -1,0 +1,7 @@
+"""The one error of this package: a model cannot be built, or fed, as asked."""
+
+from __future__ import annotations
+
+
+class ModelError(ValueError):
+    """An unknown model, an argument it does not take, or an input it cannot take; raised before any work."""

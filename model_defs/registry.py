@@ -1,0 +1,149 @@
+"""Model names: registered once, found with near names, built on demand.
+
+A name stands for a builder, given as a function or as "module:function". The latter is imported when
+the model is first made, so that naming models stays free of torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import importlib
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from model_defs.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Builder = Callable[..., "nn.Module"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is known about a model without building it.
+
+    Attributes:
+        name: what `create_model` takes.
+        kind: "image" gives logits or features of images, "text" features of tokens, "dual" both in one space.
+        year: of the paper.
+        paper: author and title, short.
+        image_size: the default side of its square input in pixels; None if it takes no images.
+        parameters: count for the default arguments, if it is known.
+    """
+
+    name: str
+    kind: Literal["image", "text", "dual"]
+    year: int
+    paper: str
+    image_size: int | None = None
+    parameters: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    info: ModelInfo
+    builder: str | Builder
+    fixed: dict[str, Any]
+
+    def load(self) -> Builder:
+        if not isinstance(self.builder, str):
+            return self.builder
+        module, _, function = self.builder.partition(":")
+        builder: Builder = getattr(importlib.import_module(module), function)
+        return builder
+
+    def place(self) -> str:
+        return self.builder if isinstance(self.builder, str) else f"{self.builder.__module__}:{self.builder.__name__}"
+
+
+_models: dict[str, _Entry] = {}
+
+
+def register_model(info: ModelInfo, builder: str | Builder, **fixed: Any) -> None:
+    """Makes `builder` known as `info.name`.
+
+    Args:
+        builder: a function, or "module:function", of keyword arguments. For an image model it takes
+            num_classes, in_chans and img_size (None: its default), for a dual encoder the last two.
+        fixed: arguments that the name implies, e.g. layers=18; `create_model` refuses them.
+    Raises:
+        ModelError: the name is taken.
+    """
+    if info.name in _models:
+        raise ModelError(f"model {info.name!r} is registered already, by {_models[info.name].place()}")
+    _models[info.name] = _Entry(info, builder, fixed)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names that match a shell pattern, sorted."""
+    return sorted(fnmatch.filter(_models, pattern))
+
+
+def model_info(name: str) -> ModelInfo:
+    """What is known about a model.
+
+    Raises:
+        ModelError: there is none of this name; the near ones are listed.
+    """
+    return _find(name).info
+
+
+def create_model(
+    name: str, *, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None, **kwargs: Any
+) -> nn.Module:
+    """A new model with fresh weights.
+
+    Args:
+        num_classes: width of the head; 0 gives features [B, num_features] in place of logits.
+        in_chans: channels of the images.
+        img_size: side of the square images in pixels; None is the model's default.
+        kwargs: what else the model takes, e.g. depth=4.
+    Raises:
+        ModelError: no such model, or an argument or a value that it does not take.
+    """
+    entry = _find(name)
+    info, builder = entry.info, entry.load()
+    if info.kind == "image":
+        _require(num_classes >= 0, f"model {name!r}: num_classes must be 0 or more, not {num_classes}")
+        kwargs = {"num_classes": num_classes, "in_chans": in_chans, "img_size": img_size, **kwargs}
+    else:
+        _require(num_classes in (0, 1000), f"model {name!r}: has no classes, so it takes no num_classes")
+        if info.kind == "dual":
+            kwargs = {"in_chans": in_chans, "img_size": img_size, **kwargs}
+        else:
+            _require(
+                in_chans == 3 and img_size is None,
+                f"model {name!r}: takes no images, so neither in_chans nor img_size",
+            )
+    _refuse_unknown(name, builder, entry.fixed, kwargs)
+    return builder(**entry.fixed, **kwargs)
+
+
+def _find(name: str) -> _Entry:
+    if name not in _models:
+        raise ModelError(f"unknown model {name!r}{_near(name, _models)}")
+    return _models[name]
+
+
+def _refuse_unknown(name: str, builder: Builder, fixed: dict[str, Any], kwargs: dict[str, Any]) -> None:
+    parameters = inspect.signature(builder).parameters
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    free = set(parameters) - set(fixed)
+    for key in kwargs:
+        _require(key not in fixed, f"model {name!r}: its name fixes {key!r}; leave it out")
+        _require(open_ended or key in free, f"model {name!r}: takes no argument {key!r}{_near(key, free)}")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ModelError(message)
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(names)}"
