@@ -40,7 +40,7 @@ class Server:
         name: what to call it in messages and on the screen.
         command: program and arguments.
         url: what its users connect to.
-        probe: http URL (any answer below 500 counts) or "host:port" (a connection counts).
+        probes: where all must answer: http URLs (below 400, 401 or 403) or "host:port" (a connection).
         log: file that gets its output; parent folders are made.
         ports: ports it will listen on; each must be free.
         env: added to this process's environment; None removes a variable.
@@ -52,7 +52,7 @@ class Server:
     name: str
     command: Sequence[str]
     url: str
-    probe: str
+    probes: Sequence[str]
     log: Path
     ports: Sequence[int] = ()
     env: Mapping[str, str | None] = field(default_factory=dict)
@@ -102,14 +102,15 @@ class Server:
         """
         deadline = time.monotonic() + self.start_timeout_s
         try:
-            while not answers(self.probe):
-                if not self.running:
-                    raise ServerError(f"{self.name}: ended before it answered at {self.probe}; {self._log_tail()}")
-                if time.monotonic() > deadline:
-                    raise ServerError(
-                        f"{self.name}: no answer at {self.probe} in {self.start_timeout_s:.0f} s; {self._log_tail()}"
-                    )
-                time.sleep(0.05)
+            for probe in self.probes:
+                while not answers(probe):
+                    if not self.running:
+                        raise ServerError(f"{self.name}: ended before it answered at {probe}; {self._log_tail()}")
+                    if time.monotonic() > deadline:
+                        raise ServerError(
+                            f"{self.name}: no answer at {probe} in {self.start_timeout_s:.0f} s; {self._log_tail()}"
+                        )
+                    time.sleep(0.05)
         except BaseException:
             self.stop()
             raise
@@ -153,7 +154,7 @@ class Server:
 
 
 def answers(probe: str, timeout_s: float = 2.0) -> bool:
-    """Whether a server answers at an http URL (with less than 500) or accepts connections at "host:port"."""
+    """Whether a server answers at an http URL (below 400, 401 or 403) or accepts at "host:port"."""
     if not probe.startswith(("http://", "https://")):
         host, _, port = probe.rpartition(":")
         try:
@@ -167,7 +168,7 @@ def answers(probe: str, timeout_s: float = 2.0) -> bool:
         opener.open(probe, timeout=timeout_s).close()
     except urllib.error.HTTPError as error:
         error.close()
-        return error.code < 500
+        return error.code in (401, 403)
     except (OSError, ValueError):
         return False
     return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def prefect_server(home: Path, port: int, *, database: str | None = None) -> Ser
         name="Prefect server",
         command=[sys.executable, "-m", "prefect", "server", "start", "--host", LOOPBACK, "--port", str(port)],
         url=url,
-        probe=f"{url}/health",
+        probes=[f"{url}/health"],
         log=home / "server.log",
         ports=[port],
         env=env,
@@ -101,7 +102,7 @@ def mlflow_server(folder: Path, port: int, *, database: str | None = None, artif
         name="MLflow server",
         command=command,
         url=url,
-        probe=f"{url}/health",
+        probes=[f"{url}/health"],
         log=folder / "server.log",
         ports=[port],
         env=env,
@@ -110,12 +111,13 @@ def mlflow_server(folder: Path, port: int, *, database: str | None = None, artif
     )
 
 
-def weed_mini(folder: Path, keys: Keys, *, port: int | None = None) -> Server:
+def weed_mini(folder: Path, keys: Keys, *, buckets: Sequence[str] = (), port: int | None = None) -> Server:
     """A SeaweedFS S3 server; AWS_ENDPOINT_URL of its clients is `url`.
 
     Args:
         folder: its data, its keys file and its log.
         keys: the only access key it knows, allowed to do everything.
+        buckets: made at the start where they are not there yet; no other bucket is made by a write.
         port: of S3; the four ports after it, and all five + 10000, are used too. Default: free ones.
 
     Raises:
@@ -148,12 +150,15 @@ def weed_mini(folder: Path, keys: Keys, *, port: int | None = None) -> Server:
         "-admin.ui=false",
         "-master.telemetry=false",
         f"-s3.config={config}",
+        f"-bucket={','.join(buckets)}",
+        # A misspelt bucket must be an error, as it is at AWS.
+        "-s3.autoCreateBucket=false",
     ]
     url = f"http://{LOOPBACK}:{s3}"
+    # It makes the buckets some 0.7 s after S3 answers; its filer shows them as folders.
+    probes = [f"{url}/status", *(f"http://{LOOPBACK}:{filer}/buckets/{bucket}/" for bucket in buckets)]
     ports = [p for base in (s3, master, volume, filer, admin) for p in (base, base + 10000)]
-    return Server(
-        name="SeaweedFS", command=command, url=url, probe=f"{url}/status", log=folder / "weed.log", ports=ports
-    )
+    return Server(name="SeaweedFS", command=command, url=url, probes=probes, log=folder / "weed.log", ports=ports)
 
 
 def _weed() -> str:

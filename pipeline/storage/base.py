@@ -92,11 +92,15 @@ def open_storage(url: str) -> Storage:
     """The storage that a URL names: "s3://bucket/prefix", "file:///folder" or a folder.
 
     Raises:
-        InputError: the scheme is not known.
+        InputError: the URL is empty or its scheme is not known.
     """
     from pipeline.errors import InputError
 
     scheme, separator, rest = url.partition("://")
+    if url.startswith("s3:") and scheme != "s3":
+        raise InputError(f"{url}: write s3://bucket/prefix")
+    if not url.strip():
+        raise InputError("the store's URL is empty; name a folder or s3://bucket/prefix")
     if not separator:
         scheme, rest = "file", url
     if scheme == "file":

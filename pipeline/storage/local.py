@@ -17,6 +17,7 @@ from pipeline.errors import InputError
 from pipeline.storage.base import ObjectInfo
 
 _ASIDE = ".aside"
+_MANIFEST = "manifest.json"
 
 
 class LocalStorage:
@@ -32,7 +33,8 @@ class LocalStorage:
     def check_writable(self) -> None:
         probe = f"{_ASIDE}/probe-{uuid.uuid4().hex}"
         try:
-            self.write(probe, b"probe")
+            # Not only a write: `create` needs hard links, which a few file systems lack.
+            self.create(probe, b"probe")
             self.delete(probe)
         except OSError as error:
             raise InputError(
@@ -40,31 +42,34 @@ class LocalStorage:
             ) from None
 
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
-        with self._place(path).open("rb") as file:
-            file.seek(start)
-            return file.read() if length is None else file.read(length)
+        try:
+            with self._place(path).open("rb") as file:
+                file.seek(start)
+                return file.read() if length is None else file.read(length)
+        except (IsADirectoryError, NotADirectoryError) as error:
+            raise FileNotFoundError(f"{self.root}/{path}") from error
 
     def write(self, path: str, data: bytes) -> None:
-        aside = self._write_aside(data)
-        os.replace(aside, self._parent_made(path))
+        with self._written_aside(data) as aside, self._locked():
+            os.replace(aside, self._parent_made(path))
 
     def create(self, path: str, data: bytes) -> bool:
-        aside = self._write_aside(data)
-        try:
-            # A hard link fails if the name is taken: create-if-absent and whole, in one step.
-            os.link(aside, self._parent_made(path))
-        except FileExistsError:
-            return False
-        finally:
-            aside.unlink()
+        with self._written_aside(data) as aside:
+            try:
+                # A hard link fails if the name is taken: create-if-absent and whole, in one step.
+                os.link(aside, self._parent_made(path))
+            except FileExistsError:
+                # On NFS a repeated request can fail because the first one did it, its answer lost.
+                return aside.stat().st_nlink == 2
         return True
 
     def replace(self, path: str, data: bytes, etag: str) -> bool:
-        with self._locked():
+        # `write` and `delete` take the lock too: nothing comes between the look and the move.
+        with self._written_aside(data) as aside, self._locked():
             current = self.stat(path)
             if current is None or current.etag != etag:
                 return False
-            self.write(path, data)
+            os.replace(aside, self._place(path))
             return True
 
     def stat(self, path: str) -> ObjectInfo | None:
@@ -92,18 +97,26 @@ class LocalStorage:
                 yield info
 
     def delete(self, path: str) -> None:
-        self._place(path).unlink(missing_ok=True)
+        place = self._place(path)
+        if place.is_file():
+            with self._locked():
+                place.unlink(missing_ok=True)
 
     def upload(self, source: Path, path: str) -> None:
-        aside = self._aside_name()
-        shutil.copyfile(source, aside)
-        os.replace(aside, self._parent_made(path))
+        with self._aside() as aside:
+            shutil.copyfile(source, aside)
+            _sync(aside)
+            with self._locked():
+                os.replace(aside, self._parent_made(path))
 
     def download(self, path: str, target: Path) -> None:
+        source = self._place(path)
+        if not source.is_file():
+            raise FileNotFoundError(str(source))
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
-            shutil.copyfile(self._place(path), aside)
+            shutil.copyfile(source, aside)
             os.replace(aside, target)
         finally:
             aside.unlink(missing_ok=True)
@@ -112,22 +125,23 @@ class LocalStorage:
         return self._place(path)
 
     def publish(self, folder: Path, path: str, manifest: dict[str, object]) -> bool:
+        (folder / _MANIFEST).write_text(json.dumps({**manifest, "root": ""}, indent=1, sort_keys=True))
+        # What the rename makes visible must be on the disk before it.
+        for item in [*folder.rglob("*"), folder]:
+            _sync(item)
         place = self._parent_made(path)
-        text = json.dumps({**manifest, "root": ""}, indent=1, sort_keys=True)
-        for file in folder.rglob("*"):
-            if file.is_file():
-                _sync(file)
-        (folder / "manifest.json").write_text(text)
-        _sync(folder / "manifest.json")
-        try:
-            os.rename(folder, place)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
+        won = _moved(folder, place)
+        if not won and not (place / _MANIFEST).exists():
+            # The remains of an artifact that somebody removed in part: no artifact, and in our way.
+            with self._locked(), self._aside() as remains:
+                if not (place / _MANIFEST).exists():
+                    os.rename(place, remains)
+                won = _moved(folder, place)
+        if won:
+            _sync(place.parent)
+        else:
             shutil.rmtree(folder)
-            return False
-        _sync(place.parent)
-        return True
+        return won
 
     def _place(self, path: str) -> Path:
         place = Path(os.path.normpath(self.root / path))
@@ -140,18 +154,28 @@ class LocalStorage:
         place.parent.mkdir(parents=True, exist_ok=True)
         return place
 
-    def _aside_name(self) -> Path:
+    @contextmanager
+    def _aside(self) -> Iterator[Path]:
+        """A name on the same file system for something in the making; what is left there is removed."""
         folder = self.root / _ASIDE
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / uuid.uuid4().hex
+        aside = folder / uuid.uuid4().hex
+        try:
+            yield aside
+        finally:
+            if aside.is_dir():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                aside.unlink(missing_ok=True)
 
-    def _write_aside(self, data: bytes) -> Path:
-        aside = self._aside_name()
-        with aside.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        return aside
+    @contextmanager
+    def _written_aside(self, data: bytes) -> Iterator[Path]:
+        with self._aside() as aside:
+            with aside.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield aside
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -159,6 +183,17 @@ class LocalStorage:
         with (self.root / _ASIDE / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _moved(folder: Path, place: Path) -> bool:
+    """Moves a folder to a place where there is nothing; False if there is something."""
+    try:
+        os.rename(folder, place)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
 
 
 def _sync(path: Path) -> None:

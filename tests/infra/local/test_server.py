@@ -48,7 +48,7 @@ def family(tmp_path):
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     return Server(
-        "family", [sys.executable, "-c", FAMILY, str(port)], url, url, tmp_path / "log" / "server.log", ports=[port]
+        "family", [sys.executable, "-c", FAMILY, str(port)], url, [url], tmp_path / "log" / "server.log", ports=[port]
     )
 
 
@@ -72,7 +72,7 @@ def test_it_ends_when_its_owner_is_killed(tmp_path):
         from pathlib import Path
         from infra.local.server import Server
         url = "http://127.0.0.1:{port}"
-        server = Server("family", [sys.executable, "-c", {FAMILY!r}, "{port}"], url, url, Path({str(log)!r}))
+        server = Server("family", [sys.executable, "-c", {FAMILY!r}, "{port}"], url, [url], Path({str(log)!r}))
         # Started by a thread that ends at once: the server must outlive it.
         starter = threading.Thread(target=server.start)
         starter.start()
@@ -99,7 +99,7 @@ def test_one_that_ignores_sigterm_is_killed(tmp_path):
     code = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(9e3)"
     )
-    server = Server("deaf", [sys.executable, "-c", code], "", "127.0.0.1:1", tmp_path / "log", grace_s=0.3)
+    server = Server("deaf", [sys.executable, "-c", code], "", ["127.0.0.1:1"], tmp_path / "log", grace_s=0.3)
     server.launch()
     deadline = time.monotonic() + 10
     while b"deaf" not in server.log.read_bytes() and time.monotonic() < deadline:
@@ -114,7 +114,7 @@ def test_one_that_dies_shows_the_end_of_its_log(tmp_path):
         "frail",
         [sys.executable, "-c", "raise SystemExit('no such database')"],
         "",
-        f"127.0.0.1:{free_port()}",
+        [f"127.0.0.1:{free_port()}"],
         tmp_path / "frail.log",
     )
     with pytest.raises(ServerError, match=r"(?s)frail: ended before it answered.*frail\.log.*no such database"):
@@ -124,14 +124,14 @@ def test_one_that_dies_shows_the_end_of_its_log(tmp_path):
 
 def test_one_that_never_answers_is_stopped_and_reported(tmp_path):
     command = [sys.executable, "-c", "import os, time; print('ids', os.getpid(), flush=True); time.sleep(600)"]
-    server = Server("mute", command, "", f"127.0.0.1:{free_port()}", tmp_path / "log", start_timeout_s=1)
+    server = Server("mute", command, "", [f"127.0.0.1:{free_port()}"], tmp_path / "log", start_timeout_s=1)
     with pytest.raises(ServerError, match=r"mute: no answer at .* in 1 s"):
         server.start()
     assert ends(ids(server.log)[0])
 
 
 def test_a_program_that_is_not_there_is_reported(tmp_path):
-    server = Server("ghost", ["/no/such/program"], "", f"127.0.0.1:{free_port()}", tmp_path / "log")
+    server = Server("ghost", ["/no/such/program"], "", [f"127.0.0.1:{free_port()}"], tmp_path / "log")
     with pytest.raises(ServerError, match="ghost: cannot run /no/such/program"):
         server.start()
 
@@ -159,7 +159,7 @@ def test_a_broken_answer_is_no_answer(tmp_path):
     command = [sys.executable, "-c", "import time; time.sleep(600)"]
     try:
         with pytest.raises(ServerError, match="no answer"):
-            Server("starting", command, url, url, tmp_path / "log", start_timeout_s=1).start()
+            Server("starting", command, url, [url], tmp_path / "log", start_timeout_s=1).start()
     finally:
         broken.shutdown()
         broken.server_close()
@@ -169,7 +169,7 @@ def test_environment_variables_are_set_and_removed(tmp_path, monkeypatch):
     monkeypatch.setenv("GONE", "1")
     code = "import os; print(os.environ.get('GONE'), os.environ.get('SET'))"
     env = {"GONE": None, "SET": "yes"}
-    server = Server("env", [sys.executable, "-c", code], "", "127.0.0.1:1", tmp_path / "log", env=env)
+    server = Server("env", [sys.executable, "-c", code], "", ["127.0.0.1:1"], tmp_path / "log", env=env)
     with pytest.raises(ServerError):
         server.start()
     assert server.log.read_text().startswith("None yes")

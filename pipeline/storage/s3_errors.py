@@ -1,0 +1,89 @@
+"""What an S3 client raises, said in one line: what is wrong, where, what to do. No secret is in it."""
+
+from __future__ import annotations
+
+import os
+
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+
+from pipeline.errors import InputError, TutelageError, WorkError
+
+_WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "AuthFailure"}
+
+
+def explain(error: Exception, where: str, *, answered: bool) -> TutelageError | FileNotFoundError:
+    """Our error for one of boto3's.
+
+    Args:
+        error: what boto3 or botocore raised.
+        where: s3:// URL of the object or the storage.
+        answered: the server answered before. One that never did is named wrongly (InputError), one that
+            stopped is failed work (WorkError).
+    """
+    if isinstance(error, Boto3Error) and isinstance(error.__context__, ClientError | BotoCoreError):
+        # Uploads wrap the error that has the code.
+        error = error.__context__
+    if isinstance(error, ClientError):
+        return _of_answer(error, where)
+    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+        return InputError(f"{where}: no S3 keys; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
+    if isinstance(error, ProfileNotFound):
+        return InputError(f"{where}: {_line(error)}; set AWS_PROFILE to one in ~/.aws/config")
+    if isinstance(error, HTTPClientError | ConnectionError | TimeoutError):
+        reason = f"{where}: no answer from {endpoint()} ({type(error).__name__})"
+        if answered:
+            return WorkError(f"{reason}; it did answer before: run again, what is committed stays")
+        return InputError(f"{reason}; start that server or set AWS_ENDPOINT_URL to the right one")
+    if isinstance(error, BotoCoreError | ValueError):
+        return InputError(f"{where}: {_line(error)}; check the store's URL and AWS_ENDPOINT_URL")
+    return WorkError(f"{where}: {_line(error)}")
+
+
+def status_of(error: ClientError) -> int:
+    """The HTTP status of an answer."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def endpoint() -> str:
+    """The S3 server in use, for messages; without user and password if the URL has them."""
+    url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if not url:
+        return "AWS S3"
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+def _of_answer(error: ClientError, where: str) -> TutelageError | FileNotFoundError:
+    status, code = status_of(error), str(error.response.get("Error", {}).get("Code", ""))
+    server = endpoint()
+    if code == "NoSuchBucket":
+        bucket = where.removeprefix("s3://").partition("/")[0]
+        return InputError(f"{where}: there is no bucket {bucket!r} at {server}; create it or correct the store's URL")
+    if status == 404:
+        return FileNotFoundError(where)
+    if code in _WRONG_KEYS:
+        return InputError(f"{where}: {server} refused the keys ({code}); correct AWS_ACCESS_KEY_ID and its secret")
+    if status in (401, 403):
+        return InputError(
+            f"{where}: {server} denied access ({code or status}); check the keys (AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY, AWS_PROFILE) and their rights on the bucket"
+        )
+    if status in (301, 307, 400):
+        return InputError(
+            f"{where}: {server} refused the request ({code or status}: {_line(error)}); check the bucket's name, "
+            "AWS_REGION and AWS_ENDPOINT_URL"
+        )
+    return WorkError(f"{where}: {server} answered {status} {code}; run again, what is committed stays")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
