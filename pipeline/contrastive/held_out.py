@@ -1,0 +1,90 @@
+"""How well a model tells apart the held-out pairs of a node: what moves the curriculum.
+
+A node is measured on K fixed batches of S held-out pairs that share neither content nor caption: an image
+must find its text among S and a text its image, so chance is 1 / S at every node and accuracies can be
+compared with one threshold. A node with fewer contents than S is topped up from above it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.contrastive.composition import compose
+from pipeline.contrastive.ontology import Ids, Ontology
+from pipeline.counter_rng import generator
+from pipeline.errors import InputError
+
+
+class HeldOutPairs:
+    """The fixed batches of every node.
+
+    Args:
+        ontology: whose held-out pairs are measured.
+        size: S.
+        batches: K.
+        seed: chooses the pairs.
+    Raises:
+        InputError: there are fewer than S held-out contents.
+    """
+
+    def __init__(self, ontology: Ontology, size: int, batches: int, seed: int) -> None:
+        contents = ontology.distinct(ontology.held_out)
+        if contents < size:
+            raise InputError(
+                f"held_out_batch={size}: only {contents} contents are held out; make it smaller, or hold out more "
+                "(ontology.held_out_share, or the validation share of the split)"
+            )
+        self.size = size
+        self._ontology = ontology.turned()
+        self._batches = batches
+        self._seed = seed
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of a guess."""
+        return 1.0 / self.size
+
+    def batches(self, node: int) -> Ids:
+        """The ids of a node's batches, int64 [K, S]; always the same."""
+        return np.stack(
+            [
+                compose(self._ontology, {node: self.size}, generator(self._seed, "held-out", node, number)).ids
+                for number in range(self._batches)
+            ]
+        )
+
+    def own_share(self, node: int) -> float:
+        """The share of the pairs of a node's batches that are not from above it."""
+        own = np.isin(self.batches(node), self._ontology.below(node))
+        return float(own.mean())
+
+    def ids(self, nodes: Iterable[int]) -> Ids:
+        """Every pair that measuring these nodes needs, ascending."""
+        return np.unique(np.concatenate([self.batches(node).ravel() for node in nodes]))
+
+    def accuracy(self, node: int, ids: Ids, image_features: Tensor, text_features: Tensor) -> float:
+        """Mean of image-to-text and text-to-image R@1 over a node's batches.
+
+        Args:
+            ids: ascending; holds all of the node's.
+            image_features: [len(ids), E], unit vectors.
+            text_features: [len(ids), E], unit vectors.
+        """
+        chosen = torch.from_numpy(np.searchsorted(ids, self.batches(node))).to(image_features.device)
+        scores = image_features[chosen].float() @ text_features[chosen].float().transpose(1, 2)
+        positives = torch.from_numpy(self._positives(self.batches(node))).to(scores.device)
+        image_hits = positives.gather(2, scores.argmax(2, keepdim=True))
+        text_hits = positives.transpose(1, 2).gather(2, scores.transpose(1, 2).argmax(2, keepdim=True))
+        return float((image_hits.double().mean() + text_hits.double().mean()) / 2)
+
+    def _positives(self, batches: Ids) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+        """Pairs of a batch that are each other's right answers [K, S, S]: more than the diagonal only if relaxed."""
+        same = np.zeros((*batches.shape, batches.shape[1]), bool)
+        for kinds in (self._ontology.contents, self._ontology.captions):
+            of_pairs = kinds[batches]
+            same |= of_pairs[:, :, None] == of_pairs[:, None, :]
+        return same

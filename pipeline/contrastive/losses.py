@@ -1,0 +1,114 @@
+"""Symmetric InfoNCE with several positives a row, over one process or over the global batch.
+
+    logits     = scale * image @ text^T                        [A, N]
+    image loss = mean over images of - mean over its positives p of log softmax(logits)[p]
+    text loss  = the same with images and texts exchanged
+    loss       = (image loss + text loss) / 2
+
+With one positive a row this is CLIP's loss (Radford 2021, section 2.3, figure 3). Two samples are each
+other's positives if they show the same content or carry the same caption: in a batch about one
+object such pairs are common, and counting them as negatives teaches the opposite of the truth.
+
+Over W ranks each rank keeps the rows of its own samples and gathers the columns of all of them.
+`gather_rows` passes gradients back to the rank a row came from, as a sum over the ranks that used it,
+so that after DDP's averaging the gradient is that of the global batch exactly, provided that a rank
+with B of the G samples weights its loss by B * W / G (the training loop does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def infonce(
+    image_features: Tensor,
+    text_features: Tensor,
+    logit_scale: Tensor,
+    positives: Tensor,
+    all_image_features: Tensor | None = None,
+    all_text_features: Tensor | None = None,
+) -> Tensor:
+    """Symmetric multi-positive InfoNCE, mean over the rows, in nats.
+
+    Args:
+        image_features: [B, E], L2-normalised.
+        text_features: [B, E], L2-normalised; row i belongs to image i.
+        logit_scale: scalar, the factor on the products: the inverse temperature, at most 100.
+        positives: bool [B, N]; whether row i and column j, of either kind, belong together. Every row has one.
+        all_image_features: [N, E], the columns, where they are more than the rows.
+        all_text_features: [N, E], likewise.
+    """
+    images = image_features if all_image_features is None else all_image_features
+    texts = text_features if all_text_features is None else all_text_features
+    image_loss = contrast(image_features, texts, logit_scale, positives)
+    text_loss = contrast(text_features, images, logit_scale, positives)
+    return (image_loss + text_loss) / 2
+
+
+def contrast(queries: Tensor, keys: Tensor, scale: Tensor, positives: Tensor) -> Tensor:
+    """One direction of InfoNCE, mean over the queries, in nats.
+
+    Args:
+        queries: [A, E].
+        keys: [N, E].
+        scale: scalar, the inverse temperature.
+        positives: bool [A, N]; each row has at least one.
+    """
+    log_p = F.log_softmax(scale.float() * (queries.float() @ keys.float().T), dim=-1)
+    of_positives = log_p.masked_fill(~positives, 0.0).sum(-1) / positives.sum(-1)
+    return -of_positives.mean()
+
+
+def same_content(rows: tuple[Tensor, Tensor, Tensor], columns: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Which samples are each other's positives, bool [A, N].
+
+    Args:
+        rows: ids [A], groups [A] and tokens [A, L] of the samples.
+        columns: the same of N samples. Samples agree if they have the same id, the same content group (-1
+            is no group) or the same caption tokens.
+    """
+    ids, groups, tokens = rows
+    all_ids, all_groups, all_tokens = columns
+    same = ids[:, None] == all_ids[None, :]
+    same |= (groups[:, None] == all_groups[None, :]) & (groups[:, None] >= 0)
+    same |= (tokens[:, None, :] == all_tokens[None, :, :]).all(-1)
+    return same
+
+
+def gather_rows(local: Tensor, sizes: Sequence[int]) -> Tensor:
+    """The rows of every rank in rank order, [sum(sizes), ...]; gradients flow back to their ranks.
+
+    Args:
+        local: this rank's rows, [sizes[rank], ...].
+        sizes: how many rows each rank has; they may differ. One size: `local` comes back as it is.
+    """
+    if len(sizes) == 1:
+        return local
+    gathered: Tensor = _GatherRows.apply(local, tuple(sizes))
+    return gathered
+
+
+class _GatherRows(torch.autograd.Function):
+    """All-gather of rows padded to the longest rank; backward is a sum over ranks of the own slice."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        ctx.sizes = sizes
+        padded = local.new_zeros((max(sizes), *local.shape[1:]))
+        padded[: len(local)] = local
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        start = sum(ctx.sizes[: dist.get_rank()])
+        return total[start : start + ctx.sizes[dist.get_rank()]], None

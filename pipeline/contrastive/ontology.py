@@ -1,0 +1,176 @@
+"""Ontology: which sample lies below which concept, as a few arrays that can be memory-mapped.
+
+A tree of nodes, parents before children, node 0 the root. The training pairs lie in one array in
+depth-first order, so the pairs below any node are one slice of it, and so are those directly at a
+node (below it, but below none of its children), which come first in its slice. Memory is one number
+a pair however deep the tree is. The same holds for the held-out pairs, which are never trained on.
+
+Files: ontology.json (for people: nodes, counts, rule), postings.npy and held_out.npy (int64 sample ids),
+spans.npy (int64 [nodes, 6]: start, end of own pairs, end of all pairs; in postings, in held_out),
+contents.npy and captions.npy (int64 [samples]: samples with equal numbers show the same content, or
+carry the same first caption).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.artifacts import Artifact
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A concept: its name, its path from the root, its parent (-1: root) and its children, as node numbers."""
+
+    name: str
+    path: str
+    parent: int
+    children: tuple[int, ...]
+    depth: int
+
+
+@dataclass(frozen=True)
+class Ontology:
+    """The tree and its samples.
+
+    Attributes:
+        nodes: parents before children; nodes[0] is the root.
+        postings: ids of training pairs, depth first.
+        held_out: ids of held-out pairs, depth first.
+        spans: [nodes, 6]; see above.
+        contents: [samples], equal for samples of the same content.
+        captions: [samples], equal for samples with the same first caption.
+    """
+
+    nodes: tuple[Node, ...]
+    postings: Ids
+    held_out: Ids
+    spans: Ids
+    contents: Ids
+    captions: Ids
+
+    @classmethod
+    def open(cls, artifact: Artifact) -> Ontology:
+        """The ontology that a build-ontology artifact holds; arrays are memory-mapped."""
+        arrays = [
+            np.load(artifact.path(f"{name}.npy"), mmap_mode="r")
+            for name in ("postings", "held_out", "spans", "contents", "captions")
+        ]
+        entries = json.loads(artifact.read("ontology.json"))["nodes"]
+        return cls(tree([(entry["name"], entry["parent"]) for entry in entries]), *arrays)
+
+    def write(self, folder: Path, rule: str) -> None:
+        """Writes the files of the artifact; `rule` says in words how nodes were chosen."""
+        for name in ("postings", "held_out", "spans", "contents", "captions"):
+            np.save(folder / f"{name}.npy", getattr(self, name))
+        entries = [
+            {
+                "name": node.name,
+                "path": node.path,
+                "parent": node.parent,
+                "training_pairs": len(self.below(number)),
+                "training_contents": self.distinct(self.below(number)),
+                "held_out_pairs": len(self.held_out_below(number)),
+                "held_out_contents": self.distinct(self.held_out_below(number)),
+            }
+            for number, node in enumerate(self.nodes)
+        ]
+        text = json.dumps({"rule": rule, "nodes": entries}, indent=1, ensure_ascii=False)
+        (folder / "ontology.json").write_text(text + "\n", encoding="utf-8")
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def below(self, node: int) -> Ids:
+        """Training pairs below a node."""
+        start, _, end = self.spans[node, :3]
+        return self.postings[start:end]
+
+    def held_out_below(self, node: int) -> Ids:
+        """Held-out pairs below a node."""
+        start, _, end = self.spans[node, 3:]
+        return self.held_out[start:end]
+
+    def turned(self) -> Ontology:
+        """The same tree with the held-out pairs in the place of the training pairs, and the reverse."""
+        spans = self.spans[:, [3, 4, 5, 0, 1, 2]]
+        return replace(self, postings=self.held_out, held_out=self.postings, spans=spans)
+
+    def distinct(self, ids: Ids) -> int:
+        """How many contents the ids show."""
+        return len(np.unique(self.contents[ids]))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with the tree and with the pairs; a curriculum's state is only good for one of them."""
+        hasher = hashlib.sha256(json.dumps([node.path for node in self.nodes]).encode())
+        for array in (self.spans, self.postings, self.held_out):
+            hasher.update(np.ascontiguousarray(array).data)
+        return hasher.hexdigest()[:16]
+
+    def ancestors(self, node: int) -> list[int]:
+        """The parents of a node, nearest first, up to the root."""
+        chain = []
+        while (node := self.nodes[node].parent) >= 0:
+            chain.append(node)
+        return chain
+
+    def descendants(self, node: int) -> list[int]:
+        """All nodes below a node, parents before children."""
+        found = list(self.nodes[node].children)
+        for number in found:  # grows while it is walked
+            found.extend(self.nodes[number].children)
+        return found
+
+
+def tree(entries: Sequence[tuple[str, int]]) -> tuple[Node, ...]:
+    """Nodes from (name, parent) pairs, parents before children, the first of them the root."""
+    children: list[list[int]] = [[] for _ in entries]
+    paths: list[str] = []
+    depths: list[int] = []
+    for number, (name, parent) in enumerate(entries):
+        if parent >= 0:
+            children[parent].append(number)
+        paths.append(name if parent <= 0 else f"{paths[parent]}/{name}")
+        depths.append(0 if parent < 0 else depths[parent] + 1)
+    return tuple(
+        Node(name, path, parent, tuple(below), depth)
+        for (name, parent), path, below, depth in zip(entries, paths, children, depths, strict=True)
+    )
+
+
+def depth_first(nodes: Sequence[Node], node_of: Ids, ids: Ids) -> tuple[Ids, Ids]:
+    """Lays ids out depth first.
+
+    Args:
+        node_of: [len(ids)] the deepest node above each id.
+        ids: sample ids; those at one node keep their order.
+    Returns:
+        The ids in the new order, and spans [nodes, 3]: start, end of own, end of all below.
+    """
+    order: list[int] = []
+    stack = [0]
+    while stack:
+        node = stack.pop()
+        order.append(node)
+        stack.extend(reversed(nodes[node].children))
+    rank = np.empty(len(nodes), np.int64)
+    rank[order] = np.arange(len(nodes))
+    laid_out = ids[np.argsort(rank[node_of], kind="stable")]
+    own = np.bincount(rank[node_of], minlength=len(nodes))
+    starts = np.concatenate([[0], np.cumsum(own)])
+    size = np.ones(len(nodes), np.int64)
+    for number in range(len(nodes) - 1, 0, -1):
+        size[nodes[number].parent] += size[number]
+    spans = np.stack([starts[rank], starts[rank + 1], starts[rank + size]], axis=1)
+    return laid_out, spans.astype(np.int64)

@@ -1,0 +1,225 @@
+"""The TOnICS-style curriculum: which concepts the pairs of a batch come from, moved on by accuracy.
+
+    STATE     P[node], sum 1, at first P[root] = 1; accuracy (averaged) and streak of each node with P > 0
+              (the frontier); the opened nodes; refreshes, version
+    BATCH     n slots of G / n pairs; nodes for the slots drawn from P, so that each gets its share of them to
+              within one slot. A root slot holds pairs of as many concepts, the slot of any other node pairs
+              of that node, balanced over its children; nothing is repeated in a batch (see composition)
+    REFRESH   every R steps, with the accuracy a of each frontier node among held-out pairs:
+              accuracy = m accuracy + (1 - m) a;  streak = refreshes in a row with accuracy >= tau
+              streak = p and the node has children: it is opened, (1 - floor) P moves to the children,
+                  in proportion to (their training contents)^alpha; the floor stays against forgetting
+              opened, and accuracy < tau - retreat: it is closed, and P of all nodes below it comes back
+
+With n = 1 that is TOnICS (Srinivasan, Ren, Thomason 2022): whole batches of one concept in the end. With
+n > 1 a batch mixes n nodes with G / n pairs each, which kept both levels of alignment where we measured it
+(8 x 8 beat 1 x 64). The accuracy of an opened node is that of telling its concepts apart: opening looks at
+one level, closing at the level above it. The constants are ours; the paper's could not be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.config import Config
+from pipeline.contrastive.composition import Composition, compose
+from pipeline.contrastive.ontology import Ids, Ontology
+from pipeline.counter_rng import generator
+from pipeline.errors import InputError, WorkError
+
+_SURVEYED_STEPS = 64
+"""Steps between two refreshes whose batches are composed again to measure how often a rule was relaxed."""
+
+
+class TonicsConfig(Config):
+    """The curriculum over the ontology."""
+
+    kind: Literal["tonics"] = Field("tonics", description="Name of this policy.")
+    nodes_per_batch: int = Field(
+        8, ge=1, le=65536, description="Nodes that a batch is made of, G / nodes_per_batch pairs each; 1 is TOnICS."
+    )
+    refresh_every_steps: int = Field(500, ge=1, description="Steps between refreshes (R).")
+    threshold: float = Field(0.9, gt=0, le=1, description="Held-out accuracy at which a node is opened (tau).")
+    momentum: float = Field(0.5, ge=0, lt=1, description="Weight of the accuracy before a refresh (m).")
+    patience: int = Field(2, ge=1, description="Refreshes in a row at the threshold before a node is opened (p).")
+    floor: float = Field(0.1, gt=0, lt=1, description="Share of its probability that an opened node keeps.")
+    alpha: float = Field(0.5, ge=0, le=1, description="Children get shares as their contents to this power.")
+    retreat: float | None = Field(
+        0.15, gt=0, le=1, description="An opened node is closed if its accuracy is this far below the threshold."
+    )
+    held_out_batch: int = Field(16, ge=2, le=4096, description="Pairs among which a held-out pair must find its own.")
+    held_out_batches: int = Field(8, ge=1, le=1024, description="Held-out batches of each node (K).")
+
+    def build(self, ontology: Ontology, global_batch: int, seed: int) -> Tonics:
+        """The policy at its start.
+
+        Raises:
+            InputError: the batch cannot be made of so many nodes, or of so few pairs.
+        """
+        if self.nodes_per_batch > global_batch:
+            raise InputError(
+                f"nodes_per_batch={self.nodes_per_batch}: more than the global batch of {global_batch} pairs"
+            )
+        if len(ontology.postings) < global_batch:
+            raise InputError(
+                f"global_batch={global_batch}: more than the {len(ontology.postings)} training pairs of the ontology"
+            )
+        return Tonics(self, ontology, global_batch, seed)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the batches of some steps were made of.
+
+    Attributes:
+        hits: node -> pairs that were asked of it, over all the steps.
+        topped_up: share of pairs that a node could not give and that came from above it.
+        relaxed: share of pairs that share content or caption with another pair of their batch.
+    """
+
+    hits: dict[int, int]
+    topped_up: float
+    relaxed: float
+
+
+class Tonics:
+    """A SamplingPolicy over an ontology; the same on every rank.
+
+    Args:
+        config: its constants.
+        ontology: what it draws from.
+        global_batch: G.
+        seed: of its draws.
+    """
+
+    def __init__(self, config: TonicsConfig, ontology: Ontology, global_batch: int, seed: int) -> None:
+        self.config = config
+        self.ontology = ontology
+        self.global_batch = global_batch
+        self.seed = seed
+        self.version = 0
+        self.mass: dict[int, float] = {0: 1.0}
+        self.accuracy: dict[int, float] = {}
+        self.streak: dict[int, int] = {}
+        self.opened: set[int] = set()
+
+    @property
+    def frontier(self) -> list[int]:
+        """The nodes that batches are drawn from, ascending."""
+        return sorted(self.mass)
+
+    def batch(self, step: int) -> Ids:
+        """Ids of the global batch of a step, int64 [G]."""
+        return self.composed(step).ids
+
+    def composed(self, step: int) -> Composition:
+        """The batch of a step, with how well the rules could be kept.
+
+        Raises:
+            WorkError: the step waits for a refresh.
+        """
+        limit = self.ready_until()
+        if limit is not None and step >= limit:
+            raise WorkError(f"step {step}: its batch depends on the curriculum's refresh at step {limit}")
+        return compose(self.ontology, self.drawn(step), generator(self.seed, "tonics-pairs", step, self.version))
+
+    def drawn(self, step: int) -> dict[int, int]:
+        """Node -> pairs of it in the batch of a step; systematic sampling from P over the slots."""
+        rng = generator(self.seed, "tonics-nodes", step, self.version)
+        slots = self.config.nodes_per_batch
+        nodes = rng.permutation(self.frontier)
+        edges = np.cumsum([self.mass[int(node)] for node in nodes])
+        points = (rng.random() + np.arange(slots)) / slots * edges[-1]
+        chosen = nodes[np.minimum(np.searchsorted(edges, points, side="right"), len(nodes) - 1)]
+        sizes = self.global_batch // slots + (np.arange(slots) < self.global_batch % slots)
+        pairs = np.bincount(chosen, weights=sizes, minlength=1).astype(np.int64)
+        return {int(node): int(pairs[node]) for node in np.flatnonzero(pairs)}
+
+    def epoch(self, step: int) -> int:
+        """The step itself: a pair may come again at any step, and is then augmented anew."""
+        return step
+
+    def ready_until(self) -> int | None:
+        """The step of the next refresh; None if the ontology has nothing to move on to."""
+        if not self.ontology.nodes[0].children:
+            return None
+        return (self.version + 1) * self.config.refresh_every_steps
+
+    def refresh(self, measured: Mapping[int, float]) -> None:
+        """Moves the curriculum on; to be called at `ready_until()`, with equal numbers on every rank.
+
+        Args:
+            measured: accuracy of each frontier node among held-out pairs, in [0, 1].
+        """
+        config = self.config
+        for node in self.frontier:
+            before = self.accuracy.get(node, measured[node])
+            self.accuracy[node] = config.momentum * before + (1 - config.momentum) * measured[node]
+            self.streak[node] = self.streak.get(node, 0) + 1 if self.accuracy[node] >= config.threshold else 0
+        for node in self.frontier:
+            # A node closed by one above it in this refresh has no mass any more.
+            if node in self.mass and node in self.opened:
+                if config.retreat is not None and self.accuracy[node] < config.threshold - config.retreat:
+                    self._close(node)
+            elif node in self.mass and self.ontology.nodes[node].children and self.streak[node] >= config.patience:
+                self._open(node)
+        self.version += 1
+
+    def _open(self, node: int) -> None:
+        children = self.ontology.nodes[node].children
+        weights = (
+            np.array([self.ontology.distinct(self.ontology.below(child)) for child in children]) ** self.config.alpha
+        )
+        moved = (1 - self.config.floor) * self.mass[node]
+        self.mass[node] -= moved
+        for child, share in zip(children, weights / weights.sum(), strict=True):
+            self.mass[child] = moved * float(share)
+        self.opened.add(node)
+
+    def _close(self, node: int) -> None:
+        for below in self.ontology.descendants(node):
+            self.mass[node] += self.mass.pop(below, 0.0)
+            self.accuracy.pop(below, None)
+            self.streak.pop(below, None)
+            self.opened.discard(below)
+        self.opened.discard(node)
+        self.streak[node] = 0
+
+    def survey(self, start: int, stop: int) -> Survey:
+        """What the batches of the steps [start, stop) are made of, by planning them again."""
+        hits: dict[int, int] = dict.fromkeys(self.frontier, 0)
+        for step in range(start, stop):
+            for node, pairs in self.drawn(step).items():
+                hits[node] += pairs
+        sampled = np.unique(np.linspace(start, stop - 1, min(_SURVEYED_STEPS, stop - start)).astype(np.int64))
+        composed = [self.composed(int(step)) for step in sampled]
+        pairs = self.global_batch * max(1, len(composed))
+        return Survey(hits, sum(c.topped_up for c in composed) / pairs, sum(c.relaxed for c in composed) / pairs)
+
+    def state(self) -> dict[str, Any]:
+        """JSON values; `load_state` puts them back."""
+        return {
+            "ontology": self.ontology.fingerprint,
+            "version": self.version,
+            "mass": {str(node): value for node, value in self.mass.items()},
+            "accuracy": {str(node): value for node, value in self.accuracy.items()},
+            "streak": {str(node): value for node, value in self.streak.items()},
+            "opened": sorted(self.opened),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Raises WorkError if the state is of another ontology."""
+        if state["ontology"] != self.ontology.fingerprint:
+            raise WorkError(
+                "the checkpoint's curriculum is over another ontology; remove the checkpoint to start again"
+            )
+        self.version = int(state["version"])
+        self.mass = {int(node): float(value) for node, value in state["mass"].items()}
+        self.accuracy = {int(node): float(value) for node, value in state["accuracy"].items()}
+        self.streak = {int(node): int(value) for node, value in state["streak"].items()}
+        self.opened = set(state["opened"])

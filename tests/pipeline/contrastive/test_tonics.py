@@ -1,0 +1,239 @@
+"""The curriculum: what its batches are made of, how it moves, and that it can be put back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.contrastive.composition import compose
+from pipeline.contrastive.ontology import Ontology, depth_first, tree
+from pipeline.contrastive.tonics import Tonics, TonicsConfig
+from pipeline.errors import InputError, WorkError
+from pipeline.loading.policies.base import SamplingPolicy
+
+MakeOntology = Callable[..., Ontology]
+
+
+def policy(ontology: Ontology, global_batch: int = 24, seed: int = 0, **constants: float) -> Tonics:
+    defaults = {"nodes_per_batch": 4, "refresh_every_steps": 10, "patience": 1, "momentum": 0.0}
+    return TonicsConfig(**{**defaults, **constants}).build(ontology, global_batch, seed)  # type: ignore[arg-type]
+
+
+def everywhere(tonics: Tonics, accuracy: float) -> dict[int, float]:
+    return dict.fromkeys(tonics.frontier, accuracy)
+
+
+def shares_nothing(ontology: Ontology, ids: np.ndarray) -> bool:
+    return all(len(np.unique(kinds[ids])) == len(ids) for kinds in (ontology.contents, ontology.captions))
+
+
+def test_it_is_a_sampling_policy(make_ontology: MakeOntology) -> None:
+    tonics: SamplingPolicy = policy(make_ontology())
+    assert tonics.batch(0).dtype == np.int64
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31 - 1), step=st.integers(0, 9), slots=st.integers(1, 30), global_batch=st.integers(30, 72)
+)
+def test_root_batches_repeat_no_content_and_no_caption(
+    make_ontology: MakeOntology, seed: int, step: int, slots: int, global_batch: int
+) -> None:
+    ontology = make_ontology()
+    ids = policy(ontology, global_batch, seed, nodes_per_batch=slots).batch(step)
+    assert len(ids) == global_batch
+    assert shares_nothing(ontology, ids)
+
+
+@settings(max_examples=40, deadline=None)
+@given(node=st.integers(0, 8), count=st.integers(1, 12), seed=st.integers(0, 2**31 - 1))
+def test_a_node_gives_its_own_pairs_only_while_it_has_enough(
+    make_ontology: MakeOntology, node: int, count: int, seed: int
+) -> None:
+    ontology = make_ontology()
+    composed = compose(ontology, {node: count}, np.random.default_rng(seed))
+    assert set(composed.ids) <= set(ontology.below(node))
+    assert shares_nothing(ontology, composed.ids)
+    assert (composed.topped_up, composed.relaxed) == (0, 0)
+
+
+def test_an_inner_node_is_balanced_over_its_children(make_ontology: MakeOntology) -> None:
+    ontology = make_ontology(leaves=4)
+    leaf_of = {int(id): leaf for leaf in range(3, len(ontology)) for id in ontology.below(leaf)}
+    for seed in range(20):
+        ids = compose(ontology, {1: 8}, np.random.default_rng(seed)).ids
+        leaves = np.unique([leaf_of[int(id)] for id in ids], return_counts=True)[1]
+        # Two candidates of one content may meet, so a leaf can be off by one or two.
+        assert len(leaves) == 4
+        assert leaves.max() <= 4
+
+
+def test_a_small_node_is_topped_up_from_above(make_ontology: MakeOntology) -> None:
+    ontology = make_ontology()
+    composed = compose(ontology, {3: 20}, np.random.default_rng(0))
+    from_leaf = np.isin(composed.ids, ontology.below(3)).sum()
+    assert from_leaf == 12
+    assert np.isin(composed.ids, ontology.below(1)).all()
+    assert composed.topped_up == 8
+    assert shares_nothing(ontology, composed.ids)
+
+
+def test_a_batch_of_more_pairs_than_contents_relaxes_and_says_so(make_ontology: MakeOntology) -> None:
+    ontology = make_ontology()
+    composed = compose(ontology, {0: 100}, np.random.default_rng(0))
+    assert len(np.unique(composed.ids)) == 100
+    assert composed.relaxed == 100 - 72
+
+
+def test_the_draw_keeps_to_the_probabilities_within_a_slot(make_ontology: MakeOntology) -> None:
+    tonics = policy(make_ontology(), global_batch=40, nodes_per_batch=10)
+    tonics.refresh(everywhere(tonics, 1.0))
+    for step in range(10, 20):
+        drawn = tonics.drawn(step)
+        assert sum(drawn.values()) == 40
+        for node, mass in tonics.mass.items():
+            assert abs(drawn.get(node, 0) - 40 * mass) < 4 + 1e-9
+
+
+def test_one_node_a_batch_is_the_leaf_batch_of_tonics(make_ontology: MakeOntology) -> None:
+    ontology = make_ontology()
+    tonics = policy(ontology, global_batch=8, nodes_per_batch=1)
+    for _ in range(2):
+        tonics.refresh(everywhere(tonics, 1.0))
+    pure = [
+        set(ids) <= set(ontology.below(leaf))
+        for ids in (tonics.batch(step) for step in range(20, 30))
+        for leaf in range(3, 9)
+    ]
+    assert sum(pure) >= 6
+
+
+def test_opening_moves_mass_to_the_children_and_keeps_the_floor(make_ontology: MakeOntology) -> None:
+    tonics = policy(make_ontology(), floor=0.2, patience=2)
+    tonics.refresh({0: 0.95})
+    assert tonics.mass == {0: 1.0}
+    tonics.refresh({0: 0.95})
+    assert tonics.mass == pytest.approx({0: 0.2, 1: 0.4, 2: 0.4})
+    tonics.refresh({0: 0.95, 1: 0.95, 2: 0.1})
+    tonics.refresh({0: 0.95, 1: 0.95, 2: 0.1})
+    assert tonics.mass[1] == pytest.approx(0.4 * 0.2)
+    assert tonics.mass[0] == pytest.approx(0.2)
+    assert tonics.frontier == [0, 1, 2, 3, 4, 5]
+
+
+def test_accuracy_is_averaged_and_a_lapse_starts_the_patience_again(make_ontology: MakeOntology) -> None:
+    tonics = policy(make_ontology(), momentum=0.5, patience=2, threshold=0.8)
+    for accuracy, averaged, streak in ((0.9, 0.9, 1), (0.5, 0.7, 0), (1.0, 0.85, 1)):
+        tonics.refresh({0: accuracy})
+        assert tonics.accuracy[0] == pytest.approx(averaged)
+        assert tonics.streak[0] == streak
+    assert tonics.mass == {0: 1.0}
+
+
+def test_an_opened_node_whose_accuracy_falls_is_closed_again(make_ontology: MakeOntology) -> None:
+    tonics = policy(make_ontology(), threshold=0.8, retreat=0.2)
+    tonics.refresh(everywhere(tonics, 0.9))
+    tonics.refresh(everywhere(tonics, 0.9))
+    assert len(tonics.frontier) == 9
+    tonics.refresh(everywhere(tonics, 0.9) | {0: 0.65})
+    assert len(tonics.frontier) == 9
+    tonics.refresh(everywhere(tonics, 0.9) | {0: 0.55})
+    assert tonics.mass == pytest.approx({0: 1.0})
+    kept = policy(make_ontology(), threshold=0.8, retreat=None)
+    kept.refresh({0: 0.9})
+    kept.refresh({0: 0.0, 1: 0.0, 2: 0.0})
+    assert kept.frontier == [0, 1, 2]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    accuracies=st.lists(st.lists(st.floats(0, 1), min_size=9, max_size=9), max_size=12),
+    floor=st.floats(0.01, 0.9),
+    alpha=st.floats(0, 1),
+)
+def test_probabilities_sum_to_one_and_every_opened_node_keeps_some(
+    make_ontology: MakeOntology, accuracies: list[list[float]], floor: float, alpha: float
+) -> None:
+    tonics = policy(make_ontology(), floor=floor, alpha=alpha, threshold=0.5, retreat=0.2)
+    for measured in accuracies:
+        tonics.refresh({node: measured[node] for node in tonics.frontier})
+        assert sum(tonics.mass.values()) == pytest.approx(1.0)
+        assert tonics.mass[0] >= floor - 1e-12
+        assert min(tonics.mass.values()) > 0
+        assert set(tonics.opened) <= set(tonics.mass)
+        for node in tonics.frontier:
+            assert all(above in tonics.opened for above in tonics.ontology.ancestors(node))
+        restored = policy(make_ontology(), floor=floor, alpha=alpha, threshold=0.5, retreat=0.2)
+        restored.load_state(json.loads(json.dumps(tonics.state())))
+        assert restored.state() == tonics.state()
+        step = tonics.version * 10
+        assert restored.batch(step).tolist() == tonics.batch(step).tolist()
+
+
+def test_no_step_is_planned_beyond_the_next_refresh(make_ontology: MakeOntology) -> None:
+    tonics = policy(make_ontology())
+    assert tonics.ready_until() == 10
+    tonics.batch(9)
+    with pytest.raises(WorkError, match="refresh at step 10"):
+        tonics.batch(10)
+    tonics.refresh({0: 0.0})
+    assert tonics.ready_until() == 20
+    tonics.batch(10)
+
+
+def test_an_ontology_without_concepts_waits_for_no_refresh(make_ontology: MakeOntology) -> None:
+    tonics = policy(make_ontology(needed=1000))
+    assert tonics.ready_until() is None
+    assert len(tonics.batch(10**6)) == 24
+
+
+def test_every_rank_and_every_run_plans_the_same_batches(make_ontology: MakeOntology) -> None:
+    first, second = policy(make_ontology()), policy(make_ontology())
+    for step in (9, 0, 5):
+        assert first.batch(step).tolist() == second.batch(step).tolist()
+    assert first.batch(0).tolist() != first.batch(1).tolist()
+    assert first.batch(0).tolist() != policy(make_ontology(), seed=1).batch(0).tolist()
+
+
+def test_the_state_of_another_ontology_is_refused(make_ontology: MakeOntology) -> None:
+    with pytest.raises(WorkError, match="another ontology"):
+        policy(make_ontology(leaves=4)).load_state(policy(make_ontology()).state())
+
+
+def test_impossible_batches_are_refused(make_ontology: MakeOntology) -> None:
+    with pytest.raises(InputError, match="nodes_per_batch=25"):
+        policy(make_ontology(), nodes_per_batch=25)
+    with pytest.raises(InputError, match="more than the 144 training pairs"):
+        policy(make_ontology(), global_batch=145)
+
+
+def test_the_survey_counts_what_was_drawn(make_ontology: MakeOntology) -> None:
+    tonics = policy(make_ontology())
+    survey = tonics.survey(0, 10)
+    assert survey.hits == {0: 240}
+    assert (survey.topped_up, survey.relaxed) == (0, 0)
+
+
+def test_planning_a_batch_of_a_large_data_set_takes_milliseconds() -> None:
+    leaves, pairs = 64, 1_000_000
+    nodes = tree([("all", -1)] + [(f"n{n}", 0) for n in range(leaves)])
+    ids = np.arange(pairs, dtype=np.int64)
+    postings, spans = depth_first(nodes, 1 + ids % leaves, ids)
+    ontology = Ontology(nodes, postings, ids[:0], np.concatenate([spans, 0 * spans], axis=1), ids // 4, ids // 3)
+    tonics = policy(ontology, global_batch=256, nodes_per_batch=8)
+    tonics.refresh({0: 1.0})
+    tonics.batch(10)
+    seconds = []
+    for step in range(10, 20):
+        started = time.perf_counter()
+        assert shares_nothing(ontology, tonics.batch(step))
+        seconds.append(time.perf_counter() - started)
+    print(f"{1000 * np.median(seconds):.2f} ms a batch of 256 from 8 nodes")
+    # 5 ms is the promise; the test machine is shared, so the fastest of ten is held to it.
+    assert min(seconds) < 5e-3
