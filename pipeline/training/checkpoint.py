@@ -1,0 +1,117 @@
+"""Checkpoints: everything a training needs to go on, whole or not there at all.
+
+A checkpoint is two objects in a Storage: step-N.pt (tensors; torch.load(weights_only=True) reads it) and
+step-N.json, written last, with the size and SHA-256 of the first. One that was torn (its writer was
+killed, or its bytes were damaged later) does not match its JSON and is skipped: the one before it is
+used. The newest two are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.artifacts import file_sha256
+from pipeline.storage import Storage
+
+_log = logging.getLogger("tutelage.training")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a training after `step` steps.
+
+    Attributes:
+        step: optimiser steps done.
+        tensors: state dicts: "model", "optimizer" and, if it is on, "average".
+        notes: JSON values: "policy" (the sampler's state), "rows" (metrics so far), "seconds" (trained so far).
+    """
+
+    step: int
+    tensors: dict[str, Any]
+    notes: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one training.
+
+    Args:
+        storage: where they lie.
+        prefix: their folder in it.
+        keep: how many of the newest stay.
+    """
+
+    def __init__(self, storage: Storage, prefix: str, keep: int = 2) -> None:
+        self.storage = storage
+        self.prefix = prefix.rstrip("/")
+        self.keep = keep
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Writes a checkpoint; it exists once its JSON is written. Older ones are removed after that."""
+        name = f"{self.prefix}/step-{checkpoint.step:09d}"
+        aside = self._aside()
+        try:
+            torch.save(checkpoint.tensors, aside)
+            entry = {
+                "step": checkpoint.step,
+                "size": aside.stat().st_size,
+                "sha256": file_sha256(aside),
+                "notes": checkpoint.notes,
+            }
+            self.storage.upload(aside, f"{name}.pt")
+        finally:
+            aside.unlink(missing_ok=True)
+        self.storage.write(f"{name}.json", json.dumps(entry).encode())
+        for path in self._entries()[self.keep :]:
+            # The JSON goes first: without it the tensors are no checkpoint any more.
+            self.storage.delete(path)
+            self.storage.delete(f"{path.removesuffix('.json')}.pt")
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole, or None."""
+        for path in self._entries():
+            try:
+                return self._read(path)
+            except (OSError, ValueError, KeyError) as error:
+                _log.warning("%s: skipped, it is not whole (%s)", path, error)
+        return None
+
+    def _read(self, path: str) -> Checkpoint:
+        entry = json.loads(self.storage.read(path))
+        stored = f"{path.removesuffix('.json')}.pt"
+        local = self.storage.local_path(stored)
+        aside = None if local is not None else self._aside()
+        try:
+            if aside is not None:
+                self.storage.download(stored, aside)
+            file = local if local is not None else aside
+            assert file is not None
+            if file.stat().st_size != entry["size"] or file_sha256(file) != entry["sha256"]:
+                raise ValueError("its bytes are not those that its JSON promises")
+            tensors = torch.load(file, map_location="cpu", weights_only=True)
+        finally:
+            if aside is not None:
+                aside.unlink(missing_ok=True)
+        return Checkpoint(entry["step"], tensors, entry["notes"])
+
+    def _entries(self) -> list[str]:
+        """Paths of the JSON files, newest first."""
+        found = (info.path for info in self.storage.list(self.prefix))
+        return sorted((path for path in found if path.endswith(".json")), reverse=True)
+
+    def _aside(self) -> Path:
+        """A file to work in: on the disk of the storage if that is local. One name, so a kill leaves at most one."""
+        folder = self.storage.local_path(f"{self.prefix}/.aside")
+        if folder is None:
+            name = hashlib.sha256(f"{self.storage.url}/{self.prefix}".encode()).hexdigest()[:16]
+            folder = Path(tempfile.gettempdir()) / f"tutelage-{name}-{os.getpid()}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"checkpoint-{os.getpid()}"

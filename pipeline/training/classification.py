@@ -1,0 +1,116 @@
+"""The classification task: cross-entropy with label smoothing, on mixed images if mixing is on."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.exported_model import Preprocessing
+from pipeline.loading.batch import Batch
+from pipeline.training.mixing import MixingConfig, partners
+from pipeline.training.task import StepOutput
+
+UNLABELLED = -1
+
+
+class Classification:
+    """Learns the label of an image.
+
+    Args:
+        preprocessing: turns uint8 images into what the model takes.
+        smoothing: share of the target that is spread over all classes.
+        mixing: mixup and CutMix.
+        seed: of the run; keys the mixing.
+    """
+
+    def __init__(
+        self, preprocessing: Preprocessing, *, smoothing: float = 0.0, mixing: MixingConfig | None = None, seed: int = 0
+    ) -> None:
+        self.preprocessing = preprocessing
+        self.smoothing = smoothing
+        self.mixing = mixing or MixingConfig()
+        self.seed = seed
+
+    def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
+        images, labels, shares = mixed(self.preprocessing.normalise(batch.images), batch, self.mixing, self.seed)
+        outputs = model(images)
+        # A distilled DeiT without a teacher: both heads learn the label.
+        heads = outputs if isinstance(outputs, tuple) else (outputs,)
+        losses = [mixed_cross_entropy(head, labels, shares, self.smoothing) for head in heads]
+        return StepOutput(torch.stack(losses).mean(), {"accuracy": accuracy(heads[0], batch.labels)})
+
+
+def mixed(images: Tensor, batch: Batch, mixing: MixingConfig, seed: int) -> tuple[Tensor, list[Tensor], list[float]]:
+    """The batch's images after mixing, with the labels in them and each label's share."""
+    mix = mixing.draw(seed, batch.step)
+    if mix is None:
+        return images, [batch.labels], [1.0]
+    images, share = mix.apply(images)
+    return images, [batch.labels, batch.labels[partners(len(batch.labels), images.device)]], [share, 1.0 - share]
+
+
+def mixed_cross_entropy(logits: Tensor, labels: list[Tensor], shares: list[float], smoothing: float) -> Tensor:
+    """Cross-entropy in nats, mean over ALL rows of the batch; rows without a label add nothing.
+
+    The mean is over all rows, so that parts of a batch and shares of ranks add up exactly.
+
+    Args:
+        logits: [B, K]; computed in float32.
+        labels: for each label in the mixture int64 [B], -1 for none.
+        shares: the share of each; they add up to 1.
+        smoothing: see Classification.
+    """
+    logits = logits.float()
+    parts = [
+        share * F.cross_entropy(logits, label, ignore_index=UNLABELLED, label_smoothing=smoothing, reduction="sum")
+        for label, share in zip(labels, shares, strict=True)
+    ]
+    return torch.stack(parts).sum() / len(logits)
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Share of rows whose largest logit is the label's."""
+    return (logits.detach().argmax(dim=-1) == labels).float().mean()
+
+
+class ClassifierEvaluation:
+    """Accuracy and loss on labelled samples; the ranks share the work and agree on the numbers.
+
+    Args:
+        batches: this rank's share; kept, so that an image is decoded once a training.
+        preprocessing: turns uint8 images into what the model takes.
+        prefix: of the metrics' names, e.g. "val".
+    """
+
+    def __init__(
+        self, batches: list[Batch], preprocessing: Preprocessing, *, device: torch.device, world: int, prefix: str
+    ) -> None:
+        self._batches = batches
+        self._preprocessing = preprocessing
+        self._device = device
+        self._world = world
+        self._prefix = prefix
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        totals = torch.zeros(4, dtype=torch.float64, device=self._device)
+        for batch in self._batches:
+            images = self._preprocessing.normalise(batch.images.to(self._device))
+            labels = batch.labels.to(self._device)
+            logits = model(images).float()
+            top = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+            totals[0] += top[:, 0].sum()
+            totals[1] += top.sum()
+            totals[2] += loss
+            totals[3] += len(labels)
+        if self._world > 1:
+            dist.all_reduce(totals)
+        right, right_in_5, loss, rows = totals.tolist()
+        name = self._prefix
+        return {
+            f"{name}/accuracy": right / rows,
+            f"{name}/accuracy_top5": right_in_5 / rows,
+            f"{name}/loss": loss / rows,
+        }

@@ -1,0 +1,53 @@
+"""A moving average of a model's weights, kept beside it and used for evaluation and export."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+def ramped_decay(decay: float, updates: int) -> float:
+    """The decay after `updates` updates: small at first, so that the initial weights are soon forgotten.
+
+    Source: TensorFlow's ExponentialMovingAverage, min(decay, (1 + t) / (10 + t)).
+    """
+    return min(decay, (1 + updates) / (10 + updates))
+
+
+class WeightAverage:
+    """Exponential moving average of all floating-point weights and buffers; counters are copied.
+
+    Args:
+        model: what is averaged; the average starts as a copy of it.
+        decay: of the average, for each step.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.module = copy.deepcopy(model).eval().requires_grad_(False)
+        self._averaged, self._copied = _pairs(self.module, model)
+
+    @torch.no_grad()
+    def update(self, updates: int) -> None:
+        """Takes the model's weights in; `updates` is how many were taken in before."""
+        weight = 1.0 - ramped_decay(self.decay, updates)
+        torch._foreach_lerp_(self._averaged[0], self._averaged[1], weight)
+        for target, source in zip(*self._copied, strict=True):
+            target.copy_(source)
+
+
+_Pair = tuple[list[Tensor], list[Tensor]]
+
+
+def _pairs(average: nn.Module, model: nn.Module) -> tuple[_Pair, _Pair]:
+    """(average, model) tensors: those to average, and those (integers) to copy."""
+    averaged: _Pair = ([], [])
+    copied: _Pair = ([], [])
+    sources = model.state_dict(keep_vars=True)
+    for name, target in average.state_dict(keep_vars=True).items():
+        targets, values = averaged if target.is_floating_point() else copied
+        targets.append(target.detach())
+        values.append(sources[name].detach())
+    return averaged, copied

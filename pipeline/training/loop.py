@@ -1,0 +1,271 @@
+"""The one training loop: the same in a bare process and as a Ray Train worker.
+
+A step, with n rows in a part of this rank's share, G rows in the global batch, W ranks:
+
+    if step == policy.ready_until(): refresh(model)             a curriculum moves on
+    batch = next(loader)                                        this rank's slice of policy.batch(step)
+    seed torch with (seed, step, rank)                          so dropout is the same in a resumed run
+    for part in batch cut by `accumulation`:
+        loss = task.training_step(model, part)                  mean over n rows, under autocast
+        backward(loss * n * W / G)                              parts add up, ranks are averaged: the mean over G
+    clip the gradient; give up if it is not finite
+    optimizer.step() at learning_rate(step);  average.update()
+    step += 1;  log, evaluate, checkpoint where they are due
+
+All state after a step is (weights, average, optimiser, policy, step). Checkpoints hold exactly that, so
+a run that was killed ends in the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pipeline import counter_rng
+from pipeline.errors import InputError, WorkError
+from pipeline.loading.batch import Batch
+from pipeline.training.batching import split
+from pipeline.training.checkpoint import Checkpoint, Checkpoints
+from pipeline.training.ema import WeightAverage
+from pipeline.training.interruption import StoppedError
+from pipeline.training.meter import Meter
+from pipeline.training.optim import build_optimizer, set_learning_rate
+from pipeline.training.plan import TrainingConfig
+from pipeline.training.reporter import Reporter, Unheard
+from pipeline.training.task import BatchSource, Evaluate, Refresh, Task
+
+_PROGRESS_EVERY_S = 0.5
+_MOST_ROWS = 2000  # of metrics.jsonl: a row lies in every later checkpoint, so their number is bounded
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit` leaves.
+
+    Attributes:
+        model: the model to export (the average if it is on), on the device, in eval mode.
+        rows: the lines of metrics.jsonl, also those from before a resume.
+        steps: done in all.
+        seconds: spent in steps, over all resumes; without evaluation and checkpoints.
+    """
+
+    model: nn.Module
+    rows: list[dict[str, Any]] = field(repr=False)
+    steps: int
+    seconds: float
+
+
+def fit(
+    task: Task,
+    model: nn.Module,
+    loader: BatchSource,
+    *,
+    training: TrainingConfig,
+    rows: int,
+    device: torch.device,
+    rank: int = 0,
+    world: int = 1,
+    evaluate: Evaluate | None = None,
+    refresh: Refresh | None = None,
+    checkpoints: Checkpoints | None = None,
+    reporter: Reporter | None = None,
+) -> Fitted:
+    """Trains `model` to its last step, from the newest checkpoint if there is one.
+
+    Args:
+        model: on `device`; where `world` > 1 torch.distributed is initialised.
+        rows: samples in an epoch.
+        evaluate, refresh: see Parts; called on every rank.
+        checkpoints: read by every rank, written by rank 0.
+        reporter: hears progress and rows from rank 0; see Reporter.
+    Raises:
+        InputError: the batch cannot be shared out.
+        WorkError: a loss or gradient was not finite; the step is named.
+        StoppedError: the reporter asked to stop; a checkpoint is written.
+    """
+    if training.global_batch < world:
+        raise InputError(f"global_batch={training.global_batch} for {world} workers: each needs one row at least")
+    reporter = reporter if reporter is not None else Unheard()
+    leads = rank == 0
+    total = training.total_steps(rows)
+    log_every = max(training.log_every_steps, -(-total // _MOST_ROWS))
+    average = WeightAverage(model, training.ema_decay) if training.ema_decay is not None else None
+    optimizer = build_optimizer(model, training.optimizer)
+    meter = Meter(device, world)
+    state = _State(model, average, optimizer, loader, meter)
+    if checkpoints is not None:
+        state.resume(checkpoints.newest())
+    if world > 1:
+        _check_same_step(state.step, device)
+    wrapped = _distributed(model, device) if world > 1 else model
+    best = average.module if average is not None else model
+    saved_at, shown_at = time.monotonic(), 0.0
+
+    def record(numbers: dict[str, float]) -> None:
+        row = {"step": state.step, "epoch": round(state.step / training.steps_per_epoch(rows), 4), **numbers}
+        state.rows.append(row)
+        if leads:
+            reporter.row(row)
+
+    while state.step < total:
+        ready_until = loader.policy.ready_until()
+        if ready_until is not None and state.step >= ready_until:
+            record(_refreshed(refresh, model, state.step, training, device))
+        limit = loader.policy.ready_until()
+        stop = total if limit is None else min(total, limit)
+        model.train()
+        with _closing(loader.batches(state.step, stop)) as batches:
+            meter.start()
+            for batch in batches:
+                meter.received()
+                lr = training.learning_rate(state.step, total)
+                set_learning_rate(optimizer, lr)
+                torch.manual_seed(_step_seed(training.seed, state.step, rank))
+                _backward(task, wrapped, batch.to(device), training, world, meter)
+                meter.gradient(state.step, _clipped(model, training.clip_norm))
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                if average is not None:
+                    average.update(state.step)
+                state.step += 1
+                meter.stepped(batch.global_size)
+
+                if leads and time.monotonic() - shown_at >= _PROGRESS_EVERY_S:
+                    shown_at = time.monotonic()
+                    reporter.progress(state.step, total, meter.glance())
+                if state.step % log_every == 0 or state.step == total:
+                    record({**meter.drain(), "lr": lr})
+                if evaluate is not None and training.evaluates_after(state.step, total, rows):
+                    record(_measured(evaluate, best, training, device))
+                    model.train()
+                stopping = leads and reporter.stop_requested()
+                due = reporter.checkpoint_requested() or stopping or state.step == total
+                if due or _checkpoint_due(training, state.step, time.monotonic() - saved_at):
+                    if checkpoints is not None and leads:
+                        checkpoints.save(state.checkpoint())
+                    saved_at = time.monotonic()
+                if stopping and state.step < total:
+                    raise StoppedError(f"stopped at step {state.step} of {total}; run it again to go on from there")
+                meter.start()
+    return Fitted(best.eval(), state.rows, state.step, meter.seconds)
+
+
+@dataclass
+class _State:
+    """What a checkpoint holds; `checkpoint` and `resume` are each other's inverse."""
+
+    model: nn.Module
+    average: WeightAverage | None
+    optimizer: torch.optim.Optimizer
+    loader: BatchSource
+    meter: Meter
+    step: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def checkpoint(self) -> Checkpoint:
+        self.meter.check_finite()
+        tensors = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if self.average is not None:
+            tensors["average"] = self.average.module.state_dict()
+        notes = {"policy": self.loader.policy.state(), "rows": self.rows, "seconds": self.meter.seconds}
+        return Checkpoint(self.step, tensors, notes)
+
+    def resume(self, found: Checkpoint | None) -> None:
+        if found is None:
+            return
+        self.step, self.rows = found.step, list(found.notes["rows"])
+        self.meter.seconds = found.notes["seconds"]
+        self.loader.policy.load_state(found.notes["policy"])
+        self.model.load_state_dict(found.tensors["model"])
+        self.optimizer.load_state_dict(found.tensors["optimizer"])
+        if self.average is not None:
+            self.average.module.load_state_dict(found.tensors["average"])
+
+
+def _backward(task: Task, model: nn.Module, batch: Batch, training: TrainingConfig, world: int, meter: Meter) -> None:
+    """Gradients of the mean loss over the GLOBAL batch, in the parameters of every rank."""
+    parts = list(split(batch, training.accumulation))
+    for number, part in enumerate(parts, start=1):
+        rows = len(part.ids)
+        # Ranks exchange gradients once a step, with the last part.
+        alone = isinstance(model, DistributedDataParallel) and number < len(parts)
+        with model.no_sync() if alone else nullcontext():  # type: ignore[operator]
+            with _autocast(training, batch.images.device):
+                output = task.training_step(model, part)
+            (output.loss * (rows * world / batch.global_size)).backward()
+        meter.add(output, rows)
+
+
+def _clipped(model: nn.Module, clip_norm: float | None) -> torch.Tensor:
+    """The norm of the whole gradient before it was clipped."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if clip_norm is not None:
+        nn.utils.clip_grads_with_norm_(model.parameters(), clip_norm, norm)
+    return norm
+
+
+def _measured(
+    measure: Callable[[nn.Module], dict[str, float]], model: nn.Module, training: TrainingConfig, device: torch.device
+) -> dict[str, float]:
+    model.eval()
+    with torch.no_grad(), _autocast(training, device):
+        return measure(model)
+
+
+def _refreshed(
+    refresh: Refresh | None, model: nn.Module, step: int, training: TrainingConfig, device: torch.device
+) -> dict[str, float]:
+    if refresh is None:
+        raise WorkError(f"step {step}: the sampling policy waits for a refresh, and the recipe has none")
+    return _measured(lambda measured: refresh(measured, step), model, training, device)
+
+
+def _autocast(training: TrainingConfig, device: torch.device) -> AbstractContextManager[Any]:
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if training.precision == "bfloat16" or (training.precision == "auto" and able):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
+def _checkpoint_due(training: TrainingConfig, step: int, seconds_since: float) -> bool:
+    every = training.checkpoint_every_steps
+    return seconds_since >= training.checkpoint_every_s or (every is not None and step % every == 0)
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    return int(counter_rng.generator(seed, "step", step, rank).integers(0, 2**63))
+
+
+def _distributed(model: nn.Module, device: torch.device) -> DistributedDataParallel:
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+
+
+def _check_same_step(step: int, device: torch.device) -> None:
+    """Ranks that resume at different steps would average gradients of different batches in silence."""
+    steps = torch.tensor([step, -step], device=device)
+    dist.all_reduce(steps, dist.ReduceOp.MAX)
+    if steps[0] != -steps[1]:
+        raise WorkError(
+            f"workers see different checkpoints: steps {-int(steps[1])} to {int(steps[0])}; is the store shared?"
+        )
+
+
+@contextmanager
+def _closing(batches: Iterator[Batch]) -> Iterator[Iterator[Batch]]:
+    """Ends the loader's threads also when a step fails."""
+    try:
+        yield batches
+    finally:
+        close = getattr(batches, "close", None)
+        if close is not None:
+            close()

@@ -1,0 +1,119 @@
+"""What the loop measures while it steps: means of losses and metrics, images/s, time spent waiting for data."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pipeline.errors import WorkError
+from pipeline.training.task import StepOutput
+
+
+class Meter:
+    """Sums on the device, read only when a row is due, so that a GPU is not waited for at every step.
+
+    Args:
+        device: where the sums are kept.
+        world: ranks whose sums a row is made of.
+
+    Attributes:
+        seconds: in steps, from asking for a batch to the end of the step; without evaluation and checkpoints.
+    """
+
+    def __init__(self, device: torch.device, world: int) -> None:
+        self.seconds = 0.0
+        self._device = device
+        self._world = world
+        self._sums: dict[str, Tensor] = {}
+        self._rows = 0
+        self._norm: Tensor | None = None
+        self._unchecked: list[tuple[int, Tensor]] = []
+        self._mark = time.monotonic()
+        self._images = 0
+        self._stepping = 0.0
+        self._waiting = 0.0
+        self._glanced_images = 0
+        self._glanced_at = 0.0
+        self._images_total = 0
+        self._last_loss: Tensor | None = None
+
+    def start(self) -> None:
+        """A batch is asked for."""
+        self._mark = time.monotonic()
+
+    def received(self) -> None:
+        """The batch has come."""
+        self._waiting += time.monotonic() - self._mark
+
+    def add(self, output: StepOutput, rows: int) -> None:
+        """A part of a batch went through the task."""
+        self._rows += rows
+        self._last_loss = output.loss.detach()
+        for name, value in {"loss": self._last_loss, **output.metrics}.items():
+            weighted = value.detach().float() * rows
+            self._sums[name] = self._sums[name] + weighted if name in self._sums else weighted
+
+    def gradient(self, step: int, norm: Tensor) -> None:
+        """The gradient of a step is complete; its norm shows whether every number in it is finite.
+
+        Raises:
+            WorkError: it is not; on a GPU this is noticed at the next row, which still names the step.
+        """
+        self._norm = norm
+        self._unchecked.append((step, torch.isfinite(norm)))
+        if self._device.type == "cpu":
+            self.check_finite()
+
+    def check_finite(self) -> None:
+        """Raises WorkError if a gradient since the last check was not finite."""
+        if not self._unchecked:
+            return
+        finite = torch.stack([ok for _, ok in self._unchecked]).cpu()
+        bad = [step for (step, _), ok in zip(self._unchecked, finite.tolist(), strict=True) if not ok]
+        self._unchecked.clear()
+        if bad:
+            raise WorkError(
+                f"step {bad[0]}: the loss or its gradient is not a finite number; "
+                "lower the learning rate, clip the gradient (clip_norm) or use precision=float32"
+            )
+
+    def stepped(self, global_rows: int) -> None:
+        """A step is done; `global_rows` samples went through it on all ranks."""
+        spent = time.monotonic() - self._mark
+        self.seconds += spent
+        self._stepping += spent
+        self._images += global_rows
+        self._images_total += global_rows
+
+    def glance(self) -> dict[str, float]:
+        """Numbers for a display: this rank's newest loss, and images/s since the last glance."""
+        images = self._images_total - self._glanced_images
+        spent = self.seconds - self._glanced_at
+        self._glanced_images, self._glanced_at = self._images_total, self.seconds
+        numbers = {"images_per_s": images / spent if spent > 0 else 0.0}
+        if self._last_loss is not None:
+            numbers["loss"] = float(self._last_loss)
+        return numbers
+
+    def drain(self) -> dict[str, float]:
+        """Means over all rows of all ranks since the last drain, as "train/NAME"; every rank must call it."""
+        self.check_finite()
+        names = sorted(self._sums)
+        sums = torch.stack(
+            [*(self._sums[name] for name in names), torch.tensor(float(self._rows), device=self._device)]
+        )
+        if self._world > 1:
+            dist.all_reduce(sums)
+        *totals, rows = sums.tolist()
+        result = {f"train/{name}": total / rows for name, total in zip(names, totals, strict=True)}
+        result["train/images_per_s"] = round(self._images / max(self._stepping, 1e-9), 1)
+        # Near 1 the loader is the bottleneck, near 0 the model is.
+        result["train/data_wait"] = round(self._waiting / max(self._stepping, 1e-9), 4)
+        if self._norm is not None:
+            result["train/gradient_norm"] = float(self._norm)
+        self._sums, self._rows = {}, 0
+        self._images, self._stepping, self._waiting = 0, 0.0, 0.0
+        return result

@@ -1,0 +1,76 @@
+"""Mixup and CutMix: a training image is blended with its neighbour in the batch, and so is its label.
+
+Row 2i is mixed with row 2i + 1 and the reverse (the batch is in random order already), by a share drawn
+from (seed, step). So a mixed batch can be replayed, and workers whose slices begin at even rows
+see the same mixtures as one worker does.
+
+Sources: Zhang 2018, "mixup: Beyond Empirical Risk Minimization"; Yun 2019, "CutMix". As in DeiT, one share
+for a batch; unlike it, partners are neighbours and not the reversed batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from pipeline import counter_rng
+from pipeline.config import Config
+
+
+class MixingConfig(Config):
+    """How images of a batch are mixed."""
+
+    mixup: float = Field(0.0, ge=0, le=10, description="Alpha of the Beta distribution of mixup's share; 0: no mixup.")
+    cutmix: float = Field(0.0, ge=0, le=10, description="Alpha of CutMix's share; 0: no CutMix. With both: half each.")
+    probability: float = Field(1.0, ge=0, le=1, description="Share of the batches that are mixed at all.")
+
+    def draw(self, seed: int, step: int) -> Mix | None:
+        """How the batch of a step is mixed; None: not at all."""
+        if self.mixup == 0 and self.cutmix == 0:
+            return None
+        rng = counter_rng.generator(seed, "mixing", step)
+        applied, chosen, top, left = rng.uniform(size=4)
+        if applied >= self.probability:
+            return None
+        cut = self.cutmix > 0 and (self.mixup == 0 or chosen < 0.5)
+        alpha = self.cutmix if cut else self.mixup
+        return Mix(float(rng.beta(alpha, alpha)), (float(top), float(left)) if cut else None)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """One batch's mixture.
+
+    Attributes:
+        share: of the image that stays itself; the rest comes from its partner.
+        place: centre (y, x) of the pasted box, as shares of the sides; None: the images are blended.
+    """
+
+    share: float
+    place: tuple[float, float] | None = None
+
+    def apply(self, images: Tensor) -> tuple[Tensor, float]:
+        """Mixed float images [B, C, H, W], and the share that stayed (a box is cut at the border)."""
+        others = images[partners(len(images), images.device)]
+        if self.place is None:
+            return images.lerp(others, 1.0 - self.share), self.share
+        height, width = images.shape[-2:]
+        half = float(np.sqrt(1.0 - self.share)) / 2
+        top, bottom = _cut(self.place[0], half, height)
+        left, right = _cut(self.place[1], half, width)
+        mixed = images.clone()
+        mixed[:, :, top:bottom, left:right] = others[:, :, top:bottom, left:right]
+        return mixed, 1.0 - (bottom - top) * (right - left) / (height * width)
+
+
+def partners(rows: int, device: torch.device | str = "cpu") -> Tensor:
+    """The row that each row is mixed with: its neighbour; the last of an odd number stays alone."""
+    return (torch.arange(rows, device=device) ^ 1).clamp_(max=rows - 1)
+
+
+def _cut(centre: float, half: float, side: int) -> tuple[int, int]:
+    return round(max(0.0, centre - half) * side), round(min(1.0, centre + half) * side)

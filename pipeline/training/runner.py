@@ -1,0 +1,126 @@
+"""Where a training runs: in this process, or on Ray Train workers. What it leaves is the same.
+
+Checkpoints lie in the artifact's scratch place in the store (work/STAGE/KEY/scratch/checkpoints), which a
+worker on another machine reaches by the store's URL. The last checkpoint is also how the trained
+weights come back from a worker.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pipeline.config import Config, unkeyed
+from pipeline.errors import InputError, WorkError
+from pipeline.progress import Progress
+from pipeline.stage import Workspace
+from pipeline.training.interruption import StopRequest, stoppable
+from pipeline.training.task import TrainingRecipe
+from pipeline.training.tracking import TrackedRun, tracked_run
+from pipeline.training.worker import CheckpointPlace, train_recipe
+
+
+class RunnerConfig(Config):
+    """Where a training runs. A stage's config holds it in an unkeyed field: it cannot change the result."""
+
+    runner: Literal["process", "ray"] = unkeyed("ray", description="In this process, or on Ray Train workers.")
+    workers: int = unkeyed(1, ge=1, le=4096, description="Ray Train workers; each takes its share of a global batch.")
+    cpus_per_worker: int | None = unkeyed(None, ge=1, description="CPU cores of a worker; null: all, shared evenly.")
+    use_gpu: Literal["auto", "yes", "no"] = unkeyed("auto", description="Whether each worker takes a GPU.")
+    max_failures: int = unkeyed(2, ge=0, description="How many times lost workers are replaced before giving up.")
+    tracking: bool = unkeyed(True, description="Log parameters and metrics to MLflow.")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished training leaves.
+
+    Attributes:
+        state: the state dict to export, on the CPU: the moving average if EMA is on.
+        rows: the lines of metrics.jsonl.
+        facts: what training.json holds: steps, seconds, images_per_s, parameters, device, world.
+    """
+
+    state: dict[str, Tensor] = field(repr=False)
+    rows: list[dict[str, Any]] = field(repr=False)
+    facts: dict[str, Any]
+
+    def last(self, name: str) -> float | None:
+        """The newest value of a metric, e.g. "val/accuracy"; None if it was never measured."""
+        return next((row[name] for row in reversed(self.rows) if name in row), None)
+
+
+def execute(
+    recipe: TrainingRecipe, runner: RunnerConfig, work: Workspace, *, params: Mapping[str, Any] | None = None
+) -> TrainingResult:
+    """Trains, or goes on from the newest checkpoint; writes metrics.jsonl and training.json to `work.output`.
+
+    Args:
+        params: what to log to MLflow beside the metrics; nested mappings are flattened.
+    Raises:
+        InputError: the runner asks for what this machine or cluster does not have.
+        WorkError: the training failed; its checkpoints are kept.
+        StoppedError: it was asked to stop, and wrote a checkpoint.
+    """
+    place = CheckpointPlace.of(work)
+    with stoppable() as stop, tracked_run(work, params or {}, enabled=runner.tracking) as run:
+        listener = Listener(work.progress, run, stop)
+        if runner.runner == "process":
+            facts = run_in_process(recipe, runner, place, listener)
+        else:
+            from pipeline.training import ray_train
+
+            facts = ray_train.run(recipe, runner, place, listener, work.scratch)
+    last = place.open().newest()
+    if last is None or last.step != facts["steps"]:
+        raise WorkError(f"{place.prefix}: the last checkpoint is missing or damaged; run it again")
+    result = TrainingResult(last.tensors.get("average", last.tensors["model"]), last.notes["rows"], facts)
+    lines = "".join(json.dumps(row) + "\n" for row in result.rows)
+    (work.output / "metrics.jsonl").write_text(lines)
+    (work.output / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
+    return result
+
+
+class Listener:
+    """The Reporter on the driver's side: passes on to the display and to MLflow, and knows of stop requests."""
+
+    def __init__(self, display: Progress, run: TrackedRun | None, stop: StopRequest) -> None:
+        self.stop = stop
+        self._display = display
+        self._run = run
+
+    def progress(self, step: int, total: int, numbers: dict[str, float]) -> None:
+        self._display(step=step, total=total, note="", **numbers)
+
+    def note(self, text: str) -> None:
+        """Says what is being done before the first step."""
+        self._display(note=text)
+
+    def row(self, row: dict[str, Any]) -> None:
+        if self._run is not None:
+            self._run.row(row)
+
+    def stop_requested(self) -> bool:
+        return bool(self.stop)
+
+    def checkpoint_requested(self) -> bool:
+        return False
+
+
+def run_in_process(
+    recipe: TrainingRecipe, runner: RunnerConfig, place: CheckpointPlace, listener: Listener
+) -> dict[str, Any]:
+    """Trains in this process, on its GPU if it has one and may use it; returns the facts."""
+    if runner.workers != 1:
+        raise InputError(f"runner=process has one worker, not {runner.workers}; set workers=1 or runner=ray")
+    if runner.use_gpu == "yes" and not torch.cuda.is_available():
+        raise InputError("use_gpu=yes, but torch sees no GPU here; set use_gpu=auto or look at `tutelage doctor`")
+    device = torch.device("cuda", 0) if runner.use_gpu != "no" and torch.cuda.is_available() else torch.device("cpu")
+    if runner.cpus_per_worker is not None:
+        torch.set_num_threads(runner.cpus_per_worker)
+    return train_recipe(recipe, device, 0, 1, place, listener)

@@ -1,0 +1,230 @@
+"""The stage train-teacher: labelled shards -> an exported classifier, and its metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import nn
+
+from model_defs import create_model
+from model_defs.errors import ModelError
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.config import Config, canonical_json, unkeyed
+from pipeline.errors import InputError, WorkError
+from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.loading.batch import rank_slice
+from pipeline.loading.loader import LoaderConfig, evaluation_batches
+from pipeline.loading.policies.class_balanced import ClassBalancedConfig
+from pipeline.loading.policies.shuffled import ShuffledConfig
+from pipeline.loading.reader import SampleReader
+from pipeline.sharding.index import SampleIndex
+from pipeline.stage import Workspace
+from pipeline.training.classification import UNLABELLED, Classification, ClassifierEvaluation
+from pipeline.training.mixing import MixingConfig
+from pipeline.training.plan import TrainingConfig
+from pipeline.training.runner import RunnerConfig, TrainingResult, execute
+from pipeline.training.task import Parts, Task
+
+PolicyConfig = Annotated[ShuffledConfig | ClassBalancedConfig, Field(discriminator="kind")]
+
+
+class ModelConfig(Config):
+    """A model of the zoo; `tutelage models` lists them."""
+
+    name: str = Field("resnet_small", description="Name in the zoo.")
+    kwargs: dict[str, Any] = Field({}, description="Keyword arguments of that model, e.g. widths or depth.")
+
+    def build(self, *, num_classes: int, in_chans: int, img_size: int) -> nn.Module:
+        """A new model.
+
+        Raises:
+            InputError: there is no such model, or it does not take these arguments.
+        """
+        try:
+            return create_model(self.name, num_classes=num_classes, in_chans=in_chans, img_size=img_size, **self.kwargs)
+        except ModelError as error:
+            raise InputError(f"model: {error}") from None
+
+
+class ClassificationConfig(Config):
+    """Training of a classifier on the labels of the shards."""
+
+    model: ModelConfig = Field(ModelConfig(), description="What is trained.")
+    image_size: int = Field(64, ge=8, le=1024, description="Side of the model's square input in pixels.")
+    channels: int = Field(3, ge=1, le=3, description="3 for RGB, 1 for grey.")
+    mean: float = Field(0.5, ge=0, le=1, description="Subtracted from pixels in 0..1 before the model.")
+    std: float = Field(0.25, gt=0, le=1, description="Pixels are divided by this after the mean is subtracted.")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="Share of a target that is spread over all classes.")
+    mixing: MixingConfig = Field(MixingConfig(), description="Mixup and CutMix.")
+    policy: PolicyConfig = Field(ShuffledConfig(), description="Which samples make a batch.")
+    loader: LoaderConfig = Field(LoaderConfig(), description="Decoding and augmentation.")
+    training: TrainingConfig = Field(TrainingConfig(), description="Length, batch, optimiser, precision.")
+    runner: RunnerConfig = unkeyed(RunnerConfig(), description="Where it runs.")
+
+    def preprocessing(self) -> Preprocessing:
+        """How this classifier wants its images."""
+        return Preprocessing(
+            image_size=self.image_size,
+            channels=self.channels,
+            mean=(self.mean,) * self.channels,
+            std=(self.std,) * self.channels,
+        )
+
+    def build_model(self, classes: int) -> nn.Module:
+        """The model with fresh weights, which depend on torch's seed."""
+        return self.model.build(num_classes=classes, in_chans=self.channels, img_size=self.image_size)
+
+    def check(self, shards: Artifact) -> SampleIndex:
+        """Refuses what cannot be trained, before any work.
+
+        Raises:
+            InputError: the model is unknown, or the shards have too few labels or no labelled training rows.
+        """
+        index = SampleIndex.open(shards)
+        if len(index.label_names) < 2:
+            raise InputError(f"{shards.uri}: has {len(index.label_names)} labels; a classifier needs two at least")
+        if len(labelled_rows(index, "train")) == 0:
+            raise InputError(f"{shards.uri}: no row of the train split has a label; look at its data card")
+        with torch.device("meta"):
+            self.build_model(len(index.label_names))
+        return index
+
+
+def labelled_rows(index: SampleIndex, split: str) -> NDArray[np.int64]:
+    """The ids of a split that have a label."""
+    rows = index.rows(split)
+    return rows[np.asarray(index.labels)[rows] != UNLABELLED]
+
+
+def build_parts(
+    config: ClassificationConfig, shards: Artifact, task: Task, device: torch.device, rank: int, world: int
+) -> Parts:
+    """The parts of a training on labelled shards: what a classifier and a distilled student have in common."""
+    index = SampleIndex.open(shards)
+    reader = SampleReader.open(shards)
+    seed = config.training.seed
+    rows = labelled_rows(index, "train")
+    loader = config.loader.build(
+        reader,
+        index,
+        config.policy.build(index, rows, config.training.global_batch, seed),
+        image_size=config.image_size,
+        channels=config.channels,
+        seed=seed,
+        rank=rank,
+        world=world,
+        device=device,
+    )
+    held_out = labelled_rows(index, "val")
+    evaluation = None
+    if len(held_out):
+        batches = evaluation_batches(
+            reader,
+            index,
+            rank_slice(held_out, rank, world),
+            image_size=config.image_size,
+            channels=config.channels,
+            batch_size=256,
+            threads=config.loader.threads,
+        )
+        evaluation = ClassifierEvaluation(
+            list(batches), config.preprocessing(), device=device, world=world, prefix="val"
+        )
+    model = config.build_model(len(index.label_names)).to(device)
+    return Parts(model, task, loader, rows=len(rows), evaluate=evaluation)
+
+
+def open_artifact(store_url: str, uri: str) -> Artifact:
+    """The artifact STAGE/KEY of a store, as a worker opens it on its own machine.
+
+    Raises:
+        WorkError: it cannot be seen from here.
+    """
+    stage, _, key = uri.partition("/")
+    artifact = ArtifactStore.open(store_url).find(stage, key)
+    if artifact is None:
+        raise WorkError(
+            f"{store_url}: artifact {uri} is not there; workers on other machines need a store they all see"
+        )
+    return artifact
+
+
+@dataclass(frozen=True)
+class ClassificationRecipe:
+    """The TrainingRecipe of a classifier."""
+
+    config: ClassificationConfig
+    store_url: str
+    shards: str
+
+    @property
+    def training(self) -> TrainingConfig:
+        return self.config.training
+
+    def build(self, device: torch.device, rank: int, world: int) -> Parts:
+        task = Classification(
+            self.config.preprocessing(),
+            smoothing=self.config.label_smoothing,
+            mixing=self.config.mixing,
+            seed=self.config.training.seed,
+        )
+        return build_parts(self.config, open_artifact(self.store_url, self.shards), task, device, rank, world)
+
+
+def export(config: ClassificationConfig, labels: tuple[str, ...], result: TrainingResult, work: Workspace) -> None:
+    """Writes the trained classifier to `work.output`/model."""
+    model = config.build_model(len(labels))
+    model.load_state_dict(result.state)
+    ExportedModel.write(
+        work.output / "model",
+        model,
+        kind="classifier",
+        architecture=config.model.name,
+        kwargs={
+            **config.model.kwargs,
+            "num_classes": len(labels),
+            "in_chans": config.channels,
+            "img_size": config.image_size,
+        },
+        preprocessing=config.preprocessing(),
+        labels=labels,
+    )
+
+
+def summary(result: TrainingResult) -> dict[str, Any]:
+    """The headline numbers of a training."""
+    measured = {
+        name.replace("/", "_"): round(value, 4)
+        for name in ("val/accuracy", "val/accuracy_top5", "val/agreement", "train/loss")
+        if (value := result.last(name)) is not None
+    }
+    facts = ("steps", "images_per_s", "parameters", "device", "world")
+    return {**measured, **{name: result.facts[name] for name in facts}}
+
+
+class TrainTeacher:
+    """Trains a classifier: CNN or transformer, in process or on Ray Train."""
+
+    name: ClassVar[str] = "train-teacher"
+    version: ClassVar[int] = 1
+
+    def run(self, config: ClassificationConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
+        """Fills `work.output` with model/, metrics.jsonl and training.json.
+
+        Args:
+            inputs: "shards".
+        """
+        shards = inputs["shards"]
+        index = config.check(shards)
+        recipe = ClassificationRecipe(config, work.store.storage.url, shards.uri)
+        params = {**json.loads(canonical_json(config)), "shards": shards.uri}
+        result = execute(recipe, config.runner, work, params=params)
+        export(config, index.label_names, result, work)
+        return summary(result)

@@ -1,0 +1,144 @@
+"""Follows a training in MLflow: one run a training, in the experiment "tutelage".
+
+The driver logs; workers never do. Without MLFLOW_TRACKING_URI the runs go to an SQLite file inside
+the store. A training that is run again after a kill goes on in the same MLflow run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+
+from pipeline.artifacts import ArtifactStore
+from pipeline.stage import Workspace
+
+EXPERIMENT = "tutelage"
+_FLUSH_EVERY_S = 5.0
+_BATCH = 1000  # metrics in a call: MLflow's limit
+_LONGEST_VALUE = 6000  # characters of a parameter: MLflow's limit
+
+
+def ensure_tracking(store: ArtifactStore) -> str:
+    """The tracking URI, with its database and the experiment made if they are not there yet.
+
+    Several processes that first touch one new SQLite database break each other's migration; this call
+    makes it under a file lock, so call it before anything runs side by side.
+    """
+    configured = os.environ.get("MLFLOW_TRACKING_URI")
+    folder = store.local.resolve() / "services" / "mlflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    uri = configured or f"sqlite:///{folder / 'mlflow.db'}"
+    made = folder / "made"
+    if configured is None and made.exists():
+        return uri
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        client = MlflowClient(uri)
+        if client.get_experiment_by_name(EXPERIMENT) is None:
+            place = None if configured else (folder / "artifacts").as_uri()
+            try:
+                client.create_experiment(EXPERIMENT, artifact_location=place)
+            except MlflowException:
+                # On a server another machine may have been faster.
+                if client.get_experiment_by_name(EXPERIMENT) is None:
+                    raise
+        if configured is None:
+            made.touch()
+    return uri
+
+
+class TrackedRun:
+    """An open MLflow run; rows are sent in batches, every few seconds and at the end."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self.run_id = run_id
+        self._client = client
+        self._waiting: list[Metric] = []
+        self._sent_at = time.monotonic()
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Takes a line of metrics.jsonl."""
+        now = int(time.time() * 1000)
+        step = int(row["step"])
+        self._waiting += [
+            Metric(name, float(value), now, step)
+            for name, value in row.items()
+            if name != "step" and isinstance(value, int | float)
+        ]
+        if time.monotonic() - self._sent_at >= _FLUSH_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Sends what waits."""
+        waiting, self._waiting = self._waiting, []
+        self._sent_at = time.monotonic()
+        for start in range(0, len(waiting), _BATCH):
+            self._client.log_batch(self.run_id, metrics=waiting[start : start + _BATCH])
+
+
+@contextmanager
+def tracked_run(work: Workspace, params: Mapping[str, Any], *, enabled: bool) -> Iterator[TrackedRun | None]:
+    """The MLflow run of the artifact that is being made: FINISHED, FAILED or KILLED when the block ends."""
+    if not enabled:
+        yield None
+        return
+    client = MlflowClient(ensure_tracking(work.store))
+    run_id = _resumed(client, work.scratch / "mlflow_run") or _started(client, work, params)
+    run = TrackedRun(client, run_id)
+    status = "KILLED"
+    try:
+        yield run
+        status = "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        run.flush()
+        client.set_terminated(run_id, status)
+
+
+def _resumed(client: MlflowClient, note: Path) -> str | None:
+    if not note.exists():
+        return None
+    run_id = note.read_text()
+    try:
+        client.update_run(run_id, status="RUNNING")
+    except MlflowException:
+        # Deleted, or another tracking server by now.
+        return None
+    return run_id
+
+
+def _started(client: MlflowClient, work: Workspace, params: Mapping[str, Any]) -> str:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        raise MlflowException(f"experiment {EXPERIMENT!r} was deleted in MLflow; restore it there")
+    stage = work.scratch.parents[1].name
+    tags = {"tutelage.stage": stage, "tutelage.key": work.key}
+    run = client.create_run(experiment.experiment_id, run_name=f"{stage}-{work.key[:8]}", tags=tags)
+    run_id: str = run.info.run_id
+    flat = sorted(_flat(params).items())
+    for start in range(0, len(flat), 100):
+        entries = [Param(name, str(value)[:_LONGEST_VALUE]) for name, value in flat[start : start + 100]]
+        client.log_batch(run_id, params=entries)
+    (work.scratch / "mlflow_run").write_text(run_id)
+    return run_id
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

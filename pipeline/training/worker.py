@@ -1,0 +1,66 @@
+"""What one rank does, wherever it runs: build the recipe's parts, fit them, say what came of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pipeline.stage import Workspace
+from pipeline.storage import open_storage
+from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.loop import fit
+from pipeline.training.reporter import Reporter
+from pipeline.training.task import TrainingRecipe
+
+
+@dataclass(frozen=True)
+class CheckpointPlace:
+    """Where a training's checkpoints lie, in words that can be sent to another machine."""
+
+    store_url: str
+    prefix: str
+
+    @classmethod
+    def of(cls, work: Workspace) -> CheckpointPlace:
+        scratch = work.scratch.resolve().relative_to(work.store.local.resolve())
+        return cls(work.store.storage.url, f"{scratch.as_posix()}/checkpoints")
+
+    def open(self) -> Checkpoints:
+        return Checkpoints(open_storage(self.store_url), self.prefix)
+
+
+def train_recipe(
+    recipe: TrainingRecipe, device: torch.device, rank: int, world: int, place: CheckpointPlace, reporter: Reporter
+) -> dict[str, Any]:
+    """Builds the parts on this rank and fits them; the facts of the training, as plain JSON values."""
+    torch.manual_seed(recipe.training.seed)
+    parts = recipe.build(device, rank, world)
+    started = time.monotonic()
+    fitted = fit(
+        parts.task,
+        parts.model,
+        parts.loader,
+        training=recipe.training,
+        rows=parts.rows,
+        device=device,
+        rank=rank,
+        world=world,
+        evaluate=parts.evaluate,
+        refresh=parts.refresh,
+        checkpoints=place.open(),
+        reporter=reporter,
+    )
+    images = fitted.steps * recipe.training.global_batch
+    return {
+        "steps": fitted.steps,
+        "seconds": round(fitted.seconds, 2),
+        "seconds_with_evaluation": round(time.monotonic() - started, 2),
+        "images_per_s": round(images / max(fitted.seconds, 1e-9), 1),
+        "parameters": sum(parameter.numel() for parameter in parts.model.parameters()),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "world": world,
+    }
