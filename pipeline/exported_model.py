@@ -105,10 +105,10 @@ class ExportedModel:
         labels: Sequence[str],
         templates: Sequence[str] = (),
     ) -> ExportedModel:
-        """Writes a model into `folder`/model.
+        """Writes the four files of a model.
 
         Args:
-            folder: of the artifact, i.e. a stage's `work.output`.
+            folder: made if need be; in a stage `work.output / "model"`.
             model: the module (not wrapped), or its state dict, e.g. that of the moving average.
             kwargs: all that `create_model(architecture, ...)` needs to build it again; plain JSON values.
         Raises:
@@ -121,16 +121,15 @@ class ExportedModel:
             differences = _differences(state, _created(where, architecture, plain).state_dict())
         if differences:
             raise InputError(f"{where}: the weights are not those of create_model with these arguments: {differences}")
-        place = folder / FOLDER
-        place.mkdir(parents=True, exist_ok=True)
-        _save_weights(place / WEIGHTS, state)
+        folder.mkdir(parents=True, exist_ok=True)
+        _save_weights(folder / WEIGHTS, state)
         _write_json(
-            place / "architecture.json",
+            folder / "architecture.json",
             {"name": architecture, "kwargs": plain, "kind": kind, "templates": list(templates)},
         )
-        _write_json(place / "preprocessing.json", asdict(preprocessing))
-        _write_json(place / "labels.json", list(labels))
-        return cls.read(place)
+        _write_json(folder / "preprocessing.json", asdict(preprocessing))
+        _write_json(folder / "labels.json", list(labels))
+        return cls.read(folder)
 
     @classmethod
     def open(cls, artifact: Artifact) -> ExportedModel:

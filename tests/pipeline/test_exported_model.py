@@ -30,7 +30,7 @@ def test_what_is_opened_is_what_was_written(tmp_path: Path) -> None:
     store = ArtifactStore.open(str(tmp_path))
     model = create_model("lenet5", **KWARGS).eval()
     folder = store.local / "aside"
-    export(folder, model)
+    export(folder / "model", model)
     artifact = store.commit("train-teacher", "0a", folder, config={}, inputs={}, summary={}, seconds=0.0, origin={})
     opened = ExportedModel.open(artifact)
     assert (opened.kind, opened.architecture, opened.kwargs) == ("classifier", "lenet5", KWARGS)
@@ -76,7 +76,7 @@ def test_tied_weights_are_stored_once_and_come_back_under_both_names(
     register_model(ModelInfo("tied", "text", 2026, "none"), Tied)
     model = Tied()
     exported = export(tmp_path, model, architecture="tied", kwargs={})
-    assert sorted(load_file(tmp_path / "model/model.safetensors")) == ["inside.bias", "inside.weight", "outside.bias"]
+    assert sorted(load_file(tmp_path / "model.safetensors")) == ["inside.bias", "inside.weight", "outside.bias"]
     built: Any = exported.build()
     assert torch.equal(built.outside.weight, model.inside.weight)
 
