@@ -1,0 +1,136 @@
+"""The contact sheet: a picture with samples of every label, so that one look tells what the data are.
+
+A row is a label; its samples are of different content groups and, as far as it goes, of all artists. The
+bar below a sample says in which split it is.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import get_data_path
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from pipeline.sharding.index import SPLITS, SampleIndex
+
+_CELL, _GAP, _ROW_GAP, _NAME, _MARGIN, _HEADER = 60, 8, 20, 176, 36, 112
+_CELLS = 12
+_MAX_LABELS = 80
+_CANDIDATES = 400
+_PAPER, _PANEL, _INK, _FAINT = "#f4f3ee", "#ffffff", "#23241f", "#85867e"
+_COLOURS = {"train": "#2f6f8f", "val": "#d99a2b", "test": "#c0492f"}
+# Of the twelve cells of a row; what a split does not fill goes to train.
+_QUOTA = {"train": 7, "val": 2, "test": 3}
+
+
+def contact_sheet(index: SampleIndex, folder: Path, title: str) -> Image.Image:
+    """Draws the sheet.
+
+    Args:
+        folder: holds the index's shards.
+    """
+    rows = [(name, np.flatnonzero(index.labels == number)) for number, name in enumerate(index.label_names)]
+    rows = rows[:_MAX_LABELS]
+    without = np.flatnonzero(index.labels < 0)
+    if without.size:
+        rows.append(("no label", without))
+    columns = 2 if len(rows) > 12 else 1
+    height = -(-len(rows) // columns)
+    row_width = _NAME + _CELLS * (_CELL + _GAP)
+    width = 2 * _MARGIN + columns * row_width + (columns - 1) * _MARGIN
+    sheet = Image.new("RGB", (width, _HEADER + height * (_CELL + _ROW_GAP) + _MARGIN), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    _draw_header(draw, index, title, width, shown=min(len(index.label_names), _MAX_LABELS))
+    with _Pictures(index, folder) as pictures:
+        for place, (name, ids) in enumerate(rows):
+            x = _MARGIN + (place // height) * (row_width + _MARGIN)
+            y = _HEADER + (place % height) * (_CELL + _ROW_GAP)
+            _draw_name(draw, name, len(ids), x, y)
+            for cell, id in enumerate(_chosen(index, ids)):
+                _draw_sample(
+                    sheet, draw, pictures.read(id), SPLITS[index.splits[id]], x + _NAME + cell * (_CELL + _GAP), y
+                )
+    return sheet
+
+
+def _draw_header(draw: ImageDraw.ImageDraw, index: SampleIndex, title: str, width: int, shown: int) -> None:
+    draw.text((_MARGIN, 26), title, _INK, _font(26, bold=True))
+    labels = f"{len(index.label_names)} labels" + ("" if shown == len(index.label_names) else f" ({shown} shown)")
+    sources = f", drawn by {', '.join(index.source_names)}" if len(index.source_names) > 1 else ""
+    draw.text((_MARGIN, 64), f"{len(index):,} images, {labels}{sources}", _FAINT, _font(15))
+    x = float(width - _MARGIN)
+    for split in reversed(SPLITS):
+        text = f"{split} {index.rows(split).size:,}"
+        x -= draw.textlength(text, _font(15))
+        draw.text((x, 64), text, _INK, _font(15))
+        draw.rounded_rectangle((x - 30, 71, x - 8, 75), 2, _COLOURS[split])
+        x -= 54
+
+
+def _draw_name(draw: ImageDraw.ImageDraw, name: str, count: int, x: int, y: int) -> None:
+    font = _font(15, bold=True)
+    while draw.textlength(name, font) > _NAME - 16 and len(name) > 4:
+        name = name.removesuffix("…")[:-1] + "…"
+    draw.text((x, y + 11), name, _INK, font)
+    draw.text((x, y + 33), f"{count:,} images", _FAINT, _font(13))
+
+
+def _draw_sample(
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, picture: Image.Image, split: str, x: int, y: int
+) -> None:
+    draw.rounded_rectangle((x, y, x + _CELL - 1, y + _CELL - 1), 7, _PANEL)
+    inner = _CELL - 8
+    sheet.paste(ImageOps.fit(picture, (inner, inner), Image.Resampling.LANCZOS), (x + 4, y + 4))
+    draw.rounded_rectangle((x + 4, y + _CELL + 3, x + _CELL - 5, y + _CELL + 5), 1, _COLOURS[split])
+
+
+def _chosen(index: SampleIndex, ids: NDArray[np.int64]) -> list[int]:
+    """Up to twelve ids, train first: of content groups and artists that are not in the row yet."""
+    of_split = {split: ids[index.splits[ids] == code][:_CANDIDATES].tolist() for code, split in enumerate(SPLITS)}
+    quota = dict(_QUOTA)
+    quota["train"] += sum(max(0, quota[split] - len(of_split[split])) for split in ("val", "test"))
+    groups: Counter[int] = Counter()
+    sources: Counter[int] = Counter()
+    chosen: list[int] = []
+    for split in SPLITS:
+        left = of_split[split]
+        for _ in range(min(quota[split], len(left))):
+            best = min(left, key=lambda id: (groups[index.groups[id]], sources[index.source_codes[id]], id))
+            left.remove(best)
+            groups[index.groups[best]] += 1
+            sources[index.source_codes[best]] += 1
+            chosen.append(best)
+    return chosen
+
+
+class _Pictures:
+    """Reads samples out of the shards of a folder."""
+
+    def __init__(self, index: SampleIndex, folder: Path) -> None:
+        self._index = index
+        self._folder = folder
+        self._files: dict[int, io.BufferedReader] = {}
+
+    def read(self, id: int) -> Image.Image:
+        shard = int(self._index.shards[id])
+        if shard not in self._files:
+            self._files[shard] = (self._folder / self._index.shard_names[shard]).open("rb")
+        self._files[shard].seek(int(self._index.offsets[id]))
+        return Image.open(io.BytesIO(self._files[shard].read(int(self._index.lengths[id])))).convert("RGB")
+
+    def __enter__(self) -> _Pictures:
+        return self
+
+    def __exit__(self, *ignored: object) -> None:
+        for file in self._files.values():
+            file.close()
+
+
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """Matplotlib's own font: it is there on every machine that has Tutelage, and the same on each."""
+    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans{'-Bold' if bold else ''}.ttf", size)

@@ -1,0 +1,190 @@
+"""Fashion-MNIST: 60,000 + 10,000 grey pictures of clothes, 28x28, ten classes (Xiao et al. 2017, MIT licence).
+
+Read from Debian's package `dataset-fashion-mnist` where it is installed, else fetched by torchvision.
+The 10,000 of "t10k" are the test split; validation is a share of the rest.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+
+from pipeline.config import Config, digest, unkeyed
+from pipeline.errors import InputError, WorkError
+from pipeline.progress import Progress
+from pipeline.sharding.sources.base import Collection, Credit, Item
+
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+LABELS = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+# Which word goes before a class's name in a caption.
+_ARTICLES = ("a", "a pair of", "a", "a", "a", "a", "a", "a", "a", "an")
+_PARTS = ("train", "t10k")
+_FILES = tuple(f"{part}-{kind}-ubyte.gz" for part in _PARTS for kind in ("images-idx3", "labels-idx1"))
+
+
+class FashionMnistConfig(Config):
+    """Where Fashion-MNIST lies, and how much of it to take."""
+
+    kind: Literal["fashion_mnist"] = "fashion_mnist"
+    folder: Path | None = unkeyed(
+        None, description="folder with the four .gz files; null: Debian's package if installed, else fetched once"
+    )
+    limit: int | None = Field(None, ge=1, description="images to take of each class and part; null: all")
+    fingerprint: str | None = Field(None, description="digest of the four files; set by the program")
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def place(self) -> Path | None:
+        """The folder that has the files, or None if they have to be fetched."""
+        if self.folder is not None:
+            return self.folder.expanduser().absolute()
+        return DEBIAN_FOLDER if DEBIAN_FOLDER.is_dir() else None
+
+    def check(self, downloads: Path) -> None:
+        if self.place is not None:
+            _check_files(self.place)
+
+    def class_sizes(self) -> None:
+        return None
+
+    def resolved(self) -> Self:
+        if self.place is None:
+            # What torchvision fetches is checked against its own digests, so it is always the same.
+            return self.model_copy(update={"fingerprint": "torchvision"})
+        _check_files(self.place)
+        digests = [hashlib.sha256((self.place / name).read_bytes()).hexdigest() for name in _FILES]
+        return self.model_copy(update={"folder": self.place, "fingerprint": digest(digests)})
+
+    def build(self, downloads: Path) -> FashionMnistSource:
+        return FashionMnistSource(self.place, downloads / "fashion-mnist", limit=self.limit)
+
+
+class FashionMnistSource:
+    """Fashion-MNIST as a data set.
+
+    Args:
+        folder: holds the four .gz files; None: fetched into `downloads`.
+        limit: images of each class to take from each part, or None for all.
+    """
+
+    Config = FashionMnistConfig
+
+    def __init__(self, folder: Path | None, downloads: Path, *, limit: int | None = None) -> None:
+        self._folder = folder
+        self._downloads = downloads
+        self._limit = limit
+
+    def collect(self, progress: Progress) -> Collection:
+        folder = self._folder if self._folder is not None else _fetch(self._downloads, progress)
+        _check_files(folder)
+        parts = {part: _read_part(folder, part, self._limit) for part in _PARTS}
+
+        def items() -> Iterator[Item]:
+            for part, (images, labels, numbers) in parts.items():
+                for number in numbers.tolist():
+                    label = int(labels[number])
+                    yield Item(
+                        name=f"{part} {number}",
+                        read=partial(_png, images[number]),
+                        label=LABELS[label],
+                        key=f"{part}-{number:05d}",
+                        captions=(f"a photo of {_ARTICLES[label]} {_plural(label)}",),
+                        taxonomy=(LABELS[label],),
+                        source="fashion-mnist",
+                        licence="MIT",
+                        split="test" if part == "t10k" else "train",
+                    )
+
+        return Collection(
+            title="Fashion-MNIST",
+            items=items,
+            total=sum(len(numbers) for _, _, numbers in parts.values()),
+            label_names=LABELS,
+            root="fashion",
+            credits=(Credit("Fashion-MNIST", "Zalando SE", "MIT", "https://github.com/zalandoresearch/fashion-mnist"),),
+        )
+
+
+def _plural(label: int) -> str:
+    return "trousers" if LABELS[label] == "trouser" else LABELS[label]
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _check_files(folder: Path) -> None:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; it should hold {', '.join(_FILES)}")
+    for name in _FILES:
+        if not (folder / name).is_file():
+            raise InputError(f"{folder}: lacks {name}, one of the four files of Fashion-MNIST")
+
+
+def _read_part(
+    folder: Path, part: str, limit: int | None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]]:
+    """Images [N, 28, 28], labels [N], and the numbers of those to take, ascending."""
+    images = _read_idx(folder / f"{part}-images-idx3-ubyte.gz", dimensions=3)
+    labels = _read_idx(folder / f"{part}-labels-idx1-ubyte.gz", dimensions=1)
+    if len(images) != len(labels) or (len(labels) and labels.max() >= len(LABELS)):
+        raise InputError(f"{folder}: the {part} images and labels do not belong together; fetch them again")
+    numbers = np.arange(len(labels))
+    if limit is not None:
+        numbers = np.sort(np.concatenate([np.flatnonzero(labels == label)[:limit] for label in range(len(LABELS))]))
+    return images, labels, numbers
+
+
+def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """An IDX file of bytes: a magic number, big-endian sizes, then the data."""
+    try:
+        data = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
+    head = 4 + 4 * dimensions
+    shape = tuple(int.from_bytes(data[place : place + 4], "big") for place in range(4, head, 4))
+    if data[:4] != bytes((0, 0, 8, dimensions)) or len(data) != head + int(np.prod(shape)):
+        raise InputError(f"{path}: not an IDX file of bytes with {dimensions} dimensions; fetch it again")
+    return np.frombuffer(data, dtype=np.uint8, offset=head).reshape(shape)
+
+
+def _fetch(downloads: Path, progress: Progress) -> Path:
+    progress(note="fetching Fashion-MNIST")
+    from torchvision.datasets import FashionMNIST
+
+    try:
+        FashionMNIST(str(downloads), download=True)
+    except Exception as error:  # torchvision raises RuntimeError, URLError and others for one cause: no network.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WorkError(
+            f"Fashion-MNIST cannot be fetched ({reason}); install Debian's package dataset-fashion-mnist, "
+            f"or name the folder of its four .gz files in source.folder"
+        ) from None
+    return downloads / "FashionMNIST" / "raw"

@@ -1,0 +1,148 @@
+"""A folder of images, one sub-folder a class: ROOT/CLASS/anything.jpg (or png, webp, bmp, gif, tiff).
+
+The label is the class's folder; deeper folders belong to their class. Images with equal bytes are one
+content group.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, field_validator
+
+from pipeline.config import Config, digest, unkeyed
+from pipeline.errors import InputError
+from pipeline.progress import Progress
+from pipeline.sharding.sources.base import Collection, Credit, Item
+
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+
+
+class ImageFolderConfig(Config):
+    """Where the images lie, and what to say about them."""
+
+    kind: Literal["image_folder"] = "image_folder"
+    folder: Path = unkeyed(..., description="the folder that holds one sub-folder a class")
+    caption: str | None = Field(
+        None, description='caption of an image, with {label} for its class, e.g. "a photo of a {label}"; null: none'
+    )
+    licence: str = Field("", description="SPDX name of the images' licence, for the data card")
+    author: str = Field("", description="who made the images, for the data card")
+    fingerprint: str | None = Field(None, description="digest of the files' names, sizes and times; set by the program")
+
+    @field_validator("caption")
+    @classmethod
+    def _names_the_label(cls, caption: str | None) -> str | None:
+        if caption is not None and "{label}" not in caption:
+            raise ValueError('must contain {label}, e.g. "a photo of a {label}"')
+        return caption
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        return ()
+
+    def check(self, downloads: Path) -> None:
+        image_files(self.folder)
+
+    def class_sizes(self) -> dict[str, int]:
+        return {label: len(files) for label, files in image_files(self.folder).items()}
+
+    def resolved(self) -> Self:
+        root = self.folder.expanduser().absolute()
+        files = [
+            (file.relative_to(root).as_posix(), file.stat().st_size, file.stat().st_mtime_ns)
+            for files in image_files(root).values()
+            for file in files
+        ]
+        return self.model_copy(update={"folder": root, "fingerprint": digest(files)})
+
+    def build(self, downloads: Path) -> ImageFolderSource:
+        return ImageFolderSource(self.folder, caption=self.caption, licence=self.licence, author=self.author)
+
+
+class ImageFolderSource:
+    """A folder of images as a data set.
+
+    Args:
+        folder: holds one sub-folder a class.
+        caption: with {label} for the class's name, or None.
+    """
+
+    Config = ImageFolderConfig
+
+    def __init__(self, folder: Path, *, caption: str | None = None, licence: str = "", author: str = "") -> None:
+        self._folder = folder.expanduser().absolute()
+        self._caption = caption
+        self._licence = licence
+        self._author = author
+
+    def collect(self, progress: Progress) -> Collection:
+        classes = image_files(self._folder)
+
+        def items() -> Iterator[Item]:
+            for label, files in classes.items():
+                words = label.replace("_", " ").replace("-", " ")
+                captions = (self._caption.replace("{label}", words),) if self._caption else ()
+                for file in files:
+                    yield Item(
+                        name=file.relative_to(self._folder).as_posix(),
+                        read=partial(Path.read_bytes, file),
+                        label=label,
+                        captions=captions,
+                        taxonomy=(label,),
+                        source=self._folder.name,
+                        licence=self._licence,
+                    )
+
+        return Collection(
+            title=self._folder.name,
+            items=items,
+            total=sum(len(files) for files in classes.values()),
+            label_names=tuple(classes),
+            root=self._folder.name,
+            credits=(Credit(self._folder.name, self._author or "not stated", self._licence or "not stated", ""),),
+        )
+
+
+def image_files(folder: Path) -> dict[str, list[Path]]:
+    """The image files of every class, both in the order of their names; hidden ones are passed over.
+
+    Raises:
+        InputError: there is no such folder, no sub-folder, or a class without an image.
+    """
+    folder = folder.expanduser()
+    try:
+        classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no such folder") from None
+    except NotADirectoryError:
+        raise InputError(f"{folder}: is a file; name the folder that holds one sub-folder a class") from None
+    except PermissionError:
+        raise InputError(f"{folder}: may not be read; change its permissions") from None
+    if not classes:
+        raise InputError(
+            f"{folder}: holds no sub-folder; put the images of each class into one, as {folder.name}/CLASS/a.jpg"
+        )
+    found = {entry.name: _images_below(entry) for entry in classes}
+    if not any(found.values()):
+        raise InputError(f"{folder}: no image in any sub-folder; looked for {', '.join(sorted(_SUFFIXES))}")
+    for name, files in found.items():
+        if not files:
+            raise InputError(f"{folder / name}: class {name!r} has 0 images; add some or remove the folder")
+    return found
+
+
+def _images_below(folder: Path) -> list[Path]:
+    files = []
+    for path, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [
+            Path(path) / name
+            for name in names
+            if os.path.splitext(name)[1].lower() in _SUFFIXES and not name.startswith(".")
+        ]
+    return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
