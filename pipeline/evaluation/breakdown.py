@@ -1,0 +1,79 @@
+"""One set of answers, summed up for all samples and for the parts of them that matter.
+
+The parts: samples of concepts that training saw in another hand, samples of concepts it never saw,
+and each source. A part's chance and majority rate stand beside its accuracy, and its interval too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.evaluation.metrics import chance_accuracy, majority_accuracy, wilson_interval
+from pipeline.sharding.index import SampleIndex
+
+SEEN = "_seen_concepts"
+UNSEEN = "_unseen_concepts"
+_TOP_KS = (1, 5)
+
+
+def unseen_concepts(index: SampleIndex, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which rows show a content group of which no sample is in the training split, [rows]."""
+    return ~np.isin(index.groups[rows], index.groups[index.rows("train")])
+
+
+def parts_of(index: SampleIndex, rows: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
+    """Name suffix -> which rows belong to the part; "" is all of them.
+
+    A division that puts all rows into one part says nothing new and is left out.
+    """
+    parts = {"": np.ones(len(rows), dtype=np.bool_)}
+    unseen = unseen_concepts(index, rows)
+    if unseen.any() and not unseen.all():
+        parts[SEEN] = ~unseen
+        parts[UNSEEN] = unseen
+    codes = index.source_codes[rows]
+    present = np.unique(codes)
+    if len(present) > 1:
+        parts.update({f"_source/{index.source_names[code]}": codes == code for code in present})
+    return parts
+
+
+def accuracy_breakdown(
+    prefix: str,
+    ranks: NDArray[np.int64],
+    labels: NDArray[np.integer],
+    train_labels: NDArray[np.integer],
+    num_classes: int,
+    parts: Mapping[str, NDArray[np.bool_]],
+) -> dict[str, float]:
+    """Accuracies by name: PREFIX/top1, PREFIX/chance, PREFIX/majority, PREFIX/top1_low, ... and so for each part.
+
+    Args:
+        prefix: "accuracy" or "zero_shot".
+        ranks: [N] place of the true class, from `label_ranks`.
+        labels: [N] true classes.
+        train_labels: labels of the training split, for the majority rate.
+        num_classes: K; top-5 is left out where K is at most 5.
+        parts: from `parts_of`, cut to the same N.
+    """
+    measured: dict[str, float] = {}
+    for suffix, members in parts.items():
+        samples = int(np.count_nonzero(members))
+        if samples == 0:
+            continue
+        measured[f"{prefix}/samples{suffix}"] = float(samples)
+        for k in _TOP_KS:
+            if k > 1 and num_classes <= k:
+                continue
+            hits = int(np.count_nonzero(ranks[members] <= k))
+            low, high = wilson_interval(hits, samples)
+            floor = "" if k == 1 else f"_top{k}"
+            measured[f"{prefix}/top{k}{suffix}"] = hits / samples
+            measured[f"{prefix}/top{k}_low{suffix}"] = low
+            measured[f"{prefix}/top{k}_high{suffix}"] = high
+            measured[f"{prefix}/chance{floor}{suffix}"] = chance_accuracy(num_classes, k)
+            measured[f"{prefix}/majority{floor}{suffix}"] = majority_accuracy(train_labels, labels[members], k)
+    return measured

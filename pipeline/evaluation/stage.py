@@ -1,0 +1,256 @@
+"""EvaluateModel: one stage for classifiers and dual encoders, on one split of the shards it was trained from.
+
+The images go through the preprocessing that the model was exported with, without augmentation, in the
+order of their ids, so two models evaluated on the same split can be compared sample by sample.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from pipeline.artifacts import Artifact
+from pipeline.config import Config, unkeyed
+from pipeline.errors import InputError
+from pipeline.evaluation.answers import Answers, worst_mistakes
+from pipeline.evaluation.breakdown import accuracy_breakdown, parts_of, unseen_concepts
+from pipeline.evaluation.dual_encoder import CaptionPool, measure_retrieval, retrieval_examples
+from pipeline.evaluation.metrics import balanced_accuracy, confusion_matrix, expected_calibration_error, macro_f1
+from pipeline.evaluation.zero_shot import check_template, class_embeddings, label_text, zero_shot_scores
+from pipeline.exported_model import ExportedModel
+from pipeline.loading.batch import Batch
+from pipeline.loading.loader import evaluation_batches
+from pipeline.loading.reader import SampleReader
+from pipeline.loading.tokenizer import Tokenizer
+from pipeline.sharding.index import SampleIndex
+from pipeline.stage import Workspace
+
+_TEXTS_AT_ONCE = 256
+
+
+class EvaluationConfig(Config):
+    """How a model is measured."""
+
+    split: Literal["train", "val", "test"] = Field("test", description="Which split of the shards to measure on.")
+    batch_size: int = Field(256, ge=1, le=65_536, description="Images at once; it changes results by rounding only.")
+    templates: tuple[str, ...] = Field(
+        (), description='Prompts for zero-shot classes, each with one "{}"; empty: those the model was exported with.'
+    )
+    captions: Literal["first", "all"] = Field(
+        "first", description="Texts for retrieval: the plainest caption of each image, or all of them."
+    )
+    recall_at: tuple[int, ...] = Field((1, 5, 10), min_length=1, description="The k of recall@k in retrieval.")
+    examples: int = Field(
+        24, ge=0, le=1000, description="How many of the worst mistakes, and of retrieval queries, are kept to look at."
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="Of the choice of retrieval examples.")
+    threads: int = unkeyed(2, ge=1, le=256, description="Threads that decode images.")
+
+    @field_validator("templates")
+    @classmethod
+    def _templates_have_a_place(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_template(template) for template in templates)
+
+    @field_validator("recall_at")
+    @classmethod
+    def _recall_at_positive(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
+        if min(ks) < 1:
+            raise ValueError("every k of recall@k must be at least 1")
+        return ks
+
+
+@dataclass(frozen=True)
+class _Findings:
+    """What evaluating a model leaves: measures, one row a sample, and small files to look at."""
+
+    metrics: dict[str, float]
+    predictions: pa.Table
+    json_files: dict[str, Any]
+    confusion: NDArray[np.int64] | None = None
+
+
+class EvaluateModel:
+    """shards + model -> metrics.json, predictions.parquet, confusion.npy, mistakes.json, retrieval_examples.json."""
+
+    name: ClassVar[str] = "evaluate"
+    version: ClassVar[int] = 1
+
+    def run(self, config: EvaluationConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
+        """Measures `inputs["model"]` on a split of `inputs["shards"]`; the summary holds the headline numbers."""
+        index = SampleIndex.open(inputs["shards"])
+        exported = ExportedModel.open(inputs["model"])
+        rows = index.rows(config.split)
+        if exported.kind == "classifier":
+            if tuple(exported.labels) != index.label_names:
+                raise InputError(
+                    f"{inputs['model'].uri}: its {len(exported.labels)} labels are not the {len(index.label_names)} of "
+                    f"{inputs['shards'].uri}; evaluate it on the shards it was trained from"
+                )
+            rows = rows[index.labels[rows] >= 0]
+        if len(rows) == 0:
+            raise InputError(f"{inputs['shards'].uri}: its {config.split} split has no samples that can be evaluated")
+        run = _Run(config, index, SampleReader.open(inputs["shards"]), exported, rows, work)
+        with torch.inference_mode():
+            findings = run.classifier() if exported.kind == "classifier" else run.dual_encoder()
+        _write_json(work, "metrics.json", findings.metrics)
+        pq.write_table(findings.predictions, work.output / "predictions.parquet", compression="zstd")
+        for name, content in findings.json_files.items():
+            _write_json(work, name, content)
+        if findings.confusion is not None:
+            np.save(work.output / "confusion.npy", findings.confusion)
+        return _summary(config, findings.metrics)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One evaluation: the model on one device, over `rows` of the index."""
+
+    config: EvaluationConfig
+    index: SampleIndex
+    reader: SampleReader
+    exported: ExportedModel
+    rows: NDArray[np.int64]
+    work: Workspace
+
+    def classifier(self) -> _Findings:
+        device = _device()
+        model = self.exported.build().to(device).eval()
+        answers = Answers.gather((ids, labels, model(images)) for ids, labels, images in self._images(device))
+        metrics = self._accuracies("accuracy", answers)
+        confusion = confusion_matrix(answers.labels, answers.predicted, len(self.index.label_names))
+        metrics["accuracy/balanced"] = balanced_accuracy(confusion)
+        metrics["accuracy/macro_f1"] = macro_f1(confusion)
+        files = {"mistakes.json": worst_mistakes(answers, self.index, self.index.label_names, self.config.examples)}
+        return _Findings(metrics, answers.table(self.index), files, confusion)
+
+    def dual_encoder(self) -> _Findings:
+        device = _device()
+        model: Any = self.exported.build().to(device).eval()
+        encode_text = self._text_encoder(model, device)
+        names = [label_text(label) for label in self.index.label_names]
+        templates = self.config.templates or tuple(self.exported.templates) or ("{}",)
+        parts = [(ids, labels, model.encode_image(images)) for ids, labels, images in self._images(device)]
+        features = torch.cat([part[2] for part in parts])
+        classes = class_embeddings(encode_text, names, templates) if names else features.new_zeros(1, 1)
+        scale = model.logit_scale.exp()
+        answers = Answers.gather(
+            (ids, labels, zero_shot_scores(image, classes) * scale if names else image.new_zeros(len(ids), 1))
+            for ids, labels, image in parts
+        )
+        metrics: dict[str, float] = {}
+        files: dict[str, Any] = {}
+        confusion = None
+        labelled = answers.labels >= 0
+        if labelled.any():
+            metrics.update(self._accuracies("zero_shot", answers))
+            files["mistakes.json"] = worst_mistakes(answers, self.index, self.index.label_names, self.config.examples)
+            confusion = confusion_matrix(answers.labels[labelled], answers.predicted[labelled], len(names))
+        text_ranks, image_ranks = self._retrieval(features, encode_text, metrics, files)
+        if not metrics:
+            raise InputError(f"the {self.config.split} split has neither labels nor captions: nothing to measure")
+        table = answers.table(self.index, text_rank=text_ranks, image_rank=image_ranks)
+        return _Findings(metrics, table, files, confusion)
+
+    def _retrieval(
+        self,
+        features: Tensor,
+        encode_text: Callable[[list[str]], Tensor],
+        metrics: dict[str, float],
+        files: dict[str, Any],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Adds the retrieval measures and examples; returns both ranks of each row, NaN without a caption."""
+        pool = CaptionPool.collect(self.index, self.rows, only_first=self.config.captions == "first")
+        text_ranks, image_ranks = np.full(len(self.rows), np.nan), np.full(len(self.rows), np.nan)
+        if len(pool.ids) == 0:
+            return text_ranks, image_ranks
+        places = np.searchsorted(self.rows, pool.ids)
+        images = features[torch.from_numpy(places).to(features.device)]
+        texts = encode_text(pool.texts)
+        result = measure_retrieval(pool, images, texts, self.config.recall_at)
+        metrics.update({f"retrieval/{name}": value for name, value in result.metrics.items()})
+        text_ranks[places] = result.text_ranks
+        image_ranks[places] = result.image_ranks[pool.own_text]
+        unseen = unseen_concepts(self.index, pool.ids)
+        if unseen.any() and not unseen.all():
+            some, image_numbers, text_numbers = pool.restrict(unseen)
+            among = measure_retrieval(some, images[image_numbers], texts[text_numbers], self.config.recall_at)
+            metrics.update({f"retrieval_unseen_concepts/{name}": value for name, value in among.metrics.items()})
+        files["retrieval_examples.json"] = retrieval_examples(
+            pool, self.index, images, texts, result, unseen, self.config.examples, self.config.seed
+        )
+        return text_ranks, image_ranks
+
+    def _accuracies(self, prefix: str, answers: Answers) -> dict[str, float]:
+        labelled = answers.labels >= 0
+        parts = {name: members[labelled] for name, members in parts_of(self.index, self.rows).items()}
+        ranks, labels = answers.ranks[labelled], answers.labels[labelled]
+        train_labels = self.index.labels[self.index.rows("train")]
+        metrics = accuracy_breakdown(prefix, ranks, labels, train_labels, len(self.index.label_names), parts)
+        metrics[f"{prefix}/calibration_error"] = expected_calibration_error(answers.scores[labelled], ranks == 1)
+        return metrics
+
+    def _images(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """(ids, labels, normalised images on the device), batch by batch."""
+        preprocessing = self.exported.preprocessing
+        done = 0
+        for batch in self._batches():
+            yield batch.ids, batch.labels, preprocessing.normalise(batch.images.to(device))
+            done += len(batch)
+            self.work.progress(step=done, total=len(self.rows), note="evaluating")
+
+    def _batches(self) -> Iterator[Batch]:
+        return evaluation_batches(
+            self.reader,
+            self.index,
+            self.rows,
+            image_size=self.exported.preprocessing.image_size,
+            channels=self.exported.preprocessing.channels,
+            batch_size=self.config.batch_size,
+            threads=self.config.threads,
+        )
+
+    def _text_encoder(self, model: Any, device: torch.device) -> Callable[[list[str]], Tensor]:
+        tokenizer = Tokenizer()
+
+        def encode(texts: list[str]) -> Tensor:
+            chunks = (texts[start : start + _TEXTS_AT_ONCE] for start in range(0, len(texts), _TEXTS_AT_ONCE))
+            tokens = (tokenizer.encode(chunk, self.exported.context_length).to(device) for chunk in chunks)
+            return torch.cat([model.encode_text(chunk) for chunk in tokens])
+
+        return encode
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _summary(config: EvaluationConfig, metrics: Mapping[str, float]) -> dict[str, Any]:
+    """The numbers worth a line: one accuracy with its floors, and retrieval with its chance."""
+    headline = (
+        "accuracy/top1",
+        "accuracy/chance",
+        "accuracy/majority",
+        "zero_shot/top1",
+        "zero_shot/chance",
+        "zero_shot/majority",
+        "retrieval/image_retrieval_recall@1",
+        "retrieval/image_retrieval_chance@1",
+        "retrieval/text_retrieval_recall@1",
+        "retrieval/text_retrieval_chance@1",
+    )
+    return {"split": config.split, **{name: metrics[name] for name in headline if name in metrics}}
+
+
+def _write_json(work: Workspace, name: str, content: Any) -> None:
+    text = json.dumps(content, indent=1, sort_keys=isinstance(content, dict), ensure_ascii=False, allow_nan=False)
+    (work.output / name).write_text(text + "\n", encoding="utf-8")
