@@ -34,21 +34,21 @@ class Classification:
         self.seed = seed
 
     def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
-        images, labels, shares = mixed(self.preprocessing.normalise(batch.images), batch, self.mixing, self.seed)
-        outputs = model(images)
+        pixels, labels, shares = mixed(batch, self.mixing, self.seed)
+        outputs = model(self.preprocessing.normalise(pixels))
         # A distilled DeiT without a teacher: both heads learn the label.
         heads = outputs if isinstance(outputs, tuple) else (outputs,)
         losses = [mixed_cross_entropy(head, labels, shares, self.smoothing) for head in heads]
         return StepOutput(torch.stack(losses).mean(), {"accuracy": accuracy(heads[0], batch.labels)})
 
 
-def mixed(images: Tensor, batch: Batch, mixing: MixingConfig, seed: int) -> tuple[Tensor, list[Tensor], list[float]]:
-    """The batch's images after mixing, with the labels in them and each label's share."""
+def mixed(batch: Batch, mixing: MixingConfig, seed: int) -> tuple[Tensor, list[Tensor], list[float]]:
+    """The batch's pixels after mixing (float then, else uint8), the labels in them and each label's share."""
     mix = mixing.draw(seed, batch.step)
     if mix is None:
-        return images, [batch.labels], [1.0]
-    images, share = mix.apply(images)
-    return images, [batch.labels, batch.labels[partners(len(batch.labels), images.device)]], [share, 1.0 - share]
+        return batch.images, [batch.labels], [1.0]
+    pixels, share = mix.apply(batch.images.float())
+    return pixels, [batch.labels, batch.labels[partners(len(batch), pixels.device)]], [share, 1.0 - share]
 
 
 def mixed_cross_entropy(logits: Tensor, labels: list[Tensor], shares: list[float], smoothing: float) -> Tensor:
@@ -87,17 +87,17 @@ class ClassifierEvaluation:
     def __init__(
         self, batches: list[Batch], preprocessing: Preprocessing, *, device: torch.device, world: int, prefix: str
     ) -> None:
-        self._batches = batches
+        self.batches = batches
         self._preprocessing = preprocessing
-        self._device = device
-        self._world = world
+        self.device = device
+        self.world = world
         self._prefix = prefix
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        totals = torch.zeros(4, dtype=torch.float64, device=self._device)
-        for batch in self._batches:
-            images = self._preprocessing.normalise(batch.images.to(self._device))
-            labels = batch.labels.to(self._device)
+        totals = torch.zeros(4, dtype=torch.float64, device=self.device)
+        for batch in self.batches:
+            images = self._preprocessing.normalise(batch.images.to(self.device))
+            labels = batch.labels.to(self.device)
             logits = model(images).float()
             top = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
             loss = F.cross_entropy(logits, labels, reduction="sum")
@@ -105,7 +105,7 @@ class ClassifierEvaluation:
             totals[1] += top.sum()
             totals[2] += loss
             totals[3] += len(labels)
-        if self._world > 1:
+        if self.world > 1:
             dist.all_reduce(totals)
         right, right_in_5, loss, rows = totals.tolist()
         name = self._prefix

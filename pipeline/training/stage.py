@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
-from model_defs import create_model
-from model_defs.errors import ModelError
+from model_defs import ModelError, create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config, canonical_json, unkeyed
 from pipeline.errors import InputError, WorkError
@@ -137,6 +136,7 @@ def build_parts(
         evaluation = ClassifierEvaluation(
             list(batches), config.preprocessing(), device=device, world=world, prefix="val"
         )
+    torch.manual_seed(seed)  # initial weights depend on nothing that came before
     model = config.build_model(len(index.label_names)).to(device)
     return Parts(model, task, loader, rows=len(rows), evaluate=evaluation)
 
@@ -180,11 +180,9 @@ class ClassificationRecipe:
 
 def export(config: ClassificationConfig, labels: tuple[str, ...], result: TrainingResult, work: Workspace) -> None:
     """Writes the trained classifier to `work.output`/model."""
-    model = config.build_model(len(labels))
-    model.load_state_dict(result.state)
     ExportedModel.write(
         work.output / "model",
-        model,
+        result.state,
         kind="classifier",
         architecture=config.model.name,
         kwargs={

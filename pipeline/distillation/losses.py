@@ -1,0 +1,79 @@
+"""Distillation losses, as pure functions of logits; all in nats, mean over the batch, in float32.
+
+With y the label and z the teacher's logits:
+
+    soft    (1 - l) CE(student, y) + l t^2 KL(z / t, student / t)         Hinton 2015, section 2
+    hard    1/2 CE(student, y) + 1/2 CE(student, argmax z)                Touvron 2020, equation 3
+    token   the class head learns y, the distillation head the teacher:
+            hard    1/2 CE(class, y) + 1/2 CE(distillation, argmax z)     Touvron 2020, section 4
+            soft    (1 - l) CE(class, y) + l t^2 KL(z / t, distillation / t)
+
+Label smoothing applies to y only. Differs from DeiT's code, which divides the soft loss by B * K: here it
+is divided by B, as the equation says.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from pipeline.config import Config
+
+Method = Literal["soft", "hard", "token"]
+
+
+class DistillationLossConfig(Config):
+    """What the student learns from the teacher, and how much."""
+
+    method: Method = Field("token", description="soft or hard targets for one head; token: a second head for them.")
+    token_target: Literal["hard", "soft"] = Field("hard", description="What the second head of method token learns.")
+    temperature: float = Field(3.0, gt=0, le=100, description="Of soft targets; DeiT uses 3.")
+    weight: float = Field(0.5, ge=0, le=1, description="Share of soft targets in the loss; DeiT uses 0.1.")
+
+
+def soft_targets(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """t^2 KL(teacher / t, student / t), mean over the batch; the teacher gets no gradient.
+
+    The factor t^2 keeps the gradient's size while the temperature changes.
+
+    Args:
+        student, teacher: logits [B, K].
+        temperature: > 0.
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(f"student logits {tuple(student.shape)} and teacher logits {tuple(teacher.shape)} differ")
+    log_student = F.log_softmax(student.float() / temperature, dim=-1)
+    log_teacher = F.log_softmax(teacher.detach().float() / temperature, dim=-1)
+    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def hard_targets(student: Tensor, teacher: Tensor) -> Tensor:
+    """Cross-entropy with the teacher's decision, mean over the batch.
+
+    Args:
+        student, teacher: logits [B, K].
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(f"student logits {tuple(student.shape)} and teacher logits {tuple(teacher.shape)} differ")
+    return F.cross_entropy(student.float(), teacher.detach().argmax(dim=-1))
+
+
+def distillation_loss(label_loss: Tensor, student: Tensor, teacher: Tensor, config: DistillationLossConfig) -> Tensor:
+    """The label's and the teacher's share of the loss, put together.
+
+    Args:
+        label_loss: scalar, of the head that learns the label.
+        student: logits [B, K] of the head that learns from the teacher; for soft and hard the same head.
+        teacher: logits [B, K].
+    """
+    soft = config.method == "soft" or (config.method == "token" and config.token_target == "soft")
+    if soft:
+        return (1 - config.weight) * label_loss + config.weight * soft_targets(student, teacher, config.temperature)
+    return 0.5 * label_loss + 0.5 * hard_targets(student, teacher)

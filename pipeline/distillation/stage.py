@@ -1,0 +1,116 @@
+"""The stage distill-student: labelled shards and a teacher -> an exported student, and its metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+
+from pipeline.artifacts import Artifact
+from pipeline.config import canonical_json
+from pipeline.distillation.losses import DistillationLossConfig
+from pipeline.distillation.task import Distillation, StudentEvaluation
+from pipeline.distillation.teacher import FrozenTeacher
+from pipeline.errors import InputError
+from pipeline.exported_model import ExportedModel
+from pipeline.sharding.index import SampleIndex
+from pipeline.stage import Workspace
+from pipeline.training.classification import ClassifierEvaluation
+from pipeline.training.plan import TrainingConfig
+from pipeline.training.runner import execute
+from pipeline.training.stage import ClassificationConfig, ModelConfig, build_parts, export, open_artifact, summary
+from pipeline.training.task import Parts
+
+
+class DistillationConfig(ClassificationConfig):
+    """Training of a student on labels and on a teacher's answers."""
+
+    model: ModelConfig = Field(ModelConfig(name="deit_micro_distilled"), description="The student.")
+    distillation: DistillationLossConfig = Field(DistillationLossConfig(), description="What the teacher teaches.")
+
+    def check(self, shards: Artifact) -> SampleIndex:
+        index = super().check(shards)
+        with torch.device("meta"):
+            model = self.build_model(len(index.label_names)).train()
+            outputs = model(torch.empty(2, self.channels, self.image_size, self.image_size))
+        has_token = isinstance(outputs, tuple)
+        if has_token != (self.distillation.method == "token"):
+            what = "has a distillation token" if has_token else "has no distillation token"
+            right = "token" if has_token else "soft or hard"
+            raise InputError(f"model {self.model.name!r} {what}; set distillation.method={right}")
+        return index
+
+    def check_teacher(self, teacher: Artifact, index: SampleIndex) -> ExportedModel:
+        """Refuses a teacher that cannot teach this student.
+
+        Raises:
+            InputError: it is no classifier, or it speaks of other labels or other channels.
+        """
+        exported = ExportedModel.open(teacher)
+        if exported.kind != "classifier":
+            raise InputError(f"{teacher.uri}: is a {exported.kind}; a teacher must be a classifier")
+        if exported.labels != index.label_names:
+            differing = sorted(set(exported.labels) ^ set(index.label_names))
+            how = f"e.g. {differing[0]!r} is not in both" if differing else "they stand in another order"
+            raise InputError(f"{teacher.uri}: its labels are not those of the shards ({how}); train a teacher on them")
+        if exported.preprocessing.channels != self.channels:
+            raise InputError(
+                f"{teacher.uri}: takes {exported.preprocessing.channels} channels, the student {self.channels}"
+            )
+        return exported
+
+
+@dataclass(frozen=True)
+class DistillationRecipe:
+    """The TrainingRecipe of a student."""
+
+    config: DistillationConfig
+    store_url: str
+    shards: str
+    teacher: str
+
+    @property
+    def training(self) -> TrainingConfig:
+        return self.config.training
+
+    def build(self, device: torch.device, rank: int, world: int) -> Parts:
+        config = self.config
+        teacher = FrozenTeacher.of(ExportedModel.open(open_artifact(self.store_url, self.teacher)), device)
+        task = Distillation(
+            teacher,
+            config.preprocessing(),
+            config.distillation,
+            smoothing=config.label_smoothing,
+            mixing=config.mixing,
+            seed=config.training.seed,
+        )
+        parts = build_parts(config, open_artifact(self.store_url, self.shards), task, device, rank, world)
+        if isinstance(parts.evaluate, ClassifierEvaluation):
+            parts.evaluate = StudentEvaluation(parts.evaluate, config.preprocessing(), teacher)
+        return parts
+
+
+class DistillStudent:
+    """Trains a student on labels and on a frozen teacher."""
+
+    name: ClassVar[str] = "distill-student"
+    version: ClassVar[int] = 1
+
+    def run(self, config: DistillationConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
+        """Fills `work.output` with model/, metrics.jsonl and training.json.
+
+        Args:
+            inputs: "shards" and "teacher", an artifact with an exported classifier.
+        """
+        shards, teacher = inputs["shards"], inputs["teacher"]
+        index = config.check(shards)
+        config.check_teacher(teacher, index)
+        recipe = DistillationRecipe(config, work.store.storage.url, shards.uri, teacher.uri)
+        params = {**json.loads(canonical_json(config)), "shards": shards.uri, "teacher": teacher.uri}
+        result = execute(recipe, config.runner, work, params=params)
+        export(config, index.label_names, result, work)
+        return summary(result)

@@ -1,0 +1,88 @@
+"""The distillation task: a student learns from labels and from a frozen teacher."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from pipeline.distillation.losses import DistillationLossConfig, distillation_loss
+from pipeline.distillation.teacher import FrozenTeacher
+from pipeline.exported_model import Preprocessing
+from pipeline.loading.batch import Batch
+from pipeline.training.classification import ClassifierEvaluation, accuracy, mixed, mixed_cross_entropy
+from pipeline.training.mixing import MixingConfig
+from pipeline.training.task import StepOutput
+
+
+class Distillation:
+    """Learns the label of an image, and what the teacher says of the same view of it.
+
+    Args:
+        teacher: sees the view that the student sees.
+        preprocessing: of the student.
+        loss: which loss.
+        smoothing: of the true labels only.
+        mixing: mixup and CutMix; the teacher sees the mixed image too.
+        seed: of the run; keys the mixing.
+    """
+
+    def __init__(
+        self,
+        teacher: FrozenTeacher,
+        preprocessing: Preprocessing,
+        loss: DistillationLossConfig,
+        *,
+        smoothing: float = 0.0,
+        mixing: MixingConfig | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.teacher = teacher
+        self.preprocessing = preprocessing
+        self.loss = loss
+        self.smoothing = smoothing
+        self.mixing = mixing or MixingConfig()
+        self.seed = seed
+
+    def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
+        pixels, labels, shares = mixed(batch, self.mixing, self.seed)
+        taught = self.teacher.logits(pixels)
+        outputs = model(self.preprocessing.normalise(pixels))
+        for_label, for_teacher = outputs if self.loss.method == "token" else (outputs, outputs)
+        label_loss = mixed_cross_entropy(for_label, labels, shares, self.smoothing)
+        loss = distillation_loss(label_loss, for_teacher, taught, self.loss)
+        metrics = {
+            "accuracy": accuracy(for_label, batch.labels),
+            "agreement": accuracy(for_teacher, taught.argmax(dim=-1)),
+            "label_loss": label_loss.detach(),
+        }
+        return StepOutput(loss, metrics)
+
+
+class StudentEvaluation:
+    """The classifier's evaluation, and how often the student decides as the teacher does.
+
+    Args:
+        evaluation: of the student as a classifier.
+        teacher: asked once for each image, since evaluation images never vary.
+    """
+
+    def __init__(self, evaluation: ClassifierEvaluation, preprocessing: Preprocessing, teacher: FrozenTeacher) -> None:
+        self._evaluation = evaluation
+        self._preprocessing = preprocessing
+        self._teacher = teacher
+        self._decisions: list[Tensor] | None = None
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        device = self._evaluation.device
+        batches = [batch.images.to(device) for batch in self._evaluation.batches]
+        if self._decisions is None:
+            self._decisions = [self._teacher.logits(images).argmax(dim=-1) for images in batches]
+        totals = torch.zeros(2, dtype=torch.float64, device=device)
+        for images, decisions in zip(batches, self._decisions, strict=True):
+            totals[0] += (model(self._preprocessing.normalise(images)).argmax(dim=-1) == decisions).sum()
+            totals[1] += len(decisions)
+        if self._evaluation.world > 1:
+            dist.all_reduce(totals)
+        agreed, rows = totals.tolist()
+        return {**self._evaluation(model), "val/agreement": agreed / rows}
