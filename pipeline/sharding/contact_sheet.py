@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -100,10 +99,10 @@ def _chosen(index: SampleIndex, ids: NDArray[np.int64]) -> list[int]:
     for split in SPLITS:
         left = of_split[split]
         for _ in range(min(quota[split], len(left))):
-            best = min(left, key=lambda id: (groups[index.groups[id]], sources[index.source_codes[id]], id))
+            best = min(left, key=lambda id: (groups[int(index.groups[id])], sources[int(index.source_codes[id])], id))
             left.remove(best)
-            groups[index.groups[best]] += 1
-            sources[index.source_codes[best]] += 1
+            groups[int(index.groups[best])] += 1
+            sources[int(index.source_codes[best])] += 1
             chosen.append(best)
     return chosen
 

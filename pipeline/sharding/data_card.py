@@ -33,9 +33,11 @@ def data_card(
         "per_source": _per_source(index),
         "image_sizes": _image_sizes(index),
         "duplicates": {
+            "found": assignment.copies,
             "dropped_copies_of_held_out": assignment.held_out_copies,
             "dropped_repeats": assignment.repeats,
-            "kept_with_conflicting_labels": assignment.conflicts,
+            "kept": assignment.copies - assignment.held_out_copies - assignment.repeats,
+            "with_conflicting_labels": assignment.conflicts,
         },
         "unreadable": {
             "count": len(unreadable),
@@ -89,12 +91,12 @@ def _spread(values: Any) -> dict[str, int]:
 
 def markdown(card: dict[str, Any]) -> str:
     """The card as a page."""
-    splits, sizes = card["splits"], card["image_sizes"]
+    splits, sizes, duplicates = card["splits"], card["image_sizes"], card["duplicates"]
     lines = [
         f"# {card['title']}",
         "",
-        f"{card['samples']:,} images ({card['image_bytes'] / 1e6:.1f} MB) of {card['content_groups']:,} content groups, "
-        f"with {card['labels']} labels and {card['captions']:,} captions: "
+        f"{card['samples']:,} images ({card['image_bytes'] / 1e6:.1f} MB) of {card['content_groups']:,} content "
+        f"groups, with {card['labels']} labels and {card['captions']:,} captions: "
         + ", ".join(f"{count:,} {split}" for split, count in splits.items())
         + ".",
         "",
@@ -113,14 +115,16 @@ def markdown(card: dict[str, Any]) -> str:
             [(name, *sizes[name].values()) for name in ("width", "height", "bytes") if name in sizes],
         ),
         "",
-        "## What was left out",
+        "## Duplicates and unreadable images",
         "",
-        f"- copies of a held-out image: {card['duplicates']['dropped_copies_of_held_out']}",
-        f"- repeats inside a split: {card['duplicates']['dropped_repeats']}",
+        f"- images whose bytes another image has too: {duplicates['found']}; of these",
+        f"  - dropped, because the other is held out: {duplicates['dropped_copies_of_held_out']}",
+        f"  - dropped, because the other is in the same split, with the same label and captions: "
+        f"{duplicates['dropped_repeats']}",
+        f"  - kept, in the same split with other labels or captions: {duplicates['kept']}",
+        f"- sets of equal images with different labels: {duplicates['with_conflicting_labels']}",
         f"- unreadable: {card['unreadable']['count']} (all of them, with reasons: quarantine.parquet)",
         *(f"  - {one['name']}: {one['reason']}" for one in card["unreadable"]["first"]),
-        "",
-        f"Images that are equal and carry different labels (kept): {card['duplicates']['kept_with_conflicting_labels']}.",
         "",
         "## Labels",
         "",

@@ -70,12 +70,14 @@ class Assignment:
 
     Attributes:
         splits: [samples] number in `SPLITS`, or DROPPED.
+        copies: samples whose bytes an earlier sample has too, dropped or not.
         held_out_copies: samples dropped because the same image is in a more protected split.
         repeats: samples dropped because the same image with the same label and captions is in the same split.
         conflicts: groups of equal images that carry different labels; they are kept.
     """
 
     splits: NDArray[np.int8]
+    copies: int
     held_out_copies: int
     repeats: int
     conflicts: int
@@ -96,7 +98,7 @@ def assign_splits(samples: SplitInput, config: SplitConfig, label_names: Sequenc
     wanted = [_TRAIN] + [_VAL] * (config.val_share > 0) + [_TEST] * (test_share > 0)
 
     pool = fixed == DROPPED
-    members = _groups_of_labels(samples.labels, codes, pool)
+    members = _groups_of_labels(samples.labels, codes, pool, len(label_names))
     for label, groups in members.items():
         if len(groups) < len(wanted):
             images = int((pool & (samples.labels == label)).sum())
@@ -146,10 +148,9 @@ def _fixed_splits(samples: SplitInput, config: SplitConfig) -> NDArray[np.int8]:
 
 
 def _groups_of_labels(
-    labels: NDArray[np.int32], codes: NDArray[np.int64], pool: NDArray[np.bool_]
+    labels: NDArray[np.int32], codes: NDArray[np.int64], pool: NDArray[np.bool_], count: int
 ) -> dict[int, NDArray[np.int64]]:
-    present = np.unique(labels[labels >= 0])
-    return {int(label): np.unique(codes[pool & (labels == label)]) for label in present}
+    return {label: np.unique(codes[pool & (labels == label)]) for label in range(count)}
 
 
 def _fill_missing(
@@ -200,10 +201,11 @@ def _without_copies(samples: SplitInput, splits: NDArray[np.int8]) -> Assignment
     same: dict[str, list[int]] = {}
     for row, content in enumerate(samples.content_hashes):
         same.setdefault(content, []).append(row)
-    held_out_copies = repeats = conflicts = 0
+    copies = held_out_copies = repeats = conflicts = 0
     for rows in same.values():
         if len(rows) == 1:
             continue
+        copies += len(rows) - 1
         conflicts += len({int(samples.labels[row]) for row in rows}) > 1
         kept = max(int(splits[row]) for row in rows)
         seen = set()
@@ -216,4 +218,4 @@ def _without_copies(samples: SplitInput, splits: NDArray[np.int8]) -> Assignment
                 repeats += 1
                 splits[row] = DROPPED
             seen.add(meaning)
-    return Assignment(splits, held_out_copies, repeats, conflicts)
+    return Assignment(splits, copies, held_out_copies, repeats, conflicts)

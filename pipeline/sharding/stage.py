@@ -25,21 +25,19 @@ from pipeline.sharding.contact_sheet import contact_sheet
 from pipeline.sharding.data_card import data_card, markdown
 from pipeline.sharding.intake import Spool, Unreadable, take_in
 from pipeline.sharding.shards import write_shards
-from pipeline.sharding.sources.emoji import EmojiSource
-from pipeline.sharding.sources.fashion_mnist import FashionMnistSource
-from pipeline.sharding.sources.image_folder import ImageFolderSource
+from pipeline.sharding.sources.emoji import EmojiConfig
+from pipeline.sharding.sources.fashion_mnist import FashionMnistConfig
+from pipeline.sharding.sources.image_folder import ImageFolderConfig
 from pipeline.sharding.split import SplitConfig, SplitInput, assign_splits, check_class_sizes
 from pipeline.stage import Workspace
 
-SourceConfigs = Annotated[
-    EmojiSource.Config | ImageFolderSource.Config | FashionMnistSource.Config, Field(discriminator="kind")
-]
+SourceConfigs = Annotated[EmojiConfig | ImageFolderConfig | FashionMnistConfig, Field(discriminator="kind")]
 
 
 class ShardingConfig(Config):
     """Which images, how they are split, and how they are stored."""
 
-    source: SourceConfigs = Field(EmojiSource.Config(), description="where the images come from")
+    source: SourceConfigs = Field(EmojiConfig(), description="where the images come from")
     split: SplitConfig = Field(SplitConfig(), description="what is held out")
     samples_per_shard: int = Field(1000, ge=1, le=1_000_000, description="images in one tar, at most")
     max_unreadable_share: float = Field(
@@ -147,7 +145,7 @@ class ShardDataset:
             "shards": len(index.shard_names),
             "megabytes": round(megabytes, 1),
             "unreadable": len(unreadable),
-            "duplicates": assignment.held_out_copies + assignment.repeats,
+            "duplicates": assignment.copies,
         }
 
 

@@ -8,7 +8,7 @@ subgroup). Fluent flat and Fluent 3D are one family: they are one drawing in two
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,8 +20,16 @@ from pipeline.config import Config, digest, unkeyed
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.progress import Progress
 from pipeline.sharding.sources.base import Collection, Item
-from pipeline.sharding.sources.emoji_packs import FAMILIES, STYLES, Drawing, EmojiStyle, normalised, openmoji_table
-from pipeline.sharding.sources.npm_packs import check_packs, fetch_packs
+from pipeline.sharding.sources.emoji_packs import (
+    FAMILIES,
+    STYLES,
+    TABLE_PACK,
+    Drawing,
+    EmojiStyle,
+    normalised,
+    openmoji_table,
+)
+from pipeline.sharding.sources.npm_packs import Pack, check_packs, fetch_packs
 
 GROUPS = (
     "smileys-emotion",
@@ -109,13 +117,13 @@ class EmojiConfig(Config):
     def check(self, downloads: Path) -> None:
         if find_spec("resvg_py") is None:
             raise InputError("drawing emoji needs resvg-py: pip install 'tutelage[demo]'")
-        check_packs([style.pack for style in _with_table(self.styles)], self.packs, downloads / "emoji")
+        check_packs(_packs(self.styles, TABLE_PACK), self.packs, downloads / "emoji")
 
     def class_sizes(self) -> None:
         return None
 
     def resolved(self) -> Self:
-        packs = {style.pack.spec: style.pack.integrity for style in _with_table(self.styles)}
+        packs = {pack.spec: pack.integrity for pack in _packs(self.styles, TABLE_PACK)}
         return self.model_copy(update={"fingerprint": digest(packs)})
 
     def build(self, downloads: Path) -> EmojiSource:
@@ -136,17 +144,17 @@ class EmojiSource:
     Args:
         styles: which packs draw.
         downloads: where fetched packs are kept.
+        table_pack: the pack that holds names, tags and groups for all.
         packs: folder of already downloaded packs, or None to fetch them.
         size: side of an image in pixels.
     """
-
-    Config = EmojiConfig
 
     def __init__(
         self,
         styles: Sequence[EmojiStyle],
         downloads: Path,
         *,
+        table_pack: Pack = TABLE_PACK,
         packs: Path | None = None,
         size: int = 72,
         groups: Sequence[str] = GROUPS,
@@ -155,6 +163,7 @@ class EmojiSource:
     ) -> None:
         self._styles = tuple(styles)
         self._downloads = downloads
+        self._table_pack = table_pack
         self._packs = packs
         self._size = size
         self._groups = frozenset(groups)
@@ -162,11 +171,11 @@ class EmojiSource:
         self._min_concepts = min_concepts
 
     def collect(self, progress: Progress) -> Collection:
-        all_packs = [style.pack for style in _with_table(self._styles)]
-        archives = fetch_packs(all_packs, self._packs, self._downloads, progress)
+        wanted = _packs(self._styles, self._table_pack)
+        archives = fetch_packs(wanted, self._packs, self._downloads, progress)
         progress(note="reading the packs")
         drawings = {style.name: style.drawings(archives[style.pack.name]) for style in self._styles}
-        concepts = self._concepts(openmoji_table(archives["openmoji"]), drawings.values())
+        concepts = self._concepts(openmoji_table(archives[self._table_pack.name]), drawings.values())
         labels = _labels(concepts, self._min_concepts)
 
         def items() -> Iterator[Item]:
@@ -183,7 +192,7 @@ class EmojiSource:
             credits=tuple(style.credit for style in self._styles),
         )
 
-    def _concepts(self, table: list[dict[str, Any]], drawings: Any) -> list[Concept]:
+    def _concepts(self, table: list[dict[str, Any]], drawings: Iterable[Mapping[str, Drawing]]) -> list[Concept]:
         every = list(drawings)
         concepts = []
         for entry in table:
@@ -238,9 +247,8 @@ def _labels(concepts: Sequence[Concept], min_concepts: int) -> tuple[str, ...]:
     return tuple(subgroup for subgroup in order if counts[subgroup] >= min_concepts)
 
 
-def _with_table(styles: Sequence[EmojiStyle]) -> tuple[EmojiStyle, ...]:
-    """The styles and OpenMoji, whose pack holds the names, tags and groups for all."""
-    return tuple(style for style in STYLES if style in styles or style.name == "openmoji")
+def _packs(styles: Sequence[EmojiStyle], table_pack: Pack) -> list[Pack]:
+    return list(dict.fromkeys([table_pack, *(style.pack for style in styles)]))
 
 
 def _known(kind: str, given: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:

@@ -95,9 +95,17 @@ def _svg_drawing(svg: str) -> Drawing:
     def draw(size: int) -> bytes:
         import resvg_py
 
+        wide = _is_wide(svg)
         # System fonts are left out: a drawing must not depend on the machine. No pinned drawing has text.
-        sides = {"width": size} if "viewBox" not in svg or _is_wide(svg) else {"height": size}
-        rendered = bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True, background="#ffffff", **sides))
+        rendered = bytes(
+            resvg_py.svg_to_bytes(
+                svg_string=svg,
+                skip_system_fonts=True,
+                background="#ffffff",
+                width=size if wide else None,
+                height=None if wide else size,
+            )
+        )
         with Image.open(io.BytesIO(rendered)) as image:
             return _squared_png(image.convert("RGB"), size)
 
@@ -204,4 +212,6 @@ STYLES = (
         _fluent_3d_drawings,
     ),
 )
+# OpenMoji's pack also holds the names, tags and groups for all.
+TABLE_PACK = STYLES[0].pack
 FAMILIES = tuple(dict.fromkeys(style.family for style in STYLES))

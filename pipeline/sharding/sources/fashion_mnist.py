@@ -92,8 +92,6 @@ class FashionMnistSource:
         limit: images of each class to take from each part, or None for all.
     """
 
-    Config = FashionMnistConfig
-
     def __init__(self, folder: Path | None, downloads: Path, *, limit: int | None = None) -> None:
         self._folder = folder
         self._downloads = downloads

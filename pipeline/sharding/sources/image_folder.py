@@ -72,8 +72,6 @@ class ImageFolderSource:
         caption: with {label} for the class's name, or None.
     """
 
-    Config = ImageFolderConfig
-
     def __init__(self, folder: Path, *, caption: str | None = None, licence: str = "", author: str = "") -> None:
         self._folder = folder.expanduser().absolute()
         self._caption = caption
