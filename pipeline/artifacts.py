@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from pipeline.storage import Storage, open_storage
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
+_MEND = "delete this artifact and run its stage again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +98,23 @@ class Artifact:
         stored = self.object_path(name)
         local = self.storage.local_path(stored)
         if local is not None:
+            if not local.exists():
+                raise DamagedError(f"{local}: missing; {_MEND}")
             return local
-        kept = self.cache / self._base / name
+        # The root is part of the place: a copy from another server's artifact with this key is not ours.
+        kept = self.cache / stored
         entry = self.files[name]
         if not (kept.is_file() and kept.stat().st_size == entry.size):
-            aside = kept.with_name(f".{kept.name}.{os.getpid()}")
-            self.storage.download(stored, aside)
-            if file_sha256(aside) != entry.sha256:
-                aside.unlink()
-                raise DamagedError(f"{self.url}/{name}: fetched bytes do not match the manifest; run it again")
-            os.replace(aside, kept)
+            aside = kept.with_name(f".{kept.name}.{uuid.uuid4().hex}")
+            try:
+                self.storage.download(stored, aside)
+                if file_sha256(aside) != entry.sha256:
+                    raise DamagedError(f"{self.url}/{name}: fetched bytes do not match the manifest; {_MEND}")
+                os.replace(aside, kept)
+            except FileNotFoundError:
+                raise DamagedError(f"{self.url}/{name}: missing; {_MEND}") from None
+            finally:
+                aside.unlink(missing_ok=True)
         return kept
 
     def read(self, name: str) -> bytes:
@@ -117,8 +126,9 @@ class Artifact:
         for name in self.manifest["files"]:
             if name.startswith(prefix):
                 self.path(name)
-        local = self.storage.local_path(f"{self._base}/{self.manifest['root']}{prefix}".rstrip("/"))
-        return local if local is not None else self.cache / self._base / prefix
+        place = f"{self._base}/{self.manifest['root']}{prefix}".rstrip("/")
+        local = self.storage.local_path(place)
+        return local if local is not None else self.cache / place
 
     def verify(self) -> list[str]:
         """Reads and re-hashes every file; one line for each that is missing or changed."""
@@ -130,6 +140,9 @@ class Artifact:
                 sha256 = file_sha256(local) if local is not None else _object_sha256(self.storage, stored, entry.size)
             except FileNotFoundError:
                 wrong.append(f"{self.uri}/{name}: missing")
+                continue
+            except OSError as error:
+                wrong.append(f"{self.uri}/{name}: cannot be read ({error.strerror})")
                 continue
             if sha256 != entry.sha256:
                 wrong.append(
@@ -167,12 +180,26 @@ class ArtifactStore:
         return cls(storage, root)
 
     def find(self, stage: str, key: str) -> Artifact | None:
-        """The committed artifact with this key, or None."""
+        """The committed artifact with this key, or None.
+
+        Raises:
+            DamagedError: its manifest is not one.
+            InputError: a newer Tutelage made it.
+        """
+        place = f"artifacts/{stage}/{key}/{MANIFEST}"
         try:
-            text = self.storage.read(f"artifacts/{stage}/{key}/{MANIFEST}")
-        except (FileNotFoundError, NotADirectoryError):
+            text = self.storage.read(place)
+        except FileNotFoundError:
             return None
-        manifest = json.loads(text)
+        try:
+            manifest = json.loads(text)
+            newer = manifest["format"] > _FORMAT
+        except (ValueError, KeyError, TypeError):
+            raise DamagedError(f"{self.storage.url}/{place}: not a manifest; {_MEND}") from None
+        if newer:
+            raise InputError(
+                f"{self.storage.url}/{place}: has format {manifest['format']}, not {_FORMAT}; update Tutelage"
+            )
         return Artifact(stage, key, self.storage, self.local / "fetched", manifest)
 
     def resolve(self, reference: str) -> Artifact:
@@ -219,10 +246,17 @@ class ArtifactStore:
         Args:
             inputs: name -> STAGE/KEY of the artifacts it was made from.
             origin: what made it: stage version, code version, commit.
+
+        Raises:
+            ValueError: the folder holds a link or a manifest.json.
         """
+        paths = sorted(folder.rglob("*"))
+        for path in paths:
+            if path.is_symlink() or path == folder / MANIFEST:
+                raise ValueError(f"{stage}: {path.relative_to(folder)} cannot be part of an artifact")
         files = {
-            str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": file_sha256(path)}
-            for path in sorted(folder.rglob("*"))
+            path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": file_sha256(path)}
+            for path in paths
             if path.is_file()
         }
         manifest: dict[str, object] = {
@@ -236,11 +270,20 @@ class ArtifactStore:
             "seconds": round(seconds, 3),
             "origin": dict(origin),
         }
-        self.storage.publish(folder, f"artifacts/{stage}/{key}", manifest)
+        self.storage.publish(
+            folder, f"artifacts/{stage}/{key}", json.loads(json.dumps(manifest, default=_plain_number))
+        )
         artifact = self.find(stage, key)
         if artifact is None:
             raise DamagedError(f"{stage}/{key}: committed, but its manifest cannot be read back")
         return replace(artifact, cached=False)
+
+
+def _plain_number(value: Any) -> Any:
+    """A NumPy or Torch number as Python's: hours of work must not fail on a summary's float32."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{value!r} in a manifest is not JSON")
 
 
 def file_sha256(path: Path) -> str:

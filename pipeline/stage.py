@@ -8,19 +8,22 @@ caching, lineage and re-runs follow from it.
 from __future__ import annotations
 
 import fcntl
+import json
+import os
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import IO, Any, ClassVar, Protocol, TypeVar
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config, canonical_json, digest
+from pipeline.errors import InputError
 from pipeline.progress import Progress, silent
 
 ConfigT = TypeVar("ConfigT", bound=Config, contravariant=True)
@@ -81,20 +84,25 @@ def run_stage(
     both work and one wins.
 
     Raises:
-        InputError: the stage refused its input.
+        InputError: the store cannot be written, or the stage refused its input.
         WorkError: the stage failed; its scratch folder is kept for the next run.
     """
-    import json
-
     key = stage_key(stage, config, inputs)
     found = store.find(stage.name, key)
     if found is not None:
         return replace(found, cached=True)
+    store.storage.check_writable()
     place = store.local / "work" / stage.name / key
-    place.mkdir(parents=True, exist_ok=True)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{place.parent}: cannot be made ({error.strerror}), and work in progress lies there"
+        ) from None
     with _locked(place / "lock", progress):
         found = store.find(stage.name, key)
         if found is not None:
+            shutil.rmtree(place, ignore_errors=True)
             return replace(found, cached=True)
         work = Workspace(place / "output", place / "scratch", store, key, progress)
         shutil.rmtree(work.output, ignore_errors=True)
@@ -126,7 +134,10 @@ def code_origin() -> dict[str, str]:
     here = Path(__file__).resolve().parents[1]
     if (here / ".git").exists():
         describe = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
-        answer = subprocess.run(describe, capture_output=True, text=True, check=False)
+        try:
+            answer = subprocess.run(describe, capture_output=True, text=True, check=False)
+        except OSError:  # There is no git on this machine.
+            return origin
         if answer.returncode == 0:
             origin["commit"] = answer.stdout.strip()
     return origin
@@ -135,22 +146,24 @@ def code_origin() -> dict[str, str]:
 @contextmanager
 def _locked(path: Path, progress: Progress) -> Iterator[None]:
     """Holds a file lock; it goes with the process, so a killed holder never blocks the next."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with path.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                progress(note="waiting for another process that makes the same artifact")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            # The holder before us may have removed the folder with its lock file: then lock the new one.
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists() and path.stat().st_ino == _inode(file.fileno()):
-                yield
-                return
+    while (file := _lock_taken(path, progress)) is None:
+        pass
+    with file:
+        yield
 
 
-def _inode(descriptor: int) -> int:
-    import os
-
-    return os.fstat(descriptor).st_ino
+def _lock_taken(path: Path, progress: Progress) -> IO[str] | None:
+    """The locked file; None if the holder before us removed it with its folder, as it does at its end."""
+    with suppress(FileExistsError):
+        path.parent.mkdir()
+    with suppress(FileNotFoundError), ExitStack() as stack:
+        file = stack.enter_context(path.open("a"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress(note="waiting for another process that makes the same artifact")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            stack.pop_all()
+            return file
+    return None

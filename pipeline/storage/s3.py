@@ -50,6 +50,7 @@ _CONNECT_TIMEOUT_S = 10
 _TRIES = 4
 _TORN = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 _WRITER = "writer"
+_PROBES = ".aside/probe-"
 _TRANSFER = TransferConfig(multipart_threshold=32 << 20, multipart_chunksize=16 << 20, max_concurrency=4)
 _FILES_AT_ONCE = 4
 
@@ -92,14 +93,13 @@ class S3Storage:
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
     def check_writable(self) -> None:
-        probe = f".aside/probe-{uuid.uuid4().hex}"
+        probe = f"{_PROBES}{uuid.uuid4().hex}"
+        self.create(probe, b"probe")
         try:
-            first, second = self.create(probe, b"probe"), self.create(probe, b"probe")
+            again = self.create(probe, b"probe")
         finally:
-            # Not to hide the reason why the probe could not be written.
-            with contextlib.suppress(Exception):
-                self.delete(probe)
-        if not first or second:
+            self.delete(probe)
+        if again:
             raise InputError(
                 f"{self.url}: the server ignores conditional writes (If-None-Match), so two runs could overwrite "
                 "each other; use a server that honours them, e.g. AWS S3 or SeaweedFS"
@@ -218,8 +218,11 @@ class S3Storage:
                 # 409: S3 is busy with another conditional write of this key.
                 if status != 409 and status < 500:
                     raise
-            except (HTTPClientError, ConnectionError):
+            except HTTPClientError:
                 pass
+            except ConnectionError:
+                if not self._answered:
+                    raise
             else:
                 return True
             return True if self._written_by(path) == writer else None
@@ -243,7 +246,9 @@ class S3Storage:
         try:
             answer = request()
         except (BotoCoreError, ClientError, Boto3Error) as error:
-            raise explain(error, f"{self.url}/{path}".rstrip("/"), answered=self._answered) from error
+            # Whoever asks whether the store can be written knows nothing of a probe.
+            where = self.url if path.startswith(_PROBES) else f"{self.url}/{path}".rstrip("/")
+            raise explain(error, where, answered=self._answered) from error
         self._answered = True
         return answer
 
