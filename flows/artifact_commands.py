@@ -1,0 +1,65 @@
+"""`tutelage artifacts`: list, show, verify."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.headline import headline
+from flows.preflight import open_store
+
+
+def list_artifacts(stage: str | None, *, as_json: bool) -> int:
+    """Every committed artifact, a line each."""
+    artifacts = list(open_store().list(stage))
+    if as_json:
+        rows = [
+            {"artifact": artifact.uri, "seconds": artifact.seconds, "bytes": _size(artifact.manifest), "summary": artifact.summary}
+            for artifact in artifacts
+        ]
+        print(json.dumps(rows, indent=1))
+        return 0
+    if not artifacts:
+        print(f"no artifacts in {open_store().storage.url}")
+        return 0
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("artifact", no_wrap=True)
+    table.add_column("MB", justify="right", no_wrap=True)
+    table.add_column("seconds", justify="right", no_wrap=True)
+    table.add_column("result", overflow="fold")
+    for artifact in artifacts:
+        megabytes = f"{_size(artifact.manifest) / 1e6:.1f}"
+        words = headline(artifact.stage, artifact.summary)
+        table.add_row(f"{artifact.stage}/{artifact.key[:12]}", megabytes, f"{artifact.seconds:.1f}", words)
+    Console().print(table)
+    return 0
+
+
+def show_artifact(reference: str) -> int:
+    """An artifact's manifest and address, as JSON."""
+    artifact = open_store().resolve(reference)
+    print(json.dumps({"url": artifact.url, **artifact.manifest}, indent=1, sort_keys=True))
+    return 0
+
+
+def verify_artifacts(references: Sequence[str]) -> int:
+    """Reads every file again; 1 if any is missing or changed."""
+    store = open_store()
+    artifacts = [store.resolve(reference) for reference in references] or list(store.list())
+    damaged = 0
+    for artifact in artifacts:
+        wrong = artifact.verify()
+        for line in wrong:
+            print(line, file=sys.stderr)
+        damaged += bool(wrong)
+    files = sum(len(artifact.files) for artifact in artifacts)
+    print(f"{len(artifacts)} artifacts, {files} files: " + (f"{damaged} damaged" if damaged else "all as committed"))
+    return 1 if damaged else 0
+
+
+def _size(manifest: dict[str, dict[str, dict[str, int]]]) -> int:
+    return sum(entry["size"] for entry in manifest["files"].values())

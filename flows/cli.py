@@ -1,0 +1,186 @@
+"""`tutelage`: the command line. Commands import what they need when they run, so that --help is instant.
+
+Exit codes: 0 done or nothing to do, 2 wrong input (one line: what, where, what to do), 1 the work
+failed (one line and the log), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.catalog import FLOWS, find_flow
+from pipeline.errors import InputError, TutelageError
+
+_QUIET = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+_FLOW_HELP = "One of: " + ", ".join(FLOWS)
+
+app = typer.Typer(
+    name="tutelage",
+    help="From a stream of images to registered vision models: shard, teach, distil, align with text, register.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+artifacts_app = typer.Typer(help="What the store holds: list, show, verify.", rich_markup_mode=None)
+app.add_typer(artifacts_app, name="artifacts")
+
+Flow = Annotated[str, typer.Argument(metavar="FLOW", help=_FLOW_HELP)]
+Preset = Annotated[str | None, typer.Option(metavar="NAME", help="A preset, e.g. emoji. Default: emoji.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Changes one value, e.g. --set teacher.training.epochs=5."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")]
+ModelUri = Annotated[str, typer.Argument(metavar="MODEL_URI", help="e.g. models:/emoji-classifier@champion")]
+
+
+@app.command()
+def run(
+    flow: Flow,
+    preset: Preset = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="As `tutelage config` prints.")] = None,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> int:
+    """Run a flow; what is committed is not made again."""
+    from flows.parameters_file import shell_parameters
+
+    entry = find_flow(flow)
+    parameters, origin = shell_parameters(entry, preset, config, settings or [])
+    from flows.shell_run import run_in_shell
+
+    return run_in_shell(entry, parameters, origin, as_json=as_json)
+
+
+@app.command()
+def config(flow: Flow, preset: Preset = None, settings: Settings = None) -> int:
+    """Print a preset as the YAML that `run --config` takes."""
+    from flows.parameters_file import dump, shell_parameters
+
+    parameters, _ = shell_parameters(find_flow(flow), preset, None, settings or [])
+    sys.stdout.write(dump(parameters))
+    return 0
+
+
+@artifacts_app.command("list")
+def list_artifacts(
+    stage: Annotated[str | None, typer.Argument(metavar="STAGE", help="Only of this stage.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """List committed artifacts."""
+    from flows.artifact_commands import list_artifacts
+
+    return list_artifacts(stage, as_json=as_json)
+
+
+@artifacts_app.command("show")
+def show_artifact(reference: Annotated[str, typer.Argument(metavar="STAGE/KEY", help="The key may be cut.")]) -> int:
+    """Print an artifact's manifest: config, inputs, summary, files."""
+    from flows.artifact_commands import show_artifact
+
+    return show_artifact(reference)
+
+
+@artifacts_app.command("verify")
+def verify_artifacts(
+    references: Annotated[list[str] | None, typer.Argument(metavar="STAGE/KEY...", help="Default: all.")] = None,
+) -> int:
+    """Read every file again and compare it with its manifest; exit code 1 if any differs."""
+    from flows.artifact_commands import verify_artifacts
+
+    return verify_artifacts(references or [])
+
+
+@app.command()
+def models(pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="e.g. 'resnet*'")] = "*") -> int:
+    """List the architectures that a config can name."""
+    from flows.model_commands import list_architectures
+
+    return list_architectures(pattern)
+
+
+@app.command()
+def predict(model_uri: ModelUri, images: Images, as_json: AsJson = False) -> int:
+    """Classify images with a registered model."""
+    from flows.model_commands import predict
+
+    return predict(model_uri, images, prompts=[], as_json=as_json)
+
+
+@app.command("zero-shot")
+def zero_shot(
+    model_uri: ModelUri,
+    images: Images,
+    prompts: Annotated[list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Give it several times.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Rank free-text prompts for images."""
+    from flows.model_commands import predict
+
+    if not prompts:
+        raise InputError("zero-shot: no prompts; give --prompt TEXT at least twice")
+    return predict(model_uri, images, prompts=prompts, as_json=as_json)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> int:
+    """Examine this machine, with the mend for what is wrong."""
+    from flows.doctor_command import show
+
+    return show(as_json=as_json)
+
+
+@app.command()
+def deploy() -> int:
+    """Put the six deployments on your Prefect server."""
+    from flows.deployments import apply
+
+    if not os.environ.get("PREFECT_API_URL"):
+        raise InputError("deploy: PREFECT_API_URL is not set; point it at your Prefect server")
+    return apply()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code. Whatever goes wrong is one line on stderr."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    command = typer.main.get_command(app)
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        code = command.main(args=arguments, prog_name="tutelage", standalone_mode=False)
+    except typer.TyperException as error:
+        print(f"tutelage: {_usage_line(error)}", file=sys.stderr)
+        return InputError.exit_code
+    except TutelageError as error:
+        print(f"tutelage: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("tutelage: interrupted", file=sys.stderr)
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def _usage_line(error: typer.TyperException) -> str:
+    format_message = getattr(error, "format_message", None)
+    message = str(format_message() if format_message else error).strip()
+    if not message:
+        return "no command given; see tutelage --help"
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else "tutelage"
+    return f"{' '.join(message.split()).rstrip('.')}; see {where} --help"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

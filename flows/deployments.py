@@ -1,0 +1,91 @@
+"""The deployments, as data: which flow runs when, and how many at once. prefect.yaml is these rows in Prefect's words.
+
+`tutelage deploy` creates them on the server that PREFECT_API_URL names; `prefect deploy --all` in a clone
+does the same. A worker of the pool runs them: `prefect worker start --pool tutelage`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.catalog import FLOWS
+from pipeline.errors import InputError, WorkError
+
+WORK_POOL = "tutelage"
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One deployment of a flow.
+
+    Attributes:
+        flow: name of the flow.
+        name: name of the deployment; Prefect shows FLOW/NAME.
+        cron: when it runs by itself, in UTC; None: when asked.
+        limit: runs at once; another waits. None: any number.
+    """
+
+    flow: str
+    name: str = "on-demand"
+    cron: str | None = None
+    limit: int | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """The deployment as an entry of prefect.yaml."""
+        entry = FLOWS[self.flow]
+        plain: dict[str, Any] = {
+            "name": self.name,
+            "description": entry.summary,
+            "entrypoint": entry.entrypoint,
+            "tags": ["tutelage"],
+            "parameters": {},
+            "work_pool": {"name": WORK_POOL},
+            "schedules": [{"cron": self.cron, "timezone": "UTC"}] if self.cron else [],
+        }
+        if self.limit is not None:
+            plain["concurrency_limit"] = {"limit": self.limit, "collision_strategy": "ENQUEUE"}
+        return plain
+
+
+DEPLOYMENTS = (
+    Deployment("shard-dataset"),
+    Deployment("train-teacher"),
+    Deployment("distill-student"),
+    Deployment("pretrain-clip"),
+    Deployment("register-model", limit=1),
+    # After midnight in Europe and before work starts in America; a night's run never overtakes the one before.
+    Deployment("lifecycle", name="nightly", cron="0 2 * * *", limit=1),
+)
+
+
+def prefect_yaml() -> dict[str, Any]:
+    """What prefect.yaml holds. No pull step: Prefect then runs the flows in the folder that was deployed from."""
+    return {"name": "tutelage", "deployments": [deployment.plain() for deployment in DEPLOYMENTS]}
+
+
+def apply() -> int:
+    """Creates the work pool and the deployments, or updates them.
+
+    Raises:
+        InputError: this is not a clone.
+        WorkError: the server refused.
+    """
+    if not (ROOT / "prefect.yaml").is_file():
+        raise InputError(f"deploy: no prefect.yaml in {ROOT}; run it from a clone of Tutelage, installed with pip -e")
+    _prefect("work-pool", "create", WORK_POOL, "--type", "process", "--overwrite")
+    _prefect("deploy", "--all")
+    print(f"{len(DEPLOYMENTS)} deployments; now start a worker: prefect worker start --pool {WORK_POOL}")
+    return 0
+
+
+def _prefect(*arguments: str) -> None:
+    command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        lines = (answer.stdout + answer.stderr).strip().splitlines() or ["no output"]
+        raise WorkError(f"prefect {' '.join(arguments)}: {lines[-1].strip()}")

@@ -1,0 +1,81 @@
+"""A stage's summary in a few words, for the board and the table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_LIMIT = 3
+_FLOORS = ("chance", "majority")
+
+
+def headline(stage: str, summary: Mapping[str, Any]) -> str:
+    """The few values that say most of a stage; its own `headline` if the summary has one."""
+    own = summary.get("headline")
+    if isinstance(own, str) and own:
+        return own
+    special = _SPECIAL.get(stage)
+    words = special(summary) if special is not None else ""
+    return words or _first_values(summary)
+
+
+def _shards(summary: Mapping[str, Any]) -> str:
+    splits = " + ".join(f"{summary[name]:,} {name}" for name in ("train", "val", "test") if name in summary)
+    return f"{splits} images, {summary.get('labels', 0)} labels, {summary.get('unreadable', 0)} unreadable"
+
+
+def _ontology(summary: Mapping[str, Any]) -> str:
+    return f"{summary.get('nodes', 0)} concepts, {summary.get('training_pairs', 0):,} training pairs"
+
+
+def _evaluation(summary: Mapping[str, Any]) -> str:
+    """An accuracy never stands without its floors, nor a recall without its chance."""
+    parts = []
+    for name, kind in (("accuracy", "top-1"), ("zero_shot", "zero-shot top-1")):
+        top = summary.get(f"{name}/top1")
+        if top is not None:
+            floors = [f"{floor} {summary[f'{name}/{floor}']:.1%}" for floor in _FLOORS if f"{name}/{floor}" in summary]
+            parts.append(f"{kind} {top:.1%}" + (f" ({', '.join(floors)})" if floors else ""))
+    recall = summary.get("retrieval/image_retrieval_recall@1")
+    if recall is not None:
+        chance = summary.get("retrieval/image_retrieval_chance@1")
+        parts.append(f"R@1 {recall:.1%}" + (f" (chance {chance:.1%})" if chance is not None else ""))
+    return ", ".join(parts)
+
+
+def _training(summary: Mapping[str, Any]) -> str:
+    parts = []
+    if "val_accuracy" in summary:
+        parts.append(f"val accuracy {summary['val_accuracy']:.1%}")
+    elif "train_loss" in summary:
+        parts.append(f"loss {summary['train_loss']:.3f}")
+    if "images_per_s" in summary:
+        parts.append(f"{summary['images_per_s']:,.0f} img/s")
+    if "parameters" in summary:
+        parts.append(f"{summary['parameters'] / 1e6:.2f}M parameters")
+    return ", ".join(parts)
+
+
+_SPECIAL = {
+    "shard-dataset": _shards,
+    "build-ontology": _ontology,
+    "train-teacher": _training,
+    "distill-student": _training,
+    "pretrain-clip": _training,
+    "evaluate": _evaluation,
+}
+
+
+def _first_values(summary: Mapping[str, Any]) -> str:
+    scalars = [(name, value) for name, value in summary.items() if isinstance(value, str | int | float)]
+    return ", ".join(f"{name.replace('_', ' ')} {_shown(value)}" for name, value in scalars[:_LIMIT])
+
+
+def _shown(value: str | float) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+    return value

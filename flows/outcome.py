@@ -1,0 +1,100 @@
+"""What a run came to, in words for people and as JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from flows.run_board import RunBoard, StageRow
+from flows.terminal import clock, stage_table
+from pipeline.artifacts import ArtifactStore
+
+if TYPE_CHECKING:
+    from flows.stage_run import RunSummary
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run that has ended, well or not.
+
+    Attributes:
+        rows: its stages as the board shows them.
+        artifacts: label of a stage -> STAGE/KEY.
+        report: where the HTML report is, if one was made.
+        models: summaries of the registrations: registered name, version, decision, lookup line.
+    """
+
+    flow: str
+    store: str
+    seconds: float
+    log: Path
+    rows: tuple[StageRow, ...]
+    artifacts: Mapping[str, str]
+    report: Path | None
+    models: tuple[Mapping[str, Any], ...]
+
+    def plain(self, error: BaseException | None) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "flow": self.flow,
+            "ok": error is None,
+            "error": None if error is None else str(error) or type(error).__name__,
+            "seconds": round(self.seconds, 1),
+            "store": self.store,
+            "log": str(self.log),
+            "report": None if self.report is None else str(self.report),
+            "stages": [
+                {
+                    "stage": row.label,
+                    "state": row.state,
+                    "seconds": None if row.seconds is None else round(row.seconds, 1),
+                    "headline": row.headline,
+                    "artifact": self.artifacts.get(row.label),
+                }
+                for row in self.rows
+            ],
+            "models": [dict(model) for model in self.models],
+        }
+
+
+def outcome_of(
+    flow: str, store: ArtifactStore, board: RunBoard, summary: RunSummary | None, seconds: float, log: Path
+) -> Outcome:
+    """Gathers what a run left; `summary` is None if it did not end well."""
+    results = summary.results if summary is not None else ()
+    report = None
+    for result in results:
+        if result.reference.startswith("run-report/"):
+            report = result.artifact(store).path("report.html")
+    models = [result.summary for result in results if result.reference.startswith("register-model/")]
+    artifacts = {result.label: result.reference for result in results}
+    return Outcome(flow, store.storage.url, seconds, log, tuple(board.rows()), artifacts, report, tuple(models))
+
+
+def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
+    """The table of stages, where the report is, and how to look the models up."""
+    if not outcome.rows:
+        return
+    console.print()
+    console.print(stage_table(list(outcome.rows), console.width))
+    console.print()
+    cached = sum(row.state == "cached" for row in outcome.rows)
+    words = "all stages were cached" if cached == len(outcome.rows) else f"{cached} of {len(outcome.rows)} stages cached"
+    end = Text.assemble(
+        ("done" if ok else "not done", "bold green" if ok else "bold red"), f" in {clock(outcome.seconds)}, {words}"
+    )
+    console.print(end)
+    lines = {"report": outcome.report, "store": outcome.store, "log": outcome.log}
+    for name, place in lines.items():
+        if place is not None:
+            console.print(Text.assemble((f"{name:<7}", "dim"), str(place)), soft_wrap=True)
+    for model in outcome.models:
+        console.print()
+        console.print(Text.assemble((str(model.get("model", "")), "bold"), f"  {model.get('reason', '')}"), soft_wrap=True)
+        if model.get("lookup"):
+            console.print(Text(f"    {model['lookup']}", "cyan"), soft_wrap=True)

@@ -1,0 +1,144 @@
+"""The Prefect server of one run: started for it on loopback, drained and stopped at its end.
+
+Prefect's own temporary server loses task runs when the process ends (of 50 quick ones, 20 to 44 were
+recorded). This one is stopped only after it has recorded what the run did. Nothing here imports
+Prefect, because PREFECT_API_URL must be set before Prefect is imported.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from infra.local.servers import PortTakenError, Server, free_port, prefect_server
+from pipeline.errors import InputError, WorkError
+
+_DRAIN_S = 15.0
+
+
+class EmbeddedPrefect:
+    """A Prefect server that lives as long as one command.
+
+    Args:
+        home: PREFECT_HOME: database and log, kept from run to run. A second command at the same
+            time gets a home of its own, since two servers must not share one SQLite file.
+        port: the port to listen on; None: a free one.
+
+    Raises:
+        InputError: the port is taken.
+    """
+
+    def __init__(self, home: Path, port: int | None) -> None:
+        self._lock, self.home = _own_home(home)
+        self.server: Server = prefect_server(self.home, port or free_port())
+        try:
+            self.server.launch()
+        except PortTakenError as error:
+            raise InputError(f"{error} with TUTELAGE_PREFECT_PORT") from None
+        os.environ["PREFECT_API_URL"] = self.server.url
+        os.environ["PREFECT_HOME"] = str(self.home)
+
+    @property
+    def ui(self) -> str:
+        """The address for a browser."""
+        return self.server.url.removesuffix("/api")
+
+    def wait(self) -> None:
+        """Returns when the server answers.
+
+        Raises:
+            WorkError: it did not start; the line names its log.
+        """
+        from infra.local.servers import ServerError
+
+        try:
+            self.server.wait()
+        except ServerError as error:
+            first_line = str(error).splitlines()[0]
+            raise WorkError(f"{first_line.rstrip(':')}; its log: {self.server.log}") from None
+
+    def drain(self, flow_run_id: str, task_runs: int, timeout_s: float = _DRAIN_S) -> bool:
+        """Waits until the flow run and its task runs are recorded as ended; False if that took too long."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            state = self._ask(f"flow_runs/{flow_run_id}").get("state") or {}
+            if state.get("type") in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+                within = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
+                unfinished = ["PENDING", "RUNNING", "SCHEDULED"]
+                open_runs = {**within, "task_runs": {"state": {"type": {"any_": unfinished}}}}
+                waiting = {**within, "task_runs": {"state": {"name": {"any_": ["NotReady"]}}}}
+                known = self._ask("task_runs/count", within)
+                pending = self._ask("task_runs/count", open_runs) - self._ask("task_runs/count", waiting)
+                if known >= task_runs and pending <= 0:
+                    return True
+            time.sleep(0.1)
+        return False
+
+    def stop(self) -> None:
+        """Ends the server; does nothing if it has ended."""
+        self.server.stop()
+        self._lock.close()
+
+    def _ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"{self.server.url}/{path}", data=data, headers={"Content-Type": "application/json"}
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=10) as answer:
+            return json.load(answer)
+
+
+@contextmanager
+def prefect_for_a_run(services: Path) -> Iterator[EmbeddedPrefect | None]:
+    """The server of a run: an embedded one, launched and not yet waited for, or None if PREFECT_API_URL names one.
+
+    Args:
+        services: folder of the store for servers' data.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        yield None
+        return
+    server = EmbeddedPrefect(services / "prefect", port_wanted())
+    try:
+        yield server
+    finally:
+        server.stop()
+        os.environ.pop("PREFECT_API_URL", None)
+
+
+def port_wanted() -> int | None:
+    """What TUTELAGE_PREFECT_PORT asks for.
+
+    Raises:
+        InputError: it is not a port.
+    """
+    text = os.environ.get("TUTELAGE_PREFECT_PORT", "")
+    if not text:
+        return None
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise InputError(f"TUTELAGE_PREFECT_PORT={text}: not a port; give a number from 1 to 65535, or unset it")
+    return int(text)
+
+
+def _own_home(home: Path) -> tuple[IO[str], Path]:
+    """The first of home, home-2, home-3, ... that no other process holds, with its lock."""
+    number = 1
+    while True:
+        place = home if number == 1 else home.with_name(f"{home.name}-{number}")
+        place.mkdir(parents=True, exist_ok=True)
+        lock = (place / "lock").open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            number += 1
+            continue
+        return lock, place

@@ -1,0 +1,154 @@
+"""The board of a run: where each of its stages stands, for whoever shows it.
+
+Stages write to it from their own threads; a display reads snapshots. It holds only what was
+reported: time left is computed from the steps of the last seconds, and is absent where a stage does not
+say how many steps there will be.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+StageState = Literal["waiting", "running", "done", "cached", "failed", "stopped", "not run"]
+_RATE_WINDOW_S = 20.0
+
+
+class StageStopped(BaseException):
+    """Raised in a stage's thread by its next progress call after the run was stopped.
+
+    Not an Exception, so that no stage takes it for a failure of its own.
+    """
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One stage on the board.
+
+    Attributes:
+        label: its name in this run; two stages of one kind have different labels.
+        step: units done of `total` (None: unknown), as last reported.
+        started: time.monotonic() of its start; None while it waits.
+        seconds: what it took, once it has ended.
+        headline: its result in a few words, once it has ended.
+        left_s: seconds until its last step at the speed of the last seconds; None: unknown.
+    """
+
+    label: str
+    state: StageState = "waiting"
+    step: int = 0
+    total: int | None = None
+    note: str = ""
+    numbers: dict[str, float] = field(default_factory=dict)
+    started: float | None = None
+    seconds: float | None = None
+    headline: str = ""
+    left_s: float | None = None
+
+    @property
+    def elapsed_s(self) -> float | None:
+        if self.seconds is not None:
+            return self.seconds
+        return None if self.started is None else time.monotonic() - self.started
+
+    @property
+    def ended(self) -> bool:
+        return self.state not in ("waiting", "running")
+
+
+class RunBoard:
+    """The stages of one run in the order in which they were announced; safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rows: dict[str, StageRow] = {}
+        self._speed: dict[str, deque[tuple[float, int]]] = {}
+        self._stop_at: float | None = None
+        self.flow_run_id: str | None = None
+
+    def announce(self, label: str) -> None:
+        """Puts a stage on the board as waiting."""
+        with self._lock:
+            self._rows.setdefault(label, StageRow(label))
+
+    def begin(self, label: str) -> None:
+        with self._lock:
+            row = self._rows.get(label, StageRow(label))
+            self._rows[label] = replace(row, state="running", started=time.monotonic())
+            self._speed[label] = deque()
+
+    def report(self, label: str, step: int, total: int | None, note: str, numbers: dict[str, float]) -> None:
+        """Takes over what a stage says of itself.
+
+        Raises:
+            StageStopped: the run was stopped; unwinds the stage.
+        """
+        if self._stop_at is not None and time.monotonic() >= self._stop_at:
+            raise StageStopped(label)
+        with self._lock:
+            row = self._rows[label]
+            speed = self._speed[label]
+            if (note, total) != (row.note, row.total) or (speed and step < speed[-1][1]):
+                speed.clear()
+            now = time.monotonic()
+            speed.append((now, step))
+            while now - speed[0][0] > _RATE_WINDOW_S and len(speed) > 2:
+                speed.popleft()
+            left_s = _left_s(speed, total)
+            self._rows[label] = replace(row, step=step, total=total, note=note, numbers=dict(numbers), left_s=left_s)
+
+    def end(self, label: str, state: StageState, *, headline: str = "", seconds: float | None = None) -> None:
+        """Closes a stage; `seconds` defaults to the time since it began."""
+        with self._lock:
+            row = self._rows.get(label, StageRow(label))
+            if seconds is None:
+                seconds = 0.0 if row.started is None else time.monotonic() - row.started
+            self._rows[label] = replace(row, state=state, headline=headline, seconds=seconds, left_s=None)
+
+    def stop(self, grace_s: float = 0.0) -> None:
+        """Makes every running stage end at its next report after `grace_s` seconds."""
+        self._stop_at = time.monotonic() + grace_s
+
+    def close(self) -> None:
+        """Marks what never ran, or was stopped in its middle, as that."""
+        with self._lock:
+            for label, row in self._rows.items():
+                if row.state == "waiting":
+                    self._rows[label] = replace(row, state="not run")
+                elif row.state == "running":
+                    self._rows[label] = replace(row, state="stopped", seconds=row.elapsed_s, left_s=None)
+
+    def rows(self) -> list[StageRow]:
+        with self._lock:
+            return list(self._rows.values())
+
+
+def _left_s(speed: deque[tuple[float, int]], total: int | None) -> float | None:
+    (first_time, first_step), (last_time, last_step) = speed[0], speed[-1]
+    if total is None or last_step <= first_step or last_time - first_time < 1.0:
+        return None
+    return max(total - last_step, 0) * (last_time - first_time) / (last_step - first_step)
+
+
+_current: RunBoard | None = None
+
+
+def current_board() -> RunBoard:
+    """The board that the process shows, or a fresh one that nobody watches."""
+    return _current if _current is not None else RunBoard()
+
+
+@contextmanager
+def watched(board: RunBoard) -> Iterator[RunBoard]:
+    """Makes `board` the one that runs in this process write to."""
+    global _current
+    _current = board
+    try:
+        yield board
+    finally:
+        _current = None

@@ -1,0 +1,21 @@
+"""shard-dataset: a source of images becomes shards, an index and a data card."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.parameters import ShardDatasetParameters
+from flows.presets import default_parameters
+from flows.stage_run import RunSummary, stages_of
+from pipeline.sharding.stage import ShardDataset
+
+_DEFAULT: ShardDatasetParameters = default_parameters(ShardDatasetParameters)
+
+
+@flow(name="shard-dataset", task_runner=ThreadPoolTaskRunner())
+def shard_dataset(parameters: ShardDatasetParameters = _DEFAULT) -> RunSummary:
+    """Read the source, split it by content, write shards, index and data card."""
+    with stages_of("shard-dataset", parameters, tracked=False) as run:
+        run.make(ShardDataset(), parameters.data.resolved())
+    return run.summary()

@@ -1,0 +1,129 @@
+"""A flow run from the shell: server, display, log and the words at the end.
+
+The order is chosen for speed: the Prefect server starts first, as a process, and the imports that a
+run needs are done while it comes up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from flows.catalog import FlowEntry
+from flows.outcome import Outcome, outcome_of, print_outcome
+from flows.preflight import check_ready, open_store
+from flows.prefect_server import EmbeddedPrefect, port_wanted, prefect_for_a_run
+from flows.run_board import RunBoard, watched
+from flows.terminal import RunDisplay, output_to_log
+from pipeline.errors import InputError, TutelageError
+
+if TYPE_CHECKING:
+    from flows.stage_run import RunSummary
+    from pipeline.artifacts import ArtifactStore
+    from pipeline.config import Config
+
+
+def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: bool) -> int:
+    """Runs a flow to its end; returns the exit code.
+
+    Args:
+        origin: where the parameters came from, in words for the display.
+        as_json: one JSON object on stdout at the end; what happens meanwhile goes to stderr.
+
+    Raises:
+        InputError: refused before any work.
+    """
+    store = open_store()
+    check_ready(parameters, store)
+    port_wanted()
+    log = store.local / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{entry.name}-{os.getpid()}.log"
+    board = RunBoard()
+    started = time.monotonic()
+    summary: RunSummary | None = None
+    error: BaseException | None = None
+    with output_to_log(log) as (real_out, real_err):
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+        console = Console(file=real_err if as_json else real_out)
+        display = RunDisplay(entry.name, origin, board, console)
+        try:
+            with display.shown():
+                summary = _run(entry, parameters, store, board, display)
+        except BaseException as raised:
+            error = raised
+            traceback.print_exc()
+        outcome = outcome_of(entry.name, store, board, summary, time.monotonic() - started, log)
+        if as_json:
+            real_out.write(json.dumps(outcome.plain(error)) + "\n")
+        else:
+            print_outcome(outcome, console, ok=error is None)
+        return exit_code(error, log, real_err)
+
+
+def _run(
+    entry: FlowEntry, parameters: Config, store: ArtifactStore, board: RunBoard, display: RunDisplay
+) -> RunSummary:
+    with prefect_for_a_run(store.local / "services") as server:
+        if server is not None:
+            display.says("starting the Prefect server")
+        flow = entry.load()
+        if server is not None:
+            server.wait()
+        display.says("")
+        display.link("Prefect", server.ui if server is not None else os.environ["PREFECT_API_URL"])
+        try:
+            with watched(board), _settings(server):
+                summary: RunSummary = flow(parameters)
+        finally:
+            if server is not None and board.flow_run_id is not None:
+                display.says("recording the run")
+                flush_prefect()
+                server.drain(board.flow_run_id, len(board.rows()))
+    return summary
+
+
+def flush_prefect() -> None:
+    """Sends Prefect's queued logs and events; what is queued after the server is gone would be retried for a minute."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogHandler
+
+    APILogHandler().flush()
+    EventsWorker.drain_all(timeout=10)
+
+
+def _settings(server: EmbeddedPrefect | None) -> contextlib.AbstractContextManager[Any]:
+    """Prefect's settings for a run in this process: no heartbeat where nobody waits for it.
+
+    Ending a heartbeat costs a flow one second (Prefect 3.8), and only an automation on a server that
+    outlives us could use it.
+    """
+    if server is None:
+        return contextlib.nullcontext()
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    return temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+
+
+def exit_code(error: BaseException | None, log: Path, stderr: IO[str]) -> int:
+    """The exit code for how a run ended; what went wrong is said in one line on `stderr`."""
+    if error is None:
+        return 0
+    if isinstance(error, InputError):
+        stderr.write(f"tutelage: {error}\n")
+        return InputError.exit_code
+    if not isinstance(error, Exception) or type(error).__name__ == "TerminationSignal":
+        stderr.write("tutelage: interrupted; the same command goes on where it stopped\n")
+        return 130
+    said = str(error) if isinstance(error, TutelageError) else f"{type(error).__name__}: {error}"
+    first = said.strip().splitlines()[0]
+    stderr.write(f"tutelage: {first} (log: {log})\n")
+    return 1

@@ -1,0 +1,160 @@
+"""A run of stages: what a flow's body talks to.
+
+A flow opens one, asks it for stages (each starts as soon as its inputs are there, so independent ones
+run side by side) and leaves it; on leaving, everything was waited for, published to Prefect's UI, and
+torn down, however the run ended.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import prefect.runtime
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.futures import PrefectFuture
+
+from flows.preflight import check_ready, open_store
+from flows.run_board import RunBoard, StageRow, current_board
+from flows.stage_task import StageResult, stage_task
+from pipeline.artifacts import ArtifactStore
+from pipeline.config import Config
+from pipeline.errors import WorkError
+from pipeline.stage import Stage
+
+_CHECKPOINT_GRACE_S = 8.0
+
+Made = StageResult | PrefectFuture[Any]
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run came to, in the order in which its stages were asked for."""
+
+    flow: str
+    results: tuple[StageResult, ...]
+
+    def of_stage(self, stage: str) -> list[StageResult]:
+        return [result for result in self.results if result.reference.startswith(f"{stage}/")]
+
+
+class StageRun:
+    """Submits stages, remembers them, waits for them."""
+
+    def __init__(self, flow: str, store: ArtifactStore, board: RunBoard) -> None:
+        self.flow = flow
+        self.store = store
+        self.board = board
+        self._made: dict[str, PrefectFuture[Any]] = {}
+
+    def named(self, reference: str | None) -> StageResult | None:
+        """An artifact that exists already, by STAGE/KEY; None if no reference is given."""
+        if reference is None:
+            return None
+        artifact = self.store.resolve(reference)
+        return StageResult(artifact.stage, artifact.uri, True, artifact.seconds, artifact.summary)
+
+    def make(self, stage: Stage[Any], config: Config, /, label: str | None = None, **inputs: Made) -> PrefectFuture[Any]:
+        """Asks for the artifact of a stage; returns at once."""
+        label = label or stage.name
+        self.board.announce(label)
+        one = stage_task.with_options(name=stage.name, task_run_name=label)
+        self._made[label] = one.submit(label, stage, config, inputs, self.store, self.board)
+        return self._made[label]
+
+    def wait(self) -> RunSummary:
+        """Waits for every stage.
+
+        Raises:
+            Exception: that of the first stage that failed by itself.
+        """
+        for future in self._made.values():
+            future.wait()
+        for label, future in self._made.items():
+            if future.state.is_failed() or future.state.is_crashed():
+                error = future.state.result(raise_on_failure=False)
+                raise error if isinstance(error, Exception) else WorkError(f"{label}: {future.state.message}")
+        return self.summary()
+
+    def stop(self) -> None:
+        """Makes what runs end: trainings with a checkpoint, other stages at their next word."""
+        grace_s = _stop_trainings()
+        self.board.stop(grace_s)
+        deadline = time.monotonic() + grace_s
+        for future in self._made.values():
+            future.wait(max(deadline - time.monotonic(), 0.0))
+
+    def summary(self) -> RunSummary:
+        """The results of the stages that have ended well."""
+        ended = [future.state.result() for future in self._made.values() if future.state.is_completed()]
+        return RunSummary(self.flow, tuple(ended))
+
+
+@contextmanager
+def stages_of(flow: str, parameters: Config, *, tracked: bool = True) -> Iterator[StageRun]:
+    """A run of stages for a flow; checks what can be checked first.
+
+    Args:
+        tracked: its stages write to MLflow, whose database must be made before they run side by side.
+    Raises:
+        InputError: the parameters cannot be carried out here; nothing was started.
+    """
+    store = open_store()
+    check_ready(parameters, store)
+    if tracked:
+        from pipeline.training.tracking import ensure_tracking
+
+        ensure_tracking(store)
+    run = StageRun(flow, store, current_board())
+    run.board.flow_run_id = prefect.runtime.flow_run.id
+    try:
+        yield run
+        run.wait()
+    except BaseException:
+        run.stop()
+        raise
+    finally:
+        _end_ray()
+        run.board.close()
+        _publish(flow, run)
+
+
+def _stop_trainings() -> float:
+    """Asks trainings to write a checkpoint and end; the seconds they should get for it."""
+    interruption = sys.modules.get("pipeline.training.interruption")
+    if interruption is None:
+        return 0.0
+    interruption.request_stop()
+    return _CHECKPOINT_GRACE_S
+
+
+def _end_ray() -> None:
+    # Only if a stage of this process used it: importing Ray to end nothing would cost a second.
+    ray_train = sys.modules.get("pipeline.training.ray_train")
+    if ray_train is not None:
+        ray_train.shutdown()
+
+
+def _publish(flow: str, run: StageRun) -> None:
+    """The run as a table and as Markdown in Prefect's UI."""
+    rows = run.board.rows()
+    references = {result.label: result.reference for result in run.summary().results}
+    create_table_artifact(
+        key=f"{flow}-stages",
+        table=[_cells(row, references.get(row.label, "")) for row in rows],
+        description=f"Stages of {flow}",
+    )
+    lines = [f"# {flow}", "", "| stage | state | seconds | result |", "|---|---|---:|---|"]
+    lines += [f"| {row.label} | {row.state} | {row.seconds or 0:.1f} | {row.headline} |" for row in rows]
+    lines += ["", f"Store: `{run.store.storage.url}`"]
+    create_markdown_artifact(key=f"{flow}-summary", markdown="\n".join(lines), description=f"Summary of {flow}")
+
+
+def _cells(row: StageRow, reference: str) -> dict[str, Any]:
+    seconds = None if row.seconds is None else round(row.seconds, 1)
+    return {"stage": row.label, "state": row.state, "seconds": seconds, "result": row.headline, "artifact": reference}
+

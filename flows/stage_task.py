@@ -1,0 +1,127 @@
+"""A stage as a Prefect task: takes and gives small references, shows as Cached when nothing was to do.
+
+Prefect's own caching and result persistence are off: the artifact store is what remembers.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import prefect.runtime
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
+from prefect.states import Completed
+
+from flows.headline import headline
+from flows.run_board import RunBoard
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.config import Config
+from pipeline.errors import DamagedError, TutelageError
+from pipeline.stage import Stage, run_stage
+
+_LOG_EVERY_S = 10.0
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage of a run came to: a reference to its artifact and its headline.
+
+    Attributes:
+        label: its name in this run.
+        reference: STAGE/KEY in the store.
+        cached: the artifact was there already.
+        seconds: what making the artifact took, in this run or in an earlier one.
+        summary: headline numbers and words.
+    """
+
+    label: str
+    reference: str
+    cached: bool
+    seconds: float
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    def artifact(self, store: ArtifactStore) -> Artifact:
+        """The artifact itself."""
+        stage, _, key = self.reference.partition("/")
+        found = store.find(stage, key)
+        if found is None:
+            raise DamagedError(f"{self.reference}: was committed and is no longer in {store.storage.url}")
+        return found
+
+
+def worth_repeating(task: Any, task_run: Any, state: State[Any]) -> bool:
+    """Whether a failed stage gets a second try: never in the shell, and never after an error raised on purpose.
+
+    In the shell whoever reads the error decides; at night the cause may be a network that was away.
+    """
+    error = state.result(raise_on_failure=False)
+    return prefect.runtime.deployment.id is not None and not isinstance(error, TutelageError)
+
+
+@task(
+    cache_policy=NO_CACHE, persist_result=False, retries=1, retry_delay_seconds=20, retry_condition_fn=worth_repeating
+)
+def stage_task(
+    label: str, stage: Stage[Any], config: Config, inputs: Mapping[str, StageResult], store: ArtifactStore, board: RunBoard
+) -> StageResult | State[StageResult]:
+    """The stage's artifact, found or made; reports to the board and to the run's log."""
+    log = _run_logger()
+    board.begin(label)
+    log.info("%s: started", label)
+    try:
+        artifacts = {name: result.artifact(store) for name, result in inputs.items()}
+        progress = _BoardProgress(label, board, log)
+        artifact = run_stage(stage, config, artifacts, store=store, progress=progress)
+    except Exception as error:
+        board.end(label, "failed", headline=_one_line(error))
+        raise
+    except BaseException:
+        board.end(label, "stopped")
+        raise
+    words = headline(stage.name, artifact.summary)
+    state = "cached" if artifact.cached else "done"
+    board.end(label, "cached" if artifact.cached else "done", headline=words)
+    log.info("%s: %s, %s, %s", label, state, artifact.uri, words)
+    result = StageResult(label, artifact.uri, artifact.cached, artifact.seconds, artifact.summary)
+    if artifact.cached:
+        return Completed(name="Cached", message=f"{artifact.uri} was there", data=result)
+    return result
+
+
+class _BoardProgress:
+    """A Progress that writes to the board at once and to the run's log every few seconds."""
+
+    def __init__(self, label: str, board: RunBoard, log: logging.Logger | logging.LoggerAdapter[Any]) -> None:
+        self.label = label
+        self.board = board
+        self.log = log
+        self._logged = time.monotonic()
+
+    def __call__(self, *, step: int = 0, total: int | None = None, note: str = "", **numbers: float) -> None:
+        self.board.report(self.label, step, total, note, numbers)
+        if time.monotonic() - self._logged >= _LOG_EVERY_S:
+            self._logged = time.monotonic()
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+            place = f"{step}/{total}" if total else str(step)
+            self.log.info("%s: %s", self.label, " ".join(part for part in (note, place, shown) if part))
+
+
+def _run_logger() -> logging.Logger | logging.LoggerAdapter[Any]:
+    """The run's logger, whose lines Prefect's UI shows; the adapter works from any thread."""
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return logging.getLogger("tutelage")
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    first = text[0] if text else ""
+    return first if isinstance(error, TutelageError) else f"{type(error).__name__}: {first}"

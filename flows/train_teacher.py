@@ -1,0 +1,25 @@
+"""train-teacher: shards become a classifier, trained on Ray, and its metrics."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.parameters import TrainTeacherParameters
+from flows.presets import default_parameters
+from flows.stage_run import RunSummary, stages_of
+from pipeline.evaluation.stage import EvaluateModel
+from pipeline.sharding.stage import ShardDataset
+from pipeline.training.stage import TrainTeacher
+
+_DEFAULT: TrainTeacherParameters = default_parameters(TrainTeacherParameters)
+
+
+@flow(name="train-teacher", task_runner=ThreadPoolTaskRunner())
+def train_teacher(parameters: TrainTeacherParameters = _DEFAULT) -> RunSummary:
+    """Shard the data, train the teacher, measure it."""
+    with stages_of("train-teacher", parameters) as run:
+        shards = run.named(parameters.shards) or run.make(ShardDataset(), parameters.data.resolved())
+        teacher = run.make(TrainTeacher(), parameters.teacher, shards=shards)
+        run.make(EvaluateModel(), parameters.evaluation, shards=shards, model=teacher)
+    return run.summary()
