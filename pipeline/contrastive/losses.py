@@ -25,6 +25,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+_HASH_FACTOR = 6364136223846793005
+"""Odd, so that its powers modulo 2**64 never vanish. Source: Knuth's MMIX generator."""
+
 
 def infonce(
     image_features: Tensor,
@@ -65,20 +68,24 @@ def contrast(queries: Tensor, keys: Tensor, scale: Tensor, positives: Tensor) ->
     return -of_positives.mean()
 
 
-def same_content(rows: tuple[Tensor, Tensor, Tensor], columns: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Which samples are each other's positives, bool [A, N].
+def content_keys(ids: Tensor, groups: Tensor, tokens: Tensor) -> Tensor:
+    """What makes samples each other's positives, int64 [B, 3]: id, content group (-1: none), caption.
+
+    The third is a 64-bit hash of the tokens [B, L], so that ranks exchange three numbers a sample.
+    """
+    powers = torch.full((tokens.shape[1],), _HASH_FACTOR, dtype=torch.int64, device=tokens.device).cumprod(0)
+    return torch.stack([ids, groups, (tokens * powers).sum(1)], dim=1)
+
+
+def same_content(rows: Tensor, columns: Tensor) -> Tensor:
+    """Which samples are each other's positives, bool [A, N]: same id, same group or same caption.
 
     Args:
-        rows: ids [A], groups [A] and tokens [A, L] of the samples.
-        columns: the same of N samples. Samples agree if they have the same id, the same content group (-1
-            is no group) or the same caption tokens.
+        rows: `content_keys`, [A, 3].
+        columns: `content_keys`, [N, 3].
     """
-    ids, groups, tokens = rows
-    all_ids, all_groups, all_tokens = columns
-    same = ids[:, None] == all_ids[None, :]
-    same |= (groups[:, None] == all_groups[None, :]) & (groups[:, None] >= 0)
-    same |= (tokens[:, None, :] == all_tokens[None, :, :]).all(-1)
-    return same
+    same = rows[:, None, :] == columns[None, :, :]
+    return same[..., 0] | (same[..., 1] & (rows[:, None, 1] >= 0)) | same[..., 2]
 
 
 def gather_rows(local: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -1,0 +1,144 @@
+"""What is measured while a dual encoder trains: retrieval on the validation split, accuracy of the frontier.
+
+Both are computed by rank 0 and sent to the others, so that every rank acts on the same numbers also where
+devices round differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import log
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from pipeline.contrastive.held_out import HeldOutPairs
+from pipeline.contrastive.ontology import Ids, Ontology
+from pipeline.contrastive.pair_encoder import PairEncoder
+from pipeline.contrastive.tonics import Tonics
+from pipeline.evaluation.retrieval import Positives, first_positive_ranks, recall_at
+
+_PREFIX = "curriculum"
+
+
+@dataclass(frozen=True)
+class ValidationRetrieval:
+    """Recall at 1 and 5 among the validation pairs; right is what shares the content.
+
+    Args:
+        ids: the pairs, each the query once in both directions.
+        contents: [len(ids)] equal where the content is.
+    """
+
+    encoder: PairEncoder
+    ids: Ids
+    contents: Ids
+    rank: int
+    world: int
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        names = ("val/text_recall_at_1", "val/text_recall_at_5", "val/image_recall_at_1", "val/image_recall_at_5")
+        values = [0.0] * len(names)
+        if self.rank == 0:
+            images, texts = self.encoder.features(model, self.ids)
+            keys = [[int(content)] for content in self.contents]
+            right = Positives.from_keys(keys, keys)
+            of_texts = first_positive_ranks(images, texts, right)
+            of_images = first_positive_ranks(texts, images, right)
+            values = [recall_at(ranks, k) for ranks in (of_texts, of_images) for k in (1, 5)]
+        return dict(zip(names, from_rank_0(values, self.encoder.device, self.world), strict=True))
+
+
+@dataclass(frozen=True)
+class CurriculumRefresh:
+    """Measures the frontier, moves the policy on, and says what it did in numbers for metrics.jsonl."""
+
+    policy: Tonics
+    held_out: HeldOutPairs
+    encoder: PairEncoder
+    rank: int
+    world: int
+
+    def __call__(self, model: nn.Module, step: int) -> dict[str, float]:
+        policy, frontier = self.policy, self.policy.frontier
+        survey = policy.survey(step - policy.config.refresh_every_steps, step)
+        values = [0.0] * len(frontier)
+        if self.rank == 0:
+            ids = self.held_out.ids(frontier)
+            images, texts = self.encoder.features(model, ids)
+            values = [self.held_out.accuracy(node, ids, images, texts) for node in frontier]
+        measured = dict(zip(frontier, from_rank_0(values, self.encoder.device, self.world), strict=True))
+        policy.refresh(measured)
+
+        names = metric_names(policy.ontology)
+        numbers = {
+            f"{_PREFIX}/version": float(policy.version),
+            f"{_PREFIX}/entropy": -sum(p * log(p) for p in policy.mass.values()),
+            f"{_PREFIX}/nodes": float(len(policy.mass)),
+            f"{_PREFIX}/topped_up": survey.topped_up,
+            f"{_PREFIX}/relaxed": survey.relaxed,
+            f"{_PREFIX}/chance": self.held_out.chance,
+        }
+        for node, accuracy in measured.items():
+            numbers[f"{_PREFIX}/accuracy/{names[node]}"] = accuracy
+            numbers[f"{_PREFIX}/hits/{names[node]}"] = float(survey.hits[node])
+        for node, p in policy.mass.items():
+            numbers[f"{_PREFIX}/probability/{names[node]}"] = p
+        return numbers
+
+
+def from_rank_0(values: Sequence[float], device: torch.device, world: int) -> list[float]:
+    """Rank 0's values on every rank, to the bit; every rank gives equally many."""
+    if world == 1:
+        return list(values)
+    # As whole numbers: some devices have no 64-bit floats.
+    sent = torch.tensor(list(values), dtype=torch.float64).view(torch.int64).to(device)
+    dist.broadcast(sent, src=0)
+    received: list[float] = sent.cpu().view(torch.float64).tolist()
+    return received
+
+
+def metric_names(ontology: Ontology) -> list[str]:
+    """A name for each node that MLflow takes in a metric: its path, with odd characters replaced."""
+    allowed = set("_-./ :")
+    paths = [
+        "".join(c if (c.isascii() and c.isalnum()) or c in allowed else "-" for c in n.path) for n in ontology.nodes
+    ]
+    return [path if paths.count(path) == 1 else f"{path}:{number}" for number, path in enumerate(paths)]
+
+
+def curriculum_lines(rows: Iterable[Mapping[str, Any]], ontology: Ontology) -> list[dict[str, Any]]:
+    """The lines of curriculum.jsonl, one a refresh, from the rows of metrics.jsonl.
+
+    A line has the state from its step on (frontier, P) and what led to it: the accuracy measured at that
+    step, and in the steps since the refresh before it the pairs asked of each node and the shares of
+    pairs that were topped up from above their node, or that repeat a content.
+    """
+    names, paths = metric_names(ontology), [node.path for node in ontology.nodes]
+    lines = []
+    for row in rows:
+        if f"{_PREFIX}/version" not in row:
+            continue
+        by_node = {
+            kind: {
+                path: row[f"{_PREFIX}/{kind}/{name}"]
+                for name, path in zip(names, paths, strict=True)
+                if f"{_PREFIX}/{kind}/{name}" in row
+            }
+            for kind in ("probability", "accuracy", "hits")
+        }
+        lines.append(
+            {
+                "step": row["step"],
+                "version": int(row[f"{_PREFIX}/version"]),
+                "frontier": list(by_node["probability"]),
+                "P": by_node["probability"],
+                "accuracy": by_node["accuracy"],
+                "hits": {path: int(hits) for path, hits in by_node["hits"].items()},
+                **{name: row[f"{_PREFIX}/{name}"] for name in ("chance", "entropy", "topped_up", "relaxed")},
+            }
+        )
+    return lines

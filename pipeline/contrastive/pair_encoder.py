@@ -1,0 +1,50 @@
+"""Features of given pairs, by the model as it is now: what held-out measures are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.contrastive.ontology import Ids
+from pipeline.contrastive.task import unwrapped
+from pipeline.exported_model import Preprocessing
+from pipeline.loading.loader import evaluation_batches
+from pipeline.loading.reader import SampleReader
+from pipeline.loading.tokenizer import Tokenizer
+from pipeline.sharding.index import SampleIndex
+
+
+@dataclass(frozen=True)
+class PairEncoder:
+    """Encodes images, and their first captions, as they are stored: not augmented."""
+
+    reader: SampleReader
+    index: SampleIndex
+    preprocessing: Preprocessing
+    tokenizer: Tokenizer
+    device: torch.device
+    threads: int
+    batch_size: int = 256
+
+    def features(self, model: nn.Module, ids: Ids) -> tuple[Tensor, Tensor]:
+        """Unit vectors of the images and of the texts, both [len(ids), E], on the device."""
+        clip = unwrapped(model)
+        images, texts = [], []
+        for batch in evaluation_batches(
+            self.reader,
+            self.index,
+            np.asarray(ids),
+            image_size=self.preprocessing.image_size,
+            channels=self.preprocessing.channels,
+            batch_size=self.batch_size,
+            threads=self.threads,
+            tokenizer=self.tokenizer,
+        ):
+            batch = batch.to(self.device)
+            assert batch.tokens is not None
+            images.append(clip.encode_image(self.preprocessing.normalise(batch.images)).float())
+            texts.append(clip.encode_text(batch.tokens).float())
+        return torch.cat(images), torch.cat(texts)

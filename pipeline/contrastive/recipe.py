@@ -1,0 +1,269 @@
+"""How a dual encoder is trained: its configuration, and the parts that a worker makes from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from model_defs import ModelError, create_model
+from model_defs.clip import CLIP
+from pipeline.artifacts import Artifact
+from pipeline.config import Config, unkeyed
+from pipeline.contrastive.held_out import HeldOutPairs
+from pipeline.contrastive.measures import CurriculumRefresh, ValidationRetrieval
+from pipeline.contrastive.ontology import Ids, Ontology
+from pipeline.contrastive.pair_encoder import PairEncoder
+from pipeline.contrastive.task import ContrastiveTask
+from pipeline.contrastive.tonics import Tonics, TonicsConfig
+from pipeline.counter_rng import generator
+from pipeline.errors import InputError
+from pipeline.evaluation.zero_shot import check_template
+from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.loading.loader import LoaderConfig
+from pipeline.loading.policies.shuffled import Shuffled, ShuffledConfig
+from pipeline.loading.reader import SampleReader
+from pipeline.loading.tokenizer import Tokenizer
+from pipeline.sharding.index import SampleIndex
+from pipeline.training.plan import TrainingConfig
+from pipeline.training.runner import RunnerConfig
+from pipeline.training.stage import ModelConfig, open_artifact
+from pipeline.training.task import Parts
+
+PolicyConfig = Annotated[TonicsConfig | ShuffledConfig, Field(discriminator="kind")]
+
+
+class TextTowerConfig(Config):
+    """The text transformer."""
+
+    width: int = Field(192, ge=8, le=4096, description="Width of its tokens.")
+    depth: int = Field(3, ge=1, le=64, description="Transformer blocks.")
+    heads: int = Field(3, ge=1, le=64, description="Attention heads; they divide the width.")
+    context_length: int = Field(24, ge=3, le=512, description="Tokens of a text that are read.")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> TextTowerConfig:
+        if self.width % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide the width {self.width}")
+        return self
+
+
+class NewTowerConfig(Config):
+    """An image tower with fresh weights, where no trained one is given."""
+
+    model: ModelConfig = Field(
+        ModelConfig(name="deit_micro_distilled"), description="The image model; its head is dropped."
+    )
+    image_size: int = Field(64, ge=8, le=1024, description="Side of its square input in pixels.")
+    channels: int = Field(3, ge=1, le=3, description="3 for RGB, 1 for grey.")
+    mean: float = Field(0.5, ge=0, le=1, description="Subtracted from pixels in 0..1 before the model.")
+    std: float = Field(0.25, gt=0, le=1, description="Pixels are divided by this after the mean is subtracted.")
+
+
+class ContrastiveConfig(Config):
+    """Training of a dual encoder on image-caption pairs."""
+
+    new_tower: NewTowerConfig = Field(NewTowerConfig(), description="Image tower, where no trained one is an input.")
+    text: TextTowerConfig = Field(TextTowerConfig(), description="Text tower.")
+    embed_dim: int = Field(128, ge=2, le=8192, description="Width of the space that images and texts share.")
+    tower_lr_scale: float = Field(
+        1.0, gt=0, le=10, description="Learning rate of a trained image tower, as a share of that of the rest."
+    )
+    freeze_tower: bool = Field(False, description="Keep a trained image tower as it is (Zhai 2022, LiT).")
+    policy: PolicyConfig = Field(TonicsConfig(), description="Which pairs make a batch.")
+    captions: Literal["first", "random"] = Field(
+        "random", description="The first caption of a sample, or one of them drawn anew each time."
+    )
+    templates: tuple[str, ...] = Field(
+        ("{}", "an emoji of {}"), min_length=1, description="Prompts for zero-shot use, each with one {} for the name."
+    )
+    validation_pairs: int = Field(
+        1000, ge=0, le=100_000, description="Most validation pairs that recall is measured on."
+    )
+    loader: LoaderConfig = Field(LoaderConfig(), description="Decoding and augmentation.")
+    training: TrainingConfig = Field(TrainingConfig(), description="Length, batch, optimiser, precision.")
+    runner: RunnerConfig = unkeyed(RunnerConfig(), description="Where it runs.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ContrastiveConfig:
+        if self.training.accumulation > 1:
+            raise ValueError(
+                "training.accumulation must be 1: a pair's negatives are its step's batch, and parts of it would have "
+                "fewer; use more workers or a smaller global_batch"
+            )
+        for template in self.templates:
+            check_template(template)
+        return self
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The opened inputs of pretrain-clip; `ontology` and `tower` may be absent."""
+
+    shards: Artifact
+    index: SampleIndex
+    ontology: Ontology | None
+    tower: ExportedModel | None
+
+    @classmethod
+    def open(cls, artifacts: Mapping[str, Artifact]) -> Inputs:
+        """Opens "shards" and, where given, "ontology" and "tower".
+
+        Raises:
+            InputError: the tower is not an image model.
+        """
+        ontology, tower = artifacts.get("ontology"), artifacts.get("tower")
+        model = ExportedModel.open(tower) if tower is not None else None
+        if tower is not None and model is not None and model.kind != "classifier":
+            raise InputError(f"{tower.uri}: holds a {model.kind}; the image tower comes from a classifier")
+        shards = artifacts["shards"]
+        return cls(shards, SampleIndex.open(shards), Ontology.open(ontology) if ontology is not None else None, model)
+
+    def training_pairs(self) -> Ids:
+        """What may be trained on: without what the ontology holds out."""
+        if self.ontology is not None:
+            return np.sort(self.ontology.postings)
+        return _captioned(self.index, self.index.rows("train"))
+
+    def validation_pairs(self, most: int, seed: int) -> Ids:
+        """Pairs of the validation split, at most so many, ascending."""
+        rows = _captioned(self.index, self.index.rows("val"))
+        if len(rows) > most:
+            rows = np.sort(generator(seed, "validation-pairs").choice(rows, most, replace=False))
+        return rows
+
+
+def _captioned(index: SampleIndex, rows: Ids) -> Ids:
+    return rows[np.fromiter((bool(index.captions(int(row))) for row in rows), bool, len(rows))]
+
+
+@dataclass(frozen=True)
+class ContrastiveRecipe:
+    """The TrainingRecipe of a dual encoder.
+
+    Args:
+        inputs: name -> STAGE/KEY of "shards", "ontology", "tower".
+    """
+
+    config: ContrastiveConfig
+    store_url: str
+    inputs: tuple[tuple[str, str], ...]
+
+    @property
+    def training(self) -> TrainingConfig:
+        return self.config.training
+
+    def build(self, device: torch.device, rank: int, world: int) -> Parts:
+        config, seed = self.config, self.config.training.seed
+        inputs = Inputs.open({name: open_artifact(self.store_url, uri) for name, uri in self.inputs})
+        policy, held_out = build_policy(config, inputs)
+        preprocessing = preprocessing_of(config, inputs.tower)
+        tokenizer = Tokenizer(config.text.context_length)
+        reader = SampleReader.open(inputs.shards)
+        loader = config.loader.build(
+            reader,
+            inputs.index,
+            policy,
+            image_size=preprocessing.image_size,
+            channels=preprocessing.channels,
+            seed=seed,
+            rank=rank,
+            world=world,
+            tokenizer=tokenizer,
+            captions=config.captions,
+            device=device,
+        )
+        encoder = PairEncoder(reader, inputs.index, preprocessing, tokenizer, device, config.loader.threads)
+        pairs = inputs.validation_pairs(config.validation_pairs, seed)
+        evaluate = None
+        if len(pairs) > 1:
+            groups = np.asarray(inputs.index.groups)[pairs].astype(np.int64)
+            contents = np.where(groups >= 0, groups, -1 - pairs)
+            evaluate = ValidationRetrieval(encoder, pairs, contents, rank, world)
+        refresh = None
+        if isinstance(policy, Tonics) and held_out is not None:
+            refresh = CurriculumRefresh(policy, held_out, encoder, rank, world)
+        frozen = config.freeze_tower and inputs.tower is not None
+        return Parts(
+            build_model(config, inputs.tower).to(device),
+            ContrastiveTask(preprocessing, world=world, freeze_tower=frozen),
+            loader,
+            rows=len(inputs.training_pairs()),
+            evaluate=evaluate,
+            refresh=refresh,
+        )
+
+
+def build_policy(config: ContrastiveConfig, inputs: Inputs) -> tuple[Tonics | Shuffled, HeldOutPairs | None]:
+    """The policy, and for a curriculum what moves it.
+
+    Raises:
+        InputError: the policy cannot be made from these inputs.
+    """
+    training, policy = config.training, config.policy
+    if isinstance(policy, ShuffledConfig):
+        rows = inputs.training_pairs()
+        if len(rows) == 0:
+            raise InputError(f"{inputs.shards.uri}: no training sample has a caption; shard a data set with captions")
+        return policy.build(inputs.index, rows, training.global_batch, training.seed), None
+    if inputs.ontology is None:
+        raise InputError("policy tonics: needs an ontology; run build-ontology first, or set policy.kind=shuffled")
+    tonics = policy.build(inputs.ontology, training.global_batch, training.seed)
+    held_out = None
+    if tonics.ready_until() is not None:
+        held_out = HeldOutPairs(inputs.ontology, policy.held_out_batch, policy.held_out_batches, training.seed)
+    return tonics, held_out
+
+
+def preprocessing_of(config: ContrastiveConfig, tower: ExportedModel | None) -> Preprocessing:
+    """The trained tower's own preprocessing, else that of the new tower."""
+    if tower is not None:
+        return tower.preprocessing
+    new = config.new_tower
+    return Preprocessing(new.image_size, new.channels, (new.mean,) * new.channels, (new.std,) * new.channels)
+
+
+def model_kwargs(config: ContrastiveConfig, tower: ExportedModel | None) -> dict[str, Any]:
+    """The arguments of `create_model("clip", ...)`, plain JSON values."""
+    if tower is not None:
+        name, kwargs = tower.architecture, {key: tower.kwargs[key] for key in tower.kwargs if key != "num_classes"}
+    else:
+        new = config.new_tower
+        name = new.model.name
+        kwargs = {**new.model.kwargs, "img_size": new.image_size, "in_chans": new.channels}
+    text = {**config.text.model_dump(), "vocabulary_size": Tokenizer.vocabulary_size}
+    return {"image_tower": name, "image_kwargs": kwargs, "text_kwargs": text, "embed_dim": config.embed_dim}
+
+
+def build_model(config: ContrastiveConfig, tower: ExportedModel | None) -> CLIP:
+    """A dual encoder; its image tower has the trained tower's weights, but for the head.
+
+    Raises:
+        InputError: the arguments do not fit, or the tower's weights do not.
+    """
+    try:
+        model = create_model("clip", **model_kwargs(config, tower))
+    except (ModelError, TypeError) as error:
+        raise InputError(f"dual encoder: {error}") from None
+    assert isinstance(model, CLIP)
+    if tower is not None:
+        load_tower(model.image, tower)
+        for parameter in model.image.parameters():
+            parameter.requires_grad_(not config.freeze_tower)
+            parameter.lr_scale = config.tower_lr_scale  # type: ignore[attr-defined]
+    return model
+
+
+def load_tower(image: nn.Module, tower: ExportedModel) -> None:
+    """Gives the image tower a classifier's weights; what the tower does not have is the classifier's head."""
+    weights = tower.weights()
+    wanted = image.state_dict()
+    wrong = [name for name, value in wanted.items() if name not in weights or weights[name].shape != value.shape]
+    if wrong:
+        raise InputError(f"{tower.folder}: its weights do not fit the image tower: {', '.join(wrong[:3])}")
+    image.load_state_dict({name: weights[name] for name in wanted})

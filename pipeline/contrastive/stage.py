@@ -1,0 +1,72 @@
+"""The stage pretrain-clip: image-caption pairs and an image tower -> a dual encoder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pipeline.artifacts import Artifact
+from pipeline.config import canonical_json
+from pipeline.contrastive.measures import curriculum_lines
+from pipeline.contrastive.recipe import (
+    ContrastiveConfig,
+    ContrastiveRecipe,
+    Inputs,
+    build_model,
+    build_policy,
+    model_kwargs,
+    preprocessing_of,
+)
+from pipeline.exported_model import FOLDER, ExportedModel
+from pipeline.stage import Workspace
+from pipeline.training.runner import TrainingResult, execute
+
+
+class PretrainClip:
+    """Aligns an image tower with a text tower, under the curriculum or on shuffled pairs."""
+
+    name: ClassVar[str] = "pretrain-clip"
+    version: ClassVar[int] = 1
+
+    def run(self, config: ContrastiveConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
+        """Fills `work.output` with model/, metrics.jsonl, training.json and curriculum.jsonl.
+
+        Args:
+            inputs: "shards"; "ontology" unless the policy is shuffled; "tower", a classifier whose body
+                becomes the image tower, or none for a new one.
+        """
+        opened = Inputs.open(inputs)
+        # Refused here, before workers are started.
+        build_policy(config, opened)
+        build_model(config, opened.tower)
+
+        uris = {name: artifact.uri for name, artifact in inputs.items()}
+        recipe = ContrastiveRecipe(config, work.store.storage.url, tuple(sorted(uris.items())))
+        result = execute(recipe, config.runner, work, params={**json.loads(canonical_json(config)), **uris})
+
+        lines = curriculum_lines(result.rows, opened.ontology) if opened.ontology is not None else []
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (work.output / "curriculum.jsonl").write_text(text, encoding="utf-8")
+        ExportedModel.write(
+            work.output / FOLDER,
+            result.state,
+            kind="dual-encoder",
+            architecture="clip",
+            kwargs=model_kwargs(config, opened.tower),
+            preprocessing=preprocessing_of(config, opened.tower),
+            labels=opened.index.label_names,
+            templates=config.templates,
+        )
+        return summary(result, lines)
+
+
+def summary(result: TrainingResult, lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """The headline numbers of a training, and how far the curriculum came."""
+    measured = {
+        name.replace("/", "_"): round(value, 4)
+        for name in ("val/text_recall_at_1", "val/image_recall_at_1", "train/loss")
+        if (value := result.last(name)) is not None
+    }
+    facts = {name: result.facts[name] for name in ("steps", "images_per_s", "parameters", "device", "world")}
+    return {**measured, **facts, "refreshes": len(lines), "frontier": len(lines[-1]["frontier"]) if lines else 1}
