@@ -1,0 +1,103 @@
+"""The shipped encoder and the compiled one are the same function."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import instant_clip_tokenizer
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pipeline.loading import bpe
+from pipeline.loading.tokenizer import Tokenizer
+from pipeline.loading.vocabulary import clip_vocabulary, write_vocabulary
+
+COMPILED = instant_clip_tokenizer.Tokenizer()
+TOKENIZER = Tokenizer(8)
+PIECES = st.one_of(
+    st.text(),
+    st.characters(min_codepoint=0x1F000, max_codepoint=0x1FAFF),
+    st.characters(min_codepoint=0x4E00, max_codepoint=0x9FFF),
+    st.characters(min_codepoint=0xA0, max_codepoint=0x600),
+    st.sampled_from(
+        [
+            "photo ",
+            "...",
+            "<start_of_text>",
+            "<|endoftext|>",
+            "'s",
+            "'S",
+            "'ll",
+            "'re",
+            "ſ",
+            "\u200d",
+            "\ufe0f",
+            "🇺🇸",
+            "1",
+            "½",
+            "\x1c",
+            "\xa0",
+            "\n",
+            "İ",
+            "Σ",
+            "ß",
+            "方",
+            "ไทย",
+            "عربي",
+            "한국어",
+        ]
+    ),
+    st.sampled_from(range(49_408)).map(lambda token: COMPILED.decode([token])),
+)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> bpe.BytePairEncoder:
+    return bpe.BytePairEncoder(clip_vocabulary())
+
+
+@given(st.lists(PIECES, max_size=12).map("".join))
+@example("A photo of a cat's 123 café 😀!? HE'LL  it\u017fs")
+@settings(max_examples=800, deadline=None)
+def test_plain_python_encodes_as_the_compiled_tokenizer_does(encoder: bpe.BytePairEncoder, text: str) -> None:
+    assert encoder.encode(text) == COMPILED.encode(text)
+
+
+def test_every_token_and_every_character_is_encoded_alike(encoder: bpe.BytePairEncoder) -> None:
+    texts = [COMPILED.decode([token]) for token in range(49_408)]
+    texts += [chr(code) for code in range(0x30000) if not 0xD800 <= code < 0xE000]
+    assert [text for text in texts if encoder.encode(text) != COMPILED.encode(text)] == []
+
+
+def test_known_caption_has_clips_own_tokens() -> None:
+    rows = TOKENIZER.encode(["a photo of a dog", ""])
+    assert rows.tolist() == [[49406, 320, 1125, 539, 320, 1929, 49407, 0], [49406, 49407, 0, 0, 0, 0, 0, 0]]
+
+
+@given(st.lists(st.text(max_size=20), max_size=4), st.integers(3, 20))
+@settings(max_examples=100, deadline=None)
+def test_batches_are_cut_and_padded_alike(encoder: bpe.BytePairEncoder, texts: list[str], length: int) -> None:
+    rows = TOKENIZER.encode(texts, length)
+    assert tuple(rows.shape) == (len(texts), length)
+    assert encoder.encode_batch(texts, length) == rows.tolist()
+
+
+def test_encoder_runs_where_nothing_is_installed(tmp_path: Path) -> None:
+    """Its source and its vocabulary file alone, in an isolated interpreter without site-packages."""
+    (tmp_path / "bpe.py").write_text(Path(bpe.__file__).read_text())
+    write_vocabulary(tmp_path / "vocabulary.json.gz")
+    script = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from bpe import BytePairEncoder; "
+        f"print(BytePairEncoder.read({str(tmp_path / 'vocabulary.json.gz')!r}).encode_batch(['a photo of a dog'], 8))"
+    )
+    run = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[[49406, 320, 1125, 539, 320, 1929, 49407, 0]]"
+
+
+def test_vocabulary_file_is_always_the_same_bytes(tmp_path: Path) -> None:
+    write_vocabulary(tmp_path / "one")
+    write_vocabulary(tmp_path / "two")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
