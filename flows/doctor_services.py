@@ -1,0 +1,143 @@
+"""Whether the services that the environment names answer; each look takes at most a few seconds.
+
+Every function gives what a `Check` needs after its name: status, what was found, the mend.
+"""
+
+from __future__ import annotations
+
+import socket
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+Found = tuple[Literal["ok", "warn", "fail"], str, str]
+
+_TIMEOUT_S = 3.0
+_RAY_PORTS = {"ray": 10001, "": 6379}
+
+
+def mlflow_service(uri: str) -> Found:
+    """The tracking server or database that MLFLOW_TRACKING_URI names."""
+    if not uri:
+        return "ok", "embedded, SQLite under the store", ""
+    shown = _shown(uri)
+    if uri.startswith(("http://", "https://")):
+        reason = _refusal(f"{uri.rstrip('/')}/health")
+        if reason is None:
+            return "ok", f"{shown} answers", ""
+        return (
+            "fail",
+            f"{shown}: {reason}",
+            "Start that MLflow server, or unset MLFLOW_TRACKING_URI for the embedded one.",
+        )
+    if uri.startswith("sqlite:///"):
+        folder = Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute().parent
+        if folder.is_dir():
+            return "ok", f"{shown}, a database file", ""
+        return "fail", f"{shown}: there is no folder {folder}", "Make that folder, or correct MLFLOW_TRACKING_URI."
+    if "://" not in uri or uri.startswith("file:"):
+        return (
+            "fail",
+            f"{shown}: a folder, which MLflow no longer writes to",
+            "Use sqlite:///FILE or a server's http URL.",
+        )
+    return _by_connection(uri, "MLFLOW_TRACKING_URI")
+
+
+def prefect_service(url: str) -> Found:
+    """The server that PREFECT_API_URL names."""
+    if not url:
+        return "ok", "embedded, a server for each run", ""
+    shown = _shown(url)
+    reason = _refusal(f"{url.rstrip('/')}/health")
+    if reason is None:
+        return "ok", f"{shown} answers", ""
+    if not urlsplit(url).path.rstrip("/").endswith("/api"):
+        return "fail", f"{shown}: {reason}", "PREFECT_API_URL should end in /api, e.g. http://127.0.0.1:4200/api."
+    return "fail", f"{shown}: {reason}", "Start that Prefect server, or unset PREFECT_API_URL for the embedded one."
+
+
+def ray_service(address: str) -> Found:
+    """The cluster that RAY_ADDRESS names."""
+    if not address or address == "local":
+        return "ok", "embedded, started for each run", ""
+    shown = _shown(address)
+    mend = "Start that Ray cluster, or unset RAY_ADDRESS for the embedded one."
+    if address == "auto":
+        try:
+            # Where Ray itself looks.
+            address = Path("/tmp/ray/ray_current_cluster").read_text().strip()
+        except OSError:
+            return "fail", "auto, but no cluster was started on this machine", mend
+        shown = f"auto, {address}"
+    if address.startswith(("http://", "https://")):
+        reason = _refusal(f"{address.rstrip('/')}/api/version")
+        return ("ok", f"{shown} answers", "") if reason is None else ("fail", f"{shown}: {reason}", mend)
+    scheme, _, rest = address.rpartition("://")
+    host, _, port = rest.rpartition("/")[2].rpartition(":") if ":" in rest else (rest, "", "")
+    if scheme not in _RAY_PORTS or not host or not (port or "0").isdigit():
+        return "fail", f"{shown}: no Ray address", "Set RAY_ADDRESS to HOST:PORT, ray://HOST:PORT or auto."
+    return _connects(host, int(port or _RAY_PORTS[scheme]), shown, mend)
+
+
+def s3_service(endpoint: str, store_url: str) -> Found:
+    """The S3 server that AWS_ENDPOINT_URL names; whether the keys fit is the store's check."""
+    if not endpoint:
+        return "ok", "AWS" if store_url.startswith("s3://") else "not used, the store is a folder", ""
+    shown = _shown(endpoint)
+    # Who does not say who he is gets a 403 from a server that is well.
+    reason = _refusal(endpoint, also_well=(301, 307, 400, 401, 403, 404, 405))
+    if reason is None:
+        return "ok", f"{shown} answers", ""
+    return "fail", f"{shown}: {reason}", "Start that S3 server, or correct AWS_ENDPOINT_URL."
+
+
+def _by_connection(uri: str, variable: str) -> Found:
+    parts = urlsplit(uri)
+    default = {"postgresql": 5432, "mysql": 3306}.get(parts.scheme.partition("+")[0])
+    try:
+        port = parts.port or default
+    except ValueError:
+        return "fail", f"{_shown(uri)}: no such port", f"Correct {variable}."
+    if parts.hostname is None or port is None:
+        return "warn", f"{_shown(uri)}: of a kind that was not looked at", f"Try it with: {variable}=... mlflow doctor"
+    return _connects(parts.hostname, port, _shown(uri), f"Start that database, or correct {variable}.")
+
+
+def _connects(host: str, port: int, shown: str, mend: str) -> Found:
+    try:
+        socket.create_connection((host, port), _TIMEOUT_S).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        return "fail", f"{shown}: nobody answers ({_reason(error)})", mend
+    return "ok", f"{shown} answers", ""
+
+
+def _refusal(url: str, also_well: tuple[int, ...] = ()) -> str | None:
+    """Why an http URL does not answer as it should; None if it does."""
+    try:
+        urllib.request.urlopen(url, timeout=_TIMEOUT_S).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        return None if error.code in also_well else f"answers {error.code} {error.reason}"
+    except urllib.error.URLError as error:
+        return f"nobody answers ({_reason(error.reason)})"
+    except (OSError, ValueError) as error:
+        return f"nobody answers ({_reason(error)})"
+    return None
+
+
+def _reason(error: object) -> str:
+    if isinstance(error, TimeoutError):
+        return f"waited {_TIMEOUT_S:g} s"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _shown(url: str) -> str:
+    """A URL without the user and password in it."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
