@@ -1,0 +1,52 @@
+"""The accuracy that moves the curriculum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pipeline.contrastive.held_out import HeldOutPairs
+from pipeline.contrastive.ontology import Ontology
+from pipeline.errors import InputError
+
+MakeOntology = Callable[..., Ontology]
+
+
+def test_batches_are_of_the_node_fixed_and_never_trained_on(make_ontology: MakeOntology) -> None:
+    ontology = make_ontology()
+    held_out = HeldOutPairs(ontology, size=8, batches=5, seed=3)
+    for node in range(len(ontology)):
+        batches = held_out.batches(node)
+        assert batches.shape == (5, 8)
+        assert set(batches.ravel()) <= set(ontology.held_out_below(node))
+        assert not set(batches.ravel()) & set(ontology.postings)
+        assert all(len(np.unique(ontology.contents[batch])) == 8 for batch in batches)
+        assert np.array_equal(batches, HeldOutPairs(ontology, size=8, batches=5, seed=3).batches(node))
+        assert held_out.own_share(node) == 1.0
+
+
+def test_a_node_with_few_held_out_contents_is_topped_up_to_the_fixed_size(make_ontology: MakeOntology) -> None:
+    held_out = HeldOutPairs(make_ontology(), size=16, batches=2, seed=0)
+    assert held_out.batches(3).shape == (2, 16)
+    assert held_out.own_share(3) == 12 / 16
+
+
+def test_perfect_features_score_one_and_random_ones_near_chance(make_ontology: MakeOntology) -> None:
+    ontology = make_ontology()
+    held_out = HeldOutPairs(ontology, size=8, batches=200, seed=0)
+    ids = held_out.ids([0, 3])
+    features = F.normalize(torch.randn(len(ids), 64, generator=torch.Generator().manual_seed(0)), dim=-1)
+    other = F.normalize(torch.randn(len(ids), 64, generator=torch.Generator().manual_seed(1)), dim=-1)
+    assert held_out.accuracy(0, ids, features, features) == 1.0
+    assert held_out.accuracy(0, ids, features, other) == pytest.approx(held_out.chance, abs=0.05)
+    constant = torch.ones_like(features)
+    assert held_out.accuracy(3, ids, constant, constant) == pytest.approx(held_out.chance)
+
+
+def test_too_few_held_out_pairs_are_refused(make_ontology: MakeOntology) -> None:
+    with pytest.raises(InputError, match="held_out_batch=8: only 0 contents are held out"):
+        HeldOutPairs(make_ontology(held_out=False), size=8, batches=1, seed=0)

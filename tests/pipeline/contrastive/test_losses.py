@@ -1,0 +1,155 @@
+"""InfoNCE against its formula, and its gradient over ranks against that of one process."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.contrastive.losses import content_keys, gather_rows, infonce, same_content
+
+
+def by_hand(images: Tensor, texts: Tensor, scale: float, positives: Tensor) -> float:
+    """The formula, term by term."""
+    total = 0.0
+    rows = len(images)
+    for queries, keys in ((images, texts), (texts, images)):
+        for i in range(rows):
+            scores = [math.exp(scale * float(queries[i] @ keys[j])) for j in range(rows)]
+            right = [j for j in range(rows) if positives[i, j]]
+            total += sum(-math.log(scores[j] / sum(scores)) for j in right) / len(right)
+    return total / (2 * rows)
+
+
+def unit(rows: int, seed: int, width: int = 5) -> Tensor:
+    return F.normalize(torch.randn(rows, width, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+@pytest.mark.parametrize("groups", [[0, 1, 2, 3, 4, 5], [0, 0, 1, 2, 1, 1], [7] * 6])
+def test_infonce_is_its_formula(groups: list[int]) -> None:
+    images, texts, group = unit(6, 1), unit(6, 2), torch.tensor(groups)
+    positives = group[:, None] == group[None, :]
+    found = infonce(images, texts, torch.tensor(7.0), positives)
+    assert float(found) == pytest.approx(by_hand(images, texts, 7.0, positives), rel=1e-5)
+
+
+def test_with_one_positive_a_row_it_is_clips_cross_entropy() -> None:
+    images, texts = unit(6, 1), unit(6, 2)
+    logits, labels = 9.0 * images @ texts.T, torch.arange(6)
+    clip = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+    assert float(infonce(images, texts, torch.tensor(9.0), torch.eye(6).bool())) == pytest.approx(float(clip), rel=1e-5)
+
+
+def test_a_model_that_knows_nothing_has_the_loss_of_chance() -> None:
+    same = unit(1, 0).expand(8, -1)
+    assert float(infonce(same, same, torch.tensor(20.0), torch.eye(8).bool())) == pytest.approx(math.log(8), rel=1e-5)
+
+
+def test_positives_share_id_group_or_caption() -> None:
+    ids, groups = torch.tensor([1, 2, 3, 4, 1]), torch.tensor([5, 5, -1, -1, -1])
+    tokens = torch.tensor([[9, 1, 0], [9, 2, 0], [9, 1, 0], [9, 3, 1], [9, 3, 2]])
+    keys = content_keys(ids, groups, tokens)
+    assert same_content(keys, keys).int().tolist() == [
+        [1, 1, 1, 0, 1],
+        [1, 1, 0, 0, 0],
+        [1, 0, 1, 0, 0],
+        [0, 0, 0, 1, 0],
+        [1, 0, 0, 0, 1],
+    ]
+
+
+def test_caption_keys_differ_where_tokens_do() -> None:
+    tokens = torch.randint(0, 49408, (20_000, 24), generator=torch.Generator().manual_seed(0))
+    swapped = tokens[:, torch.randperm(24, generator=torch.Generator().manual_seed(1))]
+    both = torch.cat([tokens, swapped])
+    zeros = torch.zeros(len(both), dtype=torch.int64)
+    assert len(content_keys(zeros, zeros, both)[:, 2].unique()) == len(both)
+
+
+def test_one_rank_gathers_what_it_has() -> None:
+    local = unit(3, 0)
+    assert gather_rows(local, [3]) is local
+
+
+# A linear tower for each kind and a temperature; an unequal share for each rank; DDP's own averaging.
+RANK = """
+import json, sys
+import torch, torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+import torch.nn.functional as F
+from pipeline.contrastive.losses import content_keys, gather_rows, infonce, same_content
+
+rank, world, place = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+torch.set_num_threads(1)
+if world > 1:
+    dist.init_process_group("gloo", init_method=place, rank=rank, world_size=world)
+
+class Towers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.image, self.text = nn.Linear(6, 4), nn.Linear(6, 4)
+        self.scale = nn.Parameter(torch.tensor(1.5))
+    def forward(self, x, y):
+        return F.normalize(self.image(x), dim=-1), F.normalize(self.text(y), dim=-1), self.scale.exp()
+
+rows, generator = 7, torch.Generator().manual_seed(1)
+x, y = (torch.randn(rows, 6, generator=generator) for _ in range(2))
+ids, groups = torch.arange(rows), torch.tensor([0, 1, 0, 2, 3, 1, 4])
+tokens = ids[:, None]
+sizes = [rows * (r + 1) // world - rows * r // world for r in range(world)]
+own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+towers = Towers()
+model = DistributedDataParallel(towers) if world > 1 else towers
+images, texts, scale = model(x[own], y[own])
+keys = content_keys(ids[own], groups[own], tokens[own])
+loss = infonce(images, texts, scale, same_content(keys, gather_rows(keys, sizes)),
+               gather_rows(images, sizes), gather_rows(texts, sizes))
+(loss * (sizes[rank] * world / rows)).backward()
+print(json.dumps([p.grad.flatten().tolist() for p in towers.parameters()]))
+if world > 1:
+    dist.destroy_process_group()
+"""
+
+
+def gradients(world: int) -> list[list[float]]:
+    """Every parameter's gradient, as rank 0 has it; the ranks agree."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "GLOO_SOCKET_IFNAME": "lo"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(rank), str(world), place],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for rank in range(world)
+    ]
+    found = []
+    for process in ranks:
+        out, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        found.append(json.loads(out.splitlines()[-1]))
+    for other in found[1:]:
+        assert [torch.tensor(g).allclose(torch.tensor(h)) for g, h in zip(other, found[0], strict=True)]
+    return found[0]
+
+
+def test_two_ranks_with_unequal_shares_have_the_gradient_of_one_process() -> None:
+    alone, together = gradients(1), gradients(2)
+    for one, two in zip(alone, together, strict=True):
+        assert max(abs(value) for value in one) > 1e-4
+        assert two == pytest.approx(one, rel=1e-4, abs=1e-6)

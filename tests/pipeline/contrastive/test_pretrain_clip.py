@@ -1,0 +1,208 @@
+"""The stage pretrain-clip, on drawings, in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from model_defs.clip import CLIP
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.config import parse_config
+from pipeline.contrastive.build_ontology import BuildOntology, OntologyConfig
+from pipeline.contrastive.ontology import Ontology
+from pipeline.contrastive.recipe import ContrastiveConfig, Inputs, build_model
+from pipeline.contrastive.stage import PretrainClip
+from pipeline.contrastive.task import ContrastiveTask
+from pipeline.errors import InputError
+from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.loading.batch import Batch
+from pipeline.stage import run_stage
+from pipeline.training.task import StepOutput
+
+NEW_TOWER: dict[str, Any] = {
+    "model": {"name": "vit_micro", "kwargs": {"width": 48, "depth": 2, "heads": 2}},
+    "image_size": 32,
+}
+QUICK: dict[str, Any] = {
+    "new_tower": NEW_TOWER,
+    "text": {"width": 32, "depth": 1, "heads": 2, "context_length": 10},
+    "embed_dim": 32,
+    "policy": {
+        "kind": "tonics",
+        "nodes_per_batch": 4,
+        "refresh_every_steps": 25,
+        "threshold": 0.35,
+        "patience": 1,
+        "held_out_batch": 8,
+        "held_out_batches": 4,
+    },
+    "training": {
+        "steps": 100,
+        "global_batch": 16,
+        "optimizer": {"kind": "adamw", "lr": 3e-3},
+        "checkpoint_every_steps": 30,
+        "evaluate_every_epochs": 0,
+    },
+    "loader": {"augment": None},
+    "runner": {"runner": "process", "tracking": False},
+}
+
+
+def changed(**changes: Any) -> ContrastiveConfig:
+    return parse_config(ContrastiveConfig, {**QUICK, **changes}, "test")
+
+
+def ontology_of(store: ArtifactStore) -> Artifact:
+    shards = store.resolve("shard-dataset/drawings")
+    config = OntologyConfig(min_count=4, pairs_per_node=4)
+    return run_stage(BuildOntology(), config, {"shards": shards}, store=store)
+
+
+def inputs_of(store: ArtifactStore) -> dict[str, Artifact]:
+    return {"shards": store.resolve("shard-dataset/drawings"), "ontology": ontology_of(store)}
+
+
+def lines_of(artifact: Artifact, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in artifact.read(name).decode().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def trained(drawings_store: ArtifactStore) -> Artifact:
+    return run_stage(PretrainClip(), changed(), inputs_of(drawings_store), store=drawings_store)
+
+
+def test_loss_falls_and_retrieval_beats_chance(trained: Artifact) -> None:
+    losses = [row["train/loss"] for row in lines_of(trained, "metrics.jsonl") if "train/loss" in row]
+    assert losses[0] > 2.3
+    assert losses[-1] < 0.6 * losses[0]
+    assert trained.summary["val_text_recall_at_1"] > 5 / 32
+
+
+def test_curriculum_moves_when_accuracy_passes(trained: Artifact) -> None:
+    lines = lines_of(trained, "curriculum.jsonl")
+    assert [line["step"] for line in lines] == [25, 50, 75]
+    assert [line["version"] for line in lines] == [1, 2, 3]
+    assert lines[-1]["frontier"] == ["shape", "square", "disc", "cross", "ring"]
+    for before, line in zip([None, *lines], lines, strict=False):
+        assert sum(line["P"].values()) == pytest.approx(1.0)
+        assert line["chance"] == 1 / 8
+        assert list(line["accuracy"]) == (before["frontier"] if before else ["shape"])
+        assert sum(line["hits"].values()) == 25 * 16
+        assert line["relaxed"] == 0.0
+    opened = next(line for line in lines if len(line["frontier"]) == 5)
+    assert opened["accuracy"]["shape"] >= 0.35
+
+
+def test_artifact_is_a_dual_encoder_for_others(trained: Artifact) -> None:
+    exported = ExportedModel.open(trained)
+    assert (exported.kind, exported.context_length, exported.templates) == (
+        "dual-encoder",
+        10,
+        ("{}", "an emoji of {}"),
+    )
+    model = exported.build()
+    assert isinstance(model, CLIP)
+    assert json.loads(trained.read("training.json"))["steps"] == 100
+
+
+def test_killed_run_ends_in_the_same_bits_and_the_same_curriculum(
+    trained: Artifact, drawings_store: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ArtifactStore.open(str(tmp_path / "store"))
+    shards = drawings_store.resolve("shard-dataset/drawings")
+    copy = tmp_path / "copy"
+    for name in shards.files:
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes(shards.read(name))
+    store.commit("shard-dataset", "drawings", copy, config={}, inputs={}, summary={}, seconds=0, origin={})
+    whole = ContrastiveTask.training_step
+
+    def cut(self: ContrastiveTask, model: torch.nn.Module, batch: Batch) -> StepOutput:
+        if batch.step == 67:
+            raise ConnectionError("the power went")
+        return whole(self, model, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ContrastiveTask, "training_step", cut)
+        with pytest.raises(ConnectionError):
+            run_stage(PretrainClip(), changed(), inputs_of(store), store=store)
+    resumed_at = []
+    monkeypatch.setattr(
+        ContrastiveTask, "training_step", lambda s, m, batch: (resumed_at.append(batch.step), whole(s, m, batch))[1]
+    )
+    again = run_stage(PretrainClip(), changed(), inputs_of(store), store=store)
+    assert resumed_at[0] == 60
+    assert again.read("curriculum.jsonl") == trained.read("curriculum.jsonl")
+    assert again.read("model/model.safetensors") == trained.read("model/model.safetensors")
+
+
+def test_image_tower_starts_from_the_student_and_can_be_frozen(drawings_store: ArtifactStore, tmp_path: Path) -> None:
+    from model_defs import create_model
+
+    torch.manual_seed(5)
+    kwargs = {"width": 48, "depth": 2, "heads": 2, "img_size": 32, "num_classes": 4, "in_chans": 3}
+    student = create_model("deit_micro_distilled", **kwargs)
+    preprocessing = Preprocessing(32, 3, (0.4,) * 3, (0.3,) * 3)
+    ExportedModel.write(
+        tmp_path / "s" / "model",
+        student,
+        kind="classifier",
+        architecture="deit_micro_distilled",
+        kwargs=kwargs,
+        preprocessing=preprocessing,
+        labels=("a", "b", "c", "d"),
+    )
+    tower = drawings_store.commit(
+        "distill-student", "frozen", tmp_path / "s", config={}, inputs={}, summary={}, seconds=0, origin={}
+    )
+    inputs = {**inputs_of(drawings_store), "tower": tower}
+    model = build_model(changed(), Inputs.open(inputs).tower)
+    for name, value in model.image.state_dict().items():
+        assert torch.equal(value, student.state_dict()[name])
+    config = changed(freeze_tower=True, training={**QUICK["training"], "steps": 3})
+    made = ExportedModel.open(run_stage(PretrainClip(), config, inputs, store=drawings_store))
+    assert made.preprocessing == preprocessing
+    weights = made.weights()
+    for name, value in model.image.state_dict().items():
+        assert torch.equal(value, weights[f"image.{name}"])
+    assert not torch.equal(weights["image_projection.weight"], model.image_projection.weight)
+
+
+def test_shuffled_pairs_need_no_ontology(drawings_store: ArtifactStore) -> None:
+    inputs = {"shards": drawings_store.resolve("shard-dataset/drawings")}
+    config = changed(policy={"kind": "shuffled"}, training={**QUICK["training"], "steps": 2})
+    artifact = run_stage(PretrainClip(), config, inputs, store=drawings_store)
+    assert artifact.read("curriculum.jsonl") == b""
+    with pytest.raises(InputError, match="needs an ontology"):
+        run_stage(PretrainClip(), changed(), inputs, store=drawings_store)
+
+
+def test_held_out_pairs_are_not_trained_on_by_any_policy(drawings_store: ArtifactStore) -> None:
+    shards = drawings_store.resolve("shard-dataset/drawings")
+    config = OntologyConfig(min_count=4, pairs_per_node=4, held_out_share=0.3, use_validation_split=False)
+    artifact = run_stage(BuildOntology(), config, {"shards": shards}, store=drawings_store)
+    opened = Inputs.open({"shards": shards, "ontology": artifact})
+    ontology = Ontology.open(artifact)
+    assert len(ontology.held_out) > 20
+    assert not np.isin(opened.training_pairs(), ontology.held_out).any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"training": {"accumulation": 2}}, "accumulation must be 1"),
+        ({"templates": ["an emoji"]}, "needs exactly one {}"),
+        ({"text": {"width": 10, "heads": 3}}, "3 heads do not divide the width 10"),
+        ({"new_tower": {"model": {"name": "vit_mikro"}}}, "vit_micro"),
+        ({"policy": {**QUICK["policy"], "held_out_batch": 33}}, "only 32 contents are held out"),
+        ({"policy": {**QUICK["policy"], "nodes_per_batch": 17}}, "more than the global batch of 16"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(drawings_store: ArtifactStore, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        run_stage(PretrainClip(), changed(**changes), inputs_of(drawings_store), store=drawings_store)
