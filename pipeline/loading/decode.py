@@ -90,10 +90,19 @@ def _pixels(data: bytes, channels: int, min_height: int = 0, min_width: int = 0)
             return torch.from_numpy(array).permute(2, 0, 1)
         except ValueError:
             pass  # Four-colour JPEGs, which torchvision can read; damaged ones it refuses too.
-    mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
+    colour = channels == 3 or data[8:12] == b"WEBP"
+    mode = ImageReadMode.RGB if colour else ImageReadMode.GRAY
     try:
         image = decode_with_torchvision(torch.from_numpy(np.frombuffer(data, np.uint8).copy()), mode)
     except RuntimeError as error:
         raise ValueError(str(error).splitlines()[0]) from None
-    # A PNG may have 16 bits a channel: their upper half is the picture at 8.
-    return image if image.dtype == torch.uint8 else (image.to(torch.int32) >> 8).to(torch.uint8)
+    if image.dtype != torch.uint8:
+        # A PNG may have 16 bits a channel: their upper half is the picture at 8.
+        image = (image.to(torch.int32) >> 8).to(torch.uint8)
+    return image if len(image) == channels else _grey(image)
+
+
+def _grey(image: Tensor) -> Tensor:
+    """Colour as grey, ITU-R BT.601 in 16-bit fixed point as PIL does it: torchvision's WebP cannot."""
+    red, green, blue = image[:3].to(torch.int32)
+    return ((19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16).to(torch.uint8)[None]

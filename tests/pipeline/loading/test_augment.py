@@ -1,0 +1,115 @@
+"""Augmentation depends on (seed, epoch, sample) alone, and does what its names say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import parse_config
+from pipeline.errors import InputError
+from pipeline.loading.augment import AugmentConfig, ViewParameters, apply_on_device, view_parameters
+
+STRONG = AugmentConfig(crop_min_area=0.3, flip=0.5, brightness=0.4, contrast=0.4, saturation=0.4, erase=0.5)
+
+
+def images_of(count: int, channels: int = 3, side: int = 19) -> torch.Tensor:
+    rng = np.random.default_rng(0)
+    return torch.from_numpy(rng.integers(0, 256, (count, channels, side, side), dtype=np.uint8))
+
+
+def parameters(count: int, **changed: np.ndarray) -> ViewParameters:
+    nothing = {
+        "crops": np.tile([1.0, 1.0, 0.0, 0.0], (count, 1)),
+        "flips": np.zeros(count, bool),
+        "colours": np.ones((count, 3), np.float32),
+        "boxes": np.zeros((count, 4), np.float32),
+    }
+    return ViewParameters(**{**nothing, **changed})
+
+
+@given(st.lists(st.integers(0, 10**12), min_size=1, max_size=20, unique=True), st.integers(0, 2**31), st.integers(0, 9))
+@settings(max_examples=50, deadline=None)
+def test_parameters_of_a_sample_do_not_depend_on_its_batch(ids: list[int], seed: int, epoch: int) -> None:
+    together = view_parameters(STRONG, seed, epoch, np.array(ids))
+    for row, id in enumerate(ids):
+        alone = view_parameters(STRONG, seed, epoch, np.array([id]))
+        for name in ("crops", "flips", "colours", "boxes"):
+            np.testing.assert_array_equal(getattr(together, name)[row], getattr(alone, name)[0])
+
+
+def test_epochs_seeds_and_samples_differ() -> None:
+    ids = np.arange(50)
+    crops = [view_parameters(STRONG, seed, epoch, ids).crops for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    assert len({tuple(row) for crop in crops for row in crop}) == 150
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_of_a_sample_do_not_depend_on_its_batch(channels: int) -> None:
+    ids = np.arange(200)
+    whole = apply_on_device(images_of(200, channels), view_parameters(STRONG, 7, 3, ids))
+    for part in (slice(0, 1), slice(1, 4), slice(37, 101), slice(199, 200)):
+        alone = apply_on_device(images_of(200, channels)[part].clone(), view_parameters(STRONG, 7, 3, ids[part]))
+        assert torch.equal(alone, whole[part])
+
+
+def test_parameters_keep_to_their_bounds_and_shares() -> None:
+    views = view_parameters(STRONG, 0, 0, np.arange(4000))
+    area, ratio, top, left = views.crops.T
+    assert 0.3 <= area.min() < 0.31
+    assert 0.99 < area.max() <= 1
+    assert 0.75 - 1e-9 <= ratio.min() < ratio.max() <= 4 / 3 + 1e-9
+    assert min(top.min(), left.min()) >= 0
+    assert max(top.max(), left.max()) < 1
+    assert abs(views.flips.mean() - 0.5) < 0.03
+    assert 0.6 <= views.colours.min() < 0.61
+    assert 1.39 < views.colours.max() <= 1.4
+    erased = views.boxes[views.boxes.any(axis=1)]
+    assert abs(len(erased) / 4000 - 0.5) < 0.03
+    assert erased.min() >= 0
+    assert erased.max() <= 1
+    sizes = (erased[:, 2] - erased[:, 0]) * (erased[:, 3] - erased[:, 1])
+    assert sizes.max() <= 0.2 + 1e-6
+
+
+def test_colour_map_is_brightness_then_contrast_then_saturation() -> None:
+    """One step after the other, in double precision, with nothing cut in between."""
+    images = images_of(5) // 3 + 60  # Far from 0 and 255, where the cut at the end is all there is.
+    colours = np.array([[1.2, 0.8, 1.1], [0.9, 1.1, 0.7], [1, 1.2, 1], [1.1, 1, 1], [1, 1, 0]], np.float32)
+    luma = np.array([0.299, 0.587, 0.114])[:, None, None]
+    expected = []
+    for image, (b, c, s) in zip(images.numpy().astype(np.float64), colours.astype(np.float64), strict=True):
+        bright = image * b
+        grey_mean = (bright * luma).sum(0).mean()
+        contrasted = c * bright + (1 - c) * grey_mean
+        expected.append(s * contrasted + (1 - s) * (contrasted * luma).sum(0, keepdims=True))
+    result = apply_on_device(images.clone(), parameters(5, colours=colours)).numpy()
+    assert np.abs(result - np.array(expected)).max() <= 0.5 + 1e-3
+
+
+def test_nothing_to_do_changes_nothing() -> None:
+    for channels in (1, 3):
+        assert torch.equal(apply_on_device(images_of(4, channels), parameters(4)), images_of(4, channels))
+    still = AugmentConfig(crop_min_area=1, crop_max_ratio=1, brightness=0, contrast=0, saturation=0)
+    views = view_parameters(still, 0, 0, np.arange(4))
+    assert torch.equal(apply_on_device(images_of(4), views), images_of(4))
+    assert views.crop(0).box(31, 31) == (0, 0, 31, 31)
+    assert len(apply_on_device(images_of(0), view_parameters(STRONG, 0, 0, np.arange(0)))) == 0
+
+
+def test_flip_and_erasing_touch_the_samples_they_name() -> None:
+    images = images_of(3, side=20)
+    boxes = np.array([[0, 0, 0, 0], [0, 0, 0, 0], [0.1, 0.2, 0.5, 0.6]], np.float32)
+    result = apply_on_device(images.clone(), parameters(3, flips=np.array([False, True, False]), boxes=boxes))
+    assert torch.equal(result[0], images[0])
+    assert torch.equal(result[1], images[1].flip(-1))
+    painted = images[2].clone()
+    painted[:, 2:10, 4:12] = images[2].float().mean(dim=(1, 2)).floor().to(torch.uint8)[:, None, None]
+    assert torch.equal(result[2], painted)
+
+
+def test_wrong_bounds_are_refused_in_one_line() -> None:
+    with pytest.raises(InputError, match=r"augment: crop_min_area 0.9 is above crop_max_area 0.5"):
+        parse_config(AugmentConfig, {"crop_min_area": 0.9, "crop_max_area": 0.5}, "augment")
