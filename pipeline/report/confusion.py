@@ -1,0 +1,104 @@
+"""The confusion matrix as SVG whose cells tell, when pointed at, what was taken for what; and its worst pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.evaluation.metrics import per_class_accuracy
+from pipeline.report.html import Markup
+
+MOST_CLASSES = 60
+_LONGEST_NAME = 24
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How often samples of class `true` were answered with `predicted`."""
+
+    true: int
+    predicted: int
+    count: int
+    of: int
+
+
+def confused_pairs(confusion: NDArray[np.int64], most: int) -> list[Pair]:
+    """The most frequent wrong answers, by count and then by share of the true class."""
+    totals = confusion.sum(axis=1)
+    off = confusion.copy()
+    np.fill_diagonal(off, 0)
+    pairs = [Pair(int(t), int(p), int(off[t, p]), int(totals[t])) for t, p in zip(*np.nonzero(off), strict=True)]
+    return sorted(pairs, key=lambda pair: (-pair.count, -pair.count / pair.of, pair.true, pair.predicted))[:most]
+
+
+def shown_classes(confusion: NDArray[np.int64]) -> list[int]:
+    """The classes that fit: all, or those with most mistakes, in their order."""
+    if len(confusion) <= MOST_CLASSES:
+        return list(range(len(confusion)))
+    wrong = confusion.sum(axis=0) + confusion.sum(axis=1) - 2 * np.diag(confusion)
+    return sorted(np.argsort(-wrong, kind="stable")[:MOST_CLASSES].tolist())
+
+
+def confusion_figure(confusion: NDArray[np.int64], names: Sequence[str]) -> Markup:
+    """Rows are true classes, columns answers; a cell's depth is its share of the row.
+
+    Right answers are blue, wrong ones orange. Empty cells are not drawn, which keeps 51 classes small.
+    """
+    classes = shown_classes(confusion)
+    count = len(classes)
+    cell = max(13.0, min(40.0, 760.0 / count))
+    left = top = 8.0 + 5.6 * min(_LONGEST_NAME, max(len(names[c]) for c in classes))
+    size = cell * count
+    width, height = left + size + 46.0, top + size + 24.0
+    totals = np.maximum(confusion.sum(axis=1), 1)
+    accuracies = per_class_accuracy(confusion)
+    parts = [
+        f'<svg class="confusion" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
+        f'aria-label="Confusion matrix of {count} classes; rows are true classes, columns answers">'
+    ]
+    for place, c in enumerate(classes):
+        x, y = left + place * cell, top + place * cell
+        name = escape(_short(names[c]))
+        middle = middle_of(cell)
+        parts.append(f'<line class="rule" x1="{left:.1f}" x2="{left + size:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<line class="rule" y1="{top:.1f}" y2="{top + size:.1f}" x1="{x:.1f}" x2="{x:.1f}"/>')
+        parts.append(f'<text x="{left - 6:.1f}" y="{y + middle:.1f}" text-anchor="end">{name}</text>')
+        parts.append(f'<text transform="translate({x + middle:.1f} {top - 6:.1f}) rotate(-90)">{name}</text>')
+        if not np.isnan(accuracies[c]):
+            parts.append(
+                f'<text class="axis" x="{left + size + 6:.1f}" y="{y + middle:.1f}">{accuracies[c]:.0%}</text>'
+            )
+    for row, t in enumerate(classes):
+        for column, p in enumerate(classes):
+            n = int(confusion[t, p])
+            if n == 0:
+                continue
+            share = n / int(totals[t])
+            told = escape(f"{names[t]} → {names[p]}: {n} of {int(totals[t])}")
+            parts.append(
+                f'<rect class="cell{"" if t == p else " off"}" x="{left + column * cell:.1f}" '
+                f'y="{top + row * cell:.1f}" width="{cell:.1f}" height="{cell:.1f}" '
+                f'fill-opacity="{0.12 + 0.88 * share:.2f}"><title>{told}</title></rect>'
+            )
+            if cell >= 24:
+                parts.append(
+                    f'<text x="{left + (column + 0.5) * cell:.1f}" y="{top + row * cell + middle_of(cell):.1f}" '
+                    f'text-anchor="middle" pointer-events="none">{n}</text>'
+                )
+    legend = "columns: answered · rows: true · right margin: accuracy of the class"
+    parts.append(f'<text class="axis" x="{left:.1f}" y="{top + size + 16:.1f}">{legend}</text>')
+    parts.append("</svg>")
+    return Markup("".join(parts))
+
+
+def middle_of(cell: float) -> float:
+    """Where a line of text stands so that it looks centred in a cell, in pixels from its top."""
+    return cell / 2 + 3.2
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"

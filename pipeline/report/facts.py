@@ -1,0 +1,146 @@
+"""What the artifacts of a run say, read once: trainings, evaluations, registrations, data.
+
+Any artifact may be absent, and so may any of its files but the manifest: the report shows what there is.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.artifacts import Artifact
+
+# The order in which a run's artifacts are told; others follow by name.
+ORDER = (
+    "shards",
+    "teacher",
+    "teacher-evaluation",
+    "student",
+    "student-evaluation",
+    "classifier-registration",
+    "ontology",
+    "clip",
+    "clip-evaluation",
+    "clip-registration",
+)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A trained model: the rows of metrics.jsonl, the facts of training.json, the curriculum's refreshes."""
+
+    name: str
+    artifact: Artifact
+    rows: list[dict[str, Any]]
+    facts: dict[str, Any]
+    curriculum: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The measures of one model.
+
+    Attributes:
+        subject: the name of the model's artifact in the run, e.g. "student".
+        confusion: [K, K], row is the true class.
+    """
+
+    subject: str
+    artifact: Artifact
+    metrics: dict[str, float]
+    mistakes: list[dict[str, Any]]
+    examples: dict[str, list[dict[str, Any]]]
+    confusion: NDArray[np.int64] | None
+
+    @property
+    def split(self) -> str:
+        return str(self.artifact.config.get("split", self.artifact.summary.get("split", "")))
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything the report tells."""
+
+    artifacts: dict[str, Artifact]
+    trainings: list[Training]
+    evaluations: list[Evaluation]
+    registrations: dict[str, Artifact]
+    data_card: dict[str, Any]
+    ontology: list[dict[str, Any]]
+
+    @property
+    def shards(self) -> Artifact | None:
+        return self.artifacts.get("shards")
+
+    @property
+    def seconds(self) -> float:
+        """What making all the artifacts took, one after another."""
+        return sum(artifact.seconds for artifact in self.artifacts.values())
+
+    def training(self, name: str) -> Training | None:
+        return next((training for training in self.trainings if training.name == name), None)
+
+
+def read_run(inputs: Mapping[str, Artifact]) -> Run:
+    """The facts of a run from its artifacts by name."""
+    rank = {name: place for place, name in enumerate(ORDER)}
+    artifacts = dict(sorted(inputs.items(), key=lambda item: (rank.get(item[0], len(rank)), item[0])))
+    trainings, evaluations, registrations = [], [], {}
+    for name, artifact in artifacts.items():
+        if "metrics.jsonl" in artifact.files:
+            trainings.append(
+                Training(
+                    name,
+                    artifact,
+                    _lines(artifact, "metrics.jsonl"),
+                    _json(artifact, "training.json", {}),
+                    _lines(artifact, "curriculum.jsonl"),
+                )
+            )
+        elif "metrics.json" in artifact.files:
+            evaluations.append(
+                Evaluation(
+                    name.removesuffix("-evaluation"),
+                    artifact,
+                    _json(artifact, "metrics.json", {}),
+                    _json(artifact, "mistakes.json", []),
+                    _json(artifact, "retrieval_examples.json", {}),
+                    _array(artifact, "confusion.npy"),
+                )
+            )
+        elif artifact.stage == "register-model":
+            registrations[name] = artifact
+    shards, ontology = artifacts.get("shards"), artifacts.get("ontology")
+    return Run(
+        artifacts,
+        trainings,
+        evaluations,
+        registrations,
+        _json(shards, "data_card.json", {}),
+        _json(ontology, "ontology.json", {}).get("nodes", []),
+    )
+
+
+def _json(artifact: Artifact | None, name: str, default: Any) -> Any:
+    if artifact is None or name not in artifact.files:
+        return default
+    return json.loads(artifact.read(name))
+
+
+def _lines(artifact: Artifact, name: str) -> list[dict[str, Any]]:
+    if name not in artifact.files:
+        return []
+    return [json.loads(line) for line in artifact.read(name).splitlines() if line.strip()]
+
+
+def _array(artifact: Artifact, name: str) -> NDArray[np.int64] | None:
+    if name not in artifact.files:
+        return None
+    array: NDArray[np.int64] = np.load(io.BytesIO(artifact.read(name)), allow_pickle=False)
+    return array

@@ -1,0 +1,161 @@
+"""Line and area figures as inline SVG that takes its colours and its font from the page.
+
+Matplotlib draws with stand-in colours; they are replaced by the page's variables afterwards, so one
+figure serves the light and the dark page. Long series are thinned to what the eye can tell apart.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+
+from pipeline.report.html import Markup
+from pipeline.report.theme import SERIES
+
+_MUTED, _LINE = "#0a0b0c", "#0d0e0f"
+_SERIES = tuple(f"#a1000{number}" for number in range(1, len(SERIES) + 1))
+_VARIABLES = {_MUTED: "var(--muted)", _LINE: "var(--line)"} | {
+    stand_in: f"var({name})" for stand_in, name in zip(_SERIES, SERIES, strict=True)
+}
+_WIDTH_IN, _HEIGHT_IN = 5.4, 3.1
+_MOST_POINTS = 240
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 10,
+    "axes.edgecolor": _LINE,
+    "axes.labelcolor": _MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": _LINE,
+    "grid.linewidth": 0.8,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "text.color": _MUTED,
+    "legend.frameon": False,
+    "lines.linewidth": 1.9,
+    "lines.solid_capstyle": "round",
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line: its name, its (x, y) points in order, and the number of its colour."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    color: int
+
+
+def line_figure(
+    key: str, title: str, series: Sequence[Series], *, x_label: str, share: bool = False, levels: Sequence[float] = ()
+) -> Markup:
+    """Lines over a common axis, each named at its end in the legend.
+
+    Args:
+        key: distinct on the page; it keeps the figures' ids apart.
+        title: read by screen readers; the caption says it to others.
+        share: the values are shares, shown as percentages.
+        levels: values at which a dashed line is drawn across.
+    """
+    with mpl.rc_context(_STYLE | {"svg.hashsalt": key}):
+        figure, axes = _axes(x_label)
+        for level in levels:
+            axes.axhline(level, color=_MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        for one in series:
+            x, y = zip(*thinned(one.points), strict=True)
+            marker = "o" if len(x) <= 2 else None
+            axes.plot(x, y, color=_SERIES[one.color % len(_SERIES)], label=one.name, marker=marker, markersize=4)
+        if share:
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if axes.get_ylim()[1] > 0.08 else 1))
+        axes.margins(x=0.02)
+        if len(series) > 1:
+            axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=4, handlelength=1.6, columnspacing=1.4)
+        return _svg(figure, key, title)
+
+
+def stack_figure(
+    key: str, title: str, x: Sequence[float], bands: Sequence[tuple[str, Sequence[float]]], *, x_label: str
+) -> Markup:
+    """Shares that sum to one, as bands over steps; a value holds until the next."""
+    with mpl.rc_context(_STYLE | {"svg.hashsalt": key, "axes.grid": False}):
+        figure, axes = _axes(x_label)
+        kept = thin_places(len(x))
+        steps = np.asarray(x, dtype=np.float64)[kept]
+        lower = np.zeros(len(kept))
+        for place, (name, shares) in enumerate(bands):
+            upper = lower + np.asarray(shares, dtype=np.float64)[kept]
+            color = _SERIES[place % len(_SERIES)]
+            axes.fill_between(steps, lower, upper, step="post", color=color, alpha=0.75, linewidth=0, label=name)
+            lower = upper
+        axes.set_ylim(0, 1)
+        axes.margins(x=0)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=4, handlelength=1.1, columnspacing=1.4)
+        return _svg(figure, key, title)
+
+
+def thinned(points: Sequence[tuple[float, float]], most: int = _MOST_POINTS) -> list[tuple[float, float]]:
+    """At most `most` points: means over equal stretches, so that a spike is softened and not lost."""
+    if len(points) <= most:
+        return list(points)
+    edges = np.linspace(0, len(points), most + 1).astype(int).tolist()
+    means = [np.mean(points[low:high], axis=0) for low, high in pairwise(edges)]
+    return [(float(x), float(y)) for x, y in means]
+
+
+def thin_places(length: int, most: int = _MOST_POINTS) -> list[int]:
+    """At most `most` places of a sequence, the first and the last among them."""
+    return sorted(set(np.linspace(0, length - 1, min(length, most)).round().astype(int).tolist()))
+
+
+def _axes(x_label: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN))
+    axes = figure.add_axes((0.095, 0.15, 0.895, 0.73))
+    axes.set_xlabel(x_label)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    return figure, axes
+
+
+def _svg(figure: Figure, key: str, title: str) -> Markup:
+    """The figure's SVG without its prolog, with ids of its own and the page's colours and font."""
+    buffer = io.StringIO()
+    nothing: Any = {"Creator": None, "Date": None, "Format": None, "Type": None}
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    body = text[text.index(">", text.index("<svg")) + 1 :]
+    # Without this rule a page with several figures would restyle all of its strokes.
+    body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, count=1, flags=re.DOTALL)
+    body = re.sub(r' id="(?=[^"]*_\d+")[^"]*"', "", body)  # group names that nothing refers to
+    body = re.sub(r'\bid="([^"]+)"', rf'id="{key}-\1"', body)
+    body = re.sub(r'(url\(|href=")#', rf"\1#{key}-", body)
+    body = re.sub(r"font-family: [^;\"]*;?\s*", "", body)
+    body = re.sub(r"\s*\n\s*", " ", body).replace("> <", "><")
+    for stand_in, variable in _VARIABLES.items():
+        body = body.replace(stand_in, variable)
+    width, height = _WIDTH_IN * 72, _HEIGHT_IN * 72
+    opening = (
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}" '
+        f'stroke-linejoin="round" font-family="inherit">'
+    )
+    return Markup(opening + body)

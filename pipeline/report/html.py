@@ -1,0 +1,78 @@
+"""HTML from Python: every text is escaped unless it is Markup, and only `tag` makes Markup of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import TypeAlias
+
+_VOID = frozenset({"img", "meta", "br", "hr", "link", "col"})
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+Child: TypeAlias = "str | int | float | Markup | Sequence[Child] | None"
+
+
+def tag(name: str, *children: Child, **attributes: str | int | float | bool | None) -> Markup:
+    """An element.
+
+    Args:
+        name: e.g. "p".
+        children: texts, which are escaped, or Markup, which is not; None is left out.
+        attributes: class_ stands for class, aria_label for aria-label; None and False are left out.
+    """
+    rendered = "".join(
+        f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(str(value))}"')
+        for key, value in attributes.items()
+        if value is not None and value is not False
+    )
+    if name in _VOID:
+        return Markup(f"<{name}{rendered}>")
+    return Markup(f"<{name}{rendered}>{join(*children)}</{name}>")
+
+
+def join(*children: Child) -> Markup:
+    """Children one after another, without an element around them."""
+    parts: list[str] = []
+    for child in children:
+        if child is None:
+            continue
+        if not isinstance(child, str | int | float):
+            parts.append(join(*child))
+        else:
+            parts.append(child if isinstance(child, Markup) else escape(str(child)))
+    return Markup("".join(parts))
+
+
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[Child]], *, numeric: frozenset[int] = frozenset(), class_: str = ""
+) -> Markup:
+    """A table that scrolls sideways where it does not fit.
+
+    Args:
+        numeric: numbers of the columns that are set flush right.
+    """
+
+    def cells(kind: str, row: Sequence[Child]) -> list[Markup]:
+        return [tag(kind, cell, class_="number" if place in numeric else None) for place, cell in enumerate(row)]
+
+    return tag(
+        "div",
+        tag(
+            "table",
+            tag("thead", tag("tr", cells("th", head))),
+            tag("tbody", [tag("tr", cells("td", row)) for row in rows]),
+        ),
+        class_=f"scroll {class_}".strip(),
+        tabindex=0,
+    )
+
+
+def details(title: str, *children: Child) -> Markup:
+    """Something folded away behind its title."""
+    return tag("details", tag("summary", title), *children)

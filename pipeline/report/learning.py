@@ -1,0 +1,219 @@
+"""Sections on how the models learned: loss and validation measures over time, and the curriculum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.report.facts import Run, Training
+from pipeline.report.figures import Series, line_figure, stack_figure
+from pipeline.report.html import Child, Markup, details, join, table, tag
+from pipeline.report.wording import duration, percent, spoken
+
+_OPENINGS_SHOWN = 60
+_LEVELS = {0: "whole set", 1: "groups", 2: "subgroups"}
+
+
+def learning_section(run: Run) -> Markup | None:
+    """Loss and validation measures over training; classifiers share a figure."""
+    parts: list[Child] = []
+    dual = [
+        one for one in run.trainings if _series(one, "val/image_recall_at_1") or one.artifact.stage == "pretrain-clip"
+    ]
+    classifiers = [one for one in run.trainings if one not in dual]
+    if classifiers:
+        names = " and ".join(spoken(one.name) for one in classifiers)
+        floor = [one.artifact.summary.get("val_majority") for one in classifiers]
+        levels = [value for value in floor if isinstance(value, float)][:1]
+        parts += _figures(
+            (
+                f"loss-{classifiers[0].name}",
+                f"Training loss of the {names}",
+                _lines(classifiers, "train/loss"),
+                False,
+                [],
+            ),
+            (
+                f"accuracy-{classifiers[0].name}",
+                f"Accuracy of the {names} on the validation split (concepts that training does not show)",
+                _lines(classifiers, "val/accuracy"),
+                True,
+                levels,
+            ),
+        )
+    for training in dual:
+        recalls = [
+            Series(told, points, color)
+            for color, (key, told) in enumerate(
+                [
+                    ("val/image_recall_at_1", "text → image, R@1"),
+                    ("val/text_recall_at_1", "image → text, R@1"),
+                    ("val/image_recall_at_5", "text → image, R@5"),
+                    ("val/text_recall_at_5", "image → text, R@5"),
+                ]
+            )
+            if (points := _series(training, key))
+        ]
+        parts += _figures(
+            (
+                f"loss-{training.name}",
+                f"Contrastive loss of the {spoken(training.name)}",
+                _lines([training], "train/loss"),
+                False,
+                [],
+            ),
+            (
+                f"recall-{training.name}",
+                f"Retrieval of the {spoken(training.name)} on the validation split",
+                recalls,
+                True,
+                [],
+            ),
+        )
+    if not parts:
+        return None
+    facts = [_training_row(one) for one in run.trainings if one.facts]
+    head = ["model", "parameters", "steps", "training", "images/s", "device", "workers"]
+    return tag(
+        "section",
+        tag("h2", "Learning"),
+        tag("div", parts, class_="figures"),
+        table(head, facts, numeric=frozenset({1, 2, 3, 4, 6})) if facts else None,
+        id="learning",
+    )
+
+
+def curriculum_section(run: Run) -> Markup | None:
+    """Where the curriculum drew its batches from over time, and how well the model did there."""
+    parts: list[Child] = []
+    for training in run.trainings:
+        lines = training.curriculum
+        if not lines:
+            continue
+        depths = {path: _depth(path, lines) for line in lines for path in line["P"]}
+        levels = sorted(set(depths.values()))
+        told = [_LEVELS.get(level, f"level {level}") for level in levels]
+        steps = [float(line["step"]) for line in lines]
+        mass = [
+            [sum(p for path, p in line["P"].items() if depths[path] == level) for line in lines] for level in levels
+        ]
+        accuracy = []
+        for color, (level, name) in enumerate(zip(levels, told, strict=True)):
+            points = [
+                (float(line["step"]), float(np.mean(found)))
+                for line in lines
+                if (found := [a for path, a in line["accuracy"].items() if depths.get(path) == level])
+            ]
+            if points:
+                accuracy.append(Series(name, points, color))
+        chance = [float(lines[-1]["chance"])] if "chance" in lines[-1] else []
+        start, end = (
+            [0.0, *steps],
+            [[1.0 if level == levels[0] else 0.0, *row] for level, row in zip(levels, mass, strict=True)],
+        )
+        figures = join(
+            tag(
+                "figure",
+                stack_figure(
+                    f"mass-{training.name}",
+                    "Probability of each level",
+                    start,
+                    list(zip(told, end, strict=True)),
+                    x_label="step",
+                ),
+                tag("figcaption", "From which level of the ontology the pairs of a batch are drawn."),
+            ),
+            tag(
+                "figure",
+                line_figure(
+                    f"frontier-{training.name}",
+                    "Accuracy of the frontier",
+                    accuracy,
+                    x_label="step",
+                    share=True,
+                    levels=chance,
+                ),
+                tag(
+                    "figcaption",
+                    "Accuracy among held-out pairs of the nodes drawn from, mean of a level; dashed: chance.",
+                ),
+            ),
+        )
+        opened = _openings(lines)
+        rows: list[list[Child]] = [[f"{step:,}", path, percent(p)] for step, path, p in opened[:_OPENINGS_SHOWN]]
+        last = lines[-1]
+        parts += [
+            tag(
+                "p",
+                f"{len(lines)} refreshes; at the end batches come from {len(last['frontier']):,} of "
+                f"{max(len(run.ontology), len(depths)):,} nodes.",
+                class_="lead",
+            ),
+            tag("div", figures, class_="figures"),
+            details(
+                f"The {len(opened)} openings of a node"
+                + (f", the first {_OPENINGS_SHOWN}" if len(opened) > _OPENINGS_SHOWN else ""),
+                table(["step", "node", "probability then"], rows, numeric=frozenset({0, 2})),
+            )
+            if rows
+            else None,
+        ]
+    if not parts:
+        return None
+    return tag("section", tag("h2", "The curriculum"), *parts, id="curriculum")
+
+
+def _figures(*wanted: tuple[str, str, list[Series], bool, list[float]]) -> list[Child]:
+    return [
+        tag(
+            "figure",
+            line_figure(key, title, series, x_label="epoch", share=share, levels=levels),
+            tag("figcaption", title + "."),
+        )
+        for key, title, series, share, levels in wanted
+        if series
+    ]
+
+
+def _lines(trainings: list[Training], key: str) -> list[Series]:
+    return [
+        Series(spoken(training.name), points, color)
+        for color, training in enumerate(trainings)
+        if (points := _series(training, key))
+    ]
+
+
+def _series(training: Training, key: str) -> list[tuple[float, float]]:
+    return [
+        (float(row.get("epoch", row["step"])), float(row[key])) for row in training.rows if row.get(key) is not None
+    ]
+
+
+def _training_row(training: Training) -> list[Child]:
+    facts: dict[str, Any] = training.facts
+    return [
+        tag("strong", spoken(training.name)),
+        f"{facts.get('parameters', 0):,}",
+        f"{facts.get('steps', 0):,}",
+        duration(float(facts.get("seconds", 0.0))),
+        f"{facts.get('images_per_s', 0):,.0f}",
+        str(facts.get("device", "")),
+        str(facts.get("world", 1)),
+    ]
+
+
+def _depth(path: str, lines: list[dict[str, Any]]) -> int:
+    """0 for the root, else how many names the path has; the root is what the first line starts from."""
+    root = next(iter(lines[0]["P"]), "")
+    return 0 if path == root else path.count("/") + 1
+
+
+def _openings(lines: list[dict[str, Any]]) -> list[tuple[int, str, float]]:
+    """(step, node, its probability then) whenever a node entered the frontier."""
+    known = {next(iter(lines[0]["P"]), "")}
+    found = []
+    for line in lines:
+        found += [(int(line["step"]), path, float(p)) for path, p in line["P"].items() if path not in known]
+        known = set(line["P"])
+    return found

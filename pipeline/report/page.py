@@ -1,0 +1,131 @@
+"""The page: title, decisions, the numbers that matter, then the sections, each only if there is something to tell."""
+
+from __future__ import annotations
+
+from html import escape
+
+from pipeline.artifacts import Artifact
+from pipeline.report.facts import Evaluation, Run
+from pipeline.report.gallery import Gallery
+from pipeline.report.html import Child, Markup, join, tag
+from pipeline.report.learning import curriculum_section, learning_section
+from pipeline.report.results import accuracy_section, confusion_section, mistakes_section, retrieval_section
+from pipeline.report.story import data_section, lineage_section, stages_section
+from pipeline.report.theme import CSS
+from pipeline.report.wording import duration, percent, spoken
+
+
+def page(run: Run, *, title: str, mistakes: int, queries: int) -> str:
+    """The whole report as one HTML document without any reference to elsewhere.
+
+    Args:
+        title: the heading.
+        mistakes: pictures of mistakes of each model, at most.
+        queries: retrieval queries in each direction, at most.
+    """
+    gallery = Gallery(run.shards)
+    sections: list[tuple[str, str, Markup | None]] = [
+        ("stages", "Stages", stages_section(run)),
+        ("accuracy", "Accuracy", accuracy_section(run)),
+        ("learning", "Learning", learning_section(run)),
+        ("confusion", "Confusion", confusion_section(run)),
+        ("mistakes", "Mistakes", mistakes_section(run, gallery, mistakes)),
+        ("curriculum", "Curriculum", curriculum_section(run)),
+        ("retrieval", "Retrieval", retrieval_section(run, gallery, queries)),
+        ("data", "Data", data_section(run, gallery)),
+        ("lineage", "Lineage", lineage_section(run)),
+    ]
+    present = [(anchor, name, section) for anchor, name, section in sections if section is not None]
+    body = tag(
+        "main",
+        tag(
+            "header",
+            tag("p", "Tutelage · run report", class_="eyebrow"),
+            tag("h1", title),
+            tag("p", _lead(run), class_="lead"),
+            _decisions(run),
+            _key_numbers(run),
+            class_="top",
+        ),
+        tag("nav", [tag("a", name, href=f"#{anchor}") for anchor, name, _ in present], aria_label="Sections"),
+        [section for _, _, section in present],
+        tag("footer", _origin(run)),
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _lead(run: Run) -> str:
+    card = run.data_card
+    if not card:
+        return f"{len(run.artifacts)} artifacts."
+    return (
+        f"{card.get('title', 'Data')}: {card.get('samples', 0):,} images, {card.get('labels', 0):,} labels. "
+        f"{len(run.artifacts)} artifacts, {duration(run.seconds)} of work."
+    )
+
+
+def _decisions(run: Run) -> Markup | None:
+    """What was registered, whether it became champion and why, and the line that loads it."""
+    cards = [_decision(name, artifact) for name, artifact in run.registrations.items()]
+    return tag("div", cards, class_="cards wide") if cards else None
+
+
+def _decision(name: str, artifact: Artifact) -> Markup:
+    summary = artifact.summary
+    model = str(summary.get("name", summary.get("model", name.removesuffix("-registration"))))
+    promoted = bool(summary.get("promoted"))
+    pill = tag("span", "champion", class_="pill good") if promoted else tag("span", "not promoted", class_="pill hold")
+    version = f" version {summary['version']}" if "version" in summary else ""
+    lookup = summary.get("lookup")
+    return tag(
+        "div",
+        tag("h3", f"{model}{version}", pill),
+        tag("p", str(summary.get("reason", ""))) if summary.get("reason") else None,
+        tag("pre", str(lookup), tabindex=0) if lookup else None,
+        class_="card",
+    )
+
+
+def _key_numbers(run: Run) -> Markup | None:
+    cards: list[Markup] = []
+    for evaluation in run.evaluations:
+        cards += _numbers_of(evaluation)
+    return tag("div", cards, class_="cards") if cards else None
+
+
+def _numbers_of(evaluation: Evaluation) -> list[Markup]:
+    metrics = evaluation.metrics
+    subject = spoken(evaluation.subject).capitalize()
+    cards = []
+    for prefix, told in (("accuracy", "right"), ("zero_shot", "right, zero-shot")):
+        if f"{prefix}/top1" in metrics:
+            floor = f"chance {percent(metrics[f'{prefix}/chance'])}, majority {percent(metrics[f'{prefix}/majority'])}"
+            cards.append(_number(f"{subject}: {told}", metrics[f"{prefix}/top1"], floor))
+    key = "retrieval/image_retrieval"
+    if f"{key}_recall@1" in metrics:
+        of = f"chance {percent(metrics[f'{key}_chance@1'])}, of {metrics[f'{key}_candidates']:,.0f} pictures"
+        cards.append(_number(f"{subject}: text finds picture at once", metrics[f"{key}_recall@1"], of))
+    return cards
+
+
+def _number(label: str, share: float, floor: str) -> Markup:
+    return tag(
+        "div",
+        tag("p", label, class_="label"),
+        tag("p", percent(share), class_="figure-value"),
+        tag("p", floor, class_="label"),
+        class_="card",
+    )
+
+
+def _origin(run: Run) -> Markup:
+    commits = {str(a.manifest["origin"]["commit"]) for a in run.artifacts.values() if "commit" in a.manifest["origin"]}
+    versions = {str(a.manifest["origin"].get("tutelage", "unknown")) for a in run.artifacts.values()}
+    parts: list[Child] = ["Made by Tutelage ", ", ".join(sorted(versions)) or "unknown"]
+    if commits:
+        parts += [", commit ", tag("code", ", ".join(sorted(commit[:12] for commit in commits)))]
+    return join(*parts, ".")

@@ -1,0 +1,46 @@
+"""RunReport: the artifacts of a run -> report.html and report.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from pipeline.artifacts import Artifact
+from pipeline.config import Config
+from pipeline.errors import InputError
+from pipeline.report.facts import read_run
+from pipeline.report.page import page
+from pipeline.report.summary import report_markdown
+from pipeline.stage import Workspace
+
+
+class ReportConfig(Config):
+    """What the report shows."""
+
+    title: str = Field("Tutelage run", min_length=1, max_length=200, description="Heading of the report.")
+    mistakes: int = Field(24, ge=0, le=200, description="Worst mistakes of each model that are shown, at most.")
+    queries: int = Field(10, ge=0, le=100, description="Retrieval queries shown in each direction, at most.")
+
+
+class RunReport:
+    """Reads artifacts only: no model is run, so a report costs seconds."""
+
+    name: ClassVar[str] = "run-report"
+    version: ClassVar[int] = 1
+
+    def run(self, config: ReportConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
+        """Writes report.html and report.md.
+
+        Args:
+            inputs: any of shards, teacher, student, ontology, clip, teacher-evaluation, student-evaluation,
+                clip-evaluation, classifier-registration, clip-registration; others are listed among the stages.
+        """
+        if not inputs:
+            raise InputError("run-report: no artifact to report on")
+        work.progress(note="writing the report")
+        text = page(read_run(inputs), title=config.title, mistakes=config.mistakes, queries=config.queries)
+        (work.output / "report.html").write_text(text, encoding="utf-8")
+        (work.output / "report.md").write_text(report_markdown(inputs, config.title), encoding="utf-8")
+        return {"artifacts": len(inputs), "kilobytes": round(len(text.encode()) / 1000)}

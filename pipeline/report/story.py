@@ -1,0 +1,131 @@
+"""Sections on the run itself: its stages, its data, and where everything came from."""
+
+from __future__ import annotations
+
+import json
+
+from pipeline.report.facts import Run
+from pipeline.report.gallery import Gallery
+from pipeline.report.html import Child, Markup, details, join, table, tag
+from pipeline.report.wording import duration, headline, short_key, spoken
+
+_SPLITS = ("train", "val", "test")
+
+
+def stages_section(run: Run) -> Markup | None:
+    """One line a stage: what it made, how long it took, its headline."""
+    if not run.artifacts:
+        return None
+    longest = max(artifact.seconds for artifact in run.artifacts.values()) or 1.0
+    rows: list[list[Child]] = [
+        [
+            tag("strong", spoken(name)),
+            tag("code", artifact.stage),
+            duration(artifact.seconds),
+            _bar(artifact.seconds / longest),
+            headline(artifact.summary),
+            tag("code", short_key(artifact), title=artifact.uri),
+        ]
+        for name, artifact in run.artifacts.items()
+    ]
+    return tag(
+        "section",
+        tag("h2", "What was done"),
+        tag(
+            "p",
+            f"{len(rows)} artifacts; making them took {duration(run.seconds)} of work in all. "
+            "A stage whose artifact was there already took no time in this run: the seconds are those of its making.",
+            class_="lead",
+        ),
+        table(["artifact", "stage", "seconds", "", "headline", "key"], rows, numeric=frozenset({2})),
+        id="stages",
+    )
+
+
+def data_section(run: Run, gallery: Gallery) -> Markup | None:
+    """The data card: counts per split and source, licences, and the contact sheet."""
+    card = run.data_card
+    if not card:
+        return None
+    counts = card.get("splits", {})
+    sources: list[list[Child]] = [
+        [entry["source"], *[f"{entry.get(split, 0):,}" for split in _SPLITS], f"{entry['samples']:,}"]
+        for entry in card.get("per_source", [])
+    ]
+    labels: list[list[Child]] = [
+        [entry["label"], *[f"{entry.get(split, 0):,}" for split in _SPLITS], f"{entry['samples']:,}"]
+        for entry in card.get("per_label", [])
+    ]
+    credits: list[list[Child]] = [
+        [credit["work"], credit["author"], credit["licence"], tag("span", credit["url"], class_="quiet")]
+        for credit in card.get("credits", [])
+    ]
+    left_out = card.get("duplicates", {})
+    dropped = left_out.get("dropped_copies_of_held_out", 0) + left_out.get("dropped_repeats", 0)
+    unreadable = card.get("unreadable", {}).get("count", 0)
+    sheet = gallery.contact_sheet(f"Samples of every label of {card.get('title', 'the data')}")
+    return tag(
+        "section",
+        tag("h2", f"The data: {card.get('title', 'unnamed')}"),
+        tag(
+            "p",
+            f"{card.get('samples', 0):,} images of {card.get('content_groups', 0):,} concepts, "
+            f"{card.get('labels', 0):,} labels, {card.get('captions', 0):,} captions: "
+            + ", ".join(f"{counts.get(split, 0):,} {split}" for split in _SPLITS)
+            + f". Left out: {unreadable:,} unreadable, {dropped:,} duplicates.",
+            class_="lead",
+        ),
+        tag("figure", sheet, tag("figcaption", "Samples of every label.")) if sheet is not None else None,
+        tag("h3", "By source"),
+        table(["source", *_SPLITS, "images"], sources, numeric=frozenset(range(1, 5))) if sources else None,
+        tag("h3", "Licences") if credits else None,
+        table(["work", "author", "licence", "where"], credits) if credits else None,
+        details(
+            f"All {len(labels)} labels", table(["label", *_SPLITS, "images"], labels, numeric=frozenset(range(1, 5)))
+        )
+        if labels
+        else None,
+        id="data",
+    )
+
+
+def lineage_section(run: Run) -> Markup | None:
+    """Keys, inputs, code and whole configuration of every artifact, folded away."""
+    parts = [
+        details(
+            f"{spoken(name)}: {artifact.uri}",
+            tag(
+                "dl",
+                *[
+                    join(tag("dt", term), tag("dd", tag("code", value)))
+                    for term, value in {
+                        "artifact": artifact.url,
+                        **{f"input {key}": uri for key, uri in artifact.manifest.get("inputs", {}).items()},
+                        **{
+                            key.replace("_", " "): str(value)
+                            for key, value in artifact.manifest.get("origin", {}).items()
+                        },
+                    }.items()
+                ],
+            ),
+            tag("pre", json.dumps(artifact.config, indent=2, ensure_ascii=False)),
+        )
+        for name, artifact in run.artifacts.items()
+    ]
+    if not parts:
+        return None
+    lead = tag(
+        "p", "Each artifact's key is a hash of its stage, its configuration and the keys of its inputs.", class_="lead"
+    )
+    return tag("section", tag("h2", "Where it all came from"), lead, *parts, id="lineage")
+
+
+def _bar(share: float) -> Markup:
+    width = f"{max(1.0, 150 * share):.0f}"
+    return tag(
+        "svg",
+        tag("rect", width=width, height=10, rx=3, fill="var(--s1)", fill_opacity=0.55),
+        class_="bar",
+        viewBox="0 0 150 10",
+        aria_hidden="true",
+    )

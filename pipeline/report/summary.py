@@ -1,0 +1,98 @@
+"""The same findings in few words: Markdown and table rows, for whoever publishes a run elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.artifacts import Artifact
+from pipeline.report.facts import Run, read_run
+from pipeline.report.results import accuracy_rows
+from pipeline.report.wording import duration, headline, percent, short_key, spoken
+
+_SPECIAL = "\\`*_{}[]<>#|~"
+
+
+def report_markdown(inputs: Mapping[str, Artifact], title: str = "Tutelage run") -> str:
+    """A short Markdown summary of a run: decisions, accuracies with their floors, retrieval, stages.
+
+    Args:
+        inputs: the artifacts by name, as for `RunReport`; any may be absent.
+    """
+    run = read_run(inputs)
+    lines = [f"# {plain(title)}", ""]
+    for name, artifact in run.registrations.items():
+        summary = artifact.summary
+        model = str(summary.get("name", summary.get("model", name.removesuffix("-registration"))))
+        version = f" version {summary['version']}" if "version" in summary else ""
+        verdict = "is champion" if summary.get("promoted") else "was not promoted"
+        reason = f": {plain(str(summary['reason']))}" if summary.get("reason") else ""
+        lines += [f"**{plain(model)}{version} {verdict}**{reason}", ""]
+        if summary.get("lookup"):
+            lines += ["```python", str(summary["lookup"]).replace("```", ""), "```", ""]
+    lines += _accuracies(run)
+    lines += _retrieval(run)
+    rows = stage_rows(inputs)
+    if rows:
+        lines += _table(list(rows[0]), [list(row.values()) for row in rows])
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def stage_rows(inputs: Mapping[str, Artifact]) -> list[dict[str, str]]:
+    """One row an artifact: name, stage, seconds, headline, key."""
+    return [
+        {
+            "artifact": spoken(name),
+            "stage": artifact.stage,
+            "seconds": duration(artifact.seconds),
+            "headline": headline(artifact.summary),
+            "key": short_key(artifact),
+        }
+        for name, artifact in read_run(inputs).artifacts.items()
+    ]
+
+
+def plain(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return "".join(f"\\{character}" if character in _SPECIAL else character for character in " ".join(text.split()))
+
+
+def _accuracies(run: Run) -> list[str]:
+    rows = []
+    for evaluation in run.evaluations:
+        metrics = evaluation.metrics
+        for what, prefix, suffix in accuracy_rows(evaluation):
+            low, high = metrics[f"{prefix}/top1_low{suffix}"], metrics[f"{prefix}/top1_high{suffix}"]
+            rows.append(
+                [
+                    spoken(evaluation.subject),
+                    what,
+                    percent(metrics[f"{prefix}/top1{suffix}"]),
+                    f"{low:.1%} – {high:.1%}",
+                    percent(metrics[f"{prefix}/chance{suffix}"]),
+                    percent(metrics[f"{prefix}/majority{suffix}"]),
+                    f"{metrics[f'{prefix}/samples{suffix}']:,.0f}",
+                ]
+            )
+    head = ["model", "measured on", "right", "95% interval", "chance", "majority", "images"]
+    return _table(head, rows) if rows else []
+
+
+def _retrieval(run: Run) -> list[str]:
+    rows = []
+    for evaluation in run.evaluations:
+        metrics = evaluation.metrics
+        for pool, told in (("retrieval", "all concepts"), ("retrieval_unseen_concepts", "unseen concepts")):
+            for direction, asked in (("image_retrieval", "text → image"), ("text_retrieval", "image → text")):
+                start = f"{pool}/{direction}_recall@"
+                for name in sorted(
+                    (name for name in metrics if name.startswith(start)), key=lambda name: int(name.rpartition("@")[2])
+                ):
+                    chance = metrics[name.replace("_recall@", "_chance@")]
+                    k = name.rpartition("@")[2]
+                    rows.append([asked, told, f"recall@{k}", percent(metrics[name]), percent(chance)])
+    return _table(["retrieval", "among", "measure", "value", "chance"], rows) if rows else []
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    cells = [head, ["---"] * len(head)] + [[plain(cell) for cell in row] for row in rows]
+    return ["| " + " | ".join(row) + " |" for row in cells] + [""]

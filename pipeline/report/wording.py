@@ -1,0 +1,65 @@
+"""How numbers and names read, on the page and in Markdown alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.artifacts import Artifact
+
+
+def percent(share: float) -> str:
+    """A share as a percentage; small ones keep a second digit."""
+    return f"{share:.2%}" if 0 < share < 0.01 else f"{share:.1%}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 90:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def short_key(artifact: Artifact) -> str:
+    """The first ten digits of a key: enough for `tutelage artifacts show`."""
+    return artifact.key[:10]
+
+
+def spoken(name: str) -> str:
+    """The name of an artifact in a run, as words."""
+    return {"clip": "dual encoder", "clip-evaluation": "evaluation of the dual encoder"}.get(
+        name, name.replace("-", " ").replace("_", " ")
+    )
+
+
+def headline(summary: Mapping[str, Any]) -> str:
+    """The one thing worth saying about an artifact, from its summary."""
+    for name, chance, told in (
+        ("accuracy/top1", "accuracy/chance", "{} right"),
+        ("retrieval/image_retrieval_recall@1", "retrieval/image_retrieval_chance@1", "text → image R@1 {}"),
+        ("zero_shot/top1", "zero_shot/chance", "zero-shot {} right"),
+    ):
+        if name in summary:
+            return f"{told.format(percent(summary[name]))} (chance {percent(summary[chance])})"
+    if "promoted" in summary:
+        version = f"version {summary['version']} " if "version" in summary else ""
+        return f"{version}{'is champion' if summary['promoted'] else 'was not promoted'}"
+    if "samples" in summary:
+        labels = f", {summary['labels']:,} labels" if isinstance(summary.get("labels"), int) else ""
+        return f"{summary['samples']:,} images{labels}"
+    parts = [
+        f"{name.replace('val_', '').replace('_', ' ')} {_value(name, value)}"
+        for name, value in summary.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    return ", ".join(parts[:3])
+
+
+def _value(name: str, value: float) -> str:
+    if isinstance(value, float) and 0 <= value <= 1 and ("accuracy" in name or "recall" in name):
+        return percent(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"

@@ -1,0 +1,174 @@
+"""The report says what was measured, needs nothing from elsewhere, and survives any name and any gap."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+
+import pytest
+
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.config import parse_config
+from pipeline.errors import InputError
+from pipeline.report.stage import ReportConfig, RunReport
+from pipeline.report.summary import report_markdown, stage_rows
+from pipeline.stage import run_stage
+
+Inputs = dict[str, Artifact]
+VOID = {"img", "meta", "br", "hr", "link", "col", "input"}
+
+
+class Reader(HTMLParser):
+    """Checks that elements are closed in order, and gathers text, addresses and ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.said: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
+                self.addresses.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+            assert not name.startswith("on"), f"{tag} has the script attribute {name}"
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open[-1] == tag, f"</{tag}> closes <{self.open[-1]}>"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.said.append(data)
+
+
+def read(text: str) -> Reader:
+    reader = Reader()
+    reader.feed(text)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+@pytest.fixture(scope="module")
+def html(report_store: ArtifactStore, run_inputs: Inputs) -> str:
+    artifact = run_stage(RunReport(), ReportConfig(title="Night <1>"), run_inputs, store=report_store)
+    return artifact.read("report.html").decode()
+
+
+def test_report_is_whole_html_with_every_section(html: str) -> None:
+    reader = read(html)
+    sections = {"stages", "accuracy", "learning", "confusion", "mistakes", "curriculum", "retrieval", "data", "lineage"}
+    assert sections <= set(reader.ids)
+    assert "Night <1>" in "".join(reader.said)
+    assert "prefers-color-scheme: dark" in html
+    assert 'name="viewport"' in html
+
+
+def test_report_needs_nothing_from_elsewhere(html: str) -> None:
+    reader = read(html)
+    assert all(address.startswith(("data:image/", "#")) for address in reader.addresses)
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(reader.tags)
+    assert not re.search(r"@import|url\((?!#)|@font-face", html)
+    assert len(reader.ids) == len(set(reader.ids)), "two elements share an id"
+    targets = {address[1:] for address in reader.addresses if address.startswith("#")}
+    targets |= set(re.findall(r"url\(#([^)]+)\)", html))
+    assert targets <= set(reader.ids)
+
+
+def test_names_that_look_like_html_are_shown_and_not_obeyed(html: str) -> None:
+    reader = read(html)
+    assert "<script" not in html
+    assert 'alert("x")' in "".join(reader.said)
+    assert "a|b\"c'd" in "".join(reader.said)
+
+
+def test_numbers_are_those_of_the_evaluation_with_their_floors(html: str, run_inputs: Inputs) -> None:
+    metrics = json.loads(run_inputs["student-evaluation"].read("metrics.json"))
+    text = " ".join(read(html).said)
+    for name in ("top1", "chance", "majority", "top1_seen_concepts", "top1_unseen_concepts"):
+        assert f"{metrics[f'accuracy/{name}']:.1%}" in text
+    assert f"{metrics['accuracy/top1_low']:.1%} – {metrics['accuracy/top1_high']:.1%}" in text
+    measured = json.loads(run_inputs["clip-evaluation"].read("metrics.json"))
+    for name in ("image_retrieval_recall@5", "text_retrieval_recall@1", "image_retrieval_chance@5"):
+        assert f"{measured[f'retrieval/{name}']:.1%}" in text
+
+
+def test_decisions_come_with_reason_and_lookup_line(html: str) -> None:
+    text = "".join(read(html).said)
+    assert 'mlflow.pyfunc.load_model("models:/emoji-classifier@champion")' in text
+    assert "better than version 2 (p = 0.003)" in text
+    assert "not better than version 1 (p = 0.41)" in text
+    assert "not promoted" in text
+
+
+def test_mistakes_and_galleries_show_pictures(html: str, run_inputs: Inputs) -> None:
+    mistakes = json.loads(run_inputs["student-evaluation"].read("mistakes.json"))
+    assert html.count("data:image/png;base64,") >= len(mistakes) + 6
+    assert all(mistake["key"] in html for mistake in mistakes)
+
+
+@pytest.mark.parametrize("absent", ["shards", "teacher", "student", "clip", "ontology", "clip-evaluation"])
+def test_any_artifact_may_be_absent(report_store: ArtifactStore, run_inputs: Inputs, absent: str) -> None:
+    inputs = {name: artifact for name, artifact in run_inputs.items() if name != absent}
+    read(run_stage(RunReport(), ReportConfig(), inputs, store=report_store).read("report.html").decode())
+    alone = {absent: run_inputs[absent]}
+    read(run_stage(RunReport(), ReportConfig(), alone, store=report_store).read("report.html").decode())
+
+
+def test_artifact_of_a_stage_unknown_here_is_listed(
+    report_store: ArtifactStore, made_up: Callable[..., Artifact]
+) -> None:
+    inputs = {"pruned": made_up("prune-student", {}, {"accuracy": 0.25, "kept": 12})}
+    text = run_stage(RunReport(), ReportConfig(), inputs, store=report_store).read("report.html").decode()
+    assert "prune-student" in text
+    assert "accuracy 25.0%" in text
+
+
+def test_no_artifact_at_all_is_refused(report_store: ArtifactStore) -> None:
+    with pytest.raises(InputError, match="no artifact to report on"):
+        run_stage(RunReport(), ReportConfig(), {}, store=report_store)
+    with pytest.raises(InputError, match="did you mean title"):
+        parse_config(ReportConfig, {"tittle": "x"}, "report")
+
+
+def test_same_run_gives_the_same_bytes(html: str, run_inputs: Inputs) -> None:
+    from pipeline.report.facts import read_run
+    from pipeline.report.page import page
+
+    again = page(read_run(run_inputs), title="Night <1>", mistakes=24, queries=10)
+    assert again == html
+
+
+def test_markdown_tells_the_same_in_few_words(run_inputs: Inputs) -> None:
+    text = report_markdown(run_inputs, "Night")
+    metrics = json.loads(run_inputs["student-evaluation"].read("metrics.json"))
+    assert text.startswith("# Night\n")
+    assert "**emoji-classifier version 3 is champion**" in text
+    assert f"{metrics['accuracy/top1']:.1%}" in text
+    assert "<script" not in text.replace("\\<", "")
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(line.replace("\\|", "").count("|") >= 6 for line in tables)
+    assert "recall@5" in text
+
+
+def test_table_rows_name_every_artifact_in_the_order_of_the_run(run_inputs: Inputs) -> None:
+    rows = stage_rows(run_inputs)
+    assert [row["stage"] for row in rows[:3]] == ["shard-dataset", "train-teacher", "evaluate"]
+    assert len(rows) == len(run_inputs)
+    assert rows[0]["headline"] == "24 images, 3 labels"
+    assert stage_rows({}) == []
