@@ -1,0 +1,128 @@
+"""The gate: is the challenger better than the champion? Decided from paired outcomes, and nothing else.
+
+    floor      the challenger must beat what needs no model (majority class, chance)
+    evidence   on the same samples it must beat the champion, by more than chance explains
+
+Right/wrong outcomes go through McNemar's exact test, scores through a paired bootstrap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pipeline.config import Config
+from pipeline.errors import WorkError
+from pipeline.evaluation.paired_test import mcnemar, paired_bootstrap
+
+
+class GateConfig(Config):
+    """When a challenger replaces the champion."""
+
+    max_p_value: float = Field(
+        0.05, gt=0, le=1, description="The gain must be this unlikely to be luck; 1 asks for a gain only."
+    )
+    min_gain: float = Field(
+        0.0, ge=0, le=1, description="The gain must be larger than this, as a share: 0.01 is one point of accuracy."
+    )
+    beat_floor: bool = Field(
+        True, description="Refuse a model that is no better than chance or the most frequent class, also as the first."
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="Of the bootstrap.")
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What a model achieved, sample by sample.
+
+    Attributes:
+        measure: what the values are, in words, e.g. "accuracy".
+        ids: [n] the samples.
+        values: [n] booleans (right or wrong), or scores of which higher is better.
+        floor_measure: the measure that is held against the floor, e.g. "accuracy".
+        floor_value: what the model reached in it.
+        floor: what needs no model.
+    """
+
+    measure: str
+    ids: NDArray[np.int64]
+    values: NDArray[Any]
+    floor_measure: str
+    floor_value: float
+    floor: float
+
+    @property
+    def mean(self) -> float:
+        """The measure over all samples."""
+        return float(self.values.mean())
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the alias moves, and why, in one sentence with the numbers.
+
+    Attributes:
+        difference: challenger minus champion, None without a comparison.
+        p_value: how often luck alone would give at least this difference, None without a comparison.
+    """
+
+    promote: bool
+    reason: str
+    difference: float | None = None
+    p_value: float | None = None
+
+
+def decide(challenger: Outcomes, champion: Outcomes | None, config: GateConfig) -> Decision:
+    """The gate's decision.
+
+    Args:
+        champion: on the same samples; None if there is no champion yet.
+    Raises:
+        WorkError: the two were not measured on the same samples, or not by the same measure.
+    """
+    if config.beat_floor and not challenger.floor_value > challenger.floor:
+        return Decision(
+            False,
+            f"{challenger.floor_measure} {_shown(challenger.floor_value)} does not beat {_shown(challenger.floor)},"
+            " which needs no model",
+        )
+    if champion is None:
+        return Decision(True, f"no champion yet; {challenger.measure} {_shown(challenger.mean)}")
+    if champion.measure != challenger.measure or not np.array_equal(champion.ids, challenger.ids):
+        raise WorkError(
+            f"gate: champion ({champion.measure}, {len(champion.ids)} samples) and challenger"
+            f" ({challenger.measure}, {len(challenger.ids)} samples) were not measured alike"
+        )
+    difference, p_value, detail = _compared(challenger, champion, config)
+    promote = difference > config.min_gain and p_value <= config.max_p_value
+    if promote:
+        verdict = "better than the champion"
+    elif difference <= config.min_gain:
+        asked = f" by more than {_shown(config.min_gain)}" if config.min_gain else ""
+        verdict = f"not better than the champion{asked}"
+    else:
+        verdict = "perhaps better than the champion, but it may be luck"
+    return Decision(
+        promote,
+        f"{verdict}: {challenger.measure} {_shown(challenger.mean)} against {_shown(champion.mean)} on"
+        f" {len(challenger.ids)} samples ({detail}, p = {p_value:.2g}, asked for {config.max_p_value:g} or less)",
+        difference,
+        p_value,
+    )
+
+
+def _compared(challenger: Outcomes, champion: Outcomes, config: GateConfig) -> tuple[float, float, str]:
+    if challenger.values.dtype == np.bool_:
+        test = mcnemar(challenger.values, champion.values)
+        detail = f"{test.only_first} right only by it, {test.only_second} only by the champion"
+        return test.difference, test.p_value, detail
+    bootstrap = paired_bootstrap(challenger.values, champion.values, seed=config.seed)
+    return bootstrap.difference, bootstrap.p_value, f"95% of resamples {bootstrap.low:+.3f} to {bootstrap.high:+.3f}"
+
+
+def _shown(value: float) -> str:
+    return f"{value:.4f}"

@@ -1,0 +1,219 @@
+"""The registry: MLflow's model versions and their aliases, without MLflow's global state.
+
+Every call goes to one tracking URI through a client, so stages that run side by side in one process do
+not change each other's. A registered model's versions carry their lineage as tags.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from pipeline.artifacts import ArtifactStore
+from pipeline.errors import InputError, WorkError
+from pipeline.exported_model import ExportedModel
+from pipeline.registration.package import write_package
+from pipeline.training.tracking import EXPERIMENT, ensure_tracking
+
+CHAMPION = "champion"
+MODEL_TAG = "tutelage.model"
+
+_PLACE = "model"  # of the MLflow model inside its run
+_METRICS_A_CALL = 1000  # MLflow's limit
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version of a registered model.
+
+    Attributes:
+        tags: lineage, and the gate's decision; all names begin with "tutelage.".
+        source: where MLflow keeps its files.
+    """
+
+    name: str
+    version: int
+    tags: dict[str, str]
+    source: str
+
+    @property
+    def uri(self) -> str:
+        """What `mlflow.pyfunc.load_model` takes."""
+        return f"models:/{self.name}/{self.version}"
+
+
+class Registry:
+    """The registry at a tracking URI, initialised."""
+
+    def __init__(self, tracking_uri: str) -> None:
+        self._uri = tracking_uri
+        self._client = MlflowClient(tracking_uri, registry_uri=tracking_uri)
+
+    @classmethod
+    def open(cls, store: ArtifactStore) -> Registry:
+        """The registry that MLFLOW_TRACKING_URI names, else the one inside the store.
+
+        Raises:
+            InputError: it cannot be reached.
+        """
+        try:
+            return cls(ensure_tracking(store))
+        except (MlflowException, OSError) as error:
+            where = shown_uri(os.environ.get("MLFLOW_TRACKING_URI", store.storage.url))
+            reason = str(error).splitlines()[0]
+            raise InputError(f"MLflow at {where} cannot be used ({reason}); check MLFLOW_TRACKING_URI") from None
+
+    @property
+    def shown_uri(self) -> str:
+        """The tracking URI, fit to be shown: without user and password."""
+        return shown_uri(self._uri)
+
+    def identity(self) -> str:
+        """A word that differs between two registries, also if one was emptied and made anew."""
+        experiment = self._client.get_experiment_by_name(EXPERIMENT)
+        made = (experiment.experiment_id, experiment.creation_time) if experiment is not None else ()
+        return hashlib.sha256(f"{shown_uri(self._uri)} {made}".encode()).hexdigest()[:16]
+
+    def find(self, name: str, model: str) -> RegisteredVersion | None:
+        """The newest version that was made of the model artifact `model` (STAGE/KEY), or None."""
+        found = self._search(f"name = '{name}' and tags.`{MODEL_TAG}` = '{model}'")
+        return max(found, key=lambda version: version.version, default=None)
+
+    def champion(self, name: str) -> RegisteredVersion | None:
+        """The version that the alias names, or None."""
+        try:
+            return _registered(self._client.get_model_version_by_alias(name, CHAMPION))
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"):
+                return None
+            raise
+
+    def register(
+        self,
+        name: str,
+        exported: ExportedModel,
+        *,
+        tags: Mapping[str, str],
+        metrics: Mapping[str, float],
+        description: str,
+    ) -> RegisteredVersion:
+        """A new version of `name`; the name is made if it is new.
+
+        Its files and metrics belong to an MLflow run of its own. (A logged model would be looked up at the
+        process's global tracking URI by MLflow's SQL registry.)
+
+        Args:
+            metrics: of the evaluation, shown with the run.
+            description: Markdown, shown beside the version.
+        Raises:
+            WorkError: the experiment is gone.
+        """
+        client = self._client
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            raise WorkError(f"experiment {EXPERIMENT!r} was deleted in MLflow; restore it there")
+        self._ensure_name(name)
+        run = client.create_run(experiment.experiment_id, run_name=f"register-{name}", tags=dict(tags))
+        run_id, status = run.info.run_id, "FAILED"
+        try:
+            now = int(time.time() * 1000)
+            rows = [Metric(_metric_name(key), float(value), now, 0) for key, value in metrics.items()]
+            for start in range(0, len(rows), _METRICS_A_CALL):
+                client.log_batch(run_id, metrics=rows[start : start + _METRICS_A_CALL])
+            with tempfile.TemporaryDirectory(prefix="package-") as folder:
+                package = Path(folder) / _PLACE
+                write_package(exported, package, Model(artifact_path=_PLACE, run_id=run_id))
+                client.log_artifacts(run_id, str(package), _PLACE)
+            version = client.create_model_version(
+                name,
+                source=f"{run.info.artifact_uri}/{_PLACE}",
+                run_id=run_id,
+                tags=dict(tags),
+                description=description,
+            )
+            status = "FINISHED"
+        finally:
+            client.set_terminated(run_id, status)
+        return _registered(version)
+
+    def set_tags(self, version: RegisteredVersion, tags: Mapping[str, str]) -> None:
+        """Adds tags to a version."""
+        for key, value in tags.items():
+            self._client.set_model_version_tag(version.name, str(version.version), key, value)
+
+    def promote(self, version: RegisteredVersion) -> None:
+        """Points the alias at a version. MLflow has no compare-and-set: hold the promotion lease."""
+        self._client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
+
+    def fetch(self, version: RegisteredVersion, folder: Path) -> ExportedModel:
+        """The ExportedModel inside a registered version, fetched into `folder`.
+
+        Raises:
+            WorkError: its files are gone, or it was not registered by Tutelage.
+        """
+        from mlflow.artifacts import download_artifacts
+
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            location = self._client.get_model_version_download_uri(version.name, str(version.version))
+            fetched = download_artifacts(location, dst_path=str(folder), tracking_uri=self._uri)
+        except (MlflowException, OSError) as error:
+            raise WorkError(
+                f"{version.uri}: its files cannot be fetched ({str(error).splitlines()[0]});"
+                f" restore them, or delete the alias {CHAMPION!r} of {version.name!r}"
+            ) from None
+        return ExportedModel.read(Path(fetched) / "artifacts" / "served" / "model")
+
+    def _ensure_name(self, name: str) -> None:
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
+                raise
+
+    def _search(self, query: str) -> list[RegisteredVersion]:
+        found: list[RegisteredVersion] = []
+        token = None
+        while True:
+            page = self._client.search_model_versions(query, page_token=token)
+            found.extend(_registered(version) for version in page)
+            token = page.token
+            if not token:
+                return found
+
+
+def registry_identity(store: ArtifactStore) -> str:
+    """A word for the registry that `register-model` would write to; part of its config, so of its key.
+
+    A fresh registry has another one, so that an artifact which says "registered" is not found for it.
+    """
+    return Registry.open(store).identity()
+
+
+def shown_uri(uri: str) -> str:
+    """A URI without user, password and query."""
+    parts = urlsplit(uri)
+    place = re.sub(r"^.*@", "", parts.netloc)
+    return f"{parts.scheme}://{place}{parts.path}" if parts.scheme else parts.path
+
+
+def _registered(version: ModelVersion) -> RegisteredVersion:
+    return RegisteredVersion(version.name, int(version.version), dict(version.tags), version.source or "")
+
+
+def _metric_name(name: str) -> str:
+    """A name that MLflow takes: it refuses the @ of recall@5."""
+    return re.sub(r"[^\w\-. /:]", "_", name.replace("@", "_at_"))

@@ -1,0 +1,116 @@
+"""The model card: what a registered model is, from which data, how good, and how to use it, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.exported_model import ExportedModel
+
+_LABELS_SHOWN = 60
+
+# Measure, its floors, and what it is in words; those that an evaluation has are shown.
+_ROWS = (
+    ("accuracy/top1", ("accuracy/chance", "accuracy/majority"), "top-1 accuracy"),
+    ("accuracy/top5", (), "top-5 accuracy"),
+    ("accuracy/top1_seen_concepts", (), "top-1 accuracy, concepts seen in training"),
+    ("accuracy/top1_unseen_concepts", (), "top-1 accuracy, concepts never seen"),
+    ("accuracy/balanced", ("accuracy/chance",), "balanced accuracy"),
+    ("zero_shot/top1", ("zero_shot/chance", "zero_shot/majority"), "zero-shot top-1 accuracy"),
+    ("zero_shot/top5", (), "zero-shot top-5 accuracy"),
+    *(
+        (
+            f"retrieval/{direction}_retrieval_recall@{k}",
+            (f"retrieval/{direction}_retrieval_chance@{k}",),
+            f"{words}, recall@{k}",
+        )
+        for direction, words in (("image", "text finds its image"), ("text", "image finds its text"))
+        for k in (1, 5, 10)
+    ),
+)
+
+
+def model_card(
+    name: str,
+    exported: ExportedModel,
+    *,
+    split: str,
+    metrics: Mapping[str, float],
+    data: Mapping[str, Any],
+    lineage: Mapping[str, str],
+) -> str:
+    """The card.
+
+    Args:
+        split: the split that `metrics` were measured on.
+        data: the data card of the shards.
+        lineage: what it was made from, name -> artifact, digest or commit.
+    """
+    size = exported.preprocessing.image_size
+    dual = exported.kind == "dual-encoder"
+    what = "Dual encoder: ranks texts for an image" if dual else f"Classifier of {len(exported.labels)} labels"
+    colours = "grey" if exported.preprocessing.channels == 1 else "RGB"
+    call = 'predict(images, params={"prompts": ["a red heart", ...]})' if dual else "predict(images)"
+    return "\n".join(
+        [
+            f"# {name}",
+            "",
+            f"{what}; architecture `{exported.architecture}`, {size} x {size} {colours} images.",
+            "",
+            "```python",
+            f'model = mlflow.pyfunc.load_model("models:/{name}@champion")',
+            f"model.{call}  # images: a list of encoded JPEG, PNG, WebP or GIF bytes",
+            "```",
+            "",
+            f"## Measured on the {split} split",
+            "",
+            *_metric_rows(metrics),
+            "",
+            "## Data",
+            "",
+            *_data_rows(data),
+            "",
+            "## Licences of the data",
+            "",
+            *_licence_rows(data.get("credits", ())),
+            "",
+            "## Labels",
+            "",
+            ", ".join(exported.labels[:_LABELS_SHOWN]) + (", ..." if len(exported.labels) > _LABELS_SHOWN else ""),
+            "",
+            "## Lineage",
+            "",
+            *(f"- {key}: `{value}`" for key, value in lineage.items()),
+            "",
+        ]
+    )
+
+
+def licences(data: Mapping[str, Any]) -> list[str]:
+    """The licences of a data card, each once, in its order."""
+    return list(dict.fromkeys(str(credit["licence"]) for credit in data.get("credits", ())))
+
+
+def _metric_rows(metrics: Mapping[str, float]) -> list[str]:
+    rows = ["| measure | value | without a model |", "|---|---|---|"]
+    for key, floors, words in _ROWS:
+        if key in metrics:
+            beside = ", ".join(
+                f"{floor.rpartition('/')[2].split('_')[-1].partition('@')[0]} {metrics[floor]:.4f}"
+                for floor in floors
+                if floor in metrics
+            )
+            rows.append(f"| {words} | {metrics[key]:.4f} | {beside} |")
+    return rows
+
+
+def _data_rows(data: Mapping[str, Any]) -> list[str]:
+    splits = ", ".join(f"{count} {split}" for split, count in data.get("splits", {}).items())
+    rows = [f"{data.get('title', 'Images')}: {data.get('samples', 'unknown number of')} samples ({splits})."]
+    return rows + [f"- {entry['source']}: {entry['samples']}" for entry in data.get("per_source", ())]
+
+
+def _licence_rows(credits: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not credits:
+        return ["Not stated by the source."]
+    return [f"- {one['work']} by {one['author']}: {one['licence']} ({one['url']})" for one in credits]

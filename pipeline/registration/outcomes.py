@@ -1,0 +1,109 @@
+"""Outcomes of a model for the gate, read from its evaluation; the champion's on the same samples."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.config import digest, parse_config
+from pipeline.errors import WorkError
+from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
+from pipeline.registration.gate import Outcomes
+from pipeline.registration.mlflow_registry import MODEL_TAG, RegisteredVersion, Registry
+from pipeline.stage import Workspace, run_stage
+
+_COPY = "registered-model"
+
+
+def read_metrics(evaluation: Artifact) -> dict[str, float]:
+    """The evaluation's measures."""
+    metrics: dict[str, float] = json.loads(evaluation.read("metrics.json"))
+    return metrics
+
+
+def read_outcomes(evaluation: Artifact) -> Outcomes:
+    """What the evaluated model achieved, sample by sample.
+
+    A classifier is right or wrong; a dual encoder has the mean reciprocal rank of both directions where
+    there are captions, else it is right or wrong at zero-shot.
+
+    Raises:
+        WorkError: the evaluation has no outcomes to compare.
+    """
+    metrics = read_metrics(evaluation)
+    columns = pq.read_table(evaluation.path("predictions.parquet"))
+    table = {name: columns.column(name).to_numpy() for name in columns.column_names if name != "key"}
+    if "text_rank" in table:
+        ranked = np.isfinite(table["text_rank"]) & np.isfinite(table["image_rank"])
+        if ranked.any():
+            scores = (1 / table["text_rank"][ranked] + 1 / table["image_rank"][ranked]) / 2
+            k = min(int(name.rpartition("@")[2]) for name in metrics if name.startswith("retrieval/text_retrieval_re"))
+            return Outcomes(
+                "mean reciprocal rank of retrieval",
+                table["id"][ranked],
+                scores,
+                f"text retrieval recall@{k}",
+                metrics[f"retrieval/text_retrieval_recall@{k}"],
+                metrics[f"retrieval/text_retrieval_chance@{k}"],
+            )
+    labelled = table["label"] >= 0
+    if not labelled.any():
+        raise WorkError(
+            f"{evaluation.uri}: has neither labelled nor captioned samples; the gate has nothing to compare"
+        )
+    prefix, measure = ("zero_shot", "zero-shot accuracy") if "text_rank" in table else ("accuracy", "accuracy")
+    return Outcomes(
+        measure,
+        table["id"][labelled],
+        table["correct"][labelled].astype(np.bool_),
+        measure,
+        metrics[f"{prefix}/top1"],
+        max(metrics[f"{prefix}/chance"], metrics.get(f"{prefix}/majority", 0.0)),
+    )
+
+
+def champion_outcomes(
+    champion: RegisteredVersion, registry: Registry, evaluation: Artifact, shards: Artifact, work: Workspace
+) -> Outcomes:
+    """The champion's outcomes on the samples of `evaluation`, measured in the same way.
+
+    If it was evaluated so before, that artifact is found; else it is evaluated now, from its model
+    artifact or, where that is gone, from the registry.
+
+    Raises:
+        InputError: the champion cannot answer on these shards, e.g. its labels are others.
+    """
+    config = parse_config(EvaluationConfig, evaluation.config, f"config of {evaluation.uri}")
+    model = _model_artifact(champion, registry, work.store)
+    work.progress(note=f"measuring the champion, version {champion.version}, on the same samples")
+    inputs: Mapping[str, Artifact] = {"shards": shards, "model": model}
+    return read_outcomes(run_stage(EvaluateModel(), config, inputs, store=work.store, progress=work.progress))
+
+
+def _model_artifact(champion: RegisteredVersion, registry: Registry, store: ArtifactStore) -> Artifact:
+    stage, _, key = champion.tags.get(MODEL_TAG, "").partition("/")
+    found = store.find(stage, key) if key else None
+    return found or _copy(champion, registry, store)
+
+
+def _copy(champion: RegisteredVersion, registry: Registry, store: ArtifactStore) -> Artifact:
+    """The registered model as an artifact of this store."""
+    origin: dict[str, Any] = {"registry": registry.identity(), "name": champion.name, "version": champion.version}
+    key = digest(origin)
+    found = store.find(_COPY, key)
+    if found is not None:
+        return found
+    place = store.local / "work" / _COPY / f"{key}-fetched"
+    shutil.rmtree(place, ignore_errors=True)
+    exported = registry.fetch(champion, place / "fetched")
+    folder = place / "output"
+    shutil.copytree(exported.folder, folder / "model")
+    artifact = store.commit(_COPY, key, folder, config=origin, inputs={}, summary={}, seconds=0.0, origin={})
+    shutil.rmtree(place, ignore_errors=True)
+    return artifact

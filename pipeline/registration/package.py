@@ -1,0 +1,134 @@
+"""The package: an ExportedModel as an MLflow model folder that loads without Tutelage.
+
+    MLmodel, requirements.txt, ...     MLflow's own
+    served_model.py                    the code that MLflow runs (models-from-code: no pickle)
+    artifacts/served/service.json      what the code needs to know
+                     *.pt2             exported programs
+                     model/            the ExportedModel as it was, weights in safetensors
+                     bpe.py, vocabulary.json.gz    for a dual encoder: the tokenizer
+
+Paths of the machine that made it are taken out of MLmodel.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import mlflow.version
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Array, Object, Property
+
+from pipeline.evaluation.zero_shot import PLACEHOLDER, label_text, prompts_for
+from pipeline.exported_model import ExportedModel
+from pipeline.loading import bpe
+from pipeline.loading.vocabulary import write_vocabulary
+from pipeline.registration import served_model
+from pipeline.registration.program import write_programs
+
+# MLflow keeps the model that a script sets in a global, so one package is made at a time.
+_one_at_a_time = threading.Lock()
+
+
+def write_package(exported: ExportedModel, folder: Path, mlflow_model: Model | None = None) -> Model:
+    """Fills `folder`, which must not exist, with the MLflow model.
+
+    Args:
+        mlflow_model: carries the run that the model belongs to, if there is one.
+    """
+    with tempfile.TemporaryDirectory(prefix="package-") as name:
+        served = Path(name) / "served"
+        served.mkdir()
+        write_served_files(exported, served)
+        return _save(exported, served, folder, mlflow_model or Model())
+
+
+def write_served_files(exported: ExportedModel, folder: Path) -> None:
+    """What the served code reads, in an empty folder."""
+    service: dict[str, Any] = {
+        "kind": exported.kind,
+        "programs": write_programs(exported, folder),
+        "image_size": exported.preprocessing.image_size,
+        "channels": exported.preprocessing.channels,
+        "labels": list(exported.labels),
+    }
+    if exported.kind == "dual-encoder":
+        templates = exported.templates or (PLACEHOLDER,)
+        service["label_prompts"] = [prompts_for(label_text(label), templates) for label in exported.labels]
+        service["context_length"] = exported.context_length
+        service["logit_scale"] = float(exported.weights()["logit_scale"].exp())
+        shutil.copyfile(bpe.__file__, folder / "bpe.py")
+        write_vocabulary(folder / "vocabulary.json.gz")
+    text = json.dumps(service, indent=1, ensure_ascii=False) + "\n"
+    (folder / "service.json").write_text(text, encoding="utf-8")
+    shutil.copytree(exported.folder, folder / "model")
+
+
+def requirements() -> list[str]:
+    """What a process needs to load a registered model, pinned to what it was made with."""
+    return [f"{name}=={version(name).partition('+')[0]}" for name in ("mlflow", "torch", "torchvision", "pandas")]
+
+
+def signature(kind: str) -> ModelSignature:
+    """One required column of bytes in; label, score and the runners-up out; prompts as a parameter."""
+    entry = [Property("label", DataType.string), Property("score", DataType.double)]
+    params: Any = None
+    if kind == "dual-encoder":
+        entry.append(Property("cosine", DataType.double))
+        params = ParamSchema([ParamSpec("prompts", DataType.string, [], shape=(-1,))])
+    rest = "ranking" if kind == "dual-encoder" else "top_k"
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.binary)]),
+        outputs=Schema(
+            [
+                ColSpec(DataType.string, "label"),
+                ColSpec(DataType.double, "score"),
+                ColSpec(Array(Object(entry)), rest),
+            ]
+        ),
+        params=params,
+    )
+
+
+def _save(exported: ExportedModel, served: Path, folder: Path, model: Model) -> Model:
+    with _one_at_a_time, _quiet():
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=served_model.__file__,
+            artifacts={"served": str(served)},
+            pip_requirements=requirements(),
+            mlflow_model=model,
+        )
+    # The type hint gives the inputs; the parameter and the outputs cannot be said by hints.
+    hinted = model.signature
+    model.signature = signature(exported.kind)
+    model.signature._is_signature_from_type_hint = hinted._is_signature_from_type_hint
+    flavor = model.flavors["python_function"]
+    flavor["model_code_path"] = Path(flavor["model_code_path"]).name
+    for entry in flavor["artifacts"].values():
+        entry["uri"] = entry["path"]
+    model.save(folder / MLMODEL_FILE_NAME)
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """MLflow warns that the code it copies may change; it is pinned by being copied."""
+    logger = logging.getLogger("mlflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,192 @@
+"""The registered model: encoded images in, a DataFrame out, without Tutelage.
+
+MLflow stores this file beside the model and runs it where the model is loaded, so it imports nothing
+but the standard library, torch, torchvision, pandas and MLflow. What it needs to know is in
+service.json; what it runs are exported programs, into which the normalisation is built.
+
+    classifier      label, score, top_k: [{"label", "score"}, ...], the five best
+    dual encoder    label, score, ranking: [{"label", "score", "cosine"}, ...], every prompt, the best first
+
+One row an image, in the order given. The prompts of a dual encoder are params={"prompts": [...]}, used as
+they are; without them they are the names of the data set's labels, each in several phrasings. `score` is
+a probability among the labels or prompts, `cosine` does not depend on which others there are.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
+from torch import Tensor
+from torch.nn.functional import interpolate, normalize
+from torchvision.io import ImageReadMode, decode_image
+
+_BATCH = 64  # images or texts at once; bounds the memory of a call
+_TOP_K = 5
+
+
+class ServedModel(PythonModel):
+    """Classifier or dual encoder, as service.json says."""
+
+    def load_context(self, context: Any) -> None:
+        """Loads the programs from the folder that MLflow fetched."""
+        folder = Path(context.artifacts["served"])
+        self.service: dict[str, Any] = json.loads((folder / "service.json").read_text(encoding="utf-8"))
+        self.programs = {
+            name: torch.export.load(str(folder / f"{name}.pt2")).module() for name in self.service["programs"]
+        }
+        self.encoder: Any = _text_encoder(folder) if self.service["kind"] == "dual-encoder" else None
+        self.label_features: Tensor | None = None
+
+    def predict(  # type: ignore[override]  # MLflow takes it without a context too
+        self, model_input: list[bytes], params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """One row an image.
+
+        Args:
+            model_input: encoded images: JPEG, PNG, WebP or GIF (its first picture).
+            params: for a dual encoder {"prompts": [...]}.
+        Raises:
+            ValueError: an image cannot be decoded; its place in the list is named.
+        """
+        with torch.inference_mode():
+            if self.encoder is None:
+                return self._classify(model_input)
+            return self._rank(model_input, list((params or {}).get("prompts") or ()))
+
+    def _classify(self, images: Sequence[bytes]) -> pd.DataFrame:
+        labels = self.service["labels"]
+        rows = []
+        for batch in self._batches(images):
+            probabilities = self.programs["program"](batch).softmax(dim=1)
+            for scores, places in zip(*probabilities.topk(min(_TOP_K, len(labels))), strict=True):
+                best = [
+                    {"label": labels[place], "score": score}
+                    for place, score in zip(places.tolist(), scores.tolist(), strict=True)
+                ]
+                rows.append({**best[0], "top_k": best})
+        return pd.DataFrame(rows, columns=["label", "score", "top_k"])
+
+    def _rank(self, images: Sequence[bytes], prompts: list[str]) -> pd.DataFrame:
+        if prompts:
+            names, texts = prompts, self._encode_texts(prompts)
+        else:
+            names, texts = self.service["labels"], self._label_features()
+        rows = []
+        for batch in self._batches(images):
+            cosines = self.programs["encode_image"](batch) @ texts.T
+            probabilities = (self.service["logit_scale"] * cosines).softmax(dim=1)
+            for row_cosines, row_scores in zip(cosines, probabilities, strict=True):
+                order = row_cosines.argsort(descending=True, stable=True).tolist()
+                ranking = [
+                    {"label": names[place], "score": float(row_scores[place]), "cosine": float(row_cosines[place])}
+                    for place in order
+                ]
+                rows.append({"label": ranking[0]["label"], "score": ranking[0]["score"], "ranking": ranking})
+        return pd.DataFrame(rows, columns=["label", "score", "ranking"])
+
+    def _batches(self, images: Sequence[bytes]) -> Iterator[Tensor]:
+        """uint8 [B, C, S, S]."""
+        size, channels = self.service["image_size"], self.service["channels"]
+        for start in range(0, len(images), _BATCH):
+            pixels = []
+            for place, data in enumerate(images[start : start + _BATCH], start):
+                try:
+                    pixels.append(resize_to_square(decode(data, channels), size))
+                except (RuntimeError, ValueError) as error:
+                    raise ValueError(
+                        f"image {place} of {len(images)} ({len(data)} bytes) cannot be decoded: {_reason(error)};"
+                        " send JPEG, PNG, WebP or GIF"
+                    ) from None
+            yield torch.stack(pixels)
+
+    def _encode_texts(self, texts: list[str]) -> Tensor:
+        """Unit vectors [T, E]."""
+        length = self.service["context_length"]
+        tokens = torch.tensor(self.encoder.encode_batch(texts, length), dtype=torch.int64)
+        return torch.cat([self.programs["encode_text"](chunk) for chunk in tokens.split(_BATCH)])
+
+    def _label_features(self) -> Tensor:
+        """The labels' unit vectors [K, E]: for each the normalised mean over its phrasings; made once."""
+        if self.label_features is None:
+            phrasings: list[list[str]] = self.service["label_prompts"]
+            encoded = self._encode_texts([text for texts in phrasings for text in texts])
+            means = [part.mean(dim=0) for part in encoded.split([len(texts) for texts in phrasings])]
+            self.label_features = normalize(torch.stack(means), dim=-1)
+        return self.label_features
+
+
+def decode(data: bytes, channels: int) -> Tensor:
+    """An encoded image as uint8 [channels, H, W]: upright, flattened on white, as the shards are.
+
+    Raises:
+        ValueError, RuntimeError: the data is not an image.
+    """
+    if not data:
+        raise ValueError("it is empty")
+    grey = channels == 1
+    transparent = data.startswith(b"\x89PNG") or data[8:12] == b"WEBP"
+    if data.startswith(b"\x89PNG"):
+        mode = ImageReadMode.GRAY_ALPHA if grey else ImageReadMode.RGB_ALPHA
+    elif transparent:
+        mode = ImageReadMode.RGB_ALPHA
+    else:
+        mode = ImageReadMode.GRAY if grey else ImageReadMode.RGB
+    image = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode, apply_exif_orientation=True)
+    image = image[0] if image.ndim == 4 else image
+    if image.dtype != torch.uint8:
+        image = (image.to(torch.int32) >> 8).to(torch.uint8)
+    if transparent:
+        image = _on_white(image)
+    return _luma(image) if grey and image.shape[0] == 3 else image
+
+
+def resize_to_square(image: Tensor, size: int) -> Tensor:
+    """The short side to `size`, antialiased bilinear on uint8, then the centre: as in training."""
+    height, width = image.shape[-2:]
+    short = min(height, width)
+    height, width = int(size * height / short), int(size * width / short)
+    if image.shape[-2:] != (height, width):
+        image = interpolate(image[None], size=(height, width), mode="bilinear", antialias=True)[0]
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return image[:, top : top + size, left : left + size]
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of an error, without the place in torchvision's sources that it begins with."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.sub(r"^\S+, \S+\.cpp:\d+, ", "", line).split(". ")[0].rstrip(".")
+
+
+def _on_white(image: Tensor) -> Tensor:
+    """The colours of [C + 1, H, W] with its alpha channel over white, rounded to the nearest."""
+    colours, alpha = image[:-1].to(torch.int32), image[-1:].to(torch.int32)
+    mixed = colours * alpha + 255 * (255 - alpha)
+    return ((mixed + 127) // 255).to(torch.uint8)
+
+
+def _luma(image: Tensor) -> Tensor:
+    """Grey of RGB by the weights of ITU-R 601, in 16 bits, rounded to the nearest."""
+    red, green, blue = image.to(torch.int32)
+    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).to(torch.uint8)[None]
+
+
+def _text_encoder(folder: Path) -> Any:
+    """The byte-pair encoder whose source and vocabulary lie in the folder."""
+    spec = importlib.util.spec_from_file_location("served_bpe", folder / "bpe.py")
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(f"{folder / 'bpe.py'}: the tokenizer is missing")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.BytePairEncoder.read(str(folder / "vocabulary.json.gz"))
+
+
+set_model(ServedModel())

@@ -1,0 +1,196 @@
+"""The stage register-model: an evaluated model -> a registry version, and the champion if it is better.
+
+register (or find the version of this very model)
+  -> measure the champion on the same samples, if there is one
+  -> under the promotion lease: is it still the champion? the gate decides; the alias moves or stays
+  -> decision, reason and lineage become tags of the version
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field
+
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.config import Config, digest
+from pipeline.errors import InputError
+from pipeline.exported_model import ExportedModel
+from pipeline.registration.gate import Decision, GateConfig, Outcomes, decide
+from pipeline.registration.mlflow_registry import (
+    CHAMPION,
+    MODEL_TAG,
+    RegisteredVersion,
+    Registry,
+    registry_identity,
+)
+from pipeline.registration.model_card import licences, model_card
+from pipeline.registration.outcomes import champion_outcomes, read_metrics, read_outcomes
+from pipeline.registration.promotion_lease import promotion_lease
+from pipeline.stage import Workspace
+
+# MLflow takes more in a name, but it must also stand in a URI and in the path of a lease.
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+
+class RegistrationConfig(Config):
+    """Under which name a model is registered, and when it becomes the champion."""
+
+    classifier_name: str = Field(
+        "emoji-classifier", pattern=_NAME, description="Registered name if the model is a classifier."
+    )
+    clip_name: str = Field("emoji-clip", pattern=_NAME, description="Registered name if it is a dual encoder.")
+    gate: GateConfig = Field(GateConfig(), description="When the alias moves.")
+    if_incomparable: Literal["keep", "promote"] = Field(
+        "keep", description="What to do where the champion cannot be measured on these samples (e.g. other labels)."
+    )
+    registry_id: str = Field("", description="Which registry it is; filled in by the run, leave it empty.")
+
+    def name_for(self, exported: ExportedModel) -> str:
+        """The registered name of a model."""
+        return self.classifier_name if exported.kind == "classifier" else self.clip_name
+
+    def resolved(self, store: ArtifactStore) -> Self:
+        """The config with the registry's identity in it: what `run_stage` takes.
+
+        Without it a fresh registry would be told that its model is registered already.
+
+        Raises:
+            InputError: the registry cannot be used.
+        """
+        return self.model_copy(update={"registry_id": registry_identity(store)})
+
+
+class RegisterModel:
+    """model + evaluation + shards -> a version, perhaps the champion; registration.json, model_card.md."""
+
+    name: ClassVar[str] = "register-model"
+    version: ClassVar[int] = 1
+
+    def run(self, config: RegistrationConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
+        """Registers `inputs["model"]`.
+
+        Args:
+            config: resolved.
+            inputs: "model", its "evaluation", the "shards" of that; further ones are noted as lineage.
+        """
+        model, evaluation, shards = inputs["model"], inputs["evaluation"], inputs["shards"]
+        _check_inputs(model, evaluation, shards)
+        registry = Registry.open(work.store)
+        if config.registry_id != registry.identity():
+            raise InputError("register-model: the config is not of this registry; pass config.resolved(store)")
+        exported = ExportedModel.open(model)
+        name = config.name_for(exported)
+        challenger = read_outcomes(evaluation)
+        metrics = read_metrics(evaluation)
+        data = json.loads(shards.read("data_card.json"))
+        lineage = _lineage(inputs, data)
+        card = model_card(name, exported, split=evaluation.config["split"], metrics=metrics, data=data, lineage=lineage)
+        version = registry.find(name, model.uri)
+        if version is None:
+            work.progress(note=f"exporting and registering {name}")
+            tags = {f"tutelage.{key}": value for key, value in lineage.items()}
+            version = registry.register(name, exported, tags=tags, metrics=metrics, description=card)
+        decision, against = _settle(config, registry, version, challenger, inputs, work)
+        champion = registry.champion(name)
+        summary = {
+            "name": name,
+            "version": version.version,
+            "promoted": decision.promote,
+            "reason": decision.reason,
+            "champion": champion.version if champion is not None else None,
+            "lookup": f'mlflow.pyfunc.load_model("models:/{name}@{CHAMPION}")',
+            "tracking_uri": registry.shown_uri,
+        }
+        record = {**summary, "gate": asdict(decision), "compared_with": against, "lineage": lineage}
+        (work.output / "registration.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        (work.output / "model_card.md").write_text(card, encoding="utf-8")
+        return summary
+
+
+def _settle(
+    config: RegistrationConfig,
+    registry: Registry,
+    version: RegisteredVersion,
+    challenger: Outcomes,
+    inputs: Mapping[str, Artifact],
+    work: Workspace,
+) -> tuple[Decision, int | None]:
+    """Decides against the champion of that moment; the version it was compared with, if any.
+
+    Measuring a champion can take long, so it is done before the lease is taken; if meanwhile another one
+    became champion, that one is measured.
+    """
+    while True:
+        champion = registry.champion(version.name)
+        decision = _judge(config, registry, version, champion, challenger, inputs, work)
+        with promotion_lease(
+            work.store.storage, version.name, waiting=lambda: work.progress(note="waiting for another promotion")
+        ) as lease:
+            current = registry.champion(version.name)
+            if (current and current.version) != (champion and champion.version):
+                continue
+            if decision.promote and (champion is None or champion.version != version.version):
+                lease.check()
+                registry.promote(version)
+            against = champion.version if champion is not None else None
+            registry.set_tags(version, _decision_tags(decision, against))
+            return decision, against
+
+
+def _judge(
+    config: RegistrationConfig,
+    registry: Registry,
+    version: RegisteredVersion,
+    champion: RegisteredVersion | None,
+    challenger: Outcomes,
+    inputs: Mapping[str, Artifact],
+    work: Workspace,
+) -> Decision:
+    if champion is None:
+        return decide(challenger, None, config.gate)
+    if champion.version == version.version:
+        return Decision(True, f"it is the champion already; {challenger.measure} {challenger.mean:.4f}")
+    try:
+        defender = champion_outcomes(champion, registry, inputs["evaluation"], inputs["shards"], work)
+    except InputError as error:
+        if config.if_incomparable == "promote":
+            alone = decide(challenger, None, config.gate)
+            return Decision(alone.promote, f"the champion cannot be compared ({error}); {alone.reason}")
+        return Decision(False, f"the champion cannot be compared ({error}); set if_incomparable=promote to replace it")
+    return decide(challenger, defender, config.gate)
+
+
+def _check_inputs(model: Artifact, evaluation: Artifact, shards: Artifact) -> None:
+    made_from = evaluation.manifest["inputs"]
+    for name, artifact in (("model", model), ("shards", shards)):
+        if made_from.get(name) != artifact.uri:
+            raise InputError(
+                f"register-model: {evaluation.uri} evaluated {name} {made_from.get(name)}, not {artifact.uri};"
+                " give the evaluation of this model on these shards"
+            )
+
+
+def _lineage(inputs: Mapping[str, Artifact], data: Mapping[str, Any]) -> dict[str, str]:
+    model = inputs["model"]
+    origin = model.manifest["origin"]
+    return {
+        **{name: artifact.uri for name, artifact in inputs.items()},
+        MODEL_TAG.removeprefix("tutelage."): model.uri,
+        "config": digest(model.config),
+        "code": origin.get("tutelage", "unknown"),
+        "commit": origin.get("commit", "unknown"),
+        "data_licences": "; ".join(licences(data)) or "not stated",
+    }
+
+
+def _decision_tags(decision: Decision, against: int | None) -> dict[str, str]:
+    tags = {"promoted": "yes" if decision.promote else "no", "reason": decision.reason}
+    if against is not None:
+        tags["compared_with"] = str(against)
+    if decision.p_value is not None:
+        tags["p_value"] = f"{decision.p_value:.6g}"
+    return {f"tutelage.{key}": value for key, value in tags.items()}
