@@ -18,7 +18,12 @@ def list_artifacts(stage: str | None, *, as_json: bool) -> int:
     artifacts = list(open_store().list(stage))
     if as_json:
         rows = [
-            {"artifact": artifact.uri, "seconds": artifact.seconds, "bytes": _size(artifact.manifest), "summary": artifact.summary}
+            {
+                "artifact": artifact.uri,
+                "seconds": artifact.seconds,
+                "bytes": _size(artifact.manifest),
+                "summary": artifact.summary,
+            }
             for artifact in artifacts
         ]
         print(json.dumps(rows, indent=1))

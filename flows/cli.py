@@ -123,7 +123,9 @@ def predict(model_uri: ModelUri, images: Images, as_json: AsJson = False) -> int
 def zero_shot(
     model_uri: ModelUri,
     images: Images,
-    prompts: Annotated[list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Give it several times.")] = None,
+    prompts: Annotated[
+        list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Give it several times.")
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Rank free-text prompts for images."""

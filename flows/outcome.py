@@ -84,7 +84,9 @@ def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
     console.print(stage_table(list(outcome.rows), console.width))
     console.print()
     cached = sum(row.state == "cached" for row in outcome.rows)
-    words = "all stages were cached" if cached == len(outcome.rows) else f"{cached} of {len(outcome.rows)} stages cached"
+    words = (
+        "all stages were cached" if cached == len(outcome.rows) else f"{cached} of {len(outcome.rows)} stages cached"
+    )
     end = Text.assemble(
         ("done" if ok else "not done", "bold green" if ok else "bold red"), f" in {clock(outcome.seconds)}, {words}"
     )
@@ -95,6 +97,8 @@ def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
             console.print(Text.assemble((f"{name:<7}", "dim"), str(place)), soft_wrap=True)
     for model in outcome.models:
         console.print()
-        console.print(Text.assemble((str(model.get("model", "")), "bold"), f"  {model.get('reason', '')}"), soft_wrap=True)
+        console.print(
+            Text.assemble((str(model.get("model", "")), "bold"), f"  {model.get('reason', '')}"), soft_wrap=True
+        )
         if model.get("lookup"):
             console.print(Text(f"    {model['lookup']}", "cyan"), soft_wrap=True)

@@ -11,6 +11,9 @@ from typing import Any
 from pydantic import Field
 
 from pipeline.config import Config
+from pipeline.contrastive.build_ontology import OntologyConfig
+from pipeline.contrastive.recipe import ContrastiveConfig
+from pipeline.distillation.stage import DistillationConfig
 from pipeline.evaluation.stage import EvaluationConfig
 from pipeline.sharding.stage import ShardingConfig
 from pipeline.training.stage import ClassificationConfig
@@ -26,16 +29,53 @@ def reference(description: str, *stages: str) -> Any:
     )
 
 
+# What several flows take, once. Pydantic copies these when a model is made, so they may be shared.
+_DATA = Field(ShardingConfig(), description="The images and their split.")
+_TEACHER = Field(ClassificationConfig(), description="The teacher and its training.")
+_STUDENT = Field(DistillationConfig(), description="The student, what it learns from the teacher, and its training.")
+_ONTOLOGY = Field(OntologyConfig(), description="The concepts of the curriculum.")
+_EVALUATION = Field(EvaluationConfig(), description="How models are measured.")
+_SHARDS = reference("The shards", "shard-dataset")
+_TEACHER_MODEL = reference("The teacher", "train-teacher", "distill-student")
+
+
 class ShardDatasetParameters(Config):
     """shard-dataset: source -> shards, index, data card."""
 
-    data: ShardingConfig = Field(ShardingConfig(), description="The images and their split.")
+    data: ShardingConfig = _DATA
 
 
 class TrainTeacherParameters(Config):
     """train-teacher: shards -> teacher and its metrics."""
 
-    shards: str | None = reference("The shards", "shard-dataset")
-    data: ShardingConfig = Field(ShardingConfig(), description="The images and their split.")
-    teacher: ClassificationConfig = Field(ClassificationConfig(), description="The classifier and its training.")
-    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="How models are measured.")
+    shards: str | None = _SHARDS
+    data: ShardingConfig = _DATA
+    teacher: ClassificationConfig = _TEACHER
+    evaluation: EvaluationConfig = _EVALUATION
+
+
+class DistillStudentParameters(Config):
+    """distill-student: shards and a teacher -> student and its metrics."""
+
+    shards: str | None = _SHARDS
+    teacher_model: str | None = _TEACHER_MODEL
+    data: ShardingConfig = _DATA
+    teacher: ClassificationConfig = _TEACHER
+    student: DistillationConfig = _STUDENT
+    evaluation: EvaluationConfig = _EVALUATION
+
+
+class PretrainClipParameters(Config):
+    """pretrain-clip: image-text shards and an image tower -> dual encoder and its metrics."""
+
+    shards: str | None = _SHARDS
+    teacher_model: str | None = _TEACHER_MODEL
+    tower: str | None = reference(
+        "The classifier whose body becomes the image tower", "distill-student", "train-teacher"
+    )
+    data: ShardingConfig = _DATA
+    teacher: ClassificationConfig = _TEACHER
+    student: DistillationConfig = _STUDENT
+    ontology: OntologyConfig = _ONTOLOGY
+    clip: ContrastiveConfig = Field(ContrastiveConfig(), description="The dual encoder and its training.")
+    evaluation: EvaluationConfig = _EVALUATION

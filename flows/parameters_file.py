@@ -116,7 +116,9 @@ def _parse_setting(setting: str) -> tuple[list[str], Any]:
     path, separator, text = setting.partition("=")
     parts = path.strip().split(".")
     if not separator or not all(parts):
-        raise InputError(f"--set {setting}: write KEY=VALUE, with dots between nested keys, e.g. --set teacher.training.epochs=5")
+        raise InputError(
+            f"--set {setting}: write KEY=VALUE, with dots between nested keys, e.g. --set teacher.training.epochs=5"
+        )
     try:
         return parts, yaml.safe_load(text)
     except yaml.YAMLError as error:

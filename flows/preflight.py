@@ -1,13 +1,19 @@
-"""What can be checked before a run starts: the store, the named artifacts, the source, the models, the machine."""
+"""What can be checked before a run starts: the store, named artifacts, the source, model names, the machine.
+
+Whatever is refused here was refused before anything was started or changed.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+
+from model_defs import list_models
 from pipeline.artifacts import ArtifactStore
 from pipeline.config import Config
-from pipeline.errors import InputError
-
-MODEL_STAGES = ("train-teacher", "distill-student", "pretrain-clip")
+from pipeline.errors import InputError, UnknownNameError
 
 
 def open_store() -> ArtifactStore:
@@ -19,25 +25,53 @@ def check_ready(parameters: Config, store: ArtifactStore) -> None:
     """Does nothing if a run with these parameters can start here.
 
     Raises:
-        InputError: it cannot; nothing was changed.
+        InputError: it cannot.
     """
     store.storage.check_writable()
     _check_references(parameters, store)
+    for path, config in configs_in(parameters):
+        _check_model(path, config)
+        _check_runner(path, config)
     data = getattr(parameters, "data", None)
     if data is not None and getattr(parameters, "shards", None) is None:
         data.check(store)
 
 
+def configs_in(config: BaseModel, path: str = "") -> Iterator[tuple[str, BaseModel]]:
+    """A config and every config in it, with the path that leads there."""
+    yield path, config
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            yield from configs_in(value, f"{path}.{name}" if path else name)
+
+
 def _check_references(parameters: Config, store: ArtifactStore) -> None:
     for name, field in type(parameters).model_fields.items():
         extra = field.json_schema_extra
-        if not isinstance(extra, dict) or "stages" not in extra:
-            continue
         reference = getattr(parameters, name)
-        if reference is None:
+        if reference is None or not isinstance(extra, dict) or not isinstance(extra.get("stages"), list):
             continue
         artifact = store.resolve(reference)
-        stages = extra["stages"]
-        if isinstance(stages, list) and artifact.stage not in stages:
-            wanted = " or ".join(str(stage) for stage in stages)
-            raise InputError(f"{name}: {reference} is an artifact of {artifact.stage}; give one of {wanted}")
+        wanted = [str(stage) for stage in extra["stages"]]  # type: ignore[union-attr]
+        if artifact.stage not in wanted:
+            raise InputError(f"{name}: {reference} is made by {artifact.stage}; give one of {' or '.join(wanted)}")
+
+
+def _check_model(path: str, config: BaseModel) -> None:
+    from pipeline.training.stage import ModelConfig
+
+    if isinstance(config, ModelConfig) and config.name not in list_models():
+        raise UnknownNameError(f"{path}.name: model", config.name, list_models())
+
+
+def _check_runner(path: str, config: BaseModel) -> None:
+    from pipeline.training.runner import RunnerConfig
+
+    if isinstance(config, RunnerConfig) and config.runner == "ray" and not os.environ.get("RAY_ADDRESS"):
+        from pipeline.training.ray_train import check_local
+
+        try:
+            check_local(config)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from flows.catalog import find_flow
-from flows.parameters import TrainTeacherParameters
+from flows.parameters import PretrainClipParameters
 from pipeline.config import Config
+from pipeline.contrastive.recipe import ContrastiveConfig
 from pipeline.errors import UnknownNameError
+from pipeline.loading.policies.shuffled import ShuffledConfig
 from pipeline.sharding.sources.emoji import EmojiConfig
 from pipeline.sharding.sources.fashion_mnist import FashionMnistConfig
+from pipeline.sharding.sources.image_folder import ImageFolderConfig
 from pipeline.sharding.split import SplitConfig
 from pipeline.sharding.stage import ShardingConfig
 from pipeline.training.plan import TrainingConfig
 from pipeline.training.stage import ClassificationConfig
 
 ParametersT = TypeVar("ParametersT", bound=Config)
-LifecycleParameters = TrainTeacherParameters
+LifecycleParameters = PretrainClipParameters
 DEFAULT_PRESET = "emoji"
 
 
@@ -46,6 +50,17 @@ def fashion_mnist() -> LifecycleParameters:
     return LifecycleParameters(data=ShardingConfig(source=FashionMnistConfig()))
 
 
+def image_folder() -> LifecycleParameters:
+    """Your own images, a sub-folder a class; name the folder by --set data.source.folder=PATH."""
+    return LifecycleParameters(
+        data=ShardingConfig(
+            source=ImageFolderConfig(folder=Path("images"), caption="a photo of a {label}"),
+            split=SplitConfig(val_share=0.1, test_share=0.2),
+        ),
+        clip=ContrastiveConfig(policy=ShuffledConfig(), templates=("a photo of a {}",)),
+    )
+
+
 @dataclass(frozen=True)
 class Preset:
     """A whole run by name."""
@@ -60,7 +75,12 @@ class Preset:
 
 PRESETS = {
     preset.name: preset
-    for preset in (Preset("emoji", emoji), Preset("emoji-tiny", emoji_tiny), Preset("fashion-mnist", fashion_mnist))
+    for preset in (
+        Preset("emoji", emoji),
+        Preset("emoji-tiny", emoji_tiny),
+        Preset("fashion-mnist", fashion_mnist),
+        Preset("image-folder", image_folder),
+    )
 }
 
 

@@ -93,7 +93,7 @@ class RunBoard:
         with self._lock:
             row = self._rows[label]
             speed = self._speed[label]
-            if (note, total) != (row.note, row.total) or (speed and step < speed[-1][1]):
+            if total != row.total or (speed and step < speed[-1][1]):
                 speed.clear()
             now = time.monotonic()
             speed.append((now, step))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.parameters import ShardDatasetParameters
 from flows.presets import default_parameters
-from flows.stage_run import RunSummary, stages_of
+from flows.stage_run import SIDE_BY_SIDE, RunSummary, stages_of
 from pipeline.sharding.stage import ShardDataset
 
 _DEFAULT: ShardDatasetParameters = default_parameters(ShardDatasetParameters)
 
 
-@flow(name="shard-dataset", task_runner=ThreadPoolTaskRunner())
+@flow(name="shard-dataset", task_runner=SIDE_BY_SIDE)
 def shard_dataset(parameters: ShardDatasetParameters = _DEFAULT) -> RunSummary:
     """Read the source, split it by content, write shards, index and data card."""
     with stages_of("shard-dataset", parameters, tracked=False) as run:

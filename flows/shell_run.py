@@ -19,9 +19,9 @@ from typing import IO, TYPE_CHECKING, Any
 from rich.console import Console
 
 from flows.catalog import FlowEntry
-from flows.outcome import Outcome, outcome_of, print_outcome
-from flows.preflight import check_ready, open_store
+from flows.outcome import outcome_of, print_outcome
 from flows.prefect_server import EmbeddedPrefect, port_wanted, prefect_for_a_run
+from flows.preflight import check_ready, open_store
 from flows.run_board import RunBoard, watched
 from flows.terminal import RunDisplay, output_to_log
 from pipeline.errors import InputError, TutelageError

@@ -17,6 +17,7 @@ from typing import Any
 import prefect.runtime
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.futures import PrefectFuture
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.preflight import check_ready, open_store
 from flows.run_board import RunBoard, StageRow, current_board
@@ -27,6 +28,9 @@ from pipeline.errors import WorkError
 from pipeline.stage import Stage
 
 _CHECKPOINT_GRACE_S = 8.0
+
+SIDE_BY_SIDE: Any = ThreadPoolTaskRunner()
+"""Runs a flow's stages in threads of its process; a stage that waits for its inputs holds one."""
 
 Made = StageResult | PrefectFuture[Any]
 
@@ -58,7 +62,9 @@ class StageRun:
         artifact = self.store.resolve(reference)
         return StageResult(artifact.stage, artifact.uri, True, artifact.seconds, artifact.summary)
 
-    def make(self, stage: Stage[Any], config: Config, /, label: str | None = None, **inputs: Made) -> PrefectFuture[Any]:
+    def make(
+        self, stage: Stage[Any], config: Config, /, label: str | None = None, **inputs: Made
+    ) -> PrefectFuture[Any]:
         """Asks for the artifact of a stage; returns at once."""
         label = label or stage.name
         self.board.announce(label)
@@ -157,4 +163,3 @@ def _publish(flow: str, run: StageRun) -> None:
 def _cells(row: StageRow, reference: str) -> dict[str, Any]:
     seconds = None if row.seconds is None else round(row.seconds, 1)
     return {"stage": row.label, "state": row.state, "seconds": seconds, "result": row.headline, "artifact": reference}
-

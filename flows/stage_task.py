@@ -69,9 +69,18 @@ def worth_repeating(task: Any, task_run: Any, state: State[Any]) -> bool:
     cache_policy=NO_CACHE, persist_result=False, retries=1, retry_delay_seconds=20, retry_condition_fn=worth_repeating
 )
 def stage_task(
-    label: str, stage: Stage[Any], config: Config, inputs: Mapping[str, StageResult], store: ArtifactStore, board: RunBoard
+    label: str,
+    stage: Stage[Any],
+    config: Config,
+    inputs: Mapping[str, Any],
+    store: ArtifactStore,
+    board: RunBoard,
 ) -> StageResult | State[StageResult]:
-    """The stage's artifact, found or made; reports to the board and to the run's log."""
+    """The stage's artifact, found or made; reports to the board and to the run's log.
+
+    Args:
+        inputs: name -> StageResult; Prefect puts results in the place of the futures that are submitted.
+    """
     log = _run_logger()
     board.begin(label)
     log.info("%s: started", label)

@@ -146,7 +146,9 @@ class RunDisplay:
             mark, style = _MARKS[row.state]
             seconds = "" if row.elapsed_s is None else clock(row.elapsed_s)
             name_style = {"waiting": "dim", "not run": "dim", "running": "bold"}.get(row.state, "")
-            table.add_row(Text(mark, style), Text(row.label, name_style), Text(seconds, "dim"), _middle(row, style, room))
+            table.add_row(
+                Text(mark, style), Text(row.label, name_style), Text(seconds, "dim"), _middle(row, style, room)
+            )
         return table
 
     def _plain_lines(self) -> None:
@@ -186,19 +188,19 @@ def _middle(row: StageRow, style: str, room: int) -> RenderableType:
     if row.state != "running":
         word = "" if row.state == "done" and row.headline else row.state + ("  " if row.headline else "")
         return Text.assemble((word, style), (row.headline, "red" if row.state == "failed" else ""))
-    bar = 24 if room > 80 else 10
+    bar, gap = (24, 2) if room > 80 else (8, 1)
     counted = f"{row.step:,}/{row.total:,}" if row.total else f"{row.step:,}" if row.step else ""
     left = f"{clock(row.left_s)} left" if row.left_s is not None else ""
     numbers = numbers_shown(row)
     # In the order in which they are given up when there is no room; shown in the order of `shown`.
-    wanted = [counted, *numbers[:1], left, row.note, *numbers[1:]]
-    taken = bar + 2 if row.total else 0
+    wanted = [counted, *numbers[:1], left, *numbers[1:2], row.note, *numbers[2:]]
+    taken = bar + gap if row.total else 0
     kept = set()
     for text in wanted:
         if text and taken + len(text) <= room:
             kept.add(text)
-            taken += len(text) + 2
-    line = Table.grid(padding=(0, 2, 0, 0))
+            taken += len(text) + gap
+    line = Table.grid(padding=(0, gap, 0, 0), pad_edge=False)
     cells: list[RenderableType] = []
     if row.total:
         cells.append(ProgressBar(total=row.total, completed=min(row.step, row.total), width=bar, complete_style="cyan"))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.parameters import TrainTeacherParameters
 from flows.presets import default_parameters
-from flows.stage_run import RunSummary, stages_of
+from flows.stage_run import SIDE_BY_SIDE, RunSummary, stages_of
 from pipeline.evaluation.stage import EvaluateModel
 from pipeline.sharding.stage import ShardDataset
 from pipeline.training.stage import TrainTeacher
@@ -15,7 +14,7 @@ from pipeline.training.stage import TrainTeacher
 _DEFAULT: TrainTeacherParameters = default_parameters(TrainTeacherParameters)
 
 
-@flow(name="train-teacher", task_runner=ThreadPoolTaskRunner())
+@flow(name="train-teacher", task_runner=SIDE_BY_SIDE)
 def train_teacher(parameters: TrainTeacherParameters = _DEFAULT) -> RunSummary:
     """Shard the data, train the teacher, measure it."""
     with stages_of("train-teacher", parameters) as run:

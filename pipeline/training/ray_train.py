@@ -179,7 +179,7 @@ def run(
         )
     if not os.environ.get("RAY_ADDRESS"):
         # Before Ray is started for nothing.
-        _worker_resources(runner, [{"CPU": float(os.cpu_count() or 1), "GPU": float(_local_gpus())}])
+        check_local(runner)
     with _our_turn(listener):
         listener.note("starting Ray")
         start()
@@ -306,6 +306,15 @@ def _concluded(outcome: _Outcome, error: BaseException | None, scratch: Path) ->
     if outcome.facts is None:
         raise _WorkersLost("Ray Train: the workers ended without a result")
     return outcome.facts
+
+
+def check_local(runner: RunnerConfig) -> None:
+    """Refuses a runner that asks for more than this machine has; starts nothing.
+
+    Raises:
+        InputError: the workers do not fit.
+    """
+    _worker_resources(runner, [{"CPU": float(os.cpu_count() or 1), "GPU": float(_local_gpus())}])
 
 
 def _worker_resources(runner: RunnerConfig, nodes: list[dict[str, float]]) -> dict[str, float]:

@@ -1,0 +1,27 @@
+"""distill-student: a small model learns from the labels and from a frozen teacher."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.parameters import DistillStudentParameters
+from flows.presets import default_parameters
+from flows.stage_run import SIDE_BY_SIDE, RunSummary, stages_of
+from pipeline.distillation.stage import DistillStudent
+from pipeline.evaluation.stage import EvaluateModel
+from pipeline.sharding.stage import ShardDataset
+from pipeline.training.stage import TrainTeacher
+
+_DEFAULT: DistillStudentParameters = default_parameters(DistillStudentParameters)
+
+
+@flow(name="distill-student", task_runner=SIDE_BY_SIDE)
+def distill_student(parameters: DistillStudentParameters = _DEFAULT) -> RunSummary:
+    """Shard the data, train the teacher, distil the student, measure both."""
+    with stages_of("distill-student", parameters) as run:
+        shards = run.named(parameters.shards) or run.make(ShardDataset(), parameters.data.resolved())
+        teacher = run.named(parameters.teacher_model) or run.make(TrainTeacher(), parameters.teacher, shards=shards)
+        student = run.make(DistillStudent(), parameters.student, shards=shards, teacher=teacher)
+        for name, model in {"teacher": teacher, "student": student}.items():
+            run.make(EvaluateModel(), parameters.evaluation, label=f"evaluate {name}", shards=shards, model=model)
+    return run.summary()

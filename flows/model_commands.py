@@ -1,0 +1,72 @@
+"""`tutelage models`, `predict` and `zero-shot`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.preflight import open_store
+from model_defs import list_models, model_info
+from pipeline.errors import InputError, UnknownNameError
+
+
+def list_architectures(pattern: str) -> int:
+    """A table of the zoo.
+
+    Raises:
+        UnknownNameError: nothing matches.
+    """
+    names = list_models(pattern)
+    if not names:
+        raise UnknownNameError("model", pattern, list_models())
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=True)
+    table.add_column("model", no_wrap=True)
+    table.add_column("kind", no_wrap=True)
+    table.add_column("pixels", justify="right", no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_column("year", justify="right", no_wrap=True)
+    table.add_column("paper", overflow="ellipsis", no_wrap=True, ratio=1)
+    for name in names:
+        info = model_info(name)
+        parameters = f"{info.parameters / 1e6:.1f}M" if info.parameters else ""
+        table.add_row(name, info.kind, str(info.image_size or ""), parameters, str(info.year), info.paper)
+    Console().print(table)
+    return 0
+
+
+def predict(model_uri: str, images: Sequence[Path], *, prompts: Sequence[str], as_json: bool) -> int:
+    """What a registered model says of image files, a line an image.
+
+    Raises:
+        InputError: an image cannot be read, or there is no such model.
+    """
+    data = [_bytes_of(image) for image in images]
+    from pipeline.registration.lookup import predict
+
+    answers = predict(open_store(), model_uri, data, prompts=prompts)
+    if as_json:
+        print(
+            json.dumps(
+                [{"image": str(image), **answer} for image, answer in zip(images, answers, strict=True)], indent=1
+            )
+        )
+        return 0
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("image", overflow="fold")
+    table.add_column("prompt" if prompts else "label", overflow="fold")
+    table.add_column("score", justify="right", no_wrap=True)
+    for image, answer in zip(images, answers, strict=True):
+        table.add_row(str(image), str(answer["label"]), f"{answer['score']:.3f}")
+    Console().print(table)
+    return 0
+
+
+def _bytes_of(image: Path) -> bytes:
+    try:
+        return image.read_bytes()
+    except OSError as error:
+        raise InputError(f"{image}: cannot be read ({error.strerror}); give image files") from None

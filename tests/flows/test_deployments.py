@@ -1,0 +1,126 @@
+"""prefect.yaml is in step with the code, and a worker runs what the UI's form asks for."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.catalog import FLOWS
+from flows.deployments import DEPLOYMENTS, ROOT, WORK_POOL, prefect_yaml
+from infra.local.servers import Server
+
+
+def test_prefect_yaml_is_in_step_with_the_code() -> None:
+    mend = "write yaml.safe_dump(flows.deployments.prefect_yaml(), sort_keys=False) into prefect.yaml"
+    assert yaml.safe_load((ROOT / "prefect.yaml").read_text()) == prefect_yaml(), mend
+
+
+def test_every_flow_is_deployed_and_its_entrypoint_is_there() -> None:
+    assert sorted(deployment.flow for deployment in DEPLOYMENTS) == sorted(FLOWS)
+    for entry in FLOWS.values():
+        file, _, function = entry.entrypoint.partition(":")
+        assert f"def {function}(" in (ROOT / file).read_text()
+
+
+def test_lifecycle_runs_every_night_and_one_at_a_time() -> None:
+    nightly = next(one for one in DEPLOYMENTS if one.flow == "lifecycle").plain()
+    assert nightly["schedules"] == [{"cron": "0 2 * * *", "timezone": "UTC"}]
+    assert nightly["concurrency_limit"]["limit"] == 1
+
+
+@pytest.fixture(scope="module")
+def deployed(prefect: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server with our deployments, and a worker of their pool."""
+    folder = tmp_path_factory.mktemp("worker")
+    env = {
+        **os.environ,
+        "PREFECT_API_URL": prefect.url,
+        "PREFECT_HOME": str(folder / "prefect"),
+        "TUTELAGE_STORE": str(folder / "store"),
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+    }
+    command = Path(sys.executable).with_name("tutelage")
+    deploy = subprocess.run([command, "deploy"], env=env, capture_output=True, text=True, check=False)
+    assert deploy.returncode == 0, deploy.stderr
+    assert "6 deployments" in deploy.stdout
+    with (folder / "worker.log").open("w") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "worker", "start", "--pool", WORK_POOL, "--type", "process"],
+            env=env,
+            cwd=folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield prefect
+        finally:
+            worker.terminate()
+            worker.wait(30)
+
+
+@pytest.mark.servers
+def test_a_worker_runs_what_the_form_asks_for(deployed: Server, pictures: Path) -> None:
+    parameters = {"data": {"source": {"kind": "image_folder", "folder": str(pictures)}}}
+    run = call(
+        deployed, f"deployments/{deployment_id(deployed)}/create_flow_run", {"parameters": {"parameters": parameters}}
+    )
+    state = ended(deployed, run["id"])
+    assert state["type"] == "COMPLETED", state
+    tasks = call(deployed, "task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+    assert [(task["name"], task["state"]["name"]) for task in tasks] == [("shard-dataset", "Completed")]
+    artifacts = call(deployed, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}})
+    assert {artifact["type"] for artifact in artifacts} >= {"table", "markdown"}
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    ("parameters", "names"),
+    [
+        ({"data": {"samples_per_shard": 0}}, "samples_per_shard"),
+        ({"data": {"samples_per_shard": "many"}}, "samples_per_shard"),
+        ({"data": {"samples_per_shart": 10}}, "samples_per_shart"),
+        ({"date": {}}, "date"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_by_the_api(deployed: Server, parameters: dict[str, Any], names: str) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        call(
+            deployed,
+            f"deployments/{deployment_id(deployed)}/create_flow_run",
+            {"parameters": {"parameters": parameters}},
+        )
+    assert refused.value.code == 409
+    assert names in refused.value.read().decode()
+
+
+def deployment_id(server: Server, name: str = "shard-dataset/on-demand") -> str:
+    return str(call(server, f"deployments/name/{name}")["id"])
+
+
+def ended(server: Server, flow_run_id: str, within_s: float = 120) -> dict[str, Any]:
+    """The state in which a flow run ended."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        state: dict[str, Any] = call(server, f"flow_runs/{flow_run_id}")["state"]
+        if state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+            return state
+        time.sleep(0.5)
+    raise TimeoutError(f"flow run {flow_run_id} did not end in {within_s} s")
+
+
+def call(server: Server, path: str, body: dict[str, Any] | None = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{server.url}/{path}", data=data, headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)

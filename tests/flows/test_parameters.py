@@ -1,0 +1,76 @@
+"""Presets, parameter models and their YAML: one type for form, file and shell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from flows.catalog import FLOWS
+from flows.parameters_file import apply_settings, dump
+from flows.presets import PRESETS
+from pipeline.config import _models_in, parse_config
+from pipeline.errors import InputError
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_survives_its_yaml(preset: str, flow: str) -> None:
+    parameters = PRESETS[preset].parameters(flow)
+    text = dump(parameters)
+    again = parse_config(type(parameters), yaml.safe_load(text), "the printed YAML")
+    assert again == parameters
+    assert parse_config(type(parameters), parameters.model_dump(mode="json"), "JSON") == parameters
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_every_parameter_is_described(flow: str) -> None:
+    bare = [place for place, field in fields(FLOWS[flow].parameter_model()) if not field.description]
+    assert bare == []
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_numbers_are_bounded(flow: str) -> None:
+    loose = []
+    for place, field in fields(FLOWS[flow].parameter_model()):
+        if field.annotation in (int, float) and not field.metadata:
+            loose.append(place)
+    assert loose == []
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_an_unknown_key_is_refused_at_any_depth(flow: str) -> None:
+    values = PRESETS["emoji"].parameters(flow).model_dump(mode="json")
+    with pytest.raises(InputError, match=r"unknown key 'data\.source\.emoji\.colour'"):
+        parse_config(FLOWS[flow].parameter_model(), apply_settings(values, ["data.source.colour=red"]), "here")
+
+
+def test_a_setting_changes_one_value_and_leaves_the_rest() -> None:
+    values = {"a": {"b": 1, "c": [1, 2]}, "d": None}
+    changed = apply_settings(values, ["a.b=2.5", "a.c=[3]", "d.e=true", "d.f=x y"])
+    assert changed == {"a": {"b": 2.5, "c": [3]}, "d": {"e": True, "f": "x y"}}
+    assert values == {"a": {"b": 1, "c": [1, 2]}, "d": None}
+
+
+def test_setting_a_kind_drops_what_belonged_to_the_other_kind() -> None:
+    values = {"source": {"kind": "emoji", "size": 72}}
+    changed = apply_settings(values, ["source.folder=photos", "source.kind=image-folder"])
+    assert changed == {"source": {"kind": "image-folder", "folder": "photos"}}
+    assert apply_settings(values, ["source.kind=emoji"]) == values
+
+
+def test_printed_yaml_says_what_each_key_means() -> None:
+    text = dump(PRESETS["emoji"].parameters("shard-dataset"))
+    assert "samples_per_shard: 1000  # images in one tar" in text
+
+
+def fields(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field of a model and of the models in it, but for the `kind` that tells them apart."""
+    for name, field in model.model_fields.items():
+        if name != "kind":
+            yield f"{path}{name}", field
+        for inner in _models_in(field.annotation):
+            yield from fields(inner, f"{path}{name}.")
