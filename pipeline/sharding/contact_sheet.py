@@ -60,7 +60,7 @@ def contact_sheet(index: SampleIndex, folder: Path, title: str) -> Image.Image:
 def _draw_header(draw: ImageDraw.ImageDraw, index: SampleIndex, title: str, width: int, shown: int) -> None:
     draw.text((_MARGIN, 26), title, _INK, _font(26, bold=True))
     labels = f"{len(index.label_names)} labels" + ("" if shown == len(index.label_names) else f" ({shown} shown)")
-    sources = f", drawn by {', '.join(index.source_names)}" if len(index.source_names) > 1 else ""
+    sources = f", by {', '.join(index.source_names)}" if len(index.source_names) > 1 else ""
     draw.text((_MARGIN, 64), f"{len(index):,} images, {labels}{sources}", _FAINT, _font(15))
     x = float(width - _MARGIN)
     for split in reversed(SPLITS):

@@ -26,7 +26,7 @@ def data_card(
         "samples": len(index),
         "labels": len(index.label_names),
         "content_groups": int(np.unique(index.groups).size),
-        "captions": int(sum(len(index.captions(row)) for row in range(len(index)))),
+        "captions": index.caption_count,
         "image_bytes": int(index.lengths.astype(np.int64).sum()),
         "splits": {split: int(index.rows(split).size) for split in SPLITS},
         "per_label": _per_label(index),

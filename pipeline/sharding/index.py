@@ -210,6 +210,11 @@ class SampleIndex:
         """The captions of a sample, the plainest first; none for a sample without."""
         return list(self._captions[int(id)].as_py())
 
+    @property
+    def caption_count(self) -> int:
+        """How many captions all samples have together."""
+        return len(self._captions.flatten())
+
     def content_hash(self, id: int) -> str:
         """The first 32 hex digits of the SHA-256 of the image's data."""
         return str(self._hashes[int(id)].as_py())
@@ -261,9 +266,12 @@ def _canonical(table: pa.Table) -> pa.Table:
     """A table read from Parquet as it was before: types, metadata, one chunk, sorted source names."""
     names = ("shards", "labels", "taxonomy")
     metadata = {name: (table.schema.metadata or {}).get(name.encode(), b"") for name in names}
+    missing = [name for name in SCHEMA.names if name not in table.column_names]
+    if missing:
+        raise ValueError(f"no column {', '.join(missing)}")
     arrays = []
     for field in SCHEMA:
-        column = table.column(field.name) if field.name in table.column_names else pa.nulls(table.num_rows)
+        column = table.column(field.name)
         if pa.types.is_dictionary(field.type):
             arrays.append(_array(column.to_pylist(), field.type))
         else:

@@ -11,8 +11,9 @@ import io
 import re
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -120,26 +121,28 @@ def take_in(
     """
     taken: list[Intaken] = []
     unreadable: list[Unreadable] = []
-    for done, (item, result) in enumerate(_in_threads(_read, collection.items(), threads), start=1):
-        if isinstance(result, UnreadableError):
-            unreadable.append(Unreadable(item.name, item.label, item.source, result.size, str(result)))
-            if len(unreadable) > max_unreadable_share * collection.total:
-                raise _too_many(unreadable, done, collection.total, max_unreadable_share)
-        else:
-            start = spool.append(result.data)
-            taken.append(
-                Intaken(
-                    item,
-                    result.extension,
-                    start,
-                    len(result.data),
-                    result.width,
-                    result.height,
-                    content_hash(result.data),
+    with closing(_in_threads(_read, collection.items(), threads)) as results:
+        for done, (item, result) in enumerate(results, start=1):
+            if isinstance(result, UnreadableError):
+                unreadable.append(Unreadable(item.name, item.label, item.source, result.size, str(result)))
+                # The small term: 29 of 100 are not more than 0.29, though 0.29 * 100 is 28.999999999999996.
+                if len(unreadable) > max_unreadable_share * collection.total + 1e-6:
+                    raise _too_many(unreadable, done, collection.total, max_unreadable_share)
+            else:
+                start = spool.append(result.data)
+                taken.append(
+                    Intaken(
+                        item,
+                        result.extension,
+                        start,
+                        len(result.data),
+                        result.width,
+                        result.height,
+                        content_hash(result.data),
+                    )
                 )
-            )
-        if done % 64 == 0 or done == collection.total:
-            progress(step=done, total=collection.total, note="reading images")
+            if done % 64 == 0 or done == collection.total:
+                progress(step=done, total=collection.total, note="reading images")
     return taken, unreadable
 
 
@@ -212,7 +215,7 @@ def _read(item: Item) -> Encoded | UnreadableError:
 
 def _in_threads(
     work: Callable[[Item], Encoded | UnreadableError], items: Iterator[Item], threads: int
-) -> Iterator[tuple[Item, Encoded | UnreadableError]]:
+) -> Generator[tuple[Item, Encoded | UnreadableError]]:
     """Results in the order of the items, with a bounded number of them in memory."""
     waiting: deque[tuple[Item, Future[Encoded | UnreadableError]]] = deque()
     pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="intake")

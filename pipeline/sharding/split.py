@@ -22,6 +22,7 @@ from pipeline.sharding.index import SPLITS
 
 _TRAIN, _VAL, _TEST = range(3)
 DROPPED = -1
+_ATTEMPTS = 4
 
 
 class SplitConfig(Config):
@@ -98,15 +99,24 @@ def assign_splits(samples: SplitInput, config: SplitConfig, label_names: Sequenc
     wanted = [_TRAIN] + [_VAL] * (config.val_share > 0) + [_TEST] * (test_share > 0)
 
     pool = fixed == DROPPED
-    members = _groups_of_labels(samples.labels, codes, pool, len(label_names))
-    for label, groups in members.items():
-        if len(groups) < len(wanted):
-            images = int((pool & (samples.labels == label)).sum())
-            raise _too_small(label_names[label], len(groups), images, wanted)
-    _fill_missing(of_group, number_of, members, wanted, label_names)
-
-    splits = np.where(pool, of_group[codes], fixed).astype(np.int8)
-    return _without_copies(samples, splits)
+    live = pool
+    # A group that was moved to fill a split may consist of copies that are then dropped: so it is tried again.
+    for attempt in range(_ATTEMPTS):
+        members = _groups_of_labels(samples.labels, codes, live, len(label_names))
+        for label, groups in members.items():
+            if len(groups) < len(wanted):
+                images = int((pool & (samples.labels == label)).sum())
+                raise _too_small(label_names[label], len(groups), images, wanted, copies=attempt > 0)
+        _fill_missing(of_group, number_of, members, wanted)
+        assignment = _without_copies(samples, np.where(pool, of_group[codes], fixed).astype(np.int8))
+        live = pool & (assignment.splits != DROPPED)
+        short = _short_of_a_split(samples.labels[live], assignment.splits[live], wanted, len(label_names))
+        if not short:
+            break
+    else:
+        images = int((pool & (samples.labels == short[0])).sum())
+        raise _too_small(label_names[short[0]], len(members[short[0]]), images, wanted, copies=True)
+    return assignment
 
 
 def check_class_sizes(images_per_class: Mapping[str, int] | None, config: SplitConfig) -> None:
@@ -118,7 +128,7 @@ def check_class_sizes(images_per_class: Mapping[str, int] | None, config: SplitC
     wanted = [_TRAIN] + [_VAL] * (config.val_share > 0) + [_TEST] * (config.test_share > 0)
     for name, count in (images_per_class or {}).items():
         if count < len(wanted):
-            raise _too_small(name, count, count, wanted)
+            raise _too_small(name, count, count, wanted, copies=False)
 
 
 def group_number(group: str, seed: int) -> float:
@@ -158,7 +168,6 @@ def _fill_missing(
     number_of: NDArray[np.float64],
     members: dict[int, NDArray[np.int64]],
     wanted: Sequence[int],
-    label_names: Sequence[str],
 ) -> None:
     """Moves groups until every class is in every split that is wanted; the smallest classes first.
 
@@ -181,14 +190,20 @@ def _fill_missing(
                 moved = True
         if not moved:
             return
-    for label in order:
-        if any(not (of_group[members[label]] == split).any() for split in wanted):
-            raise _too_small(label_names[label], len(members[label]), None, wanted)
 
 
-def _too_small(name: str, groups: int, images: int | None, wanted: Sequence[int]) -> InputError:
-    counted = f"{images} image{'' if images == 1 else 's'}" if images is not None else "images"
-    if images != groups:
+def _short_of_a_split(
+    labels: NDArray[np.int32], splits: NDArray[np.int8], wanted: Sequence[int], count: int
+) -> list[int]:
+    """The labels that are not in every split."""
+    return [label for label in range(count) if not set(splits[labels == label].tolist()).issuperset(wanted)]
+
+
+def _too_small(name: str, groups: int, images: int, wanted: Sequence[int], *, copies: bool) -> InputError:
+    counted = f"{images} image{'' if images == 1 else 's'}"
+    if copies:
+        counted += f" (without copies of held-out ones, {groups} content group{'' if groups == 1 else 's'})"
+    elif images != groups:
         counted += f" in {groups} content group{'' if groups == 1 else 's'}"
     splits = ", ".join(SPLITS[split] for split in wanted)
     return InputError(
@@ -217,5 +232,6 @@ def _without_copies(samples: SplitInput, splits: NDArray[np.int8]) -> Assignment
             elif meaning in seen:
                 repeats += 1
                 splits[row] = DROPPED
-            seen.add(meaning)
+            else:
+                seen.add(meaning)
     return Assignment(splits, copies, held_out_copies, repeats, conflicts)

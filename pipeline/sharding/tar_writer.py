@@ -128,7 +128,6 @@ def _empty_header() -> bytes:
     header[148:156] = b" " * 8
     header[156:157] = b"0"
     header[257:265] = b"ustar\x0000"
-    header[329:337] = header[337:345] = b"0000000\0"
     return bytes(header)
 
 

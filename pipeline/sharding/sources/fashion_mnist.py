@@ -6,9 +6,11 @@ The 10,000 of "t10k" are the test split; validation is a share of the rest.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
+import sys
 import zlib
 from collections.abc import Iterator
 from functools import partial
@@ -178,7 +180,9 @@ def _fetch(downloads: Path, progress: Progress) -> Path:
     from torchvision.datasets import FashionMNIST
 
     try:
-        FashionMNIST(str(downloads), download=True)
+        # It prints what it fetches; standard output is the command's own.
+        with contextlib.redirect_stdout(sys.stderr):
+            FashionMNIST(str(downloads), download=True)
     except Exception as error:  # torchvision raises RuntimeError, URLError and others for one cause: no network.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WorkError(

@@ -1,7 +1,7 @@
 """A folder of images, one sub-folder a class: ROOT/CLASS/anything.jpg (or png, webp, bmp, gif, tiff).
 
-The label is the class's folder; deeper folders belong to their class. Images with equal bytes are one
-content group.
+The label is the class's folder; deeper folders belong to their class (links to folders are followed for
+classes only). Images with equal bytes are one content group.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ImageFolderConfig(Config):
     def resolved(self) -> Self:
         root = self.folder.expanduser().absolute()
         files = [
-            (file.relative_to(root).as_posix(), file.stat().st_size, file.stat().st_mtime_ns)
+            (_text(file.relative_to(root)), file.stat().st_size, file.stat().st_mtime_ns)
             for files in image_files(root).values()
             for file in files
         ]
@@ -87,7 +87,7 @@ class ImageFolderSource:
                 captions = (self._caption.replace("{label}", words),) if self._caption else ()
                 for file in files:
                     yield Item(
-                        name=file.relative_to(self._folder).as_posix(),
+                        name=_text(file.relative_to(self._folder)),
                         read=partial(Path.read_bytes, file),
                         label=label,
                         captions=captions,
@@ -125,7 +125,7 @@ def image_files(folder: Path) -> dict[str, list[Path]]:
         raise InputError(
             f"{folder}: holds no sub-folder; put the images of each class into one, as {folder.name}/CLASS/a.jpg"
         )
-    found = {entry.name: _images_below(entry) for entry in classes}
+    found = {_text(Path(entry.name)): _images_below(entry) for entry in classes}
     if not any(found.values()):
         raise InputError(f"{folder}: no image in any sub-folder; looked for {', '.join(sorted(_SUFFIXES))}")
     for name, files in found.items():
@@ -134,9 +134,14 @@ def image_files(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
+def _text(path: Path) -> str:
+    """A path as text that can be written anywhere; a name that is no UTF-8 gets replacement characters."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "replace")
+
+
 def _images_below(folder: Path) -> list[Path]:
     files = []
-    for path, folders, names in os.walk(folder, followlinks=True):
+    for path, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [
             Path(path) / name
