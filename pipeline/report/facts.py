@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.artifacts import Artifact
@@ -49,6 +50,7 @@ class Evaluation:
     Attributes:
         subject: the name of the model's artifact in the run, e.g. "student".
         confusion: [K, K], row is the true class.
+        outcomes: id -> whether the answer was right, of the labelled samples.
     """
 
     subject: str
@@ -57,6 +59,7 @@ class Evaluation:
     mistakes: list[dict[str, Any]]
     examples: dict[str, list[dict[str, Any]]]
     confusion: NDArray[np.int64] | None
+    outcomes: dict[int, bool] = field(default_factory=dict)
 
     @property
     def split(self) -> str:
@@ -112,6 +115,7 @@ def read_run(inputs: Mapping[str, Artifact]) -> Run:
                     _json(artifact, "mistakes.json", []),
                     _json(artifact, "retrieval_examples.json", {}),
                     _array(artifact, "confusion.npy"),
+                    _outcomes(artifact),
                 )
             )
         elif artifact.stage == "register-model":
@@ -144,3 +148,11 @@ def _array(artifact: Artifact, name: str) -> NDArray[np.int64] | None:
         return None
     array: NDArray[np.int64] = np.load(io.BytesIO(artifact.read(name)), allow_pickle=False)
     return array
+
+
+def _outcomes(artifact: Artifact) -> dict[int, bool]:
+    if "predictions.parquet" not in artifact.files:
+        return {}
+    table = pq.read_table(artifact.path("predictions.parquet"), columns=["id", "label", "correct"])
+    rows = zip(*(table.column(name).to_pylist() for name in ("id", "label", "correct")), strict=True)
+    return {id: correct for id, label, correct in rows if label >= 0}

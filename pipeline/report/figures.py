@@ -30,6 +30,7 @@ _VARIABLES = {_MUTED: "var(--muted)", _LINE: "var(--line)"} | {
 }
 _WIDTH_IN, _HEIGHT_IN = 5.4, 3.1
 _MOST_POINTS = 240
+_LEGEND_LETTERS = 64
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -88,7 +89,7 @@ def line_figure(
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if axes.get_ylim()[1] > 0.08 else 1))
         axes.margins(x=0.02)
         if len(series) > 1:
-            axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=4, handlelength=1.6, columnspacing=1.4)
+            _legend(axes, [one.name for one in series])
         return _svg(figure, key, title)
 
 
@@ -109,7 +110,7 @@ def stack_figure(
         axes.set_ylim(0, 1)
         axes.margins(x=0)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=4, handlelength=1.1, columnspacing=1.4)
+        _legend(axes, [name for name, _ in bands])
         return _svg(figure, key, title)
 
 
@@ -129,12 +130,21 @@ def thin_places(length: int, most: int = _MOST_POINTS) -> list[int]:
 
 def _axes(x_label: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN))
-    axes = figure.add_axes((0.095, 0.15, 0.895, 0.73))
+    axes = figure.add_axes((0.095, 0.155, 0.88, 0.715))
     axes.set_xlabel(x_label)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     return figure, axes
+
+
+def _legend(axes: Axes, names: Sequence[str]) -> None:
+    """The names above the axes, in as many columns as their length allows; on two lines the axes give way."""
+    columns = min(4, len(names), max(1, _LEGEND_LETTERS // (max(len(name) for name in names) + 5)))
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=columns, handlelength=1.4, columnspacing=1.4)
+    extra_lines = -(-len(names) // columns) - 1
+    box = axes.get_position()
+    axes.set_position((box.x0, box.y0, box.width, box.height - 0.065 * extra_lines))
 
 
 def _svg(figure: Figure, key: str, title: str) -> Markup:

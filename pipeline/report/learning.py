@@ -108,18 +108,17 @@ def curriculum_section(run: Run) -> Markup | None:
             if points:
                 accuracy.append(Series(name, points, color))
         chance = [float(lines[-1]["chance"])] if "chance" in lines[-1] else []
-        start, end = (
-            [0.0, *steps],
-            [[1.0 if level == levels[0] else 0.0, *row] for level, row in zip(levels, mass, strict=True)],
-        )
+        end = max(steps[-1], float(training.facts.get("steps", 0)))
+        bounds = [0.0, *steps, end]
+        held = [[1.0 if level == levels[0] else 0.0, *row, row[-1]] for level, row in zip(levels, mass, strict=True)]
         figures = join(
             tag(
                 "figure",
                 stack_figure(
                     f"mass-{training.name}",
                     "Probability of each level",
-                    start,
-                    list(zip(told, end, strict=True)),
+                    bounds,
+                    list(zip(told, held, strict=True)),
                     x_label="step",
                 ),
                 tag("figcaption", "From which level of the ontology the pairs of a batch are drawn."),

@@ -9,7 +9,8 @@ from pipeline.report.facts import Evaluation, Run
 from pipeline.report.gallery import Gallery
 from pipeline.report.html import Child, Markup, join, tag
 from pipeline.report.learning import curriculum_section, learning_section
-from pipeline.report.results import accuracy_section, confusion_section, mistakes_section, retrieval_section
+from pipeline.report.results import accuracy_section, confusion_section, mistakes_section
+from pipeline.report.retrieval import retrieval_section
 from pipeline.report.story import data_section, lineage_section, stages_section
 from pipeline.report.theme import CSS
 from pipeline.report.wording import duration, percent, spoken
@@ -80,14 +81,22 @@ def _decision(name: str, artifact: Artifact) -> Markup:
     promoted = bool(summary.get("promoted"))
     pill = tag("span", "champion", class_="pill good") if promoted else tag("span", "not promoted", class_="pill hold")
     version = f" version {summary['version']}" if "version" in summary else ""
-    lookup = summary.get("lookup")
+    lookup, champion = summary.get("lookup"), summary.get("champion")
     return tag(
         "div",
         tag("h3", f"{model}{version}", pill),
-        tag("p", str(summary.get("reason", ""))) if summary.get("reason") else None,
+        tag("p", _sentence(str(summary["reason"]))) if summary.get("reason") else None,
+        tag("p", f"The champion stays version {champion}.", class_="label")
+        if champion is not None and not promoted
+        else None,
         tag("pre", str(lookup), tabindex=0) if lookup else None,
         class_="card",
     )
+
+
+def _sentence(text: str) -> str:
+    """A reason as a sentence of its own."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def _key_numbers(run: Run) -> Markup | None:
@@ -101,10 +110,11 @@ def _numbers_of(evaluation: Evaluation) -> list[Markup]:
     metrics = evaluation.metrics
     subject = spoken(evaluation.subject).capitalize()
     cards = []
-    for prefix, told in (("accuracy", "right"), ("zero_shot", "right, zero-shot")):
+    for prefix, told in (("accuracy", "right"), ("zero_shot", "zero-shot right")):
         if f"{prefix}/top1" in metrics:
             floor = f"chance {percent(metrics[f'{prefix}/chance'])}, majority {percent(metrics[f'{prefix}/majority'])}"
-            cards.append(_number(f"{subject}: {told}", metrics[f"{prefix}/top1"], floor))
+            label = f"{subject}: {told} on {metrics[f'{prefix}/samples']:,.0f} images"
+            cards.append(_number(label, metrics[f"{prefix}/top1"], floor))
     key = "retrieval/image_retrieval"
     if f"{key}_recall@1" in metrics:
         of = f"chance {percent(metrics[f'{key}_chance@1'])}, of {metrics[f'{key}_candidates']:,.0f} pictures"

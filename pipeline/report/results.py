@@ -1,11 +1,13 @@
-"""Sections on what the models can do: accuracies with their floors, confusion, mistakes, retrieval."""
+"""Sections on how well the models classify: accuracies with their floors, confusion, worst mistakes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from pipeline.evaluation.metrics import wilson_interval
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.evaluation.paired_test import mcnemar
 from pipeline.report.confusion import confused_pairs, confusion_figure
 from pipeline.report.facts import Evaluation, Run
 from pipeline.report.gallery import Gallery
@@ -57,12 +59,14 @@ def accuracy_section(run: Run) -> Markup | None:
     if not body:
         return None
     head = ["model", "measured on", "right", "0 – 100%", "95% interval", "chance", "majority", "images"]
-    extra = [_other_measures(evaluation) for evaluation in run.evaluations]
+    extra = [*[_other_measures(evaluation) for evaluation in run.evaluations], _student_against_teacher(run)]
+    splits = " and ".join(sorted({evaluation.split for evaluation in run.evaluations if evaluation.split}))
     return tag(
         "section",
         tag("h2", "How often they are right"),
         tag(
             "p",
+            f"On the {splits} split. " if splits else "",
             "The bar is the 95% interval (Wilson), the dot the accuracy; the thin tick is chance, the thick one the "
             "majority rate: what always answering the most frequent label of the training split scores on the same "
             "images. Unseen concepts are those of which training saw no image by any artist.",
@@ -75,31 +79,22 @@ def accuracy_section(run: Run) -> Markup | None:
 
 
 def confusion_section(run: Run) -> Markup | None:
-    """The confusion matrix of each classifier, the last one open, and its most frequent mix-ups."""
-    measured = [one for one in run.evaluations if one.confusion is not None and one.confusion.sum() > 0]
-    if not measured:
-        return None
+    """The confusion matrix of each model, one of them open, and its most frequent mix-ups."""
     parts: list[Child] = []
-    # The student is what is registered; with a student the others' matrices are folded away.
-    main = next((one for one in measured if one.subject == "student"), measured[0])
-    for evaluation in [main, *[one for one in measured if one is not main]]:
+    for evaluation in _main_first([one for one in run.evaluations if one.confusion is not None]):
         confusion = evaluation.confusion
-        assert confusion is not None
+        if confusion is None or confusion.sum() == 0:
+            continue
         names = _label_names(run, len(confusion))
         figure = tag("div", confusion_figure(confusion, names), class_="scroll", tabindex=0)
-        if evaluation is main:
-            parts += [tag("h3", spoken(evaluation.subject).capitalize()), figure, _pairs(evaluation, names)]
-        else:
-            parts.append(details(f"The same for the {spoken(evaluation.subject)}", figure, _pairs(evaluation, names)))
-    return tag("section", tag("h2", "What is taken for what"), *parts, id="confusion")
+        parts.append(_open_or_folded(parts, evaluation, join(figure, _pairs(confusion, names))))
+    return tag("section", tag("h2", "What is taken for what"), *parts, id="confusion") if parts else None
 
 
 def mistakes_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
     """The wrong answers given with most confidence, with their pictures."""
     parts: list[Child] = []
-    for evaluation in run.evaluations:
-        if not evaluation.mistakes:
-            continue
+    for evaluation in _main_first([one for one in run.evaluations if one.mistakes[:most]]):
         tiles = [
             tag(
                 "div",
@@ -111,100 +106,24 @@ def mistakes_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
             )
             for mistake in evaluation.mistakes[:most]
         ]
-        grid = tag("div", tiles, class_="tiles")
-        if not parts or evaluation.subject == "student":
-            parts.append(join(tag("h3", spoken(evaluation.subject).capitalize()), grid))
-        else:
-            parts.append(details(f"Those of the {spoken(evaluation.subject)}", grid))
+        parts.append(_open_or_folded(parts, evaluation, tag("div", tiles, class_="tiles")))
     if not parts:
         return None
     lead = tag("p", "Wrong answers, the most confident first.", class_="lead")
     return tag("section", tag("h2", "Worst mistakes"), lead, *parts, id="mistakes")
 
 
-def retrieval_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
-    """Recall in both directions with chance beside it, and queries with their answers."""
-    measured = [one for one in run.evaluations if any(name.startswith("retrieval/") for name in one.metrics)]
-    parts: list[Child] = []
-    for evaluation in measured:
-        parts.append(_recall_table(evaluation))
-        texts = evaluation.examples.get("text_to_images", [])[:most]
-        images = evaluation.examples.get("image_to_texts", [])[:most]
-        if texts:
-            parts += [
-                tag("h3", "Asked with a text: the five nearest pictures"),
-                tag(
-                    "p",
-                    "Right ones are framed. Queries are a fixed random sample, good and bad as they fall.",
-                    class_="note",
-                ),
-                tag("div", [_text_query(query, gallery) for query in texts]),
-            ]
-        if images:
-            parts += [
-                tag("h3", "Asked with a picture: the five nearest captions"),
-                tag("div", [_image_query(query, gallery) for query in images]),
-            ]
-    if not parts:
-        return None
-    return tag("section", tag("h2", "Finding pictures by text, and texts by picture"), *parts, id="retrieval")
+def _main_first(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """The student before the others: it is what gets registered."""
+    return sorted(evaluations, key=lambda one: one.subject != "student")
 
 
-def _recall_table(evaluation: Evaluation) -> Markup:
-    metrics = evaluation.metrics
-    ks = sorted({int(name.rpartition("@")[2]) for name in metrics if "_recall@" in name})
-    rows: list[list[Child]] = []
-    for pool, told in (("retrieval", "all concepts"), ("retrieval_unseen_concepts", "unseen concepts only")):
-        for direction, asked in (("image_retrieval", "text → image"), ("text_retrieval", "image → text")):
-            start = f"{pool}/{direction}"
-            if f"{start}_queries" not in metrics:
-                continue
-            queries = int(metrics[f"{start}_queries"])
-            cells: list[Child] = [tag("strong", asked), told]
-            for k in ks:
-                value, chance = metrics[f"{start}_recall@{k}"], metrics[f"{start}_chance@{k}"]
-                low, high = wilson_interval(round(value * queries), queries)
-                told_range = f"95% interval {low:.1%} to {high:.1%}"
-                cells.append(
-                    join(
-                        tag("strong", percent(value), title=told_range),
-                        tag("div", f"{low:.1%} – {high:.1%}", class_="quiet"),
-                        tag("div", f"chance {percent(chance)}", class_="quiet"),
-                    )
-                )
-            cells += [
-                f"{metrics[f'{start}_median_rank']:,.0f}",
-                f"{metrics[f'{start}_mean_rank']:,.1f}",
-                f"{queries:,}",
-                f"{metrics[f'{start}_candidates']:,.0f}",
-            ]
-            rows.append(cells)
-    head = ["", "among", *[f"recall@{k}" for k in ks], "median rank", "mean rank", "queries", "candidates"]
-    return table(head, rows, numeric=frozenset(range(2, len(head))))
-
-
-def _text_query(query: dict[str, Any], gallery: Gallery) -> Markup:
-    answers = [
-        gallery.thumb(answer["id"], f"{answer['text']} ({answer['score']:.2f})", "right" if answer["right"] else "")
-        for answer in query["answers"]
-    ]
-    return tag("div", _asked(query["text"], query), tag("div", answers, class_="answers"), class_="query")
-
-
-def _image_query(query: dict[str, Any], gallery: Gallery) -> Markup:
-    answers = [
-        tag("li", answer["text"], class_="right" if answer["right"] else None, title=f"cosine {answer['score']:.2f}")
-        for answer in query["answers"]
-    ]
-    asked = tag("div", gallery.thumb(query["id"], query["text"]), _asked(query["text"], query))
-    return tag("div", asked, tag("ol", answers, class_="texts"), class_="query")
-
-
-def _asked(text: str, query: dict[str, Any]) -> Markup:
-    seen = "unseen concept" if query["unseen_concept"] else "seen concept"
-    return tag(
-        "div", text, tag("span", f"{seen} · first right answer at {query['rank']:,.0f}", class_="quiet"), class_="asked"
-    )
+def _open_or_folded(before: Sequence[Child], evaluation: Evaluation, content: Markup) -> Markup:
+    """The first is open under its name, those after it are folded away."""
+    name = spoken(evaluation.subject) + ("" if "accuracy/top1" in evaluation.metrics else ", zero-shot")
+    if not before:
+        return join(tag("h3", name.capitalize()), content)
+    return details(f"The same for the {name}", content)
 
 
 def _strip(value: float, low: float, high: float, chance: float, majority: float) -> Markup:
@@ -232,9 +151,8 @@ def _strip(value: float, low: float, high: float, chance: float, majority: float
     )
 
 
-def _pairs(evaluation: Evaluation, names: Sequence[str]) -> Markup | None:
-    assert evaluation.confusion is not None
-    pairs = confused_pairs(evaluation.confusion, _PAIRS_SHOWN)
+def _pairs(confusion: NDArray[np.int64], names: Sequence[str]) -> Markup | None:
+    pairs = confused_pairs(confusion, _PAIRS_SHOWN)
     if not pairs:
         return None
     rows: list[list[Child]] = [
@@ -256,6 +174,23 @@ def _other_measures(evaluation: Evaluation) -> Markup | None:
     if not found:
         return None
     return tag("p", tag("strong", spoken(evaluation.subject)), ": " + ", ".join(found) + ".", class_="note")
+
+
+def _student_against_teacher(run: Run) -> Markup | None:
+    """The difference between the two on the same images, with McNemar's test."""
+    by_subject = {evaluation.subject: evaluation for evaluation in run.evaluations}
+    student, teacher = by_subject.get("student"), by_subject.get("teacher")
+    if student is None or teacher is None or not student.outcomes or student.outcomes.keys() != teacher.outcomes.keys():
+        return None
+    ids = sorted(student.outcomes)
+    test = mcnemar([student.outcomes[id] for id in ids], [teacher.outcomes[id] for id in ids])
+    told = (
+        f": {100 * test.difference:+.1f} points on the same {test.samples:,} images "
+        f"(95% interval {100 * test.low:+.1f} to {100 * test.high:+.1f}; "
+        f"right where the other is wrong: {test.only_first:,} and {test.only_second:,}; "
+        f"McNemar's exact test p = {test.p_value:.2g})."
+    )
+    return tag("p", tag("strong", "student against teacher"), told, class_="note")
 
 
 def _part(suffix: str) -> str:

@@ -43,11 +43,12 @@ nav { display: flex; flex-wrap: wrap; gap: 4px 18px; padding: 14px 0; border-bot
 nav a, a { color: var(--accent); text-decoration: none; } a:hover { text-decoration: underline; }
 code, pre { font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 pre { margin: 10px 0 0; padding: 11px 14px; background: var(--soft); border-radius: 8px; overflow-x: auto; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 230px), 1fr)); gap: 14px;
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 230px), 1fr)); gap: 14px;
   margin: 22px 0 0; }
 .wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 16px 18px;
   min-width: 0; }
+.card pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 .card h3 { margin: 0 0 4px; display: flex; flex-wrap: wrap; align-items: center; gap: 8px; }
 .card p:last-child { margin-bottom: 0; }
 .figure-value { font-size: 34px; line-height: 1.1; font-weight: 660; letter-spacing: -.02em; margin: 2px 0 4px; }
@@ -63,7 +64,7 @@ pre { margin: 10px 0 0; padding: 11px 14px; background: var(--soft); border-radi
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th, td { padding: 8px 12px 8px 0; text-align: left; vertical-align: middle; border-bottom: 1px solid var(--line); }
 th { color: var(--muted); font-weight: 560; font-size: 12.5px; white-space: nowrap; vertical-align: bottom; }
-td.number, th.number { text-align: right; white-space: nowrap; }
+td code { white-space: nowrap; } td.number, th.number { text-align: right; white-space: nowrap; }
 tbody tr:last-child td { border-bottom: 0; }
 td .quiet, .quiet { color: var(--muted); font-size: 12.5px; }
 tr.group td { padding-top: 18px; font-weight: 640; border-bottom: 0; }
@@ -84,14 +85,14 @@ figcaption { color: var(--muted); font-size: 13.5px; margin-top: 6px; }
 .tile img { margin: 0 auto 8px; }
 .thumb { display: block; width: 84px; height: 84px; object-fit: contain; background: #fff; border-radius: 8px; }
 .true { color: var(--good); } .false { color: var(--bad); }
-.query { display: grid; grid-template-columns: minmax(150px, 210px) 1fr; gap: 8px 18px; align-items: center;
-  padding: 12px 0;
-  border-bottom: 1px solid var(--line); }
-.query:last-child { border-bottom: 0; }
-.query .asked { min-width: 0; overflow-wrap: anywhere; font-weight: 600; }
-  .query .asked .quiet { font-weight: 400; display: block; }
+.queries { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 470px), 1fr)); gap: 0 40px; }
+.query { display: grid; grid-template-columns: 118px 1fr; gap: 8px 16px; align-items: center; padding: 11px 0;
+  border-bottom: 1px solid var(--line); min-width: 0; }
+.query.picture { grid-template-columns: 84px 1fr; }
+.query .asked { min-width: 0; overflow-wrap: anywhere; font-weight: 600; font-size: 14.5px; line-height: 1.35; }
+.query .asked .quiet { font-weight: 400; display: block; } .query .texts { margin-top: 7px; }
 .answers { display: flex; flex-wrap: wrap; gap: 8px; }
-.answers .thumb { width: 72px; height: 72px; border: 1px solid var(--line); }
+.answers .thumb { width: 62px; height: 62px; border: 1px solid var(--line); }
 .answers .right { outline: 3px solid var(--good); outline-offset: 1px; border-color: transparent; }
 .texts { margin: 0; padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: 6px; }
 .texts li { padding: 3px 10px; border-radius: 8px; background: var(--soft); font-size: 13.5px;
@@ -108,8 +109,9 @@ footer { margin-top: 60px; padding-top: 16px; border-top: 1px solid var(--line);
   font-size: 13px; }
 @media (max-width: 560px) {
   main { padding: 0 14px 60px; } header.top { padding-top: 30px; } section { padding-top: 40px; }
-  .query { grid-template-columns: 1fr; } .answers .thumb { width: 56px; height: 56px; }
-  .tiles { grid-template-columns: repeat(auto-fill, minmax(116px, 1fr)); } dl { grid-template-columns: 1fr; }
+  .query { grid-template-columns: 1fr; } .answers .thumb { width: 54px; height: 54px; }
+  .scroll table { min-width: 620px; } .tiles { grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 8px; }
+  dl { grid-template-columns: 1fr; }
   dt { margin-top: 6px; }
 }
 @media print { body { background: #fff; } nav { display: none; } .card, .tile, .query, tr { break-inside: avoid; } }

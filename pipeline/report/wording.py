@@ -31,9 +31,7 @@ def short_key(artifact: Artifact) -> str:
 
 def spoken(name: str) -> str:
     """The name of an artifact in a run, as words."""
-    return {"clip": "dual encoder", "clip-evaluation": "evaluation of the dual encoder"}.get(
-        name, name.replace("-", " ").replace("_", " ")
-    )
+    return name.replace("clip", "dual encoder").replace("-", " ").replace("_", " ")
 
 
 def headline(summary: Mapping[str, Any]) -> str:
@@ -48,6 +46,12 @@ def headline(summary: Mapping[str, Any]) -> str:
     if "promoted" in summary:
         version = f"version {summary['version']} " if "version" in summary else ""
         return f"{version}{'is champion' if summary['promoted'] else 'was not promoted'}"
+    if "val_accuracy" in summary:
+        return f"{percent(summary['val_accuracy'])} right on the validation split{_size(summary)}"
+    if "val_image_recall_at_1" in summary:
+        return f"text → image R@1 {percent(summary['val_image_recall_at_1'])} on the validation split{_size(summary)}"
+    if "nodes" in summary and "leaves" in summary:
+        return f"{summary['nodes']:,} nodes, {summary['leaves']:,} of them leaves"
     if "samples" in summary:
         labels = f", {summary['labels']:,} labels" if isinstance(summary.get("labels"), int) else ""
         return f"{summary['samples']:,} images{labels}"
@@ -57,6 +61,10 @@ def headline(summary: Mapping[str, Any]) -> str:
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
     return ", ".join(parts[:3])
+
+
+def _size(summary: Mapping[str, Any]) -> str:
+    return f", {summary['parameters'] / 1e6:,.2f}M parameters" if "parameters" in summary else ""
 
 
 def _value(name: str, value: float) -> str:

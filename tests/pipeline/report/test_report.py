@@ -116,6 +116,12 @@ def test_decisions_come_with_reason_and_lookup_line(html: str) -> None:
     assert "not promoted" in text
 
 
+def test_student_is_compared_with_its_teacher_on_the_same_images(html: str) -> None:
+    # The two fixtures are one untrained model: they agree on every image.
+    assert "+0.0 points on the same 12 images" in html
+    assert "p = 1)" in html
+
+
 def test_mistakes_and_galleries_show_pictures(html: str, run_inputs: Inputs) -> None:
     mistakes = json.loads(run_inputs["student-evaluation"].read("mistakes.json"))
     assert html.count("data:image/png;base64,") >= len(mistakes) + 6

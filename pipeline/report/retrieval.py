@@ -1,0 +1,96 @@
+"""The section on retrieval: recall in both directions beside chance, and queries with their answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.evaluation.metrics import wilson_interval
+from pipeline.report.facts import Evaluation, Run
+from pipeline.report.gallery import Gallery
+from pipeline.report.html import Child, Markup, join, table, tag
+from pipeline.report.wording import percent
+
+
+def retrieval_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
+    """Recall in both directions with chance beside it, and queries with their answers."""
+    measured = [one for one in run.evaluations if any(name.startswith("retrieval/") for name in one.metrics)]
+    parts: list[Child] = []
+    for evaluation in measured:
+        parts.append(_recall_table(evaluation))
+        texts = evaluation.examples.get("text_to_images", [])[:most]
+        images = evaluation.examples.get("image_to_texts", [])[:most]
+        if texts:
+            parts += [
+                tag("h3", "Asked with a text: the five nearest pictures"),
+                tag(
+                    "p",
+                    "Right ones are framed. Queries are a fixed random sample, good and bad as they fall.",
+                    class_="note",
+                ),
+                tag("div", [_text_query(query, gallery) for query in texts], class_="queries"),
+            ]
+        if images:
+            parts += [
+                tag("h3", "Asked with a picture: the five nearest captions"),
+                tag("div", [_image_query(query, gallery) for query in images], class_="queries"),
+            ]
+    if not parts:
+        return None
+    return tag("section", tag("h2", "Finding pictures by text, and texts by picture"), *parts, id="retrieval")
+
+
+def _recall_table(evaluation: Evaluation) -> Markup:
+    metrics = evaluation.metrics
+    ks = sorted({int(name.rpartition("@")[2]) for name in metrics if "_recall@" in name})
+    rows: list[list[Child]] = []
+    for pool, told in (("retrieval", "all concepts"), ("retrieval_unseen_concepts", "unseen concepts only")):
+        for direction, asked in (("image_retrieval", "text → image"), ("text_retrieval", "image → text")):
+            start = f"{pool}/{direction}"
+            if f"{start}_queries" not in metrics:
+                continue
+            queries = int(metrics[f"{start}_queries"])
+            cells: list[Child] = [tag("strong", asked), told]
+            for k in ks:
+                value, chance = metrics[f"{start}_recall@{k}"], metrics[f"{start}_chance@{k}"]
+                low, high = wilson_interval(round(value * queries), queries)
+                told_range = f"95% interval {low:.1%} to {high:.1%}"
+                cells.append(
+                    join(
+                        tag("strong", percent(value), title=told_range),
+                        tag("div", f"{low:.1%} – {high:.1%}", class_="quiet"),
+                        tag("div", f"chance {percent(chance)}", class_="quiet"),
+                    )
+                )
+            cells += [
+                f"{metrics[f'{start}_median_rank']:,.0f}",
+                f"{metrics[f'{start}_mean_rank']:,.1f}",
+                f"{queries:,}",
+                f"{metrics[f'{start}_candidates']:,.0f}",
+            ]
+            rows.append(cells)
+    head = ["", "among", *[f"recall@{k}" for k in ks], "median rank", "mean rank", "queries", "candidates"]
+    return table(head, rows, numeric=frozenset(range(2, len(head))))
+
+
+def _text_query(query: dict[str, Any], gallery: Gallery) -> Markup:
+    answers = [
+        gallery.thumb(answer["id"], f"{answer['text']} ({answer['score']:.2f})", "right" if answer["right"] else "")
+        for answer in query["answers"]
+    ]
+    return tag("div", _asked(query["text"], query), tag("div", answers, class_="answers"), class_="query")
+
+
+def _image_query(query: dict[str, Any], gallery: Gallery) -> Markup:
+    answers = [
+        tag("li", answer["text"], class_="right" if answer["right"] else None, title=f"cosine {answer['score']:.2f}")
+        for answer in query["answers"]
+    ]
+    told = tag("div", _asked(query["text"], query), tag("ol", answers, class_="texts"))
+    return tag("div", gallery.thumb(query["id"], query["text"]), told, class_="query picture")
+
+
+def _asked(text: str, query: dict[str, Any]) -> Markup:
+    seen = "unseen concept" if query["unseen_concept"] else "seen concept"
+    return tag(
+        "div", text, tag("span", f"{seen} · first right answer at {query['rank']:,.0f}", class_="quiet"), class_="asked"
+    )
