@@ -20,8 +20,11 @@ def distill_student(parameters: DistillStudentParameters = _DEFAULT) -> RunSumma
     """Shard the data, train the teacher, distil the student, measure both."""
     with stages_of("distill-student", parameters) as run:
         shards = run.named(parameters.shards) or run.make(ShardDataset(), parameters.data.resolved())
-        teacher = run.named(parameters.teacher_model) or run.make(TrainTeacher(), parameters.teacher, shards=shards)
-        student = run.make(DistillStudent(), parameters.student, shards=shards, teacher=teacher)
+        teacher = run.named(parameters.teacher_model) or run.make(
+            TrainTeacher(), parameters.teacher, {"shards": shards}
+        )
+        student = run.make(DistillStudent(), parameters.student, {"shards": shards, "teacher": teacher})
         for name, model in {"teacher": teacher, "student": student}.items():
-            run.make(EvaluateModel(), parameters.evaluation, label=f"evaluate {name}", shards=shards, model=model)
+            inputs = {"shards": shards, "model": model}
+            run.make(EvaluateModel(), parameters.evaluation, inputs, label=f"evaluate {name}")
     return run.summary()

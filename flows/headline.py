@@ -56,6 +56,11 @@ def _training(summary: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def _registration(summary: Mapping[str, Any]) -> str:
+    standing = "champion" if summary.get("champion") == summary.get("version") else "not promoted"
+    return f"{summary.get('name')} version {summary.get('version')}, {standing}: {summary.get('reason')}"
+
+
 _SPECIAL = {
     "shard-dataset": _shards,
     "build-ontology": _ontology,
@@ -63,6 +68,7 @@ _SPECIAL = {
     "distill-student": _training,
     "pretrain-clip": _training,
     "evaluate": _evaluation,
+    "register-model": _registration,
 }
 
 

@@ -8,10 +8,13 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flows.preflight import open_store
 from model_defs import list_models, model_info
 from pipeline.errors import InputError, UnknownNameError
+
+_SHOWN = 5
 
 
 def list_architectures(pattern: str) -> int:
@@ -45,9 +48,9 @@ def predict(model_uri: str, images: Sequence[Path], *, prompts: Sequence[str], a
         InputError: an image cannot be read, or there is no such model.
     """
     data = [_bytes_of(image) for image in images]
-    from pipeline.registration.lookup import predict
+    from pipeline.registration.lookup import ask_model
 
-    answers = predict(open_store(), model_uri, data, prompts=prompts)
+    answers = ask_model(open_store(), model_uri, data, prompts=prompts)
     if as_json:
         print(
             json.dumps(
@@ -60,7 +63,10 @@ def predict(model_uri: str, images: Sequence[Path], *, prompts: Sequence[str], a
     table.add_column("prompt" if prompts else "label", overflow="fold")
     table.add_column("score", justify="right", no_wrap=True)
     for image, answer in zip(images, answers, strict=True):
-        table.add_row(str(image), str(answer["label"]), f"{answer['score']:.3f}")
+        ranked = answer.get("ranking") or answer.get("top_k") or [answer]
+        for place, one in enumerate(ranked[:_SHOWN]):
+            name = Text(str(one["label"]), "bold" if place == 0 else "dim")
+            table.add_row(str(image) if place == 0 else "", name, f"{one['score']:.3f}")
     Console().print(table)
     return 0
 

@@ -95,10 +95,11 @@ def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
     for name, place in lines.items():
         if place is not None:
             console.print(Text.assemble((f"{name:<7}", "dim"), str(place)), soft_wrap=True)
-    for model in outcome.models:
+    if outcome.models:
         console.print()
-        console.print(
-            Text.assemble((str(model.get("model", "")), "bold"), f"  {model.get('reason', '')}"), soft_wrap=True
-        )
-        if model.get("lookup"):
-            console.print(Text(f"    {model['lookup']}", "cyan"), soft_wrap=True)
+        console.print(Text("to look the models up, in any Python that has mlflow, torch and torchvision:", "dim"))
+        addresses = sorted({str(model["tracking_uri"]) for model in outcome.models if model.get("tracking_uri")})
+        lines = ["import mlflow", *(f'mlflow.set_tracking_uri("{address}")' for address in addresses)]
+        lines += [str(model["lookup"]) for model in outcome.models if model.get("champion") is not None]
+        for line in lines:
+            console.print(Text(f"    {line}", "cyan"), soft_wrap=True)

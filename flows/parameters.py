@@ -15,6 +15,8 @@ from pipeline.contrastive.build_ontology import OntologyConfig
 from pipeline.contrastive.recipe import ContrastiveConfig
 from pipeline.distillation.stage import DistillationConfig
 from pipeline.evaluation.stage import EvaluationConfig
+from pipeline.registration.stage import RegistrationConfig
+from pipeline.report.stage import ReportConfig
 from pipeline.sharding.stage import ShardingConfig
 from pipeline.training.stage import ClassificationConfig
 
@@ -35,6 +37,7 @@ _TEACHER = Field(ClassificationConfig(), description="The teacher and its traini
 _STUDENT = Field(DistillationConfig(), description="The student, what it learns from the teacher, and its training.")
 _ONTOLOGY = Field(OntologyConfig(), description="The concepts of the curriculum.")
 _EVALUATION = Field(EvaluationConfig(), description="How models are measured.")
+_REGISTRATION = Field(RegistrationConfig(), description="Registered names, and when the champion changes.")
 _SHARDS = reference("The shards", "shard-dataset")
 _TEACHER_MODEL = reference("The teacher", "train-teacher", "distill-student")
 
@@ -79,3 +82,31 @@ class PretrainClipParameters(Config):
     ontology: OntologyConfig = _ONTOLOGY
     clip: ContrastiveConfig = Field(ContrastiveConfig(), description="The dual encoder and its training.")
     evaluation: EvaluationConfig = _EVALUATION
+
+
+class RegisterModelParameters(Config):
+    """register-model: a model and its metrics -> registry version, gate, alias."""
+
+    model: str | None = reference("The model", "distill-student", "train-teacher", "pretrain-clip")
+    shards: str | None = _SHARDS
+    teacher_model: str | None = _TEACHER_MODEL
+    data: ShardingConfig = _DATA
+    teacher: ClassificationConfig = _TEACHER
+    student: DistillationConfig = _STUDENT
+    evaluation: EvaluationConfig = _EVALUATION
+    registration: RegistrationConfig = _REGISTRATION
+
+
+class LifecycleParameters(Config):
+    """lifecycle: everything, from the source to the champions."""
+
+    data: ShardingConfig = _DATA
+    teacher: ClassificationConfig = _TEACHER
+    student: DistillationConfig = _STUDENT
+    ontology: OntologyConfig = _ONTOLOGY
+    clip: ContrastiveConfig | None = Field(
+        ContrastiveConfig(), description="The dual encoder and its training; null: none."
+    )
+    evaluation: EvaluationConfig = _EVALUATION
+    registration: RegistrationConfig = _REGISTRATION
+    report: ReportConfig = Field(ReportConfig(), description="What the report shows.")

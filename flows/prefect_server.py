@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from infra.local.servers import PortTakenError, Server, free_port, prefect_server
+from infra.local.server import check_free
+from infra.local.servers import PortTakenError, Server, ServerError, free_port, prefect_server
 from pipeline.errors import InputError, WorkError
 
 _DRAIN_S = 15.0
@@ -30,18 +31,12 @@ class EmbeddedPrefect:
         home: PREFECT_HOME: database and log, kept from run to run. A second command at the same
             time gets a home of its own, since two servers must not share one SQLite file.
         port: the port to listen on; None: a free one.
-
-    Raises:
-        InputError: the port is taken.
     """
 
     def __init__(self, home: Path, port: int | None) -> None:
         self._lock, self.home = _own_home(home)
         self.server: Server = prefect_server(self.home, port or free_port())
-        try:
-            self.server.launch()
-        except PortTakenError as error:
-            raise InputError(f"{error} with TUTELAGE_PREFECT_PORT") from None
+        self.server.launch()
         os.environ["PREFECT_API_URL"] = self.server.url
         os.environ["PREFECT_HOME"] = str(self.home)
 
@@ -56,8 +51,6 @@ class EmbeddedPrefect:
         Raises:
             WorkError: it did not start; the line names its log.
         """
-        from infra.local.servers import ServerError
-
         try:
             self.server.wait()
         except ServerError as error:
@@ -115,16 +108,20 @@ def prefect_for_a_run(services: Path) -> Iterator[EmbeddedPrefect | None]:
 
 
 def port_wanted() -> int | None:
-    """What TUTELAGE_PREFECT_PORT asks for.
+    """The port that TUTELAGE_PREFECT_PORT asks for; None if it asks for none.
 
     Raises:
-        InputError: it is not a port.
+        InputError: it is not a port, or it is taken.
     """
     text = os.environ.get("TUTELAGE_PREFECT_PORT", "")
     if not text:
         return None
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise InputError(f"TUTELAGE_PREFECT_PORT={text}: not a port; give a number from 1 to 65535, or unset it")
+    try:
+        check_free(int(text), "Prefect server")
+    except PortTakenError as error:
+        raise InputError(f"{error} with TUTELAGE_PREFECT_PORT") from None
     return int(text)
 
 

@@ -8,56 +8,107 @@ from pathlib import Path
 from typing import TypeVar
 
 from flows.catalog import find_flow
-from flows.parameters import PretrainClipParameters
+from flows.parameters import LifecycleParameters
 from pipeline.config import Config
-from pipeline.contrastive.recipe import ContrastiveConfig
+from pipeline.contrastive.build_ontology import OntologyConfig
+from pipeline.contrastive.recipe import ContrastiveConfig, TextTowerConfig
+from pipeline.contrastive.tonics import TonicsConfig
+from pipeline.distillation.stage import DistillationConfig
 from pipeline.errors import UnknownNameError
 from pipeline.loading.policies.shuffled import ShuffledConfig
+from pipeline.registration.gate import GateConfig
+from pipeline.registration.stage import RegistrationConfig
+from pipeline.report.stage import ReportConfig
 from pipeline.sharding.sources.emoji import EmojiConfig
 from pipeline.sharding.sources.fashion_mnist import FashionMnistConfig
 from pipeline.sharding.sources.image_folder import ImageFolderConfig
 from pipeline.sharding.split import SplitConfig
 from pipeline.sharding.stage import ShardingConfig
+from pipeline.training.optim import AdamWConfig
 from pipeline.training.plan import TrainingConfig
-from pipeline.training.stage import ClassificationConfig
+from pipeline.training.stage import ClassificationConfig, ModelConfig
 
 ParametersT = TypeVar("ParametersT", bound=Config)
-LifecycleParameters = PretrainClipParameters
 DEFAULT_PRESET = "emoji"
 
 
 def emoji() -> LifecycleParameters:
     """Emoji in several hands, the Noto family held out: the demo, about 6 minutes on two cores."""
-    return LifecycleParameters(data=ShardingConfig(source=EmojiConfig(), split=SplitConfig(holdout_family="noto")))
+    return LifecycleParameters(
+        data=ShardingConfig(source=EmojiConfig(), split=SplitConfig(holdout_family="noto")),
+        teacher=ClassificationConfig(
+            image_size=64,
+            training=TrainingConfig(epochs=8, global_batch=128, optimizer=AdamWConfig(lr=2e-3)),
+        ),
+        student=DistillationConfig(
+            image_size=64,
+            training=TrainingConfig(epochs=10, global_batch=128, optimizer=AdamWConfig(lr=1e-3)),
+        ),
+        clip=ContrastiveConfig(
+            policy=TonicsConfig(refresh_every_steps=50),
+            training=TrainingConfig(epochs=10, global_batch=128, optimizer=AdamWConfig(lr=1e-3)),
+        ),
+        report=ReportConfig(title="Emoji in several hands"),
+    )
 
 
 def emoji_tiny() -> LifecycleParameters:
-    """The same flow on a few concepts, under a minute of training: for tests and first tries."""
+    """The same flow on 95 concepts of two groups, a minute of training: for tests and first tries.
+
+    Its models are hardly better than chance, so the gate does not ask for it.
+    """
+    short = TrainingConfig(epochs=1, global_batch=64)
     return LifecycleParameters(
         data=ShardingConfig(
             source=EmojiConfig(size=32, groups=("animals-nature", "food-drink"), min_concepts=8),
             split=SplitConfig(holdout_family="noto"),
         ),
         teacher=ClassificationConfig(
-            image_size=32,
-            training=TrainingConfig(epochs=1, global_batch=64),
+            model=ModelConfig(name="resnet_small", kwargs={"widths": [16, 32, 48, 64]}), image_size=32, training=short
         ),
+        student=DistillationConfig(image_size=32, training=short),
+        ontology=OntologyConfig(min_count=8, pairs_per_node=4),
+        clip=ContrastiveConfig(
+            text=TextTowerConfig(width=64, depth=1, heads=2, context_length=16),
+            policy=TonicsConfig(refresh_every_steps=8, held_out_batches=2),
+            training=short,
+        ),
+        registration=RegistrationConfig(gate=GateConfig(beat_floor=False)),
+        report=ReportConfig(title="Emoji, tiny"),
     )
 
 
 def fashion_mnist() -> LifecycleParameters:
-    """Fashion-MNIST, the benchmark whose numbers people know."""
-    return LifecycleParameters(data=ShardingConfig(source=FashionMnistConfig()))
+    """Fashion-MNIST, the benchmark whose numbers people know: grey, 28 pixels, ten classes."""
+    training = TrainingConfig(epochs=4, global_batch=128, optimizer=AdamWConfig(lr=2e-3))
+    return LifecycleParameters(
+        data=ShardingConfig(source=FashionMnistConfig(), split=SplitConfig(val_share=0.08), samples_per_shard=5000),
+        teacher=ClassificationConfig(image_size=28, channels=1, training=training),
+        student=DistillationConfig(
+            model=ModelConfig(name="deit_micro_distilled", kwargs={"patch_size": 4}),
+            image_size=28,
+            channels=1,
+            training=training,
+        ),
+        clip=ContrastiveConfig(policy=ShuffledConfig(), templates=("a photo of a {}",), training=training),
+        registration=RegistrationConfig(classifier_name="fashion-mnist-classifier", clip_name="fashion-mnist-clip"),
+        report=ReportConfig(title="Fashion-MNIST"),
+    )
 
 
 def image_folder() -> LifecycleParameters:
     """Your own images, a sub-folder a class; name the folder by --set data.source.folder=PATH."""
+    training = TrainingConfig(epochs=20, global_batch=64, optimizer=AdamWConfig(lr=1e-3))
     return LifecycleParameters(
         data=ShardingConfig(
             source=ImageFolderConfig(folder=Path("images"), caption="a photo of a {label}"),
             split=SplitConfig(val_share=0.1, test_share=0.2),
         ),
-        clip=ContrastiveConfig(policy=ShuffledConfig(), templates=("a photo of a {}",)),
+        teacher=ClassificationConfig(image_size=64, training=training),
+        student=DistillationConfig(image_size=64, training=training),
+        clip=ContrastiveConfig(policy=ShuffledConfig(), templates=("a photo of a {}",), training=training),
+        registration=RegistrationConfig(classifier_name="image-classifier", clip_name="image-clip"),
+        report=ReportConfig(title="Images of a folder"),
     )
 
 

@@ -22,13 +22,15 @@ def pretrain_clip(parameters: PretrainClipParameters = _DEFAULT) -> RunSummary:
     """Shard the data, get an image tower, build the ontology, align images with text, measure."""
     with stages_of("pretrain-clip", parameters) as run:
         shards = run.named(parameters.shards) or run.make(ShardDataset(), parameters.data.resolved())
-        ontology = run.make(BuildOntology(), parameters.ontology, shards=shards)
         tower = run.named(parameters.tower) or _student(run, parameters, shards)
-        clip = run.make(PretrainClip(), parameters.clip, shards=shards, ontology=ontology, tower=tower)
-        run.make(EvaluateModel(), parameters.evaluation, label="evaluate clip", shards=shards, model=clip)
+        inputs: dict[str, Made] = {"shards": shards, "tower": tower}
+        if parameters.clip.policy.kind == "tonics":
+            inputs["ontology"] = run.make(BuildOntology(), parameters.ontology, {"shards": shards})
+        clip = run.make(PretrainClip(), parameters.clip, inputs)
+        run.make(EvaluateModel(), parameters.evaluation, {"shards": shards, "model": clip}, label="evaluate clip")
     return run.summary()
 
 
 def _student(run: StageRun, parameters: PretrainClipParameters, shards: Made) -> Made:
-    teacher = run.named(parameters.teacher_model) or run.make(TrainTeacher(), parameters.teacher, shards=shards)
-    return run.make(DistillStudent(), parameters.student, shards=shards, teacher=teacher)
+    teacher = run.named(parameters.teacher_model) or run.make(TrainTeacher(), parameters.teacher, {"shards": shards})
+    return run.make(DistillStudent(), parameters.student, {"shards": shards, "teacher": teacher})

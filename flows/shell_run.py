@@ -44,7 +44,8 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
     """
     store = open_store()
     check_ready(parameters, store)
-    port_wanted()
+    if not os.environ.get("PREFECT_API_URL"):
+        port_wanted()
     log = store.local / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{entry.name}-{os.getpid()}.log"
     board = RunBoard()
     started = time.monotonic()
@@ -78,7 +79,7 @@ def _run(
         flow = entry.load()
         if server is not None:
             server.wait()
-        display.says("")
+        display.says("preparing the run")
         display.link("Prefect", server.ui if server is not None else os.environ["PREFECT_API_URL"])
         try:
             with watched(board), _settings(server):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -62,14 +62,18 @@ class StageRun:
         artifact = self.store.resolve(reference)
         return StageResult(artifact.stage, artifact.uri, True, artifact.seconds, artifact.summary)
 
+    def input_of(self, made: StageResult, name: str) -> str | None:
+        """STAGE/KEY of what an artifact was made from."""
+        return made.artifact(self.store).manifest["inputs"].get(name)
+
     def make(
-        self, stage: Stage[Any], config: Config, /, label: str | None = None, **inputs: Made
-    ) -> PrefectFuture[Any]:
+        self, stage: Stage[Any], config: Config, inputs: Mapping[str, Made] | None = None, *, label: str = ""
+    ) -> Made:
         """Asks for the artifact of a stage; returns at once."""
         label = label or stage.name
         self.board.announce(label)
         one = stage_task.with_options(name=stage.name, task_run_name=label)
-        self._made[label] = one.submit(label, stage, config, inputs, self.store, self.board)
+        self._made[label] = one.submit(label, stage, config, dict(inputs or {}), self.store, self.board)
         return self._made[label]
 
     def wait(self) -> RunSummary:

@@ -128,7 +128,7 @@ class RunDisplay:
             Text.assemble((f"{name}  ", "dim"), (address, "underline"), no_wrap=True, overflow="ellipsis")
             for name, address in self.links.items()
         ]
-        if self.phase:
+        if self.phase and not any(row.state == "running" for row in rows):
             self._spinner.update(text=Text(self.phase, "dim"))
             parts.append(self._spinner)
         parts += ["", self._stages(rows), ""]

@@ -19,6 +19,6 @@ def train_teacher(parameters: TrainTeacherParameters = _DEFAULT) -> RunSummary:
     """Shard the data, train the teacher, measure it."""
     with stages_of("train-teacher", parameters) as run:
         shards = run.named(parameters.shards) or run.make(ShardDataset(), parameters.data.resolved())
-        teacher = run.make(TrainTeacher(), parameters.teacher, shards=shards)
-        run.make(EvaluateModel(), parameters.evaluation, shards=shards, model=teacher)
+        teacher = run.make(TrainTeacher(), parameters.teacher, {"shards": shards})
+        run.make(EvaluateModel(), parameters.evaluation, {"shards": shards, "model": teacher})
     return run.summary()

@@ -1,0 +1,66 @@
+"""lifecycle: from a source of images to champions, as one graph; independent stages run side by side.
+
+shards -> teacher -> student -> its evaluation -> classifier registered
+  |          '-> its evaluation    |
+  '-> ontology ------------------> clip -> its evaluation -> dual encoder registered;  report over all
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from prefect import flow
+
+from flows.parameters import LifecycleParameters
+from flows.presets import default_parameters
+from flows.stage_run import SIDE_BY_SIDE, Made, RunSummary, StageRun, stages_of
+from pipeline.contrastive.build_ontology import BuildOntology
+from pipeline.contrastive.stage import PretrainClip
+from pipeline.distillation.stage import DistillStudent
+from pipeline.evaluation.stage import EvaluateModel
+from pipeline.registration.stage import RegisterModel
+from pipeline.report.stage import RunReport
+from pipeline.sharding.stage import ShardDataset
+from pipeline.training.stage import TrainTeacher
+
+_DEFAULT: LifecycleParameters = default_parameters(LifecycleParameters)
+
+
+@flow(name="lifecycle", task_runner=SIDE_BY_SIDE)
+def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> RunSummary:
+    """Shard, teach, distil, align with text, evaluate, register what is better, report."""
+    with stages_of("lifecycle", parameters) as run:
+        shards = run.make(ShardDataset(), parameters.data.resolved())
+        teacher = run.make(TrainTeacher(), parameters.teacher, {"shards": shards})
+        student = run.make(DistillStudent(), parameters.student, {"shards": shards, "teacher": teacher})
+        made: dict[str, Made] = {"shards": shards, "teacher": teacher, "student": student}
+
+        made["teacher-evaluation"] = _measure(run, parameters, "teacher", made)
+        made["student-evaluation"] = _measure(run, parameters, "student", made)
+        made["classifier-registration"] = _register(run, parameters, "student", made, lineage=["teacher"])
+
+        if parameters.clip is not None:
+            inputs = {"shards": shards, "tower": student}
+            if parameters.clip.policy.kind == "tonics":
+                made["ontology"] = run.make(BuildOntology(), parameters.ontology, {"shards": shards})
+                inputs["ontology"] = made["ontology"]
+            made["clip"] = run.make(PretrainClip(), parameters.clip, inputs)
+            made["clip-evaluation"] = _measure(run, parameters, "clip", made)
+            made["clip-registration"] = _register(run, parameters, "clip", made, lineage=["student", "ontology"])
+
+        run.make(RunReport(), parameters.report, made)
+    return run.summary()
+
+
+def _measure(run: StageRun, parameters: LifecycleParameters, name: str, made: Mapping[str, Made]) -> Made:
+    inputs = {"shards": made["shards"], "model": made[name]}
+    return run.make(EvaluateModel(), parameters.evaluation, inputs, label=f"evaluate {name}")
+
+
+def _register(
+    run: StageRun, parameters: LifecycleParameters, name: str, made: Mapping[str, Made], lineage: Sequence[str]
+) -> Made:
+    inputs = {"model": made[name], "evaluation": made[f"{name}-evaluation"], "shards": made["shards"]}
+    inputs |= {parent: made[parent] for parent in lineage if parent in made}
+    registration = parameters.registration.resolved(run.store)
+    return run.make(RegisterModel(), registration, inputs, label=f"register {name}")

@@ -1,0 +1,36 @@
+"""register-model: a model is measured, registered, and becomes the champion if it is better."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.parameters import RegisterModelParameters
+from flows.presets import default_parameters
+from flows.stage_run import SIDE_BY_SIDE, Made, RunSummary, StageRun, stages_of
+from pipeline.distillation.stage import DistillStudent
+from pipeline.evaluation.stage import EvaluateModel
+from pipeline.registration.stage import RegisterModel
+from pipeline.sharding.stage import ShardDataset
+from pipeline.training.stage import TrainTeacher
+
+_DEFAULT: RegisterModelParameters = default_parameters(RegisterModelParameters)
+
+
+@flow(name="register-model", task_runner=SIDE_BY_SIDE)
+def register_model(parameters: RegisterModelParameters = _DEFAULT) -> RunSummary:
+    """Take the named model, or make the student; evaluate it, register it, decide."""
+    with stages_of("register-model", parameters) as run:
+        named = run.named(parameters.model)
+        # A named model is measured on the shards that it was trained from.
+        shards_of_model = run.input_of(named, "shards") if named is not None else None
+        shards = run.named(parameters.shards or shards_of_model) or run.make(ShardDataset(), parameters.data.resolved())
+        model = named or _student(run, parameters, shards)
+        evaluation = run.make(EvaluateModel(), parameters.evaluation, {"shards": shards, "model": model})
+        inputs = {"model": model, "evaluation": evaluation, "shards": shards}
+        run.make(RegisterModel(), parameters.registration.resolved(run.store), inputs)
+    return run.summary()
+
+
+def _student(run: StageRun, parameters: RegisterModelParameters, shards: Made) -> Made:
+    teacher = run.named(parameters.teacher_model) or run.make(TrainTeacher(), parameters.teacher, {"shards": shards})
+    return run.make(DistillStudent(), parameters.student, {"shards": shards, "teacher": teacher})
