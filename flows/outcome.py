@@ -84,13 +84,10 @@ def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
     console.print(stage_table(list(outcome.rows), console.width))
     console.print()
     cached = sum(row.state == "cached" for row in outcome.rows)
-    words = (
-        "all stages were cached" if cached == len(outcome.rows) else f"{cached} of {len(outcome.rows)} stages cached"
-    )
-    end = Text.assemble(
-        ("done" if ok else "not done", "bold green" if ok else "bold red"), f" in {clock(outcome.seconds)}, {words}"
-    )
-    console.print(end)
+    total = len(outcome.rows)
+    words = "every stage was cached" if cached == total else f"{cached} of {total} stages cached"
+    verdict = ("done", "bold green") if ok else ("not done", "bold red")
+    console.print(Text.assemble(verdict, f" in {clock(outcome.seconds)}, {words}"))
     lines = {"report": outcome.report, "store": outcome.store, "log": outcome.log}
     for name, place in lines.items():
         if place is not None:
@@ -99,7 +96,7 @@ def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
         console.print()
         console.print(Text("to look the models up, in any Python that has mlflow, torch and torchvision:", "dim"))
         addresses = sorted({str(model["tracking_uri"]) for model in outcome.models if model.get("tracking_uri")})
-        lines = ["import mlflow", *(f'mlflow.set_tracking_uri("{address}")' for address in addresses)]
-        lines += [str(model["lookup"]) for model in outcome.models if model.get("champion") is not None]
-        for line in lines:
+        code = ["import mlflow", *(f'mlflow.set_tracking_uri("{address}")' for address in addresses)]
+        code += [str(model["lookup"]) for model in outcome.models if model.get("champion") is not None]
+        for line in code:
             console.print(Text(f"    {line}", "cyan"), soft_wrap=True)
