@@ -39,6 +39,7 @@ class Meter:
         self._glanced_at = 0.0
         self._images_total = 0
         self._last_loss: Tensor | None = None
+        self._step_loss: Tensor | None = None
 
     def start(self) -> None:
         """A batch is asked for."""
@@ -52,6 +53,7 @@ class Meter:
         """A part of a batch went through the task."""
         self._rows += rows
         self._last_loss = output.loss.detach()
+        self._step_loss = self._last_loss if self._step_loss is None else self._step_loss + self._last_loss
         for name, value in {"loss": self._last_loss, **output.metrics}.items():
             weighted = value.detach().float() * rows
             self._sums[name] = self._sums[name] + weighted if name in self._sums else weighted
@@ -63,7 +65,10 @@ class Meter:
             WorkError: it is not; on a GPU this is noticed at the next row, which still names the step.
         """
         self._norm = norm
-        self._unchecked.append((step, torch.isfinite(norm)))
+        # A loss can be infinite and its gradient zero, so both are looked at.
+        assert self._step_loss is not None
+        self._unchecked.append((step, torch.isfinite(norm) & torch.isfinite(self._step_loss)))
+        self._step_loss = None
         if self._device.type == "cpu":
             self.check_finite()
 

@@ -1,0 +1,148 @@
+"""Scanned digits as a shards artifact, and trainings of them, here and in child processes."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.sharding.index import SampleIndex, SampleRow, content_hash
+from pipeline.sharding.tar_writer import TarWriter
+from pipeline.training.stage import ClassificationConfig
+
+SIDE = 16
+SHARDS_KEY = "00000000000000d19175"
+
+# A transformer, so no batch statistics; with stochastic depth, so random numbers matter.
+SMALL = {
+    "model": {"name": "vit_micro", "kwargs": {"patch_size": 4, "width": 32, "depth": 2, "heads": 2, "drop_path": 0.2}},
+    "image_size": SIDE,
+    "channels": 1,
+    "training": {"steps": 24, "epochs": None, "global_batch": 32, "ema_decay": 0.9, "log_every_steps": 8},
+    "runner": {"runner": "process", "tracking": False, "cpus_per_worker": 1},
+}
+
+# Trains as a stage, one line a step; what kill tests end in the middle.
+_CHILD = """
+import sys
+from pipeline.artifacts import ArtifactStore
+from pipeline.config import parse_config
+from pipeline.stage import run_stage
+from pipeline.training.stage import ClassificationConfig, TrainTeacher
+
+store = ArtifactStore.open(sys.argv[1])
+config = ClassificationConfig.model_validate_json(sys.argv[2])
+
+def progress(*, step=0, total=None, note="", **numbers):
+    print(f"step {step}" if not note else note, flush=True)
+
+if __name__ == "__main__":
+    artifact = run_stage(TrainTeacher(), config, {"shards": store.resolve(sys.argv[3])}, store=store, progress=progress)
+    print("made", artifact.uri, flush=True)
+"""
+
+
+def write_digits(store: ArtifactStore) -> Artifact:
+    """300 digits, the last 60 for validation; every 20th has no label."""
+    digits = load_digits()
+    folder = store.local / "new"
+    rows = []
+    with TarWriter(folder, samples_per_shard=100) as tar:
+        for number in range(300):
+            split = 0 if number < 240 else 1
+            image = Image.fromarray((digits.images[number] * 15.9).astype(np.uint8)).resize((SIDE, SIDE))
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG")
+            place = tar.add(("train", "val")[split], f"digit{number:03d}", [("png", buffer.getvalue())])
+            rows.append(
+                SampleRow(
+                    key=f"digit{number:03d}",
+                    shard=place.shard,
+                    offset=place.offset,
+                    length=place.length,
+                    label=-1 if number % 20 == 19 else int(digits.target[number]),
+                    captions=(),
+                    width=SIDE,
+                    height=SIDE,
+                    content_hash=content_hash(buffer.getvalue()),
+                    split=split,
+                    group=number,
+                    node=-1,
+                    source="scan",
+                )
+            )
+    names = [str(digit) for digit in range(10)]
+    SampleIndex.build(rows, shard_names=tar.shard_names, label_names=names).write(folder)
+    return store.commit("shard-dataset", SHARDS_KEY, folder, config={}, inputs={}, summary={}, seconds=0, origin={})
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """These models are too small to share among cores; threads that wait for each other only take time."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore.open(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def digits(store: ArtifactStore) -> Artifact:
+    """The digits, in `store`."""
+    return write_digits(store)
+
+
+@pytest.fixture
+def small_config() -> Callable[..., ClassificationConfig]:
+    """A config that trains in a second; keyword arguments go into its `training`, dicts into their part."""
+
+    def make(**changes: Any) -> ClassificationConfig:
+        values: dict[str, Any] = {name: dict(v) if isinstance(v, dict) else v for name, v in SMALL.items()}
+        for name, value in changes.items():
+            if name in ClassificationConfig.model_fields:
+                values[name] = {**values.get(name, {}), **value} if isinstance(value, dict) else value
+            else:
+                values["training"][name] = value
+        return ClassificationConfig.model_validate(values)
+
+    return make
+
+
+@pytest.fixture
+def child_training(tmp_path: Path) -> Callable[[ArtifactStore, ClassificationConfig], subprocess.Popen[str]]:
+    """Starts a training of the store's digits in a process (and session) of its own."""
+
+    def start(store: ArtifactStore, config: ClassificationConfig) -> subprocess.Popen[str]:
+        script = tmp_path / "child_training.py"
+        script.write_text(_CHILD)
+        uri = f"shard-dataset/{SHARDS_KEY}"
+        return subprocess.Popen(
+            [sys.executable, str(script), store.storage.url, config.model_dump_json(), uri],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+
+    return start
+
+
+@pytest.fixture
+def other_store(tmp_path: Path) -> ArtifactStore:
+    """A second store with the same digits."""
+    other = ArtifactStore.open(str(tmp_path / "other"))
+    write_digits(other)
+    return other

@@ -1,0 +1,198 @@
+"""The loop, on a model of four numbers: what it computes, when it evaluates, how it stops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pipeline.errors import InputError, WorkError
+from pipeline.loading.batch import Batch
+from pipeline.storage.local import LocalStorage
+from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.interruption import StoppedError
+from pipeline.training.loop import Fitted, fit
+from pipeline.training.plan import TrainingConfig
+from pipeline.training.reporter import Unheard
+from pipeline.training.task import StepOutput
+
+CPU = torch.device("cpu")
+ROWS = 40
+
+
+class Policy:
+    """Ids in a circle; with `refresh_every`, a curriculum whose version shifts them."""
+
+    def __init__(self, global_batch: int, refresh_every: int | None = None) -> None:
+        self.global_batch = global_batch
+        self.version = 0
+        self.refresh_every = refresh_every
+
+    def batch(self, step: int) -> NDArray[np.int64]:
+        return (np.arange(self.global_batch) + step * self.global_batch + 7 * self.version) % ROWS
+
+    def epoch(self, step: int) -> int:
+        return 0
+
+    def ready_until(self) -> int | None:
+        return None if self.refresh_every is None else (self.version + 1) * self.refresh_every
+
+    def state(self) -> dict[str, Any]:
+        return {"version": self.version}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.version = state["version"]
+
+
+class Source:
+    def __init__(self, policy: Policy, bad_step: int = -1) -> None:
+        self.policy = policy
+        self.bad_step = bad_step
+        self.closed = 0
+
+    def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
+        try:
+            for step in range(start_step, stop_step):
+                ids = torch.from_numpy(self.policy.batch(step))
+                images = (ids[:, None, None, None] % 13).to(torch.uint8).expand(-1, 1, 2, 2)
+                labels = torch.full_like(ids, -5 if step == self.bad_step else 1)
+                yield Batch(images, ids, labels, ids, None, step, self.policy.version, self.policy.global_batch)
+        finally:
+            self.closed += 1
+
+
+class Regression:
+    """Fits the id's remainder by 3; a label of -5 makes the loss infinite."""
+
+    def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
+        wanted = (batch.ids % 3).float()
+        off = (model(batch.images.float().flatten(1)).squeeze(1) - wanted).square()
+        return StepOutput(torch.where(batch.labels == -5, torch.inf, off).mean(), {"rows": torch.tensor(1.0)})
+
+
+def network(dropout: float = 0.3) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.Dropout(dropout), nn.Linear(8, 1))
+
+
+def config(**changes: Any) -> TrainingConfig:
+    return TrainingConfig.model_validate(
+        {"steps": 20, "global_batch": 10, "ema_decay": 0.9, "clip_norm": 1.0, **changes}
+    )
+
+
+def train(
+    training: TrainingConfig, source: Source | None = None, model: nn.Module | None = None, **more: Any
+) -> Fitted:
+    source = source or Source(Policy(training.global_batch))
+    return fit(Regression(), model or network(), source, training=training, rows=ROWS, device=CPU, **more)
+
+
+def same_bits(one: nn.Module, other: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+class StopAt(Unheard):
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+
+    def stop_requested(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+@pytest.mark.parametrize("refresh_every", [None, 4])
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, kind: str, refresh_every: int | None) -> None:
+    training = config(optimizer={"kind": kind, "lr": 0.01})
+    refreshed: list[int] = []
+
+    def sourced(to: list[int]) -> dict[str, Any]:
+        policy = Policy(10, refresh_every)
+
+        def refresh(model: nn.Module, step: int) -> dict[str, float]:
+            to.append(step)
+            policy.version += 1
+            return {"curriculum/version": float(policy.version)}
+
+        return {"source": Source(policy), "refresh": refresh}
+
+    checkpoints = Checkpoints(LocalStorage(tmp_path), "here")
+    for stop_after in (3, 5, 4):
+        with pytest.raises(StoppedError, match="of 20"):
+            train(training, checkpoints=checkpoints, reporter=StopAt(stop_after), **sourced(refreshed))
+    resumed = train(training, checkpoints=checkpoints, **sourced(refreshed))
+    straight = train(training, **sourced([]))
+    assert same_bits(resumed.model, straight.model)
+    assert refreshed.count(8) <= 2
+    keep = ("step", "train/loss", "curriculum/version")
+    histories = [[{k: row[k] for k in keep if k in row} for row in run.rows] for run in (resumed, straight)]
+    assert [row["step"] for row in histories[0]] == [row["step"] for row in histories[1]]
+
+
+@pytest.mark.parametrize("parts", [2, 3, 10, 64])
+def test_accumulation_gives_the_gradient_of_the_whole_batch(parts: int) -> None:
+    whole = train(config(), model=network(0.0))
+    cut = train(config(accumulation=parts), model=network(0.0))
+    for one, other in zip(whole.model.state_dict().values(), cut.model.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_that_is_not_finite_names_its_step_and_ends_the_loader(tmp_path: Path) -> None:
+    source = Source(Policy(10), bad_step=13)
+    checkpoints = Checkpoints(LocalStorage(tmp_path), "here")
+    with pytest.raises(WorkError, match="step 13: the loss or its gradient"):
+        train(config(checkpoint_every_steps=5), source, checkpoints=checkpoints)
+    assert source.closed == 1
+    last = checkpoints.newest()
+    assert last is not None
+    assert last.step == 10
+
+
+def test_the_averaged_model_is_evaluated_in_eval_mode_when_an_epoch_ends() -> None:
+    seen = []
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        seen.append((model.training, torch.is_grad_enabled(), any(p.requires_grad for p in model.parameters())))
+        return {"val/accuracy": 0.5}
+
+    fitted = train(config(evaluate_every_epochs=2), evaluate=evaluate)
+    assert seen == [(False, False, False)] * 3
+    assert [row["step"] for row in fitted.rows if "val/accuracy" in row] == [8, 16, 20]
+
+
+def test_a_policy_that_waits_for_a_refresh_nobody_gives_is_an_error() -> None:
+    with pytest.raises(WorkError, match="step 4: the sampling policy waits"):
+        train(config(), Source(Policy(10, refresh_every=4)))
+
+
+def test_more_workers_than_rows_of_a_batch_are_refused() -> None:
+    with pytest.raises(InputError, match="global_batch=10 for 11 workers"):
+        train(config(), world=11)
+
+
+def test_bfloat16_is_near_float32_and_keeps_its_weights_in_float32() -> None:
+    half, full = (train(config(precision=precision), model=network(0.0)) for precision in ("bfloat16", "float32"))
+    assert half.rows[-1]["train/loss"] == pytest.approx(full.rows[-1]["train/loss"], rel=0.05)
+    assert half.rows[-1]["train/loss"] != full.rows[-1]["train/loss"]
+    assert {value.dtype for value in half.model.state_dict().values()} == {torch.float32}
+
+
+def test_rows_hold_the_mean_over_their_steps() -> None:
+    losses: list[float] = []
+
+    class Listening(Regression):
+        def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
+            output = super().training_step(model, batch)
+            losses.append(float(output.loss))
+            return output
+
+    fitted = fit(Listening(), network(), Source(Policy(10)), training=config(log_every_steps=10), rows=ROWS, device=CPU)
+    logged = [row["train/loss"] for row in fitted.rows if "train/loss" in row]
+    assert logged == pytest.approx([np.mean(losses[:10]), np.mean(losses[10:])])
