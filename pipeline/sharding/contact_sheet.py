@@ -11,7 +11,6 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from matplotlib import get_data_path
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
@@ -132,4 +131,6 @@ class _Pictures:
 
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Matplotlib's own font: it is there on every machine that has Tutelage, and the same on each."""
+    from matplotlib import get_data_path
+
     return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans{'-Bold' if bold else ''}.ttf", size)
