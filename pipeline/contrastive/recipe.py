@@ -71,9 +71,6 @@ class ContrastiveConfig(Config):
     new_tower: NewTowerConfig = Field(NewTowerConfig(), description="Image tower, where no trained one is an input.")
     text: TextTowerConfig = Field(TextTowerConfig(), description="Text tower.")
     embed_dim: int = Field(128, ge=2, le=8192, description="Width of the space that images and texts share.")
-    tower_lr_scale: float = Field(
-        1.0, gt=0, le=10, description="Learning rate of a trained image tower, as a share of that of the rest."
-    )
     freeze_tower: bool = Field(False, description="Keep a trained image tower as it is (Zhai 2022, LiT).")
     policy: PolicyConfig = Field(TonicsConfig(), description="Which pairs make a batch.")
     captions: Literal["first", "random"] = Field(
@@ -188,10 +185,9 @@ class ContrastiveRecipe:
         refresh = None
         if isinstance(policy, Tonics) and held_out is not None:
             refresh = CurriculumRefresh(policy, held_out, encoder, rank, world)
-        frozen = config.freeze_tower and inputs.tower is not None
         return Parts(
             build_model(config, inputs.tower).to(device),
-            ContrastiveTask(preprocessing, world=world, freeze_tower=frozen),
+            ContrastiveTask(preprocessing, world=world, freeze_tower=config.freeze_tower),
             loader,
             rows=len(inputs.training_pairs()),
             evaluate=evaluate,
@@ -246,6 +242,8 @@ def build_model(config: ContrastiveConfig, tower: ExportedModel | None) -> CLIP:
     Raises:
         InputError: the arguments do not fit, or the tower's weights do not.
     """
+    if config.freeze_tower and tower is None:
+        raise InputError("freeze_tower=true: there is no trained tower to keep; give one as input, or set it to false")
     try:
         model = create_model("clip", **model_kwargs(config, tower))
     except (ModelError, TypeError) as error:
@@ -255,7 +253,6 @@ def build_model(config: ContrastiveConfig, tower: ExportedModel | None) -> CLIP:
         load_tower(model.image, tower)
         for parameter in model.image.parameters():
             parameter.requires_grad_(not config.freeze_tower)
-            parameter.lr_scale = config.tower_lr_scale  # type: ignore[attr-defined]
     return model
 
 

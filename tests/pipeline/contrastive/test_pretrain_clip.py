@@ -196,6 +196,7 @@ def test_held_out_pairs_are_not_trained_on_by_any_policy(drawings_store: Artifac
     ("changes", "words"),
     [
         ({"training": {"accumulation": 2}}, "accumulation must be 1"),
+        ({"freeze_tower": True}, "no trained tower to keep"),
         ({"templates": ["an emoji"]}, "needs exactly one {}"),
         ({"text": {"width": 10, "heads": 3}}, "3 heads do not divide the width 10"),
         ({"new_tower": {"model": {"name": "vit_mikro"}}}, "vit_micro"),
