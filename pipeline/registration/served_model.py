@@ -161,9 +161,9 @@ def resize_to_square(image: Tensor, size: int) -> Tensor:
 
 
 def _reason(error: Exception) -> str:
-    """The first sentence of an error, without the place in torchvision's sources that it begins with."""
+    """The first line of an error, without the place in torchvision's sources that it begins with."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return re.sub(r"^\S+, \S+\.cpp:\d+, ", "", line).split(". ")[0].rstrip(".")
+    return re.sub(r"^\S+, \S+\.cpp:\d+, ", "", line).rstrip(".")
 
 
 def _on_white(image: Tensor) -> Tensor:

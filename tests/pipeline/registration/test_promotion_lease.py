@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import WorkError
+from pipeline.registration.promotion_lease import promotion_lease
+from pipeline.storage import Storage, open_storage
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return open_storage(str(tmp_path))
+
+
+def test_one_holder_at_a_time(storage: Storage) -> None:
+    inside, most, lock = [0], [0], threading.Lock()
+
+    def hold() -> None:
+        for _ in range(3):
+            with promotion_lease(storage, "model"):
+                with lock:
+                    inside[0] += 1
+                    most[0] = max(most[0], inside[0])
+                time.sleep(0.01)
+                with lock:
+                    inside[0] -= 1
+
+    threads = [threading.Thread(target=hold) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
+
+
+def test_a_dead_holders_lease_ends(storage: Storage) -> None:
+    storage.write("leases/model.json", json.dumps({"owner": "gone", "ends": time.time() + 0.3}).encode())
+    told: list[bool] = []
+    started = time.monotonic()
+    with promotion_lease(storage, "model", waiting=lambda: told.append(True)):
+        assert 0.1 < time.monotonic() - started < 5
+    assert told == [True]
+
+
+def test_waiting_ends_with_the_holders_name(storage: Storage) -> None:
+    storage.write("leases/model.json", json.dumps({"owner": "host/7", "ends": time.time() + 60}).encode())
+    with pytest.raises(WorkError, match="held by host/7"), promotion_lease(storage, "model", wait_s=0.1):
+        pass
+
+
+def test_an_ended_lease_protects_nothing(storage: Storage) -> None:
+    with promotion_lease(storage, "model", length_s=0.05) as lease:
+        lease.check()
+        time.sleep(0.1)
+        with pytest.raises(WorkError, match="lease ended"):
+            lease.check()
+
+
+def test_who_lost_the_lease_does_not_take_it_from_the_next(storage: Storage) -> None:
+    with promotion_lease(storage, "model", length_s=0.01):
+        time.sleep(0.05)
+        storage.write("leases/model.json", json.dumps({"owner": "next", "ends": time.time() + 60}).encode())
+    assert json.loads(storage.read("leases/model.json"))["owner"] == "next"
+
+
+def test_models_do_not_wait_for_each_other(storage: Storage) -> None:
+    with promotion_lease(storage, "one"), promotion_lease(storage, "two", wait_s=0.1):
+        pass
+
+
+def test_an_error_under_the_lease_frees_it(storage: Storage) -> None:
+    with pytest.raises(KeyError), promotion_lease(storage, "model"):
+        raise KeyError
+    with promotion_lease(storage, "model", wait_s=0.1):
+        pass

@@ -1,0 +1,259 @@
+"""Registration against a real MLflow on SQLite; one store and registry for all of these."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickletools
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.errors import InputError
+from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
+from pipeline.exported_model import ExportedModel
+from pipeline.registration.mlflow_registry import Registry, shown_uri
+from pipeline.registration.stage import RegisterModel, RegistrationConfig
+from pipeline.stage import run_stage
+from pipeline.training.tracking import ensure_tracking
+
+pytestmark = pytest.mark.servers
+
+# A process in which nothing of ours, and none of our tools, can be imported.
+STRANGER = """
+import sys
+REFUSED = {"flows", "pipeline", "model_defs", "infra", "prefect", "ray", "webdataset", "instant_clip_tokenizer",
+           "simplejpeg", "boto3", "safetensors"}
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in REFUSED:
+            raise ModuleNotFoundError(f"{name} is refused here", name=name)
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def python(code: str, **env: str) -> subprocess.Popen[str]:
+    full = {**os.environ, "OMP_NUM_THREADS": "1", **env}
+    full.pop("MLFLOW_TRACKING_URI", None)
+    return subprocess.Popen(
+        [sys.executable, "-I", "-c", code], env=full, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out
+
+
+def test_only_a_better_model_moves_the_alias_and_says_why(colours: Any) -> None:
+    registry = Registry.open(colours.store)
+
+    def champion() -> int:
+        found = registry.champion("colours")
+        assert found is not None
+        return found.version
+
+    name = {"classifier_name": "colours"}
+    first = colours.register(colours.classifier("red"), **name)
+    assert (first.summary["version"], first.summary["promoted"]) == (1, True)
+    assert first.summary["reason"].startswith("no champion yet; accuracy 0.")
+    assert champion() == 1
+
+    better = colours.register(colours.classifier(), **name)
+    assert (better.summary["version"], better.summary["promoted"]) == (2, True)
+    assert "better than the champion: accuracy 1.0000 against 0." in better.summary["reason"]
+    assert champion() == 2
+
+    worse = colours.register(colours.classifier("blue"), **name)
+    assert (worse.summary["version"], worse.summary["promoted"]) == (3, False)
+    assert worse.summary["champion"] == 2
+    assert worse.summary["reason"].startswith("not better than the champion: accuracy 0.")
+    assert champion() == 2
+
+    # Asked anew, e.g. because the artifact was lost: the same version, the same answer.
+    again = colours.register(colours.classifier("blue"), **name, gate={"max_p_value": 0.01})
+    assert (again.summary["version"], again.summary["promoted"]) == (3, False)
+
+    version = registry.find("colours", colours.classifier("blue").uri)
+    assert version is not None
+    assert version.tags["tutelage.promoted"] == "no"
+    assert version.tags["tutelage.compared_with"] == "2"
+    assert version.tags["tutelage.shards"] == colours.shards.uri
+    assert version.tags["tutelage.evaluation"].startswith("evaluate/")
+    assert version.tags["tutelage.data_licences"] == "CC0-1.0"
+    assert len(version.tags["tutelage.config"]) == 20
+
+
+def test_a_champion_whose_artifact_is_gone_is_measured_from_the_registry(
+    colours: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champion = colours.classifier("green")
+    colours.register(champion, classifier_name="elsewhere")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", _uri_without_env(colours, monkeypatch))
+    other = ArtifactStore.open(str(tmp_path / "other"))
+    shards, better = (_copied(artifact, other) for artifact in (colours.shards, colours.classifier()))
+    evaluation = run_stage(EvaluateModel(), EvaluationConfig(), {"shards": shards, "model": better}, store=other)
+    config = RegistrationConfig(classifier_name="elsewhere").resolved(other)
+    inputs = {"model": better, "evaluation": evaluation, "shards": shards}
+    summary = run_stage(RegisterModel(), config, inputs, store=other).summary
+    assert summary["promoted"], summary["reason"]
+    assert "better than the champion" in summary["reason"]
+
+
+def _uri_without_env(colours: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return ensure_tracking(colours.store)
+
+
+def _copied(artifact: Artifact, store: ArtifactStore) -> Artifact:
+    folder = store.local / "copies" / artifact.key
+    for name in artifact.files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(artifact.read(name))
+    manifest = artifact.manifest
+    return store.commit(
+        artifact.stage,
+        artifact.key,
+        folder,
+        config=manifest["config"],
+        inputs=manifest["inputs"],
+        summary={},
+        seconds=0,
+        origin=manifest["origin"],
+    )
+
+
+def test_a_stranger_loads_both_models_by_alias_and_predicts_from_bytes(colours: Any, tmp_path: Path) -> None:
+    colours.register(colours.classifier(), classifier_name="strange")
+    clip = colours.register(colours.clip(), clip_name="strange-clip", gate={"beat_floor": False})
+    assert clip.summary["lookup"] == 'mlflow.pyfunc.load_model("models:/strange-clip@champion")'
+    for label in ("red", "blue"):
+        (tmp_path / f"{label}.png").write_bytes(colours.picture(label, 5000))
+    code = (
+        STRANGER
+        + f"""
+import json, logging, mlflow
+mlflow.set_tracking_uri({ensure_tracking(colours.store)!r})
+images = [open(f"{tmp_path}/{{label}}.png", "rb").read() for label in ("red", "blue")]
+classifier = mlflow.pyfunc.load_model("models:/strange@champion")
+answer = classifier.predict(images)
+clip = mlflow.pyfunc.load_model("models:/strange-clip@champion")
+ranked = clip.predict(images, params={{"prompts": ["a red square", "a blue sky", "nothing"]}})
+plain = clip.predict(images[:1])
+try:
+    classifier.predict([images[0], b"no image"])
+except Exception as error:
+    refusal = str(error)
+loaded = sorted(REFUSED & {{name.partition(".")[0] for name in sys.modules}})
+print(json.dumps([answer.to_dict("list"), ranked.to_dict("list"), plain.to_dict("list"), refusal, loaded]))
+"""
+    )
+    out = finished(python(code, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false", HOME=str(tmp_path)))
+    answer, ranked, plain, refusal, ours = json.loads(out.splitlines()[-1])
+    assert answer["label"] == ["red", "blue"]
+    assert min(answer["score"]) > 0.5
+    assert sorted(entry["label"] for entry in answer["top_k"][0]) == ["blue", "green", "red"]
+    assert all(
+        sorted(entry["label"] for entry in row) == ["a blue sky", "a red square", "nothing"]
+        for row in ranked["ranking"]
+    )
+    cosines = [entry["cosine"] for entry in ranked["ranking"][0]]
+    assert cosines == sorted(cosines, reverse=True)
+    assert {entry["label"] for entry in plain["ranking"][0]} == {"blue", "green", "red"}
+    assert "image 1 of 2 (8 bytes) cannot be decoded" in refusal
+    assert ours == []
+
+
+def test_a_version_holds_no_path_of_this_machine_and_no_pickled_code(colours: Any, tmp_path: Path) -> None:
+    colours.register(colours.clip(), clip_name="strange-clip", gate={"beat_floor": False})
+    registry = Registry.open(colours.store)
+    version = registry.champion("strange-clip")
+    assert version is not None
+    folder = registry.fetch(version, tmp_path).folder.parents[2]
+    here = str(Path(__file__).parents[3]).encode()
+    for file in (path for path in folder.rglob("*") if path.is_file()):
+        assert file.suffix not in (".pkl", ".pickle"), file
+        assert here not in file.read_bytes(), file
+        if file.suffix == ".pt2":
+            assert _pickled_names(file) <= {"torch._utils", "torch", "collections"}, file
+    text = (folder / "MLmodel").read_text()
+    assert "model_code_path: served_model.py" in text
+    assert "uri: artifacts/served" in text
+    required = (folder / "requirements.txt").read_text().split()
+    assert {line.partition("==")[0] for line in required} == {"mlflow", "pandas", "torch", "torchvision"}
+    card = registry._client.get_model_version("strange-clip", str(version.version)).description
+    assert "# strange-clip" in card
+    assert "image finds its text, recall@1 |" in card
+    assert "chance" in card
+    assert "CC0-1.0" in card
+
+
+def _pickled_names(program: Path) -> set[str]:
+    """The modules that the pickles in a program (its sample inputs) refer to."""
+    names: set[str] = set()
+    with zipfile.ZipFile(program) as outer:
+        for entry in outer.namelist():
+            data = outer.read(entry)
+            if entry.endswith("sample_inputs/model.pt"):
+                inner = zipfile.ZipFile(__import__("io").BytesIO(data))
+                pickled = inner.read(next(name for name in inner.namelist() if name.endswith("data.pkl")))
+                names |= {str(arg).split(" ")[0] for op, arg, _ in pickletools.genops(pickled) if op.name == "GLOBAL"}
+    return names
+
+
+def test_two_processes_that_promote_at_once_decide_one_after_the_other(colours: Any) -> None:
+    config = RegistrationConfig(classifier_name="race").resolved(colours.store)
+    registry = Registry.open(colours.store)
+    contestants = [colours.classifier(), colours.classifier("green")]
+    evaluations = [colours.evaluate(model) for model in contestants]
+    for model in contestants:
+        # Registered before, so that the two are as near to each other as can be when they decide.
+        registry.register(
+            "race", ExportedModel.open(model), tags={"tutelage.model": model.uri}, metrics={}, description=""
+        )
+    processes = [
+        python(f"""
+from pipeline.artifacts import ArtifactStore
+from pipeline.registration.stage import RegisterModel, RegistrationConfig
+from pipeline.stage import run_stage
+store = ArtifactStore.open({colours.store.storage.url!r})
+inputs = {{"model": store.resolve({model.uri!r}), "evaluation": store.resolve({evaluation.uri!r}),
+          "shards": store.resolve({colours.shards.uri!r})}}
+config = RegistrationConfig.model_validate_json({config.model_dump_json()!r})
+print(run_stage(RegisterModel(), config, inputs, store=store).uri)
+""")
+        for model, evaluation in zip(contestants, evaluations, strict=True)
+    ]
+    good, poor = (colours.store.resolve(finished(process).split()[-1]).summary for process in processes)
+    assert {good["version"], poor["version"]} == {1, 2}
+    assert good["promoted"]
+    champion = registry.champion("race")
+    assert champion is not None
+    assert champion.version == good["version"]
+    # Only one of them can have met an empty throne; the other was compared with it.
+    reasons = [good["reason"], poor["reason"]]
+    assert sum(reason.startswith("no champion yet") for reason in reasons) == 1
+    assert sum("the champion: accuracy" in reason for reason in reasons) == 1
+
+
+def test_what_does_not_belong_together_is_refused(colours: Any) -> None:
+    inputs = {**colours.inputs(colours.classifier()), "model": colours.classifier("red")}
+    config = RegistrationConfig().resolved(colours.store)
+    with pytest.raises(InputError, match=r"evaluated model train-teacher/\w+, .*give the evaluation of this model"):
+        run_stage(RegisterModel(), config, inputs, store=colours.store)
+    with pytest.raises(InputError, match="not of this registry"):
+        run_stage(RegisterModel(), RegistrationConfig(), colours.inputs(colours.classifier()), store=colours.store)
+
+
+def test_a_fresh_registry_has_another_identity_and_no_identity_shows_a_password(colours: Any, tmp_path: Path) -> None:
+    here = Registry.open(colours.store).identity()
+    assert here == Registry.open(colours.store).identity()
+    assert here != Registry.open(ArtifactStore.open(str(tmp_path))).identity()
+    assert shown_uri("postgresql://me:secret@db:5432/mlflow?sslpassword=x") == "postgresql://db:5432/mlflow"
+    assert shown_uri("sqlite:////data/mlflow.db") == "sqlite:////data/mlflow.db"
