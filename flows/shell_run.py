@@ -10,10 +10,12 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
 from pathlib import Path
+from types import FrameType
 from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -46,6 +48,7 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
     check_ready(parameters, store)
     if not os.environ.get("PREFECT_API_URL"):
         port_wanted()
+    signal.signal(signal.SIGTERM, _interrupt)
     log = store.local / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{entry.name}-{os.getpid()}.log"
     board = RunBoard()
     started = time.monotonic()
@@ -68,6 +71,11 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
         else:
             print_outcome(outcome, console, ok=error is None)
         return exit_code(error, log, real_err)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a run as Ctrl-C does; Prefect sends it on to the process after it has ended the flow."""
+    raise KeyboardInterrupt
 
 
 def _run(

@@ -17,6 +17,7 @@ from typing import Any
 import prefect.runtime
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.futures import PrefectFuture
+from prefect.logging import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.preflight import check_ready, open_store
@@ -123,14 +124,27 @@ def stages_of(flow: str, parameters: Config, *, tracked: bool = True) -> Iterato
     run.board.flow_run_id = prefect.runtime.flow_run.id
     try:
         yield run
-        run.wait()
+        for result in run.wait().of_stage("run-report"):
+            if not result.cached:
+                _log_report(flow, result, store)
     except BaseException:
         run.stop()
         raise
     finally:
         _end_ray()
         run.board.close()
-        _publish(flow, run)
+        try:
+            _publish(flow, run)
+        except Exception as error:
+            # A server that is gone must not hide how the run ended.
+            get_run_logger().warning("the run's summary was not published: %s", error)
+
+
+def _log_report(flow: str, result: StageResult, store: ArtifactStore) -> None:
+    from pipeline.training.tracking import log_report
+
+    tags = {"tutelage.flow": flow, "tutelage.report": result.reference}
+    log_report(store, result.artifact(store).path("report.html"), name=f"{flow} report", tags=tags)
 
 
 def _stop_trainings() -> float:

@@ -56,6 +56,17 @@ def ensure_tracking(store: ArtifactStore) -> str:
     return uri
 
 
+def log_report(store: ArtifactStore, file: Path, *, name: str, tags: Mapping[str, str]) -> None:
+    """Puts a report into MLflow, in a run of its own."""
+    client = MlflowClient(ensure_tracking(store))
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        raise MlflowException(f"experiment {EXPERIMENT!r} was deleted in MLflow; restore it there")
+    run = client.create_run(experiment.experiment_id, run_name=name, tags=dict(tags))
+    client.log_artifact(run.info.run_id, str(file))
+    client.set_terminated(run.info.run_id)
+
+
 class TrackedRun:
     """An open MLflow run; rows are sent in batches, every few seconds and at the end."""
 

@@ -1,0 +1,167 @@
+"""A run of stages on a real Prefect server: side by side, cached states, failures, interruption."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import Field
+
+from flows.run_board import RunBoard, watched
+from infra.local.servers import Server
+from pipeline.artifacts import Artifact
+from pipeline.config import Config
+from pipeline.errors import InputError, WorkError
+from pipeline.stage import Workspace
+
+pytestmark = pytest.mark.servers
+
+
+class Numbers(Config):
+    """The parameters of the flows here."""
+
+    seed: int = Field(0, description="Another seed makes other artifacts.")
+
+
+class Step:
+    """A stage that does what it is told."""
+
+    version: ClassVar[int] = 1
+
+    def __init__(self, name: str, act: Callable[[Workspace], None] = lambda work: None) -> None:
+        self.name = name
+        self.act = act
+
+    def run(self, config: Config, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
+        work.progress(step=1, total=2)
+        self.act(work)
+        (work.output / "made.txt").write_text(self.name)
+        return {"inputs": len(inputs)}
+
+
+def fail(error: Exception) -> Callable[[Workspace], None]:
+    def act(work: Workspace) -> None:
+        raise error
+
+    return act
+
+
+@pytest.fixture
+def run_flow(prefect: Server, tmp_path: Path) -> Iterator[Callable[..., RunBoard]]:
+    """Runs a flow with the given body; gives its board, and the error it ended in."""
+    from prefect import flow
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from flows.stage_run import SIDE_BY_SIDE, StageRun, stages_of
+
+    def run(body: Callable[[StageRun], None], expect: type[BaseException] | None = None) -> RunBoard:
+        board = RunBoard()
+
+        @flow(name="steps", task_runner=SIDE_BY_SIDE)
+        def steps(parameters: Numbers) -> None:
+            with stages_of("steps", parameters, tracked=False) as stages:
+                body(stages)
+
+        with watched(board):
+            if expect is None:
+                steps(Numbers())
+            else:
+                with pytest.raises(expect):
+                    steps(Numbers())
+        return board
+
+    with temporary_settings({PREFECT_API_URL: prefect.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield run
+
+
+def states(board: RunBoard) -> dict[str, str]:
+    return {row.label: row.state for row in board.rows()}
+
+
+def test_a_stage_that_is_there_shows_as_cached(run_flow: Callable[..., RunBoard], prefect: Server) -> None:
+    def body(run: Any) -> None:
+        first = run.make(Step("first"), Numbers())
+        run.make(Step("second"), Numbers(), {"first": first})
+
+    assert states(run_flow(body)) == {"first": "done", "second": "done"}
+    again = run_flow(body)
+    assert states(again) == {"first": "cached", "second": "cached"}
+    assert task_states(prefect, again) == {"first": "Cached", "second": "Cached"}
+
+
+def test_independent_stages_run_side_by_side(run_flow: Callable[..., RunBoard]) -> None:
+    both = threading.Barrier(2, timeout=20)
+
+    def body(run: Any) -> None:
+        run.make(Step("left", lambda work: both.wait() and None), Numbers())
+        run.make(Step("right", lambda work: both.wait() and None), Numbers())
+
+    assert states(run_flow(body)) == {"left": "done", "right": "done"}
+
+
+def test_a_failure_stops_what_depends_on_it_and_nothing_else(run_flow: Callable[..., RunBoard]) -> None:
+    def body(run: Any) -> None:
+        broken = run.make(Step("broken", fail(WorkError("shard 3: damaged"))), Numbers())
+        run.make(Step("after"), Numbers(), {"broken": broken})
+        run.make(Step("beside", lambda work: time.sleep(0.3)), Numbers())
+
+    board = run_flow(body, expect=WorkError)
+    assert states(board) == {"broken": "failed", "after": "not run", "beside": "done"}
+    assert board.rows()[0].headline == "shard 3: damaged"
+
+
+def test_the_error_of_the_stage_reaches_the_caller(run_flow: Callable[..., RunBoard]) -> None:
+    run_flow(lambda run: run.make(Step("picky", fail(InputError("no images"))), Numbers()), expect=InputError)
+    run_flow(lambda run: run.make(Step("defect", fail(KeyError("x"))), Numbers()), expect=KeyError)
+
+
+def test_an_interrupt_ends_running_stages_at_their_next_word(run_flow: Callable[..., RunBoard]) -> None:
+    def until_stopped(work: Workspace) -> None:
+        for step in range(600):
+            work.progress(step=step, total=600)
+            time.sleep(0.05)
+
+    def body(run: Any) -> None:
+        long = run.make(Step("long", until_stopped), Numbers())
+        run.make(Step("after"), Numbers(), {"long": long})
+        time.sleep(0.3)
+        raise KeyboardInterrupt
+
+    started = time.monotonic()
+    assert states(run_flow(body, expect=KeyboardInterrupt)) == {"long": "stopped", "after": "not run"}
+    assert time.monotonic() - started < 20
+
+
+def test_a_run_leaves_a_table_and_a_summary_in_prefect(run_flow: Callable[..., RunBoard], prefect: Server) -> None:
+    board = run_flow(lambda run: run.make(Step("only"), Numbers(seed=5)))
+    found = ask(prefect, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [board.flow_run_id]}}})
+    kinds = {one["type"]: one["data"] for one in found}
+    assert '"stage": "only"' in kinds["table"]
+    assert "| only | done |" in kinds["markdown"]
+
+
+def task_states(server: Server, board: RunBoard, within_s: float = 15) -> dict[str, str]:
+    """Label -> state name of the task runs of a board's flow run, once all have ended."""
+    deadline = time.monotonic() + within_s
+    while True:
+        runs = ask(server, "task_runs/filter", {"flow_runs": {"id": {"any_": [board.flow_run_id]}}})
+        found = {run["name"]: run["state"]["name"] for run in runs}
+        if len(found) == len(board.rows()) and not {"Running", "Pending"} & set(found.values()):
+            return found
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+
+
+def ask(server: Server, path: str, body: dict[str, Any]) -> Any:
+    import json
+    import urllib.request
+
+    request = urllib.request.Request(
+        f"{server.url}/{path}", data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
