@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,8 @@ def curriculum_section(run: Run) -> Markup | None:
         lines = training.curriculum
         if not lines:
             continue
-        depths = {path: _depth(path, lines) for line in lines for path in line["P"]}
+        root = run.ontology[0]["path"] if run.ontology else next(iter(lines[0]["P"]), "")
+        depths = {path: 0 if path == root else path.count("/") + 1 for line in lines for path in line["P"]}
         levels = sorted(set(depths.values()))
         told = [_LEVELS.get(level, f"level {level}") for level in levels]
         steps = [float(line["step"]) for line in lines]
@@ -139,7 +141,7 @@ def curriculum_section(run: Run) -> Markup | None:
                 ),
             ),
         )
-        opened = _openings(lines)
+        opened = _openings(lines, root)
         rows: list[list[Child]] = [[f"{step:,}", path, percent(p)] for step, path, p in opened[:_OPENINGS_SHOWN]]
         last = lines[-1]
         parts += [
@@ -157,6 +159,7 @@ def curriculum_section(run: Run) -> Markup | None:
             )
             if rows
             else None,
+            _frontier(lines),
         ]
     if not parts:
         return None
@@ -202,17 +205,29 @@ def _training_row(training: Training) -> list[Child]:
     ]
 
 
-def _depth(path: str, lines: list[dict[str, Any]]) -> int:
-    """0 for the root, else how many names the path has; the root is what the first line starts from."""
-    root = next(iter(lines[0]["P"]), "")
-    return 0 if path == root else path.count("/") + 1
-
-
-def _openings(lines: list[dict[str, Any]]) -> list[tuple[int, str, float]]:
+def _openings(lines: list[dict[str, Any]], root: str) -> list[tuple[int, str, float]]:
     """(step, node, its probability then) whenever a node entered the frontier."""
-    known = {next(iter(lines[0]["P"]), "")}
+    known = {root}
     found = []
     for line in lines:
         found += [(int(line["step"]), path, float(p)) for path, p in line["P"].items() if path not in known]
         known = set(line["P"])
     return found
+
+
+def _frontier(lines: list[dict[str, Any]]) -> Markup:
+    """The nodes that batches come from at the end: probability, accuracy when last measured, pairs drawn so far."""
+    accuracy: dict[str, float] = {}
+    hits: Counter[str] = Counter()
+    for line in lines:
+        accuracy.update(line["accuracy"])
+        hits.update(line.get("hits", {}))
+    nodes = sorted(lines[-1]["P"].items(), key=lambda item: (-item[1], item[0]))
+    rows: list[list[Child]] = [
+        [path, percent(p), percent(accuracy[path]) if path in accuracy else "not yet", f"{hits[path]:,}"]
+        for path, p in nodes
+    ]
+    head = ["node", "probability", "accuracy", "pairs drawn"]
+    return details(
+        f"The {len(rows)} nodes that batches come from at the end", table(head, rows, numeric=frozenset({1, 2, 3}))
+    )

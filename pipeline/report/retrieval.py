@@ -24,7 +24,8 @@ def retrieval_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
                 tag("h3", "Asked with a text: the five nearest pictures"),
                 tag(
                     "p",
-                    "Right ones are framed. Queries are a fixed random sample, good and bad as they fall.",
+                    "Right ones are framed; the rank is the place of the first right one. Queries are a fixed random sample, "
+                    "good and bad as they fall, half of them about concepts that training never saw.",
                     class_="note",
                 ),
                 tag("div", [_text_query(query, gallery) for query in texts], class_="queries"),
@@ -91,6 +92,4 @@ def _image_query(query: dict[str, Any], gallery: Gallery) -> Markup:
 
 def _asked(text: str, query: dict[str, Any]) -> Markup:
     seen = "unseen concept" if query["unseen_concept"] else "seen concept"
-    return tag(
-        "div", text, tag("span", f"{seen} · first right answer at {query['rank']:,.0f}", class_="quiet"), class_="asked"
-    )
+    return tag("div", text, tag("span", f"{seen} · rank {query['rank']:,.0f}", class_="quiet"), class_="asked")
