@@ -24,8 +24,8 @@ def retrieval_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
                 tag("h3", "Asked with a text: the five nearest pictures"),
                 tag(
                     "p",
-                    "Right ones are framed; the rank is the place of the first right one. Queries are a fixed random sample, "
-                    "good and bad as they fall, half of them about concepts that training never saw.",
+                    "Right ones are framed; the rank is the place of the first right one. Queries are a fixed "
+                    "random sample, good and bad as they fall, half of them about concepts that training never saw.",
                     class_="note",
                 ),
                 tag("div", [_text_query(query, gallery) for query in texts], class_="queries"),
