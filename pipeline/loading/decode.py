@@ -15,8 +15,6 @@ import numpy as np
 import simplejpeg
 import torch
 from torch import Tensor
-from torchvision.io import ImageReadMode
-from torchvision.io import decode_image as decode_with_torchvision
 
 from pipeline.loading.resize import resize, resize_to_square
 
@@ -91,6 +89,10 @@ def _pixels(data: bytes, channels: int, min_height: int = 0, min_width: int = 0)
         except ValueError:
             pass  # Four-colour JPEGs, which torchvision can read; damaged ones it refuses too.
     colour = channels == 3 or data[8:12] == b"WEBP"
+    # Here, since importing torchvision takes two seconds, and naming a config of this room must not.
+    from torchvision.io import ImageReadMode
+    from torchvision.io import decode_image as decode_with_torchvision
+
     mode = ImageReadMode.RGB if colour else ImageReadMode.GRAY
     try:
         image = decode_with_torchvision(torch.from_numpy(np.frombuffer(data, np.uint8).copy()), mode)

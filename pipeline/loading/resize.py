@@ -3,8 +3,8 @@
 The short side becomes `size` by antialiased bilinear interpolation on uint8, the long side
 int(size * long / short), and the centre is cut out. Square images, which is what our sharding
 makes, are scaled whole. It is what torchvision.transforms.v2 does as Resize(size) followed by
-CenterCrop(size), to the bit; a registered model, which cannot import this file, uses those or the
-same two calls of torch.
+CenterCrop(size), to the bit (on a processor without AVX2 torchvision rounds some values the other
+way); a registered model, which cannot import this file, uses those or the same calls of torch.
 """
 
 from __future__ import annotations
