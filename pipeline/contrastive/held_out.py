@@ -42,6 +42,7 @@ class HeldOutPairs:
         self._ontology = ontology.turned()
         self._batches = batches
         self._seed = seed
+        self._composed: dict[int, Ids] = {}
 
     @property
     def chance(self) -> float:
@@ -50,12 +51,10 @@ class HeldOutPairs:
 
     def batches(self, node: int) -> Ids:
         """The ids of a node's batches, int64 [K, S]; always the same."""
-        return np.stack(
-            [
-                compose(self._ontology, {node: self.size}, generator(self._seed, "held-out", node, number)).ids
-                for number in range(self._batches)
-            ]
-        )
+        if node not in self._composed:
+            rngs = [generator(self._seed, "held-out", node, number) for number in range(self._batches)]
+            self._composed[node] = np.stack([compose(self._ontology, {node: self.size}, rng).ids for rng in rngs])
+        return self._composed[node]
 
     def own_share(self, node: int) -> float:
         """The share of the pairs of a node's batches that are not from above it."""

@@ -81,6 +81,7 @@ class CurriculumRefresh:
             f"{_PREFIX}/topped_up": survey.topped_up,
             f"{_PREFIX}/relaxed": survey.relaxed,
             f"{_PREFIX}/chance": self.held_out.chance,
+            f"{_PREFIX}/held_out_own": sum(map(self.held_out.own_share, frontier)) / len(frontier),
         }
         for node, accuracy in measured.items():
             numbers[f"{_PREFIX}/accuracy/{names[node]}"] = accuracy
@@ -114,8 +115,9 @@ def curriculum_lines(rows: Iterable[Mapping[str, Any]], ontology: Ontology) -> l
     """The lines of curriculum.jsonl, one a refresh, from the rows of metrics.jsonl.
 
     A line has the state from its step on (frontier, P) and what led to it: the accuracy measured at that
-    step, and in the steps since the refresh before it the pairs asked of each node and the shares of
-    pairs that were topped up from above their node, or that repeat a content.
+    step (with its chance, and the mean share of a node's held-out batches that is its own), and in the
+    steps since the refresh before it the pairs asked of each node and the shares of pairs that were
+    topped up from above their node, or that repeat a content.
     """
     names, paths = metric_names(ontology), [node.path for node in ontology.nodes]
     lines = []
@@ -138,7 +140,10 @@ def curriculum_lines(rows: Iterable[Mapping[str, Any]], ontology: Ontology) -> l
                 "P": by_node["probability"],
                 "accuracy": by_node["accuracy"],
                 "hits": {path: int(hits) for path, hits in by_node["hits"].items()},
-                **{name: row[f"{_PREFIX}/{name}"] for name in ("chance", "entropy", "topped_up", "relaxed")},
+                **{
+                    name: row[f"{_PREFIX}/{name}"]
+                    for name in ("chance", "held_out_own", "entropy", "topped_up", "relaxed")
+                },
             }
         )
     return lines

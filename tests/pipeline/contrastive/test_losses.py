@@ -116,13 +116,19 @@ def gradients(rank, world):
 RANK = """
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=sys.argv[2], rank=int(sys.argv[1]), world_size=2)
-print(json.dumps(gradients(int(sys.argv[1]), 2)), flush=True)
+from pipeline.contrastive.measures import from_rank_0
+rank = int(sys.argv[1])
+shared = from_rank_0([rank + 1 / 3, 1e-300 * (rank + 1)], torch.device("cpu"), 2)
+print(json.dumps({"gradients": gradients(rank, 2), "shared": shared}), flush=True)
 dist.barrier()
 os._exit(0)  # gloo's threads sometimes abort a process that ends while its peer is still there
 """
 
 
-def gradients_of_two_ranks(folder: Path) -> list[list[list[float]]]:
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two gloo processes says."""
+    folder = tmp_path_factory.mktemp("ranks")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "GLOO_SOCKET_IFNAME": "lo"}
     ranks = [
         subprocess.Popen(
@@ -142,11 +148,15 @@ def gradients_of_two_ranks(folder: Path) -> list[list[list[float]]]:
     return found
 
 
-def test_two_ranks_with_unequal_shares_have_the_gradient_of_one_process(tmp_path: Path) -> None:
+def test_two_ranks_with_unequal_shares_have_the_gradient_of_one_process(two_ranks: list[dict[str, Any]]) -> None:
     here: dict[str, Any] = {}
     exec(SHARE, here)
     alone = here["gradients"](0, 1)
-    for together in gradients_of_two_ranks(tmp_path):
-        for one, two in zip(alone, together, strict=True):
+    for rank in two_ranks:
+        for one, two in zip(alone, rank["gradients"], strict=True):
             assert max(abs(value) for value in one) > 1e-4
             assert two == pytest.approx(one, rel=1e-4, abs=1e-6)
+
+
+def test_every_rank_acts_on_the_numbers_of_rank_0_to_the_bit(two_ranks: list[dict[str, Any]]) -> None:
+    assert [rank["shared"] for rank in two_ranks] == [[1 / 3, 1e-300]] * 2
