@@ -34,7 +34,6 @@ from pipeline.evaluation.zero_shot import PLACEHOLDER, label_text, prompts_for
 from pipeline.exported_model import ExportedModel
 from pipeline.loading import bpe
 from pipeline.loading.vocabulary import write_vocabulary
-from pipeline.registration import served_model
 from pipeline.registration.program import write_programs
 
 # MLflow keeps the model that a script sets in a global, so one package is made at a time.
@@ -105,7 +104,8 @@ def _save(exported: ExportedModel, served: Path, folder: Path, model: Model) -> 
     with _one_at_a_time, _quiet():
         mlflow.pyfunc.save_model(
             folder,
-            python_model=served_model.__file__,
+            # Named, not imported: it imports torchvision, which takes two seconds.
+            python_model=str(Path(__file__).with_name("served_model.py")),
             artifacts={"served": str(served)},
             pip_requirements=requirements(),
             mlflow_model=model,
