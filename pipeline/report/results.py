@@ -12,7 +12,7 @@ from pipeline.report.confusion import confused_pairs, confusion_figure
 from pipeline.report.facts import Evaluation, Run
 from pipeline.report.gallery import Gallery
 from pipeline.report.html import Child, Markup, details, join, table, tag
-from pipeline.report.wording import percent, spoken
+from pipeline.report.wording import p_value, percent, points, spoken
 
 _PAIRS_SHOWN = 10
 _STRIP_PX, _STRIP_HEIGHT_PX = 190, 18
@@ -184,11 +184,11 @@ def _student_against_teacher(run: Run) -> Markup | None:
         return None
     ids = sorted(student.outcomes)
     test = mcnemar([student.outcomes[id] for id in ids], [teacher.outcomes[id] for id in ids])
+    difference, low, high = (points(share) for share in (test.difference, test.low, test.high))
     told = (
-        f": {100 * test.difference:+.1f} points on the same {test.samples:,} images "
-        f"(95% interval {100 * test.low:+.1f} to {100 * test.high:+.1f}; "
+        f": {difference} points on the same {test.samples:,} images (95% interval {low} to {high}; "
         f"right where the other is wrong: {test.only_first:,} and {test.only_second:,}; "
-        f"McNemar's exact test p = {test.p_value:.2g})."
+        f"McNemar's exact test, {p_value(test.p_value)})."
     )
     return tag("p", tag("strong", "student against teacher"), told, class_="note")
 

@@ -48,7 +48,7 @@ pre { margin: 10px 0 0; padding: 11px 14px; background: var(--soft); border-radi
 .wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 16px 18px;
   min-width: 0; }
-.card pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+.card pre { font-size: 12px; white-space: pre-wrap; overflow-wrap: anywhere; }
 .card h3 { margin: 0 0 4px; display: flex; flex-wrap: wrap; align-items: center; gap: 8px; }
 .card p:last-child { margin-bottom: 0; }
 .figure-value { font-size: 34px; line-height: 1.1; font-weight: 660; letter-spacing: -.02em; margin: 2px 0 4px; }

@@ -1,0 +1,38 @@
+"""Numbers read the way people say them."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.report.html import Markup, join, tag
+from pipeline.report.wording import duration, headline, p_value, percent, points, spoken
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.04, "0.0 s"), (89.94, "89.9 s"), (90, "1 min 30 s"), (3599.6, "60 min 0 s"), (5400, "1 h 30 min")],
+)
+def test_durations(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
+
+
+def test_shares_differences_and_p_values() -> None:
+    assert (percent(0.5), percent(0.0083), percent(0.0)) == ("50.0%", "0.83%", "0.0%")
+    assert (points(0.034), points(-0.2984)) == ("+3.4", "−29.8")
+    assert (p_value(0.0213), p_value(9.5e-76)) == ("p = 0.021", "p < 0.0001")
+
+
+def test_headline_never_shows_an_accuracy_without_its_chance() -> None:
+    summary = {"split": "test", "accuracy/top1": 0.5, "accuracy/chance": 0.02, "accuracy/majority": 0.07}
+    assert headline(summary) == "50.0% right (chance 2.0%)"
+    assert headline({"promoted": False, "version": 4}) == "version 4 was not promoted"
+    assert headline({}) == ""
+    assert spoken("clip-evaluation") == "dual encoder evaluation"
+
+
+def test_markup_is_made_by_tag_only_and_never_escaped_twice() -> None:
+    inner = tag("b", "<i>", title='"&"')
+    assert inner == '<b title="&quot;&amp;&quot;">&lt;i&gt;</b>'
+    assert tag("p", inner, None, 3, ["<", inner]) == f"<p>{inner}3&lt;{inner}</p>"
+    assert isinstance(join("a", inner), Markup)
+    assert tag("img", alt="", hidden=True, src=None) == '<img alt="" hidden>'
