@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from infra.local.server import check_free
+from infra.local.server import answers, check_free
 from infra.local.servers import PortTakenError, Server, ServerError, free_port, prefect_server
 from pipeline.errors import InputError, WorkError
 
@@ -105,6 +105,19 @@ def prefect_for_a_run(services: Path) -> Iterator[EmbeddedPrefect | None]:
     finally:
         server.stop()
         os.environ.pop("PREFECT_API_URL", None)
+
+
+def check_server() -> None:
+    """Does nothing if a run can have its Prefect server.
+
+    Raises:
+        InputError: PREFECT_API_URL names one that does not answer, or TUTELAGE_PREFECT_PORT a port that cannot be had.
+    """
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        port_wanted()
+    elif not answers(f"{url.rstrip('/')}/health", timeout_s=5):
+        raise InputError(f"PREFECT_API_URL={url}: no Prefect server answers there; start it, or unset the variable")
 
 
 def port_wanted() -> int | None:

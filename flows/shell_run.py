@@ -22,7 +22,7 @@ from rich.console import Console
 
 from flows.catalog import FlowEntry
 from flows.outcome import outcome_of, print_outcome
-from flows.prefect_server import EmbeddedPrefect, port_wanted, prefect_for_a_run
+from flows.prefect_server import EmbeddedPrefect, check_server, prefect_for_a_run
 from flows.preflight import check_ready, open_store
 from flows.run_board import RunBoard, watched
 from flows.terminal import RunDisplay, output_to_log
@@ -46,8 +46,7 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
     """
     store = open_store()
     check_ready(parameters, store)
-    if not os.environ.get("PREFECT_API_URL"):
-        port_wanted()
+    check_server()
     signal.signal(signal.SIGTERM, _interrupt)
     log = store.local / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{entry.name}-{os.getpid()}.log"
     board = RunBoard()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
+from infra.local.server import free_port
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -80,6 +81,14 @@ def test_a_port_that_is_taken_or_no_port_is_refused_before_any_work(
         code = main(["run", "shard-dataset", "--preset", "image-folder", "--set", f"data.source.folder={pictures}"])
     assert code == 2
     assert "TUTELAGE_PREFECT_PORT" in one_line(capsys)
+
+
+def test_a_prefect_server_that_does_not_answer_is_refused(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
+    assert main(["run", "shard-dataset", "--preset", "image-folder", "--set", f"data.source.folder={pictures}"]) == 2
+    assert "no Prefect server answers there" in one_line(capsys)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["run", "--help"], ["artifacts", "list"]])

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from pydantic import BaseModel
 
@@ -24,6 +25,16 @@ def test_a_preset_survives_its_yaml(preset: str, flow: str) -> None:
     again = parse_config(type(parameters), yaml.safe_load(text), "the printed YAML")
     assert again == parameters
     assert parse_config(type(parameters), parameters.model_dump(mode="json"), "JSON") == parameters
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_models_of_a_preset_can_be_built(preset: str) -> None:
+    whole = PRESETS[preset].make()
+    with torch.device("meta"):
+        for config in (whole.teacher, whole.student):
+            model = config.build_model(10).eval()
+            images = torch.empty(2, config.channels, config.image_size, config.image_size)
+            assert model(images).shape == (2, 10)
 
 
 @pytest.mark.parametrize("flow", FLOWS)

@@ -37,7 +37,7 @@ class Shell:
         from_packs = ["--set", f"data.source.packs={packs}"] if packs and arguments[0] == "run" else []
         return [str(TUTELAGE), *arguments, *from_packs]
 
-    def run(self, *arguments: str, within_s: float = 290) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, within_s: float = 580) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(*arguments),
             env=self.env,

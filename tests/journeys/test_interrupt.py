@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.journey, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(900)]
 
 COMMAND = ["run", "train-teacher", "--preset", "emoji-tiny", "--set", "teacher.training.epochs=5"]
 
