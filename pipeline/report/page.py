@@ -90,6 +90,9 @@ def _decision(name: str, artifact: Artifact) -> Markup:
         if champion is not None and not promoted
         else None,
         tag("pre", str(lookup), tabindex=0) if lookup else None,
+        tag("p", "registry: ", tag("code", str(summary["tracking_uri"])), class_="note")
+        if "tracking_uri" in summary
+        else None,
         class_="card",
     )
 

@@ -53,7 +53,7 @@ pre { margin: 10px 0 0; padding: 11px 14px; background: var(--soft); border-radi
 .card p:last-child { margin-bottom: 0; }
 .figure-value { font-size: 34px; line-height: 1.1; font-weight: 660; letter-spacing: -.02em; margin: 2px 0 4px; }
 .card .label, .note { color: var(--muted); font-size: 13.5px; margin: 0; }
-.note { margin-top: 8px; max-width: 84ch; }
+.note { margin-top: 8px; max-width: 84ch; } .note code { overflow-wrap: anywhere; }
 .pill { display: inline-block; padding: 1px 10px; border-radius: 99px; font-size: 12.5px; font-weight: 600;
   white-space: nowrap; }
 .pill.good { background: var(--good-soft); color: var(--good); } .pill.hold { background: var(--hold-soft);
