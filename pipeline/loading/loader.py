@@ -180,7 +180,7 @@ class Loader:
             tokens = self._tokenizer.encode(self._chosen_captions(planned.epoch, ids))
         batch = Batch(
             images=planned.pending.wait(),
-            ids=torch.from_numpy(ids),
+            ids=torch.from_numpy(np.array(ids, np.int64)),
             labels=_column(self._index.labels, ids),
             groups=_column(self._index.groups, ids),
             tokens=tokens,
