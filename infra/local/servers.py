@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,8 @@ __all__ = [
     "free_port_block",
     "mlflow_server",
     "prefect_server",
+    "prefect_worker",
+    "ray_head",
     "weed_mini",
 ]
 
@@ -36,6 +38,7 @@ _QUIET = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
 }
 
 
@@ -96,8 +99,9 @@ def mlflow_server(folder: Path, port: int, *, database: str | None = None, artif
     # The job runner would cost 1.4 GB and seven processes, and nothing here gives it a job.
     env: dict[str, str | None] = {**_QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_TRACKING_URI": None}
     command = [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", database or f"sqlite:///{folder / 'mlflow.db'}"]
     command += ["--artifacts-destination", artifacts or str(folder / "artifacts")]
+    # In the environment, since everybody on the machine can read a command line with its password.
+    env["MLFLOW_BACKEND_STORE_URI"] = database or f"sqlite:///{folder / 'mlflow.db'}"
     return Server(
         name="MLflow server",
         command=command,
@@ -108,6 +112,67 @@ def mlflow_server(folder: Path, port: int, *, database: str | None = None, artif
         env=env,
         folder=folder,
         start_timeout_s=90,
+    )
+
+
+def prefect_worker(folder: Path, api_url: str, pool: str, port: int, *, env: Mapping[str, str | None]) -> Server:
+    """A Prefect worker that runs the flows of a process pool; it makes the pool if need be.
+
+    Args:
+        folder: its PREFECT_HOME and log.
+        port: where it tells that it is well.
+        env: what its flows find in their environment, e.g. TUTELAGE_STORE.
+    """
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
+    own = {
+        "PREFECT_HOME": str(folder),
+        "PREFECT_PROFILES_PATH": None,
+        "PREFECT_API_URL": api_url,
+        "PREFECT_WORKER_WEBSERVER_HOST": LOOPBACK,
+        "PREFECT_WORKER_WEBSERVER_PORT": str(port),
+    }
+    return Server(
+        name="Prefect worker",
+        command=[*command, "--with-healthcheck"],
+        url=api_url,
+        probes=[f"http://{LOOPBACK}:{port}/health"],
+        log=folder / "worker.log",
+        ports=[port],
+        env={**_QUIET, **env, **own},
+        start_timeout_s=90,
+        # Its flows get SIGTERM and 30 s to save a checkpoint.
+        grace_s=40,
+    )
+
+
+def ray_head(folder: Path, port: int, *, token: str, cpus: int | None = None) -> Server:
+    """The head of a Ray cluster, without dashboard; RAY_ADDRESS of its clients is `url`.
+
+    Args:
+        folder: its log.
+        token: what its clients must have in RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token. Ray listens on
+            every address of the machine even when told to use loopback, and runs any code it is sent.
+        cpus: how many it may use; all by default.
+    """
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+    command += [f"--node-ip-address={LOOPBACK}", f"--port={port}", "--include-dashboard=false"]
+    command += ["--disable-usage-stats"]
+    if cpus is not None:
+        command.append(f"--num-cpus={cpus}")
+    url = f"{LOOPBACK}:{port}"
+    return Server(
+        name="Ray head",
+        command=command,
+        url=url,
+        probes=[url],
+        log=folder / "ray.log",
+        ports=[port],
+        env={**_QUIET, "RAY_ADDRESS": None, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token},
+        grace_s=20,
     )
 
 

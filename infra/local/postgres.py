@@ -1,0 +1,116 @@
+"""PostgreSQL where it is installed: its folder is made once, with a password, and served on loopback.
+
+PostgreSQL refuses to run as root; then it runs as the user `postgres`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from infra.local.server import LOOPBACK, Server, ServerError
+
+_USER = "tutelage"
+_PROGRAMS = ("postgres", "initdb", "createdb", "psql")
+
+
+def installed() -> bool:
+    """Whether its programs are on the PATH."""
+    return all(shutil.which(program) for program in _PROGRAMS)
+
+
+def postgres_server(folder: Path, port: int) -> Server:
+    """A PostgreSQL server over a folder that is made at the first call.
+
+    Raises:
+        ServerError: the folder cannot be made, e.g. since the user `postgres` cannot reach it.
+    """
+    folder = folder.absolute()
+    data = folder / "data"
+    if not (data / "PG_VERSION").is_file():
+        _make(folder, data)
+    settings = [f"listen_addresses={LOOPBACK}", "unix_socket_directories="]
+    return Server(
+        name="PostgreSQL",
+        command=[
+            *_as_user(),
+            "postgres",
+            f"-D{data}",
+            f"-p{port}",
+            *(word for setting in settings for word in ("-c", setting)),
+        ],
+        url=f"postgresql://{_USER}@{LOOPBACK}:{port}",
+        probes=[f"{LOOPBACK}:{port}"],
+        log=folder / "postgres.log",
+        ports=[port],
+        # PostgreSQL started in a folder that its user cannot enter complains.
+        folder=Path("/"),
+        start_timeout_s=30,
+    )
+
+
+def database(folder: Path, port: int, name: str, driver: str) -> str:
+    """The SQLAlchemy URL, with its password, of a database of a running server; made if need be.
+
+    Args:
+        driver: dialect and driver of the URL, e.g. "postgresql+psycopg2".
+
+    Raises:
+        ServerError: it cannot be made.
+    """
+    password = (folder.absolute() / "password").read_text().strip()
+    login = ["-h", LOOPBACK, "-p", str(port), "-U", _USER]
+    env = {**os.environ, "PGPASSWORD": password}
+    exists = _run(
+        ["psql", *login, "-d", "postgres", "-Atc", f"SELECT 1 FROM pg_database WHERE datname = '{name}'"], env
+    )
+    if exists.strip() != "1":
+        _run(["createdb", *login, name], env)
+    return f"{driver}://{_USER}:{password}@{LOOPBACK}:{port}/{name}"
+
+
+def _make(folder: Path, data: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(data, ignore_errors=True)
+    aside = folder / "making"
+    shutil.rmtree(aside, ignore_errors=True)
+    password = secrets.token_urlsafe(24)
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(password)
+        file.flush()
+        aside.mkdir(mode=0o700)
+        if _as_user():
+            shutil.chown(aside, "postgres")
+            shutil.chown(file.name, "postgres")
+        _run(
+            [*_as_user(), "initdb", f"-D{aside}", f"-U{_USER}", "-Ascram-sha-256", f"--pwfile={file.name}", "-EUTF8"],
+            dict(os.environ),
+        )
+    descriptor = os.open(folder / "password", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as kept:
+        kept.write(password)
+    # Last, so that a folder that is there is whole.
+    aside.rename(data)
+
+
+def _as_user() -> list[str]:
+    if os.geteuid() != 0:
+        return []
+    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"]
+
+
+def _run(command: Sequence[str], env: dict[str, str]) -> str:
+    try:
+        answer = subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, timeout=120, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ServerError(f"PostgreSQL: {command[0]} does not run: {error}") from None
+    if answer.returncode != 0:
+        program = next(word for word in command if word in _PROGRAMS)
+        lines = answer.stderr.strip().splitlines() or [f"exit {answer.returncode}"]
+        raise ServerError(f"PostgreSQL: {program} failed: {lines[-1]}")
+    return answer.stdout

@@ -1,0 +1,220 @@
+"""The whole stack on one machine, without containers: started, watched, stopped together.
+
+    S3 (SeaweedFS), PostgreSQL (where it is installed), Ray        side by side
+    MLflow and Prefect, which keep their data in those             side by side
+    a Prefect worker, whose flows find all of them
+
+Everything lies in one folder and is there again at the next start. The addresses and the keys are
+in its `environment.sh`, which only its owner can read; nothing secret is printed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import secrets
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+
+from infra.local import postgres
+from infra.local.server import Server, ServerError, check_free
+from infra.local.servers import Keys, mlflow_server, prefect_server, prefect_worker, ray_head, weed_mini
+
+BUCKET = "tutelage"
+_LOOK_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the servers listen; S3 uses the four ports after its own too, and all five + 10000."""
+
+    s3: int = 8333
+    postgres: int = 5433
+    mlflow: int = 5000
+    prefect: int = 4200
+    worker: int = 4201
+    ray: int = 6379
+
+
+class Stack:
+    """The servers of one folder.
+
+    Args:
+        folder: keeps their data, logs, keys and `environment.sh`.
+        ports: where they listen.
+        pool: Prefect work pool that the worker serves.
+        say: gets a line whenever something has come up.
+    """
+
+    def __init__(self, folder: Path, ports: Ports, pool: str, say: Callable[[str], None]) -> None:
+        self.folder = folder.absolute()
+        self.ports = ports
+        self.pool = pool
+        self.environment: dict[str, str] = {}
+        self._say = say
+        self._running: list[Server] = []
+        self._stopping = ExitStack()
+
+    def start(self) -> None:
+        """Starts all and waits until each answers; whatever came up is stopped if one does not.
+
+        Raises:
+            PortTakenError: one of the ports is in use.
+            ServerError: one of the servers did not start.
+        """
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def watch(self) -> None:
+        """Returns never; a server that ends by itself is an error.
+
+        Raises:
+            ServerError: one did; its log has the reason.
+        """
+        while True:
+            for server in self._running:
+                if not server.running:
+                    raise ServerError(f"{server.name}: ended by itself; see {server.log}")
+            time.sleep(_LOOK_S)
+
+    def stop(self) -> None:
+        """Stops all, the users of a server before it."""
+        self._running.clear()
+        self._stopping.close()
+
+    def _start(self) -> None:
+        self._check_ports()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        keys, token = self._secrets()
+        s3 = weed_mini(self.folder / "s3", keys, buckets=[BUCKET], port=self.ports.s3)
+        database = self._database()
+        ray = ray_head(self.folder / "ray", self.ports.ray, token=token)
+        self._bring_up(*filter(None, (s3, database, ray)))
+        access = {
+            "AWS_ENDPOINT_URL": s3.url,
+            "AWS_ACCESS_KEY_ID": keys.access,
+            "AWS_SECRET_ACCESS_KEY": keys.secret,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        mlflow = mlflow_server(
+            self.folder / "mlflow",
+            self.ports.mlflow,
+            # MLflow brings no driver for PostgreSQL; Prefect brings its own.
+            database=self._url("mlflow", "postgresql+psycopg2") if database and _has("psycopg2") else None,
+            artifacts=f"s3://{BUCKET}/mlflow",
+        )
+        mlflow.env = {**mlflow.env, **access}
+        prefect = prefect_server(
+            self.folder / "prefect",
+            self.ports.prefect,
+            database=self._url("prefect", "postgresql+asyncpg") if database else None,
+        )
+        self._bring_up(mlflow, prefect)
+        self.environment = {
+            "TUTELAGE_STORE": f"s3://{BUCKET}/store",
+            **access,
+            "MLFLOW_TRACKING_URI": mlflow.url,
+            "PREFECT_API_URL": prefect.url,
+            "RAY_ADDRESS": ray.url,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": token,
+        }
+        exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in self.environment.items())
+        _write_private(self.folder / "environment.sh", exports)
+        self._bring_up(
+            prefect_worker(self.folder / "worker", prefect.url, self.pool, self.ports.worker, env=self.environment)
+        )
+
+    def _check_ports(self) -> None:
+        """All of them before anything starts; the servers look again at their own."""
+        for name, port in asdict(self.ports).items():
+            check_free(port, name)
+
+    def _bring_up(self, *servers: Server) -> None:
+        for server in servers:
+            server.launch()
+            self._stopping.callback(server.stop)
+        for server in servers:
+            started = time.monotonic()
+            server.wait()
+            self._running.append(server)
+            self._say(f"{server.name:15} {server.url}  ({time.monotonic() - started:.1f} s)")
+
+    def _database(self) -> Server | None:
+        if not postgres.installed():
+            self._say("PostgreSQL      not installed; MLflow and Prefect keep their data in SQLite")
+            return None
+        try:
+            return postgres.postgres_server(self.folder / "postgres", self.ports.postgres)
+        except ServerError as error:
+            self._say(f"{error}; MLflow and Prefect keep their data in SQLite")
+            return None
+
+    def _url(self, name: str, driver: str) -> str:
+        return postgres.database(self.folder / "postgres", self.ports.postgres, name, driver)
+
+    def _secrets(self) -> tuple[Keys, str]:
+        """The keys of S3 and the token of Ray, made at the first start."""
+        place = self.folder / "secrets.json"
+        if not place.is_file():
+            made = {"access": "tutelage", "secret": secrets.token_urlsafe(32), "token": secrets.token_urlsafe(32)}
+            _write_private(place, json.dumps(made))
+        kept = json.loads(place.read_text())
+        return Keys(kept["access"], kept["secret"]), kept["token"]
+
+
+def up(folder: Path, *, pool: str, ports: Ports | None = None, say: Callable[[str], None] = print) -> None:
+    """Starts the stack and holds it until Ctrl-C or SIGTERM; then stops all of it and raises KeyboardInterrupt.
+
+    Raises:
+        ServerError: a server did not start, or ended by itself; all others were stopped.
+    """
+    stack = Stack(folder, ports or Ports(), pool, say)
+    with _terminated_as_interrupted():
+        try:
+            stack.start()
+            say(f"\nTo use it:      source {stack.folder / 'environment.sh'}")
+            say("Ctrl-C stops all of it; what it keeps stays.")
+            stack.watch()
+        finally:
+            say("stopping ...")
+            stack.stop()
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM ends the body as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _write_private(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    aside.replace(path)
+
+
+def _has(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None

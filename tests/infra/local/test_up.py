@@ -1,0 +1,119 @@
+"""`up`: the real servers come up together, serve one another, and go together."""
+
+import json
+import shlex
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from infra.local import postgres
+from infra.local.server import PortTakenError, free_port, free_port_block, is_free
+from infra.local.up import Ports, Stack, up
+
+RUN = """
+import sys
+from pathlib import Path
+from infra.local.up import Ports, up
+up(Path(sys.argv[1]), pool="tutelage", ports=Ports(*map(int, sys.argv[2:])), say=lambda line: print(line, flush=True))
+"""
+
+
+def ask(url, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return answer.read()
+
+
+def soon(true, within_s=30.0):
+    deadline = time.monotonic() + within_s
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return true()
+
+
+@pytest.fixture
+def folder():
+    """Not tmp_path, which PostgreSQL's own user cannot enter when pytest runs as root."""
+    folder = Path(tempfile.mkdtemp(prefix="tutelage-up-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def ports():
+    return Ports(free_port_block(5, twins_at=10000), *(free_port() for _ in range(5)))
+
+
+@pytest.mark.servers
+def test_the_stack_comes_up_serves_and_goes_without_a_trace(folder, ports):
+    numbers = [ports.s3, ports.postgres, ports.mlflow, ports.prefect, ports.worker, ports.ray]
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(folder), *map(str, numbers)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        said = []
+        while not (said and said[-1].startswith("Ctrl-C")):
+            line = process.stdout.readline()
+            assert line, f"{''.join(said)}\n{process.stderr.read()}"
+            said.append(line)
+
+        script = folder / "environment.sh"
+        assert stat.S_IMODE(script.stat().st_mode) == 0o600
+        environment = dict(
+            word.split("=", 1) for line in script.read_text().splitlines() for word in shlex.split(line)[1:]
+        )
+        for secret in (environment["AWS_SECRET_ACCESS_KEY"], environment["RAY_AUTH_TOKEN"]):
+            assert secret not in "".join(said)
+
+        # MLflow passes an artifact on to S3: the two know each other.
+        uploaded = f"{environment['MLFLOW_TRACKING_URI']}/api/2.0/mlflow-artifacts/artifacts/0/hello.txt"
+        put = urllib.request.Request(uploaded, b"hello", {"Content-Type": "text/plain"}, method="PUT")
+        urllib.request.urlopen(put, timeout=30).close()
+        assert ask(uploaded) == b"hello"
+        # The worker makes the pool that it serves.
+        filtered = f"{environment['PREFECT_API_URL']}/work_pools/filter"
+        assert soon(lambda: json.loads(ask(filtered, {})))
+        (pool,) = json.loads(ask(filtered, {}))
+        assert (pool["name"], pool["type"]) == ("tutelage", "process")
+        with socket.create_connection(("127.0.0.1", ports.ray), 5):
+            pass
+        if postgres.installed():
+            assert any(line.startswith("PostgreSQL") and "127.0.0.1" in line for line in said)
+            assert not (folder / "prefect" / "prefect.db").exists()
+
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=90)
+    assert soon(lambda: all(map(is_free, numbers)))
+
+
+def test_a_taken_port_stops_it_before_anything_runs(tmp_path, ports):
+    said = []
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", ports.ray))
+        other.listen()
+        with pytest.raises(PortTakenError, match=f"port {ports.ray} "):
+            up(tmp_path, pool="p", ports=ports, say=said.append)
+    assert said == ["stopping ..."]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_keys_are_made_once_and_kept_from_others(tmp_path, ports):
+    first = Stack(tmp_path, ports, "p", print)._secrets()
+    assert Stack(tmp_path, ports, "p", print)._secrets() == first
+    assert stat.S_IMODE((tmp_path / "secrets.json").stat().st_mode) == 0o600
+    assert len(first[1]) >= 32
