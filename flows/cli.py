@@ -20,6 +20,8 @@ from pipeline.errors import InputError, TutelageError
 _QUIET = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # With a server MLflow prints two lines a run to stdout, where --json has its answer.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
