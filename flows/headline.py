@@ -61,6 +61,10 @@ def _registration(summary: Mapping[str, Any]) -> str:
     return f"{summary.get('name')} version {summary.get('version')}, {standing}: {summary.get('reason')}"
 
 
+def _report(summary: Mapping[str, Any]) -> str:
+    return f"{summary.get('kilobytes', 0):,} kB over {summary.get('artifacts', 0)} artifacts"
+
+
 _SPECIAL = {
     "shard-dataset": _shards,
     "build-ontology": _ontology,
@@ -69,6 +73,7 @@ _SPECIAL = {
     "pretrain-clip": _training,
     "evaluate": _evaluation,
     "register-model": _registration,
+    "run-report": _report,
 }
 
 

@@ -56,6 +56,7 @@ class EmbeddedPrefect:
         except ServerError as error:
             first_line = str(error).splitlines()[0]
             raise WorkError(f"{first_line.rstrip(':')}; its log: {self.server.log}") from None
+        self._settle()
 
     def drain(self, flow_run_id: str, task_runs: int, timeout_s: float = _DRAIN_S) -> bool:
         """Waits until the flow run and its task runs are recorded as ended; False if that took too long."""
@@ -78,6 +79,13 @@ class EmbeddedPrefect:
         """Ends the server; does nothing if it has ended."""
         self.server.stop()
         self._lock.close()
+
+    def _settle(self) -> None:
+        """Marks what still shows as running as crashed: we hold the home, so its process is gone."""
+        lost = self._ask("flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}})
+        for run in lost:
+            state = {"type": "CRASHED", "message": "The process that ran it is gone."}
+            self._ask(f"flow_runs/{run['id']}/set_state", {"state": state, "force": True})
 
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
