@@ -190,7 +190,7 @@ def test_rows_hold_the_mean_over_their_steps() -> None:
     class Listening(Regression):
         def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
             output = super().training_step(model, batch)
-            losses.append(float(output.loss))
+            losses.append(output.loss.item())
             return output
 
     fitted = fit(Listening(), network(), Source(Policy(10)), training=config(log_every_steps=10), rows=ROWS, device=CPU)

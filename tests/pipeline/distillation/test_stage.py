@@ -1,0 +1,144 @@
+"""A student of digits learns from a teacher of digits."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from model_defs import create_model
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.distillation.losses import DistillationLossConfig
+from pipeline.distillation.stage import DistillationConfig, DistillStudent
+from pipeline.distillation.task import Distillation
+from pipeline.distillation.teacher import FrozenTeacher
+from pipeline.errors import InputError
+from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.loading.batch import Batch
+from pipeline.sharding.index import SampleIndex, SampleRow, content_hash
+from pipeline.sharding.tar_writer import TarWriter
+from pipeline.stage import run_stage
+from pipeline.training.mixing import MixingConfig
+
+DIGITS = tuple("0123456789")
+SIDE = 8
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore.open(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def shards(store: ArtifactStore) -> Artifact:
+    """200 digits of 8 x 8 pixels, the last 50 for validation."""
+    digits, folder, rows = load_digits(), store.local / "new", []
+    with TarWriter(folder, samples_per_shard=100) as tar:
+        for number in range(200):
+            split = int(number >= 150)
+            buffer = io.BytesIO()
+            Image.fromarray((digits.images[number] * 15.9).astype(np.uint8)).save(buffer, "PNG")
+            data = buffer.getvalue()
+            place = tar.add(("train", "val")[split], f"digit{number:03d}", [("png", data)])
+            rows.append(
+                SampleRow(
+                    f"digit{number:03d}", place.shard, place.offset, place.length, int(digits.target[number]), (),
+                    SIDE, SIDE, content_hash(data), split, number, -1, "scan",
+                )
+            )  # fmt: skip
+    SampleIndex.build(rows, shard_names=tar.shard_names, label_names=DIGITS).write(folder)
+    return store.commit("shard-dataset", "d19175", folder, config={}, inputs={}, summary={}, seconds=0, origin={})
+
+
+def make_teacher(store: ArtifactStore, labels: tuple[str, ...] = DIGITS, channels: int = 1) -> Artifact:
+    """An untrained LeNet on images of 32 pixels: enough to be asked."""
+    torch.manual_seed(7)
+    kwargs = {"num_classes": len(labels), "in_chans": channels, "img_size": 32}
+    folder = store.local / "teacher"
+    ExportedModel.write(
+        folder / "model",
+        create_model("lenet5", **kwargs),
+        kind="classifier",
+        architecture="lenet5",
+        kwargs=kwargs,
+        preprocessing=Preprocessing(32, channels, (0.3,) * channels, (0.3,) * channels),
+        labels=labels,
+    )
+    key = f"{abs(hash((labels, channels))):020d}"[:20]
+    return store.commit("train-teacher", key, folder, config={}, inputs={}, summary={}, seconds=0, origin={})
+
+
+def config(**changes: Any) -> DistillationConfig:
+    values = {
+        "model": {"name": "deit_micro_distilled", "kwargs": {"patch_size": 4, "width": 32, "depth": 2, "heads": 2}},
+        "image_size": SIDE,
+        "channels": 1,
+        "loader": {"augment": None},
+        "training": {"steps": 120, "global_batch": 50, "optimizer": {"kind": "adamw", "lr": 0.003}},
+        "runner": {"runner": "process", "tracking": False, "cpus_per_worker": 1},
+    }
+    return DistillationConfig.model_validate({**values, **changes})
+
+
+def test_a_student_comes_to_agree_with_its_teacher(store: ArtifactStore, shards: Artifact) -> None:
+    teacher = make_teacher(store)
+    student = run_stage(DistillStudent(), config(), {"shards": shards, "teacher": teacher}, store=store)
+    rows = [json.loads(line) for line in student.read("metrics.jsonl").decode().splitlines()]
+    agreement = [row["val/agreement"] for row in rows if "val/agreement" in row]
+    assert agreement[-1] > 0.6
+    assert student.summary["val_agreement"] == pytest.approx(agreement[-1], abs=1e-4)
+    exported = ExportedModel.open(student)
+    assert exported.labels == DIGITS
+    assert exported.build()(torch.zeros(1, 1, SIDE, SIDE)).shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "change", "said"),
+    [
+        ({"labels": (*DIGITS[:9], "nine")}, {}, "its labels are not those of the shards .e.g. '9' is not in both"),
+        ({"labels": DIGITS[::-1]}, {}, "they stand in another order"),
+        ({"channels": 3}, {}, "takes 3 channels, the student 1"),
+        ({}, {"distillation": {"method": "soft"}}, "set distillation.method=token"),
+        ({}, {"model": {"name": "vit_micro", "kwargs": {"patch_size": 4}}}, "set distillation.method=soft or hard"),
+    ],
+)
+def test_a_teacher_or_student_that_does_not_fit_is_refused(
+    store: ArtifactStore, shards: Artifact, teacher: dict[str, Any], change: dict[str, Any], said: str
+) -> None:
+    inputs = {"shards": shards, "teacher": make_teacher(store, **teacher)}
+    with pytest.raises(InputError, match=said):
+        run_stage(DistillStudent(), config(**change), inputs, store=store)
+
+
+def test_the_teacher_sees_the_mixed_view_in_its_own_size_and_normalisation() -> None:
+    class Watching(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen = x
+            return x.flatten(1)[:, :3]
+
+    watched, student = Watching(), Watching()
+    teacher = FrozenTeacher(watched, Preprocessing(16, 1, (0.0,), (1.0,)), torch.device("cpu"))
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (4, 1, 1, 1), dtype=torch.uint8, generator=random).expand(4, 1, 8, 8)
+    ids = torch.arange(4)
+    batch = Batch(images, ids, torch.tensor([0, 1, 2, 0]), ids, None, 3, 0, 4)
+    mixing = MixingConfig(mixup=1.0)
+    task = Distillation(
+        teacher, Preprocessing(8, 1, (0.5,), (0.5,)), DistillationLossConfig(method="soft"), mixing=mixing, seed=1
+    )
+    output = task.training_step(student, batch)
+    mix = mixing.draw(1, 3)
+    assert mix is not None
+    plain = images.float()[:, 0, 0, 0] / 255
+    mixed = mix.share * plain + (1 - mix.share) * plain[[1, 0, 3, 2]]
+    torch.testing.assert_close(watched.seen, mixed[:, None, None, None].expand(4, 1, 16, 16))
+    torch.testing.assert_close(student.seen, ((mixed - 0.5) / 0.5)[:, None, None, None].expand(4, 1, 8, 8))
+    assert set(output.metrics) == {"accuracy", "agreement", "label_loss"}

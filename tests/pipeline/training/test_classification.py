@@ -1,0 +1,90 @@
+"""The classification task."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.exported_model import Preprocessing
+from pipeline.loading.batch import Batch
+from pipeline.training.classification import Classification, ClassifierEvaluation, mixed_cross_entropy
+from pipeline.training.mixing import MixingConfig
+
+PREPROCESSING = Preprocessing(image_size=4, channels=1, mean=(0.5,), std=(0.5,))
+
+
+def batch(labels: list[int]) -> Batch:
+    rows = len(labels)
+    images = torch.randint(0, 256, (rows, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    ids = torch.arange(rows)
+    return Batch(images, ids, torch.tensor(labels), ids, None, 3, 0, rows)
+
+
+def test_the_loss_is_cross_entropy_with_smoothed_targets_over_all_rows() -> None:
+    logits = torch.randn(4, 5)
+    labels, others = torch.tensor([0, 3, -1, 2]), torch.tensor([3, 0, 2, -1])
+    loss = mixed_cross_entropy(logits, [labels, others], [0.7, 0.3], smoothing=0.1)
+
+    def targets(which: Tensor) -> Tensor:
+        rows = torch.full((4, 5), 0.1 / 5)
+        for row, label in enumerate(which.tolist()):
+            if label < 0:
+                rows[row] = 0
+            else:
+                rows[row, label] += 0.9
+        return rows
+
+    wanted = 0.7 * targets(labels) + 0.3 * targets(others)
+    expected = -(wanted * (logits.exp() / logits.exp().sum(1, keepdim=True)).log()).sum() / 4
+    torch.testing.assert_close(loss, expected)
+
+
+def test_images_reach_the_model_normalised_and_mixed() -> None:
+    class Watching(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen = x
+            return x.flatten(1)[:, :3]
+
+    model, given = Watching(), batch([0, 1, 2, 0])
+    Classification(PREPROCESSING).training_step(model, given)
+    torch.testing.assert_close(model.seen, (given.images / 255 - 0.5) / 0.5)
+    plain = model.seen
+    mixing = MixingConfig(mixup=1.0)
+    Classification(PREPROCESSING, mixing=mixing, seed=5).training_step(model, given)
+    mix = mixing.draw(5, given.step)
+    assert mix is not None
+    torch.testing.assert_close(model.seen[0], mix.share * plain[0] + (1 - mix.share) * plain[1])
+
+
+def test_both_heads_learn_the_label_where_there_is_no_teacher() -> None:
+    class TwoHeads(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x.flatten(1)[:, :3], x.flatten(1)[:, 3:6]
+
+    class OneHead(nn.Module):
+        def __init__(self, start: int) -> None:
+            super().__init__()
+            self.start = start
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)[:, self.start : self.start + 3]
+
+    task, given = Classification(PREPROCESSING, smoothing=0.1), batch([0, 1, 2])
+    both = task.training_step(TwoHeads(), given).loss
+    single = [task.training_step(OneHead(start), given).loss for start in (0, 3)]
+    torch.testing.assert_close(both, (single[0] + single[1]) / 2)
+
+
+def test_evaluation_counts_over_batches_of_any_size() -> None:
+    class Brightest(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)
+
+    parts = [batch([1, 2, 3]), batch([4])]
+    evaluation = ClassifierEvaluation(parts, PREPROCESSING, device=torch.device("cpu"), world=1, prefix="val")
+    measured = evaluation(Brightest())
+    pixels = torch.cat([part.images.flatten(1) for part in parts]).float()
+    labels = torch.tensor([1, 2, 3, 4])
+    assert measured["val/accuracy"] == (pixels.argmax(1) == labels).float().mean()
+    ranks = (pixels.argsort(dim=1, descending=True) == labels[:, None]).float().argmax(dim=1)
+    assert measured["val/accuracy_top5"] == (ranks < 5).float().mean()

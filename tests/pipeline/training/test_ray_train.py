@@ -1,0 +1,196 @@
+"""Trainings on Ray Train workers of this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.errors import InputError, WorkError
+from pipeline.exported_model import ExportedModel
+from pipeline.stage import run_stage
+from pipeline.training import ray_train
+from pipeline.training.interruption import StopRequest
+from pipeline.training.runner import Listener, RunnerConfig
+from pipeline.training.stage import ClassificationConfig, ClassificationRecipe, TrainTeacher
+from pipeline.training.worker import CheckpointPlace
+
+Make = Callable[..., ClassificationConfig]
+SGD = {"kind": "sgd", "lr": 0.05}
+STEADY = {"name": "vit_micro", "kwargs": {"patch_size": 4, "width": 32, "depth": 2, "heads": 2}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ends_with_the_module() -> Iterator[None]:
+    yield
+    ray_train.shutdown()
+
+
+def family(ancestor: int) -> dict[int, str]:
+    """Process id -> command line of all that descend from a process."""
+    parents, commands = {}, {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                commands[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+    found: dict[int, str] = {}
+    for pid in sorted(parents):
+        above, seen = pid, set()
+        while above in parents and above not in seen:
+            seen.add(above)
+            above = parents[above]
+            if above == ancestor:
+                found[pid] = commands.get(pid, "")
+                break
+    return found
+
+
+def on_ray(workers: int) -> dict[str, object]:
+    return {"runner": "ray", "workers": workers, "cpus_per_worker": 1, "tracking": False}
+
+
+@pytest.mark.ray
+def test_two_workers_end_where_one_process_ends(
+    store: ArtifactStore, digits: Artifact, other_store: ArtifactStore, small_config: Make
+) -> None:
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("two workers need two cores")
+    shape = {"steps": 6, "optimizer": SGD, "model": STEADY}
+    notes: list[str] = []
+
+    def progress(*, step: int = 0, total: int | None = None, note: str = "", **numbers: float) -> None:
+        notes.append(note)
+
+    two = run_stage(
+        TrainTeacher(), small_config(**shape, runner=on_ray(2)), {"shards": digits}, store=store, progress=progress
+    )
+    shards = other_store.resolve("shard-dataset/0")
+    one = run_stage(TrainTeacher(), small_config(**shape), {"shards": shards}, store=other_store)
+    assert two.key == one.key, "where it runs is no part of the key"
+    assert two.summary["world"] == 2
+    assert "starting 2 workers" in notes
+    weights, expected = ExportedModel.open(two).weights(), ExportedModel.open(one).weights()
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.ray
+def test_an_error_in_a_worker_is_one_line_and_is_not_tried_again(
+    store: ArtifactStore, digits: Artifact, small_config: Make, tmp_path: Path
+) -> None:
+    recipe = ClassificationRecipe(small_config(), store.storage.url, "shard-dataset/not-there")
+    listener = Listener(lambda **said: None, None, StopRequest())
+    place = CheckpointPlace(store.storage.url, "work/x")
+    with pytest.raises(WorkError, match=r"artifact shard-dataset/not-there is not there") as caught:
+        ray_train.run(recipe, RunnerConfig(cpus_per_worker=1), place, listener, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "Traceback" in (tmp_path / "worker.log").read_text()
+
+
+@pytest.mark.ray
+def test_a_lost_worker_is_replaced_and_the_training_goes_on(
+    store: ArtifactStore, digits: Artifact, small_config: Make
+) -> None:
+    killed: list[int] = []
+
+    def kill_once(*, step: int = 0, total: int | None = None, note: str = "", **numbers: float) -> None:
+        if step >= 60 and not killed:
+            killed.extend(pid for pid, line in family(os.getpid()).items() if "ray::RayTrainWorker" in line)
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    config = small_config(steps=1500, checkpoint_every_steps=50, evaluate_every_epochs=0, runner=on_ray(1))
+    artifact = run_stage(TrainTeacher(), config, {"shards": digits}, store=store, progress=kill_once)
+    assert killed
+    assert artifact.summary["steps"] == 1500
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_a_checkpoint_and_no_process(
+    store: ArtifactStore,
+    digits: Artifact,
+    small_config: Make,
+    child_training: Callable[..., subprocess.Popen[str]],
+    number: signal.Signals,
+) -> None:
+    ray_train.shutdown()
+    config = small_config(steps=1_000_000, evaluate_every_epochs=0, runner=on_ray(1))
+    child = child_training(store, config)
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.startswith("step ") and int(line.split()[1]) > 0:
+            break
+    started = family(child.pid)
+    assert any("raylet" in line for line in started.values())
+    child.send_signal(number)
+    assert child.wait(timeout=60) in (1, -number)
+    deadline = time.monotonic() + 10
+    while (left := [line for pid, line in started.items() if alive(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
+    place = next((store.local / "work" / "train-teacher").iterdir())
+    assert list((place / "scratch" / "checkpoints").glob("step-*.json"))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_shutdown_may_be_called_when_nothing_runs() -> None:
+    ray_train.shutdown()
+    ray_train.shutdown()
+
+
+def nodes(*shapes: tuple[int, int]) -> list[dict[str, float]]:
+    return [{"CPU": float(cpus), "GPU": float(gpus)} for cpus, gpus in shapes]
+
+
+@pytest.mark.parametrize(
+    ("config", "cluster", "expected"),
+    [
+        ({"workers": 1}, nodes((2, 0)), {"CPU": 2.0}),
+        ({"workers": 2}, nodes((2, 0)), {"CPU": 1.0}),
+        # Two machines of eight: five each would leave room for two workers only.
+        ({"workers": 3}, nodes((8, 0), (8, 0)), {"CPU": 4.0}),
+        ({"workers": 4}, nodes((8, 2), (8, 2)), {"CPU": 4.0, "GPU": 1.0}),
+        ({"workers": 4, "use_gpu": "no"}, nodes((8, 2), (8, 2)), {"CPU": 4.0}),
+        ({"workers": 5}, nodes((8, 2), (8, 2)), {"CPU": 2.0}),
+    ],
+)
+def test_workers_get_an_even_share_that_fits(
+    config: dict[str, object], cluster: list[dict[str, float]], expected: dict[str, float]
+) -> None:
+    assert ray_train._worker_resources(RunnerConfig.model_validate(config), cluster) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"workers": 3}, "workers=3 with 1 CPU each do not fit: there are 2 CPUs on 1 machine"),
+        ({"workers": 1, "cpus_per_worker": 4}, "workers=1 with 4 CPU each do not fit"),
+        ({"workers": 1, "use_gpu": "yes"}, "there are 0 GPUs"),
+    ],
+)
+def test_what_does_not_fit_is_refused(config: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        ray_train._worker_resources(RunnerConfig.model_validate(config), nodes((2, 0)))
+
+
+def test_a_script_that_never_uses_ray_does_not_import_it() -> None:
+    code = "import sys, pipeline.training.stage; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
