@@ -109,7 +109,8 @@ def curriculum_section(run: Run) -> Markup | None:
             ]
             if points:
                 accuracy.append(Series(name, points, color))
-        chance = [float(lines[-1]["chance"])] if "chance" in lines[-1] else []
+        threshold = training.artifact.config.get("policy", {}).get("threshold")
+        levels_drawn = [float(level) for level in (lines[-1].get("chance"), threshold) if level is not None]
         end = max(steps[-1], float(training.facts.get("steps", 0)))
         bounds = [0.0, *steps, end]
         held = [[1.0 if level == levels[0] else 0.0, *row, row[-1]] for level, row in zip(levels, mass, strict=True)]
@@ -133,11 +134,12 @@ def curriculum_section(run: Run) -> Markup | None:
                     accuracy,
                     x_label="step",
                     share=True,
-                    levels=chance,
+                    levels=levels_drawn,
                 ),
                 tag(
                     "figcaption",
-                    "Accuracy among held-out pairs of the nodes drawn from, mean of a level; dashed: chance.",
+                    "Accuracy among held-out pairs of the nodes drawn from, mean of a level; "
+                    "dashed: chance, and above it the threshold at which a node opens.",
                 ),
             ),
         )
@@ -147,14 +149,14 @@ def curriculum_section(run: Run) -> Markup | None:
         parts += [
             tag(
                 "p",
-                f"{len(lines)} refreshes; at the end batches come from {len(last['frontier']):,} of "
-                f"{max(len(run.ontology), len(depths)):,} nodes.",
+                f"{len(lines)} refreshes; at the end the nodes that batches come from are "
+                f"{len(last['frontier']):,} of {max(len(run.ontology), len(depths)):,}.",
                 class_="lead",
             ),
             tag("div", figures, class_="figures"),
             details(
-                f"The {len(opened)} openings of a node"
-                + (f", the first {_OPENINGS_SHOWN}" if len(opened) > _OPENINGS_SHOWN else ""),
+                f"When nodes were opened: {len(opened)}"
+                + (f", the first {_OPENINGS_SHOWN} of them" if len(opened) > _OPENINGS_SHOWN else ""),
                 table(["step", "node", "probability then"], rows, numeric=frozenset({0, 2})),
             )
             if rows
@@ -228,6 +230,4 @@ def _frontier(lines: list[dict[str, Any]]) -> Markup:
         for path, p in nodes
     ]
     head = ["node", "probability", "accuracy", "pairs drawn"]
-    return details(
-        f"The {len(rows)} nodes that batches come from at the end", table(head, rows, numeric=frozenset({1, 2, 3}))
-    )
+    return details("Where batches come from at the end", table(head, rows, numeric=frozenset({1, 2, 3})))

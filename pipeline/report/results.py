@@ -72,7 +72,7 @@ def accuracy_section(run: Run) -> Markup | None:
             "images. Unseen concepts are those of which training saw no image by any artist.",
             class_="lead",
         ),
-        table(head, body, numeric=frozenset({2, 4, 5, 6, 7})),
+        table(head, body, numeric=frozenset({2, 4, 5, 6, 7}), class_="broad"),
         *[part for part in extra if part is not None],
         id="accuracy",
     )

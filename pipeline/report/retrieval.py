@@ -70,7 +70,7 @@ def _recall_table(evaluation: Evaluation) -> Markup:
             ]
             rows.append(cells)
     head = ["", "among", *[f"recall@{k}" for k in ks], "median rank", "mean rank", "queries", "candidates"]
-    return table(head, rows, numeric=frozenset(range(2, len(head))))
+    return table(head, rows, numeric=frozenset(range(2, len(head))), class_="broad")
 
 
 def _text_query(query: dict[str, Any], gallery: Gallery) -> Markup:

@@ -37,7 +37,7 @@ def stages_section(run: Run) -> Markup | None:
             "A stage whose artifact was there already took no time in this run: the seconds are those of its making.",
             class_="lead",
         ),
-        table(["artifact", "stage", "seconds", "", "headline", "key"], rows, numeric=frozenset({2})),
+        table(["artifact", "stage", "seconds", "", "headline", "key"], rows, numeric=frozenset({2}), class_="broad"),
         id="stages",
     )
 

@@ -110,7 +110,7 @@ footer { margin-top: 60px; padding-top: 16px; border-top: 1px solid var(--line);
 @media (max-width: 560px) {
   main { padding: 0 14px 60px; } header.top { padding-top: 30px; } section { padding-top: 40px; }
   .query { grid-template-columns: 1fr; } .answers .thumb { width: 54px; height: 54px; }
-  .scroll table { min-width: 620px; } .tiles { grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 8px; }
+  .broad table { min-width: 860px; } .tiles { grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 8px; }
   dl { grid-template-columns: 1fr; }
   dt { margin-top: 6px; }
 }
