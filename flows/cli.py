@@ -6,6 +6,7 @@ failed (one line and the log), 130 interrupted.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -157,11 +158,26 @@ def deploy() -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code. Whatever goes wrong is one line on stderr."""
+    """Runs the command line; returns the exit code. Whatever goes wrong is one line on stderr.
+
+    Args:
+        arguments: None: those of the process, which then ends here if it ran a flow.
+    """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    code = _answer(list(sys.argv[1:] if arguments is None else arguments) or ["--help"])
+    if arguments is None and "flows.shell_run" in sys.modules:
+        # Everything of ours is closed by now. After an interrupted training, threads in Ray's core hold
+        # a finalizing interpreter for a minute.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _answer(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
-    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = command.main(args=arguments, prog_name="tutelage", standalone_mode=False)
     except typer.TyperException as error:

@@ -27,6 +27,7 @@ from pipeline.artifacts import ArtifactStore
 from pipeline.config import Config
 from pipeline.errors import WorkError
 from pipeline.stage import Stage
+from pipeline.training.interruption import request_stop
 
 _CHECKPOINT_GRACE_S = 8.0
 
@@ -149,11 +150,7 @@ def _log_report(flow: str, result: StageResult, store: ArtifactStore) -> None:
 
 def _stop_trainings() -> float:
     """Asks trainings to write a checkpoint and end; the seconds they should get for it."""
-    interruption = sys.modules.get("pipeline.training.interruption")
-    if interruption is None:
-        return 0.0
-    interruption.request_stop()
-    return _CHECKPOINT_GRACE_S
+    return _CHECKPOINT_GRACE_S if request_stop() else 0.0
 
 
 def _end_ray() -> None:

@@ -25,6 +25,7 @@ from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config
 from pipeline.errors import DamagedError, TutelageError
 from pipeline.stage import Stage, run_stage
+from pipeline.training.interruption import StoppedError
 
 _LOG_EVERY_S = 10.0
 
@@ -88,6 +89,9 @@ def stage_task(
         artifacts = {name: result.artifact(store) for name, result in inputs.items()}
         progress = _BoardProgress(label, board, log)
         artifact = run_stage(stage, config, artifacts, store=store, progress=progress)
+    except StoppedError as error:
+        board.end(label, "stopped", headline=_one_line(error))
+        raise
     except Exception as error:
         board.end(label, "failed", headline=_one_line(error))
         raise

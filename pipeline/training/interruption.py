@@ -41,10 +41,12 @@ class StopRequest:
         return self._event.wait(timeout_s)
 
 
-def request_stop() -> None:
-    """Asks every training of this process to write a checkpoint and stop; for callers in another thread."""
-    for request in list(_open):
+def request_stop() -> int:
+    """Asks every training of this process to write a checkpoint and stop; how many that are. For other threads."""
+    asked = list(_open)
+    for request in asked:
         request.set()
+    return len(asked)
 
 
 @contextmanager
