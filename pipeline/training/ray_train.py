@@ -173,27 +173,37 @@ def run(
         WorkError: a worker failed; one line, the traceback is in scratch.
         StoppedError: the listener asked to stop; a checkpoint was written.
     """
+    with _our_turn(listener):
+        lost: _WorkersLost | None = None
+        try:
+            for attempt in range(runner.max_failures + 1):
+                listener.note("starting Ray" if attempt == 0 else "replacing lost workers")
+                start()
+                try:
+                    return _fit(recipe, runner, place, listener, scratch)
+                except _WorkersLost as error:
+                    _log.warning("%s (attempt %d of %d)", error, attempt + 1, runner.max_failures + 1)
+                    lost = error
+        except BaseException as error:
+            # Workers may still be at work then, and whoever interrupts wants to be gone soon.
+            if isinstance(error, StoppedError) or not isinstance(error, Exception):
+                shutdown()
+            raise
+        raise WorkError(f"{lost}; tried {runner.max_failures + 1} times. See {scratch / 'worker.log'}")
+
+
+def check(recipe: TrainingRecipe, runner: RunnerConfig) -> None:
+    """Refuses what cannot be, before anything is started; a cluster's size is looked at once it is connected.
+
+    Raises:
+        InputError: this machine does not have what the runner asks for.
+    """
     if recipe.training.global_batch < runner.workers:
         raise InputError(
             f"{runner.workers} workers share global_batch={recipe.training.global_batch}: one row each at least"
         )
     if not os.environ.get("RAY_ADDRESS"):
-        # Before Ray is started for nothing.
-        check_local(runner)
-    with _our_turn(listener):
-        listener.note("starting Ray")
-        start()
-        try:
-            for attempt in range(runner.max_failures + 1):
-                try:
-                    return _fit(recipe, runner, place, listener, scratch)
-                except _WorkersLost as lost:
-                    _log.warning("%s (attempt %d of %d)", lost, attempt + 1, runner.max_failures + 1)
-                    last = lost
-            raise WorkError(f"{last}; {runner.max_failures} replacements were not enough. See {scratch / 'worker.log'}")
-        except StoppedError:
-            shutdown()
-            raise
+        _worker_resources(runner, [{"CPU": float(os.cpu_count() or 1), "GPU": float(_local_gpus())}])
 
 
 class _WorkersLost(Exception):
@@ -264,15 +274,27 @@ def _fit(
     asked_at: float | None = None
     while thread.is_alive():
         thread.join(_POLL_EVERY_S)
-        outcome.hear(ray.get(channel.take.remote(training)))
+        outcome.hear(_taken(channel, training))
         if asked_at is None and listener.stop_requested():
             listener.note("writing a checkpoint")
             channel.stop.remote(training)
             asked_at = time.monotonic()
         if asked_at is not None and (outcome.failure is not None or time.monotonic() - asked_at > _STOP_WITHIN_S):
             raise outcome.failure or StoppedError("stopped; its workers did not answer, so the last checkpoint counts")
-    outcome.hear(ray.get(channel.take.remote(training)))
+    outcome.hear(_taken(channel, training))
     return _concluded(outcome, ended[0] if ended else None, scratch)
+
+
+def _taken(channel: Any, training: str) -> list[tuple[str, Any]]:
+    """What was posted since the last call; a Ray that does not answer is ended, to be started anew."""
+    import ray
+
+    try:
+        posts: list[tuple[str, Any]] = ray.get(channel.take.remote(training), timeout=60)
+    except ray.exceptions.RayError as error:
+        shutdown()
+        raise _WorkersLost(f"Ray does not answer: {_one_line(error)}") from error
+    return posts
 
 
 class _Outcome:

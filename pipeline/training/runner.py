@@ -68,6 +68,7 @@ def execute(
         StoppedError: it was asked to stop, and wrote a checkpoint.
     """
     place = CheckpointPlace.of(work)
+    check(recipe, runner)
     with stoppable() as stop, tracked_run(work, params or {}, enabled=runner.tracking) as run:
         listener = Listener(work.progress, run, stop)
         if runner.runner == "process":
@@ -79,11 +80,30 @@ def execute(
     last = place.open().newest()
     if last is None or last.step != facts["steps"]:
         raise WorkError(f"{place.prefix}: the last checkpoint is missing or damaged; run it again")
-    result = TrainingResult(last.tensors.get("average", last.tensors["model"]), last.notes["rows"], facts)
+    state = last.tensors.get("average", last.tensors["model"])
+    state = {name: value.contiguous() for name, value in state.items()}
+    result = TrainingResult(state, last.notes["rows"], facts)
     lines = "".join(json.dumps(row) + "\n" for row in result.rows)
     (work.output / "metrics.jsonl").write_text(lines)
     (work.output / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
     return result
+
+
+def check(recipe: TrainingRecipe, runner: RunnerConfig) -> None:
+    """Refuses what this machine cannot do, before anything is started.
+
+    Raises:
+        InputError: too many workers, cores or GPUs are asked for.
+    """
+    if runner.runner == "ray":
+        from pipeline.training import ray_train
+
+        ray_train.check(recipe, runner)
+        return
+    if runner.workers != 1:
+        raise InputError(f"runner=process has one worker, not {runner.workers}; set workers=1 or runner=ray")
+    if runner.use_gpu == "yes" and not torch.cuda.is_available():
+        raise InputError("use_gpu=yes, but torch sees no GPU here; set use_gpu=auto or look at `tutelage doctor`")
 
 
 class Listener:
@@ -116,10 +136,6 @@ def run_in_process(
     recipe: TrainingRecipe, runner: RunnerConfig, place: CheckpointPlace, listener: Listener
 ) -> dict[str, Any]:
     """Trains in this process, on its GPU if it has one and may use it; returns the facts."""
-    if runner.workers != 1:
-        raise InputError(f"runner=process has one worker, not {runner.workers}; set workers=1 or runner=ray")
-    if runner.use_gpu == "yes" and not torch.cuda.is_available():
-        raise InputError("use_gpu=yes, but torch sees no GPU here; set use_gpu=auto or look at `tutelage doctor`")
     device = torch.device("cuda", 0) if runner.use_gpu != "no" and torch.cuda.is_available() else torch.device("cpu")
     if runner.cpus_per_worker is not None:
         torch.set_num_threads(runner.cpus_per_worker)

@@ -7,6 +7,7 @@ the store. A training that is run again after a kill goes on in the same MLflow 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from pipeline.artifacts import ArtifactStore
 from pipeline.stage import Workspace
 
 EXPERIMENT = "tutelage"
+_log = logging.getLogger("tutelage.training")
 _FLUSH_EVERY_S = 5.0
 _BATCH = 1000  # metrics in a call: MLflow's limit
 _LONGEST_VALUE = 6000  # characters of a parameter: MLflow's limit
@@ -89,11 +91,14 @@ class TrackedRun:
             self.flush()
 
     def flush(self) -> None:
-        """Sends what waits."""
-        waiting, self._waiting = self._waiting, []
+        """Sends what waits; a server that does not answer costs a warning, not the training."""
         self._sent_at = time.monotonic()
-        for start in range(0, len(waiting), _BATCH):
-            self._client.log_batch(self.run_id, metrics=waiting[start : start + _BATCH])
+        try:
+            while self._waiting:
+                self._client.log_batch(self.run_id, metrics=self._waiting[:_BATCH])
+                del self._waiting[:_BATCH]
+        except MlflowException as error:
+            _log.warning("MLflow run %s: %d metrics not logged yet (%s)", self.run_id, len(self._waiting), error)
 
 
 @contextmanager
@@ -114,7 +119,10 @@ def tracked_run(work: Workspace, params: Mapping[str, Any], *, enabled: bool) ->
         raise
     finally:
         run.flush()
-        client.set_terminated(run_id, status)
+        try:
+            client.set_terminated(run_id, status)
+        except MlflowException as error:
+            _log.warning("MLflow run %s: could not be ended as %s (%s)", run_id, status, error)
 
 
 def _resumed(client: MlflowClient, note: Path) -> str | None:
