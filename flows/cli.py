@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from flows.catalog import FLOWS, find_flow
-from pipeline.errors import InputError, TutelageError
+from pipeline.errors import InputError, TutelageError, WorkError
 
 _QUIET = {
     "DO_NOT_TRACK": "true",
@@ -145,6 +145,26 @@ def doctor(as_json: AsJson = False) -> int:
     from flows.doctor_command import show
 
     return show(as_json=as_json)
+
+
+@app.command()
+def up(
+    folder: Annotated[Path, typer.Option(metavar="FOLDER", help="Data, logs and keys of the servers.")] = Path(
+        ".tutelage/up"
+    ),
+) -> int:
+    """Start the real servers here; Ctrl-C stops them."""
+    from flows.deployments import WORK_POOL
+    from infra.local.servers import PortTakenError, ServerError
+    from infra.local.up import up as hold
+
+    try:
+        hold(folder, pool=WORK_POOL)
+    except PortTakenError as error:
+        raise InputError(str(error)) from None
+    except ServerError as error:
+        raise WorkError(str(error).splitlines()[0]) from None
+    return 0
 
 
 @app.command()
