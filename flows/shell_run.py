@@ -132,6 +132,6 @@ def exit_code(error: BaseException | None, log: Path, stderr: IO[str]) -> int:
         stderr.write("tutelage: interrupted; the same command goes on where it stopped\n")
         return 130
     said = str(error) if isinstance(error, TutelageError) else f"{type(error).__name__}: {error}"
-    first = said.strip().splitlines()[0]
+    first = said.strip().splitlines()[0].removesuffix(": ").removesuffix(":")
     stderr.write(f"tutelage: {first} (log: {log})\n")
     return 1
