@@ -14,7 +14,7 @@ import pytest
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(900)]
 
-COMMAND = ["run", "train-teacher", "--preset", "emoji-tiny", "--set", "teacher.training.epochs=5"]
+COMMAND = ["run", "train-teacher", "--preset", "emoji-tiny", "--set", "teacher.training.epochs=3"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
