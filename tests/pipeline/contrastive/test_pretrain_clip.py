@@ -131,12 +131,15 @@ def test_killed_run_ends_in_the_same_bits_and_the_same_curriculum(
         patched.setattr(ContrastiveTask, "training_step", cut)
         with pytest.raises(ConnectionError):
             run_stage(PretrainClip(), changed(), inputs_of(store), store=store)
-    resumed_at = []
-    monkeypatch.setattr(
-        ContrastiveTask, "training_step", lambda s, m, batch: (resumed_at.append(batch.step), whole(s, m, batch))[1]
-    )
+    steps = []
+
+    def noted(self: ContrastiveTask, model: torch.nn.Module, batch: Batch) -> StepOutput:
+        steps.append(batch.step)
+        return whole(self, model, batch)
+
+    monkeypatch.setattr(ContrastiveTask, "training_step", noted)
     again = run_stage(PretrainClip(), changed(), inputs_of(store), store=store)
-    assert resumed_at[0] == 60
+    assert steps == list(range(60, 100))
     assert again.read("curriculum.jsonl") == trained.read("curriculum.jsonl")
     assert again.read("model/model.safetensors") == trained.read("model/model.safetensors")
 

@@ -20,9 +20,9 @@ from pipeline.loading.policies.base import SamplingPolicy
 MakeOntology = Callable[..., Ontology]
 
 
-def policy(ontology: Ontology, global_batch: int = 24, seed: int = 0, **constants: float) -> Tonics:
+def policy(ontology: Ontology, global_batch: int = 24, seed: int = 0, **constants: float | None) -> Tonics:
     defaults = {"nodes_per_batch": 4, "refresh_every_steps": 10, "patience": 1, "momentum": 0.0}
-    return TonicsConfig(**{**defaults, **constants}).build(ontology, global_batch, seed)  # type: ignore[arg-type]
+    return TonicsConfig(**{**defaults, **constants}).build(ontology, global_batch, seed)
 
 
 def everywhere(tonics: Tonics, accuracy: float) -> dict[int, float]:
