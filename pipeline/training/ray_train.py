@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, TutelageError, WorkError
 from pipeline.training.interruption import StoppedError
+from pipeline.training.placement import worker_resources
 
 if TYPE_CHECKING:
     from pipeline.training.runner import Listener, RunnerConfig
@@ -52,7 +53,7 @@ _ENVIRONMENT = {
 }
 _OBJECT_STORE_BYTES = 128 << 20  # no data passes through it: samples come from the store
 _POLL_EVERY_S = 0.5
-_STOP_WITHIN_S = 20.0
+_STOP_WITHIN_S = 30.0
 _PREEMPTION_EVERY_STEPS = 20  # a look costs 2.9 ms, and every rank must look equally often
 _GROUP_START_ATTEMPTS = 60  # of 30 s each: how long a busy cluster is waited for
 
@@ -203,7 +204,7 @@ def check(recipe: TrainingRecipe, runner: RunnerConfig) -> None:
             f"{runner.workers} workers share global_batch={recipe.training.global_batch}: one row each at least"
         )
     if not os.environ.get("RAY_ADDRESS"):
-        _worker_resources(runner, [{"CPU": float(os.cpu_count() or 1), "GPU": float(_local_gpus())}])
+        worker_resources(runner, [{"CPU": float(os.cpu_count() or 1), "GPU": float(_local_gpus())}])
 
 
 class _WorkersLost(Exception):
@@ -237,7 +238,7 @@ def _fit(
     assert _session is not None
     channel = _session.channel
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    resources = _worker_resources(runner, nodes)
+    resources = worker_resources(runner, nodes)
     training = f"{place.prefix}#{time.monotonic_ns()}"
     trainer = TorchTrainer(
         _train_on_worker,
@@ -279,7 +280,8 @@ def _fit(
             listener.note("writing a checkpoint")
             channel.stop.remote(training)
             asked_at = time.monotonic()
-        if asked_at is not None and (outcome.failure is not None or time.monotonic() - asked_at > _STOP_WITHIN_S):
+        # The group is left to end by itself: ending Ray under a thread that waits for it can abort the process.
+        if asked_at is not None and time.monotonic() - asked_at > _STOP_WITHIN_S:
             raise outcome.failure or StoppedError("stopped; its workers did not answer, so the last checkpoint counts")
     outcome.hear(_taken(channel, training))
     return _concluded(outcome, ended[0] if ended else None, scratch)
@@ -336,36 +338,7 @@ def check_local(runner: RunnerConfig) -> None:
     Raises:
         InputError: the workers do not fit.
     """
-    _worker_resources(runner, [{"CPU": float(os.cpu_count() or 1), "GPU": float(_local_gpus())}])
-
-
-def _worker_resources(runner: RunnerConfig, nodes: list[dict[str, float]]) -> dict[str, float]:
-    """What each worker takes, such that all of them fit on the nodes.
-
-    Raises:
-        InputError: they do not fit, or GPUs were asked for and there are too few.
-    """
-    cpus = [int(node.get("CPU", 0)) for node in nodes]
-    gpus = [int(node.get("GPU", 0)) for node in nodes]
-    wanted = runner.cpus_per_worker
-    with_gpu = runner.use_gpu == "yes" or (runner.use_gpu == "auto" and sum(gpus) >= runner.workers)
-    if with_gpu and sum(gpus) < runner.workers:
-        raise InputError(
-            f"use_gpu=yes and workers={runner.workers}, but there are {sum(gpus)} GPUs; "
-            "set use_gpu=auto, or fewer workers"
-        )
-
-    def fit(each: int) -> int:
-        return sum(min(cpu // each, gpu if with_gpu else runner.workers) for cpu, gpu in zip(cpus, gpus, strict=True))
-
-    if wanted is None:
-        wanted = next((each for each in range(max(cpus, default=0), 0, -1) if fit(each) >= runner.workers), 1)
-    if fit(wanted) < runner.workers:
-        raise InputError(
-            f"workers={runner.workers} with {wanted} CPU each do not fit: there are {sum(cpus)} CPUs on "
-            f"{len(cpus)} machine{'s' if len(cpus) > 1 else ''}; set fewer workers or cpus_per_worker"
-        )
-    return {"CPU": float(wanted), **({"GPU": 1.0} if with_gpu else {})}
+    worker_resources(runner, [{"CPU": float(os.cpu_count() or 1), "GPU": float(_local_gpus())}])
 
 
 def _local_gpus() -> int:
