@@ -61,13 +61,14 @@ def test_killed_run_ends_in_the_same_bits(
 ) -> None:
     config = small_config(steps=500, checkpoint_every_steps=20, evaluate_every_epochs=0)
     child = child_training(store, config)
-    wait_for_step(child, 1)
-    time.sleep(random.uniform(0.2, 1.0))
+    work = store.local / "work" / "train-teacher"
+    while not list(work.glob("*/scratch/checkpoints/step-*.json")):
+        assert child.poll() is None
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.5))
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
     assert not list(store.list("train-teacher")), "it was quicker than its killer: give it more steps"
-    place = next((store.local / "work" / "train-teacher").iterdir())
-    assert list((place / "scratch" / "checkpoints").glob("step-*.json"))
 
     resumed = run_stage(TrainTeacher(), config, {"shards": digits}, store=store)
     straight = run_stage(TrainTeacher(), config, {"shards": other_store.resolve("shard-dataset/0")}, store=other_store)
