@@ -23,6 +23,7 @@ class Outcome:
     """A run that has ended, well or not.
 
     Attributes:
+        flow_run: Prefect's id of it; None if it never began.
         rows: its stages as the board shows them.
         artifacts: label of a stage -> STAGE/KEY.
         report: where the HTML report is, if one was made.
@@ -30,6 +31,7 @@ class Outcome:
     """
 
     flow: str
+    flow_run: str | None
     store: str
     seconds: float
     log: Path
@@ -42,6 +44,7 @@ class Outcome:
         """As JSON values."""
         return {
             "flow": self.flow,
+            "flow_run": self.flow_run,
             "ok": error is None,
             "error": None if error is None else str(error) or type(error).__name__,
             "seconds": round(self.seconds, 1),
@@ -73,7 +76,9 @@ def outcome_of(
             report = result.artifact(store).path("report.html")
     models = [result.summary for result in results if result.reference.startswith("register-model/")]
     artifacts = {result.label: result.reference for result in results}
-    return Outcome(flow, store.storage.url, seconds, log, tuple(board.rows()), artifacts, report, tuple(models))
+    return Outcome(
+        flow, board.flow_run_id, store.storage.url, seconds, log, tuple(board.rows()), artifacts, report, tuple(models)
+    )
 
 
 def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
