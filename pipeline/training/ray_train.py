@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import logging
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -113,19 +115,8 @@ class _Session:
         try:
             import ray
 
-            if self.embedded:
-                ray.init(
-                    address="local",
-                    include_dashboard=False,
-                    num_cpus=os.cpu_count(),
-                    object_store_memory=_OBJECT_STORE_BYTES,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    namespace="tutelage",
-                    _temp_dir=str(self._folder),
-                )
-            else:
-                ray.init(log_to_driver=False, logging_level=logging.ERROR, namespace="tutelage")
+            with _sigterm_kept():
+                self._connect(ray)
             self.channel = ray.remote(num_cpus=0)(Channel).remote()
             self._ready.set()
             self._over.wait()
@@ -139,6 +130,37 @@ class _Session:
             if self._folder is not None:
                 shutil.rmtree(self._folder, ignore_errors=True)
             self._ready.set()
+
+    def _connect(self, ray: Any) -> None:
+        if self.embedded:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                num_cpus=os.cpu_count(),
+                object_store_memory=_OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                namespace="tutelage",
+                _temp_dir=str(self._folder),
+            )
+        else:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, namespace="tutelage")
+
+
+@contextlib.contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Undoes what Ray's C++ does to SIGTERM: its handler calls ours, and aborts the process 3 s later.
+
+    Python sets handlers from the main thread only; the C library does from any.
+    """
+    libc = ctypes.CDLL(None)
+    kept = ctypes.create_string_buffer(256)  # a struct sigaction, 152 bytes on Linux x86-64
+    saved = libc.sigaction(signal.SIGTERM, None, kept) == 0
+    try:
+        yield
+    finally:
+        if saved:
+            libc.sigaction(signal.SIGTERM, kept, None)
 
 
 def start() -> None:
