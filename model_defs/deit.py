@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from model_defs.errors import ModelError
-from model_defs.vit import SIZES, VisionTransformer
+from model_defs.vit import SIZES, Stem, VisionTransformer
 
 HeadCombination = Literal["logits", "softmax"]
 
@@ -45,6 +45,7 @@ class DistilledVisionTransformer(VisionTransformer):
         in_chans: int = 3,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
+        stem: Stem = "patch",
         head_combination: HeadCombination = "logits",
     ) -> None:
         super().__init__(
@@ -58,6 +59,7 @@ class DistilledVisionTransformer(VisionTransformer):
             mlp_ratio=mlp_ratio,
             drop_path=drop_path,
             prefix_tokens=2,
+            stem=stem,
         )
         if head_combination not in get_args(HeadCombination):
             raise ModelError(f"deit: head_combination must be logits or softmax, not {head_combination!r}")
@@ -149,6 +151,7 @@ def deit_micro_distilled(
     heads: int = 2,
     mlp_ratio: float = 4.0,
     drop_path: float = 0.0,
+    stem: Stem = "patch",
     head_combination: HeadCombination = "logits",
 ) -> DistilledVisionTransformer:
     """A distilled ViT for images of `img_size` pixels (64) that a CPU can train."""
@@ -162,5 +165,6 @@ def deit_micro_distilled(
         in_chans=in_chans,
         mlp_ratio=mlp_ratio,
         drop_path=drop_path,
+        stem=stem,
         head_combination=head_combination,
     )

@@ -11,11 +11,15 @@ are timm's, so weights released in that form load as they are. `vit_micro` is ou
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor, nn
 
 from model_defs.errors import ModelError
 from model_defs.layers.transformer import block_stack
+
+Stem = Literal["patch", "conv"]
 
 
 class VisionTransformer(nn.Module):
@@ -26,6 +30,7 @@ class VisionTransformer(nn.Module):
         width: D. `depth`: number of blocks. `heads`: of attention; D is a multiple of it.
         drop_path: stochastic depth of the last block, in [0, 1).
         prefix_tokens: tokens before the patches; 1 is the class token alone.
+        stem: how a patch becomes a token; "patch" is the paper's linear map, "conv" a few convolutions.
     """
 
     def __init__(
@@ -41,8 +46,11 @@ class VisionTransformer(nn.Module):
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         prefix_tokens: int = 1,
+        stem: Stem = "patch",
     ) -> None:
         super().__init__()
+        if stem not in get_args(Stem):
+            raise ModelError(f"vision transformer: stem must be patch or conv, not {stem!r}")
         if img_size < patch_size or img_size % patch_size:
             raise ModelError(
                 f"vision transformer: images of {img_size} pixels cannot be cut into patches of {patch_size};"
@@ -52,7 +60,7 @@ class VisionTransformer(nn.Module):
         self.num_classes = num_classes
         self.num_features = width
         self.prefix_tokens = prefix_tokens
-        self.patch_embed = PatchEmbed(in_chans, width, patch_size)
+        self.patch_embed = (PatchEmbed if stem == "patch" else ConvStem)(in_chans, width, patch_size)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.pos_embed = nn.Parameter(torch.empty(1, prefix_tokens + (img_size // patch_size) ** 2, width))
         self.blocks = block_stack(
@@ -65,7 +73,9 @@ class VisionTransformer(nn.Module):
     def init_weights(self) -> None:
         """Truncated normal of 0.02 for weights and positions, zero for biases (DeiT's and timm's choice)."""
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and module.bias is None:  # of a ConvStem, before a ReLU
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
@@ -107,6 +117,33 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         patches: Tensor = self.proj(x)
+        return patches.flatten(2).transpose(1, 2)
+
+
+class ConvStem(nn.Module):
+    """Convolutions of stride 2 in the place of the linear patch map: [B, C, H, W] to [B, N, D].
+
+    Xiao et al. 2021, "Early Convolutions Help Transformers See Better", section 4: 3x3 convolutions with batch
+    norm and ReLU that double their width, then a 1x1 to D. Without it a transformer learns little from a few
+    thousand images: it has to learn first that neighbours belong together.
+    """
+
+    def __init__(self, in_chans: int, width: int, patch_size: int) -> None:
+        super().__init__()
+        halvings = patch_size.bit_length() - 1
+        if patch_size != 2**halvings or halvings < 1:
+            raise ModelError(f"vision transformer: stem=conv needs a patch_size that is a power of 2, not {patch_size}")
+        layers: list[nn.Module] = []
+        before = in_chans
+        for left in reversed(range(halvings)):
+            after = max(width >> left, 8)
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+            before = after
+        self.layers = nn.Sequential(*layers)
+        self.proj = nn.Conv2d(before, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches: Tensor = self.proj(self.layers(x))
         return patches.flatten(2).transpose(1, 2)
 
 
@@ -154,6 +191,7 @@ def vit_micro(
     heads: int = 2,
     mlp_ratio: float = 4.0,
     drop_path: float = 0.0,
+    stem: Stem = "patch",
 ) -> VisionTransformer:
     """A ViT for images of `img_size` pixels (64) that a CPU can train."""
     return VisionTransformer(
@@ -166,4 +204,5 @@ def vit_micro(
         in_chans=in_chans,
         mlp_ratio=mlp_ratio,
         drop_path=drop_path,
+        stem=stem,
     )

@@ -230,10 +230,17 @@ def _refreshed(
 
 
 def _autocast(training: TrainingConfig, device: torch.device) -> AbstractContextManager[Any]:
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    if training.precision == "bfloat16" or (training.precision == "auto" and able):
+    if training.precision == "bfloat16" or (training.precision == "auto" and computes_in_bfloat16(device)):
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; where it does not, autocast only costs time."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    capabilities = torch.cpu.get_capabilities()
+    return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _checkpoint_due(training: TrainingConfig, step: int, seconds_since: float) -> bool:

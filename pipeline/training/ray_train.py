@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 # Read by Ray when it is imported or started; set only where the user has not.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    # A call after shutdown must fail; Ray would join any cluster that it finds on the machine, and hang there.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     # Without it ray.init writes ~/.ray/auth_token.
     "RAY_AUTH_MODE": "disabled",
     # How soon the end, or the loss, of a worker is noticed; Ray's 2 s are a third of a short training.
