@@ -30,7 +30,8 @@ from pipeline.errors import WorkError
 from pipeline.stage import Stage
 from pipeline.training.interruption import request_stop
 
-_CHECKPOINT_GRACE_S = 8.0
+# Ray Train takes up to 20 s to end a group of workers whose training was stopped.
+_CHECKPOINT_GRACE_S = 25.0
 
 SIDE_BY_SIDE: Any = ThreadPoolTaskRunner()
 """Runs a flow's stages in threads of its process; a stage that waits for its inputs holds one."""
