@@ -85,7 +85,9 @@ def first_positive_ranks(
     rows = max(1, scores_at_once // max(1, len(candidates)))
     for start in range(0, len(queries), rows):
         stop = min(start + rows, len(queries))
-        scores = queries[start:stop].float() @ candidates.float().T  # [rows, N]
+        # The training loop measures under autocast; bfloat16 scores would tie where the true ones differ.
+        with torch.autocast(queries.device.type, enabled=False):
+            scores = queries[start:stop].float() @ candidates.float().T  # [rows, N]
         low, high = positives.offsets[start], positives.offsets[stop]
         row = torch.from_numpy(np.repeat(np.arange(stop - start), positives.counts[start:stop])).to(scores.device)
         column = torch.from_numpy(positives.answers[low:high]).to(scores.device)
