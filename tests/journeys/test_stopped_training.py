@@ -14,7 +14,7 @@ import pytest
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(900)]
 
-COMMAND = ["run", "train-teacher", "--preset", "emoji-tiny", "--set", "teacher.training.epochs=3"]
+COMMAND = ["run", "train-teacher", "--preset", "emoji-tiny", "--set", "teacher.training.epochs=2"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
@@ -39,6 +39,8 @@ def test_an_interrupted_training_leaves_nothing_and_goes_on(
     assert "interrupted" in said[0]
     assert eventually_empty(shell) == []
 
+    if how == signal.SIGTERM:
+        return  # Going on is the same from here, and costs half a minute of Ray.
     again = shell.run(*command)
     assert again.returncode == 0, again.stderr
     first = re.search(r"train-teacher: .*?(\d+)/\d+", again.stdout)
