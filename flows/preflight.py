@@ -59,10 +59,17 @@ def _check_references(parameters: Config, store: ArtifactStore) -> None:
 
 
 def _check_model(path: str, config: BaseModel) -> None:
-    from pipeline.training.stage import ModelConfig
+    """Refuses a model that is not in the zoo, or that cannot be built as it is configured."""
+    from pipeline.contrastive.recipe import NewTowerConfig
+    from pipeline.training.stage import ClassificationConfig, ModelConfig
 
     if isinstance(config, ModelConfig) and config.name not in list_models():
         raise UnknownNameError(f"{path}.name: model", config.name, list_models())
+    if isinstance(config, ClassificationConfig | NewTowerConfig):
+        try:
+            config.model.check(in_chans=config.channels, img_size=config.image_size)
+        except InputError as error:
+            raise InputError(f"{path}.{error}") from None
 
 
 def _check_runner(path: str, config: BaseModel) -> None:

@@ -60,9 +60,10 @@ def explain(config_type: type[BaseModel], error: ValidationError) -> str:
 
 def _explain_one(config_type: type[BaseModel], detail: ErrorDetails) -> str:
     location = list(detail["loc"])
-    path = ".".join(str(part) for part in location)
+    keys, owner = _walk(config_type, location)
+    path = ".".join(str(key) for key in keys)
     if detail["type"] == "extra_forbidden":
-        owner = _model_at(config_type, location[:-1])
+        _, owner = _walk(config_type, location[:-1])
         known = owner.model_fields if owner is not None else {}
         return f"unknown key {path!r}{near_names(str(location[-1]), known)}"
     if detail["type"] == "missing":
@@ -74,21 +75,23 @@ def _explain_one(config_type: type[BaseModel], detail: ErrorDetails) -> str:
     return f"{path}: {message}{shown}" if path else f"{message}{shown}"
 
 
-def _model_at(config_type: type[BaseModel], location: list[str | int]) -> type[BaseModel] | None:
-    """The config class that a path of keys leads to; union tags in the path are skipped."""
+def _walk(config_type: type[BaseModel], location: list[str | int]) -> tuple[list[str | int], type[BaseModel] | None]:
+    """The keys of a location as its author wrote them, and the config class that they lead to.
+
+    Pydantic puts the tag of a union's member into the location; nobody wrote that.
+    """
+    keys: list[str | int] = []
     current: list[type[BaseModel]] = [config_type]
     for part in location:
-        nested: list[type[BaseModel]] = []
-        for model in current:
-            field = model.model_fields.get(str(part))
-            if field is not None:
-                nested.extend(_models_in(field.annotation))
-        if nested:
-            current = nested
-        elif len(current) > 1:
-            tagged = [model for model in current if _has_tag(model, part)]
-            current = tagged or current
-    return current[0] if current else None
+        fields = [model.model_fields[str(part)] for model in current if str(part) in model.model_fields]
+        tagged = [model for model in current if _has_tag(model, part)] if len(current) > 1 else []
+        if not fields and tagged:
+            current = tagged
+            continue
+        keys.append(part)
+        nested = [model for field in fields for model in _models_in(field.annotation)]
+        current = nested or current
+    return keys, current[0] if current else None
 
 
 def _has_tag(model: type[BaseModel], tag: str | int) -> bool:

@@ -51,6 +51,15 @@ class ModelConfig(Config):
         except ModelError as error:
             raise InputError(f"model: {error}") from None
 
+    def check(self, *, in_chans: int, img_size: int) -> None:
+        """Builds it without memory.
+
+        Raises:
+            InputError: there is no such model, or it does not take these arguments.
+        """
+        with torch.device("meta"):
+            self.build(num_classes=2, in_chans=in_chans, img_size=img_size)
+
 
 class ClassificationConfig(Config):
     """Training of a classifier on the labels of the shards."""

@@ -97,8 +97,8 @@ def test_a_config_cannot_be_changed():
         ({"epoch": 3}, "run.yaml: unknown key 'epoch'; did you mean epochs?"),
         ({"epochs": 0}, "run.yaml: epochs: input should be greater than or equal to 1 (got 0)"),
         ({"epochs": "many"}, "run.yaml: epochs: input should be a valid integer"),
-        ({"optimizer": {"kind": "adam", "rat": 1}}, "unknown key 'optimizer.adam.rat'; did you mean rate?"),
-        ({"optimizer": {"kind": "sgd", "rate": 1}}, "unknown key 'optimizer.sgd.rate'"),
+        ({"optimizer": {"kind": "adam", "rat": 1}}, "unknown key 'optimizer.rat'; did you mean rate?"),
+        ({"optimizer": {"kind": "sgd", "rate": 1}}, "unknown key 'optimizer.rate'"),
         ({"optimizer": {"kind": "adm"}}, "optimizer: input tag 'adm'"),
     ],
 )
