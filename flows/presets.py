@@ -39,8 +39,8 @@ def emoji() -> LifecycleParameters:
     """Emoji in several hands, the Noto family held out: the demo, about 7 minutes on two cores.
 
     The student has a convolutional stem: 5,000 images do not teach a plain transformer what neighbours are
-    (27% right on the held-out hand with linear patches, 38% with the stem; 10 epochs, one seed). The curriculum is gated on images of known
-    concepts, since too few concepts are held out to gate on them.
+    (27% right on the held-out hand with linear patches, 38% with the stem; 10 epochs, one seed). The
+    curriculum is gated on images of known concepts, since too few concepts are held out to gate on them.
     """
     loader = LoaderConfig(
         augment=AugmentConfig(flip=0.5, brightness=0.2, contrast=0.2, saturation=0.5, crop_min_area=0.6)

@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.parameters import RegisterModelParameters
 from flows.presets import default_parameters
-from flows.stage_run import SIDE_BY_SIDE, Made, RunSummary, StageRun, stages_of
+from flows.stage_run import SIDE_BY_SIDE, Made, RunSummary, stages_of
 from pipeline.distillation.stage import DistillStudent
 from pipeline.evaluation.stage import EvaluateModel
 from pipeline.registration.stage import RegisterModel
@@ -21,16 +21,18 @@ def register_model(parameters: RegisterModelParameters = _DEFAULT) -> RunSummary
     """Take the named model, or make the student; evaluate it, register it, decide."""
     with stages_of("register-model", parameters) as run:
         named = run.named(parameters.model)
-        # A named model is measured on the shards that it was trained from.
-        shards_of_model = run.input_of(named, "shards") if named is not None else None
-        shards = run.named(parameters.shards or shards_of_model) or run.make(ShardDataset(), parameters.data.resolved())
-        model = named or _student(run, parameters, shards)
-        evaluation = run.make(EvaluateModel(), parameters.evaluation, {"shards": shards, "model": model})
-        inputs = {"model": model, "evaluation": evaluation, "shards": shards}
+        # A named model is measured on the shards that it was trained from, and keeps its teacher in its lineage.
+        shards_of_model = parameters.shards or run.input_of(named, "shards")
+        shards = run.named(shards_of_model) or run.make(ShardDataset(), parameters.data.resolved())
+        inputs: dict[str, Made] = {"shards": shards}
+        teacher: Made | None = run.named(parameters.teacher_model or run.input_of(named, "teacher"))
+        if named is None:
+            teacher = teacher or run.make(TrainTeacher(), parameters.teacher, {"shards": shards})
+            inputs["model"] = run.make(DistillStudent(), parameters.student, {"shards": shards, "teacher": teacher})
+        else:
+            inputs["model"] = named
+        inputs["evaluation"] = run.make(EvaluateModel(), parameters.evaluation, dict(inputs))
+        if teacher is not None:
+            inputs["teacher"] = teacher
         run.make(RegisterModel(), parameters.registration.resolved(run.store), inputs)
     return run.summary()
-
-
-def _student(run: StageRun, parameters: RegisterModelParameters, shards: Made) -> Made:
-    teacher = run.named(parameters.teacher_model) or run.make(TrainTeacher(), parameters.teacher, {"shards": shards})
-    return run.make(DistillStudent(), parameters.student, {"shards": shards, "teacher": teacher})

@@ -66,9 +66,9 @@ class StageRun:
         artifact = self.store.resolve(reference)
         return StageResult(artifact.stage, artifact.uri, True, artifact.seconds, artifact.summary)
 
-    def input_of(self, made: StageResult, name: str) -> str | None:
-        """STAGE/KEY of what an artifact was made from."""
-        return made.artifact(self.store).manifest["inputs"].get(name)
+    def input_of(self, made: StageResult | None, name: str) -> str | None:
+        """STAGE/KEY of what an artifact was made from; None if there is no artifact, or no such input."""
+        return made.artifact(self.store).manifest["inputs"].get(name) if made is not None else None
 
     def make(
         self, stage: Stage[Any], config: Config, inputs: Mapping[str, Made] | None = None, *, label: str = ""

@@ -114,6 +114,16 @@ def test_the_second_run_finds_every_stage_cached(lifecycle: Any, capsys: pytest.
         print(f"\n  the second lifecycle took {said['seconds']} s")
 
 
+@pytest.mark.parametrize("flow", ["distill-student", "pretrain-clip", "register-model"])
+def test_a_flow_of_its_own_finds_what_the_lifecycle_made(lifecycle: Any, flow: str) -> None:
+    answer = lifecycle.shell.run("run", flow, "--preset", "emoji-tiny", "--json")
+    assert answer.returncode == 0, answer.stderr
+    stages = json.loads(answer.stdout)["stages"]
+    made = {stage["artifact"] for stage in lifecycle.said["stages"]}
+    assert {stage["artifact"] for stage in stages if stage["stage"] != "run-report"} <= made
+    assert {stage["state"] for stage in stages if stage["stage"] != "run-report"} == {"cached"}
+
+
 def test_nothing_runs_on_after_the_commands(lifecycle: Any) -> None:
     assert lifecycle.shell.processes() == []
 

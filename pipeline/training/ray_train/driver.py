@@ -1,0 +1,220 @@
+"""A training on Ray Train workers, as the driver sees it: start a group, listen, replace the lost."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import InputError, TutelageError, WorkError
+from pipeline.training.interruption import StoppedError
+from pipeline.training.placement import worker_resources
+from pipeline.training.ray_train.session import Session, last_line, shutdown, start
+from pipeline.training.ray_train.worker import train_on_worker
+
+if TYPE_CHECKING:
+    from pipeline.training.runner import Listener, RunnerConfig
+    from pipeline.training.task import TrainingRecipe
+    from pipeline.training.worker import CheckpointPlace
+
+_POLL_EVERY_S = 0.5
+_STOP_WITHIN_S = 30.0
+_GROUP_START_ATTEMPTS = 60  # of 30 s each: how long a busy cluster is waited for
+
+_log = logging.getLogger("tutelage.training")
+_turn = threading.Lock()
+
+
+def run(
+    recipe: TrainingRecipe, runner: RunnerConfig, place: CheckpointPlace, listener: Listener, scratch: Path
+) -> dict[str, Any]:
+    """Trains on Ray Train workers; returns the facts of the training.
+
+    Args:
+        scratch: local folder for Ray Train's own notes and for the traceback of a worker that failed.
+    Raises:
+        InputError: the cluster does not have what the runner asks for.
+        WorkError: a worker failed; one line, the traceback is in scratch.
+        StoppedError: the listener asked to stop; a checkpoint was written.
+    """
+    with _our_turn(listener):
+        lost: WorkersLostError | None = None
+        try:
+            for attempt in range(runner.max_failures + 1):
+                listener.note("starting Ray" if attempt == 0 else "replacing lost workers")
+                session = start()
+                try:
+                    return _fit(session, recipe, runner, place, listener, scratch)
+                except WorkersLostError as error:
+                    _log.warning("%s (attempt %d of %d)", error, attempt + 1, runner.max_failures + 1)
+                    lost = error
+        except BaseException as error:
+            # Workers may still be at work then, and whoever interrupts wants to be gone soon.
+            if isinstance(error, StoppedError) or not isinstance(error, Exception):
+                shutdown()
+            raise
+        raise WorkError(f"{lost}; tried {runner.max_failures + 1} times. See {scratch / 'worker.log'}")
+
+
+def check(recipe: TrainingRecipe, runner: RunnerConfig) -> None:
+    """Refuses what cannot be, before anything is started; a cluster's size is looked at once it is connected.
+
+    Raises:
+        InputError: this machine does not have what the runner asks for.
+    """
+    if recipe.training.global_batch < runner.workers:
+        raise InputError(
+            f"{runner.workers} workers share global_batch={recipe.training.global_batch}: one row each at least"
+        )
+    if not os.environ.get("RAY_ADDRESS"):
+        worker_resources(runner, [{"CPU": float(os.cpu_count() or 1), "GPU": float(_local_gpus())}])
+
+
+def check_local(runner: RunnerConfig) -> None:
+    """Refuses a runner that asks for more than this machine has; starts nothing.
+
+    Raises:
+        InputError: the workers do not fit.
+    """
+    worker_resources(runner, [{"CPU": float(os.cpu_count() or 1), "GPU": float(_local_gpus())}])
+
+
+def _local_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+class WorkersLostError(Exception):
+    """A worker's process ended by itself: killed, out of memory, or its machine is gone."""
+
+
+@contextlib.contextmanager
+def _our_turn(listener: Listener) -> Iterator[None]:
+    """One training of this process at a time: two would wait for each other's cores for ever."""
+    waited = False
+    while not _turn.acquire(timeout=_POLL_EVERY_S):
+        if not waited:
+            listener.note("waiting for another training of this run")
+            waited = True
+        if listener.stop_requested():
+            raise StoppedError("stopped before its first step")
+    try:
+        yield
+    finally:
+        _turn.release()
+
+
+def _fit(
+    session: Session,
+    recipe: TrainingRecipe,
+    runner: RunnerConfig,
+    place: CheckpointPlace,
+    listener: Listener,
+    scratch: Path,
+) -> dict[str, Any]:
+    """One group of workers, from its start to its end."""
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    channel = session.channel
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    resources = worker_resources(runner, nodes)
+    training = f"{place.prefix}#{time.monotonic_ns()}"
+    trainer = TorchTrainer(
+        train_on_worker,
+        train_loop_config={
+            "recipe": recipe,
+            "place": place,
+            "channel": channel,
+            "training": training,
+            "cpus": int(resources["CPU"]),
+            "preemptible": not session.embedded,
+        },
+        scaling_config=ScalingConfig(
+            num_workers=runner.workers, use_gpu="GPU" in resources, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=str(scratch.resolve()),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=_GROUP_START_ATTEMPTS),  # type: ignore[call-arg]
+        ),
+    )
+    ended: list[BaseException | None] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+            ended.append(None)
+        except BaseException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=fit, name="ray-train-fit", daemon=True)
+    listener.note(f"starting {runner.workers} worker{'s' if runner.workers > 1 else ''}")
+    thread.start()
+    outcome = _Outcome(listener)
+    asked_at: float | None = None
+    while thread.is_alive():
+        thread.join(_POLL_EVERY_S)
+        outcome.hear(_taken(channel, training))
+        if asked_at is None and listener.stop_requested():
+            listener.note("writing a checkpoint")
+            channel.stop.remote(training)
+            asked_at = time.monotonic()
+        # The group is left to end by itself: ending Ray under a thread that waits for it can abort the process.
+        if asked_at is not None and time.monotonic() - asked_at > _STOP_WITHIN_S:
+            raise outcome.failure or StoppedError("stopped; its workers did not answer, so the last checkpoint counts")
+    outcome.hear(_taken(channel, training))
+    return _concluded(outcome, ended[0] if ended else None, scratch)
+
+
+def _taken(channel: Any, training: str) -> list[tuple[str, Any]]:
+    """What was posted since the last call; a Ray that does not answer is ended, to be started anew."""
+    import ray
+
+    try:
+        posts: list[tuple[str, Any]] = ray.get(channel.take.remote(training), timeout=60)
+    except ray.exceptions.RayError as error:
+        shutdown()
+        raise WorkersLostError(f"Ray does not answer: {last_line(error)}") from error
+    return posts
+
+
+class _Outcome:
+    """What the workers said so far."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.facts: dict[str, Any] | None = None
+        self.failure: TutelageError | None = None
+        self.trace = ""
+        self._listener = listener
+
+    def hear(self, posts: list[tuple[str, Any]]) -> None:
+        for kind, value in posts:
+            if kind == "progress":
+                self._listener.progress(value["step"], value["total"], value["numbers"])
+            elif kind == "row":
+                self._listener.row(value)
+            elif kind == "facts":
+                self.facts = value
+            elif kind == "failure" and self.failure is None:
+                self.failure, self.trace = value
+
+
+def _concluded(outcome: _Outcome, error: BaseException | None, scratch: Path) -> dict[str, Any]:
+    if outcome.failure is not None:
+        (scratch / "worker.log").write_text(outcome.trace)
+        raise outcome.failure
+    if error is not None:
+        (scratch / "worker.log").write_text("".join(traceback.format_exception(error)))
+        raise WorkersLostError(f"Ray Train: {last_line(error)}") from error
+    if outcome.facts is None:
+        raise WorkersLostError("Ray Train: the workers ended without a result")
+    return outcome.facts

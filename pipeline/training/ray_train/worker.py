@@ -1,0 +1,80 @@
+"""What runs on a Ray Train worker: the loop, with the session's Channel as its reporter."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+from pipeline.errors import TutelageError, WorkError
+
+_PREEMPTION_EVERY_STEPS = 20  # a look costs 2.9 ms, and every rank must look equally often
+
+
+def train_on_worker(config: dict[str, Any]) -> None:
+    """The train function: the loop, with the Channel as its reporter."""
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    from pipeline.training.worker import train_recipe
+
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    torch.set_num_threads(config["cpus"])
+    reporter = ChannelReporter(config["channel"], config["training"], preemptible=config["preemptible"])
+    try:
+        facts = train_recipe(config["recipe"], ray.train.torch.get_device(), rank, world, config["place"], reporter)
+    except BaseException as error:
+        # A lost peer shows as a RuntimeError of a collective: that is for Ray to judge, not a failure of ours.
+        if not (world > 1 and isinstance(error, RuntimeError)):
+            cause = error if isinstance(error, TutelageError) else WorkError(f"{type(error).__name__}: {error}")
+            reporter.send("failure", (cause, traceback.format_exc()))
+        raise
+    if rank == 0:
+        reporter.send("facts", facts)
+
+
+class ChannelReporter:
+    """The Reporter of a worker: posts without waiting, and reads the answers of earlier posts."""
+
+    def __init__(self, channel: Any, training: str, *, preemptible: bool) -> None:
+        self._channel = channel
+        self._training = training
+        self._preemptible = preemptible
+        self._steps = 0
+        self._preempted = False
+        self._stop = False
+        self._answer: Any = None
+
+    def send(self, kind: str, value: Any) -> None:
+        """Posts and waits until it has arrived."""
+        import ray
+
+        ray.get(self._channel.post.remote(self._training, kind, value))
+
+    def progress(self, step: int, total: int, numbers: dict[str, float]) -> None:
+        import ray
+
+        if self._answer is not None:
+            ready, _ = ray.wait([self._answer], timeout=0)
+            if not ready:
+                return
+            self._stop = self._stop or ray.get(self._answer)
+        message = {"step": step, "total": total, "numbers": numbers}
+        self._answer = self._channel.post.remote(self._training, "progress", message)
+
+    def row(self, row: dict[str, Any]) -> None:
+        self._channel.post.remote(self._training, "row", row)
+
+    def stop_requested(self) -> bool:
+        return self._stop
+
+    def checkpoint_requested(self) -> bool:
+        """True once, when Ray says that a machine of the group will be taken away."""
+        self._steps += 1
+        if not self._preemptible or self._steps % _PREEMPTION_EVERY_STEPS:
+            return False
+        import ray.train
+
+        was, self._preempted = self._preempted, ray.train.get_preemption_info() is not None
+        return self._preempted and not was
