@@ -9,7 +9,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,30 @@ def test_lifecycle_runs_every_night_and_one_at_a_time() -> None:
     assert nightly["concurrency_limit"]["limit"] == 1
 
 
+@dataclass(frozen=True)
+class Deployed:
+    """A server with our deployments; a worker of their pool, and what its environment is known by."""
+
+    server: Server
+    worker: int
+    mark: str
+
+    def processes(self) -> list[str]:
+        """Command lines of what the worker started and is still there."""
+        found = []
+        for place in Path("/proc").iterdir():
+            if not place.name.isdecimal() or int(place.name) == self.worker:
+                continue
+            try:
+                if self.mark.encode() in (place / "environ").read_bytes().split(b"\0"):
+                    found.append((place / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200])
+            except OSError:
+                continue
+        return found
+
+
 @pytest.fixture(scope="module")
-def deployed(prefect: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def deployed(prefect: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     """The server with our deployments, and a worker of their pool."""
     folder = tmp_path_factory.mktemp("worker")
     env = {
@@ -63,23 +86,22 @@ def deployed(prefect: Server, tmp_path_factory: pytest.TempPathFactory) -> Itera
             stderr=subprocess.STDOUT,
         )
         try:
-            yield prefect
+            yield Deployed(prefect, worker.pid, f"TUTELAGE_STORE={folder / 'store'}")
         finally:
             worker.terminate()
             worker.wait(30)
 
 
 @pytest.mark.servers
-def test_a_worker_runs_what_the_form_asks_for(deployed: Server, pictures: Path) -> None:
+def test_a_worker_runs_what_the_form_asks_for(deployed: Deployed, pictures: Path) -> None:
     parameters = {"data": {"source": {"kind": "image_folder", "folder": str(pictures)}}}
-    run = call(
-        deployed, f"deployments/{deployment_id(deployed)}/create_flow_run", {"parameters": {"parameters": parameters}}
-    )
-    state = ended(deployed, run["id"])
+    server = deployed.server
+    run = started(server, "shard-dataset", parameters)
+    state = ended(server, run)
     assert state["type"] == "COMPLETED", state
-    tasks = call(deployed, "task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+    tasks = call(server, "task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
     assert [(task["name"], task["state"]["name"]) for task in tasks] == [("shard-dataset", "Completed")]
-    artifacts = call(deployed, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}})
+    artifacts = call(server, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
     assert {artifact["type"] for artifact in artifacts} >= {"table", "markdown"}
 
 
@@ -93,19 +115,42 @@ def test_a_worker_runs_what_the_form_asks_for(deployed: Server, pictures: Path) 
         ({"date": {}}, "date"),
     ],
 )
-def test_a_wrong_parameter_is_refused_by_the_api(deployed: Server, parameters: dict[str, Any], names: str) -> None:
+def test_a_wrong_parameter_is_refused_by_the_api(deployed: Deployed, parameters: dict[str, Any], names: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
-        call(
-            deployed,
-            f"deployments/{deployment_id(deployed)}/create_flow_run",
-            {"parameters": {"parameters": parameters}},
-        )
+        started(deployed.server, "shard-dataset", parameters)
     assert refused.value.code == 409
     assert names in refused.value.read().decode()
 
 
-def deployment_id(server: Server, name: str = "shard-dataset/on-demand") -> str:
-    return str(call(server, f"deployments/name/{name}")["id"])
+@pytest.mark.servers
+@pytest.mark.ray
+def test_a_training_cancelled_in_the_ui_leaves_no_process(deployed: Deployed, pictures: Path) -> None:
+    teacher = {
+        "model": {"name": "vit_micro", "kwargs": {"width": 16, "depth": 1, "heads": 1}},
+        "image_size": 16,
+        "training": {"epochs": 100_000, "global_batch": 8},
+    }
+    data = {"source": {"kind": "image_folder", "folder": str(pictures)}}
+    server = deployed.server
+    run = started(server, "train-teacher", {"data": data, "teacher": teacher})
+    until(lambda: any("RayTrainWorker" in command for command in deployed.processes()), within_s=120)
+    call(server, f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    assert ended(server, run)["type"] == "CANCELLED"
+    until(lambda: not deployed.processes(), within_s=20)
+
+
+def until(holds: Callable[[], bool], within_s: float) -> None:
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline, f"not in {within_s} s"
+        time.sleep(0.2)
+
+
+def started(server: Server, flow: str, parameters: dict[str, Any]) -> str:
+    """The id of a new flow run, asked for as the UI's form does."""
+    deployment = call(server, f"deployments/name/{flow}/on-demand")["id"]
+    run = call(server, f"deployments/{deployment}/create_flow_run", {"parameters": {"parameters": parameters}})
+    return str(run["id"])
 
 
 def ended(server: Server, flow_run_id: str, within_s: float = 120) -> dict[str, Any]:
