@@ -55,7 +55,7 @@ def test_numbers_are_bounded(flow: str) -> None:
 @pytest.mark.parametrize("flow", FLOWS)
 def test_an_unknown_key_is_refused_at_any_depth(flow: str) -> None:
     values = PRESETS["emoji"].parameters(flow).model_dump(mode="json")
-    with pytest.raises(InputError, match=r"unknown key 'data\.source\.emoji\.colour'"):
+    with pytest.raises(InputError, match=r"unknown key 'data\.source\.colour'"):
         parse_config(FLOWS[flow].parameter_model(), apply_settings(values, ["data.source.colour=red"]), "here")
 
 

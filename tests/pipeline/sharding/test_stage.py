@@ -181,7 +181,7 @@ def test_mistakes_are_refused_in_one_line_before_any_work(
     assert "class 'bird' has 0 images" in refused(shard, source=folder_source(folder))
     assert "did you mean noto" in refused(shard, source={"kind": "emoji"}, split={"holdout_family": "nota"})
     assert "did you mean food-drink" in refused(shard, source={"kind": "emoji", "groups": ["food-drinks"]})
-    assert "unknown key 'source.emoji.sizes'" in refused(shard, source={"kind": "emoji", "sizes": 3})
+    assert "unknown key 'source.sizes'" in refused(shard, source={"kind": "emoji", "sizes": 3})
     assert "max_unreadable_share" in refused(shard, max_unreadable_share=3)
     assert not (store.local / "work").exists()
 

@@ -83,7 +83,7 @@ def network(dropout: float = 0.3) -> nn.Module:
 
 def config(**changes: Any) -> TrainingConfig:
     return TrainingConfig.model_validate(
-        {"steps": 20, "global_batch": 10, "ema_decay": 0.9, "clip_norm": 1.0, **changes}
+        {"steps": 20, "global_batch": 10, "ema_decay": 0.9, "clip_norm": 1.0, "precision": "float32", **changes}
     )
 
 
