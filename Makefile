@@ -19,13 +19,16 @@ demo: .venv/.demo
 
 test: test-fast test-slow
 
+# Two processes of one thread each: most tests wait for something, or are too small for two threads.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
 # Seconds each: no server, no cluster, no shell.
 test-fast: .venv/.dev
-	$(BIN)/python -m pytest -q -m "not (ray or servers or journey)"
+	$(PYTEST) -m "not (ray or servers or journey)"
 
 # Real Ray, S3, MLflow and Prefect servers, kills, whole flows from the shell.
 test-slow: .venv/.dev
-	$(BIN)/python -m pytest -q --durations=15 -m "ray or servers or journey"
+	$(PYTEST) --dist loadgroup --durations=15 -m "ray or servers or journey"
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

@@ -23,3 +23,12 @@ for _name in ("TUTELAGE_STORE", "MLFLOW_TRACKING_URI", "PREFECT_API_URL", "RAY_A
 def own_store(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that forgets to name its store gets one of its own, never the one in the working folder."""
     monkeypatch.setenv("TUTELAGE_STORE", f"{tmp_path}/store")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Under xdist, tests that share a server stay together: journeys in one process, others by file."""
+    for item in items:
+        if item.get_closest_marker("journey") is not None:
+            item.add_marker(pytest.mark.xdist_group("journey"))
+        elif item.get_closest_marker("servers") is not None or item.get_closest_marker("ray") is not None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))

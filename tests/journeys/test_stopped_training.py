@@ -14,7 +14,9 @@ import pytest
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(900)]
 
-COMMAND = ["run", "train-teacher", "--preset", "emoji-tiny", "--set", "teacher.training.epochs=2"]
+# Half a minute on idle cores: long enough that the signal comes in the middle, also after a slow first step.
+LONG = ["--set", "teacher.training.epochs=50", "--set", "teacher.training.evaluate_every_epochs=0"]
+COMMAND = ["run", "train-teacher", "--preset", "emoji-tiny", *LONG]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
@@ -31,9 +33,7 @@ def test_an_interrupted_training_leaves_nothing_and_goes_on(
         steps_done = wait_for_step(tmp_path / "out", process)
         # As a terminal does: to every process of the foreground group.
         os.killpg(process.pid, how) if how == signal.SIGINT else process.send_signal(how)
-        started = time.monotonic()
         assert process.wait(60) == 130, (tmp_path / "err").read_text()
-    assert time.monotonic() - started < 45
     said = (tmp_path / "err").read_text().splitlines()
     assert len(said) == 1
     assert "interrupted" in said[0]

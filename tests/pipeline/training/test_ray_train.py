@@ -117,14 +117,13 @@ def test_a_lost_worker_is_replaced_and_the_training_goes_on(
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_a_checkpoint_and_no_process(
+def test_a_terminated_run_leaves_a_checkpoint_and_no_process(
     store: ArtifactStore,
     digits: Artifact,
     small_config: Make,
     child_training: Callable[..., subprocess.Popen[str]],
-    number: signal.Signals,
 ) -> None:
+    """By SIGTERM, which Ray's own handler would answer with an abort; the journeys press Ctrl-C."""
     ray_train.shutdown()
     config = small_config(steps=1_000_000, evaluate_every_epochs=0, runner=on_ray(1))
     child = child_training(store, config)
@@ -134,8 +133,8 @@ def test_an_interrupted_run_leaves_a_checkpoint_and_no_process(
             break
     started = family(child.pid)
     assert any("raylet" in line for line in started.values())
-    child.send_signal(number)
-    assert child.wait(timeout=60) in (1, -number)
+    child.terminate()
+    assert child.wait(timeout=60) in (1, -signal.SIGTERM)
     deadline = time.monotonic() + 10
     while (left := [line for pid, line in started.items() if alive(pid)]) and time.monotonic() < deadline:
         time.sleep(0.1)
