@@ -28,7 +28,7 @@ test-fast: .venv/.dev
 
 # Real Ray, S3, MLflow and Prefect servers, kills, whole flows from the shell.
 test-slow: .venv/.dev
-	$(PYTEST) --dist loadgroup --durations=15 -m "ray or servers or journey"
+	$(PYTEST) --dist loadgroup --no-loadscope-reorder --durations=15 -m "ray or servers or journey"
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

@@ -14,8 +14,8 @@ import pytest
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(900)]
 
-# Half a minute on idle cores: long enough that the signal comes in the middle, also after a slow first step.
-LONG = ["--set", "teacher.training.epochs=50", "--set", "teacher.training.evaluate_every_epochs=0"]
+# A quarter of a minute on idle cores: long enough that the signal comes in the middle, also after a slow first step.
+LONG = ["--set", "teacher.training.epochs=25", "--set", "teacher.training.evaluate_every_epochs=0"]
 COMMAND = ["run", "train-teacher", "--preset", "emoji-tiny", *LONG]
 
 
