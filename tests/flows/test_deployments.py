@@ -136,7 +136,7 @@ def test_a_training_cancelled_in_the_ui_leaves_no_process(deployed: Deployed, pi
     until(lambda: any("RayTrainWorker" in command for command in deployed.processes()), within_s=120)
     call(server, f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
     assert ended(server, run)["type"] == "CANCELLED"
-    until(lambda: not deployed.processes(), within_s=20)
+    until(lambda: not deployed.processes(), within_s=60)
 
 
 def until(holds: Callable[[], bool], within_s: float) -> None:

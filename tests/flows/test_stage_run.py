@@ -144,7 +144,7 @@ def test_a_run_leaves_a_table_and_a_summary_in_prefect(run_flow: Callable[..., R
     assert "| only | done |" in kinds["markdown"]
 
 
-def task_states(server: Server, board: RunBoard, within_s: float = 15) -> dict[str, str]:
+def task_states(server: Server, board: RunBoard, within_s: float = 45) -> dict[str, str]:
     """Label -> state name of the task runs of a board's flow run, once all have ended."""
     deadline = time.monotonic() + within_s
     while True:

@@ -33,7 +33,7 @@ def test_an_interrupted_training_leaves_nothing_and_goes_on(
         steps_done = wait_for_step(tmp_path / "out", process)
         # As a terminal does: to every process of the foreground group.
         os.killpg(process.pid, how) if how == signal.SIGINT else process.send_signal(how)
-        assert process.wait(60) == 130, (tmp_path / "err").read_text()
+        assert process.wait(120) == 130, (tmp_path / "err").read_text()
     said = (tmp_path / "err").read_text().splitlines()
     assert len(said) == 1
     assert "interrupted" in said[0]
@@ -59,7 +59,7 @@ def wait_for_step(out: Path, process: subprocess.Popen[bytes], within_s: float =
     raise AssertionError(f"no training step was shown:\n{out.read_text()}")
 
 
-def eventually_empty(shell: Any, within_s: float = 10) -> list[str]:
+def eventually_empty(shell: Any, within_s: float = 30) -> list[str]:
     """What is left of the command's processes, a few seconds after its end."""
     deadline = time.monotonic() + within_s
     while shell.processes() and time.monotonic() < deadline:

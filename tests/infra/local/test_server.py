@@ -32,7 +32,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def ends(pid: int, within_s: float = 5.0) -> bool:
+def ends(pid: int, within_s: float = 15.0) -> bool:
     deadline = time.monotonic() + within_s
     while alive(pid) and time.monotonic() < deadline:
         time.sleep(0.02)

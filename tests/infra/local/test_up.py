@@ -97,7 +97,7 @@ def test_the_stack_comes_up_serves_and_goes_without_a_trace(folder, ports):
 
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=90)
+        process.communicate(timeout=150)
     assert soon(lambda: all(map(is_free, numbers)))
 
 

@@ -134,7 +134,7 @@ def test_a_terminated_run_leaves_a_checkpoint_and_no_process(
     started = family(child.pid)
     assert any("raylet" in line for line in started.values())
     child.terminate()
-    assert child.wait(timeout=60) in (1, -signal.SIGTERM)
+    assert child.wait(timeout=120) in (1, -signal.SIGTERM)
     deadline = time.monotonic() + 10
     while (left := [line for pid, line in started.items() if alive(pid)]) and time.monotonic() < deadline:
         time.sleep(0.1)
