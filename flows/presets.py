@@ -137,7 +137,9 @@ def image_folder() -> LifecycleParameters:
             split=SplitConfig(val_share=0.1, test_share=0.2),
         ),
         teacher=ClassificationConfig(image_size=64, training=training),
-        student=DistillationConfig(image_size=64, training=training),
+        student=DistillationConfig(
+            model=ModelConfig(name="deit_micro_distilled", kwargs={"stem": "conv"}), image_size=64, training=training
+        ),
         clip=ContrastiveConfig(policy=ShuffledConfig(), templates=("a photo of a {}",), training=training),
         registration=RegistrationConfig(classifier_name="image-classifier", clip_name="image-clip"),
         report=ReportConfig(title="Images of a folder"),
