@@ -25,19 +25,7 @@ def own_store(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUTELAGE_STORE", f"{tmp_path}/store")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first, then the longest; under xdist, tests that share a server stay together.
-
-    Journeys are one group, since they look at one lifecycle; the others are grouped by file.
-    """
+    """Fast tests first, then the longest, so that no long one is left for the end of two processes."""
     marks = ["journey", "ray", "servers"]
-
-    def first_mark(item: pytest.Item) -> int:
-        return next((place for place, mark in enumerate(marks) if item.get_closest_marker(mark) is not None), -1)
-
-    items.sort(key=first_mark)
-    for item in items:
-        if first_mark(item) >= 0:
-            group = "journey" if first_mark(item) == 0 else str(item.path)
-            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: next((n for n, mark in enumerate(marks) if item.get_closest_marker(mark)), -1))

@@ -76,6 +76,12 @@ class Journey:
 
 
 @pytest.fixture(scope="session")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A shell with a store that nothing was done in yet."""
+    return Shell(tmp_path_factory.mktemp("shell"))
+
+
+@pytest.fixture(scope="session")
 def lifecycle(tmp_path_factory: pytest.TempPathFactory) -> Journey:
     """`tutelage run lifecycle --preset emoji-tiny`, once for the session."""
     shell = Shell(tmp_path_factory.mktemp("journey"))

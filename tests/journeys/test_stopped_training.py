@@ -20,11 +20,8 @@ COMMAND = ["run", "train-teacher", "--preset", "emoji-tiny", *LONG]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
-def test_an_interrupted_training_leaves_nothing_and_goes_on(
-    lifecycle: Any, tmp_path: Path, how: signal.Signals
-) -> None:
-    shell = lifecycle.shell
-    # Another seed a case: each trains for itself, on the shards that are there.
+def test_an_interrupted_training_leaves_nothing_and_goes_on(shell: Any, tmp_path: Path, how: signal.Signals) -> None:
+    # Another seed a case: each trains for itself; the shards are made once.
     command = [*COMMAND, "--set", f"teacher.training.seed={int(how)}"]
     with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
         process = subprocess.Popen(
