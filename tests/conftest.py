@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -15,6 +16,9 @@ os.environ.update(
     RAY_AUTH_MODE="disabled",
 )
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # `make test &` in a script: the shell makes its background jobs deaf to Ctrl-C, and every child inherits it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 for _name in ("TUTELAGE_STORE", "MLFLOW_TRACKING_URI", "PREFECT_API_URL", "RAY_ADDRESS", "AWS_ENDPOINT_URL"):
     os.environ.pop(_name, None)
 
