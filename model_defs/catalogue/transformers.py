@@ -1,33 +1,11 @@
-"""The zoo, a row a model: name, year, paper, default image size, parameters for the default arguments.
-
-Importing this module registers them all and imports none of them.
-"""
+"""Vision transformers: ViT and DeiT."""
 
 from __future__ import annotations
 
 from model_defs.registry import ModelInfo, register_model
 
-_LENET = "LeCun et al., Gradient-Based Learning Applied to Document Recognition"
-_RESNET = "He et al., Deep Residual Learning for Image Recognition"
 _VIT = "Dosovitskiy et al., An Image is Worth 16x16 Words"
 _DEIT = "Touvron et al., Training data-efficient image transformers"
-_CLIP = "Radford et al., Learning Transferable Visual Models From Natural Language Supervision"
-
-register_model(ModelInfo("lenet5", "image", 1998, _LENET, 32, 146_156), "model_defs.lenet:lenet5")
-
-for _layers, _parameters in {
-    18: 11_689_512,
-    34: 21_797_672,
-    50: 25_557_032,
-    101: 44_549_160,
-    152: 60_192_808,
-}.items():
-    register_model(
-        ModelInfo(f"resnet{_layers}", "image", 2015, _RESNET, 224, _parameters),
-        "model_defs.resnet:resnet",
-        layers=_layers,
-    )
-register_model(ModelInfo("resnet_small", "image", 2015, _RESNET, 64, 1_857_016), "model_defs.resnet:resnet_small")
 
 for _size, _patch, _parameters in (
     ("tiny", 16, 5_717_416),
@@ -65,9 +43,3 @@ for _size, _parameters, _distilled in (
 register_model(
     ModelInfo("deit_micro_distilled", "image", 2020, _DEIT, 64, 1_084_752), "model_defs.deit:deit_micro_distilled"
 )
-
-register_model(
-    ModelInfo("text_transformer", "text", 2021, _CLIP, parameters=63_428_096),
-    "model_defs.text_transformer:text_transformer",
-)
-register_model(ModelInfo("clip", "dual", 2021, _CLIP, 224, 151_276_545), "model_defs.clip:clip")
