@@ -1,0 +1,88 @@
+"""RowRuns: a set of sample ids kept as runs of consecutive ones, so that it costs memory by the run and not by the row.
+
+Shards hold one split each and ids follow the shards, so the rows of a split are a few long runs: the train split of
+100 million samples is one pair of numbers here and 800 MB as an array.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Rows looked at together: what scanning costs in memory, 4 MB at most.
+_SCANNED = 1 << 19
+
+
+class RowRuns:
+    """Ascending ids as half-open runs; position p is the p-th smallest id.
+
+    Args:
+        starts, stops: int64 [R], each run [start, stop) not empty and behind the one before it.
+    """
+
+    def __init__(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> None:
+        self.starts = np.asarray(starts, dtype=np.int64)
+        self.stops = np.asarray(stops, dtype=np.int64)
+        if (self.stops <= self.starts).any() or (self.starts[1:] < self.stops[:-1]).any():
+            raise ValueError("runs must not be empty, and stand in ascending order without overlap")
+        self._ends: NDArray[np.int64] = np.cumsum(self.stops - self.starts)
+
+    @classmethod
+    def of_rows(cls, rows: NDArray[np.int64]) -> RowRuns:
+        """The runs of ascending, distinct ids.
+
+        Raises:
+            ValueError: they are not ascending and distinct.
+        """
+        if len(rows) == 0:
+            return cls(np.empty(0, np.int64), np.empty(0, np.int64))
+        steps = np.diff(rows)
+        if (steps <= 0).any():
+            raise ValueError("the ids must be ascending and distinct")
+        breaks = np.flatnonzero(steps != 1)
+        return cls(rows[np.r_[0, breaks + 1]], rows[np.r_[breaks, len(rows) - 1]] + 1)
+
+    @classmethod
+    def where(cls, rows: int, *conditions: tuple[NDArray[Any], Any, bool]) -> RowRuns:
+        """The ids of [0, rows) that meet all conditions, found without an array of `rows` entries.
+
+        Args:
+            conditions: (column [rows], value, equal): its value is, or (equal=False) is not, the given one.
+        """
+        starts: list[NDArray[np.int64]] = []
+        stops: list[NDArray[np.int64]] = []
+        for first in range(0, rows, _SCANNED):
+            last = min(first + _SCANNED, rows)
+            kept = np.ones(last - first + 2, dtype=bool)
+            kept[0] = kept[-1] = False
+            for column, value, equal in conditions:
+                kept[1:-1] &= (column[first:last] == value) if equal else (column[first:last] != value)
+            edges = np.flatnonzero(kept[1:] != kept[:-1]) + first
+            starts.append(edges[::2])
+            stops.append(edges[1::2])
+        begin, end = _joined(starts), _joined(stops)
+        # A run that goes on over the border of two parts is one run.
+        apart = np.r_[True, begin[1:] != end[:-1]] if len(begin) else np.empty(0, bool)
+        return cls(begin[apart], end[np.r_[apart[1:], True]] if len(end) else end)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def ids(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The ids at these positions, [n] to int64 [n]."""
+        run = np.searchsorted(self._ends, positions, side="right")
+        ids: NDArray[np.int64] = self.stops[run] - (self._ends[run] - positions)
+        return ids
+
+    def blocks(self, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The runs cut into pieces of `size` ids at most: first ids and lengths, each int64 [blocks]."""
+        pieces = -(-(self.stops - self.starts) // size)
+        number = np.arange(int(pieces.sum())) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        first = np.repeat(self.starts, pieces) + number * size
+        return first, np.minimum(np.repeat(self.stops, pieces) - first, size)
+
+
+def _joined(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)

@@ -1,0 +1,144 @@
+"""Streams: every sample once an epoch, shuffled so that each rank reads few shards at a time.
+
+    blocks    consecutive samples of a shard; each epoch puts all blocks of the data set in a new order
+    streams   that order is cut into C streams of equal length, whatever the number of ranks
+    windows   a stream is shuffled inside windows of some blocks
+    batch     takes the next samples of every stream; a rank gets those of its own streams
+
+A rank of W has about C / W streams open, a window of each: it reads from the shards of those blocks and no others,
+from end to end, which disks like and which turns the requests of an object store into few long ones. Batches still
+mix C places of the data set. The number of streams belongs to the run and not to the machines, so the global batches
+are the same for any W. Planning keeps 16 bytes a block and 4 a sample of the open windows, never an order of the rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pipeline.config import Config
+from pipeline.counter_rng import generator
+from pipeline.errors import InputError
+from pipeline.loading.policies.row_runs import RowRuns
+
+if TYPE_CHECKING:
+    from pipeline.sharding.index import SampleIndex
+
+
+class StreamsConfig(Config):
+    """A shuffle that reads shards from end to end: for data sets on S3, on spinning disks, or of many millions."""
+
+    kind: Literal["streams"] = Field("streams", description="every sample once an epoch, in random order by blocks")
+    streams: int = Field(64, ge=1, le=65_536, description="places of the data set that a global batch mixes")
+    block: int = Field(1000, ge=1, le=10_000_000, description="consecutive samples of a shard that stay together")
+    window_blocks: int = Field(8, ge=1, le=100_000, description="blocks of a stream that are shuffled among each other")
+
+    def build(self, index: SampleIndex, rows: RowRuns | NDArray[np.int64], global_batch: int, seed: int) -> Streams:
+        """The policy over the samples `rows` of the index."""
+        runs = rows if isinstance(rows, RowRuns) else RowRuns.of_rows(rows)
+        return Streams(
+            runs, global_batch, seed, streams=self.streams, block=self.block, window=self.block * self.window_blocks
+        )
+
+
+class Streams:
+    """A continuous stream of epochs, each a permutation of the rows that is local in C places.
+
+    Args:
+        rows: ids to sample from.
+        global_batch: G; may be larger than the number of rows.
+        seed: of the run.
+        streams: C; fewer are used if there are fewer rows.
+        block: consecutive ids that move together.
+        window: positions of a stream that are shuffled together.
+    Raises:
+        InputError: there are no rows, or the batch is empty.
+    """
+
+    version = 0
+
+    def __init__(
+        self, rows: RowRuns, global_batch: int, seed: int, *, streams: int = 64, block: int = 1000, window: int = 8000
+    ) -> None:
+        if len(rows) == 0:
+            raise InputError(
+                "there are no samples to train on: the split is empty; look at the data card of the shards"
+            )
+        if global_batch < 1:
+            raise InputError(f"global_batch: must be at least 1 (got {global_batch})")
+        self.global_batch = global_batch
+        self._samples = len(rows)
+        self._streams = min(streams, self._samples)
+        self._window = window
+        self._seed = seed
+        self._first, self._length = rows.blocks(block)
+        self._epochs: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._windows: dict[int, tuple[tuple[int, int], NDArray[np.int32]]] = {}  # the last one of each stream
+
+    def batch(self, step: int) -> NDArray[np.int64]:
+        start = step * self.global_batch
+        positions = np.arange(start, start + self.global_batch, dtype=np.int64)
+        epochs, places = np.divmod(positions, self._samples)
+        streams = places % self._streams
+        # Sorted by stream, so that the slice of a rank is the same streams in every step.
+        order = np.lexsort((positions, streams))
+        ids = np.empty(self.global_batch, dtype=np.int64)
+        for epoch in np.unique(epochs).tolist():
+            mine = epochs[order] == epoch
+            ids[mine] = self._ids(epoch, streams[order][mine], places[order][mine] // self._streams)
+        self._forget(int(epochs[0]))
+        return ids
+
+    def epoch(self, step: int) -> int:
+        return step * self.global_batch // self._samples
+
+    def ready_until(self) -> int | None:
+        return None
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        pass
+
+    def _ids(self, epoch: int, streams: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The samples at `places` of `streams`, each [n], of an epoch; `streams` ascending."""
+        shuffled = np.empty_like(places)
+        pairs = streams * (self._samples // self._window + 2) + places // self._window
+        borders = np.flatnonzero(np.diff(pairs)) + 1
+        for part in np.split(np.arange(len(places)), borders):
+            stream, window = int(streams[part[0]]), int(places[part[0]]) // self._window
+            order = self._window_order(epoch, stream, window)
+            shuffled[part] = window * self._window + order[places[part] - window * self._window]
+        # Where a stream begins in the epoch's order: stream c holds the places c, c + C, ... of the epoch.
+        longer = self._samples % self._streams
+        length = self._samples // self._streams
+        begin = streams * length + np.minimum(streams, longer)
+        return self._at(epoch, begin + shuffled)
+
+    def _at(self, epoch: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The samples at places of the epoch's blocks laid end to end."""
+        if epoch not in self._epochs:
+            order = generator(self._seed, "blocks", epoch).permutation(len(self._first))
+            self._epochs[epoch] = order, np.cumsum(self._length[order])
+        order, ends = self._epochs[epoch]
+        block = np.searchsorted(ends, places, side="right")
+        ids: NDArray[np.int64] = self._first[order[block]] + places - (ends[block] - self._length[order[block]])
+        return ids
+
+    def _window_order(self, epoch: int, stream: int, window: int) -> NDArray[np.int32]:
+        kept = self._windows.get(stream)
+        if kept is not None and kept[0] == (epoch, window):
+            return kept[1]
+        length = self._samples // self._streams + (stream < self._samples % self._streams)
+        order = np.arange(min(self._window, length - window * self._window), dtype=np.int32)
+        generator(self._seed, "window", epoch, stream, window).shuffle(order)
+        self._windows[stream] = (epoch, window), order
+        return order
+
+    def _forget(self, epoch: int) -> None:
+        for stale in [kept for kept in self._epochs if kept < epoch]:
+            del self._epochs[stale]
