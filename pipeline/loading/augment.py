@@ -10,7 +10,7 @@ any batch: its arithmetic is made of single-element operations and integer sums 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Self
@@ -24,6 +24,7 @@ from torch import Tensor
 from pipeline.config import Config
 from pipeline.counter_rng import uniforms
 from pipeline.loading.decode import Crop
+from pipeline.loading.rand_augment import RandAugmentConfig, draw, rand_augment
 
 # How bright red, green and blue look (ITU-R BT.601, as PIL and torchvision convert to grey).
 _LUMA: tuple[float, ...] = (0.299, 0.587, 0.114)
@@ -38,12 +39,18 @@ class AugmentConfig(Config):
     crop_max_ratio: float = Field(
         4 / 3, description="longest crop, width over height or the reverse; 1: square crops", ge=1, le=4
     )
+    scale_jitter: tuple[float, float] | None = Field(
+        None,
+        description="VGG's multi-scale crops, in place of crop_*: the short side is scaled to between these multiples "
+        "of the model's image size and a square is cut out; [1.143, 2.286] is 256 to 512 for 224 pixels",
+    )
     flip: float = Field(
         0.0, description="probability of a left-right flip; 0 where left and right differ, as arrows do", ge=0, le=1
     )
     brightness: float = Field(0.2, description="brightness is scaled by 1 - b to 1 + b", ge=0, lt=1)
     contrast: float = Field(0.2, description="contrast is scaled by 1 - c to 1 + c", ge=0, lt=1)
     saturation: float = Field(0.2, description="saturation is scaled by 1 - s to 1 + s", ge=0, lt=1)
+    rand_augment: RandAugmentConfig | None = Field(None, description="a few random operations an image; null: none")
     erase: float = Field(0.0, description="probability that a box is painted over", ge=0, le=1)
     erase_max_area: float = Field(0.2, description="largest share of the image that is painted over", ge=0.02, le=1)
 
@@ -51,6 +58,8 @@ class AugmentConfig(Config):
     def _ordered(self) -> Self:
         if self.crop_min_area > self.crop_max_area:
             raise ValueError(f"crop_min_area {self.crop_min_area} is above crop_max_area {self.crop_max_area}")
+        if self.scale_jitter is not None and not 1 <= self.scale_jitter[0] <= self.scale_jitter[1] <= 16:
+            raise ValueError(f"scale_jitter {list(self.scale_jitter)}: needs 1 <= first <= second <= 16")
         return self
 
 
@@ -64,31 +73,42 @@ class ViewParameters:
         colours: float32 [B, 3]: factors of brightness, contrast, saturation, applied in this order.
         boxes: float32 [B, 4]: top, left, bottom, right of the part painted over, as shares of the
             side; all zero for none.
+        of_square: the crops' areas are shares of the largest square in the image: see `Crop`.
+        operations, strengths: [B, layers] of RandAugment, see `rand_augment.draw`; no layers for none.
     """
 
     crops: NDArray[np.float64]
     flips: NDArray[np.bool_]
     colours: NDArray[np.float32]
     boxes: NDArray[np.float32]
+    of_square: bool
+    operations: NDArray[np.int8]
+    strengths: NDArray[np.float32]
 
     def crop(self, row: int) -> Crop:
         """The crop of one sample of the batch."""
-        return Crop(*self.crops[row].tolist())
+        area, ratio, top, left = self.crops[row].tolist()
+        return Crop(area, ratio, top, left, self.of_square)
+
+    @classmethod
+    def joined(cls, parts: Sequence[ViewParameters]) -> ViewParameters:
+        """The views of several batches, one after another, drawn by one config."""
+        arrays = ("crops", "flips", "colours", "boxes", "operations", "strengths")
+        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays}
+        return cls(of_square=parts[0].of_square, **joined)
 
 
 def view_parameters(config: AugmentConfig, seed: int, epoch: int, ids: NDArray[np.int64]) -> ViewParameters:
     """The parameters of each sample's view in an epoch; the same for a sample in any batch."""
     u = uniforms(seed, "view", epoch, ids, 12)
-    longest = math.log(config.crop_max_ratio)
-    crops = np.stack(
-        [
-            config.crop_min_area + (config.crop_max_area - config.crop_min_area) * u[:, 0],
-            np.exp(longest * (2 * u[:, 1] - 1)),
-            u[:, 2],
-            u[:, 3],
-        ],
-        axis=1,
-    )
+    if config.scale_jitter is None:
+        longest = math.log(config.crop_max_ratio)
+        area = config.crop_min_area + (config.crop_max_area - config.crop_min_area) * u[:, 0]
+        ratio = np.exp(longest * (2 * u[:, 1] - 1))
+    else:
+        smallest, largest = config.scale_jitter
+        area, ratio = (smallest + (largest - smallest) * u[:, 0]) ** -2.0, np.ones(len(ids))
+    crops = np.stack([area, ratio, u[:, 2], u[:, 3]], axis=1)
     spans = np.array([config.brightness, config.contrast, config.saturation])
     colours = 1 + spans * (2 * u[:, 5:8] - 1)
     # A box between 0.02 and its largest area, at most 3:1, wholly inside (Zhong 2020, section 3.2).
@@ -99,13 +119,24 @@ def view_parameters(config: AugmentConfig, seed: int, epoch: int, ids: NDArray[n
     place = u[:, 11] * 1024
     top, left = np.floor(place) / 1024 * (1 - height), (place % 1) * (1 - width)
     boxes = np.stack([top, left, top + height, left + width], axis=1) * (u[:, 8] < config.erase)[:, None]
-    return ViewParameters(crops, u[:, 4] < config.flip, colours.astype(np.float32), boxes.astype(np.float32))
+    operations, strengths = np.empty((len(ids), 0), np.int8), np.empty((len(ids), 0), np.float32)
+    if config.rand_augment is not None:
+        operations, strengths = draw(config.rand_augment, seed, epoch, ids)
+    return ViewParameters(
+        crops,
+        u[:, 4] < config.flip,
+        colours.astype(np.float32),
+        boxes.astype(np.float32),
+        config.scale_jitter is not None,
+        operations,
+        strengths,
+    )
 
 
 def apply_on_device(images: Tensor, views: ViewParameters) -> Tensor:
     """The batch with all but the crop applied, uint8 [B, C, H, W]; `images` may be changed in place.
 
-    The order is brightness, contrast, saturation, flip, erasing. The three colour changes are one
+    The order is brightness, contrast, saturation, flip, RandAugment, erasing. The three colour changes are one
     linear map per sample, rounded once; only its result is cut to 0..255.
 
     Args:
@@ -129,6 +160,8 @@ def _applied(images: Tensor, views: ViewParameters) -> Tensor:
     if views.flips.any():
         flipped = torch.from_numpy(np.flatnonzero(views.flips)).to(images.device)
         images[flipped] = images[flipped].flip(-1)
+    if views.operations.size:
+        images = rand_augment(images, views.operations, views.strengths)
     if views.boxes.any():
         images = _erased(images, views.boxes)
     return images

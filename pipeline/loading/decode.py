@@ -29,12 +29,14 @@ class Crop:
         area: its share of the image's area, (0, 1].
         ratio: its width over its height, in pixels, > 0.
         top, left: where it lies in the room that is left, [0, 1): 0 is the upper left corner.
+        of_square: `area` is a share of the largest square inside the image, and not of the image.
     """
 
     area: float
     ratio: float
     top: float
     left: float
+    of_square: bool = False
 
     def box(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Top, left, height and width in pixels, inside an image of this size.
@@ -42,7 +44,7 @@ class Crop:
         A box that would be longer than the image is cut to it, where torchvision's RandomResizedCrop
         draws again: so a box costs a fixed number of random numbers.
         """
-        pixels = height * width * self.area
+        pixels = (min(height, width) ** 2 if self.of_square else height * width) * self.area
         box_height = min(height, max(1, round(math.sqrt(pixels / self.ratio))))
         box_width = min(width, max(1, round(math.sqrt(pixels * self.ratio))))
         return (

@@ -49,25 +49,20 @@ class DecodePool:
 
     Args:
         reader: where the samples are.
-        image_size: side of the images in pixels.
         channels: 3 for RGB, 1 for grey.
         threads: how many.
         pinned: fill page-locked memory, from which a GPU copies while it computes.
     """
 
-    def __init__(
-        self, reader: SampleReader, *, image_size: int, channels: int, threads: int, pinned: bool = False
-    ) -> None:
+    def __init__(self, reader: SampleReader, *, channels: int, threads: int, pinned: bool = False) -> None:
         self._reader = reader
-        self._image_size = image_size
         self._channels = channels
         self._pinned = pinned
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
-    def submit(self, ids: NDArray[np.int64], views: ViewParameters | None = None) -> PendingImages:
-        """Starts to fill a batch with these samples; with `views`, only what their crops show."""
-        side = self._image_size
-        shape = (len(ids), self._channels, side, side)
+    def submit(self, ids: NDArray[np.int64], image_size: int, views: ViewParameters | None = None) -> PendingImages:
+        """Starts to fill a batch with these samples, `image_size` pixels a side; with `views`, only what they crop."""
+        shape = (len(ids), self._channels, image_size, image_size)
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
         pieces = [
             self._threads.submit(self._fill, images.numpy(), ids, views, start) for start in range(0, len(ids), _PIECE)
@@ -90,7 +85,7 @@ class DecodePool:
             data = self._reader.read(id)
             crop = None if views is None else views.crop(row)
             try:
-                pixels = decode(data, size=self._image_size, channels=self._channels, crop=crop)
+                pixels = decode(data, size=images.shape[-1], channels=self._channels, crop=crop)
             except ValueError as error:
                 raise DamagedError(
                     f"{self._reader.place(id)}: cannot be decoded ({error}); it could when it was written: "

@@ -14,19 +14,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.config import Config, unkeyed
 from pipeline.counter_rng import uniforms
+from pipeline.errors import InputError
 from pipeline.loading.augment import AugmentConfig, ViewParameters, apply_on_device, view_parameters
 from pipeline.loading.batch import Batch, rank_slice
 from pipeline.loading.decode_pool import DecodePool, PendingImages
 from pipeline.loading.policies.base import SamplingPolicy
+from pipeline.loading.progressive import SizeOfEpoch
 from pipeline.loading.reader import SampleReader
 from pipeline.loading.tokenizer import Tokenizer
 from pipeline.sharding.index import SampleIndex
@@ -36,8 +38,35 @@ class LoaderConfig(Config):
     """How training images are loaded and varied."""
 
     augment: AugmentConfig | None = Field(AugmentConfig(), description="how images are varied; null: not at all")
+    copies: int = Field(
+        1, description="views of each sample in a batch, which then has fewer samples; DeiT: 3", ge=1, le=64
+    )
+    smaller_sizes: tuple[int, ...] = Field(
+        (), description="progressive resolution: sides in pixels to begin with, each for `epochs_a_size` epochs"
+    )
+    epochs_a_size: int = Field(1, description="epochs at each of `smaller_sizes`", ge=1, le=10_000)
     threads: int = unkeyed(2, description="threads that read and decode", ge=1, le=256)
     prefetch: int = unkeyed(4, description="batches prepared ahead of the training step", ge=1, le=256)
+
+    @model_validator(mode="after")
+    def _copies_differ(self) -> Self:
+        if self.copies > 1 and self.augment is None:
+            raise ValueError(f"copies is {self.copies}, but without augment all copies of a sample are the same")
+        if any(not 8 <= size <= 1024 for size in self.smaller_sizes):
+            raise ValueError(f"smaller_sizes {list(self.smaller_sizes)}: a side has 8 to 1024 pixels")
+        return self
+
+    def distinct(self, global_batch: int) -> int:
+        """Samples in a batch of `global_batch` images: what the policy is built with.
+
+        Raises:
+            InputError: the copies do not fill the batch.
+        """
+        if global_batch % self.copies:
+            raise InputError(
+                f"loader.copies: {self.copies} copies of each sample do not fill a batch of {global_batch}"
+            )
+        return global_batch // self.copies
 
     def build(
         self,
@@ -54,7 +83,7 @@ class LoaderConfig(Config):
         captions: Literal["first", "random"] = "random",
         device: torch.device | str = "cpu",
     ) -> Loader:
-        """The loader of one rank."""
+        """The loader of one rank; `policy` chooses the `distinct` samples of a batch."""
         return Loader(
             reader,
             index,
@@ -62,6 +91,8 @@ class LoaderConfig(Config):
             image_size=image_size,
             channels=channels,
             augment=self.augment,
+            copies=self.copies,
+            size_of_epoch=SizeOfEpoch(image_size, self.smaller_sizes, self.epochs_a_size),
             seed=seed,
             rank=rank,
             world=world,
@@ -95,6 +126,10 @@ class Loader:
         image_size: side of the images in pixels.
         channels: 3 for RGB, 1 for grey.
         augment: how images are varied; None: they are resized, no more.
+        copies: how often each sample of the policy comes in a batch (repeated augmentation, Hoffer 2020), each
+            time in another view. They stand a whole share of the batch apart, as in DeiT: neighbours, which
+            mixup blends, are different samples.
+        size_of_epoch: the side of the images for each epoch, in place of `image_size`.
         seed: of the run; keys the augmentation and the choice of captions.
         rank, world: which of how many workers this is.
         threads: threads that read and decode.
@@ -113,6 +148,8 @@ class Loader:
         image_size: int,
         channels: int = 3,
         augment: AugmentConfig | None,
+        copies: int = 1,
+        size_of_epoch: SizeOfEpoch | None = None,
         seed: int,
         rank: int = 0,
         world: int = 1,
@@ -125,9 +162,10 @@ class Loader:
         self.policy = policy
         self._reader = reader
         self._index = index
-        self._image_size = image_size
+        self._size_of_epoch = size_of_epoch or SizeOfEpoch(image_size)
         self._channels = channels
         self._augment = augment
+        self._copies = copies
         self._seed = seed
         self._rank = rank
         self._world = world
@@ -152,7 +190,6 @@ class Loader:
         next_step = start_step
         with DecodePool(
             self._reader,
-            image_size=self._image_size,
             channels=self._channels,
             threads=self._threads,
             pinned=self._device.type == "cuda",
@@ -168,10 +205,20 @@ class Loader:
                 yield self._finish(planned.popleft())
 
     def _plan(self, step: int, pool: DecodePool) -> _Planned:
-        ids = rank_slice(self.policy.batch(step), self._rank, self._world)
+        batch = self.policy.batch(step)
+        ids = rank_slice(np.tile(batch, self._copies), self._rank, self._world)
         epoch = self.policy.epoch(step)
-        views = None if self._augment is None else view_parameters(self._augment, self._seed, epoch, ids)
-        return _Planned(step, epoch, self.policy.version, ids, views, pool.submit(ids, views))
+        views = None
+        if self._augment is not None:
+            copies = rank_slice(np.repeat(np.arange(self._copies), len(batch)), self._rank, self._world)
+            views = ViewParameters.joined(
+                [
+                    view_parameters(self._augment, self._seed, epoch * self._copies + copy, ids[copies == copy])
+                    for copy in range(self._copies)
+                ]
+            )
+        pending = pool.submit(ids, self._size_of_epoch(epoch), views)
+        return _Planned(step, epoch, self.policy.version, ids, views, pending)
 
     def _finish(self, planned: _Planned) -> Batch:
         ids = planned.ids
@@ -186,7 +233,7 @@ class Loader:
             tokens=tokens,
             step=planned.step,
             policy_version=planned.version,
-            global_size=self.policy.global_batch,
+            global_size=self.policy.global_batch * self._copies,
         ).to(self._device)
         if planned.views is None:
             return batch
@@ -221,12 +268,12 @@ def evaluation_batches(
     """
     parts = [ids[start : start + batch_size] for start in range(0, len(ids), batch_size)]
     ahead = 2
-    with DecodePool(reader, image_size=image_size, channels=channels, threads=threads) as pool:
-        pending = deque(pool.submit(part) for part in parts[:ahead])
+    with DecodePool(reader, channels=channels, threads=threads) as pool:
+        pending = deque(pool.submit(part, image_size) for part in parts[:ahead])
         for step, part in enumerate(parts):
             images = pending.popleft().wait()
             if step + ahead < len(parts):
-                pending.append(pool.submit(parts[step + ahead]))
+                pending.append(pool.submit(parts[step + ahead], image_size))
             captions = [next(iter(index.captions(id)), "") for id in part.tolist()] if tokenizer else []
             yield Batch(
                 images=images,

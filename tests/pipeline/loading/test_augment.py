@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from pipeline.config import parse_config
 from pipeline.errors import InputError
 from pipeline.loading.augment import AugmentConfig, ViewParameters, apply_on_device, view_parameters
+from pipeline.loading.decode import Crop
+from pipeline.loading.rand_augment import RandAugmentConfig
 
 STRONG = AugmentConfig(crop_min_area=0.3, flip=0.5, brightness=0.4, contrast=0.4, saturation=0.4, erase=0.5)
+WITH_OPERATIONS = STRONG.model_copy(update={"rand_augment": RandAugmentConfig(), "scale_jitter": (1.2, 2.4)})
 
 
 def images_of(count: int, channels: int = 3, side: int = 19) -> torch.Tensor:
@@ -26,6 +29,9 @@ def parameters(count: int, **changed: np.ndarray) -> ViewParameters:
         "flips": np.zeros(count, bool),
         "colours": np.ones((count, 3), np.float32),
         "boxes": np.zeros((count, 4), np.float32),
+        "of_square": False,
+        "operations": np.empty((count, 0), np.int8),
+        "strengths": np.empty((count, 0), np.float32),
     }
     return ViewParameters(**{**nothing, **changed})
 
@@ -33,10 +39,10 @@ def parameters(count: int, **changed: np.ndarray) -> ViewParameters:
 @given(st.lists(st.integers(0, 10**12), min_size=1, max_size=20, unique=True), st.integers(0, 2**31), st.integers(0, 9))
 @settings(max_examples=50, deadline=None)
 def test_parameters_of_a_sample_do_not_depend_on_its_batch(ids: list[int], seed: int, epoch: int) -> None:
-    together = view_parameters(STRONG, seed, epoch, np.array(ids))
+    together = view_parameters(WITH_OPERATIONS, seed, epoch, np.array(ids))
     for row, id in enumerate(ids):
-        alone = view_parameters(STRONG, seed, epoch, np.array([id]))
-        for name in ("crops", "flips", "colours", "boxes"):
+        alone = view_parameters(WITH_OPERATIONS, seed, epoch, np.array([id]))
+        for name in ("crops", "flips", "colours", "boxes", "operations", "strengths"):
             np.testing.assert_array_equal(getattr(together, name)[row], getattr(alone, name)[0])
 
 
@@ -49,10 +55,32 @@ def test_epochs_seeds_and_samples_differ() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pixels_of_a_sample_do_not_depend_on_its_batch(channels: int) -> None:
     ids = np.arange(200)
-    whole = apply_on_device(images_of(200, channels), view_parameters(STRONG, 7, 3, ids))
+    whole = apply_on_device(images_of(200, channels), view_parameters(WITH_OPERATIONS, 7, 3, ids))
     for part in (slice(0, 1), slice(1, 4), slice(37, 101), slice(199, 200)):
-        alone = apply_on_device(images_of(200, channels)[part].clone(), view_parameters(STRONG, 7, 3, ids[part]))
+        views = view_parameters(WITH_OPERATIONS, 7, 3, ids[part])
+        alone = apply_on_device(images_of(200, channels)[part].clone(), views)
         assert torch.equal(alone, whole[part])
+
+
+@pytest.mark.parametrize(("height", "width"), [(400, 357), (300, 900), (512, 512)])
+def test_multi_scale_crops_are_vggs(height: int, width: int) -> None:
+    """The short side S is drawn from 256 to 512, and a square of 224 / S of it is cut out."""
+    views = view_parameters(AugmentConfig(scale_jitter=(256 / 224, 512 / 224)), 0, 0, np.arange(4000))
+    boxes = np.array([views.crop(row).box(height, width) for row in range(4000)])
+    top, left, box_height, box_width = boxes.T
+    np.testing.assert_array_equal(box_height, box_width)
+    scaled = min(height, width) * 224 / box_height  # S
+    assert 255 <= scaled.min() < 258
+    assert 508 < scaled.max() <= 516
+    assert abs(scaled.mean() - 384) < 4  # uniform in S and not in area
+    assert (top + box_height <= height).all()
+    assert (left + box_width <= width).all()
+    assert Crop(1.0, 1.0, 0.0, 0.0, of_square=True).box(300, 200) == (0, 0, 200, 200)
+
+
+def test_a_scale_jitter_out_of_order_is_refused() -> None:
+    with pytest.raises(InputError, match="scale_jitter"):
+        parse_config(AugmentConfig, {"scale_jitter": [2.0, 1.5]}, "augment")
 
 
 def test_parameters_keep_to_their_bounds_and_shares() -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import DamagedError
+from pipeline.config import parse_config
+from pipeline.errors import DamagedError, InputError
 from pipeline.loading.augment import AugmentConfig
 from pipeline.loading.loader import Loader, LoaderConfig, evaluation_batches
 from pipeline.loading.policies.shuffled import Shuffled
@@ -260,3 +261,43 @@ def test_threads_and_prefetch_do_not_change_the_key() -> None:
 def test_batches_from_s3_are_those_from_disk(shards: Any, s3_shards: Any, reference: list[Any]) -> None:
     for batch, expected in zip(loader_of(s3_shards).batches(0, 11), reference, strict=True):
         assert_same(batch, expected)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_copies_of_a_sample_are_different_views_on_any_number_of_workers(shards: Any, world: int) -> None:
+    policy = Shuffled(shards.index.rows("train"), 6, seed=1)
+    parts = [list(loader_of(shards, policy=policy, copies=3, rank=r, world=world).batches(0, 4)) for r in range(world)]
+    plain = list(loader_of(shards, policy=policy).batches(0, 4))
+    for step in range(4):
+        ids = torch.cat([part[step].ids for part in parts])
+        images = torch.cat([part[step].images for part in parts])
+        assert {part[step].global_size for part in parts} == {18}
+        np.testing.assert_array_equal(ids, np.tile(policy.batch(step), 3))
+        views = images.reshape(3, 6, *images.shape[1:])
+        for first, second in ((0, 1), (0, 2), (1, 2)):
+            assert all(not torch.equal(a, b) for a, b in zip(views[first], views[second], strict=True))
+        # A view is keyed by its number: in epoch 0, copy 0 is the one view that a loader without copies shows.
+        if policy.epoch(step) == 0:
+            assert torch.equal(views[0], plain[step].images)
+
+
+def test_copies_that_do_not_fill_a_batch_or_do_not_differ_are_refused() -> None:
+    with pytest.raises(InputError, match="3 copies of each sample do not fill a batch of 64"):
+        LoaderConfig(copies=3).distinct(64)
+    assert LoaderConfig(copies=3).distinct(66) == 22
+    with pytest.raises(InputError, match="all copies of a sample are the same"):
+        parse_config(LoaderConfig, {"copies": 2, "augment": None}, "loader")
+
+
+def test_progressive_resolution_grows_with_the_epoch_and_resumes_in_it(shards: Any) -> None:
+    config = LoaderConfig(augment=AUGMENT, smaller_sizes=(12, 16), epochs_a_size=2)
+
+    def loader() -> Loader:
+        policy = Shuffled(shards.index.rows("train"), 30, seed=1)
+        reader = SampleReader(shards.artifact, shards.index)
+        return config.build(reader, shards.index, policy, image_size=24, seed=5)
+
+    batches = list(loader().batches(0, 12))  # two steps an epoch
+    assert [batch.images.shape[-1] for batch in batches] == [12] * 4 + [16] * 4 + [24] * 4
+    for batch, expected in zip(loader().batches(7, 12), batches[7:], strict=True):
+        assert torch.equal(batch.images, expected.images)

@@ -1,0 +1,222 @@
+"""RandAugment on whole batches: each sample gets a few operations, drawn by (seed, epoch, sample).
+
+Cubuk 2020, "RandAugment: Practical automated data augmentation with a reduced search space", with the operations and
+strengths of timm's "rand-m9-mstd0.5-inc1", DeiT's recipe: each gets stronger with the magnitude, and each is applied
+with probability 0.5. Differs: affine operations interpolate bilinearly and fill with mid grey.
+
+A batch is sorted by operation, and an operation runs once for all samples that drew it, on their device. Pixel
+arithmetic is that of PIL's ImageOps and ImageEnhance, element by element or by integer sums, so a sample's bits do
+not depend on its batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from pipeline.config import Config
+from pipeline.counter_rng import uniforms
+
+_FILL = 128.0
+_COLUMNS = 5  # random numbers of a layer: whether, which, two for the strength, the sign
+
+
+class RandAugmentConfig(Config):
+    """How many operations, and how strong."""
+
+    layers: int = Field(2, description="operations one after another", ge=1, le=8)
+    magnitude: float = Field(9.0, description="strength of an operation, 0 to 10", ge=0, le=10)
+    magnitude_std: float = Field(0.5, description="standard deviation of the strength, drawn a sample", ge=0, le=10)
+    probability: float = Field(0.5, description="probability that a layer's operation is applied", ge=0, le=1)
+
+
+def draw(
+    config: RandAugmentConfig, seed: int, epoch: int, ids: NDArray[np.int64]
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Each sample's operations (numbers into `OPERATIONS`, -1: none) and strengths in [-1, 1], both [B, layers]."""
+    u = uniforms(seed, "rand-augment", epoch, ids, _COLUMNS * config.layers).reshape(len(ids), config.layers, _COLUMNS)
+    chosen = np.where(u[..., 0] < config.probability, (u[..., 1] * len(OPERATIONS)).astype(np.int8), -1)
+    # Box and Muller; 1 - u is never zero.
+    normal = np.sqrt(-2 * np.log(1 - u[..., 2])) * np.cos(2 * math.pi * u[..., 3])
+    strength = np.clip(config.magnitude + config.magnitude_std * normal, 0, 10) / 10
+    return chosen.astype(np.int8), (strength * np.where(u[..., 4] < 0.5, -1, 1)).astype(np.float32)
+
+
+def rand_augment(images: Tensor, operations: NDArray[np.int8], strengths: NDArray[np.float32]) -> Tensor:
+    """The operations of each sample, one layer after the other; uint8 [B, C, H, W], changed in place.
+
+    Args:
+        operations, strengths: [B, layers], see `draw`.
+    """
+    for layer in range(operations.shape[1]):
+        for number in np.unique(operations[:, layer]):
+            if number < 0:
+                continue
+            mine = np.flatnonzero(operations[:, layer] == number)
+            rows = torch.from_numpy(mine).to(images.device)
+            strength = torch.from_numpy(strengths[mine, layer]).to(images.device)[:, None, None, None]
+            images[rows] = list(OPERATIONS.values())[number](images[rows], strength)
+    return images
+
+
+def auto_contrast(images: Tensor, _: Tensor) -> Tensor:
+    """Each channel stretched to 0..255."""
+    flat = images.flatten(2).float()
+    low, high = flat.amin(2)[..., None, None], flat.amax(2)[..., None, None]
+    stretched = (images.float() - low) * (255 / (high - low).clamp(min=1))
+    return torch.where(high > low, stretched, images.float()).clamp(0, 255).to(torch.uint8)
+
+
+def equalize(images: Tensor, _: Tensor) -> Tensor:
+    """Each channel with a flat histogram, by PIL's integer rule."""
+    batch, channels = images.shape[:2]
+    values = images.reshape(batch * channels, -1).long()
+    counts = torch.zeros(len(values), 256, dtype=torch.long, device=images.device)
+    counts.scatter_add_(1, values, torch.ones_like(values))
+    last = 255 - (counts.flip(1) > 0).to(torch.uint8).argmax(1)
+    step = (counts.sum(1) - counts.gather(1, last[:, None])[:, 0]) // 255
+    before = counts.cumsum(1) - counts
+    table = ((before + step[:, None] // 2) // step.clamp(min=1)[:, None]).clamp(0, 255)
+    table = torch.where(step[:, None] > 0, table, torch.arange(256, device=images.device)[None])
+    return table.gather(1, values).reshape(images.shape).to(torch.uint8)
+
+
+def invert(images: Tensor, _: Tensor) -> Tensor:
+    """255 - x."""
+    return 255 - images
+
+
+def posterize(images: Tensor, strength: Tensor) -> Tensor:
+    """Keeps the upper 4 bits, or fewer, down to none."""
+    dropped = 4 + (strength.abs() * 4).to(torch.uint8)
+    return torch.bitwise_left_shift(torch.bitwise_right_shift(images.int(), dropped.int()), dropped.int()).to(
+        torch.uint8
+    )
+
+
+def solarize(images: Tensor, strength: Tensor) -> Tensor:
+    """Inverts what is at or above a threshold."""
+    threshold = 256 - (strength.abs() * 256).int()
+    return torch.where(images.int() >= threshold, 255 - images, images)
+
+
+def solarize_add(images: Tensor, strength: Tensor) -> Tensor:
+    """Adds up to 110 to what is below 128."""
+    added = (images.int() + (strength.abs() * 110).int()).clamp(max=255).to(torch.uint8)
+    return torch.where(images < 128, added, images)
+
+
+def color(images: Tensor, strength: Tensor) -> Tensor:
+    """More or less saturation; a grey image stays as it is."""
+    return _blended(_grey(images).float().expand(images.shape), images, strength)
+
+
+def contrast(images: Tensor, strength: Tensor) -> Tensor:
+    """Away from or towards the image's mean grey."""
+    grey = _grey(images)
+    pixels = grey.shape[-1] * grey.shape[-2]
+    mean = (grey.sum(dim=(1, 2, 3), dtype=torch.int64)[:, None, None, None] * 2 + pixels) // (2 * pixels)
+    return _blended(mean.float().expand(images.shape), images, strength)
+
+
+def brightness(images: Tensor, strength: Tensor) -> Tensor:
+    """Away from or towards black."""
+    return _blended(torch.zeros_like(images, dtype=torch.float32), images, strength)
+
+
+def sharpness(images: Tensor, strength: Tensor) -> Tensor:
+    """Away from or towards a smoothed image; the border pixels stay as they are."""
+    x = images.int()
+    height, width = x.shape[-2:]
+    if min(height, width) < 3:
+        return images
+    total = 4 * x[..., 1:-1, 1:-1]
+    for dy in range(3):
+        for dx in range(3):
+            total = total + x[..., dy : height - 2 + dy, dx : width - 2 + dx]
+    smooth = x.clone()
+    smooth[..., 1:-1, 1:-1] = (2 * total + 13) // 26
+    return _blended(smooth.float(), images, strength)
+
+
+def rotate(images: Tensor, strength: Tensor) -> Tensor:
+    """Up to 30 degrees around the centre."""
+    angle = strength.flatten() * math.radians(30)
+    cos, sin = angle.cos(), angle.sin()
+    return _affine(images, [[cos, -sin], [sin, cos]])
+
+
+def shear_x(images: Tensor, strength: Tensor) -> Tensor:
+    """Rows shifted by up to 0.3 of their distance to the middle."""
+    shear = strength.flatten() * 0.3
+    one = torch.ones_like(shear)
+    return _affine(images, [[one, shear], [0 * one, one]])
+
+
+def shear_y(images: Tensor, strength: Tensor) -> Tensor:
+    """Columns shifted by up to 0.3 of their distance to the middle."""
+    shear = strength.flatten() * 0.3
+    one = torch.ones_like(shear)
+    return _affine(images, [[one, 0 * one], [shear, one]])
+
+
+def translate_x(images: Tensor, strength: Tensor) -> Tensor:
+    """Up to 0.45 of the width."""
+    one = torch.ones_like(strength.flatten())
+    return _affine(images, [[one, 0 * one], [0 * one, one]], x=strength.flatten() * 0.9)
+
+
+def translate_y(images: Tensor, strength: Tensor) -> Tensor:
+    """Up to 0.45 of the height."""
+    one = torch.ones_like(strength.flatten())
+    return _affine(images, [[one, 0 * one], [0 * one, one]], y=strength.flatten() * 0.9)
+
+
+OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    function.__name__: function
+    for function in (
+        auto_contrast, equalize, invert, rotate, posterize, solarize, solarize_add, color, contrast,
+        brightness, sharpness, shear_x, shear_y, translate_x, translate_y,
+    )
+}  # fmt: skip
+
+
+def _blended(degenerate: Tensor, images: Tensor, strength: Tensor) -> Tensor:
+    """PIL's ImageEnhance: factor 1 gives the image, 0 the degenerate; here 0.1 to 1.9."""
+    factor = 1 + 0.9 * strength
+    return (degenerate + factor * (images.float() - degenerate)).clamp(0, 255).to(torch.uint8)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """Grey [B, 1, H, W] as int32 by PIL's fixed point."""
+    x = images.int()
+    if images.shape[1] == 1:
+        return x
+    return ((19595 * x[:, 0] + 38470 * x[:, 1] + 7471 * x[:, 2] + 0x8000) >> 16)[:, None]
+
+
+def _affine(images: Tensor, matrix: list[list[Tensor]], x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+    """Each output pixel taken from where `matrix` (and a shift, in half sides) sends it; outside is mid grey.
+
+    The matrix works in pixels, so that a rotation of an oblong image is one; affine_grid works in half sides.
+    """
+    height, width = images.shape[-2:]
+    (a, b), (c, d) = matrix
+    zero = torch.zeros_like(a)
+    theta = torch.stack(
+        [
+            torch.stack([a, b * height / width, zero if x is None else x], dim=1),
+            torch.stack([c * width / height, d, zero if y is None else y], dim=1),
+        ],
+        dim=1,
+    )
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    moved = F.grid_sample(images.float() - _FILL, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return (moved + _FILL + 0.5).clamp(0, 255).to(torch.uint8)
