@@ -159,9 +159,9 @@ def _stop_trainings() -> float:
 
 def _end_ray() -> None:
     # Only if a stage of this process used it: importing Ray to end nothing would cost a second.
-    ray_train = sys.modules.get("pipeline.training.ray_train")
-    if ray_train is not None:
-        ray_train.shutdown()
+    ray_cluster = sys.modules.get("pipeline.ray_cluster")
+    if ray_cluster is not None:
+        ray_cluster.shutdown()
 
 
 def _publish(flow: str, run: StageRun) -> None:

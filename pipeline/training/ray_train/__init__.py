@@ -1,4 +1,4 @@
-"""Runs a training on Ray Train workers; the only door to Ray.
+"""Runs a training on Ray Train workers.
 
 With RAY_ADDRESS set, the workers run on that cluster, whose machines need Tutelage installed (in their
 image, or by the cluster's own runtime environment) and a store that they all see. Without it, one
@@ -14,10 +14,10 @@ Ray's report() is not used for checkpoints: it returns before they are committed
 one in two seconds. A worker that was lost is replaced up to `max_failures` times, and the training goes on
 from the newest checkpoint; an error that the training itself raised would come again, and is not retried.
 
-session.py holds the connection, driver.py a training as the driver sees it, worker.py what runs on a worker.
+The connection is ray_cluster's; driver.py is a training as the driver sees it, worker.py what runs on a worker.
 """
 
+from pipeline.ray_cluster import shutdown, start
 from pipeline.training.ray_train.driver import check, check_local, run
-from pipeline.training.ray_train.session import shutdown, start
 
 __all__ = ["check", "check_local", "run", "shutdown", "start"]

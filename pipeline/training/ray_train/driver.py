@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, TutelageError, WorkError
+from pipeline.ray_cluster.session import Session, last_line, shutdown, start
 from pipeline.training.interruption import StoppedError
 from pipeline.training.placement import worker_resources
-from pipeline.training.ray_train.session import Session, last_line, shutdown, start
 from pipeline.training.ray_train.worker import train_on_worker
 
 if TYPE_CHECKING:
