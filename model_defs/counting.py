@@ -1,0 +1,141 @@
+"""What a model costs: its parameters, and its multiply-accumulates for one input.
+
+Multiply-accumulates (MACs) are those of convolutions, linear layers and matrix products, attention's two products with
+them; norms, activations, pooling and additions are left out, as in the papers' tables. Papers and libraries that
+leave attention's products out too print less for transformers: ViT-B/16 has 17.56 G here and 16.85 G there.
+
+All is computed from shapes on the meta device: no weight is read, no memory is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from model_defs.registry import create_model
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """A module, or a parameter that a module holds itself, with all that is in it.
+
+    Attributes:
+        path: its name from the model's root, e.g. "layer1.0.conv1"; "" is the model.
+        type: the class; "Parameter" for a parameter.
+        shape: of its output for one input; None if evaluation never calls it, or its output is no tensor.
+        parameters, macs: of it and of all below it.
+    """
+
+    path: str
+    type: str
+    shape: tuple[int, ...] | None
+    parameters: int
+    macs: int
+
+
+def on_meta(name: str, **kwargs: Any) -> nn.Module:
+    """The model `create_model` would make, in evaluation, with shapes and no weights."""
+    with torch.device("meta"):
+        return create_model(name, **kwargs).eval()
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Numbers in the model's parameters; a shared parameter counts once, buffers do not."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_macs(model: nn.Module | str, **kwargs: Any) -> int:
+    """Multiply-accumulates of one image, one text of full length, or one pair of them, in evaluation.
+
+    Args:
+        model: a model on any device, or the name of one.
+        kwargs: with a name: arguments of `create_model`.
+    """
+    model = on_meta(model, **kwargs) if isinstance(model, str) else model
+    counter = FlopCounterMode(display=False)
+    with counter:
+        _forward(model)
+    return counter.get_total_flops() // 2
+
+
+def layer_table(name: str, **kwargs: Any) -> list[LayerRow]:
+    """A row for each module and each parameter outside the usual layers, the model first, parents before children."""
+    model = on_meta(name, **kwargs)
+    shapes: dict[str, tuple[int, ...]] = {}
+    counter = FlopCounterMode(display=False)
+    with _recorded(model, shapes), counter:
+        _forward(model)
+    flops = {path: sum(by_op.values()) for path, by_op in counter.get_flop_counts().items()}
+    root = type(model).__name__
+    rows = []
+    for path, module in model.named_modules():
+        count = count_parameters(module)
+        macs = flops.get(f"{root}.{path}" if path else root, 0) // 2
+        rows.append(LayerRow(path, type(module).__name__, shapes.get(path), count, macs))
+        if next(module.children(), None) is not None:
+            rows += [
+                LayerRow(f"{path}.{own}".lstrip("."), "Parameter", tuple(parameter.shape), parameter.numel(), 0)
+                for own, parameter in module.named_parameters(recurse=False)
+            ]
+    return rows
+
+
+def example_inputs(model: nn.Module) -> tuple[Tensor, ...]:
+    """One input on the meta device: an image [1, C, H, W], tokens [1, L], or both."""
+    inputs: list[Tensor] = []
+    side = getattr(model, "img_size", None)
+    if isinstance(side, int):
+        first = model.get_submodule(str(model.first_conv_name))
+        assert isinstance(first, nn.Conv2d)
+        inputs.append(torch.empty(1, first.in_channels, side, side, device="meta"))
+    length = getattr(model, "context_length", None)
+    if isinstance(length, int):
+        inputs.append(torch.empty(1, length, dtype=torch.int64, device="meta"))
+    return tuple(inputs)
+
+
+def _forward(model: nn.Module) -> None:
+    """One forward pass with the shapes of the model's weights in their place."""
+    shapes = {
+        name: torch.empty_like(tensor, device="meta")
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+    }
+    with _evaluating(model), torch.no_grad():
+        functional_call(model, shapes, example_inputs(model))
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _recorded(model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> Iterator[None]:
+    """Notes the shape of what each module gives when it is first called."""
+
+    def note(path: str, output: object) -> None:
+        if isinstance(output, Tensor):
+            shapes.setdefault(path, tuple(output.shape))
+
+    hooks = [
+        module.register_forward_hook(lambda _module, _inputs, output, path=path: note(path, output))
+        for path, module in model.named_modules()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
