@@ -1,11 +1,13 @@
 """CLIP: an image tower and a text tower into one space.
 
 Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 2.3 and
-figure 3. With `vit_base_patch32_224` and the default text tower 151,276,545 parameters (the released
-ViT-B/32 has 151,277,313).
+figure 3. Parameters of the released models: ResNet-50 102,007,137; ViT-B/32 151,277,313; ViT-B/16 149,620,737;
+ViT-L/14 427,616,513. `clip` is the dual encoder over any two towers; by default over the classifiers' ViT-B/32,
+which has a bias on its patches and no norm before its blocks: 151,276,545.
 
-The image tower is any image model of this package, so its details (ViT's patch bias, no norm before the
-blocks) are that model's. Temperature as in section 2.5: learned as a logarithm, from 1/0.07, at most 100.
+Temperature as in section 2.5: learned as a logarithm, from 1/0.07, at most 100. The weights that the authors
+released were trained with QuickGELU, so it is the default of those models; most of open_clip's were trained
+with GELU (`activation`). A ViT starts from this package's initial weights, not from those of the authors' code.
 """
 
 from __future__ import annotations
@@ -19,32 +21,40 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_defs.errors import ModelError
+from model_defs.layers.transformer import Activation
 from model_defs.registry import create_model, model_info
-from model_defs.text_transformer import TextTransformer
 
 LOGIT_SCALE_START = math.log(1 / 0.07)
 LOGIT_SCALE_MAX = math.log(100)
 
 
 class CLIP(nn.Module):
-    """Two towers, two projections, one temperature.
+    """Two towers, a projection for images (texts bring their own), one temperature.
 
     Args:
         image: gives features [B, num_features].
-        text: gives features [B, embed_dim].
+        text: gives features [B, embed_dim] of tokens [B, L], L <= context_length.
+        projection_bias: of the image projection.
     """
 
-    def __init__(self, image: nn.Module, text: TextTransformer, embed_dim: int) -> None:
+    classifier_names: tuple[str, ...] = ()
+
+    def __init__(self, image: nn.Module, text: nn.Module, embed_dim: int, *, projection_bias: bool = False) -> None:
         super().__init__()
         self.embed_dim = embed_dim
         self.img_size: int = image.img_size  # type: ignore[assignment]
-        self.context_length = text.context_length
+        self.context_length: int = text.context_length  # type: ignore[assignment]
         features: int = image.num_features  # type: ignore[assignment]
         self.image = image
-        self.image_projection = nn.Linear(features, embed_dim, bias=False)
+        self.image_projection = nn.Linear(features, embed_dim, bias=projection_bias)
         nn.init.normal_(self.image_projection.weight, std=features**-0.5)
         self.text = text
         self.logit_scale = nn.Parameter(torch.tensor(LOGIT_SCALE_START))
+
+    @property
+    def first_conv_name(self) -> str:
+        """The convolution that sees the pixels."""
+        return f"image.{self.image.first_conv_name}"
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Unit vectors [B, E] of normalised images [B, C, H, W]."""
@@ -67,27 +77,75 @@ class CLIP(nn.Module):
 def clip(
     *,
     image_tower: str = "vit_base_patch32_224",
+    text_tower: str = "text_transformer",
     image_kwargs: Mapping[str, Any] | None = None,
     text_kwargs: Mapping[str, Any] | None = None,
     embed_dim: int = 512,
+    projection_bias: bool = False,
     in_chans: int = 3,
     img_size: int | None = None,
 ) -> CLIP:
-    """A dual encoder over the image model `image_tower`.
+    """A dual encoder over the image model `image_tower` and the text model `text_tower`.
 
     Args:
         image_kwargs: arguments of the image tower; img_size and in_chans may stand here or beside it.
         text_kwargs: arguments of the text tower, but its output_dim, which is `embed_dim`.
         embed_dim: E, the width of the common space.
+        projection_bias: of the image projection.
     """
     if model_info(image_tower).kind != "image":
         raise ModelError(f"clip: {image_tower!r} is no image model; list_models names those there are")
+    if model_info(text_tower).kind != "text":
+        raise ModelError(f"clip: {text_tower!r} is no text model; list_models names those there are")
     taken = {"num_classes"} & set(image_kwargs or {}) | {"output_dim"} & set(text_kwargs or {})
     if taken:
         raise ModelError(f"clip: sets {', '.join(sorted(taken))} itself; leave it out")
     image = create_model(
         image_tower, **{"in_chans": in_chans, "img_size": img_size, **(image_kwargs or {})}, num_classes=0
     )
-    text = create_model("text_transformer", **(text_kwargs or {}), output_dim=embed_dim)
-    assert isinstance(text, TextTransformer)
-    return CLIP(image, text, embed_dim)
+    text = create_model(text_tower, **(text_kwargs or {}), output_dim=embed_dim)
+    return CLIP(image, text, embed_dim, projection_bias=projection_bias)
+
+
+def clip_vit(
+    *,
+    image_tower: str,
+    text_width: int,
+    embed_dim: int,
+    activation: Activation = "quick_gelu",
+    in_chans: int = 3,
+    img_size: int | None = None,
+) -> CLIP:
+    """A released CLIP over a ViT; `activation` is that of both towers."""
+    return clip(
+        image_tower=image_tower,
+        image_kwargs={"activation": activation},
+        text_kwargs=_text_kwargs(text_width, activation),
+        embed_dim=embed_dim,
+        in_chans=in_chans,
+        img_size=img_size,
+    )
+
+
+def clip_resnet(
+    *,
+    image_tower: str,
+    text_width: int,
+    embed_dim: int,
+    activation: Activation = "quick_gelu",
+    in_chans: int = 3,
+    img_size: int | None = None,
+) -> CLIP:
+    """A released CLIP over a ResNet, whose projection has a bias; `activation` is that of the text tower."""
+    return clip(
+        image_tower=image_tower,
+        text_kwargs=_text_kwargs(text_width, activation),
+        embed_dim=embed_dim,
+        projection_bias=True,
+        in_chans=in_chans,
+        img_size=img_size,
+    )
+
+
+def _text_kwargs(width: int, activation: Activation) -> dict[str, Any]:
+    return {"width": width, "heads": width // 64, "activation": activation}

@@ -3,8 +3,8 @@
 Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 2.4.
 63,428,096 parameters for width 512, depth 12, 77 tokens, 49,408 words, output of 512 (the tower of ViT-B/32).
 
-A causal Transformer; a text is the output at its end-of-text token, normed and projected. GELU in place of
-the released models' QuickGELU.
+A causal Transformer; a text is the output at its end-of-text token, normed and projected. GELU unless
+asked otherwise; the released models were trained with QuickGELU.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from model_defs.errors import ModelError
-from model_defs.layers.transformer import Block, block_stack
+from model_defs.layers.transformer import Activation, Block, block_stack
 
 
 class TextTransformer(nn.Module):
@@ -23,6 +23,7 @@ class TextTransformer(nn.Module):
         output_dim: width of the projection.
         end_of_text: the token whose output stands for the text; None is the last of the vocabulary.
             The first one counts; what follows it (padding) has no influence, since attention is causal.
+        activation: of the MLPs.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class TextTransformer(nn.Module):
         vocabulary_size: int,
         output_dim: int,
         end_of_text: int | None = None,
+        activation: Activation = "gelu",
     ) -> None:
         super().__init__()
         self.context_length = context_length
@@ -42,7 +44,9 @@ class TextTransformer(nn.Module):
         self.end_of_text = vocabulary_size - 1 if end_of_text is None else end_of_text
         self.token_embedding = nn.Embedding(vocabulary_size, width)
         self.positional_embedding = nn.Parameter(torch.empty(context_length, width))
-        self.blocks = block_stack(width, depth, heads, mlp_ratio=4.0, drop_path=0.0, causal=True, norm_eps=1e-5)
+        self.blocks = block_stack(
+            width, depth, heads, mlp_ratio=4.0, drop_path=0.0, causal=True, norm_eps=1e-5, activation=activation
+        )
         self.ln_final = nn.LayerNorm(width)
         self.text_projection = nn.Linear(width, output_dim, bias=False)
         self.init_weights()
@@ -83,6 +87,7 @@ def text_transformer(
     vocabulary_size: int = 49408,
     output_dim: int = 512,
     end_of_text: int | None = None,
+    activation: Activation = "gelu",
 ) -> TextTransformer:
     """The text tower alone; by default that of CLIP's ViT-B/32."""
     return TextTransformer(
@@ -93,4 +98,5 @@ def text_transformer(
         vocabulary_size=vocabulary_size,
         output_dim=output_dim,
         end_of_text=end_of_text,
+        activation=activation,
     )

@@ -3,10 +3,13 @@
 Dosovitskiy et al. 2020, "An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale",
 section 3.1 and table 1. Parameters for 1000 classes at 224 pixels: Ti/16 5,717,416, S/16 22,050,664,
 S/32 22,878,952, B/16 86,567,656, B/32 88,224,232, L/16 304,326,632, L/32 306,535,400, H/14 632,045,800.
+Top-1 errors on ImageNet of nets that were pre-trained on ImageNet alone and fine-tuned at 384 pixels (table 5):
+B/16 22.09, B/32 26.62, L/16 23.47, L/32 28.84.
 
 Ti and S are DeiT's sizes. The head is one linear layer on the class token, as in the paper's
 fine-tuning (its pre-training head has a hidden layer); no dropout, but stochastic depth. Parameter names
 are timm's, so weights released in that form load as they are. `vit_micro` is ours, for images of 28 to 64 pixels.
+CLIP's image towers are this class too: a norm before the blocks, no bias on the patches, epsilon 1e-5.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from model_defs.errors import ModelError
-from model_defs.layers.transformer import block_stack
+from model_defs.layers.transformer import Activation, block_stack
 
 Stem = Literal["patch", "conv"]
 
@@ -31,7 +34,15 @@ class VisionTransformer(nn.Module):
         drop_path: stochastic depth of the last block, in [0, 1).
         prefix_tokens: tokens before the patches; 1 is the class token alone.
         stem: how a patch becomes a token; "patch" is the paper's linear map, "conv" a few convolutions.
+        patch_bias: of the map from patch to token.
+        pre_norm: a norm of the tokens before the first block.
+        norm_eps: of every norm.
+        activation: of the MLPs.
+    Attributes:
+        grid_size: patches along a side; the tokens after the prefix are its rows, one after the other.
     """
+
+    classifier_names: tuple[str, ...] = ("head",)
 
     def __init__(
         self,
@@ -47,6 +58,10 @@ class VisionTransformer(nn.Module):
         drop_path: float = 0.0,
         prefix_tokens: int = 1,
         stem: Stem = "patch",
+        patch_bias: bool = True,
+        pre_norm: bool = False,
+        norm_eps: float = 1e-6,
+        activation: Activation = "gelu",
     ) -> None:
         super().__init__()
         if stem not in get_args(Stem):
@@ -60,35 +75,50 @@ class VisionTransformer(nn.Module):
         self.num_classes = num_classes
         self.num_features = width
         self.prefix_tokens = prefix_tokens
-        self.patch_embed = (PatchEmbed if stem == "patch" else ConvStem)(in_chans, width, patch_size)
+        self.grid_size = img_size // patch_size
+        self.patch_embed = (PatchEmbed if stem == "patch" else ConvStem)(in_chans, width, patch_size, bias=patch_bias)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
-        self.pos_embed = nn.Parameter(torch.empty(1, prefix_tokens + (img_size // patch_size) ** 2, width))
+        self.pos_embed = nn.Parameter(torch.empty(1, prefix_tokens + self.grid_size**2, width))
+        self.norm_pre = nn.LayerNorm(width, eps=norm_eps) if pre_norm else nn.Identity()
         self.blocks = block_stack(
-            width, depth, heads, mlp_ratio=mlp_ratio, drop_path=drop_path, causal=False, norm_eps=1e-6
+            width,
+            depth,
+            heads,
+            mlp_ratio=mlp_ratio,
+            drop_path=drop_path,
+            causal=False,
+            norm_eps=norm_eps,
+            activation=activation,
         )
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
         self.head = nn.Linear(width, num_classes) if num_classes else nn.Identity()
         self.init_weights()
 
     def init_weights(self) -> None:
         """Truncated normal of 0.02 for weights and positions, zero for biases (DeiT's and timm's choice)."""
         for module in self.modules():
-            if isinstance(module, nn.Conv2d) and module.bias is None:  # of a ConvStem, before a ReLU
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, nn.Linear | nn.Conv2d):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                if isinstance(module, nn.Conv2d) and module is not self.patch_embed.proj:  # before a ReLU
+                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                else:
+                    nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for name, parameter in self.named_parameters():
             if name.endswith(("_token", "pos_embed")):
                 nn.init.trunc_normal_(parameter, std=0.02)
 
+    @property
+    def first_conv_name(self) -> str:
+        """The convolution that sees the pixels."""
+        return f"patch_embed.{self.patch_embed.first_conv_name}"
+
     def prefix(self) -> list[Tensor]:
         """The learned tokens before the patches, each [1, 1, D]."""
         return [self.cls_token]
 
-    def tokens(self, x: Tensor) -> Tensor:
-        """All tokens after the last norm, [B, prefix + N, D]."""
+    def embed(self, x: Tensor) -> Tensor:
+        """All tokens as they enter the first block, [B, prefix + N, D]."""
         if x.shape[-2:] != (self.img_size, self.img_size):
             raise ModelError(
                 f"vision transformer: built for {self.img_size} x {self.img_size} images,"
@@ -96,7 +126,12 @@ class VisionTransformer(nn.Module):
             )
         patches = self.patch_embed(x)
         prefix = [token.expand(x.shape[0], -1, -1) for token in self.prefix()]
-        tokens: Tensor = self.norm(self.blocks(torch.cat([*prefix, patches], dim=1) + self.pos_embed))
+        embedded: Tensor = self.norm_pre(torch.cat([*prefix, patches], dim=1) + self.pos_embed)
+        return embedded
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """All tokens after the last norm, [B, prefix + N, D]."""
+        tokens: Tensor = self.norm(self.blocks(self.embed(x)))
         return tokens
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -111,9 +146,11 @@ class VisionTransformer(nn.Module):
 class PatchEmbed(nn.Module):
     """A linear map of each patch, written as a strided convolution: [B, C, H, W] to [B, N, D]."""
 
-    def __init__(self, in_chans: int, width: int, patch_size: int) -> None:
+    first_conv_name = "proj"
+
+    def __init__(self, in_chans: int, width: int, patch_size: int, *, bias: bool = True) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(in_chans, width, patch_size, stride=patch_size)
+        self.proj = nn.Conv2d(in_chans, width, patch_size, stride=patch_size, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         patches: Tensor = self.proj(x)
@@ -128,7 +165,9 @@ class ConvStem(nn.Module):
     thousand images: it has to learn first that neighbours belong together.
     """
 
-    def __init__(self, in_chans: int, width: int, patch_size: int) -> None:
+    first_conv_name = "layers.0"
+
+    def __init__(self, in_chans: int, width: int, patch_size: int, *, bias: bool = True) -> None:
         super().__init__()
         halvings = patch_size.bit_length() - 1
         if patch_size != 2**halvings or halvings < 1:
@@ -140,7 +179,7 @@ class ConvStem(nn.Module):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
             before = after
         self.layers = nn.Sequential(*layers)
-        self.proj = nn.Conv2d(before, width, 1)
+        self.proj = nn.Conv2d(before, width, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         patches: Tensor = self.proj(self.layers(x))
@@ -157,19 +196,36 @@ SIZES = {
 }
 
 
+def sizes_of(size: str) -> tuple[int, int, int]:
+    """Width, depth and heads of a named size.
+
+    Raises:
+        ModelError: there is no such size.
+    """
+    if size not in SIZES:
+        raise ModelError(f"vision transformer: size must be one of {', '.join(SIZES)}, not {size!r}")
+    return SIZES[size]
+
+
 def vit(
     *,
-    size: str,
-    patch_size: int,
+    size: str = "base",
+    patch_size: int = 16,
     num_classes: int = 1000,
     in_chans: int = 3,
     img_size: int | None = None,
+    native_size: int = 224,
     drop_path: float = 0.0,
+    stem: Stem = "patch",
+    patch_bias: bool = True,
+    pre_norm: bool = False,
+    norm_eps: float = 1e-6,
+    activation: Activation = "gelu",
 ) -> VisionTransformer:
-    """A ViT of one of the named sizes, for images of `img_size` pixels (224)."""
-    width, depth, heads = SIZES[size]
+    """A ViT of one of the named sizes; `native_size` is the side of its images if `img_size` is None."""
+    width, depth, heads = sizes_of(size)
     return VisionTransformer(
-        img_size=img_size or 224,
+        img_size=img_size or native_size,
         patch_size=patch_size,
         width=width,
         depth=depth,
@@ -177,6 +233,11 @@ def vit(
         num_classes=num_classes,
         in_chans=in_chans,
         drop_path=drop_path,
+        stem=stem,
+        patch_bias=patch_bias,
+        pre_norm=pre_norm,
+        norm_eps=norm_eps,
+        activation=activation,
     )
 
 

@@ -6,6 +6,7 @@ of DeiT's released weights (qkv, proj).
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, width: int, heads: int, *, causal: bool = False) -> None:
         super().__init__()
-        if width % heads:
+        if heads < 1 or width % heads:
             raise ModelError(f"attention: width {width} cannot be split over {heads} heads evenly")
         self.heads = heads
         self.causal = causal
@@ -30,9 +31,31 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self._queries_keys_values(x)
+        return self._merged(F.scaled_dot_product_attention(q, k, v, is_causal=self.causal))
+
+    def attention_weights(self, x: Tensor) -> Tensor:
+        """What the fused kernel computes and never shows: [B, heads, N, N], each row sums to 1."""
+        q, k, _ = self._queries_keys_values(x)
+        scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
+        if self.causal:
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
+            scores = scores.masked_fill(later, float("-inf"))
+        return scores.softmax(dim=-1)
+
+    def values(self, x: Tensor) -> Tensor:
+        """The output if each token attended to itself alone, [B, N, D]; `forward` mixes these, head by head."""
+        _, _, v = self._queries_keys_values(x)
+        return self._merged(v)
+
+    def _queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Each [B, heads, N, D / heads]."""
         batch, tokens, width = x.shape
         qkv = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, heads, N, D / heads]
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        out: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+    def _merged(self, x: Tensor) -> Tensor:
+        """Heads side by side again, and the output projection: [B, heads, N, D / heads] to [B, N, D]."""
+        out: Tensor = self.proj(x.transpose(1, 2).flatten(2))
         return out

@@ -1,0 +1,101 @@
+"""The parameters of a released CLIP, by our names.
+
+open_clip's names are OpenAI's, who wrote them first; open_clip's custom models hold the text tower under `text.`.
+A name that is not known here keeps its name, so that loading it strictly says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+# Facts about the model that OpenAI's files hold beside its weights, and a mask that is made when it is needed.
+_NO_WEIGHTS = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
+
+_TEXT_PARTS = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
+
+_BLOCK = {
+    "ln_1": "norm1",
+    "attn.in_proj_": "attn.qkv.",
+    "attn.out_proj": "attn.proj",
+    "ln_2": "norm2",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+_VIT = {
+    "class_embedding": "cls_token",
+    "positional_embedding": "pos_embed",
+    "conv1": "patch_embed.proj",
+    "ln_pre": "norm_pre",
+    "ln_post": "norm",
+}
+_RESNET = {
+    "attnpool.positional_embedding": "attn_pool.pos_embed",
+    "attnpool": "attn_pool",
+}
+_DOWNSAMPLE = {"0": "conv", "1": "norm"}
+
+
+def from_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of `state`, an OpenAI or open_clip CLIP over a ViT or a ResNet, as our CLIP names and shapes them.
+
+    Args:
+        state: its state dict; the tensors are not copied.
+    """
+    residual = any(key.startswith("visual.attnpool.") for key in state)
+    ours: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        if key.rpartition(".")[2] in _NO_WEIGHTS:
+            continue
+        tower, _, name = key.partition(".")
+        if tower == "visual":
+            name, tensor = (_resnet if residual else _vit)(name, tensor)
+        elif tower == "text":
+            name, tensor = _text(name, tensor)
+        elif tower in _TEXT_PARTS:
+            name, tensor = _text(key, tensor)
+        else:  # logit_scale
+            name = key
+        ours[name] = tensor
+    return ours
+
+
+def _vit(name: str, tensor: Tensor) -> tuple[str, Tensor]:
+    if name == "proj":  # multiplied from the right in theirs
+        return "image_projection.weight", tensor.T
+    if name == "class_embedding":
+        tensor = tensor[None, None]
+    elif name == "positional_embedding":
+        tensor = tensor[None]
+    return f"image.{_block(name) or _renamed(name, _VIT)}", tensor
+
+
+def _resnet(name: str, tensor: Tensor) -> tuple[str, Tensor]:
+    if name.startswith("attnpool.c_proj."):
+        return name.replace("attnpool.c_proj", "image_projection"), tensor
+    if name == "attnpool.positional_embedding":
+        tensor = tensor[None]
+    name = re.sub(r"\.downsample\.([01])\.", lambda found: f".downsample.{_DOWNSAMPLE[found[1]]}.", name)
+    return f"image.{_renamed(name, _RESNET)}", tensor
+
+
+def _text(name: str, tensor: Tensor) -> tuple[str, Tensor]:
+    if name == "text_projection":  # multiplied from the right in theirs
+        return "text.text_projection.weight", tensor.T
+    return f"text.{_block(name) or name}", tensor
+
+
+def _block(name: str) -> str | None:
+    """The name of a parameter of a Transformer's block; None if it is of no block."""
+    found = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", name)
+    return f"blocks.{found[1]}.{_renamed(found[2], _BLOCK)}" if found else None
+
+
+def _renamed(name: str, table: Mapping[str, str]) -> str:
+    """`name` with the first beginning that `table` knows replaced."""
+    for theirs, ours in table.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return name
