@@ -62,6 +62,7 @@ class DecodePool:
 
     def submit(self, ids: NDArray[np.int64], image_size: int, views: ViewParameters | None = None) -> PendingImages:
         """Starts to fill a batch with these samples, `image_size` pixels a side; with `views`, only what they crop."""
+        self._reader.prefetch(ids)
         shape = (len(ids), self._channels, image_size, image_size)
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
         pieces = [
@@ -76,6 +77,7 @@ class DecodePool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
+        self._reader.stop_prefetch()
 
     def _fill(
         self, images: NDArray[np.uint8], ids: NDArray[np.int64], views: ViewParameters | None, start: int

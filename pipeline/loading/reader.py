@@ -1,17 +1,24 @@
 """SampleReader: the encoded bytes of any sample of a shards artifact, by its id.
 
-From a local shard one `pread`, from S3 one range request. Several threads may read at once: a
-`pread` waits for the disk without holding the interpreter's lock, which a page fault in a memory
+From a local shard one `pread`; from S3 through a bounded local cache or by coalesced range requests. Several threads
+may read at once: a `pread` waits for the disk without holding the interpreter's lock, which a page fault in a memory
 map would, and a shard that was cut short is an error and not a SIGBUS.
+
+What comes over a network is compared with the content hash in the index; wrong bytes are asked for again, and if they
+stay wrong the sample is named in an error. It is never passed on.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import DamagedError
+from pipeline.loading.remote_shards import RemoteMode, RemoteShards, Span, open_remote_shards
 from pipeline.sharding.index import SampleIndex, content_hash
 
 if TYPE_CHECKING:
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
 
 # Shards held open; those beyond are opened for each read. The usual limit of a process is 1,024 files.
 _OPEN_SHARDS = 256
+_REMOTE_TRIES = 3
 
 
 class SampleReader:
@@ -27,32 +35,37 @@ class SampleReader:
     Args:
         artifact: of the stage shard-dataset.
         index: its index.
-        remote: what to do where the shards do not lie on this machine's disk: "range" requests each
-            sample's bytes, "whole" fetches a shard once, checks it and keeps it.
-        check: compare what is read with the content hash in the index (SHA-256, 5 us a 3 kB image).
+        remote: how shards are read that do not lie on this machine's disk, see `remote_shards`.
+        check: compare what is read from the local disk with the content hash in the index too (SHA-256, 5 us a
+            3 kB image).
     """
 
     def __init__(
-        self,
-        artifact: Artifact,
-        index: SampleIndex,
-        *,
-        remote: Literal["range", "whole"] = "range",
-        check: bool = False,
+        self, artifact: Artifact, index: SampleIndex, *, remote: RemoteMode = "parts", check: bool = False
     ) -> None:
         self._artifact = artifact
         self._index = index
-        self._remote = remote
         self._check = check
         self._lock = threading.Lock()
         self._open: dict[int, int] = {}
+        self._remote: RemoteShards | None = None
+        if artifact.storage.local_path("") is None:
+            self._remote = open_remote_shards(artifact, index.shard_names, remote)
 
     @classmethod
-    def open(
-        cls, artifact: Artifact, *, remote: Literal["range", "whole"] = "range", check: bool = False
-    ) -> SampleReader:
+    def open(cls, artifact: Artifact, *, remote: RemoteMode = "parts", check: bool = False) -> SampleReader:
         """A reader with its own index."""
         return cls(artifact, SampleIndex.open(artifact), remote=remote, check=check)
+
+    def prefetch(self, ids: NDArray[np.int64]) -> None:
+        """Begins to fetch samples that will soon be read; nothing to do where they lie on this machine."""
+        if self._remote is not None:
+            self._remote.prefetch([self._span(id) for id in ids.tolist()])
+
+    def stop_prefetch(self) -> None:
+        """Gives up what was to be fetched ahead and waits for the requests under way."""
+        if self._remote is not None:
+            self._remote.stop()
 
     def read(self, id: int) -> bytes:
         """The encoded image of a sample.
@@ -60,20 +73,30 @@ class SampleReader:
         Raises:
             DamagedError: the shard is missing or too short, or the bytes are not those that were written.
         """
-        index = self._index
-        shard, offset, length = int(index.shards[id]), int(index.offsets[id]), int(index.lengths[id])
+        span = self._span(id)
+        for last in (False,) * (_REMOTE_TRIES - 1) + (True,):
+            try:
+                return self._read_once(id, span)
+            except DamagedError:
+                if last or self._remote is None:
+                    raise
+                self._remote.forget(span)
+        raise AssertionError("unreachable")
+
+    def _read_once(self, id: int, span: Span) -> bytes:
         try:
-            data = self._read_at(shard, offset, length)
+            data = self._read_local(span) if self._remote is None else self._remote.read(span)
         except FileNotFoundError:
             raise DamagedError(
                 f"{self.place(id)}: the shard is missing from {self._artifact.url}; re-run shard-dataset"
             ) from None
-        if len(data) != length:
+        if len(data) != span.length:
             raise DamagedError(
-                f"{self.place(id)}: the shard ends early ({len(data)} of {length} bytes); "
+                f"{self.place(id)}: the shard ends early ({len(data)} of {span.length} bytes); "
                 f"`tutelage artifacts verify {self._artifact.uri}` says what else is damaged"
             )
-        if self._check and content_hash(data) != index.content_hash(id):
+        checked = self._check or self._remote is not None
+        if checked and content_hash(data) != self._index.content_hash(id):
             raise DamagedError(
                 f"{self.place(id)}: the bytes are not those that were written; "
                 f"`tutelage artifacts verify {self._artifact.uri}` says what else is damaged"
@@ -86,29 +109,31 @@ class SampleReader:
         return f"{shard}, sample {self._index.key(id)} at byte {int(self._index.offsets[id])}"
 
     def close(self) -> None:
-        """Closes the shards; a later read opens them again."""
+        """Closes the shards and ends the threads; a later read opens them again."""
+        self.stop_prefetch()
         with self._lock:
             for descriptor in self._open.values():
                 os.close(descriptor)
             self._open.clear()
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "_remote"):
+            self.close()
 
-    def _read_at(self, shard: int, offset: int, length: int) -> bytes:
-        descriptor = self._open.get(shard)
+    def _span(self, id: int) -> Span:
+        index = self._index
+        return Span(int(index.shards[id]), int(index.offsets[id]), int(index.lengths[id]))
+
+    def _read_local(self, span: Span) -> bytes:
+        descriptor = self._open.get(span.shard)
         if descriptor is not None:
-            return os.pread(descriptor, length, offset)
-        name = self._index.shard_names[shard]
-        stored = self._artifact.object_path(name)
-        path = self._artifact.storage.local_path(stored)
-        if path is None and self._remote == "range":
-            return self._artifact.storage.read(stored, offset, length)
+            return os.pread(descriptor, span.length, span.offset)
+        path = self._artifact.path(self._index.shard_names[span.shard])
         with self._lock:
-            if shard not in self._open and len(self._open) < _OPEN_SHARDS:
-                self._open[shard] = os.open(path or self._artifact.path(name), os.O_RDONLY | os.O_CLOEXEC)
-            descriptor = self._open.get(shard)
+            if span.shard not in self._open and len(self._open) < _OPEN_SHARDS:
+                self._open[span.shard] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = self._open.get(span.shard)
         if descriptor is not None:
-            return os.pread(descriptor, length, offset)
-        with (path or self._artifact.path(name)).open("rb") as file:
-            return os.pread(file.fileno(), length, offset)
+            return os.pread(descriptor, span.length, span.offset)
+        with path.open("rb") as file:
+            return os.pread(file.fileno(), span.length, span.offset)

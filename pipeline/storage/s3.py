@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import time
 import uuid
@@ -123,6 +124,8 @@ class S3Storage:
                 except _TORN:  # boto3 retries the request, not the reading of what it answers.
                     if attempt == _TRIES - 1:
                         raise
+                    # Of many workers that a busy server cut off, not all come back at once.
+                    time.sleep(random.uniform(0, 0.2 * 2**attempt))
             raise AssertionError("unreachable")
 
         return self._ask(path, get)

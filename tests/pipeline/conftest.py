@@ -1,11 +1,21 @@
-"""A real S3 server for every test that asks for one, started once a session."""
+"""A real S3 server for every test that asks for one, started once a session, and a bad line to it."""
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
+import random
+import socket
+import struct
+import threading
+import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -40,6 +50,126 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     keys = Keys("tester", uuid.uuid4().hex)
     with weed_mini(tmp_path_factory.mktemp("weed"), keys, buckets=[BUCKET]) as server:
         yield S3Server(server.url, BUCKET, keys)
+
+
+@dataclass
+class BadLine:
+    """A proxy before the S3 server that spoils answers to GET requests, chosen by a seeded draw.
+
+    Attributes:
+        url: where clients ask.
+        faults: what it may do to an answer: "500", "503" (slow down), "reset" (no answer), "truncated" (a body that
+            ends early), "altered" (a byte changed), "stall" (a body that stops coming).
+        share: of the answers that are spoiled; 0 to begin with.
+        done: how often each was done.
+        requests: how many GETs came.
+    """
+
+    url: str
+    faults: tuple[str, ...] = ("500", "503", "reset", "truncated", "altered", "stall")
+    share: float = 0.0
+    done: Counter[str] = field(default_factory=Counter)
+    requests: int = 0
+    stall_s: float = 3.0
+    draw: random.Random = field(default_factory=lambda: random.Random(7))
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def choose(self) -> str | None:
+        with self.lock:
+            self.requests += 1
+            fault = self.draw.choice(self.faults) if self.draw.random() < self.share else None
+            if fault is not None:
+                self.done[fault] += 1
+            return fault
+
+
+@pytest.fixture(scope="session")
+def bad_line_server(s3_server: S3Server) -> Iterator[BadLine]:
+    """The proxy; of the session, since a client remembers its endpoint."""
+    upstream = urlsplit(s3_server.url)
+    assert upstream.hostname is not None
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+        def forward(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            fault = line.choose() if self.command == "GET" and "list-type" not in self.path else None
+            if fault in ("500", "503"):
+                code = "InternalError" if fault == "500" else "SlowDown"
+                self.answer(int(fault), {}, f"<Error><Code>{code}</Code></Error>".encode())
+                return
+            if fault == "reset":
+                self.cut()
+                return
+            connection = http.client.HTTPConnection(str(upstream.hostname), upstream.port, timeout=60)
+            # The signature covers the Host header: the server must see the one the client signed.
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() not in ("connection", "expect"):
+                    connection.putheader(name, value)
+            connection.endheaders(body)
+            response = connection.getresponse()
+            data = response.read()
+            connection.close()
+            headers = {n: v for n, v in response.getheaders() if n.lower() not in ("transfer-encoding", "connection")}
+            if fault == "altered" and data:
+                data = data[:-1] + bytes([data[-1] ^ 255])
+            self.answer(response.status, headers, data, fault)
+
+        def answer(self, status: int, headers: dict[str, str], data: bytes, fault: str | None = None) -> None:
+            self.send_response_only(status)
+            for name, value in headers.items():
+                if name.lower() != "content-length":
+                    self.send_header(name, value)
+            length = headers.get("Content-Length", str(len(data))) if self.command == "HEAD" else str(len(data))
+            self.send_header("Content-Length", length)
+            self.end_headers()
+            if self.command == "HEAD":
+                return
+            if fault in ("truncated", "stall"):
+                self.wfile.write(data[: len(data) // 2])
+                self.wfile.flush()
+                if fault == "stall":
+                    time.sleep(line.stall_s)
+                self.cut()
+                return
+            self.wfile.write(data)
+
+        def cut(self) -> None:
+            """Closes the connection with a reset, as a crashed server's machine does."""
+            self.close_connection = True
+            with contextlib.suppress(OSError):
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+
+        do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = forward
+
+        def handle(self) -> None:
+            with contextlib.suppress(OSError, ValueError):
+                super().handle()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    line = BadLine(f"http://127.0.0.1:{server.server_port}")
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield line
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def bad_line(bad_line_server: BadLine, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[BadLine]:
+    """The store at `s3_url` is reached through the proxy, which spoils nothing until it is told to."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", bad_line_server.url)
+    yield bad_line_server
+    bad_line_server.share = 0.0
+    bad_line_server.done.clear()
+    bad_line_server.requests = 0
 
 
 @pytest.fixture

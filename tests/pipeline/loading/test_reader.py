@@ -23,8 +23,8 @@ def test_every_sample_is_read(shards: Any) -> None:
 
 
 @pytest.mark.servers
-@pytest.mark.parametrize("remote", ["range", "whole"])
-def test_every_sample_is_read_from_s3(s3_shards: Any, remote: Literal["range", "whole"]) -> None:
+@pytest.mark.parametrize("remote", ["parts", "ranges"])
+def test_every_sample_is_read_from_s3(s3_shards: Any, remote: Literal["parts", "ranges"]) -> None:
     check_all(SampleReader.open(s3_shards.artifact, remote=remote, check=True), s3_shards.index)
 
 

@@ -1,0 +1,204 @@
+"""How samples of shards in an object store are read: in cached parts, or in coalesced ranges.
+
+    parts     whole parts of shards go through the local ShardCache: for orders that read a shard from end to end,
+              and for data that fit the cache, which are fetched once
+    ranges    just the samples of the coming batches, neighbours in one request, nothing kept: for random access to
+              more data than the disk holds
+
+Both fetch what a loader plans ahead, many requests at a time, while decode threads work on what is there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from pipeline.errors import InputError
+from pipeline.loading.shard_cache import Fetch, ShardCache
+
+if TYPE_CHECKING:
+    from pipeline.artifacts import Artifact
+
+RemoteMode = Literal["parts", "ranges"]
+CACHE_VARIABLE = "TUTELAGE_SHARD_CACHE_GB"
+
+# Requests under way at a time. An object store answers one in 20 to 100 ms, whatever its load.
+_REQUESTS = 16
+# Two samples with less than this between them are fetched by one request, of so many bytes at most.
+_GAP_BYTES = 64 << 10
+_RANGE_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """Bytes [offset, offset + length) of shard number `shard`."""
+
+    shard: int
+    offset: int
+    length: int
+
+
+class RemoteShards(Protocol):
+    """Reads spans of an artifact's shards."""
+
+    def prefetch(self, spans: Sequence[Span]) -> None:
+        """Begins to fetch what will soon be read."""
+
+    def read(self, span: Span) -> bytes:
+        """The bytes of a span, fewer if the shard ends early.
+
+        Raises:
+            FileNotFoundError: the shard is missing.
+        """
+
+    def forget(self, span: Span) -> None:
+        """Drops what is kept of a span, whose bytes were wrong: the next read asks the store again."""
+
+    def stop(self) -> None:
+        """Gives up what was asked for ahead and ends the threads; a later prefetch begins anew."""
+
+
+def open_remote_shards(artifact: Artifact, shard_names: Sequence[str], mode: RemoteMode) -> RemoteShards:
+    """The shards of an artifact that does not lie on this machine's disk."""
+    if mode == "ranges":
+        return Ranges(artifact, shard_names)
+    folder = artifact.cache / "parts"
+    return Parts(artifact, shard_names, ShardCache(folder, cache_limit(folder)))
+
+
+def cache_limit(folder: Path) -> int:
+    """Bytes that the cache may take: TUTELAGE_SHARD_CACHE_GB, else a tenth of the disk, 100 GB at most.
+
+    Raises:
+        InputError: the variable is not a positive number.
+    """
+    said = os.environ.get(CACHE_VARIABLE)
+    if said is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return min(shutil.disk_usage(folder).total // 10, 100 * 10**9)
+    try:
+        gigabytes = float(said)
+    except ValueError:
+        gigabytes = 0.0
+    if not 0 < gigabytes < 1e9:
+        raise InputError(f"{CACHE_VARIABLE}={said}: must be a number of gigabytes above 0")
+    return int(gigabytes * 10**9)
+
+
+class _Fetching:
+    """What both ways have in common: the shards' places, and threads that live from a prefetch to a stop."""
+
+    def __init__(self, artifact: Artifact, shard_names: Sequence[str]) -> None:
+        self._artifact = artifact
+        self._names = shard_names
+        self._threads: ThreadPoolExecutor | None = None
+
+    def stop(self) -> None:
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=True, cancel_futures=True)
+
+    def _pool(self) -> ThreadPoolExecutor:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_REQUESTS, thread_name_prefix="fetch")
+        return self._threads
+
+
+class Parts(_Fetching):
+    """Shards through the local cache."""
+
+    def __init__(self, artifact: Artifact, shard_names: Sequence[str], cache: ShardCache) -> None:
+        super().__init__(artifact, shard_names)
+        self._cache = cache
+        self._asked: set[tuple[int, int]] = set()
+
+    def prefetch(self, spans: Sequence[Span]) -> None:
+        for shard, part in sorted({(s.shard, p) for s in spans for p in self._cache.parts(s.offset, s.length)}):
+            if (shard, part) in self._asked:
+                continue
+            if len(self._asked) > 100_000:
+                self._asked.clear()
+            self._asked.add((shard, part))
+            # An error comes again, and is told, when the part is read.
+            self._pool().submit(self._ensure, shard, part)
+
+    def read(self, span: Span) -> bytes:
+        return self._cache.read(
+            self._name(span.shard), self._size(span.shard), span.offset, span.length, self._fetch(span.shard)
+        )
+
+    def forget(self, span: Span) -> None:
+        self._cache.forget(self._name(span.shard), span.offset, span.length)
+
+    def stop(self) -> None:
+        super().stop()
+        self._asked.clear()
+
+    def _ensure(self, shard: int, part: int) -> None:
+        self._cache.ensure(self._name(shard), self._size(shard), part, self._fetch(shard))
+
+    def _name(self, shard: int) -> str:
+        return self._artifact.object_path(self._names[shard])
+
+    def _size(self, shard: int) -> int:
+        return self._artifact.files[self._names[shard]].size
+
+    def _fetch(self, shard: int) -> Fetch:
+        storage, path = self._artifact.storage, self._name(shard)
+        return lambda start, length: storage.read(path, start, length)
+
+
+class Ranges(_Fetching):
+    """Only what is asked for, neighbours together; kept in memory until it is read once."""
+
+    def __init__(self, artifact: Artifact, shard_names: Sequence[str]) -> None:
+        super().__init__(artifact, shard_names)
+        self._coming: dict[Span, tuple[Future[bytes], int]] = {}
+
+    def prefetch(self, spans: Sequence[Span]) -> None:
+        for group in coalesced(span for span in spans if span not in self._coming):
+            start = group[0].offset
+            whole = Span(group[0].shard, start, group[-1].offset + group[-1].length - start)
+            future = self._pool().submit(self._get, whole)
+            for span in group:
+                self._coming[span] = future, span.offset - start
+
+    def read(self, span: Span) -> bytes:
+        coming = self._coming.pop(span, None)
+        if coming is None:
+            return self._get(span)
+        future, at = coming
+        try:
+            return future.result()[at : at + span.length]
+        except CancelledError:  # by the end of another reading of the same reader
+            return self._get(span)
+
+    def forget(self, span: Span) -> None:
+        self._coming.pop(span, None)
+
+    def stop(self) -> None:
+        self._coming.clear()
+        super().stop()
+
+    def _get(self, span: Span) -> bytes:
+        path = self._artifact.object_path(self._names[span.shard])
+        return self._artifact.storage.read(path, span.offset, span.length)
+
+
+def coalesced(spans: Iterable[Span]) -> list[list[Span]]:
+    """Spans in groups that one request each fetches: of one shard, in order, close together."""
+    groups: list[list[Span]] = []
+    for span in sorted(set(spans)):
+        if groups:
+            first, last = groups[-1][0], groups[-1][-1]
+            close = span.offset - (last.offset + last.length) <= _GAP_BYTES
+            if span.shard == first.shard and close and span.offset + span.length - first.offset <= _RANGE_BYTES:
+                groups[-1].append(span)
+                continue
+        groups.append([span])
+    return groups
