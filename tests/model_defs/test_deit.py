@@ -53,3 +53,12 @@ def test_stochastic_depth_rises_with_the_depth_and_rests_in_evaluation() -> None
     images = torch.randn(8, 3, 16, 16)
     assert not torch.equal(model.train()(images), model(images))
     assert torch.equal(model.eval()(images), model(images))
+
+
+def test_features_are_the_mean_of_what_the_two_heads_see() -> None:
+    torch.manual_seed(0)
+    model = create_model("deit_micro_distilled", **SMALL).eval()
+    images = torch.randn(3, 3, 32, 32)
+    tokens = model.tokens(images)
+    torch.testing.assert_close(model.forward_features(images), (tokens[:, 0] + tokens[:, 1]) / 2)
+    torch.testing.assert_close(model(images), (model.head(tokens[:, 0]) + model.head_dist(tokens[:, 1])) / 2)
