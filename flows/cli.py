@@ -11,9 +11,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from flows.catalog import FLOWS, find_flow
 from pipeline.errors import InputError, TutelageError, WorkError
@@ -37,6 +38,22 @@ app = typer.Typer(
 )
 artifacts_app = typer.Typer(help="What the store holds: list, show, verify.", rich_markup_mode=None)
 app.add_typer(artifacts_app, name="artifacts")
+
+
+class _ListsByDefault(typer.core.TyperGroup):
+    """`models PATTERN` is `models list PATTERN`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = args and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if named else ["list", *args])
+
+
+models_app = typer.Typer(
+    cls=_ListsByDefault,
+    help="The architectures that a config can name: models [PATTERN] lists, models show NAME tells the layers.",
+    rich_markup_mode=None,
+)
+app.add_typer(models_app, name="models")
 
 Flow = Annotated[str, typer.Argument(metavar="FLOW", help=_FLOW_HELP)]
 Preset = Annotated[str | None, typer.Option(metavar="NAME", help="A preset, e.g. emoji. Default: emoji.")]
@@ -106,18 +123,37 @@ def verify_artifacts(
     return verify_artifacts(references or [])
 
 
-@app.command()
-def models(pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="e.g. 'resnet*'")] = "*") -> int:
-    """List the architectures that a config can name."""
+@models_app.command("list")
+def list_models(
+    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="e.g. 'resnet*'")] = "*", as_json: AsJson = False
+) -> int:
+    """List architectures: year, parameters, multiply-accumulates, size, error of the paper, weights."""
     from flows.model_commands import list_architectures
 
-    return list_architectures(pattern)
+    return list_architectures(pattern, as_json=as_json)
+
+
+@models_app.command("show")
+def show_model(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As `models` lists it.")],
+    img_size: Annotated[int | None, typer.Option(help="Side of the images in pixels.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Width of the head; 0: none.")] = None,
+    in_chans: Annotated[int | None, typer.Option(help="Channels of the images.")] = None,
+    depth: Annotated[int | None, typer.Option(min=0, help="Levels that are opened. Default: what fits.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Print a model's layers: output, parameters, multiply-accumulates."""
+    from flows.model_commands import show_architecture
+
+    return show_architecture(
+        name, num_classes=num_classes, in_chans=in_chans, img_size=img_size, depth=depth, as_json=as_json
+    )
 
 
 @app.command()
 def predict(model_uri: ModelUri, images: Images, as_json: AsJson = False) -> int:
     """Classify images with a registered model."""
-    from flows.model_commands import predict
+    from flows.predict_command import predict
 
     return predict(model_uri, images, prompts=[], as_json=as_json)
 
@@ -132,7 +168,7 @@ def zero_shot(
     as_json: AsJson = False,
 ) -> int:
     """Rank free-text prompts for images."""
-    from flows.model_commands import predict
+    from flows.predict_command import predict
 
     if not prompts:
         raise InputError("zero-shot: no prompts; give --prompt TEXT at least twice")

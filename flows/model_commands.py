@@ -1,23 +1,27 @@
-"""`tutelage models`, `predict` and `zero-shot`."""
+"""`tutelage models`: the zoo as a table, and one of its models layer by layer."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.preflight import open_store
-from model_defs import list_models, model_info
+from model_defs import ModelError, ModelInfo, list_models, model_info
 from pipeline.errors import InputError, UnknownNameError
 
-_SHOWN = 5
+if TYPE_CHECKING:
+    from model_defs.counting import LayerRow
+
+_WIDE = 110  # columns of a terminal from which the weights' whole names fit
+_MOST_ROWS = 48  # of a layer table, if no depth was asked for
 
 
-def list_architectures(pattern: str) -> int:
+def list_architectures(pattern: str, *, as_json: bool = False) -> int:
     """A table of the zoo.
 
     Raises:
@@ -26,53 +30,122 @@ def list_architectures(pattern: str) -> int:
     names = list_models(pattern)
     if not names:
         raise UnknownNameError("model", pattern, list_models())
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=True)
-    table.add_column("model", no_wrap=True)
-    table.add_column("kind", no_wrap=True)
-    table.add_column("pixels", justify="right", no_wrap=True)
-    table.add_column("parameters", justify="right", no_wrap=True)
-    table.add_column("year", justify="right", no_wrap=True)
-    table.add_column("paper", overflow="ellipsis", no_wrap=True, ratio=1)
-    for name in names:
-        info = model_info(name)
-        parameters = f"{info.parameters / 1e6:.1f}M" if info.parameters else ""
-        table.add_row(name, info.kind, str(info.image_size or ""), parameters, str(info.year), info.paper)
-    Console().print(table)
-    return 0
-
-
-def predict(model_uri: str, images: Sequence[Path], *, prompts: Sequence[str], as_json: bool) -> int:
-    """What a registered model says of image files, a line an image.
-
-    Raises:
-        InputError: an image cannot be read, or there is no such model.
-    """
-    data = [_bytes_of(image) for image in images]
-    from pipeline.registration.lookup import ask_model
-
-    answers = ask_model(open_store(), model_uri, data, prompts=prompts)
+    infos = [model_info(name) for name in names]
     if as_json:
-        print(
-            json.dumps(
-                [{"image": str(image), **answer} for image, answer in zip(images, answers, strict=True)], indent=1
-            )
-        )
+        print(json.dumps([asdict(info) for info in infos], indent=1))
         return 0
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("image", overflow="fold")
-    table.add_column("prompt" if prompts else "label", overflow="fold")
-    table.add_column("score", justify="right", no_wrap=True)
-    for image, answer in zip(images, answers, strict=True):
-        ranked = answer.get("ranking") or answer.get("top_k") or [answer]
-        for place, one in enumerate(ranked[:_SHOWN]):
-            name = Text(str(one["label"]), "bold" if place == 0 else "dim")
-            table.add_row(str(image) if place == 0 else "", name, f"{one['score']:.3f}")
-    Console().print(table)
+    console = Console()
+    console.print(_zoo_table(infos, wide=console.width >= _WIDE))
+    console.print("MACs: multiply-accumulates of one input; error: the paper's top-1/top-5 in %", style="dim")
     return 0
 
 
-def _bytes_of(image: Path) -> bytes:
+def show_architecture(
+    name: str,
+    *,
+    num_classes: int | None,
+    in_chans: int | None,
+    img_size: int | None,
+    depth: int | None,
+    as_json: bool = False,
+) -> int:
+    """A model's layers with their outputs, parameters and multiply-accumulates, computed without weights.
+
+    Args:
+        num_classes, in_chans, img_size: of the model; None is its default.
+        depth: levels of nesting that are opened; None: as many as make a readable table.
+    Raises:
+        UnknownNameError: there is no such model.
+        InputError: it does not take these arguments.
+    """
     try:
-        return image.read_bytes()
-    except OSError as error:
-        raise InputError(f"{image}: cannot be read ({error.strerror}); give image files") from None
+        info = model_info(name)
+    except ModelError:
+        raise UnknownNameError("model", name, list_models()) from None
+    given = {"num_classes": num_classes, "in_chans": in_chans, "img_size": img_size}
+    from model_defs.counting import layer_table, rows_at
+
+    try:
+        rows = layer_table(name, **{key: value for key, value in given.items() if value is not None})
+    except ModelError as error:
+        raise InputError(f"models show: {error}") from None
+    shown = rows_at(rows, depth if depth is not None else _readable_depth(rows))
+    if as_json:
+        layers = [asdict(row) for row in shown]
+        total = {"parameters": rows[0].parameters, "macs": rows[0].macs}
+        print(json.dumps({"model": asdict(info), "layers": layers, "total": total}, indent=1))
+        return 0
+    console = Console()
+    console.print(Text(name, "bold"), Text(f"{info.paper}, {info.year}", "dim"), sep="  ", soft_wrap=True)
+    told = [row for row in shown if row.type != "Identity" and (row.shape is not None or row.parameters)]
+    console.print(_layer_table(told, rows[0]))
+    return 0
+
+
+def _zoo_table(infos: Sequence[ModelInfo], *, wide: bool) -> Table:
+    table = _plain_table(gap=2 if wide else 1)
+    table.add_column("model", no_wrap=True)
+    for heading in ("year", "params", "MACs", "px", "error"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("weights", no_wrap=True, overflow="ellipsis")
+    for info in infos:
+        weights = info.weights or ""
+        table.add_row(
+            info.name,
+            str(info.year),
+            magnitude(info.parameters),
+            magnitude(info.macs),
+            str(info.image_size or ""),
+            _errors(info),
+            weights if wide else weights.partition(" ")[0],
+        )
+    return table
+
+
+def _layer_table(shown: Sequence[LayerRow], model: LayerRow) -> Table:
+    table = _plain_table()
+    table.add_column("layer", overflow="fold", ratio=3)
+    table.add_column("type", overflow="fold", ratio=2)
+    table.add_column("output", no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_column("MACs", justify="right", no_wrap=True)
+    for row in shown:
+        output = " x ".join(map(str, row.shape[1:])) if row.shape else ""
+        table.add_row(row.path or row.type, row.type, output, _count(row.parameters), _count(row.macs))
+    table.add_section()
+    table.add_row("total", "", "", _count(model.parameters), _count(model.macs), style="bold")
+    return table
+
+
+def _readable_depth(rows: Sequence[LayerRow]) -> int:
+    from model_defs.counting import rows_at
+
+    deepest = max(row.path.count(".") + 1 for row in rows)
+    fitting = [depth for depth in range(1, deepest + 1) if len(rows_at(rows, depth)) <= _MOST_ROWS]
+    return max(fitting, default=1)
+
+
+def _plain_table(gap: int = 2) -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
+
+
+def magnitude(count: int | None) -> str:
+    """A count in three or four digits: "61.1M", "4.09G"; empty if it is not known."""
+    if count is None:
+        return ""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            scaled = count / size
+            return f"{scaled:.{2 if scaled < 10 else 1}f}{unit}"
+    return str(count)
+
+
+def _errors(info: ModelInfo) -> str:
+    if info.top1_error is None and info.top5_error is None:
+        return ""
+    top1, top5 = ("-" if error is None else f"{error:g}" for error in (info.top1_error, info.top5_error))
+    return top1 if info.top5_error is None else f"{top1}/{top5}"
+
+
+def _count(count: int) -> str:
+    return f"{count:,}" if count else ""

@@ -9,7 +9,7 @@ All is computed from shapes on the meta device: no weight is read, no memory is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,7 @@ class LayerRow:
 
     Attributes:
         path: its name from the model's root, e.g. "layer1.0.conv1"; "" is the model.
-        type: the class; "Parameter" for a parameter.
+        type: the class; "3 x Bottleneck" for a sequence of one class; "Parameter" for a parameter.
         shape: of its output for one input; None if evaluation never calls it, or its output is no tensor.
         parameters, macs: of it and of all below it.
     """
@@ -78,13 +78,32 @@ def layer_table(name: str, **kwargs: Any) -> list[LayerRow]:
     for path, module in model.named_modules():
         count = count_parameters(module)
         macs = flops.get(f"{root}.{path}" if path else root, 0) // 2
-        rows.append(LayerRow(path, type(module).__name__, shapes.get(path), count, macs))
+        rows.append(LayerRow(path, _type(module), shapes.get(path), count, macs))
         if next(module.children(), None) is not None:
             rows += [
                 LayerRow(f"{path}.{own}".lstrip("."), "Parameter", tuple(parameter.shape), parameter.numel(), 0)
                 for own, parameter in module.named_parameters(recurse=False)
             ]
     return rows
+
+
+def rows_at(rows: Sequence[LayerRow], depth: int) -> list[LayerRow]:
+    """The rows `depth` levels below the model, and leaves above them: together they are the whole model.
+
+    What a module computes outside the modules in it (attention's products) has a row "... itself".
+    """
+    shown = []
+    inside: dict[str, list[LayerRow]] = {}
+    for row in rows[1:]:
+        inside.setdefault(row.path.rpartition(".")[0], []).append(row)
+    for row in rows:
+        level = row.path.count(".") + 1 if row.path else 0
+        parts = inside.get(row.path, ())
+        if level == depth or (level < depth and not parts):
+            shown.append(row)
+        elif level < depth and (own := row.macs - sum(part.macs for part in parts)):
+            shown.append(LayerRow(f"{row.path} itself".lstrip(), row.type, row.shape, 0, own))
+    return shown
 
 
 def example_inputs(model: nn.Module) -> tuple[Tensor, ...]:
@@ -109,6 +128,13 @@ def _forward(model: nn.Module) -> None:
     }
     with _evaluating(model), torch.no_grad():
         functional_call(model, shapes, example_inputs(model))
+
+
+def _type(module: nn.Module) -> str:
+    classes = {type(child).__name__ for child in module.children()}
+    if isinstance(module, nn.Sequential | nn.ModuleList) and len(classes) == 1:
+        return f"{len(module)} x {classes.pop()}"
+    return type(module).__name__
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from model_defs import create_model
-from model_defs.counting import count_macs, count_parameters, layer_table, on_meta
+from model_defs.counting import count_macs, count_parameters, layer_table, on_meta, rows_at
 
 
 class Tiny(nn.Module):
@@ -83,3 +84,20 @@ def test_a_dual_encoder_costs_both_of_its_towers() -> None:
     image = count_macs("vit_micro", num_classes=0)
     text = count_macs("text_transformer", depth=1, width=64, heads=1)
     assert pair == image + 128 * 512 + text
+
+
+@pytest.mark.parametrize("depth", range(6))
+@pytest.mark.parametrize("name", ["vit_micro", "resnet_small", "clip"])
+def test_the_rows_of_any_depth_are_the_whole_model(name: str, depth: int) -> None:
+    rows = layer_table(name)
+    shown = rows_at(rows, depth)
+    assert sum(row.macs for row in shown) == rows[0].macs
+    assert sum(row.parameters for row in shown) == rows[0].parameters
+    assert len({row.path for row in shown}) == len(shown)
+
+
+def test_a_row_of_its_own_tells_what_is_computed_between_layers() -> None:
+    shown = rows_at(layer_table("vit_micro"), 4)
+    (products,) = (row for row in shown if row.path == "blocks.2.attn itself")
+    assert products.macs == 2 * 65 * 65 * 128
+    assert rows_at(layer_table("vit_micro"), 1)[4].type == "4 x Block"
