@@ -1,60 +1,126 @@
 """Residual networks.
 
 He, Zhang, Ren, Sun 2015, "Deep Residual Learning for Image Recognition", section 3.3 and table 1. Parameters
-for 1000 classes: 18 11,689,512; 34 21,797,672; 50 25,557,032; 101 44,549,160; 152 60,192,808.
+for 1000 classes: 18 11,689,512; 34 21,797,672; 50 25,557,032; 101 44,549,160; 152 60,192,808. Errors of the
+paper with ten crops (table 3), top-1/top-5: 34 24.52/7.46, 50 22.85/6.71, 101 21.75/6.05, 152 21.43/5.71; with
+many scales (table 4) 152 has 19.38/4.49.
 
 ResNet-18 to 152 are torchvision's class (stride on the 3x3 convolution of a bottleneck, not on its first 1x1
-as in the paper), with its parameter names. `resnet_small` is ours, for images of 28 to 64
+as in the paper), with its parameter names. `squeeze_excite=True` puts a gate at the end of each block, before the
+short cut is added (see senet.py for the released nets of that kind). `resnet_small` is ours, for images of 28 to 64
 pixels: the same basic blocks behind a stem of 3x3 convolutions, narrow and early down to 14 or 16 pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models import resnet as torchvision_resnet
 
 from model_defs.errors import ModelError
+from model_defs.layers.pooled_map import PooledMap, refuse_smaller
+from model_defs.layers.squeeze_excite import SqueezeExcite
 
 LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-_SMALLEST = 32
 
 
-class ResNet(torchvision_resnet.ResNet):
+class ResNet(PooledMap, torchvision_resnet.ResNet):
     """torchvision's ResNet, for any number of channels and with its features in reach.
 
     Args:
         layers: 18, 34, 50, 101 or 152.
         num_classes: width of the head; 0 for features.
+        groups, width_per_group: of the 3x3 convolution of a bottleneck; 32 and 4 make a ResNeXt.
+        squeeze_excite: a gate of squeeze and excitation in each block.
     """
 
-    def __init__(self, layers: int, *, num_classes: int = 1000, in_chans: int = 3, img_size: int = 224) -> None:
-        block = torchvision_resnet.BasicBlock if layers < 50 else torchvision_resnet.Bottleneck
-        super().__init__(block, list(LAYERS[layers]), num_classes=max(1, num_classes))
+    conv1: nn.Conv2d
+    bn1: nn.Module
+    relu: nn.Module
+    maxpool: nn.Module
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+    fc: nn.Module
+
+    family = "resnet"
+    smallest = 32
+    classifier_names = ("fc",)
+    first_conv_name = "conv1"
+
+    def __init__(
+        self,
+        layers: int,
+        *,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        img_size: int = 224,
+        groups: int = 1,
+        width_per_group: int = 64,
+        squeeze_excite: bool = False,
+    ) -> None:
+        refuse_smaller(self.family, img_size, self.smallest)
+        if layers < 50:
+            block = GatedBasicBlock if squeeze_excite else torchvision_resnet.BasicBlock
+        else:
+            block = GatedBottleneck if squeeze_excite else torchvision_resnet.Bottleneck
+        super().__init__(
+            block, list(LAYERS[layers]), num_classes=max(1, num_classes), groups=groups, width_per_group=width_per_group
+        )
         self.num_classes = num_classes
         self.num_features = 512 * block.expansion
         self.img_size = img_size
-        _refuse_smaller("resnet", img_size, _SMALLEST)
         if in_chans != 3:
             self.conv1 = nn.Conv2d(in_chans, 64, kernel_size=7, stride=2, padding=3, bias=False)
             nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
         if not num_classes:
             self.fc = nn.Identity()
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """The mean over the last map, [B, num_features]."""
-        _refuse_smaller("resnet", min(x.shape[-2:]), _SMALLEST)
+    def last_map(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.avgpool(x).flatten(1)
+        last: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return last
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.fc(self.forward_features(x))
+    def classify(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.fc(features)
         return logits
 
 
-class SmallResNet(nn.Module):
+class GatedBasicBlock(torchvision_resnet.BasicBlock):
+    """Two 3x3 convolutions, a gate, the short cut."""
+
+    def __init__(self, inplanes: int, planes: int, *args: Any, **kwargs: Any) -> None:
+        super().__init__(inplanes, planes, *args, **kwargs)
+        self.se_module = SqueezeExcite(planes * self.expansion)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.se_module(self.bn2(self.conv2(x)))
+        out: Tensor = self.relu(x + shortcut)
+        return out
+
+
+class GatedBottleneck(torchvision_resnet.Bottleneck):
+    """1x1, 3x3 and 1x1 convolutions, a gate, the short cut."""
+
+    def __init__(self, inplanes: int, planes: int, *args: Any, **kwargs: Any) -> None:
+        super().__init__(inplanes, planes, *args, **kwargs)
+        self.se_module = SqueezeExcite(planes * self.expansion)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.se_module(self.bn3(self.conv3(x)))
+        out: Tensor = self.relu(x + shortcut)
+        return out
+
+
+class SmallResNet(PooledMap):
     """Basic blocks for small images, fast on a CPU; [B, C, H, W] to [B, K].
 
     Args:
@@ -62,6 +128,10 @@ class SmallResNet(nn.Module):
         depths: basic blocks of each stage.
         stem_stride: 2 or 4; the first stage works at 1/2 or 1/4 of the image's side.
     """
+
+    family = "resnet_small"
+    classifier_names = ("fc",)
+    first_conv_name = "stem.0"
 
     def __init__(
         self,
@@ -79,7 +149,7 @@ class SmallResNet(nn.Module):
         if stem_stride not in (2, 4):
             raise ModelError(f"resnet_small: stem_stride must be 2 or 4, not {stem_stride}")
         self.smallest = stem_stride * 2 ** (len(widths) - 1)
-        _refuse_smaller("resnet_small", img_size, self.smallest)
+        refuse_smaller(self.family, img_size, self.smallest)
         self.num_classes = num_classes
         self.num_features = widths[-1]
         self.img_size = img_size
@@ -97,13 +167,12 @@ class SmallResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """The mean over the last map, [B, num_features]."""
-        _refuse_smaller("resnet_small", min(x.shape[-2:]), self.smallest)
-        return self.stages(self.stem(x)).mean(dim=(2, 3))
+    def last_map(self, x: Tensor) -> Tensor:
+        last: Tensor = self.stages(self.stem(x))
+        return last
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.fc(self.forward_features(x))
+    def classify(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.fc(features)
         return logits
 
 
@@ -126,14 +195,22 @@ def _stage(channels: int, width: int, depth: int, stride: int) -> nn.Sequential:
     return nn.Sequential(*blocks)
 
 
-def _refuse_smaller(name: str, side: int, smallest: int) -> None:
-    if side < smallest:
-        raise ModelError(f"{name}: an image of {side} pixels is too small; use {smallest} or more")
-
-
-def resnet(*, layers: int, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None) -> ResNet:
+def resnet(
+    *,
+    layers: int,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    img_size: int | None = None,
+    squeeze_excite: bool = False,
+) -> ResNet:
     """ResNet-`layers` for images of about `img_size` pixels (224); any size from 32 on goes through."""
-    return ResNet(layers, num_classes=num_classes, in_chans=in_chans, img_size=img_size or 224)
+    return ResNet(
+        layers,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        img_size=img_size or 224,
+        squeeze_excite=squeeze_excite,
+    )
 
 
 def resnet_small(
