@@ -26,7 +26,10 @@ from pipeline.errors import InputError
 from pipeline.evaluation.zero_shot import check_template
 from pipeline.exported_model import ExportedModel, Preprocessing
 from pipeline.loading.loader import LoaderConfig
-from pipeline.loading.policies.shuffled import Shuffled, ShuffledConfig
+from pipeline.loading.policies.base import SamplingPolicy
+from pipeline.loading.policies.row_runs import RowRuns
+from pipeline.loading.policies.shuffled import ShuffledConfig
+from pipeline.loading.policies.streams import StreamsConfig
 from pipeline.loading.reader import SampleReader
 from pipeline.loading.tokenizer import Tokenizer
 from pipeline.sharding.index import SampleIndex
@@ -35,7 +38,7 @@ from pipeline.training.runner import RunnerConfig
 from pipeline.training.stage import ModelConfig, open_artifact
 from pipeline.training.task import Parts
 
-PolicyConfig = Annotated[TonicsConfig | ShuffledConfig, Field(discriminator="kind")]
+PolicyConfig = Annotated[TonicsConfig | ShuffledConfig | StreamsConfig, Field(discriminator="kind")]
 
 
 class TextTowerConfig(Config):
@@ -124,7 +127,7 @@ class Inputs:
     def training_pairs(self) -> Ids:
         """What may be trained on: without what the ontology holds out."""
         if self.ontology is not None:
-            return np.sort(self.ontology.postings)
+            return np.unique(self.ontology.postings)
         return _captioned(self.index, self.index.rows("train"))
 
     def validation_pairs(self, most: int, seed: int) -> Ids:
@@ -161,7 +164,7 @@ class ContrastiveRecipe:
         policy, held_out = build_policy(config, inputs)
         preprocessing = preprocessing_of(config, inputs.tower)
         tokenizer = Tokenizer(config.text.context_length)
-        reader = SampleReader.open(inputs.shards)
+        reader = SampleReader.open(inputs.shards, remote=config.loader.remote)
         loader = config.loader.build(
             reader,
             inputs.index,
@@ -195,21 +198,22 @@ class ContrastiveRecipe:
         )
 
 
-def build_policy(config: ContrastiveConfig, inputs: Inputs) -> tuple[Tonics | Shuffled, HeldOutPairs | None]:
+def build_policy(config: ContrastiveConfig, inputs: Inputs) -> tuple[SamplingPolicy, HeldOutPairs | None]:
     """The policy, and for a curriculum what moves it.
 
     Raises:
         InputError: the policy cannot be made from these inputs.
     """
     training, policy = config.training, config.policy
-    if isinstance(policy, ShuffledConfig):
+    batch = config.loader.distinct(training.global_batch)
+    if isinstance(policy, ShuffledConfig | StreamsConfig):
         rows = inputs.training_pairs()
         if len(rows) == 0:
             raise InputError(f"{inputs.shards.uri}: no training sample has a caption; shard a data set with captions")
-        return policy.build(inputs.index, rows, training.global_batch, training.seed), None
+        return policy.build(inputs.index, RowRuns.of_rows(rows), batch, training.seed), None
     if inputs.ontology is None:
         raise InputError("policy tonics: needs an ontology; run build-ontology first, or set policy.kind=shuffled")
-    tonics = policy.build(inputs.ontology, training.global_batch, training.seed)
+    tonics = policy.build(inputs.ontology, batch, training.seed)
     held_out = None
     if tonics.ready_until() is not None:
         held_out = HeldOutPairs(inputs.ontology, policy.held_out_batch, policy.held_out_batches, training.seed)

@@ -21,6 +21,7 @@ from pipeline.contrastive.recipe import (
 from pipeline.exported_model import FOLDER, ExportedModel
 from pipeline.stage import Workspace
 from pipeline.training.runner import TrainingResult, execute
+from pipeline.training.stage import check_sizes
 
 
 class PretrainClip:
@@ -39,7 +40,8 @@ class PretrainClip:
         opened = Inputs.open(inputs)
         # Refused here, before workers are started.
         build_policy(config, opened)
-        build_model(config, opened.tower)
+        model = build_model(config, opened.tower)
+        check_sizes(model.image.to("meta"), config.loader, preprocessing_of(config, opened.tower).channels)
 
         uris = {name: artifact.uri for name, artifact in inputs.items()}
         recipe = ContrastiveRecipe(config, work.store.storage.url, tuple(sorted(uris.items())))

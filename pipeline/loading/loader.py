@@ -30,6 +30,7 @@ from pipeline.loading.decode_pool import DecodePool, PendingImages
 from pipeline.loading.policies.base import SamplingPolicy
 from pipeline.loading.progressive import SizeOfEpoch
 from pipeline.loading.reader import SampleReader
+from pipeline.loading.remote_shards import RemoteMode
 from pipeline.loading.tokenizer import Tokenizer
 from pipeline.sharding.index import SampleIndex
 
@@ -46,6 +47,9 @@ class LoaderConfig(Config):
     )
     epochs_a_size: int = Field(1, description="epochs at each of `smaller_sizes`", ge=1, le=10_000)
     threads: int = unkeyed(2, description="threads that read and decode", ge=1, le=256)
+    remote: RemoteMode = unkeyed(
+        "parts", description="shards on S3: parts in a local cache, or the ranges of the coming batches and no more"
+    )
     prefetch: int = unkeyed(4, description="batches prepared ahead of the training step", ge=1, le=256)
 
     @model_validator(mode="after")

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
@@ -21,9 +19,11 @@ from pipeline.exported_model import ExportedModel, Preprocessing
 from pipeline.loading.batch import rank_slice
 from pipeline.loading.loader import LoaderConfig, evaluation_batches
 from pipeline.loading.policies.class_balanced import ClassBalancedConfig
+from pipeline.loading.policies.row_runs import RowRuns
 from pipeline.loading.policies.shuffled import ShuffledConfig
+from pipeline.loading.policies.streams import StreamsConfig
 from pipeline.loading.reader import SampleReader
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.index import SPLITS, SampleIndex
 from pipeline.stage import Workspace
 from pipeline.training.classification import UNLABELLED, Classification, ClassifierEvaluation
 from pipeline.training.mixing import MixingConfig
@@ -31,7 +31,7 @@ from pipeline.training.plan import TrainingConfig
 from pipeline.training.runner import RunnerConfig, TrainingResult, execute
 from pipeline.training.task import Parts, Task
 
-PolicyConfig = Annotated[ShuffledConfig | ClassBalancedConfig, Field(discriminator="kind")]
+PolicyConfig = Annotated[ShuffledConfig | StreamsConfig | ClassBalancedConfig, Field(discriminator="kind")]
 
 
 class ModelConfig(Config):
@@ -98,17 +98,31 @@ class ClassificationConfig(Config):
         index = SampleIndex.open(shards)
         if len(index.label_names) < 2:
             raise InputError(f"{shards.uri}: has {len(index.label_names)} labels; a classifier needs two at least")
+        self.loader.distinct(self.training.global_batch)
         if len(labelled_rows(index, "train")) == 0:
             raise InputError(f"{shards.uri}: no row of the train split has a label; look at its data card")
         with torch.device("meta"):
-            self.build_model(len(index.label_names))
+            model = self.build_model(len(index.label_names))
+            check_sizes(model, self.loader, self.channels)
         return index
 
 
-def labelled_rows(index: SampleIndex, split: str) -> NDArray[np.int64]:
+def check_sizes(model: nn.Module, loader: LoaderConfig, channels: int) -> None:
+    """Tries an image model (on meta) at the sizes of progressive resolution.
+
+    Raises:
+        InputError: it is made for one size, as transformers are.
+    """
+    for size in loader.smaller_sizes:
+        try:
+            model(torch.empty(2, channels, size, size, device="meta"))
+        except ModelError as error:
+            raise InputError(f"loader.smaller_sizes: the model takes no images of {size} pixels ({error})") from None
+
+
+def labelled_rows(index: SampleIndex, split: str) -> RowRuns:
     """The ids of a split that have a label."""
-    rows = index.rows(split)
-    return rows[np.asarray(index.labels)[rows] != UNLABELLED]
+    return RowRuns.where(len(index), (index.splits, SPLITS.index(split), True), (index.labels, UNLABELLED, False))
 
 
 def build_parts(
@@ -116,13 +130,13 @@ def build_parts(
 ) -> Parts:
     """The parts of a training on labelled shards: what a classifier and a distilled student have in common."""
     index = SampleIndex.open(shards)
-    reader = SampleReader.open(shards)
+    reader = SampleReader.open(shards, remote=config.loader.remote)
     seed = config.training.seed
     rows = labelled_rows(index, "train")
     loader = config.loader.build(
         reader,
         index,
-        config.policy.build(index, rows, config.training.global_batch, seed),
+        config.policy.build(index, rows, config.loader.distinct(config.training.global_batch), seed),
         image_size=config.image_size,
         channels=config.channels,
         seed=seed,
@@ -130,7 +144,7 @@ def build_parts(
         world=world,
         device=device,
     )
-    held_out = labelled_rows(index, "val")
+    held_out = labelled_rows(index, "val").all()
     evaluation = None
     if len(held_out):
         batches = evaluation_batches(

@@ -18,6 +18,7 @@ from pipeline.config import Config
 from pipeline.counter_rng import generator
 from pipeline.errors import InputError
 from pipeline.loading.policies.base import check_samples
+from pipeline.loading.policies.row_runs import RowRuns
 
 if TYPE_CHECKING:
     from pipeline.sharding.index import SampleIndex
@@ -34,9 +35,10 @@ class ClassBalancedConfig(Config):
         "equal", description="equal: every label as often; square-root: in proportion to the root of its count"
     )
 
-    def build(self, index: SampleIndex, rows: NDArray[np.int64], global_batch: int, seed: int) -> ClassBalanced:
+    def build(self, index: SampleIndex, rows: RowRuns, global_batch: int, seed: int) -> ClassBalanced:
         """The policy over the samples `rows` of the index, which must all have a label."""
-        return ClassBalanced(rows, np.asarray(index.labels)[rows], global_batch, seed, balance=self.balance)
+        ids = rows.all()
+        return ClassBalanced(ids, np.asarray(index.labels)[ids], global_batch, seed, balance=self.balance)
 
 
 class ClassBalanced:

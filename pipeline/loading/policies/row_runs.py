@@ -76,6 +76,10 @@ class RowRuns:
         ids: NDArray[np.int64] = self.stops[run] - (self._ends[run] - positions)
         return ids
 
+    def all(self) -> NDArray[np.int64]:
+        """All ids as an array, int64 [N]."""
+        return self.ids(np.arange(len(self), dtype=np.int64))
+
     def blocks(self, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The runs cut into pieces of `size` ids at most: first ids and lengths, each int64 [blocks]."""
         pieces = -(-(self.stops - self.starts) // size)

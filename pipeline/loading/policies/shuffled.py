@@ -16,6 +16,7 @@ from pydantic import Field
 from pipeline.config import Config
 from pipeline.counter_rng import generator
 from pipeline.loading.policies.base import check_samples
+from pipeline.loading.policies.row_runs import RowRuns
 
 if TYPE_CHECKING:
     from pipeline.sharding.index import SampleIndex
@@ -26,9 +27,9 @@ class ShuffledConfig(Config):
 
     kind: Literal["shuffled"] = Field("shuffled", description="every sample once an epoch, in random order")
 
-    def build(self, index: SampleIndex, rows: NDArray[np.int64], global_batch: int, seed: int) -> Shuffled:
+    def build(self, index: SampleIndex, rows: RowRuns, global_batch: int, seed: int) -> Shuffled:
         """The policy over the samples `rows` of the index."""
-        return Shuffled(rows, global_batch, seed)
+        return Shuffled(rows.all(), global_batch, seed)
 
 
 class Shuffled:

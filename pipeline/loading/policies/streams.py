@@ -36,11 +36,10 @@ class StreamsConfig(Config):
     block: int = Field(1000, ge=1, le=10_000_000, description="consecutive samples of a shard that stay together")
     window_blocks: int = Field(8, ge=1, le=100_000, description="blocks of a stream that are shuffled among each other")
 
-    def build(self, index: SampleIndex, rows: RowRuns | NDArray[np.int64], global_batch: int, seed: int) -> Streams:
+    def build(self, index: SampleIndex, rows: RowRuns, global_batch: int, seed: int) -> Streams:
         """The policy over the samples `rows` of the index."""
-        runs = rows if isinstance(rows, RowRuns) else RowRuns.of_rows(rows)
         return Streams(
-            runs, global_batch, seed, streams=self.streams, block=self.block, window=self.block * self.window_blocks
+            rows, global_batch, seed, streams=self.streams, block=self.block, window=self.block * self.window_blocks
         )
 
 

@@ -153,11 +153,25 @@ def test_the_stage_leaves_a_model_that_knows_digits(store: ArtifactStore, digits
     assert exported.build()(torch.zeros(2, 1, 16, 16)).shape == (2, 10)
 
 
+def test_streams_copies_and_growing_images_train(store: ArtifactStore, digits: Artifact, small_config: Make) -> None:
+    config = small_config(
+        steps=60, model={"name": "resnet_small", "kwargs": {"widths": [8, 16], "depths": [1, 1]}}, image_size=16,
+        policy={"kind": "streams", "streams": 4, "block": 50, "window_blocks": 2},
+        loader={"copies": 2, "smaller_sizes": [12], "augment": {"rand_augment": {"layers": 1}}},
+    )  # fmt: skip
+    artifact = run_stage(TrainTeacher(), config, {"shards": digits}, store=store)
+    rows = [json.loads(line) for line in artifact.read("metrics.jsonl").decode().splitlines()]
+    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    assert losses[-1] < losses[0]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"model": {"name": "vit_mikro", "kwargs": {}}}, "vit_micro"),
         ({"model": {"name": "vit_micro", "kwargs": {"heads": 5}}}, "model:"),
+        ({"loader": {"copies": 3}}, "3 copies of each sample do not fill a batch of 32"),
+        ({"loader": {"smaller_sizes": [8]}}, "smaller_sizes: the model takes no images of 8 pixels"),
         ({"runner": {"runner": "process", "workers": 2, "tracking": False}}, "runner=process has one worker"),
         ({"runner": {"runner": "process", "use_gpu": "yes", "tracking": False}}, "torch sees no GPU"),
         ({"runner": {"runner": "ray", "workers": 999, "tracking": False}, "global_batch": 1024}, "999"),
