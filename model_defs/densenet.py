@@ -48,7 +48,9 @@ class DenseNet(PooledMap):
         growth: channels that a layer adds.
         bottleneck: width of a layer's 1x1 convolution, in multiples of `growth`.
         dropout: after each layer, as the paper has it for small data sets.
-        memory_efficient: about a third more time for a fraction of the memory.
+        memory_efficient: compute joined inputs twice and keep none. Forward and backward of DenseNet-121, 32 images of
+            224 pixels, float32, one core of an AMD EPYC: 2.1 GB at the peak instead of 4.0, n=1; the 1x1 convolutions
+            of its layers are computed twice.
     """
 
     family = "densenet"
@@ -162,13 +164,15 @@ class Transition(nn.Sequential):
 
 @contextmanager
 def _still_statistics(norm: nn.BatchNorm2d) -> Iterator[None]:
-    """Batch norm that leaves its running statistics as they are; the forward pass moved them already."""
-    tracked = norm.track_running_stats
-    norm.track_running_stats = False
+    """Within it batch norm moves copies of its running statistics: the forward pass moved the true ones already."""
+    statistics = dict(norm.named_buffers())
+    for name, statistic in statistics.items():
+        setattr(norm, name, statistic.clone())
     try:
         yield
     finally:
-        norm.track_running_stats = tracked
+        for name, statistic in statistics.items():
+            setattr(norm, name, statistic)
 
 
 def densenet(
