@@ -1,0 +1,123 @@
+"""Images a second from shards on S3 to 224-pixel crops: our loader beside webdataset, on a real server on loopback.
+
+    python benchmarks/loading/s3_throughput.py
+
+SeaweedFS serves the shards. Ours reads them in parts through an empty cache, then again with what the cache kept, and
+in ranges without a cache; webdataset reads whole shards over `pipe:curl` with presigned addresses and over boto3.
+A round is one pass from new workers, with nothing cached by the peers; its first batch is counted, since what a cold
+start over a network costs is the question. Rounds alternate; medians are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import boto3
+import webdataset
+from jpeg_throughput import AREA, BATCH, SIZE, Batches, data_loader
+from photos import write_image_folder, write_shards
+from torchvision.transforms import v2
+
+from infra.local.servers import Keys, weed_mini
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.loading.augment import AugmentConfig
+from pipeline.loading.loader import LoaderConfig
+from pipeline.loading.policies.row_runs import RowRuns
+from pipeline.loading.policies.streams import Streams
+from pipeline.loading.reader import SampleReader
+from pipeline.loading.remote_shards import RemoteMode
+from pipeline.sharding.index import SampleIndex
+
+
+def tutelage(artifact: Artifact, workers: int, remote: RemoteMode, *, cold: bool = True) -> Batches:
+    if cold:
+        shutil.rmtree(artifact.cache / "parts", ignore_errors=True)
+    index = SampleIndex.open(artifact)
+    augment = AugmentConfig(crop_min_area=AREA[0], flip=0.5, brightness=0, contrast=0, saturation=0)
+    policy = Streams(RowRuns.of_rows(index.rows()), BATCH, 0)
+    loader = LoaderConfig(augment=augment, threads=workers).build(
+        SampleReader(artifact, index, remote=remote), index, policy, image_size=SIZE, seed=0
+    )
+    for batch in loader.batches(0, len(index) // BATCH):
+        yield batch.images
+
+
+def over_boto3(url: str, mode: str = "rb", bufsize: int = 8192, **_: object):  # type: ignore[no-untyped-def]
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    return boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"]
+
+
+def web_dataset(urls: list[str], workers: int) -> Batches:
+    webdataset.gopen_schemes["s3"] = over_boto3
+    crop = v2.Compose([v2.RandomResizedCrop(SIZE, scale=AREA), v2.RandomHorizontalFlip(0.5), v2.PILToTensor()])
+    data = (
+        webdataset.WebDataset(urls, shardshuffle=len(urls), empty_check=False)
+        .shuffle(500)
+        .decode("pil")
+        .to_tuple("jpg", "cls")
+        .map_tuple(crop, int)
+    )
+    for images, _ in data_loader(data, workers):
+        yield images
+
+
+def rate(batches: Batches) -> float:
+    started = time.perf_counter()
+    count = sum(len(images) for images in batches)
+    return count / (time.perf_counter() - started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    keys = Keys("bench", uuid.uuid4().hex)
+    with tempfile.TemporaryDirectory() as name, weed_mini(Path(name) / "weed", keys, buckets=["bench"]) as server:
+        os.environ.update(
+            AWS_ENDPOINT_URL=server.url,
+            AWS_ACCESS_KEY_ID=keys.access,
+            AWS_SECRET_ACCESS_KEY=keys.secret,
+            AWS_DEFAULT_REGION="us-east-1",
+            XDG_CACHE_HOME=f"{name}/cache",
+        )
+        images = write_image_folder(Path(name) / "folder", options.images)
+        artifact = write_shards(ArtifactStore.open("s3://bench/store"), images, samples_per_shard=500)
+        shards = [artifact.object_path(file) for file in artifact.files if file.endswith(".tar")]
+        client = boto3.client("s3", config=boto3.session.Config(signature_version="s3v4"))
+        signed = [
+            client.generate_presigned_url("get_object", Params={"Bucket": "bench", "Key": f"store/{path}"})
+            for path in shards
+        ]
+        loaders: dict[str, Callable[[], Batches]] = {
+            "parts, cold cache": partial(tutelage, artifact, options.workers, "parts"),
+            "parts, warm cache": partial(tutelage, artifact, options.workers, "parts", cold=False),
+            "ranges, no cache": partial(tutelage, artifact, options.workers, "ranges"),
+            "webdataset, pipe:curl": partial(web_dataset, [f"pipe:curl -s '{url}'" for url in signed], options.workers),
+            "webdataset, boto3": partial(web_dataset, [f"s3://bench/store/{path}" for path in shards], options.workers),
+        }
+        rates: dict[str, list[float]] = {name: [] for name in loaders}
+        for _ in range(options.rounds):
+            for label, load in loaders.items():
+                rates[label].append(rate(load()))
+    own = rates["parts, cold cache"]
+    for label, found in rates.items():
+        ratios = [a / b for a, b in zip(own, found, strict=True)]
+        print(
+            f"{label:22} {statistics.median(found):6.0f} images/s   parts, cold is {statistics.median(ratios):.2f}x "
+            f"({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+
+
+if __name__ == "__main__":
+    main()
