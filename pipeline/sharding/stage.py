@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -25,13 +25,10 @@ from pipeline.sharding.contact_sheet import contact_sheet
 from pipeline.sharding.data_card import data_card, markdown
 from pipeline.sharding.intake import Spool, Unreadable, take_in
 from pipeline.sharding.shards import write_shards
+from pipeline.sharding.sources.catalogue import SourceConfigs
 from pipeline.sharding.sources.emoji import EmojiConfig
-from pipeline.sharding.sources.fashion_mnist import FashionMnistConfig
-from pipeline.sharding.sources.image_folder import ImageFolderConfig
 from pipeline.sharding.split import SplitConfig, SplitInput, assign_splits, check_class_sizes
 from pipeline.stage import Workspace
-
-SourceConfigs = Annotated[EmojiConfig | ImageFolderConfig | FashionMnistConfig, Field(discriminator="kind")]
 
 
 class ShardingConfig(Config):

@@ -1,15 +1,17 @@
 """What a data set has to offer to be sharded: a Config that checks, and items that can be read.
 
 A source is a file in this folder: a Config with a `kind` of its own, and a class that lists items.
-Listing is cheap; an item's image is read (or drawn) later, in a thread, by calling `read`.
+Listing is cheap and lazy; an item's image is read (or drawn) later, in any thread or process, by calling
+`read`. Reads in the order of the items are the cheap ones: a source of large files reads each of them once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, NoReturn, Protocol, Self
 
 from pipeline.progress import Progress
 
@@ -20,7 +22,8 @@ class Item:
 
     Attributes:
         name: what people call it, e.g. "cats/a7.jpg"; error lines and the quarantine show it.
-        read: gives the encoded image; called once, in any thread.
+        read: gives the encoded image, in any thread or process (it can be pickled); an OSError or a ValueError
+            says why there is none.
         label: name of its label, or None.
         key: its name in the shard, unique in the source; None: made from label and content.
         captions: true sentences about it, the plainest first.
@@ -43,6 +46,15 @@ class Item:
     licence: str = ""
     split: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def unreadable(reason: str) -> Callable[[], bytes]:
+    """A `read` for an item that the listing already knows to be bad: the item is quarantined with this reason."""
+    return partial(_refuse, reason)
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise OSError(reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +88,21 @@ class Collection:
     credits: tuple[Credit, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What `tutelage sources` says of a source.
+
+    Attributes:
+        what: the layout or data set that it reads.
+        needs: what has to be there.
+        example: the settings of a first run, as KEY=VALUE below `data.source`.
+    """
+
+    what: str
+    needs: str
+    example: tuple[str, ...] = ()
+
+
 class Source(Protocol):
     """A data set."""
 
@@ -90,6 +117,8 @@ class Source(Protocol):
 
 class SourceConfig(Protocol):
     """What the Config of a source offers besides its fields, one of which is `kind`."""
+
+    about: ClassVar[About]
 
     @property
     def families(self) -> tuple[str, ...]:

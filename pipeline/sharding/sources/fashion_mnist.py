@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from pydantic import Field
 from pipeline.config import Config, digest, unkeyed
 from pipeline.errors import InputError, WorkError
 from pipeline.progress import Progress
-from pipeline.sharding.sources.base import Collection, Credit, Item
+from pipeline.sharding.sources.base import About, Collection, Credit, Item
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 LABELS = (
@@ -49,6 +49,11 @@ _FILES = tuple(f"{part}-{kind}-ubyte.gz" for part in _PARTS for kind in ("images
 class FashionMnistConfig(Config):
     """Where Fashion-MNIST lies, and how much of it to take."""
 
+    about: ClassVar[About] = About(
+        "70,000 grey pictures of clothes in ten classes",
+        "Debian's dataset-fashion-mnist or the network, once",
+        ("limit=500",),
+    )
     kind: Literal["fashion_mnist"] = "fashion_mnist"
     folder: Path | None = unkeyed(
         None, description="folder with the four .gz files; null: Debian's package if installed, else fetched once"

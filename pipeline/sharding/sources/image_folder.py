@@ -10,14 +10,14 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 
 from pipeline.config import Config, digest, unkeyed
 from pipeline.errors import InputError
 from pipeline.progress import Progress
-from pipeline.sharding.sources.base import Collection, Credit, Item
+from pipeline.sharding.sources.base import About, Collection, Credit, Item
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
@@ -25,6 +25,11 @@ _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif",
 class ImageFolderConfig(Config):
     """Where the images lie, and what to say about them."""
 
+    about: ClassVar[About] = About(
+        "a folder with one sub-folder of images a class",
+        "FOLDER/CLASS/*.jpg (or png, webp, bmp, gif, tiff)",
+        ("folder=photos", "caption='a photo of a {label}'"),
+    )
     kind: Literal["image_folder"] = "image_folder"
     folder: Path = unkeyed(..., description="the folder that holds one sub-folder a class")
     caption: str | None = Field(
