@@ -6,6 +6,8 @@ them stay. By tower:
 
 - ViT: in the last block each token attends to itself alone (`positions="values"`). `positions="tokens"` runs the block
   as it is; but training reads the class token alone, so what the patch tokens say after that block was never asked for.
+  Measured: images with two objects of 24 kinds, a ViT of 3 blocks trained for 500 steps on captions of one of them,
+  two seeds; the best place lies in the named object's quarter in 64% and 51% of images, by tokens in 29% and 30%.
 - CLIP's ResNet: the values of the attention pooling, projected. MaskCLIP leaves the position embedding out of them;
   here it stays, so that these are the very vectors whose mean, head by head, is the image's.
 - Another convolutional net: the features of a map that has this one place everywhere; for a net that ends in the mean
