@@ -88,11 +88,13 @@ def run_stage(
         WorkError: the stage failed; its scratch folder is kept for the next run.
     """
     key = stage_key(stage, config, inputs)
+    place = store.local / "work" / stage.name / key
     found = store.find(stage.name, key)
     if found is not None:
+        # A run that was killed after its commit may have left gigabytes there.
+        shutil.rmtree(place, ignore_errors=True)
         return replace(found, cached=True)
     store.storage.check_writable()
-    place = store.local / "work" / stage.name / key
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

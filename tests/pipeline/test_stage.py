@@ -57,6 +57,15 @@ def test_an_artifact_is_made_once_and_found_after_that(store):
     assert list((store.local / "work" / "write").iterdir()) == []
 
 
+def test_what_a_run_killed_after_its_commit_left_is_swept_up(store):
+    made = run_stage(Write(), Settings(), {}, store=store)
+    left = store.local / "work" / "write" / made.key / "scratch"
+    left.mkdir(parents=True)
+    (left / "spool").write_bytes(b"gigabytes")
+    assert run_stage(Write(), Settings(), {}, store=store).cached
+    assert list((store.local / "work" / "write").iterdir()) == []
+
+
 def test_config_version_and_inputs_each_make_another_artifact(store):
     one = run_stage(Write(), Settings(n=1), {}, store=store)
     two = run_stage(Write(), Settings(n=2), {}, store=store)
