@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.sharding.chunks import ChunkFacts
 from pipeline.sharding.index import SPLITS, SampleIndex
-from pipeline.sharding.intake import Unreadable
+from pipeline.sharding.plan import Plan
 from pipeline.sharding.sources.base import Collection
-from pipeline.sharding.split import Assignment
 
 _UNREADABLE_SHOWN = 20
 _NO_LABEL = "(no label)"
 
 
-def data_card(
-    index: SampleIndex, collection: Collection, assignment: Assignment, unreadable: Sequence[Unreadable]
-) -> dict[str, Any]:
+def data_card(index: SampleIndex, collection: Collection, plan: Plan, chunks: Sequence[ChunkFacts]) -> dict[str, Any]:
     """Counts and licences as plain JSON values; the same data give the same card."""
+    kept = plan.kept
+    unreadable = [one for facts in chunks for one in facts.unreadable]
     return {
         "title": collection.title,
         "samples": len(index),
@@ -32,13 +32,17 @@ def data_card(
         "per_label": _per_label(index),
         "per_source": _per_source(index),
         "image_sizes": _image_sizes(index),
+        "encoded_anew": _summed(chunks, "images"),
+        "caption_cleaning": _summed(chunks, "captions"),
         "duplicates": {
-            "found": assignment.copies,
-            "dropped_copies_of_held_out": assignment.held_out_copies,
-            "dropped_repeats": assignment.repeats,
-            "kept": assignment.copies - assignment.held_out_copies - assignment.repeats,
-            "with_conflicting_labels": assignment.conflicts,
+            "found": kept.copies,
+            "dropped_copies_of_held_out": kept.held_out_copies,
+            "dropped_repeats": kept.repeats,
+            "dropped_alike": kept.alike,
+            "dropped_conflicts": kept.contradicted,
+            "with_conflicting_labels": kept.conflicts,
         },
+        "capped": plan.capped,
         "unreadable": {
             "count": len(unreadable),
             "per_label": dict(sorted(Counter(one.label or _NO_LABEL for one in unreadable).items())),
@@ -51,37 +55,50 @@ def data_card(
     }
 
 
+def _summed(chunks: Sequence[ChunkFacts], kind: str) -> dict[str, int]:
+    """How often it happened in all chunks, by reason."""
+    total: Counter[str] = Counter()
+    for facts in chunks:
+        total.update(facts.counts[kind])
+    return dict(sorted(total.items()))
+
+
 def _per_label(index: SampleIndex) -> list[dict[str, Any]]:
     """One entry a label, in the order of the numbers, and one for the samples without."""
-    rows = [*enumerate(index.label_names), (-1, _NO_LABEL)]
-    entries = []
-    for number, name in rows:
-        splits = index.splits[index.labels == number]
-        if number >= 0 or splits.size:
-            counts = {split: int((splits == code).sum()) for code, split in enumerate(SPLITS)}
-            entries.append({"label": name, "samples": int(splits.size), **counts})
-    return entries
+    counts = _per_split(index.labels, index.splits, len(index.label_names))
+    entries = [{"label": name, **_counted(counts[number])} for number, name in enumerate(index.label_names)]
+    without = counts[len(index.label_names)]
+    return [*entries, *([{"label": _NO_LABEL, **_counted(without)}] if without.any() else [])]
 
 
 def _per_source(index: SampleIndex) -> list[dict[str, Any]]:
-    entries = []
-    for code, name in enumerate(index.source_names):
-        splits = index.splits[index.source_codes == code]
-        counts = {split: int((splits == number).sum()) for number, split in enumerate(SPLITS)}
-        entries.append({"source": name, "samples": int(splits.size), **counts})
-    return entries
+    counts = _per_split(index.source_codes, index.splits, len(index.source_names))
+    return [{"source": name, **_counted(counts[code])} for code, name in enumerate(index.source_names)]
+
+
+def _per_split(values: Any, splits: Any, count: int) -> Any:
+    """[count + 1, splits] how many samples have each value in each split; the last row: those without a value."""
+    value = np.where(values < 0, count, values).astype(np.int64)
+    return np.bincount(value * len(SPLITS) + splits, minlength=(count + 1) * len(SPLITS)).reshape(-1, len(SPLITS))
+
+
+def _counted(of_split: Any) -> dict[str, int]:
+    return {"samples": int(of_split.sum()), **dict(zip(SPLITS, of_split.tolist(), strict=True))}
 
 
 def _image_sizes(index: SampleIndex) -> dict[str, Any]:
     if not len(index):
         return {}
-    sizes = Counter(zip(index.widths.tolist(), index.heights.tolist(), strict=True))
-    common = sorted(sizes.items(), key=lambda entry: (-entry[1], entry[0]))[:5]
+    sizes, counts = np.unique(index.widths.astype(np.int64) << 32 | index.heights, return_counts=True)
+    common = np.lexsort((sizes, -counts))[:5]
     return {
         "width": _spread(index.widths),
         "height": _spread(index.heights),
         "bytes": _spread(index.lengths),
-        "most_common": [{"width": w, "height": h, "samples": count} for (w, h), count in common],
+        "most_common": [
+            {"width": int(sizes[place] >> 32), "height": int(sizes[place] & 0xFFFFFFFF), "samples": int(counts[place])}
+            for place in common
+        ],
     }
 
 
@@ -115,14 +132,18 @@ def markdown(card: dict[str, Any]) -> str:
             [(name, *sizes[name].values()) for name in ("width", "height", "bytes") if name in sizes],
         ),
         "",
-        "## Duplicates and unreadable images",
+        f"Encoded anew: {_in_words(card['encoded_anew'])}. Captions: {_in_words(card['caption_cleaning'])}.",
+        "",
+        "## What was left out",
         "",
         f"- images whose bytes another image has too: {duplicates['found']}; of these",
         f"  - dropped, because the other is held out: {duplicates['dropped_copies_of_held_out']}",
         f"  - dropped, because the other is in the same split, with the same label and captions: "
         f"{duplicates['dropped_repeats']}",
-        f"  - kept, in the same split with other labels or captions: {duplicates['kept']}",
         f"- sets of equal images with different labels: {duplicates['with_conflicting_labels']}",
+        f"- dropped, because an equal or alike image has another label: {duplicates['dropped_conflicts']}",
+        f"- dropped, because another image looks like them: {duplicates['dropped_alike']}",
+        f"- training images left out by the caps: {_in_words(card['capped'])}",
         f"- unreadable: {card['unreadable']['count']} (all of them, with reasons: quarantine.parquet)",
         *(f"  - {one['name']}: {one['reason']}" for one in card["unreadable"]["first"]),
         "",
@@ -131,6 +152,10 @@ def markdown(card: dict[str, Any]) -> str:
         *_table(("label", "images", *SPLITS), [tuple(entry.values()) for entry in card["per_label"]]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _in_words(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in counts.items() if count) or "none"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:

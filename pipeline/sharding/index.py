@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import DamagedError, UnknownNameError
+from pipeline.sharding.arrow_file import arrow_sha256, write_arrow
 
 if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
@@ -173,18 +174,35 @@ class SampleIndex:
         for row in rows:
             for append, name in appends:
                 append(getattr(row, name))
-        metadata = {
-            "shards": json.dumps(list(shard_names)),
-            "labels": json.dumps(list(label_names)),
-            "taxonomy": json.dumps([{"name": node.name, "parent": node.parent} for node in taxonomy]),
-        }
         arrays = [_array(columns[field.name], field.type) for field in SCHEMA]
-        return cls(pa.Table.from_arrays(arrays, schema=SCHEMA.with_metadata(metadata)))
+        schema = SCHEMA.with_metadata(_metadata(shard_names, label_names, taxonomy))
+        return cls(pa.Table.from_arrays(arrays, schema=schema))
+
+    @classmethod
+    def assemble(
+        cls,
+        parts: Sequence[pa.Table],
+        *,
+        shard_names: Sequence[str],
+        label_names: Sequence[str],
+        taxonomy: Sequence[TaxonomyNode] = (),
+    ) -> SampleIndex:
+        """The index whose rows are those of the parts, one after another: what `build` makes of the same rows.
+
+        Args:
+            parts: tables with the columns of `SCHEMA`, with one order of source names.
+        """
+        schema = SCHEMA.with_metadata(_metadata(shard_names, label_names, taxonomy))
+        if not parts:
+            return cls.build([], shard_names=shard_names, label_names=label_names, taxonomy=taxonomy)
+        # Large Arrow types end in one piece, whatever their size.
+        whole = pa.concat_tables(part.replace_schema_metadata(None) for part in parts).combine_chunks()
+        return cls(whole.replace_schema_metadata(schema.metadata))
 
     def write(self, folder: Path) -> None:
         """Writes index.arrow and index.parquet; the same rows give the same bytes."""
         with (folder / "index.arrow").open("wb") as file:
-            self._write_arrow(file)
+            write_arrow(file, self._table)
         pq.write_table(self._table, folder / "index.parquet", compression="zstd")
 
     def __len__(self) -> int:
@@ -233,33 +251,17 @@ class SampleIndex:
         """SHA-256 of the index's Arrow file in hex: two indexes with one fingerprint hold the same rows."""
         if self._fingerprint is not None:
             return self._fingerprint
-        sink = _HashSink()
-        self._write_arrow(sink)
-        return sink.hasher.hexdigest()
-
-    def _write_arrow(self, sink: Any) -> None:
-        with pa.ipc.new_file(sink, self._table.schema) as writer:
-            writer.write_table(self._table, max_chunksize=max(1, len(self)))
-            if len(self) == 0:
-                writer.write_batch(pa.RecordBatch.from_pylist([], schema=self._table.schema))
+        return arrow_sha256(self._table)
 
 
-class _HashSink:
-    """A file that keeps nothing but the SHA-256 of what is written to it."""
-
-    def __init__(self) -> None:
-        self.hasher = hashlib.sha256()
-        self.closed = False
-
-    def write(self, data: Any) -> int:
-        self.hasher.update(data)
-        return len(data)
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self.closed = True
+def _metadata(
+    shard_names: Sequence[str], label_names: Sequence[str], taxonomy: Sequence[TaxonomyNode]
+) -> dict[str, str]:
+    return {
+        "shards": json.dumps(list(shard_names)),
+        "labels": json.dumps(list(label_names)),
+        "taxonomy": json.dumps([{"name": node.name, "parent": node.parent} for node in taxonomy]),
+    }
 
 
 def _canonical(table: pa.Table) -> pa.Table:

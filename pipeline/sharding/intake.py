@@ -1,247 +1,287 @@
 """Intake: reads every item of a source, keeps what is an image, puts the rest in quarantine with its reason.
 
-Images are read and checked in threads, a bounded number at a time, and come out in the order of the
-source. What the loader can read stays as it is, byte for byte; what it cannot (alpha, palettes,
-CMYK, 16 bit, turned by EXIF, animated, BMP, TIFF, GIF) becomes an upright RGB or grey PNG or JPEG.
+    items in the order of the source -> chunks -> a task each: read, check, encode anew if need be, hash -> spool, table
+
+A chunk that an earlier run finished is not read again. What becomes of an item does not depend on its chunk, nor on
+who works on it.
 """
 
 from __future__ import annotations
 
-import io
+import hashlib
+import json
 import re
-import warnings
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
+from functools import partial
+from itertools import islice
+from typing import Any, BinaryIO
 
-from PIL import Image, ImageOps, UnidentifiedImageError
-
-from pipeline.errors import WorkError
+from pipeline.errors import UnknownNameError, WorkError
 from pipeline.progress import Progress
-from pipeline.sharding.index import content_hash
+from pipeline.sharding.captions import BadTextError, CaptionsConfig, cleaned
+from pipeline.sharding.chunks import SCHEMA, ChunkFacts, Unreadable, done_before, short_hash, write_table
+from pipeline.sharding.images import Encoded, ImagesConfig, UnreadableError, first_line, storable
+from pipeline.sharding.index import SPLITS, content_hash
+from pipeline.sharding.runner import RunnerName, Stop, StoppedEarlyError, each, never
+from pipeline.sharding.scratch import Scratch, written_whole
 from pipeline.sharding.sources.base import Collection, Item
+from pipeline.sharding.split import group_number
+from pipeline.sharding.tar_writer import IMAGE_EXTENSIONS, members, sample_bytes
 
-_EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
-_EXIF_ORIENTATION = 0x0112
-_IN_FLIGHT_PER_THREAD = 8
+_MAX_CHUNK, _MIN_CHUNK, _CHUNKS = 4096, 32, 64
+_KEY_CHARS = 80
+_STOP_EVERY = 16  # items
 
 
-@dataclass(frozen=True, slots=True)
-class Intaken:
-    """An item that is an image, and where its bytes wait: [start, start + length) of the spool.
+@dataclass(frozen=True)
+class Intake:
+    """What a task of the intake does; it is sent to wherever the task runs.
 
     Attributes:
-        extension: "png", "jpg" or "webp".
-        content_hash: of the bytes as they will be stored.
+        looks: compute what the search for near-duplicates needs.
+        by_image: the split is decided for each image, not for each content group.
+        seed: of the split.
+        allowed: unreadable items after which a chunk is given up.
     """
 
-    item: Item
-    extension: str
-    start: int
-    length: int
-    width: int
-    height: int
-    content_hash: str
+    scratch: Scratch
+    labels: dict[str, int]
+    images: ImagesConfig
+    captions: CaptionsConfig
+    looks: bool
+    by_image: bool
+    seed: int
+    allowed: float
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """An item that is not an image, and why."""
+@dataclass(frozen=True)
+class Chunk:
+    """Items to be read by one task.
 
-    name: str
-    label: str | None
-    source: str
-    bytes: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """An image's bytes as they are stored."""
-
-    data: bytes
-    extension: str
-    width: int
-    height: int
-
-
-class UnreadableError(Exception):
-    """Bytes that are not an image that we can store; its text is the reason."""
-
-    def __init__(self, reason: str, size: int) -> None:
-        super().__init__(reason)
-        self.size = size
-
-
-class Spool:
-    """A file that keeps encoded images between the intake and the shards.
-
-    The split is known only when every image has been read, and drawing an image twice would cost more.
+    Attributes:
+        digest: of their names: the same for the same items in the same order.
+        before: the facts, if an earlier run finished the chunk; it has no items then.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: BinaryIO = path.open("w+b")
-        self._size = 0
-
-    def append(self, data: bytes) -> int:
-        """Adds bytes at the end; where they start."""
-        start = self._size
-        self._file.write(data)
-        self._size += len(data)
-        return start
-
-    def read(self, start: int, length: int) -> bytes:
-        """Bytes added before."""
-        self._file.seek(start)
-        return self._file.read(length)
-
-    def close(self) -> None:
-        """Removes the file."""
-        self._file.close()
-        self._path.unlink(missing_ok=True)
+    number: int
+    items: tuple[Item, ...]
+    digest: str
+    before: ChunkFacts | None = None
 
 
 def take_in(
     collection: Collection,
-    spool: Spool,
+    intake: Intake,
     *,
-    threads: int,
-    max_unreadable_share: float,
+    runner: RunnerName,
+    writers: int,
     progress: Progress,
-) -> tuple[list[Intaken], list[Unreadable]]:
-    """Reads all items into the spool.
+    chunk_items: int | None = None,
+) -> list[ChunkFacts]:
+    """Reads all items into chunks; what is known of each chunk, in their order.
+
+    Args:
+        chunk_items: items in a chunk; None: by the size of the collection, some thousand in a large one.
 
     Raises:
-        WorkError: more than `max_unreadable_share` of the items are unreadable; the line names the first ones.
+        WorkError: more items are unreadable than is allowed; the line names the first ones.
     """
-    taken: list[Intaken] = []
+    size = chunk_items or max(_MIN_CHUNK, min(_MAX_CHUNK, collection.total // _CHUNKS))
+    facts: list[ChunkFacts] = []
     unreadable: list[Unreadable] = []
-    with closing(_in_threads(_read, collection.items(), threads)) as results:
-        for done, (item, result) in enumerate(results, start=1):
-            if isinstance(result, UnreadableError):
-                unreadable.append(Unreadable(item.name, item.label, item.source, result.size, str(result)))
-                # The small term: 29 of 100 are not more than 0.29, though 0.29 * 100 is 28.999999999999996.
-                if len(unreadable) > max_unreadable_share * collection.total + 1e-6:
-                    raise _too_many(unreadable, done, collection.total, max_unreadable_share)
-            else:
-                start = spool.append(result.data)
-                taken.append(
-                    Intaken(
-                        item,
-                        result.extension,
-                        start,
-                        len(result.data),
-                        result.width,
-                        result.height,
-                        content_hash(result.data),
-                    )
-                )
-            if done % 64 == 0 or done == collection.total:
-                progress(step=done, total=collection.total, note="reading images")
-    return taken, unreadable
+    done = 0
 
+    def told() -> None:
+        progress(step=done, total=collection.total, note="reading images")
 
-def storable(data: bytes) -> Encoded:
-    """The bytes as they are stored: unchanged if the loader can read them, else encoded anew.
-
-    Raises:
-        UnreadableError: they are not a whole image.
-    """
-    if not data:
-        raise UnreadableError("empty (0 bytes)", 0)
+    results = each(
+        partial(take_in_chunk, intake),
+        _chunks(collection.items(), size, intake.scratch),
+        runner=runner,
+        writers=writers,
+        while_waiting=told,
+    )
     try:
-        with warnings.catch_warnings():
-            # A picture of more pixels than Pillow likes is an error, not a line on the terminal.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning)
-            with Image.open(io.BytesIO(data)) as image:
-                image.load()
-                return _encoded(image, data)
-    except UnidentifiedImageError:
-        raise UnreadableError(f"not an image ({len(data)} bytes, starts with {data[:8]!r})", len(data)) from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError) as error:
-        raise UnreadableError(_first_line(error), len(data)) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UnreadableError(_first_line(error), len(data)) from None
+        for one in results:
+            facts.append(one)
+            done += one.items
+            unreadable += one.unreadable
+            if len(unreadable) > intake.allowed:
+                raise _too_many(unreadable, done, collection.total, intake.allowed)
+            told()
+    finally:
+        results.close()
+    return facts
 
 
-def _encoded(image: Image.Image, data: bytes) -> Encoded:
-    kind = image.format or ""
-    upright = image.getexif().get(_EXIF_ORIENTATION, 1) == 1
-    still = getattr(image, "n_frames", 1) == 1
-    if kind in _EXTENSIONS and image.mode in ("RGB", "L") and upright and still:
-        return Encoded(data, _EXTENSIONS[kind], image.width, image.height)
-    pixels = _plain(ImageOps.exif_transpose(image))
-    buffer = io.BytesIO()
-    lossy = kind in ("JPEG", "MPO")
-    if lossy:
-        pixels.save(buffer, "JPEG", quality=95)
-    else:
-        pixels.save(buffer, "PNG", compress_level=1)
-    return Encoded(buffer.getvalue(), "jpg" if lossy else "png", pixels.width, pixels.height)
+def allowed_unreadable(share: float, total: int) -> float:
+    """How many items may be unreadable; 29 of 100 are 0.29, though 0.29 * 100 is 28.999999999999996."""
+    return share * total + 1e-6
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """RGB or 8-bit grey, flattened on white."""
-    if image.mode.startswith("I") or image.mode == "F":
-        low, high = (float(bound) for bound in image.getextrema())  # type: ignore[arg-type]
-        high = 65535.0 if image.mode.startswith("I") and low >= 0 and high > 255 else max(high, 255.0)
-        return image.convert("F").point(lambda value: value * (255.0 / high)).convert("L")
-    if image.has_transparency_data:
-        pixels = image.convert("RGBA")
-        flat = Image.new("RGB", pixels.size, "white")
-        flat.paste(pixels, mask=pixels.getchannel("A"))
-        return flat
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+def take_in_chunk(intake: Intake, chunk: Chunk, *, stop: Stop = never) -> ChunkFacts:
+    """The task: reads a chunk's items, writes spool and table."""
+    if chunk.before is not None:
+        return chunk.before
+    intake.scratch.check()
+    with written_whole(intake.scratch.spool(chunk.number)) as aside, aside.open("wb") as spool:
+        taken = _Taken(intake, spool)
+        for place, item in enumerate(chunk.items):
+            if place % _STOP_EVERY == 0 and stop():
+                raise StoppedEarlyError
+            taken.add(item)
+            if len(taken.unreadable) > intake.allowed:
+                # The whole run ends with this, so nothing is written.
+                return taken.facts(place + 1, chunk.digest)
+        facts = taken.facts(len(chunk.items), chunk.digest)
+    write_table(intake.scratch, chunk.number, taken.columns, facts)
+    return facts
 
 
-def _read(item: Item) -> Encoded | UnreadableError:
+class _Taken:
+    """The rows of a chunk that is being read."""
+
+    def __init__(self, intake: Intake, spool: BinaryIO) -> None:
+        self.columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+        self.unreadable: list[Unreadable] = []
+        self._intake = intake
+        self._spool = spool
+        self._size = 0
+        self._sources: dict[str, int] = {}
+        self._nodes: dict[tuple[str, ...], int] = {}
+        self._counts: dict[str, Counter[str]] = {"images": Counter(), "captions": Counter()}
+
+    def facts(self, items: int, digest: str) -> ChunkFacts:
+        return ChunkFacts(
+            items=items,
+            digest=digest,
+            spool_bytes=self._size,
+            sources=tuple(self._sources),
+            nodes=tuple(self._nodes),
+            unreadable=tuple(self.unreadable),
+            counts={kind: dict(sorted(counts.items())) for kind, counts in self._counts.items()},
+        )
+
+    def add(self, item: Item) -> None:
+        """Reads an item: it becomes a row, or is unreadable."""
+        try:
+            image = _read(item, self._intake.images, self._intake.looks)
+            captions = self._captions(item, len(image.data))
+        except UnreadableError as error:
+            name, label, source = _text(item.name), item.label and _text(item.label), _text(item.source)
+            self.unreadable.append(Unreadable(name, label, source, error.size, str(error)))
+            return
+        self._counts["images"].update(image.changes)
+        self._spool.write(image.data)
+        row = self._row(item, image, captions)
+        for name, values in self.columns.items():
+            values.append(row[name])
+        self._size += len(image.data)
+
+    def _captions(self, item: Item, size: int) -> tuple[str, ...]:
+        try:
+            captions, counts = cleaned(item.captions, self._intake.captions)
+        except BadTextError as error:
+            raise UnreadableError(str(error), size) from None
+        self._counts["captions"].update(counts)
+        if self._intake.captions.required and not captions:
+            raise UnreadableError(f"no caption is left of {len(item.captions)}", size)
+        return captions
+
+    def _row(self, item: Item, image: Encoded, captions: tuple[str, ...]) -> dict[str, Any]:
+        content = content_hash(image.data)
+        key = safe_key(item.key) if item.key else f"{_slug(item.label or 'image')}-{content[:16]}"
+        group = item.group or content
+        notes = _notes(item, image, captions, group, content)
+        if item.split is not None and item.split not in SPLITS:
+            raise UnknownNameError(f"split of {item.name}", item.split, SPLITS)
+        return {
+            "key": key,
+            "extension": IMAGE_EXTENSIONS.index(image.extension),
+            "start": self._size,
+            "length": len(image.data),
+            "width": image.width,
+            "height": image.height,
+            "hash_high": int(content[:16], 16),
+            "hash_low": int(content[16:], 16),
+            "look": image.look,
+            "label": self._intake.labels.get(item.label or "", -1),
+            "source": self._sources.setdefault(item.source, len(self._sources)),
+            "node": self._nodes.setdefault(item.taxonomy, len(self._nodes)),
+            "given": SPLITS.index(item.split) if item.split is not None else -1,
+            "group": item.group or None,
+            "group_code": short_hash(group),
+            "named": int(bool(item.group)),
+            "place": group_number(content if self._intake.by_image else group, self._intake.seed),
+            "captions": captions,
+            "meaning": short_hash("\0".join(captions)),
+            "order": short_hash(key),
+            "stored": sample_bytes(len(data) for _, data in members(key, image.extension, image.data, notes, captions)),
+            "notes": notes,
+        }
+
+
+def safe_key(key: str) -> str:
+    """A key that can be a member's name in a tar: ASCII, without dots and slashes, short; mostly the key as it is."""
+    if len(key) <= _KEY_CHARS and re.fullmatch(r"[A-Za-z0-9_+@=,-]+", key):
+        return key
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
+    return f"{re.sub(r'[^A-Za-z0-9_+@=,-]+', '-', key)[: _KEY_CHARS - 14]}-{digest}"
+
+
+def _read(item: Item, config: ImagesConfig, look: bool) -> Encoded:
     try:
         data = item.read()
     except OSError as error:
-        return UnreadableError(f"cannot be read ({error.strerror or error})", 0)
+        raise UnreadableError(f"cannot be read ({error.strerror or error})", 0) from None
     except ValueError as error:
-        return UnreadableError(f"cannot be drawn ({_first_line(error)})", 0)
-    try:
-        return storable(data)
-    except UnreadableError as error:
-        return error
+        raise UnreadableError(f"cannot be drawn ({first_line(error)})", 0) from None
+    return storable(data, config, look=look)
 
 
-def _in_threads(
-    work: Callable[[Item], Encoded | UnreadableError], items: Iterator[Item], threads: int
-) -> Generator[tuple[Item, Encoded | UnreadableError]]:
-    """Results in the order of the items, with a bounded number of them in memory."""
-    waiting: deque[tuple[Item, Future[Encoded | UnreadableError]]] = deque()
-    pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="intake")
-    try:
-        for item in items:
-            waiting.append((item, pool.submit(work, item)))
-            if len(waiting) >= threads * _IN_FLIGHT_PER_THREAD:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def _notes(item: Item, image: Encoded, captions: tuple[str, ...], group: str, content: str) -> str:
+    """KEY.json without the key: what the index says in numbers, in words."""
+    notes = {
+        "name": _text(item.name),
+        "label": item.label,
+        "captions": list(captions),
+        "taxonomy": list(item.taxonomy),
+        "group": group,
+        "source": item.source,
+        "licence": item.licence,
+        "width": image.width,
+        "height": image.height,
+        "content_hash": content,
+        **item.extra,
+    }
+    return _text(json.dumps(notes, ensure_ascii=False, separators=(",", ":")))
+
+
+def _chunks(items: Iterator[Item], size: int, scratch: Scratch) -> Iterator[Chunk]:
+    number = 0
+    while chunk := tuple(islice(items, size)):
+        digest = hashlib.sha256("\0".join(_text(item.name) for item in chunk).encode()).hexdigest()[:32]
+        before = done_before(scratch, number, digest)
+        yield Chunk(number, chunk if before is None else (), digest, before)
+        number += 1
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "image"
+
+
+def _text(name: str) -> str:
+    """A name as text that can be written anywhere."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _too_many(unreadable: list[Unreadable], done: int, total: int, allowed: float) -> WorkError:
     first = "; ".join(f"{one.name}: {one.reason}" for one in unreadable[:3])
     more = "; ..." if len(unreadable) > 3 else ""
+    share = round(allowed / total, 6) if total else 0.0
     return WorkError(
-        f"{len(unreadable)} of the first {done} images are unreadable, more than max_unreadable_share={allowed:g} "
+        f"{len(unreadable)} of the first {done} images are unreadable, more than max_unreadable_share={share:g} "
         f"of {total} allows ({first}{more}); mend or remove them, or raise max_unreadable_share"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    line = text.splitlines()[0] if text else type(error).__name__
-    return re.sub(r"<_io\.BytesIO object at 0x[0-9a-f]+>", "the file", line)

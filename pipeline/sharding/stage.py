@@ -1,19 +1,22 @@
 """The stage shard-dataset: a source of images becomes shards, an index and a data card.
 
-    collect (fetch, list) -> take in (read, check, quarantine) -> split -> write tars and index -> card, sheet
+    collect (fetch, list) -> take in (read, check, quarantine) -> plan (duplicates, split, caps, order)
+        -> write tars and index -> card, sheet
 
-The same source and config give the same bytes in every file.
+Reading and writing are cut into tasks, which run in threads or on Ray (runner.py). What a task has finished lies in
+the scratch folder: a run that was killed goes on there. The same source and config give the same bytes in every
+file, whoever did the work, and however often it was killed.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
@@ -21,13 +24,20 @@ from pydantic import Field
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config, unkeyed
 from pipeline.errors import InputError, UnknownNameError
+from pipeline.sharding.captions import CaptionsConfig
+from pipeline.sharding.chunks import Columns, Unreadable, key_of_row
 from pipeline.sharding.contact_sheet import contact_sheet
 from pipeline.sharding.data_card import data_card, markdown
-from pipeline.sharding.intake import Spool, Unreadable, take_in
+from pipeline.sharding.duplicates import DuplicatesConfig
+from pipeline.sharding.images import ImagesConfig
+from pipeline.sharding.intake import Intake, allowed_unreadable, take_in
+from pipeline.sharding.plan import CapsConfig, ShardSize, make_plan
+from pipeline.sharding.runner import RunnerName
+from pipeline.sharding.scratch import Scratch
 from pipeline.sharding.shards import write_shards
 from pipeline.sharding.sources.catalogue import SourceConfigs
 from pipeline.sharding.sources.emoji import EmojiConfig
-from pipeline.sharding.split import SplitConfig, SplitInput, assign_splits, check_class_sizes
+from pipeline.sharding.split import SplitConfig, check_class_sizes
 from pipeline.stage import Workspace
 
 
@@ -36,11 +46,23 @@ class ShardingConfig(Config):
 
     source: SourceConfigs = Field(EmojiConfig(), description="where the images come from")
     split: SplitConfig = Field(SplitConfig(), description="what is held out")
+    images: ImagesConfig = Field(ImagesConfig(), description="which images are refused, and which encoded anew")
+    captions: CaptionsConfig = Field(CaptionsConfig(), description="how captions are cleaned")
+    duplicates: DuplicatesConfig = Field(DuplicatesConfig(), description="which duplicates are removed")
+    caps: CapsConfig = Field(CapsConfig(), description="how many training images there may be of one thing")
     samples_per_shard: int = Field(1000, ge=1, le=1_000_000, description="images in one tar, at most")
+    shard_megabytes: float | None = Field(
+        None, gt=0, le=1_000_000, description="size of one tar, at most, in MB (10^6 bytes); null: however large"
+    )
     max_unreadable_share: float = Field(
         0.01, ge=0, le=1, description="a larger share of unreadable images stops the stage; fewer are quarantined"
     )
-    threads: int = unkeyed(min(8, os.cpu_count() or 1), ge=1, le=256, description="threads that read and check images")
+    runner: RunnerName = unkeyed(
+        "threads", description="where the work is done: in threads of this process, or as Ray tasks (RAY_ADDRESS)"
+    )
+    writers: int = unkeyed(
+        min(8, os.cpu_count() or 1), ge=1, le=4096, description="tasks that read or write at the same time, a core each"
+    )
 
     def check(self, store: ArtifactStore) -> None:
         """Refuses what cannot work, before any work.
@@ -77,7 +99,7 @@ class ShardDataset:
     """Source -> shards + index + data card. No inputs; the config must be `resolved`."""
 
     name: ClassVar[str] = "shard-dataset"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def run(self, config: ShardingConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         if config.source.fingerprint is None:
@@ -87,45 +109,44 @@ class ShardDataset:
             raise InputError(f"the data of source {config.source.kind!r} changed since the run began; run it again")
         config.check(work.store)
         collection = config.source.build(downloads_folder(work.store)).collect(work.progress)
-        spool = Spool(work.scratch / "spool")
-        try:
-            taken, unreadable = take_in(
-                collection,
-                spool,
-                threads=config.threads,
-                max_unreadable_share=config.max_unreadable_share,
-                progress=work.progress,
-            )
-            label_of = {name: number for number, name in enumerate(collection.label_names)}
-            labels = np.array([label_of.get(one.item.label or "", -1) for one in taken], dtype=np.int32)
-            groups = [one.item.group or one.content_hash for one in taken]
-            assignment = assign_splits(
-                SplitInput(
-                    groups=groups,
-                    labels=labels,
-                    families=[one.item.source for one in taken],
-                    given=[one.item.split for one in taken],
-                    content_hashes=[one.content_hash for one in taken],
-                    captions=[one.item.captions for one in taken],
-                ),
-                config.split,
-                collection.label_names,
-            )
-            index = write_shards(
-                work.output,
-                collection,
-                taken,
-                spool,
-                splits=assignment.splits,
-                labels=labels,
-                groups=groups,
-                samples_per_shard=config.samples_per_shard,
-                progress=work.progress,
-            )
-        finally:
-            spool.close()
+        scratch = Scratch(work.scratch.absolute())
+        scratch.prepare()
+        intake = Intake(
+            scratch=scratch,
+            labels={name: number for number, name in enumerate(collection.label_names)},
+            images=config.images,
+            captions=config.captions,
+            looks=config.duplicates.near == "remove",
+            by_image=config.split.rule == "image",
+            seed=config.split.seed,
+            allowed=allowed_unreadable(config.max_unreadable_share, collection.total),
+        )
+        chunks = take_in(collection, intake, runner=config.runner, writers=config.writers, progress=work.progress)
+        work.progress(note="planning the shards")
+        columns = Columns.load(scratch, chunks)
+        plan = make_plan(
+            columns,
+            partial(key_of_row, scratch, columns),
+            split=config.split,
+            duplicates=config.duplicates,
+            caps=config.caps,
+            size=ShardSize(config.samples_per_shard, _bytes(config.shard_megabytes)),
+            label_names=collection.label_names,
+        )
+        index = write_shards(
+            work.output,
+            scratch,
+            columns,
+            plan,
+            labels=collection.label_names,
+            root=collection.root,
+            runner=config.runner,
+            writers=config.writers,
+            progress=work.progress,
+        )
         work.progress(note="data card and contact sheet")
-        card = data_card(index, collection, assignment, unreadable)
+        unreadable = [one for facts in chunks for one in facts.unreadable]
+        card = data_card(index, collection, plan, chunks)
         _write_json(work.output / "data_card.json", card)
         (work.output / "data_card.md").write_text(markdown(card), encoding="utf-8")
         _write_json(work.output / "labels.json", list(index.label_names))
@@ -134,23 +155,27 @@ class ShardDataset:
             _write_json(work.output / "taxonomy.json", {"nodes": nodes})
         _write_quarantine(work.output / "quarantine.parquet", unreadable)
         contact_sheet(index, work.output, collection.title).save(work.output / "contact_sheet.png", optimize=True)
-        megabytes = sum(path.stat().st_size for path in (work.output / "shards").iterdir()) / 1e6
+        size = sum(path.stat().st_size for path in (work.output / "shards").iterdir())
         return {
             "samples": len(index),
             **card["splits"],
             "labels": len(index.label_names),
             "shards": len(index.shard_names),
-            "megabytes": round(megabytes, 1),
+            "megabytes": round(size / 1e6, 1),
             "unreadable": len(unreadable),
-            "duplicates": assignment.copies,
+            "duplicates": plan.kept.copies,
         }
+
+
+def _bytes(megabytes: float | None) -> int | None:
+    return None if megabytes is None else int(megabytes * 1e6)
 
 
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _write_quarantine(path: Path, unreadable: Sequence[Unreadable]) -> None:
+def _write_quarantine(path: Path, unreadable: Iterable[Unreadable]) -> None:
     schema = pa.schema(
         [
             ("name", pa.string()),

@@ -22,7 +22,7 @@ from pipeline.loading.tokenizer import Tokenizer
 from pipeline.registration import served_model
 from pipeline.registration.package import write_served_files
 from pipeline.registration.served_model import ServedModel, decode, resize_to_square
-from pipeline.sharding.intake import storable
+from pipeline.sharding.images import storable
 
 SIZE = 32
 

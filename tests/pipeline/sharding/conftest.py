@@ -13,6 +13,9 @@ from PIL import Image
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
+from pipeline.sharding.chunks import Columns, short_hash
+from pipeline.sharding.index import SPLITS
+from pipeline.sharding.split import group_number
 from pipeline.sharding.stage import ShardDataset, ShardingConfig
 from pipeline.stage import run_stage
 
@@ -63,5 +66,48 @@ def shard(store: ArtifactStore) -> Callable[..., Artifact]:
         config = parse_config(ShardingConfig, values, "test")
         config.check(into)
         return run_stage(ShardDataset(), config.resolved(), {}, store=into)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def columns_of() -> Callable[..., Columns]:
+    """columns_of([{"group": "a", "label": 0, ...}, ...]): the columns of such images, as an intake would leave them.
+
+    What is left out: no label, no caption, a key and a content of its own, the content as group.
+    """
+
+    def number(texts: list[str]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+        return np.array([short_hash(text) for text in texts], dtype=np.uint64)
+
+    def make(images: list[dict[str, Any]]) -> Columns:
+        def of(name: str, default: Any = None) -> list[Any]:
+            return [image.get(name, default) for image in images]
+
+        contents = [str(image.get("content", f"content {row}")) for row, image in enumerate(images)]
+        groups = [image.get("group") or content for image, content in zip(images, contents, strict=True)]
+        sources = sorted(set(of("source", "")))
+        paths = sorted(set(of("path", ())))
+        return Columns(
+            starts=np.array([0, len(images)], dtype=np.int64),
+            hash_high=number(contents),
+            hash_low=number([content + "/low" for content in contents]),
+            look=np.array(of("look", 0), dtype=np.uint64),
+            label=np.array(of("label", -1), dtype=np.int32),
+            source=np.array([sources.index(name) for name in of("source", "")], dtype=np.int16),
+            node=np.array([paths.index(path) for path in of("path", ())], dtype=np.int32),
+            given=np.array([-1 if split is None else SPLITS.index(split) for split in of("given")], dtype=np.int8),
+            group_code=number(groups),
+            named=np.array([int(group is not None) for group in of("group")], dtype=np.int8),
+            place=np.array(
+                [image.get("place", group_number(group, 0)) for image, group in zip(images, groups, strict=True)],
+                dtype=np.float64,
+            ),
+            meaning=number(of("caption", "")),
+            order=number([str(image.get("key", row)) for row, image in enumerate(images)]),
+            stored=np.array(of("stored", 2048), dtype=np.int64),
+            source_names=tuple(sources),
+            node_paths=tuple(paths),
+        )
 
     return make

@@ -1,128 +1,75 @@
-"""What is an image is stored, as it is if the loader can read it; what is not is told with its reason."""
+"""Every item becomes a row or a line in the quarantine, in the order of the source, whoever reads it."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from pipeline.errors import WorkError
 from pipeline.progress import silent
-from pipeline.sharding.intake import Encoded, Intaken, Spool, Unreadable, UnreadableError, storable, take_in
+from pipeline.sharding.captions import CaptionsConfig
+from pipeline.sharding.chunks import ChunkFacts, Unreadable, read_table
+from pipeline.sharding.images import ImagesConfig
+from pipeline.sharding.intake import Intake, allowed_unreadable, safe_key, take_in
+from pipeline.sharding.scratch import Scratch
 from pipeline.sharding.sources.base import Collection, Item
+from pipeline.sharding.tar_writer import _header
 
 Picture = Callable[..., bytes]
 
 
-def pixels(stored: Encoded) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(stored.data)))
-
-
-@pytest.mark.parametrize(("kind", "extension"), [("PNG", "png"), ("JPEG", "jpg"), ("WEBP", "webp")])
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_what_the_loader_reads_is_stored_byte_for_byte(picture: Picture, kind: str, extension: str, mode: str) -> None:
-    data = picture(1, kind, mode)
-    stored = storable(data)
-    if not (kind == "WEBP" and mode == "L"):
-        assert stored.data == data
-    assert (stored.extension, stored.width, stored.height) == (extension, 12, 10)
-
-
-@pytest.mark.parametrize(
-    ("kind", "mode"),
-    [("PNG", "RGBA"), ("PNG", "P"), ("PNG", "LA"), ("PNG", "1"), ("GIF", "P"), ("BMP", "RGB"), ("TIFF", "CMYK")],
-)
-def test_other_forms_become_plain_png(picture: Picture, kind: str, mode: str) -> None:
-    stored = storable(picture(1, kind, mode))
-    image = Image.open(io.BytesIO(stored.data))
-    assert (image.format, stored.extension) == ("PNG", "png")
-    assert image.mode in ("RGB", "L")
-    assert image.size == (12, 10)
-
-
-def test_transparency_is_laid_on_white() -> None:
-    image = Image.new("RGBA", (2, 1), (255, 0, 0, 255))
-    image.putpixel((1, 0), (0, 0, 0, 0))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    assert pixels(storable(buffer.getvalue())).tolist() == [[[255, 0, 0], [255, 255, 255]]]
-
-
-def test_sixteen_bits_become_eight() -> None:
-    buffer = io.BytesIO()
-    Image.fromarray(np.array([[0, 32896, 65535]], dtype=np.uint16)).save(buffer, "PNG")
-    assert pixels(storable(buffer.getvalue())).tolist() == [[0, 128, 255]]
-
-
-def test_a_photo_turned_by_its_exif_is_stored_upright(picture: Picture) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    buffer = io.BytesIO()
-    Image.open(io.BytesIO(picture(1))).save(buffer, "JPEG", exif=exif, quality=95)
-    stored = storable(buffer.getvalue())
-    assert (stored.extension, stored.width, stored.height) == ("jpg", 10, 12)
-    assert Image.open(io.BytesIO(stored.data)).getexif().get(0x0112, 1) == 1
-
-
-def test_a_cmyk_photo_becomes_rgb(picture: Picture) -> None:
-    stored = storable(picture(1, "JPEG", "CMYK"))
-    assert Image.open(io.BytesIO(stored.data)).mode == "RGB"
-
-
-def test_of_an_animation_the_first_frame_is_kept(picture: Picture) -> None:
-    frames = [Image.open(io.BytesIO(picture(seed))) for seed in (1, 2)]
-    buffer = io.BytesIO()
-    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], lossless=True)
-    stored = storable(buffer.getvalue())
-    assert stored.extension == "png"
-    assert (pixels(stored) == np.asarray(frames[0])).all()
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_a_truncated_image_is_unreadable(picture: Picture, kind: str) -> None:
-    data = picture(1, kind, size=(80, 60))
-    for share in (0.2, 0.6, 0.95):
-        with pytest.raises(UnreadableError) as caught:
-            storable(data[: int(len(data) * share)])
-        assert "\n" not in str(caught.value)
-        assert str(caught.value)
-
-
-def test_reasons_are_told() -> None:
-    with pytest.raises(UnreadableError, match=r"empty \(0 bytes\)"):
-        storable(b"")
-    with pytest.raises(UnreadableError, match="not an image"):
-        storable(b"<html>404</html>")
-
-
-def test_random_damage_never_raises_anything_else(picture: Picture) -> None:
-    random = np.random.default_rng(0)
-    for kind in ("PNG", "JPEG", "WEBP", "GIF", "TIFF"):
-        whole = picture(3, kind, size=(40, 30))
-        for _ in range(60):
-            data = bytearray(whole)
-            for place in random.integers(0, len(data), 4):
-                data[place] = random.integers(0, 256)
-            with contextlib.suppress(UnreadableError):
-                storable(bytes(data))
-
-
-def take(tmp_path: Path, reads: list[Callable[[], bytes]], share: float = 1.0, threads: int = 2):  # type: ignore[no-untyped-def]
-    items = [Item(name=f"item-{number}", read=read, label="cat") for number, read in enumerate(reads)]
+def take(
+    folder: Path,
+    items: list[Item],
+    *,
+    share: float = 1.0,
+    writers: int = 2,
+    chunk_items: int | None = None,
+    captions: CaptionsConfig | None = None,
+) -> tuple[Scratch, list[ChunkFacts]]:
+    scratch = Scratch(folder)
+    scratch.prepare()
     collection = Collection("test", lambda: iter(items), len(items), ("cat",))
-    spool = Spool(tmp_path / "spool")
-    taken, unreadable = take_in(collection, spool, threads=threads, max_unreadable_share=share, progress=silent)
-    return spool, taken, unreadable
+    intake = Intake(
+        scratch=scratch,
+        labels={"cat": 0},
+        images=ImagesConfig(),
+        captions=captions or CaptionsConfig(),
+        looks=False,
+        by_image=False,
+        seed=0,
+        allowed=allowed_unreadable(share, len(items)),
+    )
+    facts = take_in(collection, intake, runner="threads", writers=writers, progress=silent, chunk_items=chunk_items)
+    return scratch, facts
 
 
-def test_order_and_bytes_do_not_depend_on_threads(tmp_path: Path, picture: Picture) -> None:
+def items_of(reads: list[Callable[[], bytes]], **more: Any) -> list[Item]:
+    return [Item(name=f"item-{number}", read=read, label="cat", **more) for number, read in enumerate(reads)]
+
+
+def rows(scratch: Scratch, facts: list[ChunkFacts]) -> list[dict[str, Any]]:
+    return [row for chunk in range(len(facts)) for row in read_table(scratch, chunk).to_pylist()]
+
+
+def images(scratch: Scratch, facts: list[ChunkFacts]) -> list[bytes]:
+    found = []
+    for chunk in range(len(facts)):
+        spool = scratch.spool(chunk).read_bytes()
+        assert len(spool) == facts[chunk].spool_bytes
+        found += [spool[row["start"] :][: row["length"]] for row in read_table(scratch, chunk).to_pylist()]
+    return found
+
+
+@pytest.mark.parametrize(("writers", "chunk_items"), [(1, 7), (4, 7), (3, 40)])
+def test_order_and_bytes_do_not_depend_on_writers_and_chunks(
+    tmp_path: Path, picture: Picture, writers: int, chunk_items: int
+) -> None:
     def slow(seed: int) -> Callable[[], bytes]:
         def read() -> bytes:
             time.sleep(0.002 * (seed % 3))
@@ -130,27 +77,41 @@ def test_order_and_bytes_do_not_depend_on_threads(tmp_path: Path, picture: Pictu
 
         return read
 
-    for threads in (1, 4):
-        spool, taken, unreadable = take(tmp_path, [slow(seed) for seed in range(40)], threads=threads)
-        assert [one.item.name for one in taken] == [f"item-{number}" for number in range(40)]
-        assert [spool.read(one.start, one.length) for one in taken] == [picture(seed) for seed in range(40)]
-        assert unreadable == []
-        spool.close()
-        assert not (tmp_path / "spool").exists()
+    items = items_of([slow(seed) for seed in range(40)])
+    scratch, facts = take(tmp_path, items, writers=writers, chunk_items=chunk_items)
+    assert len(facts) == -(-40 // chunk_items)
+    assert images(scratch, facts) == [picture(seed) for seed in range(40)]
+    assert not [one for chunk in facts for one in chunk.unreadable]
 
 
 def test_unreadable_items_are_quarantined_with_name_size_and_reason(tmp_path: Path, picture: Picture) -> None:
     def missing() -> bytes:
         return (tmp_path / "gone.png").read_bytes()
 
-    _, taken, unreadable = take(
-        tmp_path, [lambda: picture(1), lambda: b"", missing, lambda: b"no image", lambda: picture(2)]
-    )
-    assert [one.item.name for one in taken] == ["item-0", "item-4"]
+    reads = [lambda: picture(1), lambda: b"", missing, lambda: b"no image", lambda: picture(2)]
+    scratch, facts = take(tmp_path / "scratch", items_of(reads))
+    assert images(scratch, facts) == [picture(1), picture(2)]
+    unreadable = facts[0].unreadable
     assert [(one.name, one.bytes) for one in unreadable] == [("item-1", 0), ("item-2", 0), ("item-3", 8)]
     assert "No such file" in unreadable[1].reason
-    assert isinstance(taken[0], Intaken)
     assert isinstance(unreadable[0], Unreadable)
+
+
+def test_a_caption_that_is_no_text_and_an_image_without_any_are_quarantined(tmp_path: Path, picture: Picture) -> None:
+    latin = b"caf\xe9".decode("utf-8", "surrogateescape")
+    items = [
+        Item("good", lambda: picture(1), captions=("a  cat",)),
+        Item("latin", lambda: picture(2), captions=(latin,)),
+        Item("address", lambda: picture(3), captions=("https://a.b",)),
+    ]
+    scratch, facts = take(tmp_path, items, captions=CaptionsConfig(required=True))
+    assert [row["captions"] for row in rows(scratch, facts)] == [["a cat"]]
+    reasons = {one.name: one.reason for one in facts[0].unreadable}
+    assert reasons == {
+        "latin": "caption 1 is not UTF-8 (character 4 of 4)",
+        "address": "no caption is left of 1",
+    }
+    assert facts[0].counts["captions"] == {"cleaned": 1, "only addresses": 1}
 
 
 def test_too_many_unreadable_stop_the_work_at_once(tmp_path: Path, picture: Picture) -> None:
@@ -166,13 +127,61 @@ def test_too_many_unreadable_stop_the_work_at_once(tmp_path: Path, picture: Pict
         return call
 
     with pytest.raises(WorkError, match=r"3 of the first 3 images are unreadable.*item-0: empty") as caught:
-        take(tmp_path, [counted(read) for read in reads], share=2 / 503)
+        take(tmp_path, items_of([counted(read) for read in reads]), share=2 / 503)
     assert "max_unreadable_share" in str(caught.value)
-    assert calls[0] < 100
+    assert calls[0] < 200
 
 
 @pytest.mark.parametrize("count", [1, 29])
 def test_few_unreadable_do_not_stop_the_work(tmp_path: Path, picture: Picture, count: int) -> None:
     reads: list[Callable[[], bytes]] = [lambda: b""] * count + [lambda: picture(1)] * (100 - count)
-    _, taken, unreadable = take(tmp_path, reads, share=count / 100)
-    assert (len(taken), len(unreadable)) == (100 - count, count)
+    _, facts = take(tmp_path, items_of(reads), share=count / 100)
+    assert sum(one.rows for one in facts) == 100 - count
+    assert sum(len(one.unreadable) for one in facts) == count
+
+
+def test_a_chunk_that_is_there_is_not_read_again(tmp_path: Path, picture: Picture) -> None:
+    calls: list[int] = []
+
+    def reading(seed: int) -> Callable[[], bytes]:
+        def read() -> bytes:
+            calls.append(seed)
+            return picture(seed)
+
+        return read
+
+    items = items_of([reading(seed) for seed in range(20)])
+    scratch, facts = take(tmp_path, items, chunk_items=5)
+    scratch.table(1).unlink()
+    scratch.spool(3).write_bytes(b"torn")
+    (scratch.chunks / ".000002.spool.aside").write_bytes(b"left by a killed task")
+    calls.clear()
+    assert take(tmp_path, items, chunk_items=5)[1] == facts
+    assert sorted(calls) == [5, 6, 7, 8, 9, 15, 16, 17, 18, 19]
+    assert images(scratch, facts) == [picture(seed) for seed in range(20)]
+    assert not list(scratch.chunks.glob(".*"))
+    calls.clear()
+    take(tmp_path, [*items[1:], items[0]], chunk_items=5)
+    assert len(calls) == 20, "other items are other chunks"
+
+
+def test_a_defect_of_a_source_ends_the_work(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        take(tmp_path, items_of([lambda: bytes(1 // 0)]))
+    assert not list((tmp_path / "chunks").iterdir())
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["a.b", "dir/a", "grün", "x" * 300, "a b", "../../etc/passwd", "", ".", b"\xff".decode("utf-8", "surrogateescape")],
+)
+def test_any_key_becomes_one_that_tars_and_readers_take(key: str) -> None:
+    safe = safe_key(key)
+    assert "." not in safe
+    assert "/" not in safe
+    _header(f"{safe}-123456.webp", 1)
+    assert safe_key(key + "?") != safe
+
+
+def test_a_good_key_stays() -> None:
+    assert safe_key("1F600-noto") == "1F600-noto"

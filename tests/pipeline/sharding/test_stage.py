@@ -64,12 +64,12 @@ def test_parquet_and_arrow_hold_the_same_rows(shard: Shard, image_folder: MakeFo
     assert SampleIndex.open(artifact).fingerprint == artifact.files["index.arrow"].sha256
 
 
-def test_same_folder_gives_the_same_bytes_with_any_number_of_threads(
+def test_same_folder_gives_the_same_bytes_with_any_number_of_writers(
     tmp_path: Path, shard: Shard, image_folder: MakeFolder
 ) -> None:
     folder = image_folder({"cat": 15, "dog": 9})
-    one = shard(source=folder_source(folder), threads=1)
-    two = shard(into=ArtifactStore.open(str(tmp_path / "other")), source=folder_source(folder), threads=5)
+    one = shard(source=folder_source(folder), writers=1)
+    two = shard(into=ArtifactStore.open(str(tmp_path / "other")), source=folder_source(folder), writers=5)
     assert one.key == two.key
     assert one.files == two.files
 

@@ -1,0 +1,86 @@
+"""Captions made clean: what a web page left in them taken out, what says nothing dropped, and both counted."""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+
+from pydantic import Field, model_validator
+
+from pipeline.config import Config
+
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_ONLY_ADDRESSES = re.compile(r"(?:(?:https?://|www\.)\S+\s*)+", re.IGNORECASE)
+# Format characters that words and emoji are built with: the joiners, and the tags of regional flags.
+_BUILDING = frozenset("\u200c\u200d") | {chr(code) for code in range(0xE0020, 0xE0080)}
+
+
+class CaptionsConfig(Config):
+    """How captions are cleaned, and which are dropped."""
+
+    clean: bool = Field(
+        True,
+        description="undo HTML entities, drop control characters and repeats, make white space single spaces",
+    )
+    min_chars: int = Field(1, ge=1, description="a shorter caption is dropped")
+    max_chars: int | None = Field(None, ge=1, description="a longer caption is dropped; null: none is too long")
+    drop_urls: bool = Field(True, description="drop a caption that is nothing but addresses")
+    required: bool = Field(False, description="quarantine an image of which no caption is left")
+
+    @model_validator(mode="after")
+    def _some_length(self) -> CaptionsConfig:
+        if self.max_chars is not None and self.max_chars < self.min_chars:
+            raise ValueError(f"max_chars={self.max_chars} is less than min_chars={self.min_chars}")
+        return self
+
+
+class BadTextError(Exception):
+    """A caption that is not text; the line says why."""
+
+
+def cleaned(captions: Sequence[str], config: CaptionsConfig) -> tuple[tuple[str, ...], Counter[str]]:
+    """The captions to store, in their order, and how many were changed or dropped, by reason.
+
+    Raises:
+        BadTextError: a caption cannot be written as UTF-8: its bytes were in another encoding.
+    """
+    kept: list[str] = []
+    counts: Counter[str] = Counter()
+    for number, caption in enumerate(captions, start=1):
+        try:
+            caption.encode("utf-8")
+        except UnicodeEncodeError as error:
+            place = f"character {error.start + 1} of {len(caption)}"
+            raise BadTextError(f"caption {number} is not UTF-8 ({place})") from None
+        text = _clean(caption) if config.clean else caption
+        counts["cleaned"] += text != caption
+        fault = _fault(text, config)
+        if fault is None and config.clean and text in kept:
+            fault = "repeated"
+        if fault is None:
+            kept.append(text)
+        else:
+            counts[fault] += 1
+    return tuple(kept), +counts
+
+
+def _fault(text: str, config: CaptionsConfig) -> str | None:
+    if len(text) < config.min_chars:
+        return "too short"
+    if config.max_chars is not None and len(text) > config.max_chars:
+        return "too long"
+    if config.drop_urls and _ONLY_ADDRESSES.fullmatch(text):
+        return "only addresses"
+    return None
+
+
+def _clean(text: str) -> str:
+    text = _ENTITY.sub(lambda found: html.unescape(found.group()), text)
+    text = " ".join(text.split())
+    if text.isascii() and text.isprintable():
+        return text
+    visible = (char for char in text if char in _BUILDING or unicodedata.category(char) not in ("Cc", "Cf"))
+    return " ".join("".join(visible).split())

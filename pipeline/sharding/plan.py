@@ -1,0 +1,171 @@
+"""The plan: which images go into which shard, in which order. A pure function of the columns and the config.
+
+Inside a split the samples lie in the order of a hash of their keys: every shard is a fair sample of its split, so that
+a reader that goes through a tar from front to back sees mixed classes. Everything is done on columns: no Python
+object is made for an image, except for the few whose key another image has too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pipeline.config import Config
+from pipeline.sharding.chunks import Columns, short_hash
+from pipeline.sharding.duplicates import DROPPED, DuplicatesConfig, Kept
+from pipeline.sharding.index import SPLITS
+from pipeline.sharding.split import SplitConfig, assign_splits
+from pipeline.sharding.tar_writer import shard_name
+
+_TRAIN = SPLITS.index("train")
+_TAR_END_BYTES = 1024
+
+
+class CapsConfig(Config):
+    """How many training images there may be of one thing; which ones stay is decided by a hash of their keys."""
+
+    per_label: int | None = Field(None, ge=1, description="training images of one label, at most; null: all")
+    per_concept: int | None = Field(
+        None, ge=1, description="training images of one node of the taxonomy, at most; null: all"
+    )
+
+
+@dataclass(frozen=True)
+class ShardSize:
+    """When a shard is full.
+
+    Attributes:
+        samples: it holds no more.
+        bytes: it is no longer, as long as it holds one sample; None: however long.
+    """
+
+    samples: int
+    bytes: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Which images are stored, where.
+
+    Attributes:
+        rows: [samples] rows of the columns, in the order of the samples' ids.
+        splits: [samples] number in `SPLITS`.
+        edges: [shards + 1] the id of each shard's first sample.
+        shard_names: [shards].
+        suffixes: row -> n of the samples whose key becomes KEY-n, since an earlier one has the same.
+        kept: what became of duplicates.
+        capped: training images left out, by cap.
+    """
+
+    rows: NDArray[np.int64]
+    splits: NDArray[np.int8]
+    edges: NDArray[np.int64]
+    shard_names: tuple[str, ...]
+    suffixes: dict[int, int]
+    kept: Kept
+    capped: dict[str, int]
+
+
+def make_plan(
+    columns: Columns,
+    key_of: Callable[[int], str],
+    *,
+    split: SplitConfig,
+    duplicates: DuplicatesConfig,
+    caps: CapsConfig,
+    size: ShardSize,
+    label_names: Sequence[str],
+) -> Plan:
+    """The plan for these images.
+
+    Args:
+        key_of: the key of a row; asked for repeated keys only.
+
+    Raises:
+        InputError: a class is too small to be in every split.
+    """
+    kept = assign_splits(columns, split, duplicates, label_names)
+    splits = kept.splits.copy()
+    capped = {
+        "per_label": _cap(splits, columns.label, columns.order, caps.per_label),
+        "per_concept": _cap(splits, columns.node, columns.order, caps.per_concept),
+    }
+    rows = np.flatnonzero(splits != DROPPED)
+    suffixes, order = _distinct_keys(columns.order[rows], rows, key_of)
+    # By row last: two keys with one hash are told apart by their place in the source.
+    rows = rows[np.lexsort((rows, order, splits[rows]))]
+    splits = splits[rows]
+    edges = _edges(splits, columns.stored[rows], size)
+    names = _names(splits[edges[:-1]])
+    return Plan(rows, splits, edges, names, suffixes, kept, capped)
+
+
+def _cap(splits: NDArray[np.int8], values: NDArray[np.int32], order: NDArray[np.uint64], most: int | None) -> int:
+    """Drops training samples beyond `most` of each value; how many."""
+    if most is None:
+        return 0
+    rows = np.flatnonzero((splits == _TRAIN) & (values >= 0))
+    rows = rows[np.lexsort((rows, order[rows], values[rows]))]
+    starts = np.flatnonzero(np.append(True, values[rows][1:] != values[rows][:-1]))
+    rank = np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows)))) if len(rows) else rows
+    splits[rows[rank >= most]] = DROPPED
+    return int((rank >= most).sum())
+
+
+def _distinct_keys(
+    order: NDArray[np.uint64], rows: NDArray[np.int64], key_of: Callable[[int], str]
+) -> tuple[dict[int, int], NDArray[np.uint64]]:
+    """The second, third, ... user of a key gets "-2", "-3", ...; and the hashes of the final keys."""
+    by_hash = np.argsort(order, kind="stable")
+    again = np.sort(by_hash[1:][order[by_hash][1:] == order[by_hash][:-1]])
+    if not again.size:
+        return {}, order
+    taken = order[by_hash]
+    order = order.copy()
+    added: set[int] = set()
+    suffixes: dict[int, int] = {}
+    next_of: dict[int, int] = {}
+    for place in again.tolist():
+        key, number = key_of(int(rows[place])), next_of.get(int(order[place]), 2)
+        base = int(order[place])
+        while (hashed := short_hash(f"{key}-{number}")) in added or _holds(taken, hashed):
+            number += 1
+        next_of[base] = number + 1
+        added.add(hashed)
+        suffixes[int(rows[place])] = number
+        order[place] = hashed
+    return suffixes, order
+
+
+def _holds(ascending: NDArray[np.uint64], value: int) -> bool:
+    place = int(np.searchsorted(ascending, np.uint64(value)))
+    return place < len(ascending) and int(ascending[place]) == value
+
+
+def _edges(splits: NDArray[np.int8], stored: NDArray[np.int64], size: ShardSize) -> NDArray[np.int64]:
+    """Where each shard begins, and the end; a shard holds samples of one split."""
+    edges = [0]
+    ends = np.cumsum(stored)
+    for split in np.unique(splits).tolist():
+        end = int(np.searchsorted(splits, split, side="right"))
+        while (start := edges[-1]) < end:
+            stop = min(start + size.samples, end)
+            if size.bytes is not None:
+                before = int(ends[start - 1]) if start else 0
+                fits = int(np.searchsorted(ends, before + size.bytes - _TAR_END_BYTES, side="right"))
+                stop = max(start + 1, min(stop, fits))
+            edges.append(stop)
+    return np.array(edges, dtype=np.int64)
+
+
+def _names(splits: NDArray[np.int8]) -> tuple[str, ...]:
+    numbers = [0] * len(SPLITS)
+    names = []
+    for split in splits.tolist():
+        names.append(shard_name(SPLITS[split], numbers[split]))
+        numbers[split] += 1
+    return tuple(names)

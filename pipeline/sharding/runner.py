@@ -1,0 +1,108 @@
+"""Where the tasks of sharding run: in threads of this process, or as Ray tasks. What they leave is the same.
+
+A task writes its files aside and renames them, so it may run twice, or be killed at any point. Results come back in
+the order of the tasks; only a bounded number of tasks is in flight, so memory does not grow with the data set.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
+from typing import Any, Literal, Protocol, TypeVar
+
+RunnerName = Literal["threads", "ray"]
+Stop = Callable[[], bool]
+T = TypeVar("T")
+R = TypeVar("R")
+T_in = TypeVar("T_in", contravariant=True)
+R_out = TypeVar("R_out", covariant=True)
+
+_LOOK_EVERY_S = 0.5
+_WINDOW = 4  # tasks a writer that may be finished and wait for an earlier one
+
+
+class Work(Protocol[T_in, R_out]):
+    """What a task does. It asks `stop` now and then, and raises StoppedEarlyError if it says yes."""
+
+    def __call__(self, task: T_in, /, *, stop: Stop) -> R_out: ...
+
+
+class StoppedEarlyError(Exception):
+    """A task was told to stop; what it had begun counts for nothing."""
+
+
+def each(
+    work: Work[T, R],
+    tasks: Iterable[T],
+    *,
+    runner: RunnerName,
+    writers: int,
+    while_waiting: Callable[[], None] = lambda: None,
+) -> Generator[R]:
+    """Runs a task for each of `tasks`; gives the results in their order.
+
+    Args:
+        work: picklable, if Ray runs it.
+        writers: how many tasks run at the same time, at most.
+        while_waiting: called twice a second or oftener; what it raises ends the work.
+    Raises:
+        Exception: what a task raised, at its place in the order.
+    """
+    pool: _Pool = _Threads(work, writers) if runner == "threads" else _on_ray(work)
+    todo = iter(tasks)
+    more = True
+    window: deque[Future[R]] = deque()
+    running: set[Future[R]] = set()
+    try:
+        while True:
+            while more and len(running) < writers and len(window) < writers * _WINDOW:
+                try:
+                    future = pool.submit(next(todo))
+                except StopIteration:
+                    more = False
+                    break
+                window.append(future)
+                running.add(future)
+            if not window:
+                return
+            running -= wait(running, timeout=_LOOK_EVERY_S, return_when=FIRST_COMPLETED).done
+            while_waiting()
+            while window and window[0] not in running:
+                yield window.popleft().result()
+    finally:
+        pool.close()
+
+
+class _Pool(Protocol):
+    def submit(self, task: Any) -> Future[Any]: ...
+    def close(self) -> None: ...
+
+
+class _Threads:
+    """Threads of this process: reading, hashing and the work on pixels do not hold the interpreter's lock."""
+
+    def __init__(self, work: Work[Any, Any], writers: int) -> None:
+        self._stop = threading.Event()
+        self._work = work
+        self._pool = ThreadPoolExecutor(max_workers=writers, thread_name_prefix="sharding")
+
+    def submit(self, task: Any) -> Future[Any]:
+        return self._pool.submit(lambda: self._work(task, stop=self._stop.is_set))
+
+    def close(self) -> None:
+        self._stop.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _on_ray(work: Work[Any, Any]) -> _Pool:
+    from pipeline.ray_cluster.tasks import TaskPool
+
+    return TaskPool(partial(work, stop=never))
+
+
+def never() -> bool:
+    """On Ray a task is stopped by ending its worker."""
+    return False
