@@ -132,12 +132,14 @@ class DenseLayer(nn.Module):
         self.memory_efficient = memory_efficient
 
     def forward(self, *maps: Tensor) -> Tensor:
-        if self.memory_efficient and torch.is_grad_enabled():
+        if not (self.memory_efficient and torch.is_grad_enabled()):
+            narrow = self.narrow(*maps)
+        elif torch.compiler.is_compiling():  # a compiled graph moves the statistics once, and takes no such context
+            narrow = checkpoint(self.narrow, *maps, use_reentrant=False, preserve_rng_state=False)
+        else:
             narrow = checkpoint(
                 self.narrow, *maps, use_reentrant=False, preserve_rng_state=False, context_fn=self._contexts
             )
-        else:
-            narrow = self.narrow(*maps)
         new: Tensor = self.dropout(self.conv2(F.relu(self.norm2(narrow), inplace=True)))
         return new
 

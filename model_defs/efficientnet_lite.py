@@ -74,7 +74,8 @@ class EfficientNetLite(PooledMap):
         self._fc = nn.Linear(_HEAD, num_classes) if num_classes else nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                # Depthwise, a channel's fan out is its own kernel, which PyTorch counts as its fan in.
+                nn.init.kaiming_normal_(module.weight, mode="fan_out" if module.groups == 1 else "fan_in")
 
     def last_map(self, x: Tensor) -> Tensor:
         x = F.relu6(self._bn0(self._conv_stem(x)))

@@ -125,6 +125,20 @@ def test_a_frozen_statistic_moves_again_after_the_backward_pass() -> None:
         assert tracked == {step}
 
 
+def test_compiled_the_memory_efficient_form_takes_the_same_step_too() -> None:
+    images = torch.randn(4, 3, 28, 28)
+    steps = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = create_model("densenet_small", memory_efficient=True, **{**SMALL, "blocks": (2,)}).train()
+        run = torch.compile(model, backend="aot_eager", fullgraph=True) if compiled else model
+        run(images).square().sum().backward()
+        steps.append(
+            {name: parameter.grad for name, parameter in model.named_parameters()} | dict(model.named_buffers())
+        )
+    torch.testing.assert_close(steps[1], steps[0])
+
+
 def test_dropout_rests_in_evaluation_only() -> None:
     torch.manual_seed(0)
     model: DenseNet = create_model("densenet_small", dropout=0.5, **SMALL)
