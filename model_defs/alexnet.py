@@ -1,0 +1,109 @@
+"""AlexNet.
+
+Krizhevsky, Sutskever, Hinton 2012, "ImageNet Classification with Deep Convolutional Neural Networks", section 3.
+60,965,224 parameters for 1000 classes. Error of the paper for one net, mean of ten crops (table 2), top-1/top-5:
+40.7/18.2.
+
+`AlexNet` is the paper's net: the halves that it kept on two GPUs are two groups of the second, fourth and fifth
+convolution, and responses are normalised after the first two. Weights and biases start as in section 5. Deviations:
+images of 227 pixels, since the paper's 224 give no whole number of strides, and dropout that scales up in
+training in place of one that scales down in use. Channels are normalised across the two halves, as the formula of
+section 3.3 has it.
+
+`TorchvisionAlexNet` is the net whose weights torchvision has: Krizhevsky 2014, "One weird trick for parallelizing
+convolutional neural networks", footnote 1; 61,100,840 parameters. One column of 64-192-384-256-256 channels
+without normalisation, for 224 pixels. That paper tells the errors of other trainings than torchvision's.
+"""
+
+from __future__ import annotations
+
+import torchvision
+from torch import nn
+
+from model_defs.layers.flattened_map import FlattenedMap, head
+from model_defs.layers.pooled_map import refuse_smaller
+
+
+def response_norm() -> nn.LocalResponseNorm:
+    """a / (2 + 1e-4 * sum of the squares of 5 neighbouring channels) ** 0.75; PyTorch divides its alpha by the 5."""
+    return nn.LocalResponseNorm(size=5, alpha=5 * 1e-4, beta=0.75, k=2.0)
+
+
+class AlexNet(FlattenedMap):
+    """Five convolutions and three dense layers; [B, C, H, W] to [B, K]. The last map of 227 pixels is 256 x 6 x 6.
+
+    Args:
+        dropout: before each of the first two dense layers.
+    """
+
+    family = "alexnet"
+    smallest = 67
+
+    def __init__(
+        self, *, num_classes: int = 1000, in_chans: int = 3, img_size: int = 227, dropout: float = 0.5
+    ) -> None:
+        super().__init__()
+        refuse_smaller(self.family, img_size, self.smallest)
+        self.num_classes = num_classes
+        self.img_size = img_size
+        self.features = nn.Sequential(
+            nn.Conv2d(in_chans, 96, 11, stride=4), nn.ReLU(inplace=True), response_norm(), nn.MaxPool2d(3, stride=2),
+            nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(inplace=True), response_norm(),
+            nn.MaxPool2d(3, stride=2),
+            nn.Conv2d(256, 384, 3, padding=1), nn.ReLU(inplace=True),
+            nn.Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU(inplace=True),
+            nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2),
+        )  # fmt: skip
+        self.avgpool = nn.AdaptiveAvgPool2d(6)
+        self.classifier = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(256 * 6 * 6, 4096), nn.ReLU(inplace=True),
+            nn.Dropout(dropout), nn.Linear(4096, 4096), nn.ReLU(inplace=True),
+            head(num_classes),
+        )  # fmt: skip
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Normal of 0.01; biases of 1 where the paper wants ReLUs to begin with positive inputs, else 0."""
+        convolutions = [module for module in self.features if isinstance(module, nn.Conv2d)]
+        dense = [module for module in self.classifier if isinstance(module, nn.Linear)]
+        positive = [convolutions[1], convolutions[3], convolutions[4], *dense[:2]]
+        for module in (*convolutions, *dense):
+            nn.init.normal_(module.weight, std=0.01)
+            if module.bias is not None:
+                nn.init.constant_(module.bias, 1.0 if module in positive else 0.0)
+
+
+class TorchvisionAlexNet(FlattenedMap, torchvision.models.AlexNet):
+    """torchvision's AlexNet, with its parameter names; [B, C, H, W] to [B, K]."""
+
+    family = "alexnet_torchvision"
+    smallest = 63
+    features: nn.Sequential
+    avgpool: nn.Module
+    classifier: nn.Sequential
+
+    def __init__(
+        self, *, num_classes: int = 1000, in_chans: int = 3, img_size: int = 224, dropout: float = 0.5
+    ) -> None:
+        refuse_smaller(self.family, img_size, self.smallest)
+        super().__init__(num_classes=max(1, num_classes), dropout=dropout)
+        self.num_classes = num_classes
+        self.img_size = img_size
+        if in_chans != 3:
+            self.features[0] = nn.Conv2d(in_chans, 64, kernel_size=11, stride=4, padding=2)
+        if not num_classes:
+            self.classifier[-1] = nn.Identity()
+
+
+def alexnet(
+    *, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None, dropout: float = 0.5
+) -> AlexNet:
+    """The paper's AlexNet for images of about `img_size` pixels (227); any size from 67 on goes through."""
+    return AlexNet(num_classes=num_classes, in_chans=in_chans, img_size=img_size or 227, dropout=dropout)
+
+
+def alexnet_torchvision(
+    *, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None, dropout: float = 0.5
+) -> TorchvisionAlexNet:
+    """torchvision's AlexNet for images of about `img_size` pixels (224); any size from 63 on goes through."""
+    return TorchvisionAlexNet(num_classes=num_classes, in_chans=in_chans, img_size=img_size or 224, dropout=dropout)

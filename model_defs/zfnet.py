@@ -1,0 +1,65 @@
+"""ZF-Net: AlexNet after a look at what it sees.
+
+Zeiler, Fergus 2013, "Visualizing and Understanding Convolutional Networks", section 4.1 and figure 3. 62,357,608
+parameters for 1000 classes. Error of the paper for one net, mean of ten crops (table 2), top-1/top-5: 38.4/16.5.
+
+Projections of AlexNet's first two layers (`pipeline.explain.deconvnet`) showed extreme frequencies and aliasing; so the
+first convolution is 7x7 with stride 2 and not 11x11 with stride 4, and no layer is split over two GPUs. Maps of a
+224-pixel image have sides 110, 55, 26, 13 and 6.
+
+Contrast is normalised after the first two poolings, where AlexNet does it before them. The paper gives no constants:
+here they are AlexNet's. Weights start as in section 3, normal of 0.01 with zero biases; the paper's renormalising of
+filters while it trains is not part of the net.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from model_defs.alexnet import response_norm
+from model_defs.layers.flattened_map import FlattenedMap, head
+from model_defs.layers.pooled_map import refuse_smaller
+
+
+class ZFNet(FlattenedMap):
+    """Five convolutions and three dense layers; [B, C, H, W] to [B, K]. The last map of 224 pixels is 256 x 6 x 6.
+
+    Args:
+        dropout: before each of the first two dense layers.
+    """
+
+    family = "zfnet"
+    smallest = 53
+
+    def __init__(
+        self, *, num_classes: int = 1000, in_chans: int = 3, img_size: int = 224, dropout: float = 0.5
+    ) -> None:
+        super().__init__()
+        refuse_smaller(self.family, img_size, self.smallest)
+        self.num_classes = num_classes
+        self.img_size = img_size
+        self.features = nn.Sequential(
+            nn.Conv2d(in_chans, 96, 7, stride=2, padding=1), nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, stride=2, padding=1), response_norm(),
+            nn.Conv2d(96, 256, 5, stride=2), nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, stride=2, padding=1), response_norm(),
+            nn.Conv2d(256, 384, 3, padding=1), nn.ReLU(inplace=True),
+            nn.Conv2d(384, 384, 3, padding=1), nn.ReLU(inplace=True),
+            nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2),
+        )  # fmt: skip
+        self.avgpool = nn.AdaptiveAvgPool2d(6)
+        self.classifier = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(256 * 6 * 6, 4096), nn.ReLU(inplace=True),
+            nn.Dropout(dropout), nn.Linear(4096, 4096), nn.ReLU(inplace=True),
+            head(num_classes),
+        )  # fmt: skip
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.normal_(module.weight, std=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+
+def zfnet(*, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None, dropout: float = 0.5) -> ZFNet:
+    """ZF-Net for images of about `img_size` pixels (224); any size from 53 on goes through."""
+    return ZFNet(num_classes=num_classes, in_chans=in_chans, img_size=img_size or 224, dropout=dropout)
