@@ -19,7 +19,7 @@ from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
 from pipeline.sharding.index import SampleIndex
 from pipeline.stage import Workspace
-from pipeline.training.classification import ClassifierEvaluation
+from pipeline.training.classification import ClassifierEvaluation, without_auxiliary
 from pipeline.training.plan import TrainingConfig
 from pipeline.training.runner import execute
 from pipeline.training.stage import ClassificationConfig, ModelConfig, build_parts, export, open_artifact, summary
@@ -37,7 +37,7 @@ class DistillationConfig(ClassificationConfig):
         with torch.device("meta"):
             model = self.build_model(len(index.label_names)).train()
             outputs = model(torch.empty(2, self.channels, self.image_size, self.image_size))
-        has_token = isinstance(outputs, tuple)
+        has_token = isinstance(without_auxiliary(outputs), tuple)
         if has_token != (self.distillation.method == "token"):
             what = "has a distillation token" if has_token else "has no distillation token"
             right = "token" if has_token else "soft or hard"

@@ -10,13 +10,22 @@ from pipeline.distillation.losses import DistillationLossConfig, distillation_lo
 from pipeline.distillation.teacher import FrozenTeacher
 from pipeline.exported_model import Preprocessing
 from pipeline.loading.batch import Batch
-from pipeline.training.classification import ClassifierEvaluation, accuracy, mixed, mixed_cross_entropy
+from pipeline.training.classification import (
+    ClassifierEvaluation,
+    accuracy,
+    auxiliary_loss,
+    mixed,
+    mixed_cross_entropy,
+    without_auxiliary,
+)
 from pipeline.training.mixing import MixingConfig
 from pipeline.training.task import StepOutput
 
 
 class Distillation:
     """Learns the label of an image, and what the teacher says of the same view of it.
+
+    The student's own head, or its two, learn from both; auxiliary heads learn the label alone, with their weight.
 
     Args:
         teacher: sees the view that the student sees.
@@ -48,9 +57,11 @@ class Distillation:
         pixels, labels, shares = mixed(batch, self.mixing, self.seed)
         taught = self.teacher.logits(pixels)
         outputs = model(self.preprocessing.normalise(pixels))
+        extra_loss = auxiliary_loss(outputs, labels, shares, self.smoothing)
+        outputs = without_auxiliary(outputs)
         for_label, for_teacher = outputs if self.loss.method == "token" else (outputs, outputs)
         label_loss = mixed_cross_entropy(for_label, labels, shares, self.smoothing)
-        loss = distillation_loss(label_loss, for_teacher, taught, self.loss)
+        loss = distillation_loss(label_loss, for_teacher, taught, self.loss) + extra_loss
         metrics = {
             "accuracy": accuracy(for_label, batch.labels),
             "agreement": accuracy(for_teacher, taught.argmax(dim=-1)),

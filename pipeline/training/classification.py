@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model_defs.auxiliary import AuxiliaryLogits
 from pipeline.exported_model import Preprocessing
 from pipeline.loading.batch import Batch
 from pipeline.training.mixing import MixingConfig, partners
@@ -16,7 +19,7 @@ UNLABELLED = -1
 
 
 class Classification:
-    """Learns the label of an image.
+    """Learns the label of an image; auxiliary heads learn it too, with their weight.
 
     Args:
         preprocessing: turns uint8 images into what the model takes.
@@ -36,10 +39,12 @@ class Classification:
     def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
         pixels, labels, shares = mixed(batch, self.mixing, self.seed)
         outputs = model(self.preprocessing.normalise(pixels))
+        extra_loss = auxiliary_loss(outputs, labels, shares, self.smoothing)
+        outputs = without_auxiliary(outputs)
         # A distilled DeiT without a teacher: both heads learn the label.
         heads = outputs if isinstance(outputs, tuple) else (outputs,)
         losses = [mixed_cross_entropy(head, labels, shares, self.smoothing) for head in heads]
-        return StepOutput(torch.stack(losses).mean(), {"accuracy": accuracy(heads[0], batch.labels)})
+        return StepOutput(torch.stack(losses).mean() + extra_loss, {"accuracy": accuracy(heads[0], batch.labels)})
 
 
 def mixed(batch: Batch, mixing: MixingConfig, seed: int) -> tuple[Tensor, list[Tensor], list[float]]:
@@ -68,6 +73,24 @@ def mixed_cross_entropy(logits: Tensor, labels: list[Tensor], shares: list[float
         for label, share in zip(labels, shares, strict=True)
     ]
     return torch.stack(parts).sum() / len(logits)
+
+
+def auxiliary_loss(outputs: Any, labels: list[Tensor], shares: list[float], smoothing: float) -> Tensor | float:
+    """The weighted sum of the auxiliary heads' cross-entropies in nats; 0 for a model without such heads.
+
+    Args:
+        outputs: what a model gives in training.
+        labels, shares, smoothing: as in `mixed_cross_entropy`.
+    """
+    if not isinstance(outputs, AuxiliaryLogits):
+        return 0.0
+    losses = [mixed_cross_entropy(logits, labels, shares, smoothing) for logits in outputs.auxiliary]
+    return outputs.weight * torch.stack(losses).sum()
+
+
+def without_auxiliary(outputs: Any) -> Any:
+    """The net's own answer: its logits, or the two heads of a model with a distillation token."""
+    return outputs.logits if isinstance(outputs, AuxiliaryLogits) else outputs
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
