@@ -1,1 +1,79 @@
 """The Inception family: GoogLeNet, BN-Inception, Inception v3 and v4, Inception-ResNet."""
+
+from __future__ import annotations
+
+from model_defs.registry import ModelInfo, register_model
+
+_GOOGLENET = "Szegedy et al., Going Deeper with Convolutions"
+_BATCH_NORM = "Ioffe, Szegedy, Batch Normalization: Accelerating Deep Network Training"
+_V3 = "Szegedy et al., Rethinking the Inception Architecture for Computer Vision"
+_V4 = "Szegedy et al., Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning"
+
+# Errors are those of one net and one crop. GoogLeNet's paper prints no top-1 (table 3); its two auxiliary heads are in
+# the count, and not in the multiply-accumulates: evaluation never calls them.
+register_model(
+    ModelInfo("googlenet", "image", 2014, _GOOGLENET, 224, 13_378_280, 1_582_671_872, top5_error=10.07),
+    "model_defs.googlenet:googlenet",
+)
+register_model(
+    ModelInfo(
+        "googlenet_torchvision",
+        "image",
+        2014,
+        _GOOGLENET,
+        224,
+        6_624_904,
+        1_498_376_192,
+        weights="torchvision GoogLeNet_Weights",
+    ),
+    "model_defs.googlenet_torchvision:googlenet_torchvision",
+)
+register_model(
+    ModelInfo("bn_inception", "image", 2015, _BATCH_NORM, 224, 11_295_240, 2_032_600_064, 25.2, 7.82),
+    "model_defs.bn_inception:bn_inception",
+)
+register_model(
+    ModelInfo(
+        "inception_v3",
+        "image",
+        2015,
+        _V3,
+        299,
+        23_834_568,
+        5_713_216_096,
+        21.2,
+        5.6,
+        weights="torchvision Inception_V3_Weights",
+    ),
+    "model_defs.inception_v3:inception_v3",
+)
+
+# Table 2: without the images that the paper blacklists.
+register_model(
+    ModelInfo(
+        "inception_v4",
+        "image",
+        2016,
+        _V4,
+        299,
+        42_679_816,
+        12_253_974_624,
+        20.0,
+        5.0,
+        weights="timm inception_v4.tf_in1k",
+    ),
+    "model_defs.inception_v4:inception_v4",
+)
+register_model(
+    ModelInfo("inception_resnet_v1", "image", 2016, _V4, 299, 22_756_328, 6_206_361_696, 21.3, 5.5),
+    "model_defs.inception_resnet:inception_resnet",
+    variant="inception_resnet_v1",
+)
+register_model(
+    ModelInfo(
+        "inception_resnet_v2", "image", 2016, _V4, 299, 55_843_464, 13_155_794_016, 19.9, 4.9,
+        weights="timm inception_resnet_v2.tf_in1k",
+    ),
+    "model_defs.inception_resnet:inception_resnet",
+    variant="inception_resnet_v2",
+)  # fmt: skip

@@ -1,0 +1,116 @@
+"""GoogLeNet as torchvision has it, whose trained weights circulate.
+
+Szegedy et al. 2014, "Going Deeper with Convolutions", section 5 and table 1. Parameters for 1000 classes: 6,624,904,
+and 13,004,888 with the two auxiliary heads (`auxiliary=True`). The paper's error is that of its own net
+(googlenet.py), not of this one.
+
+Differs from the paper: batch norm in place of local response normalisation, 3x3 convolutions where the paper has 5x5, a
+last pooling of 2x2, and auxiliary heads that take means over a sixteenth of their map each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.googlenet import BasicConv2d
+
+from model_defs.auxiliary import PooledMapWithHeads
+from model_defs.errors import ModelError
+from model_defs.googlenet import maps_of_stage, width_of
+from model_defs.layers.pooled_map import refuse_smaller
+
+
+class TorchvisionGoogLeNet(PooledMapWithHeads, torchvision.models.GoogLeNet):
+    """torchvision's GoogLeNet with our interface; [B, C, H, W] to [B, K].
+
+    Args:
+        auxiliary: heads after 4a and 4d.
+        transform_input: the images are normalised by ImageNet's mean and deviation, and the weights (torchvision's are
+            such) were trained with 0.5 and 0.5 for each channel: translate.
+    """
+
+    conv1: BasicConv2d
+    conv2: nn.Module
+    conv3: nn.Module
+    maxpool1: nn.Module
+    maxpool2: nn.Module
+    maxpool3: nn.Module
+    maxpool4: nn.Module
+    aux1: nn.Module | None
+    aux2: nn.Module | None
+    dropout: nn.Module
+    fc: nn.Module
+    _transform_input: Callable[[Tensor], Tensor]
+
+    family = "googlenet_torchvision"
+    smallest = 15
+    auxiliary_weight = 0.3
+    first_conv_name = "conv1.conv"
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        img_size: int = 224,
+        auxiliary: bool = False,
+        transform_input: bool = False,
+        dropout: float = 0.2,
+    ) -> None:
+        refuse_smaller(self.family, img_size, self.smallest)
+        if transform_input and in_chans != 3:
+            raise ModelError(f"{self.family}: transform_input is for images of 3 channels, not {in_chans}")
+        with_heads = auxiliary and num_classes > 0
+        super().__init__(
+            num_classes=max(1, num_classes),
+            aux_logits=with_heads,
+            transform_input=transform_input,
+            init_weights=True,
+            dropout=dropout,
+        )
+        self.num_classes = num_classes
+        self.num_features = width_of("5b")
+        self.img_size = img_size
+        self.classifier_names = ("fc", "aux1.fc2", "aux2.fc2") if with_heads else ("fc",)
+        if in_chans != 3:
+            self.conv1.conv = nn.Conv2d(in_chans, 64, 7, stride=2, padding=3, bias=False)
+            nn.init.trunc_normal_(self.conv1.conv.weight, std=0.01)
+        if not num_classes:
+            self.fc = nn.Identity()
+
+    def auxiliary_heads(self) -> tuple[nn.Module, ...]:
+        return (self.aux1, self.aux2) if self.aux1 is not None and self.aux2 is not None else ()
+
+    def all_maps(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        x = self.maxpool1(self.conv1(self._transform_input(x)))
+        x = self.maxpool2(self.conv3(self.conv2(x)))
+        x = self.maxpool3(maps_of_stage(self, "3", x)["3b"])
+        fourth = maps_of_stage(self, "4", x)
+        last = maps_of_stage(self, "5", self.maxpool4(fourth["4e"]))["5b"]
+        return (fourth["4a"], fourth["4d"]), last
+
+    def classify(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.dropout(features))
+        return logits
+
+
+def googlenet_torchvision(
+    *,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    img_size: int | None = None,
+    auxiliary: bool = False,
+    transform_input: bool = False,
+    dropout: float = 0.2,
+) -> TorchvisionGoogLeNet:
+    """torchvision's GoogLeNet for images of about `img_size` pixels (224); any size from 15 on goes through."""
+    return TorchvisionGoogLeNet(
+        num_classes=num_classes,
+        in_chans=in_chans,
+        img_size=img_size or 224,
+        auxiliary=auxiliary,
+        transform_input=transform_input,
+        dropout=dropout,
+    )

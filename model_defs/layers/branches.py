@@ -1,0 +1,61 @@
+"""What the Inception nets are made of: convolutions with batch norm, and branches of them side by side.
+
+Szegedy et al. 2014, "Going Deeper with Convolutions", section 4: a module looks at the same map at several scales and
+joins what it finds by channels. Parameter names are timm's (conv, bn; branch0, branch1, ...).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from model_defs.layers.squeeze_excite import SqueezeExcite
+
+
+class Convolution(nn.Sequential):
+    """A convolution, batch norm, ReLU.
+
+    Args:
+        kernel: a side, or height and width.
+        padding: None keeps the side of the map at stride 1, by zeros all round.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        kernel: int | tuple[int, int] = 1,
+        *,
+        stride: int = 1,
+        padding: int | None = None,
+        bias: bool = False,
+    ) -> None:
+        height, breadth = (kernel, kernel) if isinstance(kernel, int) else kernel
+        around = (height // 2, breadth // 2) if padding is None else (padding, padding)
+        super().__init__()
+        self.conv = nn.Conv2d(channels, width, (height, breadth), stride=stride, padding=around, bias=bias)
+        self.bn = nn.BatchNorm2d(width, eps=1e-3)
+        self.relu = nn.ReLU(inplace=True)
+
+
+class Branches(nn.Module):
+    """Branches over the same map, joined by channels: [B, C, H, W] to [B, the sum of their widths, h, w].
+
+    Args:
+        branches: called branch0, branch1, ...
+        named: further branches, after those, with names of their own.
+        gate_width: the sum of the widths, if squeeze and excitation shall scale the joined map; 0 for none.
+    """
+
+    def __init__(self, *branches: nn.Module, gate_width: int = 0, **named: nn.Module) -> None:
+        super().__init__()
+        named = {**{f"branch{index}": branch for index, branch in enumerate(branches)}, **named}
+        self.branch_names = tuple(named)
+        for name, branch in named.items():
+            self.add_module(name, branch)
+        self.se_module = SqueezeExcite(gate_width) if gate_width else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        joined = torch.cat([getattr(self, name)(x) for name in self.branch_names], dim=1)
+        out: Tensor = self.se_module(joined)
+        return out
