@@ -67,7 +67,8 @@ class AlexNet(FlattenedMap):
         convolutions = [module for module in self.features if isinstance(module, nn.Conv2d)]
         dense = [module for module in self.classifier if isinstance(module, nn.Linear)]
         positive = [convolutions[1], convolutions[3], convolutions[4], *dense[:2]]
-        for module in (*convolutions, *dense):
+        layers: list[nn.Conv2d | nn.Linear] = [*convolutions, *dense]
+        for module in layers:
             nn.init.normal_(module.weight, std=0.01)
             if module.bias is not None:
                 nn.init.constant_(module.bias, 1.0 if module in positive else 0.0)

@@ -1,0 +1,226 @@
+"""Deconvnet: what in an image made one unit of a convolutional net answer, drawn back to pixels.
+
+Zeiler, Fergus 2013, "Visualizing and Understanding Convolutional Networks", section 2.1. The image goes forward through
+a row of layers; all of a layer's map but one value is set to zero; that value goes the same way backwards:
+
+    max-pooling         to the place that the maximum came from (its "switch"); where overlapping windows share a
+                        maximum, what they bring is added
+    ReLU                rectified again, so that what is reconstructed is positive as the maps are
+    convolution         its filters, transposed
+    average pooling     spread evenly over the window
+    batch norm          multiplied by its scale, as if that were part of the filters before it
+    tanh                passed on: such maps have both signs, so that there is nothing to rectify
+    response norm       passed on, as in the paper; dropout too
+
+Biases are left out. Pooling, filters and scale are linear once the switches are known, so that their way back is
+the transpose of their way there: what autograd computes from a layer alone, with its stride, padding and groups.
+
+A projection shows structure, not a probability: only the ratios between its pixels mean something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from model_defs.lenet import TableConvolution
+from pipeline.errors import InputError, UnknownNameError
+
+Layer = int | str
+Back = Callable[[Tensor], Tensor]
+
+_TRANSPOSED = (nn.Conv2d, TableConvolution, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d)
+_PASSED_ON = (nn.Tanh, nn.LocalResponseNorm, nn.Dropout, nn.Identity)
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle of pixels, the last row and column left out as in a slice."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    def crop(self, images: Tensor) -> Tensor:
+        """[..., H, W] to [..., bottom - top, right - left]."""
+        return images[..., self.top : self.bottom, self.left : self.right]
+
+
+@torch.no_grad()
+def deconvnet(
+    features: nn.Sequential,
+    images: Tensor,
+    layer: Layer,
+    channel: int | Tensor,
+    position: tuple[int, int] | Tensor | None = None,
+) -> Tensor:
+    """What each image has at one unit of a layer, projected back to its pixels, [B, C, H, W].
+
+    Pixels that the unit does not see are exactly zero. A unit that does not answer (0 after a ReLU) gives zeros.
+
+    Args:
+        features: a flat row of the layers above, in evaluation; `features` of LeNet, AlexNet, ZF-Net and VGG.
+        images: normalised, [B, C, H, W].
+        layer: whose output is projected: its place in the row, from the end if negative, or its name.
+        channel: one for all images, or int64 [B], one for each.
+        position: (row, column) in the layer's map, for all images, or int64 [B, 2]; None is where the channel is
+            strongest in each image.
+    Raises:
+        InputError: the row has a layer that is not among those above, or there is no such layer, channel or position.
+    """
+    x, way_back = images, []
+    for module in _row(features, layer):
+        x, back = _there_and_back(module, x)
+        way_back.append(back)
+    channels = torch.as_tensor(channel, device=x.device).expand(len(x))
+    if position is None:
+        _, positions = peaks(x, channels)
+    else:
+        positions = torch.as_tensor(position, device=x.device).expand(len(x), 2)
+    unit = (torch.arange(len(x), device=x.device), channels, *positions.unbind(dim=1))
+    _refuse_outside(x, *unit[1:])
+    signal = torch.zeros_like(x)
+    signal[unit] = x[unit]
+    for back in reversed(way_back):
+        signal = back(signal)
+    return signal
+
+
+@torch.no_grad()
+def activations(features: nn.Sequential, images: Tensor, layer: Layer) -> Tensor:
+    """A layer's map of each image, [B, C, h, w]; arguments and errors as in `deconvnet`."""
+    x: Tensor = _row(features, layer)(images)
+    return x
+
+
+def peaks(maps: Tensor, channel: int | Tensor) -> tuple[Tensor, Tensor]:
+    """The strongest value of a channel in each map, [B], and its row and column, int64 [B, 2].
+
+    Args:
+        maps: [B, C, h, w].
+        channel: one for all maps, or int64 [B], one for each.
+    """
+    channels = torch.as_tensor(channel, device=maps.device).expand(len(maps))
+    _refuse_outside(maps, channels)
+    values, places = maps[torch.arange(len(maps), device=maps.device), channels].flatten(1).max(dim=1)
+    return values, torch.stack([places // maps.shape[3], places % maps.shape[3]], dim=1)
+
+
+def receptive_field(
+    features: nn.Sequential, layer: Layer, position: tuple[int, int], image_size: tuple[int, int]
+) -> Box:
+    """The pixels that the units at a position of a layer's map see; what would lie outside the image is cut off.
+
+    Args:
+        position: (row, column) in the layer's map.
+        image_size: height and width in pixels.
+    Raises:
+        InputError: as in `deconvnet`.
+    """
+    windows = [_windows(module) for module in _row(features, layer)]
+    spans = []
+    for axis, (place, side) in enumerate(zip(position, image_size, strict=True)):
+        sides = [side]
+        for window in windows:
+            sides.append(window[axis].places(sides[-1]))
+        if not 0 <= place < sides[-1]:
+            raise InputError(f"deconvnet: position {position} is outside the map of layer {layer!r}")
+        first = last = place
+        for window, before in zip(reversed(windows), reversed(sides[:-1]), strict=True):
+            first, last = window[axis].seen(first, last, before)
+        spans.append((first, last + 1))
+    (top, bottom), (left, right) = spans
+    return Box(top, left, bottom, right)
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """How a layer slides over one axis; by default it keeps each place to itself."""
+
+    extent: int = 1  # from the first to the last place that it covers
+    stride: int = 1
+    padding: tuple[int, int] = (0, 0)  # before and after
+    ceil_mode: bool = False
+
+    def places(self, side: int) -> int:
+        """How many windows fit on a side."""
+        room = side + sum(self.padding) - self.extent
+        count = (-(-room // self.stride) if self.ceil_mode else room // self.stride) + 1
+        # A window that would begin behind the side and its padding in front is left out.
+        return count - 1 if self.ceil_mode and (count - 1) * self.stride >= side + self.padding[0] else count
+
+    def seen(self, first: int, last: int, side: int) -> tuple[int, int]:
+        """The first and the last place on a side that the windows from `first` to `last` cover."""
+        begin = first * self.stride - self.padding[0]
+        end = last * self.stride - self.padding[0] + self.extent - 1
+        return max(begin, 0), min(end, side - 1)
+
+
+def _windows(module: nn.Module) -> tuple[_Window, _Window]:
+    """How a layer slides over rows and over columns."""
+    if isinstance(module, TableConvolution):
+        height, width = module.kernel_size
+        return _Window(height), _Window(width)
+    if not isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+        return _Window(), _Window()
+    dilation = (1, 1) if isinstance(module, nn.AvgPool2d) else _pair(module.dilation)
+    extents = [(kernel - 1) * step + 1 for kernel, step in zip(_pair(module.kernel_size), dilation, strict=True)]
+    if module.padding == "same":
+        paddings = [((extent - 1) // 2, extent // 2) for extent in extents]
+    else:
+        paddings = [(pad, pad) for pad in _pair(0 if isinstance(module.padding, str) else module.padding)]
+    ceil_mode = not isinstance(module, nn.Conv2d) and module.ceil_mode
+    rows, columns = (
+        _Window(*window, ceil_mode) for window in zip(extents, _pair(module.stride), paddings, strict=True)
+    )
+    return rows, columns
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (value, value) if isinstance(value, int) else value
+
+
+def _row(features: nn.Sequential, layer: Layer) -> nn.Sequential:
+    """The row up to a layer, if deconvnet can walk all of it."""
+    if not isinstance(features, nn.Sequential):
+        raise InputError(f"deconvnet: walks a flat row of layers, and {type(features).__name__} is none; use Grad-CAM")
+    names = [name for name, _ in features.named_children()]
+    if isinstance(layer, str):
+        if layer not in names:
+            raise UnknownNameError("layer", layer, names)
+        index = names.index(layer)
+    else:
+        if not -len(names) <= layer < len(names):
+            raise InputError(f"deconvnet: there is no layer {layer}; the row has {len(names)}, from 0")
+        index = layer % len(names)
+    row = features[: index + 1]
+    for name, module in row.named_children():
+        if not isinstance(module, (nn.ReLU, *_TRANSPOSED, *_PASSED_ON)):
+            raise InputError(
+                f"deconvnet: layer {name!r} is a {type(module).__name__}, which it cannot undo; use Grad-CAM"
+            )
+        if module.training:
+            raise InputError("deconvnet: the model is in training, where it answers differently; call eval()")
+        if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
+            raise InputError(f"deconvnet: layer {name!r} pads by {module.padding_mode}; only zeros can be undone")
+    return row
+
+
+def _there_and_back(module: nn.Module, x: Tensor) -> tuple[Tensor, Back]:
+    """A layer's output, and what takes a signal from its output to its input."""
+    if isinstance(module, nn.ReLU):
+        return torch.relu(x), torch.relu  # not the module itself, which may work in place
+    if isinstance(module, _PASSED_ON):
+        return module(x), lambda signal: signal
+    output, transpose = torch.func.vjp(module, x)[:2]
+    return output, lambda signal: transpose(signal)[0]
+
+
+def _refuse_outside(maps: Tensor, *index: Tensor) -> None:
+    for what, asked, count in zip(("channel", "row", "column"), index, maps.shape[1:], strict=False):
+        if not 0 <= int(asked.min()) <= int(asked.max()) < count:
+            raise InputError(f"deconvnet: {what}s {sorted(set(asked.tolist()))} of a map that has {count}, from 0")
