@@ -11,12 +11,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import typer.core
 
-from flows.catalog import FLOWS, find_flow
+from flows.catalog import find_flow
+from flows.models_app import models_app
+from flows.shell_arguments import AsJson, Flow, Images, ModelUri, Preset, Settings
 from pipeline.errors import InputError, TutelageError, WorkError
 
 _QUIET = {
@@ -27,7 +28,6 @@ _QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-_FLOW_HELP = "One of: " + ", ".join(FLOWS)
 
 app = typer.Typer(
     name="tutelage",
@@ -39,31 +39,7 @@ app = typer.Typer(
 artifacts_app = typer.Typer(help="What the store holds: list, show, verify.", rich_markup_mode=None)
 app.add_typer(artifacts_app, name="artifacts")
 
-
-class _ListsByDefault(typer.core.TyperGroup):
-    """`models PATTERN` is `models list PATTERN`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        named = args and (args[0] in self.commands or args[0] == "--help")
-        return super().parse_args(ctx, args if named else ["list", *args])
-
-
-models_app = typer.Typer(
-    cls=_ListsByDefault,
-    help="The architectures that a config can name: models [PATTERN] lists, models show NAME tells the layers.",
-    rich_markup_mode=None,
-)
 app.add_typer(models_app, name="models")
-
-Flow = Annotated[str, typer.Argument(metavar="FLOW", help=_FLOW_HELP)]
-Preset = Annotated[str | None, typer.Option(metavar="NAME", help="A preset, e.g. emoji. Default: emoji.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Changes one value, e.g. --set teacher.training.epochs=5."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")]
-ModelUri = Annotated[str, typer.Argument(metavar="MODEL_URI", help="e.g. models:/emoji-classifier@champion")]
 
 
 @app.command()
@@ -123,33 +99,6 @@ def verify_artifacts(
     return verify_artifacts(references or [])
 
 
-@models_app.command("list")
-def list_models(
-    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="e.g. 'resnet*'")] = "*", as_json: AsJson = False
-) -> int:
-    """List architectures: year, parameters, multiply-accumulates, size, error of the paper, weights."""
-    from flows.model_commands import list_architectures
-
-    return list_architectures(pattern, as_json=as_json)
-
-
-@models_app.command("show")
-def show_model(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As `models` lists it.")],
-    img_size: Annotated[int | None, typer.Option(help="Side of the images in pixels.")] = None,
-    num_classes: Annotated[int | None, typer.Option(help="Width of the head; 0: none.")] = None,
-    in_chans: Annotated[int | None, typer.Option(help="Channels of the images.")] = None,
-    depth: Annotated[int | None, typer.Option(min=0, help="Levels that are opened. Default: what fits.")] = None,
-    as_json: AsJson = False,
-) -> int:
-    """Print a model's layers: output, parameters, multiply-accumulates."""
-    from flows.model_commands import show_architecture
-
-    return show_architecture(
-        name, num_classes=num_classes, in_chans=in_chans, img_size=img_size, depth=depth, as_json=as_json
-    )
-
-
 @app.command()
 def predict(model_uri: ModelUri, images: Images, as_json: AsJson = False) -> int:
     """Classify images with a registered model."""
@@ -173,6 +122,43 @@ def zero_shot(
     if not prompts:
         raise InputError("zero-shot: no prompts; give --prompt TEXT at least twice")
     return predict(model_uri, images, prompts=prompts, as_json=as_json)
+
+
+@app.command()
+def explain(
+    model_uri: Annotated[
+        str, typer.Argument(metavar="MODEL_URI", help="models:/NAME@ALIAS, an artifact STAGE/KEY, or a model's folder.")
+    ],
+    images: Images,
+    method: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="grad-cam, occlusion, deconvnet, rollout or patch-text. Default: what fits."),
+    ] = "auto",
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the PNG files go. Default: here.")] = Path(),
+    prompts: Annotated[
+        list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Of patch-text; give it several times.")
+    ] = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class", metavar="NAME", help="Ask about this label, not the model's answer.")
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="Of deconvnet: a layer by its place. Default: the last.")] = None,
+    channels: Annotated[int | None, typer.Option(min=1, help="Of deconvnet: how many channels are shown.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Draw what a model sees in images: one PNG an image."""
+    from flows.explain_command import explain
+
+    return explain(
+        model_uri,
+        images,
+        method=method,
+        out=out,
+        prompts=prompts or [],
+        class_name=class_name,
+        layer=layer,
+        channels=channels,
+        as_json=as_json,
+    )
 
 
 @app.command()

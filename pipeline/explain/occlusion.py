@@ -16,7 +16,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from pipeline.errors import InputError
 
-_AT_ONCE = 256  # covered images in one forward pass
+_PIXELS_AT_ONCE = 2**20  # of covered images in one forward pass: 256 of 64 pixels, 20 of 224
 
 
 @torch.no_grad()
@@ -46,8 +46,8 @@ def occlusion(
     whole = _log_probability(model, images, classes)
     covers = _covers(height, width, cover, stride).to(images.device)
     loss = torch.zeros(len(images), height, width, device=images.device)
-    for start in range(0, len(covers), max(1, _AT_ONCE // len(images))):
-        some = covers[start : start + max(1, _AT_ONCE // len(images))]
+    at_once = max(1, _PIXELS_AT_ONCE // (len(images) * height * width))
+    for some in covers.split(at_once):
         covered = images[None] * ~some[:, None, None]  # [places, B, C, H, W]; 0 is the mean colour
         score = _log_probability(model, covered.flatten(0, 1), classes.repeat(len(some))).view(len(some), -1)
         loss += torch.einsum("pb,phw->bhw", whole - score, some.float())

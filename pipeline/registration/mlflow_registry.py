@@ -101,6 +101,20 @@ class Registry:
                 return None
             raise
 
+    def named(self, model_uri: str) -> RegisteredVersion:
+        """The version that "models:/NAME@ALIAS" or "models:/NAME/VERSION" names.
+
+        Raises:
+            InputError: the URI is of neither form, or there is no such version.
+        """
+        name, alias, version = model_uri_parts(model_uri)
+        try:
+            if alias is not None:
+                return _registered(self._client.get_model_version_by_alias(name, alias))
+            return _registered(self._client.get_model_version(name, str(version)))
+        except MlflowException as error:
+            raise InputError(f"{model_uri}: cannot be looked up ({str(error).splitlines()[0]})") from None
+
     def register(
         self,
         name: str,
@@ -201,6 +215,19 @@ def registry_identity(store: ArtifactStore) -> str:
     A fresh registry has another one, so that an artifact which says "registered" is not found for it.
     """
     return Registry.open(store).identity()
+
+
+def model_uri_parts(model_uri: str) -> tuple[str, str | None, str | None]:
+    """Name, alias and version of "models:/NAME@ALIAS" (no version) or "models:/NAME/VERSION" (no alias).
+
+    Raises:
+        InputError: it is of neither form.
+    """
+    parts = re.fullmatch(r"models:/([^@/]+)(?:@([^@/]+)|/(\d+))", model_uri)
+    if parts is None:
+        raise InputError(f"{model_uri}: write models:/NAME@ALIAS or models:/NAME/VERSION")
+    name, alias, version = parts.groups()
+    return name, alias, version
 
 
 def shown_uri(uri: str) -> str:

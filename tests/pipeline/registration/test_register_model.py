@@ -170,6 +170,19 @@ print(json.dumps([answer.to_dict("list"), ranked.to_dict("list"), plain.to_dict(
     assert ours == []
 
 
+def test_a_version_is_found_by_its_alias_and_by_its_number(colours: Any, tmp_path: Path) -> None:
+    colours.register(colours.classifier(), classifier_name="named")
+    registry = Registry.open(colours.store)
+    by_alias, by_number = registry.named("models:/named@champion"), registry.named("models:/named/1")
+    assert by_alias == by_number == registry.champion("named")
+    assert registry.fetch(by_alias, tmp_path).labels == ("blue", "green", "red")
+    for uri in ("models:/named@challenger", "models:/named/7", "models:/nobody/1"):
+        with pytest.raises(InputError, match="cannot be looked up"):
+            registry.named(uri)
+    with pytest.raises(InputError, match="write models:/NAME@ALIAS"):
+        registry.named("models:/named")
+
+
 def test_a_version_holds_no_path_of_this_machine_and_no_pickled_code(colours: Any, tmp_path: Path) -> None:
     colours.register(colours.clip(), clip_name="strange-clip", gate={"beat_floor": False})
     registry = Registry.open(colours.store)

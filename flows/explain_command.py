@@ -1,0 +1,136 @@
+"""`tutelage explain`: what a model sees in image files, as PNG files."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.preflight import open_store
+from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from pipeline.exported_model import ExportedModel
+
+ARCHITECTURE = "architecture.json"
+
+
+def explain(
+    model_uri: str,
+    images: Sequence[Path],
+    *,
+    method: str,
+    out: Path,
+    prompts: Sequence[str],
+    class_name: str | None,
+    layer: str | None,
+    channels: int | None,
+    as_json: bool,
+) -> int:
+    """Draws an explanation of each image and prints where the files are; none is written unless all can be.
+
+    Raises:
+        InputError: an image cannot be read, there is no such model, or the method does not fit it.
+    """
+    data = [_bytes_of(image) for image in images]
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; name a folder")
+    with _model(model_uri) as exported:
+        from pipeline.explain.drawing import sheet
+        from pipeline.explain.explanation import Request
+        from pipeline.explain.explanations import explain, model_image
+
+        request = Request(class_name=class_name, prompts=tuple(prompts), layer=_layer(layer), channels=channels)
+        pixels = [model_image(exported, encoded, name=str(path)) for path, encoded in zip(images, data, strict=True)]
+        explained = explain(exported, pixels, method=method, request=request)
+    files = [sheet(one.panels, heading=one.heading, caption=one.caption) for one in explained]
+    paths = _paths(images, out, explained[0].method)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for path, content in zip(paths, files, strict=True):
+            _write_whole(path, content)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written ({error.strerror}); name another folder") from None
+    if as_json:
+        rows = [
+            {
+                "image": str(image),
+                "explanation": str(path),
+                "method": one.method,
+                "label": one.answer,
+                "score": one.score,
+            }
+            for image, path, one in zip(images, paths, explained, strict=True)
+        ]
+        print(json.dumps(rows, indent=1))
+        return 0
+    for path, one in zip(paths, explained, strict=True):
+        print(f"{path}  {one.method}: {one.heading}")
+    return 0
+
+
+def _layer(text: str | None) -> int | str | None:
+    """A number is a place in the row, anything else a name."""
+    return int(text) if text is not None and text.lstrip("-").isdigit() else text
+
+
+def _paths(images: Sequence[Path], out: Path, method: str) -> list[Path]:
+    """cat.jpg becomes cat.grad-cam.png; images of one name in several folders are numbered."""
+    paths: list[Path] = []
+    for image in images:
+        path, number = out / f"{image.stem}.{method}.png", 1
+        while path in paths:
+            number += 1
+            path = out / f"{image.stem}-{number}.{method}.png"
+        paths.append(path)
+    return paths
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """The file, or nothing under its name."""
+    aside = path.with_name(f"{path.name}.part")
+    try:
+        aside.write_bytes(content)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _model(model_uri: str) -> Iterator[ExportedModel]:
+    """The model that a folder, an artifact or a registered version holds."""
+    folder = Path(model_uri)
+    for place in (folder, folder / "model"):
+        if (place / ARCHITECTURE).is_file():
+            from pipeline.exported_model import ExportedModel
+
+            yield ExportedModel.read(place)
+            return
+    if folder.exists():
+        raise InputError(f"{model_uri}: no exported model ({ARCHITECTURE} is missing); name the folder that has it")
+    if model_uri.startswith("models:"):
+        from pipeline.registration.mlflow_registry import Registry, model_uri_parts
+
+        model_uri_parts(model_uri)  # before a registry is opened, which makes one if there is none
+        registry = Registry.open(open_store())
+        with tempfile.TemporaryDirectory(prefix="explain-") as name:
+            yield registry.fetch(registry.named(model_uri), Path(name))
+        return
+    if "/" not in model_uri:
+        raise InputError(
+            f"{model_uri}: no model; give models:/NAME@ALIAS, an artifact STAGE/KEY, or the folder of an exported model"
+        )
+    artifact = open_store().resolve(model_uri)
+    from pipeline.exported_model import ExportedModel
+
+    yield ExportedModel.open(artifact)
+
+
+def _bytes_of(image: Path) -> bytes:
+    try:
+        return image.read_bytes()
+    except OSError as error:
+        raise InputError(f"{image}: cannot be read ({error.strerror}); give image files") from None

@@ -1,0 +1,72 @@
+"""An explanation: what was asked, by which method, and what it drew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.explain.drawing import Panel
+
+Method = Literal["deconvnet", "grad-cam", "rollout", "patch-text", "occlusion"]
+
+CAPTIONS: dict[Method, str] = {
+    "deconvnet": "Deconvnet (Zeiler & Fergus 2013): below, what the strongest channels see; above it, what of that "
+    "makes them answer, drawn back through the net (grey is nothing).",
+    "grad-cam": "Grad-CAM (Selvaraju et al. 2017): evidence for the class in the last map; the darkest place has most.",
+    "rollout": "Attention rollout (Abnar & Zuidema 2020): the share of each patch in what the class is read from. It "
+    "shows where the model looks, for whatever class.",
+    "patch-text": "Cosine of each place with a text, the last attention left out (Zhou et al. 2022). All maps of an "
+    "image share one scale.",
+    "occlusion": "Occlusion (Zeiler & Fergus 2013): what covering a place costs the class; the darkest place costs "
+    "most.",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a model besides its images.
+
+    Attributes:
+        class_name: the label to ask about; None is each image's own answer.
+        prompts: texts for a dual encoder; none: the best of its labels.
+        layer: of a net that is one row of layers, by its place or name in `features`; None is the last activation.
+        channels: how many channels of that layer are drawn back, those that answer most; None is five.
+    """
+
+    class_name: str | None = None
+    prompts: tuple[str, ...] = ()
+    layer: int | str | None = None
+    channels: int | None = None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One image explained.
+
+    Attributes:
+        answer: the model's own, as a label or text.
+        score: of that answer: its probability, for a dual encoder its cosine.
+        heading: what is shown, in a few words.
+        panels: the image, then what the method drew.
+    """
+
+    method: Method
+    answer: str
+    score: float
+    heading: str
+    panels: tuple[Panel, ...]
+
+    @property
+    def caption(self) -> str:
+        """How to read the panels, and whose method it is."""
+        return CAPTIONS[self.method]
+
+
+def answers(model: nn.Module, x: Tensor) -> Tensor:
+    """Probabilities of the labels, [B, K]."""
+    with torch.no_grad():
+        probabilities: Tensor = model(x).float().softmax(dim=1)
+    return probabilities

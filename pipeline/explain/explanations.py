@@ -1,0 +1,116 @@
+"""Explanations: the method that fits a model, on images, drawn.
+
+    grad-cam     a convolutional net: where in its last map the evidence for a class lies
+    deconvnet    a convolutional net that is one row of layers: what makes its channels answer, drawn back to pixels
+    rollout      a vision transformer: how much of each patch its class token is made of
+    patch-text   a dual encoder: how near each place is to a text
+    occlusion    any classifier: what covering a place costs the class
+
+"auto" takes the first that fits; where a net's last map has too few places to tell anything, occlusion stands in for
+Grad-CAM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from model_defs.clip import CLIP
+from model_defs.vit import VisionTransformer
+from pipeline.errors import InputError, UnknownNameError
+from pipeline.explain.channel_explanations import explain_by_channels, is_one_row
+from pipeline.explain.class_explanations import explain_by_class
+from pipeline.explain.explanation import Explanation, Method, Request
+from pipeline.explain.patch_text import KeepsMap
+from pipeline.explain.text_explanations import explain_by_texts
+from pipeline.exported_model import ExportedModel
+from pipeline.loading.decode import decode
+from pipeline.sharding.images import UnreadableError, storable
+
+_FEWEST_PLACES = 3  # along a side of a last map that Grad-CAM is worth drawing for
+_AT_ONCE = 16  # images
+
+
+def fitting_methods(model: nn.Module, image_size: int, channels: int) -> tuple[Method, ...]:
+    """The methods that can explain a model in evaluation; the first is what "auto" takes."""
+    if isinstance(model, CLIP):
+        return ("patch-text",)
+    if isinstance(model, VisionTransformer):
+        return ("rollout", "occlusion")
+    if isinstance(model, KeepsMap) and is_one_row(model, torch.zeros(1, channels, image_size, image_size)):
+        return ("deconvnet", "grad-cam", "occlusion")
+    if isinstance(model, KeepsMap):
+        with torch.no_grad():
+            places = min(model.forward_map(torch.zeros(1, channels, image_size, image_size)).shape[-2:])
+        return ("grad-cam", "occlusion") if places >= _FEWEST_PLACES else ("occlusion", "grad-cam")
+    return ("occlusion",)
+
+
+def model_image(exported: ExportedModel, data: bytes, *, name: str) -> Tensor:
+    """An image file as the model's uint8 [C, S, S]: upright, flattened on white, scaled as in training.
+
+    Raises:
+        InputError: the bytes are no image; `name` is in the message.
+    """
+    preprocessing = exported.preprocessing
+    try:
+        return decode(storable(data).data, size=preprocessing.image_size, channels=preprocessing.channels)
+    except (UnreadableError, ValueError) as error:
+        raise InputError(f"{name}: cannot be decoded ({error}); give image files") from None
+
+
+def explain(
+    exported: ExportedModel, images: Sequence[Tensor], *, method: str = "auto", request: Request | None = None
+) -> list[Explanation]:
+    """An explanation of each image.
+
+    Args:
+        images: uint8 [C, S, S] each, at the model's size.
+        method: one of `Method`, or "auto".
+    Raises:
+        InputError: the method does not fit the model, or what is asked for does not fit the method.
+        UnknownNameError: there is no such class or method.
+    """
+    request = request or Request()
+    model = exported.build()
+    fitting = fitting_methods(model, exported.preprocessing.image_size, exported.preprocessing.channels)
+    chosen = _chosen(method, fitting, exported.architecture)
+    _refuse_misplaced(request, chosen)
+    if request.class_name is not None and request.class_name not in exported.labels:
+        raise UnknownNameError("class", request.class_name, exported.labels)
+    explained: list[Explanation] = []
+    for start in range(0, len(images), _AT_ONCE):
+        batch = torch.stack(list(images[start : start + _AT_ONCE]))
+        if chosen == "patch-text":
+            explained += explain_by_texts(exported, model, batch, request)
+        elif chosen == "deconvnet":
+            explained += explain_by_channels(exported, model, batch, request)
+        else:
+            explained += explain_by_class(exported, model, batch, request, chosen)
+    return explained
+
+
+def _chosen(method: str, fitting: Sequence[Method], architecture: str) -> Method:
+    if method == "auto":
+        return fitting[0]
+    for known in get_args(Method):
+        if method == known:
+            if known not in fitting:
+                raise InputError(f"explain: {method} does not fit {architecture}; use {' or '.join(fitting)}")
+            return known
+    raise UnknownNameError("method", method, ("auto", *get_args(Method)))
+
+
+def _refuse_misplaced(request: Request, method: Method) -> None:
+    """What the method would pass over in silence."""
+    for option, given, takers in (
+        ("--class", request.class_name, ("grad-cam", "occlusion")),
+        ("--prompt", request.prompts, ("patch-text",)),
+        ("--layer", request.layer, ("deconvnet",)),
+        ("--channels", request.channels, ("deconvnet",)),
+    ):
+        if given not in (None, ()) and method not in takers:
+            raise InputError(f"explain: {method} takes no {option}; it belongs to {' and '.join(takers)}")

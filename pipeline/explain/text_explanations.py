@@ -1,0 +1,43 @@
+"""Explanations by the nearness of each place to texts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from model_defs.clip import CLIP
+from pipeline.evaluation.zero_shot import PLACEHOLDER, label_text, prompts_for
+from pipeline.explain.drawing import Panel, enlarged, overlay, picture
+from pipeline.explain.explanation import Explanation, Request
+from pipeline.explain.patch_text import patch_text_similarity
+from pipeline.exported_model import ExportedModel
+from pipeline.loading.tokenizer import Tokenizer
+
+_TEXTS_SHOWN = 3  # the best labels, if no prompts are given
+
+
+def explain_by_texts(exported: ExportedModel, model: nn.Module, images: Tensor, request: Request) -> list[Explanation]:
+    """A map of each image for each prompt, or for the labels that are nearest to it."""
+    assert isinstance(model, CLIP)
+    x = exported.preprocessing.normalise(images)
+    template = (exported.templates or (PLACEHOLDER,))[0]
+    texts = list(request.prompts) or [prompts_for(label_text(label), [template])[0] for label in exported.labels]
+    tokens = Tokenizer(exported.context_length).encode(texts)
+    with torch.no_grad():
+        cosines = model.encode_image(x) @ model.encode_text(tokens).T
+    explained = []
+    for image, pixels, row in zip(images, x, cosines, strict=True):
+        order = row.argsort(descending=True)
+        shown = torch.arange(len(texts)) if request.prompts else order[:_TEXTS_SHOWN]
+        maps = patch_text_similarity(model, pixels[None], tokens[shown])[0]
+        low, high = maps.min(), maps.max()
+        below = picture(image)
+        large = enlarged(below)
+        panels = [Panel("image", below)] + [
+            Panel(f"{texts[text]}   {row[text]:.2f}", overlay(large, ((heat - low) / (high - low + 1e-12)).numpy()))
+            for text, heat in zip(shown.tolist(), maps, strict=True)
+        ]
+        best = int(order[0])
+        heading = f"{texts[best]}, cosine {row[best]:.2f}"
+        explained.append(Explanation("patch-text", texts[best], float(row[best]), heading, tuple(panels)))
+    return explained
