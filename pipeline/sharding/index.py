@@ -195,7 +195,6 @@ class SampleIndex:
         schema = SCHEMA.with_metadata(_metadata(shard_names, label_names, taxonomy))
         if not parts:
             return cls.build([], shard_names=shard_names, label_names=label_names, taxonomy=taxonomy)
-        # Large Arrow types end in one piece, whatever their size.
         whole = pa.concat_tables(part.replace_schema_metadata(None) for part in parts).combine_chunks()
         return cls(whole.replace_schema_metadata(schema.metadata))
 

@@ -33,6 +33,7 @@ from pipeline.sharding.scratch import Scratch, written_whole
 from pipeline.sharding.tar_writer import IMAGE_EXTENSIONS, TarFile, members
 
 _OPEN_SPOOLS = 128
+_MAPPED_PARTS = 4096
 _STOP_EVERY = 64  # samples
 
 
@@ -241,13 +242,18 @@ def _parts(scratch: Scratch, shard_names: Sequence[str]) -> list[pa.Table]:
     Raises:
         DamagedError: a shard is not as long as its part says.
     """
-    parts = []
+    read: list[pa.Table] = []
+    mapped: list[pa.Table] = []
     for name in shard_names:
         facts = _part_facts(scratch, name)
         if facts is None or facts[1] != _size(scratch.tar(name)):
             raise DamagedError(f"{scratch.tar(name)}: not whole; run it again")
-        parts.append(pa.ipc.open_file(pa.memory_map(str(scratch.part(name)))).read_all())
-    return parts
+        mapped.append(pa.ipc.open_file(pa.memory_map(str(scratch.part(name)))).read_all())
+        if len(mapped) == _MAPPED_PARTS:
+            # Into memory: the kernel allows a process 65,530 maps.
+            read.append(pa.concat_tables(part.replace_schema_metadata(None) for part in mapped).combine_chunks())
+            mapped.clear()
+    return [*read, *mapped]
 
 
 def _placed(tar: Path, place: Path) -> None:

@@ -121,6 +121,8 @@ class ShardDataset:
             seed=config.split.seed,
             allowed=allowed_unreadable(config.max_unreadable_share, collection.total),
         )
+        if config.runner == "ray":
+            work.progress(note="starting Ray")
         chunks = take_in(collection, intake, runner=config.runner, writers=config.writers, progress=work.progress)
         work.progress(note="planning the shards")
         columns = Columns.load(scratch, chunks)

@@ -79,6 +79,16 @@ def test_fingerprint_is_the_arrow_file_s_digest_and_the_same_from_parquet(rows: 
         assert SampleIndex.read(folder / "index.parquet").fingerprint == expected
 
 
+@given(ROWS, st.integers(0, 20))
+@settings(max_examples=20, deadline=None)
+def test_an_index_put_together_from_parts_is_the_one_built_at_once(rows: list[SampleRow], cut: int) -> None:
+    whole = build(rows)
+    parts = [whole._table.slice(0, cut), whole._table.slice(cut)]
+    names = {"shard_names": whole.shard_names, "label_names": whole.label_names, "taxonomy": whole.taxonomy}
+    assert SampleIndex.assemble(parts, **names).fingerprint == whole.fingerprint
+    assert SampleIndex.assemble([], **names).fingerprint == build([]).fingerprint
+
+
 def row(number: int, split: int = 0) -> SampleRow:
     return SampleRow(f"k{number}", 0, 512 * number, 9, 0, ("a", "b"), 4, 4, "00", split, number, -1, "noto")
 
