@@ -1,13 +1,23 @@
 """Architectures, and nothing else: torch and torchvision only, keyword arguments, no config objects.
 
-`create_model("vit_micro", num_classes=10)` builds one, `list_models("resnet*")` names them. Listing
-imports neither torch nor torchvision: a model's file is imported when the model is first made.
+`create_model("vit_micro", num_classes=10)` builds one, `pretrained=` gives it trained weights, `list_models("resnet*")`
+names them. Listing imports neither torch nor torchvision: a model's file is imported when the model is first made.
 """
 
 from model_defs import catalogue as _catalogue  # registers the models
 from model_defs.errors import ModelError
+from model_defs.pretrained import LoadingReport, load_pretrained
 from model_defs.registry import ModelInfo, create_model, list_models, model_info, register_model
 
-__all__ = ["ModelError", "ModelInfo", "create_model", "list_models", "model_info", "register_model"]
+__all__ = [
+    "LoadingReport",
+    "ModelError",
+    "ModelInfo",
+    "create_model",
+    "list_models",
+    "load_pretrained",
+    "model_info",
+    "register_model",
+]
 
 del _catalogue

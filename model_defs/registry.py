@@ -12,6 +12,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from model_defs.errors import ModelError
@@ -101,18 +102,37 @@ def model_info(name: str) -> ModelInfo:
 
 
 def create_model(
-    name: str, *, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None, **kwargs: Any
+    name: str,
+    *,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    img_size: int | None = None,
+    pretrained: str | Path | None = None,
+    **kwargs: Any,
 ) -> nn.Module:
-    """A new model with fresh weights.
+    """A new model, with fresh weights or with trained ones.
 
     Args:
         num_classes: width of the head; 0 gives features [B, num_features] in place of logits.
         in_chans: channels of the images.
         img_size: side of the square images in pixels; None is the model's default.
+        pretrained: where trained weights come from: "DEFAULT" for those in the catalogue, a torchvision name, a file
+            or folder, hf:ORG/NAME, models:/NAME@alias (see model_defs.pretrained). They are fitted to the arguments;
+            what was done to them is logged, and `load_pretrained` returns it.
         kwargs: what else the model takes, e.g. depth=4.
     Raises:
-        ModelError: no such model, or an argument or a value that it does not take.
+        ModelError: no such model, an argument or a value that it does not take, or weights that are not its.
     """
+    model = _fresh_model(name, num_classes=num_classes, in_chans=in_chans, img_size=img_size, **kwargs)
+    if pretrained is not None:
+        from model_defs.pretrained import load_pretrained
+        from model_defs.pretrained.sources import DEFAULT, default_source
+
+        load_pretrained(model, default_source(model_info(name)) if pretrained == DEFAULT else pretrained)
+    return model
+
+
+def _fresh_model(name: str, *, num_classes: int, in_chans: int, img_size: int | None, **kwargs: Any) -> nn.Module:
     entry = _find(name)
     info, builder = entry.info, entry.load()
     if info.kind == "image":

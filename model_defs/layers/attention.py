@@ -30,9 +30,14 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        """[B, N, D] to the same shape.
+
+        Args:
+            seen: bool, broadcast to [B, heads, N, N]: which tokens (last axis) a token may attend to; None: all.
+        """
         q, k, v = self._queries_keys_values(x)
-        return self._merged(F.scaled_dot_product_attention(q, k, v, is_causal=self.causal))
+        return self._merged(F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=self.causal))
 
     def attention_weights(self, x: Tensor) -> Tensor:
         """What the fused kernel computes and never shows: [B, heads, N, N], each row sums to 1."""

@@ -1,0 +1,111 @@
+"""Files of weights to named tensors, without running any code that a file may hold. Torch is imported on use.
+
+NAME.safetensors        always safe
+NAME.pth, .pt, .bin     by torch.load(weights_only=True), which refuses what is more than tensors
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model_defs.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+
+# The usual names of a folder's weights, the first that is there is taken; a dual encoder looks for its own first.
+FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+DUAL_FILES = (FILES[2], FILES[0], FILES[3], FILES[1])
+
+# What training scripts wrap weights into; a moving average goes before the weights that it is of.
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+# Of DistributedDataParallel, of torch.compile, and of modules that hold the net as `model`.
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+
+_CONVERT = "load it where you trust it and write its state dict by safetensors.torch.save_file"
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by the names it gives them, on the CPU, out of wrappers and without common prefixes.
+
+    Raises:
+        ModelError: it cannot be read, is not in a format that is safe, or holds no tensors.
+    """
+    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    return unwrapped(state, str(path))
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def unwrapped(content: Any, where: str) -> dict[str, Tensor]:
+    """The state dict inside what a training script saved.
+
+    Raises:
+        ModelError: there are no tensors in it.
+    """
+    from torch import Tensor
+
+    while isinstance(content, Mapping):
+        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    tensors = content.items() if isinstance(content, Mapping) else ()
+    state = {name: value for name, value in tensors if isinstance(name, str) and isinstance(value, Tensor)}
+    if not state:
+        raise ModelError(f"{where}: holds no tensors by name; give a file with a state dict")
+    found = True
+    while found:
+        found = False
+        for prefix in _PREFIXES:
+            if all(name.startswith(prefix) for name in state):
+                state = {name.removeprefix(prefix): value for name, value in state.items()}
+                found = True
+    return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise ModelError(f"{path}: reading it needs safetensors: pip install safetensors") from error
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Tied tensors are written once by exported models, which note the other names.
+            same_as = json.loads((file.metadata() or {}).get("same_as", "{}"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read as safetensors ({_first_line(error)})") from None
+    return {**state, **{name: state[other] for name, other in same_as.items()}}
+
+
+def _read_torch(path: Path) -> Any:
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ModelError(
+            f"{path}: holds pickled Python objects, which may run code when they are read; {_CONVERT}"
+        ) from None
+    except RuntimeError as error:
+        if "TorchScript" in str(error):
+            raise ModelError(f"{path}: is a TorchScript archive, which is code; {_CONVERT}") from None
+        raise ModelError(f"{path}: cannot be read by torch.load ({_first_line(error)})") from None
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: cannot be read by torch.load ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

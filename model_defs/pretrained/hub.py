@@ -1,0 +1,121 @@
+"""Weights of the Hugging Face hub, through huggingface_hub (extra `hub`): its cache, its HF_HOME and HF_HUB_OFFLINE."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model_defs.errors import ModelError
+from model_defs.pretrained.files import FILES, file_sha256
+
+_SPEC = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>[\w./-]+))?")
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A file of a repository.
+
+    Attributes:
+        repo: ORG/NAME.
+        revision: a commit, tag or branch; None is the main branch.
+        file: its name in the repository; None is the first usual one.
+    """
+
+    repo: str
+    revision: str | None = None
+    file: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> HubSource:
+        """ORG/NAME, ORG/NAME@REVISION, each with :FILE after it.
+
+        Raises:
+            ModelError: it is none of these.
+        """
+        found = _SPEC.fullmatch(text)
+        if found is None:
+            raise ModelError(
+                f"pretrained={text!r}: names no weights; give a torchvision name (ResNet50_Weights.IMAGENET1K_V2), an"
+                " existing file or folder, hf:ORG/NAME, models:/NAME@alias, or STAGE/KEY of the store"
+            )
+        return cls(found["repo"], found["revision"], found["file"])
+
+    def locate(self, names: Sequence[str] = FILES, beside: Sequence[str] = ()) -> Path:
+        download = _Download(self)
+        wanted = names if self.file is None else (self.file,)
+        found = next((path for name in wanted if (path := download(name)) is not None), None)
+        if found is not None:
+            for name in beside:
+                download(name)
+            return found
+        if download.offline is not None:
+            raise ModelError(
+                f"hf:{self.repo}: the hub cannot be reached ({download.offline}), and {download.cache} has no copy of"
+                f" {' or '.join(wanted)}; fetch it where there is a network (hf download {self.repo}) and give the"
+                " folder, or set HF_HOME"
+            )
+        raise ModelError(f"hf:{self.repo}: has none of {', '.join(wanted)}; name its file, hf:{self.repo}:FILE")
+
+    def identity(self, names: Sequence[str] = FILES) -> str:
+        hub = _library()
+        for name in names if self.file is None else (self.file,):
+            try:
+                etag = hub.get_hf_file_metadata(hub.hf_hub_url(self.repo, name, revision=self.revision)).etag
+            except hub.errors.EntryNotFoundError:
+                continue
+            except Exception:  # no network, no such repository, no right to it: `locate` tells them apart
+                break
+            if etag:
+                return f"hub {etag}"
+        path = self.locate(names)
+        # In the cache a file is a link to its bytes, which bear the hub's digest as their name.
+        return f"hub {path.resolve().name if path.is_symlink() else file_sha256(path)}"
+
+
+class _Download:
+    """Fetches files of a repository into the cache; once the hub was not to be reached, it is not asked again."""
+
+    def __init__(self, source: HubSource) -> None:
+        self._source = source
+        self._hub = _library()
+        self.cache: str = self._hub.constants.HF_HUB_CACHE
+        self.offline: str | None = None
+
+    def __call__(self, name: str) -> Path | None:
+        """The file in the cache, or None if the repository (or, offline, the cache) has none of this name."""
+        errors, source = self._hub.errors, self._source
+        try:
+            path = self._hub.hf_hub_download(
+                source.repo, name, revision=source.revision, local_files_only=self.offline is not None
+            )
+        except errors.LocalEntryNotFoundError as error:
+            offline = self._hub.constants.HF_HUB_OFFLINE
+            self.offline = self.offline or ("HF_HUB_OFFLINE is set" if offline else _reason(error))
+            return None
+        except errors.EntryNotFoundError:
+            return None
+        except (OSError, ValueError) as error:  # the library's errors are all of these kinds
+            raise ModelError(
+                f"hf:{source.repo}: {_reason(error)}; look at its name, and at HF_TOKEN if it is not public"
+            ) from None
+        return Path(path)
+
+
+def _library() -> Any:
+    try:
+        import huggingface_hub
+        import huggingface_hub.constants
+        import huggingface_hub.errors
+    except ImportError as error:
+        raise ModelError("weights of the Hugging Face hub need huggingface_hub: pip install 'tutelage[hub]'") from error
+    return huggingface_hub
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what lies at the bottom of an error."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,58 @@
+"""Schemes of weights that other packages open: entry points of the group "tutelage.weights".
+
+    [project.entry-points."tutelage.weights"]
+    models = "pipeline.pretrained.plugin:registered_model"
+
+The function takes what stands after the scheme's colon, and gives the file or folder of the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from model_defs.errors import ModelError
+from model_defs.pretrained.files import FILES
+
+GROUP = "tutelage.weights"
+
+
+@cache
+def plugin_schemes() -> dict[str, EntryPoint]:
+    """The installed schemes; their packages are not imported."""
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+@dataclass(frozen=True)
+class PluginSource:
+    """Weights that a plug-in opens.
+
+    Attributes:
+        scheme: its name, e.g. "models".
+        reference: what it is asked for, e.g. "/emoji-classifier@champion".
+    """
+
+    scheme: str
+    reference: str
+
+    def locate(self, names: Sequence[str] = FILES, beside: Sequence[str] = ()) -> Path:
+        from model_defs.pretrained.sources import FileSource
+
+        return FileSource(self._opened()).locate(names)
+
+    def identity(self, names: Sequence[str] = FILES) -> str:
+        from model_defs.pretrained.sources import FileSource
+
+        return FileSource(self._opened()).identity(names)
+
+    def _opened(self) -> Path:
+        point = plugin_schemes().get(self.scheme)
+        if point is None:
+            known = ", ".join(f"{scheme}:" for scheme in ("hf", *sorted(plugin_schemes())))
+            raise ModelError(
+                f"{self.scheme}:{self.reference}: nothing that is installed opens {self.scheme}:; known are {known}"
+            )
+        return Path(point.load()(self.reference))

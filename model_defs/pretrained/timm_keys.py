@@ -1,0 +1,164 @@
+"""timm's parameter names where they are not ours: EfficientNet, RegNet, VGG, CLIP's ResNet.
+
+Its ViT, DeiT (whose names are those of the original repository), ResNet, ResNeXt, DenseNet and SENet are named as ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor
+
+# What a module of an EfficientNet block does, by the modules that the block has: (in timm, role) and its norm.
+_INVERTED = {"conv_pw": "expand", "bn1": "expand", "conv_dw": "depthwise", "bn2": "depthwise", "se": "gate",
+             "conv_pwl": "project", "bn3": "project"}  # fmt: skip
+_SEPARABLE = {"conv_dw": "depthwise", "bn1": "depthwise", "se": "gate", "conv_pw": "project", "bn2": "project"}
+_FUSED = {"conv_exp": "expand", "bn1": "expand", "se": "gate", "conv_pwl": "project", "bn2": "project"}
+_PLAIN = {"conv": "expand", "bn1": "expand"}
+
+_BLOCK = re.compile(r"blocks\.(\d+)\.(\d+)\.([a-z_0-9]+)\.(.+)")
+
+_LITE_STEM = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
+_LITE_CONV = {"expand": "_expand_conv", "depthwise": "_depthwise_conv", "project": "_project_conv"}
+_LITE_NORM = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}
+
+_REGNET_BLOCK = re.compile(r"s(\d)\.b(\d+)\.(conv[123]|se|downsample)\.(.+)")
+_REGNET_PART = {"conv1": "f.a", "conv2": "f.b", "conv3": "f.c", "se": "f.se", "downsample": "proj"}
+_CONV_OR_NORM = {"conv": "0", "bn": "1"}
+
+_CLIP_BLOCK = re.compile(r"stages\.(\d)\.(\d+)\.(conv\d_\w+|shortcut)\.(.+)")
+_CLIP_HEAD = {"q": "attn_pool.q_proj", "k": "attn_pool.k_proj", "v": "attn_pool.v_proj", "proj": "fc",
+              "pos_embed": "attn_pool.pos_embed"}  # fmt: skip
+
+
+def is_timm_efficientnet(state: Mapping[str, Tensor]) -> bool:
+    return "conv_stem.weight" in state and "conv_head.weight" in state
+
+
+def from_timm_efficientnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """EfficientNet of timm, B0 to B7 and V2, by torchvision's names."""
+    last = 2 + max(stage for _, stage, *_ in _blocks(state))
+    outside = {
+        "conv_stem": "features.0.0",
+        "bn1": "features.0.1",
+        "conv_head": f"features.{last}.0",
+        "bn2": f"features.{last}.1",
+        "classifier": "classifier.1",
+    }
+    ours = _outside(state, outside)
+    for name, stage, block, module, leaf, roles in _blocks(state):
+        place = f"features.{stage + 1}.{block}.block.{list(dict.fromkeys(roles.values())).index(roles[module])}"
+        if module == "se":
+            leaf = leaf.replace("conv_reduce", "fc1").replace("conv_expand", "fc2")
+            ours[f"{place}.{leaf}"] = state[name]
+        else:
+            ours[f"{place}.{'1' if module.startswith('bn') else '0'}.{leaf}"] = state[name]
+    return ours
+
+
+def from_timm_efficientnet_lite(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """EfficientNet-Lite of timm by the names of the package, whose blocks are numbered through."""
+    ours = _outside(state, _LITE_STEM)
+    numbers = {place: number for number, place in enumerate(sorted({(s, b) for _, s, b, *_ in _blocks(state)}))}
+    for name, stage, block, module, leaf, roles in _blocks(state):
+        part = (_LITE_NORM if module.startswith("bn") else _LITE_CONV)[roles[module]]
+        ours[f"_blocks.{numbers[stage, block]}.{part}.{leaf}"] = state[name]
+    return ours
+
+
+def is_timm_regnet(state: Mapping[str, Tensor]) -> bool:
+    return any(_REGNET_BLOCK.fullmatch(name) for name in state)
+
+
+def from_timm_regnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """RegNet of timm by torchvision's names."""
+    ours = {}
+    for name, tensor in state.items():
+        found = _REGNET_BLOCK.fullmatch(name)
+        if found:
+            stage, block, part, leaf = found.groups()
+            name = f"trunk_output.block{stage}.block{stage}-{int(block) - 1}.{_REGNET_PART[part]}.{_numbered(leaf)}"
+        elif name.startswith("stem."):
+            name = f"stem.{_numbered(name.removeprefix('stem.'))}"
+        else:
+            name = name.replace("head.fc.", "fc.")
+        ours[name] = tensor
+    return ours
+
+
+def is_timm_vgg(state: Mapping[str, Tensor]) -> bool:
+    return "pre_logits.fc1.weight" in state
+
+
+def from_timm_vgg(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """VGG of timm by torchvision's names: its dense layers are convolutions over the whole map."""
+    places = {"pre_logits.fc1.": "classifier.0.", "pre_logits.fc2.": "classifier.3.", "head.fc.": "classifier.6."}
+    ours = {}
+    for name, tensor in state.items():
+        for theirs, place in places.items():
+            if name.startswith(theirs):
+                name, tensor = name.replace(theirs, place), tensor.flatten(1) if tensor.dim() == 4 else tensor
+        ours[name] = tensor
+    return ours
+
+
+def is_timm_clip_resnet(state: Mapping[str, Tensor]) -> bool:
+    return "stem.conv3.conv.weight" in state and "head.q.weight" in state
+
+
+def from_timm_clip_resnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """CLIP's ResNet of timm by our names."""
+    ours = {}
+    for name, tensor in state.items():
+        found = _CLIP_BLOCK.fullmatch(name)
+        if found:
+            stage, block, part, leaf = found.groups()
+            if part == "shortcut":
+                kind, _, leaf = leaf.removeprefix("conv.").partition(".")
+                place = {"conv": "downsample.conv", "bn": "downsample.norm"}.get(kind, kind)
+            else:
+                kind, _, leaf = leaf.partition(".")
+                place = f"{kind}{part[4]}"
+            name = f"layer{int(stage) + 1}.{block}.{place}.{leaf}"
+        elif name.startswith("stem."):
+            _, number, kind, leaf = name.split(".", 3)
+            name = f"{kind}{number[4]}.{leaf}"
+        elif name.startswith("head."):
+            part, _, leaf = name.removeprefix("head.").partition(".")
+            name = ".".join(filter(None, (_CLIP_HEAD.get(part, f"head.{part}"), leaf)))
+            tensor = tensor[None] if part == "pos_embed" and tensor.dim() == 2 else tensor
+        ours[name] = tensor
+    return ours
+
+
+def _outside(state: Mapping[str, Tensor], places: Mapping[str, str]) -> dict[str, Tensor]:
+    """What is in no block."""
+    ours = {}
+    for name, tensor in state.items():
+        if not _BLOCK.fullmatch(name):
+            module, _, leaf = name.partition(".")
+            ours[f"{places.get(module, module)}.{leaf}"] = tensor
+    return ours
+
+
+def _blocks(state: Mapping[str, Tensor]) -> Iterator[tuple[str, int, int, str, str, dict[str, str]]]:
+    """Name, stage, block, module, the rest of the name, and the roles of the modules that the block has, in order."""
+    found = [(name, match.groups()) for name in state if (match := _BLOCK.fullmatch(name))]
+    modules: dict[tuple[str, str], set[str]] = {}
+    for _, (stage, block, module, _) in found:
+        modules.setdefault((stage, block), set()).add(module)
+    for name, (stage, block, module, leaf) in found:
+        present = modules[stage, block]
+        roles = next(
+            layout
+            for layout, mark in ((_FUSED, "conv_exp"), (_INVERTED, "conv_pwl"), (_SEPARABLE, "conv_dw"), (_PLAIN, ""))
+            if not mark or mark in present
+        )
+        yield name, int(stage), int(block), module, leaf, {key: role for key, role in roles.items() if key in present}
+
+
+def _numbered(leaf: str) -> str:
+    """conv.weight as 0.weight and bn.weight as 1.weight; others stay."""
+    kind, dot, rest = leaf.partition(".")
+    return f"{_CONV_OR_NORM.get(kind, kind)}{dot}{rest}"

@@ -1,0 +1,59 @@
+"""torchvision's parameter names where they are not ours: its ViT, and DenseNet's weights of 2017."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+_VIT = {
+    "class_token": "cls_token",
+    "conv_proj": "patch_embed.proj",
+    "encoder.pos_embedding": "pos_embed",
+    "encoder.ln": "norm",
+    "heads.head": "head",
+}
+_VIT_BLOCK = {
+    "ln_1": "norm1",
+    "self_attention.in_proj_": "attn.qkv.",
+    "self_attention.out_proj": "attn.proj",
+    "ln_2": "norm2",
+    "mlp.0": "mlp.fc1",
+    "mlp.3": "mlp.fc2",
+    "mlp.linear_1": "mlp.fc1",  # the names before torchvision 0.13
+    "mlp.linear_2": "mlp.fc2",
+}
+_LAYER = re.compile(r"encoder\.layers\.encoder_layer_(\d+)\.(.+)")
+_OLD_DENSE_LAYER = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)")
+
+
+def is_torchvision_vit(state: Mapping[str, Tensor]) -> bool:
+    return "conv_proj.weight" in state and "encoder.pos_embedding" in state
+
+
+def from_torchvision_vit(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A torchvision VisionTransformer's weights by our names."""
+    return {_vit_name(name): tensor for name, tensor in state.items()}
+
+
+def is_old_densenet(state: Mapping[str, Tensor]) -> bool:
+    return any(_OLD_DENSE_LAYER.fullmatch(name) for name in state)
+
+
+def from_old_densenet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The released files say norm.1 where the class says norm1, since module names may not hold dots any more."""
+    return {_OLD_DENSE_LAYER.sub(r"\1\2", name): tensor for name, tensor in state.items()}
+
+
+def _vit_name(name: str) -> str:
+    found = _LAYER.fullmatch(name)
+    return f"blocks.{found[1]}.{renamed(found[2], _VIT_BLOCK)}" if found else renamed(name, _VIT)
+
+
+def renamed(name: str, table: Mapping[str, str]) -> str:
+    """`name` with the first beginning that `table` knows replaced; unknown names stay, so that loading lists them."""
+    for theirs, ours in table.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return name

@@ -1,0 +1,81 @@
+"""torchvision's released weights by the names of its enums."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import urlsplit
+
+from model_defs.errors import ModelError
+from model_defs.pretrained.files import FILES
+
+
+@dataclass(frozen=True)
+class TorchvisionSource:
+    """A file that torch.hub fetches once and keeps.
+
+    Attributes:
+        name: the enum's member, e.g. "ResNet50_Weights.IMAGENET1K_V2".
+        url: where it is; the file's name ends in the beginning of its SHA-256.
+    """
+
+    name: str
+    url: str
+
+    @classmethod
+    def parse(cls, name: str) -> TorchvisionSource:
+        """The weights ENUM.MEMBER, or ENUM for its default.
+
+        Raises:
+            ModelError: torchvision has none of this name; the near ones are listed.
+        """
+        from torchvision import models
+
+        enum_name, _, member = name.partition(".")
+        enums = _enums(models)
+        enum = enums.get(enum_name)
+        if enum is None:
+            near = difflib.get_close_matches(enum_name, enums, n=3, cutoff=0.5)
+            raise ModelError(
+                f"torchvision has no weights {enum_name!r}; did you mean {' or '.join(near) or 'another'}?"
+            )
+        weights = getattr(enum, member or "DEFAULT", None)
+        if not isinstance(weights, enum):
+            raise ModelError(f"{enum_name}: has no {member!r}; it has {', '.join(enum.__members__)}")
+        return cls(f"{enum_name}.{weights.name}", weights.url)
+
+    @property
+    def path(self) -> Path:
+        """Where torch.hub keeps the file; TORCH_HOME moves it."""
+        import torch
+
+        return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(self.url).path).name
+
+    def locate(self, names: Sequence[str] = FILES, beside: Sequence[str] = ()) -> Path:
+        import torch
+
+        if not self.path.is_file():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # The last part of the name is the beginning of the file's SHA-256, which torch.hub checks.
+            digest = self.path.stem.rpartition("-")[2]
+            try:
+                torch.hub.download_url_to_file(self.url, str(self.path), hash_prefix=digest, progress=False)
+            except (URLError, OSError, RuntimeError) as error:
+                reason = getattr(error, "reason", None) or (str(error) or type(error).__name__).splitlines()[0]
+                raise ModelError(
+                    f"{self.name}: {self.url} cannot be fetched ({reason});"
+                    f" fetch it where there is a network and put it at {self.path}"
+                ) from None
+        return self.path
+
+    def identity(self, names: Sequence[str] = FILES) -> str:
+        return f"torchvision {self.path.name}"
+
+
+def _enums(models: Any) -> dict[str, Any]:
+    """The weight enums of the image classifiers by name."""
+    return {enum.__name__: enum for enum in map(models.get_model_weights, models.list_models(module=models))}
