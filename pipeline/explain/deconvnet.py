@@ -15,7 +15,9 @@ a row of layers; all of a layer's map but one value is set to zero; that value g
 Biases are left out. Pooling, filters and scale are linear once the switches are known, so that their way back is
 the transpose of their way there: what autograd computes from a layer alone, with its stride, padding and groups.
 
-A projection shows structure, not a probability: only the ratios between its pixels mean something.
+Only the ratios between the pixels of a projection mean something. What it tells about one image is in the
+switches and rectifiers: in a net that has neither, as the LeNet-5 of 1998, all images share a channel's projection, up
+to scale.
 """
 
 from __future__ import annotations
