@@ -1,0 +1,29 @@
+"""The split that a data set itself prescribes, in the words that data sets use."""
+
+from __future__ import annotations
+
+import re
+
+_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+}
+WORDS = tuple(_WORDS)
+
+
+def given_split(word: str) -> str | None:
+    """The split that a word means, or None if it means none."""
+    return _WORDS.get(word.strip().lower())
+
+
+def split_of_name(name: str) -> str | None:
+    """The split that a file's name tells: "train-00001.tar", "coco-val-3.tar", "test2017.parquet"."""
+    found = {_WORDS[word] for word in re.findall(r"[a-z]+", name.lower()) if word in _WORDS}
+    return found.pop() if len(found) == 1 else None

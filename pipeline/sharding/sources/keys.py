@@ -1,0 +1,30 @@
+"""Keys that occur more than once, found with 8 bytes of memory a key."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+
+import numpy as np
+
+
+def key_hash(key: str) -> int:
+    """64 bits of a key."""
+    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
+
+
+class KeyCount:
+    """Counts keys by their hashes."""
+
+    def __init__(self) -> None:
+        self._hashes = array("Q")
+
+    def add(self, key: str) -> None:
+        self._hashes.append(key_hash(key))
+
+    def repeated(self) -> frozenset[int]:
+        """The hashes of the keys that were added more than once."""
+        if not self._hashes:
+            return frozenset()
+        ordered = np.sort(np.frombuffer(self._hashes, dtype=np.uint64))
+        return frozenset(ordered[1:][ordered[1:] == ordered[:-1]].tolist())

@@ -1,0 +1,186 @@
+"""A manifest: a table (CSV, TSV, JSON lines, Parquet) with a row an image: its file, or its bytes in Parquet.
+
+Files may lie beside the manifest or in S3. A row without a file, or with a caption that is not UTF-8, is quarantined.
+The manifest's own bytes are the data's fingerprint: an image that changes under its old name is not noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.config import Config, digest, unkeyed
+from pipeline.errors import InputError
+from pipeline.progress import Progress
+from pipeline.sharding.sources import places
+from pipeline.sharding.sources.base import About, Collection, Credit, Item
+from pipeline.sharding.sources.labels import read_class_names
+from pipeline.sharding.sources.parquet_cells import read_cell
+from pipeline.sharding.sources.places import FoundFile
+from pipeline.sharding.sources.row_items import Columns, items_of, survey
+from pipeline.sharding.sources.tables import SUFFIXES, Row, check_columns, is_parquet
+
+
+class ManifestConfig(Config):
+    """Where the table is, and what its columns mean."""
+
+    about: ClassVar[About] = About(
+        "a table with a row an image: CSV, TSV, JSON lines, Parquet",
+        "a column of paths (or of bytes, in Parquet), and one of labels or captions",
+        ("manifest=images.csv", "label_column=label", "caption_columns=[caption]"),
+    )
+
+    kind: Literal["manifest"] = "manifest"
+    manifest: str = unkeyed(
+        ..., description="the table: a file, a folder of them or a pattern like part-{0..9}.parquet; here or s3://"
+    )
+    images: str | None = unkeyed(
+        None, description="folder that relative paths start from, here or s3://; null: the manifest's own"
+    )
+    path_column: str = Field("path", description="column with each image's path, or its s3:// address")
+    bytes_column: str | None = Field(None, description="column with the images themselves (Parquet); paths go unused")
+    label_column: str | None = Field(None, description="column with the label: a name, or a number")
+    class_names: str | None = unkeyed(
+        None, description="file with one class name a line; line 1 names label 0; null: the label is the name"
+    )
+    caption_columns: tuple[str, ...] = Field((), description="columns with captions; a cell may hold a list of them")
+    split_column: str | None = Field(None, description="column that says train, val or test; null: splits are drawn")
+    group_column: str | None = Field(None, description="column with what must not be split, e.g. the photo's author")
+    key_column: str | None = Field(
+        None, description="column with a unique name of each sample; null: made from content"
+    )
+    licence: str = Field("", description="SPDX name of the images' licence, for the data card")
+    author: str = Field("", description="who made the images, for the data card")
+    fingerprint: str | None = Field(None, description="digest of the manifest; set by the program")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.label_column is None and not self.caption_columns:
+            raise ValueError("name label_column or caption_columns: without both there is nothing to learn")
+        return self
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        return ()
+
+    def check(self, downloads: Path) -> None:
+        files = places.find(self.manifest, SUFFIXES)
+        columns = {
+            "label_column": self.label_column,
+            **{f"caption_columns.{place}": name for place, name in enumerate(self.caption_columns)},
+            "split_column": self.split_column,
+            "group_column": self.group_column,
+            "key_column": self.key_column,
+        }
+        image = {"path_column": self.path_column}
+        if self.bytes_column is not None:
+            image = {"bytes_column": self.bytes_column}
+            table = next((file for file in files if not is_parquet(file)), None)
+            if table is not None:
+                raise InputError(
+                    f"bytes_column: {table.url} is not Parquet, and only that holds images; use path_column"
+                )
+        check_columns(files[0], {**image, **columns})
+        if self.images is not None:
+            places.check_folder(self.images)
+        if self.class_names is not None:
+            read_class_names(self.class_names)
+
+    def class_sizes(self) -> None:
+        return None
+
+    def resolved(self) -> Self:
+        files = places.find(self.manifest, SUFFIXES)
+        if self.bytes_column is not None:
+            # Its bytes are the images': too many to read for a schedule that looks whether there is something new.
+            facts = [places.listing_digest(files, _folder(files))]
+        else:
+            facts = [places.file_digest(file) for file in files]
+        names = read_class_names(self.class_names) if self.class_names is not None else ()
+        return self.model_copy(update={"fingerprint": digest([facts, names])})
+
+    def build(self, downloads: Path) -> ManifestSource:
+        names = read_class_names(self.class_names) if self.class_names is not None else ()
+        files = places.find(self.manifest, SUFFIXES)
+        return ManifestSource(
+            files,
+            Columns(
+                label=self.label_column,
+                captions=self.caption_columns,
+                split=self.split_column,
+                group=self.group_column,
+                key=self.key_column,
+                class_names=names,
+                source=_title(files),
+                licence=self.licence,
+            ),
+            images=places.absolute(self.images) if self.images is not None else None,
+            path_column=self.path_column,
+            bytes_column=self.bytes_column,
+            credit=Credit(_title(files), self.author or "not stated", self.licence or "not stated", ""),
+        )
+
+
+class ManifestSource:
+    """Tables as a data set.
+
+    Args:
+        images: what relative paths start from; None: each manifest's folder.
+        bytes_column: where the images are, instead of files that `path_column` names.
+    """
+
+    def __init__(
+        self,
+        files: list[FoundFile],
+        columns: Columns,
+        *,
+        images: str | None,
+        path_column: str,
+        bytes_column: str | None,
+        credit: Credit,
+    ) -> None:
+        self._files = files
+        self._columns = columns
+        self._images = images
+        self._path_column = path_column
+        self._bytes_column = bytes_column
+        self._credit = credit
+
+    def collect(self, progress: Progress) -> Collection:
+        facts = survey(self._files, self._columns, lambda rows: progress(step=rows, note="reading the manifest"))
+
+        def items() -> Iterator[Item]:
+            for file in self._files:
+                extra = () if self._bytes_column is not None else (self._path_column,)
+                yield from items_of(file, self._columns, extra, partial(self._image, file))
+
+        return Collection(
+            title=self._columns.source,
+            items=items,
+            total=facts.rows,
+            label_names=facts.label_names,
+            root=self._columns.source if facts.label_names else "",
+            credits=(self._credit,),
+        )
+
+    def _image(self, file: FoundFile, row: Row) -> tuple[str, Callable[[], bytes]]:
+        if self._bytes_column is not None:
+            return f"{file.name}, row {row.number}", partial(read_cell, file, self._bytes_column, row.number - 1)
+        path = row.values.get(self._path_column)
+        if not isinstance(path, str) or not path.strip():
+            raise ValueError(f"its {self._path_column} is empty")
+        folder = self._images if self._images is not None else places.parent(file.url)
+        return path, partial(places.read, places.join(folder, path.strip()))
+
+
+def _folder(files: list[FoundFile]) -> str:
+    return places.parent(files[0].url)
+
+
+def _title(files: list[FoundFile]) -> str:
+    """The manifest's name, or the folder's if there are several."""
+    return files[0].name.partition(".")[0] if len(files) == 1 else _folder(files).rpartition("/")[2]

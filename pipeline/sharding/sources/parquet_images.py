@@ -1,0 +1,176 @@
+"""Images embedded in Parquet, as Hugging Face's `datasets` writes them: image struct<bytes, path>, label, captions.
+
+Which column is the image, and what the label's numbers are called, stands in the schema's metadata under
+`huggingface`; a file without it names its columns in the config. A file's name gives its split
+(train-00000-of-00005.parquet). Images are read page by page, never a row group at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import pyarrow as pa
+from pydantic import Field
+
+from pipeline.config import Config, digest, unkeyed
+from pipeline.errors import InputError
+from pipeline.progress import Progress
+from pipeline.sharding.sources import places
+from pipeline.sharding.sources.base import About, Collection, Credit, Item
+from pipeline.sharding.sources.parquet_cells import read_cell
+from pipeline.sharding.sources.places import FoundFile
+from pipeline.sharding.sources.row_items import Columns, items_of, survey
+from pipeline.sharding.sources.tables import Row, check_columns, open_parquet
+
+_SUFFIXES = (".parquet",)
+
+
+class ParquetImagesConfig(Config):
+    """Where the Parquet files are, and what their columns mean."""
+
+    about: ClassVar[About] = About(
+        "Parquet with embedded images, as Hugging Face's datasets writes it",
+        "*.parquet with a column of image bytes, and one of labels or captions",
+        ("files=my-data/data", "caption_columns=[text]"),
+    )
+
+    kind: Literal["parquet_images"] = "parquet_images"
+    files: str = unkeyed(
+        ..., description="the Parquet files: a folder, a file or a pattern like train-*.parquet; here or s3://"
+    )
+    image_column: str | None = Field(
+        None, description="column with the images; null: the one that the metadata calls Image, or `image`"
+    )
+    label_column: str | None = Field(
+        None, description="column with the label; null: the one that the metadata calls ClassLabel, if any"
+    )
+    caption_columns: tuple[str, ...] = Field((), description="columns with captions; a cell may hold a list of them")
+    group_column: str | None = Field(None, description="column with what must not be split")
+    key_column: str | None = Field(
+        None, description="column with a unique name of each sample; null: made from content"
+    )
+    split_by_name: bool = Field(True, description="a file whose name says train, validation or test is of that split")
+    licence: str = Field("", description="SPDX name of the images' licence, for the data card")
+    author: str = Field("", description="who made the images, for the data card")
+    fingerprint: str | None = Field(None, description="digest of the files' names, sizes and times; set by the program")
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        return ()
+
+    def check(self, downloads: Path) -> None:
+        first = places.find(self.files, _SUFFIXES)[0]
+        _, columns = self._columns(first)
+        wanted = {f"caption_columns.{place}": name for place, name in enumerate(columns.captions)}
+        check_columns(
+            first,
+            {"label_column": columns.label, "group_column": columns.group, "key_column": columns.key, **wanted},
+        )
+
+    def class_sizes(self) -> None:
+        return None
+
+    def resolved(self) -> Self:
+        files = places.find(self.files, _SUFFIXES)
+        return self.model_copy(
+            update={"fingerprint": digest(places.listing_digest(files, places.parent(files[0].url)))}
+        )
+
+    def build(self, downloads: Path) -> ParquetImagesSource:
+        files = places.find(self.files, _SUFFIXES)
+        image, columns = self._columns(files[0])
+        credit = Credit(columns.source, self.author or "not stated", self.licence or "not stated", "")
+        return ParquetImagesSource(files, image, columns, credit)
+
+    def _columns(self, file: FoundFile) -> tuple[str, Columns]:
+        """The image's column, and what the others mean."""
+        with closing(open_parquet(file.url)) as parquet:
+            schema = parquet.schema_arrow
+        features = _features(schema)
+        image = self.image_column or _of_type(features, "Image") or "image"
+        if image not in schema.names:
+            raise InputError(f"image_column: {file.url} has no column {image!r}; it has {', '.join(schema.names)}")
+        if not _holds_bytes(schema.field(image).type):
+            raise InputError(f"image_column: {file.url}: {image!r} is {schema.field(image).type}, not bytes")
+        label = self.label_column or _of_type(features, "ClassLabel")
+        if label is None and not self.caption_columns:
+            raise InputError(
+                f"{file.url}: its metadata names no ClassLabel; name label_column or caption_columns among "
+                f"{', '.join(name for name in schema.names if name != image) or '(no other column)'}"
+            )
+        return image, Columns(
+            label=label,
+            captions=self.caption_columns,
+            group=self.group_column,
+            key=self.key_column,
+            class_names=tuple(features.get(label or "", {}).get("names", ())),
+            split_by_name=self.split_by_name,
+            source=_title(file.url),
+            licence=self.licence,
+        )
+
+
+class ParquetImagesSource:
+    """Parquet files with embedded images as a data set.
+
+    Args:
+        image: the column that holds the images.
+    """
+
+    def __init__(self, files: list[FoundFile], image: str, columns: Columns, credit: Credit) -> None:
+        self._files = files
+        self._image = image
+        self._columns = columns
+        self._credit = credit
+
+    def collect(self, progress: Progress) -> Collection:
+        facts = survey(self._files, self._columns, lambda rows: progress(step=rows, note="reading the rows"))
+
+        def items() -> Iterator[Item]:
+            for file in self._files:
+                yield from items_of(file, self._columns, (), partial(_cell, file, self._image))
+
+        return Collection(
+            title=self._columns.source,
+            items=items,
+            total=facts.rows,
+            label_names=facts.label_names,
+            root=self._columns.source if facts.label_names else "",
+            credits=(self._credit,),
+        )
+
+
+def _cell(file: FoundFile, column: str, row: Row) -> tuple[str, Callable[[], bytes]]:
+    return f"{file.name}, row {row.number}", partial(read_cell, file, column, row.number - 1)
+
+
+def _features(schema: pa.Schema) -> Mapping[str, Mapping[str, Any]]:
+    """The columns' features as `datasets` notes them; none if it did not write the file."""
+    try:
+        noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = noted["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+
+
+def _of_type(features: Mapping[str, Mapping[str, Any]], kind: str) -> str | None:
+    return next((name for name, feature in features.items() if feature.get("_type") == kind), None)
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        place = kind.get_field_index("bytes")
+        return place >= 0 and _holds_bytes(kind.field(place).type)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _title(url: str) -> str:
+    """The data set's folder: above `data/`, where the hub's data sets keep their files."""
+    folders = [part for part in places.parent(url).split("/") if part]
+    return next((part for part in reversed(folders) if part != "data"), "parquet")

@@ -1,0 +1,303 @@
+"""Files of a source by their address: a path of this machine, or s3://bucket/key.
+
+Credentials and endpoint of S3 come from where boto3 looks for them. Addresses of web pages are refused: what they
+hold tomorrow is not what they hold today, so their images are downloaded first, by a tool made for it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import hashlib
+import io
+import os
+import posixpath
+import stat as stat_modes
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, BinaryIO
+
+from braceexpand import braceexpand
+
+from pipeline.errors import InputError
+from pipeline.storage import Storage, open_storage
+
+_REMOTE = "s3://"
+_WEB = ("http://", "https://", "ftp://")
+_WEB_ADVICE = "download the images first, e.g. with img2dataset, and read its tars with kind webdataset"
+_BUFFER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file that is there.
+
+    Attributes:
+        url: absolute path, or s3://bucket/key.
+        version: changes when the bytes do: the time of change, or the ETag.
+    """
+
+    url: str
+    size: int
+    version: str
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+
+def is_remote(address: str) -> bool:
+    return address.startswith(_REMOTE)
+
+
+def absolute(address: str) -> str:
+    """The address in full.
+
+    Raises:
+        InputError: it is empty, names no bucket, or is that of a web page.
+    """
+    if address.startswith(_WEB):
+        raise InputError(f"{address}: web addresses are not read; {_WEB_ADVICE}")
+    if is_remote(address):
+        bucket, _, key = address.removeprefix(_REMOTE).partition("/")
+        if not bucket:
+            raise InputError(f"{address}: names no bucket; write s3://bucket/key")
+        return f"{_REMOTE}{bucket}/{key}".rstrip("/")
+    if not address.strip():
+        raise InputError("an empty address; name a file, a folder or s3://bucket/key")
+    return os.path.abspath(os.path.expanduser(address))
+
+
+def parent(url: str) -> str:
+    """The folder of a file."""
+    return url.rpartition("/")[0] or "/"
+
+
+def join(folder: str, relative: str) -> str:
+    """The address that `relative` means in `folder`; an absolute one stays as it is.
+
+    Raises:
+        ValueError: it is a web address, or leaves the bucket.
+    """
+    if relative.startswith(_WEB):
+        raise ValueError(f"a web address; {_WEB_ADVICE}")
+    if "\0" in relative:
+        raise ValueError("a name with a NUL byte")
+    if is_remote(relative):
+        folder, relative = "", relative
+    if not is_remote(folder) and not is_remote(relative):
+        return os.path.normpath(os.path.join(folder, relative))
+    bucket, _, key = (f"{folder}/{relative}" if folder else relative).removeprefix(_REMOTE).partition("/")
+    key = posixpath.normpath(key)
+    if key.startswith(("../", "/")) or key in ("..", "."):
+        raise ValueError(f"{relative} leaves the bucket")
+    return f"{_REMOTE}{bucket}/{key}"
+
+
+def stat(address: str) -> FoundFile:
+    """The file at an address.
+
+    Raises:
+        InputError: there is none.
+    """
+    url = absolute(address)
+    if is_remote(url):
+        storage, key = _remote(url)
+        info = storage.stat(key) if key else None
+        if info is None:
+            raise InputError(f"{url}: no such object")
+        return FoundFile(url, info.size, info.etag.strip('"'))
+    try:
+        data = os.stat(url)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{url}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{url}: cannot be read ({error.strerror})") from None
+    if not stat_modes.S_ISREG(data.st_mode):
+        raise InputError(f"{url}: not a file")
+    return FoundFile(url, data.st_size, str(data.st_mtime_ns))
+
+
+def check_folder(address: str) -> str:
+    """The folder's address in full.
+
+    Raises:
+        InputError: a local one that is not there, or is a file. (In S3 a folder is but the front of a name.)
+    """
+    url = absolute(address)
+    if not is_remote(url) and not os.path.isdir(url):
+        raise InputError(f"{url}: {'is a file, not a folder' if os.path.exists(url) else 'no such folder'}")
+    return url
+
+
+def find(pattern: str, suffixes: Sequence[str]) -> list[FoundFile]:
+    """The files that a folder, a file, or a pattern with {000..123}, * or ? means, in the order of their addresses.
+
+    Args:
+        suffixes: what the names of a folder's files end with; a file named in full may end with anything.
+    Raises:
+        InputError: there is none, or one of those that braces name is missing.
+    """
+    if "{" in pattern:
+        try:
+            named = list(braceexpand(pattern))
+        except ValueError:
+            raise InputError(f"{pattern}: a brace is not closed; write e.g. shard-{{000..123}}.tar") from None
+        if is_remote(pattern) and not _wild(pattern):
+            # One listing instead of a question for each.
+            there = {file.url: file for file in _below(parent(absolute(pattern.partition("{")[0] + "x")))}
+            named = [absolute(name) for name in named]
+            missing = [name for name in named if name not in there]
+            if missing:
+                raise InputError(f"{missing[0]}: no such object ({len(missing)} of the {len(named)} named are missing)")
+            return [there[name] for name in named]
+        return [file for one in named for file in (find(one, suffixes) if _wild(one) else [stat(one)])]
+    url = absolute(pattern)
+    found = _find_remote(url, suffixes) if is_remote(url) else _find_local(url, suffixes)
+    if not found:
+        if is_remote(url) and not _wild(url) and _ends(url, suffixes):
+            raise InputError(f"{url}: no such object")
+        wanted = f" that ends with {' or '.join(suffixes)}" if any(suffixes) else ""
+        what = "matches nothing" if _wild(url) else f"holds no file{wanted}"
+        raise InputError(f"{url}: {what}")
+    return sorted(found, key=lambda file: file.url)
+
+
+def read(url: str, start: int = 0, length: int | None = None) -> bytes:
+    """The bytes [start, start + length) of a file, all of them if `length` is None.
+
+    Raises:
+        OSError: there is no such file, it is a device or a pipe, or it ends before.
+    """
+    if is_remote(url):
+        storage, key = _remote(url)
+        data = storage.read(key, start, length)
+    else:
+        # A manifest may name anything: opening a pipe would wait for ever, and /dev/zero never ends.
+        if not stat_modes.S_ISREG(os.stat(url).st_mode):
+            raise OSError("not a regular file")
+        with open(url, "rb") as file:
+            file.seek(start)
+            data = file.read() if length is None else file.read(length)
+    if length is not None and len(data) != length:
+        raise OSError(f"the file ends early ({len(data)} of {length} bytes from byte {start})")
+    return data
+
+
+def open_file(url: str) -> BinaryIO:
+    """The file, open for reading and seeking.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    found = stat(url)
+    if is_remote(found.url):
+        return io.BufferedReader(_RemoteFile(found), _BUFFER_BYTES)
+    return open(found.url, "rb")
+
+
+def file_digest(found: FoundFile) -> str:
+    """A digest of a file's bytes; for one in S3 of its ETag."""
+    if is_remote(found.url):
+        return f"{found.size}-{found.version}"
+    with open(found.url, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def listing_digest(files: Iterable[FoundFile], root: str) -> str:
+    """A digest of names below `root`, sizes and versions: it does not read the files."""
+    hasher = hashlib.sha256()
+    for file in files:
+        name = file.url.removeprefix(root).lstrip("/")
+        hasher.update(f"{name}\0{file.size}\0{file.version}\n".encode("utf-8", "surrogateescape"))
+    return hasher.hexdigest()[:20]
+
+
+class _RemoteFile(io.RawIOBase):
+    """An object in S3 as a file."""
+
+    def __init__(self, found: FoundFile) -> None:
+        self._found = found
+        self._place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._found.size}[whence]
+        self._place = max(0, base + offset)
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = min(len(buffer), self._found.size - self._place)
+        if wanted <= 0:
+            return 0
+        buffer[:wanted] = read(self._found.url, self._place, wanted)
+        self._place += wanted
+        return wanted
+
+
+def _wild(address: str) -> bool:
+    return any(sign in address for sign in "*?[")
+
+
+def _find_local(url: str, suffixes: Sequence[str]) -> list[FoundFile]:
+    if os.path.isdir(url):
+        files = []
+        for folder, folders, names in os.walk(url):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            files += [os.path.join(folder, name) for name in names if _ends(name, suffixes)]
+    elif _wild(url) and not os.path.exists(url):
+        files = [path for path in glob.glob(url, recursive=True) if os.path.isfile(path)]
+    else:
+        return [stat(url)]
+    return [stat(path) for path in files]
+
+
+def _find_remote(url: str, suffixes: Sequence[str]) -> list[FoundFile]:
+    storage, key = _remote(url)
+    if not _wild(key):
+        info = storage.stat(key) if key else None
+        if info is not None:
+            return [FoundFile(url, info.size, info.etag.strip('"'))]
+        folder, wanted = key, None
+    else:
+        # The part before the first wild sign, down to its last folder.
+        front = key[: min(place for sign in "*?[" if (place := key.find(sign)) >= 0)]
+        folder, wanted = front.rpartition("/")[0], key
+    bucket = url.removeprefix(_REMOTE).partition("/")[0]
+    files = _below(f"{_REMOTE}{bucket}/{folder}".rstrip("/"))
+    if wanted is None:
+        return [file for file in files if _ends(file.name, suffixes)]
+    return [file for file in files if fnmatch.fnmatchcase(file.url, f"{_REMOTE}{bucket}/{wanted}")]
+
+
+def _below(url: str) -> list[FoundFile]:
+    """Every object below a folder in S3."""
+    storage, folder = _remote(url)
+    bucket = url.removeprefix(_REMOTE).partition("/")[0]
+    return [
+        FoundFile(f"{_REMOTE}{bucket}/{info.path}", info.size, info.etag.strip('"')) for info in storage.list(folder)
+    ]
+
+
+def _ends(name: str, suffixes: Sequence[str]) -> bool:
+    return name.lower().endswith(tuple(suffixes)) and not name.startswith(".")
+
+
+def _remote(url: str) -> tuple[Storage, str]:
+    bucket, _, key = url.removeprefix(_REMOTE).partition("/")
+    return _bucket(bucket), key
+
+
+@lru_cache(maxsize=16)
+def _bucket(name: str) -> Storage:
+    # One client a process: making one takes 50 ms, and it may be used by many threads.
+    return open_storage(f"{_REMOTE}{name}")

@@ -1,0 +1,173 @@
+"""What the columns of a table mean for a sample: label, captions, split, group and key.
+
+A table is gone through twice: once for what must be known before (how many rows, which labels, keys that occur
+twice), once for the items. Neither pass keeps the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import InputError
+from pipeline.sharding.sources.base import Item, unreadable
+from pipeline.sharding.sources.given_split import WORDS, given_split, split_of_name
+from pipeline.sharding.sources.keys import KeyCount, key_hash
+from pipeline.sharding.sources.labels import MOST_LABELS, named, ordered
+from pipeline.sharding.sources.places import FoundFile
+from pipeline.sharding.sources.tables import Row, rows_of
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which column says what; None and () for what no column says.
+
+    Attributes:
+        captions: each holds a caption, or a list of them.
+        class_names: the names of labels that are numbers, or () if the label is the name.
+        split_by_name: a file whose name says train, val or test gives its split.
+        source, licence: those of every item.
+    """
+
+    label: str | None = None
+    captions: tuple[str, ...] = ()
+    split: str | None = None
+    group: str | None = None
+    key: str | None = None
+    class_names: tuple[str, ...] = ()
+    split_by_name: bool = False
+    source: str = ""
+    licence: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that have to be read."""
+        named = (self.label, *self.captions, self.split, self.group, self.key)
+        return tuple(dict.fromkeys(name for name in named if name is not None))
+
+
+@dataclass(frozen=True, slots=True)
+class TableFacts:
+    """What is known after the first pass."""
+
+    rows: int
+    label_names: tuple[str, ...]
+
+
+def survey(files: Iterable[FoundFile], columns: Columns, progress: Callable[[int], None]) -> TableFacts:
+    """Counts the rows and gathers the labels.
+
+    Raises:
+        InputError: a key that occurs twice, a split that is none, or too many labels; the line names the row.
+    """
+    labels: set[str] = set()
+    keys = KeyCount()
+    count = 0
+    files = list(files)
+    wanted = [name for name in (columns.label, columns.split, columns.key) if name is not None]
+    for file in files:
+        for row in rows_of(file, wanted):
+            count += 1
+            if count % 10_000 == 0:
+                progress(count)
+            where = f"{file.url}, row {row.number}"
+            label = _label(row, columns)
+            if label is not None:
+                labels.add(label)
+                if len(labels) > MOST_LABELS:
+                    raise InputError(
+                        f"{where}: column {columns.label!r} has more than {MOST_LABELS} different labels; "
+                        "if it holds captions, name it in caption_columns"
+                    )
+            if columns.key is not None and columns.key in row.values:
+                keys.add(str(row.values[columns.key]))
+            word = row.values.get(columns.split) if columns.split is not None else None
+            if word is not None and given_split(str(word)) is None:
+                raise InputError(f"{where}: split {word!r} is none of {', '.join(WORDS)}")
+    repeated = keys.repeated()
+    if repeated:
+        raise _repeated_key(files, columns, repeated)
+    return TableFacts(count, columns.class_names if columns.class_names else ordered(labels))
+
+
+def items_of(
+    file: FoundFile, columns: Columns, extra: tuple[str, ...], read: Callable[[Row], tuple[str, Callable[[], bytes]]]
+) -> Iterator[Item]:
+    """The items of a table's rows, in their order.
+
+    Args:
+        extra: columns besides those of `columns` that `read` looks at.
+        read: gives an item's name and how its image is read; a ValueError says why it has none.
+    """
+    of_file = split_of_name(file.name) if columns.split_by_name else None
+    for row in rows_of(file, (*columns.names, *extra)):
+        problem = row.problem
+        name = f"{file.name}, row {row.number}"
+        try:
+            name, image = read(row) if problem is None else (name, unreadable(problem))
+        except ValueError as error:
+            problem, image = str(error), unreadable(str(error))
+        label = _label(row, columns)
+        if label is not None and columns.class_names:
+            known = named(label, columns.class_names)
+            if known is None:
+                problem, image = problem or "bad label", unreadable(f"label {label!r} is no class of class_names")
+            label = known
+        try:
+            captions = _captions(row, columns) if problem is None else ()
+        except ValueError as error:
+            captions, image = (), unreadable(str(error))
+        word = row.values.get(columns.split) if columns.split is not None else None
+        key = row.values.get(columns.key) if columns.key is not None else None
+        group = row.values.get(columns.group) if columns.group is not None else None
+        yield Item(
+            name=name,
+            read=image,
+            label=label,
+            key=None if key is None else str(key),
+            captions=captions,
+            group=None if group is None else str(group),
+            taxonomy=() if label is None else (label,),
+            source=columns.source,
+            licence=columns.licence,
+            split=given_split(str(word)) if word is not None else of_file,
+        )
+
+
+def _label(row: Row, columns: Columns) -> str | None:
+    if row.problem is not None or columns.label is None:
+        return None
+    value = row.values.get(columns.label)
+    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
+        value = int(value)
+    if value is None or str(value).strip() == "" or (value == -1 and columns.class_names):
+        # Hugging Face's ClassLabel says -1 where a test set keeps its labels to itself.
+        return None
+    return str(value).strip()
+
+
+def _captions(row: Row, columns: Columns) -> tuple[str, ...]:
+    texts: list[str] = []
+    for name in columns.captions:
+        value: Any = row.values.get(name, [])
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, dict | bytes):
+                raise ValueError(f"its {name} is not text")
+            if text is not None:
+                texts.append(str(text))
+    return tuple(texts)
+
+
+def _repeated_key(files: Iterable[FoundFile], columns: Columns, repeated: frozenset[int]) -> InputError:
+    assert columns.key is not None
+    seen: dict[str, str] = {}
+    for file in files:
+        for row in rows_of(file, [columns.key]):
+            key = str(row.values.get(columns.key, ""))
+            if key_hash(key) in repeated:
+                where = f"{file.url}, row {row.number}"
+                if key in seen:
+                    return InputError(f"{where}: key {key!r} is that of {seen[key]} too; keys must be unique")
+                seen[key] = where
+    return InputError(f"column {columns.key!r}: keys must be unique")

@@ -1,0 +1,72 @@
+"""What the tests of sources work on: real photos and scans, and a way to see what a source lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import parse_config
+from pipeline.errors import InputError
+from pipeline.progress import silent
+from pipeline.sharding.sources.base import Collection, Item
+from pipeline.sharding.stage import ShardingConfig
+
+
+def source_config(**values: Any) -> Any:
+    """The Config of a source, as a flow would read it."""
+    return parse_config(ShardingConfig, {"source": values}, "test").source
+
+
+@pytest.fixture(scope="session")
+def photos() -> dict[str, bytes]:
+    """china.jpg and flower.jpg, 640x427 photos that scikit-learn ships."""
+    import sklearn.datasets
+
+    folder = Path(sklearn.datasets.__file__).parent / "images"
+    return {name: (folder / f"{name}.jpg").read_bytes() for name in ("china", "flower")}
+
+
+@pytest.fixture
+def collect(tmp_path: Path) -> Callable[..., tuple[Collection, list[Item]]]:
+    """collect(kind=..., ...): what a source lists after it was checked."""
+
+    def listed(**values: Any) -> tuple[Collection, list[Item]]:
+        config = source_config(**values)
+        downloads = tmp_path / "downloads"
+        config.check(downloads)
+        assert config.resolved().fingerprint
+        collection = config.build(downloads).collect(silent)
+        items = list(collection.items())
+        assert len(items) == collection.total
+        assert [item.name for item in items] == [item.name for item in collection.items()]
+        return collection, items
+
+    return listed
+
+
+@pytest.fixture
+def refused(collect: Callable[..., Any]) -> Callable[..., str]:
+    """refused(kind=..., ...): the line that a wrong source gets."""
+
+    def line(**values: Any) -> str:
+        with pytest.raises(InputError) as caught:
+            collect(**values)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    return line
+
+
+@pytest.fixture
+def reason() -> Callable[[Item], str]:
+    """reason(item): why an item has no image."""
+
+    def why(item: Item) -> str:
+        with pytest.raises(OSError) as caught:
+            item.read()
+        return str(caught.value)
+
+    return why
