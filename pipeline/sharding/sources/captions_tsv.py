@@ -1,0 +1,206 @@
+"""Caption lists like Conceptual Captions': a line an image, its caption and its file with a tab between.
+
+    a cat on a sofa<TAB>000/000001.jpg
+
+Lines one after another with the same file are one sample with several captions. The released lists name web pages,
+not files: they are refused with words on what to do, since what a page holds changes.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field
+
+from pipeline.config import Config, digest, unkeyed
+from pipeline.errors import InputError
+from pipeline.progress import Progress
+from pipeline.sharding.sources import places
+from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
+from pipeline.sharding.sources.places import FoundFile
+
+_CHECKED_LINES = 100
+
+
+class CaptionsTsvConfig(Config):
+    """Where the list is, and which way round its columns stand."""
+
+    about: ClassVar[About] = About(
+        "a list of captions and files, as Conceptual Captions",
+        "lines CAPTION<TAB>FILE (or FILE<TAB>CAPTION); the images here or in S3",
+        ("file=train.tsv", "images=photos"),
+    )
+
+    kind: Literal["captions_tsv"] = "captions_tsv"
+    file: str = unkeyed(..., description="the list, here or s3://")
+    val_file: str | None = unkeyed(None, description="a list that is the validation split; null: drawn from `file`")
+    test_file: str | None = unkeyed(None, description="a list that is the test split; null: drawn from `file`")
+    images: str | None = unkeyed(
+        None, description="folder that relative paths start from, here or s3://; null: the list's own"
+    )
+    order: Literal["caption_path", "path_caption"] = Field(
+        "caption_path", description="what stands before the tab: Conceptual Captions has the caption first"
+    )
+    header: bool = Field(False, description="the first line names the columns")
+    licence: str = Field("", description="SPDX name of the images' licence, for the data card")
+    author: str = Field("", description="who made the images, for the data card")
+    fingerprint: str | None = Field(None, description="digest of the lists; set by the program")
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        return ()
+
+    def check(self, downloads: Path) -> None:
+        for _, file in self._lists():
+            _check_lines(file, self.order, self.header)
+        if self.images is not None:
+            places.check_folder(self.images)
+
+    def class_sizes(self) -> None:
+        return None
+
+    def resolved(self) -> Self:
+        digests = [(split, places.file_digest(file)) for split, file in self._lists()]
+        return self.model_copy(update={"fingerprint": digest(digests)})
+
+    def build(self, downloads: Path) -> CaptionsTsvSource:
+        images = places.absolute(self.images) if self.images is not None else None
+        return CaptionsTsvSource(
+            self._lists(), images, order=self.order, header=self.header, licence=self.licence, author=self.author
+        )
+
+    def _lists(self) -> list[tuple[str | None, FoundFile]]:
+        """Each list with its split; None: the split is drawn."""
+        given: list[tuple[str | None, str | None]] = [
+            (None, self.file),
+            ("val", self.val_file),
+            ("test", self.test_file),
+        ]
+        return [(split, places.stat(address)) for split, address in given if address is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of a list; `problem` says why it cannot be used."""
+
+    number: int
+    path: str
+    caption: str
+    problem: str | None = None
+
+
+class CaptionsTsvSource:
+    """Lists of captions and files as a data set.
+
+    Args:
+        lists: each with the split that it is, or None.
+        images: what relative paths start from; None: each list's folder.
+    """
+
+    def __init__(
+        self,
+        lists: list[tuple[str | None, FoundFile]],
+        images: str | None,
+        *,
+        order: str = "caption_path",
+        header: bool = False,
+        licence: str = "",
+        author: str = "",
+    ) -> None:
+        self._lists = lists
+        self._images = images
+        self._order = order
+        self._header = header
+        self._licence = licence
+        self._author = author
+
+    def collect(self, progress: Progress) -> Collection:
+        title = self._lists[0][1].name.partition(".")[0]
+        total = 0
+        for _, file in self._lists:
+            progress(note=f"reading {file.name}")
+            total += sum(1 for _ in self._samples(file))
+
+        def items() -> Iterator[Item]:
+            for split, file in self._lists:
+                for lines in self._samples(file):
+                    yield self._item(split, file, lines, title)
+
+        return Collection(
+            title=title,
+            items=items,
+            total=total,
+            label_names=(),
+            credits=(Credit(title, self._author or "not stated", self._licence or "not stated", ""),),
+        )
+
+    def _samples(self, file: FoundFile) -> Iterator[list[_Line]]:
+        """The lines of each sample; a bad line is a sample of its own."""
+        lines = _lines(file, self._order, self._header)
+        for _, group in itertools.groupby(lines, key=lambda line: (line.path, line.number if line.problem else 0)):
+            yield list(group)
+
+    def _item(self, split: str | None, file: FoundFile, lines: list[_Line], title: str) -> Item:
+        first = lines[0]
+        folder = self._images if self._images is not None else places.parent(file.url)
+        read: Callable[[], bytes]
+        try:
+            read = unreadable(first.problem) if first.problem else partial(places.read, places.join(folder, first.path))
+        except ValueError as error:
+            read = unreadable(str(error))
+        return Item(
+            name=first.path if not first.problem else f"{file.name}, line {first.number}",
+            read=read,
+            captions=() if first.problem else tuple(line.caption for line in lines),
+            # The same file again, further down: another sample, but never in another split.
+            group=None if first.problem else first.path,
+            source=title,
+            licence=self._licence,
+            split=split,
+        )
+
+
+def _lines(file: FoundFile, order: str, header: bool) -> Iterator[_Line]:
+    with closing(
+        io.TextIOWrapper(places.open_file(file.url), encoding="utf-8-sig", errors="surrogateescape", newline="\n")
+    ) as text:
+        for number, line in enumerate(text, start=1):
+            fields = line.rstrip("\r\n").split("\t")
+            if (header and number == 1) or not line.strip():
+                continue
+            if len(fields) != 2:
+                yield _Line(number, "", "", f"{len(fields) - 1} tabs, one is wanted")
+                continue
+            caption, path = fields if order == "caption_path" else reversed(fields)
+            problem = None if path.strip() else "names no file"
+            try:
+                line.encode()
+            except UnicodeEncodeError:
+                problem = "is not UTF-8"
+            yield _Line(number, path.strip(), caption, problem)
+
+
+def _check_lines(file: FoundFile, order: str, header: bool) -> None:
+    """Refuses a list whose first lines are not those of one."""
+    lines = list(itertools.islice(_lines(file, order, header), _CHECKED_LINES))
+    if not lines:
+        raise InputError(f"{file.url}: holds no line")
+    if all(line.problem for line in lines):
+        raise InputError(f"{file.url}: line {lines[0].number}: {lines[0].problem}; write CAPTION<TAB>FILE")
+    line = next(line for line in lines if not line.problem)
+    try:
+        places.join("/", line.path)
+    except ValueError as error:
+        raise InputError(f"{file.url}: line {line.number}: {line.path}: {error}") from None
+    if order == "caption_path" and " " in line.path and "." not in line.path.rpartition("/")[2]:
+        raise InputError(
+            f"{file.url}: line {line.number}: {line.path!r} is no file name; if the file stands before the tab, "
+            "set order=path_caption"
+        )

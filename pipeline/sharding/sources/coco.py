@@ -1,0 +1,181 @@
+"""COCO captions (Chen et al. 2015): annotations/captions_NAME.json beside folders NAME/ of images.
+
+    FOLDER/annotations/captions_train2017.json    FOLDER/train2017/000000000009.jpg
+    FOLDER/annotations/captions_val2017.json      FOLDER/val2017/...
+
+An image is one sample with all its captions (five, a few have six or seven), in the order of the file; it is one
+content group. A file whose NAME says val is the test split if none says test: COCO's own test captions are not public.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field
+
+from pipeline.config import Config, digest, unkeyed
+from pipeline.errors import InputError
+from pipeline.progress import Progress
+from pipeline.sharding.sources import places
+from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
+from pipeline.sharding.sources.given_split import split_of_name
+from pipeline.sharding.sources.places import FoundFile
+
+_NAME = re.compile(r"captions_(.+)\.json")
+_CREATIVE_COMMONS = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/([0-9.]+)")
+
+
+class CocoConfig(Config):
+    """Where COCO lies, and which of its parts to take."""
+
+    about: ClassVar[About] = About(
+        "COCO captions: every image with its five captions",
+        "FOLDER/annotations/captions_*.json and the images in FOLDER/train2017/ etc.",
+        ("folder=coco", "parts=[val2017]"),
+    )
+
+    kind: Literal["coco"] = "coco"
+    folder: str = unkeyed(..., description="holds annotations/ and a folder of images a part; here or s3://")
+    parts: tuple[str, ...] = Field((), description="NAMEs of captions_NAME.json to take, e.g. [val2017]; []: all")
+    val_is: Literal["test", "val"] = Field(
+        "test", description="the split of a part whose name says val, where no part says test"
+    )
+    fingerprint: str | None = Field(None, description="digest of the annotation files; set by the program")
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        return ()
+
+    def check(self, downloads: Path) -> None:
+        for name in self._files():
+            if not places.is_remote(self.folder):
+                places.check_folder(places.join(places.absolute(self.folder), name))
+
+    def class_sizes(self) -> None:
+        return None
+
+    def resolved(self) -> Self:
+        files = {name: places.file_digest(file) for name, file in self._files().items()}
+        return self.model_copy(update={"fingerprint": digest(files)})
+
+    def build(self, downloads: Path) -> CocoSource:
+        return CocoSource(places.absolute(self.folder), self._files(), val_is=self.val_is)
+
+    def _files(self) -> dict[str, FoundFile]:
+        """The annotation file of each part."""
+        folder = places.check_folder(self.folder)
+        there: dict[str, FoundFile] = {}
+        for file in places.find(places.join(folder, "annotations"), (".json",)):
+            match = _NAME.fullmatch(file.name)
+            if match:
+                there[match.group(1)] = file
+        if not there:
+            raise InputError(f"{folder}/annotations: holds no captions_*.json")
+        missing = [part for part in self.parts if part not in there]
+        if missing:
+            raise InputError(f"parts: no captions_{missing[0]}.json in {folder}/annotations; there: {', '.join(there)}")
+        return {name: file for name, file in there.items() if not self.parts or name in self.parts}
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """An annotation file: its images, and the captions of each by the image's id."""
+
+    images: Sequence[Mapping[str, Any]]
+    captions: Mapping[int, Sequence[str]]
+    licences: Mapping[int, str]
+
+
+class CocoSource:
+    """COCO captions as a data set.
+
+    Args:
+        files: the annotation file of each part.
+        val_is: the split of a part that says val, where none says test.
+    """
+
+    def __init__(self, folder: str, files: Mapping[str, FoundFile], *, val_is: str = "test") -> None:
+        self._folder = folder
+        self._files = files
+        self._val_is = val_is
+
+    def collect(self, progress: Progress) -> Collection:
+        total, licences = 0, set()
+        for file in self._files.values():
+            progress(note=f"reading {file.name}")
+            part = _read_part(file)
+            total += len(part.images)
+            licences |= {part.licences.get(image["license"], "") for image in part.images}
+        splits = {name: split_of_name(name) for name in self._files}
+        if "test" not in splits.values():
+            splits = {name: self._val_is if split == "val" else split for name, split in splits.items()}
+
+        def items() -> Iterator[Item]:
+            for name, file in self._files.items():
+                part = _read_part(file)
+                for image in part.images:
+                    yield self._item(name, splits[name], image, part)
+
+        images = ", ".join(sorted(licence for licence in licences if licence)) or "of each photo's author"
+        return Collection(
+            title="COCO captions",
+            items=items,
+            total=total,
+            label_names=(),
+            credits=(
+                Credit("COCO annotations", "COCO Consortium", "CC-BY-4.0", "https://cocodataset.org"),
+                Credit("COCO images", "their photographers on Flickr", images, "https://cocodataset.org/#termsofuse"),
+            ),
+        )
+
+    def _item(self, name: str, split: str | None, image: Mapping[str, Any], part: _Part) -> Item:
+        file = str(image["file_name"])
+        try:
+            read = partial(places.read, places.join(f"{self._folder}/{name}", file))
+        except ValueError as error:
+            read = unreadable(str(error))  # type: ignore[assignment]
+        return Item(
+            name=f"{name}/{file}",
+            read=read,
+            key=f"coco-{image['id']}",
+            captions=tuple(part.captions.get(image["id"], ())),
+            group=f"coco-{image['id']}",
+            source="coco",
+            licence=part.licences.get(image["license"], ""),
+            split=split,
+        )
+
+
+def _read_part(file: FoundFile) -> _Part:
+    try:
+        content = json.loads(places.read(file.url))
+        captions: dict[int, list[str]] = {}
+        for annotation in content["annotations"]:
+            captions.setdefault(int(annotation["image_id"]), []).append(str(annotation["caption"]))
+        images = [
+            {"id": int(image["id"]), "file_name": image["file_name"], "license": image.get("license", -1)}
+            for image in content["images"]
+        ]
+        licences = {int(one["id"]): _spdx(one) for one in content.get("licenses", ())}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise InputError(f"{file.url}: not a COCO captions file ({reason})") from None
+    orphans = captions.keys() - {image["id"] for image in images}
+    if orphans:
+        raise InputError(
+            f"{file.url}: {len(orphans)} captioned images are not among its images, e.g. id {min(orphans)}; "
+            "the file was cut or mixed with another"
+        )
+    return _Part(images, captions, licences)
+
+
+def _spdx(licence: Mapping[str, Any]) -> str:
+    """The SPDX name of a licence by its address; else what COCO calls it."""
+    match = _CREATIVE_COMMONS.search(str(licence.get("url", "")))
+    return f"CC-{match.group(1).upper()}-{match.group(2)}" if match else str(licence.get("name", ""))
