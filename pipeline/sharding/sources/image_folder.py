@@ -12,12 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from pipeline.config import Config, digest, unkeyed
 from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.sharding.sources.base import About, Collection, Credit, Item
+from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
@@ -32,19 +33,12 @@ class ImageFolderConfig(Config):
     )
     kind: Literal["image_folder"] = "image_folder"
     folder: Path = unkeyed(..., description="the folder that holds one sub-folder a class")
-    caption: str | None = Field(
+    caption: CaptionTemplate = Field(
         None, description='caption of an image, with {label} for its class, e.g. "a photo of a {label}"; null: none'
     )
     licence: str = Field("", description="SPDX name of the images' licence, for the data card")
     author: str = Field("", description="who made the images, for the data card")
     fingerprint: str | None = Field(None, description="digest of the files' names, sizes and times; set by the program")
-
-    @field_validator("caption")
-    @classmethod
-    def _names_the_label(cls, caption: str | None) -> str | None:
-        if caption is not None and "{label}" not in caption:
-            raise ValueError('must contain {label}, e.g. "a photo of a {label}"')
-        return caption
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -88,8 +82,7 @@ class ImageFolderSource:
 
         def items() -> Iterator[Item]:
             for label, files in classes.items():
-                words = label.replace("_", " ").replace("-", " ")
-                captions = (self._caption.replace("{label}", words),) if self._caption else ()
+                captions = caption_of(self._caption, label)
                 for file in files:
                     yield Item(
                         name=_text(file.relative_to(self._folder)),

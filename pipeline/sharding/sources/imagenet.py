@@ -1,0 +1,197 @@
+"""ImageNet's layout (ILSVRC 2012): train/WNID/*.JPEG, and val/*.JPEG with a file of labels or val/WNID/*.JPEG.
+
+    FOLDER/train/n01440764/n01440764_10026.JPEG
+    FOLDER/val/ILSVRC2012_val_00000001.JPEG
+    FOLDER/LOC_val_solution.csv, val.txt or the development kit         what each image of val/ shows
+    FOLDER/LOC_synset_mapping.txt, synset_words.txt or words.txt        what the WNIDs mean
+
+Class numbers follow the order of the WNIDs, as in torchvision and timm, so that pretrained heads fit. val/ is the test
+split: its labels are public and every paper reports on it; the images to choose by are a share of train/.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field
+
+from pipeline.config import Config, digest, unkeyed
+from pipeline.errors import InputError
+from pipeline.progress import Progress
+from pipeline.sharding.sources import places
+from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
+from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
+from pipeline.sharding.sources.imagenet_labels import class_words, find_val_labels, read_val_labels
+
+_WNID = re.compile(r"n\d{8}")
+_SUFFIXES = (".jpeg", ".jpg", ".png")
+# Where the images lie in the archive of the Kaggle competition.
+_KAGGLE = Path("ILSVRC/Data/CLS-LOC")
+
+
+class ImagenetConfig(Config):
+    """Where ImageNet lies, and what its classes are called."""
+
+    about: ClassVar[About] = About(
+        "ImageNet's layout: train/ by WNID, val/ with its file of labels",
+        "FOLDER/train/n01440764/*.JPEG; val/ with val.txt, LOC_val_solution.csv or the devkit",
+        ("folder=imagenet", "caption='a photo of a {label}'"),
+    )
+
+    kind: Literal["imagenet"] = "imagenet"
+    folder: Path = unkeyed(..., description="holds train/ and val/, or the Kaggle archive's ILSVRC/")
+    val_labels: Path | None = unkeyed(
+        None, description="labels of val/: val.txt, LOC_val_solution.csv or the devkit's folder; null: looked for"
+    )
+    names: Path | None = unkeyed(None, description="file that says what the WNIDs mean; null: looked for")
+    labels: Literal["names", "wnid"] = Field("names", description="what a class is called; names needs a file of them")
+    caption: CaptionTemplate = Field(
+        None, description='caption of an image, with {label} for its class, e.g. "a photo of a {label}"; null: none'
+    )
+    val_is: Literal["test", "val"] = Field("test", description="the split of val/")
+    fingerprint: str | None = Field(None, description="digest of names, sizes, times and labels; set by the program")
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        return ()
+
+    def check(self, downloads: Path) -> None:
+        root, images = self._places()
+        wnids = _wnids(images / "train")
+        class_words(root, self.names, wnids, wanted=self.labels == "names")
+        if (images / "val").is_dir() and not _by_class(images / "val"):
+            find_val_labels(root, self.val_labels)
+
+    def class_sizes(self) -> None:
+        return None
+
+    def resolved(self) -> Self:
+        root, images = self._places()
+        wnids = _wnids(images / "train")
+        hasher = hashlib.sha256()
+        for path in _files(images):
+            facts = path.stat()
+            name = path.relative_to(images).as_posix()
+            hasher.update(f"{name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        words = class_words(root, self.names, wnids, wanted=self.labels == "names")
+        labels = [] if _by_class(images / "val") else sorted(self._val_labels(wnids).items())
+        return self.model_copy(update={"fingerprint": digest([hasher.hexdigest(), sorted(words.items()), labels])})
+
+    def build(self, downloads: Path) -> ImagenetSource:
+        root, images = self._places()
+        wnids = _wnids(images / "train")
+        words = class_words(root, self.names, wnids, wanted=self.labels == "names")
+        return ImagenetSource(images, words, self._val_labels(wnids), caption=self.caption, val_is=self.val_is)
+
+    def _places(self) -> tuple[Path, Path]:
+        """The folder with the files of labels, and the one with train/ and val/."""
+        root = Path(places.check_folder(str(self.folder)))
+        for images in (root, root / _KAGGLE):
+            if (images / "train").is_dir():
+                return root, images
+        raise InputError(f"{root}: holds no train/; ImageNet's layout is train/n01440764/*.JPEG and val/*.JPEG")
+
+    def _val_labels(self, wnids: list[str]) -> dict[str, str]:
+        root, images = self._places()
+        if not (images / "val").is_dir() or _by_class(images / "val"):
+            return {}
+        return read_val_labels(find_val_labels(root, self.val_labels), wnids)
+
+
+class ImagenetSource:
+    """ImageNet's layout as a data set.
+
+    Args:
+        images: holds train/ and val/.
+        words: what each class is called, by WNID in their order.
+        val_labels: the WNID of each image of val/ by its name without suffix; {}: val/ is in folders by WNID.
+    """
+
+    def __init__(
+        self,
+        images: Path,
+        words: dict[str, str],
+        val_labels: dict[str, str],
+        *,
+        caption: str | None = None,
+        val_is: str = "test",
+    ) -> None:
+        self._images = images
+        self._words = words
+        self._val_labels = val_labels
+        self._caption = caption
+        self._val_is = val_is
+
+    def collect(self, progress: Progress) -> Collection:
+        progress(note="listing ImageNet")
+
+        def items() -> Iterator[Item]:
+            for path in _files(self._images):
+                yield self._item(path)
+
+        return Collection(
+            title="ImageNet",
+            items=items,
+            total=sum(1 for _ in _files(self._images)),
+            label_names=tuple(self._words.values()),
+            root="imagenet",
+            credits=(
+                Credit(
+                    "ImageNet (ILSVRC 2012)",
+                    "Russakovsky et al. 2015; the images' copyright is their owners'",
+                    "non-commercial research and education, on request",
+                    "https://image-net.org/download",
+                ),
+            ),
+        )
+
+    def _item(self, path: Path) -> Item:
+        part, folder = path.relative_to(self._images).parts[0], path.parent.name
+        wnid = self._val_labels.get(path.stem) if part == "val" and self._val_labels else folder
+        label = self._words.get(wnid or "")
+        read = partial(places.read, str(path))
+        if label is None:
+            why = f"the file of labels does not name {path.stem}" if wnid is None else f"{wnid} is no class of train/"
+            read = unreadable(why)  # type: ignore[assignment]
+        return Item(
+            name=f"{part}/{folder}/{path.name}" if folder != part else f"{part}/{path.name}",
+            read=read,
+            label=label,
+            captions=caption_of(self._caption, label.partition(" (")[0] if label is not None else None),
+            taxonomy=(label,) if label is not None else (),
+            source="imagenet",
+            licence="LicenseRef-ImageNet",
+            split=self._val_is if part == "val" else "train",
+            extra={"wnid": wnid},
+        )
+
+
+def _wnids(train: Path) -> list[str]:
+    """The classes of train/, in the order of their numbers."""
+    wnids = sorted(entry.name for entry in os.scandir(train) if entry.is_dir() and not entry.name.startswith("."))
+    if not wnids:
+        raise InputError(f"{train}: holds no folder; each class has one, e.g. n01440764/")
+    strange = next((name for name in wnids if not _WNID.fullmatch(name)), None)
+    if strange is not None:
+        raise InputError(f"{train / strange}: not named by a WNID like n01440764; other names are read by image_folder")
+    return wnids
+
+
+def _by_class(val: Path) -> bool:
+    """Whether val/ is in folders by WNID, as most training code wants it."""
+    return val.is_dir() and any(_WNID.fullmatch(entry.name) and entry.is_dir() for entry in os.scandir(val))
+
+
+def _files(images: Path) -> Iterator[Path]:
+    """The images of train/, then those of val/, in the order of their names; one folder's names in memory at a time."""
+    for part in ("train", "val"):
+        if (images / part).is_dir():
+            folders = sorted(entry.name for entry in os.scandir(images / part) if _WNID.fullmatch(entry.name))
+            for folder in ([images / part / name for name in folders]) or [images / part]:
+                yield from (folder / name for name in sorted(os.listdir(folder)) if name.lower().endswith(_SUFFIXES))
