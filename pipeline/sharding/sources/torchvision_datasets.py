@@ -1,0 +1,263 @@
+"""Any data set of torchvision.datasets by its class's name, fetched by its own downloader into the store's downloads.
+
+Its PIL images become PNG, its targets labels (numbers) or captions (texts). A class with `train` or `split` gives its
+own splits; other arguments go into `arguments`, other divisions into `splits`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator
+
+from pipeline.config import Config, digest, unkeyed
+from pipeline.errors import InputError, UnknownNameError, WorkError
+from pipeline.progress import Progress
+from pipeline.sharding.sources import places
+from pipeline.sharding.sources.base import About, Collection, Credit, Item
+from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
+from pipeline.sharding.sources.labels import ordered
+from pipeline.sharding.sources.torchvision_objects import (
+    Part,
+    dataset_class,
+    dataset_names,
+    made,
+    opened,
+    parameters_of,
+    read_png,
+    targets_of,
+)
+
+_OURS = ("root", "download", "transform", "target_transform", "transforms")
+_SPLIT_WORDS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+_Split = Literal["train", "val", "test"]
+
+
+class TorchvisionConfig(Config):
+    """Which data set of torchvision, and its arguments."""
+
+    about: ClassVar[About] = About(
+        "any class of torchvision.datasets that gives images",
+        "the network, once; or its files in `root`",
+        ("dataset=CIFAR10",),
+    )
+
+    kind: Literal["torchvision"] = "torchvision"
+    dataset: str = Field(..., description="class in torchvision.datasets, e.g. CIFAR10, Flowers102, Food101")
+    arguments: dict[str, Any] = Field(
+        {}, description="its arguments besides root and download, e.g. {version: 2021_train}"
+    )
+    splits: dict[_Split, dict[str, Any]] = Field(
+        {}, description="arguments of each split, e.g. {train: {split: trainval}, test: {split: test}}; {}: by its own"
+    )
+    root: Path | None = unkeyed(None, description="folder that has the files already; null: fetched once and kept")
+    caption: CaptionTemplate = Field(
+        None, description='caption of an image, with {label} for its class, e.g. "a photo of a {label}"; null: none'
+    )
+    limit: int | None = Field(None, ge=1, description="images to take of each split, the first ones; null: all")
+    licence: str = Field("", description="SPDX name of the images' licence, for the data card")
+    author: str = Field("", description="who made the images, for the data card")
+    fingerprint: str | None = Field(None, description="digest of the files in `root`; set by the program")
+
+    @field_validator("arguments", "splits")
+    @classmethod
+    def _leaves_ours_alone(cls, given: dict[str, Any]) -> dict[str, Any]:
+        inner = [name for value in given.values() if isinstance(value, dict) for name in value]
+        taken = next((name for name in (*given, *inner) if name in _OURS), None)
+        if taken is not None:
+            raise ValueError(f"{taken} is set by the program")
+        return given
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        return ()
+
+    def check(self, downloads: Path) -> None:
+        known = dataset_names()
+        if self.dataset not in known:
+            raise UnknownNameError("torchvision data set", self.dataset, known)
+        if self.root is not None:
+            places.check_folder(str(self.root))
+
+    def class_sizes(self) -> None:
+        return None
+
+    def resolved(self) -> Self:
+        if self.root is None:
+            # What torchvision fetches it checks against its own digests, so it is always the same.
+            return self.model_copy(update={"fingerprint": "torchvision"})
+        root = places.check_folder(str(self.root))
+        files = places.listing_digest(places.find(root, ("",)), root)
+        return self.model_copy(update={"fingerprint": digest(files)})
+
+    def build(self, downloads: Path) -> TorchvisionSource:
+        root = self.root.expanduser().absolute() if self.root is not None else None
+        return TorchvisionSource(
+            self.dataset,
+            downloads / "torchvision",
+            root=root,
+            arguments=self.arguments,
+            splits=self.splits,
+            caption=self.caption,
+            limit=self.limit,
+            credit=Credit(self.dataset, self.author or "not stated", self.licence or "not stated", _PAGE),
+        )
+
+
+_PAGE = "https://pytorch.org/vision/stable/datasets.html"
+
+
+class TorchvisionSource:
+    """A data set of torchvision.
+
+    Args:
+        root: has the files already; None: fetched into `downloads`.
+        arguments: of the class.
+        splits: further arguments of each split; {}: those that the class's own `train` or `split` makes.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        downloads: Path,
+        *,
+        root: Path | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        splits: Mapping[_Split, Mapping[str, Any]] | None = None,
+        caption: str | None = None,
+        limit: int | None = None,
+        credit: Credit,
+    ) -> None:
+        self._dataset = dataset
+        self._root = root if root is not None else downloads
+        self._fetch = root is None
+        self._arguments = dict(arguments or {})
+        self._splits = dict(splits or {})
+        self._caption = caption
+        self._limit = limit
+        self._credit = credit
+
+    def collect(self, progress: Progress) -> Collection:
+        progress(note=f"fetching {self._dataset}" if self._fetch else f"opening {self._dataset}")
+        parts = self._parts()
+        targets = {split: targets_of(opened(part)) for split, part in parts.items()}
+        sizes = {split: self._size(opened(part)) for split, part in parts.items()}
+        progress(note="looking at the labels")
+        names = self._label_names(parts, targets, sizes)
+
+        def items() -> Iterator[Item]:
+            for split, part in parts.items():
+                known = targets[split]
+                for number in range(sizes[split]):
+                    target = known[number] if known is not None else opened(part)[number][1]
+                    label = names[target] if isinstance(target, int) and 0 <= target < len(names) else None
+                    yield Item(
+                        name=f"{split or self._dataset} {number}",
+                        read=partial(read_png, part, number),
+                        label=label,
+                        key=f"{split or 'image'}-{number:07d}",
+                        captions=caption_of(self._caption, label) or _texts(target),
+                        taxonomy=(label,) if label is not None else (),
+                        source=self._dataset,
+                        licence="" if self._credit.licence == "not stated" else self._credit.licence,
+                        split=split,
+                    )
+
+        return Collection(
+            title=self._dataset,
+            items=items,
+            total=sum(sizes.values()),
+            label_names=names,
+            root=self._dataset if names else "",
+            credits=(self._credit,),
+        )
+
+    def _size(self, dataset: Any) -> int:
+        return len(dataset) if self._limit is None else min(len(dataset), self._limit)
+
+    def _parts(self) -> dict[str | None, Part]:
+        """The data set object of each split; None for a data set without splits of its own."""
+        takes = parameters_of(dataset_class(self._dataset))
+        unknown = next((name for name in self._arguments if name not in takes), None)
+        if unknown is not None:
+            raise UnknownNameError(f"argument of torchvision.datasets.{self._dataset}", unknown, takes - set(_OURS))
+        if self._splits:
+            return {split: self._opened_part(more) for split, more in self._splits.items()}
+        if "train" in takes and "train" not in self._arguments:
+            return {split: self._opened_part({"train": split == "train"}) for split in ("train", "test")}
+        if "split" not in takes or "split" in self._arguments:
+            return {None: self._opened_part({})}
+        parts: dict[str | None, Part] = {"train": self._opened_part({"split": "train"})}
+        for split in ("val", "test"):
+            for word in _SPLIT_WORDS[split]:
+                with contextlib.suppress(InputError):
+                    parts[split] = self._opened_part({"split": word})
+        return parts
+
+    def _opened_part(self, more: Mapping[str, Any]) -> Part:
+        """The part that these arguments make; fetched if need be.
+
+        Raises:
+            InputError: the class does not take them, or the files are not there.
+            WorkError: they cannot be fetched.
+        """
+        part = Part(self._dataset, str(self._root), json.dumps({**self._arguments, **more}, sort_keys=True))
+        where = f"torchvision.datasets.{self._dataset}"
+        try:
+            # It prints what it fetches; standard output is the command's own.
+            with contextlib.redirect_stdout(sys.stderr):
+                made(part, download=self._fetch)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{where}({part.arguments}): {_line(error)}; see `arguments` and `splits`") from None
+        except ImportError as error:
+            raise InputError(f"{where}: {_line(error)}") from None
+        except Exception as error:  # torchvision raises RuntimeError, URLError and others for one cause.
+            if self._fetch and "download" in parameters_of(dataset_class(self._dataset)):
+                raise WorkError(
+                    f"{where} cannot be fetched ({_line(error)}); mend the network, or name the folder that has its "
+                    "files in source.root"
+                ) from None
+            raise InputError(
+                f"{where}: {self._root} does not hold it ({_line(error)}); it has no downloader for that: fetch it as "
+                "its documentation says, and name the folder in source.root"
+            ) from None
+        return part
+
+    def _label_names(
+        self,
+        parts: Mapping[str | None, Part],
+        targets: Mapping[str | None, Sequence[Any] | None],
+        sizes: Mapping[str | None, int],
+    ) -> tuple[str, ...]:
+        """What the numbers are called: by the class itself, else the numbers."""
+        named = getattr(opened(next(iter(parts.values()))), "classes", None)
+        count = getattr(opened(next(iter(parts.values()))), "num_classes", None)
+        if isinstance(named, list | tuple) and named:
+            # ImageNet's are tuples of synonyms.
+            names = tuple(str(name[0] if isinstance(name, list | tuple) else name) for name in named)
+            return names if len(set(names)) == len(names) else tuple(f"{n} ({i})" for i, n in enumerate(names))
+        if isinstance(count, int):
+            return tuple(str(number) for number in range(count))
+        found: set[int] = set()
+        for split, part in parts.items():
+            known = targets[split]
+            seen = known[: sizes[split]] if known is not None else (opened(part)[n][1] for n in range(sizes[split]))
+            found |= {target for target in seen if isinstance(target, int)}
+        return ordered(str(number) for number in range(max(found) + 1)) if found else ()
+
+
+def _texts(target: Any) -> tuple[str, ...]:
+    """The captions that a target is, if it is text."""
+    texts = [target] if isinstance(target, str) else target if isinstance(target, list | tuple) else []
+    return tuple(texts) if all(isinstance(text, str) for text in texts) else ()
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,129 @@
+"""A data set object of torchvision, made by its class's name in whichever process needs it, and what it gives."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import io
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pipeline.errors import InputError
+
+_NO_DATA_SETS = ("VisionDataset", "wrap_dataset_for_transforms_v2")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A data set object by what makes it, so that another process can make it too.
+
+    Attributes:
+        arguments: as JSON.
+    """
+
+    dataset: str
+    root: str
+    arguments: str
+
+
+def read_png(part: Part, number: int) -> bytes:
+    """An image of a data set as PNG.
+
+    Raises:
+        OSError: the data set gives no PIL image there, or cannot be opened.
+    """
+    try:
+        image = opened(part)[number]
+    except (RuntimeError, SyntaxError, EOFError) as error:
+        raise OSError(str(error)) from None
+    image = image[0] if isinstance(image, tuple) else image
+    if not isinstance(image, Image.Image):
+        raise OSError(f"gives {type(image).__name__}, not a PIL image")
+    buffer = io.BytesIO()
+    (image if image.mode in ("L", "RGB", "RGBA", "P", "1", "I;16") else image.convert("RGB")).save(
+        buffer, "PNG", compress_level=1
+    )
+    return buffer.getvalue()
+
+
+def targets_of(dataset: Any) -> Sequence[Any] | None:
+    """The targets of all images, where the object has them as a list; None: an image must be opened to know."""
+    values: Any
+    for name in ("targets", "labels", "_labels"):
+        values = getattr(dataset, name, None)
+        values = values.tolist() if hasattr(values, "tolist") else values
+        if isinstance(values, list) and len(values) == len(dataset):
+            return values
+    for name in ("_samples", "samples", "imgs"):
+        values = getattr(dataset, name, None)
+        if isinstance(values, list) and len(values) == len(dataset) and values and isinstance(values[0], tuple):
+            return [value[1] for value in values]
+    return None
+
+
+_opening = threading.Lock()
+
+
+def opened(part: Part) -> Any:
+    """The object, made once a process; its files must be there."""
+    with _opening:
+        return _kept(part)
+
+
+@lru_cache(maxsize=8)
+def _kept(part: Part) -> Any:
+    return made(part, download=False)
+
+
+def made(part: Part, *, download: bool) -> Any:
+    """The object, anew; `download` lets it fetch its files if it can."""
+    dataset = dataset_class(part.dataset)
+    takes = parameters_of(dataset)
+    arguments = json.loads(part.arguments)
+    if "root" in takes:
+        Path(part.root).mkdir(parents=True, exist_ok=True)
+        arguments["root"] = part.root
+    if download and "download" in takes:
+        arguments["download"] = True
+    return dataset(**arguments)
+
+
+def dataset_class(name: str) -> type[Any]:
+    """The class; imports torchvision."""
+    import torchvision.datasets
+
+    found: type[Any] = getattr(torchvision.datasets, name)
+    return found
+
+
+def parameters_of(dataset: type[Any]) -> set[str]:
+    """What its constructor takes, with what it passes on as **kwargs."""
+    found: set[str] = set()
+    for base in dataset.__mro__:
+        if "__init__" in base.__dict__ and base is not object:
+            parameters = inspect.signature(base).parameters.values()
+            found |= {one.name for one in parameters if one.kind is not inspect.Parameter.VAR_KEYWORD}
+            if all(one.kind is not inspect.Parameter.VAR_KEYWORD for one in parameters):
+                break
+    return found
+
+
+@lru_cache(maxsize=1)
+def dataset_names() -> frozenset[str]:
+    """torchvision.datasets.__all__, read and not imported: that would take seconds."""
+    package = importlib.util.find_spec("torchvision")
+    if package is None or not package.submodule_search_locations:
+        raise InputError("torchvision is not installed: pip install torchvision")
+    file = Path(package.submodule_search_locations[0]) / "datasets" / "__init__.py"
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            return frozenset(ast.literal_eval(node.value)) - set(_NO_DATA_SETS)
+    raise InputError(f"{file}: has no __all__; use the torchvision of constraints.txt")
