@@ -6,11 +6,30 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Field
 
+from pipeline.sharding.sources.captions_tsv import CaptionsTsvConfig
+from pipeline.sharding.sources.coco import CocoConfig
 from pipeline.sharding.sources.emoji import EmojiConfig
 from pipeline.sharding.sources.fashion_mnist import FashionMnistConfig
 from pipeline.sharding.sources.image_folder import ImageFolderConfig
+from pipeline.sharding.sources.imagenet import ImagenetConfig
+from pipeline.sharding.sources.manifest import ManifestConfig
+from pipeline.sharding.sources.parquet_images import ParquetImagesConfig
+from pipeline.sharding.sources.torchvision_datasets import TorchvisionConfig
+from pipeline.sharding.sources.webdataset_tars import WebdatasetConfig
 
-SourceConfigs = Annotated[EmojiConfig | ImageFolderConfig | FashionMnistConfig, Field(discriminator="kind")]
+SourceConfigs = Annotated[
+    EmojiConfig
+    | FashionMnistConfig
+    | ImageFolderConfig
+    | ImagenetConfig
+    | ManifestConfig
+    | CaptionsTsvConfig
+    | CocoConfig
+    | WebdatasetConfig
+    | ParquetImagesConfig
+    | TorchvisionConfig,
+    Field(discriminator="kind"),
+]
 
 # Any: mypy cannot see that each member offers what `SourceConfig` asks for; a test holds it.
 SOURCES: dict[str, type[Any]] = {

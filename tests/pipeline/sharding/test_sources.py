@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 from typing import Any
 
 import pytest
 
 from pipeline.config import Config
+from pipeline.sharding import sources
 from pipeline.sharding.sources.base import About, SourceConfig
 from pipeline.sharding.sources.catalogue import SOURCES
 
 EVERY = pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 
 
-def test_the_catalogue_holds_every_kind() -> None:
-    # A kind that two sources share would be refused by pydantic when the union is built.
-    assert len(SOURCES) >= 3
+def test_the_catalogue_holds_every_source_of_the_folder() -> None:
+    for module in pkgutil.iter_modules(sources.__path__, f"{sources.__name__}."):
+        for one in vars(importlib.import_module(module.name)).values():
+            if inspect.isclass(one) and issubclass(one, Config) and "about" in vars(one):
+                assert SOURCES[one.model_fields["kind"].default] is one
 
 
 @EVERY

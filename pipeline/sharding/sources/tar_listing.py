@@ -1,0 +1,250 @@
+"""The samples of a foreign tar as a table: found once by its headers, kept in the downloads, read lazily afterwards.
+
+Members belong to a sample by WebDataset's rule: the key is the name up to the first dot of its last part, and a
+sample's members stand one after another. A key that comes again later, or an extension that comes again within a key,
+begins another sample. A tar that did not change is not gone through again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import Config, digest
+from pipeline.errors import InputError
+from pipeline.sharding.sources import places
+from pipeline.sharding.sources.labels import MOST_LABELS
+from pipeline.sharding.sources.places import FoundFile
+from pipeline.sharding.sources.tar_members import Member, tar_members
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
+_NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")
+# "__index__.json" and the like, which WebDataset passes over too.
+_META = re.compile(r"__[^/]*__($|/)")
+# Captions, labels and metadata; a longer one is none.
+_MOST_TEXT_BYTES = 1 << 20
+_REMOTE_WINDOW = 4 << 20
+_BATCH_ROWS = 4096
+# Raise when the same tar gives another listing.
+_VERSION = 1
+
+_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),
+        ("captions", pa.list_(pa.string())),
+        ("label", pa.string()),
+        ("problem", pa.string()),
+    ]
+)
+
+
+class Meaning(Config):
+    """What the members of a sample mean; a listing is kept for each.
+
+    Attributes:
+        images: extensions of the image, the preferred first.
+        captions: where they are: the .txt as one, its lines, a field of the .json, or nowhere.
+        labels: where the label is: the .cls, a field of the .json, or nowhere.
+    """
+
+    images: tuple[str, ...] = IMAGE_EXTENSIONS
+    captions: Literal["txt", "lines", "json", "none"] = "txt"
+    caption_field: str = "caption"
+    labels: Literal["cls", "json", "none"] = "cls"
+    label_field: str = "label"
+    most_bytes: int = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class TarSample:
+    """A sample of a tar; `problem` says why it has no image that can be read."""
+
+    key: str
+    offset: int
+    length: int
+    captions: tuple[str, ...]
+    label: str | None
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TarListing:
+    """The listing of a tar: how many samples, which labels, and where the rows are."""
+
+    samples: int
+    labels: tuple[str, ...]
+    path: Path
+
+    def rows(self) -> Iterator[TarSample]:
+        """The samples, in the order of the tar."""
+        with closing(pq.ParquetFile(self.path)) as file:
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+                for row in batch.to_pylist():
+                    yield TarSample(**{**row, "captions": tuple(row["captions"])})
+
+
+def list_tar(tar: FoundFile, meaning: Meaning, folder: Path) -> TarListing:
+    """The listing of a tar, from an earlier time or made now.
+
+    Args:
+        folder: where listings are kept.
+    Raises:
+        InputError: the tar is damaged or hostile; the line names member and byte.
+    """
+    path = folder / f"{digest([_VERSION, tar.url, tar.size, tar.version, meaning.model_dump()], 40)}.parquet"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            _write(aside, tar_samples(tar, meaning))
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+    with closing(pq.ParquetFile(path)) as file:
+        labels = tuple(json.loads(file.schema_arrow.metadata[b"labels"]))
+        return TarListing(file.metadata.num_rows, labels, path)
+
+
+def tar_samples(tar: FoundFile, meaning: Meaning) -> Iterator[TarSample]:
+    """The samples of a tar, from its headers and its small members."""
+    with _opened(tar) as read:
+        yield from _grouped(tar, meaning, read)
+
+
+def _grouped(tar: FoundFile, meaning: Meaning, read: Callable[[int, int], bytes]) -> Iterator[TarSample]:
+    members: dict[str, Member] = {}
+    current = ""
+    for member in tar_members(tar.url, tar.size, read, most_bytes=meaning.most_bytes):
+        match = None if _META.match(member.name) else _NAME.fullmatch(member.name)
+        if match is None:
+            continue
+        key, extension = match.group(1), match.group(2).lower()
+        if (key != current or extension in members) and members:
+            yield _sample(current, members, meaning, read)
+            members = {}
+        current = key
+        members[extension] = member
+    if members:
+        yield _sample(current, members, meaning, read)
+
+
+def _sample(key: str, members: Mapping[str, Member], meaning: Meaning, read: Callable[[int, int], bytes]) -> TarSample:
+    image = next((members[extension] for extension in meaning.images if extension in members), None)
+    problem = None if image is not None else f"no image among its members ({', '.join(members)})"
+    try:
+        captions, label = _captions(members, meaning, read), _label(members, meaning, read)
+    except ValueError as error:
+        captions, label, problem = (), None, problem or str(error)
+    readable = key.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    offset, length = (image.offset, image.length) if image is not None else (0, 0)
+    return TarSample(readable, offset, length, captions, label, problem)
+
+
+def _captions(members: Mapping[str, Member], meaning: Meaning, read: Callable[[int, int], bytes]) -> tuple[str, ...]:
+    if meaning.captions == "json":
+        value = _field(members, meaning.caption_field, read)
+        texts = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"field {meaning.caption_field!r} of its .json is not text")
+        return tuple(text for text in texts if _is_text(text, meaning.caption_field))
+    if meaning.captions == "none" or "txt" not in members:
+        return ()
+    text = _member_text("txt", members, read)
+    if meaning.captions == "lines":
+        return tuple(line for line in text.splitlines() if line.strip())
+    return (text,) if text.strip() else ()
+
+
+def _label(members: Mapping[str, Member], meaning: Meaning, read: Callable[[int, int], bytes]) -> str | None:
+    if meaning.labels == "cls":
+        return _member_text("cls", members, read).strip() or None if "cls" in members else None
+    if meaning.labels == "json":
+        value = _field(members, meaning.label_field, read)
+        if isinstance(value, dict | list):
+            raise ValueError(f"field {meaning.label_field!r} of its .json is no label")
+        return None if value is None or not _is_text(str(value), meaning.label_field) else str(value).strip() or None
+    return None
+
+
+def _field(members: Mapping[str, Member], name: str, read: Callable[[int, int], bytes]) -> Any:
+    if "json" not in members:
+        return None
+    try:
+        content = json.loads(_member_text("json", members, read))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"its .json is not JSON ({error})") from None
+    return content.get(name) if isinstance(content, dict) else None
+
+
+def _member_text(extension: str, members: Mapping[str, Member], read: Callable[[int, int], bytes]) -> str:
+    member = members[extension]
+    if member.length > _MOST_TEXT_BYTES:
+        raise ValueError(f"its .{extension} has {member.length} bytes, which is no text of a sample")
+    try:
+        return read(member.offset, member.length).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"its .{extension} is not UTF-8") from None
+
+
+def _is_text(text: str, name: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"field {name!r} of its .json is not text that can be written") from None
+    return bool(text.strip())
+
+
+def _write(path: Path, samples: Iterator[TarSample]) -> None:
+    labels: dict[str, None] = {}
+    columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
+    batches = []
+    for sample in samples:
+        for name, values in columns.items():
+            values.append(getattr(sample, name))
+        if sample.label is not None:
+            labels.setdefault(sample.label)
+        if len(labels) > MOST_LABELS:
+            raise InputError(f"labels: more than {MOST_LABELS} different ones; set labels=none")
+        if len(columns["key"]) == _BATCH_ROWS:
+            batches.append(pa.RecordBatch.from_pydict(columns, schema=_SCHEMA))
+            columns = {name: [] for name in _SCHEMA.names}
+    batches.append(pa.RecordBatch.from_pydict(columns, schema=_SCHEMA))
+    schema = _SCHEMA.with_metadata({"labels": json.dumps(list(labels))})
+    pq.write_table(pa.Table.from_batches(batches).replace_schema_metadata(schema.metadata), path, compression="zstd")
+
+
+@contextmanager
+def _opened(tar: FoundFile) -> Iterator[Callable[[int, int], bytes]]:
+    """Gives bytes of the tar; from S3 by windows, since a header is small and a request is not."""
+    if places.is_remote(tar.url):
+        yield _Windows(tar).read
+        return
+    with open(tar.url, "rb", buffering=0) as file:
+        yield lambda start, length: os.pread(file.fileno(), length, start)
+
+
+class _Windows:
+    """A tar in S3, read from front to back in large pieces, of which the last one is held."""
+
+    def __init__(self, tar: FoundFile) -> None:
+        self._tar = tar
+        self._start = 0
+        self._window = b""
+
+    def read(self, start: int, length: int) -> bytes:
+        if not self._start <= start <= start + length <= self._start + len(self._window):
+            wanted = min(max(length, _REMOTE_WINDOW), self._tar.size - start)
+            self._window, self._start = places.read(self._tar.url, start, wanted), start
+        return self._window[start - self._start : start - self._start + length]

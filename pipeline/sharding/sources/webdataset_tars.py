@@ -1,0 +1,189 @@
+"""WebDataset tars that are there already, our own or foreign, made into our shards: img2dataset's .jpg .txt .json,
+ImageNet's .jpg .cls, and whatever else follows WebDataset's rule for keys.
+
+    00000.tar: 000000012.jpg 000000012.txt 000000012.json  000000013.jpg ...
+
+A sample without image, or with a caption that is not UTF-8, is quarantined; a damaged or hostile tar is refused with
+member and byte. Nothing is extracted: an image is read by its place in the tar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field
+
+from pipeline.config import Config, digest, unkeyed
+from pipeline.progress import Progress
+from pipeline.sharding.sources import places
+from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
+from pipeline.sharding.sources.given_split import split_of_name
+from pipeline.sharding.sources.labels import named, ordered, read_class_names
+from pipeline.sharding.sources.places import FoundFile
+from pipeline.sharding.sources.tar_listing import IMAGE_EXTENSIONS, Meaning, TarListing, TarSample, list_tar
+from pipeline.sharding.sources.tar_members import check_tar
+
+# A compressed tar is found too, and refused with words on what to do: silence would leave a part of the data out.
+_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_TARS_AT_ONCE = 8
+
+
+class WebdatasetConfig(Config):
+    """Where the tars are, and what their members mean."""
+
+    about: ClassVar[About] = About(
+        "WebDataset tars, ours or foreign (img2dataset's .jpg .txt .json)",
+        "uncompressed *.tar, here or in S3; images are read in place",
+        ("tars='laion/{00000..00009}.tar'", "licence=CC-BY-4.0"),
+    )
+
+    kind: Literal["webdataset"] = "webdataset"
+    tars: str = unkeyed(..., description="the tars: a folder, one, or a pattern like {00000..00099}.tar; here or s3://")
+    images: tuple[str, ...] = Field(
+        IMAGE_EXTENSIONS, min_length=1, description="extensions of a sample's image, the preferred first"
+    )
+    captions: Literal["txt", "lines", "json", "none"] = Field(
+        "txt", description="where captions are: the .txt as one, each of its lines, a field of the .json, or nowhere"
+    )
+    caption_field: str = Field(
+        "caption", description="with captions=json: its field, a text or a list (ours: captions)"
+    )
+    labels: Literal["cls", "json", "none"] = Field(
+        "cls", description="where the label is: the .cls, a field of the .json, or nowhere"
+    )
+    label_field: str = Field("label", description="with labels=json: its field, a name or a number")
+    class_names: str | None = unkeyed(
+        None, description="file with one class name a line; line 1 names label 0; null: the label is the name"
+    )
+    split_by_name: bool = Field(False, description="a tar whose name says train, val or test is of that split")
+    max_member_mb: int = unkeyed(256, ge=1, le=4096, description="a tar with a larger member is refused")
+    licence: str = Field("", description="SPDX name of the images' licence, for the data card")
+    author: str = Field("", description="who made the images, for the data card")
+    fingerprint: str | None = Field(None, description="digest of the tars' names, sizes and times; set by the program")
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        return ()
+
+    def check(self, downloads: Path) -> None:
+        tars = places.find(self.tars, _SUFFIXES)
+        # A name is believed here; each tar's own bytes are looked at when it is listed.
+        first = next((tar for tar in tars if not tar.name.endswith(".tar")), tars[0])
+        check_tar(first.url, first.size, places.read(first.url, 0, min(first.size, 512)))
+        if self.class_names is not None:
+            read_class_names(self.class_names)
+
+    def class_sizes(self) -> None:
+        return None
+
+    def resolved(self) -> Self:
+        tars = places.find(self.tars, _SUFFIXES)
+        names = read_class_names(self.class_names) if self.class_names is not None else ()
+        listed = places.listing_digest(tars, _root(tars))
+        return self.model_copy(update={"fingerprint": digest([listed, names])})
+
+    def build(self, downloads: Path) -> WebdatasetSource:
+        meaning = Meaning(
+            images=tuple(extension.lower().lstrip(".") for extension in self.images),
+            captions=self.captions,
+            caption_field=self.caption_field,
+            labels=self.labels,
+            label_field=self.label_field,
+            most_bytes=self.max_member_mb << 20,
+        )
+        return WebdatasetSource(
+            places.find(self.tars, _SUFFIXES),
+            meaning,
+            downloads / "tar-listings",
+            class_names=read_class_names(self.class_names) if self.class_names is not None else (),
+            split_by_name=self.split_by_name,
+            licence=self.licence,
+            author=self.author,
+        )
+
+
+class WebdatasetSource:
+    """Tars as a data set.
+
+    Args:
+        listings: folder that keeps what was found in each tar.
+        class_names: the names of labels that are numbers, or () if the label is the name.
+        split_by_name: a tar's name gives its split.
+    """
+
+    def __init__(
+        self,
+        tars: list[FoundFile],
+        meaning: Meaning,
+        listings: Path,
+        *,
+        class_names: tuple[str, ...] = (),
+        split_by_name: bool = False,
+        licence: str = "",
+        author: str = "",
+    ) -> None:
+        self._tars = tars
+        self._meaning = meaning
+        self._listings = listings
+        self._class_names = class_names
+        self._split_by_name = split_by_name
+        self._licence = licence
+        self._author = author
+
+    def collect(self, progress: Progress) -> Collection:
+        listings: list[TarListing] = []
+        with ThreadPoolExecutor(_TARS_AT_ONCE, thread_name_prefix="tars") as pool:
+            futures = [pool.submit(list_tar, tar, self._meaning, self._listings) for tar in self._tars]
+            try:
+                for future in futures:
+                    listings.append(future.result())
+                    progress(step=len(listings), total=len(self._tars), note="listing the tars")
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+        root = _root(self._tars)
+        title = root.rstrip("/").rpartition("/")[2] or "tars"
+        found = {label for listing in listings for label in listing.labels}
+
+        def items() -> Iterator[Item]:
+            for tar, listing in zip(self._tars, listings, strict=True):
+                split = split_of_name(tar.name) if self._split_by_name else None
+                for sample in listing.rows():
+                    yield self._item(tar, tar.url.removeprefix(root).lstrip("/"), sample, split, title)
+
+        return Collection(
+            title=title,
+            items=items,
+            total=sum(listing.samples for listing in listings),
+            label_names=self._class_names or ordered(found),
+            root=title if self._class_names or found else "",
+            credits=(Credit(title, self._author or "not stated", self._licence or "not stated", ""),),
+        )
+
+    def _item(self, tar: FoundFile, shard: str, sample: TarSample, split: str | None, title: str) -> Item:
+        problem, label = sample.problem, sample.label
+        if label is not None and self._class_names:
+            label = named(label, self._class_names)
+            problem = problem or (None if label is not None else f"label {sample.label!r} is no class of class_names")
+        return Item(
+            name=f"{shard}: {sample.key}",
+            read=unreadable(problem) if problem else partial(places.read, tar.url, sample.offset, sample.length),
+            label=label,
+            key=sample.key,
+            captions=sample.captions,
+            taxonomy=(label,) if label is not None else (),
+            source=title,
+            licence=self._licence,
+            split=split,
+        )
+
+
+def _root(tars: list[FoundFile]) -> str:
+    """The folder that all tars lie in or below."""
+    folders = [places.parent(tar.url).split("/") for tar in tars]
+    first, last = min(folders), max(folders)
+    same = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return "/".join(first[:same]) or "/"

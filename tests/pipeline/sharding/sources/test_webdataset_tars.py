@@ -1,0 +1,273 @@
+"""Foreign tars, written by webdataset itself, become samples by its own rule; ours come back as they were."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import webdataset
+
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.sources.base import Collection, Item
+from pipeline.sharding.sources.places import stat
+from pipeline.sharding.sources.tar_listing import Meaning, tar_samples
+
+Collect = Callable[..., tuple[Collection, list[Item]]]
+Refused = Callable[..., str]
+Reason = Callable[[Item], str]
+Picture = Callable[..., bytes]
+
+
+def write_tar(path: Path, *members: tuple[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            made = tarfile.TarInfo(name)
+            made.size = len(data)
+            tar.addfile(made, io.BytesIO(data))
+    return path
+
+
+def img2dataset(folder: Path, picture: Picture, shards: int = 2, each: int = 10) -> Path:
+    """A folder as img2dataset leaves it: 00000.tar, ... with .jpg .txt .json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for shard in range(shards):
+        with webdataset.TarWriter(str(folder / f"{shard:05d}.tar")) as tar:
+            for number in range(each):
+                key = f"{shard:05d}{number:04d}"
+                about = {"url": f"https://example.org/{key}.jpg", "caption": f"caption {key}", "key": key}
+                image = picture(100 * shard + number, "JPEG")
+                tar.write({"__key__": key, "jpg": image, "txt": f"caption {key}", "json": about})
+    return folder
+
+
+def test_a_folder_of_img2dataset_becomes_our_shards(
+    tmp_path: Path, shard: Callable[..., Artifact], picture: Picture
+) -> None:
+    folder = img2dataset(tmp_path / "laion", picture)
+    artifact = shard(source={"kind": "webdataset", "tars": str(folder), "licence": "CC-BY-4.0"})
+    index = SampleIndex.open(artifact)
+    assert sorted(index.key(id) for id in index.rows()) == [f"{s:05d}{n:04d}" for s in range(2) for n in range(10)]
+    foreign = {
+        sample["__key__"]: sample["jpg"]
+        for tar in sorted(folder.glob("*.tar"))
+        for sample in webdataset.WebDataset(str(tar), shardshuffle=False)
+    }
+    read: dict[str, bytes] = {}
+    for name in index.shard_names:
+        for sample in webdataset.WebDataset(str(artifact.path(name)), shardshuffle=False):
+            read[sample["__key__"]] = sample["jpg"]
+            assert sample["txt"].decode() == f"caption {sample['__key__']}"
+            assert json.loads(sample["json"])["licence"] == "CC-BY-4.0"
+    assert read == foreign
+
+
+def test_our_own_tars_are_read_with_all_captions_labels_and_splits(
+    tmp_path: Path, shard: Callable[..., Artifact], picture: Picture
+) -> None:
+    table = tmp_path / "list.jsonl"
+    lines = []
+    for number in range(30):
+        (tmp_path / f"{number}.png").write_bytes(picture(number))
+        captions = [f"first {number}", f"second {number}"]
+        lines.append(json.dumps({"path": f"{number}.png", "label": "ab"[number % 2], "captions": captions}))
+    table.write_text("\n".join(lines))
+    source = {"kind": "manifest", "manifest": str(table), "label_column": "label", "caption_columns": ["captions"]}
+    first = SampleIndex.open(ours := shard(source=source))
+    again = SampleIndex.open(
+        shard(
+            into=ArtifactStore.open(str(tmp_path / "other")),
+            split={"val_share": 0, "test_share": 0},
+            source={
+                "kind": "webdataset",
+                "tars": str(ours.path("shards/train-00000.tar").parent),
+                "captions": "json",
+                "caption_field": "captions",
+                "labels": "json",
+                "split_by_name": True,
+            },
+        )
+    )
+
+    def known(index: SampleIndex) -> dict[str, Any]:
+        return {
+            index.key(id): (index.captions(id), int(index.labels[id]), int(index.splits[id]), index.content_hash(id))
+            for id in index.rows()
+        }
+
+    assert len(first) == 30
+    assert known(first) == known(again)
+    assert first.label_names == again.label_names == ("a", "b")
+
+
+def test_grouping_is_that_of_webdataset(tmp_path: Path) -> None:
+    names = [
+        "a/b.c/one.tar.jpg",
+        "a/b.c/one.seg.png",
+        "a/b.c/one.JPG",
+        "a/b.c/two.jpg",
+        "two.jpg",
+        "no-extension",
+        ".hidden.jpg",
+        "__MACOSX__/x.jpg",
+        "dir.with.dots/three.cls",
+        "dir.with.dots/three.jpg",
+    ]
+    tar = write_tar(tmp_path / "t.tar", *[(name, b"0") for name in names])
+    theirs = [sample["__key__"] for sample in webdataset.WebDataset(str(tar), shardshuffle=False)]
+    assert [sample.key for sample in tar_samples(stat(str(tar)), Meaning())] == theirs
+
+
+def test_keys_with_dots_repeated_keys_and_missing_members(
+    tmp_path: Path, collect: Collect, reason: Reason, picture: Picture
+) -> None:
+    one, two, three, four = (picture(n, "JPEG") for n in range(4))
+    write_tar(
+        tmp_path / "tars" / "0.tar",
+        ("v1.2/a.jpg", one),
+        ("v1.2/a.txt", b"in a folder with dots"),
+        ("b.jpg", two),
+        ("b.txt", b"b"),
+        ("b.jpg", three),
+        ("b.txt", b"b again"),
+        ("c.txt", b"no image"),
+        ("c.json", b"{}"),
+        ("d.png", four),
+        ("e.jpg", one),
+        ("e.txt", b"\xff\xfe not text"),
+        ("b.jpg", four),
+    )
+    _, items = collect(kind="webdataset", tars=str(tmp_path / "tars"))
+    assert [item.key for item in items] == ["v1.2/a", "b", "b", "c", "d", "e", "b"]
+    assert items[0].captions == ("in a folder with dots",)
+    assert [items[n].read() for n in (0, 1, 2, 4, 6)] == [one, two, three, four, four]
+    assert (items[1].captions, items[2].captions, items[4].captions) == (("b",), ("b again",), ())
+    assert reason(items[3]) == "no image among its members (txt, json)"
+    assert reason(items[5]) == "its .txt is not UTF-8"
+
+
+def test_captions_are_lines_or_a_field_and_labels_are_numbers_or_a_field(
+    tmp_path: Path, collect: Collect, reason: Reason, picture: Picture
+) -> None:
+    about = {"captions": ["one", "two"], "class": "cat"}
+    tar = write_tar(
+        tmp_path / "t.tar",
+        ("a.jpg", picture(1, "JPEG")),
+        ("a.cls", b"1\n"),
+        ("a.txt", "erste Zeile\n\nzweite: Größe\n".encode()),
+        ("a.json", json.dumps(about).encode()),
+        ("b.jpg", picture(2, "JPEG")),
+        ("b.cls", b"10"),
+        ("b.json", b"{broken"),
+    )
+    lines, items = collect(kind="webdataset", tars=str(tar), captions="lines")
+    assert items[0].captions == ("erste Zeile", "zweite: Größe")
+    # Numbers in their order, not "1", "10", "2".
+    assert (lines.label_names, [item.label for item in items]) == (("1", "10"), ["1", "10"])
+    field, items = collect(
+        kind="webdataset", tars=str(tar), captions="json", caption_field="captions", labels="json", label_field="class"
+    )
+    assert (items[0].captions, items[0].label, field.label_names) == (("one", "two"), "cat", ("cat",))
+    assert "its .json is not JSON" in reason(items[1])
+    names = tmp_path / "names.txt"
+    names.write_text("dog\ncat\n")
+    named, items = collect(kind="webdataset", tars=str(tar), class_names=str(names))
+    assert (named.label_names, items[0].label) == (("dog", "cat"), "cat")
+    assert reason(items[1]) == "label '10' is no class of class_names"
+
+
+def test_a_read_travels_to_another_process(tmp_path: Path, collect: Collect, photos: dict[str, bytes]) -> None:
+    tar = write_tar(tmp_path / "t.tar", *[(f"{name}.jpg", data) for name, data in photos.items()])
+    _, items = collect(kind="webdataset", tars=str(tar))
+    assert [pickle.loads(pickle.dumps(item)).read() for item in items] == list(photos.values())
+
+
+def test_tars_that_did_not_change_are_not_gone_through_again(
+    tmp_path: Path, collect: Collect, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = img2dataset(tmp_path / "laion", picture, shards=3, each=2)
+    collect(kind="webdataset", tars=str(folder))
+    gone_through: list[str] = []
+    monkeypatch.setattr(
+        "pipeline.sharding.sources.tar_listing.tar_samples",
+        lambda tar, meaning: gone_through.append(tar.name) or tar_samples(tar, meaning),  # type: ignore[func-returns-value]
+    )
+    assert len(collect(kind="webdataset", tars=str(folder))[1]) == 6
+    assert gone_through == []
+    write_tar(folder / "00001.tar", ("new.jpg", picture(5, "JPEG")))
+    assert len(collect(kind="webdataset", tars=str(folder))[1]) == 5
+    assert gone_through == ["00001.tar"]
+
+
+def test_patterns_name_tars(tmp_path: Path, collect: Collect, refused: Refused, picture: Picture) -> None:
+    folder = img2dataset(tmp_path / "laion", picture, shards=3, each=1)
+    assert len(collect(kind="webdataset", tars=f"{folder}/{{00000..00001}}.tar")[1]) == 2
+    assert len(collect(kind="webdataset", tars=f"{folder}/*2.tar")[1]) == 1
+    assert "00003.tar: no such file" in refused(kind="webdataset", tars=f"{folder}/{{00000..00003}}.tar")
+    assert "matches nothing" in refused(kind="webdataset", tars=f"{folder}/*.tgz")
+    assert "a brace is not closed" in refused(kind="webdataset", tars=f"{folder}/{{00000.tar")
+
+
+def test_bad_tars_are_refused_in_one_line(tmp_path: Path, refused: Refused, picture: Picture) -> None:
+    hostile = write_tar(tmp_path / "hostile" / "0.tar", ("a.jpg", picture(1, "JPEG")), ("../../b.jpg", b"x"))
+    line = refused(kind="webdataset", tars=str(hostile))
+    assert f"{hostile}, member '../../b.jpg' at byte" in line
+    assert "a name that leaves the folder" in line
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(hostile.read_bytes()[:700])
+    assert "are left: the archive is cut" in refused(kind="webdataset", tars=str(cut))
+    squeezed = tmp_path / "squeezed" / "0.tgz"
+    squeezed.parent.mkdir()
+    with tarfile.open(squeezed, "w:gz") as tar:
+        tar.add(hostile, "a.jpg")
+    assert "compressed (gzip)" in refused(kind="webdataset", tars=str(squeezed.parent))
+    (tmp_path / "empty").mkdir()
+    assert "holds no file that ends with .tar" in refused(kind="webdataset", tars=str(tmp_path / "empty"))
+    assert "no such file" in refused(kind="webdataset", tars=str(tmp_path / "nowhere"))
+    assert "web addresses are not read" in refused(kind="webdataset", tars="https://example.org/00000.tar")
+    assert not list(tmp_path.rglob("b.jpg"))
+
+
+def test_a_tar_that_was_cut_after_it_was_listed_is_told(
+    tmp_path: Path, collect: Collect, reason: Reason, picture: Picture
+) -> None:
+    tar = write_tar(tmp_path / "t.tar", ("a.jpg", picture(1, "JPEG")))
+    _, items = collect(kind="webdataset", tars=str(tar))
+    os.truncate(tar, 600)
+    assert "the file ends early (88 of" in reason(items[0])
+
+
+@pytest.mark.servers
+def test_tars_in_s3_are_read_in_place(
+    s3_url: str, tmp_path: Path, collect: Collect, refused: Refused, picture: Picture
+) -> None:
+    from pipeline.storage import open_storage
+
+    folder = img2dataset(tmp_path / "laion", picture, shards=2, each=4)
+    storage = open_storage(s3_url)
+    for tar in folder.glob("*.tar"):
+        storage.upload(tar, f"laion/{tar.name}")
+    _, here = collect(kind="webdataset", tars=str(folder))
+    for pattern in ("laion", "laion/{00000..00001}.tar", "laion/*.tar"):
+        _, there = collect(kind="webdataset", tars=f"{s3_url}/{pattern}")
+        assert [item.read() for item in there] == [item.read() for item in here]
+        assert [item.captions for item in there] == [item.captions for item in here]
+    assert "00002.tar: no such object (1 of the 3" in refused(
+        kind="webdataset", tars=f"{s3_url}/laion/{{00000..00002}}.tar"
+    )
+    assert "no such object" in refused(kind="manifest", manifest=f"{s3_url}/no.csv", label_column="label")
+    # A manifest in S3 whose images lie in S3: relative to it, and by their whole address.
+    storage.write("pairs/a.png", picture(1))
+    storage.write("pairs/list.csv", f"path,caption\na.png,one\n{s3_url}/pairs/a.png,two\ngone.png,three\n".encode())
+    _, items = collect(kind="manifest", manifest=f"{s3_url}/pairs/list.csv", caption_columns=["caption"])
+    assert [item.read() for item in items[:2]] == [picture(1)] * 2
+    with pytest.raises(FileNotFoundError):
+        items[2].read()
