@@ -25,7 +25,7 @@ def data_card(index: SampleIndex, collection: Collection, plan: Plan, chunks: Se
         "title": collection.title,
         "samples": len(index),
         "labels": len(index.label_names),
-        "content_groups": int(np.unique(index.groups).size),
+        "content_groups": int(np.count_nonzero(np.bincount(index.groups))),
         "captions": index.caption_count,
         "image_bytes": int(index.lengths.astype(np.int64).sum()),
         "splits": {split: int(index.rows(split).size) for split in SPLITS},

@@ -135,13 +135,20 @@ def _without_equal(
 
 def _equal_sets(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The rows whose content another row has too, set by set, each in the order of the rows; where the sets start."""
-    order = np.lexsort((low, high))
-    same = (high[order[:-1]] == high[order[1:]]) & (low[order[:-1]] == low[order[1:]])
-    with_former, with_next = np.append(False, same), np.append(same, False)
-    if not len(order):
-        return order, order
-    member = with_former | with_next
-    return order[member], np.flatnonzero(~with_former[member])
+    # Nearly all hashes differ in their first half already, and sorting one column is the fastest.
+    order = np.argsort(high)
+    rows = np.sort(order[_in_run(high[order])])
+    rows = rows[np.lexsort((low[rows], high[rows]))]
+    same = (high[rows[1:]] == high[rows[:-1]]) & (low[rows[1:]] == low[rows[:-1]])
+    with_former = np.append(False, same)[: len(rows)]
+    member = with_former | np.append(same, False)[: len(rows)]
+    return rows[member], np.flatnonzero(~with_former[member])
+
+
+def _in_run(ascending: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which values are equal to a neighbour."""
+    same = ascending[1:] == ascending[:-1]
+    return (np.append(False, same) | np.append(same, False))[: len(ascending)]
 
 
 def _without_alike(kept: Kept, labels: NDArray[np.int32], looks: NDArray[np.uint64], config: DuplicatesConfig) -> Kept:

@@ -38,7 +38,7 @@ def near_pairs(hashes: NDArray[np.uint64], radius: int) -> tuple[NDArray[np.int6
     pairs = [np.empty(0, dtype=np.int64)]
     for mask in _masks(len(hashes), radius):
         keys = hashes & mask
-        order = np.argsort(keys, kind="stable")
+        order = np.argsort(keys)
         keys = keys[order]
         distance = 1
         starts = np.flatnonzero(keys[:-1] == keys[1:])

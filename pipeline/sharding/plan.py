@@ -96,8 +96,7 @@ def make_plan(
     }
     rows = np.flatnonzero(splits != DROPPED)
     suffixes, order = _distinct_keys(columns.order[rows], rows, key_of)
-    # By row last: two keys with one hash are told apart by their place in the source.
-    rows = rows[np.lexsort((rows, order, splits[rows]))]
+    rows = rows[_sorted_in_splits(splits[rows], order)]
     splits = splits[rows]
     edges = _edges(splits, columns.stored[rows], size)
     names = _names(splits[edges[:-1]])
@@ -120,11 +119,12 @@ def _distinct_keys(
     order: NDArray[np.uint64], rows: NDArray[np.int64], key_of: Callable[[int], str]
 ) -> tuple[dict[int, int], NDArray[np.uint64]]:
     """The second, third, ... user of a key gets "-2", "-3", ...; and the hashes of the final keys."""
-    by_hash = np.argsort(order, kind="stable")
-    again = np.sort(by_hash[1:][order[by_hash][1:] == order[by_hash][:-1]])
-    if not again.size:
+    taken = np.sort(order)
+    repeated = np.unique(taken[1:][taken[1:] == taken[:-1]])
+    if not repeated.size:
         return {}, order
-    taken = order[by_hash]
+    users = np.flatnonzero(np.isin(order, repeated))
+    again = np.setdiff1d(users, users[np.unique(order[users], return_index=True)[1]])
     order = order.copy()
     added: set[int] = set()
     suffixes: dict[int, int] = {}
@@ -139,6 +139,12 @@ def _distinct_keys(
         suffixes[int(rows[place])] = number
         order[place] = hashed
     return suffixes, order
+
+
+def _sorted_in_splits(splits: NDArray[np.int8], order: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Places by split, then by hash; the hashes differ, so that nothing depends on how equals are sorted."""
+    members = [np.flatnonzero(splits == split) for split in range(len(SPLITS))]
+    return np.concatenate([places[np.argsort(order[places])] for places in members])
 
 
 def _holds(ascending: NDArray[np.uint64], value: int) -> bool:
