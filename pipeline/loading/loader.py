@@ -31,7 +31,7 @@ from pipeline.loading.policies.base import SamplingPolicy
 from pipeline.loading.progressive import SizeOfEpoch
 from pipeline.loading.reader import SampleReader
 from pipeline.loading.remote_shards import RemoteMode
-from pipeline.loading.tokenizer import Tokenizer
+from pipeline.loading.tokenizer import CaptionTokenizer
 from pipeline.sharding.index import SampleIndex
 
 
@@ -83,7 +83,7 @@ class LoaderConfig(Config):
         seed: int,
         rank: int = 0,
         world: int = 1,
-        tokenizer: Tokenizer | None = None,
+        tokenizer: CaptionTokenizer | None = None,
         captions: Literal["first", "random"] = "random",
         device: torch.device | str = "cpu",
     ) -> Loader:
@@ -159,7 +159,7 @@ class Loader:
         world: int = 1,
         threads: int = 2,
         prefetch: int = 4,
-        tokenizer: Tokenizer | None = None,
+        tokenizer: CaptionTokenizer | None = None,
         captions: Literal["first", "random"] = "random",
         device: torch.device | str = "cpu",
     ) -> None:
@@ -264,7 +264,7 @@ def evaluation_batches(
     channels: int = 3,
     batch_size: int,
     threads: int = 2,
-    tokenizer: Tokenizer | None = None,
+    tokenizer: CaptionTokenizer | None = None,
 ) -> Iterator[Batch]:
     """The samples `ids`, in that order, resized and not varied; the last batch may be smaller.
 

@@ -1,0 +1,113 @@
+"""BERT's word pieces in plain Python: the same token ids as the Hugging Face library `tokenizers` gives.
+
+This file imports the standard library only, because its source goes into registered models: they
+tokenise prompts in processes where nothing of ours is installed. Its vocabulary comes in a file
+(`pipeline.loading.wordpiece_vocabulary` writes it). Words seen before are kept.
+
+Devlin et al. 2018, section 3, after the authors' code: text is cleaned, lower-cased without accents where the
+vocabulary is uncased, cut at spaces and punctuation, and each word into the longest pieces known. Signs that Unicode
+assigned since 2018 are what Python's tables say, where `tokenizers` takes them for letters.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import json
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+PADDING, UNKNOWN, START, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
+_LONGEST_WORD = 100  # characters; a longer word is unknown
+_PUNCTUATION = {chr(code) for code in (*range(33, 48), *range(58, 65), *range(91, 97), *range(123, 127))}
+# Chinese characters are words each; Hangul and kana are not among them.
+_CHINESE = (
+    (0x4E00, 0x9FFF),
+    (0x3400, 0x4DBF),
+    (0x20000, 0x2A6DF),
+    (0x2A700, 0x2B73F),
+    (0x2B740, 0x2B81F),
+    (0x2B920, 0x2CEAF),  # not from 0x2B820 on: so `tokenizers` has it
+    (0xF900, 0xFAFF),
+    (0x2F800, 0x2FA1F),
+)
+
+
+class WordPieceEncoder:
+    """Encodes text.
+
+    Args:
+        vocabulary: "tokens", the pieces in the order of their ids, and "lowercase".
+    """
+
+    def __init__(self, vocabulary: Mapping[str, Any]) -> None:
+        self._ids = {token: number for number, token in enumerate(vocabulary["tokens"])}
+        self._lowercase = bool(vocabulary["lowercase"])
+        self._unknown, self._start, self._end = (self._ids[token] for token in (UNKNOWN, START, END))
+        self._pieces = functools.lru_cache(maxsize=1 << 16)(self._cut)
+
+    @classmethod
+    def read(cls, path: str) -> WordPieceEncoder:
+        """The encoder of a vocabulary file (gzipped JSON)."""
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            return cls(json.load(file))
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text, without start and end."""
+        return [piece for word in self._words(text) for piece in self._pieces(word)]
+
+    def encode_batch(self, texts: Iterable[str], context_length: int) -> list[list[int]]:
+        """Each text between start and end, cut or padded with 0 to `context_length` tokens."""
+        rows = []
+        for text in texts:
+            row = [self._start, *self.encode(text)[: context_length - 2], self._end]
+            rows.append(row + [0] * (context_length - len(row)))
+        return rows
+
+    def _words(self, text: str) -> list[str]:
+        text = "".join(map(_cleaned, text))
+        if self._lowercase:
+            text = "".join(map(_lowered, unicodedata.normalize("NFD", text)))
+        return "".join(f" {c} " if _is_punctuation(c) else c for c in text).split()
+
+    def _cut(self, word: str) -> tuple[int, ...]:
+        """The longest piece that the word begins with, then of the rest likewise; one unknown if a rest has none."""
+        if len(word) > _LONGEST_WORD:
+            return (self._unknown,)
+        pieces, start = [], 0
+        while start < len(word):
+            for end in range(len(word), start, -1):
+                piece = self._ids.get(("##" if start else "") + word[start:end])
+                if piece is not None:
+                    break
+            else:
+                return (self._unknown,)
+            pieces.append(piece)
+            start = end
+        return tuple(pieces)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _cleaned(character: str) -> str:
+    """Nothing for control characters, a space for every white one, room around Chinese ones."""
+    if character in "\t\n\r":
+        return " "
+    category = unicodedata.category(character)
+    if character in "\x00\ufffd" or category in ("Cc", "Cf", "Co"):
+        return ""
+    if category in ("Zs", "Zl", "Zp"):
+        return " "
+    code = ord(character)
+    return f" {character} " if any(first <= code <= last for first, last in _CHINESE) else character
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _lowered(character: str) -> str:
+    """Nothing for an accent; one by one, so that a capital sigma is the same wherever it stands."""
+    return "" if unicodedata.category(character) == "Mn" else character.lower()
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _is_punctuation(character: str) -> bool:
+    return character in _PUNCTUATION or unicodedata.category(character).startswith("P")

@@ -1,0 +1,80 @@
+"""The word pieces of a released text model, from its folder, as plain data for `wordpiece.py`."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError
+from pipeline.loading.wordpiece import END, PADDING, START, UNKNOWN
+
+VOCABULARY = "wordpieces.json.gz"
+FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
+
+
+def read_vocabulary(folder: Path) -> dict[str, Any] | None:
+    """The vocabulary of a folder's tokenizer.json, else of its vocab.txt; None if it has neither.
+
+    Raises:
+        InputError: the tokenizer is none of word pieces as BERT's, or damaged.
+    """
+    for name, read in ((FILES[0], _from_json), (FILES[1], _from_text)):
+        path = folder / name
+        if path.is_file():
+            try:
+                vocabulary = read(path)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise InputError(f"{path}: cannot be read as a tokenizer ({error})") from None
+            _check(vocabulary["tokens"], path)
+            return vocabulary
+    return None
+
+
+def write_vocabulary(vocabulary: Mapping[str, Any], path: Path) -> None:
+    """Writes the file that `WordPieceEncoder.read` takes; always the same bytes."""
+    text = json.dumps(dict(vocabulary), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    path.write_bytes(gzip.compress(text.encode("utf-8"), mtime=0))
+
+
+def load_vocabulary(path: Path) -> dict[str, Any]:
+    """What `write_vocabulary` wrote."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        vocabulary: dict[str, Any] = json.load(file)
+    return vocabulary
+
+
+def _from_json(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    model, normalizer = content["model"], content.get("normalizer") or {}
+    if model.get("type") != "WordPiece" or model.get("continuing_subword_prefix", "##") != "##":
+        raise InputError(f"{path}: its model is {model.get('type')}; the text towers here read BERT's word pieces")
+    if normalizer.get("type") != "BertNormalizer" or normalizer.get("strip_accents") not in (
+        None,
+        normalizer["lowercase"],
+    ):
+        raise InputError(f"{path}: does not normalise text as BERT does")
+    return {"tokens": _in_order(model["vocab"]), "lowercase": bool(normalizer["lowercase"])}
+
+
+def _from_text(path: Path) -> dict[str, Any]:
+    config = path.with_name(FILES[2])
+    lowercase = json.loads(config.read_text(encoding="utf-8")).get("do_lower_case", True) if config.is_file() else True
+    return {"tokens": path.read_text(encoding="utf-8").rstrip("\n").split("\n"), "lowercase": bool(lowercase)}
+
+
+def _in_order(ids: Mapping[str, int]) -> list[str]:
+    tokens = sorted(ids, key=lambda token: ids[token])
+    if [ids[token] for token in tokens] != list(range(len(tokens))):
+        raise ValueError("its ids have gaps")
+    return tokens
+
+
+def _check(tokens: list[str], path: Path) -> None:
+    missing = [token for token in (UNKNOWN, START, END) if token not in tokens]
+    if missing:
+        raise InputError(f"{path}: has no {', '.join(missing)}; it is no vocabulary of BERT")
+    if tokens[0] != PADDING:
+        raise InputError(f"{path}: token 0 is {tokens[0]!r}, not {PADDING}; the text towers pad with 0")
