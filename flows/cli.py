@@ -70,6 +70,17 @@ def config(flow: Flow, preset: Preset = None, settings: Settings = None) -> int:
     return 0
 
 
+@app.command()
+def sources(
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="The fields of this one.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """List what data can be read: data.source.kind of shard-dataset, what it needs, an example."""
+    from flows.source_commands import list_sources
+
+    return list_sources(kind, as_json=as_json)
+
+
 @artifacts_app.command("list")
 def list_artifacts(
     stage: Annotated[str | None, typer.Argument(metavar="STAGE", help="Only of this stage.")] = None,

@@ -37,7 +37,7 @@ class CocoConfig(Config):
     about: ClassVar[About] = About(
         "COCO captions: every image with its five captions",
         "FOLDER/annotations/captions_*.json and the images in FOLDER/train2017/ etc.",
-        ("folder=coco", "parts=[val2017]"),
+        ("folder=coco", "parts='[val2017]'"),
     )
 
     kind: Literal["coco"] = "coco"

@@ -31,7 +31,7 @@ class ManifestConfig(Config):
     about: ClassVar[About] = About(
         "a table with a row an image: CSV, TSV, JSON lines, Parquet",
         "a column of paths (or of bytes, in Parquet), and one of labels or captions",
-        ("manifest=images.csv", "label_column=label", "caption_columns=[caption]"),
+        ("manifest=images.csv", "label_column=label", "caption_columns='[caption]'"),
     )
 
     kind: Literal["manifest"] = "manifest"

@@ -36,7 +36,7 @@ class ParquetImagesConfig(Config):
     about: ClassVar[About] = About(
         "Parquet with embedded images, as Hugging Face's datasets writes it",
         "*.parquet with a column of image bytes, and one of labels or captions",
-        ("files=my-data/data", "caption_columns=[text]"),
+        ("files=my-data/data", "caption_columns='[text]'"),
     )
 
     kind: Literal["parquet_images"] = "parquet_images"
