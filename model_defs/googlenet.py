@@ -82,7 +82,7 @@ class GoogLeNet(PooledMapWithHeads):
         self.conv1 = BiasedConvolution(in_chans, 64, 7, stride=2)
         self.conv2 = BiasedConvolution(64, 64, 1)
         self.conv3 = BiasedConvolution(64, 192, 3)
-        self.norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
+        self.norm = LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
         self.pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         channels = 192
         for name in MODULES:
@@ -112,6 +112,13 @@ class GoogLeNet(PooledMapWithHeads):
     def classify(self, features: Tensor) -> Tensor:
         logits: Tensor = self.fc(self.dropout(features))
         return logits
+
+
+class LocalResponseNorm(nn.LocalResponseNorm):
+    """PyTorch's, in float32 whatever the type of the map: for bfloat16 it has no kernel on a CPU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.float()).to(input.dtype)
 
 
 class BiasedConvolution(nn.Sequential):
