@@ -40,9 +40,10 @@ def list_sources(name: str | None, *, as_json: bool = False) -> int:
 
 
 def example_command(kind: str, about: About) -> str:
-    """The command of a first run."""
+    """The command of a first run; but for the emoji it starts from the preset that holds no artist out."""
+    preset = "emoji" if kind == "emoji" else "image-folder"
     settings = [f"--set data.source.{setting}" for setting in (f"kind={kind}", *about.example)]
-    return " ".join(["tutelage run shard-dataset", *settings])
+    return " ".join([f"tutelage run shard-dataset --preset {preset}", *settings])
 
 
 def _described(kind: str, source: type[Any], *, fields: bool) -> dict[str, Any]:

@@ -68,7 +68,8 @@ class CaptionsTsvConfig(Config):
 
     def resolved(self) -> Self:
         digests = [(split, places.file_digest(file)) for split, file in self._lists()]
-        return self.model_copy(update={"fingerprint": digest(digests)})
+        where = places.absolute_fields(self, "file", "val_file", "test_file", "images")
+        return self.model_copy(update={"fingerprint": digest(digests), **where})
 
     def build(self, downloads: Path) -> CaptionsTsvSource:
         images = places.absolute(self.images) if self.images is not None else None

@@ -62,7 +62,7 @@ class CocoConfig(Config):
 
     def resolved(self) -> Self:
         files = {name: places.file_digest(file) for name, file in self._files().items()}
-        return self.model_copy(update={"fingerprint": digest(files)})
+        return self.model_copy(update={"fingerprint": digest(files), **places.absolute_fields(self, "folder")})
 
     def build(self, downloads: Path) -> CocoSource:
         return CocoSource(places.absolute(self.folder), self._files(), val_is=self.val_is)

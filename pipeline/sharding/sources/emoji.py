@@ -89,7 +89,7 @@ class EmojiConfig(Config):
 
     about: ClassVar[About] = About(
         "emoji drawn by four artists, with names, tags and a taxonomy (the demo)",
-        "npm, or the extra `demo`; 60 MB fetched once",
+        "npm, or the extra `demo`; 26 MB fetched once",
         ("max_concepts=200",),
     )
     kind: Literal["emoji"] = "emoji"

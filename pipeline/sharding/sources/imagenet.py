@@ -81,7 +81,8 @@ class ImagenetConfig(Config):
             hasher.update(f"{name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
         words = class_words(root, self.names, wnids, wanted=self.labels == "names")
         labels = [] if _by_class(images / "val") else sorted(self._val_labels(wnids).items())
-        return self.model_copy(update={"fingerprint": digest([hasher.hexdigest(), sorted(words.items()), labels])})
+        fingerprint = digest([hasher.hexdigest(), sorted(words.items()), labels])
+        return self.model_copy(update={"fingerprint": fingerprint, "folder": root})
 
     def build(self, downloads: Path) -> ImagenetSource:
         root, images = self._places()

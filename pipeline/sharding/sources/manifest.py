@@ -101,7 +101,8 @@ class ManifestConfig(Config):
         else:
             facts = [places.file_digest(file) for file in files]
         names = read_class_names(self.class_names) if self.class_names is not None else ()
-        return self.model_copy(update={"fingerprint": digest([facts, names])})
+        where = places.absolute_fields(self, "manifest", "images", "class_names")
+        return self.model_copy(update={"fingerprint": digest([facts, names]), **where})
 
     def build(self, downloads: Path) -> ManifestSource:
         names = read_class_names(self.class_names) if self.class_names is not None else ()

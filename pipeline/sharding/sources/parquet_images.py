@@ -77,9 +77,8 @@ class ParquetImagesConfig(Config):
 
     def resolved(self) -> Self:
         files = places.find(self.files, _SUFFIXES)
-        return self.model_copy(
-            update={"fingerprint": digest(places.listing_digest(files, places.parent(files[0].url)))}
-        )
+        listed = places.listing_digest(files, places.parent(files[0].url))
+        return self.model_copy(update={"fingerprint": digest(listed), **places.absolute_fields(self, "files")})
 
     def build(self, downloads: Path) -> ParquetImagesSource:
         files = places.find(self.files, _SUFFIXES)

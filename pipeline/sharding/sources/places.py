@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 from braceexpand import braceexpand
 
+from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.storage import Storage, open_storage
 
@@ -67,6 +68,12 @@ def absolute(address: str) -> str:
     if not address.strip():
         raise InputError("an empty address; name a file, a folder or s3://bucket/key")
     return os.path.abspath(os.path.expanduser(address))
+
+
+def absolute_fields(config: Config, *names: str) -> dict[str, str]:
+    """The addresses that a config names, in full: what its artifact remembers must not depend on where it was run."""
+    given = {name: getattr(config, name) for name in names}
+    return {name: absolute(address) for name, address in given.items() if address is not None}
 
 
 def parent(url: str) -> str:

@@ -94,7 +94,7 @@ class TorchvisionConfig(Config):
             return self.model_copy(update={"fingerprint": "torchvision"})
         root = places.check_folder(str(self.root))
         files = places.listing_digest(places.find(root, ("",)), root)
-        return self.model_copy(update={"fingerprint": digest(files)})
+        return self.model_copy(update={"fingerprint": digest(files), "root": Path(root)})
 
     def build(self, downloads: Path) -> TorchvisionSource:
         root = self.root.expanduser().absolute() if self.root is not None else None

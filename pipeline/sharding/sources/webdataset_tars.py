@@ -84,7 +84,8 @@ class WebdatasetConfig(Config):
         tars = places.find(self.tars, _SUFFIXES)
         names = read_class_names(self.class_names) if self.class_names is not None else ()
         listed = places.listing_digest(tars, _root(tars))
-        return self.model_copy(update={"fingerprint": digest([listed, names])})
+        where = places.absolute_fields(self, "tars", "class_names")
+        return self.model_copy(update={"fingerprint": digest([listed, names]), **where})
 
     def build(self, downloads: Path) -> WebdatasetSource:
         meaning = Meaning(

@@ -37,7 +37,10 @@ def collect(tmp_path: Path) -> Callable[..., tuple[Collection, list[Item]]]:
         config = source_config(**values)
         downloads = tmp_path / "downloads"
         config.check(downloads)
-        assert config.resolved().fingerprint
+        resolved = config.resolved()
+        assert resolved.fingerprint
+        # What was resolved once is resolved for good: the stage compares.
+        assert resolved.resolved() == resolved
         collection = config.build(downloads).collect(silent)
         items = list(collection.items())
         assert len(items) == collection.total
