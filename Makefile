@@ -24,11 +24,11 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 # Seconds each: no server, no cluster, no shell.
 test-fast: .venv/.dev
-	$(PYTEST) -m "not (ray or servers or journey)"
+	$(PYTEST) -m "not (ray or servers or journey or heavy)"
 
 # Real Ray, S3, MLflow and Prefect servers, kills, whole flows from the shell. A file's tests share its servers.
 test-slow: .venv/.dev
-	$(PYTEST) --dist loadfile --no-loadscope-reorder --durations=15 -m "ray or servers or journey"
+	$(PYTEST) --dist loadfile --no-loadscope-reorder --durations=15 -m "ray or servers or journey or heavy"
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .
