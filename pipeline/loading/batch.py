@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from pipeline.sharding.joining.joined_columns import JoinedColumns
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Batch:
         step: the training step it belongs to; for evaluation, its place in the sequence.
         policy_version: the policy's version when the batch was planned.
         global_size: samples in the batches of all ranks together.
+        columns: joined columns of numbers by name, float32 or int64, [B] or [B, D]; NaN or -1 where a sample has
+            no value.
     """
 
     images: Tensor
@@ -33,6 +38,7 @@ class Batch:
     step: int
     policy_version: int
     global_size: int
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -46,6 +52,7 @@ class Batch:
             labels=self.labels.to(device, non_blocking=True),
             groups=self.groups.to(device, non_blocking=True),
             tokens=None if self.tokens is None else self.tokens.to(device, non_blocking=True),
+            columns={name: column.to(device, non_blocking=True) for name, column in self.columns.items()},
         )
 
 
@@ -55,3 +62,15 @@ def rank_slice(ids: NDArray[np.int64], rank: int, world: int) -> NDArray[np.int6
     The parts of rank 0, 1, ... put together are the global batch, in order.
     """
     return ids[len(ids) * rank // world : len(ids) * (rank + 1) // world]
+
+
+def column_tensor(values: NDArray[np.int32], ids: NDArray[np.int64]) -> Tensor:
+    """A column of the index at some rows, int64 [len(ids)]."""
+    return torch.from_numpy(values[ids].astype(np.int64))
+
+
+def joined_tensors(columns: JoinedColumns | None, ids: NDArray[np.int64]) -> dict[str, Tensor]:
+    """The joined columns of numbers at some rows, by name; none where none were joined."""
+    if columns is None:
+        return {}
+    return {name: torch.from_numpy(values) for name, values in columns.batch(ids).items()}

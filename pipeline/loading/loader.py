@@ -25,7 +25,7 @@ from pipeline.config import Config, unkeyed
 from pipeline.counter_rng import uniforms
 from pipeline.errors import InputError
 from pipeline.loading.augment import AugmentConfig, ViewParameters, apply_on_device, view_parameters
-from pipeline.loading.batch import Batch, rank_slice
+from pipeline.loading.batch import Batch, column_tensor, joined_tensors, rank_slice
 from pipeline.loading.decode_pool import DecodePool, PendingImages
 from pipeline.loading.policies.base import SamplingPolicy
 from pipeline.loading.progressive import SizeOfEpoch
@@ -33,6 +33,7 @@ from pipeline.loading.reader import SampleReader
 from pipeline.loading.remote_shards import RemoteMode
 from pipeline.loading.tokenizer import CaptionTokenizer
 from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.joining.joined_columns import JoinedColumns
 
 
 class LoaderConfig(Config):
@@ -85,6 +86,7 @@ class LoaderConfig(Config):
         world: int = 1,
         tokenizer: CaptionTokenizer | None = None,
         captions: Literal["first", "random"] = "random",
+        columns: JoinedColumns | None = None,
         device: torch.device | str = "cpu",
     ) -> Loader:
         """The loader of one rank; `policy` chooses the `distinct` samples of a batch."""
@@ -104,6 +106,7 @@ class LoaderConfig(Config):
             prefetch=self.prefetch,
             tokenizer=tokenizer,
             captions=captions,
+            columns=columns,
             device=device,
         )
 
@@ -140,6 +143,7 @@ class Loader:
         prefetch: batches prepared ahead.
         tokenizer: turns captions into tokens; None: batches have none.
         captions: the first of a sample's captions, or one drawn for each epoch.
+        columns: joined columns, whose numbers come with each batch.
         device: where batches are wanted.
     """
 
@@ -161,6 +165,7 @@ class Loader:
         prefetch: int = 4,
         tokenizer: CaptionTokenizer | None = None,
         captions: Literal["first", "random"] = "random",
+        columns: JoinedColumns | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.policy = policy
@@ -177,6 +182,7 @@ class Loader:
         self._prefetch = prefetch
         self._tokenizer = tokenizer
         self._captions = captions
+        self._columns = columns
         self._device = torch.device(device)
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
@@ -232,12 +238,13 @@ class Loader:
         batch = Batch(
             images=planned.pending.wait(),
             ids=torch.from_numpy(np.array(ids, np.int64)),
-            labels=_column(self._index.labels, ids),
-            groups=_column(self._index.groups, ids),
+            labels=column_tensor(self._index.labels, ids),
+            groups=column_tensor(self._index.groups, ids),
             tokens=tokens,
             step=planned.step,
             policy_version=planned.version,
             global_size=self.policy.global_batch * self._copies,
+            columns=joined_tensors(self._columns, ids),
         ).to(self._device)
         if planned.views is None:
             return batch
@@ -282,14 +289,10 @@ def evaluation_batches(
             yield Batch(
                 images=images,
                 ids=torch.from_numpy(np.array(part, np.int64)),
-                labels=_column(index.labels, part),
-                groups=_column(index.groups, part),
+                labels=column_tensor(index.labels, part),
+                groups=column_tensor(index.groups, part),
                 tokens=tokenizer.encode(captions) if tokenizer else None,
                 step=step,
                 policy_version=0,
                 global_size=len(part),
             )
-
-
-def _column(values: NDArray[np.int32], ids: NDArray[np.int64]) -> torch.Tensor:
-    return torch.from_numpy(values[ids].astype(np.int64))

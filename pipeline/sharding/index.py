@@ -7,6 +7,7 @@ columns are NumPy views of the map, and a process's memory does not grow with th
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
@@ -219,6 +220,21 @@ class SampleIndex:
             raise UnknownNameError("split", split, SPLITS)
         return np.flatnonzero(self.splits == SPLITS.index(split)).astype(np.int64, copy=False)
 
+    @property
+    def keys(self) -> pa.LargeStringArray:
+        """The key of each row, mapped."""
+        return self._keys
+
+    def with_captions(self, captions: pa.Array) -> SampleIndex:
+        """The same rows with other captions.
+
+        Args:
+            captions: a list of texts a row, without nulls: large_list of large_string.
+        """
+        other = copy.copy(self)
+        other._captions = captions
+        return other
+
     def key(self, id: int) -> str:
         """The name of a sample in its shard."""
         return str(self._keys[int(id)].as_py())
@@ -243,7 +259,7 @@ class SampleIndex:
     def row(self, id: int) -> SampleRow:
         """Everything the index knows of a sample."""
         values = self._table.slice(int(id), 1).to_pylist()[0]
-        return SampleRow(**{**values, "captions": tuple(values["captions"])})
+        return SampleRow(**{**values, "captions": tuple(self.captions(id))})
 
     @cached_property
     def fingerprint(self) -> str:

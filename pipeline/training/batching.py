@@ -26,7 +26,8 @@ def split(batch: Batch, parts: int) -> Iterator[Batch]:
     units = -(-rows // unit)
     edges = [min(rows, unit * (units * part // parts)) for part in range(parts + 1)]
     for start, stop in pairwise(edges):
-        yield replace(batch, **{name: value[start:stop] for name, value in _tensors(batch)})
+        columns = {name: column[start:stop] for name, column in batch.columns.items()}
+        yield replace(batch, columns=columns, **{name: value[start:stop] for name, value in _tensors(batch)})
 
 
 def _tensors(batch: Batch) -> Iterator[tuple[str, Any]]:

@@ -6,6 +6,7 @@ Shards hold one split each and ids follow the shards, so the rows of a split are
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -62,10 +63,22 @@ class RowRuns:
             edges = np.flatnonzero(kept[1:] != kept[:-1]) + first
             starts.append(edges[::2])
             stops.append(edges[1::2])
-        begin, end = _joined(starts), _joined(stops)
-        # A run that goes on over the border of two parts is one run.
-        apart = np.r_[True, begin[1:] != end[:-1]] if len(begin) else np.empty(0, bool)
-        return cls(begin[apart], end[np.r_[apart[1:], True]] if len(end) else end)
+        return _merged(_joined(starts), _joined(stops))
+
+    def narrowed(self, kept: Callable[[int, int], NDArray[np.bool_]]) -> RowRuns:
+        """The ids that also meet a condition, which is asked for a part of the rows at a time.
+
+        Args:
+            kept: for (first, last), which of the rows [first, last) meet it, bool [last - first].
+        """
+        starts: list[NDArray[np.int64]] = []
+        stops: list[NDArray[np.int64]] = []
+        for first, length in zip(*self.blocks(_SCANNED), strict=True):
+            inside = np.r_[False, kept(int(first), int(first + length)), False]
+            edges = np.flatnonzero(inside[1:] != inside[:-1]) + first
+            starts.append(edges[::2])
+            stops.append(edges[1::2])
+        return _merged(_joined(starts), _joined(stops))
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -86,6 +99,12 @@ class RowRuns:
         number = np.arange(int(pieces.sum())) - np.repeat(np.cumsum(pieces) - pieces, pieces)
         first = np.repeat(self.starts, pieces) + number * size
         return first, np.minimum(np.repeat(self.stops, pieces) - first, size)
+
+
+def _merged(starts: NDArray[np.int64], stops: NDArray[np.int64]) -> RowRuns:
+    """The runs of parts: one that goes on over the border of two parts is one run."""
+    apart = np.r_[True, starts[1:] != stops[:-1]] if len(starts) else np.empty(0, bool)
+    return RowRuns(starts[apart], stops[np.r_[apart[1:], True]] if len(stops) else stops)
 
 
 def _joined(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:

@@ -1,0 +1,128 @@
+"""The files that hold new columns: Parquet, Arrow, CSV, TSV or JSON lines, on this machine or in S3.
+
+They are read batch by batch, column by column; no row becomes a Python object.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.json as pa_json
+import pyarrow.parquet as pq
+
+from pipeline.errors import InputError, UnknownNameError
+from pipeline.sharding.sources import places
+from pipeline.sharding.sources.places import FoundFile
+
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_JSON_LINES = (".jsonl", ".ndjson")
+_ARROW = (".arrow", ".feather", ".ipc")
+SUFFIXES = (".parquet", *_ARROW, *_DELIMITERS, *_JSON_LINES)
+# Embeddings of 1024 numbers: 16 MB a batch.
+_BATCH_ROWS = 4096
+# Parquet pages are read in pieces of this size, instead of a row group's whole column at once.
+_PAGE_BYTES = 1 << 20
+
+
+def find_files(source: str) -> list[FoundFile]:
+    """The files that an address means, in the order of their addresses.
+
+    Args:
+        source: a file, a folder, a pattern with {000..123} or *, on this machine or below s3://bucket.
+    Raises:
+        InputError: there is none, or its name does not end like a table's.
+    """
+    files = places.find(source, SUFFIXES)
+    for file in files:
+        if not file.name.lower().endswith(SUFFIXES):
+            raise InputError(f"{file.url}: is no table; its name ends with none of {', '.join(SUFFIXES)}")
+    return files
+
+
+def fingerprint(source: str) -> str:
+    """A digest of the files' names, sizes and versions; it does not read them."""
+    return places.listing_digest(find_files(source), places.absolute(source))
+
+
+def batches(file: FoundFile, key: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of a file, a few thousand at a time; the key as text, then the columns.
+
+    Args:
+        columns: which; empty: all but the key, in the file's order.
+    Raises:
+        InputError: the file is damaged, or lacks a column.
+    """
+    try:
+        with closing(_read(file, key, columns)) as parts:
+            for batch in parts:
+                names = batch.schema.names
+                for name in (key, *columns):
+                    if name not in names:
+                        raise UnknownNameError(f"column of {file.url}", name, names)
+                wanted = columns or [name for name in names if name != key]
+                if not wanted:
+                    raise InputError(f"{file.url}: has no column besides the key {key!r}")
+                for start in range(0, len(batch), _BATCH_ROWS):
+                    yield _with_text_key(batch.select([key, *wanted]).slice(start, _BATCH_ROWS), file)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file.url}: cannot be read ({_first_line(error)})") from None
+
+
+def _with_text_key(batch: pa.RecordBatch, file: FoundFile) -> pa.RecordBatch:
+    name, keys = batch.schema.names[0], batch.column(0)
+    if keys.null_count:
+        raise InputError(
+            f"{file.url}: {keys.null_count} or more rows have no {name!r}; a row without a key joins nothing"
+        )
+    kind = keys.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
+        raise InputError(f"{file.url}: the key column {name!r} holds {kind}; keys are text or whole numbers")
+    keys = keys.cast(pa.large_string())
+    keys.validate(full=True)
+    return batch.set_column(0, name, keys)
+
+
+def _read(file: FoundFile, key: str, columns: Sequence[str]) -> Generator[pa.RecordBatch]:
+    suffix = os.path.splitext(file.name.lower())[1]
+    if suffix in _ARROW and not places.is_remote(file.url):
+        with pa.memory_map(file.url) as mapped:
+            yield from _arrow_batches(mapped)
+        return
+    with places.open_file(file.url) as source:
+        if suffix == ".parquet":
+            with pq.ParquetFile(source, buffer_size=_PAGE_BYTES, pre_buffer=False) as parquet:
+                names = parquet.schema_arrow.names
+                # A missing column is named by the caller, which sees the names that are there.
+                kept = [key, *columns] if columns and {key, *columns} <= set(names) else None
+                yield from parquet.iter_batches(batch_size=_BATCH_ROWS, columns=kept)
+        elif suffix in _ARROW:
+            yield from _arrow_batches(source)
+        elif suffix in _DELIMITERS:
+            # A key of digits is text too: 007 is not 7.
+            convert = pa_csv.ConvertOptions(column_types={key: pa.large_string()})
+            parse = pa_csv.ParseOptions(delimiter=_DELIMITERS[suffix], newlines_in_values=True)
+            yield from pa_csv.open_csv(source, parse_options=parse, convert_options=convert)
+        else:
+            yield from pa_json.open_json(source)
+
+
+def _arrow_batches(source: Any) -> Iterator[pa.RecordBatch]:
+    try:
+        reader = pa.ipc.open_file(source)
+    except pa.ArrowInvalid:
+        source.seek(0)
+        yield from pa.ipc.open_stream(source)
+        return
+    yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+
+
+def _first_line(error: Any) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,142 @@
+"""KeyTable: the rows of keys, found by a table of hashes on the disk.
+
+The table is sorted by hash and memory-mapped, so it costs disk (16 bytes a key) and not memory. What it finds is
+compared with the key itself: two keys with one hash are told apart, never mixed up.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError
+
+_CHUNK_KEYS = 1 << 16
+# A bucket is sorted in memory: 2^19 keys are 8 MB, and as much again while they are sorted.
+_BUCKET_KEYS = 1 << 19
+_MOST_BUCKETS = 512
+_TRIES = 4
+_ENTRY = np.dtype([("hash", np.uint64), ("row", np.int64)])
+_MULTIPLIERS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9))
+
+
+class KeyTable:
+    """Finds the row of a key.
+
+    Args:
+        keys: large_string, one a row.
+        folder: where the table is written.
+    Raises:
+        InputError: two rows have one key.
+    """
+
+    def __init__(self, keys: pa.LargeStringArray, folder: Path) -> None:
+        self._keys = keys
+        # Two keys with one hash are as good as excluded (below 0.03% for 100 million); another seed parts them.
+        for seed in range(_TRIES):
+            self._seed = seed
+            self._hashes, self._rows = self._build(folder)
+            alike = self._alike()
+            if alike is None:
+                return
+            key = keys[alike[0]].as_py()
+            if key == keys[alike[1]].as_py():
+                raise InputError(
+                    f"the key {key!r} is that of rows {alike[0]} and {alike[1]} of the index; "
+                    "columns are joined by keys that name one sample each"
+                )
+        raise RuntimeError("the hashes of different keys are equal whatever the seed")
+
+    def rows(self, keys: pa.LargeStringArray) -> NDArray[np.int64]:
+        """The row of each key; -1 for a key that there is not."""
+        rows = np.full(len(keys), -1, dtype=np.int64)
+        if len(self._hashes) == 0:
+            return rows
+        hashes = key_hashes(keys, self._seed)
+        # Sorted questions touch each page of the table once.
+        order = np.argsort(hashes)
+        places = np.searchsorted(self._hashes, hashes[order])
+        places[places == len(self._hashes)] = 0
+        hit = np.flatnonzero(self._hashes[places] == hashes[order])
+        asked, candidates = order[hit], self._rows[places[hit]]
+        same = pc.equal(keys.take(pa.array(asked)), self._keys.take(pa.array(candidates)))
+        right = same.to_numpy(zero_copy_only=False).astype(bool)
+        rows[asked[right]] = candidates[right]
+        return rows
+
+    def _build(self, folder: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """The hashes in ascending order, and the row of each, both mapped."""
+        count = len(self._keys)
+        buckets = min(_MOST_BUCKETS, 1 << (max(0, count - 1) // _BUCKET_KEYS).bit_length())
+        shift = np.uint64(65 - buckets.bit_length())
+        parts = [folder / f"keys.{number}" for number in range(buckets)]
+        with ExitStack() as stack:
+            files = [stack.enter_context(part.open("wb")) for part in parts]
+            for first in range(0, count, _CHUNK_KEYS):
+                chunk = self._keys.slice(first, _CHUNK_KEYS)
+                entries = np.empty(len(chunk), _ENTRY)
+                entries["hash"] = key_hashes(chunk, self._seed)
+                entries["row"] = np.arange(first, first + len(chunk))
+                entries = entries[np.argsort(entries["hash"], kind="stable")]
+                # The top bits of the hash choose the bucket, so the sorted buckets in a row are the sorted table.
+                bucket = entries["hash"] >> shift if buckets > 1 else np.zeros(len(chunk), np.uint64)
+                edges = np.searchsorted(bucket, np.arange(buckets + 1, dtype=np.uint64))
+                for number, file in enumerate(files):
+                    file.write(entries[edges[number] : edges[number + 1]].tobytes())
+        # Hashes and rows apart: a search through every second word would copy the whole table first.
+        with (folder / "keys.hashes").open("wb") as hashes, (folder / "keys.rows").open("wb") as rows:
+            for part in parts:
+                entries = np.fromfile(part, _ENTRY)
+                part.unlink()
+                entries = entries[np.argsort(entries["hash"], kind="stable")]
+                hashes.write(entries["hash"].tobytes())
+                rows.write(entries["row"].tobytes())
+        if count == 0:
+            return np.empty(0, np.uint64), np.empty(0, np.int64)
+        return (
+            np.memmap(folder / "keys.hashes", np.uint64, mode="r"),
+            np.memmap(folder / "keys.rows", np.int64, mode="r"),
+        )
+
+    def _alike(self) -> tuple[int, int] | None:
+        """Two rows with one hash, or None."""
+        for first in range(0, len(self._hashes), _CHUNK_KEYS):
+            part = self._hashes[first : first + _CHUNK_KEYS + 1]
+            same = np.flatnonzero(part[1:] == part[:-1])
+            if len(same):
+                return int(self._rows[first + same[0]]), int(self._rows[first + same[0] + 1])
+        return None
+
+
+def key_hashes(keys: pa.LargeStringArray, seed: int = 0) -> NDArray[np.uint64]:
+    """A 64-bit hash of each key, computed eight bytes of all keys at a time."""
+    offsets = np.frombuffer(keys.buffers()[1], np.int64)[keys.offset : keys.offset + len(keys) + 1]
+    lengths = np.diff(offsets)
+    first, last = (int(offsets[0]), int(offsets[-1])) if len(keys) else (0, 0)
+    text = np.zeros(last - first + 8, np.uint8)  # the word of a key's last bytes may reach behind it
+    if last > first:
+        text[:-8] = np.frombuffer(keys.buffers()[2], np.uint8)[first:last]
+    starts = offsets[:-1] - first
+    hashes = _mixed(lengths.astype(np.uint64) + np.uint64(seed << 32))
+    long_enough = np.arange(len(keys))
+    for place in range(0, int(lengths.max(initial=0)), 8):
+        long_enough = long_enough[lengths[long_enough] > place]
+        words = text[(starts[long_enough] + place)[:, None] + np.arange(8)]
+        rest = lengths[long_enough] - place
+        words[np.arange(8) >= rest[:, None]] = 0
+        hashes[long_enough] = _mixed(hashes[long_enough] ^ words.view(np.uint64)[:, 0])
+    return hashes
+
+
+def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Words in which each bit depends on many bits of the given ones, different for different words (as SplitMix64)."""
+    words = words * _MULTIPLIERS[0]
+    words ^= words >> np.uint64(30)
+    words = words * _MULTIPLIERS[1]
+    words ^= words >> np.uint64(27)
+    return words

@@ -1,0 +1,253 @@
+"""The stage join-columns: new columns by key beside a shards artifact, whose tars stay as they are.
+
+    look up each key's row (a table on the disk) -> values to their rows, on the disk -> columns.arrow, facts.json
+
+What it holds in memory is a batch of the source and a chunk of the keys, however many samples there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from pipeline.artifacts import Artifact
+from pipeline.config import Config, unkeyed
+from pipeline.errors import InputError, near_names
+from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.joining.column_files import batches, find_files, fingerprint
+from pipeline.sharding.joining.joined_columns import column_name_fault, write_columns
+from pipeline.sharding.joining.key_table import KeyTable
+from pipeline.sharding.joining.spool import ColumnSpool, open_spool
+from pipeline.sharding.joining.values import NO_NUMBER, BadValueError, ColumnKind, kind_of, without_gaps
+from pipeline.sharding.sources.places import absolute
+from pipeline.stage import Workspace
+
+_SHOWN = 3
+# Keys among which a near one is looked for: comparing takes 20 us each.
+_NEAR_AMONG = 2000
+
+
+class JoinColumnsConfig(Config):
+    """Which columns are joined to the samples, and by which key."""
+
+    source: str = unkeyed(
+        ...,
+        description="Parquet, Arrow, CSV, TSV or JSON lines: a file, a folder, a pattern like part-{00..15}.parquet, or s3://bucket/key.",
+    )
+    key: str = Field(
+        "key", min_length=1, description="The column that holds the samples' keys (those of index.parquet)."
+    )
+    columns: tuple[str, ...] = Field((), description="The columns to take; empty: all but the key.")
+    unknown_keys: Literal["error", "drop"] = Field(
+        "error", description="What happens to rows whose key no sample has: the stage stops, or they are left out."
+    )
+    max_missing_share: float = Field(
+        0.0, ge=0, le=1, description="A larger share of samples without a value in a column stops the stage."
+    )
+    nan: Literal["error", "missing"] = Field(
+        "error", description="What a NaN means: a mistake that stops the stage, or that the sample has no value."
+    )
+    fingerprint: str | None = Field(
+        None, description="Digest of the files' names, sizes and times; set by the program."
+    )
+
+    @field_validator("columns")
+    @classmethod
+    def _distinct(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(columns)) != len(columns):
+            raise ValueError("names a column twice")
+        return columns
+
+    def check(self) -> None:
+        """Refuses what cannot work, before any work.
+
+        Raises:
+            InputError: the source is not there.
+        """
+        find_files(self.source)
+        if self.key in self.columns:
+            raise InputError(f"columns.columns: {self.key!r} is the key; leave it out")
+
+    def resolved(self) -> Self:
+        """The config with the source's fingerprint in it: what `run_stage` takes, so that new data give a new key.
+
+        Raises:
+            InputError: the source is not there.
+        """
+        return self.model_copy(update={"source": absolute(self.source), "fingerprint": fingerprint(self.source)})
+
+
+class JoinColumns:
+    """Inputs {"shards"}; output: columns.arrow and facts.json, for `JoinedColumns`. The config must be `resolved`."""
+
+    name: ClassVar[str] = "join-columns"
+    version: ClassVar[int] = 1
+
+    def run(self, config: JoinColumnsConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
+        if config.fingerprint is None:
+            raise InputError("join-columns: the config has no source fingerprint; pass config.resolved()")
+        config.check()
+        if fingerprint(config.source) != config.fingerprint:
+            raise InputError(f"{config.source}: changed since the run began; run it again")
+        shards = inputs["shards"]
+        index = SampleIndex.open(shards)
+        join = _Join(config, index, shards.uri, work.scratch)
+        for rows in join.rows():
+            work.progress(step=rows, note="joining")
+        work.progress(note="writing the columns")
+        facts = write_columns(work.output, join.columns(), shards=index.fingerprint)
+        return {
+            "samples": len(index),
+            "columns": len(facts),
+            "missing": {one.name: one.missing for one in facts},
+            "source_rows": join.taken + join.dropped,
+            "dropped_rows": join.dropped,
+        }
+
+
+class _Join:
+    """One join; its spools lie in `scratch`, and are begun anew by a run after a killed one.
+
+    Args:
+        where: what error lines call the shards.
+    """
+
+    def __init__(self, config: JoinColumnsConfig, index: SampleIndex, where: str, scratch: Path) -> None:
+        self.taken = self.dropped = 0
+        self._config = config
+        self._index = index
+        self._where = where
+        self._scratch = scratch
+        for path in sorted(scratch.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        self._table = KeyTable(index.keys, scratch)
+        self._seen = np.memmap(scratch / "seen", np.bool_, mode="w+", shape=(len(index),))
+        self._kinds: dict[str, ColumnKind | None] = {}
+        self._spools: dict[str, ColumnSpool] = {}
+        self._unknown: list[str] = []
+        self._marked: dict[str, str] = {}
+
+    def rows(self) -> Iterator[int]:
+        """Reads the source; gives the number of rows so far after each batch.
+
+        Raises:
+            InputError: a key or a value is not as it should be.
+        """
+        for file in find_files(self._config.source):
+            for batch in batches(file, self._config.key, self._config.columns):
+                self._take(batch, file.url)
+                yield self.taken + self.dropped
+        if self._unknown and self._config.unknown_keys == "error":
+            shown = ", ".join(repr(key) for key in self._unknown)
+            near = near_names(self._unknown[0], self._index.keys.slice(0, _NEAR_AMONG).to_pylist())
+            raise InputError(
+                f"{self._config.source}: {self.dropped:,} of {self.taken + self.dropped:,} keys are those of no sample "
+                f"of {self._where}, e.g. {shown} (unknown_keys=drop leaves them out){near}"
+            )
+
+    def columns(self) -> dict[str, tuple[ColumnKind, pa.Array, NDArray[np.bool_]]]:
+        """The columns in the order of the index.
+
+        Raises:
+            InputError: too many samples have no value, or none has.
+        """
+        for name, kind in self._kinds.items():
+            if kind is None:
+                raise InputError(
+                    f"{self._config.source}: no sample of {self._where} has a value in the column {name!r}"
+                )
+            self._check_missing(name, kind)
+        return {
+            name: (kind, self._spools[name].finish(), self._spools[name].valid)
+            for name, kind in self._kinds.items()
+            if kind is not None
+        }
+
+    def _take(self, batch: pa.RecordBatch, url: str) -> None:
+        keys = batch.column(0)
+        rows = self._table.rows(keys)
+        known = np.flatnonzero(rows >= 0)
+        self._note_unknown(keys, rows)
+        rows = rows[known]
+        self._refuse_repeats(keys, known, rows, url)
+        self._seen[rows] = True
+        self.taken += len(rows)
+        if len(rows) < len(batch):
+            batch = batch.take(pa.array(known))
+        names = batch.schema.names[1:]
+        if self._kinds and set(names) != set(self._kinds):
+            raise InputError(f"{url}: its columns ({', '.join(names)}) are not those of the files before it")
+        for name in names:
+            self._kinds.setdefault(name, None)
+            try:
+                self._put(name, batch.column(name), rows)
+            except BadValueError as error:
+                key = batch.column(0)[error.row].as_py()
+                raise InputError(f"{url}, key {key!r}: the column {name!r} {error}") from None
+            except InputError as error:
+                raise InputError(f"{url}: the column {name!r} {error}") from None
+
+    def _put(self, name: str, values: pa.Array, rows: NDArray[np.int64]) -> None:
+        kind = self._kinds[name] or kind_of(values)
+        if kind is None or len(rows) == 0:
+            return
+        if self._kinds[name] is None:
+            if fault := column_name_fault(name):
+                raise InputError(fault)
+            self._kinds[name] = kind
+            self._spools[name] = open_spool(kind, len(self._index), self._scratch / f"column-{len(self._spools)}")
+        present, kept = without_gaps(values, kind, self._config.nan == "missing")
+        if len(kept):
+            self._spools[name].put(rows[present], kept)
+        if not kind.is_text and not kind.is_float and name not in self._marked and len(kept):
+            marked = (kind.numbers(kept).reshape(len(kept), -1) == NO_NUMBER).any(axis=1)
+            if marked.any():
+                self._marked[name] = self._index.key(int(rows[present][np.flatnonzero(marked)[0]]))
+
+    def _note_unknown(self, keys: pa.Array, rows: NDArray[np.int64]) -> None:
+        unknown = np.flatnonzero(rows < 0)
+        self.dropped += len(unknown)
+        room = unknown[: max(0, _SHOWN - len(self._unknown))]
+        self._unknown += [keys[int(place)].as_py() for place in room]
+
+    def _refuse_repeats(self, keys: pa.Array, known: NDArray[np.int64], rows: NDArray[np.int64], url: str) -> None:
+        again = self._seen[rows]
+        order = np.argsort(rows, kind="stable")
+        again[order[1:]] |= rows[order[1:]] == rows[order[:-1]]
+        if again.any():
+            some = sorted({keys[int(place)].as_py() for place in known[again][: 4 * _SHOWN]})[:_SHOWN]
+            raise InputError(
+                f"{url}: keys come twice, e.g. {', '.join(map(repr, some))}; a sample has one value a column "
+                "(several texts go into one row, as a list)"
+            )
+
+    def _check_missing(self, name: str, kind: ColumnKind) -> None:
+        valid = self._spools[name].valid
+        missing = len(valid) - int(np.count_nonzero(valid))
+        share = self._config.max_missing_share
+        if missing > share * len(valid):
+            some = ", ".join(repr(self._index.key(row)) for row in _first_false(valid, _SHOWN))
+            raise InputError(
+                f"{self._config.source}: {missing:,} of {len(valid):,} samples of {self._where} have no value in the "
+                f"column {name!r} ({missing / len(valid):.1%}), e.g. {some}; max_missing_share is {share}"
+            )
+        if missing and name in self._marked:
+            raise InputError(
+                f"{self._config.source}, key {self._marked[name]!r}: the column {name!r} holds {NO_NUMBER}, which is "
+                f"how a batch marks the {missing:,} samples without a value; give the column as float"
+            )
+
+
+def _first_false(values: NDArray[np.bool_], most: int) -> list[int]:
+    found: list[int] = []
+    for first in range(0, len(values), 1 << 20):
+        found += (first + np.flatnonzero(~values[first : first + (1 << 20)])[: most - len(found)]).tolist()
+        if len(found) == most:
+            break
+    return found

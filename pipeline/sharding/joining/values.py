@@ -1,0 +1,193 @@
+"""What a joined column may hold, and how what a file holds becomes that.
+
+text, text lists       -> lists of texts (a text is a list of one)
+whole numbers, bool    -> int8 ... int64
+other numbers          -> float16 or float32
+lists of D numbers     -> the same, D a row; every list has the length of the first
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError
+
+_INTEGERS = {pa.int8(): np.int8, pa.int16(): np.int16, pa.int32(): np.int32, pa.bool_(): np.int8}
+# A whole number's mark of "no value", as the -1 of a sample without a label.
+NO_NUMBER = -1
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnKind:
+    """The type of a joined column.
+
+    Attributes:
+        dtype: of its numbers; object for text.
+        length: numbers a row; None for one number, and for text.
+    """
+
+    dtype: np.dtype[Any]
+    length: int | None = None
+
+    @property
+    def is_text(self) -> bool:
+        return self.dtype == np.dtype(object)
+
+    @property
+    def is_float(self) -> bool:
+        return self.dtype.kind == "f"
+
+    @property
+    def missing(self) -> float | int:
+        """What stands where a sample has no value."""
+        return float("nan") if self.is_float else NO_NUMBER
+
+    def __str__(self) -> str:
+        if self.is_text:
+            return "text"
+        return str(self.dtype) if self.length is None else f"{self.dtype} x {self.length}"
+
+    def numbers(self, values: pa.Array) -> NDArray[Any]:
+        """The numbers of an array without nulls, [n] or [n, length]."""
+        flat = values if self.length is None else values.flatten()
+        if pa.types.is_boolean(flat.type):
+            flat = flat.cast(pa.int8())
+        whole = flat.cast(pa.from_numpy_dtype(self.dtype), safe=not self.is_float)
+        numbers: NDArray[Any] = whole.to_numpy(zero_copy_only=True)
+        return numbers if self.length is None else numbers.reshape(-1, self.length)
+
+
+def kind_of(values: pa.Array) -> ColumnKind | None:
+    """The kind that a file's column becomes; None if these values do not tell, all being null.
+
+    Raises:
+        InputError: such values cannot be joined.
+    """
+    kind, length = _plain(values.type), None
+    if pa.types.is_null(kind):
+        return None
+    if _is_list(kind):
+        if _is_string(_plain(kind.value_type)):
+            return ColumnKind(np.dtype(object))
+        present = values.drop_null()
+        if len(present) == 0 or pa.types.is_null(kind.value_type):
+            return None
+        kind, length = kind.value_type, int(pc.list_value_length(present)[0].as_py())
+        if length == 0:
+            raise InputError("holds an empty list; leave a sample without a value out, or null")
+    if length is None and _is_string(kind):
+        return ColumnKind(np.dtype(object))
+    if pa.types.is_boolean(kind) or pa.types.is_integer(kind):
+        return ColumnKind(np.dtype(_INTEGERS.get(kind, np.int64)), length)
+    if pa.types.is_floating(kind):
+        return ColumnKind(np.dtype(np.float16 if pa.types.is_float16(kind) else np.float32), length)
+    raise InputError(f"holds {values.type}; columns are numbers, lists of equally many numbers, text, or lists of text")
+
+
+def without_gaps(values: pa.Array, kind: ColumnKind, nan_is_missing: bool) -> tuple[NDArray[np.bool_], pa.Array]:
+    """Which rows have a value, and these values in the form that is kept: numbers, or lists of texts.
+
+    Raises:
+        BadValueError: a value that cannot be kept; it has the number of the row.
+    """
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if pa.types.is_null(values.type):
+        return np.zeros(len(values), bool), values
+    return (_texts if kind.is_text else _numbers)(values, kind, nan_is_missing)
+
+
+class BadValueError(Exception):
+    """A value that cannot be kept; `row` says where in the given array."""
+
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(reason)
+        self.row = row
+
+
+def _numbers(values: pa.Array, kind: ColumnKind, nan_is_missing: bool) -> tuple[NDArray[np.bool_], pa.Array]:
+    present = _bools(values.is_valid())
+    if _is_list(values.type) != (kind.length is not None):
+        raise BadValueError(0, f"is {values.type}, but the rows before it are {kind}")
+    if kind.length is not None:
+        lengths = np.asarray(pc.list_value_length(values).fill_null(kind.length))
+        _refuse(
+            lengths != kind.length, lambda row: f"has {lengths[row]} numbers; the rows before it have {kind.length}"
+        )
+    kept = values.filter(pa.array(present))
+    flat = kept if kind.length is None else kept.flatten()
+    width = kind.length or 1
+    places = np.flatnonzero(present)
+    if flat.null_count:
+        raise BadValueError(int(places[np.flatnonzero(_bools(flat.is_null()))[0] // width]), "has a null in its list")
+    try:
+        numbers = kind.numbers(kept).reshape(len(kept), width)
+    except pa.ArrowInvalid as error:
+        raise BadValueError(int(places[0]) if len(places) else 0, f"does not fit {kind} ({error})") from None
+    if kind.is_float and len(kept):
+        finite = np.isfinite(numbers).all(axis=1)
+        if nan_is_missing:
+            finite |= np.isinf(numbers).any(axis=1)  # Infinite is no way to say that there is none.
+            present[places[~finite]] = False
+            kept = kept.filter(pa.array(finite))
+            numbers, places = numbers[finite], places[finite]
+            finite = np.isfinite(numbers).all(axis=1)
+        if not finite.all():
+            row = np.flatnonzero(~finite)[0]
+            what = "NaN" if np.isnan(numbers[row]).any() else f"infinite, or too large for {kind.dtype}"
+            raise BadValueError(
+                int(places[row]), f"is {what}" if kind.length is None else f"has a number that is {what}"
+            )
+    return present, kept
+
+
+def _texts(values: pa.Array, kind: ColumnKind, nan_is_missing: bool) -> tuple[NDArray[np.bool_], pa.Array]:
+    """Lists of texts; an empty text says nothing, and a row with no text has no value."""
+    if not (_is_string(values.type) or (_is_list(values.type) and _is_string(_plain(values.type.value_type)))):
+        raise BadValueError(0, f"is {values.type}, but the rows before it are text")
+    if _is_list(values.type):
+        texts, rows = values.flatten(), np.asarray(pc.list_parent_indices(values))
+        if pa.types.is_dictionary(texts.type):
+            texts = texts.dictionary_decode()
+    else:
+        texts, rows = values, np.arange(len(values))
+    texts = texts.cast(pa.large_string())
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid:
+        raise BadValueError(0, "or a row near it is not UTF-8") from None
+    says = _bools(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0).fill_null(False))
+    counts = np.bincount(rows[says], minlength=len(values))
+    present = counts > 0
+    offsets = np.concatenate([[0], np.cumsum(counts[present])]).astype(np.int64)
+    kept = texts.filter(pa.array(says))
+    return present, pa.LargeListArray.from_arrays(pa.array(offsets), kept)
+
+
+def _refuse(wrong: NDArray[np.bool_], reason: Callable[[int], str]) -> None:
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise BadValueError(row, reason(row))
+
+
+def _bools(values: pa.Array) -> NDArray[np.bool_]:
+    return np.array(values.to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
