@@ -8,15 +8,15 @@ first convolution is 7x7 with stride 2 and not 11x11 with stride 4, and no layer
 224-pixel image have sides 110, 55, 26, 13 and 6.
 
 Contrast is normalised after the first two poolings, where AlexNet does it before them. The paper gives no constants:
-here they are AlexNet's. Weights start as in section 3, normal of 0.01 with zero biases; the paper's renormalising of
-filters while it trains is not part of the net.
+here they are AlexNet's. Weights start as in section 3, but for the scale of the pixels; the renormalising of filters
+while the paper's net trains is not part of this one.
 """
 
 from __future__ import annotations
 
 from torch import nn
 
-from model_defs.alexnet import response_norm
+from model_defs.alexnet import response_norm, start_as_in_2012
 from model_defs.layers.flattened_map import FlattenedMap, head
 from model_defs.layers.pooled_map import refuse_smaller
 
@@ -53,11 +53,7 @@ class ZFNet(FlattenedMap):
             nn.Dropout(dropout), nn.Linear(4096, 4096), nn.ReLU(inplace=True),
             head(num_classes),
         )  # fmt: skip
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.normal_(module.weight, std=0.01)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        start_as_in_2012(self)
 
 
 def zfnet(*, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None, dropout: float = 0.5) -> ZFNet:
