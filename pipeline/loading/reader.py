@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DamagedError
 from pipeline.loading.remote_shards import RemoteMode, RemoteShards, Span, open_remote_shards
+from pipeline.loading.shard_places import ShardPlaces
 from pipeline.sharding.index import SampleIndex, content_hash
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class SampleReader:
     """Reads samples from the tars of a shards artifact.
 
     Args:
-        artifact: of the stage shard-dataset.
+        artifact: of the stage shard-dataset; its shards, or the tars that it indexes in place, are read.
         index: its index.
         remote: how shards are read that do not lie on this machine's disk, see `remote_shards`.
         check: compare what is read from the local disk with the content hash in the index too (SHA-256, 5 us a
@@ -48,9 +49,10 @@ class SampleReader:
         self._check = check
         self._lock = threading.Lock()
         self._open: dict[int, int] = {}
+        self._places = ShardPlaces(artifact, index.shard_names)
         self._remote: RemoteShards | None = None
-        if artifact.storage.local_path("") is None:
-            self._remote = open_remote_shards(artifact, index.shard_names, remote)
+        if self._places.remote:
+            self._remote = open_remote_shards(self._places, remote)
 
     @classmethod
     def open(cls, artifact: Artifact, *, remote: RemoteMode = "parts", check: bool = False) -> SampleReader:
@@ -87,9 +89,7 @@ class SampleReader:
         try:
             data = self._read_local(span) if self._remote is None else self._remote.read(span)
         except FileNotFoundError:
-            raise DamagedError(
-                f"{self.place(id)}: the shard is missing from {self._artifact.url}; re-run shard-dataset"
-            ) from None
+            raise DamagedError(f"{self.place(id)}: {self._places.missing(span.shard)}") from None
         if len(data) != span.length:
             raise DamagedError(
                 f"{self.place(id)}: the shard ends early ({len(data)} of {span.length} bytes); "
@@ -128,12 +128,14 @@ class SampleReader:
         descriptor = self._open.get(span.shard)
         if descriptor is not None:
             return os.pread(descriptor, span.length, span.offset)
-        path = self._artifact.path(self._index.shard_names[span.shard])
         with self._lock:
             if span.shard not in self._open and len(self._open) < _OPEN_SHARDS:
-                self._open[span.shard] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                self._open[span.shard] = self._places.open(span.shard)
             descriptor = self._open.get(span.shard)
         if descriptor is not None:
             return os.pread(descriptor, span.length, span.offset)
-        with path.open("rb") as file:
-            return os.pread(file.fileno(), span.length, span.offset)
+        descriptor = self._places.open(span.shard)
+        try:
+            return os.pread(descriptor, span.length, span.offset)
+        finally:
+            os.close(descriptor)

@@ -22,7 +22,7 @@ from pipeline.errors import InputError
 from pipeline.loading.shard_cache import Fetch, ShardCache
 
 if TYPE_CHECKING:
-    from pipeline.artifacts import Artifact
+    from pipeline.loading.shard_places import ShardPlaces
 
 RemoteMode = Literal["parts", "ranges"]
 CACHE_VARIABLE = "TUTELAGE_SHARD_CACHE_GB"
@@ -63,12 +63,11 @@ class RemoteShards(Protocol):
         """Gives up what was asked for ahead and ends the threads; a later prefetch begins anew."""
 
 
-def open_remote_shards(artifact: Artifact, shard_names: Sequence[str], mode: RemoteMode) -> RemoteShards:
-    """The shards of an artifact that does not lie on this machine's disk."""
+def open_remote_shards(places: ShardPlaces, mode: RemoteMode) -> RemoteShards:
+    """Shards that do not lie on this machine's disk."""
     if mode == "ranges":
-        return Ranges(artifact, shard_names)
-    folder = artifact.cache / "parts"
-    return Parts(artifact, shard_names, ShardCache(folder, cache_limit(folder)))
+        return Ranges(places)
+    return Parts(places, ShardCache(places.cache, cache_limit(places.cache)))
 
 
 def cache_limit(folder: Path) -> int:
@@ -93,9 +92,8 @@ def cache_limit(folder: Path) -> int:
 class _Fetching:
     """What both ways have in common: the shards' places, and threads that live from a prefetch to a stop."""
 
-    def __init__(self, artifact: Artifact, shard_names: Sequence[str]) -> None:
-        self._artifact = artifact
-        self._names = shard_names
+    def __init__(self, places: ShardPlaces) -> None:
+        self._places = places
         self._threads: ThreadPoolExecutor | None = None
 
     def stop(self) -> None:
@@ -112,8 +110,8 @@ class _Fetching:
 class Parts(_Fetching):
     """Shards through the local cache."""
 
-    def __init__(self, artifact: Artifact, shard_names: Sequence[str], cache: ShardCache) -> None:
-        super().__init__(artifact, shard_names)
+    def __init__(self, places: ShardPlaces, cache: ShardCache) -> None:
+        super().__init__(places)
         self._cache = cache
         self._asked: set[tuple[int, int]] = set()
 
@@ -143,21 +141,21 @@ class Parts(_Fetching):
         self._cache.ensure(self._name(shard), self._size(shard), part, self._fetch(shard))
 
     def _name(self, shard: int) -> str:
-        return self._artifact.object_path(self._names[shard])
+        return self._places.identity(shard)
 
     def _size(self, shard: int) -> int:
-        return self._artifact.files[self._names[shard]].size
+        return self._places.size(shard)
 
     def _fetch(self, shard: int) -> Fetch:
-        storage, path = self._artifact.storage, self._name(shard)
+        storage, path = self._places.object(shard)
         return lambda start, length: storage.read(path, start, length)
 
 
 class Ranges(_Fetching):
     """Only what is asked for, neighbours together; kept in memory until it is read once."""
 
-    def __init__(self, artifact: Artifact, shard_names: Sequence[str]) -> None:
-        super().__init__(artifact, shard_names)
+    def __init__(self, places: ShardPlaces) -> None:
+        super().__init__(places)
         self._coming: dict[Span, tuple[Future[bytes], int]] = {}
 
     def prefetch(self, spans: Sequence[Span]) -> None:
@@ -186,8 +184,8 @@ class Ranges(_Fetching):
         super().stop()
 
     def _get(self, span: Span) -> bytes:
-        path = self._artifact.object_path(self._names[span.shard])
-        return self._artifact.storage.read(path, span.offset, span.length)
+        storage, path = self._places.object(span.shard)
+        return storage.read(path, span.offset, span.length)
 
 
 def coalesced(spans: Iterable[Span]) -> list[list[Span]]:

@@ -42,6 +42,7 @@ _STORED = {
     "key": _TEXT,
     "extension": pa.int8(),
     "start": pa.int64(),
+    "tar": pa.int32(),
     "length": pa.int32(),
     "width": pa.int32(),
     "height": pa.int32(),

@@ -9,12 +9,14 @@ from __future__ import annotations
 import io
 from collections import Counter
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from pipeline.sharding.index import SPLITS, SampleIndex
+from pipeline.sharding.sources import places
 
 _CELL, _GAP, _ROW_GAP, _NAME, _MARGIN, _HEADER = 60, 8, 20, 176, 36, 112
 _CELLS = 12
@@ -112,12 +114,13 @@ class _Pictures:
     def __init__(self, index: SampleIndex, folder: Path) -> None:
         self._index = index
         self._folder = folder
-        self._files: dict[int, io.BufferedReader] = {}
+        self._files: dict[int, BinaryIO] = {}
 
     def read(self, id: int) -> Image.Image:
         shard = int(self._index.shards[id])
         if shard not in self._files:
-            self._files[shard] = (self._folder / self._index.shard_names[shard]).open("rb")
+            name = self._index.shard_names[shard]
+            self._files[shard] = places.open_file(name if places.is_remote(name) else str(self._folder / name))
         self._files[shard].seek(int(self._index.offsets[id]))
         return Image.open(io.BytesIO(self._files[shard].read(int(self._index.lengths[id])))).convert("RGB")
 

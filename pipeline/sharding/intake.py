@@ -44,6 +44,7 @@ class Intake:
         by_image: the split is decided for each image, not for each content group.
         seed: of the split.
         allowed: unreadable items after which a chunk is given up.
+        in_place: images stay where they lie: none is copied, and one that cannot be read as it is, is unreadable.
     """
 
     scratch: Scratch
@@ -54,6 +55,7 @@ class Intake:
     by_image: bool
     seed: int
     allowed: float
+    in_place: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,17 +170,22 @@ class _Taken:
         """Reads an item: it becomes a row, or is unreadable."""
         try:
             image = _read(item, self._intake.images, self._intake.looks)
+            if self._intake.in_place and image.changes:
+                why = ", ".join(image.changes)
+                raise UnreadableError(f"would be encoded anew ({why}), which needs in_place=false", len(image.data))
             captions = self._captions(item, len(image.data))
         except UnreadableError as error:
             name, label, source = _text(item.name), item.label and _text(item.label), _text(item.source)
             self.unreadable.append(Unreadable(name, label, source, error.size, str(error)))
             return
         self._counts["images"].update(image.changes)
-        self._spool.write(image.data)
+        if not self._intake.in_place:
+            self._spool.write(image.data)
         row = self._row(item, image, captions)
         for name, values in self.columns.items():
             values.append(row[name])
-        self._size += len(image.data)
+        if not self._intake.in_place:
+            self._size += len(image.data)
 
     def _captions(self, item: Item, size: int) -> tuple[str, ...]:
         try:
@@ -200,7 +207,8 @@ class _Taken:
         return {
             "key": key,
             "extension": IMAGE_EXTENSIONS.index(image.extension),
-            "start": self._size,
+            "start": item.lies.offset if item.lies is not None else self._size,
+            "tar": item.lies.tar if item.lies is not None else -1,
             "length": len(image.data),
             "width": image.width,
             "height": image.height,

@@ -30,6 +30,7 @@ from pipeline.sharding.contact_sheet import contact_sheet
 from pipeline.sharding.data_card import data_card, markdown
 from pipeline.sharding.duplicates import DuplicatesConfig
 from pipeline.sharding.images import ImagesConfig
+from pipeline.sharding.index_tars import index_in_place
 from pipeline.sharding.intake import Intake, allowed_unreadable, take_in
 from pipeline.sharding.plan import CapsConfig, ShardSize, make_plan
 from pipeline.sharding.runner import RunnerName
@@ -37,6 +38,7 @@ from pipeline.sharding.scratch import Scratch
 from pipeline.sharding.shards import write_shards
 from pipeline.sharding.sources.catalogue import SourceConfigs
 from pipeline.sharding.sources.emoji import EmojiConfig
+from pipeline.sharding.sources.webdataset_tars import WebdatasetConfig
 from pipeline.sharding.split import SplitConfig, check_class_sizes
 from pipeline.stage import Workspace
 
@@ -79,6 +81,14 @@ class ShardingConfig(Config):
                 )
             if self.split.holdout_family not in families:
                 raise UnknownNameError("artist family", self.split.holdout_family, families)
+        if isinstance(self.source, WebdatasetConfig) and self.source.in_place:
+            changed = next(
+                (name for name in ("max_side", "format") if getattr(self.images, name) not in (None, "keep")), None
+            )
+            if changed is not None:
+                raise InputError(
+                    f"images.{changed}: an image that is indexed in place cannot be encoded anew; remove it"
+                )
         check_class_sizes(self.source.class_sizes(), self.split)
 
     def resolved(self) -> Self:
@@ -120,6 +130,7 @@ class ShardDataset:
             by_image=config.split.rule == "image",
             seed=config.split.seed,
             allowed=allowed_unreadable(config.max_unreadable_share, collection.total),
+            in_place=bool(collection.tars),
         )
         if config.runner == "ray":
             work.progress(note="starting Ray")
@@ -135,17 +146,21 @@ class ShardDataset:
             size=ShardSize(config.samples_per_shard, _bytes(config.shard_megabytes)),
             label_names=collection.label_names,
         )
-        index = write_shards(
-            work.output,
-            scratch,
-            columns,
-            plan,
-            labels=collection.label_names,
-            root=collection.root,
-            runner=config.runner,
-            writers=config.writers,
-            progress=work.progress,
-        )
+        if collection.tars:
+            work.progress(note="putting the index together")
+            index = index_in_place(work.output, scratch, columns, plan, collection)
+        else:
+            index = write_shards(
+                work.output,
+                scratch,
+                columns,
+                plan,
+                labels=collection.label_names,
+                root=collection.root,
+                runner=config.runner,
+                writers=config.writers,
+                progress=work.progress,
+            )
         work.progress(note="data card and contact sheet")
         unreadable = [one for facts in chunks for one in facts.unreadable]
         card = data_card(index, collection, plan, chunks)
@@ -157,7 +172,7 @@ class ShardDataset:
             _write_json(work.output / "taxonomy.json", {"nodes": nodes})
         _write_quarantine(work.output / "quarantine.parquet", unreadable)
         contact_sheet(index, work.output, collection.title).save(work.output / "contact_sheet.png", optimize=True)
-        size = sum(path.stat().st_size for path in (work.output / "shards").iterdir())
+        size = sum(path.stat().st_size for path in work.output.glob("shards/*"))
         return {
             "samples": len(index),
             **card["splits"],

@@ -14,6 +14,15 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Protocol, Self
 
 from pipeline.progress import Progress
+from pipeline.sharding.sources.places import FoundFile
+
+
+@dataclass(frozen=True, slots=True)
+class InTar:
+    """Where an image's bytes are: the number of its tar, and the first of them."""
+
+    tar: int
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,7 @@ class Item:
         licence: the licence's SPDX name; "" if not known.
         split: the split that the data set itself prescribes, or None.
         extra: more to keep in KEY.json.
+        lies: where its image's bytes are in one of the collection's `tars`, for those that are indexed in place.
     """
 
     name: str
@@ -46,6 +56,7 @@ class Item:
     licence: str = ""
     split: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    lies: InTar | None = None
 
 
 def unreadable(reason: str) -> Callable[[], bytes]:
@@ -78,6 +89,7 @@ class Collection:
         label_names: every label, in the order of their numbers.
         root: name of the taxonomy's root; "" for a data set without taxonomy.
         credits: author and licence of each part.
+        tars: the tars that are indexed in place, in which each item `lies`; (): images are stored in shards of ours.
     """
 
     title: str
@@ -86,6 +98,7 @@ class Collection:
     label_names: tuple[str, ...]
     root: str = ""
     credits: tuple[Credit, ...] = ()
+    tars: tuple[FoundFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

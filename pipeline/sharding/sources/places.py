@@ -110,7 +110,7 @@ def stat(address: str) -> FoundFile:
     """
     url = absolute(address)
     if is_remote(url):
-        storage, key = _remote(url)
+        storage, key = object_of(url)
         info = storage.stat(key) if key else None
         if info is None:
             raise InputError(f"{url}: no such object")
@@ -178,7 +178,7 @@ def read(url: str, start: int = 0, length: int | None = None) -> bytes:
         OSError: there is no such file, it is a device or a pipe, or it ends before.
     """
     if is_remote(url):
-        storage, key = _remote(url)
+        storage, key = object_of(url)
         data = storage.read(key, start, length)
     else:
         # A manifest may name anything: opening a pipe would wait for ever, and /dev/zero never ends.
@@ -269,7 +269,7 @@ def _find_local(url: str, suffixes: Sequence[str]) -> list[FoundFile]:
 
 
 def _find_remote(url: str, suffixes: Sequence[str]) -> list[FoundFile]:
-    storage, key = _remote(url)
+    storage, key = object_of(url)
     if not _wild(key):
         info = storage.stat(key) if key else None
         if info is not None:
@@ -288,7 +288,7 @@ def _find_remote(url: str, suffixes: Sequence[str]) -> list[FoundFile]:
 
 def _below(url: str) -> list[FoundFile]:
     """Every object below a folder in S3."""
-    storage, folder = _remote(url)
+    storage, folder = object_of(url)
     bucket = url.removeprefix(_REMOTE).partition("/")[0]
     return [
         FoundFile(f"{_REMOTE}{bucket}/{info.path}", info.size, info.etag.strip('"')) for info in storage.list(folder)
@@ -299,7 +299,8 @@ def _ends(name: str, suffixes: Sequence[str]) -> bool:
     return name.lower().endswith(tuple(suffixes)) and not name.startswith(".")
 
 
-def _remote(url: str) -> tuple[Storage, str]:
+def object_of(url: str) -> tuple[Storage, str]:
+    """The bucket of an s3:// address, and the path in it."""
     bucket, _, key = url.removeprefix(_REMOTE).partition("/")
     return _bucket(bucket), key
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -20,7 +21,7 @@ from pydantic import Field
 from pipeline.config import Config, digest, unkeyed
 from pipeline.progress import Progress
 from pipeline.sharding.sources import places
-from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
+from pipeline.sharding.sources.base import About, Collection, Credit, InTar, Item, unreadable
 from pipeline.sharding.sources.given_split import split_of_name
 from pipeline.sharding.sources.labels import named, ordered, read_class_names
 from pipeline.sharding.sources.places import FoundFile
@@ -59,6 +60,10 @@ class WebdatasetConfig(Config):
     class_names: str | None = unkeyed(
         None, description="file with one class name a line; line 1 names label 0; null: the label is the name"
     )
+    in_place: bool = Field(
+        False,
+        description="make only an index: the images stay in these tars, which must stay as they are, where they are",
+    )
     split_by_name: bool = Field(False, description="a tar whose name says train, val or test is of that split")
     max_member_mb: int = unkeyed(256, ge=1, le=4096, description="a tar with a larger member is refused")
     licence: str = Field("", description="SPDX name of the images' licence, for the data card")
@@ -83,7 +88,8 @@ class WebdatasetConfig(Config):
     def resolved(self) -> Self:
         tars = places.find(self.tars, _SUFFIXES)
         names = read_class_names(self.class_names) if self.class_names is not None else ()
-        listed = places.listing_digest(tars, _root(tars))
+        # An index in place holds the tars' addresses: the same tars elsewhere need another one.
+        listed = places.listing_digest(tars, "" if self.in_place else _root(tars))
         where = places.absolute_fields(self, "tars", "class_names")
         return self.model_copy(update={"fingerprint": digest([listed, names]), **where})
 
@@ -102,6 +108,7 @@ class WebdatasetConfig(Config):
             downloads / "tar-listings",
             class_names=read_class_names(self.class_names) if self.class_names is not None else (),
             split_by_name=self.split_by_name,
+            in_place=self.in_place,
             licence=self.licence,
             author=self.author,
         )
@@ -114,6 +121,7 @@ class WebdatasetSource:
         listings: folder that keeps what was found in each tar.
         class_names: the names of labels that are numbers, or () if the label is the name.
         split_by_name: a tar's name gives its split.
+        in_place: the tars themselves are indexed, not copied.
     """
 
     def __init__(
@@ -124,6 +132,7 @@ class WebdatasetSource:
         *,
         class_names: tuple[str, ...] = (),
         split_by_name: bool = False,
+        in_place: bool = False,
         licence: str = "",
         author: str = "",
     ) -> None:
@@ -132,6 +141,7 @@ class WebdatasetSource:
         self._listings = listings
         self._class_names = class_names
         self._split_by_name = split_by_name
+        self._in_place = in_place
         self._licence = licence
         self._author = author
 
@@ -150,10 +160,12 @@ class WebdatasetSource:
         found = {label for listing in listings for label in listing.labels}
 
         def items() -> Iterator[Item]:
-            for tar, listing in zip(self._tars, listings, strict=True):
+            for number, (tar, listing) in enumerate(zip(self._tars, listings, strict=True)):
                 split = split_of_name(tar.name) if self._split_by_name else None
+                shard = tar.url.removeprefix(root).lstrip("/")
                 for sample in listing.rows():
-                    yield self._item(tar, tar.url.removeprefix(root).lstrip("/"), sample, split, title)
+                    lies = InTar(number, sample.offset) if self._in_place else None
+                    yield replace(self._item(tar, shard, sample, split, title), lies=lies)
 
         return Collection(
             title=title,
@@ -162,6 +174,7 @@ class WebdatasetSource:
             label_names=self._class_names or ordered(found),
             root=title if self._class_names or found else "",
             credits=(Credit(title, self._author or "not stated", self._licence or "not stated", ""),),
+            tars=tuple(self._tars) if self._in_place else (),
         )
 
     def _item(self, tar: FoundFile, shard: str, sample: TarSample, split: str | None, title: str) -> Item:

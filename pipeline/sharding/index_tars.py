@@ -1,0 +1,76 @@
+"""An index of foreign tars where they lie: nothing is copied, the artifact holds index and card and refers to the tars.
+
+`SampleIndex.shard_names` are the tars' addresses then (a path, or s3://bucket/key), and tars.json says how long each is
+and when it changed (in S3: its ETag), so that a reader notices a tar that is not what was indexed. In a split the
+samples lie in the order of the tars; one tar may hold samples of several splits.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.sharding.chunks import Columns, read_table
+from pipeline.sharding.index import SCHEMA, SampleIndex
+from pipeline.sharding.numbering import numbered
+from pipeline.sharding.plan import Plan
+from pipeline.sharding.scratch import Scratch
+from pipeline.sharding.sources.base import Collection
+from pipeline.sharding.sources.places import FoundFile
+
+TARS_FILE = "tars.json"
+
+
+def index_in_place(output: Path, scratch: Scratch, columns: Columns, plan: Plan, collection: Collection) -> SampleIndex:
+    """Writes index.arrow, index.parquet and tars.json below `output`.
+
+    Args:
+        collection: its `tars` are those that the chunks' columns `tar` and `start` point into.
+    """
+    order = np.lexsort((plan.rows, plan.splits))
+    rows, splits = plan.rows[order], plan.splits[order]
+    numbering = numbered(scratch, columns, rows, collection.root)
+    chunks = np.searchsorted(columns.starts, rows, side="right") - 1
+    changes = np.flatnonzero((np.diff(chunks) != 0) | (np.diff(splits) != 0)) + 1
+    parts = []
+    for ids in np.split(np.arange(len(rows)), changes):
+        if not len(ids):
+            continue
+        chunk = int(chunks[ids[0]])
+        table = read_table(scratch, chunk).take(pa.array(rows[ids] - columns.starts[chunk])).combine_chunks()
+        keys = table.column("key").to_pylist()
+        if plan.suffixes:
+            numbers = [plan.suffixes.get(row) for row in rows[ids].tolist()]
+            keys = [key if number is None else f"{key}-{number}" for key, number in zip(keys, numbers, strict=True)]
+        high, low = table.column("hash_high").to_pylist(), table.column("hash_low").to_pylist()
+        sources = numbering.sources[columns.source[rows[ids]]]
+        values = {
+            "key": pa.array(keys, SCHEMA.field("key").type),
+            "shard": table.column("tar").chunk(0),
+            "offset": table.column("start").chunk(0),
+            "content_hash": pa.array([f"{a:016x}{b:016x}" for a, b in zip(high, low, strict=True)], pa.large_string()),
+            "split": pa.array(splits[ids]),
+            "group": pa.array(numbering.groups[ids]),
+            "node": pa.array(numbering.nodes[columns.node[rows[ids]]]),
+            "source": pa.DictionaryArray.from_arrays(pa.array(sources), pa.array(numbering.source_names, pa.string())),
+            **{name: table.column(name).chunk(0) for name in ("length", "label", "captions", "width", "height")},
+        }
+        parts.append(pa.Table.from_arrays([values[field.name] for field in SCHEMA], schema=SCHEMA))
+    index = SampleIndex.assemble(
+        parts,
+        shard_names=[tar.url for tar in collection.tars],
+        label_names=collection.label_names,
+        taxonomy=numbering.taxonomy,
+    )
+    index.write(output)
+    tars = [{"url": tar.url, "bytes": tar.size, "version": tar.version} for tar in collection.tars]
+    (output / TARS_FILE).write_text(json.dumps(tars, indent=1) + "\n", encoding="utf-8")
+    return index
+
+
+def read_tars(text: str) -> list[FoundFile]:
+    """The tars that an index in place refers to, as they were when it was made."""
+    return [FoundFile(tar["url"], tar["bytes"], tar["version"]) for tar in json.loads(text)]
