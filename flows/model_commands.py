@@ -13,6 +13,7 @@ from rich.text import Text
 
 from model_defs import ModelError, ModelInfo, list_models, model_info
 from pipeline.errors import InputError, UnknownNameError
+from pipeline.report.wording import magnitude, paper_errors
 
 if TYPE_CHECKING:
     from model_defs.counting import LayerRow
@@ -96,7 +97,7 @@ def _zoo_table(infos: Sequence[ModelInfo], *, wide: bool) -> Table:
             magnitude(info.parameters),
             magnitude(info.macs),
             str(info.image_size or ""),
-            _errors(info),
+            paper_errors(info),
             weights if wide else weights.partition(" ")[0],
         )
     return table
@@ -127,24 +128,6 @@ def _readable_depth(rows: Sequence[LayerRow]) -> int:
 
 def _plain_table(gap: int = 2) -> Table:
     return Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
-
-
-def magnitude(count: int | None) -> str:
-    """A count in three or four digits: "61.1M", "4.09G"; empty if it is not known."""
-    if count is None:
-        return ""
-    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if count >= size:
-            scaled = count / size
-            return f"{scaled:.{2 if scaled < 10 else 1}f}{unit}"
-    return str(count)
-
-
-def _errors(info: ModelInfo) -> str:
-    if info.top1_error is None and info.top5_error is None:
-        return ""
-    top1, top5 = ("-" if error is None else f"{error:g}" for error in (info.top1_error, info.top5_error))
-    return top1 if info.top5_error is None else f"{top1}/{top5}"
 
 
 def _count(count: int) -> str:

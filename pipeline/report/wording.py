@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from model_defs import ModelInfo
 from pipeline.artifacts import Artifact
 
 
@@ -21,6 +22,28 @@ def points(difference: float) -> str:
 def p_value(p: float) -> str:
     """A p-value; below one in ten thousand its size says nothing more."""
     return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
+
+
+def magnitude(count: int | None) -> str:
+    """A count in three or four digits: "61.1M", "4.09G"; empty if it is not known."""
+    if count is None:
+        return ""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            scaled = count / size
+            return f"{scaled:.{2 if scaled < 10 else 1}f}{unit}"
+    return str(count)
+
+
+def paper_errors(info: ModelInfo, between: str = "/") -> str:
+    """Top-1 and top-5 error of a model's paper, in percent; empty if it printed none."""
+    if info.top1_error is None and info.top5_error is None:
+        return ""
+    told = [
+        "–" if error is None else f"{error:.1f}" if round(error, 1) == error else f"{error:.2f}"
+        for error in (info.top1_error, info.top5_error)
+    ]
+    return told[0] if info.top5_error is None else between.join(told)
 
 
 def duration(seconds: float) -> str:

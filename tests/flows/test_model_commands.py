@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from flows.cli import main
-from flows.model_commands import magnitude
 from model_defs import list_models, model_info
 from model_defs.counting import count_macs, count_parameters, on_meta
+from pipeline.report.wording import magnitude
 
 
 @pytest.mark.parametrize("columns", [80, 160])
@@ -91,18 +91,3 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert says in line
-
-
-@pytest.mark.parametrize(
-    ("count", "told"),
-    [
-        (None, ""),
-        (999, "999"),
-        (61_706, "61.7k"),
-        (1_857_016, "1.86M"),
-        (25_557_032, "25.6M"),
-        (4_089_184_256, "4.09G"),
-    ],
-)
-def test_counts_are_told_in_three_digits(count: int | None, told: str) -> None:
-    assert magnitude(count) == told

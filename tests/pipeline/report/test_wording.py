@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from model_defs import ModelInfo
 from pipeline.report.html import Markup, join, tag
-from pipeline.report.wording import duration, headline, p_value, percent, points, spoken
+from pipeline.report.wording import duration, headline, magnitude, p_value, paper_errors, percent, points, spoken
 
 
 @pytest.mark.parametrize(
@@ -36,3 +37,32 @@ def test_markup_is_made_by_tag_only_and_never_escaped_twice() -> None:
     assert tag("p", inner, None, 3, ["<", inner]) == f"<p>{inner}3&lt;{inner}</p>"
     assert isinstance(join("a", inner), Markup)
     assert tag("img", alt="", hidden=True, src=None) == '<img alt="" hidden>'
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        (None, ""),
+        (999, "999"),
+        (61_706, "61.7k"),
+        (1_857_016, "1.86M"),
+        (25_557_032, "25.6M"),
+        (4_089_184_256, "4.09G"),
+    ],
+)
+def test_counts_are_told_in_three_digits(count: int | None, told: str) -> None:
+    assert magnitude(count) == told
+
+
+@pytest.mark.parametrize(
+    ("top1", "top5", "told"),
+    [
+        (None, None, ""),
+        (27.0, 8.8, "27.0/8.8"),
+        (21.43, 5.71, "21.43/5.71"),
+        (22.2, None, "22.2"),
+        (None, 10.07, "–/10.07"),
+    ],
+)
+def test_errors_keep_the_digits_of_the_paper(top1: float | None, top5: float | None, told: str) -> None:
+    assert paper_errors(ModelInfo("a", "image", 2014, "b", top1_error=top1, top5_error=top5)) == told

@@ -1,0 +1,63 @@
+"""docs/models.md tells what the catalogue tells: a new model, count or error has to be written out again."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from model_defs import list_models, model_info
+from pipeline.report.zoo_history import FAMILIES, family_of
+from pipeline.report.zoo_page import DOCS, PAGE, PICTURE, models_page, write
+from pipeline.report.zoo_timeline import ERROR_LABELS, SIZE_LABELS, timeline
+
+MEND = "run python -m pipeline.report.zoo_page and commit what it writes"
+
+
+def test_the_page_is_up_to_date_with_the_catalogue() -> None:
+    assert (DOCS / PAGE).read_text(encoding="utf-8") == models_page(), MEND
+
+
+def test_the_picture_is_there_and_can_be_drawn() -> None:
+    committed, drawn = Image.open(DOCS / PICTURE), Image.open(io.BytesIO(timeline()))
+    assert committed.size == drawn.size == (1650, 1260)
+    assert len(drawn.convert("RGB").getcolors(1 << 20) or ()) > 100
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_model_stands_once_on_the_page_in_the_family_of_its_paper(name: str) -> None:
+    lines = [line for line in models_page().splitlines() if line.startswith(f"| `{name}` |")]
+    assert len(lines) == 1
+    info, family = model_info(name), family_of(name)
+    assert f"{info.parameters:,}" in lines[0]
+    assert info.year >= family.year
+    first_author = info.paper.split(" et al")[0].split(",")[0]
+    assert first_author in family.reference or info.year > family.year
+
+
+def test_families_come_in_the_order_of_their_papers_and_name_files_that_exist() -> None:
+    years = [int(year) for year in re.findall(r"^## .*, (\d{4})$", models_page(), flags=re.MULTILINE)]
+    assert years == sorted(years)
+    assert (years[0], years[-1]) == (1998, 2021)
+    for family in FAMILIES:
+        assert family.models(), family.title
+        assert (DOCS.parent / "model_defs" / family.file).exists()
+
+
+def test_what_the_picture_names_is_in_the_catalogue() -> None:
+    assert {*ERROR_LABELS, *SIZE_LABELS} <= set(list_models())
+    assert [name for name in ERROR_LABELS if model_info(name).top1_error is None] == []
+
+
+def test_a_model_without_a_family_is_refused_with_the_file_to_mend() -> None:
+    with pytest.raises(LookupError, match=r"own_net: should be in one family of pipeline/report/zoo_history\.py"):
+        family_of("own_net")
+
+
+def test_both_files_are_written_where_they_are_wanted(tmp_path: Path) -> None:
+    page, picture = write(tmp_path)
+    assert page.read_text(encoding="utf-8") == models_page()
+    assert picture.stat().st_size > 50_000
