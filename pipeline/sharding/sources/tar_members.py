@@ -143,7 +143,7 @@ def _sum_holds(header: bytes) -> bool:
     """Whether a header's checksum is right; old tars took it over signed bytes."""
     said = _number(header[148:156])
     rest = header[:148] + b" " * 8 + header[156:]
-    return said is not None and said in (sum(rest), sum(rest) - 256 * sum(byte > 127 for byte in rest))
+    return said is not None and (said == sum(rest) or said == sum(rest) - 256 * sum(byte > 127 for byte in rest))
 
 
 def _number(field: bytes) -> int | None:
