@@ -7,10 +7,9 @@ from prefect import flow
 from flows.parameters import DistillStudentParameters
 from flows.presets import default_parameters
 from flows.stage_run import SIDE_BY_SIDE, RunSummary, stages_of
-from pipeline.distillation.stage import DistillStudent
+from flows.trained_models import make_student, make_teacher
 from pipeline.evaluation.stage import EvaluateModel
 from pipeline.sharding.stage import ShardDataset
-from pipeline.training.stage import TrainTeacher
 
 _DEFAULT: DistillStudentParameters = default_parameters(DistillStudentParameters)
 
@@ -20,10 +19,8 @@ def distill_student(parameters: DistillStudentParameters = _DEFAULT) -> RunSumma
     """Shard the data, train the teacher, distil the student, measure both."""
     with stages_of("distill-student", parameters) as run:
         shards = run.named(parameters.shards) or run.make(ShardDataset(), parameters.data.resolved())
-        teacher = run.named(parameters.teacher_model) or run.make(
-            TrainTeacher(), parameters.teacher, {"shards": shards}
-        )
-        student = run.make(DistillStudent(), parameters.student, {"shards": shards, "teacher": teacher})
+        teacher = run.named(parameters.teacher_model) or make_teacher(run, parameters.teacher, shards)
+        student = make_student(run, parameters.student, shards, teacher)
         for name, model in {"teacher": teacher, "student": student}.items():
             inputs = {"shards": shards, "model": model}
             run.make(EvaluateModel(), parameters.evaluation, inputs, label=f"evaluate {name}")

@@ -1,6 +1,6 @@
 """lifecycle: from a source of images to champions, as one graph; independent stages run side by side.
 
-shards -> teacher -> student -> its evaluation -> classifier registered
+shards -> teacher -> student -> its evaluation -> classifier registered   (from imported weights, if named)
   |          '-> its evaluation    |
   '-> ontology ------------------> clip -> its evaluation -> dual encoder registered;  report over all
 """
@@ -11,17 +11,17 @@ from collections.abc import Mapping, Sequence
 
 from prefect import flow
 
+from flows.imported_weights import image_tower_weights, text_tower_weights
 from flows.parameters import LifecycleParameters
 from flows.presets import default_parameters
 from flows.stage_run import SIDE_BY_SIDE, Made, RunSummary, StageRun, stages_of
+from flows.trained_models import make_student, make_teacher
 from pipeline.contrastive.build_ontology import BuildOntology
 from pipeline.contrastive.stage import PretrainClip
-from pipeline.distillation.stage import DistillStudent
 from pipeline.evaluation.stage import EvaluateModel
 from pipeline.registration.stage import RegisterModel
 from pipeline.report.stage import RunReport
 from pipeline.sharding.stage import ShardDataset
-from pipeline.training.stage import TrainTeacher
 
 _DEFAULT: LifecycleParameters = default_parameters(LifecycleParameters)
 
@@ -31,8 +31,8 @@ def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> RunSummary:
     """Shard, teach, distil, align with text, evaluate, register what is better, report."""
     with stages_of("lifecycle", parameters) as run:
         shards = run.make(ShardDataset(), parameters.data.resolved())
-        teacher = run.make(TrainTeacher(), parameters.teacher, {"shards": shards})
-        student = run.make(DistillStudent(), parameters.student, {"shards": shards, "teacher": teacher})
+        teacher = make_teacher(run, parameters.teacher, shards)
+        student = make_student(run, parameters.student, shards, teacher)
         made: dict[str, Made] = {"shards": shards, "teacher": teacher, "student": student}
 
         made["teacher-evaluation"] = _measure(run, parameters, "teacher", made)
@@ -40,7 +40,9 @@ def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> RunSummary:
         made["classifier-registration"] = _register(run, parameters, "student", made, lineage=["teacher"])
 
         if parameters.clip is not None:
-            inputs = {"shards": shards, "tower": student}
+            # A new image tower with imported weights takes the student's place.
+            image = image_tower_weights(run, parameters.clip) or {"tower": student}
+            inputs = {"shards": shards, **image, **text_tower_weights(run, parameters.clip)}
             if parameters.clip.policy.kind == "tonics":
                 made["ontology"] = run.make(BuildOntology(), parameters.ontology, {"shards": shards})
                 inputs["ontology"] = made["ontology"]

@@ -18,7 +18,7 @@ from pipeline.errors import InputError, UnknownNameError
 
 def open_store() -> ArtifactStore:
     """The store that TUTELAGE_STORE names; .tutelage/ in the working directory by default."""
-    return ArtifactStore.open(os.environ.get("TUTELAGE_STORE") or ".tutelage")
+    return ArtifactStore.open()
 
 
 def check_ready(parameters: Config, store: ArtifactStore) -> None:
@@ -31,6 +31,7 @@ def check_ready(parameters: Config, store: ArtifactStore) -> None:
     _check_references(parameters, store)
     for path, config in configs_in(parameters):
         _check_model(path, config)
+        _check_weights(path, config, store)
         _check_runner(path, config)
     data = getattr(parameters, "data", None)
     if data is not None and getattr(parameters, "shards", None) is None:
@@ -63,13 +64,28 @@ def _check_model(path: str, config: BaseModel) -> None:
     from pipeline.contrastive.recipe import NewTowerConfig
     from pipeline.training.stage import ClassificationConfig, ModelConfig
 
-    if isinstance(config, ModelConfig) and config.name not in list_models():
+    if isinstance(config, ModelConfig) and not config.name.startswith("timm/") and config.name not in list_models():
         raise UnknownNameError(f"{path}.name: model", config.name, list_models())
     if isinstance(config, ClassificationConfig | NewTowerConfig):
         try:
             config.model.check(in_chans=config.channels, img_size=config.image_size)
         except InputError as error:
             raise InputError(f"{path}.{error}") from None
+
+
+def _check_weights(path: str, config: BaseModel, store: ArtifactStore) -> None:
+    """Refuses trained weights that are not there, or cannot be fetched here."""
+    if getattr(config, "pretrained", None) is None:
+        return
+    from flows.imported_weights import import_config
+    from pipeline.contrastive.text_tower import TextTowerConfig
+    from pipeline.training.stage import ModelConfig
+
+    if isinstance(config, ModelConfig | TextTowerConfig):
+        try:
+            import_config(config, store)
+        except InputError as error:
+            raise InputError(f"{path}.pretrained: {error}") from None
 
 
 def _check_runner(path: str, config: BaseModel) -> None:

@@ -11,7 +11,8 @@ from flows.catalog import find_flow
 from flows.parameters import LifecycleParameters
 from pipeline.config import Config
 from pipeline.contrastive.build_ontology import OntologyConfig
-from pipeline.contrastive.recipe import ContrastiveConfig, TextTowerConfig
+from pipeline.contrastive.recipe import ContrastiveConfig
+from pipeline.contrastive.text_tower import TextTowerConfig
 from pipeline.contrastive.tonics import TonicsConfig
 from pipeline.distillation.losses import DistillationLossConfig
 from pipeline.distillation.stage import DistillationConfig

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.imported_weights import image_tower_weights, text_tower_weights
 from flows.parameters import PretrainClipParameters
 from flows.presets import default_parameters
 from flows.stage_run import SIDE_BY_SIDE, Made, RunSummary, StageRun, stages_of
+from flows.trained_models import make_student, make_teacher
 from pipeline.contrastive.build_ontology import BuildOntology
 from pipeline.contrastive.stage import PretrainClip
-from pipeline.distillation.stage import DistillStudent
 from pipeline.evaluation.stage import EvaluateModel
 from pipeline.sharding.stage import ShardDataset
-from pipeline.training.stage import TrainTeacher
 
 _DEFAULT: PretrainClipParameters = default_parameters(PretrainClipParameters)
 
@@ -22,8 +22,7 @@ def pretrain_clip(parameters: PretrainClipParameters = _DEFAULT) -> RunSummary:
     """Shard the data, get an image tower, build the ontology, align images with text, measure."""
     with stages_of("pretrain-clip", parameters) as run:
         shards = run.named(parameters.shards) or run.make(ShardDataset(), parameters.data.resolved())
-        tower = run.named(parameters.tower) or _student(run, parameters, shards)
-        inputs: dict[str, Made] = {"shards": shards, "tower": tower}
+        inputs: dict[str, Made] = {"shards": shards, **_towers(run, parameters, shards)}
         if parameters.clip.policy.kind == "tonics":
             inputs["ontology"] = run.make(BuildOntology(), parameters.ontology, {"shards": shards})
         clip = run.make(PretrainClip(), parameters.clip, inputs)
@@ -31,6 +30,13 @@ def pretrain_clip(parameters: PretrainClipParameters = _DEFAULT) -> RunSummary:
     return run.summary()
 
 
-def _student(run: StageRun, parameters: PretrainClipParameters, shards: Made) -> Made:
-    teacher = run.named(parameters.teacher_model) or run.make(TrainTeacher(), parameters.teacher, {"shards": shards})
-    return run.make(DistillStudent(), parameters.student, {"shards": shards, "teacher": teacher})
+def _towers(run: StageRun, parameters: PretrainClipParameters, shards: Made) -> dict[str, Made]:
+    """What the towers start from: a named classifier, or imported weights, or else the student that is made here."""
+    named = run.named(parameters.tower)
+    if named is not None:
+        return {"tower": named, **text_tower_weights(run, parameters.clip)}
+    if parameters.clip.new_tower.model.pretrained is not None:
+        return {**image_tower_weights(run, parameters.clip), **text_tower_weights(run, parameters.clip)}
+    teacher = run.named(parameters.teacher_model) or make_teacher(run, parameters.teacher, shards)
+    student = make_student(run, parameters.student, shards, teacher)
+    return {"tower": student, **text_tower_weights(run, parameters.clip)}

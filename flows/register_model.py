@@ -7,11 +7,10 @@ from prefect import flow
 from flows.parameters import RegisterModelParameters
 from flows.presets import default_parameters
 from flows.stage_run import SIDE_BY_SIDE, Made, RunSummary, stages_of
-from pipeline.distillation.stage import DistillStudent
+from flows.trained_models import make_student, make_teacher
 from pipeline.evaluation.stage import EvaluateModel
 from pipeline.registration.stage import RegisterModel
 from pipeline.sharding.stage import ShardDataset
-from pipeline.training.stage import TrainTeacher
 
 _DEFAULT: RegisterModelParameters = default_parameters(RegisterModelParameters)
 
@@ -27,8 +26,8 @@ def register_model(parameters: RegisterModelParameters = _DEFAULT) -> RunSummary
         inputs: dict[str, Made] = {"shards": shards}
         teacher: Made | None = run.named(parameters.teacher_model or run.input_of(named, "teacher"))
         if named is None:
-            teacher = teacher or run.make(TrainTeacher(), parameters.teacher, {"shards": shards})
-            inputs["model"] = run.make(DistillStudent(), parameters.student, {"shards": shards, "teacher": teacher})
+            teacher = teacher or make_teacher(run, parameters.teacher, shards)
+            inputs["model"] = make_student(run, parameters.student, shards, teacher)
         else:
             inputs["model"] = named
         inputs["evaluation"] = run.make(EvaluateModel(), parameters.evaluation, dict(inputs))

@@ -7,9 +7,9 @@ from prefect import flow
 from flows.parameters import TrainTeacherParameters
 from flows.presets import default_parameters
 from flows.stage_run import SIDE_BY_SIDE, RunSummary, stages_of
+from flows.trained_models import make_teacher
 from pipeline.evaluation.stage import EvaluateModel
 from pipeline.sharding.stage import ShardDataset
-from pipeline.training.stage import TrainTeacher
 
 _DEFAULT: TrainTeacherParameters = default_parameters(TrainTeacherParameters)
 
@@ -19,6 +19,6 @@ def train_teacher(parameters: TrainTeacherParameters = _DEFAULT) -> RunSummary:
     """Shard the data, train the teacher, measure it."""
     with stages_of("train-teacher", parameters) as run:
         shards = run.named(parameters.shards) or run.make(ShardDataset(), parameters.data.resolved())
-        teacher = run.make(TrainTeacher(), parameters.teacher, {"shards": shards})
+        teacher = make_teacher(run, parameters.teacher, shards)
         run.make(EvaluateModel(), parameters.evaluation, {"shards": shards, "model": teacher})
     return run.summary()

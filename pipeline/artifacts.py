@@ -169,9 +169,12 @@ class ArtifactStore:
         self.local = local
 
     @classmethod
-    def open(cls, url: str) -> ArtifactStore:
-        """The store at a URL; its local folder is the storage itself, or one in the user's cache for S3."""
-        storage = open_storage(url)
+    def open(cls, url: str | None = None) -> ArtifactStore:
+        """The store at a URL (None: TUTELAGE_STORE, else .tutelage/ here).
+
+        Its local folder is the storage itself, or one in the user's cache for S3.
+        """
+        storage = open_storage(url or os.environ.get("TUTELAGE_STORE") or ".tutelage")
         root = storage.local_path("")
         if root is None:
             name = hashlib.sha256(storage.url.encode()).hexdigest()[:12]

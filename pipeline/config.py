@@ -2,7 +2,7 @@
 
 Two configs that mean the same give the same canonical JSON, which is what artifact keys are made
 from. A field that cannot change a stage's result (threads, progress, where to run) is declared
-with `unkeyed(...)` and stays out of it.
+with `unkeyed(...)` and stays out of it; one that came later, with `added(...)`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ class Config(BaseModel):
 def unkeyed(default: Any, **kwargs: Any) -> Any:
     """A pydantic Field that is left out of the artifact key, because it cannot change the result."""
     return Field(default, json_schema_extra={"keyed": False}, **kwargs)
+
+
+def added(default: Any, **kwargs: Any) -> Any:
+    """A pydantic Field that came later: left out of the artifact key at its default, so that older keys still hold."""
+    return Field(default, json_schema_extra={"keyed": "unless default"}, **kwargs)
 
 
 def canonical_json(value: Any) -> str:
@@ -112,7 +117,8 @@ def _plain(value: Any) -> Any:
         plain = {}
         for name, field in type(value).model_fields.items():
             extra = field.json_schema_extra
-            if isinstance(extra, dict) and extra.get("keyed") is False:
+            keyed = extra.get("keyed") if isinstance(extra, dict) else True
+            if keyed is False or (keyed == "unless default" and getattr(value, name) == field.default):
                 continue
             plain[name] = _plain(getattr(value, name))
         return plain

@@ -4,6 +4,7 @@
     model/architecture.json    {"name", "kwargs", "kind", "templates"}: what `create_model` is called with
     model/preprocessing.json   image size, channels, mean and standard deviation
     model/labels.json          the names of the classes, in the order of the logits
+    model/wordpieces.json.gz   the vocabulary of a dual encoder whose text tower reads word pieces
 
 Teachers, image towers, evaluation and the registry read this folder. To resume a run is the business of
 its checkpoints.
@@ -25,6 +26,8 @@ from torch import Tensor, nn
 from model_defs import ModelError, create_model
 from pipeline.artifacts import Artifact
 from pipeline.errors import DamagedError, InputError
+from pipeline.loading.tokenizer import CaptionTokenizer, Tokenizer, WordPieceTokenizer
+from pipeline.loading.wordpiece_vocabulary import VOCABULARY, load_vocabulary, write_vocabulary
 
 FOLDER = "model"
 WEIGHTS = "model.safetensors"
@@ -104,13 +107,15 @@ class ExportedModel:
         preprocessing: Preprocessing,
         labels: Sequence[str],
         templates: Sequence[str] = (),
+        vocabulary: Mapping[str, Any] | None = None,
     ) -> ExportedModel:
-        """Writes the four files of a model.
+        """Writes the files of a model.
 
         Args:
             folder: made if need be; in a stage `work.output / "model"`.
             model: the module (not wrapped), or its state dict, e.g. that of the moving average.
             kwargs: all that `create_model(architecture, ...)` needs to build it again; plain JSON values.
+            vocabulary: of the word pieces that its text tower reads; None: CLIP's byte pairs, or no texts.
         Raises:
             InputError: the weights are not those of that architecture with those arguments.
         """
@@ -129,6 +134,8 @@ class ExportedModel:
         )
         _write_json(folder / "preprocessing.json", asdict(preprocessing))
         _write_json(folder / "labels.json", list(labels))
+        if vocabulary is not None:
+            write_vocabulary(vocabulary, folder / VOCABULARY)
         return cls.read(folder)
 
     @classmethod
@@ -144,7 +151,7 @@ class ExportedModel:
 
     @classmethod
     def read(cls, folder: Path) -> ExportedModel:
-        """The model whose four files lie in `folder`.
+        """The model whose files lie in `folder`.
 
         Raises:
             DamagedError: a file is missing or cannot be understood.
@@ -171,6 +178,25 @@ class ExportedModel:
     def context_length(self) -> int:
         """Tokens of a text that the dual encoder reads."""
         return int(self.kwargs.get("text_kwargs", {}).get("context_length", 77))
+
+    @property
+    def reads_word_pieces(self) -> bool:
+        """Whether the text tower reads BERT's word pieces; else it reads CLIP's byte pairs."""
+        return (self.folder / VOCABULARY).exists()
+
+    def tokenizer(self) -> CaptionTokenizer:
+        """What turns texts into the tokens that the dual encoder was trained on.
+
+        Raises:
+            DamagedError: its vocabulary cannot be read.
+        """
+        if not self.reads_word_pieces:
+            return Tokenizer(self.context_length)
+        path = self.folder / VOCABULARY
+        try:
+            return WordPieceTokenizer(load_vocabulary(path), self.context_length)
+        except (OSError, EOFError, ValueError, KeyError) as error:
+            raise DamagedError(f"{path}: no vocabulary ({error}); run its stage again") from None
 
     def weights(self) -> dict[str, Tensor]:
         """The state dict, on the CPU.

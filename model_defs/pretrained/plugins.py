@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 
 from model_defs.errors import ModelError
@@ -22,8 +22,13 @@ GROUP = "tutelage.weights"
 
 @cache
 def plugin_schemes() -> dict[str, EntryPoint]:
-    """The installed schemes; their packages are not imported."""
-    return {point.name: point for point in entry_points(group=GROUP)}
+    """The installed schemes; their packages are not imported.
+
+    Every distribution is asked: `entry_points` takes the first of a name, and in a checkout that may be the remains of an
+    older build beside the sources, not what is installed.
+    """
+    points = (point for distribution in distributions() for point in distribution.entry_points)
+    return {point.name: point for point in points if point.group == GROUP}
 
 
 @dataclass(frozen=True)
@@ -54,5 +59,6 @@ class PluginSource:
             known = ", ".join(f"{scheme}:" for scheme in ("hf", *sorted(plugin_schemes())))
             raise ModelError(
                 f"{self.scheme}:{self.reference}: nothing that is installed opens {self.scheme}:; known are {known}"
+                " (a package tells what it opens when it is installed: after an update, install it again)"
             )
         return Path(point.load()(self.reference))

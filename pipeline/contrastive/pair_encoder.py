@@ -13,7 +13,7 @@ from pipeline.contrastive.task import unwrapped
 from pipeline.exported_model import Preprocessing
 from pipeline.loading.loader import evaluation_batches
 from pipeline.loading.reader import SampleReader
-from pipeline.loading.tokenizer import Tokenizer
+from pipeline.loading.tokenizer import CaptionTokenizer
 from pipeline.sharding.index import SampleIndex
 
 
@@ -24,7 +24,7 @@ class PairEncoder:
     reader: SampleReader
     index: SampleIndex
     preprocessing: Preprocessing
-    tokenizer: Tokenizer
+    tokenizer: CaptionTokenizer
     device: torch.device
     threads: int
     batch_size: int = 256

@@ -11,17 +11,17 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from model_defs import ModelError, create_model
+from model_defs import LoadingReport, ModelError, create_model
 from model_defs.clip import CLIP
 from pipeline.artifacts import Artifact
 from pipeline.config import Config, unkeyed
 from pipeline.contrastive.held_out import HeldOutPairs
+from pipeline.contrastive.inputs import WEIGHTS_INPUTS, Inputs
 from pipeline.contrastive.measures import CurriculumRefresh, ValidationRetrieval
-from pipeline.contrastive.ontology import Ids, Ontology
 from pipeline.contrastive.pair_encoder import PairEncoder
 from pipeline.contrastive.task import ContrastiveTask
+from pipeline.contrastive.text_tower import TextTowerConfig
 from pipeline.contrastive.tonics import Tonics, TonicsConfig
-from pipeline.counter_rng import generator
 from pipeline.errors import InputError
 from pipeline.evaluation.zero_shot import check_template
 from pipeline.exported_model import ExportedModel, Preprocessing
@@ -31,29 +31,13 @@ from pipeline.loading.policies.row_runs import RowRuns
 from pipeline.loading.policies.shuffled import ShuffledConfig
 from pipeline.loading.policies.streams import StreamsConfig
 from pipeline.loading.reader import SampleReader
-from pipeline.loading.tokenizer import Tokenizer
-from pipeline.sharding.index import SampleIndex
 from pipeline.training.plan import TrainingConfig
 from pipeline.training.runner import RunnerConfig
 from pipeline.training.stage import ModelConfig, open_artifact
+from pipeline.training.starting_weights import check_given
 from pipeline.training.task import Parts
 
 PolicyConfig = Annotated[TonicsConfig | ShuffledConfig | StreamsConfig, Field(discriminator="kind")]
-
-
-class TextTowerConfig(Config):
-    """The text transformer."""
-
-    width: int = Field(192, ge=8, le=4096, description="Width of its tokens.")
-    depth: int = Field(3, ge=1, le=64, description="Transformer blocks.")
-    heads: int = Field(3, ge=1, le=64, description="Attention heads; they divide the width.")
-    context_length: int = Field(24, ge=3, le=512, description="Tokens of a text that are read.")
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> TextTowerConfig:
-        if self.width % self.heads:
-            raise ValueError(f"{self.heads} heads do not divide the width {self.width}")
-        return self
 
 
 class NewTowerConfig(Config):
@@ -102,52 +86,11 @@ class ContrastiveConfig(Config):
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """The opened inputs of pretrain-clip; `ontology` and `tower` may be absent."""
-
-    shards: Artifact
-    index: SampleIndex
-    ontology: Ontology | None
-    tower: ExportedModel | None
-
-    @classmethod
-    def open(cls, artifacts: Mapping[str, Artifact]) -> Inputs:
-        """Opens "shards" and, where given, "ontology" and "tower".
-
-        Raises:
-            InputError: the tower is not an image model.
-        """
-        ontology, tower = artifacts.get("ontology"), artifacts.get("tower")
-        model = ExportedModel.open(tower) if tower is not None else None
-        if tower is not None and model is not None and model.kind != "classifier":
-            raise InputError(f"{tower.uri}: holds a {model.kind}; the image tower comes from a classifier")
-        shards = artifacts["shards"]
-        return cls(shards, SampleIndex.open(shards), Ontology.open(ontology) if ontology is not None else None, model)
-
-    def training_pairs(self) -> Ids:
-        """What may be trained on: without what the ontology holds out."""
-        if self.ontology is not None:
-            return np.unique(self.ontology.postings)
-        return _captioned(self.index, self.index.rows("train"))
-
-    def validation_pairs(self, most: int, seed: int) -> Ids:
-        """Pairs of the validation split, at most so many, ascending."""
-        rows = _captioned(self.index, self.index.rows("val"))
-        if len(rows) > most:
-            rows = np.sort(generator(seed, "validation-pairs").choice(rows, most, replace=False))
-        return rows
-
-
-def _captioned(index: SampleIndex, rows: Ids) -> Ids:
-    return rows[np.fromiter((bool(index.captions(int(row))) for row in rows), bool, len(rows))]
-
-
-@dataclass(frozen=True)
 class ContrastiveRecipe:
     """The TrainingRecipe of a dual encoder.
 
     Args:
-        inputs: name -> STAGE/KEY of "shards", "ontology", "tower".
+        inputs: name -> STAGE/KEY of what `Inputs.open` opens.
     """
 
     config: ContrastiveConfig
@@ -163,7 +106,7 @@ class ContrastiveRecipe:
         inputs = Inputs.open({name: open_artifact(self.store_url, uri) for name, uri in self.inputs})
         policy, held_out = build_policy(config, inputs)
         preprocessing = preprocessing_of(config, inputs.tower)
-        tokenizer = Tokenizer(config.text.context_length)
+        tokenizer = config.text.build_tokenizer(inputs.text_weights)
         reader = SampleReader.open(inputs.shards, remote=config.loader.remote)
         loader = config.loader.build(
             reader,
@@ -189,7 +132,7 @@ class ContrastiveRecipe:
         if isinstance(policy, Tonics) and held_out is not None:
             refresh = CurriculumRefresh(policy, held_out, encoder, rank, world)
         return Parts(
-            build_model(config, inputs.tower).to(device),
+            build_model(config, inputs).to(device),
             ContrastiveTask(preprocessing, world=world, freeze_tower=config.freeze_tower),
             loader,
             rows=len(inputs.training_pairs()),
@@ -228,36 +171,67 @@ def preprocessing_of(config: ContrastiveConfig, tower: ExportedModel | None) -> 
     return Preprocessing(new.image_size, new.channels, (new.mean,) * new.channels, (new.std,) * new.channels)
 
 
-def model_kwargs(config: ContrastiveConfig, tower: ExportedModel | None) -> dict[str, Any]:
+def model_kwargs(config: ContrastiveConfig, inputs: Inputs) -> dict[str, Any]:
     """The arguments of `create_model("clip", ...)`, plain JSON values."""
+    tower = inputs.tower
     if tower is not None:
         name, kwargs = tower.architecture, {key: tower.kwargs[key] for key in tower.kwargs if key != "num_classes"}
     else:
         new = config.new_tower
         name = new.model.name
         kwargs = {**new.model.kwargs, "img_size": new.image_size, "in_chans": new.channels}
-    text = {**config.text.model_dump(), "vocabulary_size": Tokenizer.vocabulary_size}
-    return {"image_tower": name, "image_kwargs": kwargs, "text_kwargs": text, "embed_dim": config.embed_dim}
+    text = config.text.model_kwargs(config.text.build_tokenizer(inputs.text_weights).vocabulary_size)
+    return {"image_tower": name, "image_kwargs": kwargs, **text, "embed_dim": config.embed_dim}
 
 
-def build_model(config: ContrastiveConfig, tower: ExportedModel | None) -> CLIP:
-    """A dual encoder; its image tower has the trained tower's weights, but for the head.
+def build_model(config: ContrastiveConfig, inputs: Inputs) -> CLIP:
+    """A dual encoder; its image tower has the trained tower's weights, but for the head, or imported ones.
 
     Raises:
-        InputError: the arguments do not fit, or the tower's weights do not.
+        InputError: the arguments do not fit, or the weights do not.
     """
-    if config.freeze_tower and tower is None:
+    trained = inputs.tower is not None or inputs.image_weights is not None
+    if config.freeze_tower and not trained:
         raise InputError("freeze_tower=true: there is no trained tower to keep; give one as input, or set it to false")
+    model = _fresh_model(config, inputs)
+    if inputs.tower is not None:
+        load_tower(model.image, inputs.tower)
+    elif inputs.image_weights is not None:
+        inputs.image_weights.load_into(model.image)
+    if inputs.text_weights is not None:
+        inputs.text_weights.load_into(model.text)
+    for parameter in model.image.parameters():
+        parameter.requires_grad_(not config.freeze_tower)
+    config.text.freeze_in(model.text)
+    return model
+
+
+def _fresh_model(config: ContrastiveConfig, inputs: Inputs) -> CLIP:
     try:
-        model = create_model("clip", **model_kwargs(config, tower))
+        model = create_model("clip", **model_kwargs(config, inputs))
     except (ModelError, TypeError) as error:
         raise InputError(f"dual encoder: {error}") from None
     assert isinstance(model, CLIP)
-    if tower is not None:
-        load_tower(model.image, tower)
-        for parameter in model.image.parameters():
-            parameter.requires_grad_(not config.freeze_tower)
     return model
+
+
+def starting_reports(config: ContrastiveConfig, inputs: Mapping[str, Artifact]) -> list[LoadingReport]:
+    """What will become of imported weights, tower by tower.
+
+    Raises:
+        InputError: they are not weights of these towers, or the config and the inputs do not say the same.
+    """
+    asked = (config.new_tower.model.pretrained if "tower" not in inputs else None, config.text.pretrained)
+    given = [
+        check_given(pretrained, inputs.get(name), field, name)
+        for pretrained, name, field in zip(
+            asked, WEIGHTS_INPUTS, ("new_tower.model.pretrained", "text.pretrained"), strict=True
+        )
+    ]
+    with torch.device("meta"):
+        model = _fresh_model(config, Inputs.open(inputs))
+    towers = (model.image, model.text)
+    return [weights.load_into(tower) for weights, tower in zip(given, towers, strict=True) if weights is not None]
 
 
 def load_tower(image: nn.Module, tower: ExportedModel) -> None:

@@ -8,20 +8,22 @@ from typing import Any, ClassVar
 
 from pipeline.artifacts import Artifact
 from pipeline.config import canonical_json
+from pipeline.contrastive.inputs import Inputs
 from pipeline.contrastive.measures import curriculum_lines
 from pipeline.contrastive.recipe import (
     ContrastiveConfig,
     ContrastiveRecipe,
-    Inputs,
     build_model,
     build_policy,
     model_kwargs,
     preprocessing_of,
+    starting_reports,
 )
 from pipeline.exported_model import FOLDER, ExportedModel
 from pipeline.stage import Workspace
 from pipeline.training.runner import TrainingResult, execute
 from pipeline.training.stage import check_sizes
+from pipeline.training.starting_weights import write_report
 
 
 class PretrainClip:
@@ -35,12 +37,15 @@ class PretrainClip:
 
         Args:
             inputs: "shards"; "ontology" unless the policy is shuffled; "tower", a classifier whose body
-                becomes the image tower, or none for a new one.
+                becomes the image tower, or none for a new one; "image-weights" and "text-weights", imported ones,
+                if new_tower.model.pretrained or text.pretrained is set.
         """
+        config.text.check()
         opened = Inputs.open(inputs)
         # Refused here, before workers are started.
         build_policy(config, opened)
-        model = build_model(config, opened.tower)
+        reports = starting_reports(config, inputs)
+        model = build_model(config, opened)
         check_sizes(model.image.to("meta"), config.loader, preprocessing_of(config, opened.tower).channels)
 
         uris = {name: artifact.uri for name, artifact in inputs.items()}
@@ -55,11 +60,14 @@ class PretrainClip:
             result.state,
             kind="dual-encoder",
             architecture="clip",
-            kwargs=model_kwargs(config, opened.tower),
+            kwargs=model_kwargs(config, opened),
             preprocessing=preprocessing_of(config, opened.tower),
             labels=opened.index.label_names,
             templates=config.templates,
+            vocabulary=opened.text_weights.vocabulary if opened.text_weights is not None else None,
         )
+        for report in reports:
+            write_report(report, work.output)
         return summary(result, lines)
 
 

@@ -22,7 +22,16 @@ from pipeline.stage import Workspace
 from pipeline.training.classification import ClassifierEvaluation, without_auxiliary
 from pipeline.training.plan import TrainingConfig
 from pipeline.training.runner import execute
-from pipeline.training.stage import ClassificationConfig, ModelConfig, build_parts, export, open_artifact, summary
+from pipeline.training.stage import (
+    ClassificationConfig,
+    ModelConfig,
+    build_parts,
+    export,
+    open_artifact,
+    open_optional,
+    summary,
+)
+from pipeline.training.starting_weights import starting_report, write_report
 from pipeline.training.task import Parts
 
 
@@ -66,12 +75,13 @@ class DistillationConfig(ClassificationConfig):
 
 @dataclass(frozen=True)
 class DistillationRecipe:
-    """The TrainingRecipe of a student."""
+    """The TrainingRecipe of a student; `weights` names imported ones that it starts from."""
 
     config: DistillationConfig
     store_url: str
     shards: str
     teacher: str
+    weights: str | None = None
 
     @property
     def training(self) -> TrainingConfig:
@@ -88,7 +98,8 @@ class DistillationRecipe:
             mixing=config.mixing,
             seed=config.training.seed,
         )
-        parts = build_parts(config, open_artifact(self.store_url, self.shards), task, device, rank, world)
+        shards, weights = open_artifact(self.store_url, self.shards), open_optional(self.store_url, self.weights)
+        parts = build_parts(config, shards, task, device, rank, world, weights)
         if isinstance(parts.evaluate, ClassifierEvaluation):
             parts.evaluate = StudentEvaluation(parts.evaluate, config.preprocessing(), teacher)
         return parts
@@ -104,13 +115,17 @@ class DistillStudent:
         """Fills `work.output` with model/, metrics.jsonl and training.json.
 
         Args:
-            inputs: "shards" and "teacher", an artifact with an exported classifier.
+            inputs: "shards" and "teacher", an artifact with an exported classifier; "weights", imported ones, if
+                model.pretrained is set.
         """
-        shards, teacher = inputs["shards"], inputs["teacher"]
+        shards, teacher, weights = inputs["shards"], inputs["teacher"], inputs.get("weights")
         index = config.check(shards)
         config.check_teacher(teacher, index)
-        recipe = DistillationRecipe(config, work.store.storage.url, shards.uri, teacher.uri)
-        params = {**json.loads(canonical_json(config)), "shards": shards.uri, "teacher": teacher.uri}
-        result = execute(recipe, config.runner, work, params=params)
+        report = starting_report(config.model.pretrained, weights, lambda: config.build_model(len(index.label_names)))
+        uris = {name: artifact.uri for name, artifact in inputs.items()}
+        recipe = DistillationRecipe(config, work.store.storage.url, shards.uri, teacher.uri, uris.get("weights"))
+        result = execute(recipe, config.runner, work, params={**json.loads(canonical_json(config)), **uris})
+        if report is not None:
+            write_report(report, work.output)
         export(config, index.label_names, result, work)
         return summary(result)

@@ -31,7 +31,6 @@ from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import Batch
 from pipeline.loading.loader import evaluation_batches
 from pipeline.loading.reader import SampleReader
-from pipeline.loading.tokenizer import Tokenizer
 from pipeline.sharding.index import SampleIndex
 from pipeline.stage import Workspace
 
@@ -220,11 +219,11 @@ class _Run:
         )
 
     def _text_encoder(self, model: Any, device: torch.device) -> Callable[[list[str]], Tensor]:
-        tokenizer = Tokenizer()
+        tokenizer = self.exported.tokenizer()
 
         def encode(texts: list[str]) -> Tensor:
             chunks = (texts[start : start + _TEXTS_AT_ONCE] for start in range(0, len(texts), _TEXTS_AT_ONCE))
-            tokens = (tokenizer.encode(chunk, self.exported.context_length).to(device) for chunk in chunks)
+            tokens = (tokenizer.encode(chunk).to(device) for chunk in chunks)
             return torch.cat([model.encode_text(chunk) for chunk in tokens])
 
         return encode

@@ -11,7 +11,6 @@ from pipeline.explain.drawing import Panel, enlarged, overlay, picture
 from pipeline.explain.explanation import Explanation, Request
 from pipeline.explain.patch_text import patch_text_similarity
 from pipeline.exported_model import ExportedModel
-from pipeline.loading.tokenizer import Tokenizer
 
 _TEXTS_SHOWN = 3  # the best labels, if no prompts are given
 
@@ -22,7 +21,7 @@ def explain_by_texts(exported: ExportedModel, model: nn.Module, images: Tensor, 
     x = exported.preprocessing.normalise(images)
     template = (exported.templates or (PLACEHOLDER,))[0]
     texts = list(request.prompts) or [prompts_for(label_text(label), [template])[0] for label in exported.labels]
-    tokens = Tokenizer(exported.context_length).encode(texts)
+    tokens = exported.tokenizer().encode(texts)
     with torch.no_grad():
         cosines = model.encode_image(x) @ model.encode_text(tokens).T
     explained = []

@@ -16,17 +16,17 @@ FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 
 
 def read_vocabulary(folder: Path) -> dict[str, Any] | None:
-    """The vocabulary of a folder's tokenizer.json, else of its vocab.txt; None if it has neither.
+    """The vocabulary of a folder's tokenizer.json, else of its vocab.txt, or of an exported model; None: it has none.
 
     Raises:
         InputError: the tokenizer is none of word pieces as BERT's, or damaged.
     """
-    for name, read in ((FILES[0], _from_json), (FILES[1], _from_text)):
+    for name, read in ((VOCABULARY, load_vocabulary), (FILES[0], _from_json), (FILES[1], _from_text)):
         path = folder / name
         if path.is_file():
             try:
                 vocabulary = read(path)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise InputError(f"{path}: cannot be read as a tokenizer ({error})") from None
             _check(vocabulary["tokens"], path)
             return vocabulary

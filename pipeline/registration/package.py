@@ -5,7 +5,8 @@
     artifacts/served/service.json      what the code needs to know
                      *.pt2             exported programs
                      model/            the ExportedModel as it was, weights in safetensors
-                     bpe.py, vocabulary.json.gz    for a dual encoder: the tokenizer
+                     bpe.py, vocabulary.json.gz    for a dual encoder: the tokenizer; or
+                     wordpiece.py, model/wordpieces.json.gz
 
 Paths of the machine that made it are taken out of MLmodel.
 """
@@ -32,8 +33,9 @@ from mlflow.types.schema import Array, Object, Property
 
 from pipeline.evaluation.zero_shot import PLACEHOLDER, label_text, prompts_for
 from pipeline.exported_model import ExportedModel
-from pipeline.loading import bpe
+from pipeline.loading import bpe, wordpiece
 from pipeline.loading.vocabulary import write_vocabulary
+from pipeline.loading.wordpiece_vocabulary import VOCABULARY as WORD_PIECES
 from pipeline.registration.program import write_programs
 
 # MLflow keeps the model that a script sets in a global, so one package is made at a time.
@@ -67,11 +69,20 @@ def write_served_files(exported: ExportedModel, folder: Path) -> None:
         service["label_prompts"] = [prompts_for(label_text(label), templates) for label in exported.labels]
         service["context_length"] = exported.context_length
         service["logit_scale"] = float(exported.weights()["logit_scale"].exp())
-        shutil.copyfile(bpe.__file__, folder / "bpe.py")
-        write_vocabulary(folder / "vocabulary.json.gz")
+        service["tokenizer"] = _write_tokenizer(exported, folder)
     text = json.dumps(service, indent=1, ensure_ascii=False) + "\n"
     (folder / "service.json").write_text(text, encoding="utf-8")
     shutil.copytree(exported.folder, folder / "model")
+
+
+def _write_tokenizer(exported: ExportedModel, folder: Path) -> dict[str, str]:
+    """Copies the source of the encoder and its vocabulary; where they and the class are."""
+    if exported.reads_word_pieces:
+        shutil.copyfile(wordpiece.__file__, folder / "wordpiece.py")
+        return {"code": "wordpiece.py", "class": "WordPieceEncoder", "vocabulary": f"model/{WORD_PIECES}"}
+    shutil.copyfile(bpe.__file__, folder / "bpe.py")
+    write_vocabulary(folder / "vocabulary.json.gz")
+    return {"code": "bpe.py", "class": "BytePairEncoder", "vocabulary": "vocabulary.json.gz"}
 
 
 def requirements() -> list[str]:

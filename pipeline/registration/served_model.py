@@ -43,7 +43,8 @@ class ServedModel(PythonModel):
         self.programs = {
             name: torch.export.load(str(folder / f"{name}.pt2")).module() for name in self.service["programs"]
         }
-        self.encoder: Any = _text_encoder(folder) if self.service["kind"] == "dual-encoder" else None
+        tokenizer = self.service.get("tokenizer")
+        self.encoder: Any = _text_encoder(folder, tokenizer) if tokenizer is not None else None
         self.label_features: Tensor | None = None
 
     def predict(  # type: ignore[override]  # MLflow takes it without a context too
@@ -179,14 +180,14 @@ def _luma(image: Tensor) -> Tensor:
     return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).to(torch.uint8)[None]
 
 
-def _text_encoder(folder: Path) -> Any:
-    """The byte-pair encoder whose source and vocabulary lie in the folder."""
-    spec = importlib.util.spec_from_file_location("served_bpe", folder / "bpe.py")
+def _text_encoder(folder: Path, tokenizer: dict[str, str]) -> Any:
+    """The encoder of byte pairs or word pieces whose source and vocabulary lie in the folder."""
+    spec = importlib.util.spec_from_file_location("served_tokenizer", folder / tokenizer["code"])
     if spec is None or spec.loader is None:
-        raise FileNotFoundError(f"{folder / 'bpe.py'}: the tokenizer is missing")
+        raise FileNotFoundError(f"{folder / tokenizer['code']}: the tokenizer is missing")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.BytePairEncoder.read(str(folder / "vocabulary.json.gz"))
+    return getattr(module, tokenizer["class"]).read(str(folder / tokenizer["vocabulary"]))
 
 
 set_model(ServedModel())

@@ -31,6 +31,7 @@ from pipeline.registration.model_card import licences, model_card
 from pipeline.registration.outcomes import champion_outcomes, read_metrics, read_outcomes
 from pipeline.registration.promotion_lease import promotion_lease
 from pipeline.stage import Workspace
+from pipeline.training.starting_weights import STAGE
 
 # MLflow takes more in a name, but it must also stand in a URI and in the path of a lease.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -87,7 +88,7 @@ class RegisterModel:
         challenger = read_outcomes(evaluation)
         metrics = read_metrics(evaluation)
         data = json.loads(shards.read("data_card.json"))
-        lineage = _lineage(inputs, data)
+        lineage = {**_lineage(inputs, data), **_imported(model, work.store)}
         card = model_card(name, exported, split=evaluation.config["split"], metrics=metrics, data=data, lineage=lineage)
         version = registry.find(name, model.uri)
         if version is None:
@@ -185,6 +186,25 @@ def _lineage(inputs: Mapping[str, Artifact], data: Mapping[str, Any]) -> dict[st
         "commit": origin.get("commit", "unknown"),
         "data_licences": "; ".join(licences(data)) or "not stated",
     }
+
+
+def _imported(model: Artifact, store: ArtifactStore) -> dict[str, str]:
+    """Trained weights that the model, or what it was made from, started from, with their licences; {} if none."""
+    weights: dict[str, Artifact] = {}
+    waiting, seen = [model], {model.uri}
+    while waiting:
+        artifact = waiting.pop()
+        if artifact.stage == STAGE:
+            weights[artifact.uri] = artifact
+        for uri in artifact.manifest["inputs"].values():
+            stage, _, key = uri.partition("/")
+            if uri not in seen and (found := store.find(stage, key)) is not None:
+                waiting.append(found)
+            seen.add(uri)
+    if not weights:
+        return {}
+    licences_of = (f"{one.summary['source']}: {one.summary['licence']}" for _, one in sorted(weights.items()))
+    return {"pretrained": "; ".join(sorted(weights)), "pretrained_licences": "; ".join(licences_of)}
 
 
 def _decision_tags(decision: Decision, against: int | None) -> dict[str, str]:

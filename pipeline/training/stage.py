@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from model_defs import ModelError, create_model
@@ -29,6 +29,7 @@ from pipeline.training.classification import UNLABELLED, Classification, Classif
 from pipeline.training.mixing import MixingConfig
 from pipeline.training.plan import TrainingConfig
 from pipeline.training.runner import RunnerConfig, TrainingResult, execute
+from pipeline.training.starting_weights import StartingWeights, starting_report, write_report
 from pipeline.training.task import Parts, Task
 
 PolicyConfig = Annotated[ShuffledConfig | StreamsConfig | ClassBalancedConfig, Field(discriminator="kind")]
@@ -39,9 +40,23 @@ class ModelConfig(Config):
 
     name: str = Field("resnet_small", description="Name in the zoo.")
     kwargs: dict[str, Any] = Field({}, description="Keyword arguments of that model, e.g. widths or depth.")
+    # Not in the key: what it names then is, as the artifact of import-weights that the training starts from.
+    pretrained: str | None = unkeyed(
+        None,
+        min_length=1,
+        max_length=1000,
+        description="Trained weights to start from: DEFAULT (those of the catalogue), a torchvision name, a file or"
+        " folder, hf:ORG/NAME, models:/NAME@alias, STAGE/KEY of the store; null: fresh ones.",
+    )
+
+    @model_validator(mode="after")
+    def _pretrained_beside(self) -> ModelConfig:
+        if "pretrained" in self.kwargs:
+            raise ValueError("kwargs.pretrained would be fetched by every worker; set pretrained beside kwargs")
+        return self
 
     def build(self, *, num_classes: int, in_chans: int, img_size: int) -> nn.Module:
-        """A new model.
+        """A new model with fresh weights.
 
         Raises:
             InputError: there is no such model, or it does not take these arguments.
@@ -126,9 +141,19 @@ def labelled_rows(index: SampleIndex, split: str) -> RowRuns:
 
 
 def build_parts(
-    config: ClassificationConfig, shards: Artifact, task: Task, device: torch.device, rank: int, world: int
+    config: ClassificationConfig,
+    shards: Artifact,
+    task: Task,
+    device: torch.device,
+    rank: int,
+    world: int,
+    weights: Artifact | None = None,
 ) -> Parts:
-    """The parts of a training on labelled shards: what a classifier and a distilled student have in common."""
+    """The parts of a training on labelled shards: what a classifier and a distilled student have in common.
+
+    Args:
+        weights: imported ones that the model starts from.
+    """
     index = SampleIndex.open(shards)
     reader = SampleReader.open(shards, remote=config.loader.remote)
     seed = config.training.seed
@@ -161,6 +186,8 @@ def build_parts(
         )
     torch.manual_seed(seed)  # initial weights depend on nothing that came before
     model = config.build_model(len(index.label_names))
+    if weights is not None:
+        StartingWeights.open(weights).load_into(model)
     # Convolutions run on this layout without conversions: resnet_small trains 1.2x faster on CPUs.
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Parts(model, task, loader, rows=len(rows), evaluate=evaluation)
@@ -181,13 +208,19 @@ def open_artifact(store_url: str, uri: str) -> Artifact:
     return artifact
 
 
+def open_optional(store_url: str, uri: str | None) -> Artifact | None:
+    """As `open_artifact`; None if there is none to open."""
+    return None if uri is None else open_artifact(store_url, uri)
+
+
 @dataclass(frozen=True)
 class ClassificationRecipe:
-    """The TrainingRecipe of a classifier."""
+    """The TrainingRecipe of a classifier; `weights` names imported ones that it starts from."""
 
     config: ClassificationConfig
     store_url: str
     shards: str
+    weights: str | None = None
 
     @property
     def training(self) -> TrainingConfig:
@@ -200,7 +233,8 @@ class ClassificationRecipe:
             mixing=self.config.mixing,
             seed=self.config.training.seed,
         )
-        return build_parts(self.config, open_artifact(self.store_url, self.shards), task, device, rank, world)
+        weights = open_optional(self.store_url, self.weights)
+        return build_parts(self.config, open_artifact(self.store_url, self.shards), task, device, rank, world, weights)
 
 
 def export(config: ClassificationConfig, labels: tuple[str, ...], result: TrainingResult, work: Workspace) -> None:
@@ -242,12 +276,15 @@ class TrainTeacher:
         """Fills `work.output` with model/, metrics.jsonl and training.json.
 
         Args:
-            inputs: "shards".
+            inputs: "shards"; "weights", imported ones, if model.pretrained is set.
         """
-        shards = inputs["shards"]
+        shards, weights = inputs["shards"], inputs.get("weights")
         index = config.check(shards)
-        recipe = ClassificationRecipe(config, work.store.storage.url, shards.uri)
-        params = {**json.loads(canonical_json(config)), "shards": shards.uri}
-        result = execute(recipe, config.runner, work, params=params)
+        report = starting_report(config.model.pretrained, weights, lambda: config.build_model(len(index.label_names)))
+        uris = {name: artifact.uri for name, artifact in inputs.items()}
+        recipe = ClassificationRecipe(config, work.store.storage.url, shards.uri, uris.get("weights"))
+        result = execute(recipe, config.runner, work, params={**json.loads(canonical_json(config)), **uris})
+        if report is not None:
+            write_report(report, work.output)
         export(config, index.label_names, result, work)
         return summary(result)

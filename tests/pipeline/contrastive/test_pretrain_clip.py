@@ -14,8 +14,9 @@ from model_defs.clip import CLIP
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
 from pipeline.contrastive.build_ontology import BuildOntology, OntologyConfig
+from pipeline.contrastive.inputs import Inputs
 from pipeline.contrastive.ontology import Ontology
-from pipeline.contrastive.recipe import ContrastiveConfig, Inputs, build_model
+from pipeline.contrastive.recipe import ContrastiveConfig, build_model
 from pipeline.contrastive.stage import PretrainClip
 from pipeline.contrastive.task import ContrastiveTask
 from pipeline.errors import InputError
@@ -164,7 +165,7 @@ def test_image_tower_starts_from_the_student_and_can_be_frozen(drawings_store: A
         "distill-student", "frozen", tmp_path / "s", config={}, inputs={}, summary={}, seconds=0, origin={}
     )
     inputs = {**inputs_of(drawings_store), "tower": tower}
-    model = build_model(changed(), Inputs.open(inputs).tower)
+    model = build_model(changed(), Inputs.open(inputs))
     for name, value in model.image.state_dict().items():
         assert torch.equal(value, student.state_dict()[name])
     config = changed(freeze_tower=True, training={**QUICK["training"], "steps": 3})

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from model_defs import create_model
 from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.loading import bpe, wordpiece
 from pipeline.loading.decode import decode as decode_in_training
 from pipeline.loading.tokenizer import Tokenizer
 from pipeline.registration import served_model
@@ -75,7 +76,7 @@ def test_palettes_turned_photos_and_animations_become_plain_pictures() -> None:
 
 def test_the_code_imports_only_what_a_service_has() -> None:
     allowed = {"torch", "torchvision", "pandas", "mlflow", "__future__"} | sys.stdlib_module_names
-    for source in (Path(served_model.__file__), Path(served_model.__file__).parents[1] / "loading" / "bpe.py"):
+    for source in map(Path, (served_model.__file__, bpe.__file__, wordpiece.__file__)):
         for node in ast.walk(ast.parse(source.read_text())):
             names = (
                 [alias.name for alias in node.names]
@@ -177,3 +178,39 @@ def test_a_dual_encoder_ranks_prompts_as_its_model_does(tmp_path: Path) -> None:
     assert set(served.predict(images)["label"]) <= {"food-fruit", "sky"}
     service = json.loads((tmp_path / "served" / "service.json").read_text())
     assert service["label_prompts"][0] == ["an emoji of food fruit", "food fruit"]
+
+
+def test_a_dual_encoder_on_word_pieces_brings_its_own_tokenizer(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    words = {"tokens": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "heart", "##s", "sky"], "lowercase": True}
+    kwargs = {
+        "image_tower": "deit_micro_distilled",
+        "image_kwargs": {"img_size": SIZE, "width": 32, "depth": 1},
+        "text_tower": "bert",
+        "text_kwargs": {"width": 16, "depth": 1, "heads": 2, "context_length": 6, "vocabulary_size": 9},
+        "embed_dim": 8,
+    }
+    shape = Preprocessing(SIZE, 3, (0.5,) * 3, (0.25,) * 3)
+    exported = ExportedModel.write(
+        tmp_path / "model",
+        create_model("clip", **kwargs),
+        kind="dual-encoder",
+        architecture="clip",
+        kwargs=kwargs,
+        preprocessing=shape,
+        labels=["heart", "sky"],
+        templates=["a {}"],
+        vocabulary=words,
+    )
+    served = loaded(exported, tmp_path / "served")
+    assert not (tmp_path / "served" / "bpe.py").exists()
+    image, prompts = encoded(photo(40, 50), "PNG"), ["A red heart", "hearts", "sky"]
+    ranking = served.predict([image], {"prompts": prompts})["ranking"][0]
+    model: Any = exported.build()
+    pixels = decode_in_training(image, size=SIZE)[None]
+    tokens = torch.tensor([[2, 4, 5, 6, 3, 0], [2, 6, 7, 3, 0, 0], [2, 8, 3, 0, 0, 0]])
+    with torch.no_grad():
+        wanted = (model.encode_image(shape.normalise(pixels)) @ model.encode_text(tokens).T)[0]
+    by_name = {entry["label"]: entry["cosine"] for entry in ranking}
+    np.testing.assert_allclose([by_name[prompt] for prompt in prompts], wanted, atol=1e-5)
+    assert set(served.predict([image])["label"]) <= {"heart", "sky"}

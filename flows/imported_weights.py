@@ -1,0 +1,44 @@
+"""Trained weights that a run's models start from: one stage more for each model whose config names some."""
+
+from __future__ import annotations
+
+from flows.stage_run import Made, StageRun
+from pipeline.artifacts import ArtifactStore
+from pipeline.contrastive.recipe import ContrastiveConfig
+from pipeline.contrastive.text_tower import TextTowerConfig
+from pipeline.pretrained.stage import ImportConfig, ImportWeights
+from pipeline.training.stage import ModelConfig
+
+
+def import_config(model: ModelConfig | TextTowerConfig, store: ArtifactStore) -> ImportConfig | None:
+    """The import of what a model starts from, as it is now; None if it starts from fresh weights.
+
+    Raises:
+        InputError: there are no such weights, or they cannot be had here.
+    """
+    if model.pretrained is None:
+        return None
+    texts = {"reads_texts": True, "tokenizer": model.tokenizer} if isinstance(model, TextTowerConfig) else {}
+    return ImportConfig.for_model(model.name, model.pretrained, **texts).resolved(store)
+
+
+def weights_of(
+    run: StageRun, model: ModelConfig | TextTowerConfig, subject: str, name: str = "weights"
+) -> dict[str, Made]:
+    """The input `name` of a training of `model`; none if it starts from fresh weights.
+
+    Args:
+        subject: whose weights they are, for the display, e.g. "teacher".
+    """
+    config = import_config(model, run.store)
+    return {} if config is None else {name: run.make(ImportWeights(), config, label=f"import {subject} weights")}
+
+
+def image_tower_weights(run: StageRun, clip: ContrastiveConfig) -> dict[str, Made]:
+    """The imported weights of a dual encoder's new image tower, if it names some."""
+    return weights_of(run, clip.new_tower.model, "image tower", "image-weights")
+
+
+def text_tower_weights(run: StageRun, clip: ContrastiveConfig) -> dict[str, Made]:
+    """The imported weights of a dual encoder's text tower, if it names some."""
+    return weights_of(run, clip.text, "text tower", "text-weights")

@@ -1,0 +1,150 @@
+"""Sources of weights that need a store or a registry; `find` knows these and those of model_defs.
+
+models:/NAME@alias, models:/NAME/VERSION     the weights inside a registered model
+STAGE/KEY, artifact:STAGE/KEY                an exported model of the store
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from model_defs import ModelError
+from model_defs.pretrained.files import FILES
+from model_defs.pretrained.sources import FileSource, WeightsSource, find_source
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.errors import DamagedError, InputError
+from pipeline.exported_model import WEIGHTS, ExportedModel
+
+_ARTIFACT = re.compile(r"(artifact:)?(?P<uri>[a-z-]+/[0-9a-f]{4,64})")
+
+
+def find(source: str, store: ArtifactStore) -> WeightsSource:
+    """The source that a string names, with `store` and its registry for what lies there; nothing is fetched.
+
+    Raises:
+        InputError: it cannot be one, or the store or registry has none of this name.
+    """
+    if source.startswith("models:"):
+        return RegistrySource.named(source, store)
+    artifact = _ARTIFACT.fullmatch(source)
+    if artifact is not None and not Path(source).exists():
+        return ArtifactSource(store.resolve(artifact["uri"]))
+    try:
+        return find_source(source)
+    except ModelError as error:
+        raise InputError(str(error)) from None
+
+
+@dataclass(frozen=True)
+class ArtifactSource:
+    """The exported model of an artifact."""
+
+    artifact: Artifact
+
+    def locate(self, names: Sequence[str] = FILES, beside: Sequence[str] = ()) -> Path:
+        return ExportedModel.open(self.artifact).folder / WEIGHTS
+
+    def identity(self, names: Sequence[str] = FILES) -> str:
+        return self.artifact.uri
+
+
+@dataclass(frozen=True)
+class RegistrySource:
+    """A version of a registered model; an alias is followed once, when the source is made.
+
+    Attributes:
+        uri: models:/NAME/VERSION.
+        registry_id: a word for the registry.
+    """
+
+    uri: str
+    registry_id: str
+    store: ArtifactStore
+
+    @classmethod
+    def named(cls, model_uri: str, store: ArtifactStore) -> RegistrySource:
+        """The version that models:/NAME@ALIAS or models:/NAME/VERSION names.
+
+        Raises:
+            InputError: there is none.
+        """
+        from pipeline.registration.mlflow_registry import Registry, model_uri_parts
+
+        model_uri_parts(model_uri)  # refused before a registry is looked for
+        registry = Registry.open(store)
+        return cls(registry.named(model_uri).uri, registry.identity(), store)
+
+    def locate(self, names: Sequence[str] = FILES, beside: Sequence[str] = ()) -> Path:
+        from pipeline.registration.mlflow_registry import Registry
+
+        place = self.store.local / "registered" / self.registry_id / self.uri.removeprefix("models:/")
+        if not place.is_dir():
+            aside = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
+            registry = Registry.open(self.store)
+            try:
+                # A model that was not registered by Tutelage is no ExportedModel; its files are here all the same.
+                with suppress(DamagedError):
+                    registry.fetch(registry.named(self.uri), aside)
+                _moved(aside, place)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+        own = next(place.glob("*/artifacts/served/model/" + WEIGHTS), None)
+        found = [own] if own is not None else sorted(place.rglob("*.safetensors"))
+        if len(found) != 1:
+            raise InputError(
+                f"{self.uri}: holds {len(found)} files of safetensors weights, not one; give the one you mean, below"
+                f" {place}"
+            )
+        return found[0]
+
+    def identity(self, names: Sequence[str] = FILES) -> str:
+        # The files of a version never change; its alias may.
+        return f"{self.registry_id} {self.uri}"
+
+
+def _moved(aside: Path, place: Path) -> None:
+    """Puts a fetched folder in its place, unless another process was first."""
+    try:
+        aside.rename(place)
+    except OSError:
+        if not place.is_dir():
+            raise
+
+
+def located(source: WeightsSource, beside: Sequence[str] = ()) -> Path:
+    """The file of the weights, fetched if need be.
+
+    Raises:
+        InputError: it cannot be had.
+    """
+    try:
+        return source.locate(FILES, beside)
+    except ModelError as error:
+        raise InputError(str(error)) from None
+
+
+def identity(source: WeightsSource) -> str:
+    """A word that changes when the weights do.
+
+    Raises:
+        InputError: they cannot be had.
+    """
+    try:
+        return source.identity(FILES)
+    except ModelError as error:
+        raise InputError(str(error)) from None
+
+
+def absolute(source: str) -> str:
+    """A source that means the same in any folder."""
+    try:
+        found = find_source(source)
+    except ModelError:
+        return source
+    return str(found.path.absolute()) if isinstance(found, FileSource) else source

@@ -1,0 +1,108 @@
+"""Which stages flows ask for when models start from trained weights; nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from flows import lifecycle, pretrain_clip, train_teacher
+from flows.parameters import LifecycleParameters, PretrainClipParameters, TrainTeacherParameters
+from flows.preflight import check_ready
+from pipeline.artifacts import ArtifactStore
+from pipeline.config import Config, parse_config
+from pipeline.errors import InputError
+from pipeline.registration.stage import RegistrationConfig
+from pipeline.sharding.stage import ShardingConfig
+from pipeline.stage import Stage
+
+
+class Asked:
+    """Takes the place of a StageRun and writes down what it is asked for."""
+
+    def __init__(self, store: ArtifactStore) -> None:
+        self.store = store
+        self.inputs: dict[str, dict[str, Any]] = {}
+        self.configs: dict[str, Config] = {}
+
+    def make(
+        self, stage: Stage[Any], config: Config, inputs: Mapping[str, Any] | None = None, *, label: str = ""
+    ) -> str:
+        label = label or stage.name
+        self.inputs[label], self.configs[label] = dict(inputs or {}), config
+        return label
+
+    def named(self, reference: str | None) -> str | None:
+        return reference
+
+    def summary(self) -> None: ...
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
+    run = Asked(ArtifactStore.open(str(tmp_path / "store")))
+
+    @contextmanager
+    def stages_of(*args: Any, **kwargs: Any) -> Iterator[Asked]:
+        yield run
+
+    for module in (lifecycle, pretrain_clip, train_teacher):
+        monkeypatch.setattr(module, "stages_of", stages_of)
+    monkeypatch.setattr(ShardingConfig, "resolved", lambda self: self)
+    monkeypatch.setattr(RegistrationConfig, "resolved", lambda self, store: self)
+    return run
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> str:
+    save_file({"a": torch.ones(2)}, tmp_path / "w.safetensors")
+    return str(tmp_path / "w.safetensors")
+
+
+def test_without_pretrained_no_stage_is_added(asked: Asked) -> None:
+    lifecycle.lifecycle.fn(LifecycleParameters())
+    assert [label for label in asked.inputs if "weights" in label] == []
+    assert asked.inputs["train-teacher"] == {"shards": "shard-dataset"}
+    assert asked.inputs["pretrain-clip"]["tower"] == "distill-student"
+
+
+def test_a_teacher_waits_for_its_weights_which_have_a_fingerprint(asked: Asked, weights: str) -> None:
+    model = {"name": "resnet18", "pretrained": weights}
+    train_teacher.train_teacher.fn(parse_config(TrainTeacherParameters, {"teacher": {"model": model}}, "test"))
+    assert asked.inputs["train-teacher"] == {"shards": "shard-dataset", "weights": "import teacher weights"}
+    assert asked.configs["import teacher weights"].fingerprint is not None
+
+
+def test_every_model_of_a_lifecycle_may_have_weights(asked: Asked, weights: str) -> None:
+    values = {
+        "teacher": {"model": {"name": "resnet18", "pretrained": weights}},
+        "student": {"model": {"name": "deit_micro_distilled", "pretrained": weights}},
+        "clip": {"text": {"name": "bert_minilm_l6", "pretrained": weights}},
+    }
+    lifecycle.lifecycle.fn(parse_config(LifecycleParameters, values, "test"))
+    assert asked.inputs["train-teacher"]["weights"] == "import teacher weights"
+    assert asked.inputs["distill-student"]["weights"] == "import student weights"
+    clip = asked.inputs["pretrain-clip"]
+    assert (clip["tower"], clip["text-weights"]) == ("distill-student", "import text tower weights")
+    assert "image-weights" not in clip
+    assert asked.configs["import text tower weights"].reads_texts
+
+
+def test_an_image_tower_with_weights_takes_the_students_place(asked: Asked, weights: str) -> None:
+    values = {"clip": {"new_tower": {"model": {"name": "resnet18", "pretrained": weights}}}}
+    pretrain_clip.pretrain_clip.fn(parse_config(PretrainClipParameters, values, "test"))
+    assert "distill-student" not in asked.inputs
+    assert "tower" not in asked.inputs["pretrain-clip"]
+    assert asked.inputs["pretrain-clip"]["image-weights"] == "import image tower weights"
+
+
+def test_weights_that_are_not_there_are_refused_before_the_run(tmp_path: Path) -> None:
+    values = {"teacher": {"model": {"name": "resnet18", "pretrained": "gone.pth"}}, "shards": None}
+    parameters = parse_config(TrainTeacherParameters, values, "test")
+    with pytest.raises(InputError, match=r"^teacher\.model\.pretrained: gone\.pth: there is no such file"):
+        check_ready(parameters, ArtifactStore.open(str(tmp_path / "store")))
