@@ -24,8 +24,8 @@ GROUP = "tutelage.weights"
 def plugin_schemes() -> dict[str, EntryPoint]:
     """The installed schemes; their packages are not imported.
 
-    Every distribution is asked: `entry_points` takes the first of a name, and in a checkout that may be the remains of an
-    older build beside the sources, not what is installed.
+    Every distribution is asked: `entry_points` takes the first of a name, and in a checkout that may be what an older
+    build left beside the sources, not what is installed.
     """
     points = (point for distribution in distributions() for point in distribution.entry_points)
     return {point.name: point for point in points if point.group == GROUP}
