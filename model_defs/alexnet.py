@@ -10,7 +10,7 @@ Deviations: images of 227 pixels, since the paper's 224 give no whole number of 
 training in place of one that scales down in use; and the start (`start_as_in_2012`), where biases of 1 are left out.
 
 `TorchvisionAlexNet` is the net whose weights torchvision has: Krizhevsky 2014, "One weird trick for parallelizing
-convolutional neural networks", footnote 1; 61,100,840 parameters. One column of 64-192-384-256-256 channels
+convolutional neural networks"; 61,100,840 parameters. One column of 64-192-384-256-256 channels
 without normalisation, for 224 pixels. That paper tells the errors of other trainings than torchvision's.
 """
 
