@@ -15,13 +15,14 @@ import posixpath
 import stat as stat_modes
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, BinaryIO
+from functools import lru_cache, partial
+from typing import BinaryIO
 
 from braceexpand import braceexpand
 
 from pipeline.config import Config
 from pipeline.errors import InputError
+from pipeline.sharding.sources.range_file import RangeFile
 from pipeline.storage import Storage, open_storage
 
 _REMOTE = "s3://"
@@ -200,7 +201,7 @@ def open_file(url: str) -> BinaryIO:
     """
     found = stat(url)
     if is_remote(found.url):
-        return io.BufferedReader(_RemoteFile(found), _BUFFER_BYTES)
+        return io.BufferedReader(RangeFile(found.size, partial(read, found.url)), _BUFFER_BYTES)
     return open(found.url, "rb")
 
 
@@ -219,36 +220,6 @@ def listing_digest(files: Iterable[FoundFile], root: str) -> str:
         name = file.url.removeprefix(root).lstrip("/")
         hasher.update(f"{name}\0{file.size}\0{file.version}\n".encode("utf-8", "surrogateescape"))
     return hasher.hexdigest()[:20]
-
-
-class _RemoteFile(io.RawIOBase):
-    """An object in S3 as a file."""
-
-    def __init__(self, found: FoundFile) -> None:
-        self._found = found
-        self._place = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._found.size}[whence]
-        self._place = max(0, base + offset)
-        return self._place
-
-    def tell(self) -> int:
-        return self._place
-
-    def readinto(self, buffer: Any) -> int:
-        wanted = min(len(buffer), self._found.size - self._place)
-        if wanted <= 0:
-            return 0
-        buffer[:wanted] = read(self._found.url, self._place, wanted)
-        self._place += wanted
-        return wanted
 
 
 def _wild(address: str) -> bool:
