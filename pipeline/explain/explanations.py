@@ -35,16 +35,17 @@ _AT_ONCE = 16  # images
 
 
 def fitting_methods(model: nn.Module, image_size: int, channels: int) -> tuple[Method, ...]:
-    """The methods that can explain a model in evaluation; the first is what "auto" takes."""
+    """The methods that can explain a model in evaluation, on any device; the first is what "auto" takes."""
     if isinstance(model, CLIP):
         return ("patch-text",)
     if isinstance(model, VisionTransformer):
         return ("rollout", "occlusion")
-    if isinstance(model, KeepsMap) and is_one_row(model, torch.zeros(1, channels, image_size, image_size)):
-        return ("deconvnet", "grad-cam", "occlusion")
     if isinstance(model, KeepsMap):
+        image = torch.zeros(1, channels, image_size, image_size, device=next(model.parameters()).device)
+        if is_one_row(model, image):
+            return ("deconvnet", "grad-cam", "occlusion")
         with torch.no_grad():
-            places = min(model.forward_map(torch.zeros(1, channels, image_size, image_size)).shape[-2:])
+            places = min(model.forward_map(image).shape[-2:])
         return ("grad-cam", "occlusion") if places >= _FEWEST_PLACES else ("occlusion", "grad-cam")
     return ("occlusion",)
 

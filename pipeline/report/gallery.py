@@ -39,6 +39,15 @@ class Gallery:
             return tag("span", class_=classes, title=description)
         return tag("img", src=uri, alt=description, title=description, class_=classes, loading="lazy")
 
+    def data(self, id: int) -> bytes | None:
+        """A sample's encoded picture; None if it cannot be read."""
+        if self._reader is None:
+            return None
+        try:
+            return self._reader.read(id)
+        except (TutelageError, IndexError):
+            return None
+
     def contact_sheet(self, description: str) -> Markup | None:
         """The sheet that the shards artifact holds, made smaller if it is heavy."""
         if self._shards is None or "contact_sheet.png" not in self._shards.files:
@@ -48,12 +57,8 @@ class Gallery:
 
     def _uri(self, id: int) -> str | None:
         if id not in self._uris:
-            uri = None
-            if self._reader is not None:
-                try:
-                    uri = picture_uri(self._reader.read(id), largest_px=_THUMB_PX, most_bytes=_THUMB_BYTES)
-                except (TutelageError, IndexError):
-                    uri = None
+            data = self.data(id)
+            uri = None if data is None else picture_uri(data, largest_px=_THUMB_PX, most_bytes=_THUMB_BYTES)
             self._uris[id] = uri
         return self._uris[id]
 

@@ -11,17 +11,19 @@ from pipeline.report.html import Child, Markup, join, tag
 from pipeline.report.learning import curriculum_section, learning_section
 from pipeline.report.results import accuracy_section, confusion_section, mistakes_section
 from pipeline.report.retrieval import retrieval_section
+from pipeline.report.seen import seen_section
 from pipeline.report.story import data_section, lineage_section, stages_section
 from pipeline.report.theme import CSS
 from pipeline.report.wording import duration, percent, spoken
 
 
-def page(run: Run, *, title: str, mistakes: int, queries: int) -> str:
+def page(run: Run, *, title: str, mistakes: int, explanations: int, queries: int) -> str:
     """The whole report as one HTML document without any reference to elsewhere.
 
     Args:
         title: the heading.
         mistakes: pictures of mistakes of each model, at most.
+        explanations: pictures on which the classifiers' answers are explained, at most.
         queries: retrieval queries in each direction, at most.
     """
     gallery = Gallery(run.shards)
@@ -31,6 +33,7 @@ def page(run: Run, *, title: str, mistakes: int, queries: int) -> str:
         ("learning", "Learning", learning_section(run)),
         ("confusion", "Confusion", confusion_section(run)),
         ("mistakes", "Mistakes", mistakes_section(run, gallery, mistakes)),
+        ("seen", "What they see", seen_section(run, gallery, explanations)),
         ("curriculum", "Curriculum", curriculum_section(run)),
         ("retrieval", "Retrieval", retrieval_section(run, gallery, queries)),
         ("data", "Data", data_section(run, gallery)),

@@ -21,14 +21,17 @@ class ReportConfig(Config):
 
     title: str = Field("Tutelage run", min_length=1, max_length=200, description="Heading of the report.")
     mistakes: int = Field(24, ge=0, le=200, description="Worst mistakes of each model that are shown, at most.")
+    explanations: int = Field(
+        9, ge=0, le=60, description="Pictures on which the classifiers' answers are explained, at most."
+    )
     queries: int = Field(10, ge=0, le=100, description="Retrieval queries shown in each direction, at most.")
 
 
 class RunReport:
-    """Reads artifacts only: no model is run, so a report costs seconds."""
+    """Reads artifacts; models are run on a handful of pictures only, so a report costs seconds."""
 
     name: ClassVar[str] = "run-report"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def run(self, config: ReportConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         """Writes report.html and report.md.
@@ -40,7 +43,13 @@ class RunReport:
         if not inputs:
             raise InputError("run-report: no artifact to report on")
         work.progress(note="writing the report")
-        text = page(read_run(inputs), title=config.title, mistakes=config.mistakes, queries=config.queries)
+        text = page(
+            read_run(inputs),
+            title=config.title,
+            mistakes=config.mistakes,
+            explanations=config.explanations,
+            queries=config.queries,
+        )
         (work.output / "report.html").write_text(text, encoding="utf-8")
         (work.output / "report.md").write_text(report_markdown(inputs, config.title), encoding="utf-8")
         return {"artifacts": len(inputs), "kilobytes": round(len(text.encode()) / 1000)}

@@ -72,7 +72,18 @@ def html(report_store: ArtifactStore, run_inputs: Inputs) -> str:
 
 def test_report_is_whole_html_with_every_section(html: str) -> None:
     reader = read(html)
-    sections = {"stages", "accuracy", "learning", "confusion", "mistakes", "curriculum", "retrieval", "data", "lineage"}
+    sections = {
+        "stages",
+        "accuracy",
+        "learning",
+        "confusion",
+        "mistakes",
+        "seen",
+        "curriculum",
+        "retrieval",
+        "data",
+        "lineage",
+    }
     assert sections <= set(reader.ids)
     assert "Night <1>" in "".join(reader.said)
     assert "prefers-color-scheme: dark" in html
@@ -156,7 +167,7 @@ def test_same_run_gives_the_same_bytes(html: str, run_inputs: Inputs) -> None:
     from pipeline.report.facts import read_run
     from pipeline.report.page import page
 
-    again = page(read_run(run_inputs), title="Night <1>", mistakes=24, queries=10)
+    again = page(read_run(run_inputs), title="Night <1>", mistakes=24, explanations=9, queries=10)
     assert again == html
 
 

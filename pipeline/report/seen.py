@@ -1,0 +1,142 @@
+"""The section on what the classifiers looked at: the same pictures, each model's answer, and where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+
+from torch import Tensor
+
+from model_defs.counting import count_macs, on_meta
+from pipeline.artifacts import Artifact
+from pipeline.explain.drawing import png
+from pipeline.explain.explanation import CAPTIONS, Explanation, Method
+from pipeline.explain.explanations import explain, fitting_methods, model_image
+from pipeline.exported_model import FOLDER, ExportedModel
+from pipeline.report.facts import Run
+from pipeline.report.gallery import Gallery, picture_uri
+from pipeline.report.html import Child, Markup, join, tag
+from pipeline.report.wording import spoken
+from pipeline.sharding.index import SampleIndex
+
+_MAPS: tuple[Method, ...] = ("grad-cam", "rollout", "occlusion")  # that are one picture an image
+_COVERS = 82  # forward passes an image of occlusion, and the one to compare with
+_MOST_MACS = 100e9  # of occlusion in a report: about two seconds of a core
+_PICTURE_PX, _PICTURE_BYTES = 192, 12_000
+
+
+def seen_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
+    """Teacher and student on the same pictures of the evaluated split, right and wrong answers among them.
+
+    Args:
+        most: pictures, at most.
+    """
+    outcomes = {
+        evaluation.subject: evaluation.outcomes
+        for evaluation in run.evaluations
+        if evaluation.outcomes and _holds_classifier(run.artifacts.get(evaluation.subject))
+    }
+    if run.shards is None or not outcomes or not most:
+        return None
+    pictures = {id: data for id in chosen_ids(outcomes, most) if (data := gallery.data(id)) is not None}
+    explained = {
+        subject: explanations
+        for subject in outcomes
+        if pictures and (explanations := _explanations(run.artifacts[subject], pictures))
+    }
+    if not explained:
+        return None
+    index = SampleIndex.open(run.shards)
+    cards = []
+    for place, id in enumerate(pictures):
+        true = index.label_names[int(index.labels[id])]
+        answers = [_answer(subject, ones[place], true) for subject, ones in explained.items()]
+        first = next(iter(explained.values()))[place]
+        shown = tag("div", _img(first, 0, f"{index.key(id)}: a {true}"), tag("span", true, class_="true"))
+        cards.append(tag("div", shown, *answers, class_="card"))
+    return tag(
+        "section",
+        tag("h2", "What they look at"),
+        tag(
+            "p",
+            "Right and wrong answers, picked evenly over the split: in green what is right, in red what is not. "
+            "The darker a place, the more it weighs.",
+            class_="lead",
+        ),
+        tag("div", cards, class_="seen"),
+        [tag("p", _told_by(subject, ones[0]), class_="note") for subject, ones in explained.items()],
+        id="seen",
+    )
+
+
+def chosen_ids(outcomes: Mapping[str, Mapping[int, bool]], most: int) -> list[int]:
+    """Samples to show, in turns of one that all models have right, one that some have, one that none has.
+
+    Within each kind they are evenly spread over the ids.
+
+    Args:
+        outcomes: for each model whether its answer to a sample was right.
+    """
+    common = sorted(set.intersection(*(set(of_model) for of_model in outcomes.values())))
+    kinds: dict[int, list[int]] = {}
+    for id in common:
+        right = sum(of_model[id] for of_model in outcomes.values())
+        kinds.setdefault(2 if right == len(outcomes) else 0 if right == 0 else 1, []).append(id)
+    spread = [_spread(kinds[kind], most) for kind in sorted(kinds, reverse=True)]
+    turns = [id for turn in zip_longest(*spread) for id in turn if id is not None]
+    return turns[:most]
+
+
+def _spread(ids: Sequence[int], most: int) -> list[int]:
+    """At most `most` of the ids at even distances, starting in the middle of the first stretch."""
+    count = min(len(ids), most)
+    return [ids[(2 * place + 1) * len(ids) // (2 * count)] for place in range(count)]
+
+
+def _holds_classifier(artifact: Artifact | None) -> bool:
+    if artifact is None or f"{FOLDER}/architecture.json" not in artifact.files:
+        return False
+    return ExportedModel.open(artifact).kind == "classifier"
+
+
+def _explanations(artifact: Artifact, pictures: Mapping[int, bytes]) -> list[Explanation]:
+    """One for each picture, or none at all if every method that draws maps would take long."""
+    exported = ExportedModel.open(artifact)
+    method = _affordable(exported, len(pictures))
+    if method is None:
+        return []
+    images: list[Tensor] = [model_image(exported, data, name=str(id)) for id, data in pictures.items()]
+    return explain(exported, images, method=method)
+
+
+def _affordable(exported: ExportedModel, pictures: int) -> Method | None:
+    model = on_meta(exported.architecture, **exported.kwargs)
+    preprocessing = exported.preprocessing
+    for method in fitting_methods(model, preprocessing.image_size, preprocessing.channels):
+        if method == "occlusion" and count_macs(model) * _COVERS * pictures > _MOST_MACS:
+            continue
+        if method in _MAPS:
+            return method
+    return None
+
+
+def _answer(subject: str, explanation: Explanation, true: str) -> Markup:
+    right = explanation.answer == true
+    return tag(
+        "div",
+        _img(explanation, 1, f"where the {spoken(subject)} looks"),
+        tag("div", spoken(subject), class_="quiet"),
+        tag("span", explanation.answer, class_="true" if right else "false"),
+        tag("span", f" {explanation.score:.0%}", class_="quiet"),
+    )
+
+
+def _img(explanation: Explanation, panel: int, description: str) -> Markup | None:
+    data = png(explanation.panels[panel].picture)
+    uri = picture_uri(data, largest_px=_PICTURE_PX, most_bytes=_PICTURE_BYTES)
+    return None if uri is None else tag("img", src=uri, alt=description, title=description, loading="lazy")
+
+
+def _told_by(subject: str, explanation: Explanation) -> Markup:
+    told: Child = f": {CAPTIONS[explanation.method]}"
+    return join(tag("strong", spoken(subject)), told)
