@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.joined_columns import JoinedInput
 from flows.parameters import DistillStudentParameters
 from flows.presets import default_parameters
 from flows.stage_run import SIDE_BY_SIDE, RunSummary, stages_of
@@ -19,8 +20,9 @@ def distill_student(parameters: DistillStudentParameters = _DEFAULT) -> RunSumma
     """Shard the data, train the teacher, distil the student, measure both."""
     with stages_of("distill-student", parameters) as run:
         shards = run.named(parameters.shards) or run.make(ShardDataset(), parameters.data.resolved())
-        teacher = run.named(parameters.teacher_model) or make_teacher(run, parameters.teacher, shards)
-        student = make_student(run, parameters.student, shards, teacher)
+        columns = JoinedInput.of(run, parameters.columns, shards)
+        teacher = run.named(parameters.teacher_model) or make_teacher(run, parameters.teacher, shards, columns)
+        student = make_student(run, parameters.student, shards, teacher, columns)
         for name, model in {"teacher": teacher, "student": student}.items():
             inputs = {"shards": shards, "model": model}
             run.make(EvaluateModel(), parameters.evaluation, inputs, label=f"evaluate {name}")

@@ -28,6 +28,11 @@ def _ontology(summary: Mapping[str, Any]) -> str:
     return f"{summary.get('nodes', 0)} concepts, {summary.get('training_pairs', 0):,} training pairs"
 
 
+def _columns(summary: Mapping[str, Any]) -> str:
+    missing = sum(summary.get("missing", {}).values())
+    return f"{summary.get('columns', 0)} columns for {summary.get('samples', 0):,} samples, {missing:,} values missing"
+
+
 def _evaluation(summary: Mapping[str, Any]) -> str:
     """An accuracy never stands without its floors, nor a recall without its chance."""
     parts = []
@@ -67,6 +72,7 @@ def _report(summary: Mapping[str, Any]) -> str:
 
 _SPECIAL = {
     "shard-dataset": _shards,
+    "join-columns": _columns,
     "build-ontology": _ontology,
     "train-teacher": _training,
     "distill-student": _training,

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from prefect import flow
 
 from flows.imported_weights import image_tower_weights, text_tower_weights
+from flows.joined_columns import JoinedInput, ontology_of
 from flows.parameters import LifecycleParameters
 from flows.presets import default_parameters
 from flows.stage_run import SIDE_BY_SIDE, Made, RunSummary, StageRun, stages_of
@@ -24,6 +25,7 @@ from pipeline.report.stage import RunReport
 from pipeline.sharding.stage import ShardDataset
 
 _DEFAULT: LifecycleParameters = default_parameters(LifecycleParameters)
+_NO_COLUMNS = JoinedInput(None)
 
 
 @flow(name="lifecycle", task_runner=SIDE_BY_SIDE)
@@ -31,8 +33,9 @@ def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> RunSummary:
     """Shard, teach, distil, align with text, evaluate, register what is better, report."""
     with stages_of("lifecycle", parameters) as run:
         shards = run.make(ShardDataset(), parameters.data.resolved())
-        teacher = make_teacher(run, parameters.teacher, shards)
-        student = make_student(run, parameters.student, shards, teacher)
+        columns = JoinedInput.of(run, parameters.columns, shards)
+        teacher = make_teacher(run, parameters.teacher, shards, columns)
+        student = make_student(run, parameters.student, shards, teacher, columns)
         made: dict[str, Made] = {"shards": shards, "teacher": teacher, "student": student}
 
         made["teacher-evaluation"] = _measure(run, parameters, "teacher", made)
@@ -42,20 +45,28 @@ def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> RunSummary:
         if parameters.clip is not None:
             # A new image tower with imported weights takes the student's place.
             image = image_tower_weights(run, parameters.clip) or {"tower": student}
-            inputs = {"shards": shards, **image, **text_tower_weights(run, parameters.clip)}
+            towers = {**image, **text_tower_weights(run, parameters.clip)}
+            inputs = columns.beside({"shards": shards, **towers}, parameters.clip)
             if parameters.clip.policy.kind == "tonics":
-                made["ontology"] = run.make(BuildOntology(), parameters.ontology, {"shards": shards})
+                ontology = ontology_of(parameters.ontology, parameters.clip)
+                made["ontology"] = run.make(BuildOntology(), ontology, columns.beside({"shards": shards}, ontology))
                 inputs["ontology"] = made["ontology"]
             made["clip"] = run.make(PretrainClip(), parameters.clip, inputs)
-            made["clip-evaluation"] = _measure(run, parameters, "clip", made)
+            made["clip-evaluation"] = _measure(run, parameters, "clip", made, columns)
             made["clip-registration"] = _register(run, parameters, "clip", made, lineage=["student", "ontology"])
 
         run.make(RunReport(), parameters.report, made)
     return run.summary()
 
 
-def _measure(run: StageRun, parameters: LifecycleParameters, name: str, made: Mapping[str, Made]) -> Made:
-    inputs = {"shards": made["shards"], "model": made[name]}
+def _measure(
+    run: StageRun,
+    parameters: LifecycleParameters,
+    name: str,
+    made: Mapping[str, Made],
+    columns: JoinedInput = _NO_COLUMNS,
+) -> Made:
+    inputs = columns.beside({"shards": made["shards"], "model": made[name]}, parameters.evaluation)
     return run.make(EvaluateModel(), parameters.evaluation, inputs, label=f"evaluate {name}")
 
 

@@ -6,9 +6,9 @@ that is not named by reference is made, or found.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.config import Config
 from pipeline.contrastive.build_ontology import OntologyConfig
@@ -17,6 +17,8 @@ from pipeline.distillation.stage import DistillationConfig
 from pipeline.evaluation.stage import EvaluationConfig
 from pipeline.registration.stage import RegistrationConfig
 from pipeline.report.stage import ReportConfig
+from pipeline.sharding.joining.choice import reads_columns
+from pipeline.sharding.joining.stage import JoinColumnsConfig
 from pipeline.sharding.stage import ShardingConfig
 from pipeline.training.stage import ClassificationConfig
 
@@ -42,13 +44,36 @@ _SHARDS = reference("The shards", "shard-dataset")
 _TEACHER_MODEL = reference("The teacher", "train-teacher", "distill-student")
 
 
+class _WithColumns(Config):
+    """What flows have in common whose stages can read joined columns."""
+
+    columns: JoinColumnsConfig | None = Field(
+        None, description="Columns that are joined to the shards by key (scores, embeddings, captions); null: none."
+    )
+
+    @model_validator(mode="after")
+    def _columns_are_there(self) -> Self:
+        clip = getattr(self, "clip", None)
+        ontology = getattr(self, "ontology", None)
+        if clip is not None and ontology is not None:
+            for name in ("captions_from", "keep"):
+                if getattr(ontology, name) not in (OntologyConfig.model_fields[name].default, getattr(clip, name)):
+                    raise ValueError(f"ontology.{name}: set clip.{name}; the ontology is made of what is trained on")
+        readers = [name for name in type(self).model_fields if reads_columns(getattr(self, name))]
+        if readers and self.columns is None:
+            raise ValueError(
+                f"{readers[0]}: reads joined columns (keep, captions_from); name their file: columns.source"
+            )
+        return self
+
+
 class ShardDatasetParameters(Config):
     """shard-dataset: source -> shards, index, data card."""
 
     data: ShardingConfig = _DATA
 
 
-class TrainTeacherParameters(Config):
+class TrainTeacherParameters(_WithColumns):
     """train-teacher: shards -> teacher and its metrics."""
 
     shards: str | None = _SHARDS
@@ -57,7 +82,7 @@ class TrainTeacherParameters(Config):
     evaluation: EvaluationConfig = _EVALUATION
 
 
-class DistillStudentParameters(Config):
+class DistillStudentParameters(_WithColumns):
     """distill-student: shards and a teacher -> student and its metrics."""
 
     shards: str | None = _SHARDS
@@ -68,7 +93,7 @@ class DistillStudentParameters(Config):
     evaluation: EvaluationConfig = _EVALUATION
 
 
-class PretrainClipParameters(Config):
+class PretrainClipParameters(_WithColumns):
     """pretrain-clip: image-text shards and an image tower -> dual encoder and its metrics."""
 
     shards: str | None = _SHARDS
@@ -84,7 +109,7 @@ class PretrainClipParameters(Config):
     evaluation: EvaluationConfig = _EVALUATION
 
 
-class RegisterModelParameters(Config):
+class RegisterModelParameters(_WithColumns):
     """register-model: a model and its metrics -> registry version, gate, alias."""
 
     model: str | None = reference("The model", "distill-student", "train-teacher", "pretrain-clip")
@@ -97,7 +122,7 @@ class RegisterModelParameters(Config):
     registration: RegistrationConfig = _REGISTRATION
 
 
-class LifecycleParameters(Config):
+class LifecycleParameters(_WithColumns):
     """lifecycle: everything, from the source to the champions."""
 
     data: ShardingConfig = _DATA

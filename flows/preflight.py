@@ -33,6 +33,9 @@ def check_ready(parameters: Config, store: ArtifactStore) -> None:
         _check_model(path, config)
         _check_weights(path, config, store)
         _check_runner(path, config)
+    columns = getattr(parameters, "columns", None)
+    if columns is not None:
+        columns.check()
     data = getattr(parameters, "data", None)
     if data is not None and getattr(parameters, "shards", None) is None:
         data.check(store)

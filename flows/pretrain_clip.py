@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.imported_weights import image_tower_weights, text_tower_weights
+from flows.joined_columns import JoinedInput, ontology_of
 from flows.parameters import PretrainClipParameters
 from flows.presets import default_parameters
 from flows.stage_run import SIDE_BY_SIDE, Made, RunSummary, StageRun, stages_of
@@ -22,21 +23,24 @@ def pretrain_clip(parameters: PretrainClipParameters = _DEFAULT) -> RunSummary:
     """Shard the data, get an image tower, build the ontology, align images with text, measure."""
     with stages_of("pretrain-clip", parameters) as run:
         shards = run.named(parameters.shards) or run.make(ShardDataset(), parameters.data.resolved())
-        inputs: dict[str, Made] = {"shards": shards, **_towers(run, parameters, shards)}
+        columns = JoinedInput.of(run, parameters.columns, shards)
+        inputs = columns.beside({"shards": shards, **_towers(run, parameters, shards, columns)}, parameters.clip)
         if parameters.clip.policy.kind == "tonics":
-            inputs["ontology"] = run.make(BuildOntology(), parameters.ontology, {"shards": shards})
+            ontology = ontology_of(parameters.ontology, parameters.clip)
+            inputs["ontology"] = run.make(BuildOntology(), ontology, columns.beside({"shards": shards}, ontology))
         clip = run.make(PretrainClip(), parameters.clip, inputs)
-        run.make(EvaluateModel(), parameters.evaluation, {"shards": shards, "model": clip}, label="evaluate clip")
+        measured = columns.beside({"shards": shards, "model": clip}, parameters.evaluation)
+        run.make(EvaluateModel(), parameters.evaluation, measured, label="evaluate clip")
     return run.summary()
 
 
-def _towers(run: StageRun, parameters: PretrainClipParameters, shards: Made) -> dict[str, Made]:
+def _towers(run: StageRun, parameters: PretrainClipParameters, shards: Made, columns: JoinedInput) -> dict[str, Made]:
     """What the towers start from: a named classifier, or imported weights, or else the student that is made here."""
     named = run.named(parameters.tower)
     if named is not None:
         return {"tower": named, **text_tower_weights(run, parameters.clip)}
     if parameters.clip.new_tower.model.pretrained is not None:
         return {**image_tower_weights(run, parameters.clip), **text_tower_weights(run, parameters.clip)}
-    teacher = run.named(parameters.teacher_model) or make_teacher(run, parameters.teacher, shards)
-    student = make_student(run, parameters.student, shards, teacher)
+    teacher = run.named(parameters.teacher_model) or make_teacher(run, parameters.teacher, shards, columns)
+    student = make_student(run, parameters.student, shards, teacher, columns)
     return {"tower": student, **text_tower_weights(run, parameters.clip)}

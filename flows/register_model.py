@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.joined_columns import JoinedInput
 from flows.parameters import RegisterModelParameters
 from flows.presets import default_parameters
 from flows.stage_run import SIDE_BY_SIDE, Made, RunSummary, stages_of
@@ -23,14 +24,17 @@ def register_model(parameters: RegisterModelParameters = _DEFAULT) -> RunSummary
         # A named model is measured on the shards that it was trained from, and keeps its teacher in its lineage.
         shards_of_model = parameters.shards or run.input_of(named, "shards")
         shards = run.named(shards_of_model) or run.make(ShardDataset(), parameters.data.resolved())
+        columns = JoinedInput.of(run, parameters.columns, shards)
         inputs: dict[str, Made] = {"shards": shards}
         teacher: Made | None = run.named(parameters.teacher_model or run.input_of(named, "teacher"))
         if named is None:
-            teacher = teacher or make_teacher(run, parameters.teacher, shards)
-            inputs["model"] = make_student(run, parameters.student, shards, teacher)
+            teacher = teacher or make_teacher(run, parameters.teacher, shards, columns)
+            inputs["model"] = make_student(run, parameters.student, shards, teacher, columns)
         else:
             inputs["model"] = named
-        inputs["evaluation"] = run.make(EvaluateModel(), parameters.evaluation, dict(inputs))
+        inputs["evaluation"] = run.make(
+            EvaluateModel(), parameters.evaluation, columns.beside(inputs, parameters.evaluation)
+        )
         if teacher is not None:
             inputs["teacher"] = teacher
         run.make(RegisterModel(), parameters.registration.resolved(run.store), inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.joined_columns import JoinedInput
 from flows.parameters import TrainTeacherParameters
 from flows.presets import default_parameters
 from flows.stage_run import SIDE_BY_SIDE, RunSummary, stages_of
@@ -19,6 +20,7 @@ def train_teacher(parameters: TrainTeacherParameters = _DEFAULT) -> RunSummary:
     """Shard the data, train the teacher, measure it."""
     with stages_of("train-teacher", parameters) as run:
         shards = run.named(parameters.shards) or run.make(ShardDataset(), parameters.data.resolved())
-        teacher = make_teacher(run, parameters.teacher, shards)
+        columns = JoinedInput.of(run, parameters.columns, shards)
+        teacher = make_teacher(run, parameters.teacher, shards, columns)
         run.make(EvaluateModel(), parameters.evaluation, {"shards": shards, "model": teacher})
     return run.summary()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from flows.imported_weights import weights_of
+from flows.joined_columns import JoinedInput
 from flows.stage_run import Made, StageRun
 from pipeline.distillation.stage import DistillationConfig, DistillStudent
 from pipeline.training.stage import ClassificationConfig, TrainTeacher
 
 
-def make_teacher(run: StageRun, config: ClassificationConfig, shards: Made) -> Made:
+def make_teacher(run: StageRun, config: ClassificationConfig, shards: Made, columns: JoinedInput) -> Made:
     """A teacher of these shards."""
-    return run.make(TrainTeacher(), config, {"shards": shards, **weights_of(run, config.model, "teacher")})
+    inputs = columns.beside({"shards": shards, **weights_of(run, config.model, "teacher")}, config)
+    return run.make(TrainTeacher(), config, inputs)
 
 
-def make_student(run: StageRun, config: DistillationConfig, shards: Made, teacher: Made) -> Made:
+def make_student(run: StageRun, config: DistillationConfig, shards: Made, teacher: Made, columns: JoinedInput) -> Made:
     """A student of this teacher."""
     inputs = {"shards": shards, "teacher": teacher, **weights_of(run, config.model, "student")}
-    return run.make(DistillStudent(), config, inputs)
+    return run.make(DistillStudent(), config, columns.beside(inputs, config))

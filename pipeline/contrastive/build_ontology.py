@@ -19,6 +19,8 @@ from pipeline.config import Config
 from pipeline.contrastive.ontology import Ids, Ontology, depth_first, tree
 from pipeline.errors import InputError
 from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.joining.choice import KeepRanges, captions_from_field, keep_field, open_columns
+from pipeline.sharding.joining.joined_columns import Keep
 from pipeline.stage import Workspace
 
 
@@ -37,6 +39,8 @@ class OntologyConfig(Config):
         0.0, ge=0, lt=0.5, description="Share of the training images that is held out of training to measure concepts."
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Chooses the held-out images.")
+    captions_from: str | None = captions_from_field()
+    keep: KeepRanges = keep_field()
 
     @property
     def needed(self) -> int:
@@ -45,23 +49,27 @@ class OntologyConfig(Config):
 
 
 class BuildOntology:
-    """Inputs {"shards"}; output: ontology.json and the arrays of `Ontology`."""
+    """Inputs {"shards"}, "columns" if some were joined; output: ontology.json and the arrays of `Ontology`."""
 
     name: ClassVar[str] = "build-ontology"
     version: ClassVar[int] = 1
 
     def run(self, config: OntologyConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         shards = inputs["shards"]
-        index = SampleIndex.open(shards)
+        index, columns = open_columns(
+            inputs.get("columns"), SampleIndex.open(shards), keep=config.keep, captions_from=config.captions_from
+        )
         entries = taxonomy_of(index, shards.uri)
         work.progress(note="reading captions")
         captions = caption_numbers(index, np.arange(len(index), dtype=np.int64))
         training = index.rows("train")
         training = training[captions[training] >= 0]
+        if columns is not None and config.keep:
+            training = training[columns.kept(config.keep, 0, len(index))[training]]
         if not len(training):
             raise InputError(
-                f"{shards.uri}: no training sample has a caption, so there is nothing to align images with; "
-                "shard a data set with captions"
+                f"{shards.uri}: no training sample has a caption{' and is kept' if config.keep else ''}, so there is "
+                "nothing to align images with; shard a data set with captions"
             )
         held_out = np.zeros(0, np.int64)
         if config.use_validation_split:
@@ -95,6 +103,22 @@ class BuildOntology:
             "training_pairs": len(training),
             "held_out_pairs": len(held_out),
         }
+
+
+def check_choice(ontology: Artifact, columns: Artifact | None, captions_from: str | None, keep: Keep) -> None:
+    """Refuses an ontology whose pairs are not those that are to be trained on.
+
+    Raises:
+        InputError: it was made with other captions, or of other samples.
+    """
+    made = {"captions_from": ontology.config.get("captions_from"), "keep": ontology.config.get("keep", {})}
+    wanted = {"captions_from": captions_from, "keep": {name: list(ends) for name, ends in keep.items()}}
+    of_columns = columns.uri if columns is not None and (captions_from is not None or keep) else None
+    if made != wanted or (of_columns is not None and ontology.manifest["inputs"].get("columns") != of_columns):
+        raise InputError(
+            f"{ontology.uri}: was made with captions_from={made['captions_from']}, keep={made['keep']}; build one with "
+            f"captions_from={captions_from}, keep={wanted['keep']} and the same columns"
+        )
 
 
 def taxonomy_of(index: SampleIndex, where: str) -> list[tuple[str, int]]:

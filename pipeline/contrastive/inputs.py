@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from pipeline.artifacts import Artifact
+from pipeline.contrastive.build_ontology import check_choice
 from pipeline.contrastive.ontology import Ids, Ontology
 from pipeline.counter_rng import generator
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
 from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.joining.choice import open_columns
+from pipeline.sharding.joining.joined_columns import JoinedColumns, Keep
 from pipeline.training.starting_weights import StartingWeights
 
 WEIGHTS_INPUTS = ("image-weights", "text-weights")
@@ -24,7 +27,10 @@ class Inputs:
 
     Attributes:
         tower: a trained classifier whose body becomes the image tower.
+        index: with the captions that are trained on.
         image_weights, text_weights: imported ones that a new tower starts from.
+        columns: joined to the shards.
+        keep: ranges of columns, outside of which no sample is trained on.
     """
 
     shards: Artifact
@@ -33,32 +39,48 @@ class Inputs:
     tower: ExportedModel | None
     image_weights: StartingWeights | None = None
     text_weights: StartingWeights | None = None
+    columns: JoinedColumns | None = None
+    keep: Keep = field(default_factory=dict)
 
     @classmethod
-    def open(cls, artifacts: Mapping[str, Artifact]) -> Inputs:
-        """Opens "shards" and, where given, "ontology", "tower", "image-weights" and "text-weights".
+    def open(
+        cls, artifacts: Mapping[str, Artifact], *, captions_from: str | None = None, keep: Keep | None = None
+    ) -> Inputs:
+        """Opens "shards" and, where given, "ontology", "tower", "image-weights", "text-weights" and "columns".
 
         Raises:
-            InputError: the tower is not an image model.
+            InputError: the tower is not an image model, the columns are not those that are asked for, or the
+                ontology was made of other captions or samples.
         """
+        keep = keep or {}
         ontology, tower = artifacts.get("ontology"), artifacts.get("tower")
         model = ExportedModel.open(tower) if tower is not None else None
         if tower is not None and model is not None and model.kind != "classifier":
             raise InputError(f"{tower.uri}: holds a {model.kind}; the image tower comes from a classifier")
-        shards = artifacts["shards"]
+        shards, joined = artifacts["shards"], artifacts.get("columns")
+        index, columns = open_columns(joined, SampleIndex.open(shards), keep=keep, captions_from=captions_from)
+        if ontology is not None:
+            check_choice(ontology, joined, captions_from, keep)
+        image, text = (StartingWeights.open(artifacts[name]) if name in artifacts else None for name in WEIGHTS_INPUTS)
         return cls(
             shards,
-            SampleIndex.open(shards),
+            index,
             Ontology.open(ontology) if ontology is not None else None,
             model,
-            *(StartingWeights.open(artifacts[name]) if name in artifacts else None for name in WEIGHTS_INPUTS),
+            image,
+            text,
+            columns,
+            keep,
         )
 
     def training_pairs(self) -> Ids:
         """What may be trained on: without what the ontology holds out."""
         if self.ontology is not None:
             return np.unique(self.ontology.postings)
-        return _captioned(self.index, self.index.rows("train"))
+        rows = self.index.rows("train")
+        if self.columns is not None and self.keep:
+            rows = rows[self.columns.kept(self.keep, 0, len(self.index))[rows]]
+        return _captioned(self.index, rows)
 
     def validation_pairs(self, most: int, seed: int) -> Ids:
         """Pairs of the validation split, at most so many, ascending."""

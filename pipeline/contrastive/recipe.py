@@ -31,6 +31,7 @@ from pipeline.loading.policies.row_runs import RowRuns
 from pipeline.loading.policies.shuffled import ShuffledConfig
 from pipeline.loading.policies.streams import StreamsConfig
 from pipeline.loading.reader import SampleReader
+from pipeline.sharding.joining.choice import KeepRanges, captions_from_field, keep_field
 from pipeline.training.plan import TrainingConfig
 from pipeline.training.runner import RunnerConfig
 from pipeline.training.stage import ModelConfig, open_artifact
@@ -72,6 +73,8 @@ class ContrastiveConfig(Config):
     loader: LoaderConfig = Field(LoaderConfig(), description="Decoding and augmentation.")
     training: TrainingConfig = Field(TrainingConfig(), description="Length, batch, optimiser, precision.")
     runner: RunnerConfig = unkeyed(RunnerConfig(), description="Where it runs.")
+    captions_from: str | None = captions_from_field()
+    keep: KeepRanges = keep_field()
 
     @model_validator(mode="after")
     def _consistent(self) -> ContrastiveConfig:
@@ -103,7 +106,8 @@ class ContrastiveRecipe:
 
     def build(self, device: torch.device, rank: int, world: int) -> Parts:
         config, seed = self.config, self.config.training.seed
-        inputs = Inputs.open({name: open_artifact(self.store_url, uri) for name, uri in self.inputs})
+        artifacts = {name: open_artifact(self.store_url, uri) for name, uri in self.inputs}
+        inputs = Inputs.open(artifacts, captions_from=config.captions_from, keep=config.keep)
         policy, held_out = build_policy(config, inputs)
         preprocessing = preprocessing_of(config, inputs.tower)
         tokenizer = config.text.build_tokenizer(inputs.text_weights)
@@ -119,6 +123,7 @@ class ContrastiveRecipe:
             world=world,
             tokenizer=tokenizer,
             captions=config.captions,
+            columns=inputs.columns,
             device=device,
         )
         encoder = PairEncoder(reader, inputs.index, preprocessing, tokenizer, device, config.loader.threads)
@@ -152,7 +157,10 @@ def build_policy(config: ContrastiveConfig, inputs: Inputs) -> tuple[SamplingPol
     if isinstance(policy, ShuffledConfig | StreamsConfig):
         rows = inputs.training_pairs()
         if len(rows) == 0:
-            raise InputError(f"{inputs.shards.uri}: no training sample has a caption; shard a data set with captions")
+            kept = " and is kept" if config.keep else ""
+            raise InputError(
+                f"{inputs.shards.uri}: no training sample has a caption{kept}; shard a data set with captions"
+            )
         return policy.build(inputs.index, RowRuns.of_rows(rows), batch, training.seed), None
     if inputs.ontology is None:
         raise InputError("policy tonics: needs an ontology; run build-ontology first, or set policy.kind=shuffled")
@@ -229,7 +237,7 @@ def starting_reports(config: ContrastiveConfig, inputs: Mapping[str, Artifact]) 
         )
     ]
     with torch.device("meta"):
-        model = _fresh_model(config, Inputs.open(inputs))
+        model = _fresh_model(config, Inputs.open(inputs, captions_from=config.captions_from, keep=config.keep))
     towers = (model.image, model.text)
     return [weights.load_into(tower) for weights, tower in zip(given, towers, strict=True) if weights is not None]
 

@@ -38,10 +38,11 @@ class PretrainClip:
         Args:
             inputs: "shards"; "ontology" unless the policy is shuffled; "tower", a classifier whose body
                 becomes the image tower, or none for a new one; "image-weights" and "text-weights", imported ones,
-                if new_tower.model.pretrained or text.pretrained is set.
+                if new_tower.model.pretrained or text.pretrained is set; "columns", joined ones, if captions_from or
+                keep is.
         """
         config.text.check()
-        opened = Inputs.open(inputs)
+        opened = Inputs.open(inputs, captions_from=config.captions_from, keep=config.keep)
         # Refused here, before workers are started.
         build_policy(config, opened)
         reports = starting_reports(config, inputs)

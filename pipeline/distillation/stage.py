@@ -41,8 +41,8 @@ class DistillationConfig(ClassificationConfig):
     model: ModelConfig = Field(ModelConfig(name="deit_micro_distilled"), description="The student.")
     distillation: DistillationLossConfig = Field(DistillationLossConfig(), description="What the teacher teaches.")
 
-    def check(self, shards: Artifact) -> SampleIndex:
-        index = super().check(shards)
+    def check(self, shards: Artifact, columns: Artifact | None = None) -> SampleIndex:
+        index = super().check(shards, columns)
         with torch.device("meta"):
             model = self.build_model(len(index.label_names)).train()
             outputs = model(torch.empty(2, self.channels, self.image_size, self.image_size))
@@ -82,6 +82,7 @@ class DistillationRecipe:
     shards: str
     teacher: str
     weights: str | None = None
+    columns: str | None = None
 
     @property
     def training(self) -> TrainingConfig:
@@ -98,8 +99,9 @@ class DistillationRecipe:
             mixing=config.mixing,
             seed=config.training.seed,
         )
-        shards, weights = open_artifact(self.store_url, self.shards), open_optional(self.store_url, self.weights)
-        parts = build_parts(config, shards, task, device, rank, world, weights)
+        shards = open_artifact(self.store_url, self.shards)
+        weights, columns = (open_optional(self.store_url, uri) for uri in (self.weights, self.columns))
+        parts = build_parts(config, shards, task, device, rank, world, weights, columns)
         if isinstance(parts.evaluate, ClassifierEvaluation):
             parts.evaluate = StudentEvaluation(parts.evaluate, config.preprocessing(), teacher)
         return parts
@@ -116,14 +118,16 @@ class DistillStudent:
 
         Args:
             inputs: "shards" and "teacher", an artifact with an exported classifier; "weights", imported ones, if
-                model.pretrained is set.
+                model.pretrained is set; "columns", joined ones, if keep is.
         """
         shards, teacher, weights = inputs["shards"], inputs["teacher"], inputs.get("weights")
-        index = config.check(shards)
+        index = config.check(shards, inputs.get("columns"))
         config.check_teacher(teacher, index)
         report = starting_report(config.model.pretrained, weights, lambda: config.build_model(len(index.label_names)))
         uris = {name: artifact.uri for name, artifact in inputs.items()}
-        recipe = DistillationRecipe(config, work.store.storage.url, shards.uri, teacher.uri, uris.get("weights"))
+        recipe = DistillationRecipe(
+            config, work.store.storage.url, shards.uri, teacher.uri, uris.get("weights"), uris.get("columns")
+        )
         result = execute(recipe, config.runner, work, params={**json.loads(canonical_json(config)), **uris})
         if report is not None:
             write_report(report, work.output)

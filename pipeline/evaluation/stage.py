@@ -32,6 +32,7 @@ from pipeline.loading.batch import Batch
 from pipeline.loading.loader import evaluation_batches
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.joining.choice import captions_from_field, open_columns
 from pipeline.stage import Workspace
 
 _TEXTS_AT_ONCE = 256
@@ -48,6 +49,7 @@ class EvaluationConfig(Config):
     captions: Literal["first", "all"] = Field(
         "first", description="Texts for retrieval: the plainest caption of each image, or all of them."
     )
+    captions_from: str | None = captions_from_field()
     recall_at: tuple[int, ...] = Field((1, 5, 10), min_length=1, description="The k of recall@k in retrieval.")
     examples: int = Field(
         24, ge=0, le=1000, description="How many of the worst mistakes, and of retrieval queries, are kept to look at."
@@ -85,9 +87,14 @@ class EvaluateModel:
     version: ClassVar[int] = 1
 
     def run(self, config: EvaluationConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
-        """Measures `inputs["model"]` on a split of `inputs["shards"]`; the summary holds the headline numbers."""
+        """Measures `inputs["model"]` on a split of `inputs["shards"]`; the summary holds the headline numbers.
+
+        `inputs["columns"]`, if there is one, holds the captions that `captions_from` names.
+        """
         index = SampleIndex.open(inputs["shards"])
         exported = ExportedModel.open(inputs["model"])
+        if exported.kind != "classifier":  # A classifier reads no captions.
+            index, _ = open_columns(inputs.get("columns"), index, captions_from=config.captions_from)
         rows = index.rows(config.split)
         if exported.kind == "classifier":
             if tuple(exported.labels) != index.label_names:

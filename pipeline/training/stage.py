@@ -19,15 +19,16 @@ from pipeline.exported_model import ExportedModel, Preprocessing
 from pipeline.loading.batch import rank_slice
 from pipeline.loading.loader import LoaderConfig, evaluation_batches
 from pipeline.loading.policies.class_balanced import ClassBalancedConfig
-from pipeline.loading.policies.row_runs import RowRuns
 from pipeline.loading.policies.shuffled import ShuffledConfig
 from pipeline.loading.policies.streams import StreamsConfig
 from pipeline.loading.reader import SampleReader
-from pipeline.sharding.index import SPLITS, SampleIndex
+from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.joining.choice import KeepRanges, keep_field, open_columns
 from pipeline.stage import Workspace
-from pipeline.training.classification import UNLABELLED, Classification, ClassifierEvaluation
+from pipeline.training.classification import Classification, ClassifierEvaluation
 from pipeline.training.mixing import MixingConfig
 from pipeline.training.plan import TrainingConfig
+from pipeline.training.rows import labelled_rows, training_rows
 from pipeline.training.runner import RunnerConfig, TrainingResult, execute
 from pipeline.training.starting_weights import StartingWeights, starting_report, write_report
 from pipeline.training.task import Parts, Task
@@ -90,6 +91,7 @@ class ClassificationConfig(Config):
     loader: LoaderConfig = Field(LoaderConfig(), description="Decoding and augmentation.")
     training: TrainingConfig = Field(TrainingConfig(), description="Length, batch, optimiser, precision.")
     runner: RunnerConfig = unkeyed(RunnerConfig(), description="Where it runs.")
+    keep: KeepRanges = keep_field()
 
     def preprocessing(self) -> Preprocessing:
         """How this classifier wants its images."""
@@ -104,11 +106,12 @@ class ClassificationConfig(Config):
         """The model with fresh weights, which depend on torch's seed."""
         return self.model.build(num_classes=classes, in_chans=self.channels, img_size=self.image_size)
 
-    def check(self, shards: Artifact) -> SampleIndex:
+    def check(self, shards: Artifact, columns: Artifact | None = None) -> SampleIndex:
         """Refuses what cannot be trained, before any work.
 
         Raises:
-            InputError: the model is unknown, or the shards have too few labels or no labelled training rows.
+            InputError: the model is unknown, the shards have too few labels or no labelled training rows, or the
+                columns are not those that `keep` names.
         """
         index = SampleIndex.open(shards)
         if len(index.label_names) < 2:
@@ -116,6 +119,9 @@ class ClassificationConfig(Config):
         self.loader.distinct(self.training.global_batch)
         if len(labelled_rows(index, "train")) == 0:
             raise InputError(f"{shards.uri}: no row of the train split has a label; look at its data card")
+        _, joined = open_columns(columns, index, keep=self.keep)
+        if len(training_rows(index, joined, self.keep)) == 0:
+            raise InputError(f"keep: no labelled row of the train split is in {dict(self.keep)}; make the ranges wider")
         with torch.device("meta"):
             model = self.build_model(len(index.label_names))
             check_sizes(model, self.loader, self.channels)
@@ -135,11 +141,6 @@ def check_sizes(model: nn.Module, loader: LoaderConfig, channels: int) -> None:
             raise InputError(f"loader.smaller_sizes: the model takes no images of {size} pixels ({error})") from None
 
 
-def labelled_rows(index: SampleIndex, split: str) -> RowRuns:
-    """The ids of a split that have a label."""
-    return RowRuns.where(len(index), (index.splits, SPLITS.index(split), True), (index.labels, UNLABELLED, False))
-
-
 def build_parts(
     config: ClassificationConfig,
     shards: Artifact,
@@ -148,16 +149,19 @@ def build_parts(
     rank: int,
     world: int,
     weights: Artifact | None = None,
+    columns: Artifact | None = None,
 ) -> Parts:
     """The parts of a training on labelled shards: what a classifier and a distilled student have in common.
 
     Args:
         weights: imported ones that the model starts from.
+        columns: joined to the shards, for `config.keep`; they come with the batches.
     """
     index = SampleIndex.open(shards)
+    _, joined = open_columns(columns, index, keep=config.keep)
     reader = SampleReader.open(shards, remote=config.loader.remote)
     seed = config.training.seed
-    rows = labelled_rows(index, "train")
+    rows = training_rows(index, joined, config.keep)
     loader = config.loader.build(
         reader,
         index,
@@ -167,6 +171,7 @@ def build_parts(
         seed=seed,
         rank=rank,
         world=world,
+        columns=joined,
         device=device,
     )
     held_out = labelled_rows(index, "val").all()
@@ -221,6 +226,7 @@ class ClassificationRecipe:
     store_url: str
     shards: str
     weights: str | None = None
+    columns: str | None = None
 
     @property
     def training(self) -> TrainingConfig:
@@ -233,8 +239,9 @@ class ClassificationRecipe:
             mixing=self.config.mixing,
             seed=self.config.training.seed,
         )
-        weights = open_optional(self.store_url, self.weights)
-        return build_parts(self.config, open_artifact(self.store_url, self.shards), task, device, rank, world, weights)
+        shards = open_artifact(self.store_url, self.shards)
+        weights, columns = (open_optional(self.store_url, uri) for uri in (self.weights, self.columns))
+        return build_parts(self.config, shards, task, device, rank, world, weights, columns)
 
 
 def export(config: ClassificationConfig, labels: tuple[str, ...], result: TrainingResult, work: Workspace) -> None:
@@ -276,13 +283,15 @@ class TrainTeacher:
         """Fills `work.output` with model/, metrics.jsonl and training.json.
 
         Args:
-            inputs: "shards"; "weights", imported ones, if model.pretrained is set.
+            inputs: "shards"; "weights", imported ones, if model.pretrained is set; "columns", joined ones, if keep is.
         """
         shards, weights = inputs["shards"], inputs.get("weights")
-        index = config.check(shards)
+        index = config.check(shards, inputs.get("columns"))
         report = starting_report(config.model.pretrained, weights, lambda: config.build_model(len(index.label_names)))
         uris = {name: artifact.uri for name, artifact in inputs.items()}
-        recipe = ClassificationRecipe(config, work.store.storage.url, shards.uri, uris.get("weights"))
+        recipe = ClassificationRecipe(
+            config, work.store.storage.url, shards.uri, uris.get("weights"), uris.get("columns")
+        )
         result = execute(recipe, config.runner, work, params={**json.loads(canonical_json(config)), **uris})
         if report is not None:
             write_report(report, work.output)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from pipeline.exported_model import ExportedModel
 from pipeline.loading.reader import SampleReader
 from pipeline.loading.tokenizer import Tokenizer
 from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
 from pipeline.stage import run_stage
 
 MakeModel = Callable[..., Artifact]
@@ -208,3 +210,23 @@ def test_wrong_config_is_refused_in_one_line(values: dict[str, Any], told: str) 
     with pytest.raises(InputError, match=told) as error:
         parse_config(EvaluationConfig, values, "evaluation")
     assert "\n" not in str(error.value)
+
+
+def test_retrieval_asks_for_the_captions_of_a_joined_column(
+    shapes_store: ArtifactStore, shapes: Artifact, dual_encoder: Artifact, make_classifier: MakeModel, tmp_path: Path
+) -> None:
+    index = SampleIndex.open(shapes)
+    lines = "".join(f"{index.key(row)},the drawing {index.key(row)}\n" for row in range(len(index)))
+    (tmp_path / "new.csv").write_text(f"key,caption\n{lines}")
+    config = JoinColumnsConfig(source=str(tmp_path / "new.csv")).resolved()
+    columns = run_stage(JoinColumns(), config, {"shards": shapes}, store=shapes_store)
+    asking = EvaluationConfig(captions_from="caption", examples=24)
+    inputs = {"shards": shapes, "model": dual_encoder, "columns": columns}
+    artifact = run_stage(EvaluateModel(), asking, inputs, store=shapes_store)
+    shown = json.loads(artifact.read("retrieval_examples.json"))["image_to_texts"]
+    assert {one["text"] for one in shown} == {f"the drawing {index.key(int(row))}" for row in index.rows("test")}
+
+    with pytest.raises(InputError, match="captions_from: caption: no columns were joined"):
+        run_stage(EvaluateModel(), asking, {"shards": shapes, "model": dual_encoder}, store=shapes_store)
+    # A classifier reads no captions.
+    run_stage(EvaluateModel(), asking, {"shards": shapes, "model": make_classifier()}, store=shapes_store)

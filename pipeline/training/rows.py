@@ -1,0 +1,21 @@
+"""Which rows of the shards a classifier is trained and measured on."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pipeline.loading.policies.row_runs import RowRuns
+from pipeline.sharding.index import SPLITS, SampleIndex
+from pipeline.sharding.joining.joined_columns import JoinedColumns, Keep
+from pipeline.training.classification import UNLABELLED
+
+
+def labelled_rows(index: SampleIndex, split: str) -> RowRuns:
+    """The ids of a split that have a label."""
+    return RowRuns.where(len(index), (index.splits, SPLITS.index(split), True), (index.labels, UNLABELLED, False))
+
+
+def training_rows(index: SampleIndex, columns: JoinedColumns | None, keep: Keep) -> RowRuns:
+    """The ids of the train split that have a label and are in the ranges of `keep`."""
+    rows = labelled_rows(index, "train")
+    return rows if columns is None or not keep else rows.narrowed(partial(columns.kept, keep))
