@@ -103,7 +103,10 @@ class ImportWeights:
         if terms.text:
             (work.output / LICENCE).write_text(terms.text, encoding="utf-8")
         values = sum(tensor.numel() for tensor in state.values())
+        # What others read of it, up to the card of a registered model, without the folders of this machine.
+        name = "/".join(Path(config.source).parts[-2:]) if Path(config.source).is_absolute() else config.source
         facts = {
+            "name": name,
             "source": config.source,
             "identity": identity(source),
             "licence": str(terms),
@@ -111,5 +114,5 @@ class ImportWeights:
             "values": values,
         }
         (work.output / SOURCE).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        words = f"{values / 1e6:.2f}M values from {config.source}, licence: {terms}"
+        words = f"{values / 1e6:.2f}M values from {name}, licence: {terms}"
         return {**facts, "headline": words}

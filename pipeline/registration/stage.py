@@ -88,7 +88,7 @@ class RegisterModel:
         challenger = read_outcomes(evaluation)
         metrics = read_metrics(evaluation)
         data = json.loads(shards.read("data_card.json"))
-        lineage = {**_lineage(inputs, data), **_imported(model, work.store)}
+        lineage = {**_lineage(inputs, data), **imported_weights(model, work.store)}
         card = model_card(name, exported, split=evaluation.config["split"], metrics=metrics, data=data, lineage=lineage)
         version = registry.find(name, model.uri)
         if version is None:
@@ -188,7 +188,7 @@ def _lineage(inputs: Mapping[str, Artifact], data: Mapping[str, Any]) -> dict[st
     }
 
 
-def _imported(model: Artifact, store: ArtifactStore) -> dict[str, str]:
+def imported_weights(model: Artifact, store: ArtifactStore) -> dict[str, str]:
     """Trained weights that the model, or what it was made from, started from, with their licences; {} if none."""
     weights: dict[str, Artifact] = {}
     waiting, seen = [model], {model.uri}
@@ -203,7 +203,7 @@ def _imported(model: Artifact, store: ArtifactStore) -> dict[str, str]:
             seen.add(uri)
     if not weights:
         return {}
-    licences_of = (f"{one.summary['source']}: {one.summary['licence']}" for _, one in sorted(weights.items()))
+    licences_of = (f"{one.summary['name']}: {one.summary['licence']}" for _, one in sorted(weights.items()))
     return {"pretrained": "; ".join(sorted(weights)), "pretrained_licences": "; ".join(licences_of)}
 
 

@@ -47,9 +47,9 @@ class StartingWeights:
         return cls(artifact)
 
     @property
-    def source(self) -> str:
-        """Where they came from, as it was asked for."""
-        return str(json.loads(self.artifact.read(SOURCE))["source"])
+    def name(self) -> str:
+        """Where they came from, without the folders of the machine that imported them."""
+        return str(json.loads(self.artifact.read(SOURCE))["name"])
 
     @property
     def vocabulary(self) -> dict[str, Any] | None:
@@ -68,7 +68,7 @@ class StartingWeights:
         except ModelError as error:
             raise DamagedError(f"{error}; delete this artifact and run {STAGE} again") from None
         try:
-            return load_state(model, state, self.source)
+            return load_state(model, state, self.name)
         except ModelError as error:
             raise InputError(f"pretrained: {error}") from None
 

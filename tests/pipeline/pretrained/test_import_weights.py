@@ -16,6 +16,7 @@ from pipeline.errors import InputError, UnknownNameError
 from pipeline.exported_model import ExportedModel
 from pipeline.pretrained.stage import ImportConfig, ImportWeights
 from pipeline.registration.mlflow_registry import Registry
+from pipeline.registration.stage import imported_weights
 from pipeline.stage import run_stage, stage_key
 from pipeline.training.starting_weights import StartingWeights
 
@@ -188,3 +189,26 @@ def test_a_text_models_vocabulary_comes_with_its_weights_and_is_in_the_key(
     other = imported(tmp_path, store, reads_texts=True, tokenizer=tmp_path / "words")
     assert StartingWeights.open(other).vocabulary == {"tokens": [*tokens, "cat"], "lowercase": True}
     assert "wordpieces.json.gz" not in imported(tmp_path, store).files
+
+
+def test_a_registered_model_tells_the_weights_behind_it_however_far(
+    store: ArtifactStore, teacher: Artifact, tmp_path: Path
+) -> None:
+    save_file({"a": torch.ones(2)}, tmp_path / "w.safetensors")
+    (tmp_path / "LICENSE").write_text("Non-commercial use only.")
+    weights = imported(tmp_path / "w.safetensors", store)
+    (tmp_path / "empty").mkdir()
+    student = store.commit(
+        "distill-student", "abcdef012345", tmp_path / "empty", config={}, summary={}, seconds=0, origin={},
+        inputs={"teacher": teacher.uri, "weights": weights.uri},
+    )  # fmt: skip
+    (tmp_path / "none").mkdir()
+    clip = store.commit(
+        "pretrain-clip", "abcdef012345", tmp_path / "none", config={}, summary={}, seconds=0, origin={},
+        inputs={"tower": student.uri, "shards": "shard-dataset/gone"},
+    )  # fmt: skip
+    assert imported_weights(clip, store) == {
+        "pretrained": weights.uri,
+        "pretrained_licences": f"{tmp_path.name}/w.safetensors: see LICENSE",
+    }
+    assert imported_weights(teacher, store) == {}

@@ -62,7 +62,7 @@ def test_a_teacher_starts_from_the_released_lite0(
         torch.testing.assert_close(trained[name], released[name], rtol=0, atol=1e-6)
 
     report = artifact.read("pretrained.txt").decode()
-    assert f"{file} (our names): 294 tensors loaded" in report
+    assert f"models/{file.name} (our names): 294 tensors loaded" in report
     assert "replaced _fc.weight, _fc.bias: 1000 classes in the weights, 3 in the model" in report
     assert artifact.manifest["inputs"] == {"shards": shards.uri, "weights": weights.uri}
     exported = ExportedModel.open(artifact)
