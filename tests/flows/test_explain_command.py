@@ -121,3 +121,27 @@ def test_a_file_in_the_place_of_the_folder_is_refused(
     (tmp_path / "out").write_text("")
     assert main(["explain", model.uri, *images, "--out", str(tmp_path / "out")]) == 2
     assert "is a file; name a folder" in capsys.readouterr().err
+
+
+@pytest.mark.servers
+def test_a_registered_model_is_explained_from_the_registry(
+    model: Artifact,
+    images: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from pipeline.registration.mlflow_registry import Registry
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    registry = Registry.open(ArtifactStore.open())
+    registry.promote(registry.register("shapes", ExportedModel.open(model), tags={}, metrics={}, description=""))
+    capsys.readouterr()
+    answers = []
+    for uri in ("models:/shapes@champion", "models:/shapes/1", model.uri):
+        assert main(["explain", uri, images[0], "--out", str(tmp_path / "out"), "--json"]) == 0
+        answers.append(json.loads(capsys.readouterr().out))
+    assert answers[0] == answers[1] == answers[2]
+    assert main(["explain", "models:/shapes@challenger", images[0], "--out", str(tmp_path / "none")]) == 2
+    assert "cannot be looked up" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
