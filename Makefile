@@ -12,7 +12,7 @@ export DO_NOT_TRACK = true
 export MLFLOW_DISABLE_TELEMETRY = true
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test test-fast test-slow check format install install-dev clean
+.PHONY: demo test test-fast test-slow test-heavy check format install install-dev clean
 
 demo: .venv/.demo
 	$(BIN)/tutelage run lifecycle --preset emoji
@@ -28,7 +28,11 @@ test-fast: .venv/.dev
 
 # Real Ray, S3, MLflow and Prefect servers, kills, whole flows from the shell. A file's tests share its servers.
 test-slow: .venv/.dev
-	$(PYTEST) --dist loadfile --no-loadscope-reorder --durations=15 -m "ray or servers or journey or heavy"
+	$(PYTEST) --dist loadfile --no-loadscope-reorder --durations=15 -m "ray or servers or journey"
+
+# Large nets beside their references, and compiled ones: for who changes model_defs, and for CI.
+test-heavy: .venv/.dev
+	$(PYTEST) -m "heavy and not (ray or servers or journey)"
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

@@ -17,6 +17,8 @@ from model_defs.registry import register_model
 from model_defs.text_transformer import TextTransformer
 from model_defs.vit import VisionTransformer
 
+pytestmark = pytest.mark.heavy
+
 TEXT = {"width": 32, "depth": 2, "heads": 2, "context_length": 10, "vocabulary_size": 50}
 END = 49
 

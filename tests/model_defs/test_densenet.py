@@ -13,6 +13,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from model_defs import ModelError, create_model, model_info
 from model_defs.densenet import BLOCKS, DenseNet, densenet
 
+pytestmark = pytest.mark.heavy
+
 COUNTS = {121: 7_978_856, 161: 28_681_000, 169: 14_149_480, 201: 20_013_928, 264: 33_337_704}
 SMALL = {"num_classes": 3, "blocks": (4, 4), "growth": 8, "img_size": 28}
 

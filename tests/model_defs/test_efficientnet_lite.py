@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from model_defs import ModelError, create_model
 
+pytestmark = pytest.mark.heavy
+
 # Places in ImageNet's list of classes.
 PALACE, DAISY = 698, 985
 

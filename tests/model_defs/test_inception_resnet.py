@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from model_defs import ModelError, create_model
 from model_defs.inception_resnet import Block
 
+pytestmark = pytest.mark.heavy
+
 # Side and channels for images of 299 pixels: figure 14 and the widths of figures 10 to 13; the released v2.
 SIZES = {
     "inception_resnet_v1": {

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from model_defs import ModelError, create_model
 from model_defs.auxiliary import AuxiliaryLogits
 
+pytestmark = pytest.mark.heavy
+
 # Table 1 of the paper, with the stem's widths as released: side and channels for images of 299 pixels.
 SIZES = {
     "Conv2d_1a_3x3": (149, 32),

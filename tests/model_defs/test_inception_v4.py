@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from model_defs import ModelError, create_model
 
+pytestmark = pytest.mark.heavy
+
 # Figures 3 to 9 of the paper: side and channels for images of 299 pixels.
 SIZES = {
     0: (149, 32),

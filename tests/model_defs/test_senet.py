@@ -12,6 +12,8 @@ from torch import nn
 from model_defs import ModelError, create_model, model_info
 from model_defs.senet import LAYOUTS, SENet
 
+pytestmark = pytest.mark.heavy
+
 timm = pytest.importorskip("timm")
 
 COUNTS = {

@@ -9,6 +9,8 @@ import torch
 
 from model_defs import ModelError, create_model, list_models, model_info
 
+pytestmark = pytest.mark.heavy
+
 timm = pytest.importorskip("timm")
 IN_TIMM = [name for name in list_models() if (model_info(name).weights or "").startswith("timm ")]
 

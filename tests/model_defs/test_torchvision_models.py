@@ -11,6 +11,8 @@ from torch import nn
 
 from model_defs import ModelError, create_model, list_models, model_info
 
+pytestmark = pytest.mark.heavy
+
 NAMES = list_models("efficientnet_[bv]*") + list_models("regnet_*")
 
 
