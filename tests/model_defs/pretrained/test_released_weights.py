@@ -13,8 +13,8 @@ from model_defs import create_model, load_pretrained
 
 def folder_of(package: str) -> Path:
     spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        pytest.skip(f"{package} is not installed")
+    assert spec is not None, f"{package} is not installed: make install-dev"
+    assert spec.origin is not None
     return Path(spec.origin).parent
 
 

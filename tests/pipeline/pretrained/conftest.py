@@ -31,12 +31,12 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtifactStore:
 
 @pytest.fixture
 def package_folder() -> Callable[[str], Path]:
-    """Where a package lies; the test is skipped if it is not installed."""
+    """Where a package lies."""
 
     def find(package: str) -> Path:
         spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            pytest.skip(f"{package} is not installed")
+        assert spec is not None, f"{package} is not installed: make install-dev"
+        assert spec.origin is not None
         return Path(spec.origin).parent
 
     return find
