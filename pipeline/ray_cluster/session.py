@@ -34,6 +34,8 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+# Nobody takes this machine away with a notice, and the watcher is one more process.
+_EMBEDDED_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 _OBJECT_STORE_BYTES = 128 << 20  # no data passes through it: samples come from the store
 
 _lock = threading.RLock()
@@ -127,7 +129,8 @@ def start() -> Session:
     global _session
     with _lock:
         if _session is None:
-            for name, value in _ENVIRONMENT.items():
+            environment = _ENVIRONMENT if os.environ.get("RAY_ADDRESS") else _ENVIRONMENT | _EMBEDDED_ENVIRONMENT
+            for name, value in environment.items():
                 os.environ.setdefault(name, value)
             atexit.register(shutdown)
             _session = Session()

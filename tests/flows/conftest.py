@@ -13,8 +13,11 @@ from infra.local.servers import Server, free_port, prefect_server
 @pytest.fixture(scope="session")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A real Prefect server, one for the session."""
+    from flows.shell_run import flush_prefect
+
     with prefect_server(tmp_path_factory.mktemp("prefect"), free_port()) as server:
         yield server
+        flush_prefect()
 
 
 @pytest.fixture(scope="session")

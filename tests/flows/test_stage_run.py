@@ -149,7 +149,8 @@ def task_states(server: Server, board: RunBoard, within_s: float = 45) -> dict[s
     deadline = time.monotonic() + within_s
     while True:
         runs = ask(server, "task_runs/filter", {"flow_runs": {"id": {"any_": [board.flow_run_id]}}})
-        found = {run["name"]: run["state"]["name"] for run in runs}
+        # Events make the rows: one may be there before the event that brings its state.
+        found = {run["name"]: (run["state"] or {"name": "Pending"})["name"] for run in runs}
         if len(found) == len(board.rows()) and not {"Running", "Pending"} & set(found.values()):
             return found
         assert time.monotonic() < deadline, found

@@ -124,11 +124,13 @@ def _fit(
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    from pipeline.training.ray_train.trainer import EmbeddedTrainer
+
     channel = session.channel
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     resources = worker_resources(runner, nodes)
     training = f"{place.prefix}#{time.monotonic_ns()}"
-    trainer = TorchTrainer(
+    trainer = (EmbeddedTrainer if session.embedded else TorchTrainer)(
         train_on_worker,
         train_loop_config={
             "recipe": recipe,

@@ -158,3 +158,16 @@ def test_shutdown_may_be_called_when_nothing_runs() -> None:
 def test_a_script_that_never_uses_ray_does_not_import_it() -> None:
     code = "import sys, pipeline.training.stage; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.ray
+def test_an_embedded_training_does_without_the_actors_of_clusters() -> None:
+    # A new Ray that renames them would bring their 12 s back unseen.
+    from ray.train.torch import TorchTrainer
+
+    from pipeline.training.ray_train.trainer import ONLY_FOR_CLUSTERS, EmbeddedTrainer
+
+    def names(trainer: type) -> set[str]:
+        return {type(one).__name__ for one in trainer(print)._create_default_callbacks()}
+
+    assert names(TorchTrainer) - names(EmbeddedTrainer) == ONLY_FOR_CLUSTERS
