@@ -27,8 +27,10 @@ test-fast: .venv/.dev
 	$(PYTEST) -m "not (ray or servers or journey or heavy)"
 
 # Real Ray, S3, MLflow and Prefect servers, kills, whole flows from the shell. A file's tests share its servers.
+# Only the files that have such tests: collecting the others, in two processes, takes a quarter of a minute.
 test-slow: .venv/.dev
-	$(PYTEST) --dist loadfile --no-loadscope-reorder --durations=15 -m "ray or servers or journey"
+	$(PYTEST) --dist loadfile --no-loadscope-reorder --durations=15 -m "ray or servers or journey" \
+	  $$(grep -rlE 'mark\.(ray|servers|journey)\b' tests --include='test_*.py')
 
 # Large nets beside their references, and compiled ones: for who changes model_defs, and for CI.
 test-heavy: .venv/.dev

@@ -140,11 +140,21 @@ def explain(
     model_uri: Annotated[
         str, typer.Argument(metavar="MODEL_URI", help="models:/NAME@ALIAS, an artifact STAGE/KEY, or a model's folder.")
     ],
-    images: Images,
+    images: Annotated[list[Path] | None, typer.Argument(metavar="[IMAGE...]", help="Image files.")] = None,
     method: Annotated[
         str,
-        typer.Option(metavar="NAME", help="grad-cam, occlusion, deconvnet, rollout or patch-text. Default: what fits."),
+        typer.Option(
+            metavar="NAME",
+            help="grad-cam, occlusion, deconvnet, rollout or patch-text; top-activations with --data. "
+            "Default: what fits.",
+        ),
     ] = "auto",
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="STAGE/KEY", help="Shards instead of images: what excites each channel most."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Of --data: train, val or test. Default: all.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Of --data: images looked through at most.")] = 2000,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the PNG files go. Default: here.")] = Path(),
     prompts: Annotated[
         list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Of patch-text; give it several times.")
@@ -152,13 +162,29 @@ def explain(
     class_name: Annotated[
         str | None, typer.Option("--class", metavar="NAME", help="Ask about this label, not the model's answer.")
     ] = None,
-    layer: Annotated[str | None, typer.Option(help="Of deconvnet: a layer by its place. Default: the last.")] = None,
-    channels: Annotated[int | None, typer.Option(min=1, help="Of deconvnet: how many channels are shown.")] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Of deconvnet, --data: a layer by its place. Default: the last.")
+    ] = None,
+    channels: Annotated[
+        int | None, typer.Option(min=1, help="Of deconvnet, --data: how many channels are shown.")
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Draw what a model sees in images: one PNG an image."""
-    from flows.explain_command import explain
+    """Draw what a model sees: one PNG an image, or one for a whole data set."""
+    from flows.explain_command import explain, explain_over_data
 
+    if data is not None:
+        if images or prompts or class_name is not None or method not in ("auto", "top-activations"):
+            raise InputError(
+                "explain --data: draws top-activations, and takes no images, --prompt, --class or other --method"
+            )
+        return explain_over_data(
+            model_uri, data, split=split, limit=limit, out=out, layer=layer, channels=channels, as_json=as_json
+        )
+    if not images:
+        raise InputError("explain: give image files, or --data STAGE/KEY to look through shards")
+    if method == "top-activations" or split is not None:
+        raise InputError("explain: top-activations and --split look through shards; name them by --data STAGE/KEY")
     return explain(
         model_uri,
         images,

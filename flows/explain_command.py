@@ -1,4 +1,4 @@
-"""`tutelage explain`: what a model sees in image files, as PNG files."""
+"""`tutelage explain`: what a model sees, in image files or over a data set, as PNG files."""
 
 from __future__ import annotations
 
@@ -48,12 +48,7 @@ def explain(
         explained = explain(exported, pixels, method=method, request=request)
     files = [sheet(one.panels, heading=one.heading, caption=one.caption) for one in explained]
     paths = _paths(images, out, explained[0].method)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for path, content in zip(paths, files, strict=True):
-            _write_whole(path, content)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written ({error.strerror}); name another folder") from None
+    _write_all(paths, files)
     if as_json:
         rows = [
             {
@@ -72,6 +67,60 @@ def explain(
     return 0
 
 
+def explain_over_data(
+    model_uri: str,
+    data: str,
+    *,
+    split: str | None,
+    limit: int,
+    out: Path,
+    layer: str | None,
+    channels: int | None,
+    as_json: bool,
+) -> int:
+    """Draws what excites a net's channels most among the images of shards, and prints where the file is.
+
+    Args:
+        data: STAGE/KEY of shards.
+        split: train, val or test; None looks through all of them.
+        limit: how many images are looked through at most, evenly from the first to the last.
+    Raises:
+        InputError: there is no such model or data set, or the net is not one row of layers.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; name a folder")
+    shards = open_store().resolve(data)
+    with _model(model_uri) as exported:
+        import numpy as np
+
+        from pipeline.explain.data_set_channels import CAPTION, PATCHES, channel_panels
+        from pipeline.explain.drawing import sheet
+        from pipeline.loading.reader import SampleReader
+        from pipeline.sharding.index import SampleIndex
+
+        index = SampleIndex.open(shards)
+        rows = index.rows(split)
+        if len(rows) > limit:
+            rows = rows[np.linspace(0, len(rows) - 1, limit).round().astype(np.int64)]
+        looked_at, panels = channel_panels(
+            exported,
+            SampleReader(shards, index),
+            index,
+            rows,
+            layer=_layer(layer),
+            channels=channels or PATCHES,
+        )
+        name = exported.architecture
+    heading = f"{name}, layer {looked_at}: what excites its channels most among {len(rows):,} images"
+    path = out / f"{name}.top-activations.png"
+    _write_all([path], [sheet(panels, heading=heading, caption=CAPTION)])
+    if as_json:
+        print(json.dumps({"explanation": str(path), "method": "top-activations", "layer": looked_at}, indent=1))
+    else:
+        print(f"{path}  top-activations: {heading}")
+    return 0
+
+
 def _layer(text: str | None) -> int | str | None:
     """A number is a place in the row, anything else a name."""
     return int(text) if text is not None and text.lstrip("-").isdigit() else text
@@ -87,6 +136,17 @@ def _paths(images: Sequence[Path], out: Path, method: str) -> list[Path]:
             path = out / f"{image.stem}-{number}.{method}.png"
         paths.append(path)
     return paths
+
+
+def _write_all(paths: Sequence[Path], files: Sequence[bytes]) -> None:
+    """Writes files of one folder, which is made if it is not there."""
+    out = paths[0].parent
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for path, content in zip(paths, files, strict=True):
+            _write_whole(path, content)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written ({error.strerror}); name another folder") from None
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -124,7 +124,8 @@ class Bottleneck(nn.Module):
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         x = self.se_module(self.bn3(self.conv3(x)))
-        out: Tensor = self.relu(x + shortcut)
+        x += shortcut
+        out: Tensor = self.relu(x)
         return out
 
 

@@ -34,7 +34,7 @@ def explain_by_channels(
     x = exported.preprocessing.normalise(images)
     features = model.features
     assert isinstance(features, nn.Sequential)
-    layer = _last_activation(features) if request.layer is None else request.layer
+    layer = last_activation(features) if request.layer is None else request.layer
     maps = activations(features, x, layer)
     strongest = maps.amax(dim=(2, 3)).topk(min(request.channels or _CHANNELS_SHOWN, maps.shape[1]), dim=1).indices
     explained = []
@@ -71,5 +71,6 @@ def _interleaved(
     return tuple(panels)
 
 
-def _last_activation(features: nn.Sequential) -> int:
+def last_activation(features: nn.Sequential) -> int:
+    """The place of the last layer that rectifies or bounds what is before it."""
     return max(place for place, module in enumerate(features) if isinstance(module, nn.ReLU | nn.Tanh))

@@ -16,7 +16,15 @@ from flows.cli import main
 from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config
+from pipeline.explain.data_set_channels import channel_panels
+from pipeline.explain.deconvnet import activations
 from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.loading.loader import evaluation_batches
+from pipeline.loading.reader import SampleReader
+from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.sources.image_folder import ImageFolderConfig
+from pipeline.sharding.split import SplitConfig
+from pipeline.sharding.stage import ShardDataset, ShardingConfig
 from pipeline.stage import Workspace, run_stage
 
 KWARGS: dict[str, Any] = {"img_size": 48, "widths": [8, 8], "depths": [1, 1], "num_classes": 3, "in_chans": 3}
@@ -121,6 +129,84 @@ def test_a_file_in_the_place_of_the_folder_is_refused(
     (tmp_path / "out").write_text("")
     assert main(["explain", model.uri, *images, "--out", str(tmp_path / "out")]) == 2
     assert "is a file; name a folder" in capsys.readouterr().err
+
+
+@pytest.fixture
+def shards(model: Artifact, pictures: Path) -> Artifact:
+    """48 pictures in the model's store."""
+    config = ShardingConfig(source=ImageFolderConfig(folder=pictures), split=SplitConfig(val_share=0.25))
+    return run_stage(ShardDataset(), config.resolved(), {}, store=ArtifactStore.open())
+
+
+@pytest.fixture
+def lenet(tmp_path: Path) -> ExportedModel:
+    torch.manual_seed(0)
+    kwargs: dict[str, Any] = {"num_classes": 2, "in_chans": 3, "img_size": 32}
+    folder = tmp_path / "lenet"
+    ExportedModel.write(
+        folder, create_model("lenet5", **kwargs), kind="classifier", architecture="lenet5", kwargs=kwargs,
+        preprocessing=Preprocessing(32, 3, (0.5,) * 3, (0.25,) * 3), labels=("blue", "red"),
+    )  # fmt: skip
+    return ExportedModel.read(folder)
+
+
+def test_a_data_set_shows_what_excites_the_channels_most(
+    shards: Artifact, lenet: ExportedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    asked = ["explain", str(tmp_path / "lenet"), "--data", shards.uri[:24], "--out", str(out), "--json"]
+    assert main([*asked, "--layer", "3", "--channels", "4"]) == 0
+    assert json.loads(capsys.readouterr().out)["layer"] == 3
+    four = np.asarray(Image.open(out / "lenet5.top-activations.png"))
+    assert main([*asked, "--layer", "3", "--channels", "3", "--split", "val"]) == 0
+    three = np.asarray(Image.open(out / "lenet5.top-activations.png"))
+    assert four.shape[0] > three.shape[0], "four pairs take two rows"
+
+
+def test_the_channels_shown_are_those_with_the_strongest_best_answers(shards: Artifact, lenet: ExportedModel) -> None:
+    index = SampleIndex.open(shards)
+    layer, panels = channel_panels(lenet, SampleReader(shards, index), index, index.rows(), channels=2)
+    images = torch.cat([batch.images for batch in evaluation_batches(
+        SampleReader(shards, index), index, index.rows(), image_size=32, batch_size=48)])  # fmt: skip
+    features = lenet.build().features
+    maps = activations(features, lenet.preprocessing.normalise(images), layer)
+    best = maps.amax(dim=(2, 3)).topk(9, dim=0).values
+    first, second = best.mean(dim=0).topk(2).indices.tolist()
+    words = [panel.title.split("   ") for panel in panels[::2]]
+    assert [title for title, _ in words] == [f"channel {first}", f"channel {second}"]
+    assert words[0][1] == f"{best[8, first]:.2g} to {best[0, first]:.2g}"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--split", "trial"], "unknown split"),
+        (["--prompt", "a cat"], "takes no images, --prompt"),
+        (["--method", "grad-cam"], "takes no images"),
+        (["--layer", "99"], "99"),
+        ([], "does not fit resnet_small"),
+    ],
+)
+def test_a_data_set_is_refused_in_one_line(
+    options: list[str],
+    says: str,
+    shards: Artifact,
+    lenet: ExportedModel,
+    model: Artifact,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    uri = str(tmp_path / "lenet") if options else model.uri
+    assert main(["explain", uri, "--data", shards.uri, "--out", str(tmp_path / "out"), *options]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_look_at_is_said(model: Artifact, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", model.uri]) == 2
+    assert "give image files, or --data" in capsys.readouterr().err
+    assert main(["explain", model.uri, "--method", "top-activations", "x.png"]) == 2
+    assert "name them by --data" in capsys.readouterr().err
 
 
 @pytest.mark.servers

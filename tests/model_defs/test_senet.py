@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -14,7 +15,6 @@ from model_defs.senet import LAYOUTS, SENet
 
 pytestmark = pytest.mark.heavy
 
-timm = pytest.importorskip("timm")
 
 COUNTS = {
     "seresnet50": 28_088_024,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 
 import pytest
+import timm
 import torch
 
 from model_defs import ModelError, create_model, list_models, model_info
 
 pytestmark = pytest.mark.heavy
 
-timm = pytest.importorskip("timm")
 IN_TIMM = [name for name in list_models() if (model_info(name).weights or "").startswith("timm ")]
 
 # A net of convolutions, one of windows with its channels last, one of tokens, one with two heads, one with

@@ -97,6 +97,7 @@ def built(name: str) -> nn.Module:
     return on_meta(name)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", MODELS)
 def test_the_catalogue_tells_the_exact_parameters_and_multiply_accumulates(name: str) -> None:
     info, model = model_info(name), built(name)

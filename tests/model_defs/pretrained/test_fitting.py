@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 
@@ -40,7 +41,6 @@ def test_one_channel_becomes_three_that_answer_grey_alike() -> None:
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 5, 7])
 def test_channels_are_fitted_as_timm_does_it(channels: int) -> None:
-    timm = pytest.importorskip("timm")
     weight = torch.randn(4, 3, 2, 2)
     torch.testing.assert_close(fit_channels(weight, channels), timm.models.adapt_input_conv(channels, weight))
 

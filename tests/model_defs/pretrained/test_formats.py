@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
@@ -14,8 +15,6 @@ from model_defs.pretrained.bert_keys import from_bert
 from model_defs.pretrained.loading import load_state
 from model_defs.pretrained.timm_keys import from_timm_vgg
 from model_defs.pretrained.torchvision_keys import from_old_densenet, is_old_densenet
-
-timm = pytest.importorskip("timm")
 
 # Ours, timm's, whose names are told.
 TIMM = [

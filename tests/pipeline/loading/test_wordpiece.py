@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -18,8 +19,6 @@ from pipeline.loading import wordpiece
 from pipeline.loading.tokenizer import WordPieceTokenizer
 from pipeline.loading.wordpiece import WordPieceEncoder
 from pipeline.loading.wordpiece_vocabulary import load_vocabulary, read_vocabulary, write_vocabulary
-
-tokenizers = pytest.importorskip("tokenizers")
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzßéσßdž0123456789一丁한日本"
 WORDS = ["photo", "puppy", "##s", "##py", "pup", "un", "##believ", "##able", "'", "!", "-", "heart", "##ing", "of", "a"]

@@ -1,0 +1,141 @@
+"""What the channels of a net are after, learnt from a whole data set: for each the patches that excite it most.
+
+The figure of Zeiler & Fergus 2013 (2): nine patches a channel beside their projections by deconvnet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from pipeline.errors import InputError
+from pipeline.explain.channel_explanations import is_one_row, last_activation
+from pipeline.explain.deconvnet import Layer, activations
+from pipeline.explain.drawing import Panel, Picture, picture, signed
+from pipeline.explain.top_activations import Excitation, TopActivations, top_activations
+from pipeline.exported_model import ExportedModel
+from pipeline.loading.loader import evaluation_batches
+from pipeline.loading.reader import SampleReader
+from pipeline.sharding.index import SampleIndex
+
+PATCHES = 9  # of a channel
+_GRID = 3  # patches along a side of a panel
+_TILE = 104  # pixels
+_GAP = 4
+_PAPER = (251, 250, 247)
+_AT_ONCE = 64
+
+CAPTION = (
+    "Top activations (Zeiler & Fergus 2013): the nine images that excite a channel most, cut to what the unit sees; "
+    "beside them what of that makes it answer, drawn back through the net (grey is nothing)."
+)
+
+
+def channel_panels(
+    exported: ExportedModel,
+    reader: SampleReader,
+    index: SampleIndex,
+    rows: NDArray[np.int64],
+    *,
+    layer: Layer | None = None,
+    channels: int = PATCHES,
+    threads: int = 2,
+) -> tuple[Layer, list[Panel]]:
+    """The layer looked at, and two panels a channel: patches and projections.
+
+    Shown are the channels whose nine strongest activations are the strongest on average. The images are read twice,
+    a batch in memory at a time.
+
+    Args:
+        rows: ids of the images to look through.
+        layer: of the net's row of layers, by its place or name; None is the last activation.
+        channels: how many are shown, at most.
+    Raises:
+        InputError: the net is not one row of layers, it has no such layer, or nothing excites it.
+    """
+    model = exported.build()
+    preprocessing = exported.preprocessing
+    size = preprocessing.image_size
+    device = next(model.parameters()).device
+    if not is_one_row(model, torch.zeros(1, preprocessing.channels, size, size, device=device)):
+        raise InputError(
+            f"explain: top-activations does not fit {exported.architecture}; it is for nets that are one row of layers"
+        )
+    features = model.features
+    assert isinstance(features, nn.Sequential)
+    layer = last_activation(features) if layer is None else layer
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in evaluation_batches(
+            reader, index, rows, image_size=size, channels=preprocessing.channels, batch_size=_AT_ONCE, threads=threads
+        ):
+            yield preprocessing.normalise(batch.images.to(device)), batch.ids
+
+    chosen = _most_excited(features, batches(), layer, channels)
+    panels = []
+    for top in top_activations(features, batches(), layer, chosen, PATCHES):
+        panels += _pair(top, preprocessing.mean, preprocessing.std)
+    return layer, panels
+
+
+def _most_excited(
+    features: nn.Sequential, batches: Iterator[tuple[Tensor, Tensor]], layer: Layer, count: int
+) -> list[int]:
+    """The channels with the strongest best activations, strongest first; none that nothing excites."""
+    best: Tensor | None = None  # [k, channels]
+    for images, _ in batches:
+        strongest = activations(features, images, layer).amax(dim=(2, 3))
+        together = strongest if best is None else torch.cat([best, strongest])
+        best = together.topk(min(PATCHES, len(together)), dim=0).values
+    if best is None:
+        raise InputError("explain: there are no images to look through")
+    mean = best.clamp(min=0).mean(dim=0)
+    order = mean.argsort(descending=True, stable=True)[:count].tolist()
+    excited = [channel for channel in order if mean[channel] > 0]
+    if not excited:
+        raise InputError(f"explain: no image excites any channel of layer {layer}")
+    return excited
+
+
+def _pair(top: TopActivations, mean: Sequence[float], std: Sequence[float]) -> list[Panel]:
+    patches = [_image(one, mean, std) for one in top.excitations]
+    projections = [signed(one.projection) for one in top.excitations]
+    low, high = top.excitations[-1].value, top.excitations[0].value
+    return [
+        Panel(f"channel {top.channel}   {low:.2g} to {high:.2g}", _mosaic(patches)),
+        Panel("what of it counts", _mosaic(projections)),
+    ]
+
+
+def _image(excitation: Excitation, mean: Sequence[float], std: Sequence[float]) -> Picture:
+    """A normalised patch as it was."""
+    shape = (-1, 1, 1)
+    patch = excitation.patch.cpu()
+    whole = patch * torch.tensor(std).view(shape) + torch.tensor(mean).view(shape)
+    return picture((whole.clamp(0, 1) * 255).round().to(torch.uint8))
+
+
+def _mosaic(pictures: Sequence[Picture]) -> Picture:
+    """At most nine pictures as three rows of three tiles."""
+    side = _GRID * _TILE + (_GRID - 1) * _GAP
+    pixels = np.full((side, side, 3), _PAPER, np.uint8)
+    for place, small in enumerate(pictures):
+        shown = _fitted(small)
+        row, column = divmod(place, _GRID)
+        top = row * (_TILE + _GAP) + (_TILE - shown.shape[0]) // 2
+        left = column * (_TILE + _GAP) + (_TILE - shown.shape[1]) // 2
+        pixels[top : top + shown.shape[0], left : left + shown.shape[1]] = shown
+    return pixels
+
+
+def _fitted(small: Picture) -> Picture:
+    """Its longer side as long as a tile's."""
+    height, width = small.shape[:2]
+    factor = _TILE / max(height, width)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return np.asarray(Image.fromarray(small).resize(size, Image.Resampling.BICUBIC))
