@@ -37,7 +37,7 @@ def list_architectures(pattern: str, *, as_json: bool = False) -> int:
         return 0
     console = Console()
     console.print(_zoo_table(infos, wide=console.width >= _WIDE))
-    console.print("MACs: multiply-accumulates of one input; error: the paper's top-1/top-5 in %", style="dim")
+    console.print("MACs: multiply-accumulates; error: the papers' top-1/top-5 in %, tests differ", style="dim")
     return 0
 
 
@@ -78,6 +78,8 @@ def show_architecture(
         return 0
     console = Console()
     console.print(Text(name, "bold"), Text(f"{info.paper}, {info.year}", "dim"), sep="  ", soft_wrap=True)
+    if info.errors_from is not None:
+        console.print(Text(f"error {paper_errors(info)} %, {info.errors_from}", "dim"), soft_wrap=True)
     told = [row for row in shown if row.type != "Identity" and (row.shape is not None or row.parameters)]
     console.print(_layer_table(told, rows[0]))
     return 0

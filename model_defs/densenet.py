@@ -10,7 +10,7 @@ it grow with the square of the depth. `memory_efficient=True` forgets them and c
 (Pleiss et al. 2017, "Memory-Efficient Implementation of DenseNets"); torchvision's option of that name also moves
 batch norm's running statistics twice a step, ours once.
 
-`densenet_small` is ours, for images of 28 to 64 pixels: the paper's net for CIFAR (section 4.2), three blocks
+`densenet_small` is ours, for images of 28 to 64 pixels: the paper's net for CIFAR (end of section 3), three blocks
 behind one 3x3 convolution. With blocks (16, 16, 16) it is the paper's DenseNet-BC of 100 layers, 769,162 parameters
 for 10 classes.
 """

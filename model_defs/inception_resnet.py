@@ -2,7 +2,7 @@
 
 Szegedy, Ioffe, Vanhoucke, Alemi 2016, "Inception-v4, Inception-ResNet and the Impact of Residual Connections on
 Learning", sections 3.2 and 3.3, figures 10 to 19. Parameters for 1000 classes: v1 22,756,328; v2 55,843,464. Errors of
-the paper with one net and one crop of 299 pixels (table 2, without the images that it blacklists), top-1/top-5:
+the paper with one net and one crop of 299 pixels (table 2, without the images that ILSVRC blacklists), top-1/top-5:
 v1 21.3/5.5, v2 19.9/4.9.
 
 v1 is the paper's net. v2 is the net that the authors released, with timm's parameter names, so its weights load

@@ -2,7 +2,7 @@
 
 Szegedy, Vanhoucke, Ioffe, Shlens, Wojna 2015, "Rethinking the Inception Architecture for Computer Vision", section 6
 and table 1. Parameters for 1000 classes: 23,834,568, and 27,161,264 with the auxiliary head. Errors of the paper with
-one net and one crop of 299 pixels, top-1/top-5: 21.2/5.6.
+one net and one crop of 299 pixels (table 3, without the images that ILSVRC blacklists), top-1/top-5: 21.2/5.6.
 
 torchvision's class and parameter names, hence the net as the authors released it (table 1 differs in the widths of
 its stem). The paper gives its auxiliary loss no weight; ours is that of the authors' code, 0.4. The auxiliary head is

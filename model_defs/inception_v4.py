@@ -2,7 +2,7 @@
 
 Szegedy, Ioffe, Vanhoucke, Alemi 2016, "Inception-v4, Inception-ResNet and the Impact of Residual Connections on
 Learning", section 3.1, figures 3 to 9. 42,679,816 parameters for 1000 classes. Errors of the paper with one net and one
-crop of 299 pixels (table 2, without the images that it blacklists), top-1/top-5: 20.0/5.0.
+crop of 299 pixels (table 2, without the images that ILSVRC blacklists), top-1/top-5: 20.0/5.0.
 
 Parameter names are timm's, so the released weights load as they are; they were trained with mean and deviation of 0.5
 in each channel. `squeeze_excite=True` ends each module after the stem in a gate (Hu et al. 2017, figure 2).

@@ -37,6 +37,7 @@ class ModelInfo:
         macs: multiply-accumulates of one image (or text) at that size, in convolutions and matrix products.
         top1_error, top5_error: on ImageNet's validation set, in percent, as the paper prints them.
         weights: where trained weights come from, in a few words, e.g. "torchvision VGG16_Weights".
+        errors_from: where the paper prints these errors and how it tested, e.g. "table 3: ten crops"; papers differ.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ModelInfo:
     top1_error: float | None = None
     top5_error: float | None = None
     weights: str | None = None
+    errors_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,13 @@
 
 He, Zhang, Ren, Sun 2015, "Deep Residual Learning for Image Recognition", section 3.3 and table 1. Parameters
 for 1000 classes: 18 11,689,512; 34 21,797,672; 50 25,557,032; 101 44,549,160; 152 60,192,808. Errors of the
-paper with ten crops (table 3), top-1/top-5: 34 24.52/7.46, 50 22.85/6.71, 101 21.75/6.05, 152 21.43/5.71; with
-many scales (table 4) 152 has 19.38/4.49.
+paper with ten crops (table 3), top-1/top-5: 34 24.52/7.46, 50 22.85/6.71, 101 21.75/6.05, 152 21.43/5.71; 18
+27.88/- (table 2, with short cuts that pad and not project); with many scales (table 4) 152 has 19.38/4.49.
 
-ResNet-18 to 152 are torchvision's class (stride on the 3x3 convolution of a bottleneck, not on its first 1x1
-as in the paper), with its parameter names. `squeeze_excite=True` puts a gate at the end of each block, before the
-short cut is added (see senet.py for the released nets of that kind). `resnet_small` is ours, for images of 28 to 64
-pixels: the same basic blocks behind a stem of 3x3 convolutions, narrow and early down to 14 or 16 pixels.
+ResNet-18 to 152 are torchvision's class (stride on the 3x3 convolution of a bottleneck, not on its first 1x1 as in the
+nets that the authors released), with its parameter names. `squeeze_excite=True` puts a gate at the end of each block,
+before the short cut is added (see senet.py for the released nets of that kind). `resnet_small` is ours, for images of
+28 to 64 pixels: the same basic blocks behind a stem of 3x3 convolutions, narrow and early down to 14 or 16 pixels.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Tan, Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", section 4 and table 1;
 Tan, Le 2021, "EfficientNetV2: Smaller Models and Faster Training", section 3; Radosavovic et al. 2020, "Designing
-Network Design Spaces", section 4. Parameter counts and the papers' errors are in the catalogue, a row a net.
+Network Design Spaces", sections 3 and 4. Parameter counts and the papers' errors are in the catalogue, a row a net.
+EfficientNet's are those of arXiv v4 and later; the paper of 2019 prints 0.3 to 0.8 points more for B0 to B5.
 
 Each class takes over the layers of torchvision's net, so parameter names are torchvision's and its weights load as
 they are. RegNet-Y 16 GF is DeiT's teacher (Touvron et al. 2020, section 5).

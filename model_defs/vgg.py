@@ -2,7 +2,7 @@
 
 Simonyan, Zisserman 2014, "Very Deep Convolutional Networks for Large-Scale Image Recognition", section 2 and table 1.
 Parameters for 1000 classes; errors of the paper with one scale of training and test images (256) and the net run over
-the whole image (table 3), top-1/top-5:
+the whole image and its mirror image (table 3), top-1/top-5:
 
     vgg11       A       132,863,336   29.6/10.4
     vgg11_lrn   A-LRN   132,863,336   29.7/10.5

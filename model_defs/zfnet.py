@@ -1,7 +1,8 @@
 """ZF-Net: AlexNet after a look at what it sees.
 
 Zeiler, Fergus 2013, "Visualizing and Understanding Convolutional Networks", section 4.1 and figure 3. 62,357,608
-parameters for 1000 classes. Error of the paper for one net, mean of ten crops (table 2), top-1/top-5: 38.4/16.5.
+parameters for 1000 classes. Error of the paper for one net (table 2 of arXiv v3, "1 convnet as per Fig. 3"; it does not
+tell how it tested), top-1/top-5: 38.4/16.5.
 
 Projections of AlexNet's first two layers (`pipeline.explain.deconvnet`) showed extreme frequencies and aliasing; so the
 first convolution is 7x7 with stride 2 and not 11x11 with stride 4, and no layer is split over two GPUs. Maps of a

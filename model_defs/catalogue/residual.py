@@ -16,7 +16,7 @@ _REGNET = "Radosavovic et al., Designing Network Design Spaces"
 _top1: float | None
 _top5: float | None
 
-# Ten crops (table 3; 18 from table 2, with short cuts that pad and not project): the paper has no single crop.
+# The paper has no single crop.
 for _layers, _parameters, _macs, _top1, _top5 in (
     (18, 11_689_512, 1_814_073_344, 27.88, None),
     (34, 21_797_672, 3_663_761_408, 24.52, 7.46),
@@ -28,6 +28,9 @@ for _layers, _parameters, _macs, _top1, _top5 in (
         ModelInfo(
             f"resnet{_layers}", "image", 2015, _RESNET, 224, _parameters, _macs, _top1, _top5,
             weights=f"torchvision ResNet{_layers}_Weights",
+            errors_from="table 2: mean of ten crops of 224 pixels; its short cuts pad where ours project"
+            if _layers == 18
+            else "table 3, short cuts of option B: mean of ten crops of 224 pixels",
         ),
         "model_defs.resnet:resnet",
         layers=_layers,
@@ -36,7 +39,6 @@ register_model(
     ModelInfo("resnet_small", "image", 2015, _RESNET, 64, 1_857_016, 27_043_840), "model_defs.resnet:resnet_small"
 )
 
-# One crop of 224 pixels (tables 3 and 4).
 for _layers, _groups, _width, _parameters, _macs, _top1, _top5, _weights in (
     (50, 32, 4, 25_028_904, 4_230_479_872, 22.2, None, "torchvision ResNeXt50_32X4D_Weights"),
     (101, 32, 4, 44_177_704, 7_969_996_800, 21.2, 5.6, "timm resnext101_32x4d.gluon_in1k"),
@@ -47,6 +49,7 @@ for _layers, _groups, _width, _parameters, _macs, _top1, _top5, _weights in (
         ModelInfo(
             f"resnext{_layers}_{_groups}x{_width}d", "image", 2016, _RESNEXT, 224, _parameters, _macs, _top1, _top5,
             weights=_weights,
+            errors_from="table 3 (50 layers) and table 4 (101): one crop of 224 pixels" if _top1 else None,
         ),
         "model_defs.resnext:resnext",
         layers=_layers,
@@ -54,7 +57,6 @@ for _layers, _groups, _width, _parameters, _macs, _top1, _top5, _weights in (
         width_per_group=_width,
     )  # fmt: skip
 
-# One crop (table 3); 161 is not in the table.
 for _layers, _parameters, _macs, _top1, _top5 in (
     (121, 7_978_856, 2_834_161_664, 25.02, 7.71),
     (161, 28_681_000, 7_727_907_072, None, None),
@@ -66,6 +68,7 @@ for _layers, _parameters, _macs, _top1, _top5 in (
         ModelInfo(
             f"densenet{_layers}", "image", 2016, _DENSENET, 224, _parameters, _macs, _top1, _top5,
             weights=None if _layers == 264 else f"torchvision DenseNet{_layers}_Weights",
+            errors_from="table 3: one crop of 224 pixels" if _top1 else None,
         ),
         "model_defs.densenet:densenet",
         layers=_layers,
@@ -75,7 +78,7 @@ register_model(
     "model_defs.densenet:densenet_small",
 )
 
-# One crop of 224 pixels (table 2; 154 from the text of its section on ILSVRC).
+# The weights are from a longer training by the authors, and mostly better than the paper.
 for _name, _parameters, _macs, _top1, _top5 in (
     ("seresnet50", 28_088_024, 3_860_488_192, 23.29, 6.62),
     ("seresnet101", 49_326_872, 7_574_937_600, 22.38, 6.07),
@@ -86,13 +89,14 @@ for _name, _parameters, _macs, _top1, _top5 in (
 ):
     register_model(
         ModelInfo(
-            _name, "image", 2017, _SENET, 224, _parameters, _macs, _top1, _top5, weights=f"timm legacy_{_name}.in1k"
+            _name, "image", 2017, _SENET, 224, _parameters, _macs, _top1, _top5, weights=f"timm legacy_{_name}.in1k",
+            errors_from="table 2 (SENet-154: table 8) of the last arXiv version: one crop of 224 pixels",
         ),
         "model_defs.senet:senet",
         variant=_name,
-    )
+    )  # fmt: skip
 
-# 100 - the accuracy that the paper prints (table 2), one crop at the sides of the authors' code.
+# 100 - the accuracy that the paper prints, in its last form; sides are those of the authors' code.
 for _name, _side, _parameters, _macs, _top1, _top5 in (
     ("B0", 224, 5_288_548, 385_814_752, 22.9, 6.7),
     ("B1", 240, 7_794_184, 686_802_832, 20.9, 5.6),
@@ -107,6 +111,7 @@ for _name, _side, _parameters, _macs, _top1, _top5 in (
         ModelInfo(
             f"efficientnet_{_name.lower()}", "image", 2019, _EFFICIENTNET, _side, _parameters, _macs, _top1, _top5,
             weights=f"torchvision EfficientNet_{_name}_Weights",
+            errors_from="table 2 of arXiv v4 (2020) and later: one crop; v1 (2019) differs by up to 0.8",
         ),
         "model_defs.torchvision_models:efficientnet",
         variant=f"efficientnet_{_name.lower()}",
@@ -120,7 +125,7 @@ register_model(
     "model_defs.efficientnet_lite:efficientnet_lite0",
 )  # fmt: skip
 
-# 100 - the accuracy of the paper's table of results without ImageNet-21k; it prints no top-5.
+# 100 - the accuracy that the paper prints; sides are those of the authors' code.
 for _name, _side, _parameters, _macs, _top1 in (
     ("S", 384, 21_458_488, 8_365_617_152, 16.1),
     ("M", 480, 54_139_356, 24_582_460_384, 14.9),
@@ -130,13 +135,13 @@ for _name, _side, _parameters, _macs, _top1 in (
         ModelInfo(
             f"efficientnet_v2_{_name.lower()}", "image", 2021, _EFFICIENTNET_V2, _side, _parameters, _macs, _top1,
             weights=f"torchvision EfficientNet_V2_{_name}_Weights",
+            errors_from="table 7, trained on ImageNet alone; it prints no top-5",
         ),
         "model_defs.torchvision_models:efficientnet",
         variant=f"efficientnet_v2_{_name.lower()}",
         side=_side,
     )  # fmt: skip
 
-# One crop of 224 pixels, mean of five trainings without extras: the model zoo of the authors' pycls.
 for _name, _parameters, _macs, _top1 in (
     ("X_400MF", 5_495_976, 413_812_608, 27.3),
     ("X_800MF", 7_259_656, 799_699_712, 24.8),
@@ -157,6 +162,7 @@ for _name, _parameters, _macs, _top1 in (
         ModelInfo(
             f"regnet_{_name.lower()}", "image", 2020, _REGNET, 224, _parameters, _macs, _top1,
             weights=f"torchvision RegNet_{_name}_Weights",
+            errors_from="model zoo of the authors' pycls, mean of five trainings: one crop of 224 pixels",
         ),
         "model_defs.torchvision_models:regnet",
         variant=f"regnet_{_name.lower()}",

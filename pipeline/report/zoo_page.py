@@ -52,11 +52,18 @@ adapted or missing is logged, and what cannot be explained is an error.
 
 ## How to read the tables
 **MACs**: multiply-accumulates of one image of that size (of one text; of one pair), convolutions and matrix products,
-attention's two products included. **Error**: top-1 / top-5 on ImageNet's validation set in percent, as the paper prints
-it: mostly one net and one crop, for AlexNet, ZF-Net and ResNet the mean of ten crops, for VGG the whole image. Papers
-differ in recipe and data, so errors tell history, not which net is better. **Weights**: what `"DEFAULT"` fetches; they
-may come from a later recipe than the paper's. `resnet_small`, `densenet_small`, `vit_micro` and `deit_micro_distilled`
-are ours, for images of 28 to 64 pixels.
+attention's two products included. **Error**: top-1 / top-5 of one net on ImageNet's validation set in percent, as the
+paper prints it. **Weights**: what `"DEFAULT"` fetches; they may come from a later recipe than the paper's.
+`resnet_small`, `densenet_small`, `vit_micro` and `deit_micro_distilled` are ours, for images of 28 to 64 pixels.
+
+### Where the errors come from
+Papers differ in test, recipe and data, so errors tell history, not which net is better: the same ResNet-50 has 22.9 by
+ten crops and 24.7 by one. Blacklisted images are those that ILSVRC leaves out of its test of localization. A model
+without errors has none in its paper, or differs too much from the paper's net.
+
+| paper | where it prints its errors, and how it tested |
+|---|---|
+{sources}
 """
 
 
@@ -66,9 +73,23 @@ def models_page() -> str:
     names = list_models()
     for name in names:
         family_of(name)  # refuses a model without a family
-    parts = [_OPENING.format(count=len(names), families=len(families), picture=PICTURE)]
+    sources = "\n".join(row for family in families for row in _sources(family))
+    parts = [_OPENING.format(count=len(names), families=len(families), picture=PICTURE, sources=sources)]
     parts += [_section(family) for family in families]
     return "\n".join(parts)
+
+
+def _sources(family: Family) -> list[str]:
+    """A row for each way in which the family's paper got errors; where there is one way, models are not named."""
+    by_source: dict[str, list[str]] = {}
+    for info in family.models():
+        if info.errors_from is not None:
+            by_source.setdefault(info.errors_from, []).append(f"`{info.name}`")
+    named = len(by_source) > 1
+    return [
+        f"| {family.title}{': ' + ', '.join(names) if named else ''} | {source} |"
+        for source, names in by_source.items()
+    ]
 
 
 def _section(family: Family) -> str:

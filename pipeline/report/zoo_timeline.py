@@ -101,7 +101,10 @@ def timeline() -> bytes:
 
 
 def _errors(axes: Axes) -> None:
-    axes.set_title("Top-1 error on ImageNet as the papers print it, %", loc="left", size=10.5, color=_INK, pad=10)
+    axes.set_title(
+        "Top-1 error on ImageNet as the papers print it, % (AlexNet, ResNet: ten crops; VGG: whole images)",
+        loc="left", size=10.5, color=_INK, pad=10,
+    )  # fmt: skip
     rows = sorted(
         (family_of(name).date(info), info.top1_error, name)
         for name, info in ((name, model_info(name)) for name in list_models())

@@ -43,8 +43,16 @@ def test_json_tells_everything_the_catalogue_knows(capsys: pytest.CaptureFixture
     assert row["top1_error"] == 22.09
     assert (row["kind"], row["image_size"], row["parameters"]) == ("image", 384, 86_859_496)
     assert set(row) == {
-        "name", "kind", "year", "paper", "image_size", "parameters", "macs", "top1_error", "top5_error", "weights"
+        "name", "kind", "year", "paper", "image_size", "parameters", "macs", "top1_error", "top5_error", "weights",
+        "errors_from",
     }  # fmt: skip
+
+
+def test_a_model_s_error_is_told_with_the_paper_s_test(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "show", "resnet18"]) == 0
+    assert "error 27.88 %, table 2: mean of ten crops" in capsys.readouterr().out
+    assert main(["models", "show", "vit_micro"]) == 0
+    assert "error" not in capsys.readouterr().out
 
 
 def test_listing_imports_nothing_heavy() -> None:

@@ -118,6 +118,8 @@ def test_the_catalogue_tells_where_a_model_comes_from(name: str) -> None:
     errors = [error for error in (info.top5_error, info.top1_error) if error is not None]
     assert errors == sorted(errors)
     assert all(0 < error < 100 for error in errors)
+    # No figure without its table, and no table without a figure.
+    assert bool(errors) == bool(info.errors_from)
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if model_info(name).weights])

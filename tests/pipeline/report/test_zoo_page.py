@@ -38,6 +38,18 @@ def test_every_model_stands_once_on_the_page_in_the_family_of_its_paper(name: st
     assert first_author in family.reference or info.year > family.year
 
 
+def test_every_error_stands_under_where_it_comes_from() -> None:
+    page = models_page()
+    sources = page[page.index("### Where the errors come from") : page.index("\n## LeNet-5")].splitlines()
+    for name in list_models():
+        info = model_info(name)
+        if info.errors_from is not None:
+            title = family_of(name).title
+            told = [line for line in sources if line.startswith((f"| {title} |", f"| {title}: "))]
+            (line,) = [line for line in told if line.endswith(f"| {info.errors_from} |")]
+            assert len(told) == 1 or f"`{name}`" in line
+
+
 def test_families_come_in_the_order_of_their_papers_and_name_files_that_exist() -> None:
     years = [int(year) for year in re.findall(r"^## .*, (\d{4})$", models_page(), flags=re.MULTILINE)]
     assert years == sorted(years)
