@@ -6,6 +6,7 @@ loss of the net's own head, so that a gradient reaches the early layers; afterwa
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -36,13 +37,13 @@ class PooledMapWithHeads(PooledMap):
 
     auxiliary_weight: float
 
+    @abstractmethod
     def auxiliary_heads(self) -> tuple[nn.Module, ...]:
         """The heads in the order of their maps; none if the net was built without."""
-        raise NotImplementedError
 
+    @abstractmethod
     def all_maps(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """The map of each auxiliary head, whether it is there or not, and the last map."""
-        raise NotImplementedError
 
     def last_map(self, x: Tensor) -> Tensor:
         return self.all_maps(x)[1]

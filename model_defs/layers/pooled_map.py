@@ -6,12 +6,14 @@ from which a map is left. ResNet, SENet, DenseNet, EfficientNet and RegNet end s
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 
 from model_defs.errors import ModelError
 
 
-class PooledMap(nn.Module):
+class PooledMap(nn.Module, ABC):
     """What such nets share; one of them gives `last_map` and `classify`.
 
     Attributes:
@@ -29,13 +31,13 @@ class PooledMap(nn.Module):
     classifier_names: tuple[str, ...]
     first_conv_name: str
 
+    @abstractmethod
     def last_map(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to [B, num_features, h, w]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def classify(self, features: Tensor) -> Tensor:
         """[B, num_features] to [B, K]."""
-        raise NotImplementedError
 
     def forward_map(self, x: Tensor) -> Tensor:
         """The last map before its mean is taken, [B, num_features, h, w]."""
