@@ -25,6 +25,8 @@ _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # With a server MLflow prints two lines a run to stdout, where --json has its answer.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # The first use of a store makes its database, and says so.
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
