@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from flows.catalog import find_flow
+from flows.data_app import data_app
 from flows.models_app import models_app
 from flows.shell_arguments import AsJson, Flow, Images, ModelUri, Preset, Settings
 from pipeline.errors import InputError, TutelageError, WorkError
@@ -42,6 +43,7 @@ artifacts_app = typer.Typer(help="What the store holds: list, show, verify.", ri
 app.add_typer(artifacts_app, name="artifacts")
 
 app.add_typer(models_app, name="models")
+app.add_typer(data_app, name="data")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 shards -> teacher -> student -> its evaluation -> classifier registered   (from imported weights, if named)
   |          '-> its evaluation    |
+  |-> leaks checked, if asked for: trainings wait for it
   '-> ontology ------------------> clip -> its evaluation -> dual encoder registered;  report over all
 """
 
@@ -13,6 +14,7 @@ from prefect import flow
 
 from flows.imported_weights import image_tower_weights, text_tower_weights
 from flows.joined_columns import JoinedInput, ontology_of
+from flows.leak_check import check_leaks
 from flows.parameters import LifecycleParameters
 from flows.presets import default_parameters
 from flows.stage_run import SIDE_BY_SIDE, Made, RunSummary, StageRun, stages_of
@@ -34,9 +36,10 @@ def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> RunSummary:
     with stages_of("lifecycle", parameters) as run:
         shards = run.make(ShardDataset(), parameters.data.resolved())
         columns = JoinedInput.of(run, parameters.columns, shards)
-        teacher = make_teacher(run, parameters.teacher, shards, columns)
+        checked = check_leaks(run, parameters.leaks, shards, parameters.leaks_against)
+        teacher = make_teacher(run, parameters.teacher, shards, columns, after=[*checked.values()])
         student = make_student(run, parameters.student, shards, teacher, columns)
-        made: dict[str, Made] = {"shards": shards, "teacher": teacher, "student": student}
+        made: dict[str, Made] = {"shards": shards, "teacher": teacher, "student": student, **checked}
 
         made["teacher-evaluation"] = _measure(run, parameters, "teacher", made)
         made["student-evaluation"] = _measure(run, parameters, "student", made)
@@ -51,7 +54,7 @@ def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> RunSummary:
                 ontology = ontology_of(parameters.ontology, parameters.clip)
                 made["ontology"] = run.make(BuildOntology(), ontology, columns.beside({"shards": shards}, ontology))
                 inputs["ontology"] = made["ontology"]
-            made["clip"] = run.make(PretrainClip(), parameters.clip, inputs)
+            made["clip"] = run.make(PretrainClip(), parameters.clip, inputs, after=[*checked.values()])
             made["clip-evaluation"] = _measure(run, parameters, "clip", made, columns)
             made["clip-registration"] = _register(run, parameters, "clip", made, lineage=["student", "ontology"])
 

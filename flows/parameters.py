@@ -14,6 +14,7 @@ from pipeline.config import Config
 from pipeline.contrastive.build_ontology import OntologyConfig
 from pipeline.contrastive.recipe import ContrastiveConfig
 from pipeline.distillation.stage import DistillationConfig
+from pipeline.evaluation.leaks.bounds import LeakCheckConfig
 from pipeline.evaluation.stage import EvaluationConfig
 from pipeline.registration.stage import RegistrationConfig
 from pipeline.report.stage import ReportConfig
@@ -23,11 +24,15 @@ from pipeline.sharding.stage import ShardingConfig
 from pipeline.training.stage import ClassificationConfig
 
 
-def reference(description: str, *stages: str) -> Any:
-    """A field that names an artifact of one of `stages` by STAGE/KEY."""
+def reference(description: str, *stages: str, without: str = "it is made from the config here") -> Any:
+    """A field that names an artifact of one of `stages` by STAGE/KEY.
+
+    Args:
+        without: what happens without it.
+    """
     return Field(
         None,
-        description=f"{description} by reference, e.g. {stages[0]}/0a1b2c; null: it is made from the config here.",
+        description=f"{description} by reference, e.g. {stages[0]}/0a1b2c; null: {without}.",
         pattern=r"^[a-z-]+/[0-9a-f]{4,64}$",
         json_schema_extra={"stages": list(stages)},
     )
@@ -67,13 +72,32 @@ class _WithColumns(Config):
         return self
 
 
-class ShardDatasetParameters(Config):
+class _WithLeakCheck(Config):
+    """What flows have in common that check their data for leaks."""
+
+    leaks: LeakCheckConfig | None = Field(
+        None, description="The check for evaluation images in the training data, before training; null: none."
+    )
+    leaks_against: str | None = reference(
+        "The shards of another data set, whose evaluation images must not be in our training data, nor ours in its,",
+        "shard-dataset",
+        without="the shards are checked by themselves",
+    )
+
+    @model_validator(mode="after")
+    def _leaks_are_checked(self) -> Self:
+        if self.leaks_against is not None and self.leaks is None:
+            raise ValueError("leaks_against: no leaks are checked; set leaks, e.g. leaks={}")
+        return self
+
+
+class ShardDatasetParameters(_WithLeakCheck):
     """shard-dataset: source -> shards, index, data card."""
 
     data: ShardingConfig = _DATA
 
 
-class TrainTeacherParameters(_WithColumns):
+class TrainTeacherParameters(_WithLeakCheck, _WithColumns):
     """train-teacher: shards -> teacher and its metrics."""
 
     shards: str | None = _SHARDS
@@ -122,7 +146,7 @@ class RegisterModelParameters(_WithColumns):
     registration: RegistrationConfig = _REGISTRATION
 
 
-class LifecycleParameters(_WithColumns):
+class LifecycleParameters(_WithLeakCheck, _WithColumns):
     """lifecycle: everything, from the source to the champions."""
 
     data: ShardingConfig = _DATA

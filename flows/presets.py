@@ -17,6 +17,7 @@ from pipeline.contrastive.tonics import TonicsConfig
 from pipeline.distillation.losses import DistillationLossConfig
 from pipeline.distillation.stage import DistillationConfig
 from pipeline.errors import UnknownNameError
+from pipeline.evaluation.leaks.bounds import LeakCheckConfig
 from pipeline.loading.augment import AugmentConfig
 from pipeline.loading.loader import LoaderConfig
 from pipeline.loading.policies.shuffled import ShuffledConfig
@@ -137,6 +138,8 @@ def image_folder() -> LifecycleParameters:
             source=ImageFolderConfig(folder=Path("images"), caption="a photo of a {label}"),
             split=SplitConfig(val_share=0.1, test_share=0.2),
         ),
+        # Folders are full of bursts and frames of films; with more of them than this, accuracy measures memory.
+        leaks=LeakCheckConfig(max_pixels_share=0.01, max_near_share=0.1),
         teacher=ClassificationConfig(image_size=64, training=training),
         student=DistillationConfig(
             model=ModelConfig(name="deit_micro_distilled", kwargs={"stem": "conv"}), image_size=64, training=training

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.preflight import check_ready, open_store
 from flows.run_board import RunBoard, StageRow, current_board
-from flows.stage_task import StageResult, stage_task
+from flows.stage_task import Accept, StageResult, accept_any, stage_task
 from pipeline.artifacts import ArtifactStore
 from pipeline.config import Config
 from pipeline.errors import WorkError
@@ -71,13 +71,35 @@ class StageRun:
         return made.artifact(self.store).manifest["inputs"].get(name) if made is not None else None
 
     def make(
-        self, stage: Stage[Any], config: Config, inputs: Mapping[str, Made] | None = None, *, label: str = ""
+        self,
+        stage: Stage[Any],
+        config: Config,
+        inputs: Mapping[str, Made] | None = None,
+        *,
+        label: str = "",
+        after: Sequence[Made] = (),
+        accept: Accept = accept_any,
     ) -> Made:
-        """Asks for the artifact of a stage; returns at once."""
+        """Asks for the artifact of a stage; returns at once.
+
+        Args:
+            after: stages that must have ended well before it begins, though it does not read their artifacts.
+            accept: is shown the artifact, made or found; what it raises fails the stage in this run.
+        """
         label = label or stage.name
         self.board.announce(label)
         one = stage_task.with_options(name=stage.name, task_run_name=label)
-        self._made[label] = one.submit(label, stage, config, dict(inputs or {}), self.store, self.board)
+        self._made[label] = one.submit(
+            label,
+            stage,
+            config,
+            dict(inputs or {}),
+            self.store,
+            self.board,
+            accept,
+            return_state=False,
+            wait_for=list(after),
+        )
         return self._made[label]
 
     def wait(self) -> RunSummary:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +57,13 @@ class StageResult:
         return found
 
 
+Accept = Callable[[Artifact], None]
+
+
+def accept_any(artifact: Artifact) -> None:
+    """What most stages' artifacts meet: they are there, so they are good."""
+
+
 def worth_repeating(task: Any, task_run: Any, state: State[Any]) -> bool:
     """Whether a failed stage gets a second try: never in the shell, and never after an error raised on purpose.
 
@@ -76,11 +83,13 @@ def stage_task(
     inputs: Mapping[str, Any],
     store: ArtifactStore,
     board: RunBoard,
+    accept: Accept = accept_any,
 ) -> StageResult | State[StageResult]:
     """The stage's artifact, found or made; reports to the board and to the run's log.
 
     Args:
         inputs: name -> StageResult; Prefect puts results in the place of the futures that are submitted.
+        accept: is shown the artifact; what it raises fails the stage in this run, though its artifact stays.
     """
     log = _run_logger()
     board.begin(label)
@@ -89,6 +98,7 @@ def stage_task(
         artifacts = {name: result.artifact(store) for name, result in inputs.items()}
         progress = _BoardProgress(label, board, log)
         artifact = run_stage(stage, config, artifacts, store=store, progress=progress)
+        accept(artifact)
     except StoppedError as error:
         board.end(label, "stopped", headline=_one_line(error))
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.joined_columns import JoinedInput
+from flows.leak_check import check_leaks
 from flows.parameters import TrainTeacherParameters
 from flows.presets import default_parameters
 from flows.stage_run import SIDE_BY_SIDE, RunSummary, stages_of
@@ -21,6 +22,7 @@ def train_teacher(parameters: TrainTeacherParameters = _DEFAULT) -> RunSummary:
     with stages_of("train-teacher", parameters) as run:
         shards = run.named(parameters.shards) or run.make(ShardDataset(), parameters.data.resolved())
         columns = JoinedInput.of(run, parameters.columns, shards)
-        teacher = make_teacher(run, parameters.teacher, shards, columns)
+        checked = check_leaks(run, parameters.leaks, shards, parameters.leaks_against)
+        teacher = make_teacher(run, parameters.teacher, shards, columns, after=[*checked.values()])
         run.make(EvaluateModel(), parameters.evaluation, {"shards": shards, "model": teacher})
     return run.summary()

@@ -20,6 +20,7 @@ from pipeline.artifacts import Artifact
 # The order in which a run's artifacts are told; others follow by name.
 ORDER = (
     "shards",
+    "leaks",
     "teacher",
     "teacher-evaluation",
     "student",
@@ -76,6 +77,7 @@ class Run:
     registrations: dict[str, Artifact]
     data_card: dict[str, Any]
     ontology: list[dict[str, Any]]
+    leaks: dict[str, Any]
 
     @property
     def shards(self) -> Artifact | None:
@@ -128,6 +130,7 @@ def read_run(inputs: Mapping[str, Artifact]) -> Run:
         registrations,
         _json(shards, "data_card.json", {}),
         _json(ontology, "ontology.json", {}).get("nodes", []),
+        _json(artifacts.get("leaks"), "leaks.json", {}),
     )
 
 

@@ -50,10 +50,7 @@ class Gallery:
 
     def contact_sheet(self, description: str) -> Markup | None:
         """The sheet that the shards artifact holds, made smaller if it is heavy."""
-        if self._shards is None or "contact_sheet.png" not in self._shards.files:
-            return None
-        uri = picture_uri(self._shards.read("contact_sheet.png"), largest_px=_SHEET_PX, most_bytes=_SHEET_BYTES)
-        return None if uri is None else tag("img", src=uri, alt=description, class_="sheet", loading="lazy")
+        return None if self._shards is None else sheet_of(self._shards, "contact_sheet.png", description)
 
     def _uri(self, id: int) -> str | None:
         if id not in self._uris:
@@ -61,6 +58,14 @@ class Gallery:
             uri = None if data is None else picture_uri(data, largest_px=_THUMB_PX, most_bytes=_THUMB_BYTES)
             self._uris[id] = uri
         return self._uris[id]
+
+
+def sheet_of(artifact: Artifact, name: str, description: str) -> Markup | None:
+    """A sheet of pictures that an artifact holds, made smaller if it is heavy; None if it holds none."""
+    if name not in artifact.files:
+        return None
+    uri = picture_uri(artifact.read(name), largest_px=_SHEET_PX, most_bytes=_SHEET_BYTES)
+    return None if uri is None else tag("img", src=uri, alt=description, class_="sheet", loading="lazy")
 
 
 def picture_uri(data: bytes, *, largest_px: int, most_bytes: int) -> str | None:

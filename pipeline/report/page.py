@@ -8,6 +8,7 @@ from pipeline.artifacts import Artifact
 from pipeline.report.facts import Evaluation, Run
 from pipeline.report.gallery import Gallery
 from pipeline.report.html import Child, Markup, join, tag
+from pipeline.report.leaks import leaks_section
 from pipeline.report.learning import curriculum_section, learning_section
 from pipeline.report.results import accuracy_section, confusion_section, mistakes_section
 from pipeline.report.retrieval import retrieval_section
@@ -37,6 +38,7 @@ def page(run: Run, *, title: str, mistakes: int, explanations: int, queries: int
         ("curriculum", "Curriculum", curriculum_section(run)),
         ("retrieval", "Retrieval", retrieval_section(run, gallery, queries)),
         ("data", "Data", data_section(run, gallery)),
+        ("leaks", "Leaks", leaks_section(run)),
         ("lineage", "Lineage", lineage_section(run)),
     ]
     present = [(anchor, name, section) for anchor, name, section in sections if section is not None]

@@ -37,7 +37,7 @@ class RunReport:
         """Writes report.html and report.md.
 
         Args:
-            inputs: any of shards, teacher, student, ontology, clip, teacher-evaluation, student-evaluation,
+            inputs: any of shards, leaks, teacher, student, ontology, clip, teacher-evaluation, student-evaluation,
                 clip-evaluation, classifier-registration, clip-registration; others are listed among the stages.
         """
         if not inputs:

@@ -69,6 +69,8 @@ def spoken(name: str) -> str:
 
 def headline(summary: Mapping[str, Any]) -> str:
     """The one thing worth saying about an artifact, from its summary."""
+    if isinstance(summary.get("headline"), str):
+        return str(summary["headline"])
     for name, chance, told in (
         ("accuracy/top1", "accuracy/chance", "{} right"),
         ("retrieval/image_retrieval_recall@1", "retrieval/image_retrieval_chance@1", "text → image R@1 {}"),

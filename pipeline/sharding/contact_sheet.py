@@ -22,8 +22,8 @@ _CELL, _GAP, _ROW_GAP, _NAME, _MARGIN, _HEADER = 60, 8, 20, 176, 36, 112
 _CELLS = 12
 _MAX_LABELS = 80
 _CANDIDATES = 400
-_PAPER, _PANEL, _INK, _FAINT = "#f4f3ee", "#ffffff", "#23241f", "#85867e"
-_COLOURS = {"train": "#2f6f8f", "val": "#d99a2b", "test": "#c0492f"}
+PAPER, PANEL, INK, FAINT = "#f4f3ee", "#ffffff", "#23241f", "#85867e"
+COLOURS = {"train": "#2f6f8f", "val": "#d99a2b", "test": "#c0492f"}
 # Of the twelve cells of a row; what a split does not fill goes to train.
 _QUOTA = {"train": 7, "val": 2, "test": 3}
 
@@ -43,7 +43,7 @@ def contact_sheet(index: SampleIndex, folder: Path, title: str) -> Image.Image:
     height = -(-len(rows) // columns)
     row_width = _NAME + _CELLS * (_CELL + _GAP)
     width = 2 * _MARGIN + columns * row_width + (columns - 1) * _MARGIN
-    sheet = Image.new("RGB", (width, _HEADER + height * (_CELL + _ROW_GAP) + _MARGIN), _PAPER)
+    sheet = Image.new("RGB", (width, _HEADER + height * (_CELL + _ROW_GAP) + _MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
     _draw_header(draw, index, title, width, shown=min(len(index.label_names), _MAX_LABELS))
     with _Pictures(index, folder) as pictures:
@@ -59,34 +59,32 @@ def contact_sheet(index: SampleIndex, folder: Path, title: str) -> Image.Image:
 
 
 def _draw_header(draw: ImageDraw.ImageDraw, index: SampleIndex, title: str, width: int, shown: int) -> None:
-    draw.text((_MARGIN, 26), title, _INK, _font(26, bold=True))
+    draw.text((_MARGIN, 26), title, INK, font(26, bold=True))
     labels = f"{len(index.label_names)} labels" + ("" if shown == len(index.label_names) else f" ({shown} shown)")
     sources = f", by {', '.join(index.source_names)}" if len(index.source_names) > 1 else ""
-    draw.text((_MARGIN, 64), f"{len(index):,} images, {labels}{sources}", _FAINT, _font(15))
+    draw.text((_MARGIN, 64), f"{len(index):,} images, {labels}{sources}", FAINT, font(15))
     x = float(width - _MARGIN)
     for split in reversed(SPLITS):
         text = f"{split} {index.rows(split).size:,}"
-        x -= draw.textlength(text, _font(15))
-        draw.text((x, 64), text, _INK, _font(15))
-        draw.rounded_rectangle((x - 30, 71, x - 8, 75), 2, _COLOURS[split])
+        x -= draw.textlength(text, font(15))
+        draw.text((x, 64), text, INK, font(15))
+        draw.rounded_rectangle((x - 30, 71, x - 8, 75), 2, COLOURS[split])
         x -= 54
 
 
 def _draw_name(draw: ImageDraw.ImageDraw, name: str, count: int, x: int, y: int) -> None:
-    font = _font(15, bold=True)
-    while draw.textlength(name, font) > _NAME - 16 and len(name) > 4:
-        name = name.removesuffix("…")[:-1] + "…"
-    draw.text((x, y + 11), name, _INK, font)
-    draw.text((x, y + 33), f"{count:,} images", _FAINT, _font(13))
+    name = cut_to(draw, name, _NAME - 16, font(15, bold=True))
+    draw.text((x, y + 11), name, INK, font(15, bold=True))
+    draw.text((x, y + 33), f"{count:,} images", FAINT, font(13))
 
 
 def _draw_sample(
     sheet: Image.Image, draw: ImageDraw.ImageDraw, picture: Image.Image, split: str, x: int, y: int
 ) -> None:
-    draw.rounded_rectangle((x, y, x + _CELL - 1, y + _CELL - 1), 7, _PANEL)
+    draw.rounded_rectangle((x, y, x + _CELL - 1, y + _CELL - 1), 7, PANEL)
     inner = _CELL - 8
     sheet.paste(ImageOps.fit(picture, (inner, inner), Image.Resampling.LANCZOS), (x + 4, y + 4))
-    draw.rounded_rectangle((x + 4, y + _CELL + 3, x + _CELL - 5, y + _CELL + 5), 1, _COLOURS[split])
+    draw.rounded_rectangle((x + 4, y + _CELL + 3, x + _CELL - 5, y + _CELL + 5), 1, COLOURS[split])
 
 
 def _chosen(index: SampleIndex, ids: NDArray[np.int64]) -> list[int]:
@@ -132,7 +130,14 @@ class _Pictures:
             file.close()
 
 
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+def cut_to(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+    """A text that is at most `width` pixels wide, its end cut off if need be."""
+    while draw.textlength(text, font) > width and len(text) > 4:
+        text = text.removesuffix("…")[:-1] + "…"
+    return text
+
+
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Matplotlib's own font: it is there on every machine that has Tutelage, and the same on each."""
     from matplotlib import get_data_path
 

@@ -252,6 +252,12 @@ class SampleIndex:
         """The first 32 hex digits of the SHA-256 of the image's data."""
         return str(self._hashes[int(id)].as_py())
 
+    def content_numbers(self, rows: slice = slice(None)) -> NDArray[np.uint64]:
+        """[n, 2] the content hashes of a run of rows as numbers: which sort and compare fast."""
+        start, stop, _ = rows.indices(len(self))
+        hashes = self._hashes.slice(start, stop - start)
+        return np.frombuffer(bytes.fromhex("".join(hashes.to_pylist())), dtype=">u8").reshape(-1, 2).astype(np.uint64)
+
     def source(self, id: int) -> str:
         """Who made a sample, e.g. the artist family."""
         return self.source_names[self.source_codes[int(id)]]

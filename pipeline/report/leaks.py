@@ -1,0 +1,43 @@
+"""Section on leaks: which evaluation images are in the training data, if the run checked that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.evaluation.leaks.bounds import SHEET, split_name
+from pipeline.evaluation.leaks.page import told
+from pipeline.evaluation.leaks.search import KINDS
+from pipeline.report.facts import Run
+from pipeline.report.gallery import sheet_of
+from pipeline.report.html import Child, Markup, table, tag
+from pipeline.report.wording import percent
+
+
+def leaks_section(run: Run) -> Markup | None:
+    """Counts of each evaluation split, and the sheet of pairs."""
+    findings, artifact = run.leaks, run.artifacts.get("leaks")
+    if not findings or artifact is None:
+        return None
+    rows: list[list[Child]] = [
+        [split_name(split["data"], split["split"]), f"{split['images']:,}", *(_found(split[kind]) for kind in KINDS)]
+        for split in findings["splits"]
+    ]
+    sheet = sheet_of(artifact, SHEET, "Evaluation images beside training images") if findings["pairs_listed"] else None
+    return tag(
+        "section",
+        tag("h2", "Leaks"),
+        tag(
+            "p",
+            f"Images that a model may have seen in training: {told(findings)}. Exact: the bytes of a training image; "
+            "pixels: its pixels in other bytes; near: it looks the same.",
+            class_="lead",
+        ),
+        table(["evaluation split", "images", *KINDS], rows, numeric=frozenset(range(1, 2 + len(KINDS)))),
+        tag("figure", sheet, tag("figcaption", "Pairs, the worst first.")) if sheet is not None else None,
+        id="leaks",
+    )
+
+
+def _found(found: Mapping[str, Any]) -> str:
+    return f"{found['images']:,} ({percent(found['share'])})"
