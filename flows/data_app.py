@@ -24,7 +24,10 @@ def check_leaks(
         str | None, typer.Argument(metavar="[OTHER]", help="A second data set: train of each against the other.")
     ] = None,
     near_radius: Annotated[
-        int | None, typer.Option(help="Images get a second look if so many of 64 bits differ, at most.")
+        int | None, typer.Option(help="Images get a second look if at most so many of 64 bits differ. Default: 6.")
+    ] = None,
+    near_difference: Annotated[
+        float | None, typer.Option(help="How far they may be apart on the second look. Default: 0.01.")
     ] = None,
     max_exact_share: Annotated[float | None, typer.Option(help="Bound on images with equal bytes. Default: 0.")] = None,
     max_pixels_share: Annotated[
@@ -41,6 +44,7 @@ def check_leaks(
 
     given = {
         "near_radius": near_radius,
+        "near_difference": near_difference,
         "max_exact_share": max_exact_share,
         "max_pixels_share": max_pixels_share,
         "max_near_share": max_near_share,

@@ -87,6 +87,12 @@ class LeakCheckConfig(LeakBounds):
     near_radius: int = Field(
         6, ge=0, le=10, description="images are compared more closely if their 64-bit hashes differ in so many bits"
     )
+    near_difference: float = Field(
+        0.01,
+        gt=0,
+        le=0.1,
+        description="how far two images may be apart on the closer look: 1 - the correlation of their 16x16 cells",
+    )
     listed: int = Field(3, ge=1, le=100, description="training images listed for an evaluation image, the worst first")
     pictures: int = Field(40, ge=0, le=400, description="pairs shown on the sheet, the worst first")
     threads: int = unkeyed(2, ge=1, le=256, description="threads that read and decode images")

@@ -36,9 +36,7 @@ LOOK = np.dtype(
 )
 # Of the 256 levels, the standard deviation over the cells: below it there is nothing to recognise an image by.
 _LEAST_CONTRAST = 3.0
-# What may differ between two copies of one image; measured, see docs/leaks.md.
-_GREY_ALLOWED = 0.01  # of 1 - correlation
-_COLOUR_ALLOWED = 16  # of 256 levels
+_COLOUR_ALLOWED = 16  # of 256 levels; a copy of 1.1 times the brightness stays within 10
 _AT_ONCE = 1 << 14
 
 
@@ -77,7 +75,7 @@ def look_at(data: bytes) -> NDArray[np.void]:
     return look
 
 
-def difference(one: NDArray[np.void], other: NDArray[np.void]) -> NDArray[np.float32]:
+def difference(one: NDArray[np.void], other: NDArray[np.void], allowed: float) -> NDArray[np.float32]:
     """[n] how far the second looks of n pairs are apart: at most 1 if they are taken for one image.
 
     The larger of two shares of what is allowed: 1 - the correlation of brightness over the cells, and the largest
@@ -85,14 +83,18 @@ def difference(one: NDArray[np.void], other: NDArray[np.void]) -> NDArray[np.flo
 
     Args:
         one, other: [n] of dtype `LOOK`, none of them flat.
+        allowed: of 1 - correlation.
     """
     found = np.empty(len(one), dtype=np.float32)
     for start in range(0, len(one), _AT_ONCE):
         left, right = one[start : start + _AT_ONCE], other[start : start + _AT_ONCE]
         a, b = left["grey"].astype(np.float32), right["grey"].astype(np.float32)
-        a -= a.mean(axis=1, keepdims=True)
-        b -= b.mean(axis=1, keepdims=True)
-        together = (a * b).sum(axis=1) / np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+        # All sums are whole numbers below 2**24, so float32 holds them exactly, in whatever order they are made.
+        ab, aa, bb = (np.einsum("ij,ij->i", x, y).astype(np.float64) for x, y in ((a, b), (a, a), (b, b)))
+        a_mean, b_mean = (x.sum(axis=1, dtype=np.float64) / x.shape[1] for x in (a, b))
+        n = a.shape[1]
+        spread = np.sqrt((aa - n * a_mean**2) * (bb - n * b_mean**2))
+        apart = 1 - (ab - n * a_mean * b_mean) / spread
         colours = np.abs(left["colour"].astype(np.int16) - right["colour"]).max(axis=1)
-        found[start : start + _AT_ONCE] = np.maximum((1 - together) / _GREY_ALLOWED, colours / _COLOUR_ALLOWED)
-    return found
+        found[start : start + _AT_ONCE] = np.maximum(apart / allowed, colours / _COLOUR_ALLOWED)
+    return np.maximum(found, 0)

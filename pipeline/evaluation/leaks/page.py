@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.evaluation.leaks.bounds import split_name
+from pipeline.evaluation.leaks.bounds import LeakCheckConfig, split_name
 from pipeline.evaluation.leaks.findings import Pair, SplitFinding
 from pipeline.evaluation.leaks.gathering import Unreadable
 from pipeline.evaluation.leaks.search import KINDS
@@ -16,7 +16,7 @@ _UNREADABLE_SHOWN = 20
 
 def findings_json(
     artifacts: Mapping[str, str],
-    radius: int,
+    config: LeakCheckConfig,
     splits: Sequence[SplitFinding],
     pairs: Sequence[Pair],
     unreadable: Mapping[str, Sequence[Unreadable]],
@@ -29,7 +29,8 @@ def findings_json(
     """
     return {
         "data": dict(artifacts),
-        "near_radius": radius,
+        "near_radius": config.near_radius,
+        "near_difference": config.near_difference,
         "splits": [
             {
                 "data": one.data_set,
@@ -93,10 +94,11 @@ def markdown(findings: Mapping[str, Any], pairs: Sequence[Pair]) -> str:
         more = f"; all {len(pairs):,} are in leaks.parquet" if len(pairs) > _SHOWN else ""
         lines += [f"## Pairs, the worst first{more}", ""]
         lines += _table(
-            ("kind", "bits", "evaluation image", "label", "training image", "label"),
+            ("kind", "difference", "bits", "evaluation image", "label", "training image", "label"),
             [
                 (
                     pair.kind,
+                    f"{pair.match.difference:.2f}",
                     str(pair.match.distance),
                     *(
                         text

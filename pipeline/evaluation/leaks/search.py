@@ -62,9 +62,9 @@ class Match:
     difference: float = 0.0
 
     @property
-    def rank(self) -> tuple[int, int, float]:
-        """The worst first."""
-        return self.kind, self.distance, self.difference
+    def rank(self) -> tuple[int, float, int]:
+        """The worst first; the second look sees more than the hash."""
+        return self.kind, self.difference, self.distance
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +87,7 @@ def find_leaks(
     evaluation_rows: NDArray[np.int64],
     *,
     radius: int,
+    allowed: float,
     listed: int,
     compared: Callable[[int], None] = lambda count: None,
 ) -> Found:
@@ -95,6 +96,7 @@ def find_leaks(
     Args:
         train_rows, evaluation_rows: [n] rows of the two data sets, which may be one.
         radius: how many bits of two hashes may differ for a second look.
+        allowed: how far the second looks may be apart, see `difference`.
         listed: matches of an evaluation image that are given, at most.
         compared: told now and then how many pairs had a second look.
     """
@@ -105,7 +107,7 @@ def find_leaks(
     for left, right, distance in _candidates(seen, asked, radius):
         differ = same[right] != left
         left, right, distance = left[differ], right[differ], distance[differ]
-        apart = difference(train.looks.at(seen.first[left]), evaluation.looks.at(asked.first[right]))
+        apart = difference(train.looks.at(seen.first[left]), evaluation.looks.at(asked.first[right]), allowed)
         alike = apart <= 1
         near.add(right[alike], left[alike], distance[alike], apart[alike])
         count += len(left)
@@ -229,7 +231,7 @@ class _Nearest:
         """Keeps the best of each picture."""
         best = np.concatenate([self._best, *self._waiting])
         self._waiting = []
-        best = best[np.lexsort((best["other"], best["apart"], best["distance"], best["picture"]))]
+        best = best[np.lexsort((best["other"], best["distance"], best["apart"], best["picture"]))]
         picture = best["picture"]
         first = np.searchsorted(picture, picture, "left")
         self._best = best[np.arange(len(best)) - first < self._listed]

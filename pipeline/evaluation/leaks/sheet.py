@@ -68,7 +68,7 @@ def _draw_pair(sheet: Picture.Image, draw: ImageDraw.ImageDraw, pair: Pair, read
     head = _TOLD[pair.match.kind]
     if pair.match.kind is Kind.NEAR:
         bits = pair.match.distance
-        head += f", {bits} bit{'' if bits == 1 else 's'} apart"
+        head += f" {pair.match.difference:.2f}, {bits} bit{'' if bits == 1 else 's'}"
     draw.text((x, y), head, INK, font(13, bold=True))
     if pair.same_label is False:
         text = "labels differ"

@@ -52,9 +52,7 @@ class CheckLeaks:
         pairs.sort(key=lambda pair: pair.match.rank)
         work.progress(note="listing and pictures")
         unreadable = {name: one.looks.unreadable for name, one in data.items()}
-        findings = findings_json(
-            {name: inputs[name].uri for name in data}, config.near_radius, splits, pairs, unreadable
-        )
+        findings = findings_json({name: inputs[name].uri for name in data}, config, splits, pairs, unreadable)
         (work.output / "leaks.json").write_text(
             json.dumps(findings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )
@@ -115,6 +113,7 @@ def _search(train: DataSet, asked: DataSet, config: LeakCheckConfig, work: Works
         asked,
         rows[asked.index.splits != SPLITS.index("train")],
         radius=config.near_radius,
+        allowed=config.near_difference,
         listed=config.listed,
         compared=lambda count: work.progress(step=count, note=f"looking for {note}"),
     )
