@@ -16,6 +16,8 @@ from pydantic import Field
 from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config
+from pipeline.evaluation.leaks.bounds import LeakCheckConfig
+from pipeline.evaluation.leaks.stage import CheckLeaks
 from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
 from pipeline.exported_model import ExportedModel, Preprocessing
 from pipeline.sharding.index import SampleIndex, SampleRow, content_hash
@@ -190,6 +192,7 @@ def run_inputs(report_store: ArtifactStore, made_up: Callable[..., Artifact]) ->
     nodes = [{"name": "all", "path": "all", "parent": -1}, {"name": HOSTILE, "path": HOSTILE, "parent": 0}]
     return {
         "shards": shards,
+        "leaks": run_stage(CheckLeaks(), LeakCheckConfig(), {"shards": shards}, store=report_store),
         "teacher": teacher,
         "student": student,
         "ontology": made_up(

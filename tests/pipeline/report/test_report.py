@@ -82,6 +82,7 @@ def test_report_is_whole_html_with_every_section(html: str) -> None:
         "curriculum",
         "retrieval",
         "data",
+        "leaks",
         "lineage",
     }
     assert sections <= set(reader.ids)
@@ -185,7 +186,8 @@ def test_markdown_tells_the_same_in_few_words(run_inputs: Inputs) -> None:
 
 def test_table_rows_name_every_artifact_in_the_order_of_the_run(run_inputs: Inputs) -> None:
     rows = stage_rows(run_inputs)
-    assert [row["stage"] for row in rows[:3]] == ["shard-dataset", "train-teacher", "evaluate"]
+    assert [row["stage"] for row in rows[:4]] == ["shard-dataset", "check-leaks", "train-teacher", "evaluate"]
     assert len(rows) == len(run_inputs)
     assert rows[0]["headline"] == "24 images, 3 labels"
+    assert rows[1]["headline"] == "9 exact, 0 pixels, 0 near of 15 evaluation images"
     assert stage_rows({}) == []
