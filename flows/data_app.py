@@ -21,7 +21,7 @@ def _data() -> None:
 def check_leaks(
     shards: Annotated[str, typer.Argument(metavar="SHARDS", help="STAGE/KEY; the key may be cut.")],
     other: Annotated[
-        str | None, typer.Argument(metavar="[OTHER]", help="A second data set: train of each against the other.")
+        str | None, typer.Argument(metavar="OTHER", help="A second data set: train of each against the other.")
     ] = None,
     near_radius: Annotated[
         int | None, typer.Option(help="Images get a second look if at most so many of 64 bits differ. Default: 6.")

@@ -34,7 +34,9 @@ def leaks_section(run: Run) -> Markup | None:
             class_="lead",
         ),
         table(["evaluation split", "images", *KINDS], rows, numeric=frozenset(range(1, 2 + len(KINDS)))),
-        tag("figure", sheet, tag("figcaption", "Pairs, the worst first.")) if sheet is not None else None,
+        tag("figure", sheet, tag("figcaption", "Pairs, the worst first; every pair is in leaks.parquet."))
+        if sheet is not None
+        else None,
         id="leaks",
     )
 

@@ -45,7 +45,7 @@ def test_new_captions_and_scores_change_what_reads_them_and_nothing_else(
     on_server: None, pictures: Path, tmp_path: Path
 ) -> None:
     data = [f"data.source.folder={pictures}", "data.split.val_share=0.2", "data.split.test_share=0.2"]
-    assert states("shard-dataset", *data) == {"shard-dataset": "done"}
+    assert states("shard-dataset", *data, "leaks=null") == {"shard-dataset": "done"}
     shards = next(ArtifactStore.open(str(tmp_path / "store")).list("shard-dataset"))
     index = SampleIndex.open(shards)
     new = tmp_path / "new.csv"

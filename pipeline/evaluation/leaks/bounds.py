@@ -7,6 +7,7 @@ made or found: listing and pictures are at hand for whoever looks, and the same 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -93,6 +94,11 @@ class LeakCheckConfig(LeakBounds):
         le=0.1,
         description="how far two images may be apart on the closer look: 1 - the correlation of their 16x16 cells",
     )
+    max_unreadable_share: float = unkeyed(
+        0.01, ge=0, le=1, description="a larger share of images that cannot be read stops the check; fewer are listed"
+    )
     listed: int = Field(3, ge=1, le=100, description="training images listed for an evaluation image, the worst first")
     pictures: int = Field(40, ge=0, le=400, description="pairs shown on the sheet, the worst first")
-    threads: int = unkeyed(2, ge=1, le=256, description="threads that read and decode images")
+    threads: int = unkeyed(
+        min(8, os.cpu_count() or 1), ge=1, le=256, description="threads that read and decode images, a core each"
+    )

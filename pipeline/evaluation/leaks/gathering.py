@@ -8,6 +8,7 @@ the rest of the looks is mapped.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipeline.evaluation.leaks.look import LOOK, State, look_at
 from pipeline.loading.reader import SampleReader
 from pipeline.progress import Progress
 from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.intake import allowed_unreadable
 from pipeline.sharding.runner import Stop, StoppedEarlyError, each
 from pipeline.sharding.scratch import written_whole
 
@@ -70,7 +72,14 @@ class Looks:
 
 
 def gather_looks(
-    artifact: Artifact, index: SampleIndex, folder: Path, *, threads: int, progress: Progress, note: str
+    artifact: Artifact,
+    index: SampleIndex,
+    folder: Path,
+    *,
+    max_unreadable_share: float,
+    threads: int,
+    progress: Progress,
+    note: str,
 ) -> Looks:
     """The looks of all images of an artifact, those that are kept and those that are made now.
 
@@ -78,7 +87,7 @@ def gather_looks(
         folder: where looks are kept; a folder an artifact is made in it.
         note: what is being done, for `progress`.
     Raises:
-        WorkError: no image can be read.
+        WorkError: a larger share of the images cannot be read: not having seen them, nobody can call them clean.
     """
     kept = folder / f"{artifact.key}-v{_VERSION}"
     kept.mkdir(parents=True, exist_ok=True)
@@ -89,24 +98,38 @@ def gather_looks(
     passing: dict[int, NDArray[np.void]] = {}
     reader = SampleReader(artifact, index)
     done = len(index) - sum(min(_PART, len(index) - start) for start in missing)
+    bound = allowed_unreadable(max_unreadable_share, len(index))
+    work = partial(_look_at_part, reader, index)
+    parts = each(
+        work,
+        missing,
+        runner="threads",
+        writers=threads,
+        while_waiting=lambda: progress(step=done, total=len(index), note=note),
+    )
     try:
-        work = partial(_look_at_part, reader, index)
-        waiting = partial(progress, total=len(index), note=note)
-        parts = each(work, missing, runner="threads", writers=threads, while_waiting=lambda: waiting(step=done))
-        for start, (looks, bad) in zip(missing, parts, strict=True):
-            if bad:
+        with closing(parts):
+            for start, (looks, bad) in zip(missing, parts, strict=True):
                 unreadable += bad
-                passing[start] = looks
-            else:
-                with written_whole(_place(kept, start)) as aside, aside.open("wb") as file:
-                    np.save(file, looks)
-            done += len(looks)
-            progress(step=done, total=len(index), note=note)
+                if len(unreadable) > bound:
+                    raise WorkError(_too_many(artifact, index, unreadable, max_unreadable_share))
+                if bad:
+                    passing[start] = looks
+                else:
+                    with written_whole(_place(kept, start)) as aside, aside.open("wb") as file:
+                        np.save(file, looks)
+                done += len(looks)
+                progress(step=done, total=len(index), note=note)
     finally:
         reader.close()
-    if len(unreadable) == len(index) > 0:
-        raise WorkError(f"{artifact.uri}: none of its {len(index):,} images can be read; {unreadable[0].reason}")
     return Looks([_part(kept, start, passing) for start in starts], unreadable)
+
+
+def _too_many(artifact: Artifact, index: SampleIndex, unreadable: Sequence[Unreadable], share: float) -> str:
+    return (
+        f"{artifact.uri}: {len(unreadable):,} or more of its {len(index):,} images cannot be read, more than "
+        f"max_unreadable_share={share:g} allows ({unreadable[0].reason}); mend them, or raise the bound"
+    )
 
 
 def _place(kept: Path, start: int) -> Path:
@@ -116,7 +139,11 @@ def _place(kept: Path, start: int) -> Path:
 def _part(kept: Path, start: int, passing: dict[int, NDArray[np.void]]) -> NDArray[np.void]:
     if start in passing:
         return passing[start]
-    looks: NDArray[np.void] = np.load(_place(kept, start), mmap_mode="r", allow_pickle=False)
+    path = _place(kept, start)
+    try:
+        looks: NDArray[np.void] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError):
+        raise DamagedError(f"{path}: not what was written; remove {kept} and check again") from None
     return looks
 
 

@@ -63,7 +63,7 @@ class CheckLeaks:
             pairs,
             lambda image: _data_of(readers, image),
             title="Evaluation images beside training images",
-            told=told(findings),
+            told=f"{told(findings)}   (alike: from 0, the same, to 1, just taken for the same; bits of the hash)",
             places=config.pictures,
         )
         sheet.save(work.output / SHEET, optimize=True)
@@ -97,6 +97,7 @@ def _data_set(name: str, artifact: Artifact, index: SampleIndex, config: LeakChe
         artifact,
         index,
         work.store.local / "looks",
+        max_unreadable_share=config.max_unreadable_share,
         threads=config.threads,
         progress=work.progress,
         note=f"looking at the images of {name}",

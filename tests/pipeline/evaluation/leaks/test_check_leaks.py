@@ -153,7 +153,10 @@ def test_damaged_images_are_named_and_the_others_checked(
 ) -> None:
     broken = encode(photo(50))[:200]
     images = [*clean, ("test", "broken", broken), ("train", "broken-too", broken), ("test", "copied", encode(photo(3)))]
-    finding = check(shard(images))
+    shards = shard(images)
+    with pytest.raises(WorkError, match=r"2 or more of its 63 images cannot be read, .* \(shards/t.*, sample broken"):
+        check(shards)
+    finding = check(shards, max_unreadable_share=2 / 63)
     test = splits(finding)["shards", "test"]
     assert test["unreadable"] == 1
     # Equal bytes are equal images, though nobody can see them.
