@@ -7,7 +7,7 @@
 
 A pair whose hashes are near is taken for one image if the second look agrees: their brightness goes up and down
 together over the cells, and no cell has another colour. Both are measured so that a brighter or darker copy, an
-edge that JPEG softened and a shift by a pixel do not matter.
+edge that JPEG softened and, in a photograph, a shift by a pixel do not matter (docs/leaks.md has the figures).
 """
 
 from __future__ import annotations
