@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluation.metrics import per_class_accuracy
-from pipeline.report.html import Markup
+from pipeline.html.markup import Markup
 
 MOST_CLASSES = 60
 _LONGEST_NAME = 24

@@ -20,8 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from pipeline.report.html import Markup
-from pipeline.report.theme import SERIES
+from pipeline.html.markup import Markup
+from pipeline.html.theme import SERIES
 
 _MUTED, _LINE = "#0a0b0c", "#0d0e0f"
 _SERIES = tuple(f"#a1000{number}" for number in range(1, len(SERIES) + 1))

@@ -8,9 +8,9 @@ from typing import Any
 from pipeline.evaluation.leaks.bounds import SHEET, split_name
 from pipeline.evaluation.leaks.page import told
 from pipeline.evaluation.leaks.search import KINDS
+from pipeline.html.markup import Child, Markup, table, tag
 from pipeline.report.facts import Run
 from pipeline.report.gallery import sheet_of
-from pipeline.report.html import Child, Markup, table, tag
 from pipeline.report.wording import percent
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.html.markup import Child, Markup, details, join, table, tag
 from pipeline.report.facts import Run, Training
 from pipeline.report.figures import Series, line_figure, stack_figure
-from pipeline.report.html import Child, Markup, details, join, table, tag
 from pipeline.report.wording import duration, percent, spoken
 
 _OPENINGS_SHOWN = 60

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from pipeline.artifacts import Artifact
+from pipeline.html.document import document
+from pipeline.html.markup import Child, Markup, join, tag
 from pipeline.report.facts import Evaluation, Run
 from pipeline.report.gallery import Gallery
-from pipeline.report.html import Child, Markup, join, tag
 from pipeline.report.leaks import leaks_section
 from pipeline.report.learning import curriculum_section, learning_section
 from pipeline.report.results import accuracy_section, confusion_section, mistakes_section
 from pipeline.report.retrieval import retrieval_section
 from pipeline.report.seen import seen_section
 from pipeline.report.story import data_section, lineage_section, stages_section
-from pipeline.report.theme import CSS
 from pipeline.report.wording import duration, percent, spoken
 
 
@@ -57,11 +55,7 @@ def page(run: Run, *, title: str, mistakes: int, explanations: int, queries: int
         [section for _, _, section in present],
         tag("footer", _origin(run)),
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
+    return document(title, body)
 
 
 def _lead(run: Run) -> str:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluation.paired_test import mcnemar
+from pipeline.html.markup import Child, Markup, details, join, table, tag
 from pipeline.report.confusion import confused_pairs, confusion_figure
 from pipeline.report.facts import Evaluation, Run
 from pipeline.report.gallery import Gallery
-from pipeline.report.html import Child, Markup, details, join, table, tag
 from pipeline.report.wording import p_value, percent, points, spoken
 
 _PAIRS_SHOWN = 10

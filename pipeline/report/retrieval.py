@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.evaluation.metrics import wilson_interval
+from pipeline.html.markup import Child, Markup, join, table, tag
 from pipeline.report.facts import Evaluation, Run
 from pipeline.report.gallery import Gallery
-from pipeline.report.html import Child, Markup, join, table, tag
 from pipeline.report.wording import percent
 
 

@@ -13,9 +13,10 @@ from pipeline.explain.drawing import png
 from pipeline.explain.explanation import CAPTIONS, Explanation, Method
 from pipeline.explain.explanations import explain, fitting_methods, model_image
 from pipeline.exported_model import FOLDER, ExportedModel
+from pipeline.html.markup import Child, Markup, join, tag
+from pipeline.html.pictures import picture_uri
 from pipeline.report.facts import Run
-from pipeline.report.gallery import Gallery, picture_uri
-from pipeline.report.html import Child, Markup, join, tag
+from pipeline.report.gallery import Gallery
 from pipeline.report.wording import spoken
 from pipeline.sharding.index import SampleIndex
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
+from pipeline.html.markup import Child, Markup, details, join, table, tag
 from pipeline.report.facts import Run
 from pipeline.report.gallery import Gallery
-from pipeline.report.html import Child, Markup, details, join, table, tag
 from pipeline.report.wording import duration, headline, short_key, spoken
 
 _SPLITS = ("train", "val", "test")

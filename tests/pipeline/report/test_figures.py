@@ -6,9 +6,9 @@ import re
 
 import numpy as np
 
+from pipeline.html.pictures import picture_uri
 from pipeline.report.confusion import MOST_CLASSES, confused_pairs, confusion_figure, shown_classes
 from pipeline.report.figures import Series, line_figure, stack_figure, thinned
-from pipeline.report.gallery import picture_uri
 
 
 def test_long_series_is_thinned_and_keeps_its_mean() -> None:

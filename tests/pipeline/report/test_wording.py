@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from model_defs import ModelInfo
-from pipeline.report.html import Markup, join, tag
+from pipeline.html.markup import Markup, join, tag
 from pipeline.report.wording import duration, headline, magnitude, p_value, paper_errors, percent, points, spoken
 
 

@@ -1,4 +1,4 @@
-"""The look of the report: colours that colour-blind readers tell apart, light and dark, wide and narrow.
+"""The look of our pages: colours that colour-blind readers tell apart, light and dark, wide and narrow.
 
 The series colours follow Okabe and Ito 2008, lightened for the dark ground. Figures use the same
 variables, so that they change with the page.

@@ -1,0 +1,1 @@
+"""Pages that need nothing beside themselves: markup, look, pictures inside."""

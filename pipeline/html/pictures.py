@@ -1,0 +1,37 @@
+"""Pictures inside a page: encoded images as data URIs, small enough to stand there by the hundred."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+from PIL import Image, UnidentifiedImageError
+
+_TYPES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
+
+
+def picture_uri(data: bytes, *, largest_px: int, most_bytes: int) -> str | None:
+    """A data URI of an encoded picture: as it is if small enough, else scaled down and encoded anew.
+
+    Returns:
+        None if the bytes are no picture.
+    """
+    kind = next((name for magic, name in _TYPES.items() if data.startswith(magic)), None)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if kind is not None and len(data) <= most_bytes and max(image.size) <= 2 * largest_px:
+                return _uri(kind, data)
+            small = image.convert("RGB")
+            small.thumbnail((largest_px, largest_px), Image.Resampling.LANCZOS)
+    except (UnidentifiedImageError, OSError):
+        return None
+    for quality in (88, 70, 50, 30):
+        buffer = io.BytesIO()
+        small.save(buffer, "WEBP", quality=quality, method=4)
+        if buffer.tell() <= most_bytes:
+            break
+    return _uri("image/webp", buffer.getvalue())
+
+
+def _uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
