@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,12 +65,22 @@ class Encoded:
     look: int = 0
 
 
-class UnreadableError(Exception):
-    """Bytes that are not an image that we can store; its text is the reason."""
+Fault = Literal["empty", "long", "bomb", "foreign", "damaged"]
 
-    def __init__(self, reason: str, size: int) -> None:
+
+class UnreadableError(Exception):
+    """Bytes that are not an image that we can store; its text is the reason.
+
+    Attributes:
+        size: how many bytes they are.
+        fault: empty; long: more bytes than an index holds; bomb: too many pixels; foreign: not an image at all;
+            damaged: an image that cannot be decoded.
+    """
+
+    def __init__(self, reason: str, size: int, fault: Fault = "damaged") -> None:
         super().__init__(reason)
         self.size = size
+        self.fault = fault
 
 
 def storable(data: bytes, config: ImagesConfig | None = None, *, look: bool = False) -> Encoded:
@@ -81,24 +93,36 @@ def storable(data: bytes, config: ImagesConfig | None = None, *, look: bool = Fa
         UnreadableError: they are not a whole image, or one of too many pixels.
     """
     config = config or ImagesConfig()
+    with opened(data, config.max_pixels) as image:
+        return _encoded(image, data, config, look)
+
+
+@contextmanager
+def opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """The decoded image; what its decoder raises inside the block counts as damage too.
+
+    Raises:
+        UnreadableError: the bytes are not a whole image, or one of too many pixels.
+    """
+    size = len(data)
     if not data:
-        raise UnreadableError("empty (0 bytes)", 0)
-    if len(data) > _MAX_BYTES:
-        raise UnreadableError(f"{len(data)} bytes, more than an index can hold ({_MAX_BYTES})", len(data))
+        raise UnreadableError("empty (0 bytes)", 0, "empty")
+    if size > _MAX_BYTES:
+        raise UnreadableError(f"{size} bytes, more than an index can hold ({_MAX_BYTES})", size, "long")
     try:
         with Image.open(io.BytesIO(data)) as image:
             pixels = image.width * image.height
-            if pixels > config.max_pixels:
-                size = f"{image.width}x{image.height}"
-                raise UnreadableError(f"{size}: {pixels} pixels, more than max_pixels={config.max_pixels}", len(data))
+            if pixels > max_pixels:
+                sides = f"{image.width}x{image.height}"
+                raise UnreadableError(f"{sides}: {pixels} pixels, more than max_pixels={max_pixels}", size, "bomb")
             image.load()
-            return _encoded(image, data, config, look)
+            yield image
     except UnidentifiedImageError:
-        raise UnreadableError(f"not an image ({len(data)} bytes, starts with {data[:8]!r})", len(data)) from None
+        raise UnreadableError(f"not an image ({size} bytes, starts with {data[:8]!r})", size, "foreign") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError) as error:
-        raise UnreadableError(first_line(error), len(data)) from None
+        raise UnreadableError(first_line(error), size) from None
     except Image.DecompressionBombError as error:
-        raise UnreadableError(first_line(error), len(data)) from None
+        raise UnreadableError(first_line(error), size, "bomb") from None
 
 
 def first_line(error: BaseException) -> str:
@@ -111,9 +135,9 @@ def first_line(error: BaseException) -> str:
 def _encoded(image: Image.Image, data: bytes, config: ImagesConfig, look: bool) -> Encoded:
     kind = image.format or ""
     stored = _WANTED.get(config.format, kind if kind in _EXTENSIONS else "JPEG" if kind == "MPO" else "PNG")
-    turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
+    turned = turned_by_exif(image)
     scaled = config.max_side is not None and max(image.size) > config.max_side
-    changes = _foreign_forms(image, kind)
+    changes = foreign_forms(image, kind)
     if turned:
         changes.append("turned by EXIF")
     if scaled:
@@ -139,7 +163,12 @@ def _encoded(image: Image.Image, data: bytes, config: ImagesConfig, look: bool) 
     return Encoded(buffer.getvalue(), _EXTENSIONS[stored], pixels.width, pixels.height, tuple(changes), hashed)
 
 
-def _foreign_forms(image: Image.Image, kind: str) -> list[str]:
+def turned_by_exif(image: Image.Image) -> bool:
+    """Whether a viewer shows it turned, which most loaders do not."""
+    return bool(image.getexif().get(_EXIF_ORIENTATION, 1) != 1)
+
+
+def foreign_forms(image: Image.Image, kind: str) -> list[str]:
     """What about an image our loader would not read as it is meant, in the words of the data card."""
     forms = [] if kind in _EXTENSIONS else [f"was {kind}"]
     if getattr(image, "n_frames", 1) != 1:

@@ -222,6 +222,14 @@ def listing_digest(files: Iterable[FoundFile], root: str) -> str:
     return hasher.hexdigest()[:20]
 
 
+def common_folder(files: Sequence[FoundFile]) -> str:
+    """The folder that all files lie in or below."""
+    folders = [parent(file.url).split("/") for file in files]
+    first, last = min(folders), max(folders)
+    same = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return "/".join(first[:same]) or "/"
+
+
 def _wild(address: str) -> bool:
     return any(sign in address for sign in "*?[")
 

@@ -12,7 +12,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,18 +22,17 @@ import pyarrow.parquet as pq
 
 from pipeline.config import Config, digest
 from pipeline.errors import InputError
-from pipeline.sharding.sources import places
 from pipeline.sharding.sources.labels import MOST_LABELS
 from pipeline.sharding.sources.places import FoundFile
+from pipeline.sharding.sources.tar_bytes import opened_tar
 from pipeline.sharding.sources.tar_members import Member, tar_members
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
-_NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")
+MEMBER_NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")
 # "__index__.json" and the like, which WebDataset passes over too.
-_META = re.compile(r"__[^/]*__($|/)")
+META_NAME = re.compile(r"__[^/]*__($|/)")
 # Captions, labels and metadata; a longer one is none.
-_MOST_TEXT_BYTES = 1 << 20
-_REMOTE_WINDOW = 4 << 20
+MOST_TEXT_BYTES = 1 << 20
 _BATCH_ROWS = 4096
 # Raise when the same tar gives another listing.
 _VERSION = 1
@@ -119,7 +118,7 @@ def list_tar(tar: FoundFile, meaning: Meaning, folder: Path) -> TarListing:
 
 def tar_samples(tar: FoundFile, meaning: Meaning) -> Iterator[TarSample]:
     """The samples of a tar, from its headers and its small members."""
-    with _opened(tar) as read:
+    with opened_tar(tar) as read:
         yield from _grouped(tar, meaning, read)
 
 
@@ -127,7 +126,7 @@ def _grouped(tar: FoundFile, meaning: Meaning, read: Callable[[int, int], bytes]
     members: dict[str, Member] = {}
     current = ""
     for member in tar_members(tar.url, tar.size, read, most_bytes=meaning.most_bytes):
-        match = None if _META.match(member.name) else _NAME.fullmatch(member.name)
+        match = None if META_NAME.match(member.name) else MEMBER_NAME.fullmatch(member.name)
         if match is None:
             continue
         key, extension = match.group(1), match.group(2).lower()
@@ -190,7 +189,7 @@ def _field(members: Mapping[str, Member], name: str, read: Callable[[int, int], 
 
 def _member_text(extension: str, members: Mapping[str, Member], read: Callable[[int, int], bytes]) -> str:
     member = members[extension]
-    if member.length > _MOST_TEXT_BYTES:
+    if member.length > MOST_TEXT_BYTES:
         raise ValueError(f"its .{extension} has {member.length} bytes, which is no text of a sample")
     try:
         return read(member.offset, member.length).decode("utf-8-sig")
@@ -223,28 +222,3 @@ def _write(path: Path, samples: Iterator[TarSample]) -> None:
     batches.append(pa.RecordBatch.from_pydict(columns, schema=_SCHEMA))
     schema = _SCHEMA.with_metadata({"labels": json.dumps(list(labels))})
     pq.write_table(pa.Table.from_batches(batches).replace_schema_metadata(schema.metadata), path, compression="zstd")
-
-
-@contextmanager
-def _opened(tar: FoundFile) -> Iterator[Callable[[int, int], bytes]]:
-    """Gives bytes of the tar; from S3 by windows, since a header is small and a request is not."""
-    if places.is_remote(tar.url):
-        yield _Windows(tar).read
-        return
-    with open(tar.url, "rb", buffering=0) as file:
-        yield lambda start, length: os.pread(file.fileno(), length, start)
-
-
-class _Windows:
-    """A tar in S3, read from front to back in large pieces, of which the last one is held."""
-
-    def __init__(self, tar: FoundFile) -> None:
-        self._tar = tar
-        self._start = 0
-        self._window = b""
-
-    def read(self, start: int, length: int) -> bytes:
-        if not self._start <= start <= start + length <= self._start + len(self._window):
-            wanted = min(max(length, _REMOTE_WINDOW), self._tar.size - start)
-            self._window, self._start = places.read(self._tar.url, start, wanted), start
-        return self._window[start - self._start : start - self._start + length]

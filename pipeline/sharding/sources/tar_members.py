@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from pipeline.errors import InputError
 
@@ -41,6 +42,21 @@ class Member:
     name: str
     offset: int
     length: int
+
+
+# header: damaged, or its words are; cut: the archive ends before the member; name: it leaves the folder or is none;
+# link, special: no file; large: more bytes than were allowed.
+FaultKind = Literal["header", "cut", "name", "link", "special", "large"]
+
+
+@dataclass(frozen=True, slots=True)
+class TarFault:
+    """Something in a tar that no image data set needs: the member ("" if not known) and its header's first byte."""
+
+    kind: FaultKind
+    member: str
+    byte: int
+    what: str
 
 
 class HostileTarError(InputError):
@@ -78,65 +94,129 @@ def tar_members(tar: str, size: int, read: Read, *, most_bytes: int) -> Iterator
         HostileTarError: a member that is refused; those before it have come out.
     """
     check_tar(tar, size, read(0, min(size, _BLOCK)))
-    place = 0
-    long_name: str | None = None
-    long_size: int | None = None
-    while place + _BLOCK <= size:
-        header = read(place, _BLOCK)
-        if not any(header):
-            return
-        at = place
-        name = long_name if long_name is not None else _header_name(header)
 
-        def refused(what: str, name: str = name, at: int = at) -> HostileTarError:
-            return HostileTarError(tar, name, at, what)
+    def refuse(fault: TarFault) -> None:
+        raise HostileTarError(tar, fault.member, fault.byte, fault.what)
 
-        if not _sum_holds(header):
-            raise HostileTarError(tar, "", at, "no tar header: the archive is damaged or was cut and went on")
-        kind = header[156:157]
-        length = _number(header[124:136]) if long_size is None or kind in b"xgLK" else long_size
-        if length is None:
-            raise refused("its size is no number")
-        if kind == _FOLDER:  # What some tars note there is a hint, no data follow.
-            length = 0
-        place += _BLOCK
-        if place + length > size:
-            raise refused(f"{length} bytes are promised and {size - place} are left: the archive is cut")
+    return TarWalk(size, read, most_bytes=most_bytes, on_fault=refuse).members()
+
+
+class TarWalk:
+    """A walk over a tar from header to header.
+
+    Args:
+        on_fault: gets everything that is wrong, in the order of the bytes; it raises, or the walk goes on: past a
+            damaged header at the next one that is whole, past a cut at nothing.
+
+    Attributes:
+        end: where the walk has come to: behind the last member, at its end.
+        marked: it ended at the two empty blocks that end an archive, or at the first of them.
+    """
+
+    def __init__(self, size: int, read: Read, *, most_bytes: int, on_fault: Callable[[TarFault], None]) -> None:
+        self._size = size
+        self._read = read
+        self._most_bytes = most_bytes
+        self._on_fault = on_fault
+        self._long_name: str | None = None
+        self._long_size: int | None = None
+        self.end = 0
+        self.marked = False
+
+    def members(self) -> Iterator[Member]:
+        """The files, in their order; of a tar that is `check_tar`'s."""
+        while self.end + _BLOCK <= self._size:
+            header = self._read(self.end, _BLOCK)
+            if not any(header):
+                self.marked = True
+                return
+            name = self._long_name if self._long_name is not None else _header_name(header)
+            kind = header[156:157]
+            length = _number(header[124:136]) if self._long_size is None or kind in b"xgLK" else self._long_size
+            if not _sum_holds(header):
+                self._fault("header", "", "no tar header: the archive is damaged or was cut and went on")
+                self._to_next_header()
+                continue
+            if length is None:
+                self._fault("header", name, "its size is no number")
+                self._to_next_header()
+                continue
+            if kind == _FOLDER:  # What some tars note there is a hint, no data follow.
+                length = 0
+            place = self.end + _BLOCK
+            if place + length > self._size:
+                left = self._size - place
+                self._fault("cut", name, f"{length} bytes are promised and {left} are left: the archive is cut")
+                self.end = self._size
+                return
+            member = None
+            if kind in b"xgLK":
+                self._extend(kind, name, place, length)
+            else:
+                self._long_name, self._long_size = None, None
+                member = self._file(kind, name, place, length)
+            self.end = place + -(-length // _BLOCK) * _BLOCK
+            if member is not None:
+                yield member
+
+    def _fault(self, kind: FaultKind, member: str, what: str) -> None:
+        self._on_fault(TarFault(kind, member, self.end, what))
+
+    def _extend(self, kind: bytes, name: str, place: int, length: int) -> None:
+        """Takes from an extended header what it says of the next member."""
         if kind in (b"L", b"K"):
             if length > _LONGEST_NAME:
-                raise refused(f"a name of {length} bytes")
-            if kind == b"L":
-                long_name = _text(read(place, length).split(b"\0")[0])
-        elif kind in (b"x", b"g"):
-            if length > _PAX_BYTES:
-                raise refused(f"{length} bytes of pax records")
-            records = _pax_records(read(place, length))
-            if records is None:
-                raise refused("damaged pax records")
-            if any(key.startswith("GNU.sparse") for key in records):
-                raise refused("a sparse file")
-            if kind == b"g" and records.keys() & {"path", "size", "linkpath"}:
-                raise refused("one name or size for all members")
-            if kind == b"x":
-                long_name = records.get("path", long_name)
-                if "size" in records:
-                    if not records["size"].isdigit():
-                        raise refused("its size is no number")
-                    long_size = int(records["size"])
-        else:
-            long_name, long_size = None, None
-            if kind in _REFUSED:
-                raise refused(_REFUSED[kind])
-            if kind not in (*_REGULAR, _FOLDER):
-                raise refused(f"of unknown type {kind!r}")
-            fault = _name_fault(name)
-            if fault is not None:
-                raise refused(fault)
-            if kind != _FOLDER and not name.endswith("/"):
-                if length > most_bytes:
-                    raise refused(f"{length} bytes, more than max_member_mb allows")
-                yield Member(name.removeprefix("./"), place, length)
-        place += -(-length // _BLOCK) * _BLOCK
+                self._fault("header", name, f"a name of {length} bytes")
+            elif kind == b"L":
+                self._long_name = _text(self._read(place, length).split(b"\0")[0])
+            return
+        if length > _PAX_BYTES:
+            self._fault("header", name, f"{length} bytes of pax records")
+            return
+        records = _pax_records(self._read(place, length))
+        if records is None:
+            self._fault("header", name, "damaged pax records")
+            return
+        if any(key.startswith("GNU.sparse") for key in records):
+            self._fault("special", name, "a sparse file")
+        if kind == b"g":
+            if records.keys() & {"path", "size", "linkpath"}:
+                self._fault("header", name, "one name or size for all members")
+            return
+        self._long_name = records.get("path", self._long_name)
+        if "size" in records:
+            if records["size"].isdecimal() and records["size"].isascii():
+                self._long_size = int(records["size"])
+            else:
+                self._fault("header", name, "its size is no number")
+
+    def _file(self, kind: bytes, name: str, place: int, length: int) -> Member | None:
+        if kind in _REFUSED:
+            self._fault("link" if kind in b"12" else "special", name, _REFUSED[kind])
+            return None
+        if kind not in (*_REGULAR, _FOLDER):
+            self._fault("special", name, f"of unknown type {kind!r}")
+            return None
+        fault = _name_fault(name)
+        if fault is not None:
+            self._fault("name", name, fault)
+        if kind == _FOLDER or not name or name.endswith("/"):
+            return None
+        if length > self._most_bytes:
+            self._fault("large", name, f"{length} bytes, more than max_member_mb allows")
+        return Member(name.removeprefix("./"), place, length)
+
+    def _to_next_header(self) -> None:
+        """Goes on to the next block that is a whole header, or an empty one; else to the end."""
+        self._long_name, self._long_size = None, None
+        self.end += _BLOCK
+        while self.end + _BLOCK <= self._size:
+            block = self._read(self.end, _BLOCK)
+            if not any(block) and not any(self._read(self.end, min(2 * _BLOCK, self._size - self.end))):
+                return
+            if any(block) and _sum_holds(block):
+                return
+            self.end += _BLOCK
 
 
 def _sum_holds(header: bytes) -> bool:

@@ -89,7 +89,7 @@ class WebdatasetConfig(Config):
         tars = places.find(self.tars, _SUFFIXES)
         names = read_class_names(self.class_names) if self.class_names is not None else ()
         # An index in place holds the tars' addresses: the same tars elsewhere need another one.
-        listed = places.listing_digest(tars, "" if self.in_place else _root(tars))
+        listed = places.listing_digest(tars, "" if self.in_place else places.common_folder(tars))
         where = places.absolute_fields(self, "tars", "class_names")
         return self.model_copy(update={"fingerprint": digest([listed, names]), **where})
 
@@ -155,7 +155,7 @@ class WebdatasetSource:
                     progress(step=len(listings), total=len(self._tars), note="listing the tars")
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
-        root = _root(self._tars)
+        root = places.common_folder(self._tars)
         title = root.rstrip("/").rpartition("/")[2] or "tars"
         found = {label for listing in listings for label in listing.labels}
 
@@ -193,11 +193,3 @@ class WebdatasetSource:
             licence=self._licence,
             split=split,
         )
-
-
-def _root(tars: list[FoundFile]) -> str:
-    """The folder that all tars lie in or below."""
-    folders = [places.parent(tar.url).split("/") for tar in tars]
-    first, last = min(folders), max(folders)
-    same = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    return "/".join(first[:same]) or "/"
