@@ -9,12 +9,56 @@ import typer
 
 from flows.shell_arguments import AsJson
 
-data_app = typer.Typer(help="Data sets: leaks between training and evaluation.", rich_markup_mode=None)
+data_app = typer.Typer(
+    help="Look into data sets, ours or foreign tars: lint, preview, stats, leaks.",
+    rich_markup_mode=None,
+)
+_WHAT = (
+    "STAGE/KEY of a shards artifact (the key may be cut), a tar, a folder, a pattern like 'x/{000..099}.tar', s3://..."
+)
+What = Annotated[str, typer.Argument(metavar="WHAT", help=_WHAT)]
 
 
-@data_app.callback()
-def _data() -> None:
-    """Keeps `leaks` a sub-command, were it the only one."""
+@data_app.command("lint")
+def lint(
+    what: Annotated[list[str] | None, typer.Argument(metavar="WHAT...", help=_WHAT)] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep/--shallow", help="Read every text and decode every image, or headers only.")
+    ] = True,
+    limit: Annotated[int, typer.Option(min=0, metavar="N", help="Findings shown of each code; all are counted.")] = 5,
+    codes: Annotated[bool, typer.Option("--codes", help="List what is looked for, and end.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Tell what a reader would trip over, with shard, key and byte; exit code 1 if there are errors."""
+    from flows.lint_command import lint, list_codes
+
+    if codes:
+        return list_codes(as_json=as_json)
+    return lint(what or [], deep=deep, limit=limit, as_json=as_json)
+
+
+@data_app.command("preview")
+def preview(
+    what: What,
+    rows: Annotated[int, typer.Option(min=1, max=400, metavar="N", help="Samples that are shown.")] = 24,
+    split: Annotated[str | None, typer.Option(help="Only of this split: train, val or test.")] = None,
+    label: Annotated[str | None, typer.Option(help="Only with this label.")] = None,
+    keys: Annotated[list[str] | None, typer.Option("--key", metavar="KEY", help="This; may be repeated.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw them on a sheet.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show samples: a table, and with --out a sheet of pictures with keys, labels and captions."""
+    from flows.preview_command import preview
+
+    return preview(what, rows=rows, split=split, label=label, keys=keys or [], out=out, as_json=as_json)
+
+
+@data_app.command("stats")
+def stats(what: What, as_json: AsJson = False) -> int:
+    """Count splits, labels, sizes, formats, captions, duplicates and shards."""
+    from flows.stats_command import stats
+
+    return stats(what, as_json=as_json)
 
 
 @data_app.command("leaks")
