@@ -19,11 +19,11 @@ def named_artifact(what: str) -> Artifact | None:
         InputError: it looks like STAGE/KEY, and there is none or there are several.
     """
     store = open_store()
-    if what.startswith(f"{store.storage.url}/artifacts/"):
-        return store.resolve(what)
-    if os.path.exists(what) or not _REFERENCE.fullmatch(what):
+    # An artifact's folder is the artifact; what lies below it is tars.
+    inside = what.removeprefix(f"{store.storage.url}/artifacts/").rstrip("/")
+    if not _REFERENCE.fullmatch(inside) or (inside == what and os.path.exists(what)):
         return None
-    artifact = store.resolve(what)
+    artifact = store.resolve(inside)
     if "index.arrow" not in artifact.files:
         raise InputError(f"{what}: is made by {artifact.stage} and holds no shards; give one of shard-dataset, or tars")
     return artifact

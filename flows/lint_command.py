@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.data_targets import named_artifact
+from flows.printable import printable
 from flows.progress_line import progress_line
 from pipeline.errors import InputError
 from pipeline.sharding.linting.findings import CODES, Finding, Findings
@@ -103,12 +104,7 @@ def _line(finding: Finding) -> Text:
     if finding.byte is not None:
         place.append((f" @{finding.byte}", "cyan"))
     member = told["member"] or told["key"]
-    return Text.assemble("  ", *place, f"  {_visible(member)}" if member else "", f": {_visible(told['says'])}")
-
-
-def _visible(text: str) -> str:
-    """Control characters of a hostile name must not reach the terminal."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+    return Text.assemble("  ", *place, f"  {printable(member)}" if member else "", f": {printable(told['says'])}")
 
 
 def _counted(number: int, what: str) -> str:

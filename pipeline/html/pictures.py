@@ -21,6 +21,8 @@ def picture_uri(data: bytes, *, largest_px: int, most_bytes: int) -> str | None:
         with Image.open(io.BytesIO(data)) as image:
             if kind is not None and len(data) <= most_bytes and max(image.size) <= 2 * largest_px:
                 return _uri(kind, data)
+            # A JPEG is decoded at a fraction of its size, in a fraction of the time.
+            image.draft("RGB", (2 * largest_px, 2 * largest_px))
             small = image.convert("RGB")
             small.thumbnail((largest_px, largest_px), Image.Resampling.LANCZOS)
     except (UnidentifiedImageError, OSError):

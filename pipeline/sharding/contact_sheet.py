@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ _MAX_LABELS = 80
 _CANDIDATES = 400
 PAPER, PANEL, INK, FAINT = "#f4f3ee", "#ffffff", "#23241f", "#85867e"
 COLOURS = {"train": "#2f6f8f", "val": "#d99a2b", "test": "#c0492f"}
-# Of the twelve cells of a row; what a split does not fill goes to train.
+# Of the twelve cells of a row.
 _QUOTA = {"train": 7, "val": 2, "test": 3}
 
 
@@ -46,15 +46,13 @@ def contact_sheet(index: SampleIndex, folder: Path, title: str) -> Image.Image:
     sheet = Image.new("RGB", (width, _HEADER + height * (_CELL + _ROW_GAP) + _MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
     _draw_header(draw, index, title, width, shown=min(len(index.label_names), _MAX_LABELS))
-    with _Pictures(index, folder) as pictures:
-        for place, (name, ids) in enumerate(rows):
-            x = _MARGIN + (place // height) * (row_width + _MARGIN)
-            y = _HEADER + (place % height) * (_CELL + _ROW_GAP)
-            _draw_name(draw, name, len(ids), x, y)
-            for cell, id in enumerate(_chosen(index, ids)):
-                _draw_sample(
-                    sheet, draw, pictures.read(id), SPLITS[index.splits[id]], x + _NAME + cell * (_CELL + _GAP), y
-                )
+    for place, (name, ids) in enumerate(rows):
+        x = _MARGIN + (place // height) * (row_width + _MARGIN)
+        y = _HEADER + (place % height) * (_CELL + _ROW_GAP)
+        _draw_name(draw, name, len(ids), x, y)
+        for cell, id in enumerate(chosen_ids(index, ids, _QUOTA)):
+            picture = Image.open(io.BytesIO(encoded_image(index, folder, id))).convert("RGB")
+            _draw_sample(sheet, draw, picture, SPLITS[index.splits[id]], x + _NAME + cell * (_CELL + _GAP), y)
     return sheet
 
 
@@ -87,10 +85,14 @@ def _draw_sample(
     draw.rounded_rectangle((x + 4, y + _CELL + 3, x + _CELL - 5, y + _CELL + 5), 1, COLOURS[split])
 
 
-def _chosen(index: SampleIndex, ids: NDArray[np.int64]) -> list[int]:
-    """Up to twelve ids, train first: of content groups and artists that are not in the row yet."""
+def chosen_ids(index: SampleIndex, ids: NDArray[np.int64], quota: Mapping[str, int]) -> list[int]:
+    """Some of the ids, train first: of content groups and artists that are not chosen yet.
+
+    Args:
+        quota: how many of each split; what a split does not fill goes to train.
+    """
     of_split = {split: ids[index.splits[ids] == code][:_CANDIDATES].tolist() for code, split in enumerate(SPLITS)}
-    quota = dict(_QUOTA)
+    quota = dict(quota)
     quota["train"] += sum(max(0, quota[split] - len(of_split[split])) for split in ("val", "test"))
     groups: Counter[int] = Counter()
     sources: Counter[int] = Counter()
@@ -106,28 +108,11 @@ def _chosen(index: SampleIndex, ids: NDArray[np.int64]) -> list[int]:
     return chosen
 
 
-class _Pictures:
-    """Reads samples out of the shards of a folder."""
-
-    def __init__(self, index: SampleIndex, folder: Path) -> None:
-        self._index = index
-        self._folder = folder
-        self._files: dict[int, BinaryIO] = {}
-
-    def read(self, id: int) -> Image.Image:
-        shard = int(self._index.shards[id])
-        if shard not in self._files:
-            name = self._index.shard_names[shard]
-            self._files[shard] = places.open_file(name if places.is_remote(name) else str(self._folder / name))
-        self._files[shard].seek(int(self._index.offsets[id]))
-        return Image.open(io.BytesIO(self._files[shard].read(int(self._index.lengths[id])))).convert("RGB")
-
-    def __enter__(self) -> _Pictures:
-        return self
-
-    def __exit__(self, *ignored: object) -> None:
-        for file in self._files.values():
-            file.close()
+def encoded_image(index: SampleIndex, folder: Path, id: int) -> bytes:
+    """The encoded image of a sample of shards below a folder, or of tars that are indexed in place."""
+    name = index.shard_names[int(index.shards[id])]
+    place = name if places.is_remote(name) else str(folder / name)
+    return places.read(place, int(index.offsets[id]), int(index.lengths[id]))
 
 
 def cut_to(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.FreeTypeFont) -> str:

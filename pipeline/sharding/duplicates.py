@@ -90,7 +90,7 @@ def _without_equal(
     meaning: NDArray[np.uint64],
     config: DuplicatesConfig,
 ) -> Kept:
-    rows, starts = _equal_sets(*content)
+    rows, starts = equal_sets(*content)
     if not rows.size:
         return kept
     splits = kept.splits
@@ -133,7 +133,7 @@ def _without_equal(
     )
 
 
-def _equal_sets(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def equal_sets(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The rows whose content another row has too, set by set, each in the order of the rows; where the sets start."""
     # Nearly all hashes differ in their first half already, and sorting one column is the fastest.
     order = np.argsort(high)

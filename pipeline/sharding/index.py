@@ -225,6 +225,16 @@ class SampleIndex:
         """The key of each row, mapped."""
         return self._keys
 
+    @property
+    def caption_lists(self) -> pa.LargeListArray:
+        """The captions of each row."""
+        return self._captions
+
+    @property
+    def content_hashes(self) -> pa.LargeStringArray:
+        """The content hash of each row, mapped."""
+        return self._hashes
+
     def with_captions(self, captions: pa.Array) -> SampleIndex:
         """The same rows with other captions.
 

@@ -25,6 +25,8 @@ from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config, unkeyed
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.sharding.captions import CaptionsConfig
+from pipeline.sharding.card_page.left_out import equal_images
+from pipeline.sharding.card_page.page import card_page
 from pipeline.sharding.chunks import Columns, Unreadable, key_of_row
 from pipeline.sharding.contact_sheet import contact_sheet
 from pipeline.sharding.data_card import data_card, markdown
@@ -109,7 +111,7 @@ class ShardDataset:
     """Source -> shards + index + data card. No inputs; the config must be `resolved`."""
 
     name: ClassVar[str] = "shard-dataset"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def run(self, config: ShardingConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         if config.source.fingerprint is None:
@@ -171,6 +173,9 @@ class ShardDataset:
             nodes = [{"name": node.name, "parent": node.parent} for node in index.taxonomy]
             _write_json(work.output / "taxonomy.json", {"nodes": nodes})
         _write_quarantine(work.output / "quarantine.parquet", unreadable)
+        equal = equal_images(columns, plan, partial(key_of_row, scratch, columns), index.label_names)
+        page = card_page(card, index, work.output, equal=equal, unreadable=unreadable, config=config)
+        (work.output / "data_card.html").write_text(page, encoding="utf-8")
         contact_sheet(index, work.output, collection.title).save(work.output / "contact_sheet.png", optimize=True)
         size = sum(path.stat().st_size for path in work.output.glob("shards/*"))
         return {

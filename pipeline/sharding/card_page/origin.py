@@ -1,0 +1,67 @@
+"""Where the data come from, on which terms, and with which options they were made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline.config import Config, canonical_json
+from pipeline.html.markup import Child, Markup, details, table, tag
+
+
+def licences_section(card: Mapping[str, Any]) -> Markup:
+    """Whose work it is."""
+    rows: list[list[Child]] = [
+        [one["work"], one["author"], one["licence"], tag("span", one["url"], class_="quiet")] for one in card["credits"]
+    ]
+    return tag(
+        "section",
+        tag("h2", "Sources and licences"),
+        table(["work", "author", "licence", "where"], rows) if rows else tag("p", "Not stated.", class_="lead"),
+        id="licences",
+    )
+
+
+def options_section(config: Config) -> Markup:
+    """The options that decide about the data: those that were set, and behind a fold all others."""
+    options = list(_options(config))
+    changed: list[list[Child]] = [_row(path, value, told) for path, value, told, default in options if not default]
+    others: list[list[Child]] = [_row(path, value, told) for path, value, told, default in options if default]
+    return tag(
+        "section",
+        tag("h2", "Options"),
+        tag(
+            "p",
+            "Of the stage shard-dataset; the same source with the same options gives the same bytes. Where the source "
+            "lies, and who did the work, does not count and is not listed.",
+            class_="lead",
+        ),
+        table(["option", "value", ""], changed),
+        details(f"{len(others)} options at their defaults", table(["option", "value", ""], others)),
+        id="options",
+    )
+
+
+def _options(config: BaseModel, path: str = "") -> Iterator[tuple[str, Any, str, bool]]:
+    """Path, value, description, and whether it is the default, of what is part of the artifact's key."""
+    keyed = json.loads(canonical_json(config))
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        here = f"{path}.{name}" if path else name
+        if isinstance(value, BaseModel):
+            yield from _options(value, here)
+        elif (name in keyed or _is_default_left_out(field)) and name != "fingerprint":
+            yield here, value, field.description or "", value == field.default and name != "kind"
+
+
+def _is_default_left_out(field: Any) -> bool:
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and extra.get("keyed") == "unless default"
+
+
+def _row(path: str, value: Any, told: str) -> list[Child]:
+    shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return [tag("code", path), tag("code", shown), tag("span", told, class_="quiet")]

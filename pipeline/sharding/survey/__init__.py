@@ -1,0 +1,1 @@
+"""What is in shards, ours or foreign: counted, and shown."""
