@@ -30,7 +30,8 @@ from pipeline.sharding.sources.tar_bytes import opened_tar
 from pipeline.sharding.sources.tar_listing import IMAGE_EXTENSIONS, MOST_TEXT_BYTES
 from pipeline.sharding.sources.tar_members import Member, Read
 
-_TELL_EVERY = 256  # samples
+_TELL_EVERY = 256  # members
+_AHEAD_BYTES = 1 << 20
 # Images that wait for a thread, encoded, in one shard.
 _WAITING_BYTES = 256 << 20
 _MOST_WAITING = 256
@@ -127,7 +128,7 @@ class _ShardWalk:
             self._rows.begin(shard.number)
         digest = ""
         try:
-            with opened_tar(shard.file) as read:
+            with opened_tar(shard.file, ahead=_AHEAD_BYTES if self._deep else 0) as read:
                 archive = Archive(shard.name, shard.file.size, read, self._findings)
                 grouping = Grouping(shard.name, self._findings)
                 for member in archive.members():

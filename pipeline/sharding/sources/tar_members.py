@@ -32,6 +32,10 @@ _REFUSED = {
 }
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_CONTROL = re.compile(r"[\x00-\x1f]")
+_OCTAL = re.compile(rb"[0-7]+")
+
 Read = Callable[[int, int], bytes]
 
 
@@ -233,7 +237,7 @@ def _number(field: bytes) -> int | None:
     text = field.split(b"\0")[0].strip(b" ")
     if not text:
         return 0
-    return int(text, 8) if re.fullmatch(rb"[0-7]+", text) else None
+    return int(text, 8) if _OCTAL.fullmatch(text) else None
 
 
 def _header_name(header: bytes) -> str:
@@ -266,10 +270,10 @@ def _pax_records(data: bytes) -> dict[str, str] | None:
 def _name_fault(name: str) -> str | None:
     if not name:
         return "no name"
-    if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[\\/]", name):
+    if name.startswith(("/", "\\")) or _DRIVE.match(name):
         return "an absolute name"
-    if ".." in re.split(r"[/\\]", name):
+    if ".." in name and ".." in re.split(r"[/\\]", name):
         return "a name that leaves the folder"
-    if any(ord(char) < 32 for char in name):
+    if _CONTROL.search(name):
         return "a name with control characters"
     return None

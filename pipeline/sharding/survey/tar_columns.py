@@ -7,6 +7,7 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +102,7 @@ def tar_columns(tars: Sequence[FoundFile], progress: Progress = silent) -> Image
     )
 
 
-def _column(values: array[int], kind: type[np.generic]) -> NDArray[np.generic]:
+def _column(values: array[int], kind: type[np.generic]) -> NDArray[Any]:
     return np.array(values, dtype=kind)
 
 
