@@ -19,6 +19,7 @@ from pipeline.sharding.linting.lint import Totals
 from pipeline.sharding.linting.lint import lint as look_through
 from pipeline.sharding.linting.target import artifact_target, tars_target
 
+_MOST_LETTERS = 240
 _STYLES = {"error": "bold red", "warning": "yellow"}
 
 
@@ -104,7 +105,12 @@ def _line(finding: Finding) -> Text:
     if finding.byte is not None:
         place.append((f" @{finding.byte}", "cyan"))
     member = told["member"] or told["key"]
-    return Text.assemble("  ", *place, f"  {printable(member)}" if member else "", f": {printable(told['says'])}")
+    return Text.assemble(
+        "  ",
+        *place,
+        f"  {printable(member, _MOST_LETTERS)}" if member else "",
+        f": {printable(told['says'], _MOST_LETTERS)}",
+    )
 
 
 def _counted(number: int, what: str) -> str:

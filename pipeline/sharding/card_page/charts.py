@@ -142,7 +142,7 @@ def _ticks(top: int) -> list[int]:
     """Zero, and one to four round numbers up to the top."""
     step = 10 ** math.floor(math.log10(top)) if top > 1 else 1
     for finer in (0.25, 0.5, 1, 2, 5):
-        if step * finer >= 1 and top / (step * finer) <= 4.5:
+        if step * finer >= 1 and top / (step * finer) <= 5.5:
             step = int(step * finer)
             break
     return list(range(0, top + 1, step))

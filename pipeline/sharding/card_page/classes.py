@@ -17,7 +17,7 @@ from pipeline.sharding.index import SPLITS, SampleIndex
 # More classes than this are shown by their first and last, and by a curve.
 _MOST_BARS, _AT_EITHER_END = 64, 24
 _MOST_LISTED = 2000
-_MOST_SHEETS = 48
+_MOST_SHEETS = 64
 _QUOTA = {"train": 5, "val": 1, "test": 2}
 
 

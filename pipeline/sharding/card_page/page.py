@@ -1,7 +1,7 @@
 """The page: what the data are in a few numbers, then splits, classes, pictures, sizes, captions, what was left out.
 
 Nothing on it depends on when, where or by whom it was made. Of any number of images only a bounded number is read:
-some of each of 48 classes, a dozen with captions, a dozen duplicates.
+some of each of 64 classes, a dozen with captions, a dozen duplicates.
 """
 
 from __future__ import annotations

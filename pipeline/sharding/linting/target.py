@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.artifacts import Artifact
+from pipeline.artifacts import Artifact, file_sha256
 from pipeline.errors import DamagedError, InputError
 from pipeline.sharding.index import SampleIndex
 from pipeline.sharding.index_tars import TARS_FILE, read_tars
@@ -78,15 +78,22 @@ def artifact_target(artifact: Artifact, findings: Findings) -> Target:
     """
     if "index.arrow" not in artifact.files:
         raise InputError(f"{artifact.uri}: holds no shards; give an artifact of shard-dataset, or tars")
-    try:
-        index = SampleIndex.open(artifact)
-    except (DamagedError, OSError, ValueError, KeyError, AttributeError) as error:
-        findings.add(Finding(INDEX, "index.arrow", str(error).splitlines()[0]))
-        index = None
+    index = _index(artifact, findings)
     shards = (
         _foreign_shards(artifact, findings) if TARS_FILE in artifact.files else _own_shards(artifact, index, findings)
     )
     return Target(artifact.uri, shards, artifact, index)
+
+
+def _index(artifact: Artifact, findings: Findings) -> SampleIndex | None:
+    """The index, if its bytes are the manifest's: a map of others could end the process."""
+    try:
+        if file_sha256(artifact.path("index.arrow")) != artifact.files["index.arrow"].sha256:
+            raise DamagedError("its bytes are not the manifest's")
+        return SampleIndex.open(artifact)
+    except (DamagedError, OSError, ValueError, KeyError, AttributeError) as error:
+        findings.add(Finding(INDEX, "index.arrow", str(error).splitlines()[0]))
+        return None
 
 
 def check_files(artifact: Artifact, findings: Findings, *, deep: bool) -> None:

@@ -20,6 +20,7 @@ from pipeline.sharding.card_page.classes import Sheets, balance_section
 from pipeline.sharding.card_page.gallery import by_hash, rows_by_label
 from pipeline.sharding.card_page.left_out import reason_kind
 from pipeline.sharding.card_page.measures import Captioned, in_bytes
+from pipeline.sharding.contact_sheet import encoded_image
 from pipeline.sharding.index import SampleIndex, SampleRow
 
 Shard = Callable[..., Artifact]
@@ -189,7 +190,7 @@ def test_of_thousands_of_classes_few_are_pictured_and_the_page_stays_small() -> 
     index = SampleIndex.build(
         rows({number: 1 + (number % 7) for number in range(3000)}), shard_names=["s.tar"], label_names=names
     )
-    assert len(Sheets(index).ids) <= 48 * 8
+    assert len(Sheets(index).ids) <= 64 * 8
     assert len(Captioned(index).ids) == 12
     counts = np.bincount(index.labels).tolist()
     per_label = [
@@ -200,6 +201,20 @@ def test_of_thousands_of_classes_few_are_pictured_and_the_page_stays_small() -> 
     assert section is not None
     assert "All classes in numbers, the first 2,000 of 3,000" in section
     assert len(section) < 400_000
+
+
+def test_a_bounded_number_of_images_is_read(
+    shard: Shard, image_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    def counted(index: SampleIndex, folder: Path, id: int) -> bytes:
+        read.append(id)
+        return encoded_image(index, folder, id)
+
+    monkeypatch.setattr("pipeline.sharding.card_page.gallery.encoded_image", counted)
+    shard(source={"kind": "image_folder", "folder": str(image_folder({"cat": 60, "dog": 60}))})
+    assert len(read) == len(set(read)) <= 2 * 8 + 12
 
 
 def test_the_sample_depends_on_keys_and_not_on_their_order() -> None:
@@ -254,3 +269,14 @@ def test_bytes_read_as_people_say_them() -> None:
         "2 MB",
         "123 GB",
     ]
+
+
+def test_a_data_set_of_which_nothing_is_left_has_a_page(shard: Shard, tmp_path: Path) -> None:
+    rows = []
+    for number in range(9):
+        (tmp_path / f"{number}.png").write_bytes(b"not an image")
+        rows.append(json.dumps({"path": f"{number}.png", "said": "words"}))
+    (tmp_path / "list.jsonl").write_text("\n".join(rows))
+    source = {"kind": "manifest", "manifest": str(tmp_path / "list.jsonl"), "caption_columns": ["said"]}
+    page = Page(shard(source=source, max_unreadable_share=1).read("data_card.html").decode())
+    assert "9 items, 100.00% of all" in page.words("quarantine")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.artifacts import Artifact, ArtifactStore, file_sha256
 from pipeline.errors import InputError
 from pipeline.sharding.index import SampleIndex, SampleRow
 from pipeline.sharding.linting.findings import CODES, Findings
@@ -142,7 +142,7 @@ def test_a_file_that_is_longer_or_gone_is_told_without_reading_it(artifact: Arti
 def test_an_index_that_cannot_be_opened_leaves_the_tars_to_look_at(artifact: Artifact) -> None:
     path = artifact.path("index.arrow")
     path.chmod(0o644)
-    path.write_bytes(b"ARROW1 no more")
+    path.write_bytes(path.read_bytes().replace(b"cat", b"cow"))
     findings = Findings(5)
     totals = lint([artifact_target(artifact, findings)], findings)
     assert errors(findings) == {"index-damaged", "file-damaged"}
@@ -158,6 +158,8 @@ def test_an_index_that_names_a_shard_which_the_manifest_lacks(artifact: Artifact
     path = artifact.path("index.arrow")
     path.chmod(0o644)
     changed.write(path.parent)
+    files = artifact.manifest["files"] | {"index.arrow": {"size": 1, "sha256": file_sha256(path)}}
+    artifact = replace(artifact, manifest={**artifact.manifest, "files": files})
     assert [one.shard for one in found(artifact).of("shard-missing")] == ["shards/other-00000.tar"]
 
 
