@@ -45,7 +45,8 @@ class Archive:
         read: read(start, length) gives bytes of it.
 
     Attributes:
-        digest: of the headers that were read: equal for two tars whose members have equal names and sizes.
+        digest: of the headers that were read: equal for two tars whose members have equal names and sizes; "" for a
+            file that is no tar.
     """
 
     def __init__(self, name: str, size: int, read: Read, findings: Findings) -> None:
@@ -55,10 +56,11 @@ class Archive:
         self._findings = findings
         self._digest = hashlib.sha256()
         self._cut = False
+        self._is_tar = True
 
     @property
     def digest(self) -> str:
-        return self._digest.hexdigest()
+        return self._digest.hexdigest() if self._is_tar else ""
 
     def members(self) -> Iterator[Member]:
         """The files, in their order, with those that have odd names; links and the like do not come out."""
@@ -66,6 +68,7 @@ class Archive:
             check_tar(self._name, self._size, self._read(0, min(self._size, _BLOCK)))
         except InputError as error:
             self._found(NOT_A_TAR, str(error).removeprefix(f"{self._name}: "), byte=0)
+            self._is_tar = False
             return
         walk = TarWalk(self._size, self._read, most_bytes=MOST_MEMBER_BYTES, on_fault=self._fault)
         for member in walk.members():

@@ -50,7 +50,7 @@ def look_at(data: bytes, extension: str) -> Picture:
         with opened(data, _MOST_PIXELS) as image:
             kind = image.format or ""
             forms, turned = tuple(foreign_forms(image, kind)), turned_by_exif(image)
-            # Pillow shows what there is of a PNG without its end; libpng, and so torchvision, raises.
+            # Pillow shows what there is of a PNG whose last bytes are cut off; torchvision raises.
             fault, reason = ("cut", "no end mark") if _is_cut(data, len(data)) else (None, "")
             return Picture(extension, kind, image.width, image.height, forms, turned, fault, reason, content)
     except UnreadableError as error:
@@ -80,7 +80,11 @@ def check(name: str, severity: Severity, doc: str) -> Callable[[Check], Check]:
     return register
 
 
-@check("image-truncated", "error", "The image's own data end too early, though the tar is whole: decoders raise.")
+@check(
+    "image-truncated",
+    "error",
+    "The image's own data end too early, though the tar is whole: decoders raise, or show a part.",
+)
 def truncated(picture: Picture) -> str | None:
     return f"its data end early ({picture.reason})" if picture.fault == "cut" else None
 
@@ -95,7 +99,7 @@ def bomb(picture: Picture) -> str | None:
     return picture.reason if picture.fault == "bomb" else None
 
 
-@check("image-cmyk", "warning", "A CMYK JPEG: simplejpeg and some others refuse it, some read its colours inverted.")
+@check("image-cmyk", "warning", "A CMYK JPEG: loaders make RGB of it each in its own way, some inverted.")
 def cmyk(picture: Picture) -> str | None:
     return "four colours (CMYK)" if "was CMYK" in picture.forms else None
 

@@ -30,7 +30,7 @@ class Walked:
     """A shard that was gone through.
 
     Attributes:
-        digest: of its members' names and sizes.
+        digest: of its members' names and sizes; "" if it could not be gone through.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Walked:
 def check_shards(shards: Sequence[Walked], findings: Findings) -> None:
     """Compares shards with each other."""
     for shard in shards:
-        if not shard.samples:
+        if shard.digest and not shard.samples:
             findings.add(Finding(EMPTY, shard.name, "no sample in it"))
     series: dict[str, list[Walked]] = defaultdict(list)
     for shard in shards:

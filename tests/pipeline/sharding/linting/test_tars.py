@@ -367,6 +367,8 @@ def test_a_tar_that_cannot_be_read_is_told_and_the_others_are_looked_at(tmp_path
     totals = lint([target], findings)
     assert [(one.shard, one.code.name) for one in findings.of("tar-unreadable")] == [("a.tar", "tar-unreadable")]
     assert totals.samples == 1
+    # It is not empty, nor are two that cannot be read alike.
+    assert findings.counts == {"tar-unreadable": 1}
 
 
 def test_shallow_reads_headers_only(tmp_path: Path, jpeg: bytes) -> None:
