@@ -10,7 +10,7 @@ import typer
 from flows.shell_arguments import AsJson
 
 data_app = typer.Typer(
-    help="Look into data sets, ours or foreign tars: lint, preview, stats, leaks.",
+    help="Look into data sets, ours or foreign tars: lint, preview, stats, leaks; compact folds a delta.",
     rich_markup_mode=None,
 )
 _WHAT = (
@@ -94,3 +94,27 @@ def check_leaks(
         "max_near_share": max_near_share,
     }
     return show_leaks(shards, other, given, pictures=pictures, as_json=as_json)
+
+
+@data_app.command("compact")
+def compact_shards(
+    reference: Annotated[str, typer.Argument(metavar="STAGE/KEY", help="A delta; the key may be cut.")],
+    samples_per_shard: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Images in one tar, at most. Default: as in the delta.")
+    ] = None,
+    shard_megabytes: Annotated[
+        float | None, typer.Option(min=0.001, max=1_000_000, help="Size of one tar, at most, in MB.")
+    ] = None,
+    writers: Annotated[int | None, typer.Option(min=1, max=4096, help="Tars written at the same time.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Fold a delta and what it adds to into shards that need no other artifact."""
+    from flows.compact_command import compact
+
+    return compact(
+        reference,
+        samples_per_shard=samples_per_shard,
+        shard_megabytes=shard_megabytes,
+        writers=writers,
+        as_json=as_json,
+    )

@@ -1,5 +1,7 @@
 """The deployments, as data: which flow runs when, and how many at once. prefect.yaml is these rows in Prefect's words.
 
+A schedule over data of your own runs with the parameter data.base=newest: a night without news makes nothing.
+
 `tutelage deploy` creates them on the server that PREFECT_API_URL names; `prefect deploy --all` in a clone
 does the same. A worker of the pool runs them: `prefect worker start --pool tutelage`.
 """

@@ -7,23 +7,23 @@ from prefect import flow
 from flows.joined_columns import JoinedInput
 from flows.parameters import DistillStudentParameters
 from flows.presets import default_parameters
-from flows.stage_run import SIDE_BY_SIDE, RunSummary, stages_of
+from flows.shards_of_run import make_shards
+from flows.stage_run import SIDE_BY_SIDE, Ended, stages_of
 from flows.trained_models import make_student, make_teacher
 from pipeline.evaluation.stage import EvaluateModel
-from pipeline.sharding.stage import ShardDataset
 
 _DEFAULT: DistillStudentParameters = default_parameters(DistillStudentParameters)
 
 
 @flow(name="distill-student", task_runner=SIDE_BY_SIDE)
-def distill_student(parameters: DistillStudentParameters = _DEFAULT) -> RunSummary:
+def distill_student(parameters: DistillStudentParameters = _DEFAULT) -> Ended:
     """Shard the data, train the teacher, distil the student, measure both."""
     with stages_of("distill-student", parameters) as run:
-        shards = run.named(parameters.shards) or run.make(ShardDataset(), parameters.data.resolved())
+        shards = run.named(parameters.shards) or make_shards(run, parameters.data)
         columns = JoinedInput.of(run, parameters.columns, shards)
         teacher = run.named(parameters.teacher_model) or make_teacher(run, parameters.teacher, shards, columns)
         student = make_student(run, parameters.student, shards, teacher, columns)
         for name, model in {"teacher": teacher, "student": student}.items():
             inputs = {"shards": shards, "model": model}
             run.make(EvaluateModel(), parameters.evaluation, inputs, label=f"evaluate {name}")
-    return run.summary()
+    return run.ended()

@@ -21,7 +21,11 @@ def headline(stage: str, summary: Mapping[str, Any]) -> str:
 
 def _shards(summary: Mapping[str, Any]) -> str:
     splits = " + ".join(f"{summary[name]:,} {name}" for name in ("train", "val", "test") if name in summary)
-    return f"{splits} images, {summary.get('labels', 0)} labels, {summary.get('unreadable', 0)} unreadable"
+    words = f"{splits} images, {summary.get('labels', 0)} labels, {summary.get('unreadable', 0)} unreadable"
+    if "new" in summary:
+        changes = (f"{summary[name]:,} {name}" for name in ("new", "changed", "removed"))
+        words += f"; {', '.join(changes)}"
+    return words
 
 
 def _ontology(summary: Mapping[str, Any]) -> str:
@@ -72,6 +76,7 @@ def _report(summary: Mapping[str, Any]) -> str:
 
 _SPECIAL = {
     "shard-dataset": _shards,
+    "compact-shards": _shards,
     "join-columns": _columns,
     "build-ontology": _ontology,
     "train-teacher": _training,

@@ -17,24 +17,24 @@ from flows.joined_columns import JoinedInput, ontology_of
 from flows.leak_check import check_leaks
 from flows.parameters import LifecycleParameters
 from flows.presets import default_parameters
-from flows.stage_run import SIDE_BY_SIDE, Made, RunSummary, StageRun, stages_of
+from flows.shards_of_run import make_shards
+from flows.stage_run import SIDE_BY_SIDE, Ended, Made, StageRun, stages_of
 from flows.trained_models import make_student, make_teacher
 from pipeline.contrastive.build_ontology import BuildOntology
 from pipeline.contrastive.stage import PretrainClip
 from pipeline.evaluation.stage import EvaluateModel
 from pipeline.registration.stage import RegisterModel
 from pipeline.report.stage import RunReport
-from pipeline.sharding.stage import ShardDataset
 
 _DEFAULT: LifecycleParameters = default_parameters(LifecycleParameters)
 _NO_COLUMNS = JoinedInput(None)
 
 
 @flow(name="lifecycle", task_runner=SIDE_BY_SIDE)
-def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> RunSummary:
+def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> Ended:
     """Shard, teach, distil, align with text, evaluate, register what is better, report."""
     with stages_of("lifecycle", parameters) as run:
-        shards = run.make(ShardDataset(), parameters.data.resolved())
+        shards = make_shards(run, parameters.data)
         columns = JoinedInput.of(run, parameters.columns, shards)
         checked = check_leaks(run, parameters.leaks, shards, parameters.leaks_against)
         teacher = make_teacher(run, parameters.teacher, shards, columns, after=[*checked.values()])
@@ -59,7 +59,7 @@ def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> RunSummary:
             made["clip-registration"] = _register(run, parameters, "clip", made, lineage=["student", "ontology"])
 
         run.make(RunReport(), parameters.report, made)
-    return run.summary()
+    return run.ended()
 
 
 def _measure(

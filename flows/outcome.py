@@ -46,6 +46,8 @@ class Outcome:
             "flow": self.flow,
             "flow_run": self.flow_run,
             "ok": error is None,
+            "nothing_new": any(row.state == "nothing new" for row in self.rows)
+            and all(row.state in ("cached", "nothing new") for row in self.rows),
             "error": None if error is None else str(error) or type(error).__name__,
             "seconds": round(self.seconds, 1),
             "store": self.store,
@@ -88,9 +90,11 @@ def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
     console.print()
     console.print(stage_table(list(outcome.rows), console.width))
     console.print()
-    cached = sum(row.state == "cached" for row in outcome.rows)
+    cached = sum(row.state in ("cached", "nothing new") for row in outcome.rows)
     total = len(outcome.rows)
     words = "every stage was cached" if cached == total else f"{cached} of {total} stages cached"
+    if cached == total and any(row.state == "nothing new" for row in outcome.rows):
+        words = "nothing new"
     verdict = ("done", "bold green") if ok else ("not done", "bold red")
     console.print(Text.assemble(verdict, f" in {clock(outcome.seconds)}, {words}"))
     lines = {"report": outcome.report, "store": outcome.store, "log": outcome.log}

@@ -45,7 +45,7 @@ _STUDENT = Field(DistillationConfig(), description="The student, what it learns 
 _ONTOLOGY = Field(OntologyConfig(), description="The concepts of the curriculum.")
 _EVALUATION = Field(EvaluationConfig(), description="How models are measured.")
 _REGISTRATION = Field(RegistrationConfig(), description="Registered names, and when the champion changes.")
-_SHARDS = reference("The shards", "shard-dataset")
+_SHARDS = reference("The shards", "shard-dataset", "compact-shards")
 _TEACHER_MODEL = reference("The teacher", "train-teacher", "distill-student")
 
 
@@ -81,6 +81,7 @@ class _WithLeakCheck(Config):
     leaks_against: str | None = reference(
         "The shards of another data set, whose evaluation images must not be in our training data, nor ours in its,",
         "shard-dataset",
+        "compact-shards",
         without="the shards are checked by themselves",
     )
 

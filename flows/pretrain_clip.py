@@ -8,21 +8,21 @@ from flows.imported_weights import image_tower_weights, text_tower_weights
 from flows.joined_columns import JoinedInput, ontology_of
 from flows.parameters import PretrainClipParameters
 from flows.presets import default_parameters
-from flows.stage_run import SIDE_BY_SIDE, Made, RunSummary, StageRun, stages_of
+from flows.shards_of_run import make_shards
+from flows.stage_run import SIDE_BY_SIDE, Ended, Made, StageRun, stages_of
 from flows.trained_models import make_student, make_teacher
 from pipeline.contrastive.build_ontology import BuildOntology
 from pipeline.contrastive.stage import PretrainClip
 from pipeline.evaluation.stage import EvaluateModel
-from pipeline.sharding.stage import ShardDataset
 
 _DEFAULT: PretrainClipParameters = default_parameters(PretrainClipParameters)
 
 
 @flow(name="pretrain-clip", task_runner=SIDE_BY_SIDE)
-def pretrain_clip(parameters: PretrainClipParameters = _DEFAULT) -> RunSummary:
+def pretrain_clip(parameters: PretrainClipParameters = _DEFAULT) -> Ended:
     """Shard the data, get an image tower, build the ontology, align images with text, measure."""
     with stages_of("pretrain-clip", parameters) as run:
-        shards = run.named(parameters.shards) or run.make(ShardDataset(), parameters.data.resolved())
+        shards = run.named(parameters.shards) or make_shards(run, parameters.data)
         columns = JoinedInput.of(run, parameters.columns, shards)
         inputs = columns.beside({"shards": shards, **_towers(run, parameters, shards, columns)}, parameters.clip)
         if parameters.clip.policy.kind == "tonics":
@@ -31,7 +31,7 @@ def pretrain_clip(parameters: PretrainClipParameters = _DEFAULT) -> RunSummary:
         clip = run.make(PretrainClip(), parameters.clip, inputs)
         measured = columns.beside({"shards": shards, "model": clip}, parameters.evaluation)
         run.make(EvaluateModel(), parameters.evaluation, measured, label="evaluate clip")
-    return run.summary()
+    return run.ended()
 
 
 def _towers(run: StageRun, parameters: PretrainClipParameters, shards: Made, columns: JoinedInput) -> dict[str, Made]:

@@ -7,23 +7,23 @@ from prefect import flow
 from flows.joined_columns import JoinedInput
 from flows.parameters import RegisterModelParameters
 from flows.presets import default_parameters
-from flows.stage_run import SIDE_BY_SIDE, Made, RunSummary, stages_of
+from flows.shards_of_run import make_shards
+from flows.stage_run import SIDE_BY_SIDE, Ended, Made, stages_of
 from flows.trained_models import make_student, make_teacher
 from pipeline.evaluation.stage import EvaluateModel
 from pipeline.registration.stage import RegisterModel
-from pipeline.sharding.stage import ShardDataset
 
 _DEFAULT: RegisterModelParameters = default_parameters(RegisterModelParameters)
 
 
 @flow(name="register-model", task_runner=SIDE_BY_SIDE)
-def register_model(parameters: RegisterModelParameters = _DEFAULT) -> RunSummary:
+def register_model(parameters: RegisterModelParameters = _DEFAULT) -> Ended:
     """Take the named model, or make the student; evaluate it, register it, decide."""
     with stages_of("register-model", parameters) as run:
         named = run.named(parameters.model)
         # A named model is measured on the shards that it was trained from, and keeps its teacher in its lineage.
         shards_of_model = parameters.shards or run.input_of(named, "shards")
-        shards = run.named(shards_of_model) or run.make(ShardDataset(), parameters.data.resolved())
+        shards = run.named(shards_of_model) or make_shards(run, parameters.data)
         columns = JoinedInput.of(run, parameters.columns, shards)
         inputs: dict[str, Made] = {"shards": shards}
         teacher: Made | None = run.named(parameters.teacher_model or run.input_of(named, "teacher"))
@@ -38,4 +38,4 @@ def register_model(parameters: RegisterModelParameters = _DEFAULT) -> RunSummary
         if teacher is not None:
             inputs["teacher"] = teacher
         run.make(RegisterModel(), parameters.registration.resolved(run.store), inputs)
-    return run.summary()
+    return run.ended()

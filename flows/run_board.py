@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-StageState = Literal["waiting", "running", "done", "cached", "failed", "stopped", "not run"]
+StageState = Literal["waiting", "running", "done", "cached", "nothing new", "failed", "stopped", "not run"]
 _RATE_WINDOW_S = 20.0
 
 

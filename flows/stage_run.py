@@ -19,11 +19,12 @@ import prefect.runtime
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
+from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.preflight import check_ready, open_store
 from flows.run_board import RunBoard, StageRow, current_board
-from flows.stage_task import Accept, StageResult, accept_any, stage_task
+from flows.stage_task import NOTHING_NEW, Accept, StageResult, accept_any, stage_task
 from pipeline.artifacts import ArtifactStore
 from pipeline.config import Config
 from pipeline.errors import WorkError
@@ -37,6 +38,8 @@ SIDE_BY_SIDE: Any = ThreadPoolTaskRunner()
 """Runs a flow's stages in threads of its process; a stage that waits for its inputs holds one."""
 
 Made = StageResult | PrefectFuture[Any]
+Ended = Any
+"""What a flow gives back: a RunSummary, or a State of Prefect's that holds one."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class RunSummary:
 
     flow: str
     results: tuple[StageResult, ...]
+
+    @property
+    def nothing_new(self) -> bool:
+        """The source held nothing new, and all that follows from it was there."""
+        return any(result.nothing_new for result in self.results) and all(result.cached for result in self.results)
 
     def of_stage(self, stage: str) -> list[StageResult]:
         return [result for result in self.results if result.reference.startswith(f"{stage}/")]
@@ -130,6 +138,14 @@ class StageRun:
         """The results of the stages that have ended well."""
         ended = [future.state.result() for future in self._made.values() if future.state.is_completed()]
         return RunSummary(self.flow, tuple(ended))
+
+    def ended(self) -> Ended:
+        """The summary, in a state of Prefect's that says so if there was nothing new."""
+        summary = self.summary()
+        if not summary.nothing_new:
+            return summary
+        found = next(result for result in summary.results if result.nothing_new)
+        return Completed(name=NOTHING_NEW, message=f"{found.reference} has it all", data=summary)
 
 
 @contextmanager

@@ -20,13 +20,14 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from flows.headline import headline
-from flows.run_board import RunBoard
+from flows.run_board import RunBoard, StageState
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config
 from pipeline.errors import DamagedError, TutelageError
 from pipeline.stage import Stage, run_stage
 from pipeline.training.interruption import StoppedError
 
+NOTHING_NEW = "Nothing new"
 _LOG_EVERY_S = 10.0
 
 
@@ -40,6 +41,7 @@ class StageResult:
         cached: the artifact was there already.
         seconds: what making the artifact took, in this run or in an earlier one.
         summary: headline numbers and words.
+        nothing_new: the stage had nothing to add to one of its inputs, and the artifact is that input.
     """
 
     label: str
@@ -47,6 +49,7 @@ class StageResult:
     cached: bool
     seconds: float
     summary: dict[str, Any] = field(default_factory=dict)
+    nothing_new: bool = False
 
     def artifact(self, store: ArtifactStore) -> Artifact:
         """The artifact itself."""
@@ -108,11 +111,14 @@ def stage_task(
     except BaseException:
         board.end(label, "stopped")
         raise
-    words = headline(stage.name, artifact.summary)
-    state = "cached" if artifact.cached else "done"
-    board.end(label, "cached" if artifact.cached else "done", headline=words)
+    nothing_new = artifact.uri in {one.uri for one in artifacts.values()}
+    words = f"{artifact.uri} has it all" if nothing_new else headline(stage.name, artifact.summary)
+    state: StageState = "nothing new" if nothing_new else "cached" if artifact.cached else "done"
+    board.end(label, state, headline=words)
     log.info("%s: %s, %s, %s", label, state, artifact.uri, words)
-    result = StageResult(label, artifact.uri, artifact.cached, artifact.seconds, artifact.summary)
+    result = StageResult(label, artifact.uri, artifact.cached, artifact.seconds, artifact.summary, nothing_new)
+    if nothing_new:
+        return Completed(name=NOTHING_NEW, message=words, data=result)
     if artifact.cached:
         return Completed(name="Cached", message=f"{artifact.uri} was there", data=result)
     return result

@@ -18,9 +18,9 @@ from flows.progress_line import progress_line
 from pipeline.artifacts import Artifact
 from pipeline.errors import TutelageError
 from pipeline.loading.reader import SampleReader
-from pipeline.loading.shard_places import ShardPlaces
 from pipeline.sharding.index import SPLITS, SampleIndex
 from pipeline.sharding.linting.target import tars_target
+from pipeline.sharding.shard_places import ShardPlaces
 from pipeline.sharding.survey.columns import ImageColumns, index_columns
 from pipeline.sharding.survey.statistics import statistics
 from pipeline.sharding.survey.tar_columns import tar_columns

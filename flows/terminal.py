@@ -30,6 +30,7 @@ _MARKS = {
     "running": ("●", "cyan"),
     "done": ("✓", "green"),
     "cached": ("✓", "blue"),
+    "nothing new": ("✓", "blue"),
     "failed": ("✗", "red"),
     "stopped": ("■", "yellow"),
     "not run": ("·", "dim"),
@@ -216,7 +217,7 @@ def plain_line(row: StageRow) -> str:
     """A stage's state in one line without colour."""
     if row.state != "running":
         words = [row.label, row.state]
-        if row.state != "cached" and row.seconds is not None:
+        if row.state not in ("cached", "nothing new") and row.seconds is not None:
             words.append(f"in {clock(row.seconds)}")
         return " ".join(words) + (f": {row.headline}" if row.headline else "")
     parts = [row.note] if row.note else []

@@ -8,21 +8,21 @@ from flows.joined_columns import JoinedInput
 from flows.leak_check import check_leaks
 from flows.parameters import TrainTeacherParameters
 from flows.presets import default_parameters
-from flows.stage_run import SIDE_BY_SIDE, RunSummary, stages_of
+from flows.shards_of_run import make_shards
+from flows.stage_run import SIDE_BY_SIDE, Ended, stages_of
 from flows.trained_models import make_teacher
 from pipeline.evaluation.stage import EvaluateModel
-from pipeline.sharding.stage import ShardDataset
 
 _DEFAULT: TrainTeacherParameters = default_parameters(TrainTeacherParameters)
 
 
 @flow(name="train-teacher", task_runner=SIDE_BY_SIDE)
-def train_teacher(parameters: TrainTeacherParameters = _DEFAULT) -> RunSummary:
+def train_teacher(parameters: TrainTeacherParameters = _DEFAULT) -> Ended:
     """Shard the data, train the teacher, measure it."""
     with stages_of("train-teacher", parameters) as run:
-        shards = run.named(parameters.shards) or run.make(ShardDataset(), parameters.data.resolved())
+        shards = run.named(parameters.shards) or make_shards(run, parameters.data)
         columns = JoinedInput.of(run, parameters.columns, shards)
         checked = check_leaks(run, parameters.leaks, shards, parameters.leaks_against)
         teacher = make_teacher(run, parameters.teacher, shards, columns, after=[*checked.values()])
         run.make(EvaluateModel(), parameters.evaluation, {"shards": shards, "model": teacher})
-    return run.summary()
+    return run.ended()

@@ -121,6 +121,18 @@ class Artifact:
         """The bytes of one of its files."""
         return self.path(name).read_bytes()
 
+    def beside(self, uri: str) -> Artifact:
+        """Another artifact of the same store, by STAGE/KEY.
+
+        Raises:
+            DamagedError: it is not there any more.
+        """
+        stage, _, key = uri.partition("/")
+        found = ArtifactStore(self.storage, self.cache.parent).find(stage, key)
+        if found is None:
+            raise DamagedError(f"{self.uri} needs {uri}, which is gone from {self.storage.url}; bring it back")
+        return found
+
     def folder(self, prefix: str = "") -> Path:
         """A local folder that holds all its files (below `prefix`), fetched if need be."""
         for name in self.manifest["files"]:

@@ -48,6 +48,14 @@ class Workspace:
     progress: Progress
 
 
+class NothingNew(Exception):
+    """Raised by a stage whose result an input is already; nothing is committed, and `run_stage` gives that input."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        super().__init__(artifact.uri)
+        self.artifact = artifact
+
+
 class Stage(Protocol[ConfigT]):
     """One step of the pipeline. Raise `version` when the same inputs give another result."""
 
@@ -80,6 +88,8 @@ def run_stage(
 ) -> Artifact:
     """The stage's artifact for this config and these inputs: found if committed, else made.
 
+    A stage that finds nothing to add to one of its inputs gives that input.
+
     Two processes on one machine that want the same artifact wait for each other; on two machines
     both work and one wins.
 
@@ -111,7 +121,11 @@ def run_stage(
         work.output.mkdir()
         work.scratch.mkdir(exist_ok=True)
         started = time.monotonic()
-        summary = stage.run(config, inputs, work)
+        try:
+            summary = stage.run(config, inputs, work)
+        except NothingNew as found_nothing:
+            shutil.rmtree(place, ignore_errors=True)
+            return replace(found_nothing.artifact, cached=True)
         artifact = store.commit(
             stage.name,
             key,
@@ -120,7 +134,7 @@ def run_stage(
             inputs={name: artifact.uri for name, artifact in inputs.items()},
             summary=summary,
             seconds=time.monotonic() - started,
-            origin={"stage_version": stage.version, **code_origin()},
+            origin={"stage_version": stage.version, **code_origin(), "committed": round(time.time(), 3)},
         )
         shutil.rmtree(place, ignore_errors=True)
         return artifact

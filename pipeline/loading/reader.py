@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DamagedError
 from pipeline.loading.remote_shards import RemoteMode, RemoteShards, Span, open_remote_shards
-from pipeline.loading.shard_places import ShardPlaces
 from pipeline.sharding.index import SampleIndex, content_hash
+from pipeline.sharding.shard_places import ShardPlaces
 
 if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
@@ -44,7 +44,6 @@ class SampleReader:
     def __init__(
         self, artifact: Artifact, index: SampleIndex, *, remote: RemoteMode = "parts", check: bool = False
     ) -> None:
-        self._artifact = artifact
         self._index = index
         self._check = check
         self._lock = threading.Lock()
@@ -93,13 +92,13 @@ class SampleReader:
         if len(data) != span.length:
             raise DamagedError(
                 f"{self.place(id)}: the shard ends early ({len(data)} of {span.length} bytes); "
-                f"`tutelage artifacts verify {self._artifact.uri}` says what else is damaged"
+                f"`tutelage artifacts verify {self._places.holder(span.shard)}` says what else is damaged"
             )
         checked = self._check or self._remote is not None
         if checked and content_hash(data) != self._index.content_hash(id):
             raise DamagedError(
                 f"{self.place(id)}: the bytes are not those that were written; "
-                f"`tutelage artifacts verify {self._artifact.uri}` says what else is damaged"
+                f"`tutelage artifacts verify {self._places.holder(span.shard)}` says what else is damaged"
             )
         return data
 

@@ -50,7 +50,9 @@ _STORED = {
     "captions": pa.large_list(_TEXT),
     "notes": _TEXT,
 }
-SCHEMA = pa.schema({**_STORED, **_PLANNED})
+# What the artifact remembers of an item, so that a later run can tell whether it changed (listing.py).
+_REMEMBERED = {"number": pa.int32(), "name": _TEXT, "item": pa.uint64(), "facts": pa.uint64(), "stamp": pa.uint64()}
+SCHEMA = pa.schema({**_STORED, **_REMEMBERED, **_PLANNED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,11 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self.label)
+
+    @staticmethod
+    def planned() -> tuple[str, ...]:
+        """The names of the columns that have a value a row."""
+        return tuple(_PLANNED)
 
     @property
     def nbytes(self) -> int:

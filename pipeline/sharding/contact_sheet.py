@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +28,11 @@ COLOURS = {"train": "#2f6f8f", "val": "#d99a2b", "test": "#c0492f"}
 _QUOTA = {"train": 7, "val": 2, "test": 3}
 
 
-def contact_sheet(index: SampleIndex, folder: Path, title: str) -> Image.Image:
+def contact_sheet(index: SampleIndex, image: Callable[[int], bytes], title: str) -> Image.Image:
     """Draws the sheet.
 
     Args:
-        folder: holds the index's shards.
+        image: the encoded image of a sample, by its id.
     """
     rows = [(name, np.flatnonzero(index.labels == number)) for number, name in enumerate(index.label_names)]
     rows = rows[:_MAX_LABELS]
@@ -51,7 +51,7 @@ def contact_sheet(index: SampleIndex, folder: Path, title: str) -> Image.Image:
         y = _HEADER + (place % height) * (_CELL + _ROW_GAP)
         _draw_name(draw, name, len(ids), x, y)
         for cell, id in enumerate(chosen_ids(index, ids, _QUOTA)):
-            picture = Image.open(io.BytesIO(encoded_image(index, folder, id))).convert("RGB")
+            picture = Image.open(io.BytesIO(image(id))).convert("RGB")
             _draw_sample(sheet, draw, picture, SPLITS[index.splits[id]], x + _NAME + cell * (_CELL + _GAP), y)
     return sheet
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,23 @@ _UNREADABLE_SHOWN = 20
 _NO_LABEL = "(no label)"
 
 
-def data_card(index: SampleIndex, collection: Collection, plan: Plan, chunks: Sequence[ChunkFacts]) -> dict[str, Any]:
-    """Counts and licences as plain JSON values; the same data give the same card."""
+def data_card(
+    index: SampleIndex,
+    collection: Collection,
+    plan: Plan,
+    chunks: Sequence[ChunkFacts],
+    changes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Counts and licences as plain JSON values; the same data give the same card.
+
+    Args:
+        changes: of a delta: its base, and how many samples are new, changed, removed.
+    """
     kept = plan.kept
     unreadable = [one for facts in chunks for one in facts.unreadable]
     return {
         "title": collection.title,
+        **({"delta": dict(changes)} if changes else {}),
         "samples": len(index),
         "labels": len(index.label_names),
         "content_groups": int(np.count_nonzero(np.bincount(index.groups))),
@@ -117,6 +128,8 @@ def markdown(card: dict[str, Any]) -> str:
         + ", ".join(f"{count:,} {split}" for split, count in splits.items())
         + ".",
         "",
+        *(_delta_lines(card["delta"]) if "delta" in card else []),
+        *([f"Folded from the delta `{card['compacted']}`.", ""] if "compacted" in card else []),
         "![Samples of every label](contact_sheet.png)",
         "",
         "## Sources and licences",
@@ -152,6 +165,17 @@ def markdown(card: dict[str, Any]) -> str:
         *_table(("label", "images", *SPLITS), [tuple(entry.values()) for entry in card["per_label"]]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _delta_lines(delta: Mapping[str, Any]) -> list[str]:
+    return [
+        f"A delta on `{delta['base']}` ({delta['base_samples']:,} samples), whose shards it needs until it is "
+        "compacted: "
+        f"{delta['new']:,} new, {delta['changed']:,} changed, {delta['removed']:,} removed, {delta['live']:,} live. "
+        f"Gone from the base: {_in_words(delta['why'])} (tombstones.parquet). What was encoded anew and cleaned is "
+        "counted below for what this run read.",
+        "",
+    ]
 
 
 def _in_words(counts: dict[str, int]) -> str:

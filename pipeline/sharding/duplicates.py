@@ -68,6 +68,7 @@ def without_duplicates(
     meaning: NDArray[np.uint64],
     looks: NDArray[np.uint64],
     config: DuplicatesConfig,
+    rank: NDArray[np.int8] | None = None,
 ) -> Kept:
     """Drops duplicates from an assignment of splits.
 
@@ -76,8 +77,10 @@ def without_duplicates(
         content: the content hash, in two numbers.
         meaning: equal for equal captions.
         looks: difference hashes; read only if near-duplicates are removed.
+        rank: [samples] of repeats one with the lowest rank stays; None: the first.
     """
-    kept = _without_equal(Kept(splits.copy()), labels, content, meaning, config)
+    ranks = np.zeros(len(splits), dtype=np.int8) if rank is None else rank
+    kept = _without_equal(Kept(splits.copy()), labels, content, meaning, ranks, config)
     if config.near == "remove":
         kept = _without_alike(kept, labels, looks, config)
     return kept
@@ -88,6 +91,7 @@ def _without_equal(
     labels: NDArray[np.int32],
     content: tuple[NDArray[np.uint64], NDArray[np.uint64]],
     meaning: NDArray[np.uint64],
+    ranks: NDArray[np.int8],
     config: DuplicatesConfig,
 ) -> Kept:
     rows, starts = equal_sets(*content)
@@ -113,8 +117,8 @@ def _without_equal(
     repeats = np.zeros_like(drop)
     if config.exact == "remove":
         alive = np.flatnonzero(~drop)
-        # Stable, so that of equal ones the first row of the source comes first.
-        order = alive[np.lexsort((meaning[rows[alive]], labels[rows[alive]], set_of[alive]))]
+        # Stable, so that of equal ones with equal rank the first row of the source comes first.
+        order = alive[np.lexsort((ranks[rows[alive]], meaning[rows[alive]], labels[rows[alive]], set_of[alive]))]
         one, other = rows[order[:-1]], rows[order[1:]]
         same = (
             (set_of[order[:-1]] == set_of[order[1:]])

@@ -221,6 +221,11 @@ class SampleIndex:
         return np.flatnonzero(self.splits == SPLITS.index(split)).astype(np.int64, copy=False)
 
     @property
+    def table(self) -> pa.Table:
+        """The rows, with `SCHEMA`."""
+        return self._table
+
+    @property
     def keys(self) -> pa.LargeStringArray:
         """The key of each row, mapped."""
         return self._keys

@@ -22,6 +22,7 @@ from pipeline.errors import UnknownNameError, WorkError
 from pipeline.progress import Progress
 from pipeline.sharding.captions import BadTextError, CaptionsConfig, cleaned
 from pipeline.sharding.chunks import SCHEMA, ChunkFacts, Unreadable, done_before, short_hash, write_table
+from pipeline.sharding.facts import plain_text, remembered
 from pipeline.sharding.images import Encoded, ImagesConfig, UnreadableError, first_line, storable
 from pipeline.sharding.index import SPLITS, content_hash
 from pipeline.sharding.runner import RunnerName, Stop, StoppedEarlyError, each, never
@@ -81,11 +82,13 @@ def take_in(
     writers: int,
     progress: Progress,
     chunk_items: int | None = None,
+    first_chunk: int = 0,
 ) -> list[ChunkFacts]:
     """Reads all items into chunks; what is known of each chunk, in their order.
 
     Args:
         chunk_items: items in a chunk; None: by the size of the collection, some thousand in a large one.
+        first_chunk: number of the first one; those before it hold what was read earlier.
 
     Raises:
         WorkError: more items are unreadable than is allowed; the line names the first ones.
@@ -100,7 +103,7 @@ def take_in(
 
     results = each(
         partial(take_in_chunk, intake),
-        _chunks(collection.items(), size, intake.scratch),
+        _chunks(collection.items(), size, intake.scratch, first_chunk),
         runner=runner,
         writers=writers,
         while_waiting=told,
@@ -133,7 +136,7 @@ def take_in_chunk(intake: Intake, chunk: Chunk, *, stop: Stop = never) -> ChunkF
         for place, item in enumerate(chunk.items):
             if place % _STOP_EVERY == 0 and stop():
                 raise StoppedEarlyError
-            taken.add(item)
+            taken.add(item, place)
             if len(taken.unreadable) > intake.allowed:
                 # The whole run ends with this, so nothing is written.
                 return taken.facts(place + 1, chunk.digest)
@@ -166,7 +169,7 @@ class _Taken:
             counts={kind: dict(sorted(counts.items())) for kind, counts in self._counts.items()},
         )
 
-    def add(self, item: Item) -> None:
+    def add(self, item: Item, number: int) -> None:
         """Reads an item: it becomes a row, or is unreadable."""
         try:
             image = _read(item, self._intake.images, self._intake.looks)
@@ -175,13 +178,13 @@ class _Taken:
                 raise UnreadableError(f"would be encoded anew ({why}), which needs in_place=false", len(image.data))
             captions = self._captions(item, len(image.data))
         except UnreadableError as error:
-            name, label, source = _text(item.name), item.label and _text(item.label), _text(item.source)
+            name, label, source = plain_text(item.name), item.label and plain_text(item.label), plain_text(item.source)
             self.unreadable.append(Unreadable(name, label, source, error.size, str(error)))
             return
         self._counts["images"].update(image.changes)
         if not self._intake.in_place:
             self._spool.write(image.data)
-        row = self._row(item, image, captions)
+        row = {"number": number, **remembered(item), **self._row(item, image, captions)}
         for name, values in self.columns.items():
             values.append(row[name])
         if not self._intake.in_place:
@@ -252,7 +255,7 @@ def _read(item: Item, config: ImagesConfig, look: bool) -> Encoded:
 def _notes(item: Item, image: Encoded, captions: tuple[str, ...], group: str, content: str) -> str:
     """KEY.json without the key: what the index says in numbers, in words."""
     notes = {
-        "name": _text(item.name),
+        "name": plain_text(item.name),
         "label": item.label,
         "captions": list(captions),
         "taxonomy": list(item.taxonomy),
@@ -264,13 +267,12 @@ def _notes(item: Item, image: Encoded, captions: tuple[str, ...], group: str, co
         "content_hash": content,
         **item.extra,
     }
-    return _text(json.dumps(notes, ensure_ascii=False, separators=(",", ":")))
+    return plain_text(json.dumps(notes, ensure_ascii=False, separators=(",", ":")))
 
 
-def _chunks(items: Iterator[Item], size: int, scratch: Scratch) -> Iterator[Chunk]:
-    number = 0
+def _chunks(items: Iterator[Item], size: int, scratch: Scratch, number: int) -> Iterator[Chunk]:
     while chunk := tuple(islice(items, size)):
-        digest = hashlib.sha256("\0".join(_text(item.name) for item in chunk).encode()).hexdigest()[:32]
+        digest = hashlib.sha256("\0".join(plain_text(item.name) for item in chunk).encode()).hexdigest()[:32]
         before = done_before(scratch, number, digest)
         yield Chunk(number, chunk if before is None else (), digest, before)
         number += 1
@@ -278,11 +280,6 @@ def _chunks(items: Iterator[Item], size: int, scratch: Scratch) -> Iterator[Chun
 
 def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "image"
-
-
-def _text(name: str) -> str:
-    """A name as text that can be written anywhere."""
-    return name.encode("utf-8", "replace").decode()
 
 
 def _too_many(unreadable: list[Unreadable], done: int, total: int, allowed: float) -> WorkError:

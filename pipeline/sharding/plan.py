@@ -18,7 +18,7 @@ from pipeline.config import Config
 from pipeline.sharding.chunks import Columns, short_hash
 from pipeline.sharding.duplicates import DROPPED, DuplicatesConfig, Kept
 from pipeline.sharding.index import SPLITS
-from pipeline.sharding.split import SplitConfig, assign_splits
+from pipeline.sharding.split import Settled, SplitConfig, assign_splits
 from pipeline.sharding.tar_writer import shard_name
 
 _TRAIN = SPLITS.index("train")
@@ -88,19 +88,68 @@ def make_plan(
     Raises:
         InputError: a class is too small to be in every split.
     """
-    kept = assign_splits(columns, split, duplicates, label_names)
+    chosen = choose(columns, split=split, duplicates=duplicates, caps=caps, label_names=label_names)
+    return arrange(columns, key_of, np.flatnonzero(chosen.splits != DROPPED), chosen, size)
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """Which images are stored.
+
+    Attributes:
+        splits: [samples] number in `SPLITS`, or DROPPED.
+        kept, capped: see `Plan`.
+    """
+
+    splits: NDArray[np.int8]
+    kept: Kept
+    capped: dict[str, int]
+
+
+def choose(
+    columns: Columns,
+    *,
+    split: SplitConfig,
+    duplicates: DuplicatesConfig,
+    caps: CapsConfig,
+    label_names: Sequence[str],
+    settled: Settled | None = None,
+) -> Chosen:
+    """Splits, without duplicates and what the caps leave out.
+
+    Raises:
+        InputError: a class is too small to be in every split.
+    """
+    kept = assign_splits(columns, split, duplicates, label_names, settled)
     splits = kept.splits.copy()
     capped = {
         "per_label": _cap(splits, columns.label, columns.order, caps.per_label),
         "per_concept": _cap(splits, columns.node, columns.order, caps.per_concept),
     }
-    rows = np.flatnonzero(splits != DROPPED)
-    suffixes, order = _distinct_keys(columns.order[rows], rows, key_of)
-    rows = rows[_sorted_in_splits(splits[rows], order)]
-    splits = splits[rows]
-    edges = _edges(splits, columns.stored[rows], size)
-    names = _names(splits[edges[:-1]])
-    return Plan(rows, splits, edges, names, suffixes, kept, capped)
+    return Chosen(splits, kept, capped)
+
+
+def arrange(
+    columns: Columns,
+    key_of: Callable[[int], str],
+    rows: NDArray[np.int64],
+    chosen: Chosen,
+    size: ShardSize,
+    taken: NDArray[np.uint64] | None = None,
+) -> Plan:
+    """Keys, order and shards of images.
+
+    Args:
+        rows: of the columns, ascending.
+        chosen: with a split for each of the columns' rows.
+        taken: hashes of keys that are in use elsewhere.
+    """
+    splits = chosen.splits[rows]
+    suffixes, order = _distinct_keys(columns.order[rows], rows, key_of, taken)
+    places = sorted_in_splits(splits, order)
+    rows, splits = rows[places], splits[places]
+    edges = cut(splits, columns.stored[rows], size)
+    return Plan(rows, splits, edges, names_of_shards(splits[edges[:-1]]), suffixes, chosen.kept, chosen.capped)
 
 
 def _cap(splits: NDArray[np.int8], values: NDArray[np.int32], order: NDArray[np.uint64], most: int | None) -> int:
@@ -116,15 +165,20 @@ def _cap(splits: NDArray[np.int8], values: NDArray[np.int32], order: NDArray[np.
 
 
 def _distinct_keys(
-    order: NDArray[np.uint64], rows: NDArray[np.int64], key_of: Callable[[int], str]
+    order: NDArray[np.uint64],
+    rows: NDArray[np.int64],
+    key_of: Callable[[int], str],
+    elsewhere: NDArray[np.uint64] | None,
 ) -> tuple[dict[int, int], NDArray[np.uint64]]:
     """The second, third, ... user of a key gets "-2", "-3", ...; and the hashes of the final keys."""
-    taken = np.sort(order)
+    before = np.empty(0, dtype=np.uint64) if elsewhere is None else elsewhere
+    taken = np.sort(np.concatenate([order, before]))
     repeated = np.unique(taken[1:][taken[1:] == taken[:-1]])
     if not repeated.size:
         return {}, order
     users = np.flatnonzero(np.isin(order, repeated))
-    again = np.setdiff1d(users, users[np.unique(order[users], return_index=True)[1]])
+    firsts = users[np.unique(order[users], return_index=True)[1]]
+    again = np.setdiff1d(users, firsts[~np.isin(order[firsts], before)])
     order = order.copy()
     added: set[int] = set()
     suffixes: dict[int, int] = {}
@@ -141,7 +195,7 @@ def _distinct_keys(
     return suffixes, order
 
 
-def _sorted_in_splits(splits: NDArray[np.int8], order: NDArray[np.uint64]) -> NDArray[np.int64]:
+def sorted_in_splits(splits: NDArray[np.int8], order: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Places by split, then by hash; the hashes differ, so that nothing depends on how equals are sorted."""
     members = [np.flatnonzero(splits == split) for split in range(len(SPLITS))]
     return np.concatenate([places[np.argsort(order[places])] for places in members])
@@ -152,7 +206,7 @@ def _holds(ascending: NDArray[np.uint64], value: int) -> bool:
     return place < len(ascending) and int(ascending[place]) == value
 
 
-def _edges(splits: NDArray[np.int8], stored: NDArray[np.int64], size: ShardSize) -> NDArray[np.int64]:
+def cut(splits: NDArray[np.int8], stored: NDArray[np.int64], size: ShardSize) -> NDArray[np.int64]:
     """Where each shard begins, and the end; a shard holds samples of one split."""
     edges = [0]
     ends = np.cumsum(stored)
@@ -168,7 +222,7 @@ def _edges(splits: NDArray[np.int8], stored: NDArray[np.int64], size: ShardSize)
     return np.array(edges, dtype=np.int64)
 
 
-def _names(splits: NDArray[np.int8]) -> tuple[str, ...]:
+def names_of_shards(splits: NDArray[np.int8]) -> tuple[str, ...]:
     numbers = [0] * len(SPLITS)
     names = []
     for split in splits.tolist():

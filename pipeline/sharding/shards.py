@@ -1,7 +1,6 @@
-"""Writes the planned shards, a task each, and puts the index together from their parts.
+"""Writes the planned shards, a task each, with their parts of the index.
 
     plan -> a task each shard: rows out of the chunk tables, images out of the spools -> tar, part of the index
-         -> all parts -> index.arrow, index.parquet
 
 Each image is compared with its content hash on its way from the spool into the tar. A shard that an earlier run
 finished is not written again.
@@ -25,8 +24,8 @@ from pipeline.errors import DamagedError
 from pipeline.progress import Progress
 from pipeline.sharding.arrow_file import write_arrow
 from pipeline.sharding.chunks import Columns, read_table
-from pipeline.sharding.index import SCHEMA, SampleIndex, content_hash
-from pipeline.sharding.numbering import Numbering, numbered
+from pipeline.sharding.index import SCHEMA, content_hash
+from pipeline.sharding.numbering import Numbering
 from pipeline.sharding.plan import Plan
 from pipeline.sharding.runner import RunnerName, Stop, StoppedEarlyError, each, never
 from pipeline.sharding.scratch import Scratch, written_whole
@@ -72,19 +71,13 @@ def write_shards(
     scratch: Scratch,
     columns: Columns,
     plan: Plan,
+    numbering: Numbering,
     *,
-    labels: tuple[str, ...],
-    root: str,
     runner: RunnerName,
     writers: int,
     progress: Progress,
-) -> SampleIndex:
-    """Writes shards/*.tar, index.arrow and index.parquet below `output`.
-
-    Args:
-        root: name of the taxonomy's root; "" for none.
-    """
-    numbering = numbered(scratch, columns, plan.rows, root)
+) -> list[pa.Table]:
+    """Writes shards/*.tar below `output`; the parts of the index, in the order of the samples."""
     done, total = 0, len(plan.rows)
 
     def told() -> None:
@@ -104,17 +97,11 @@ def write_shards(
     finally:
         results.close()
     progress(note="putting the index together")
-    index = SampleIndex.assemble(
-        _parts(scratch, plan.shard_names),
-        shard_names=plan.shard_names,
-        label_names=labels,
-        taxonomy=numbering.taxonomy,
-    )
+    parts = _parts(scratch, plan.shard_names)
     (output / "shards").mkdir(exist_ok=True)
     for name in plan.shard_names:
-        _placed(scratch.tar(name), output / name)
-    index.write(output)
-    return index
+        placed(scratch.tar(name), output / name)
+    return parts
 
 
 def write_shard(scratch: Scratch, sources: tuple[str, ...], shard: Shard, *, stop: Stop = never) -> int:
@@ -256,7 +243,7 @@ def _parts(scratch: Scratch, shard_names: Sequence[str]) -> list[pa.Table]:
     return [*read, *mapped]
 
 
-def _placed(tar: Path, place: Path) -> None:
+def placed(tar: Path, place: Path) -> None:
     """The shard under its place in the artifact; it stays in the scratch too, should this run not come to its end."""
     try:
         os.link(tar, place)

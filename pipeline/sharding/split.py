@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -55,28 +56,59 @@ class SplitConfig(Config):
         return self
 
 
+@dataclass(frozen=True, eq=False)
+class Settled:
+    """What an earlier artifact has decided.
+
+    Attributes:
+        splits: [samples] where a sample is already, or must be since its group is; DROPPED: open.
+        barred: [samples] it may be in no split: its image is in one, and the rest of its group in another.
+        rank: [samples] of repeats one with the lowest rank stays.
+        labels: the first so many labels are known; one of them that shrank may miss a split.
+    """
+
+    splits: NDArray[np.int8]
+    barred: NDArray[np.bool_]
+    rank: NDArray[np.int8]
+    labels: int
+
+
 def assign_splits(
-    columns: Columns, config: SplitConfig, duplicates: DuplicatesConfig, label_names: Sequence[str]
+    columns: Columns,
+    config: SplitConfig,
+    duplicates: DuplicatesConfig,
+    label_names: Sequence[str],
+    settled: Settled | None = None,
 ) -> Kept:
     """Gives every sample a split, and drops duplicates.
 
     Raises:
         InputError: a class is too small to be in every split; the line names it and its count.
     """
-    fixed = _fixed_splits(columns, config)
+    fixed = fixed_splits(columns, config)
     wanted, of_group, codes, number_of = _by_hash(columns, config, fixed)
     labels, count = columns.label, len(label_names)
+    drawn = fixed == DROPPED
+    pool = drawn
+    there = np.zeros((count, len(SPLITS)), dtype=bool)
+    if settled is not None:
+        fixed = np.where(drawn, settled.splits, fixed)
+        fixed[drawn & settled.barred] = DROPPED
+        pool = drawn & (settled.splits == DROPPED) & ~settled.barred
+        of_label = drawn & (fixed != DROPPED) & (labels >= 0)
+        there[labels[of_label], fixed[of_label]] = True
+    known: NDArray[np.bool_] = np.asarray(there.any(axis=1))
+    known[: settled.labels if settled is not None else 0] = True
 
-    pool = fixed == DROPPED
     live = pool
     # A group that was moved to fill a split may consist of copies that are then dropped: so it is tried again.
     for attempt in range(_ATTEMPTS):
         members = _groups_of_labels(labels, codes, live, count)
         for label, groups in enumerate(members):
-            if len(groups) < len(wanted):
+            if len(groups) < len(wanted) and not known[label]:
                 images = int((pool & (labels == label)).sum())
                 raise _too_small(label_names[label], len(groups), images, wanted, copies=attempt > 0)
-        _fill_missing(of_group, number_of, members, wanted)
+        _fill_missing(of_group, number_of, members, wanted, there, known)
         kept = without_duplicates(
             np.where(pool, of_group[codes], fixed).astype(np.int8),
             labels=labels,
@@ -84,9 +116,13 @@ def assign_splits(
             meaning=columns.meaning,
             looks=columns.look,
             config=duplicates,
+            rank=None if settled is None else settled.rank,
         )
-        live = pool & (kept.splits != DROPPED)
-        short = _short_of_a_split(labels[live], kept.splits[live], wanted, count)
+        stays = kept.splits != DROPPED
+        live = pool & stays
+        counted = drawn & stays
+        short = _short_of_a_split(labels[counted], kept.splits[counted], wanted, count)
+        short = [label for label in short if not known[label]]
         if not short:
             break
     else:
@@ -115,7 +151,7 @@ def group_number(group: str, seed: int) -> float:
     return (int.from_bytes(digest, "big") >> 11) * 2.0**-53
 
 
-def _fixed_splits(columns: Columns, config: SplitConfig) -> NDArray[np.int8]:
+def fixed_splits(columns: Columns, config: SplitConfig) -> NDArray[np.int8]:
     """[samples] the split that no hash decides, or DROPPED where one does."""
     if config.rule == "given":
         without = int((columns.given < 0).sum())
@@ -170,10 +206,16 @@ def _fill_missing(
     number_of: NDArray[np.float64],
     members: Sequence[NDArray[np.int64]],
     wanted: Sequence[int],
+    there: NDArray[np.bool_],
+    known: NDArray[np.bool_],
 ) -> None:
     """Moves groups until every class is in every split that is wanted; the smallest classes first.
 
     A group may carry several labels, so a move for one class can take from another: hence the passes.
+
+    Args:
+        there: [labels, splits] where a class has samples that are settled.
+        known: [labels] classes of an earlier artifact: none of their splits is emptied for another.
     """
     order = sorted(range(len(members)), key=lambda label: (len(members[label]), label))
     for _ in range(len(wanted) + 1):
@@ -181,9 +223,13 @@ def _fill_missing(
         for label in order:
             groups = members[label]
             for split in wanted:
-                if (of_group[groups] == split).any():
+                if there[label, split] or (of_group[groups] == split).any():
                     continue
                 counts = [int((of_group[groups] == other).sum()) for other in range(len(SPLITS))]
+                if known[label]:
+                    counts = [n if n > 1 or there[label, other] else 0 for other, n in enumerate(counts)]
+                    if not any(counts):
+                        continue
                 donor = int(np.argmax(counts))
                 candidates = groups[of_group[groups] == donor]
                 # Near the split's own range of numbers: the smallest for a held-out split, the largest for train.

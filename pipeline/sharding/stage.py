@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -22,27 +21,27 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.config import Config, unkeyed
+from pipeline.config import Config, added, unkeyed
 from pipeline.errors import InputError, UnknownNameError
+from pipeline.sharding.base import Base, check_base, check_named_base, place_of_source, write_recipe
 from pipeline.sharding.captions import CaptionsConfig
-from pipeline.sharding.card_page.left_out import equal_images
 from pipeline.sharding.card_page.page import card_page
-from pipeline.sharding.chunks import Columns, Unreadable, key_of_row
+from pipeline.sharding.chunks import Unreadable
 from pipeline.sharding.contact_sheet import contact_sheet
 from pipeline.sharding.data_card import data_card, markdown
 from pipeline.sharding.duplicates import DuplicatesConfig
 from pipeline.sharding.images import ImagesConfig
-from pipeline.sharding.index_tars import index_in_place
-from pipeline.sharding.intake import Intake, allowed_unreadable, take_in
-from pipeline.sharding.plan import CapsConfig, ShardSize, make_plan
+from pipeline.sharding.intake import Intake, allowed_unreadable
+from pipeline.sharding.plan import CapsConfig
 from pipeline.sharding.runner import RunnerName
 from pipeline.sharding.scratch import Scratch
-from pipeline.sharding.shards import write_shards
+from pipeline.sharding.sources.base import Collection
 from pipeline.sharding.sources.catalogue import SourceConfigs
 from pipeline.sharding.sources.emoji import EmojiConfig
 from pipeline.sharding.sources.webdataset_tars import WebdatasetConfig
 from pipeline.sharding.split import SplitConfig, check_class_sizes
-from pipeline.stage import Workspace
+from pipeline.sharding.writing import Written, write_all, write_delta
+from pipeline.stage import NothingNew, Workspace
 
 
 class ShardingConfig(Config):
@@ -61,6 +60,17 @@ class ShardingConfig(Config):
     max_unreadable_share: float = Field(
         0.01, ge=0, le=1, description="a larger share of unreadable images stops the stage; fewer are quarantined"
     )
+    base: str | None = unkeyed(
+        None,
+        pattern=r"^(newest|[a-z-]+/[0-9a-f]{4,64})$",
+        description="shards to add to, e.g. shard-dataset/0a1b2c, or newest: the last of this source; only what is "
+        "new or changed is read and stored; null: all of the source is",
+    )
+    trust_names: bool = added(
+        False,
+        description="with a base: an image of which only reading tells whether it changed (a file in S3 that a table "
+        "names) is taken as unchanged if name, label and captions are; false: it is read, and compared by hash",
+    )
     runner: RunnerName = unkeyed(
         "threads", description="where the work is done: in threads of this process, or as Ray tasks (RAY_ADDRESS)"
     )
@@ -72,7 +82,17 @@ class ShardingConfig(Config):
         """Refuses what cannot work, before any work.
 
         Raises:
-            InputError: no such folder, no images, a class too small, no way to fetch, an unknown family.
+            InputError: no such folder, no images, a class too small, no way to fetch, an unknown family, a base that
+                does not fit.
+        """
+        self.check_source(store)
+        check_named_base(self, store)
+
+    def check_source(self, store: ArtifactStore) -> None:
+        """What `check` does, without the base.
+
+        Raises:
+            InputError: see there.
         """
         self.source.check(downloads_folder(store))
         families = self.source.families
@@ -91,7 +111,9 @@ class ShardingConfig(Config):
                 raise InputError(
                     f"images.{changed}: an image that is indexed in place cannot be encoded anew; remove it"
                 )
-        check_class_sizes(self.source.class_sizes(), self.split)
+        if self.base is None:
+            # A class that shrank since may be smaller; a new one is looked at when the splits are drawn.
+            check_class_sizes(self.source.class_sizes(), self.split)
 
     def resolved(self) -> Self:
         """The config with the source's fingerprint in it: what `run_stage` takes, so that new data give a new key.
@@ -108,10 +130,13 @@ def downloads_folder(store: ArtifactStore) -> Path:
 
 
 class ShardDataset:
-    """Source -> shards + index + data card. No inputs; the config must be `resolved`."""
+    """Source -> shards + index + data card. The config must be `resolved`.
+
+    With the input "base", which `find_base` finds, only what is new is stored: the artifact is a delta.
+    """
 
     name: ClassVar[str] = "shard-dataset"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     def run(self, config: ShardingConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         if config.source.fingerprint is None:
@@ -119,13 +144,19 @@ class ShardDataset:
             raise InputError("shard-dataset: the config has no source fingerprint; pass config.resolved()")
         if config.resolved().source.fingerprint != config.source.fingerprint:
             raise InputError(f"the data of source {config.source.kind!r} changed since the run began; run it again")
-        config.check(work.store)
+        base = Base(inputs["base"]) if "base" in inputs else None
+        if base is not None:
+            check_base(config, base)
+            if base.is_of(config):
+                raise NothingNew(base.artifact)
+        config.check_source(work.store)
         collection = config.source.build(downloads_folder(work.store)).collect(work.progress)
         scratch = Scratch(work.scratch.absolute())
         scratch.prepare()
+        known = () if base is None else base.index.label_names
         intake = Intake(
             scratch=scratch,
-            labels={name: number for number, name in enumerate(collection.label_names)},
+            labels={name: number for number, name in enumerate(dict.fromkeys((*known, *collection.label_names)))},
             images=config.images,
             captions=config.captions,
             looks=config.duplicates.near == "remove",
@@ -136,61 +167,43 @@ class ShardDataset:
         )
         if config.runner == "ray":
             work.progress(note="starting Ray")
-        chunks = take_in(collection, intake, runner=config.runner, writers=config.writers, progress=work.progress)
-        work.progress(note="planning the shards")
-        columns = Columns.load(scratch, chunks)
-        plan = make_plan(
-            columns,
-            partial(key_of_row, scratch, columns),
-            split=config.split,
-            duplicates=config.duplicates,
-            caps=config.caps,
-            size=ShardSize(config.samples_per_shard, _bytes(config.shard_megabytes)),
-            label_names=collection.label_names,
-        )
-        if collection.tars:
-            work.progress(note="putting the index together")
-            index = index_in_place(work.output, scratch, columns, plan, collection)
+        if base is None:
+            written = write_all(config, collection, intake, work)
         else:
-            index = write_shards(
-                work.output,
-                scratch,
-                columns,
-                plan,
-                labels=collection.label_names,
-                root=collection.root,
-                runner=config.runner,
-                writers=config.writers,
-                progress=work.progress,
-            )
+            written = write_delta(config, base, collection, intake, work)
         work.progress(note="data card and contact sheet")
-        unreadable = [one for facts in chunks for one in facts.unreadable]
-        card = data_card(index, collection, plan, chunks)
-        _write_json(work.output / "data_card.json", card)
-        (work.output / "data_card.md").write_text(markdown(card), encoding="utf-8")
-        _write_json(work.output / "labels.json", list(index.label_names))
-        if index.taxonomy:
-            nodes = [{"name": node.name, "parent": node.parent} for node in index.taxonomy]
-            _write_json(work.output / "taxonomy.json", {"nodes": nodes})
-        _write_quarantine(work.output / "quarantine.parquet", unreadable)
-        equal = equal_images(columns, plan, partial(key_of_row, scratch, columns), index.label_names)
-        page = card_page(card, index, work.output, equal=equal, unreadable=unreadable, config=config)
-        (work.output / "data_card.html").write_text(page, encoding="utf-8")
-        contact_sheet(index, work.output, collection.title).save(work.output / "contact_sheet.png", optimize=True)
-        size = sum(path.stat().st_size for path in work.output.glob("shards/*"))
-        return {
-            "samples": len(index),
-            **card["splits"],
-            "labels": len(index.label_names),
-            "shards": len(index.shard_names),
-            "megabytes": round(size / 1e6, 1),
-            "unreadable": len(unreadable),
-            "duplicates": plan.kept.copies,
-        }
+        return _describe(config, collection, written, work)
 
 
-def _bytes(megabytes: float | None) -> int | None:
-    return None if megabytes is None else int(megabytes * 1e6)
+def _describe(config: ShardingConfig, collection: Collection, written: Written, work: Workspace) -> dict[str, Any]:
+    """Writes what tells of the shards: card, sheet, names of labels, quarantine, recipe; the summary."""
+    index = written.index
+    unreadable = [one for facts in written.chunks for one in facts.unreadable]
+    card = data_card(index, collection, written.plan, written.chunks, written.changes)
+    _write_json(work.output / "data_card.json", card)
+    (work.output / "data_card.md").write_text(markdown(card), encoding="utf-8")
+    _write_json(work.output / "labels.json", list(index.label_names))
+    if index.taxonomy:
+        nodes = [{"name": node.name, "parent": node.parent} for node in index.taxonomy]
+        _write_json(work.output / "taxonomy.json", {"nodes": nodes})
+    _write_quarantine(work.output / "quarantine.parquet", unreadable)
+    write_recipe(work.output, config, collection.title)
+    image = written.image(work)
+    page = card_page(card, index, image, equal=written.equal, unreadable=unreadable, config=config)
+    (work.output / "data_card.html").write_text(page, encoding="utf-8")
+    contact_sheet(index, image, collection.title).save(work.output / "contact_sheet.png", optimize=True)
+    size = sum(path.stat().st_size for path in work.output.glob("shards/*"))
+    return {
+        "samples": len(index),
+        **card["splits"],
+        "labels": len(index.label_names),
+        "shards": len(index.shard_names),
+        "megabytes": round(size / 1e6, 1),
+        "unreadable": len(unreadable),
+        "duplicates": written.plan.kept.copies,
+        "source": place_of_source(config),
+        **{name: written.changes[name] for name in ("new", "changed", "removed") if written.changes},
+    }
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,13 @@ class Asked:
         self.configs: dict[str, Config] = {}
 
     def make(
-        self, stage: Stage[Any], config: Config, inputs: Mapping[str, Any] | None = None, *, label: str = ""
+        self,
+        stage: Stage[Any],
+        config: Config,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        label: str = "",
+        after: Sequence[Any] = (),
     ) -> str:
         label = label or stage.name
         self.inputs[label], self.configs[label] = dict(inputs or {}), config
@@ -40,7 +46,7 @@ class Asked:
     def named(self, reference: str | None) -> str | None:
         return reference
 
-    def summary(self) -> None: ...
+    def ended(self) -> None: ...
 
 
 @pytest.fixture

@@ -270,3 +270,17 @@ def test_a_read_only_store_is_read_and_refuses_work_in_one_line(store, read_only
         run_stage(write, Settings(n=2), {}, store=store)
     assert "\n" not in str(caught.value)
     assert write.runs == 0
+
+
+def test_a_stage_that_has_nothing_to_add_gives_its_input_and_commits_nothing(store):
+    class Add(Write):
+        name = "add"
+
+        def run(self, config, inputs, work):
+            raise stage_module.NothingNew(inputs["base"])
+
+    made = run_stage(Write(), Settings(), {}, store=store)
+    again = run_stage(Add(), Settings(), {"base": made}, store=store)
+    assert (again.uri, again.cached) == (made.uri, True)
+    assert [artifact.uri for artifact in store.list()] == [made.uri]
+    assert list((store.local / "work" / "add").iterdir()) == []

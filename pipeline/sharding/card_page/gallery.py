@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from pipeline.html.markup import Markup, tag
 from pipeline.html.pictures import picture_uri
 from pipeline.sharding.chunks import short_hash
-from pipeline.sharding.contact_sheet import encoded_image
 from pipeline.sharding.index import SPLITS, SampleIndex
 
 _PX, _BYTES = 96, 3_600
@@ -25,12 +23,12 @@ class Gallery:
     """Pictures of an artifact that is being made.
 
     Args:
-        folder: holds the index's shards.
+        image: the encoded image of a sample, by its id.
     """
 
-    def __init__(self, index: SampleIndex, folder: Path) -> None:
+    def __init__(self, index: SampleIndex, image: Callable[[int], bytes]) -> None:
         self._index = index
-        self._folder = folder
+        self._image = image
         self._uris: dict[int, str | None] = {}
 
     def read(self, ids: Iterable[int]) -> None:
@@ -55,8 +53,7 @@ class Gallery:
         return tag("img", src=uri, alt=f"{index.key(id)}, {name}", title=told, class_=f"pic {split}", loading="lazy")
 
     def _made(self, id: int) -> str | None:
-        data = encoded_image(self._index, self._folder, id)
-        return picture_uri(data, largest_px=_PX, most_bytes=_BYTES)
+        return picture_uri(self._image(id), largest_px=_PX, most_bytes=_BYTES)
 
 
 def by_hash(index: SampleIndex, ids: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -6,8 +6,7 @@ some of each of 64 classes, a dozen with captions, a dozen duplicates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline.config import Config
@@ -26,7 +25,7 @@ from pipeline.sharding.index import SampleIndex
 def card_page(
     card: Mapping[str, Any],
     index: SampleIndex,
-    folder: Path,
+    image: Callable[[int], bytes],
     *,
     equal: Sequence[EqualSet],
     unreadable: Sequence[Unreadable],
@@ -36,11 +35,11 @@ def card_page(
 
     Args:
         card: the counts, as data_card.json has them.
-        folder: holds the index's shards.
+        image: the encoded image of a sample, by its id.
         equal: sets of equal images to show.
         config: of the stage.
     """
-    gallery = Gallery(index, folder)
+    gallery = Gallery(index, image)
     sheets, captioned = Sheets(index), Captioned(index)
     gallery.read([*sheets.ids, *captioned.ids, *(one.shown for one in equal if one.shown is not None)])
     sections: list[tuple[str, str, Markup | None]] = [
@@ -75,9 +74,16 @@ def card_page(
 def _lead(card: Mapping[str, Any]) -> str:
     sources = len(card["per_source"])
     by = f", from {sources} sources" if sources > 1 else ""
-    return (
+    told = (
         f"{card['samples']:,} images of {card['content_groups']:,} content groups{by}, with {card['labels']:,} labels "
         f"and {card['captions']:,} captions."
+    )
+    delta = card.get("delta")
+    if delta is None:
+        return told
+    return (
+        f"{told} A delta on {delta['base']}: {delta['new']:,} new, {delta['changed']:,} changed, "
+        f"{delta['removed']:,} removed. What was quarantined is counted for what this run read."
     )
 
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.artifacts import Artifact, file_sha256
-from pipeline.errors import DamagedError, InputError
+from pipeline.errors import DamagedError, InputError, UnknownNameError
 from pipeline.sharding.index import SampleIndex
 from pipeline.sharding.index_tars import TARS_FILE, read_tars
 from pipeline.sharding.linting.findings import Finding, Findings, code
+from pipeline.sharding.shard_places import ShardPlaces, is_own
 from pipeline.sharding.sources import places
 from pipeline.sharding.sources.places import FoundFile
 
@@ -114,13 +115,20 @@ def check_files(artifact: Artifact, findings: Findings, *, deep: bool) -> None:
 def _own_shards(artifact: Artifact, index: SampleIndex | None, findings: Findings) -> list[Shard]:
     listed = [name for name in artifact.files if name.endswith(".tar")]
     names = list(index.shard_names) if index is not None else listed
+    places_of = ShardPlaces(artifact, names)
     shards = []
     for number, name in enumerate(names):
-        if name not in artifact.files:
+        if is_own(name) and name not in artifact.files:
             findings.add(Finding(MISSING, name, "the index names it, the manifest does not"))
             continue
-        info = artifact.storage.stat(artifact.object_path(name))
-        if info is not None:  # `check_files` tells of one that is gone.
+        try:
+            info = artifact.storage.stat(places_of.object(number)[1])
+        except (DamagedError, UnknownNameError) as error:
+            findings.add(Finding(MISSING, name, str(error)))
+            continue
+        if info is None and not is_own(name):
+            findings.add(Finding(MISSING, name, "missing"))
+        if info is not None:  # `check_files` tells of an own one that is gone.
             url = artifact.storage.local_path(info.path)
             shards.append(
                 Shard(

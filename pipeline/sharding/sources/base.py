@@ -43,6 +43,8 @@ class Item:
         split: the split that the data set itself prescribes, or None.
         extra: more to keep in KEY.json.
         lies: where its image's bytes are in one of the collection's `tars`, for those that are indexed in place.
+        stamp: changes when the image's bytes do, known without reading them (size and time of change of a file, version
+            and place in a larger one); None: only reading tells.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Item:
     split: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     lies: InTar | None = None
+    stamp: str | None = None
 
 
 def unreadable(reason: str) -> Callable[[], bytes]:

@@ -152,8 +152,13 @@ class CaptionsTsvSource:
         first = lines[0]
         folder = self._images if self._images is not None else places.parent(file.url)
         read: Callable[[], bytes]
+        stamp = None
         try:
-            read = unreadable(first.problem) if first.problem else partial(places.read, places.join(folder, first.path))
+            if first.problem:
+                read = unreadable(first.problem)
+            else:
+                url = places.join(folder, first.path)
+                read, stamp = partial(places.read, url), places.stamp(url)
         except ValueError as error:
             read = unreadable(str(error))
         return Item(
@@ -165,6 +170,7 @@ class CaptionsTsvSource:
             source=title,
             licence=self._licence,
             split=split,
+            stamp=stamp,
         )
 
 

@@ -136,8 +136,10 @@ class CocoSource:
 
     def _item(self, name: str, split: str | None, image: Mapping[str, Any], part: _Part) -> Item:
         file = str(image["file_name"])
+        stamp = None
         try:
-            read = partial(places.read, places.join(f"{self._folder}/{name}", file))
+            url = places.join(f"{self._folder}/{name}", file)
+            read, stamp = partial(places.read, url), places.stamp(url)
         except ValueError as error:
             read = unreadable(str(error))  # type: ignore[assignment]
         return Item(
@@ -149,6 +151,7 @@ class CocoSource:
             source="coco",
             licence=part.licences.get(image["license"], ""),
             split=split,
+            stamp=stamp,
         )
 
 

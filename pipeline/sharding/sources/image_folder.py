@@ -6,6 +6,7 @@ classes only). Images with equal bytes are one content group.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -14,9 +15,10 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from pipeline.config import Config, digest, unkeyed
+from pipeline.config import Config, unkeyed
 from pipeline.errors import InputError
 from pipeline.progress import Progress
+from pipeline.sharding.sources import places
 from pipeline.sharding.sources.base import About, Collection, Credit, Item
 from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
 
@@ -52,12 +54,12 @@ class ImageFolderConfig(Config):
 
     def resolved(self) -> Self:
         root = self.folder.expanduser().absolute()
-        files = [
-            (_text(file.relative_to(root)), file.stat().st_size, file.stat().st_mtime_ns)
-            for files in image_files(root).values()
-            for file in files
-        ]
-        return self.model_copy(update={"folder": root, "fingerprint": digest(files)})
+        hasher = hashlib.sha256()
+        for names in image_files(root).values():
+            for name in names:
+                facts = os.stat(f"{root}/{name}")
+                hasher.update(f"{_text(name)}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+        return self.model_copy(update={"folder": root, "fingerprint": hasher.hexdigest()[:20]})
 
     def build(self, downloads: Path) -> ImageFolderSource:
         return ImageFolderSource(self.folder, caption=self.caption, licence=self.licence, author=self.author)
@@ -83,15 +85,17 @@ class ImageFolderSource:
         def items() -> Iterator[Item]:
             for label, files in classes.items():
                 captions = caption_of(self._caption, label)
-                for file in files:
+                for name in files:
+                    file = f"{self._folder}/{name}"
                     yield Item(
-                        name=_text(file.relative_to(self._folder)),
-                        read=partial(Path.read_bytes, file),
+                        name=_text(name),
+                        read=partial(places.read, file),
                         label=label,
                         captions=captions,
                         taxonomy=(label,),
                         source=self._folder.name,
                         licence=self._licence,
+                        stamp=places.stamp(file),
                     )
 
         return Collection(
@@ -104,8 +108,8 @@ class ImageFolderSource:
         )
 
 
-def image_files(folder: Path) -> dict[str, list[Path]]:
-    """The image files of every class, both in the order of their names; hidden ones are passed over.
+def image_files(folder: Path) -> dict[str, list[str]]:
+    """The image files of every class below `folder`, both in the order of their names; hidden ones are passed over.
 
     Raises:
         InputError: there is no such folder, no sub-folder, or a class without an image.
@@ -123,7 +127,7 @@ def image_files(folder: Path) -> dict[str, list[Path]]:
         raise InputError(
             f"{folder}: holds no sub-folder; put the images of each class into one, as {folder.name}/CLASS/a.jpg"
         )
-    found = {_text(Path(entry.name)): _images_below(entry) for entry in classes}
+    found = {_text(entry.name): _images_below(folder, entry.name) for entry in classes}
     if not any(found.values()):
         raise InputError(f"{folder}: no image in any sub-folder; looked for {', '.join(sorted(_SUFFIXES))}")
     for name, files in found.items():
@@ -132,18 +136,21 @@ def image_files(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _text(path: Path) -> str:
+def _text(path: str) -> str:
     """A path as text that can be written anywhere; a name that is no UTF-8 gets replacement characters."""
-    return os.fsencode(path.as_posix()).decode("utf-8", "replace")
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
-def _images_below(folder: Path) -> list[Path]:
+def _images_below(root: Path, label: str) -> list[str]:
+    # Plain text: a Path for each of 100,000 files takes longer than to ask for their sizes.
+    start = len(str(root / label)) - len(label)
     files = []
-    for path, folders, names in os.walk(folder):
+    for path, folders, names in os.walk(root / label):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        below = path[start:]
         files += [
-            Path(path) / name
+            f"{below}/{name}"
             for name in names
-            if os.path.splitext(name)[1].lower() in _SUFFIXES and not name.startswith(".")
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in _SUFFIXES
         ]
-    return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
+    return sorted(files)

@@ -170,6 +170,7 @@ class ImagenetSource:
             licence="LicenseRef-ImageNet",
             split=self._val_is if part == "val" else "train",
             extra={"wnid": wnid},
+            stamp=places.stamp(str(path)),
         )
 
 

@@ -6,7 +6,7 @@ The manifest's own bytes are the data's fingerprint: an image that changes under
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -21,7 +21,7 @@ from pipeline.sharding.sources.base import About, Collection, Credit, Item
 from pipeline.sharding.sources.labels import read_class_names
 from pipeline.sharding.sources.parquet_cells import read_cell
 from pipeline.sharding.sources.places import FoundFile
-from pipeline.sharding.sources.row_items import Columns, items_of, survey
+from pipeline.sharding.sources.row_items import Columns, RowImage, items_of, survey
 from pipeline.sharding.sources.tables import SUFFIXES, Row, check_columns, is_parquet
 
 
@@ -168,14 +168,16 @@ class ManifestSource:
             credits=(self._credit,),
         )
 
-    def _image(self, file: FoundFile, row: Row) -> tuple[str, Callable[[], bytes]]:
+    def _image(self, file: FoundFile, row: Row) -> RowImage:
         if self._bytes_column is not None:
-            return f"{file.name}, row {row.number}", partial(read_cell, file, self._bytes_column, row.number - 1)
+            read = partial(read_cell, file, self._bytes_column, row.number - 1)
+            return f"{file.name}, row {row.number}", read, file.stamp(row.number)
         path = row.values.get(self._path_column)
         if not isinstance(path, str) or not path.strip():
             raise ValueError(f"its {self._path_column} is empty")
         folder = self._images if self._images is not None else places.parent(file.url)
-        return path, partial(places.read, places.join(folder, path.strip()))
+        url = places.join(folder, path.strip())
+        return path, partial(places.read, url), places.stamp(url)
 
 
 def _folder(files: list[FoundFile]) -> str:

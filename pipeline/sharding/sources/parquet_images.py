@@ -8,7 +8,7 @@ Which column is the image, and what the label's numbers are called, stands in th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from pipeline.sharding.sources import places
 from pipeline.sharding.sources.base import About, Collection, Credit, Item
 from pipeline.sharding.sources.parquet_cells import read_cell
 from pipeline.sharding.sources.places import FoundFile
-from pipeline.sharding.sources.row_items import Columns, items_of, survey
+from pipeline.sharding.sources.row_items import Columns, RowImage, items_of, survey
 from pipeline.sharding.sources.tables import Row, check_columns, open_parquet
 
 _SUFFIXES = (".parquet",)
@@ -144,8 +144,8 @@ class ParquetImagesSource:
         )
 
 
-def _cell(file: FoundFile, column: str, row: Row) -> tuple[str, Callable[[], bytes]]:
-    return f"{file.name}, row {row.number}", partial(read_cell, file, column, row.number - 1)
+def _cell(file: FoundFile, column: str, row: Row) -> RowImage:
+    return f"{file.name}, row {row.number}", partial(read_cell, file, column, row.number - 1), file.stamp(row.number)
 
 
 def _features(schema: pa.Schema) -> Mapping[str, Mapping[str, Any]]:

@@ -48,6 +48,10 @@ class FoundFile:
     def name(self) -> str:
         return self.url.rpartition("/")[2]
 
+    def stamp(self, place: int) -> str:
+        """The stamp of an image that lies in this file."""
+        return f"{self.size}-{self.version}-{place}"
+
 
 def is_remote(address: str) -> bool:
     return address.startswith(_REMOTE)
@@ -125,6 +129,17 @@ def stat(address: str) -> FoundFile:
     if not stat_modes.S_ISREG(data.st_mode):
         raise InputError(f"{url}: not a file")
     return FoundFile(url, data.st_size, str(data.st_mtime_ns))
+
+
+def stamp(address: str) -> str | None:
+    """Size and time of change of a local file; None if it is not there, or in S3: asking costs as much as reading."""
+    if is_remote(address):
+        return None
+    try:
+        facts = os.stat(address)
+    except (OSError, ValueError):
+        return None
+    return f"{facts.st_size}-{facts.st_mtime_ns}"
 
 
 def check_folder(address: str) -> str:

@@ -55,6 +55,10 @@ class TableFacts:
     label_names: tuple[str, ...]
 
 
+# An item's name, how its image is read, and its stamp.
+RowImage = tuple[str, Callable[[], bytes], str | None]
+
+
 def survey(files: Iterable[FoundFile], columns: Columns, progress: Callable[[int], None]) -> TableFacts:
     """Counts the rows and gathers the labels.
 
@@ -92,20 +96,20 @@ def survey(files: Iterable[FoundFile], columns: Columns, progress: Callable[[int
 
 
 def items_of(
-    file: FoundFile, columns: Columns, extra: tuple[str, ...], read: Callable[[Row], tuple[str, Callable[[], bytes]]]
+    file: FoundFile, columns: Columns, extra: tuple[str, ...], read: Callable[[Row], RowImage]
 ) -> Iterator[Item]:
     """The items of a table's rows, in their order.
 
     Args:
         extra: columns besides those of `columns` that `read` looks at.
-        read: gives an item's name and how its image is read; a ValueError says why it has none.
+        read: gives an item's name, how its image is read, and its stamp; a ValueError says why it has none.
     """
     of_file = split_of_name(file.name) if columns.split_by_name else None
     for row in rows_of(file, (*columns.names, *extra)):
         problem = row.problem
-        name = f"{file.name}, row {row.number}"
+        name, stamp = f"{file.name}, row {row.number}", None
         try:
-            name, image = read(row) if problem is None else (name, unreadable(problem))
+            name, image, stamp = read(row) if problem is None else (name, unreadable(problem), None)
         except ValueError as error:
             problem, image = str(error), unreadable(str(error))
         label = _label(row, columns)
@@ -132,6 +136,7 @@ def items_of(
             source=columns.source,
             licence=columns.licence,
             split=given_split(str(word)) if word is not None else of_file,
+            stamp=stamp,
         )
 
 

@@ -192,4 +192,5 @@ class WebdatasetSource:
             source=title,
             licence=self._licence,
             split=split,
+            stamp=tar.stamp(sample.offset),
         )

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
+from pipeline.loading.reader import SampleReader
+from pipeline.sharding.base import find_base
 from pipeline.sharding.chunks import Columns, short_hash
-from pipeline.sharding.index import SPLITS
+from pipeline.sharding.index import SPLITS, SampleIndex
 from pipeline.sharding.split import group_number
 from pipeline.sharding.stage import ShardDataset, ShardingConfig
 from pipeline.stage import run_stage
@@ -68,6 +71,55 @@ def shard(store: ArtifactStore) -> Callable[..., Artifact]:
         return run_stage(ShardDataset(), config.resolved(), {}, store=into)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def add() -> Callable[..., Artifact]:
+    """add(store, source or folder, base=None, ...): shards as a flow would make them, a delta if there is a base."""
+
+    def make(
+        store: ArtifactStore, source: Mapping[str, Any] | Path, base: Artifact | str | None = None, **values: Any
+    ) -> Artifact:
+        if isinstance(source, Path):
+            source = {"kind": "image_folder", "folder": str(source), "caption": "a {label}"}
+        named = base.uri if isinstance(base, Artifact) else base
+        given = {"source": source, "samples_per_shard": 7, "base": named, **values}
+        config = parse_config(ShardingConfig, given, "test").resolved()
+        config.check(store)
+        found = find_base(config, store)
+        return run_stage(ShardDataset(), config, {} if found is None else {"base": found.artifact}, store=store)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def samples_of() -> Callable[[Artifact], dict[str, Any]]:
+    """samples_of(artifact): by key, all that is known of each sample but where it lies, and its image.
+
+    Fails if an image cannot be read or is not what its hash says, if equal images are in two splits, if rows do not lie
+    split by split, or if items.parquet does not name every row once.
+    """
+
+    def known(artifact: Artifact) -> dict[str, Any]:
+        index = SampleIndex.open(artifact)
+        reader = SampleReader(artifact, index, check=True)
+        found, splits = {}, dict[str, set[int]]()
+        for id in range(len(index)):
+            row = index.row(id)
+            found[row.key] = (
+                *(reader.read(id), index.label_names[row.label] if row.label >= 0 else None, row.label, row.split),
+                *(row.captions, row.group, row.node, row.source, row.width, row.height, row.content_hash),
+            )
+            splits.setdefault(row.content_hash, set()).add(row.split)
+        reader.close()
+        assert len(found) == len(index)
+        assert all(len(of_image) == 1 for of_image in splits.values())
+        assert (np.diff(index.splits) >= 0).all()
+        rows = pq.read_table(artifact.path("items.parquet")).column("row").to_pylist()
+        assert sorted(row for row in rows if row >= 0) == list(range(len(index)))
+        return found
+
+    return known
 
 
 @pytest.fixture(scope="session")

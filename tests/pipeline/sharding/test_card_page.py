@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.sharding.card_page.charts import binned, curve
 from pipeline.sharding.card_page.classes import Sheets, balance_section
-from pipeline.sharding.card_page.gallery import by_hash, rows_by_label
+from pipeline.sharding.card_page.gallery import Gallery, by_hash, rows_by_label
 from pipeline.sharding.card_page.left_out import reason_kind
 from pipeline.sharding.card_page.measures import Captioned, in_bytes
-from pipeline.sharding.contact_sheet import encoded_image
 from pipeline.sharding.index import SampleIndex, SampleRow
 
 Shard = Callable[..., Artifact]
@@ -208,11 +207,13 @@ def test_a_bounded_number_of_images_is_read(
 ) -> None:
     read: list[int] = []
 
-    def counted(index: SampleIndex, folder: Path, id: int) -> bytes:
-        read.append(id)
-        return encoded_image(index, folder, id)
+    made = Gallery._made
 
-    monkeypatch.setattr("pipeline.sharding.card_page.gallery.encoded_image", counted)
+    def counted(gallery: Gallery, id: int) -> str | None:
+        read.append(id)
+        return made(gallery, id)
+
+    monkeypatch.setattr(Gallery, "_made", counted)
     shard(source={"kind": "image_folder", "folder": str(image_folder({"cat": 60, "dog": 60}))})
     assert len(read) == len(set(read)) <= 2 * 8 + 12
 

@@ -145,7 +145,7 @@ def test_any_number_of_threads_gives_the_same_bits(shard_photos: Callable[..., A
 def test_a_spool_that_changed_meanwhile_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shard_photos: Callable[..., Artifact]
 ) -> None:
-    from pipeline.sharding import stage
+    from pipeline.sharding import writing
 
     def damaging(*arguments: object, **more: object) -> object:
         spool = next((tmp_path / "damaged").glob("work/*/*/scratch/chunks/*.spool"))
@@ -154,8 +154,8 @@ def test_a_spool_that_changed_meanwhile_is_refused(
         spool.write_bytes(content)
         return plan(*arguments, **more)
 
-    plan = stage.make_plan
-    monkeypatch.setattr(stage, "make_plan", damaging)
+    plan = writing.make_plan
+    monkeypatch.setattr(writing, "make_plan", damaging)
     with pytest.raises(WorkError, match="is not what was read"):
         shard_photos("damaged")
 

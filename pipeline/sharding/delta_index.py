@@ -1,0 +1,181 @@
+"""The files of a delta beside its tars: an index of all live samples, the listing, and what became of the others.
+
+In a split the base's samples come first, in their order, then the new ones. What numbers mean (labels, groups, nodes
+of the taxonomy) is as in the base; new labels, groups and nodes get the next numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.sharding.chunks import short_hash
+from pipeline.sharding.delta import Delta
+from pipeline.sharding.duplicates import DROPPED
+from pipeline.sharding.index import SCHEMA, SPLITS, SampleIndex
+from pipeline.sharding.listing import SCHEMA as LISTING_SCHEMA
+from pipeline.sharding.listing import chunk_listing, rows_of_plan
+from pipeline.sharding.numbering import Numbering
+from pipeline.sharding.plan import Plan
+from pipeline.sharding.scratch import Scratch
+from pipeline.sharding.shard_places import elsewhere
+from pipeline.sharding.taxonomy import Paths
+
+TOMBSTONES_FILE = "tombstones.parquet"
+_BATCH_ROWS = 1 << 18
+
+
+def kept_ids(delta: Delta) -> NDArray[np.int64]:
+    """The base's samples that live on, as numbers in its index: by split, then as they are."""
+    ids = np.sort(delta.base.listing.numbers["row"][delta.kept_places])
+    return ids[np.argsort(delta.base.index.splits[ids], kind="stable")]
+
+
+def taken_keys(delta: Delta) -> NDArray[np.uint64]:
+    """Hashes of the keys that are in use by the base's samples."""
+    if not delta.new_rows.size:
+        return np.empty(0, dtype=np.uint64)
+    ids = kept_ids(delta)
+    keys = delta.base.index.keys.take(pa.array(ids))
+    return np.fromiter((short_hash(key.as_py()) for key in keys), np.uint64, len(ids))
+
+
+def delta_numbering(delta: Delta, plan: Plan, root: str) -> Numbering:
+    """The numbering of the new samples, which goes on where the base's ends.
+
+    Args:
+        root: name of the taxonomy's root; "" for none.
+    """
+    base, columns = delta.base, delta.columns
+    used = {columns.source_names[code] for code in np.unique(columns.source[plan.rows]).tolist()}
+    used |= {base.index.source_names[code] for code in np.unique(base.index.source_codes[kept_ids(delta)]).tolist()}
+    names = tuple(sorted(used))
+    number_of = {name: number for number, name in enumerate(names)}
+    sources = np.array([number_of.get(name, -1) for name in columns.source_names], dtype=np.int16)
+    has_taxonomy = bool(root or base.index.taxonomy)
+    paths = Paths.of(base.index.taxonomy)
+    codes = [paths.code(path) if path and has_taxonomy else -1 for path in columns.node_paths]
+    return Numbering(
+        groups=_groups(delta, plan),
+        nodes=np.array(codes, dtype=np.int32),
+        sources=sources,
+        source_names=names,
+        taxonomy=paths.nodes(root) if has_taxonomy else (),
+    )
+
+
+def delta_index(delta: Delta, plan: Plan, numbering: Numbering, parts: Sequence[pa.Table]) -> SampleIndex:
+    """The index of all live samples.
+
+    Args:
+        parts: rows of the new samples, in the order of the plan.
+    """
+    index = delta.base.index
+    ids = kept_ids(delta)
+    used = np.unique(index.shards[ids])
+    shard_number = np.full(len(index.shard_names), -1, dtype=np.int32)
+    shard_number[used] = np.arange(len(plan.shard_names), len(plan.shard_names) + len(used))
+    number_of = {name: number for number, name in enumerate(numbering.source_names)}
+    source_number = np.array([number_of.get(name, -1) for name in index.source_names], dtype=np.int16)
+    taken = index.table.take(pa.array(ids)).combine_chunks()
+    values = {name: taken.column(name) for name in SCHEMA.names}
+    values["shard"] = pa.array(shard_number[index.shards[ids]])
+    values["source"] = pa.DictionaryArray.from_arrays(
+        pa.array(source_number[index.source_codes[ids]]), pa.array(numbering.source_names, pa.string())
+    )
+    kept = pa.Table.from_arrays([values[name] for name in SCHEMA.names], schema=SCHEMA)
+    new = pa.concat_tables(part.replace_schema_metadata(None) for part in parts) if parts else kept.slice(0, 0)
+    pieces = []
+    for split in range(len(SPLITS)):
+        for table, splits in ((kept, index.splits[ids]), (new, plan.splits)):
+            start, end = np.searchsorted(splits, [split, split + 1]).tolist()
+            pieces.append(table.slice(start, end - start))
+    return SampleIndex.assemble(
+        pieces,
+        shard_names=[
+            *plan.shard_names,
+            *(elsewhere(delta.base.artifact.uri, index.shard_names[shard]) for shard in used.tolist()),
+        ],
+        label_names=delta.label_names,
+        taxonomy=numbering.taxonomy,
+    )
+
+
+def delta_listing(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering) -> Iterator[pa.Table]:
+    """The listing of the source's items as they are now, some at a time."""
+    listing, ids = delta.base.listing, kept_ids(delta)
+    splits = np.concatenate([delta.base.index.splits[ids], plan.splits])
+    # As in the index: by split, the base's first.
+    number = np.empty(len(splits), dtype=np.int64)
+    number[np.argsort(splits, kind="stable")] = np.arange(len(splits))
+    number_of_id = np.full(len(delta.base.index), -1, dtype=np.int64)
+    number_of_id[ids] = number[: len(ids)]
+    row_of_column = rows_of_plan(len(delta.columns), plan.rows, number[len(ids) :])
+
+    new = pa.concat_tables(
+        [
+            LISTING_SCHEMA.empty_table(),
+            *(
+                chunk_listing(scratch, delta.columns, chunk, rows=row_of_column, nodes=numbering.nodes)
+                for chunk in range(len(delta.chunks))
+            ),
+        ]
+    )
+    for start in range(0, len(delta.live), _BATCH_ROWS):
+        batch = slice(start, start + _BATCH_ROWS)
+        read, at = delta.was_read[batch], delta.at[batch]
+        rows = listing.numbers["row"][at[~read]]
+        old = listing.table.take(pa.array(at[~read]))
+        values = {name: old.column(name) for name in LISTING_SCHEMA.names}
+        values["row"] = pa.array(np.where(rows >= 0, number_of_id[rows], -1))
+        values["stamp"] = pa.array(delta.numbers.stamp[delta.live[batch][~read]])
+        known = pa.Table.from_arrays([values[name] for name in LISTING_SCHEMA.names], schema=LISTING_SCHEMA)
+        place = np.empty(len(at), dtype=np.int64)
+        place[~read] = np.arange(len(known))
+        place[read] = np.arange(len(known), len(at))
+        yield pa.concat_tables([known, new.take(pa.array(at[read]))]).take(pa.array(place))
+
+
+def write_tombstones(folder: Path, delta: Delta) -> list[str]:
+    """Writes tombstones.parquet, a row for each sample of the base that is gone; why each is, in the same order."""
+    places, why = delta.gone()
+    index = delta.base.index
+    ids = delta.base.listing.numbers["row"][places]
+    shards = [elsewhere(delta.base.artifact.uri, index.shard_names[shard]) for shard in index.shards[ids].tolist()]
+    columns = {
+        "key": index.keys.take(pa.array(ids)).cast(pa.large_string()),
+        "shard": pa.array(shards, pa.string()),
+        "name": pa.array(delta.base.listing.names(places), pa.large_string()),
+        "why": pa.array(why, pa.string()),
+    }
+    pq.write_table(pa.table(columns), folder / TOMBSTONES_FILE, compression="zstd")
+    return why
+
+
+def is_nothing(delta: Delta) -> bool:
+    """Whether the delta stores and drops nothing: its samples are the base's."""
+    return not delta.new_rows.size and len(delta.kept_places) == len(delta.base.index)
+
+
+def _groups(delta: Delta, plan: Plan) -> NDArray[np.int32]:
+    """The content groups of the new samples: the base's numbers for those it knows, else the next ones."""
+    numbers = delta.base.listing.numbers
+    stored = np.flatnonzero(numbers["row"] >= 0)
+    theirs, first = np.unique(numbers["group_code"][stored], return_index=True)
+    number_of = delta.base.index.groups[numbers["row"][stored[first]]]
+    codes, first, of_row = np.unique(delta.columns.group_code[plan.rows], return_index=True, return_inverse=True)
+    groups = np.full(len(codes), DROPPED, dtype=np.int32)
+    at = np.searchsorted(theirs, codes)
+    known = at < len(theirs)
+    known[known] = theirs[at[known]] == codes[known]
+    groups[known] = number_of[at[known]]
+    unknown = np.flatnonzero(~known)
+    unknown = unknown[np.argsort(first[unknown])]
+    start = int(delta.base.index.groups.max(initial=-1)) + 1
+    groups[unknown] = np.arange(start, start + len(unknown))
+    return groups[of_row]

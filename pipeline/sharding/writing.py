@@ -1,0 +1,164 @@
+"""What a run of shard-dataset writes: all of a source, an index of tars in place, or what is new beside a base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.sharding.base import Base
+from pipeline.sharding.card_page.left_out import EqualSet, equal_images
+from pipeline.sharding.chunks import ChunkFacts, Columns, key_of_row
+from pipeline.sharding.contact_sheet import encoded_image
+from pipeline.sharding.delta import read_delta
+from pipeline.sharding.delta_index import (
+    delta_index,
+    delta_listing,
+    delta_numbering,
+    is_nothing,
+    taken_keys,
+    write_tombstones,
+)
+from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.index_tars import index_in_place
+from pipeline.sharding.intake import Intake, take_in
+from pipeline.sharding.listing import chunk_listing, rows_of_plan, write_listing
+from pipeline.sharding.numbering import numbered
+from pipeline.sharding.plan import Plan, ShardSize, arrange, make_plan
+from pipeline.sharding.scratch import Scratch
+from pipeline.sharding.shard_places import ShardPlaces, is_own
+from pipeline.sharding.shards import write_shards
+from pipeline.sharding.sources.base import Collection
+from pipeline.stage import NothingNew, Workspace
+
+if TYPE_CHECKING:
+    from pipeline.sharding.stage import ShardingConfig
+
+Image = Callable[[int], bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """What was written, for the card.
+
+    Attributes:
+        index: all samples of the artifact.
+        plan: of those that were stored by this run.
+        chunks: what was read by this run.
+        base: what the artifact adds to, or None.
+        changes: of a delta, how many samples are new, changed, removed.
+        equal: some sets of equal images, for the card; of a delta none.
+    """
+
+    index: SampleIndex
+    plan: Plan
+    chunks: list[ChunkFacts]
+    base: Base | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
+    equal: Sequence[EqualSet] = ()
+
+    def image(self, work: Workspace) -> Image:
+        """Gives images by their numbers."""
+        new = partial(encoded_image, self.index, work.output)
+        if self.base is None:
+            return new
+        index, places = self.index, ShardPlaces(self.base.artifact, self.index.shard_names)
+
+        def image(id: int) -> bytes:
+            shard = int(index.shards[id])
+            if is_own(index.shard_names[shard]):
+                return new(id)
+            return places.read(shard, int(index.offsets[id]), int(index.lengths[id]))
+
+        return image
+
+
+def write_all(config: ShardingConfig, collection: Collection, intake: Intake, work: Workspace) -> Written:
+    """Reads and stores the whole source, or indexes its tars in place."""
+    scratch = intake.scratch
+    chunks = take_in(collection, intake, runner=config.runner, writers=config.writers, progress=work.progress)
+    work.progress(note="planning the shards")
+    columns = Columns.load(scratch, chunks)
+    plan = make_plan(
+        columns,
+        partial(key_of_row, scratch, columns),
+        split=config.split,
+        duplicates=config.duplicates,
+        caps=config.caps,
+        size=_size(config),
+        label_names=collection.label_names,
+    )
+    if collection.tars:
+        work.progress(note="putting the index together")
+        index = index_in_place(work.output, scratch, columns, plan, collection)
+        return Written(index, plan, chunks, equal=_equal(scratch, columns, plan, index))
+    numbering = numbered(scratch, columns, plan.rows, collection.root)
+    parts = write_shards(
+        work.output,
+        scratch,
+        columns,
+        plan,
+        numbering,
+        runner=config.runner,
+        writers=config.writers,
+        progress=work.progress,
+    )
+    index = SampleIndex.assemble(
+        parts, shard_names=plan.shard_names, label_names=collection.label_names, taxonomy=numbering.taxonomy
+    )
+    index.write(work.output)
+    rows = rows_of_plan(len(columns), plan.rows, np.arange(len(plan.rows)))
+    write_listing(
+        work.output,
+        (chunk_listing(scratch, columns, chunk, rows=rows, nodes=numbering.nodes) for chunk in range(len(chunks))),
+    )
+    return Written(index, plan, chunks, equal=_equal(scratch, columns, plan, index))
+
+
+def write_delta(config: ShardingConfig, base: Base, collection: Collection, intake: Intake, work: Workspace) -> Written:
+    """Stores what is new beside a base, and lists what is gone.
+
+    Raises:
+        NothingNew: nothing is either.
+    """
+    scratch = intake.scratch
+    delta = read_delta(config, base, collection, intake, work.progress)
+    if is_nothing(delta):
+        raise NothingNew(base.artifact)
+    work.progress(note="planning the shards")
+    plan = arrange(
+        delta.columns,
+        partial(key_of_row, scratch, delta.columns),
+        delta.new_rows,
+        delta.chosen_rows(),
+        _size(config),
+        taken_keys(delta),
+    )
+    numbering = delta_numbering(delta, plan, collection.root)
+    parts = write_shards(
+        work.output,
+        scratch,
+        delta.columns,
+        plan,
+        numbering,
+        runner=config.runner,
+        writers=config.writers,
+        progress=work.progress,
+    )
+    index = delta_index(delta, plan, numbering, parts)
+    index.write(work.output)
+    write_listing(work.output, delta_listing(scratch, delta, plan, numbering))
+    changes = delta.counts(write_tombstones(work.output, delta))
+    return Written(index, plan, delta.chunks, base, changes)
+
+
+def _size(config: ShardingConfig) -> ShardSize:
+    megabytes = config.shard_megabytes
+    return ShardSize(config.samples_per_shard, None if megabytes is None else int(megabytes * 1e6))
+
+
+def _equal(scratch: Scratch, columns: Columns, plan: Plan, index: SampleIndex) -> list[EqualSet]:
+    return equal_images(columns, plan, partial(key_of_row, scratch, columns), index.label_names)
