@@ -83,7 +83,7 @@ def _lead(card: Mapping[str, Any]) -> str:
         return told
     return (
         f"{told} A delta on {delta['base']}: {delta['new']:,} new, {delta['changed']:,} changed, "
-        f"{delta['removed']:,} removed. What was quarantined is counted for what this run read."
+        f"{delta['removed']:,} removed."
     )
 
 
