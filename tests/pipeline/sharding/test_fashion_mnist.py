@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,8 @@ def test_missing_files_are_refused_before_any_work(files: Path, tmp_path: Path) 
 def test_without_a_network_the_way_out_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    # urllib keeps the proxies of its first request: later tests of this process would ask this one.
+    monkeypatch.setattr(urllib.request, "_opener", None)
     with pytest.raises(WorkError, match=r"cannot be fetched .*dataset-fashion-mnist") as caught:
         FashionMnistSource(None, tmp_path).collect(silent)
     assert "\n" not in str(caught.value)
