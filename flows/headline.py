@@ -62,6 +62,8 @@ def _training(summary: Mapping[str, Any]) -> str:
         parts.append(f"{summary['images_per_s']:,.0f} img/s")
     if "parameters" in summary:
         parts.append(f"{summary['parameters'] / 1e6:.2f}M parameters")
+    if summary.get("damaged_samples"):
+        parts.append(f"{summary['damaged_samples']} damaged samples left out")
     return ", ".join(parts)
 
 

@@ -109,9 +109,10 @@ class ContrastiveRecipe:
         artifacts = {name: open_artifact(self.store_url, uri) for name, uri in self.inputs}
         inputs = Inputs.open(artifacts, captions_from=config.captions_from, keep=config.keep)
         policy, held_out = build_policy(config, inputs)
+        samples = len(inputs.training_pairs())
         preprocessing = preprocessing_of(config, inputs.tower)
         tokenizer = config.text.build_tokenizer(inputs.text_weights)
-        reader = SampleReader.open(inputs.shards, remote=config.loader.remote)
+        reader = SampleReader.open(inputs.shards, remote=config.loader.remote, verify=config.loader.verify)
         loader = config.loader.build(
             reader,
             inputs.index,
@@ -119,6 +120,7 @@ class ContrastiveRecipe:
             image_size=preprocessing.image_size,
             channels=preprocessing.channels,
             seed=seed,
+            samples=samples,
             rank=rank,
             world=world,
             tokenizer=tokenizer,
@@ -140,7 +142,7 @@ class ContrastiveRecipe:
             build_model(config, inputs).to(device),
             ContrastiveTask(preprocessing, world=world, freeze_tower=config.freeze_tower),
             loader,
-            rows=len(inputs.training_pairs()),
+            rows=samples,
             evaluate=evaluate,
             refresh=refresh,
         )

@@ -17,7 +17,8 @@ from pipeline.config import Config, canonical_json, unkeyed
 from pipeline.errors import InputError, WorkError
 from pipeline.exported_model import ExportedModel, Preprocessing
 from pipeline.loading.batch import rank_slice
-from pipeline.loading.loader import LoaderConfig, evaluation_batches
+from pipeline.loading.evaluation_batches import evaluation_batches
+from pipeline.loading.loader import LoaderConfig
 from pipeline.loading.policies.class_balanced import ClassBalancedConfig
 from pipeline.loading.policies.shuffled import ShuffledConfig
 from pipeline.loading.policies.streams import StreamsConfig
@@ -159,7 +160,7 @@ def build_parts(
     """
     index = SampleIndex.open(shards)
     _, joined = open_columns(columns, index, keep=config.keep)
-    reader = SampleReader.open(shards, remote=config.loader.remote)
+    reader = SampleReader.open(shards, remote=config.loader.remote, verify=config.loader.verify)
     seed = config.training.seed
     rows = training_rows(index, joined, config.keep)
     loader = config.loader.build(
@@ -169,6 +170,7 @@ def build_parts(
         image_size=config.image_size,
         channels=config.channels,
         seed=seed,
+        samples=len(rows),
         rank=rank,
         world=world,
         columns=joined,
@@ -269,8 +271,7 @@ def summary(result: TrainingResult) -> dict[str, Any]:
         for name in ("val/accuracy", "val/accuracy_top5", "val/agreement", "train/loss")
         if (value := result.last(name)) is not None
     }
-    facts = ("steps", "images_per_s", "parameters", "device", "world")
-    return {**measured, **{name: result.facts[name] for name in facts}}
+    return {**measured, **result.headline_facts()}
 
 
 class TrainTeacher:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.artifacts import Artifact, file_sha256
 from pipeline.errors import DamagedError, InputError, UnknownNameError
 from pipeline.sharding.index import SampleIndex
-from pipeline.sharding.index_tars import TARS_FILE, read_tars
+from pipeline.sharding.index_tars import TARS_FILE, foreign_tars
 from pipeline.sharding.linting.findings import Finding, Findings, code
 from pipeline.sharding.shard_places import ShardPlaces, is_own
 from pipeline.sharding.sources import places
@@ -142,7 +142,7 @@ def _own_shards(artifact: Artifact, index: SampleIndex | None, findings: Finding
 
 def _foreign_shards(artifact: Artifact, findings: Findings) -> list[Shard]:
     shards = []
-    for number, tar in enumerate(read_tars(artifact.read(TARS_FILE).decode())):
+    for number, tar in enumerate(foreign_tars(artifact)):
         try:
             now = places.stat(tar.url)
         except InputError as error:
