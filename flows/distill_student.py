@@ -19,7 +19,7 @@ _DEFAULT: DistillStudentParameters = default_parameters(DistillStudentParameters
 def distill_student(parameters: DistillStudentParameters = _DEFAULT) -> Ended:
     """Shard the data, train the teacher, distil the student, measure both."""
     with stages_of("distill-student", parameters) as run:
-        shards = run.named(parameters.shards) or make_shards(run, parameters.data)
+        shards = make_shards(run, parameters.data, parameters.mixture, parameters.shards)
         columns = JoinedInput.of(run, parameters.columns, shards)
         teacher = run.named(parameters.teacher_model) or make_teacher(run, parameters.teacher, shards, columns)
         student = make_student(run, parameters.student, shards, teacher, columns)

@@ -28,6 +28,12 @@ def _shards(summary: Mapping[str, Any]) -> str:
     return words
 
 
+def _mixture(summary: Mapping[str, Any]) -> str:
+    sizes = " + ".join(f"{size:,} {name}" for name, size in summary.get("data_sets", {}).items())
+    left_out = f", {summary['left_out']:,} left out" if summary.get("left_out") else ""
+    return f"{sizes}, {summary.get('labels', 0)} labels{left_out}"
+
+
 def _ontology(summary: Mapping[str, Any]) -> str:
     return f"{summary.get('nodes', 0)} concepts, {summary.get('training_pairs', 0):,} training pairs"
 
@@ -79,6 +85,7 @@ def _report(summary: Mapping[str, Any]) -> str:
 _SPECIAL = {
     "shard-dataset": _shards,
     "compact-shards": _shards,
+    "mix-datasets": _mixture,
     "join-columns": _columns,
     "build-ontology": _ontology,
     "train-teacher": _training,

@@ -22,7 +22,7 @@ _DEFAULT: PretrainClipParameters = default_parameters(PretrainClipParameters)
 def pretrain_clip(parameters: PretrainClipParameters = _DEFAULT) -> Ended:
     """Shard the data, get an image tower, build the ontology, align images with text, measure."""
     with stages_of("pretrain-clip", parameters) as run:
-        shards = run.named(parameters.shards) or make_shards(run, parameters.data)
+        shards = make_shards(run, parameters.data, parameters.mixture, parameters.shards)
         columns = JoinedInput.of(run, parameters.columns, shards)
         inputs = columns.beside({"shards": shards, **_towers(run, parameters, shards, columns)}, parameters.clip)
         if parameters.clip.policy.kind == "tonics":

@@ -23,7 +23,7 @@ def register_model(parameters: RegisterModelParameters = _DEFAULT) -> Ended:
         named = run.named(parameters.model)
         # A named model is measured on the shards that it was trained from, and keeps its teacher in its lineage.
         shards_of_model = parameters.shards or run.input_of(named, "shards")
-        shards = run.named(shards_of_model) or make_shards(run, parameters.data)
+        shards = make_shards(run, parameters.data, parameters.mixture, shards_of_model)
         columns = JoinedInput.of(run, parameters.columns, shards)
         inputs: dict[str, Made] = {"shards": shards}
         teacher: Made | None = run.named(parameters.teacher_model or run.input_of(named, "teacher"))

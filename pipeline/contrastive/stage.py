@@ -21,8 +21,8 @@ from pipeline.contrastive.recipe import (
 )
 from pipeline.exported_model import FOLDER, ExportedModel
 from pipeline.stage import Workspace
+from pipeline.training.progressive import check_sizes
 from pipeline.training.runner import TrainingResult, execute
-from pipeline.training.stage import check_sizes
 from pipeline.training.starting_weights import write_report
 
 

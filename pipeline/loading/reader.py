@@ -117,7 +117,9 @@ class SampleReader:
                 raise
             raise self.damaged(id, f"the disk cannot read it ({error.strerror})") from None
         if len(data) != span.length:
-            raise self.damaged(id, f"the shard ends early ({len(data)} of {span.length} bytes); {self._advice(span.shard)}")
+            raise self.damaged(
+                id, f"the shard ends early ({len(data)} of {span.length} bytes); {self._advice(span.shard)}"
+            )
         if anew or remote is not None or self._to_verify(id):
             if content_hash(data) != self._index.content_hash(id):
                 raise self.damaged(id, f"the bytes are not those that were written; {self._advice(span.shard)}")
