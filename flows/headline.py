@@ -28,6 +28,11 @@ def _shards(summary: Mapping[str, Any]) -> str:
     return words
 
 
+def _outputs(summary: Mapping[str, Any]) -> str:
+    accuracy = summary.get("accuracy", 0.0)
+    return f"{summary.get('classes', 0):,} outputs of {summary.get('samples', 0):,} images, accuracy {accuracy:.1%}"
+
+
 def _mixture(summary: Mapping[str, Any]) -> str:
     sizes = " + ".join(f"{size:,} {name}" for name, size in summary.get("data_sets", {}).items())
     left_out = f", {summary['left_out']:,} left out" if summary.get("left_out") else ""
@@ -86,6 +91,7 @@ _SPECIAL = {
     "shard-dataset": _shards,
     "compact-shards": _shards,
     "mix-datasets": _mixture,
+    "teacher-outputs": _outputs,
     "join-columns": _columns,
     "build-ontology": _ontology,
     "train-teacher": _training,

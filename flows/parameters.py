@@ -18,7 +18,7 @@ from pipeline.evaluation.leaks.bounds import LeakCheckConfig
 from pipeline.evaluation.stage import EvaluationConfig
 from pipeline.registration.stage import RegistrationConfig
 from pipeline.report.stage import ReportConfig
-from pipeline.sharding.joining.choice import reads_columns
+from pipeline.sharding.joining.choice import reads_given_columns
 from pipeline.sharding.joining.stage import JoinColumnsConfig
 from pipeline.sharding.stage import ShardingConfig
 from pipeline.training.stage import ClassificationConfig
@@ -77,7 +77,7 @@ class _WithColumns(Config):
             for name in ("captions_from", "keep"):
                 if getattr(ontology, name) not in (OntologyConfig.model_fields[name].default, getattr(clip, name)):
                     raise ValueError(f"ontology.{name}: set clip.{name}; the ontology is made of what is trained on")
-        readers = [name for name in type(self).model_fields if reads_columns(getattr(self, name))]
+        readers = [name for name in type(self).model_fields if reads_given_columns(getattr(self, name))]
         if readers and self.columns is None:
             raise ValueError(
                 f"{readers[0]}: reads joined columns (keep, captions_from); name their file: columns.source"
