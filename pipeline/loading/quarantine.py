@@ -34,16 +34,17 @@ class DamagedSampleError(DamagedError):
     Args:
         id: its row in the index.
         shard, key, byte: where it lies: the shard's name, its name there, its first byte.
-        reason: what is wrong, and what to do.
+        reason: what is wrong.
+        advice: what to do about it.
     """
 
-    def __init__(self, id: int, shard: str, key: str, byte: int, reason: str) -> None:
-        super().__init__(f"{shard}, sample {key} at byte {byte}: {reason}")
-        self.id, self.shard, self.key, self.byte, self.reason = id, shard, key, byte, reason
+    def __init__(self, id: int, shard: str, key: str, byte: int, reason: str, advice: str = "") -> None:
+        super().__init__(f"{shard}, sample {key} at byte {byte}: {reason}{'; ' if advice else ''}{advice}")
+        self.id, self.shard, self.key, self.byte, self.reason, self.advice = id, shard, key, byte, reason, advice
 
     def __reduce__(self) -> tuple[type[DamagedSampleError], tuple[Any, ...]]:
         # Workers send their errors to the driver.
-        return type(self), (self.id, self.shard, self.key, self.byte, self.reason)
+        return type(self), (self.id, self.shard, self.key, self.byte, self.reason, self.advice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class Quarantine:
             raise DamagedError(
                 f"{len(self._found)} of {self._samples:,} training samples are damaged, {self._allowed} may be "
                 f"(loader.max_damaged_share={self._max_share}); {one.shard}, sample {one.key} at byte {one.byte}: "
-                f"{one.reason}"
+                f"{one.reason}; mend the shards, or allow more"
             )
 
 

@@ -100,16 +100,16 @@ class SampleReader:
                     raise
         raise AssertionError("unreachable")
 
-    def damaged(self, id: int, reason: str) -> DamagedSampleError:
+    def damaged(self, id: int, reason: str, advice: str = "") -> DamagedSampleError:
         """The error that names a sample and what is wrong with it."""
         shard = self._index.shard_names[int(self._index.shards[id])]
-        return DamagedSampleError(int(id), shard, self._index.key(id), int(self._index.offsets[id]), reason)
+        return DamagedSampleError(int(id), shard, self._index.key(id), int(self._index.offsets[id]), reason, advice)
 
     def _read_once(self, id: int, span: Span, remote: RemoteShards | None, anew: bool) -> bytes:
         try:
             data = self._read_local(span, anew) if remote is None else remote.read(span)
         except FileNotFoundError:
-            raise self.damaged(id, self._places.missing(span.shard)) from None
+            raise self.damaged(id, *self._places.missing(span.shard)) from None
         except DamagedError as error:
             raise self.damaged(id, str(error)) from None
         except OSError as error:
@@ -117,19 +117,15 @@ class SampleReader:
                 raise
             raise self.damaged(id, f"the disk cannot read it ({error.strerror})") from None
         if len(data) != span.length:
-            raise self.damaged(
-                id, f"the shard ends early ({len(data)} of {span.length} bytes); {self._advice(span.shard)}"
-            )
+            ends = f"the shard ends early ({len(data)} of {span.length} bytes)"
+            raise self.damaged(id, ends, self._places.advice(span.shard))
         if anew or remote is not None or self._to_verify(id):
             if content_hash(data) != self._index.content_hash(id):
-                raise self.damaged(id, f"the bytes are not those that were written; {self._advice(span.shard)}")
+                raise self.damaged(id, "the bytes are not those that were written", self._places.advice(span.shard))
             # What was right when read anew says nothing of what the next plain read gives.
             if self._verify == "first" and not anew:
                 self._verified[id >> 3] |= 1 << (id & 7)
         return data
-
-    def _advice(self, shard: int) -> str:
-        return f"`tutelage artifacts verify {self._places.holder(shard)}` says what else is damaged"
 
     def _to_verify(self, id: int) -> bool:
         if self._verify == "first":

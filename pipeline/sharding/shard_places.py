@@ -115,17 +115,19 @@ class ShardPlaces:
         tar = self._foreign.get(self._names[shard])
         return self.object(shard)[1] if tar is None else f"{tar.url} {tar.version}"
 
-    def holder(self, shard: int) -> str:
-        """STAGE/KEY of the artifact that holds a shard, or that indexes it in place."""
-        name = self._names[shard]
-        return (None if name in self._foreign else owner_of(name)) or self._artifact.uri
-
-    def missing(self, shard: int) -> str:
-        """What to do about a shard that is gone."""
+    def missing(self, shard: int) -> tuple[str, str]:
+        """What is wrong where a shard is gone, and what to do about it."""
         if self._names[shard] in self._foreign:
-            return "the tar that was indexed in place is gone; bring it back, or run shard-dataset again"
+            return "the tar that was indexed in place is gone", "bring it back, or run shard-dataset again"
         owner, _ = self._owner(shard)
-        return f"the shard is missing from {owner.url}; re-run {owner.stage}"
+        return f"the shard is missing from {owner.url}", f"re-run {owner.stage}"
+
+    def advice(self, shard: int) -> str:
+        """What to do about a shard with wrong bytes."""
+        name = self._names[shard]
+        if name in self._foreign:
+            return "bring the tar back as it was, or run shard-dataset again"
+        return f"`tutelage artifacts verify {owner_of(name) or self._artifact.uri}` says what else is damaged"
 
     def gone(self) -> list[str]:
         """A line for each other artifact that some of the shards lie in and that is not in the store any more."""

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.errors import InputError
+from pipeline.errors import DamagedError, InputError
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.index import SampleIndex, SampleRow, TaxonomyNode, content_hash
 from pipeline.sharding.mixture.stage import MixDatasets, MixDatasetsConfig
@@ -125,6 +125,18 @@ def test_the_bytes_are_read_from_the_tars_of_the_inputs(store: ArtifactStore) ->
     for id in range(len(index)):
         assert content_hash(reader.read(id)) == index.content_hash(id)
     assert index.shard_names[0] == "shard-dataset/0a/shards/train-00000.tar"
+
+
+def test_damage_is_named_with_the_artifact_that_has_it(store: ArtifactStore) -> None:
+    parts = pair(store)
+    artifact = mix(store, parts)
+    index = SampleIndex.open(artifact)
+    with parts["photos"].path("shards/train-00000.tar").open("r+b") as file:
+        file.seek(int(index.offsets[21]) + 20)
+        file.write(b"damaged")
+    place = f"shard-dataset/0b/shards/train-00000.tar, sample photos/s0 at byte {index.offsets[21]}"
+    with pytest.raises(DamagedError, match=f"{place}: .*`tutelage artifacts verify shard-dataset/0b`"):
+        SampleReader(artifact, index).read(21)
 
 
 def test_a_store_that_moves_takes_its_mixtures_along(store: ArtifactStore, tmp_path: Path) -> None:
