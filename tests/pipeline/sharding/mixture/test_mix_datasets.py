@@ -17,6 +17,9 @@ from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import DamagedError, InputError
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.index import SampleIndex, SampleRow, TaxonomyNode, content_hash
+from pipeline.sharding.linting.findings import Findings
+from pipeline.sharding.linting.lint import lint
+from pipeline.sharding.linting.target import artifact_target
 from pipeline.sharding.mixture.stage import MixDatasets, MixDatasetsConfig
 from pipeline.sharding.sources.webdataset_tars import WebdatasetConfig
 from pipeline.sharding.stage import ShardDataset, ShardingConfig
@@ -48,7 +51,7 @@ def make(
             rows.append(
                 SampleRow(
                     f"s{number}", place.shard, place.offset, place.length, number % len(labels),
-                    (f"colour {colour}",), 12, 12, content_hash(png(colour)), split, number // 2 if number else -1,
+                    (f"colour {colour}",), 12, 12, content_hash(png(colour)), split, number // 2,
                     number % len(taxonomy) if taxonomy else -1, sources[number % len(sources)],
                 )
             )  # fmt: skip
@@ -97,10 +100,7 @@ def test_rows_keep_what_they_were(store: ArtifactStore) -> None:
         assert tuple(index.captions(id)) == row.captions
         assert (index.splits[id], index.content_hash(id)) == (row.split, row.content_hash)
         assert index.source(id) == (f"photos/{row.source}" if name == "photos" else "emoji")
-        if row.group < 0:
-            assert index.groups[id] == -1
-        else:
-            assert groups.setdefault(int(index.groups[id]), (name, row.group)) == (name, row.group)
+        assert groups.setdefault(int(index.groups[id]), (name, row.group)) == (name, row.group)
     assert len(set(index.keys.to_pylist())) == len(index)
 
 
@@ -146,6 +146,23 @@ def test_a_store_that_moves_takes_its_mixtures_along(store: ArtifactStore, tmp_p
     moved = ArtifactStore.open(str(tmp_path / "moved")).resolve(artifact.uri)
     reader = SampleReader.open(moved)
     assert content_hash(reader.read(30)) == SampleIndex.open(moved).content_hash(30)
+
+
+def found_by_lint(artifact: Artifact) -> set[str]:
+    """What `data lint` finds, as "shard: sentence"."""
+    findings = Findings(100)
+    lint([artifact_target(artifact, findings)], findings)
+    return {f"{one.shard}: {one.says}" for _, _, shown in findings.by_code() for one in shown}
+
+
+def test_lint_reads_the_tars_of_the_inputs(store: ArtifactStore) -> None:
+    parts = pair(store)
+    artifact = mix(store, parts)
+    # These tars have no .json beside their images; nothing else is odd.
+    assert not {line for line in found_by_lint(artifact) if "json" not in line}
+    parts["emoji"].path("shards/train-00001.tar").unlink()
+    gone = "shard-dataset/0a/shards/train-00001.tar: missing"
+    assert gone in found_by_lint(artifact)
 
 
 def test_taxonomies_are_grafted_on_one_root(store: ArtifactStore) -> None:
