@@ -63,7 +63,7 @@ def test_a_student_of_a_mixture_learns_from_outputs_that_are_stored_once(
 ) -> None:
     """Two data sets are put together; a teacher of both is asked once; another student finds its outputs."""
     store = ArtifactStore.open(str(tmp_path / "store"))
-    data = [f"data.source.folder={pictures}", "data.split.test_share=0.2"]
+    data = [f"data.source.folder={pictures}", "data.split.test_share=0.2", "leaks=null"]
     for share in (0.2, 0.3):
         assert states("shard-dataset", *data, f"data.split.val_share={share}") == {"shard-dataset": "done"}
     one, other = (artifact.uri for artifact in store.list("shard-dataset"))
