@@ -24,6 +24,7 @@ def distill_student(parameters: DistillStudentParameters = _DEFAULT) -> Ended:
         teacher = find_teacher(run, parameters.teacher_model, parameters.teacher, parameters.student, shards, columns)
         student = make_student(run, parameters.student, shards, teacher, columns)
         for name, model in {"teacher": teacher, "student": student}.items():
-            inputs = {"shards": shards, "model": model}
-            run.make(EvaluateModel(), parameters.evaluation, inputs, label=f"evaluate {name}")
+            if model is not None:
+                inputs = {"shards": shards, "model": model}
+                run.make(EvaluateModel(), parameters.evaluation, inputs, label=f"evaluate {name}")
     return run.ended()

@@ -1,8 +1,10 @@
 """Where the shards of an artifact lie, by the names that its index gives them.
 
 shards/train-00000.tar              in the artifact itself
-STAGE/KEY/shards/train-00000.tar    in another artifact of the same store, which a delta adds to
+STAGE/KEY/shards/train-00000.tar    in another artifact of the same store, which a delta adds to or a mixture holds
 /data/0.tar, s3://bucket/0.tar      wherever a tar lies that is indexed in place; tars.json tells its version
+
+A mixture may have shards of the last two kinds, some of them here and some in S3.
 """
 
 from __future__ import annotations

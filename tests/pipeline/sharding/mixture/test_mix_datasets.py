@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +202,25 @@ def test_tars_that_are_indexed_in_place_and_mixtures_can_be_mixed(store: Artifac
     index = SampleIndex.open(artifact)
     reader = SampleReader(artifact, index, verify="always")
     assert {name.rpartition("/")[0] for name in index.shard_names} >= {str(tars), "shard-dataset/0a/shards"}
+    for id in range(len(index)):
+        assert content_hash(reader.read(id)) == index.content_hash(id)
+
+
+def test_a_delta_brings_the_shards_of_its_base_along(
+    store: ArtifactStore, tmp_path: Path, picture: Callable[..., bytes], add: Callable[..., Artifact]
+) -> None:
+    for number in range(40):
+        folder = tmp_path / "pets" / ("cat" if number % 2 else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").write_bytes(picture(number))
+        if number == 29:
+            base = add(store, tmp_path / "pets")
+    delta = add(store, tmp_path / "pets", base)
+    artifact = mix(store, {"pets": delta, "emoji": pair(store)["emoji"]})
+    index = SampleIndex.open(artifact)
+    owners = {name.partition("/shards/")[0] for name in index.shard_names}
+    assert owners == {base.uri, delta.uri, "shard-dataset/0a"}
+    reader = SampleReader(artifact, index, verify="always")
     for id in range(len(index)):
         assert content_hash(reader.read(id)) == index.content_hash(id)
 
