@@ -12,7 +12,6 @@ from rich.table import Table
 from flows.headline import headline
 from flows.preflight import open_store
 from pipeline.artifacts import Artifact
-from pipeline.sharding.base import STAGES
 from pipeline.sharding.index import SampleIndex
 from pipeline.sharding.shard_places import ShardPlaces
 
@@ -71,8 +70,8 @@ def verify_artifacts(references: Sequence[str]) -> int:
 
 
 def _gone(artifact: Artifact) -> list[str]:
-    """Lines about artifacts that the shards of a delta lie in, and that are not there."""
-    if artifact.stage not in STAGES or "index.arrow" not in artifact.files:
+    """Lines about artifacts that the shards of a delta or a mixture lie in, and that are not there."""
+    if "index.arrow" not in artifact.files:
         return []
     return ShardPlaces(artifact, SampleIndex.open(artifact).shard_names).gone()
 

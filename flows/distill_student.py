@@ -9,7 +9,7 @@ from flows.parameters import DistillStudentParameters
 from flows.presets import default_parameters
 from flows.shards_of_run import make_shards
 from flows.stage_run import SIDE_BY_SIDE, Ended, stages_of
-from flows.trained_models import make_student, make_teacher
+from flows.trained_models import find_teacher, make_student
 from pipeline.evaluation.stage import EvaluateModel
 
 _DEFAULT: DistillStudentParameters = default_parameters(DistillStudentParameters)
@@ -19,11 +19,12 @@ _DEFAULT: DistillStudentParameters = default_parameters(DistillStudentParameters
 def distill_student(parameters: DistillStudentParameters = _DEFAULT) -> Ended:
     """Shard the data, train the teacher, distil the student, measure both."""
     with stages_of("distill-student", parameters) as run:
-        shards = run.named(parameters.shards) or make_shards(run, parameters.data)
+        shards = make_shards(run, parameters.data, parameters.mixture, parameters.shards)
         columns = JoinedInput.of(run, parameters.columns, shards)
-        teacher = run.named(parameters.teacher_model) or make_teacher(run, parameters.teacher, shards, columns)
+        teacher = find_teacher(run, parameters.teacher_model, parameters.teacher, parameters.student, shards, columns)
         student = make_student(run, parameters.student, shards, teacher, columns)
         for name, model in {"teacher": teacher, "student": student}.items():
-            inputs = {"shards": shards, "model": model}
-            run.make(EvaluateModel(), parameters.evaluation, inputs, label=f"evaluate {name}")
+            if model is not None:
+                inputs = {"shards": shards, "model": model}
+                run.make(EvaluateModel(), parameters.evaluation, inputs, label=f"evaluate {name}")
     return run.ended()

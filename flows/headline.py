@@ -28,6 +28,17 @@ def _shards(summary: Mapping[str, Any]) -> str:
     return words
 
 
+def _outputs(summary: Mapping[str, Any]) -> str:
+    accuracy = summary.get("accuracy", 0.0)
+    return f"{summary.get('classes', 0):,} outputs of {summary.get('samples', 0):,} images, accuracy {accuracy:.1%}"
+
+
+def _mixture(summary: Mapping[str, Any]) -> str:
+    sizes = " + ".join(f"{size:,} {name}" for name, size in summary.get("data_sets", {}).items())
+    left_out = f", {summary['left_out']:,} left out" if summary.get("left_out") else ""
+    return f"{sizes}, {summary.get('labels', 0)} labels{left_out}"
+
+
 def _ontology(summary: Mapping[str, Any]) -> str:
     return f"{summary.get('nodes', 0)} concepts, {summary.get('training_pairs', 0):,} training pairs"
 
@@ -62,6 +73,8 @@ def _training(summary: Mapping[str, Any]) -> str:
         parts.append(f"{summary['images_per_s']:,.0f} img/s")
     if "parameters" in summary:
         parts.append(f"{summary['parameters'] / 1e6:.2f}M parameters")
+    if summary.get("damaged_samples"):
+        parts.append(f"{summary['damaged_samples']} damaged samples left out")
     return ", ".join(parts)
 
 
@@ -77,6 +90,8 @@ def _report(summary: Mapping[str, Any]) -> str:
 _SPECIAL = {
     "shard-dataset": _shards,
     "compact-shards": _shards,
+    "mix-datasets": _mixture,
+    "teacher-outputs": _outputs,
     "join-columns": _columns,
     "build-ontology": _ontology,
     "train-teacher": _training,

@@ -19,7 +19,6 @@ from pipeline.errors import InputError
 from pipeline.evaluation.leaks.bounds import LISTING, SHEET, LeakCheckConfig, split_name, where
 from pipeline.evaluation.leaks.search import KINDS
 from pipeline.evaluation.leaks.stage import CheckLeaks
-from pipeline.sharding.base import STAGES
 from pipeline.stage import run_stage
 
 
@@ -60,7 +59,7 @@ def show_leaks(
 
 def _shards(store: ArtifactStore, reference: str) -> Artifact:
     artifact = store.resolve(reference)
-    if artifact.stage not in STAGES:
+    if "index.arrow" not in artifact.files:
         raise InputError(
             f"{reference}: is made by {artifact.stage}; give shards, as `tutelage artifacts list` has them"
         )

@@ -34,7 +34,7 @@ _NO_COLUMNS = JoinedInput(None)
 def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> Ended:
     """Shard, teach, distil, align with text, evaluate, register what is better, report."""
     with stages_of("lifecycle", parameters) as run:
-        shards = make_shards(run, parameters.data)
+        shards = make_shards(run, parameters.data, parameters.mixture)
         columns = JoinedInput.of(run, parameters.columns, shards)
         checked = check_leaks(run, parameters.leaks, shards, parameters.leaks_against)
         teacher = make_teacher(run, parameters.teacher, shards, columns, after=[*checked.values()])

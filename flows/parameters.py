@@ -18,7 +18,7 @@ from pipeline.evaluation.leaks.bounds import LeakCheckConfig
 from pipeline.evaluation.stage import EvaluationConfig
 from pipeline.registration.stage import RegistrationConfig
 from pipeline.report.stage import ReportConfig
-from pipeline.sharding.joining.choice import reads_columns
+from pipeline.sharding.joining.choice import reads_given_columns
 from pipeline.sharding.joining.stage import JoinColumnsConfig
 from pipeline.sharding.stage import ShardingConfig
 from pipeline.training.stage import ClassificationConfig
@@ -45,7 +45,14 @@ _STUDENT = Field(DistillationConfig(), description="The student, what it learns 
 _ONTOLOGY = Field(OntologyConfig(), description="The concepts of the curriculum.")
 _EVALUATION = Field(EvaluationConfig(), description="How models are measured.")
 _REGISTRATION = Field(RegistrationConfig(), description="Registered names, and when the champion changes.")
-_SHARDS = reference("The shards", "shard-dataset", "compact-shards")
+_SHARDS_STAGES = ("shard-dataset", "compact-shards", "mix-datasets")
+_SHARDS = reference("The shards", *_SHARDS_STAGES)
+_MIXTURE: dict[str, str] = Field(
+    {},
+    description="Several data sets in one: name -> STAGE/KEY of its shards, e.g. {emoji: shard-dataset/0a1b2c, "
+    "photos: shard-dataset/3d4e5f}; instead of data. How often each is drawn says policy={kind: mixture}.",
+    json_schema_extra={"stages": list(_SHARDS_STAGES)},
+)
 _TEACHER_MODEL = reference("The teacher", "train-teacher", "distill-student")
 
 
@@ -57,6 +64,12 @@ class _WithColumns(Config):
     )
 
     @model_validator(mode="after")
+    def _shards_are_one(self) -> Self:
+        if getattr(self, "shards", None) is not None and getattr(self, "mixture", {}):
+            raise ValueError("mixture: name either shards, or the data sets of a mixture")
+        return self
+
+    @model_validator(mode="after")
     def _columns_are_there(self) -> Self:
         clip = getattr(self, "clip", None)
         ontology = getattr(self, "ontology", None)
@@ -64,7 +77,7 @@ class _WithColumns(Config):
             for name in ("captions_from", "keep"):
                 if getattr(ontology, name) not in (OntologyConfig.model_fields[name].default, getattr(clip, name)):
                     raise ValueError(f"ontology.{name}: set clip.{name}; the ontology is made of what is trained on")
-        readers = [name for name in type(self).model_fields if reads_columns(getattr(self, name))]
+        readers = [name for name in type(self).model_fields if reads_given_columns(getattr(self, name))]
         if readers and self.columns is None:
             raise ValueError(
                 f"{readers[0]}: reads joined columns (keep, captions_from); name their file: columns.source"
@@ -80,8 +93,7 @@ class _WithLeakCheck(Config):
     )
     leaks_against: str | None = reference(
         "The shards of another data set, whose evaluation images must not be in our training data, nor ours in its,",
-        "shard-dataset",
-        "compact-shards",
+        *_SHARDS_STAGES,
         without="the shards are checked by themselves",
     )
 
@@ -96,6 +108,7 @@ class ShardDatasetParameters(_WithLeakCheck):
     """shard-dataset: source -> shards, index, data card."""
 
     data: ShardingConfig = _DATA
+    mixture: dict[str, str] = _MIXTURE
 
 
 class TrainTeacherParameters(_WithLeakCheck, _WithColumns):
@@ -103,6 +116,7 @@ class TrainTeacherParameters(_WithLeakCheck, _WithColumns):
 
     shards: str | None = _SHARDS
     data: ShardingConfig = _DATA
+    mixture: dict[str, str] = _MIXTURE
     teacher: ClassificationConfig = _TEACHER
     evaluation: EvaluationConfig = _EVALUATION
 
@@ -113,6 +127,7 @@ class DistillStudentParameters(_WithColumns):
     shards: str | None = _SHARDS
     teacher_model: str | None = _TEACHER_MODEL
     data: ShardingConfig = _DATA
+    mixture: dict[str, str] = _MIXTURE
     teacher: ClassificationConfig = _TEACHER
     student: DistillationConfig = _STUDENT
     evaluation: EvaluationConfig = _EVALUATION
@@ -127,6 +142,7 @@ class PretrainClipParameters(_WithColumns):
         "The classifier whose body becomes the image tower", "distill-student", "train-teacher"
     )
     data: ShardingConfig = _DATA
+    mixture: dict[str, str] = _MIXTURE
     teacher: ClassificationConfig = _TEACHER
     student: DistillationConfig = _STUDENT
     ontology: OntologyConfig = _ONTOLOGY
@@ -141,6 +157,7 @@ class RegisterModelParameters(_WithColumns):
     shards: str | None = _SHARDS
     teacher_model: str | None = _TEACHER_MODEL
     data: ShardingConfig = _DATA
+    mixture: dict[str, str] = _MIXTURE
     teacher: ClassificationConfig = _TEACHER
     student: DistillationConfig = _STUDENT
     evaluation: EvaluationConfig = _EVALUATION
@@ -151,6 +168,7 @@ class LifecycleParameters(_WithLeakCheck, _WithColumns):
     """lifecycle: everything, from the source to the champions."""
 
     data: ShardingConfig = _DATA
+    mixture: dict[str, str] = _MIXTURE
     teacher: ClassificationConfig = _TEACHER
     student: DistillationConfig = _STUDENT
     ontology: OntologyConfig = _ONTOLOGY

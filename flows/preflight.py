@@ -14,6 +14,7 @@ from model_defs import list_models
 from pipeline.artifacts import ArtifactStore
 from pipeline.config import Config
 from pipeline.errors import InputError, UnknownNameError
+from pipeline.sharding.mixture.stage import check_names
 
 
 def open_store() -> ArtifactStore:
@@ -36,8 +37,10 @@ def check_ready(parameters: Config, store: ArtifactStore) -> None:
     columns = getattr(parameters, "columns", None)
     if columns is not None:
         columns.check()
-    data = getattr(parameters, "data", None)
-    if data is not None and getattr(parameters, "shards", None) is None:
+    data, mixture = getattr(parameters, "data", None), getattr(parameters, "mixture", None)
+    if mixture:
+        check_names(mixture)
+    elif data is not None and getattr(parameters, "shards", None) is None:
         data.check(store)
 
 
@@ -53,13 +56,19 @@ def configs_in(config: BaseModel, path: str = "") -> Iterator[tuple[str, BaseMod
 def _check_references(parameters: Config, store: ArtifactStore) -> None:
     for name, field in type(parameters).model_fields.items():
         extra = field.json_schema_extra
-        reference = getattr(parameters, name)
-        if reference is None or not isinstance(extra, dict) or not isinstance(extra.get("stages"), list):
+        if not isinstance(extra, dict) or not isinstance(extra.get("stages"), list):
             continue
-        artifact = store.resolve(reference)
         wanted = [str(stage) for stage in extra["stages"]]  # type: ignore[union-attr]
-        if artifact.stage not in wanted:
-            raise InputError(f"{name}: {reference} is made by {artifact.stage}; give one of {' or '.join(wanted)}")
+        named = getattr(parameters, name)
+        references = (
+            {f"{name}.{part}": one for part, one in named.items()} if isinstance(named, dict) else {name: named}
+        )
+        for where, reference in references.items():
+            if reference is None:
+                continue
+            artifact = store.resolve(reference)
+            if artifact.stage not in wanted:
+                raise InputError(f"{where}: {reference} is made by {artifact.stage}; give one of {' or '.join(wanted)}")
 
 
 def _check_model(path: str, config: BaseModel) -> None:

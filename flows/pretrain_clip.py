@@ -10,7 +10,7 @@ from flows.parameters import PretrainClipParameters
 from flows.presets import default_parameters
 from flows.shards_of_run import make_shards
 from flows.stage_run import SIDE_BY_SIDE, Ended, Made, StageRun, stages_of
-from flows.trained_models import make_student, make_teacher
+from flows.trained_models import find_teacher, make_student
 from pipeline.contrastive.build_ontology import BuildOntology
 from pipeline.contrastive.stage import PretrainClip
 from pipeline.evaluation.stage import EvaluateModel
@@ -22,7 +22,7 @@ _DEFAULT: PretrainClipParameters = default_parameters(PretrainClipParameters)
 def pretrain_clip(parameters: PretrainClipParameters = _DEFAULT) -> Ended:
     """Shard the data, get an image tower, build the ontology, align images with text, measure."""
     with stages_of("pretrain-clip", parameters) as run:
-        shards = run.named(parameters.shards) or make_shards(run, parameters.data)
+        shards = make_shards(run, parameters.data, parameters.mixture, parameters.shards)
         columns = JoinedInput.of(run, parameters.columns, shards)
         inputs = columns.beside({"shards": shards, **_towers(run, parameters, shards, columns)}, parameters.clip)
         if parameters.clip.policy.kind == "tonics":
@@ -41,6 +41,6 @@ def _towers(run: StageRun, parameters: PretrainClipParameters, shards: Made, col
         return {"tower": named, **text_tower_weights(run, parameters.clip)}
     if parameters.clip.new_tower.model.pretrained is not None:
         return {**image_tower_weights(run, parameters.clip), **text_tower_weights(run, parameters.clip)}
-    teacher = run.named(parameters.teacher_model) or make_teacher(run, parameters.teacher, shards, columns)
+    teacher = find_teacher(run, parameters.teacher_model, parameters.teacher, parameters.student, shards, columns)
     student = make_student(run, parameters.student, shards, teacher, columns)
     return {"tower": student, **text_tower_weights(run, parameters.clip)}

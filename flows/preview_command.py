@@ -71,7 +71,7 @@ def _samples(what: str, wish: Wish) -> list[ShownSample]:
     from pipeline.sharding.index import SampleIndex
 
     index = SampleIndex.open(artifact)
-    reader = SampleReader(artifact, index, remote="ranges", check=True)
+    reader = SampleReader(artifact, index, remote="ranges", verify="always")
     try:
         return of_index(index, reader.read, wish)
     finally:

@@ -9,7 +9,7 @@ from flows.parameters import RegisterModelParameters
 from flows.presets import default_parameters
 from flows.shards_of_run import make_shards
 from flows.stage_run import SIDE_BY_SIDE, Ended, Made, stages_of
-from flows.trained_models import make_student, make_teacher
+from flows.trained_models import find_teacher, make_student
 from pipeline.evaluation.stage import EvaluateModel
 from pipeline.registration.stage import RegisterModel
 
@@ -23,12 +23,12 @@ def register_model(parameters: RegisterModelParameters = _DEFAULT) -> Ended:
         named = run.named(parameters.model)
         # A named model is measured on the shards that it was trained from, and keeps its teacher in its lineage.
         shards_of_model = parameters.shards or run.input_of(named, "shards")
-        shards = run.named(shards_of_model) or make_shards(run, parameters.data)
+        shards = make_shards(run, parameters.data, parameters.mixture, shards_of_model)
         columns = JoinedInput.of(run, parameters.columns, shards)
         inputs: dict[str, Made] = {"shards": shards}
         teacher: Made | None = run.named(parameters.teacher_model or run.input_of(named, "teacher"))
         if named is None:
-            teacher = teacher or make_teacher(run, parameters.teacher, shards, columns)
+            teacher = teacher or find_teacher(run, None, parameters.teacher, parameters.student, shards, columns)
             inputs["model"] = make_student(run, parameters.student, shards, teacher, columns)
         else:
             inputs["model"] = named

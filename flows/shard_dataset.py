@@ -15,8 +15,8 @@ _DEFAULT: ShardDatasetParameters = default_parameters(ShardDatasetParameters)
 
 @flow(name="shard-dataset", task_runner=SIDE_BY_SIDE)
 def shard_dataset(parameters: ShardDatasetParameters = _DEFAULT) -> Ended:
-    """Read the source, split it by content, write shards, index and data card; check for leaks if asked to."""
+    """Shard the source, or put several data sets together; check for leaks if asked to."""
     with stages_of("shard-dataset", parameters, tracked=False) as run:
-        shards = make_shards(run, parameters.data)
+        shards = make_shards(run, parameters.data, parameters.mixture)
         check_leaks(run, parameters.leaks, shards, parameters.leaks_against)
     return run.ended()

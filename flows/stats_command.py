@@ -50,7 +50,7 @@ def _artifact_columns(artifact: Artifact) -> ImageColumns:
     index = SampleIndex.open(artifact)
     places = ShardPlaces(artifact, index.shard_names)
     sizes = np.array([places.size(number) for number in range(len(index.shard_names))], np.int64)
-    return index_columns(index, sizes, {} if places.remote else _formats(artifact, index))
+    return index_columns(index, sizes, {} if any(places.remote) else _formats(artifact, index))
 
 
 def _formats(artifact: Artifact, index: SampleIndex) -> dict[str, int]:

@@ -20,7 +20,7 @@ _DEFAULT: TrainTeacherParameters = default_parameters(TrainTeacherParameters)
 def train_teacher(parameters: TrainTeacherParameters = _DEFAULT) -> Ended:
     """Shard the data, train the teacher, measure it."""
     with stages_of("train-teacher", parameters) as run:
-        shards = run.named(parameters.shards) or make_shards(run, parameters.data)
+        shards = make_shards(run, parameters.data, parameters.mixture, parameters.shards)
         columns = JoinedInput.of(run, parameters.columns, shards)
         checked = check_leaks(run, parameters.leaks, shards, parameters.leaks_against)
         teacher = make_teacher(run, parameters.teacher, shards, columns, after=[*checked.values()])

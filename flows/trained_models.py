@@ -8,6 +8,8 @@ from flows.imported_weights import weights_of
 from flows.joined_columns import JoinedInput
 from flows.stage_run import Made, StageRun
 from pipeline.distillation.stage import DistillationConfig, DistillStudent
+from pipeline.distillation.teacher_outputs import AskTeacher, TeacherOutputsConfig
+from pipeline.sharding.joining.choice import reads_teacher_outputs
 from pipeline.training.stage import ClassificationConfig, TrainTeacher
 
 
@@ -19,7 +21,34 @@ def make_teacher(
     return run.make(TrainTeacher(), config, inputs, after=after)
 
 
-def make_student(run: StageRun, config: DistillationConfig, shards: Made, teacher: Made, columns: JoinedInput) -> Made:
-    """A student of this teacher."""
-    inputs = {"shards": shards, "teacher": teacher, **weights_of(run, config.model, "student")}
+def find_teacher(
+    run: StageRun,
+    named: str | None,
+    teacher: ClassificationConfig,
+    student: DistillationConfig,
+    shards: Made,
+    columns: JoinedInput,
+) -> Made | None:
+    """The teacher that a student needs: named, or made; None if its outputs were given as a column.
+
+    Args:
+        named: STAGE/KEY.
+    """
+    found = run.named(named)
+    if found is not None or (reads_teacher_outputs(student) and columns.made is not None):
+        return found
+    return make_teacher(run, teacher, shards, columns)
+
+
+def make_student(
+    run: StageRun, config: DistillationConfig, shards: Made, teacher: Made | None, columns: JoinedInput
+) -> Made:
+    """A student of this teacher, or of its outputs: those of the columns, or those that it is asked for once."""
+    inputs: dict[str, Made] = {"shards": shards, **weights_of(run, config.model, "student")}
+    column = config.distillation.teacher_column
+    if teacher is not None and column is None:
+        inputs["teacher"] = teacher
+    elif teacher is not None and columns.made is None:
+        asked = TeacherOutputsConfig(column=column or "", threads=config.loader.threads)
+        columns = JoinedInput(run.make(AskTeacher(), asked, {"shards": shards, "teacher": teacher}))
     return run.make(DistillStudent(), config, columns.beside(inputs, config))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.contrastive.ontology import Ids
 from pipeline.contrastive.task import unwrapped
 from pipeline.exported_model import Preprocessing
-from pipeline.loading.loader import evaluation_batches
+from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
 from pipeline.loading.tokenizer import CaptionTokenizer
 from pipeline.sharding.index import SampleIndex

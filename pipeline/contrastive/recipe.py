@@ -27,6 +27,7 @@ from pipeline.evaluation.zero_shot import check_template
 from pipeline.exported_model import ExportedModel, Preprocessing
 from pipeline.loading.loader import LoaderConfig
 from pipeline.loading.policies.base import SamplingPolicy
+from pipeline.loading.policies.mixture import MixtureConfig, samples_per_epoch
 from pipeline.loading.policies.row_runs import RowRuns
 from pipeline.loading.policies.shuffled import ShuffledConfig
 from pipeline.loading.policies.streams import StreamsConfig
@@ -38,7 +39,7 @@ from pipeline.training.stage import ModelConfig, open_artifact
 from pipeline.training.starting_weights import check_given
 from pipeline.training.task import Parts
 
-PolicyConfig = Annotated[TonicsConfig | ShuffledConfig | StreamsConfig, Field(discriminator="kind")]
+PolicyConfig = Annotated[TonicsConfig | ShuffledConfig | StreamsConfig | MixtureConfig, Field(discriminator="kind")]
 
 
 class NewTowerConfig(Config):
@@ -109,9 +110,10 @@ class ContrastiveRecipe:
         artifacts = {name: open_artifact(self.store_url, uri) for name, uri in self.inputs}
         inputs = Inputs.open(artifacts, captions_from=config.captions_from, keep=config.keep)
         policy, held_out = build_policy(config, inputs)
+        samples = len(inputs.training_pairs())
         preprocessing = preprocessing_of(config, inputs.tower)
         tokenizer = config.text.build_tokenizer(inputs.text_weights)
-        reader = SampleReader.open(inputs.shards, remote=config.loader.remote)
+        reader = SampleReader.open(inputs.shards, remote=config.loader.remote, verify=config.loader.verify)
         loader = config.loader.build(
             reader,
             inputs.index,
@@ -119,6 +121,7 @@ class ContrastiveRecipe:
             image_size=preprocessing.image_size,
             channels=preprocessing.channels,
             seed=seed,
+            samples=samples,
             rank=rank,
             world=world,
             tokenizer=tokenizer,
@@ -140,7 +143,7 @@ class ContrastiveRecipe:
             build_model(config, inputs).to(device),
             ContrastiveTask(preprocessing, world=world, freeze_tower=config.freeze_tower),
             loader,
-            rows=len(inputs.training_pairs()),
+            rows=samples_per_epoch(policy, samples),
             evaluate=evaluate,
             refresh=refresh,
         )
@@ -154,7 +157,7 @@ def build_policy(config: ContrastiveConfig, inputs: Inputs) -> tuple[SamplingPol
     """
     training, policy = config.training, config.policy
     batch = config.loader.distinct(training.global_batch)
-    if isinstance(policy, ShuffledConfig | StreamsConfig):
+    if isinstance(policy, ShuffledConfig | StreamsConfig | MixtureConfig):
         rows = inputs.training_pairs()
         if len(rows) == 0:
             kept = " and is kept" if config.keep else ""

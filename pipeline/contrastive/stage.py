@@ -21,8 +21,8 @@ from pipeline.contrastive.recipe import (
 )
 from pipeline.exported_model import FOLDER, ExportedModel
 from pipeline.stage import Workspace
+from pipeline.training.progressive import check_sizes
 from pipeline.training.runner import TrainingResult, execute
-from pipeline.training.stage import check_sizes
 from pipeline.training.starting_weights import write_report
 
 
@@ -79,5 +79,5 @@ def summary(result: TrainingResult, lines: list[dict[str, Any]]) -> dict[str, An
         for name in ("val/text_recall_at_1", "val/image_recall_at_1", "train/loss")
         if (value := result.last(name)) is not None
     }
-    facts = {name: result.facts[name] for name in ("steps", "images_per_s", "parameters", "device", "world")}
-    return {**measured, **facts, "refreshes": len(lines), "frontier": len(lines[-1]["frontier"]) if lines else 1}
+    ended = len(lines[-1]["frontier"]) if lines else 1
+    return {**measured, **result.headline_facts(), "refreshes": len(lines), "frontier": ended}

@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.config import Config
+from pipeline.config import Config, added
 
 Method = Literal["soft", "hard", "token"]
+Outputs = Literal["logits", "probabilities"]
 
 
 class DistillationLossConfig(Config):
@@ -32,6 +33,13 @@ class DistillationLossConfig(Config):
     token_target: Literal["hard", "soft"] = Field("hard", description="What the second head of method token learns.")
     temperature: float = Field(3.0, gt=0, le=100, description="Of soft targets; DeiT uses 3.")
     weight: float = Field(0.5, ge=0, le=1, description="Share of soft targets in the loss; DeiT uses 0.1.")
+    teacher_column: str | None = added(
+        None,
+        min_length=1,
+        description="Joined column with the teacher's outputs for the stored images; null: the teacher looks at each "
+        "view. Without columns.source it is made by teacher-outputs.",
+    )
+    teacher_outputs: Outputs = added("logits", description="What teacher_column holds.")
 
 
 def soft_targets(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -13,14 +13,18 @@ from pydantic import Field
 from pipeline.artifacts import Artifact
 from pipeline.config import canonical_json
 from pipeline.distillation.losses import DistillationLossConfig
+from pipeline.distillation.stored_teacher import StoredTeacher, check_outputs
 from pipeline.distillation.task import Distillation, StudentEvaluation
-from pipeline.distillation.teacher import FrozenTeacher
+from pipeline.distillation.teacher import FrozenTeacher, Teacher, check_labels
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
 from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.joining.choice import open_columns
+from pipeline.sharding.joining.joined_columns import JoinedColumns
 from pipeline.stage import Workspace
 from pipeline.training.classification import ClassifierEvaluation, without_auxiliary
 from pipeline.training.plan import TrainingConfig
+from pipeline.training.rows import labelled_rows, training_rows
 from pipeline.training.runner import execute
 from pipeline.training.stage import (
     ClassificationConfig,
@@ -41,6 +45,11 @@ class DistillationConfig(ClassificationConfig):
     model: ModelConfig = Field(ModelConfig(name="deit_micro_distilled"), description="The student.")
     distillation: DistillationLossConfig = Field(DistillationLossConfig(), description="What the teacher teaches.")
 
+    @property
+    def stored(self) -> bool:
+        """Whether the teacher's outputs are a joined column, and no teacher is needed."""
+        return self.distillation.teacher_column is not None
+
     def check(self, shards: Artifact, columns: Artifact | None = None) -> SampleIndex:
         index = super().check(shards, columns)
         with torch.device("meta"):
@@ -53,34 +62,43 @@ class DistillationConfig(ClassificationConfig):
             raise InputError(f"model {self.model.name!r} {what}; set distillation.method={right}")
         return index
 
-    def check_teacher(self, teacher: Artifact, index: SampleIndex) -> ExportedModel:
-        """Refuses a teacher that cannot teach this student.
+    def check_teacher(self, teacher: Artifact | None, columns: Artifact | None, index: SampleIndex) -> dict[str, float]:
+        """Refuses a teacher that cannot teach this student; gives what is known of one whose outputs are stored.
 
         Raises:
-            InputError: it is no classifier, or it speaks of other labels or other channels.
+            InputError: it is no classifier, or it speaks of other labels or other channels; or its outputs are not
+                in the columns, or lack a sample.
         """
-        exported = ExportedModel.open(teacher)
-        if exported.kind != "classifier":
-            raise InputError(f"{teacher.uri}: is a {exported.kind}; a teacher must be a classifier")
-        if exported.labels != index.label_names:
-            differing = sorted(set(exported.labels) ^ set(index.label_names))
-            how = f"e.g. {differing[0]!r} is not in both" if differing else "they stand in another order"
-            raise InputError(f"{teacher.uri}: its labels are not those of the shards ({how}); train a teacher on them")
+        if self.stored:
+            _, joined = open_columns(columns, index, keep=self.keep)
+            if joined is None:
+                raise InputError(
+                    f"distillation.teacher_column: {self.distillation.teacher_column}: no columns were joined to the "
+                    "shards; give their source as columns.source"
+                )
+            rows = training_rows(index, joined, self.keep)
+            return {"stored_teacher_accuracy": round(check_outputs(self.distillation, joined, index, rows), 4)}
+        if teacher is None:
+            raise InputError("distill-student: needs a teacher, or distillation.teacher_column")
+        exported = check_labels(teacher, index)
         if exported.preprocessing.channels != self.channels:
             raise InputError(
                 f"{teacher.uri}: takes {exported.preprocessing.channels} channels, the student {self.channels}"
             )
-        return exported
+        return {}
 
 
 @dataclass(frozen=True)
 class DistillationRecipe:
-    """The TrainingRecipe of a student; `weights` names imported ones that it starts from."""
+    """The TrainingRecipe of a student; `weights` names imported ones that it starts from.
+
+    `teacher` is None where its outputs are in the columns.
+    """
 
     config: DistillationConfig
     store_url: str
     shards: str
-    teacher: str
+    teacher: str | None
     weights: str | None = None
     columns: str | None = None
 
@@ -90,7 +108,10 @@ class DistillationRecipe:
 
     def build(self, device: torch.device, rank: int, world: int) -> Parts:
         config = self.config
-        teacher = FrozenTeacher.of(ExportedModel.open(open_artifact(self.store_url, self.teacher)), device)
+        shards = open_artifact(self.store_url, self.shards)
+        artifacts = (open_optional(self.store_url, uri) for uri in (self.teacher, self.weights, self.columns))
+        teacher_artifact, weights, columns = artifacts
+        teacher, known = self._teacher(teacher_artifact, shards, columns, device)
         task = Distillation(
             teacher,
             config.preprocessing(),
@@ -99,12 +120,23 @@ class DistillationRecipe:
             mixing=config.mixing,
             seed=config.training.seed,
         )
-        shards = open_artifact(self.store_url, self.shards)
-        weights, columns = (open_optional(self.store_url, uri) for uri in (self.weights, self.columns))
         parts = build_parts(config, shards, task, device, rank, world, weights, columns)
-        if isinstance(parts.evaluate, ClassifierEvaluation):
+        if isinstance(parts.evaluate, ClassifierEvaluation) and known:
             parts.evaluate = StudentEvaluation(parts.evaluate, config.preprocessing(), teacher)
         return parts
+
+    def _teacher(
+        self, teacher: Artifact | None, shards: Artifact, columns: Artifact | None, device: torch.device
+    ) -> tuple[Teacher, bool]:
+        """The teacher, and whether it can be asked about the validation images."""
+        loss = self.config.distillation
+        if loss.teacher_column is None:
+            assert teacher is not None
+            return FrozenTeacher.of(ExportedModel.open(teacher), device), True
+        assert columns is not None
+        index = SampleIndex.open(shards)
+        stored = StoredTeacher(JoinedColumns.open(columns, index), loss.teacher_column, loss.teacher_outputs)
+        return stored, stored.knows(labelled_rows(index, "val"))
 
 
 class DistillStudent:
@@ -117,19 +149,25 @@ class DistillStudent:
         """Fills `work.output` with model/, metrics.jsonl and training.json.
 
         Args:
-            inputs: "shards" and "teacher", an artifact with an exported classifier; "weights", imported ones, if
-                model.pretrained is set; "columns", joined ones, if keep is.
+            inputs: "shards"; "teacher", an artifact with an exported classifier, unless its outputs are joined;
+                "weights", imported ones, if model.pretrained is set; "columns", joined ones, if keep or
+                distillation.teacher_column is.
         """
-        shards, teacher, weights = inputs["shards"], inputs["teacher"], inputs.get("weights")
+        shards, weights = inputs["shards"], inputs.get("weights")
         index = config.check(shards, inputs.get("columns"))
-        config.check_teacher(teacher, index)
+        stored = config.check_teacher(inputs.get("teacher"), inputs.get("columns"), index)
         report = starting_report(config.model.pretrained, weights, lambda: config.build_model(len(index.label_names)))
         uris = {name: artifact.uri for name, artifact in inputs.items()}
         recipe = DistillationRecipe(
-            config, work.store.storage.url, shards.uri, teacher.uri, uris.get("weights"), uris.get("columns")
+            config,
+            work.store.storage.url,
+            shards.uri,
+            None if config.stored else uris.get("teacher"),
+            uris.get("weights"),
+            uris.get("columns"),
         )
         result = execute(recipe, config.runner, work, params={**json.loads(canonical_json(config)), **uris})
         if report is not None:
             write_report(report, work.output)
         export(config, index.label_names, result, work)
-        return summary(result)
+        return {**summary(result), **stored}

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pipeline.distillation.losses import DistillationLossConfig, distillation_loss
-from pipeline.distillation.teacher import FrozenTeacher
+from pipeline.distillation.teacher import Teacher
 from pipeline.exported_model import Preprocessing
 from pipeline.loading.batch import Batch
 from pipeline.training.classification import (
@@ -23,12 +23,12 @@ from pipeline.training.task import StepOutput
 
 
 class Distillation:
-    """Learns the label of an image, and what the teacher says of the same view of it.
+    """Learns the label of an image, and what the teacher says of it.
 
     The student's own head, or its two, learn from both; auxiliary heads learn the label alone, with their weight.
 
     Args:
-        teacher: sees the view that the student sees.
+        teacher: sees the view that the student sees, or answered before for the stored image.
         preprocessing: of the student.
         loss: which loss.
         smoothing: of the true labels only.
@@ -38,7 +38,7 @@ class Distillation:
 
     def __init__(
         self,
-        teacher: FrozenTeacher,
+        teacher: Teacher,
         preprocessing: Preprocessing,
         loss: DistillationLossConfig,
         *,
@@ -55,7 +55,7 @@ class Distillation:
 
     def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
         pixels, labels, shares = mixed(batch, self.mixing, self.seed)
-        taught = self.teacher.logits(pixels)
+        taught = self.teacher.answers(batch, pixels, shares)
         outputs = model(self.preprocessing.normalise(pixels))
         extra_loss = auxiliary_loss(outputs, labels, shares, self.smoothing)
         outputs = without_auxiliary(outputs)
@@ -78,7 +78,7 @@ class StudentEvaluation:
         teacher: asked once for each image, since evaluation images never vary.
     """
 
-    def __init__(self, evaluation: ClassifierEvaluation, preprocessing: Preprocessing, teacher: FrozenTeacher) -> None:
+    def __init__(self, evaluation: ClassifierEvaluation, preprocessing: Preprocessing, teacher: Teacher) -> None:
         self._evaluation = evaluation
         self._preprocessing = preprocessing
         self._teacher = teacher
@@ -88,7 +88,7 @@ class StudentEvaluation:
         device = self._evaluation.device
         batches = [batch.images.to(device) for batch in self._evaluation.batches]
         if self._decisions is None:
-            self._decisions = [self._teacher.logits(images).argmax(dim=-1) for images in batches]
+            self._decisions = [self._teacher.decisions(batch, device) for batch in self._evaluation.batches]
         totals = torch.zeros(2, dtype=torch.float64, device=device)
         for images, decisions in zip(batches, self._decisions, strict=True):
             totals[0] += (model(self._preprocessing.normalise(images)).argmax(dim=-1) == decisions).sum()

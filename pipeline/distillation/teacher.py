@@ -6,11 +6,32 @@ crop, colours and mixing are the student's; only size and normalisation are the 
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.artifacts import Artifact
+from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.loading.batch import Batch
+from pipeline.sharding.index import SampleIndex
+
+
+class Teacher(Protocol):
+    """Who is asked: a model that looks, or outputs that were stored."""
+
+    def answers(self, batch: Batch, pixels: Tensor, shares: list[float]) -> Tensor:
+        """Logits [B, K] for the images of a batch as the student sees them.
+
+        Args:
+            pixels: [B, C, H, W] in 0..255, after mixing.
+            shares: of each image and of its partner in the mixed one; [1.0] without mixing.
+        """
+
+    def decisions(self, batch: Batch, device: torch.device) -> Tensor:
+        """The class of each image of an evaluation batch, int64 [B] on the device."""
 
 
 class FrozenTeacher:
@@ -30,6 +51,14 @@ class FrozenTeacher:
     def of(cls, exported: ExportedModel, device: torch.device) -> FrozenTeacher:
         return cls(exported.build(), exported.preprocessing, device)
 
+    def answers(self, batch: Batch, pixels: Tensor, shares: list[float]) -> Tensor:
+        """The logits of the view itself."""
+        return self.logits(pixels)
+
+    def decisions(self, batch: Batch, device: torch.device) -> Tensor:
+        """As in the protocol."""
+        return self.logits(batch.images.to(device)).argmax(dim=-1)
+
     @torch.no_grad()
     def logits(self, pixels: Tensor) -> Tensor:
         """The teacher's logits [B, K].
@@ -42,3 +71,19 @@ class FrozenTeacher:
             pixels = F.interpolate(pixels.float(), size=(side, side), mode="bilinear", antialias=True)
         answer: Tensor = self._model(self._preprocessing.normalise(pixels))
         return answer
+
+
+def check_labels(teacher: Artifact, index: SampleIndex) -> ExportedModel:
+    """The classifier of an artifact, if it speaks of the labels of the shards.
+
+    Raises:
+        InputError: it is no classifier, or its labels are others.
+    """
+    exported = ExportedModel.open(teacher)
+    if exported.kind != "classifier":
+        raise InputError(f"{teacher.uri}: is a {exported.kind}; a teacher must be a classifier")
+    if exported.labels != index.label_names:
+        differing = sorted(set(exported.labels) ^ set(index.label_names))
+        how = f"e.g. {differing[0]!r} is not in both" if differing else "they stand in another order"
+        raise InputError(f"{teacher.uri}: its labels are not those of the shards ({how}); train a teacher on them")
+    return exported

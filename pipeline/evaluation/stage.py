@@ -29,7 +29,7 @@ from pipeline.evaluation.metrics import balanced_accuracy, confusion_matrix, exp
 from pipeline.evaluation.zero_shot import check_template, class_embeddings, label_text, zero_shot_scores
 from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import Batch
-from pipeline.loading.loader import evaluation_batches
+from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.index import SampleIndex
 from pipeline.sharding.joining.choice import captions_from_field, open_columns

@@ -19,7 +19,7 @@ from pipeline.explain.deconvnet import Layer, activations
 from pipeline.explain.drawing import Panel, Picture, picture, signed
 from pipeline.explain.top_activations import Excitation, TopActivations, top_activations
 from pipeline.exported_model import ExportedModel
-from pipeline.loading.loader import evaluation_batches
+from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.index import SampleIndex
 

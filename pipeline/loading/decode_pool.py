@@ -1,7 +1,8 @@
 """DecodePool: threads that read and decode samples into preallocated uint8 batches.
 
 A batch is handed to the threads in pieces, so that one batch uses all of them, and comes back
-whole and in the order it was asked for. An error in a thread reaches whoever waits for the batch.
+whole and in the order it was asked for. A damaged sample leaves its row empty, and whoever waits for the
+batch decides what becomes of it; any other error in a thread reaches them.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import DamagedError
 from pipeline.loading.augment import ViewParameters
-from pipeline.loading.decode import decode
+from pipeline.loading.decode import Crop, decode
+from pipeline.loading.quarantine import DamagedSampleError
 from pipeline.loading.reader import SampleReader
 
 # Samples a thread takes at a time: 1 to 10 ms of work, so that stopping never takes longer.
 _PIECE = 8
+
+DamagedRow = tuple[int, DamagedSampleError]
+"""A row of a batch, and what is wrong with its sample."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +35,20 @@ class PendingImages:
     """A batch that threads are filling."""
 
     images: Tensor
-    pieces: Sequence[Future[None]]
+    pieces: Sequence[Future[list[DamagedRow]]]
+
+    def damaged(self) -> list[DamagedRow]:
+        """Once the batch is full: the rows whose samples are damaged, which hold no image."""
+        return [damaged for piece in self.pieces for damaged in piece.result()]
 
     def wait(self) -> Tensor:
         """The batch, uint8 [B, C, H, W], once it is full.
 
         Raises:
-            DamagedError: a sample could not be read or decoded.
+            DamagedSampleError: a sample could not be read or decoded.
         """
-        for piece in self.pieces:
-            piece.result()
+        for _, error in self.damaged():
+            raise error
         return self.images
 
 
@@ -79,19 +87,38 @@ class DecodePool:
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._reader.stop_prefetch()
 
+    def fill(self, images: Tensor, row: int, id: int, views: ViewParameters | None) -> None:
+        """Fills one row of a batch with a sample, in the caller's thread.
+
+        Raises:
+            DamagedSampleError: it could not be read or decoded.
+        """
+        crop = None if views is None else views.crop(row)
+        self._decode_into(images.numpy(), row, id, crop)
+
     def _fill(
         self, images: NDArray[np.uint8], ids: NDArray[np.int64], views: ViewParameters | None, start: int
-    ) -> None:
+    ) -> list[DamagedRow]:
+        damaged = []
         for row in range(start, min(start + _PIECE, len(ids))):
-            id = int(ids[row])
-            data = self._reader.read(id)
-            crop = None if views is None else views.crop(row)
             try:
-                pixels = decode(data, size=images.shape[-1], channels=self._channels, crop=crop)
+                self._decode_into(images, row, int(ids[row]), None if views is None else views.crop(row))
+            except DamagedSampleError as error:
+                damaged.append((row, error))
+        return damaged
+
+    def _decode_into(self, images: NDArray[np.uint8], row: int, id: int, crop: Crop | None) -> None:
+        size = images.shape[-1]
+        data = self._reader.read(id)
+        try:
+            pixels = decode(data, size=size, channels=self._channels, crop=crop)
+        except ValueError:
+            data = self._reader.read(id, anew=True)
+            try:
+                pixels = decode(data, size=size, channels=self._channels, crop=crop)
             except ValueError as error:
-                raise DamagedError(
-                    f"{self._reader.place(id)}: cannot be decoded ({error}); it could when it was written: "
-                    "run `tutelage artifacts verify`"
+                raise self._reader.damaged(
+                    id, f"cannot be decoded ({error}), though its bytes are those that were written"
                 ) from None
-            # NumPy copies here, since a large copy by torch would start a thread pool in each of our threads.
-            images[row] = pixels.numpy()
+        # NumPy copies here, since a large copy by torch would start a thread pool in each of our threads.
+        images[row] = pixels.numpy()

@@ -21,15 +21,16 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from pipeline.config import Config, unkeyed
-from pipeline.counter_rng import uniforms
+from pipeline.config import Config, added, unkeyed
 from pipeline.errors import InputError
 from pipeline.loading.augment import AugmentConfig, ViewParameters, apply_on_device, view_parameters
 from pipeline.loading.batch import Batch, column_tensor, joined_tensors, rank_slice
+from pipeline.loading.captions import CaptionChoice, chosen_captions
 from pipeline.loading.decode_pool import DecodePool, PendingImages
 from pipeline.loading.policies.base import SamplingPolicy
 from pipeline.loading.progressive import SizeOfEpoch
-from pipeline.loading.reader import SampleReader
+from pipeline.loading.quarantine import DamagedSampleError, Quarantine, substitutes
+from pipeline.loading.reader import SampleReader, Verify
 from pipeline.loading.remote_shards import RemoteMode
 from pipeline.loading.tokenizer import CaptionTokenizer
 from pipeline.sharding.index import SampleIndex
@@ -52,6 +53,16 @@ class LoaderConfig(Config):
         "parts", description="shards on S3: parts in a local cache, or the ranges of the coming batches and no more"
     )
     prefetch: int = unkeyed(4, description="batches prepared ahead of the training step", ge=1, le=256)
+    verify: Verify = unkeyed(
+        "first",
+        description="when bytes from the local disk are compared with the index's hash; from S3 they always are",
+    )
+    damaged: Literal["skip", "stop"] = added(
+        "skip", description="a sample that stays damaged: another takes its place, or the training stops"
+    )
+    max_damaged_share: float = unkeyed(
+        0.001, ge=0, le=1, description="with skip: a larger share of damaged training samples stops the training"
+    )
 
     @model_validator(mode="after")
     def _copies_differ(self) -> Self:
@@ -82,14 +93,15 @@ class LoaderConfig(Config):
         image_size: int,
         channels: int = 3,
         seed: int,
+        samples: int,
         rank: int = 0,
         world: int = 1,
         tokenizer: CaptionTokenizer | None = None,
-        captions: Literal["first", "random"] = "random",
+        captions: CaptionChoice = "random",
         columns: JoinedColumns | None = None,
         device: torch.device | str = "cpu",
     ) -> Loader:
-        """The loader of one rank; `policy` chooses the `distinct` samples of a batch."""
+        """The loader of one rank; `policy` chooses the `distinct` samples of a batch, from `samples` in all."""
         return Loader(
             reader,
             index,
@@ -107,6 +119,7 @@ class LoaderConfig(Config):
             tokenizer=tokenizer,
             captions=captions,
             columns=columns,
+            quarantine=Quarantine(samples, self.max_damaged_share) if self.damaged == "skip" else None,
             device=device,
         )
 
@@ -144,6 +157,7 @@ class Loader:
         tokenizer: turns captions into tokens; None: batches have none.
         captions: the first of a sample's captions, or one drawn for each epoch.
         columns: joined columns, whose numbers come with each batch.
+        quarantine: where damaged samples go, in whose place others come; None: they are errors.
         device: where batches are wanted.
     """
 
@@ -164,11 +178,13 @@ class Loader:
         threads: int = 2,
         prefetch: int = 4,
         tokenizer: CaptionTokenizer | None = None,
-        captions: Literal["first", "random"] = "random",
+        captions: CaptionChoice = "random",
         columns: JoinedColumns | None = None,
+        quarantine: Quarantine | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.policy = policy
+        self.quarantine = quarantine
         self._reader = reader
         self._index = index
         self._size_of_epoch = size_of_epoch or SizeOfEpoch(image_size)
@@ -193,7 +209,7 @@ class Loader:
         asked for, so the policy must have been refreshed by then.
 
         Raises:
-            DamagedError: a sample could not be read or decoded.
+            DamagedError: a sample is damaged, and there is no quarantine, or there are too many.
             RuntimeError: a step was asked for that the policy is not ready for.
         """
         planned: deque[_Planned] = deque()
@@ -212,31 +228,64 @@ class Loader:
                 while next_step < planned_until:
                     planned.append(self._plan(next_step, pool))
                     next_step += 1
-                yield self._finish(planned.popleft())
+                yield self._finish(planned.popleft(), pool)
 
     def _plan(self, step: int, pool: DecodePool) -> _Planned:
         batch = self.policy.batch(step)
         ids = rank_slice(np.tile(batch, self._copies), self._rank, self._world)
         epoch = self.policy.epoch(step)
-        views = None
-        if self._augment is not None:
-            copies = rank_slice(np.repeat(np.arange(self._copies), len(batch)), self._rank, self._world)
-            views = ViewParameters.joined(
-                [
-                    view_parameters(self._augment, self._seed, epoch * self._copies + copy, ids[copies == copy])
-                    for copy in range(self._copies)
-                ]
-            )
+        views = self._views(epoch, ids, len(batch))
         pending = pool.submit(ids, self._size_of_epoch(epoch), views)
         return _Planned(step, epoch, self.policy.version, ids, views, pending)
 
-    def _finish(self, planned: _Planned) -> Batch:
+    def _views(self, epoch: int, ids: NDArray[np.int64], distinct: int) -> ViewParameters | None:
+        """The views of this rank's rows, where a global batch has so many distinct samples."""
+        if self._augment is None:
+            return None
+        copies = rank_slice(np.repeat(np.arange(self._copies), distinct), self._rank, self._world)
+        return ViewParameters.joined(
+            [
+                view_parameters(self._augment, self._seed, epoch * self._copies + copy, ids[copies == copy])
+                for copy in range(self._copies)
+            ]
+        )
+
+    def _whole(self, planned: _Planned, pool: DecodePool) -> _Planned:
+        """The batch once it is full, with others in the place of damaged samples."""
+        for row, error in planned.pending.damaged():
+            if self.quarantine is None:
+                raise error
+            planned = self._substituted(planned, row, error, self.quarantine, pool)
+        return planned
+
+    def _substituted(
+        self, planned: _Planned, row: int, error: DamagedSampleError, quarantine: Quarantine, pool: DecodePool
+    ) -> _Planned:
+        distinct = self.policy.global_batch
+        # The copies of a sample have the same one in their place.
+        slot = (distinct * self._copies * self._rank // self._world + row) % distinct
+        ids = planned.ids.copy()
+        for id in substitutes(self.policy, self._seed, planned.step, slot):
+            quarantine.add(error, planned.step)
+            ids[row] = id
+            views = self._views(planned.epoch, ids, distinct)
+            try:
+                pool.fill(planned.pending.images, row, id, views)
+            except DamagedSampleError as another:
+                error = another
+            else:
+                return replace(planned, ids=ids, views=views)
+        raise error
+
+    def _finish(self, planned: _Planned, pool: DecodePool) -> Batch:
+        planned = self._whole(planned, pool)
         ids = planned.ids
         tokens = None
         if self._tokenizer is not None:
-            tokens = self._tokenizer.encode(self._chosen_captions(planned.epoch, ids))
+            chosen = chosen_captions(self._index, ids, self._captions, seed=self._seed, epoch=planned.epoch)
+            tokens = self._tokenizer.encode(chosen)
         batch = Batch(
-            images=planned.pending.wait(),
+            images=planned.pending.images,
             ids=torch.from_numpy(np.array(ids, np.int64)),
             labels=column_tensor(self._index.labels, ids),
             groups=column_tensor(self._index.groups, ids),
@@ -249,50 +298,3 @@ class Loader:
         if planned.views is None:
             return batch
         return replace(batch, images=apply_on_device(batch.images, planned.views))
-
-    def _chosen_captions(self, epoch: int, ids: NDArray[np.int64]) -> list[str]:
-        """One caption of each sample; "" for a sample that has none."""
-        if self._captions == "first":
-            return [next(iter(self._index.captions(id)), "") for id in ids.tolist()]
-        draws = uniforms(self._seed, "caption", epoch, ids, 1)[:, 0]
-        chosen = []
-        for id, draw in zip(ids.tolist(), draws, strict=True):
-            captions = self._index.captions(id)
-            chosen.append(captions[int(draw * len(captions))] if captions else "")
-        return chosen
-
-
-def evaluation_batches(
-    reader: SampleReader,
-    index: SampleIndex,
-    ids: NDArray[np.int64],
-    *,
-    image_size: int,
-    channels: int = 3,
-    batch_size: int,
-    threads: int = 2,
-    tokenizer: CaptionTokenizer | None = None,
-) -> Iterator[Batch]:
-    """The samples `ids`, in that order, resized and not varied; the last batch may be smaller.
-
-    Captions are the first of each sample. `step` counts the batches.
-    """
-    parts = [ids[start : start + batch_size] for start in range(0, len(ids), batch_size)]
-    ahead = 2
-    with DecodePool(reader, channels=channels, threads=threads) as pool:
-        pending = deque(pool.submit(part, image_size) for part in parts[:ahead])
-        for step, part in enumerate(parts):
-            images = pending.popleft().wait()
-            if step + ahead < len(parts):
-                pending.append(pool.submit(parts[step + ahead], image_size))
-            captions = [next(iter(index.captions(id)), "") for id in part.tolist()] if tokenizer else []
-            yield Batch(
-                images=images,
-                ids=torch.from_numpy(np.array(part, np.int64)),
-                labels=column_tensor(index.labels, part),
-                groups=column_tensor(index.groups, part),
-                tokens=tokenizer.encode(captions) if tokenizer else None,
-                step=step,
-                policy_version=0,
-                global_size=len(part),
-            )

@@ -4,20 +4,24 @@ From a local shard one `pread`; from S3 through a bounded local cache or by coal
 may read at once: a `pread` waits for the disk without holding the interpreter's lock, which a page fault in a memory
 map would, and a shard that was cut short is an error and not a SIGBUS.
 
-What comes over a network is compared with the content hash in the index; wrong bytes are asked for again, and if they
-stay wrong the sample is named in an error. It is never passed on.
+Bytes are compared with the content hash in the index before anyone decodes them: what comes over a network always, what
+comes from the local disk as `verify` says. Wrong bytes are read again, from where they lie and not from what is kept of
+them; if they stay wrong the sample is named in an error. It is never passed on.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DamagedError
+from pipeline.loading.quarantine import DamagedSampleError
 from pipeline.loading.remote_shards import RemoteMode, RemoteShards, Span, open_remote_shards
 from pipeline.sharding.index import SampleIndex, content_hash
 from pipeline.sharding.shard_places import ShardPlaces
@@ -27,7 +31,9 @@ if TYPE_CHECKING:
 
 # Shards held open; those beyond are opened for each read. The usual limit of a process is 1,024 files.
 _OPEN_SHARDS = 256
-_REMOTE_TRIES = 3
+_LOCAL_TRIES, _REMOTE_TRIES = 2, 4
+
+Verify = Literal["always", "first", "never"]
 
 
 class SampleReader:
@@ -37,75 +43,94 @@ class SampleReader:
         artifact: of the stage shard-dataset; its shards, or the tars that it indexes in place, are read.
         index: its index.
         remote: how shards are read that do not lie on this machine's disk, see `remote_shards`.
-        check: compare what is read from the local disk with the content hash in the index too (SHA-256, 5 us a
-            3 kB image).
+        verify: how often what is read from the local disk is compared with its content hash: at every read, at a
+            sample's first read by this reader (what a disk did to it shows then; a bit a sample remembers that), or
+            never. Bytes that cannot be decoded are compared in any case.
     """
 
     def __init__(
-        self, artifact: Artifact, index: SampleIndex, *, remote: RemoteMode = "parts", check: bool = False
+        self, artifact: Artifact, index: SampleIndex, *, remote: RemoteMode = "parts", verify: Verify = "first"
     ) -> None:
         self._index = index
-        self._check = check
+        self._verify = verify
+        # A byte's worth of samples each; two threads may lose each other's mark, and a sample is compared again then.
+        self._verified = np.zeros(-(-len(index) // 8) if verify == "first" else 0, np.uint8)
         self._lock = threading.Lock()
         self._open: dict[int, int] = {}
         self._places = ShardPlaces(artifact, index.shard_names)
         self._remote: RemoteShards | None = None
-        if self._places.remote:
+        if any(self._places.remote):
             self._remote = open_remote_shards(self._places, remote)
 
     @classmethod
-    def open(cls, artifact: Artifact, *, remote: RemoteMode = "parts", check: bool = False) -> SampleReader:
+    def open(cls, artifact: Artifact, *, remote: RemoteMode = "parts", verify: Verify = "first") -> SampleReader:
         """A reader with its own index."""
-        return cls(artifact, SampleIndex.open(artifact), remote=remote, check=check)
+        return cls(artifact, SampleIndex.open(artifact), remote=remote, verify=verify)
 
     def prefetch(self, ids: NDArray[np.int64]) -> None:
         """Begins to fetch samples that will soon be read; nothing to do where they lie on this machine."""
         if self._remote is not None:
-            self._remote.prefetch([self._span(id) for id in ids.tolist()])
+            spans = (self._span(id) for id in ids.tolist())
+            self._remote.prefetch([span for span in spans if self._places.remote[span.shard]])
 
     def stop_prefetch(self) -> None:
         """Gives up what was to be fetched ahead and waits for the requests under way."""
         if self._remote is not None:
             self._remote.stop()
 
-    def read(self, id: int) -> bytes:
+    def read(self, id: int, *, anew: bool = False) -> bytes:
         """The encoded image of a sample.
 
+        Args:
+            anew: drop what is kept of it, read it from where it lies, and compare it: it could not be decoded.
         Raises:
-            DamagedError: the shard is missing or too short, or the bytes are not those that were written.
+            DamagedSampleError: the shard is missing or too short, or the bytes are not those that were written.
         """
         span = self._span(id)
-        for last in (False,) * (_REMOTE_TRIES - 1) + (True,):
+        remote = self._remote if self._places.remote[span.shard] else None
+        tries = _LOCAL_TRIES if remote is None else _REMOTE_TRIES
+        for number in range(1, tries + 1):
+            again = anew or number > 1
+            if remote is not None and again:
+                remote.forget(span)
             try:
-                return self._read_once(id, span)
-            except DamagedError:
-                if last or self._remote is None:
+                return self._read_once(id, span, remote, again)
+            except DamagedSampleError:
+                if number == tries:
                     raise
-                self._remote.forget(span)
         raise AssertionError("unreachable")
 
-    def _read_once(self, id: int, span: Span) -> bytes:
+    def damaged(self, id: int, reason: str, advice: str = "") -> DamagedSampleError:
+        """The error that names a sample and what is wrong with it."""
+        shard = self._index.shard_names[int(self._index.shards[id])]
+        return DamagedSampleError(int(id), shard, self._index.key(id), int(self._index.offsets[id]), reason, advice)
+
+    def _read_once(self, id: int, span: Span, remote: RemoteShards | None, anew: bool) -> bytes:
         try:
-            data = self._read_local(span) if self._remote is None else self._remote.read(span)
+            data = self._read_local(span, anew) if remote is None else remote.read(span)
         except FileNotFoundError:
-            raise DamagedError(f"{self.place(id)}: {self._places.missing(span.shard)}") from None
+            raise self.damaged(id, *self._places.missing(span.shard)) from None
+        except DamagedError as error:
+            raise self.damaged(id, str(error)) from None
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            raise self.damaged(id, f"the disk cannot read it ({error.strerror})") from None
         if len(data) != span.length:
-            raise DamagedError(
-                f"{self.place(id)}: the shard ends early ({len(data)} of {span.length} bytes); "
-                f"`tutelage artifacts verify {self._places.holder(span.shard)}` says what else is damaged"
-            )
-        checked = self._check or self._remote is not None
-        if checked and content_hash(data) != self._index.content_hash(id):
-            raise DamagedError(
-                f"{self.place(id)}: the bytes are not those that were written; "
-                f"`tutelage artifacts verify {self._places.holder(span.shard)}` says what else is damaged"
-            )
+            ends = f"the shard ends early ({len(data)} of {span.length} bytes)"
+            raise self.damaged(id, ends, self._places.advice(span.shard))
+        if anew or remote is not None or self._to_verify(id):
+            if content_hash(data) != self._index.content_hash(id):
+                raise self.damaged(id, "the bytes are not those that were written", self._places.advice(span.shard))
+            # What was right when read anew says nothing of what the next plain read gives.
+            if self._verify == "first" and not anew:
+                self._verified[id >> 3] |= 1 << (id & 7)
         return data
 
-    def place(self, id: int) -> str:
-        """Where a sample lies, as errors name it: shard, key and first byte."""
-        shard = self._index.shard_names[int(self._index.shards[id])]
-        return f"{shard}, sample {self._index.key(id)} at byte {int(self._index.offsets[id])}"
+    def _to_verify(self, id: int) -> bool:
+        if self._verify == "first":
+            return not self._verified[id >> 3] >> (id & 7) & 1
+        return self._verify == "always"
 
     def close(self) -> None:
         """Closes the shards and ends the threads; a later read opens them again."""
@@ -123,18 +148,23 @@ class SampleReader:
         index = self._index
         return Span(int(index.shards[id]), int(index.offsets[id]), int(index.lengths[id]))
 
-    def _read_local(self, span: Span) -> bytes:
+    def _read_local(self, span: Span, anew: bool = False) -> bytes:
         descriptor = self._open.get(span.shard)
-        if descriptor is not None:
+        if descriptor is not None and not anew:
             return os.pread(descriptor, span.length, span.offset)
-        with self._lock:
-            if span.shard not in self._open and len(self._open) < _OPEN_SHARDS:
-                self._open[span.shard] = self._places.open(span.shard)
-            descriptor = self._open.get(span.shard)
-        if descriptor is not None:
-            return os.pread(descriptor, span.length, span.offset)
+        if not anew:
+            with self._lock:
+                if span.shard not in self._open and len(self._open) < _OPEN_SHARDS:
+                    self._open[span.shard] = self._places.open(span.shard)
+                descriptor = self._open.get(span.shard)
+            if descriptor is not None:
+                return os.pread(descriptor, span.length, span.offset)
         descriptor = self._places.open(span.shard)
         try:
+            if anew:
+                # Out of the page cache too, where the disk has the right bytes and memory does not.
+                with contextlib.suppress(OSError, AttributeError):
+                    os.posix_fadvise(descriptor, span.offset, span.length, os.POSIX_FADV_DONTNEED)
             return os.pread(descriptor, span.length, span.offset)
         finally:
             os.close(descriptor)

@@ -34,15 +34,7 @@ def data_card(
     return {
         "title": collection.title,
         **({"delta": dict(changes)} if changes else {}),
-        "samples": len(index),
-        "labels": len(index.label_names),
-        "content_groups": int(np.count_nonzero(np.bincount(index.groups))),
-        "captions": index.caption_count,
-        "image_bytes": int(index.lengths.astype(np.int64).sum()),
-        "splits": {split: int(index.rows(split).size) for split in SPLITS},
-        "per_label": _per_label(index),
-        "per_source": _per_source(index),
-        "image_sizes": _image_sizes(index),
+        **counted(index),
         "encoded_anew": _summed(chunks, "images"),
         "caption_cleaning": _summed(chunks, "captions"),
         "duplicates": {
@@ -63,6 +55,21 @@ def data_card(
             {"work": credit.work, "author": credit.author, "licence": credit.licence, "url": credit.url}
             for credit in collection.credits
         ],
+    }
+
+
+def counted(index: SampleIndex) -> dict[str, Any]:
+    """What can be counted in an index alone."""
+    return {
+        "samples": len(index),
+        "labels": len(index.label_names),
+        "content_groups": int(np.count_nonzero(np.bincount(index.groups[index.groups >= 0]))),
+        "captions": index.caption_count,
+        "image_bytes": int(index.lengths.astype(np.int64).sum()),
+        "splits": {split: int(index.rows(split).size) for split in SPLITS},
+        "per_label": _per_label(index),
+        "per_source": _per_source(index),
+        "image_sizes": _image_sizes(index),
     }
 
 

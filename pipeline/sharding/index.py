@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DamagedError, UnknownNameError
 from pipeline.sharding.arrow_file import arrow_sha256, write_arrow
+from pipeline.sharding.data_sets import DataSet, data_sets_metadata, data_sets_of
 
 if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
@@ -107,6 +108,7 @@ class SampleIndex:
         labels, splits, groups, nodes, shards, widths, heights: [rows] read-only NumPy views.
         offsets, lengths: [rows] where the image's data lies in its shard, in bytes.
         source_codes: [rows] numbers into `source_names`.
+        data_sets: which rows are whose, where several data sets were put together; else none.
     """
 
     def __init__(self, table: pa.Table, fingerprint: str | None = None) -> None:
@@ -130,6 +132,7 @@ class SampleIndex:
         self.taxonomy: tuple[TaxonomyNode, ...] = tuple(
             TaxonomyNode(node["name"], node["parent"]) for node in json.loads(metadata[b"taxonomy"])
         )
+        self.data_sets: tuple[DataSet, ...] = data_sets_of(metadata)
         self._keys = _chunk(table, "key")
         self._captions = _chunk(table, "captions")
         self._hashes = _chunk(table, "content_hash")
@@ -187,13 +190,15 @@ class SampleIndex:
         shard_names: Sequence[str],
         label_names: Sequence[str],
         taxonomy: Sequence[TaxonomyNode] = (),
+        data_sets: Sequence[DataSet] = (),
     ) -> SampleIndex:
         """The index whose rows are those of the parts, one after another: what `build` makes of the same rows.
 
         Args:
             parts: tables with the columns of `SCHEMA`, with one order of source names.
         """
-        schema = SCHEMA.with_metadata(_metadata(shard_names, label_names, taxonomy))
+        metadata = _metadata(shard_names, label_names, taxonomy)
+        schema = SCHEMA.with_metadata({**metadata, **data_sets_metadata(data_sets)})
         if not parts:
             return cls.build([], shard_names=shard_names, label_names=label_names, taxonomy=taxonomy)
         whole = pa.concat_tables(part.replace_schema_metadata(None) for part in parts).combine_chunks()
@@ -303,7 +308,8 @@ def _metadata(
 def _canonical(table: pa.Table) -> pa.Table:
     """A table read from Parquet as it was before: types, metadata, one chunk, sorted source names."""
     names = ("shards", "labels", "taxonomy")
-    metadata = {name: (table.schema.metadata or {}).get(name.encode(), b"") for name in names}
+    found = table.schema.metadata or {}
+    metadata = {name: found.get(name.encode(), b"") for name in names} | data_sets_metadata(data_sets_of(found))
     missing = [name for name in SCHEMA.names if name not in table.column_names]
     if missing:
         raise ValueError(f"no column {', '.join(missing)}")

@@ -8,7 +8,9 @@ samples lie in the order of the tars; one tar may hold samples of several splits
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +22,9 @@ from pipeline.sharding.plan import Plan
 from pipeline.sharding.scratch import Scratch
 from pipeline.sharding.sources.base import Collection
 from pipeline.sharding.sources.places import FoundFile
+
+if TYPE_CHECKING:
+    from pipeline.artifacts import Artifact
 
 TARS_FILE = "tars.json"
 
@@ -66,11 +71,18 @@ def index_in_place(output: Path, scratch: Scratch, columns: Columns, plan: Plan,
         taxonomy=numbering.taxonomy,
     )
     index.write(output)
-    tars = [{"url": tar.url, "bytes": tar.size, "version": tar.version} for tar in collection.tars]
-    (output / TARS_FILE).write_text(json.dumps(tars, indent=1) + "\n", encoding="utf-8")
+    write_tars(output, collection.tars)
     return index
 
 
-def read_tars(text: str) -> list[FoundFile]:
-    """The tars that an index in place refers to, as they were when it was made."""
-    return [FoundFile(tar["url"], tar["bytes"], tar["version"]) for tar in json.loads(text)]
+def write_tars(output: Path, tars: Iterable[FoundFile]) -> None:
+    """Writes tars.json: tars that lie outside the store, as they are now."""
+    entries = [{"url": tar.url, "bytes": tar.size, "version": tar.version} for tar in tars]
+    (output / TARS_FILE).write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+
+
+def foreign_tars(artifact: Artifact) -> list[FoundFile]:
+    """The tars outside the store that an artifact refers to, as they were when they were indexed."""
+    if TARS_FILE not in artifact.files:
+        return []
+    return [FoundFile(tar["url"], tar["bytes"], tar["version"]) for tar in json.loads(artifact.read(TARS_FILE))]

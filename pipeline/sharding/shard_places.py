@@ -1,8 +1,10 @@
 """Where the shards of an artifact lie, by the names that its index gives them.
 
 shards/train-00000.tar              in the artifact itself
-STAGE/KEY/shards/train-00000.tar    in another artifact of the same store, which a delta adds to
+STAGE/KEY/shards/train-00000.tar    in another artifact of the same store, which a delta adds to or a mixture holds
 /data/0.tar, s3://bucket/0.tar      wherever a tar lies that is indexed in place; tars.json tells its version
+
+A mixture may have shards of the last two kinds, some of them here and some in S3.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import DamagedError
-from pipeline.sharding.index_tars import TARS_FILE, read_tars
+from pipeline.sharding.index_tars import foreign_tars
 from pipeline.sharding.sources import places
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class ShardPlaces:
         names: of the shards, as the index has them.
 
     Attributes:
-        remote: they do not lie on this machine's disk.
+        remote: [shards] those that do not lie on this machine's disk.
         cache: folder for parts of remote shards.
     """
 
@@ -53,13 +55,9 @@ class ShardPlaces:
         self._artifact = artifact
         self._names = names
         self._owners = {artifact.uri: artifact}
-        self._tars = read_tars(artifact.read(TARS_FILE).decode()) if TARS_FILE in artifact.files else None
-        # A source's tars are all here or all in S3: one pattern names them.
-        self.remote = (
-            artifact.storage.local_path("") is None
-            if self._tars is None
-            else any(places.is_remote(tar.url) for tar in self._tars)
-        )
+        self._foreign = {tar.url: tar for tar in foreign_tars(artifact)}
+        in_store = artifact.storage.local_path("") is None
+        self.remote = tuple(places.is_remote(name) if name in self._foreign else in_store for name in names)
         self.cache = artifact.cache / "parts"
 
     def open(self, shard: int) -> int:
@@ -69,9 +67,9 @@ class ShardPlaces:
             FileNotFoundError: it is missing.
             DamagedError: a foreign tar is not what was indexed, or the artifact that holds the shard is gone.
         """
-        if self._tars is None:
+        tar = self._foreign.get(self._names[shard])
+        if tar is None:
             return os.open(self.path(shard), os.O_RDONLY | os.O_CLOEXEC)
-        tar = self._tars[shard]
         descriptor = os.open(Path(tar.url), os.O_RDONLY | os.O_CLOEXEC)
         facts = os.fstat(descriptor)
         if (facts.st_size, str(facts.st_mtime_ns)) != (tar.size, tar.version):
@@ -90,14 +88,14 @@ class ShardPlaces:
 
     def object(self, shard: int) -> tuple[Storage, str]:
         """The storage of a remote shard, and its path there."""
-        if self._tars is None:
-            owner, name = self._owner(shard)
-            return owner.storage, owner.object_path(name)
-        return places.object_of(self._tars[shard].url)
+        if self._names[shard] in self._foreign:
+            return places.object_of(self._names[shard])
+        owner, name = self._owner(shard)
+        return owner.storage, owner.object_path(name)
 
     def read(self, shard: int, start: int, length: int) -> bytes:
         """Bytes of a shard, wherever it lies; for a few reads."""
-        if self.remote:
+        if self.remote[shard]:
             storage, path = self.object(shard)
             return storage.read(path, start, length)
         descriptor = self.open(shard)
@@ -108,33 +106,36 @@ class ShardPlaces:
 
     def size(self, shard: int) -> int:
         """Bytes of a shard."""
-        if self._tars is not None:
-            return self._tars[shard].size
+        tar = self._foreign.get(self._names[shard])
+        if tar is not None:
+            return tar.size
         owner, name = self._owner(shard)
         return int(owner.manifest["files"][name]["size"])
 
     def identity(self, shard: int) -> str:
         """Names a remote shard and its version: two different ones never have one name."""
-        if self._tars is None:
-            return self.object(shard)[1]
-        return f"{self._tars[shard].url} {self._tars[shard].version}"
+        tar = self._foreign.get(self._names[shard])
+        return self.object(shard)[1] if tar is None else f"{tar.url} {tar.version}"
 
-    def holder(self, shard: int) -> str:
-        """STAGE/KEY of the artifact that holds a shard, or that indexes it in place."""
-        return (owner_of(self._names[shard]) if self._tars is None else None) or self._artifact.uri
-
-    def missing(self, shard: int) -> str:
-        """What to do about a shard that is gone."""
-        if self._tars is not None:
-            return "the tar that was indexed in place is gone; bring it back, or run shard-dataset again"
+    def missing(self, shard: int) -> tuple[str, str]:
+        """What is wrong where a shard is gone, and what to do about it."""
+        if self._names[shard] in self._foreign:
+            return "the tar that was indexed in place is gone", "bring it back, or run shard-dataset again"
         owner, _ = self._owner(shard)
-        return f"the shard is missing from {owner.url}; re-run {owner.stage}"
+        return f"the shard is missing from {owner.url}", f"re-run {owner.stage}"
+
+    def advice(self, shard: int) -> str:
+        """What to do about a shard with wrong bytes."""
+        name = self._names[shard]
+        if name in self._foreign:
+            return "bring the tar back as it was, or run shard-dataset again"
+        return f"`tutelage artifacts verify {owner_of(name) or self._artifact.uri}` says what else is damaged"
 
     def gone(self) -> list[str]:
         """A line for each other artifact that some of the shards lie in and that is not in the store any more."""
         lines = {}
-        for number, name in enumerate(self._names if self._tars is None else ()):
-            uri = owner_of(name)
+        for number, name in enumerate(self._names):
+            uri = None if name in self._foreign else owner_of(name)
             if uri is not None and uri not in lines and uri not in self._owners:
                 try:
                     self._owner(number)

@@ -32,7 +32,8 @@ class Checkpoint:
     Attributes:
         step: optimiser steps done.
         tensors: state dicts: "model", "optimizer" and, if it is on, "average".
-        notes: JSON values: "policy" (the sampler's state), "rows" (metrics so far), "seconds" (trained so far).
+        notes: JSON values: "policy" (the sampler's state), "rows" (metrics so far), "seconds" (trained so far),
+            "quarantine" (damaged samples so far).
     """
 
     step: int

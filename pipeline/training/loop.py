@@ -34,6 +34,7 @@ from pipeline.errors import InputError, WorkError
 from pipeline.loading.batch import Batch
 from pipeline.training.batching import split
 from pipeline.training.checkpoint import Checkpoint, Checkpoints
+from pipeline.training.damage import share_damage
 from pipeline.training.ema import WeightAverage
 from pipeline.training.interruption import StoppedError
 from pipeline.training.meter import Meter
@@ -89,6 +90,7 @@ def fit(
     Raises:
         InputError: the batch cannot be shared out.
         WorkError: a loss or gradient was not finite; the step is named.
+        DamagedError: a sample is damaged, or too many are: see LoaderConfig.damaged.
         StoppedError: the reporter asked to stop; a checkpoint is written.
     """
     if training.global_batch < world:
@@ -142,7 +144,7 @@ def fit(
                     shown_at = time.monotonic()
                     reporter.progress(state.step, total, meter.glance())
                 if state.step % log_every == 0 or state.step == total:
-                    record({**meter.drain(), "lr": lr})
+                    record({**meter.drain(), "lr": lr, **share_damage(loader.quarantine, world, device)})
                 if evaluate is not None and training.evaluates_after(state.step, total, rows):
                     record(_measured(evaluate, best, training, device))
                     model.train()
@@ -176,6 +178,8 @@ class _State:
         if self.average is not None:
             tensors["average"] = self.average.module.state_dict()
         notes = {"policy": self.loader.policy.state(), "rows": self.rows, "seconds": self.meter.seconds}
+        if self.loader.quarantine is not None:
+            notes["quarantine"] = self.loader.quarantine.lines()
         return Checkpoint(self.step, tensors, notes)
 
     def resume(self, found: Checkpoint | None) -> None:
@@ -184,6 +188,8 @@ class _State:
         self.step, self.rows = found.step, list(found.notes["rows"])
         self.meter.seconds = found.notes["seconds"]
         self.loader.policy.load_state(found.notes["policy"])
+        if self.loader.quarantine is not None:
+            self.loader.quarantine.merge(found.notes.get("quarantine", []))
         self.model.load_state_dict(found.tensors["model"])
         self.optimizer.load_state_dict(found.tensors["optimizer"])
         if self.average is not None:

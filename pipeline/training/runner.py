@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipeline.config import Config, unkeyed
 from pipeline.errors import InputError, WorkError
+from pipeline.loading.quarantine import FILE
 from pipeline.progress import Progress
 from pipeline.stage import Workspace
 from pipeline.training.interruption import StopRequest, stoppable
@@ -43,12 +44,17 @@ class TrainingResult:
     Attributes:
         state: the state dict to export, on the CPU: the moving average if EMA is on.
         rows: the lines of metrics.jsonl.
-        facts: what training.json holds: steps, seconds, images_per_s, parameters, device, world.
+        facts: what training.json holds: steps, seconds, images_per_s, parameters, device, world, ...
     """
 
     state: dict[str, Tensor] = field(repr=False)
     rows: list[dict[str, Any]] = field(repr=False)
     facts: dict[str, Any]
+
+    def headline_facts(self) -> dict[str, Any]:
+        """The facts that a stage's summary repeats."""
+        shown = ("steps", "images_per_s", "parameters", "device", "world", "damaged_samples")
+        return {name: self.facts[name] for name in shown if name in self.facts}
 
     def last(self, name: str) -> float | None:
         """The newest value of a metric, e.g. "val/accuracy"; None if it was never measured."""
@@ -59,6 +65,8 @@ def execute(
     recipe: TrainingRecipe, runner: RunnerConfig, work: Workspace, *, params: Mapping[str, Any] | None = None
 ) -> TrainingResult:
     """Trains, or goes on from the newest checkpoint; writes metrics.jsonl and training.json to `work.output`.
+
+    If samples were damaged and left out, quarantine.jsonl names them.
 
     Args:
         params: what to log to MLflow beside the metrics; nested mappings are flattened.
@@ -85,6 +93,8 @@ def execute(
     result = TrainingResult(state, last.notes["rows"], facts)
     lines = "".join(json.dumps(row) + "\n" for row in result.rows)
     (work.output / "metrics.jsonl").write_text(lines)
+    if damaged := last.notes.get("quarantine"):
+        (work.output / FILE).write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in damaged))
     (work.output / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
     return result
 

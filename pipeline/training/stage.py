@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
@@ -17,10 +17,10 @@ from pipeline.config import Config, canonical_json, unkeyed
 from pipeline.errors import InputError, WorkError
 from pipeline.exported_model import ExportedModel, Preprocessing
 from pipeline.loading.batch import rank_slice
-from pipeline.loading.loader import LoaderConfig, evaluation_batches
-from pipeline.loading.policies.class_balanced import ClassBalancedConfig
+from pipeline.loading.evaluation_batches import evaluation_batches
+from pipeline.loading.loader import LoaderConfig
+from pipeline.loading.policies.mixture import MixtureConfig, samples_per_epoch
 from pipeline.loading.policies.shuffled import ShuffledConfig
-from pipeline.loading.policies.streams import StreamsConfig
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.index import SampleIndex
 from pipeline.sharding.joining.choice import KeepRanges, keep_field, open_columns
@@ -28,12 +28,12 @@ from pipeline.stage import Workspace
 from pipeline.training.classification import Classification, ClassifierEvaluation
 from pipeline.training.mixing import MixingConfig
 from pipeline.training.plan import TrainingConfig
+from pipeline.training.policies import PolicyConfig
+from pipeline.training.progressive import check_sizes
 from pipeline.training.rows import labelled_rows, training_rows
 from pipeline.training.runner import RunnerConfig, TrainingResult, execute
 from pipeline.training.starting_weights import StartingWeights, starting_report, write_report
 from pipeline.training.task import Parts, Task
-
-PolicyConfig = Annotated[ShuffledConfig | StreamsConfig | ClassBalancedConfig, Field(discriminator="kind")]
 
 
 class ModelConfig(Config):
@@ -120,25 +120,15 @@ class ClassificationConfig(Config):
         if len(labelled_rows(index, "train")) == 0:
             raise InputError(f"{shards.uri}: no row of the train split has a label; look at its data card")
         _, joined = open_columns(columns, index, keep=self.keep)
-        if len(training_rows(index, joined, self.keep)) == 0:
+        rows = training_rows(index, joined, self.keep)
+        if len(rows) == 0:
             raise InputError(f"keep: no labelled row of the train split is in {dict(self.keep)}; make the ranges wider")
+        if isinstance(self.policy, MixtureConfig):
+            self.policy.build(index, rows, 1, self.training.seed)
         with torch.device("meta"):
             model = self.build_model(len(index.label_names))
             check_sizes(model, self.loader, self.channels)
         return index
-
-
-def check_sizes(model: nn.Module, loader: LoaderConfig, channels: int) -> None:
-    """Tries an image model (on meta) at the sizes of progressive resolution.
-
-    Raises:
-        InputError: it is made for one size, as transformers are.
-    """
-    for size in loader.smaller_sizes:
-        try:
-            model(torch.empty(2, channels, size, size, device="meta"))
-        except ModelError as error:
-            raise InputError(f"loader.smaller_sizes: the model takes no images of {size} pixels ({error})") from None
 
 
 def build_parts(
@@ -159,16 +149,18 @@ def build_parts(
     """
     index = SampleIndex.open(shards)
     _, joined = open_columns(columns, index, keep=config.keep)
-    reader = SampleReader.open(shards, remote=config.loader.remote)
+    reader = SampleReader.open(shards, remote=config.loader.remote, verify=config.loader.verify)
     seed = config.training.seed
     rows = training_rows(index, joined, config.keep)
+    policy = config.policy.build(index, rows, config.loader.distinct(config.training.global_batch), seed)
     loader = config.loader.build(
         reader,
         index,
-        config.policy.build(index, rows, config.loader.distinct(config.training.global_batch), seed),
+        policy,
         image_size=config.image_size,
         channels=config.channels,
         seed=seed,
+        samples=len(rows),
         rank=rank,
         world=world,
         columns=joined,
@@ -195,7 +187,7 @@ def build_parts(
         StartingWeights.open(weights).load_into(model)
     # Convolutions run on this layout without conversions: resnet_small trains 1.2x faster on CPUs.
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Parts(model, task, loader, rows=len(rows), evaluate=evaluation)
+    return Parts(model, task, loader, rows=samples_per_epoch(policy, len(rows)), evaluate=evaluation)
 
 
 def open_artifact(store_url: str, uri: str) -> Artifact:
@@ -269,8 +261,7 @@ def summary(result: TrainingResult) -> dict[str, Any]:
         for name in ("val/accuracy", "val/accuracy_top5", "val/agreement", "train/loss")
         if (value := result.last(name)) is not None
     }
-    facts = ("steps", "images_per_s", "parameters", "device", "world")
-    return {**measured, **{name: result.facts[name] for name in facts}}
+    return {**measured, **result.headline_facts()}
 
 
 class TrainTeacher:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.loading.batch import Batch
 from pipeline.loading.policies.base import SamplingPolicy
+from pipeline.loading.quarantine import Quarantine
 from pipeline.training.plan import TrainingConfig
 
 
@@ -51,6 +52,8 @@ class BatchSource(Protocol):
     """What the loop needs of a loader; pipeline.loading.loader.Loader is one."""
 
     policy: SamplingPolicy
+    quarantine: Quarantine | None
+    """Where damaged samples go; None: they are errors."""
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
         """This rank's batches of the steps [start_step, stop_step)."""

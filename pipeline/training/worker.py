@@ -53,6 +53,7 @@ def train_recipe(
         checkpoints=place.open(),
         reporter=reporter,
     )
+    damaged = len(parts.loader.quarantine) if parts.loader.quarantine is not None else 0
     images = fitted.steps * recipe.training.global_batch
     return {
         "steps": fitted.steps,
@@ -63,4 +64,5 @@ def train_recipe(
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "world": world,
+        **({"damaged_samples": damaged} if damaged else {}),
     }

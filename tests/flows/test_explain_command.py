@@ -19,7 +19,7 @@ from pipeline.config import Config
 from pipeline.explain.data_set_channels import channel_panels
 from pipeline.explain.deconvnet import activations
 from pipeline.exported_model import ExportedModel, Preprocessing
-from pipeline.loading.loader import evaluation_batches
+from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.index import SampleIndex
 from pipeline.sharding.sources.image_folder import ImageFolderConfig

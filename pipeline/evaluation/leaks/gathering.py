@@ -162,7 +162,7 @@ def _look_at_part(
             try:
                 looks[place] = look_at(reader.read(row))
             except (DamagedError, ValueError) as error:
-                said = str(error) if isinstance(error, DamagedError) else f"{reader.place(row)}: {error}"
+                said = str(error if isinstance(error, DamagedError) else reader.damaged(row, str(error)))
                 unreadable.append(Unreadable(row, said))
                 looks[place]["state"] = State.UNREADABLE
                 looks[place]["pixels"] = index.content_numbers(slice(row, row + 1))[0]

@@ -80,6 +80,11 @@ class RowRuns:
             stops.append(edges[1::2])
         return _merged(_joined(starts), _joined(stops))
 
+    def within(self, first: int, last: int) -> RowRuns:
+        """The ids that lie in [first, last)."""
+        starts, stops = np.maximum(self.starts, first), np.minimum(self.stops, last)
+        return RowRuns(starts[starts < stops], stops[starts < stops])
+
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 

@@ -51,9 +51,12 @@ class Shuffled:
         self._order: tuple[int, NDArray[np.integer[Any]]] = (-1, np.empty(0, np.int32))
 
     def batch(self, step: int) -> NDArray[np.int64]:
+        return self.ids(step * self.global_batch, (step + 1) * self.global_batch)
+
+    def ids(self, position: int, stop: int) -> NDArray[np.int64]:
+        """The samples at the places [position, stop) of the stream, int64 [stop - position]."""
         samples = len(self._rows)
-        position, stop = step * self.global_batch, (step + 1) * self.global_batch
-        parts = []
+        parts = [self._rows[:0]]
         while position < stop:
             epoch, start = divmod(position, samples)
             part = self._epoch_order(epoch)[start : start + stop - position]

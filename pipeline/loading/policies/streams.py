@@ -78,16 +78,21 @@ class Streams:
         self._windows: dict[int, tuple[tuple[int, int], NDArray[np.int32]]] = {}  # the last one of each stream
 
     def batch(self, step: int) -> NDArray[np.int64]:
-        start = step * self.global_batch
-        positions = np.arange(start, start + self.global_batch, dtype=np.int64)
+        return self.ids(step * self.global_batch, (step + 1) * self.global_batch)
+
+    def ids(self, start: int, stop: int) -> NDArray[np.int64]:
+        """The samples at the places [start, stop) of the epochs laid end to end, int64 [stop - start], by stream."""
+        if start == stop:
+            return np.empty(0, np.int64)
+        positions = np.arange(start, stop, dtype=np.int64)
         epochs, places = np.divmod(positions, self._samples)
         streams = places % self._streams
         # Sorted by stream, so that the slice of a rank is the same streams in every step.
         order = np.lexsort((positions, streams))
-        ids = np.empty(self.global_batch, dtype=np.int64)
+        ids = np.empty(stop - start, dtype=np.int64)
         for epoch in np.unique(epochs).tolist():
             mine = epochs[order] == epoch
-            ids[mine] = self._ids(epoch, streams[order][mine], places[order][mine] // self._streams)
+            ids[mine] = self._ids_of(epoch, streams[order][mine], places[order][mine] // self._streams)
         self._forget(int(epochs[0]))
         return ids
 
@@ -103,7 +108,7 @@ class Streams:
     def load_state(self, state: dict[str, Any]) -> None:
         pass
 
-    def _ids(self, epoch: int, streams: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _ids_of(self, epoch: int, streams: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
         """The samples at `places` of `streams`, each [n], of an epoch; `streams` ascending."""
         shuffled = np.empty_like(places)
         pairs = streams * (self._samples // self._window + 2) + places // self._window

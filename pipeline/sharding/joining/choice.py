@@ -46,7 +46,17 @@ def captions_from_field() -> Any:
 
 def reads_columns(config: Config) -> bool:
     """Whether a stage with this config needs joined columns."""
+    return reads_given_columns(config) or reads_teacher_outputs(config)
+
+
+def reads_given_columns(config: Config) -> bool:
+    """Whether it needs columns that someone must give, since no stage makes them."""
     return bool(getattr(config, "keep", None)) or getattr(config, "captions_from", None) is not None
+
+
+def reads_teacher_outputs(config: Config) -> bool:
+    """Whether it needs a column with a teacher's outputs."""
+    return getattr(getattr(config, "distillation", None), "teacher_column", None) is not None
 
 
 def open_columns(

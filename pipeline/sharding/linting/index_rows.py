@@ -150,6 +150,8 @@ class IndexRows:
     def _is_key(self, told: str, found: str) -> bool:
         if told == found:
             return True
+        if self._index.data_sets and "/" in told:  # of a mixture: DATA-SET/KEY, and the tars are those of its inputs
+            return self._is_key(told.partition("/")[2], found)
         return not self._ours and re.fullmatch(re.escape(safe_key(found)) + r"(-\d+)?", told) is not None
 
     def _found(self, code: Code, id: int, says: str, member: str = "") -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.artifacts import Artifact, file_sha256
 from pipeline.errors import DamagedError, InputError, UnknownNameError
 from pipeline.sharding.index import SampleIndex
-from pipeline.sharding.index_tars import TARS_FILE, read_tars
+from pipeline.sharding.index_tars import TARS_FILE, foreign_tars
 from pipeline.sharding.linting.findings import Finding, Findings, code
 from pipeline.sharding.shard_places import ShardPlaces, is_own
 from pipeline.sharding.sources import places
@@ -80,10 +80,7 @@ def artifact_target(artifact: Artifact, findings: Findings) -> Target:
     if "index.arrow" not in artifact.files:
         raise InputError(f"{artifact.uri}: holds no shards; give an artifact of shard-dataset, or tars")
     index = _index(artifact, findings)
-    shards = (
-        _foreign_shards(artifact, findings) if TARS_FILE in artifact.files else _own_shards(artifact, index, findings)
-    )
-    return Target(artifact.uri, shards, artifact, index)
+    return Target(artifact.uri, _shards(artifact, index, findings), artifact, index)
 
 
 def _index(artifact: Artifact, findings: Findings) -> SampleIndex | None:
@@ -112,46 +109,51 @@ def check_files(artifact: Artifact, findings: Findings, *, deep: bool) -> None:
             findings.add(Finding(DAMAGED, name, f"{info.size} bytes, the manifest says {entry.size}"))
 
 
-def _own_shards(artifact: Artifact, index: SampleIndex | None, findings: Findings) -> list[Shard]:
-    listed = [name for name in artifact.files if name.endswith(".tar")]
+def _shards(artifact: Artifact, index: SampleIndex | None, findings: Findings) -> list[Shard]:
+    """The artifact's own tars, those of others of the store, and those outside; a mixture has any of them."""
+    foreign = {tar.url: tar for tar in foreign_tars(artifact)}
+    listed = [*(name for name in artifact.files if name.endswith(".tar")), *foreign]
     names = list(index.shard_names) if index is not None else listed
     places_of = ShardPlaces(artifact, names)
     shards = []
     for number, name in enumerate(names):
-        if is_own(name) and name not in artifact.files:
-            findings.add(Finding(MISSING, name, "the index names it, the manifest does not"))
-            continue
-        try:
-            info = artifact.storage.stat(places_of.object(number)[1])
-        except (DamagedError, UnknownNameError) as error:
-            findings.add(Finding(MISSING, name, str(error)))
-            continue
-        if info is None and not is_own(name):
+        if name in foreign:
+            found = _foreign_file(foreign[name], findings)
+        else:
+            found = _stored_file(artifact, places_of, number, name, findings)
+        if found is not None:
+            shards.append(Shard(name, found, number if index is not None else -1))
+    return shards
+
+
+def _stored_file(
+    artifact: Artifact, places_of: ShardPlaces, number: int, name: str, findings: Findings
+) -> FoundFile | None:
+    if is_own(name) and name not in artifact.files:
+        findings.add(Finding(MISSING, name, "the index names it, the manifest does not"))
+        return None
+    try:
+        info = artifact.storage.stat(places_of.object(number)[1])
+    except (DamagedError, UnknownNameError) as error:
+        findings.add(Finding(MISSING, name, str(error)))
+        return None
+    if info is None:
+        if not is_own(name):  # `check_files` tells of an own one that is gone.
             findings.add(Finding(MISSING, name, "missing"))
-        if info is not None:  # `check_files` tells of an own one that is gone.
-            url = artifact.storage.local_path(info.path)
-            shards.append(
-                Shard(
-                    name,
-                    FoundFile(str(url) if url is not None else f"{artifact.storage.url}/{info.path}", info.size, ""),
-                    number if index is not None else -1,
-                )
-            )
-    return shards
+        return None
+    url = artifact.storage.local_path(info.path)
+    return FoundFile(str(url) if url is not None else f"{artifact.storage.url}/{info.path}", info.size, "")
 
 
-def _foreign_shards(artifact: Artifact, findings: Findings) -> list[Shard]:
-    shards = []
-    for number, tar in enumerate(read_tars(artifact.read(TARS_FILE).decode())):
-        try:
-            now = places.stat(tar.url)
-        except InputError as error:
-            findings.add(Finding(MISSING, tar.url, str(error).removeprefix(f"{tar.url}: ")))
-            continue
-        if (now.size, now.version) != (tar.size, tar.version):
-            says = f"{now.size} bytes, {tar.size} when it was indexed"
-            if now.size == tar.size:
-                says = "written anew since it was indexed, with as many bytes"
-            findings.add(Finding(CHANGED, tar.url, says))
-        shards.append(Shard(tar.url, now, number))
-    return shards
+def _foreign_file(tar: FoundFile, findings: Findings) -> FoundFile | None:
+    try:
+        now = places.stat(tar.url)
+    except InputError as error:
+        findings.add(Finding(MISSING, tar.url, str(error).removeprefix(f"{tar.url}: ")))
+        return None
+    if (now.size, now.version) != (tar.size, tar.version):
+        says = f"{now.size} bytes, {tar.size} when it was indexed"
+        if now.size == tar.size:
+            says = "written anew since it was indexed, with as many bytes"
+        findings.add(Finding(CHANGED, tar.url, says))
+    return now

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.distillation.losses import DistillationLossConfig
-from pipeline.distillation.stage import DistillationConfig, DistillStudent
+from pipeline.distillation.stage import DistillStudent
 from pipeline.distillation.task import Distillation
 from pipeline.distillation.teacher import FrozenTeacher
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel, Preprocessing
 from pipeline.loading.batch import Batch
-from pipeline.sharding.index import SampleIndex, SampleRow, content_hash
-from pipeline.sharding.tar_writer import TarWriter
 from pipeline.stage import run_stage
 from pipeline.training.mixing import MixingConfig
 
@@ -32,63 +24,9 @@ DIGITS = tuple("0123456789")
 SIDE = 8
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore.open(str(tmp_path / "store"))
-
-
-@pytest.fixture
-def shards(store: ArtifactStore) -> Artifact:
-    """200 digits of 8 x 8 pixels, the last 50 for validation."""
-    digits, folder, rows = load_digits(), store.local / "new", []
-    with TarWriter(folder, samples_per_shard=100) as tar:
-        for number in range(200):
-            split = int(number >= 150)
-            buffer = io.BytesIO()
-            Image.fromarray((digits.images[number] * 15.9).astype(np.uint8)).save(buffer, "PNG")
-            data = buffer.getvalue()
-            place = tar.add(("train", "val")[split], f"digit{number:03d}", [("png", data)])
-            rows.append(
-                SampleRow(
-                    f"digit{number:03d}", place.shard, place.offset, place.length, int(digits.target[number]), (),
-                    SIDE, SIDE, content_hash(data), split, number, -1, "scan",
-                )
-            )  # fmt: skip
-    SampleIndex.build(rows, shard_names=tar.shard_names, label_names=DIGITS).write(folder)
-    return store.commit("shard-dataset", "d19175", folder, config={}, inputs={}, summary={}, seconds=0, origin={})
-
-
-def make_teacher(store: ArtifactStore, labels: tuple[str, ...] = DIGITS, channels: int = 1) -> Artifact:
-    """An untrained LeNet on images of 32 pixels: enough to be asked."""
-    torch.manual_seed(7)
-    kwargs = {"num_classes": len(labels), "in_chans": channels, "img_size": 32}
-    folder = store.local / "teacher"
-    ExportedModel.write(
-        folder / "model",
-        create_model("lenet5", **kwargs),
-        kind="classifier",
-        architecture="lenet5",
-        kwargs=kwargs,
-        preprocessing=Preprocessing(32, channels, (0.3,) * channels, (0.3,) * channels),
-        labels=labels,
-    )
-    key = f"{abs(hash((labels, channels))):020d}"[:20]
-    return store.commit("train-teacher", key, folder, config={}, inputs={}, summary={}, seconds=0, origin={})
-
-
-def config(**changes: Any) -> DistillationConfig:
-    values = {
-        "model": {"name": "deit_micro_distilled", "kwargs": {"patch_size": 4, "width": 32, "depth": 2, "heads": 2}},
-        "image_size": SIDE,
-        "channels": 1,
-        "loader": {"augment": None},
-        "training": {"steps": 120, "global_batch": 50, "optimizer": {"kind": "adamw", "lr": 0.003}},
-        "runner": {"runner": "process", "tracking": False, "cpus_per_worker": 1},
-    }
-    return DistillationConfig.model_validate({**values, **changes})
-
-
-def test_a_student_comes_to_agree_with_its_teacher(store: ArtifactStore, shards: Artifact) -> None:
+def test_a_student_comes_to_agree_with_its_teacher(
+    store: ArtifactStore, shards: Artifact, make_teacher: Any, config: Any
+) -> None:
     teacher = make_teacher(store)
     student = run_stage(DistillStudent(), config(), {"shards": shards, "teacher": teacher}, store=store)
     rows = [json.loads(line) for line in student.read("metrics.jsonl").decode().splitlines()]
@@ -111,7 +49,13 @@ def test_a_student_comes_to_agree_with_its_teacher(store: ArtifactStore, shards:
     ],
 )
 def test_a_teacher_or_student_that_does_not_fit_is_refused(
-    store: ArtifactStore, shards: Artifact, teacher: dict[str, Any], change: dict[str, Any], said: str
+    store: ArtifactStore,
+    shards: Artifact,
+    make_teacher: Any,
+    config: Any,
+    teacher: dict[str, Any],
+    change: dict[str, Any],
+    said: str,
 ) -> None:
     inputs = {"shards": shards, "teacher": make_teacher(store, **teacher)}
     with pytest.raises(InputError, match=said):

@@ -77,6 +77,7 @@ def test_columns_stay_with_their_samples_in_copies_and_moves(shards: Any, column
             Shuffled(shards.index.rows("train"), 8, seed=1),
             image_size=16,
             seed=0,
+            samples=60,
             columns=columns,
         )
         .batches(0, 2)

@@ -15,7 +15,8 @@ import torch
 from pipeline.config import parse_config
 from pipeline.errors import DamagedError, InputError
 from pipeline.loading.augment import AugmentConfig
-from pipeline.loading.loader import Loader, LoaderConfig, evaluation_batches
+from pipeline.loading.evaluation_batches import evaluation_batches
+from pipeline.loading.loader import Loader, LoaderConfig
 from pipeline.loading.policies.shuffled import Shuffled
 from pipeline.loading.reader import SampleReader
 from pipeline.loading.resize import resize_to_square
@@ -197,12 +198,12 @@ def test_damage_reaches_the_consumer_and_ends_the_threads(own_shards: Any) -> No
     assert decode_threads() == []
 
 
-def test_sample_that_cannot_be_decoded_is_named(own_shards: Any) -> None:
+def test_sample_with_other_bytes_is_named(own_shards: Any) -> None:
     offset, length = int(own_shards.index.offsets[12]), int(own_shards.index.lengths[12])
     with own_shards.artifact.path("shards/train-00000.tar").open("r+b") as file:
         file.seek(offset)
         file.write(bytes(length))
-    with pytest.raises(DamagedError, match=r"shards/train-00000.tar, sample pic012 at byte \d+: cannot be decoded"):
+    with pytest.raises(DamagedError, match=r"shards/train-00000.tar, sample pic012 at byte \d+: the bytes are not"):
         list(loader_of(own_shards).batches(0, 20))
 
 
@@ -295,7 +296,7 @@ def test_progressive_resolution_grows_with_the_epoch_and_resumes_in_it(shards: A
     def loader() -> Loader:
         policy = Shuffled(shards.index.rows("train"), 30, seed=1)
         reader = SampleReader(shards.artifact, shards.index)
-        return config.build(reader, shards.index, policy, image_size=24, seed=5)
+        return config.build(reader, shards.index, policy, image_size=24, seed=5, samples=60)
 
     batches = list(loader().batches(0, 12))  # two steps an epoch
     assert [batch.images.shape[-1] for batch in batches] == [12] * 4 + [16] * 4 + [24] * 4

@@ -19,13 +19,13 @@ def check_all(reader: SampleReader, index: Any) -> None:
 
 
 def test_every_sample_is_read(shards: Any) -> None:
-    check_all(SampleReader.open(shards.artifact, check=True), shards.index)
+    check_all(SampleReader.open(shards.artifact, verify="always"), shards.index)
 
 
 @pytest.mark.servers
 @pytest.mark.parametrize("remote", ["parts", "ranges"])
 def test_every_sample_is_read_from_s3(s3_shards: Any, remote: Literal["parts", "ranges"]) -> None:
-    check_all(SampleReader.open(s3_shards.artifact, remote=remote, check=True), s3_shards.index)
+    check_all(SampleReader.open(s3_shards.artifact, remote=remote, verify="always"), s3_shards.index)
 
 
 @pytest.mark.servers
@@ -39,7 +39,7 @@ def test_missing_object_is_damage(s3_shards: Any) -> None:
 
 
 def test_many_threads_read_at_once(shards: Any) -> None:
-    reader = SampleReader(shards.artifact, shards.index, check=True)
+    reader = SampleReader(shards.artifact, shards.index, verify="always")
     errors: list[Exception] = []
 
     def read_all() -> None:
@@ -89,4 +89,4 @@ def test_changed_byte_is_found_by_the_content_hash(own_shards: Any) -> None:
     stored[offset + 20] ^= 1
     shard.write_bytes(stored)
     with pytest.raises(DamagedError, match=r"sample pic004 .* not those that were written"):
-        SampleReader(own_shards.artifact, own_shards.index, check=True).read(4)
+        SampleReader(own_shards.artifact, own_shards.index, verify="always").read(4)

@@ -128,7 +128,8 @@ def test_a_classifier_answers_as_its_model_does_for_any_number_of_images(tmp_pat
     [
         (b"", "it is empty"),
         (b"hello", "Unsupported image file"),
-        (encoded(photo(), "PNG")[:200], "corrupted"),
+        (encoded(photo(), "PNG")[:200], "the PNG's chunk at byte 33 is damaged"),
+        (encoded(photo(), "PNG").replace(b"IDAT", b"IDAU"), "is damaged"),
     ],
 )
 def test_an_unreadable_image_is_named_by_its_place(tmp_path: Path, data: bytes, reason: str) -> None:

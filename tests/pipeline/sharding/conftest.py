@@ -102,7 +102,7 @@ def samples_of() -> Callable[[Artifact], dict[str, Any]]:
 
     def known(artifact: Artifact) -> dict[str, Any]:
         index = SampleIndex.open(artifact)
-        reader = SampleReader(artifact, index, check=True)
+        reader = SampleReader(artifact, index, verify="always")
         found, splits = {}, dict[str, set[int]]()
         for id in range(len(index)):
             row = index.row(id)

@@ -66,7 +66,7 @@ def read_all(artifact: Artifact, **options: Any) -> dict[str, bytes]:
 def test_the_reader_gives_the_bytes_of_the_tars(tmp_path: Path, shard: Shard, picture: Picture) -> None:
     images = foreign(tmp_path / "tars", picture)
     artifact = shard(source=in_place(tmp_path / "tars"))
-    assert read_all(artifact, check=True) == images
+    assert read_all(artifact, verify="always") == images
     assert not any(name.endswith(".tar") for name in artifact.files)
     assert {"index.arrow", "index.parquet", "tars.json", "data_card.md", "contact_sheet.png"} <= set(artifact.files)
     index = SampleIndex.open(artifact)

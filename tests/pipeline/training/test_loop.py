@@ -51,6 +51,8 @@ class Policy:
 
 
 class Source:
+    quarantine = None
+
     def __init__(self, policy: Policy, bad_step: int = -1) -> None:
         self.policy = policy
         self.bad_step = bad_step

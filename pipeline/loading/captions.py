@@ -1,0 +1,27 @@
+"""Which of its captions a sample comes with."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.counter_rng import uniforms
+from pipeline.sharding.index import SampleIndex
+
+CaptionChoice = Literal["first", "random"]
+
+
+def chosen_captions(
+    index: SampleIndex, ids: NDArray[np.int64], choice: CaptionChoice, *, seed: int = 0, epoch: int = 0
+) -> list[str]:
+    """One caption of each sample: its first, or one drawn for each epoch; "" for a sample that has none."""
+    if choice == "first":
+        return [next(iter(index.captions(id)), "") for id in ids.tolist()]
+    draws = uniforms(seed, "caption", epoch, ids, 1)[:, 0]
+    chosen = []
+    for id, draw in zip(ids.tolist(), draws, strict=True):
+        captions = index.captions(id)
+        chosen.append(captions[int(draw * len(captions))] if captions else "")
+    return chosen

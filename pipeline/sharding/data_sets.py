@@ -1,0 +1,33 @@
+"""Which rows of an index belong to which data set, where several were put together: kept in the schema's metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+_KEY = "data_sets"
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """The rows [first, last) of an index, all of one data set."""
+
+    name: str
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+
+def data_sets_of(metadata: Mapping[bytes, bytes]) -> tuple[DataSet, ...]:
+    """The data sets that a schema's metadata names, in the order of their rows; none for an ordinary index."""
+    entries = json.loads(metadata.get(_KEY.encode(), b"[]"))
+    return tuple(DataSet(entry["name"], entry["first"], entry["last"]) for entry in entries)
+
+
+def data_sets_metadata(data_sets: Sequence[DataSet]) -> dict[str, str]:
+    """The inverse; nothing for an ordinary index, whose bytes stay as they are."""
+    entries = [{"name": one.name, "first": one.first, "last": one.last} for one in data_sets]
+    return {_KEY: json.dumps(entries)} if entries else {}

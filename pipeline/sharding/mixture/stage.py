@@ -1,0 +1,105 @@
+"""The stage mix-datasets: several shards artifacts -> one, whose index refers to the tars of all of them.
+
+No tar is copied. Every stage that reads shards reads a mixture; how often each data set is drawn is the business of
+the policy `mixture`, so that other weights need no other artifact.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pipeline.artifacts import Artifact
+from pipeline.config import Config
+from pipeline.errors import InputError
+from pipeline.sharding.data_card import counted
+from pipeline.sharding.index import SPLITS, SampleIndex
+from pipeline.sharding.index_tars import foreign_tars, write_tars
+from pipeline.sharding.mixture.combine import Combined, combine
+from pipeline.sharding.shard_places import elsewhere
+from pipeline.stage import Workspace
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+
+
+class MixDatasetsConfig(Config):
+    """How data sets are put together. There is nothing to choose."""
+
+
+def check_names(names: Mapping[str, object]) -> None:
+    """Refuses names that cannot stand in keys and on the shell's line.
+
+    Raises:
+        InputError: they are too few, or one is not of small letters, digits and dashes.
+    """
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise InputError(f"mixture: {name!r} is no name of a data set; use small letters, digits and dashes")
+    if len(names) < 2:
+        raise InputError(f"mixture: names {len(names)} data sets; it takes two at least")
+
+
+class MixDatasets:
+    """Inputs: name of a data set -> its shards; output: as of shard-dataset, but for the tars, which stay theirs."""
+
+    name: ClassVar[str] = "mix-datasets"
+    version: ClassVar[int] = 1
+
+    def run(self, config: MixDatasetsConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
+        check_names(inputs)
+        inputs = dict(sorted(inputs.items()))
+        indexes = {name: SampleIndex.open(shards) for name, shards in inputs.items()}
+        shard_names = {
+            name: [elsewhere(shards.uri, shard) for shard in indexes[name].shard_names]
+            for name, shards in inputs.items()
+        }
+        work.progress(note="putting the index together")
+        combined = combine(indexes, shard_names)
+        index = combined.index
+        index.write(work.output)
+        foreign = [tar for shards in inputs.values() for tar in foreign_tars(shards)]
+        if foreign:
+            write_tars(work.output, foreign)
+        _write_json(work, "labels.json", list(index.label_names))
+        if index.taxonomy:
+            nodes = [{"name": node.name, "parent": node.parent} for node in index.taxonomy]
+            _write_json(work, "taxonomy.json", {"nodes": nodes})
+        _write_json(work, "data_card.json", _card(combined, inputs))
+        return {
+            "samples": len(index),
+            **{split: int(index.rows(split).size) for split in SPLITS},
+            "labels": len(index.label_names),
+            "shards": len(index.shard_names),
+            "data_sets": {one.name: len(one) for one in index.data_sets},
+            "left_out": sum(combined.left_out.values()),
+        }
+
+
+def _card(combined: Combined, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
+    """The data card of the whole: its own counts, and who made what."""
+    cards = [
+        json.loads(shards.read("data_card.json")) for shards in inputs.values() if "data_card.json" in shards.files
+    ]
+    credits = {json.dumps(credit): credit for card in cards for credit in card.get("credits", [])}
+    return {
+        "title": " + ".join(inputs),
+        **counted(combined.index),
+        "duplicates": {"dropped_copies_of_held_out": sum(combined.left_out.values())},
+        "unreadable": {"count": sum(card.get("unreadable", {}).get("count", 0) for card in cards)},
+        "credits": list(credits.values()),
+        "data_sets": [
+            {
+                "name": one.name,
+                "artifact": inputs[one.name].uri,
+                "samples": len(one),
+                "training_images_held_out_elsewhere": combined.left_out[one.name],
+            }
+            for one in combined.index.data_sets
+        ],
+    }
+
+
+def _write_json(work: Workspace, name: str, value: Any) -> None:
+    (work.output / name).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,23 @@
+"""Whether a model can be trained at the sizes of progressive resolution."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from model_defs import ModelError
+from pipeline.errors import InputError
+from pipeline.loading.loader import LoaderConfig
+
+
+def check_sizes(model: nn.Module, loader: LoaderConfig, channels: int) -> None:
+    """Tries an image model (on meta) at the sizes of progressive resolution.
+
+    Raises:
+        InputError: it is made for one size, as transformers are.
+    """
+    for size in loader.smaller_sizes:
+        try:
+            model(torch.empty(2, channels, size, size, device="meta"))
+        except ModelError as error:
+            raise InputError(f"loader.smaller_sizes: the model takes no images of {size} pixels ({error})") from None

@@ -1,0 +1,97 @@
+"""Stored outputs of a teacher in a flow: asked for once, or given; a teacher that nobody asks is not made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flows.catalog import FLOWS, find_flow
+from flows.headline import headline
+from flows.parameters_file import apply_settings
+from flows.presets import PRESETS
+from flows.run_board import RunBoard, watched
+from infra.local.servers import Server
+from pipeline.artifacts import ArtifactStore
+from pipeline.config import parse_config
+from pipeline.errors import InputError
+from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.joining.joined_columns import JoinedColumns
+
+STORED = "student.distillation.teacher_column=logits"
+
+
+def parameters(*settings: str, flow: str = "distill-student", preset: str = "image-folder") -> Any:
+    values = PRESETS[preset].parameters(flow).model_dump(mode="json")
+    return parse_config(FLOWS[flow].parameter_model(), apply_settings(values, settings), "here")
+
+
+def test_a_range_needs_a_file_that_has_the_outputs_too() -> None:
+    with pytest.raises(InputError, match=r"student: reads joined columns .* columns\.source"):
+        parameters(STORED, "student.keep={quality: [0.5, null]}", preset="emoji")
+
+
+def test_the_headline_tells_how_good_the_outputs_are() -> None:
+    assert headline("teacher-outputs", {"samples": 1200, "classes": 10, "accuracy": 0.912}) == (
+        "10 outputs of 1,200 images, accuracy 91.2%"
+    )
+
+
+@pytest.fixture
+def on_server(prefect: Server) -> Iterator[None]:
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: prefect.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
+
+
+def states(flow: str, *settings: str) -> dict[str, str]:
+    """Runs a flow with the image-folder preset, changed by settings; gives stage -> done or cached."""
+    board = RunBoard()
+    with watched(board):
+        find_flow(flow).load()(parameters(*settings, flow=flow))
+    return {row.label: row.state for row in board.rows()}
+
+
+@pytest.mark.servers
+def test_a_student_of_a_mixture_learns_from_outputs_that_are_stored_once(
+    on_server: None, pictures: Path, tmp_path: Path
+) -> None:
+    """Two data sets are put together; a teacher of both is asked once; another student finds its outputs."""
+    store = ArtifactStore.open(str(tmp_path / "store"))
+    data = [f"data.source.folder={pictures}", "data.split.test_share=0.2", "leaks=null"]
+    for share in (0.2, 0.3):
+        assert states("shard-dataset", *data, f"data.split.val_share={share}") == {"shard-dataset": "done"}
+    one, other = (artifact.uri for artifact in store.list("shard-dataset"))
+    asked = [f"mixture={{one: {one}, other: {other}}}", "teacher.policy={kind: mixture, weights: {one: 1, other: 2}}"]
+    asked += [f"{part}.runner.runner=process" for part in ("teacher", "student")]
+    asked += ["teacher.training.steps=2", "student.training.steps=2", STORED]
+    assert states("distill-student", *asked) == {
+        "mix-datasets": "done",
+        "train-teacher": "done",
+        "teacher-outputs": "done",
+        "distill-student": "done",
+        "evaluate teacher": "done",
+        "evaluate student": "done",
+    }
+    again = states("distill-student", *asked, "student.training.steps=3")
+    assert [name for name, state in again.items() if state == "done"] == ["distill-student", "evaluate student"]
+
+    # The same outputs as a file that somebody gives: no teacher is made for them.
+    (mixed,), (outputs,) = store.list("mix-datasets"), store.list("teacher-outputs")
+    index = SampleIndex.open(mixed)
+    columns = JoinedColumns.open(outputs, index)
+    rows = index.rows("train")
+    table = {"key": index.keys.take(pa.array(rows)), "logits": pa.array(columns.numbers("logits")[rows].tolist())}
+    pq.write_table(pa.table(table), tmp_path / "outputs.parquet")
+    given = [f"columns.source={tmp_path / 'outputs.parquet'}", "columns.max_missing_share=1.0"]
+    assert states("distill-student", *asked, *given) == {
+        "mix-datasets": "cached",
+        "join-columns": "done",
+        "distill-student": "done",
+        "evaluate student": "done",
+    }
