@@ -41,6 +41,7 @@ check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks
 
 format: .venv/.dev
 	$(BIN)/ruff format .

@@ -40,7 +40,7 @@ def ours(artifact: Artifact, size: int, batch: int, workers: int) -> Iterator[to
     index = SampleIndex.open(artifact)
     rows = index.rows("train")
     loader = LoaderConfig(augment=AUGMENT, threads=workers).build(
-        SampleReader(artifact, index), index, Shuffled(rows, batch, seed=0), image_size=size, seed=0
+        SampleReader(artifact, index), index, Shuffled(rows, batch, seed=0), image_size=size, seed=0, samples=len(rows)
     )
     for step in loader.batches(0, len(rows) // batch):
         yield step.images

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ def tutelage(artifact: Artifact, workers: int, *, curriculum: bool = False) -> B
     augment = AugmentConfig(crop_min_area=AREA[0], flip=0.5, brightness=0, contrast=0, saturation=0)
     policy = SameGroupBatches(len(index)) if curriculum else Streams(RowRuns.of_rows(index.rows()), BATCH, 0)
     loader = LoaderConfig(augment=augment, threads=workers).build(
-        SampleReader(artifact, index), index, policy, image_size=SIZE, seed=0
+        SampleReader(artifact, index), index, policy, image_size=SIZE, seed=0, samples=len(index)
     )
     for batch in loader.batches(0, len(index) // BATCH):
         yield batch.images
@@ -170,7 +171,7 @@ def ray_data(shards: list[str], workers: int) -> Batches:
 
     crop = v2.Compose([v2.RandomResizedCrop(SIZE, scale=AREA), v2.RandomHorizontalFlip(0.5), v2.PILToTensor()])
 
-    def row(sample: dict[str, object]) -> dict[str, object]:
+    def row(sample: dict[str, Any]) -> dict[str, Any]:
         image = sample["jpg"]
         if isinstance(image, bytes):
             image = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))

@@ -20,9 +20,11 @@ import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import boto3
 import webdataset
+from botocore.config import Config
 from jpeg_throughput import AREA, BATCH, SIZE, Batches, data_loader
 from photos import write_image_folder, write_shards
 from torchvision.transforms import v2
@@ -45,19 +47,19 @@ def tutelage(artifact: Artifact, workers: int, remote: RemoteMode, *, cold: bool
     augment = AugmentConfig(crop_min_area=AREA[0], flip=0.5, brightness=0, contrast=0, saturation=0)
     policy = Streams(RowRuns.of_rows(index.rows()), BATCH, 0)
     loader = LoaderConfig(augment=augment, threads=workers).build(
-        SampleReader(artifact, index, remote=remote), index, policy, image_size=SIZE, seed=0
+        SampleReader(artifact, index, remote=remote), index, policy, image_size=SIZE, seed=0, samples=len(index)
     )
     for batch in loader.batches(0, len(index) // BATCH):
         yield batch.images
 
 
-def over_boto3(url: str, mode: str = "rb", bufsize: int = 8192, **_: object):  # type: ignore[no-untyped-def]
+def over_boto3(url: str, mode: str = "rb", bufsize: int = 8192, **options: object) -> Any:
     bucket, _, key = url.removeprefix("s3://").partition("/")
     return boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"]
 
 
 def web_dataset(urls: list[str], workers: int) -> Batches:
-    webdataset.gopen_schemes["s3"] = over_boto3
+    webdataset.gopen_schemes.update(s3=over_boto3)
     crop = v2.Compose([v2.RandomResizedCrop(SIZE, scale=AREA), v2.RandomHorizontalFlip(0.5), v2.PILToTensor()])
     data = (
         webdataset.WebDataset(urls, shardshuffle=len(urls), empty_check=False)
@@ -94,7 +96,7 @@ def main() -> None:
         images = write_image_folder(Path(name) / "folder", options.images)
         artifact = write_shards(ArtifactStore.open("s3://bench/store"), images, samples_per_shard=500)
         shards = [artifact.object_path(file) for file in artifact.files if file.endswith(".tar")]
-        client = boto3.client("s3", config=boto3.session.Config(signature_version="s3v4"))
+        client = boto3.client("s3", config=Config(signature_version="s3v4"))
         signed = [
             client.generate_presigned_url("get_object", Params={"Bucket": "bench", "Key": f"store/{path}"})
             for path in shards

@@ -62,12 +62,12 @@ def of_torchvision(name: str, **kwargs: Any) -> Callable[[int], nn.Module]:
 
 def of_timm(name: str, sized: bool = False) -> Callable[[int], nn.Module]:
     """timm's; a transformer has to know the size."""
-    return lambda size: timm.create_model(name, **({"img_size": size} if sized else {}))
+    return lambda size: timm.create_model(name, img_size=size) if sized else timm.create_model(name)
 
 
 def distilled_of_timm(size: int) -> nn.Module:
     """With both heads apart in training, as ours."""
-    model = timm.create_model("deit_small_distilled_patch16_224", img_size=size)
+    model: Any = timm.create_model("deit_small_distilled_patch16_224", img_size=size)
     model.set_distilled_training(True)
     return model
 
