@@ -11,7 +11,6 @@ from pipeline.artifacts import Artifact
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.report.facts import read_run
-from pipeline.report.page import page
 from pipeline.report.summary import report_markdown
 from pipeline.stage import Workspace
 
@@ -40,6 +39,9 @@ class RunReport:
             inputs: any of shards, leaks, teacher, student, ontology, clip, teacher-evaluation, student-evaluation,
                 clip-evaluation, classifier-registration, clip-registration; others are listed among the stages.
         """
+        # Matplotlib comes with it: half a second that only a report should cost.
+        from pipeline.report.page import page
+
         if not inputs:
             raise InputError("run-report: no artifact to report on")
         work.progress(note="writing the report")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,8 +22,10 @@ from pipeline.progress import Progress
 from pipeline.stage import Workspace
 from pipeline.training.interruption import StopRequest, stoppable
 from pipeline.training.task import TrainingRecipe
-from pipeline.training.tracking import TrackedRun, tracked_run
 from pipeline.training.worker import CheckpointPlace, train_recipe
+
+if TYPE_CHECKING:
+    from pipeline.training.tracking import TrackedRun
 
 
 class RunnerConfig(Config):
@@ -75,6 +77,9 @@ def execute(
         WorkError: the training failed; its checkpoints are kept.
         StoppedError: it was asked to stop, and wrote a checkpoint.
     """
+    # A Ray worker loads this module for its config; MLflow would cost each of them a second.
+    from pipeline.training.tracking import tracked_run
+
     place = CheckpointPlace.of(work)
     check(recipe, runner)
     with stoppable() as stop, tracked_run(work, params or {}, enabled=runner.tracking) as run:

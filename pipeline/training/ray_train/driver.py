@@ -121,6 +121,7 @@ def _fit(
 ) -> dict[str, Any]:
     """One group of workers, from its start to its end."""
     import ray
+    from ray import cloudpickle
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -133,8 +134,7 @@ def _fit(
     trainer = (EmbeddedTrainer if session.embedded else TorchTrainer)(
         train_on_worker,
         train_loop_config={
-            "recipe": recipe,
-            "place": place,
+            "parts": cloudpickle.dumps((recipe, place)),
             "channel": channel,
             "training": training,
             "cpus": int(resources["CPU"]),

@@ -11,10 +11,16 @@ _PREEMPTION_EVERY_STEPS = 20  # a look costs 2.9 ms, and every rank must look eq
 
 
 def train_on_worker(config: dict[str, Any]) -> None:
-    """The train function: the loop, with the Channel as its reporter."""
+    """The train function: the loop, with the Channel as its reporter.
+
+    Args:
+        config: "parts": the pickled recipe and its CheckpointPlace, in bytes so that Ray Train's controller, which
+            passes it on, need not import what they are made of; "channel", "training", "cpus", "preemptible".
+    """
     import ray.train
     import ray.train.torch
     import torch
+    from ray import cloudpickle
 
     from pipeline.training.worker import train_recipe
 
@@ -23,7 +29,8 @@ def train_on_worker(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["cpus"])
     reporter = ChannelReporter(config["channel"], config["training"], preemptible=config["preemptible"])
     try:
-        facts = train_recipe(config["recipe"], ray.train.torch.get_device(), rank, world, config["place"], reporter)
+        recipe, place = cloudpickle.loads(config["parts"])
+        facts = train_recipe(recipe, ray.train.torch.get_device(), rank, world, place, reporter)
     except BaseException as error:
         # A lost peer shows as a RuntimeError of a collective: that is for Ray to judge, not a failure of ours.
         if not (world > 1 and isinstance(error, RuntimeError)):
