@@ -157,9 +157,14 @@ def _applied(images: Tensor, views: ViewParameters) -> Tensor:
         for start in range(0, len(images), block):
             part = slice(start, start + block)
             images[part] = _recoloured(images[part], views.colours[part])
-    if views.flips.any():
-        flipped = torch.from_numpy(np.flatnonzero(views.flips)).to(images.device)
-        images[flipped] = images[flipped].flip(-1)
+    flipped = np.flatnonzero(views.flips)
+    if images.device.type == "cpu":
+        # Indexing with a tensor costs a core 14 times as much at 224 pixels, 2.5 times at 64.
+        for row in flipped.tolist():
+            images[row] = images[row].flip(-1)
+    elif len(flipped):
+        rows = torch.from_numpy(flipped).to(images.device)
+        images[rows] = images[rows].flip(-1)
     if views.operations.size:
         images = rand_augment(images, views.operations, views.strengths)
     if views.boxes.any():
