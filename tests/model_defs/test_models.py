@@ -33,8 +33,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "deit_micro_distilled": {"width": 32, "depth": 2, "img_size": 32, "stem": "conv"},
 }
 LARGE = ("vgg11_bn",)  # 130 million parameters, whatever the size of the images
+SMALL = ("lenet5", "lenet5_1998", "googlenet", "resnet_small", "densenet_small", "vit_micro", "deit_micro_distilled")
 EACH_FAMILY = [pytest.param(name, marks=[pytest.mark.heavy] if name in LARGE else []) for name in FAMILIES]
-CONVOLUTIONAL = [family for family in EACH_FAMILY if not str(family.values[0]).startswith(("vit", "deit"))]
+# What each family is asked in CI, and the small ones every time: layouts, number formats, a net's two halves.
+SMALL_FIRST = [pytest.param(name, marks=[] if name in SMALL else [pytest.mark.heavy]) for name in FAMILIES]
+CONVOLUTIONAL = [family for family in SMALL_FIRST if not str(family.values[0]).startswith(("vit", "deit"))]
 
 
 def fresh(name: str, **changes: Any) -> nn.Module:
@@ -104,7 +107,7 @@ def test_the_two_halves_of_a_convolutional_net_are_the_net(name: str) -> None:
         torch.testing.assert_close(model.forward_head(model.forward_map(images)), model(images))
 
 
-@pytest.mark.parametrize("name", EACH_FAMILY)
+@pytest.mark.parametrize("name", SMALL_FIRST)
 def test_channels_last_says_what_the_plain_net_says(name: str) -> None:
     model = settled(name)
     images = pictures(model)
@@ -114,7 +117,7 @@ def test_channels_last_says_what_the_plain_net_says(name: str) -> None:
     torch.testing.assert_close(turned, plain, rtol=1e-3, atol=1e-4 * max(1.0, float(plain.abs().max())))
 
 
-@pytest.mark.parametrize("name", EACH_FAMILY)
+@pytest.mark.parametrize("name", SMALL_FIRST)
 def test_bfloat16_says_nearly_what_float32_says(name: str) -> None:
     model = fresh(name).eval()
     images = pictures(model)
