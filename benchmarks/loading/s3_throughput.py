@@ -40,9 +40,7 @@ from pipeline.loading.remote_shards import RemoteMode
 from pipeline.sharding.index import SampleIndex
 
 
-def tutelage(artifact: Artifact, workers: int, remote: RemoteMode, *, cold: bool = True) -> Batches:
-    if cold:
-        shutil.rmtree(artifact.cache / "parts", ignore_errors=True)
+def tutelage(artifact: Artifact, workers: int, remote: RemoteMode) -> Batches:
     index = SampleIndex.open(artifact)
     augment = AugmentConfig(crop_min_area=AREA[0], flip=0.5, brightness=0, contrast=0, saturation=0)
     policy = Streams(RowRuns.of_rows(index.rows()), BATCH, 0)
@@ -80,7 +78,7 @@ def rate(batches: Batches) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--images", type=int, default=12_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
@@ -103,7 +101,7 @@ def main() -> None:
         ]
         loaders: dict[str, Callable[[], Batches]] = {
             "parts, cold cache": partial(tutelage, artifact, options.workers, "parts"),
-            "parts, warm cache": partial(tutelage, artifact, options.workers, "parts", cold=False),
+            "parts, warm cache": partial(tutelage, artifact, options.workers, "parts"),
             "ranges, no cache": partial(tutelage, artifact, options.workers, "ranges"),
             "webdataset, pipe:curl": partial(web_dataset, [f"pipe:curl -s '{url}'" for url in signed], options.workers),
             "webdataset, boto3": partial(web_dataset, [f"s3://bench/store/{path}" for path in shards], options.workers),
@@ -111,6 +109,8 @@ def main() -> None:
         rates: dict[str, list[float]] = {name: [] for name in loaders}
         for _ in range(options.rounds):
             for label, load in loaders.items():
+                if "cold" in label:
+                    shutil.rmtree(artifact.cache / "parts", ignore_errors=True)
                 rates[label].append(rate(load()))
     own = rates["parts, cold cache"]
     for label, found in rates.items():
