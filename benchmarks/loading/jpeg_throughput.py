@@ -37,10 +37,11 @@ from torchvision.transforms import v2
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.counter_rng import generator
 from pipeline.loading.augment import AugmentConfig
-from pipeline.loading.loader import LoaderConfig
+from pipeline.loading.loader import Loader, LoaderConfig
 from pipeline.loading.policies.row_runs import RowRuns
 from pipeline.loading.policies.streams import Streams
 from pipeline.loading.reader import SampleReader
+from pipeline.loading.remote_shards import RemoteMode
 from pipeline.sharding.index import SampleIndex
 
 SIZE, BATCH = 224, 128
@@ -74,14 +75,18 @@ class SameGroupBatches:
         pass
 
 
-def tutelage(artifact: Artifact, workers: int, *, curriculum: bool = False) -> Batches:
+def our_loader(artifact: Artifact, workers: int, *, curriculum: bool = False, remote: RemoteMode = "parts") -> Loader:
+    """Ours with the crops and flips that the peers do."""
     index = SampleIndex.open(artifact)
     augment = AugmentConfig(crop_min_area=AREA[0], flip=0.5, brightness=0, contrast=0, saturation=0)
     policy = SameGroupBatches(len(index)) if curriculum else Streams(RowRuns.of_rows(index.rows()), BATCH, 0)
-    loader = LoaderConfig(augment=augment, threads=workers).build(
-        SampleReader(artifact, index), index, policy, image_size=SIZE, seed=0, samples=len(index)
+    return LoaderConfig(augment=augment, threads=workers).build(
+        SampleReader(artifact, index, remote=remote), index, policy, image_size=SIZE, seed=0, samples=len(index)
     )
-    for batch in loader.batches(0, len(index) // BATCH):
+
+
+def tutelage(artifact: Artifact, workers: int, images: int, *, curriculum: bool = False) -> Batches:
+    for batch in our_loader(artifact, workers, curriculum=curriculum).batches(0, images // BATCH):
         yield batch.images
 
 
@@ -210,8 +215,8 @@ def main() -> None:
         artifact = write_shards(ArtifactStore.open(str(root / "store")), images)
         shards = [str(artifact.path(file)) for file in artifact.files if file.endswith(".tar")]
         loaders: dict[str, Callable[[], Batches]] = {
-            "tutelage": partial(tutelage, artifact, options.workers),
-            "curriculum": partial(tutelage, artifact, options.workers, curriculum=True),
+            "tutelage": partial(tutelage, artifact, options.workers, options.images),
+            "curriculum": partial(tutelage, artifact, options.workers, options.images, curriculum=True),
             "ImageFolder": partial(image_folder, root / "folder", options.workers),
             "webdataset": partial(web_dataset, shards, options.workers),
             "DALI": partial(dali, root / "folder", options.workers),

@@ -20,31 +20,15 @@ from pathlib import Path
 
 import torch
 import webdataset
-from jpeg_throughput import AREA, BATCH, SIZE
+from jpeg_throughput import AREA, BATCH, SIZE, our_loader
 from photos import write_image_folder, write_shards
 from torchvision.transforms import v2
 
 from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.loading.augment import AugmentConfig
-from pipeline.loading.loader import LoaderConfig
-from pipeline.loading.policies.row_runs import RowRuns
-from pipeline.loading.policies.streams import Streams
-from pipeline.loading.reader import SampleReader
-from pipeline.sharding.index import SampleIndex
 
 
 def tutelage(artifact: Artifact, step: int, workers: int) -> torch.Tensor:
-    index = SampleIndex.open(artifact)
-    augment = AugmentConfig(crop_min_area=AREA[0], flip=0.5, brightness=0, contrast=0, saturation=0)
-    loader = LoaderConfig(augment=augment, threads=workers).build(
-        SampleReader(artifact, index),
-        index,
-        Streams(RowRuns.of_rows(index.rows()), BATCH, 0),
-        image_size=SIZE,
-        seed=0,
-        samples=len(index),
-    )
-    return next(iter(loader.batches(step, step + 1))).images
+    return next(our_loader(artifact, workers).batches(step, step + 1)).images
 
 
 def read_and_drop(shards: list[str], step: int) -> torch.Tensor:

@@ -25,29 +25,17 @@ from typing import Any
 import boto3
 import webdataset
 from botocore.config import Config
-from jpeg_throughput import AREA, BATCH, SIZE, Batches, data_loader
+from jpeg_throughput import AREA, BATCH, SIZE, Batches, data_loader, our_loader
 from photos import write_image_folder, write_shards
 from torchvision.transforms import v2
 
 from infra.local.servers import Keys, weed_mini
 from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.loading.augment import AugmentConfig
-from pipeline.loading.loader import LoaderConfig
-from pipeline.loading.policies.row_runs import RowRuns
-from pipeline.loading.policies.streams import Streams
-from pipeline.loading.reader import SampleReader
 from pipeline.loading.remote_shards import RemoteMode
-from pipeline.sharding.index import SampleIndex
 
 
-def tutelage(artifact: Artifact, workers: int, remote: RemoteMode) -> Batches:
-    index = SampleIndex.open(artifact)
-    augment = AugmentConfig(crop_min_area=AREA[0], flip=0.5, brightness=0, contrast=0, saturation=0)
-    policy = Streams(RowRuns.of_rows(index.rows()), BATCH, 0)
-    loader = LoaderConfig(augment=augment, threads=workers).build(
-        SampleReader(artifact, index, remote=remote), index, policy, image_size=SIZE, seed=0, samples=len(index)
-    )
-    for batch in loader.batches(0, len(index) // BATCH):
+def tutelage(artifact: Artifact, workers: int, images: int, remote: RemoteMode) -> Batches:
+    for batch in our_loader(artifact, workers, remote=remote).batches(0, images // BATCH):
         yield batch.images
 
 
@@ -100,9 +88,9 @@ def main() -> None:
             for path in shards
         ]
         loaders: dict[str, Callable[[], Batches]] = {
-            "parts, cold cache": partial(tutelage, artifact, options.workers, "parts"),
-            "parts, warm cache": partial(tutelage, artifact, options.workers, "parts"),
-            "ranges, no cache": partial(tutelage, artifact, options.workers, "ranges"),
+            "parts, cold cache": partial(tutelage, artifact, options.workers, options.images, "parts"),
+            "parts, warm cache": partial(tutelage, artifact, options.workers, options.images, "parts"),
+            "ranges, no cache": partial(tutelage, artifact, options.workers, options.images, "ranges"),
             "webdataset, pipe:curl": partial(web_dataset, [f"pipe:curl -s '{url}'" for url in signed], options.workers),
             "webdataset, boto3": partial(web_dataset, [f"s3://bench/store/{path}" for path in shards], options.workers),
         }
