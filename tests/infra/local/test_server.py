@@ -25,6 +25,24 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRe
 """
 
 
+# Ends its child by itself when it is told to end, as Ray's head does with its node.
+ORDERLY = """
+import signal, subprocess, sys
+tells = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: print('child told', flush=True)); time.sleep(600)"
+child = subprocess.Popen([sys.executable, "-c", tells])
+
+def end(number, frame):
+    child.kill()
+    child.wait()
+    print("ended in order", flush=True)
+    sys.exit()
+
+signal.signal(signal.SIGTERM, end)
+print("up", flush=True)
+child.wait()
+"""
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
@@ -107,6 +125,18 @@ def test_one_that_ignores_sigterm_is_killed(tmp_path):
     started = time.monotonic()
     server.stop()
     assert 0.2 < time.monotonic() - started < 3
+
+
+def test_it_is_told_to_end_before_what_it_started(tmp_path):
+    server = Server("orderly", [sys.executable, "-c", ORDERLY], "", ["127.0.0.1:1"], tmp_path / "log")
+    server.launch()
+    deadline = time.monotonic() + 10
+    while b"up" not in server.log.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    # The child hears as soon as Python has started in it.
+    time.sleep(0.3)
+    server.stop()
+    assert server.log.read_text().split("\n") == ["up", "ended in order", ""]
 
 
 def test_one_that_dies_shows_the_end_of_its_log(tmp_path):
