@@ -92,7 +92,7 @@ class Session:
         try:
             import ray
 
-            with _sigterm_kept():
+            with _sigterm_kept(), _out_of_our_group():
                 self._connect(ray)
             self.channel = ray.remote(num_cpus=0)(Channel).remote()
             self._ready.set()
@@ -161,6 +161,29 @@ def _sigterm_kept() -> Iterator[None]:
     finally:
         if saved:
             libc.sigaction(signal.SIGTERM, kept, None)
+
+
+@contextlib.contextmanager
+def _out_of_our_group() -> Iterator[None]:
+    """Gives each process of a node that is started here a process group of its own.
+
+    A cancel in Prefect's UI is a SIGTERM to the whole group of the flow's process. In that group Ray would be gone
+    before a worker has written its checkpoint, and the driver would wait for it until Prefect's SIGKILL, 30 s later.
+    """
+    from ray._private import utils
+
+    # What Ray calls in the child between fork and exec, and has no public way to add to.
+    share_our_fate = utils.set_kill_on_parent_death_linux
+
+    def apart() -> None:
+        os.setpgid(0, 0)
+        share_our_fate()
+
+    utils.set_kill_on_parent_death_linux = apart
+    try:
+        yield
+    finally:
+        utils.set_kill_on_parent_death_linux = share_our_fate
 
 
 def last_line(error: BaseException) -> str:

@@ -42,20 +42,20 @@ def test_lifecycle_runs_every_night_and_one_at_a_time() -> None:
 
 @dataclass(frozen=True)
 class Deployed:
-    """A server with our deployments; a worker of their pool, and what its environment is known by."""
+    """A server with our deployments; a worker of their pool, and the store that its environment names."""
 
     server: Server
     worker: int
-    mark: str
+    store: Path
 
     def processes(self) -> list[str]:
         """Command lines of what the worker started and is still there."""
-        found = []
+        found, mark = [], f"TUTELAGE_STORE={self.store}".encode()
         for place in Path("/proc").iterdir():
             if not place.name.isdecimal() or int(place.name) == self.worker:
                 continue
             try:
-                if self.mark.encode() in (place / "environ").read_bytes().split(b"\0"):
+                if mark in (place / "environ").read_bytes().split(b"\0"):
                     found.append((place / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200])
             except OSError:
                 continue
@@ -86,7 +86,7 @@ def deployed(prefect: Server, tmp_path_factory: pytest.TempPathFactory) -> Itera
             stderr=subprocess.STDOUT,
         )
         try:
-            yield Deployed(prefect, worker.pid, f"TUTELAGE_STORE={folder / 'store'}")
+            yield Deployed(prefect, worker.pid, folder / "store")
         finally:
             worker.terminate()
             worker.wait(30)
@@ -125,7 +125,7 @@ def test_a_wrong_parameter_is_refused_by_the_api(deployed: Deployed, parameters:
 
 @pytest.mark.servers
 @pytest.mark.ray
-def test_a_training_cancelled_in_the_ui_leaves_no_process(deployed: Deployed, pictures: Path) -> None:
+def test_a_training_cancelled_in_the_ui_leaves_a_checkpoint_and_no_process(deployed: Deployed, pictures: Path) -> None:
     teacher = {
         "model": {"name": "vit_micro", "kwargs": {"width": 16, "depth": 1, "heads": 1}},
         "image_size": 16,
@@ -138,6 +138,7 @@ def test_a_training_cancelled_in_the_ui_leaves_no_process(deployed: Deployed, pi
     call(server, f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
     assert ended(server, run)["type"] == "CANCELLED"
     until(lambda: not deployed.processes(), within_s=60)
+    assert list(deployed.store.glob("work/train-teacher/*/scratch/checkpoints/step-*.json"))
 
 
 def until(holds: Callable[[], bool], within_s: float) -> None:
