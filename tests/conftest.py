@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # Before any test module imports torch, Prefect, MLflow or Ray: they read these when imported.
 os.environ.update(
@@ -27,6 +33,31 @@ for _name in ("TUTELAGE_STORE", "MLFLOW_TRACKING_URI", "PREFECT_API_URL", "RAY_A
 def own_store(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that forgets to name its store gets one of its own, never the one in the working folder."""
     monkeypatch.setenv("TUTELAGE_STORE", f"{tmp_path}/store")
+
+
+@pytest.fixture(scope="session")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Makes a folder a PREFECT_HOME whose database has its tables.
+
+    A Prefect server makes them in 12 s of a core. Here they are made once for all processes and copied; the
+    lifecycle's journey begins with nothing, as a user does.
+    """
+    ours = tmp_path_factory.getbasetemp()
+    shared = ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours
+    made = shared / "prefect-home"
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            env = {**os.environ, "PREFECT_HOME": f"{made}.new"}
+            upgrade = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+            subprocess.run(upgrade, env=env, check=True, capture_output=True)
+            os.rename(f"{made}.new", made)
+
+    def copied(home: Path) -> Path:
+        home.mkdir(parents=True)
+        shutil.copy(made / "prefect.db", home)
+        return home
+
+    return copied
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,11 +11,12 @@ from infra.local.servers import Server, free_port, prefect_server
 
 
 @pytest.fixture(scope="session")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def prefect(prefect_home: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A real Prefect server, one for the session."""
     from flows.shell_run import flush_prefect
 
-    with prefect_server(tmp_path_factory.mktemp("prefect"), free_port()) as server:
+    home = prefect_home(tmp_path_factory.mktemp("prefect") / "home")
+    with prefect_server(home, free_port()) as server:
         yield server
         flush_prefect()
 

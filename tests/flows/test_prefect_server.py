@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,10 @@ def run_fifty(*arguments: str) -> str:
 
 
 @pytest.mark.servers
-def test_every_task_run_is_recorded_and_a_killed_run_is_not_shown_as_running(services: Path) -> None:
+def test_every_task_run_is_recorded_and_a_killed_run_is_not_shown_as_running(
+    services: Path, prefect_home: Callable[[Path], Path]
+) -> None:
+    prefect_home(services / "prefect")
     with prefect_for_a_run(services) as server:
         assert server is not None
         server.wait()

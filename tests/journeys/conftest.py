@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,11 @@ class Journey:
 
 
 @pytest.fixture(scope="session")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    """A shell with a store that nothing was done in yet."""
-    return Shell(tmp_path_factory.mktemp("shell"))
+def shell(prefect_home: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A shell with a store that has a Prefect database, and nothing else yet."""
+    shell = Shell(tmp_path_factory.mktemp("shell"))
+    prefect_home(shell.store / "services" / "prefect")
+    return shell
 
 
 @pytest.fixture(scope="session")

@@ -99,38 +99,26 @@ def test_an_error_in_a_worker_is_one_line_and_is_not_tried_again(
 
 
 @pytest.mark.ray
-def test_a_lost_worker_is_replaced_and_the_training_goes_on(
-    store: ArtifactStore, digits: Artifact, small_config: Make
-) -> None:
-    killed: list[int] = []
-
-    def kill_once(*, step: int = 0, total: int | None = None, note: str = "", **numbers: float) -> None:
-        if step >= 60 and not killed:
-            killed.extend(pid for pid, line in family(os.getpid()).items() if "ray::RayTrainWorker" in line)
-            for pid in killed:
-                os.kill(pid, signal.SIGKILL)
-
-    config = small_config(steps=800, checkpoint_every_steps=50, evaluate_every_epochs=0, runner=on_ray(1))
-    artifact = run_stage(TrainTeacher(), config, {"shards": digits}, store=store, progress=kill_once)
-    assert killed
-    assert artifact.summary["steps"] == 800
-
-
-@pytest.mark.ray
-def test_a_terminated_run_leaves_a_checkpoint_and_no_process(
+def test_a_lost_worker_is_replaced_and_a_terminated_run_leaves_a_checkpoint_and_no_process(
     store: ArtifactStore,
     digits: Artifact,
     small_config: Make,
     child_training: Callable[..., subprocess.Popen[str]],
 ) -> None:
-    """By SIGTERM, which Ray's own handler would answer with an abort; the journeys press Ctrl-C."""
+    """Terminated by SIGTERM, which Ray's own handler would answer with an abort; the journeys press Ctrl-C."""
     ray_train.shutdown()
-    config = small_config(steps=1_000_000, evaluate_every_epochs=0, runner=on_ray(1))
+    config = small_config(steps=1_000_000, checkpoint_every_steps=50, evaluate_every_epochs=0, runner=on_ray(1))
     child = child_training(store, config)
+    assert step_of(child, at_least=60) < 1_000_000
+    workers = [pid for pid, line in family(child.pid).items() if "ray::RayTrainWorker" in line]
+    assert workers
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
     assert child.stdout is not None
-    for line in child.stdout:
-        if line.startswith("step ") and int(line.split()[1]) > 0:
-            break
+    assert "replacing lost workers\n" in child.stdout
+    reached = step_of(child, at_least=1)
+    assert reached > 50, "it began again instead of going on from a checkpoint"
+
     started = family(child.pid)
     assert any("raylet" in line for line in started.values())
     child.terminate()
@@ -140,7 +128,17 @@ def test_a_terminated_run_leaves_a_checkpoint_and_no_process(
         time.sleep(0.1)
     assert left == []
     place = next((store.local / "work" / "train-teacher").iterdir())
-    assert list((place / "scratch" / "checkpoints").glob("step-*.json"))
+    newest = max((place / "scratch" / "checkpoints").glob("step-*.json"))
+    assert int(newest.stem.removeprefix("step-")) > reached
+
+
+def step_of(child: subprocess.Popen[str], *, at_least: int) -> int:
+    """Reads what a training prints until it has come to a step; gives that step."""
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.startswith("step ") and int(line.split()[1]) >= at_least:
+            return int(line.split()[1])
+    raise AssertionError("it ended before")
 
 
 def alive(pid: int) -> bool:
