@@ -27,9 +27,9 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRe
 
 # Ends its child by itself when it is told to end, as Ray's head does with its node.
 ORDERLY = """
-import signal, subprocess, sys
-tells = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: print('child told', flush=True)); time.sleep(600)"
-child = subprocess.Popen([sys.executable, "-c", tells])
+import signal, subprocess, sys, time
+tells = "signal.signal(signal.SIGTERM, lambda *_: print('child told', flush=True)); time.sleep(600)"
+child = subprocess.Popen([sys.executable, "-c", "import signal, time; " + tells])
 
 def end(number, frame):
     child.kill()
@@ -39,7 +39,7 @@ def end(number, frame):
 
 signal.signal(signal.SIGTERM, end)
 print("up", flush=True)
-child.wait()
+time.sleep(600)
 """
 
 
