@@ -32,10 +32,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "vit_micro": {"width": 32, "depth": 2, "img_size": 32},
     "deit_micro_distilled": {"width": 32, "depth": 2, "img_size": 32, "stem": "conv"},
 }
-LARGE = ("vgg11_bn",)  # 130 million parameters, whatever the size of the images
 SMALL = ("lenet5", "lenet5_1998", "googlenet", "resnet_small", "densenet_small", "vit_micro", "deit_micro_distilled")
-EACH_FAMILY = [pytest.param(name, marks=[pytest.mark.heavy] if name in LARGE else []) for name in FAMILIES]
-# What each family is asked in CI, and the small ones every time: layouts, number formats, a net's two halves.
+# What each family is asked in CI, and the small ones every time.
 SMALL_FIRST = [pytest.param(name, marks=[] if name in SMALL else [pytest.mark.heavy]) for name in FAMILIES]
 CONVOLUTIONAL = [family for family in SMALL_FIRST if not str(family.values[0]).startswith(("vit", "deit"))]
 
@@ -68,7 +66,7 @@ def answers_of(out: Tensor | AuxiliaryLogits | tuple[Tensor, Tensor]) -> list[Te
     return list(out) if isinstance(out, tuple) else [out]
 
 
-@pytest.mark.parametrize("name", EACH_FAMILY)
+@pytest.mark.parametrize("name", SMALL_FIRST)
 def test_in_training_every_head_answers_and_every_parameter_gets_a_gradient(name: str) -> None:
     model = fresh(name).train()
     for module in model.modules():
@@ -86,7 +84,7 @@ def test_in_training_every_head_answers_and_every_parameter_gets_a_gradient(name
     assert without <= {"attn_pool.k_proj.bias"}
 
 
-@pytest.mark.parametrize("name", EACH_FAMILY)
+@pytest.mark.parametrize("name", SMALL_FIRST)
 def test_in_evaluation_one_answer_comes_back_and_does_not_depend_on_the_batch(name: str) -> None:
     model = settled(name)
     images = pictures(model)
