@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.contrastive.composition import compose
+from pipeline.contrastive.losses import cosines
 from pipeline.contrastive.ontology import Ids, Ontology
 from pipeline.counter_rng import generator
 from pipeline.errors import InputError
@@ -74,7 +75,7 @@ class HeldOutPairs:
             text_features: [len(ids), E], unit vectors.
         """
         chosen = torch.from_numpy(np.searchsorted(ids, self.batches(node))).to(image_features.device)
-        scores = image_features[chosen].float() @ text_features[chosen].float().transpose(1, 2)
+        scores = cosines(image_features[chosen], text_features[chosen])
         positives = torch.from_numpy(self._positives(self.batches(node))).to(scores.device)
         image_hits = positives.gather(2, scores.argmax(2, keepdim=True))
         text_hits = positives.transpose(1, 2).gather(2, scores.transpose(1, 2).argmax(2, keepdim=True))

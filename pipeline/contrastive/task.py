@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from model_defs.clip import CLIP
-from pipeline.contrastive.losses import content_keys, gather_rows, infonce, same_content
+from pipeline.contrastive.losses import content_keys, cosines, gather_rows, infonce, same_content
 from pipeline.exported_model import Preprocessing
 from pipeline.loading.batch import Batch, rank_slice
 from pipeline.training.task import StepOutput
@@ -67,5 +67,5 @@ def unwrapped(model: nn.Module) -> CLIP:
 
 def _hits(queries: Tensor, keys: Tensor, positives: Tensor) -> Tensor:
     """The share of queries whose nearest key is one of their positives."""
-    nearest = (queries @ keys.T).argmax(1, keepdim=True)
+    nearest = cosines(queries, keys).argmax(1, keepdim=True)
     return positives.gather(1, nearest).float().mean()

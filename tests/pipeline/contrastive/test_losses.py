@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.contrastive.losses import content_keys, gather_rows, infonce, same_content
+from pipeline.contrastive.losses import content_keys, cosines, gather_rows, infonce, same_content
 
 
 def by_hand(images: Tensor, texts: Tensor, scale: float, positives: Tensor) -> float:
@@ -52,6 +52,26 @@ def test_with_one_positive_a_row_it_is_clips_cross_entropy() -> None:
 def test_a_model_that_knows_nothing_has_the_loss_of_chance() -> None:
     same = unit(1, 0).expand(8, -1)
     assert float(infonce(same, same, torch.tensor(20.0), torch.eye(8).bool())) == pytest.approx(math.log(8), rel=1e-5)
+
+
+def test_autocast_does_not_coarsen_the_loss_or_its_gradient() -> None:
+    losses, gradients = [], []
+    for coarse in (False, True):
+        images, texts = unit(32, 1, width=64).requires_grad_(), unit(32, 2, width=64)
+        with torch.autocast("cpu", torch.bfloat16, enabled=coarse):
+            loss = infonce(images, texts, torch.tensor(80.0), torch.eye(32).bool())
+        (gradient,) = torch.autograd.grad(loss, images)
+        losses.append(loss.detach())
+        gradients.append(gradient)
+    assert torch.equal(*losses)
+    assert torch.equal(*gradients)
+
+
+def test_cosines_of_batches_are_those_of_each_batch() -> None:
+    queries, keys = unit(12, 1).view(3, 4, 5), unit(15, 2).view(3, 5, 5)
+    together = cosines(queries, keys)
+    for batch in range(3):
+        torch.testing.assert_close(together[batch], cosines(queries[batch], keys[batch]))
 
 
 def test_positives_share_id_group_or_caption() -> None:
