@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -77,12 +78,9 @@ def execute(
         WorkError: the training failed; its checkpoints are kept.
         StoppedError: it was asked to stop, and wrote a checkpoint.
     """
-    # A Ray worker loads this module for its config; MLflow would cost each of them a second.
-    from pipeline.training.tracking import tracked_run
-
     place = CheckpointPlace.of(work)
     check(recipe, runner)
-    with stoppable() as stop, tracked_run(work, params or {}, enabled=runner.tracking) as run:
+    with stoppable() as stop, _tracked(work, params or {}, runner.tracking) as run:
         listener = Listener(work.progress, run, stop)
         if runner.runner == "process":
             facts = run_in_process(recipe, runner, place, listener)
@@ -102,6 +100,15 @@ def execute(
         (work.output / FILE).write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in damaged))
     (work.output / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
     return result
+
+
+def _tracked(work: Workspace, params: Mapping[str, Any], enabled: bool) -> AbstractContextManager[TrackedRun | None]:
+    if not enabled:
+        return nullcontext()
+    # Loading MLflow takes a second, which a Ray worker, or a run that is not tracked, does not have to spend.
+    from pipeline.training.tracking import tracked_run
+
+    return tracked_run(work, params)
 
 
 def check(recipe: TrainingRecipe, runner: RunnerConfig) -> None:

@@ -102,11 +102,8 @@ class TrackedRun:
 
 
 @contextmanager
-def tracked_run(work: Workspace, params: Mapping[str, Any], *, enabled: bool) -> Iterator[TrackedRun | None]:
+def tracked_run(work: Workspace, params: Mapping[str, Any]) -> Iterator[TrackedRun]:
     """The MLflow run of the artifact that is being made: FINISHED, FAILED or KILLED when the block ends."""
-    if not enabled:
-        yield None
-        return
     client = MlflowClient(ensure_tracking(work.store))
     run_id = _resumed(client, work.scratch / "mlflow_run") or _started(client, work, params)
     run = TrackedRun(client, run_id)

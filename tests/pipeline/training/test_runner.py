@@ -76,6 +76,14 @@ def test_killed_run_ends_in_the_same_bits(
     assert bits(resumed) == bits(straight)
 
 
+def test_a_run_without_tracking_needs_no_tracker(
+    store: ArtifactStore, digits: Artifact, small_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pipeline.training.tracking", None)  # importing it is an error
+    artifact = run_stage(TrainTeacher(), small_config(steps=1), {"shards": digits}, store=store)
+    assert artifact.summary["steps"] == 1
+
+
 def test_a_terminated_run_writes_a_checkpoint_and_then_dies_of_the_signal(
     store: ArtifactStore, digits: Artifact, small_config: Make, child_training: Start
 ) -> None:

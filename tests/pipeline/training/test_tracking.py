@@ -42,13 +42,11 @@ def test_a_run_is_resumed_and_its_rows_and_parameters_are_there(
 ) -> None:
     work = workspace("resumed")
     params = {"training": {"steps": 4}, "shards": "shard-dataset/0"}
-    with pytest.raises(RuntimeError), tracked_run(work, params, enabled=True) as run:  # noqa: PT012
-        assert run is not None
+    with pytest.raises(RuntimeError), tracked_run(work, params) as run:  # noqa: PT012
         run.row({"step": 2, "train/loss": 1.5})
         raise RuntimeError
     assert runs(tracked_store)["resumed"].info.status == "FAILED"
-    with tracked_run(work, params, enabled=True) as run:
-        assert run is not None
+    with tracked_run(work, params) as run:
         run.row({"step": 4, "train/loss": 0.5, "note": "words are left out"})
     found = runs(tracked_store)["resumed"]
     assert found.info.status == "FINISHED"
@@ -61,11 +59,6 @@ def test_a_run_is_resumed_and_its_rows_and_parameters_are_there(
 def test_an_interrupted_run_is_killed_in_its_words(
     tracked_store: ArtifactStore, workspace: Callable[[str], Workspace]
 ) -> None:
-    with pytest.raises(KeyboardInterrupt), tracked_run(workspace("stopped"), {}, enabled=True):
+    with pytest.raises(KeyboardInterrupt), tracked_run(workspace("stopped"), {}):
         raise KeyboardInterrupt
     assert runs(tracked_store)["stopped"].info.status == "KILLED"
-
-
-def test_without_tracking_nothing_is_made(workspace: Callable[[str], Workspace]) -> None:
-    with tracked_run(workspace("quiet"), {}, enabled=False) as run:
-        assert run is None
