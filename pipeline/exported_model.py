@@ -60,8 +60,9 @@ class Preprocessing:
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W] to float32, each channel with its mean and deviation, on the images' device."""
-        mean, std = self.in_pixels()
-        return normalise_pixels(images, mean.to(images.device), std.to(images.device))
+        # Not to wait for a GPU here lets it work on one step while the next is prepared.
+        mean, std = (values.to(images.device, non_blocking=True) for values in self.in_pixels())
+        return normalise_pixels(images, mean, std)
 
     def in_pixels(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation for pixels in [0, 255], each [C, 1, 1]."""

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from pipeline.config import Config
 from pipeline.counter_rng import uniforms
+from pipeline.loading.batch import on_device
 from pipeline.loading.decode import Crop
 from pipeline.loading.rand_augment import RandAugmentConfig, draw, rand_augment
 
@@ -163,7 +164,7 @@ def _applied(images: Tensor, views: ViewParameters) -> Tensor:
         for row in flipped.tolist():
             images[row] = images[row].flip(-1)
     elif len(flipped):
-        rows = torch.from_numpy(flipped).to(images.device)
+        rows = on_device(flipped, images.device)
         images[rows] = images[rows].flip(-1)
     if views.operations.size:
         images = rand_augment(images, views.operations, views.strengths)
@@ -199,7 +200,7 @@ def _recoloured(images: Tensor, colours: NDArray[np.float32]) -> Tensor:
     # Integer sums have no order, so a sample's mean does not depend on its batch.
     sums = images.sum(dim=(2, 3), dtype=torch.int64).to(torch.float32)
     means = sums / (images.shape[2] * images.shape[3])
-    b, c, s = (torch.from_numpy(colours[:, i].copy()).to(device) for i in range(3))
+    b, c, s = on_device(colours, device).unbind(1)
     if channels == 1:
         s = torch.ones_like(s)
     grey_mean = sum((means[:, i] * luma[i] for i in range(channels)), torch.zeros_like(b))
@@ -220,7 +221,7 @@ def _erased(images: Tensor, boxes: NDArray[np.float32]) -> Tensor:
     """Each sample's box painted in the sample's mean colour."""
     height, width = images.shape[-2:]
     edges = np.rint(boxes * np.array([height, width, height, width], np.float32)).astype(np.int64)
-    top, left, bottom, right = torch.from_numpy(edges).to(images.device)[:, :, None, None].unbind(1)
+    top, left, bottom, right = on_device(edges, images.device)[:, :, None, None].unbind(1)
     y = torch.arange(height, device=images.device)[None, :, None]
     x = torch.arange(width, device=images.device)[None, None, :]
     inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)

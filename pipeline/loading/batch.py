@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,6 +55,14 @@ class Batch:
             tokens=None if self.tokens is None else self.tokens.to(device, non_blocking=True),
             columns={name: column.to(device, non_blocking=True) for name, column in self.columns.items()},
         )
+
+
+def on_device(values: NDArray[Any], device: torch.device) -> Tensor:
+    """The values on a device; unlike a plain copy it does not wait until a GPU has done what it was given before.
+
+    The values may be thrown away at once: CUDA has taken a copy of what lies in ordinary memory when it returns.
+    """
+    return torch.from_numpy(values).to(device, non_blocking=True)
 
 
 def rank_slice(ids: NDArray[np.int64], rank: int, world: int) -> NDArray[np.int64]:

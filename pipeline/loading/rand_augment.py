@@ -23,6 +23,7 @@ from torch import Tensor
 
 from pipeline.config import Config
 from pipeline.counter_rng import uniforms
+from pipeline.loading.batch import on_device
 
 _FILL = 128.0
 _COLUMNS = 5  # random numbers of a layer: whether, which, two for the strength, the sign
@@ -60,8 +61,8 @@ def rand_augment(images: Tensor, operations: NDArray[np.int8], strengths: NDArra
             if number < 0:
                 continue
             mine = np.flatnonzero(operations[:, layer] == number)
-            rows = torch.from_numpy(mine).to(images.device)
-            strength = torch.from_numpy(strengths[mine, layer]).to(images.device)[:, None, None, None]
+            rows = on_device(mine, images.device)
+            strength = on_device(strengths[mine, layer], images.device)[:, None, None, None]
             images[rows] = list(OPERATIONS.values())[number](images[rows], strength)
     return images
 
