@@ -12,7 +12,7 @@ export DO_NOT_TRACK = true
 export MLFLOW_DISABLE_TELEMETRY = true
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test test-fast test-slow test-heavy check format install install-dev clean
+.PHONY: demo test test-fast test-slow test-heavy test-gpu check format install install-dev clean
 
 demo: .venv/.demo
 	$(BIN)/tutelage run lifecycle --preset emoji
@@ -24,7 +24,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 # Seconds each: no server, no cluster, no shell.
 test-fast: .venv/.dev
-	$(PYTEST) -m "not (ray or servers or journey or heavy)"
+	$(PYTEST) -m "not (ray or servers or journey or heavy or gpu)"
 
 # Real Ray, S3, MLflow and Prefect servers, kills, whole flows from the shell. A file's tests share its servers.
 # Only the files that have such tests: collecting the others, in two processes, takes a quarter of a minute.
@@ -35,6 +35,10 @@ test-slow: .venv/.dev
 # Large nets beside their references, and compiled ones: for who changes model_defs, and for CI.
 test-heavy: .venv/.dev
 	$(PYTEST) -m "heavy and not (ray or servers or journey)"
+
+# Training, loading and the zoo on one NVIDIA GPU, beside the same on the CPU; without a GPU all of it is skipped.
+test-gpu: .venv/.dev
+	$(PYTEST) -m gpu $$(grep -rlE 'mark\.gpu\b' tests --include='test_*.py')
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

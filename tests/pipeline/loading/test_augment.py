@@ -149,13 +149,6 @@ def test_torch_keeps_its_threads() -> None:
         torch.set_num_threads(before)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gives_the_same_pixels() -> None:
-    views = view_parameters(STRONG, 7, 3, np.arange(64))
-    on_gpu = apply_on_device(images_of(64).to("cuda"), views).cpu()
-    assert torch.equal(on_gpu, apply_on_device(images_of(64), views))
-
-
 def test_wrong_bounds_are_refused_in_one_line() -> None:
     with pytest.raises(InputError, match=r"augment: crop_min_area 0.9 is above crop_max_area 0.5"):
         parse_config(AugmentConfig, {"crop_min_area": 0.9, "crop_max_area": 0.5}, "augment")

@@ -1,0 +1,343 @@
+"""The one loop on a GPU: it trains what the CPU trains, in bfloat16 too, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.errors import WorkError
+from pipeline.exported_model import ExportedModel
+from pipeline.loading.batch import Batch
+from pipeline.registration.program import write_programs
+from pipeline.stage import run_stage
+from pipeline.storage.local import LocalStorage
+from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.classification import Classification
+from pipeline.training.ema import WeightAverage
+from pipeline.training.interruption import StoppedError
+from pipeline.training.loop import _backward, _check_same_step, _clipped, _distributed, fit
+from pipeline.training.meter import Meter
+from pipeline.training.optim import build_optimizer
+from pipeline.training.reporter import Unheard
+from pipeline.training.stage import ClassificationConfig, ClassificationRecipe, TrainTeacher
+from pipeline.training.task import Parts, StepOutput
+from pipeline.training.worker import CheckpointPlace, train_recipe
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU: torch.cuda.is_available() is false"),
+]
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+Make = Callable[..., ClassificationConfig]
+Start = Callable[[ArtifactStore, ClassificationConfig], subprocess.Popen[str]]
+
+EVERY_CHANGE = {"flip": 0.5, "erase": 0.5, "rand_augment": {"layers": 2}, "scale_jitter": [1.1, 1.6]}
+MILD = {"flip": 0.1, "erase": 0.2, "rand_augment": {"layers": 1}}
+# No dropout: a GPU draws other random numbers than a CPU.
+STEADY_VIT = {"name": "vit_micro", "kwargs": {"patch_size": 4, "width": 32, "depth": 2, "heads": 2}}
+CONVOLUTIONS = {"name": "resnet_small", "kwargs": {"widths": [8, 16], "depths": [1, 1]}}
+MODELS = [pytest.param(STEADY_VIT, id="transformer"), pytest.param(CONVOLUTIONS, id="convolutions")]
+
+# One of two ranks that share a GPU; NCCL wants a GPU each, gloo does not.
+_RANK = """
+import sys
+import torch
+import torch.distributed as dist
+from pipeline.training.reporter import Unheard
+from pipeline.training.stage import ClassificationConfig, ClassificationRecipe
+from pipeline.training.worker import CheckpointPlace, train_recipe
+
+rank, port, store, config, shards = sys.argv[1:]
+dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=int(rank), world_size=2)
+recipe = ClassificationRecipe(ClassificationConfig.model_validate_json(config), store, shards)
+train_recipe(recipe, torch.device("cuda", 0), int(rank), 2, CheckpointPlace(store, "work/ranks"), Unheard())
+dist.destroy_process_group()
+"""
+
+
+@pytest.fixture(autouse=True)
+def float32_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without TF32, which rounds what a convolution reads to 10 bits."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+
+
+@pytest.fixture
+def parts(store: ArtifactStore, digits: Artifact) -> Callable[[ClassificationConfig, torch.device], Parts]:
+    """What the loop is given, on a device."""
+
+    def build(config: ClassificationConfig, device: torch.device) -> Parts:
+        torch.manual_seed(0)
+        return ClassificationRecipe(config, store.storage.url, digits.uri).build(device, 0, 1)
+
+    return build
+
+
+def trained(made: Parts, config: ClassificationConfig, device: torch.device, **more: Any) -> dict[str, Any]:
+    """The state after training, on the CPU, and the rows, by the loop alone."""
+    fitted = fit(made.task, made.model, made.loader, training=config.training, rows=made.rows, device=device, **more)
+    return {"state": {name: value.cpu() for name, value in fitted.model.state_dict().items()}, "rows": fitted.rows}
+
+
+def losses(rows: list[dict[str, Any]]) -> list[float]:
+    return [row["train/loss"] for row in rows if "train/loss" in row]
+
+
+def assert_near(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float) -> None:
+    """Each tensor's distance is small beside the tensor (and beside what is nearly zero)."""
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        distance = float((value.double() - other[name].double()).norm())
+        assert distance <= tolerance * (float(value.double().norm()) + 0.1), (name, distance)
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """An operation that makes the CPU wait for the GPU raises RuntimeError."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_classifier_learns_in_bfloat16_from_images_that_are_varied_on_the_gpu(
+    store: ArtifactStore, digits: Artifact, small_config: Make, model: dict[str, Any]
+) -> None:
+    config = small_config(
+        model=model,
+        loader={"augment": MILD, "copies": 2},
+        mixing={"mixup": 0.8, "cutmix": 1.0, "probability": 0.2},
+        steps=400,
+        global_batch=64,
+        accumulation=2,
+        clip_norm=0.5,
+        precision="auto",
+        evaluate_every_epochs=5,
+        optimizer={"kind": "adamw", "lr": 4e-3},
+    )
+    artifact = run_stage(TrainTeacher(), config, {"shards": digits}, store=store)
+    facts = json.loads(artifact.read("training.json"))
+    rows = [json.loads(line) for line in artifact.read("metrics.jsonl").decode().splitlines()]
+    assert facts["device"] == torch.cuda.get_device_name(GPU)
+    assert losses(rows)[-1] < 0.9 * losses(rows)[0]
+    measured = [row["val/loss"] for row in rows if "val/loss" in row]
+    assert measured[-1] < 0.75 * measured[0]
+    assert artifact.summary["val_accuracy"] > 0.4
+    weights = ExportedModel.open(artifact).weights()
+    assert {value.dtype for value in weights.values() if value.is_floating_point()} == {torch.float32}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_gpu_trains_what_a_cpu_trains(parts: Callable[..., Parts], small_config: Make, model: dict[str, Any]) -> None:
+    """The same seed: initial weights, order, views, mixtures, average; in float32, so only rounding differs."""
+    config = small_config(
+        model=model,
+        loader={"augment": EVERY_CHANGE},
+        mixing={"mixup": 0.8, "cutmix": 1.0},
+        steps=12,
+        accumulation=2,
+        clip_norm=0.5,
+        log_every_steps=1,
+        optimizer={"kind": "sgd", "lr": 0.05},
+    )
+    on_cpu, on_gpu = (
+        trained(made, config, device, evaluate=made.evaluate)
+        for device in (CPU, GPU)
+        for made in [parts(config, device)]
+    )
+    assert losses(on_gpu["rows"]) == pytest.approx(losses(on_cpu["rows"]), rel=2e-3)
+    assert_near(on_cpu["state"], on_gpu["state"], 5e-3)
+    last_of_both = [run["rows"][-1] for run in (on_cpu, on_gpu)]
+    assert last_of_both[0]["val/loss"] == pytest.approx(last_of_both[1]["val/loss"], rel=5e-3)
+
+
+def test_bfloat16_is_near_float32(parts: Callable[..., Parts], small_config: Make) -> None:
+    runs = []
+    for precision in ("float32", "bfloat16", "auto"):
+        config = small_config(model=STEADY_VIT, precision=precision, steps=40, log_every_steps=8)
+        runs.append(losses(trained(parts(config, GPU), config, GPU)["rows"]))
+    assert runs[1] == pytest.approx(runs[0], rel=0.05)
+    assert runs[1] != runs[0]
+    assert runs[2] == pytest.approx(runs[1], rel=1e-3)
+
+
+class StopAfter(Unheard):
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def stop_requested(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_a_stopped_run_goes_on_to_the_same_result(
+    tmp_path: Path, parts: Callable[..., Parts], small_config: Make, kind: str
+) -> None:
+    """With dropout: the GPU's random numbers are those of the step too."""
+    config = small_config(loader={"augment": EVERY_CHANGE}, optimizer={"kind": kind, "lr": 0.01})
+    checkpoints = Checkpoints(LocalStorage(tmp_path / "checkpoints"), "here")
+    for stop_after in (7, 8):
+        with pytest.raises(StoppedError):
+            trained(parts(config, GPU), config, GPU, checkpoints=checkpoints, reporter=StopAfter(stop_after))
+    resumed = trained(parts(config, GPU), config, GPU, checkpoints=checkpoints)
+    straight = trained(parts(config, GPU), config, GPU)
+    # Some kernels add in any order, so not to the bit.
+    assert_near(straight["state"], resumed["state"], 1e-4)
+    # A row in which it stopped tells the mean of the steps since.
+    assert losses(resumed["rows"])[-1] == pytest.approx(losses(straight["rows"])[-1], rel=1e-4)
+
+
+def test_a_run_that_a_gpu_began_ends_on_a_machine_without_one(
+    store: ArtifactStore,
+    digits: Artifact,
+    small_config: Make,
+    parts: Callable[..., Parts],
+    child_training: Start,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = small_config(model=CONVOLUTIONS, steps=30, checkpoint_every_steps=5, evaluate_every_epochs=0)
+    straight = trained(parts(config, GPU), config, GPU)
+    whole = Classification.training_step
+
+    def cut(self: Classification, model: nn.Module, batch: Batch) -> StepOutput:
+        if batch.step == 22:
+            raise ConnectionError("the power went")
+        return whole(self, model, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Classification, "training_step", cut)
+        with pytest.raises(ConnectionError):
+            run_stage(TrainTeacher(), config, {"shards": digits}, store=store)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    child = child_training(store, config)
+    said, _ = child.communicate(timeout=120)
+    assert child.returncode == 0, said
+    artifact = store.resolve(said.split()[-1])  # made train-teacher/KEY
+    facts = json.loads(artifact.read("training.json"))
+    assert (facts["device"], facts["steps"]) == ("cpu", 30)
+    assert_near(straight["state"], ExportedModel.open(artifact).weights(), 5e-3)
+
+
+def test_a_model_from_a_gpu_is_exported_and_predicts_the_same_on_a_cpu(
+    tmp_path: Path, store: ArtifactStore, digits: Artifact, small_config: Make
+) -> None:
+    config = small_config(model=CONVOLUTIONS, precision="auto", steps=40)
+    exported = ExportedModel.open(run_stage(TrainTeacher(), config, {"shards": digits}, store=store))
+    pixels = torch.randint(0, 256, (9, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        on_cpu = exported.build()(exported.preprocessing.normalise(pixels))
+        on_gpu = exported.build().to(GPU)(exported.preprocessing.normalise(pixels.to(GPU))).cpu()
+    torch.testing.assert_close(on_gpu, on_cpu, rtol=1e-3, atol=1e-4)
+    (name,) = write_programs(exported, tmp_path)
+    program: Any = torch.export.load(tmp_path / f"{name}.pt2").module()
+    torch.testing.assert_close(program(pixels), on_cpu, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_step_does_not_wait_for_the_gpu(
+    parts: Callable[..., Parts], small_config: Make, model: dict[str, Any]
+) -> None:
+    """So that the CPU prepares the next step meanwhile; only rows and checkpoints wait."""
+    config = small_config(
+        model=model,
+        loader={"augment": EVERY_CHANGE},
+        mixing={"mixup": 0.8, "cutmix": 1.0},
+        accumulation=2,
+        precision="auto",
+    )
+    made, training = parts(config, GPU), config.training
+    optimizer, meter = build_optimizer(made.model, training.optimizer), Meter(GPU, 1)
+    average = WeightAverage(made.model, 0.9)
+    made.model.train()
+    for batch in made.loader.batches(0, 4):
+        with no_waiting() if batch.step else torch.enable_grad():  # the first allocates
+            _backward(made.task, made.model, batch.to(GPU), training, 1, meter)
+            meter.gradient(batch.step, _clipped(made.model, training.clip_norm))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            average.update(batch.step)
+    assert meter.drain()["train/loss"] > 0
+
+
+def test_a_loss_that_is_not_finite_is_told_with_its_step_at_the_next_row(
+    parts: Callable[..., Parts], small_config: Make
+) -> None:
+    config = small_config(log_every_steps=10)
+    made = parts(config, GPU)
+
+    class Broken(Classification):
+        def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
+            output = super().training_step(model, batch)
+            return StepOutput(output.loss * (float("inf") if batch.step == 6 else 1.0), output.metrics)
+
+    made.task = Broken(config.preprocessing())
+    with pytest.raises(WorkError, match="step 6: the loss or its gradient"):
+        trained(made, config, GPU)
+
+
+@pytest.fixture
+def nccl(tmp_path: Path) -> Iterator[None]:
+    """A process group of this process alone."""
+    dist.init_process_group("nccl", init_method=f"file://{tmp_path}/group", rank=0, world_size=1, device_id=GPU)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("nccl")
+@pytest.mark.parametrize("model", MODELS)
+def test_distributed_training_over_nccl_is_training(
+    parts: Callable[..., Parts], small_config: Make, model: dict[str, Any]
+) -> None:
+    config = small_config(model=model, accumulation=2, ema_decay=None, optimizer={"kind": "sgd", "lr": 0.05})
+    alone = trained(parts(config, GPU), config, GPU)
+    made = parts(config, GPU)
+    _check_same_step(0, GPU)
+    made.model = _distributed(made.model, GPU)
+    assert isinstance(made.model, DistributedDataParallel)
+    shared = trained(made, config, GPU)
+    state = {name.removeprefix("module."): value for name, value in shared["state"].items()}
+    assert_near(alone["state"], state, 1e-3)
+
+
+def test_two_ranks_on_one_gpu_train_what_one_trains(
+    tmp_path: Path, store: ArtifactStore, digits: Artifact, small_config: Make
+) -> None:
+    config = small_config(model=STEADY_VIT, optimizer={"kind": "sgd", "lr": 0.05})
+    recipe = ClassificationRecipe(config, store.storage.url, digits.uri)
+    alone = CheckpointPlace(store.storage.url, "work/alone")
+    train_recipe(recipe, GPU, 0, 1, alone, Unheard())
+    script = tmp_path / "rank.py"
+    script.write_text(_RANK)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(rank), port, store.storage.url, config.model_dump_json(), digits.uri]
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(120) for process in ranks] == [0, 0]
+    one, two = (place.open().newest() for place in (alone, CheckpointPlace(store.storage.url, "work/ranks")))
+    assert one is not None
+    assert two is not None
+    assert_near(one.tensors["average"], two.tensors["average"], 1e-3)
+    last = [found.notes["rows"][-1]["val/loss"] for found in (one, two)]
+    assert last[0] == pytest.approx(last[1], rel=1e-3)
