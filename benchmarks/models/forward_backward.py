@@ -110,7 +110,7 @@ PAIRS = (
 )  # fmt: skip
 
 
-def step_of(model: nn.Module, size: int, batch: int, device: str) -> Callable[[], None]:
+def step_of(model: nn.Module, size: int, batch: int, device: str, bfloat16: bool) -> Callable[[], None]:
     """One training step without an optimiser."""
     model = model.to(device).train()
     images = torch.randn(batch, 3, size, size, device=device)
@@ -120,7 +120,8 @@ def step_of(model: nn.Module, size: int, batch: int, device: str) -> Callable[[]
 
     def step() -> None:
         model.zero_grad(set_to_none=True)
-        out = model(images, tokens) if with_text else model(images)
+        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+            out = model(images, tokens) if with_text else model(images)
         parts = [part for part in (out if isinstance(out, tuple) else (out,)) if isinstance(part, Tensor)]
         sum(part.float().square().mean() for part in parts).backward()  # type: ignore[union-attr]
         if device != "cpu":
@@ -144,7 +145,7 @@ def compare(pair: Pair, arguments: argparse.Namespace) -> str:
     counts = [count_parameters(model) for model in models]
     if counts[0] != counts[1]:
         raise SystemExit(f"{pair.name}: {counts[0]:,} parameters here and {counts[1]:,} there: not the same net")
-    steps = [step_of(model, size, batch, arguments.device) for model in models]
+    steps = [step_of(model, size, batch, arguments.device, arguments.bfloat16) for model in models]
     for step in steps:
         step()  # memory is allocated, algorithms are chosen
     taken: list[list[float]] = [[], []]
@@ -191,6 +192,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="of each model in a round (2)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--bfloat16", action="store_true", help="under autocast, as a GPU trains by default")
     parser.add_argument("--scale", type=int, default=1, help="times the batch of a CPU (1)")
     parser.add_argument("--size", type=int, help="side of the images, for all pairs")
     parser.add_argument("--no-building", action="store_true", help="leave out what building costs")
@@ -201,7 +203,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm.__version__}"
-    print(f"{versions}, open_clip {open_clip.__version__}; {arguments.device}, {arguments.threads} threads", flush=True)
+    where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"CPU, {arguments.threads} threads"
+    precision = "bfloat16" if arguments.bfloat16 else "float32"
+    print(f"{versions}, open_clip {open_clip.__version__}; {where}, {precision}", flush=True)
     print(f"{arguments.rounds} rounds of {arguments.steps} steps\n")
     print("| model | peer | pixels | batch | ours, images/s | theirs, images/s | ratio | quartiles |")
     print("|---|---|---:|---:|---:|---:|---:|---:|", flush=True)
