@@ -72,8 +72,8 @@ def _page(counted: dict[str, Any]) -> Group:
     parts: list[RenderableType] = [
         Text.assemble(
             (f"{counted['images']:,} images", "bold"),
-            f", {counted['image_bytes'] / 1e6:,.1f} MB, in {shards['number']:,} shards "
-            f"({shards['total_bytes'] / 1e6:,.1f} MB): ",
+            f", {counted['image_bytes'] / 1e6:,.1f} MB, in {shards['number']:,} "
+            f"shard{'' if shards['number'] == 1 else 's'} ({shards['total_bytes'] / 1e6:,.1f} MB): ",
             ", ".join(f"{split} {count:,}" for split, count in counted["splits"].items() if count),
         ),
         Text(),

@@ -88,11 +88,11 @@ def _walk(config_type: type[BaseModel], location: list[str | int]) -> tuple[list
     keys: list[str | int] = []
     current: list[type[BaseModel]] = [config_type]
     for part in location:
-        fields = [model.model_fields[str(part)] for model in current if str(part) in model.model_fields]
         tagged = [model for model in current if _has_tag(model, part)] if len(current) > 1 else []
-        if not fields and tagged:
+        if tagged:  # also where a member has a field of that name: the tag comes first
             current = tagged
             continue
+        fields = [model.model_fields[str(part)] for model in current if str(part) in model.model_fields]
         keys.append(part)
         nested = [model for field in fields for model in _models_in(field.annotation)]
         current = nested or current

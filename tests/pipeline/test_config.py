@@ -21,6 +21,7 @@ class Adam(Config):
 
 class Sgd(Config):
     kind: Literal["sgd"] = "sgd"
+    sgd: int = Field(1, ge=0, description="Named as its kind.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum.")
 
 
@@ -99,6 +100,8 @@ def test_a_config_cannot_be_changed():
         ({"epochs": "many"}, "run.yaml: epochs: input should be a valid integer"),
         ({"optimizer": {"kind": "adam", "rat": 1}}, "unknown key 'optimizer.rat'; did you mean rate?"),
         ({"optimizer": {"kind": "sgd", "rate": 1}}, "unknown key 'optimizer.rate'"),
+        ({"optimizer": {"kind": "sgd", "momentun": 1}}, "unknown key 'optimizer.momentun'; did you mean momentum?"),
+        ({"optimizer": {"kind": "sgd", "sgd": -1}}, "run.yaml: optimizer.sgd: input should be greater"),
         ({"optimizer": {"kind": "adm"}}, "optimizer: input tag 'adm'"),
     ],
 )
