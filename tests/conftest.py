@@ -1,4 +1,4 @@
-"""What every test gets: quiet tools, no store and no service of the machine's user."""
+"""What every test gets: quiet tools, no store and no service of the machine's user; and what tests anywhere ask for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,39 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], P
         return home
 
     return copied
+
+
+@pytest.fixture
+def without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's float32 without TF32, which rounds what a product or a convolution reads to 10 bits."""
+    import torch
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+
+
+@pytest.fixture
+def no_waiting() -> Callable[[int], AbstractContextManager[None]]:
+    """Within it an operation that makes the CPU wait for the GPU raises RuntimeError; step 0 allocates, and may."""
+    import torch
+
+    @contextmanager
+    def watched(step: int) -> Iterator[None]:
+        torch.cuda.set_sync_debug_mode("error" if step else "default")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    return watched
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs an NVIDIA GPU: torch.cuda.is_available() is false")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -114,7 +114,7 @@ def test_the_second_run_finds_every_stage_cached(lifecycle: Any, capsys: pytest.
         print(f"\n  the second lifecycle took {said['seconds']} s")
 
 
-@pytest.mark.parametrize("flow", ["pretrain-clip", "register-model"])
+@pytest.mark.parametrize("flow", ["distill-student", "pretrain-clip", "register-model"])
 def test_a_flow_of_its_own_finds_what_the_lifecycle_made(lifecycle: Any, flow: str) -> None:
     answer = lifecycle.shell.run("run", flow, "--preset", "emoji-tiny", "--json")
     assert answer.returncode == 0, answer.stderr

@@ -32,14 +32,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "vit_micro": {"width": 32, "depth": 2, "img_size": 32},
     "deit_micro_distilled": {"width": 32, "depth": 2, "img_size": 32, "stem": "conv"},
 }
+LARGE = ("vgg11_bn",)  # 130 million parameters, whatever the size of the images
 SMALL = ("lenet5", "lenet5_1998", "googlenet", "resnet_small", "densenet_small", "vit_micro", "deit_micro_distilled")
-# What each family is asked in CI, and the small ones every time.
+EACH_FAMILY = [pytest.param(name, marks=[pytest.mark.heavy] if name in LARGE else []) for name in FAMILIES]
+# What each family is asked in CI, and the small ones every time: layouts, number formats, a net's two halves.
 SMALL_FIRST = [pytest.param(name, marks=[] if name in SMALL else [pytest.mark.heavy]) for name in FAMILIES]
 CONVOLUTIONAL = [family for family in SMALL_FIRST if not str(family.values[0]).startswith(("vit", "deit"))]
-
-NEEDS_GPU = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="needs an NVIDIA GPU: torch.cuda.is_available() is false"
-)
 
 
 def fresh(name: str, **changes: Any) -> nn.Module:
@@ -70,7 +68,7 @@ def answers_of(out: Tensor | AuxiliaryLogits | tuple[Tensor, Tensor]) -> list[Te
     return list(out) if isinstance(out, tuple) else [out]
 
 
-@pytest.mark.parametrize("name", SMALL_FIRST)
+@pytest.mark.parametrize("name", EACH_FAMILY)
 def test_in_training_every_head_answers_and_every_parameter_gets_a_gradient(name: str) -> None:
     model = fresh(name).train()
     for module in model.modules():
@@ -88,7 +86,7 @@ def test_in_training_every_head_answers_and_every_parameter_gets_a_gradient(name
     assert without <= {"attn_pool.k_proj.bias"}
 
 
-@pytest.mark.parametrize("name", SMALL_FIRST)
+@pytest.mark.parametrize("name", EACH_FAMILY)
 def test_in_evaluation_one_answer_comes_back_and_does_not_depend_on_the_batch(name: str) -> None:
     model = settled(name)
     images = pictures(model)
@@ -166,11 +164,9 @@ def test_compiled_code_says_what_the_plain_net_says(name: str) -> None:
 
 
 @pytest.mark.gpu
-@NEEDS_GPU
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_gpu_says_what_the_cpu_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In float32 without TF32, which rounds what a convolution reads to 10 bits."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+@pytest.mark.usefixtures("without_tf32")
+def test_a_gpu_says_what_the_cpu_says(name: str) -> None:
     model = settled(name)
     images = pictures(model)
     with torch.no_grad():
@@ -184,7 +180,6 @@ def test_a_gpu_says_what_the_cpu_says(name: str, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.gpu
-@NEEDS_GPU
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_training_step_in_bfloat16_on_a_gpu_is_near_that_in_float32_on_the_cpu(name: str) -> None:
     model = fresh(name).train()
@@ -207,12 +202,9 @@ def test_a_training_step_in_bfloat16_on_a_gpu_is_near_that_in_float32_on_the_cpu
 
 
 @pytest.mark.gpu
-@NEEDS_GPU
 @pytest.mark.parametrize("name", ["resnet_small", "densenet_small", "vit_micro"])
-def test_code_compiled_for_a_gpu_says_and_learns_what_the_plain_net_does(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+@pytest.mark.usefixtures("without_tf32")
+def test_code_compiled_for_a_gpu_says_and_learns_what_the_plain_net_does(name: str) -> None:
     torch.compiler.reset()
     model = settled(name).to("cuda")
     images = pictures(model).to("cuda")

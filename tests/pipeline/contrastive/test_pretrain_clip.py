@@ -16,7 +16,7 @@ from pipeline.config import parse_config
 from pipeline.contrastive.build_ontology import BuildOntology, OntologyConfig
 from pipeline.contrastive.inputs import Inputs
 from pipeline.contrastive.ontology import Ontology
-from pipeline.contrastive.recipe import ContrastiveConfig, build_model
+from pipeline.contrastive.recipe import ContrastiveConfig, ContrastiveRecipe, build_model
 from pipeline.contrastive.stage import PretrainClip
 from pipeline.contrastive.task import ContrastiveTask
 from pipeline.errors import InputError
@@ -211,3 +211,33 @@ def test_held_out_pairs_are_not_trained_on_by_any_policy(drawings_store: Artifac
 def test_what_cannot_be_trained_is_refused(drawings_store: ArtifactStore, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         run_stage(PretrainClip(), changed(**changes), inputs_of(drawings_store), store=drawings_store)
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("without_tf32")
+def test_an_encoder_trained_on_a_gpu_says_there_what_it_says_on_a_cpu(trained: Artifact) -> None:
+    assert json.loads(trained.read("training.json"))["device"] == torch.cuda.get_device_name()
+    assert trained.summary["val_text_recall_at_1"] > 5 / 32
+    exported = ExportedModel.open(trained)
+    images = torch.randint(0, 256, (7, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    tokens = exported.tokenizer().encode(["a red square", "an emoji of a blue ring", "a"])
+    found = []
+    for device in ("cpu", "cuda"):
+        model: Any = exported.build().to(device)
+        with torch.no_grad():
+            seen = model.encode_image(exported.preprocessing.normalise(images.to(device)))
+            found.append((seen.cpu(), model.encode_text(tokens.to(device)).cpu()))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_a_step_does_not_wait_for_the_gpu(drawings_store: ArtifactStore, no_waiting: Any) -> None:
+    config = changed(policy={"kind": "shuffled"})
+    uri = drawings_store.resolve("shard-dataset/drawings").uri
+    recipe = ContrastiveRecipe(config, drawings_store.storage.url, (("shards", uri),))
+    parts = recipe.build(torch.device("cuda", 0), 0, 1)
+    for batch in parts.loader.batches(0, 3):
+        with no_waiting(batch.step):
+            with torch.autocast("cuda", torch.bfloat16):
+                loss = parts.task.training_step(parts.model, batch).loss
+            loss.backward()

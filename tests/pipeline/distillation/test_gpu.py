@@ -24,10 +24,7 @@ from pipeline.sharding.joining.joined_columns import JoinedColumns
 from pipeline.stage import run_stage
 from pipeline.training.mixing import MixingConfig
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU: torch.cuda.is_available() is false"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("without_tf32")]
 
 GPU = torch.device("cuda", 0)
 ONE_HEAD = {"name": "vit_micro", "kwargs": {"patch_size": 4, "width": 32, "depth": 2, "heads": 2}}
@@ -65,9 +62,8 @@ def test_a_student_comes_to_agree_with_its_teacher(
 
 
 def test_a_stored_teacher_answered_on_the_gpu_what_it_answers_on_the_cpu(
-    store: ArtifactStore, shards: Artifact, make_teacher: Any, config: Any, monkeypatch: pytest.MonkeyPatch
+    store: ArtifactStore, shards: Artifact, make_teacher: Any, config: Any
 ) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     teacher = make_teacher(store)
     columns = run_stage(AskTeacher(), TeacherOutputsConfig(), {"shards": shards, "teacher": teacher}, store=store)
     index = SampleIndex.open(shards)
@@ -82,7 +78,7 @@ def test_a_stored_teacher_answered_on_the_gpu_what_it_answers_on_the_cpu(
     assert [row["val/agreement"] for row in rows_of(student) if "val/agreement" in row][-1] > 0.5
 
 
-def test_asking_the_teacher_does_not_wait_for_the_gpu() -> None:
+def test_asking_the_teacher_does_not_wait_for_the_gpu(no_waiting: Any) -> None:
     def net(side: int) -> torch.nn.Module:
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(side * side, 10))
 
@@ -95,11 +91,7 @@ def test_asking_the_teacher_does_not_wait_for_the_gpu() -> None:
     for step in range(3):
         images = torch.randint(0, 256, (8, 1, 8, 8), dtype=torch.uint8)
         batch = Batch(images, ids, ids, ids, None, step, 0, 8).to(GPU)
-        if step:  # the first allocates
-            torch.cuda.set_sync_debug_mode("error")
-        try:
+        with no_waiting(step):
             loss = task.training_step(student, batch).loss
             loss.backward()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
         assert float(loss.detach()) > 0

@@ -15,10 +15,7 @@ from pipeline.evaluation import stage
 from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
 from pipeline.stage import run_stage
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU: torch.cuda.is_available() is false"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("without_tf32")]
 
 MakeModel = Callable[..., Artifact]
 
@@ -32,7 +29,6 @@ def test_a_gpu_answers_as_a_cpu_does(
     dual_encoder: Artifact,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     inputs = {"shards": shapes, "model": make_classifier() if kind == "classifier" else dual_encoder}
     assert stage._device().type == "cuda"
     runs = []

@@ -63,7 +63,7 @@ def test_a_small_picture_is_enlarged_and_a_large_one_left() -> None:
     assert enlarged(np.zeros((300, 200, 3), np.uint8), 100).shape == (300, 200, 3)
 
 
-@pytest.mark.parametrize(("count", "columns"), [(1, 1), (2, 2), (9, 6)])
+@pytest.mark.parametrize(("count", "columns"), [(1, 1), (2, 2), (6, 6), (9, 6)])
 def test_a_sheet_shows_every_panel(count: int, columns: int) -> None:
     colours = [(int(255 * place / 9), 40, 90) for place in range(count)]
     panels = [Panel(f"$panel$ {colour[0]}", np.full((16, 16, 3), colour, np.uint8)) for colour in colours]

@@ -16,10 +16,7 @@ from pipeline.loading.rand_augment import OPERATIONS, RandAugmentConfig
 from pipeline.loading.reader import SampleReader
 from pipeline.loading.tokenizer import Tokenizer
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU: torch.cuda.is_available() is false"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("without_tf32")]
 
 GPU = torch.device("cuda", 0)
 MOVING = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
@@ -98,17 +95,13 @@ def test_a_loader_gives_a_gpu_what_it_gives_a_cpu(shards: Any, channels: int) ->
             assert torch.equal(getattr(on_gpu, name).cpu(), getattr(on_cpu, name))
 
 
-def test_a_view_does_not_wait_for_the_gpu() -> None:
+def test_a_view_does_not_wait_for_the_gpu(no_waiting: Any) -> None:
     """So that the next batch is prepared while the GPU trains on this one."""
     for step in range(4):
         images = images_of(64).pin_memory()
-        if step:  # the first allocates
-            torch.cuda.set_sync_debug_mode("error")
-        try:
+        with no_waiting(step):
             on_gpu = images.to(GPU, non_blocking=True)
             apply_on_device(on_gpu, view_parameters(EVERYTHING, 7, step, np.arange(64)))
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
 
 
 def test_batches_stay_whole_while_the_gpu_lags_behind(shards: Any) -> None:

@@ -16,10 +16,12 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from infra.local.server import free_port
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.sharding.index import SampleIndex, SampleRow, content_hash
 from pipeline.sharding.tar_writer import TarWriter
 from pipeline.training.stage import ClassificationConfig
+from pipeline.training.worker import CheckpointPlace
 
 SIDE = 16
 SHARDS_KEY = "00000000000000d19175"
@@ -58,6 +60,22 @@ def progress(*, step=0, total=None, note="", **numbers):
 if __name__ == "__main__":
     artifact = run_stage(TrainTeacher(), config, {"shards": store.resolve(sys.argv[3])}, store=store, progress=progress)
     print("made", artifact.uri, flush=True)
+"""
+
+# One rank of a training without Ray.
+_RANK = """
+import sys
+import torch
+import torch.distributed as dist
+from pipeline.training.reporter import Unheard
+from pipeline.training.stage import ClassificationConfig, ClassificationRecipe
+from pipeline.training.worker import CheckpointPlace, train_recipe
+
+rank, world, port, device, store, config, shards = sys.argv[1:]
+dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=int(rank), world_size=int(world))
+recipe = ClassificationRecipe(ClassificationConfig.model_validate_json(config), store, shards)
+train_recipe(recipe, torch.device(device), int(rank), int(world), CheckpointPlace(store, "work/ranks"), Unheard())
+dist.destroy_process_group()
 """
 
 
@@ -146,6 +164,27 @@ def child_training(tmp_path: Path) -> Callable[[ArtifactStore, ClassificationCon
         )
 
     return start
+
+
+@pytest.fixture
+def train_ranks(tmp_path: Path) -> Callable[[ArtifactStore, ClassificationConfig, int, str], CheckpointPlace]:
+    """Trains on the store's digits as ranks of a group (gloo), a process each; gives where their checkpoints are."""
+
+    def train(store: ArtifactStore, config: ClassificationConfig, world: int, device: str = "cpu") -> CheckpointPlace:
+        script = tmp_path / "rank.py"
+        script.write_text(_RANK)
+        common = [str(world), str(free_port()), device, store.storage.url, config.model_dump_json()]
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, str(script), str(rank), *common, f"shard-dataset/{SHARDS_KEY}"],
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+            for rank in range(world)
+        ]
+        assert [rank.wait(timeout=120) for rank in ranks] == [0] * world
+        return CheckpointPlace(store.storage.url, "work/ranks")
+
+    return train
 
 
 @pytest.fixture

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +33,7 @@ from pipeline.training.stage import ClassificationConfig, ClassificationRecipe, 
 from pipeline.training.task import Parts, StepOutput
 from pipeline.training.worker import CheckpointPlace, train_recipe
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU: torch.cuda.is_available() is false"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("without_tf32")]
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 Make = Callable[..., ClassificationConfig]
@@ -51,29 +45,6 @@ MILD = {"flip": 0.1, "erase": 0.2, "rand_augment": {"layers": 1}}
 STEADY_VIT = {"name": "vit_micro", "kwargs": {"patch_size": 4, "width": 32, "depth": 2, "heads": 2}}
 CONVOLUTIONS = {"name": "resnet_small", "kwargs": {"widths": [8, 16], "depths": [1, 1]}}
 MODELS = [pytest.param(STEADY_VIT, id="transformer"), pytest.param(CONVOLUTIONS, id="convolutions")]
-
-# One of two ranks that share a GPU; NCCL wants a GPU each, gloo does not.
-_RANK = """
-import sys
-import torch
-import torch.distributed as dist
-from pipeline.training.reporter import Unheard
-from pipeline.training.stage import ClassificationConfig, ClassificationRecipe
-from pipeline.training.worker import CheckpointPlace, train_recipe
-
-rank, port, store, config, shards = sys.argv[1:]
-dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=int(rank), world_size=2)
-recipe = ClassificationRecipe(ClassificationConfig.model_validate_json(config), store, shards)
-train_recipe(recipe, torch.device("cuda", 0), int(rank), 2, CheckpointPlace(store, "work/ranks"), Unheard())
-dist.destroy_process_group()
-"""
-
-
-@pytest.fixture(autouse=True)
-def float32_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without TF32, which rounds what a convolution reads to 10 bits."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
 
 
 @pytest.fixture
@@ -103,16 +74,6 @@ def assert_near(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: flo
     for name, value in one.items():
         distance = float((value.double() - other[name].double()).norm())
         assert distance <= tolerance * (float(value.double().norm()) + 0.1), (name, distance)
-
-
-@contextmanager
-def no_waiting() -> Iterator[None]:
-    """An operation that makes the CPU wait for the GPU raises RuntimeError."""
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -252,7 +213,7 @@ def test_a_model_from_a_gpu_is_exported_and_predicts_the_same_on_a_cpu(
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_step_does_not_wait_for_the_gpu(
-    parts: Callable[..., Parts], small_config: Make, model: dict[str, Any]
+    parts: Callable[..., Parts], small_config: Make, model: dict[str, Any], no_waiting: Any
 ) -> None:
     """So that the CPU prepares the next step meanwhile; only rows and checkpoints wait."""
     config = small_config(
@@ -267,7 +228,7 @@ def test_a_step_does_not_wait_for_the_gpu(
     average = WeightAverage(made.model, 0.9)
     made.model.train()
     for batch in made.loader.batches(0, 4):
-        with no_waiting() if batch.step else torch.enable_grad():  # the first allocates
+        with no_waiting(batch.step):
             _backward(made.task, made.model, batch.to(GPU), training, 1, meter)
             meter.gradient(batch.step, _clipped(made.model, training.clip_norm))
             optimizer.step()
@@ -317,25 +278,15 @@ def test_distributed_training_over_nccl_is_training(
 
 
 def test_two_ranks_on_one_gpu_train_what_one_trains(
-    tmp_path: Path, store: ArtifactStore, digits: Artifact, small_config: Make
+    store: ArtifactStore, digits: Artifact, small_config: Make, train_ranks: Callable[..., CheckpointPlace]
 ) -> None:
     config = small_config(model=STEADY_VIT, optimizer={"kind": "sgd", "lr": 0.05})
     recipe = ClassificationRecipe(config, store.storage.url, digits.uri)
     alone = CheckpointPlace(store.storage.url, "work/alone")
     train_recipe(recipe, GPU, 0, 1, alone, Unheard())
-    script = tmp_path / "rank.py"
-    script.write_text(_RANK)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), port, store.storage.url, config.model_dump_json(), digits.uri]
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait(120) for process in ranks] == [0, 0]
-    one, two = (place.open().newest() for place in (alone, CheckpointPlace(store.storage.url, "work/ranks")))
+    # NCCL wants a GPU for each rank, gloo does not.
+    shared = train_ranks(store, config, 2, "cuda")
+    one, two = (place.open().newest() for place in (alone, shared))
     assert one is not None
     assert two is not None
     assert_near(one.tensors["average"], two.tensors["average"], 1e-3)

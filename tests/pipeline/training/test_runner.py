@@ -6,12 +6,10 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -26,22 +24,6 @@ from pipeline.training.worker import CheckpointPlace, train_recipe
 
 Make = Callable[..., ClassificationConfig]
 Start = Callable[[ArtifactStore, ClassificationConfig], subprocess.Popen[str]]
-
-# One rank of a training without Ray: rank, world, port, then the store and the config.
-_RANK = """
-import sys
-import torch
-import torch.distributed as dist
-from pipeline.training.reporter import Unheard
-from pipeline.training.stage import ClassificationConfig, ClassificationRecipe
-from pipeline.training.worker import CheckpointPlace, train_recipe
-
-rank, world, port, store, config, shards = sys.argv[1:]
-dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=int(rank), world_size=int(world))
-recipe = ClassificationRecipe(ClassificationConfig.model_validate_json(config), store, shards)
-train_recipe(recipe, torch.device("cpu"), int(rank), int(world), CheckpointPlace(store, "work/ranks"), Unheard())
-dist.destroy_process_group()
-"""
 
 
 def bits(artifact: Artifact) -> bytes:
@@ -97,7 +79,7 @@ def test_a_terminated_run_writes_a_checkpoint_and_then_dies_of_the_signal(
 
 
 def test_unequal_ranks_end_where_one_worker_ends(
-    store: ArtifactStore, digits: Artifact, small_config: Make, tmp_path: Path
+    store: ArtifactStore, digits: Artifact, small_config: Make, train_ranks: Callable[..., CheckpointPlace]
 ) -> None:
     # 32 rows on 3 ranks are 10, 11 and 11; SGD, since Adam turns rounding of tiny gradients into steps.
     config = small_config(
@@ -110,31 +92,9 @@ def test_unequal_ranks_end_where_one_worker_ends(
     recipe = ClassificationRecipe(config, store.storage.url, digits.uri)
     train_recipe(recipe, torch.device("cpu"), 0, 1, alone, Unheard())
 
-    script = tmp_path / "rank.py"
-    script.write_text(_RANK)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    ranks = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                str(script),
-                str(rank),
-                "3",
-                port,
-                store.storage.url,
-                config.model_dump_json(),
-                digits.uri,
-            ],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(3)
-    ]
-    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0, 0]
-
+    shared = train_ranks(store, config, 3)
     one = alone.open().newest()
-    three = CheckpointPlace(store.storage.url, "work/ranks").open().newest()
+    three = shared.open().newest()
     assert one is not None
     assert three is not None
     for part in ("model", "average"):
