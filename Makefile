@@ -29,12 +29,12 @@ test-fast: .venv/.dev
 # Real Ray, S3, MLflow and Prefect servers, kills, whole flows from the shell. A file's tests share its servers.
 # Only the files that have such tests: collecting the others, in two processes, takes a quarter of a minute.
 test-slow: .venv/.dev
-	$(PYTEST) --dist loadfile --no-loadscope-reorder --durations=15 -m "ray or servers or journey" \
+	$(PYTEST) --dist loadfile --no-loadscope-reorder --durations=15 -m "(ray or servers or journey) and not heavy" \
 	  $$(grep -rlE 'mark\.(ray|servers|journey)\b' tests --include='test_*.py')
 
-# Large nets beside their references, and compiled ones: for who changes model_defs, and for CI.
+# Large nets beside their references, compiled ones, a kill more: for who changes those, and for CI.
 test-heavy: .venv/.dev
-	$(PYTEST) -m "heavy and not (ray or servers or journey)"
+	$(PYTEST) -m heavy
 
 # Training, loading and the zoo on one NVIDIA GPU, beside the same on the CPU; without a GPU all of it is skipped.
 test-gpu: .venv/.dev

@@ -27,7 +27,8 @@ def ask_model(
     """
     mlflow.set_tracking_uri(ensure_tracking(store))
     try:
-        model = mlflow.pyfunc.load_model(model_uri)
+        # Without its look at the packages that are installed: 1 s, since it reads the file list of every one.
+        model = mlflow.pyfunc.load_model(model_uri, suppress_warnings=True)
     except MlflowException as error:
         raise InputError(f"{model_uri}: cannot be looked up ({str(error).splitlines()[0]})") from None
     try:

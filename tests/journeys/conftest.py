@@ -38,10 +38,10 @@ class Shell:
         from_packs = ["--set", f"data.source.packs={packs}"] if packs and arguments[0] == "run" else []
         return [str(TUTELAGE), *arguments, *from_packs]
 
-    def run(self, *arguments: str, within_s: float = 580) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, within_s: float = 580, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(*arguments),
-            env=self.env,
+            env={**self.env, **env},
             cwd=self.folder,
             capture_output=True,
             text=True,

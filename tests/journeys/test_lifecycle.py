@@ -7,11 +7,15 @@ import re
 import sqlite3
 import subprocess
 import sys
+import urllib.request
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from infra.local.servers import Server, free_port, prefect_server
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(900)]
 
@@ -114,11 +118,21 @@ def test_the_second_run_finds_every_stage_cached(lifecycle: Any, capsys: pytest.
         print(f"\n  the second lifecycle took {said['seconds']} s")
 
 
+@pytest.fixture(scope="module")
+def prefect(prefect_home: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Prefect server that was there before the command."""
+    with prefect_server(prefect_home(tmp_path_factory.mktemp("prefect") / "home"), free_port()) as server:
+        yield server
+
+
 @pytest.mark.parametrize("flow", ["distill-student", "pretrain-clip", "register-model"])
-def test_a_flow_of_its_own_finds_what_the_lifecycle_made(lifecycle: Any, flow: str) -> None:
-    answer = lifecycle.shell.run("run", flow, "--preset", "emoji-tiny", "--json")
+def test_a_flow_of_its_own_finds_what_the_lifecycle_made(lifecycle: Any, flow: str, prefect: Server) -> None:
+    answer = lifecycle.shell.run("run", flow, "--preset", "emoji-tiny", "--json", PREFECT_API_URL=prefect.url)
     assert answer.returncode == 0, answer.stderr
-    stages = json.loads(answer.stdout)["stages"]
+    said = json.loads(answer.stdout)
+    with urllib.request.urlopen(f"{prefect.url}/flow_runs/{said['flow_run']}") as recorded:
+        assert json.load(recorded)["state"]["type"] == "COMPLETED"
+    stages = said["stages"]
     made = {stage["artifact"] for stage in lifecycle.said["stages"]}
     assert {stage["artifact"] for stage in stages if stage["stage"] != "run-report"} <= made
     assert {stage["state"] for stage in stages if stage["stage"] != "run-report"} == {"cached"}

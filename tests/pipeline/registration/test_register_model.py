@@ -129,6 +129,7 @@ def _copied(artifact: Artifact, store: ArtifactStore) -> Artifact:
     )
 
 
+@pytest.mark.heavy
 def test_a_stranger_loads_both_models_by_alias_and_predicts_from_bytes(colours: Any, tmp_path: Path) -> None:
     colours.register(colours.classifier(), classifier_name="strange")
     clip = colours.register(colours.clip(), clip_name="strange-clip", gate={"beat_floor": False})

@@ -117,6 +117,7 @@ def test_a_lost_worker_is_replaced_and_the_training_goes_on(
 
 
 @pytest.mark.ray
+@pytest.mark.heavy
 def test_a_terminated_run_leaves_a_checkpoint_of_its_last_step_and_no_process(
     store: ArtifactStore,
     digits: Artifact,

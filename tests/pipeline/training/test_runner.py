@@ -41,7 +41,7 @@ def wait_for_step(child: subprocess.Popen[str], wanted: int) -> int:
 def test_killed_run_ends_in_the_same_bits(
     store: ArtifactStore, digits: Artifact, other_store: ArtifactStore, small_config: Make, child_training: Start
 ) -> None:
-    config = small_config(steps=160, checkpoint_every_steps=10, evaluate_every_epochs=0, precision="auto")
+    config = small_config(steps=80, checkpoint_every_steps=10, evaluate_every_epochs=0, precision="auto")
     child = child_training(store, config)
     work = store.local / "work" / "train-teacher"
     while not list(work.glob("*/scratch/checkpoints/step-*.json")):
