@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from infra.local.servers import Server, free_port, prefect_server
+
 # Before any test module imports torch, Prefect, MLflow or Ray: they read these when imported.
 os.environ.update(
     DO_NOT_TRACK="true",
@@ -59,6 +61,17 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], P
         return home
 
     return copied
+
+
+@pytest.fixture(scope="session")
+def prefect(prefect_home: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real Prefect server that is there before the flows, one for the session."""
+    from flows.shell_run import flush_prefect
+
+    home = prefect_home(tmp_path_factory.mktemp("prefect") / "home")
+    with prefect_server(home, free_port()) as server:
+        yield server
+        flush_prefect()
 
 
 @pytest.fixture

@@ -1,24 +1,10 @@
-"""A Prefect server of the tests, and pictures to shard."""
+"""Pictures to shard."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-from infra.local.servers import Server, free_port, prefect_server
-
-
-@pytest.fixture(scope="session")
-def prefect(prefect_home: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A real Prefect server, one for the session."""
-    from flows.shell_run import flush_prefect
-
-    home = prefect_home(tmp_path_factory.mktemp("prefect") / "home")
-    with prefect_server(home, free_port()) as server:
-        yield server
-        flush_prefect()
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,12 @@ import subprocess
 import sys
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.local.servers import Server, free_port, prefect_server
+from infra.local.servers import Server
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(900)]
 
@@ -116,13 +115,6 @@ def test_the_second_run_finds_every_stage_cached(lifecycle: Any, capsys: pytest.
     assert task_states(lifecycle.shell.store, said["flow_run"]) == Counter({"Cached": len(STAGES)})
     with capsys.disabled():
         print(f"\n  the second lifecycle took {said['seconds']} s")
-
-
-@pytest.fixture(scope="module")
-def prefect(prefect_home: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A Prefect server that was there before the command."""
-    with prefect_server(prefect_home(tmp_path_factory.mktemp("prefect") / "home"), free_port()) as server:
-        yield server
 
 
 @pytest.mark.parametrize("flow", ["distill-student", "pretrain-clip", "register-model"])
