@@ -17,6 +17,7 @@ import simplejpeg
 import torch
 from torch import Tensor
 
+from pipeline.loading.jpeg import upper_rows
 from pipeline.loading.resize import resize, resize_to_square
 
 _JPEG = b"\xff\xd8\xff"
@@ -71,15 +72,28 @@ def decode(data: bytes, *, size: int, channels: int = 3, crop: Crop | None = Non
     if crop is None:
         return resize_to_square(_pixels(data, channels), size)
     if data.startswith(_JPEG):
-        # Down to half, a quarter or an eighth a JPEG is decoded for less; the crop keeps `size` pixels.
-        height, width = simplejpeg.decode_jpeg_header(data)[:2]
-        _, _, box_height, box_width = crop.box(height, width)
-        factor = next((f for f in (8, 4, 2) if min(box_height, box_width) >= f * size), 1)
-        image = _pixels(data, channels, -(-height // factor), -(-width // factor))
-    else:
-        image = _pixels(data, channels)
-    top, left, box_height, box_width = crop.box(*image.shape[-2:])
-    return resize(image[:, top : top + box_height, left : left + box_width], size, size)
+        return resize(_jpeg_crop(data, channels, crop, size), size, size)
+    image = _pixels(data, channels)
+    top, left, height, width = crop.box(*image.shape[-2:])
+    return resize(image[:, top : top + height, left : left + width], size, size)
+
+
+def _jpeg_crop(data: bytes, channels: int, crop: Crop, size: int) -> Tensor:
+    """The part of a JPEG that a crop shows, uint8 [channels, H, W], scaled down where that makes decoding cheaper.
+
+    It is cheaper at half, a quarter or an eighth; the part keeps at least `size` pixels a side.
+    """
+    height, width = simplejpeg.decode_jpeg_header(data)[:2]
+    smaller = min(crop.box(height, width)[2:])
+    factor = next((f for f in (8, 4, 2) if smaller >= f * size), 1)
+    height, width = -(-height // factor), -(-width // factor)
+    top, left, box_height, box_width = crop.box(height, width)
+    rows = upper_rows(data, top + box_height, width, channels, factor)
+    image = _pixels(data, channels, height, width) if rows is None else torch.from_numpy(rows).permute(2, 0, 1)
+    if rows is None and image.shape[-2:] != (height, width):
+        # Four-colour, which cannot be scaled while it is decoded.
+        top, left, box_height, box_width = crop.box(*image.shape[-2:])
+    return image[:, top : top + box_height, left : left + box_width]
 
 
 def _pixels(data: bytes, channels: int, min_height: int = 0, min_width: int = 0) -> Tensor:

@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import pytest
+import simplejpeg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from pipeline.loading.decode import Crop, decode
-from pipeline.loading.resize import resize_to_square
+from pipeline.loading.jpeg import upper_rows
+from pipeline.loading.resize import resize, resize_to_square
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -107,6 +109,75 @@ def test_cheap_decoding_of_large_photographs_shows_the_same(crop: Crop) -> None:
     from_jpeg = decode(encoded(image, "JPEG", quality=98), size=64, crop=crop).numpy().astype(int)
     from_png = decode(encoded(image, "PNG"), size=64, crop=crop).numpy().astype(int)
     assert np.abs(from_jpeg - from_png).mean() < 1.5
+
+
+@given(
+    st.integers(8, 150),
+    st.integers(8, 150),
+    st.sampled_from(["4:4:4", "4:2:2", "4:2:0", "4:1:1"]),
+    st.sampled_from([{}, {"restart_marker_rows": 1}, {"restart_marker_blocks": 3}, {"progressive": True}]),
+    st.sampled_from(["RGB", "L"]),
+    st.sampled_from([1, 3]),
+    st.builds(Crop, st.floats(0.01, 1), st.floats(0.5, 2), UNIT, UNIT),
+)
+@settings(max_examples=150, deadline=None)
+def test_a_crop_of_a_jpeg_is_cut_out_of_the_whole_picture_to_the_bit(
+    width: int, height: int, subsampling: str, options: dict[str, object], mode: str, channels: int, crop: Crop
+) -> None:
+    noisy = np.random.default_rng(width * height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(noisy).convert(mode), "JPEG", subsampling=subsampling, **options)
+    top, left, box_height, box_width = crop.box(height, width)
+    size = 1 + min(box_height, box_width) // 2  # No scale below 1, which other tests look at, keeps so many pixels.
+    whole = torch.from_numpy(simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB")).permute(2, 0, 1)
+    cut = resize(whole[:, top : top + box_height, left : left + box_width], size, size)
+    assert torch.equal(decode(data, size=size, channels=channels, crop=crop), cut)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0", "4:1:1"])
+def test_the_upper_rows_of_a_jpeg_are_those_of_the_whole_at_every_scale(factor: int, subsampling: str) -> None:
+    noisy = Image.fromarray(np.random.default_rng(0).integers(0, 256, (203, 170, 3), dtype=np.uint8))
+    data = encoded(noisy, "JPEG", subsampling=subsampling)
+    height, width = -(-203 // factor), -(-170 // factor)
+    whole = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width)
+    for rows in range(1, height + 1):
+        upper = upper_rows(data, rows, width, 3, factor)
+        assert upper is not None
+        assert rows <= len(upper) <= rows + 2
+        np.testing.assert_array_equal(upper[:rows], whole[:rows])
+
+
+def test_a_jpeg_cut_short_below_the_crop_is_refused_as_one_cut_short_in_it() -> None:
+    noisy = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(noisy), "JPEG")
+    upper_half = Crop(0.25, 1.0, 0.0, 0.0)
+    assert decode(data, size=64, crop=upper_half).shape == (3, 64, 64)
+    for share in (0.3, 0.5, 0.7, 0.9, 0.99):
+        with pytest.raises(ValueError, match="truncated"):
+            decode(data[: int(share * len(data))], size=64, crop=upper_half)
+
+
+def test_a_jpeg_with_changed_bytes_is_decoded_or_refused_and_never_ends_the_process() -> None:
+    rng = np.random.default_rng(0)
+    data = encoded(gradient(120, 90), "JPEG")
+    refused = 0
+    for _ in range(400):
+        changed = bytearray(data)
+        for place in rng.integers(0, rng.choice([24, 700, len(data)]), 3):
+            changed[place] = rng.integers(0, 256)
+        try:
+            crop = Crop(rng.uniform(0.1, 1), 1.0, rng.uniform(0, 0.99), 0.5)
+            assert decode(bytes(changed), size=24, crop=crop).shape == (3, 24, 24)
+        except ValueError:
+            refused += 1
+    assert 100 < refused < 400
+
+
+@pytest.mark.parametrize(("height", "width"), [(300, 200), (64, 64), (90, 400)])
+def test_resizing_says_the_same_of_planes_and_of_colours_side_by_side(height: int, width: int) -> None:
+    side_by_side = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    image = side_by_side.permute(2, 0, 1)[:, 5:, 3:-2]
+    assert torch.equal(resize(image, 48, 56), resize(image.contiguous(), 48, 56))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
