@@ -55,6 +55,12 @@ class AugmentConfig(Config):
     erase: float = Field(0.0, description="probability that a box is painted over", ge=0, le=1)
     erase_max_area: float = Field(0.2, description="largest share of the image that is painted over", ge=0.02, le=1)
 
+    @property
+    def changes_colours(self) -> bool:
+        """Whether more is done than to crop and flip."""
+        factors = (self.brightness, self.contrast, self.saturation, self.erase)
+        return any(factors) or self.rand_augment is not None
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.crop_min_area > self.crop_max_area:

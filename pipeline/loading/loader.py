@@ -200,6 +200,10 @@ class Loader:
         self._captions = captions
         self._columns = columns
         self._device = torch.device(device)
+        # A GPU trains convolutions up to 1.9 times as fast on channels_last images, whatever the layout of the weights;
+        # what changes colours or paints takes a CPU twice as long on them.
+        planes = self._device.type == "cpu" and augment is not None and augment.changes_colours
+        self._memory_format = torch.contiguous_format if planes else torch.channels_last
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
         """The batches of steps start_step to stop_step - 1, in order.
@@ -219,6 +223,7 @@ class Loader:
             channels=self._channels,
             threads=self._threads,
             pinned=self._device.type == "cuda",
+            memory_format=self._memory_format,
         ) as pool:
             for step in range(start_step, stop_step):
                 limit = self.policy.ready_until()

@@ -62,6 +62,14 @@ def test_pixels_of_a_sample_do_not_depend_on_its_batch(channels: int) -> None:
         assert torch.equal(alone, whole[part])
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_do_not_depend_on_their_memory_format(channels: int) -> None:
+    config = AugmentConfig(flip=0.5, erase=0.5, rand_augment=RandAugmentConfig())
+    views = view_parameters(config, 7, 3, np.arange(40))
+    interleaved = images_of(40, channels).contiguous(memory_format=torch.channels_last)
+    assert torch.equal(apply_on_device(interleaved, views), apply_on_device(images_of(40, channels), views))
+
+
 @pytest.mark.parametrize(("height", "width"), [(400, 357), (300, 900), (512, 512)])
 def test_multi_scale_crops_are_vggs(height: int, width: int) -> None:
     """The short side S is drawn from 256 to 512, and a square of 224 / S of it is cut out."""

@@ -96,6 +96,21 @@ def test_epochs_show_other_views(shards: Any, reference: list[Any]) -> None:
             assert int(id) not in first or not torch.equal(image, first[int(id)])
 
 
+def test_only_batches_whose_colours_a_cpu_changes_are_stored_in_planes(shards: Any) -> None:
+    """The same pixels in either: a saturation that is barely changed leaves them as they are."""
+    plain = AugmentConfig(crop_min_area=0.4, flip=0.5, brightness=0, contrast=0, saturation=0)
+    barely = plain.model_copy(update={"saturation": 1e-6})
+    for channels in (1, 3):
+        one, other = (
+            next(loader_of(shards, augment=augment, channels=channels).batches(0, 1)).images
+            for augment in (plain, barely)
+        )
+        assert torch.equal(one, other)
+        assert one.is_contiguous(memory_format=torch.channels_last)
+        assert other.is_contiguous()
+    assert next(loader_of(shards, augment=None).batches(0, 1)).images.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_captions_are_the_first_or_drawn_anew_each_epoch(shards: Any) -> None:
     ids = np.array([0, 3, 7, 11])  # pic000 has no caption; the others have three.
     drawn: list[set[tuple[int, ...]]] = [set() for _ in ids]
