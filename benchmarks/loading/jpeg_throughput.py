@@ -16,6 +16,7 @@ groups of samples from anywhere, as a curriculum asks for them.
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -127,10 +128,12 @@ def web_dataset(shards: list[str], workers: int) -> Batches:
 
 
 def dali(folder: Path, workers: int) -> Batches:
-    from nvidia.dali import fn, pipeline_def, types
+    # As Any: its types do not know what its own documentation calls.
+    nvidia_dali: Any = importlib.import_module("nvidia.dali")
+    fn, types = nvidia_dali.fn, nvidia_dali.types
 
-    @pipeline_def(batch_size=BATCH, num_threads=workers, device_id=None)
-    def pipeline():  # type: ignore[no-untyped-def]
+    @nvidia_dali.pipeline_def(batch_size=BATCH, num_threads=workers, device_id=None)
+    def pipeline() -> Any:
         jpegs, _ = fn.readers.file(file_root=str(folder), random_shuffle=True, name="reader")
         images = fn.decoders.image_random_crop(jpegs, device="cpu", output_type=types.RGB, random_area=list(AREA))
         images = fn.resize(images, device="cpu", resize_x=SIZE, resize_y=SIZE, antialias=True)

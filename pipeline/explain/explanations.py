@@ -58,7 +58,8 @@ def model_image(exported: ExportedModel, data: bytes, *, name: str) -> Tensor:
     """
     preprocessing = exported.preprocessing
     try:
-        return decode(storable(data).data, size=preprocessing.image_size, channels=preprocessing.channels)
+        pixels = decode(storable(data).data, size=preprocessing.image_size, channels=preprocessing.channels)
+        return torch.from_numpy(pixels).permute(2, 0, 1)
     except (UnreadableError, ValueError) as error:
         raise InputError(f"{name}: cannot be decoded ({error}); give image files") from None
 

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import simplejpeg
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.loading.jpeg import upper_rows
+from pipeline.loading.jpeg import sequential_frame, upper_rows
 from pipeline.loading.resize import resize, resize_to_square
 
 _JPEG = b"\xff\xd8\xff"
@@ -58,8 +59,8 @@ class Crop:
         )
 
 
-def decode(data: bytes, *, size: int, channels: int = 3, crop: Crop | None = None) -> Tensor:
-    """An encoded image as uint8 [channels, size, size].
+def decode(data: bytes, *, size: int, channels: int = 3, crop: Crop | None = None) -> NDArray[np.uint8]:
+    """An encoded image as uint8 [size, size, channels].
 
     Args:
         data: a JPEG, PNG or WebP file.
@@ -73,37 +74,40 @@ def decode(data: bytes, *, size: int, channels: int = 3, crop: Crop | None = Non
         return resize_to_square(_pixels(data, channels), size)
     if data.startswith(_JPEG):
         return resize(_jpeg_crop(data, channels, crop, size), size, size)
-    image = _pixels(data, channels)
-    top, left, height, width = crop.box(*image.shape[-2:])
-    return resize(image[:, top : top + height, left : left + width], size, size)
+    return resize(_cut(_pixels(data, channels), crop), size, size)
 
 
-def _jpeg_crop(data: bytes, channels: int, crop: Crop, size: int) -> Tensor:
-    """The part of a JPEG that a crop shows, uint8 [channels, H, W], scaled down where that makes decoding cheaper.
+def _cut(pixels: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:
+    top, left, height, width = crop.box(*pixels.shape[:2])
+    return pixels[top : top + height, left : left + width]
+
+
+def _jpeg_crop(data: bytes, channels: int, crop: Crop, size: int) -> NDArray[np.uint8]:
+    """The part of a JPEG that a crop shows, uint8 [H, W, channels], scaled down where that makes decoding cheaper.
 
     It is cheaper at half, a quarter or an eighth; the part keeps at least `size` pixels a side.
     """
-    height, width = simplejpeg.decode_jpeg_header(data)[:2]
-    smaller = min(crop.box(height, width)[2:])
-    factor = next((f for f in (8, 4, 2) if smaller >= f * size), 1)
+    frame = sequential_frame(data)
+    height, width = simplejpeg.decode_jpeg_header(data)[:2] if frame is None else frame[:2]
+    shorter = min(crop.box(height, width)[2:])
+    factor = next((f for f in (8, 4, 2) if shorter >= f * size), 1)
     height, width = -(-height // factor), -(-width // factor)
-    top, left, box_height, box_width = crop.box(height, width)
-    rows = upper_rows(data, top + box_height, width, channels, factor)
-    image = _pixels(data, channels, height, width) if rows is None else torch.from_numpy(rows).permute(2, 0, 1)
-    if rows is None and image.shape[-2:] != (height, width):
-        # Four-colour, which cannot be scaled while it is decoded.
-        top, left, box_height, box_width = crop.box(*image.shape[-2:])
-    return image[:, top : top + box_height, left : left + box_width]
+    if frame is not None:
+        top, left, box_height, box_width = crop.box(height, width)
+        rows = upper_rows(data, frame, top + box_height, channels, factor)
+        if rows is not None:
+            return rows[top : top + box_height, left : left + box_width]
+    return _cut(_pixels(data, channels, height, width), crop)
 
 
-def _pixels(data: bytes, channels: int, min_height: int = 0, min_width: int = 0) -> Tensor:
-    """All pixels, uint8 [channels, H, W]; a JPEG at the smallest cheap scale that is at least the minimum."""
+def _pixels(data: bytes, channels: int, min_height: int = 0, min_width: int = 0) -> NDArray[np.uint8]:
+    """All pixels, uint8 [H, W, channels]; a JPEG at the smallest cheap scale that is at least the minimum."""
     if data.startswith(_JPEG):
         try:
-            array = simplejpeg.decode_jpeg(
+            pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
                 data, "GRAY" if channels == 1 else "RGB", min_height=min_height, min_width=min_width
             )
-            return torch.from_numpy(array).permute(2, 0, 1)
+            return pixels
         except ValueError:
             pass  # Four-colour JPEGs, which torchvision can read; damaged ones it refuses too.
     if data.startswith(_PNG):
@@ -121,7 +125,9 @@ def _pixels(data: bytes, channels: int, min_height: int = 0, min_width: int = 0)
     if image.dtype != torch.uint8:
         # A PNG may have 16 bits a channel: their upper half is the picture at 8.
         image = (image.to(torch.int32) >> 8).to(torch.uint8)
-    return image if len(image) == channels else _grey(image)
+    if len(image) != channels:
+        image = _grey(image)
+    return image.numpy().transpose(1, 2, 0)
 
 
 def _check_png(data: bytes) -> None:

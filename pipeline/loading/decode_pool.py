@@ -3,10 +3,17 @@
 A batch is handed to the threads in pieces, so that one batch uses all of them, and comes back
 whole and in the order it was asked for. A damaged sample leaves its row empty, and whoever waits for the
 batch decides what becomes of it; any other error in a thread reaches them.
+
+The threads are torch's as well: each works on one core, since operations on a few images shared out between cores
+take those many times as long (50 times, measured on two cores that decode and train), and what a CPU does to an image
+after the crop is done by them too: so the thread that takes the batches, which trains, has no work for each image.
+All of them need the interpreter's lock between two calls of a library, which is what ends their gain: see
+docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,13 +25,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.loading.augment import ViewParameters
+from pipeline.loading.augment import ViewParameters, apply_on_device
 from pipeline.loading.decode import Crop, decode
 from pipeline.loading.quarantine import DamagedSampleError
 from pipeline.loading.reader import SampleReader
 
-# Samples a thread takes at a time: 1 to 10 ms of work, so that stopping never takes longer.
-_PIECE = 8
+# What a thread takes at a time, 1 to 20 ms of work, so that stopping never takes longer: 10 samples at 224 pixels.
+_PIECE_PIXELS, _PIECE_SAMPLES = 1 << 19, 16
 
 DamagedRow = tuple[int, DamagedSampleError]
 """A row of a batch, and what is wrong with its sample."""
@@ -61,6 +68,7 @@ class DecodePool:
         threads: how many.
         pinned: fill page-locked memory, from which a GPU copies while it computes.
         memory_format: of the batches; channels_last, as decoders leave pixels, costs no reordering.
+        crop_only: leave all of a view but its crop to whoever takes the batch, who has a faster device for it.
     """
 
     def __init__(
@@ -71,24 +79,36 @@ class DecodePool:
         threads: int,
         pinned: bool = False,
         memory_format: torch.memory_format = torch.contiguous_format,
+        crop_only: bool = False,
     ) -> None:
         self._reader = reader
         self._channels = channels
         self._pinned = pinned
         self._memory_format = memory_format
+        self._crop_only = crop_only
+        self._count = threads
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def submit(self, ids: NDArray[np.int64], image_size: int, views: ViewParameters | None = None) -> PendingImages:
-        """Starts to fill a batch with these samples, `image_size` pixels a side; with `views`, only what they crop."""
+        """Starts to fill a batch with these samples, `image_size` pixels a side, as `views` show them."""
         self._reader.prefetch(ids)
         shape = (len(ids), self._channels, image_size, image_size)
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned, memory_format=self._memory_format)
+        length = max(1, min(_PIECE_SAMPLES, _PIECE_PIXELS // image_size**2))
         pieces = [
-            self._threads.submit(self._fill, images.numpy(), ids, views, start) for start in range(0, len(ids), _PIECE)
+            self._threads.submit(self._fill, images, ids, views, slice(start, start + length))
+            for start in range(0, len(ids), length)
         ]
         return PendingImages(images, pieces)
 
     def __enter__(self) -> Self:
+        threads = torch.get_num_threads()
+        started = threading.Barrier(self._count + 1)
+        for _ in range(self._count):
+            self._threads.submit(_stay_on_one_core, started)
+        started.wait()
+        # The number is a thread's own, but the last one that was set is also what new threads begin with.
+        torch.set_num_threads(threads)
         return self
 
     def __exit__(
@@ -98,27 +118,33 @@ class DecodePool:
         self._reader.stop_prefetch()
 
     def fill(self, images: Tensor, row: int, id: int, views: ViewParameters | None) -> None:
-        """Fills one row of a batch with a sample, in the caller's thread.
+        """Fills one row of a batch with a sample.
 
         Raises:
             DamagedSampleError: it could not be read or decoded.
         """
-        crop = None if views is None else views.crop(row)
-        self._decode_into(images.numpy(), row, id, crop)
+        ids = np.full(len(images), id)
+        for _, error in self._threads.submit(self._fill, images, ids, views, slice(row, row + 1)).result():
+            raise error
 
     def _fill(
-        self, images: NDArray[np.uint8], ids: NDArray[np.int64], views: ViewParameters | None, start: int
+        self, images: Tensor, ids: NDArray[np.int64], views: ViewParameters | None, rows: slice
     ) -> list[DamagedRow]:
-        damaged = []
-        for row in range(start, min(start + _PIECE, len(ids))):
+        pixels, damaged = images.numpy().transpose(0, 2, 3, 1), []
+        for row in range(*rows.indices(len(ids))):
             try:
-                self._decode_into(images, row, int(ids[row]), None if views is None else views.crop(row))
+                self._decode_into(pixels[row], int(ids[row]), None if views is None else views.crop(row))
             except DamagedSampleError as error:
                 damaged.append((row, error))
+        if views is not None and not self._crop_only:
+            part = images[rows]
+            shown = apply_on_device(part, views.part(rows))
+            if shown.data_ptr() != part.data_ptr():
+                part.copy_(shown)
         return damaged
 
-    def _decode_into(self, images: NDArray[np.uint8], row: int, id: int, crop: Crop | None) -> None:
-        size = images.shape[-1]
+    def _decode_into(self, row: NDArray[np.uint8], id: int, crop: Crop | None) -> None:
+        size = len(row)
         data = self._reader.read(id)
         try:
             pixels = decode(data, size=size, channels=self._channels, crop=crop)
@@ -130,5 +156,11 @@ class DecodePool:
                 raise self._reader.damaged(
                     id, f"cannot be decoded ({error}), though its bytes are those that were written"
                 ) from None
-        # NumPy copies here, since a large copy by torch would start a thread pool in each of our threads.
-        images[row] = pixels.numpy()
+        row[:] = pixels
+
+
+def _stay_on_one_core(started: threading.Barrier) -> None:
+    # Asking comes first: a thread that has never asked takes over the number of all others when it first computes.
+    torch.get_num_threads()
+    torch.set_num_threads(1)
+    started.wait()

@@ -7,6 +7,8 @@ same file with a smaller height in its frame header, and says of a sound file th
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
@@ -18,30 +20,50 @@ _OTHERS = frozenset({*range(0xC2, 0xD0), 0xDA} - {0xC4, 0xC8, 0xCC})
 _MARGIN = 2
 
 
-def upper_rows(data: bytes, rows: int, width: int, channels: int, factor: int) -> NDArray[np.uint8] | None:
-    """At least the first `rows` rows of a baseline JPEG, to the bit as in the whole, uint8 [H, width, channels].
+class Frame(NamedTuple):
+    """The picture's size in pixels, as a sequential JPEG's frame header says it, and where it says the height."""
+
+    height: int
+    width: int
+    place: int
+
+
+def sequential_frame(data: bytes) -> Frame | None:
+    """The frame of a sequential JPEG of one or three colours; None: it is another, or damaged."""
+    place = 2
+    while place + 10 <= len(data) and data[place] == 0xFF:
+        kind = data[place + 1]
+        if kind in _SEQUENTIAL_FRAMES:
+            height, width = (int.from_bytes(data[place + at : place + at + 2], "big") for at in (5, 7))
+            return Frame(height, width, place + 5) if data[place + 9] in (1, 3) and height and width else None
+        if kind in _OTHERS:
+            return None
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return None
+
+
+def upper_rows(data: bytes, frame: Frame, rows: int, channels: int, factor: int) -> NDArray[np.uint8] | None:
+    """At least the first `rows` rows of a sequential JPEG, to the bit as in the whole, uint8 [H, W, channels].
 
     Args:
         data: a JPEG file.
+        frame: its frame.
         rows: how many are needed, at the scale of `factor`.
-        width: of the result, at the scale of `factor`.
         channels: 3 for RGB, 1 for grey.
         factor: the scale, 1, 2, 4 or 8 pixels of the file to one of the result.
     Returns:
-        None where only decoding the whole file can tell: it is progressive, four-colour or damaged.
+        None where only decoding the whole file can tell: it is damaged.
     """
-    place = _frame_height(data)
-    if place is None:
-        return None
-    height = min(int.from_bytes(data[place : place + 2], "big"), (rows + _MARGIN) * factor)
-    rows = -(-height // factor)
-    pixels = np.empty((rows, width, channels), np.uint8)
+    height = min(frame.height, (rows + _MARGIN) * factor)
+    pixels = np.empty((-(-height // factor), -(-frame.width // factor), channels), np.uint8)
+    shortened = bytearray(data)
+    shortened[frame.place : frame.place + 2] = height.to_bytes(2, "big")
     try:
         simplejpeg.decode_jpeg(
-            data[:place] + height.to_bytes(2, "big") + data[place + 2 :],
+            shortened,
             "GRAY" if channels == 1 else "RGB",
-            min_height=rows,
-            min_width=width,
+            min_height=pixels.shape[0],
+            min_width=pixels.shape[1],
             buffer=pixels,
         )
     except ValueError as error:
@@ -49,16 +71,3 @@ def upper_rows(data: bytes, rows: int, width: int, channels: int, factor: int) -
         if "extraneous bytes before marker" not in str(error):
             return None
     return pixels
-
-
-def _frame_height(data: bytes) -> int | None:
-    """Where the frame header of a baseline JPEG of one or three colours has its height; None: it has no such header."""
-    place = 2
-    while place + 10 <= len(data) and data[place] == 0xFF:
-        kind = data[place + 1]
-        if kind in _SEQUENTIAL_FRAMES:
-            return place + 5 if data[place + 9] in (1, 3) else None
-        if kind in _OTHERS:
-            return None
-        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    return None

@@ -2,8 +2,9 @@
 
     plan    the policy names the global batch of a step, the rank takes its slice, the parameters of
             each sample's view are drawn
-    fill    threads read, decode, crop and resize into a uint8 batch, a few batches ahead
-    finish  in order: colour, flip and erasing on the device; captions become tokens
+    fill    threads read, decode, crop and resize into a uint8 batch, a few batches ahead; for a CPU they change
+            colours, flip and erase as well
+    finish  in order: captions become tokens; on a GPU it is there that colours are changed and so on
 
 Nothing in it depends on what was loaded before, so its whole state is the step: a loader that starts
 at step 700 gives the batches that one started at 0 gives from there on.
@@ -48,7 +49,9 @@ class LoaderConfig(Config):
         (), description="progressive resolution: sides in pixels to begin with, each for `epochs_a_size` epochs"
     )
     epochs_a_size: int = Field(1, description="epochs at each of `smaller_sizes`", ge=1, le=10_000)
-    threads: int = unkeyed(2, description="threads that read and decode", ge=1, le=256)
+    threads: int = unkeyed(
+        2, description="threads that read and decode; a process gains little from more than 8", ge=1, le=256
+    )
     remote: RemoteMode = unkeyed(
         "parts", description="shards on S3: parts in a local cache, or the ranges of the coming batches and no more"
     )
@@ -202,7 +205,8 @@ class Loader:
         self._device = torch.device(device)
         # A GPU trains convolutions up to 1.9 times as fast on channels_last images, whatever the layout of the weights;
         # what changes colours or paints takes a CPU twice as long on them.
-        planes = self._device.type == "cpu" and augment is not None and augment.changes_colours
+        self._on_cpu = self._device.type == "cpu"
+        planes = self._on_cpu and augment is not None and augment.changes_colours
         self._memory_format = torch.contiguous_format if planes else torch.channels_last
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
@@ -224,6 +228,7 @@ class Loader:
             threads=self._threads,
             pinned=self._device.type == "cuda",
             memory_format=self._memory_format,
+            crop_only=not self._on_cpu,
         ) as pool:
             for step in range(start_step, stop_step):
                 limit = self.policy.ready_until()
@@ -300,6 +305,6 @@ class Loader:
             global_size=self.policy.global_batch * self._copies,
             columns=joined_tensors(self._columns, ids),
         ).to(self._device)
-        if planned.views is None:
+        if planned.views is None or self._on_cpu:
             return batch
         return replace(batch, images=apply_on_device(batch.images, planned.views))

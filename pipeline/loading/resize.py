@@ -11,32 +11,32 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 
-def resize_to_square(image: Tensor, size: int) -> Tensor:
-    """The centre square of an image at the size of a model, uint8 [C, size, size].
+def resize_to_square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The centre square of an image at the size of a model, uint8 [size, size, C].
 
     Args:
-        image: uint8 [C, H, W].
+        pixels: uint8 [H, W, C].
         size: side of the result in pixels.
     """
-    height, width = image.shape[-2:]
+    height, width = pixels.shape[:2]
     short = min(height, width)
-    image = resize(image, int(size * height / short), int(size * width / short))
-    top, left = round((image.shape[-2] - size) / 2), round((image.shape[-1] - size) / 2)
-    return image[:, top : top + size, left : left + size]
+    pixels = resize(pixels, int(size * height / short), int(size * width / short))
+    top, left = round((pixels.shape[0] - size) / 2), round((pixels.shape[1] - size) / 2)
+    return pixels[top : top + size, left : left + size]
 
 
-def resize(image: Tensor, height: int, width: int) -> Tensor:
-    """An image scaled to exactly this size, antialiased bilinear on uint8, [C, height, width]."""
-    if image.shape[-2:] == (height, width):
-        return image
-    batch = image[None]
-    if image.stride(0) == 1:
-        # Colours side by side, as decoders leave them: torch takes half the time if it may see that they are, which
-        # it does in memory of their own. NumPy copies, since torch would start threads in each decoding thread.
-        pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-        batch = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
-    return interpolate(batch, size=(height, width), mode="bilinear", antialias=True)[0]
+def resize(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """An image uint8 [H, W, C] scaled to exactly this size, antialiased bilinear on uint8, [height, width, C]."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    # One operation of torch, on memory that shows it that a pixel's colours lie side by side: it takes twice as long to
+    # see that from a part of an image, and each operation more hands the interpreter's lock to a waiting thread.
+    batch = np.empty((1, *pixels.shape), np.uint8)
+    batch[0] = pixels
+    images = torch.from_numpy(batch.transpose(0, 3, 1, 2))
+    scaled = interpolate(images, size=(height, width), mode="bilinear", antialias=True).numpy()
+    return scaled[0].transpose(1, 2, 0)

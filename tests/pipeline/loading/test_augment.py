@@ -146,17 +146,6 @@ def test_flip_and_erasing_touch_the_samples_they_name() -> None:
     assert torch.equal(result[2], painted)
 
 
-def test_torch_keeps_its_threads() -> None:
-    """On a CPU the work is done by one thread, which must not stay so for the training step."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        apply_on_device(images_of(4), view_parameters(STRONG, 0, 0, np.arange(4)))
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
-
-
 def test_wrong_bounds_are_refused_in_one_line() -> None:
     with pytest.raises(InputError, match=r"augment: crop_min_area 0.9 is above crop_max_area 0.5"):
         parse_config(AugmentConfig, {"crop_min_area": 0.9, "crop_max_area": 0.5}, "augment")

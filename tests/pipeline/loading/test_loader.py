@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from pipeline.config import parse_config
 from pipeline.errors import DamagedError, InputError
 from pipeline.loading.augment import AugmentConfig
+from pipeline.loading.decode_pool import DecodePool
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.loader import Loader, LoaderConfig
 from pipeline.loading.policies.shuffled import Shuffled
@@ -109,6 +111,21 @@ def test_only_batches_whose_colours_a_cpu_changes_are_stored_in_planes(shards: A
         assert one.is_contiguous(memory_format=torch.channels_last)
         assert other.is_contiguous()
     assert next(loader_of(shards, augment=None).batches(0, 1)).images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_its_threads_work_on_one_core_each_and_all_others_keep_theirs(shards: Any) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        batches = loader_of(shards).batches(0, 2)
+        next(batches)
+        with ThreadPoolExecutor(1) as later:
+            assert (torch.get_num_threads(), later.submit(torch.get_num_threads).result()) == (3, 3)
+        batches.close()
+        with DecodePool(SampleReader(shards.artifact, shards.index), channels=3, threads=4) as pool:
+            assert {pool._threads.submit(torch.get_num_threads).result() for _ in range(40)} == {1}
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_captions_are_the_first_or_drawn_anew_each_epoch(shards: Any) -> None:
@@ -256,8 +273,8 @@ def test_evaluation_shows_the_whole_picture_in_the_order_asked_for(shards: Any) 
     assert [batch.step for batch in batches] == [0, 1, 2]
     np.testing.assert_array_equal(torch.cat([batch.ids for batch in batches]), ids)
     for id, image in zip(ids, torch.cat([batch.images for batch in batches]), strict=True):
-        stored = np.asarray(shards.pictures[id].convert("RGB")).transpose(2, 0, 1)
-        assert torch.equal(image, resize_to_square(torch.from_numpy(stored.copy()), 24))
+        stored = np.asarray(shards.pictures[id].convert("RGB"))
+        np.testing.assert_array_equal(image.permute(1, 2, 0), resize_to_square(stored, 24))
     assert decode_threads() == []
 
 

@@ -42,6 +42,11 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def in_training(data: bytes, channels: int = 3) -> torch.Tensor:
+    """What training sees of an image, uint8 [C, SIZE, SIZE]."""
+    return torch.from_numpy(decode_in_training(data, size=SIZE, channels=channels)).permute(2, 0, 1)
+
+
 @pytest.mark.parametrize(
     ("mode", "kind", "channels"),
     [
@@ -53,7 +58,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 def test_pixels_are_those_of_training_bit_for_bit(mode: str, kind: str, shape: tuple[int, int], channels: int) -> None:
     data = encoded(photo(*shape, mode=mode), kind)
     served = resize_to_square(decode(data, channels), SIZE)
-    assert torch.equal(served, decode_in_training(data, size=SIZE, channels=channels))
+    assert torch.equal(served, in_training(data, channels))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
@@ -112,7 +117,7 @@ def test_a_classifier_answers_as_its_model_does_for_any_number_of_images(tmp_pat
     served = loaded(exported, tmp_path / "served")
     images = [encoded(photo(40 + n, 50), "PNG") for n in range(70)]
     answer = served.predict(images)
-    pixels = torch.stack([decode_in_training(data, size=SIZE) for data in images])
+    pixels = torch.stack([in_training(data) for data in images])
     with torch.no_grad():
         wanted = exported.build()(shape.normalise(pixels)).softmax(1)
     assert answer["label"].tolist() == [f"label {n}" for n in wanted.argmax(1).tolist()]
@@ -165,7 +170,7 @@ def test_a_dual_encoder_ranks_prompts_as_its_model_does(tmp_path: Path) -> None:
     prompts = ["a red heart", "Ein Bär, größer als 3 m", "cat 🐱", "x " * 40]
     answer = served.predict(images, {"prompts": prompts})
     model: Any = exported.build()
-    pixels = torch.stack([decode_in_training(data, size=SIZE) for data in images])
+    pixels = torch.stack([in_training(data) for data in images])
     with torch.no_grad():
         texts = model.encode_text(Tokenizer().encode(prompts, 10))
         cosines = model.encode_image(shape.normalise(pixels)) @ texts.T
@@ -208,7 +213,7 @@ def test_a_dual_encoder_on_word_pieces_brings_its_own_tokenizer(tmp_path: Path) 
     image, prompts = encoded(photo(40, 50), "PNG"), ["A red heart", "hearts", "sky"]
     ranking = served.predict([image], {"prompts": prompts})["ranking"][0]
     model: Any = exported.build()
-    pixels = decode_in_training(image, size=SIZE)[None]
+    pixels = in_training(image)[None]
     tokens = torch.tensor([[2, 4, 5, 6, 3, 0], [2, 6, 7, 3, 0, 0], [2, 8, 3, 0, 0, 0]])
     with torch.no_grad():
         wanted = (model.encode_image(shape.normalise(pixels)) @ model.encode_text(tokens).T)[0]
