@@ -104,9 +104,13 @@ class DecodePool:
     def __enter__(self) -> Self:
         threads = torch.get_num_threads()
         started = threading.Barrier(self._count + 1)
-        for _ in range(self._count):
-            self._threads.submit(_stay_on_one_core, started)
-        started.wait()
+        try:
+            for _ in range(self._count):
+                self._threads.submit(_stay_on_one_core, started)
+            started.wait()
+        except BaseException:
+            started.abort()  # The machine has no thread left, or a Ctrl-C: those that wait would do so for ever.
+            raise
         # The number is a thread's own, but the last one that was set is also what new threads begin with.
         torch.set_num_threads(threads)
         return self

@@ -128,6 +128,25 @@ def test_its_threads_work_on_one_core_each_and_all_others_keep_theirs(shards: An
         torch.set_num_threads(before)
 
 
+def test_where_threads_cannot_be_started_that_is_the_error_and_none_waits(
+    shards: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = DecodePool(SampleReader(shards.artifact, shards.index), channels=3, threads=3)
+    start, started = threading.Thread.start, []
+
+    def third_fails(thread: threading.Thread) -> None:
+        started.append(thread)
+        if len(started) == 3:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", third_fails)
+    with pytest.raises(RuntimeError, match="new thread"), pool:
+        pass
+    pool._threads.shutdown(wait=True)
+    assert decode_threads() == []
+
+
 def test_captions_are_the_first_or_drawn_anew_each_epoch(shards: Any) -> None:
     ids = np.array([0, 3, 7, 11])  # pic000 has no caption; the others have three.
     drawn: list[set[tuple[int, ...]]] = [set() for _ in ids]
