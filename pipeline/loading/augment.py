@@ -147,7 +147,8 @@ def apply_on_device(images: Tensor, views: ViewParameters) -> Tensor:
     """The batch with all but the crop applied, uint8 [B, C, H, W]; `images` may be changed in place.
 
     The order is brightness, contrast, saturation, flip, RandAugment, erasing. The three colour changes are one
-    linear map per sample, rounded once; only its result is cut to 0..255.
+    linear map per sample, rounded once; only its result is cut to 0..255. On a CPU it is for a thread to which torch
+    gives one core, as `DecodePool`'s have.
 
     Args:
         images: uint8 [B, C, H, W], C is 1 or 3, on any device.

@@ -7,8 +7,8 @@ batch decides what becomes of it; any other error in a thread reaches them.
 The threads are torch's as well: each works on one core, since operations on a few images shared out between cores
 take those many times as long (50 times, measured on two cores that decode and train), and what a CPU does to an image
 after the crop is done by them too: so the thread that takes the batches, which trains, has no work for each image.
-All of them need the interpreter's lock between two calls of a library, which is what ends their gain: see
-docs/benchmarks.md.
+More than about 8 of them gain nothing, probably since all need the interpreter's lock between two calls of a library:
+see docs/benchmarks.md.
 """
 
 from __future__ import annotations

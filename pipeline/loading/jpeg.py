@@ -14,8 +14,9 @@ import simplejpeg
 from numpy.typing import NDArray
 
 _SEQUENTIAL_FRAMES = (0xC0, 0xC1)
-# Progressive, lossless and arithmetic-coded frames, and the start of a scan: a sequential frame will not come.
-_OTHERS = frozenset({*range(0xC2, 0xD0), 0xDA} - {0xC4, 0xC8, 0xCC})
+_START_OF_SCAN = 0xDA
+# Progressive, lossless and arithmetic-coded frames: a sequential one will not come.
+_OTHERS = frozenset({*range(0xC2, 0xD0)} - {0xC4, 0xC8, 0xCC})
 # Smooth upsampling of a row's colours looks at the row below it.
 _MARGIN = 2
 
@@ -29,15 +30,20 @@ class Frame(NamedTuple):
 
 
 def sequential_frame(data: bytes) -> Frame | None:
-    """The frame of a sequential JPEG of one or three colours; None: it is another, or damaged."""
-    place = 2
+    """The frame of a sequential JPEG of one or three colours in one scan, its header sound up to that; else None."""
+    place, frame, colours = 2, None, 0
     while place + 10 <= len(data) and data[place] == 0xFF:
         kind = data[place + 1]
-        if kind in _SEQUENTIAL_FRAMES:
-            height, width = (int.from_bytes(data[place + at : place + at + 2], "big") for at in (5, 7))
-            return Frame(height, width, place + 5) if data[place + 9] in (1, 3) and height and width else None
+        if kind == _START_OF_SCAN:
+            return frame if data[place + 4] == colours else None
         if kind in _OTHERS:
             return None
+        if kind in _SEQUENTIAL_FRAMES:
+            height, width = (int.from_bytes(data[place + at : place + at + 2], "big") for at in (5, 7))
+            colours = data[place + 9]
+            if colours not in (1, 3) or not height or not width:
+                return None
+            frame = Frame(height, width, place + 5)
         place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return None
 
@@ -67,7 +73,7 @@ def upper_rows(data: bytes, frame: Frame, rows: int, channels: int, factor: int)
             buffer=pixels,
         )
     except ValueError as error:
-        # libjpeg-turbo decodes to the end and then gives the first of its warnings.
+        # libjpeg-turbo decodes to the end and then gives the first of its warnings; in a sound header it has none.
         if "extraneous bytes before marker" not in str(error):
             return None
     return pixels

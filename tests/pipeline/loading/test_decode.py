@@ -160,6 +160,16 @@ def test_a_jpeg_cut_short_below_the_crop_is_refused_as_one_cut_short_in_it() -> 
             decode(data[: int(share * len(data))], size=64, crop=upper_half)
 
 
+@pytest.mark.parametrize("crop", [Crop(0.25, 1.0, 0.0, 0.0), Crop(1.0, 1.0, 0.0, 0.0)])
+def test_a_jpeg_with_stray_bytes_between_its_segments_is_refused(crop: Crop) -> None:
+    """libjpeg-turbo has the same words for these, before it decodes, as for the rows below a crop."""
+    data = encoded(gradient(120, 90), "JPEG")
+    for segment in (b"\xff\xdb", b"\xff\xc0", b"\xff\xc4", b"\xff\xda"):
+        place = data.index(segment)
+        with pytest.raises(ValueError, match="extraneous bytes"):
+            decode(data[:place] + b"stray" + data[place:], size=40, crop=crop)
+
+
 def test_a_jpeg_with_changed_bytes_is_decoded_or_refused_and_never_ends_the_process() -> None:
     rng = np.random.default_rng(0)
     data = encoded(gradient(120, 90), "JPEG")
