@@ -9,7 +9,7 @@ flips half of them and gives batches of 128, with as many workers as asked for: 
 for the others. Ours leaves uint8; so does DALI; the others give the uint8 tensors of torchvision's v2 transforms, so
 that none pays for normalising. The rounds alternate; medians are printed. A round is one pass over all images; its
 first batch, which pays for starting workers, is left out (of ray.data's, which works on everything at once, nothing
-is). `curriculum` is ours when every batch is made of whole
+is). `processes` is ours with its threads in processes of their own, `curriculum` ours when every batch is made of whole
 groups of samples from anywhere, as a curriculum asks for them.
 """
 
@@ -24,6 +24,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -76,19 +77,24 @@ class SameGroupBatches:
         pass
 
 
-def our_loader(artifact: Artifact, workers: int, *, curriculum: bool = False, remote: RemoteMode = "parts") -> Loader:
-    """Ours with the crops and flips that the peers do."""
+def our_loader(
+    artifact: Artifact, workers: int, *, processes: int = 0, curriculum: bool = False, remote: RemoteMode = "parts"
+) -> Loader:
+    """Ours with the crops and flips that the peers do; `workers` are its threads, in so many processes."""
     index = SampleIndex.open(artifact)
     augment = AugmentConfig(crop_min_area=AREA[0], flip=0.5, brightness=0, contrast=0, saturation=0)
     policy = SameGroupBatches(len(index)) if curriculum else Streams(RowRuns.of_rows(index.rows()), BATCH, 0)
-    return LoaderConfig(augment=augment, threads=workers).build(
+    threads = workers // max(1, processes)
+    return LoaderConfig(augment=augment, threads=threads, processes=processes).build(
         SampleReader(artifact, index, remote=remote), index, policy, image_size=SIZE, seed=0, samples=len(index)
     )
 
 
-def tutelage(artifact: Artifact, workers: int, images: int, *, curriculum: bool = False) -> Batches:
-    for batch in our_loader(artifact, workers, curriculum=curriculum).batches(0, images // BATCH):
-        yield batch.images
+def tutelage(artifact: Artifact, workers: int, images: int, *, processes: int = 0, curriculum: bool = False) -> Batches:
+    loader = our_loader(artifact, workers, processes=processes, curriculum=curriculum)
+    with closing(loader):
+        for batch in loader.batches(0, images // BATCH):
+            yield batch.images
 
 
 def transform() -> Callable[..., torch.Tensor]:
@@ -206,10 +212,11 @@ def rate(batches: Batches, *, whole: bool) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ("tutelage", "curriculum", "ImageFolder", "webdataset", "DALI", "LitData", "ray.data")
-    parser.add_argument("--peers", nargs="+", choices=names[2:], default=names[2:])
+    names = ("tutelage", "processes", "curriculum", "ImageFolder", "webdataset", "DALI", "LitData", "ray.data")
+    parser.add_argument("--peers", nargs="+", choices=names[3:], default=names[3:])
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--processes", type=int, help="among which ours shares out its threads; default: one a thread")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -219,6 +226,9 @@ def main() -> None:
         shards = [str(artifact.path(file)) for file in artifact.files if file.endswith(".tar")]
         loaders: dict[str, Callable[[], Batches]] = {
             "tutelage": partial(tutelage, artifact, options.workers, options.images),
+            "processes": partial(
+                tutelage, artifact, options.workers, options.images, processes=options.processes or options.workers
+            ),
             "curriculum": partial(tutelage, artifact, options.workers, options.images, curriculum=True),
             "ImageFolder": partial(image_folder, root / "folder", options.workers),
             "webdataset": partial(web_dataset, shards, options.workers),
@@ -226,7 +236,7 @@ def main() -> None:
             "LitData": partial(litdata, root / "litdata", options.workers),
             "ray.data": partial(ray_data, shards, options.workers),
         }
-        loaders = {name: loader for name, loader in loaders.items() if name in {*names[:2], *options.peers}}
+        loaders = {name: loader for name, loader in loaders.items() if name in {*names[:3], *options.peers}}
         if "LitData" in loaders:
             write_litdata(root, images, root / "litdata")
         rates: dict[str, list[float]] = {name: [] for name in loaders}
@@ -238,7 +248,7 @@ def main() -> None:
     print(f"{options.images} JPEGs of {kilobytes:.0f} kB; torch {torch.__version__}; {options.rounds} rounds")
     for name in loaders:
         ratios = [own / peer for own, peer in zip(rates["tutelage"], rates[name], strict=True)]
-        version = "" if name in names[:3] else importlib.metadata.version(PACKAGES[name])
+        version = "" if name in names[:4] else importlib.metadata.version(PACKAGES[name])
         print(
             f"{name:12} {version:9} {statistics.median(rates[name]):6.0f} images/s   "
             f"ours is {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"

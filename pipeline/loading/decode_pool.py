@@ -7,13 +7,14 @@ batch decides what becomes of it; any other error in a thread reaches them.
 The threads are torch's as well: each works on one core, since operations on a few images shared out between cores
 take those many times as long (50 times, measured on two cores that decode and train), and what a CPU does to an image
 after the crop is done by them too: so the thread that takes the batches, which trains, has no work for each image.
-More than about 8 of them gain nothing, probably since all need the interpreter's lock between two calls of a library:
-see docs/benchmarks.md.
+More than about 8 of them gain nothing, probably since all need the interpreter's lock between two calls of a library
+(docs/benchmarks.md): DecodeProcesses has more.
 """
 
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,16 +38,18 @@ DamagedRow = tuple[int, DamagedSampleError]
 """A row of a batch, and what is wrong with its sample."""
 
 
-@dataclass(frozen=True)
-class PendingImages:
-    """A batch that threads are filling."""
+class PendingImages(ABC):
+    """A batch that is being filled.
+
+    Attributes:
+        images: uint8 [B, C, H, W], full once `damaged` has answered.
+    """
 
     images: Tensor
-    pieces: Sequence[Future[list[DamagedRow]]]
 
+    @abstractmethod
     def damaged(self) -> list[DamagedRow]:
         """Once the batch is full: the rows whose samples are damaged, which hold no image."""
-        return [damaged for piece in self.pieces for damaged in piece.result()]
 
     def wait(self) -> Tensor:
         """The batch, uint8 [B, C, H, W], once it is full.
@@ -57,6 +60,15 @@ class PendingImages:
         for _, error in self.damaged():
             raise error
         return self.images
+
+
+@dataclass(frozen=True)
+class _Pieces(PendingImages):
+    images: Tensor
+    pieces: Sequence[Future[list[DamagedRow]]]
+
+    def damaged(self) -> list[DamagedRow]:
+        return [damaged for piece in self.pieces for damaged in piece.result()]
 
 
 class DecodePool:
@@ -91,15 +103,19 @@ class DecodePool:
 
     def submit(self, ids: NDArray[np.int64], image_size: int, views: ViewParameters | None = None) -> PendingImages:
         """Starts to fill a batch with these samples, `image_size` pixels a side, as `views` show them."""
-        self._reader.prefetch(ids)
         shape = (len(ids), self._channels, image_size, image_size)
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned, memory_format=self._memory_format)
-        length = max(1, min(_PIECE_SAMPLES, _PIECE_PIXELS // image_size**2))
+        return self.start(images, ids, views)
+
+    def start(self, images: Tensor, ids: NDArray[np.int64], views: ViewParameters | None = None) -> PendingImages:
+        """The same, into memory that is there: uint8 [B, C, size, size]."""
+        self._reader.prefetch(ids)
+        length = max(1, min(_PIECE_SAMPLES, _PIECE_PIXELS // images.shape[-1] ** 2))
         pieces = [
             self._threads.submit(self._fill, images, ids, views, slice(start, start + length))
             for start in range(0, len(ids), length)
         ]
-        return PendingImages(images, pieces)
+        return _Pieces(images, pieces)
 
     def __enter__(self) -> Self:
         threads = torch.get_num_threads()

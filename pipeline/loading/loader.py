@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from functools import partial
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from pipeline.loading.augment import AugmentConfig, ViewParameters, apply_on_dev
 from pipeline.loading.batch import Batch, column_tensor, joined_tensors, rank_slice
 from pipeline.loading.captions import CaptionChoice, chosen_captions
 from pipeline.loading.decode_pool import DecodePool, PendingImages
+from pipeline.loading.decode_processes import DecodeProcesses
 from pipeline.loading.policies.base import SamplingPolicy
 from pipeline.loading.progressive import SizeOfEpoch
 from pipeline.loading.quarantine import DamagedSampleError, Quarantine, substitutes
@@ -36,6 +38,8 @@ from pipeline.loading.remote_shards import RemoteMode
 from pipeline.loading.tokenizer import CaptionTokenizer
 from pipeline.sharding.index import SampleIndex
 from pipeline.sharding.joining.joined_columns import JoinedColumns
+
+Decoders = DecodePool | DecodeProcesses
 
 
 class LoaderConfig(Config):
@@ -51,6 +55,12 @@ class LoaderConfig(Config):
     epochs_a_size: int = Field(1, description="epochs at each of `smaller_sizes`", ge=1, le=10_000)
     threads: int = unkeyed(
         2, description="threads that read and decode; a process gains little from more than 8", ge=1, le=256
+    )
+    processes: int = unkeyed(
+        0,
+        description="processes that read and decode, each with `threads`; 0: the training process itself",
+        ge=0,
+        le=256,
     )
     remote: RemoteMode = unkeyed(
         "parts", description="shards on S3: parts in a local cache, or the ranges of the coming batches and no more"
@@ -118,6 +128,7 @@ class LoaderConfig(Config):
             rank=rank,
             world=world,
             threads=self.threads,
+            processes=self.processes,
             prefetch=self.prefetch,
             tokenizer=tokenizer,
             captions=captions,
@@ -156,6 +167,7 @@ class Loader:
         seed: of the run; keys the augmentation and the choice of captions.
         rank, world: which of how many workers this is.
         threads: threads that read and decode.
+        processes: processes that have these threads, each so many; 0: this process has them.
         prefetch: batches prepared ahead.
         tokenizer: turns captions into tokens; None: batches have none.
         captions: the first of a sample's captions, or one drawn for each epoch.
@@ -179,6 +191,7 @@ class Loader:
         rank: int = 0,
         world: int = 1,
         threads: int = 2,
+        processes: int = 0,
         prefetch: int = 4,
         tokenizer: CaptionTokenizer | None = None,
         captions: CaptionChoice = "random",
@@ -188,7 +201,6 @@ class Loader:
     ) -> None:
         self.policy = policy
         self.quarantine = quarantine
-        self._reader = reader
         self._index = index
         self._size_of_epoch = size_of_epoch or SizeOfEpoch(image_size)
         self._channels = channels
@@ -197,7 +209,6 @@ class Loader:
         self._seed = seed
         self._rank = rank
         self._world = world
-        self._threads = threads
         self._prefetch = prefetch
         self._tokenizer = tokenizer
         self._captions = captions
@@ -207,29 +218,36 @@ class Loader:
         # what changes colours or paints takes a CPU twice as long on them.
         self._on_cpu = self._device.type == "cpu"
         planes = self._on_cpu and augment is not None and augment.changes_colours
-        self._memory_format = torch.contiguous_format if planes else torch.channels_last
+        decoding: dict[str, Any] = {
+            "channels": channels,
+            "threads": threads,
+            "pinned": self._device.type == "cuda",
+            "memory_format": torch.contiguous_format if planes else torch.channels_last,
+            "crop_only": not self._on_cpu,
+        }
+        self._processes: DecodeProcesses | None = None
+        self._threads = partial(DecodePool, reader, **decoding)
+        if processes:
+            rows = -(-policy.global_batch * copies // world)
+            largest = rows * channels * self._size_of_epoch.largest**2
+            self._processes = DecodeProcesses(reader, processes=processes, largest=largest, ahead=prefetch, **decoding)
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
         """The batches of steps start_step to stop_step - 1, in order.
 
         Threads work while the iterator is alive; when it ends, is closed or is left by an exception,
-        they have ended. A step at or behind `policy.ready_until()` is planned no sooner than it is
-        asked for, so the policy must have been refreshed by then.
+        they have ended. Decoding processes wait for the next iterator, until `close`. A step at or
+        behind `policy.ready_until()` is planned no sooner than it is asked for, so the policy must
+        have been refreshed by then.
 
         Raises:
             DamagedError: a sample is damaged, and there is no quarantine, or there are too many.
+            WorkError: a decoding process has ended.
             RuntimeError: a step was asked for that the policy is not ready for.
         """
         planned: deque[_Planned] = deque()
         next_step = start_step
-        with DecodePool(
-            self._reader,
-            channels=self._channels,
-            threads=self._threads,
-            pinned=self._device.type == "cuda",
-            memory_format=self._memory_format,
-            crop_only=not self._on_cpu,
-        ) as pool:
+        with self._processes or self._threads() as pool:
             for step in range(start_step, stop_step):
                 limit = self.policy.ready_until()
                 if limit is not None and step >= limit:
@@ -240,7 +258,12 @@ class Loader:
                     next_step += 1
                 yield self._finish(planned.popleft(), pool)
 
-    def _plan(self, step: int, pool: DecodePool) -> _Planned:
+    def close(self) -> None:
+        """Ends the decoding processes, if there are any; they begin again when batches are asked for."""
+        if self._processes is not None:
+            self._processes.close()
+
+    def _plan(self, step: int, pool: Decoders) -> _Planned:
         batch = self.policy.batch(step)
         ids = rank_slice(np.tile(batch, self._copies), self._rank, self._world)
         epoch = self.policy.epoch(step)
@@ -260,7 +283,7 @@ class Loader:
             ]
         )
 
-    def _whole(self, planned: _Planned, pool: DecodePool) -> _Planned:
+    def _whole(self, planned: _Planned, pool: Decoders) -> _Planned:
         """The batch once it is full, with others in the place of damaged samples."""
         for row, error in planned.pending.damaged():
             if self.quarantine is None:
@@ -269,7 +292,7 @@ class Loader:
         return planned
 
     def _substituted(
-        self, planned: _Planned, row: int, error: DamagedSampleError, quarantine: Quarantine, pool: DecodePool
+        self, planned: _Planned, row: int, error: DamagedSampleError, quarantine: Quarantine, pool: Decoders
     ) -> _Planned:
         distinct = self.policy.global_batch
         # The copies of a sample have the same one in their place.
@@ -287,7 +310,7 @@ class Loader:
                 return replace(planned, ids=ids, views=views)
         raise error
 
-    def _finish(self, planned: _Planned, pool: DecodePool) -> Batch:
+    def _finish(self, planned: _Planned, pool: Decoders) -> Batch:
         planned = self._whole(planned, pool)
         ids = planned.ids
         tokens = None

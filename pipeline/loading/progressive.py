@@ -24,3 +24,8 @@ class SizeOfEpoch:
     def __call__(self, epoch: int) -> int:
         stage = epoch // self.epochs
         return self.smaller[stage] if stage < len(self.smaller) else self.last
+
+    @property
+    def largest(self) -> int:
+        """The largest side of any epoch, in pixels."""
+        return max(*self.smaller, self.last, 0)

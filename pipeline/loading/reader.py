@@ -15,19 +15,21 @@ import contextlib
 import errno
 import os
 import threading
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import DamagedError
 from pipeline.loading.quarantine import DamagedSampleError
 from pipeline.loading.remote_shards import RemoteMode, RemoteShards, Span, open_remote_shards
 from pipeline.sharding.index import SampleIndex, content_hash
 from pipeline.sharding.shard_places import ShardPlaces
-
-if TYPE_CHECKING:
-    from pipeline.artifacts import Artifact
+from pipeline.storage import open_storage
 
 # Shards held open; those beyond are opened for each read. The usual limit of a process is 1,024 files.
 _OPEN_SHARDS = 256
@@ -51,8 +53,10 @@ class SampleReader:
     def __init__(
         self, artifact: Artifact, index: SampleIndex, *, remote: RemoteMode = "parts", verify: Verify = "first"
     ) -> None:
+        self._artifact = artifact
         self._index = index
-        self._verify = verify
+        self._remote_mode: RemoteMode = remote
+        self._verify: Verify = verify
         # A byte's worth of samples each; two threads may lose each other's mark, and a sample is compared again then.
         self._verified = np.zeros(-(-len(index) // 8) if verify == "first" else 0, np.uint8)
         self._lock = threading.Lock()
@@ -66,6 +70,12 @@ class SampleReader:
     def open(cls, artifact: Artifact, *, remote: RemoteMode = "parts", verify: Verify = "first") -> SampleReader:
         """A reader with its own index."""
         return cls(artifact, SampleIndex.open(artifact), remote=remote, verify=verify)
+
+    def opener(self) -> Callable[[], SampleReader]:
+        """What opens a reader like this one in another process of this machine, and can be sent there."""
+        artifact = self._artifact
+        place = (artifact.storage.url, artifact.cache.parent, artifact.stage, artifact.key)
+        return partial(_opened, place, self._remote_mode, self._verify)
 
     def prefetch(self, ids: NDArray[np.int64]) -> None:
         """Begins to fetch samples that will soon be read; nothing to do where they lie on this machine."""
@@ -168,3 +178,11 @@ class SampleReader:
             return os.pread(descriptor, span.length, span.offset)
         finally:
             os.close(descriptor)
+
+
+def _opened(place: tuple[str, Path, str, str], remote: RemoteMode, verify: Verify) -> SampleReader:
+    url, local, stage, key = place
+    artifact = ArtifactStore(open_storage(url), local).find(stage, key)
+    if artifact is None:
+        raise DamagedError(f"{url}: artifact {stage}/{key} is no longer there")
+    return SampleReader.open(artifact, remote=remote, verify=verify)

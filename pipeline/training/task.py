@@ -58,6 +58,9 @@ class BatchSource(Protocol):
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
         """This rank's batches of the steps [start_step, stop_step)."""
 
+    def close(self) -> None:
+        """Ends what it has running beside the trainer."""
+
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
 Refresh = Callable[[nn.Module, int], dict[str, float]]

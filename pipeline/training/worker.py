@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,20 +40,21 @@ def train_recipe(
     torch.manual_seed(recipe.training.seed)
     parts = recipe.build(device, rank, world)
     started = time.monotonic()
-    fitted = fit(
-        parts.task,
-        parts.model,
-        parts.loader,
-        training=recipe.training,
-        rows=parts.rows,
-        device=device,
-        rank=rank,
-        world=world,
-        evaluate=parts.evaluate,
-        refresh=parts.refresh,
-        checkpoints=place.open(),
-        reporter=reporter,
-    )
+    with closing(parts.loader):
+        fitted = fit(
+            parts.task,
+            parts.model,
+            parts.loader,
+            training=recipe.training,
+            rows=parts.rows,
+            device=device,
+            rank=rank,
+            world=world,
+            evaluate=parts.evaluate,
+            refresh=parts.refresh,
+            checkpoints=place.open(),
+            reporter=reporter,
+        )
     damaged = len(parts.loader.quarantine) if parts.loader.quarantine is not None else 0
     images = fitted.steps * recipe.training.global_batch
     return {

@@ -302,10 +302,10 @@ def test_images_come_with_the_channels_asked_for(shards: Any) -> None:
     assert tuple(batch.images.shape) == (14, 1, 24, 24)
 
 
-def test_threads_and_prefetch_do_not_change_the_key() -> None:
+def test_threads_processes_and_prefetch_do_not_change_the_key() -> None:
     from pipeline.config import digest
 
-    assert digest(LoaderConfig()) == digest(LoaderConfig(threads=7, prefetch=9))
+    assert digest(LoaderConfig()) == digest(LoaderConfig(threads=7, processes=3, prefetch=9))
     assert digest(LoaderConfig()) != digest(LoaderConfig(augment=None))
 
 

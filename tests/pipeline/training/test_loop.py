@@ -68,6 +68,9 @@ class Source:
         finally:
             self.closed += 1
 
+    def close(self) -> None:
+        pass
+
 
 class Regression:
     """Fits the id's remainder by 3; a label of -5 makes the loss infinite."""

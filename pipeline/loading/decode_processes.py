@@ -1,0 +1,344 @@
+"""DecodeProcesses: processes that fill batches, each with the threads of a DecodePool, for many cores a trainer.
+
+Threads of one process need its interpreter's lock between two calls of a library, and more than about 8 of them gain
+nothing; a process has a lock of its own. Each fills its rows of every batch, in memory that all of them share with the
+trainer, which copies a full batch out.
+
+    trainer -> process    of a batch: its slot in the shared memory, the process's rows, their samples and views
+    process -> trainer    the rows whose samples are damaged, or the error that it met
+
+Both run over a pipe, and a process ends when its pipe does: when the loader is closed or no longer used, and when the
+trainer is killed. They are plain interpreters and no children of `multiprocessing`, which would import the trainer's
+main module again; they lie in a session of their own, since a Ctrl-C or a request to stop is the trainer's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import mmap
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import traceback
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, BinaryIO, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.errors import WorkError
+from pipeline.loading.augment import ViewParameters
+from pipeline.loading.decode_pool import DamagedRow, DecodePool, PendingImages
+from pipeline.loading.reader import SampleReader
+
+_log = logging.getLogger("tutelage.loading")
+
+# What a process may need to give up a read that is under way.
+_ENDS_WITHIN_S = 10.0
+
+
+class _Share(NamedTuple):
+    """A process's part of a batch."""
+
+    slot: int
+    shape: tuple[int, int, int, int]
+    first_row: int
+    ids: NDArray[np.int64]
+    views: ViewParameters | None
+
+
+class _Setting(NamedTuple):
+    """What a process is told first."""
+
+    open_reader: Callable[[], SampleReader]
+    slots: int
+    slot_bytes: int
+    threads: int
+    channels: int
+    memory_format: torch.memory_format
+    crop_only: bool
+
+
+class DecodeProcesses:
+    """A context, as a DecodePool is; but its processes outlive it, until `close`, since starting them takes seconds.
+
+    Batches must be waited for in the order in which they were submitted, by one thread. If a process is lost, all are
+    replaced, and what was under way is done again; once for each batch.
+
+    Args:
+        reader: where the samples are; each process opens its own.
+        processes: how many.
+        threads: of each process.
+        channels: 3 for RGB, 1 for grey.
+        largest: bytes of the largest batch.
+        ahead: how many batches are under way at most.
+        pinned, memory_format, crop_only: as of a DecodePool.
+    """
+
+    def __init__(
+        self,
+        reader: SampleReader,
+        *,
+        processes: int,
+        threads: int,
+        channels: int,
+        largest: int,
+        ahead: int,
+        pinned: bool = False,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        crop_only: bool = False,
+    ) -> None:
+        self._reader = reader
+        self._count = processes
+        self._setting = _Setting(reader.opener(), ahead, largest, threads, channels, memory_format, crop_only)
+        self._pinned = pinned
+        self._processes: _Processes | None = None
+        self._under_way: deque[_Batch] = deque()
+
+    def __enter__(self) -> Self:
+        if self._processes is None:
+            self._processes = _Processes(self._setting, self._count)
+            self._free_slots = list(range(self._setting.slots))
+        # Decodes what takes the place of a damaged sample.
+        self._own = DecodePool(
+            self._reader, channels=self._setting.channels, threads=1, crop_only=self._setting.crop_only
+        )
+        self._own.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._own.__exit__(kind, error, trace)
+        if self._under_way:
+            # It was left early: what is under way would be the answer to whoever enters next.
+            self.close()
+
+    def close(self) -> None:
+        """Ends the processes; entered again, it starts others."""
+        if self._processes is not None:
+            self._processes.end()
+        self._processes = None
+        self._under_way.clear()
+
+    def submit(self, ids: NDArray[np.int64], image_size: int, views: ViewParameters | None = None) -> PendingImages:
+        """Starts to fill a batch with these samples, `image_size` pixels a side, as `views` show them."""
+        shape = (len(ids), self._setting.channels, image_size, image_size)
+        batch = _Batch(self, self._free_slots.pop(), shape, ids, views)
+        self._under_way.append(batch)
+        self._ask_for(batch)
+        return batch
+
+    def fill(self, images: Tensor, row: int, id: int, views: ViewParameters | None) -> None:
+        """Fills one row of a batch with a sample.
+
+        Raises:
+            DamagedSampleError: it could not be read or decoded.
+        """
+        self._own.fill(images, row, id, views)
+
+    def _ask_for(self, batch: _Batch) -> None:
+        assert self._processes is not None
+        rows, views = len(batch.ids), batch.views
+        for number in range(self._count):
+            part = slice(rows * number // self._count, rows * (number + 1) // self._count)
+            shown = None if views is None else views.part(part)
+            self._processes.send(number, _Share(batch.slot, batch.shape, part.start, batch.ids[part], shown))
+
+    def _collect(self, batch: _Batch) -> tuple[Tensor, list[DamagedRow]]:
+        """The images of a full batch, and the rows whose samples are damaged."""
+        assert self._processes is not None
+        assert batch is self._under_way[0]
+        try:
+            damaged = self._processes.receive()
+        except _LostError as lost:
+            _log.warning("%s; all are replaced", lost)
+            self._processes.end()
+            self._processes = _Processes(self._setting, self._count)
+            for again in self._under_way:
+                self._ask_for(again)
+            damaged = self._processes.receive()
+        memory_format = self._setting.memory_format
+        images = torch.empty(batch.shape, dtype=torch.uint8, pin_memory=self._pinned, memory_format=memory_format)
+        images.copy_(_images(self._processes.memory[batch.slot], batch.shape, memory_format))
+        self._free_slots.append(self._under_way.popleft().slot)
+        return images, damaged
+
+
+class _Batch(PendingImages):
+    def __init__(
+        self,
+        owner: DecodeProcesses,
+        slot: int,
+        shape: tuple[int, int, int, int],
+        ids: NDArray[np.int64],
+        views: ViewParameters | None,
+    ) -> None:
+        self.slot, self.shape, self.ids, self.views = slot, shape, ids, views
+        self._owner = owner
+
+    def damaged(self) -> list[DamagedRow]:
+        self.images, damaged = self._owner._collect(self)
+        return damaged
+
+
+class _LostError(WorkError):
+    """A process has ended that should not have."""
+
+
+class _Processes:
+    """Processes that were started together, and the memory that they share with this one.
+
+    Attributes:
+        memory: uint8 [slots, bytes of the largest batch].
+    """
+
+    def __init__(self, setting: _Setting, count: int) -> None:
+        self._connections: list[Connection[Any, Any]] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
+        # Called at the latest when this object is no longer used.
+        self.end = weakref.finalize(self, _end, self._connections, self._processes)
+        with _memory_file(setting.slots * setting.slot_bytes) as file:
+            self.memory = _mapped(file.fileno(), setting.slots, setting.slot_bytes)
+            for _ in range(count):
+                ours, theirs = Pipe()
+                with theirs:
+                    self._connections.append(ours)
+                    self._processes.append(_started(theirs.fileno(), file.fileno()))
+        for number in range(count):
+            self.send(number, setting)
+
+    def send(self, number: int, message: _Share | _Setting) -> None:
+        with contextlib.suppress(ConnectionError):  # Whoever waits for the answer hears that it has ended.
+            self._connections[number].send(message)
+
+    def receive(self) -> list[DamagedRow]:
+        """What all answer to the oldest batch: its damaged rows.
+
+        Raises:
+            _LostError: one has ended.
+            Exception: one has met this error.
+        """
+        damaged: list[DamagedRow] = []
+        for number, connection in enumerate(self._connections):
+            try:
+                answer: list[DamagedRow] | Exception = connection.recv()
+            except (EOFError, ConnectionError):
+                raise self._lost(number) from None
+            if isinstance(answer, Exception):
+                raise answer
+            damaged += answer
+        return damaged
+
+    def _lost(self, number: int) -> _LostError:
+        code = self._processes[number].wait()
+        how = f"ended with code {code}"
+        if code < 0:
+            how = f"was ended by signal {-code} (if memory is short: fewer loader.processes)"
+        return _LostError(f"decoding process {number + 1} of {len(self._processes)} {how}")
+
+
+def _started(pipe: int, memory: int) -> subprocess.Popen[bytes]:
+    code = f"from pipeline.loading.decode_processes import serve; serve({pipe}, {memory})"
+    path = os.pathsep.join(os.path.abspath(folder) for folder in sys.path)
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", code],
+        stdin=subprocess.DEVNULL,
+        pass_fds=(pipe, memory),
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,
+    )
+
+
+def _end(connections: Sequence[Connection[Any, Any]], processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for connection in connections:
+        connection.close()
+    for process in processes:
+        try:
+            process.wait(_ENDS_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _memory_file(size: int) -> BinaryIO:
+    """A file of so many bytes without a name, in memory where the system can: in no /dev/shm, small in containers."""
+    in_memory = hasattr(os, "memfd_create")
+    file = os.fdopen(os.memfd_create("tutelage-batches"), "r+b") if in_memory else tempfile.TemporaryFile()  # noqa: SIM115
+    file.truncate(size)
+    return file
+
+
+def _mapped(file: int, slots: int, slot_bytes: int) -> Tensor:
+    """The shared memory, uint8 [slots, slot_bytes]."""
+    return torch.frombuffer(mmap.mmap(file, slots * slot_bytes), dtype=torch.uint8).view(slots, slot_bytes)
+
+
+def _images(slot: Tensor, shape: tuple[int, int, int, int], memory_format: torch.memory_format) -> Tensor:
+    """A batch in a slot, uint8 [B, C, H, W]."""
+    size, channels, height, width = shape
+    memory = slot[: math.prod(shape)]
+    if memory_format == torch.channels_last:
+        return memory.view(size, height, width, channels).permute(0, 3, 1, 2)
+    return memory.view(shape)
+
+
+def serve(pipe: int, file: int) -> None:
+    """What a process does: fills its share of the batches that it is asked for, until the pipe ends.
+
+    Args:
+        pipe, file: descriptors of its end of the pipe and of the shared memory.
+    """
+    connection: Connection[Any, Any] = Connection(pipe)
+    with contextlib.suppress(EOFError, ConnectionError), ThreadPoolExecutor(1) as answers:
+        setting: _Setting = connection.recv()
+        try:
+            reader = setting.open_reader()
+        except Exception as error:
+            connection.send(_told(error))
+            return
+        memory = _mapped(file, setting.slots, setting.slot_bytes)
+        with DecodePool(
+            reader,
+            channels=setting.channels,
+            threads=setting.threads,
+            memory_format=setting.memory_format,
+            crop_only=setting.crop_only,
+        ) as pool:
+            while True:
+                share: _Share = connection.recv()
+                images = _images(memory[share.slot], share.shape, setting.memory_format)
+                images = images[share.first_row : share.first_row + len(share.ids)]
+                pending = pool.start(images, share.ids, share.views)
+                answers.submit(_answer, connection, pending, share.first_row)
+
+
+def _answer(connection: Connection[Any, Any], pending: PendingImages, first_row: int) -> None:
+    answer: list[DamagedRow] | Exception
+    try:
+        answer = [(first_row + row, error) for row, error in pending.damaged()]
+    except Exception as error:
+        answer = _told(error)
+    connection.send(answer)
+
+
+def _told(error: Exception) -> Exception:
+    """The error with the lines that led to it, which do not travel with it."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # It cannot travel itself.
+        error = RuntimeError(repr(error)).with_traceback(error.__traceback__)
+    error.add_note("in a decoding process:\n" + "".join(traceback.format_exception(error)))
+    return error
