@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import DamagedError, UnknownNameError
-from pipeline.sharding.arrow_file import arrow_sha256, write_arrow
+from pipeline.sharding.arrow_file import arrow_sha256, on_disk, write_arrow
 from pipeline.sharding.data_sets import DataSet, data_sets_metadata, data_sets_of
 
 if TYPE_CHECKING:
@@ -191,17 +191,22 @@ class SampleIndex:
         label_names: Sequence[str],
         taxonomy: Sequence[TaxonomyNode] = (),
         data_sets: Sequence[DataSet] = (),
+        folder: Path | None = None,
     ) -> SampleIndex:
         """The index whose rows are those of the parts, one after another: what `build` makes of the same rows.
 
         Args:
             parts: tables with the columns of `SCHEMA`, with one order of source names.
+            folder: for files that hold the columns while the index is used; None: they are held in memory.
         """
         metadata = _metadata(shard_names, label_names, taxonomy)
         schema = SCHEMA.with_metadata({**metadata, **data_sets_metadata(data_sets)})
         if not parts:
             return cls.build([], shard_names=shard_names, label_names=label_names, taxonomy=taxonomy)
-        whole = pa.concat_tables(part.replace_schema_metadata(None) for part in parts).combine_chunks()
+        if folder is None:
+            whole = pa.concat_tables(part.replace_schema_metadata(None) for part in parts).combine_chunks()
+        else:
+            whole = on_disk(parts, folder)
         return cls(whole.replace_schema_metadata(schema.metadata))
 
     def write(self, folder: Path) -> None:

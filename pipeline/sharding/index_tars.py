@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from pipeline.sharding.arrow_file import on_disk
 from pipeline.sharding.chunks import Columns, read_table
 from pipeline.sharding.index import SCHEMA, SampleIndex
 from pipeline.sharding.numbering import numbered
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
 
 TARS_FILE = "tars.json"
+_PARTS_IN_MEMORY = 256  # A chunk's samples at most each.
 
 
 def index_in_place(output: Path, scratch: Scratch, columns: Columns, plan: Plan, collection: Collection) -> SampleIndex:
@@ -40,7 +42,8 @@ def index_in_place(output: Path, scratch: Scratch, columns: Columns, plan: Plan,
     numbering = numbered(scratch, columns, rows, collection.root)
     chunks = np.searchsorted(columns.starts, rows, side="right") - 1
     changes = np.flatnonzero((np.diff(chunks) != 0) | (np.diff(splits) != 0)) + 1
-    parts = []
+    parts: list[pa.Table] = []
+    joined: list[pa.Table] = []
     for ids in np.split(np.arange(len(rows)), changes):
         if not len(ids):
             continue
@@ -64,11 +67,15 @@ def index_in_place(output: Path, scratch: Scratch, columns: Columns, plan: Plan,
             **{name: table.column(name).chunk(0) for name in ("length", "label", "captions", "width", "height")},
         }
         parts.append(pa.Table.from_arrays([values[field.name] for field in SCHEMA], schema=SCHEMA))
+        if len(parts) == _PARTS_IN_MEMORY:
+            joined.append(on_disk(parts, scratch.columns(f"parts-{len(joined)}")))
+            parts.clear()
     index = SampleIndex.assemble(
-        parts,
+        [*joined, *parts],
         shard_names=[tar.url for tar in collection.tars],
         label_names=collection.label_names,
         taxonomy=numbering.taxonomy,
+        folder=scratch.columns("index"),
     )
     index.write(output)
     write_tars(output, collection.tars)

@@ -52,6 +52,10 @@ class Scratch:
     def shards(self) -> Path:
         return self.folder / "shards"
 
+    def columns(self, name: str) -> Path:
+        """A folder for columns of the index on their way: a run's own, of no use to the next."""
+        return self.folder / "columns" / name
+
     def spool(self, chunk: int) -> Path:
         """The encoded images of a chunk, one after another."""
         return self.chunks / f"{chunk:06d}.spool"

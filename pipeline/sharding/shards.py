@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DamagedError
 from pipeline.progress import Progress
-from pipeline.sharding.arrow_file import write_arrow
+from pipeline.sharding.arrow_file import on_disk, write_arrow
 from pipeline.sharding.chunks import Columns, read_table
 from pipeline.sharding.index import SCHEMA, content_hash
 from pipeline.sharding.numbering import Numbering
@@ -229,7 +229,7 @@ def _parts(scratch: Scratch, shard_names: Sequence[str]) -> list[pa.Table]:
     Raises:
         DamagedError: a shard is not as long as its part says.
     """
-    read: list[pa.Table] = []
+    joined: list[pa.Table] = []
     mapped: list[pa.Table] = []
     for name in shard_names:
         facts = _part_facts(scratch, name)
@@ -237,10 +237,10 @@ def _parts(scratch: Scratch, shard_names: Sequence[str]) -> list[pa.Table]:
             raise DamagedError(f"{scratch.tar(name)}: not whole; run it again")
         mapped.append(pa.ipc.open_file(pa.memory_map(str(scratch.part(name)))).read_all())
         if len(mapped) == _MAPPED_PARTS:
-            # Into memory: the kernel allows a process 65,530 maps.
-            read.append(pa.concat_tables(part.replace_schema_metadata(None) for part in mapped).combine_chunks())
+            # The kernel allows a process 65,530 maps.
+            joined.append(on_disk(mapped, scratch.columns(f"parts-{len(joined)}")))
             mapped.clear()
-    return [*read, *mapped]
+    return [*joined, *mapped]
 
 
 def placed(tar: Path, place: Path) -> None:

@@ -107,7 +107,11 @@ def write_all(config: ShardingConfig, collection: Collection, intake: Intake, wo
         progress=work.progress,
     )
     index = SampleIndex.assemble(
-        parts, shard_names=plan.shard_names, label_names=collection.label_names, taxonomy=numbering.taxonomy
+        parts,
+        shard_names=plan.shard_names,
+        label_names=collection.label_names,
+        taxonomy=numbering.taxonomy,
+        folder=scratch.columns("index"),
     )
     index.write(work.output)
     rows = rows_of_plan(len(columns), plan.rows, np.arange(len(plan.rows)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -87,6 +89,26 @@ def test_an_index_put_together_from_parts_is_the_one_built_at_once(rows: list[Sa
     names = {"shard_names": whole.shard_names, "label_names": whole.label_names, "taxonomy": whole.taxonomy}
     assert SampleIndex.assemble(parts, **names).fingerprint == whole.fingerprint
     assert SampleIndex.assemble([], **names).fingerprint == build([]).fingerprint
+    with tempfile.TemporaryDirectory() as folder:
+        on_disk = SampleIndex.assemble(parts, **names, folder=Path(folder))
+        # A run that goes on after a kill finds the files of the one before, whose index is mapped still.
+        again = SampleIndex.assemble(parts, **names, folder=Path(folder))
+        assert on_disk.fingerprint == again.fingerprint == whole.fingerprint
+
+
+def test_an_index_put_together_on_disk_is_not_held_in_memory(tmp_path: Path) -> None:
+    rows = [row(number) for number in range(20_000)]
+    parts = [build(rows[start : start + 1000])._table for start in range(0, len(rows), 1000)]
+    names = {"shard_names": ["shards/train-00000.tar"], "label_names": ("x",)}
+    gc.collect()
+    before = pa.total_allocated_bytes()
+    in_memory = SampleIndex.assemble(parts, **names)
+    assert pa.total_allocated_bytes() - before > 80 * len(rows)
+    expected = in_memory.fingerprint
+    del in_memory
+    on_disk = SampleIndex.assemble(parts, **names, folder=tmp_path)
+    assert pa.total_allocated_bytes() - before < len(rows)
+    assert on_disk.fingerprint == expected
 
 
 def row(number: int, split: int = 0) -> SampleRow:
