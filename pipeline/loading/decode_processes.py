@@ -311,11 +311,7 @@ def serve(pipe: int, file: int) -> None:
             return
         memory = _mapped(file, setting.slots, setting.slot_bytes)
         with DecodePool(
-            reader,
-            channels=setting.channels,
-            threads=setting.threads,
-            memory_format=setting.memory_format,
-            crop_only=setting.crop_only,
+            reader, channels=setting.channels, threads=setting.threads, crop_only=setting.crop_only
         ) as pool:
             while True:
                 share: _Share = connection.recv()

@@ -242,7 +242,7 @@ class Loader:
 
         Raises:
             DamagedError: a sample is damaged, and there is no quarantine, or there are too many.
-            WorkError: a decoding process has ended.
+            WorkError: decoding processes were lost twice over one batch.
             RuntimeError: a step was asked for that the policy is not ready for.
         """
         planned: deque[_Planned] = deque()

@@ -28,4 +28,4 @@ class SizeOfEpoch:
     @property
     def largest(self) -> int:
         """The largest side of any epoch, in pixels."""
-        return max(*self.smaller, self.last, 0)
+        return max((*self.smaller, self.last))

@@ -19,10 +19,10 @@ def write_arrow(sink: Any, table: pa.Table) -> None:
 
 
 def on_disk(parts: Sequence[pa.Table], folder: Path) -> pa.Table:
-    """The rows of tables with one schema, one after another, in one chunk: what `combine_chunks` gives, in no memory.
+    """The rows of tables with one schema, one after another, in one chunk, as `combine_chunks` puts them into memory.
 
-    Each column becomes a file of `folder`, which is made, and is mapped from there. So of all columns one is in memory
-    at a time.
+    Each column becomes a file of `folder`, which is made, and is mapped from there; so one of them at a time is in
+    memory.
     """
     folder.mkdir(parents=True, exist_ok=True)
     schema = parts[0].schema.remove_metadata()
@@ -30,7 +30,7 @@ def on_disk(parts: Sequence[pa.Table], folder: Path) -> pa.Table:
     for field in schema:
         column = pa.chunked_array([chunk for part in parts for chunk in part.column(field.name).chunks], field.type)
         path = folder / f"{field.name}.arrow"
-        # A mapped file that a killed run left may be mapped still: it is not written over, but replaced.
+        # Not written over: what an earlier call gave may be mapped from there still.
         path.unlink(missing_ok=True)
         with path.open("wb") as file:
             write_arrow(file, pa.table([column], schema=pa.schema([field])).combine_chunks())
