@@ -8,18 +8,20 @@ Prefect, because PREFECT_API_URL must be set before Prefect is imported.
 from __future__ import annotations
 
 import fcntl
-import json
+import logging
 import os
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from flows.prefect_api import ask
 from infra.local.server import answers, check_free
 from infra.local.servers import PortTakenError, Server, ServerError, free_port, prefect_server
 from pipeline.errors import InputError, WorkError
+
+_log = logging.getLogger("tutelage.prefect")
 
 _DRAIN_S = 15.0
 
@@ -56,24 +58,42 @@ class EmbeddedPrefect:
         except ServerError as error:
             first_line = str(error).splitlines()[0]
             raise WorkError(f"{first_line.rstrip(':')}; its log: {self.server.log}") from None
-        self._settle()
+        try:
+            self._settle()
+        except OSError as error:
+            raise WorkError(f"Prefect server: {error}; its log: {self.server.log}") from error
 
     def drain(self, flow_run_id: str, task_runs: int, timeout_s: float = _DRAIN_S) -> bool:
-        """Waits until the flow run and its task runs are recorded as ended; False if that took too long."""
+        """Waits until the flow run and its task runs are recorded as ended.
+
+        Returns:
+            False if that took too long or the server does not answer. The run's work is done by then and its
+            artifacts are committed, so that is a warning in its log and no error of the run.
+        """
         deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            state = self._ask(f"flow_runs/{flow_run_id}").get("state") or {}
-            if state.get("type") in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
-                within = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
-                unfinished = ["PENDING", "RUNNING", "SCHEDULED"]
-                open_runs = {**within, "task_runs": {"state": {"type": {"any_": unfinished}}}}
-                waiting = {**within, "task_runs": {"state": {"name": {"any_": ["NotReady"]}}}}
-                known = self._ask("task_runs/count", within)
-                pending = self._ask("task_runs/count", open_runs) - self._ask("task_runs/count", waiting)
-                if known >= task_runs and pending <= 0:
+        why = f"not within {timeout_s:g} s"
+        try:
+            while time.monotonic() < deadline:
+                if self._recorded(flow_run_id, task_runs):
                     return True
-            time.sleep(0.1)
+                time.sleep(0.1)
+        except OSError as error:
+            why = str(error)
+        _log.warning("flow run %s: its end may not be recorded in Prefect: %s", flow_run_id, why)
         return False
+
+    def _recorded(self, flow_run_id: str, task_runs: int) -> bool:
+        """Whether the flow run and that many task runs are recorded as ended."""
+        state = self._ask(f"flow_runs/{flow_run_id}").get("state") or {}
+        if state.get("type") not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+            return False
+        within = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
+        unfinished = ["PENDING", "RUNNING", "SCHEDULED"]
+        open_runs = {**within, "task_runs": {"state": {"type": {"any_": unfinished}}}}
+        waiting = {**within, "task_runs": {"state": {"name": {"any_": ["NotReady"]}}}}
+        known = self._ask("task_runs/count", within)
+        pending = self._ask("task_runs/count", open_runs) - self._ask("task_runs/count", waiting)
+        return bool(known >= task_runs and pending <= 0)
 
     def stop(self) -> None:
         """Ends the server; does nothing if it has ended."""
@@ -88,13 +108,7 @@ class EmbeddedPrefect:
             self._ask(f"flow_runs/{run['id']}/set_state", {"state": state, "force": True})
 
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"{self.server.url}/{path}", data=data, headers={"Content-Type": "application/json"}
-        )
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=10) as answer:
-            return json.load(answer)
+        return ask(self.server.url, path, body)
 
 
 @contextmanager

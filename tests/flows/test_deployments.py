@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ import yaml
 
 from flows.catalog import FLOWS
 from flows.deployments import DEPLOYMENTS, ROOT, WORK_POOL, prefect_yaml
+from flows.prefect_api import ask
 from infra.local.servers import Server
 
 
@@ -100,9 +99,9 @@ def test_a_worker_runs_what_the_form_asks_for(deployed: Deployed, pictures: Path
     run = started(server, "shard-dataset", parameters)
     state = ended(server, run)
     assert state["type"] == "COMPLETED", state
-    tasks = call(server, "task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+    tasks = ask(server.url, "task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
     assert [(task["name"], task["state"]["name"]) for task in tasks] == [("shard-dataset", "Completed")]
-    artifacts = call(server, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
+    artifacts = ask(server.url, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
     assert {artifact["type"] for artifact in artifacts} >= {"table", "markdown"}
 
 
@@ -135,7 +134,7 @@ def test_a_training_cancelled_in_the_ui_leaves_a_checkpoint_and_no_process(deplo
     server = deployed.server
     run = started(server, "train-teacher", {"data": data, "teacher": teacher})
     until(lambda: any("RayTrainWorker" in command for command in deployed.processes()), within_s=120)
-    call(server, f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    ask(server.url, f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
     assert ended(server, run)["type"] == "CANCELLED"
     until(lambda: not deployed.processes(), within_s=60)
     assert list(deployed.store.glob("work/train-teacher/*/scratch/checkpoints/step-*.json"))
@@ -150,8 +149,8 @@ def until(holds: Callable[[], bool], within_s: float) -> None:
 
 def started(server: Server, flow: str, parameters: dict[str, Any]) -> str:
     """The id of a new flow run, asked for as the UI's form does."""
-    deployment = call(server, f"deployments/name/{flow}/on-demand")["id"]
-    run = call(server, f"deployments/{deployment}/create_flow_run", {"parameters": {"parameters": parameters}})
+    deployment = ask(server.url, f"deployments/name/{flow}/on-demand")["id"]
+    run = ask(server.url, f"deployments/{deployment}/create_flow_run", {"parameters": {"parameters": parameters}})
     return str(run["id"])
 
 
@@ -159,15 +158,8 @@ def ended(server: Server, flow_run_id: str, within_s: float = 120) -> dict[str, 
     """The state in which a flow run ended."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
-        state: dict[str, Any] = call(server, f"flow_runs/{flow_run_id}")["state"]
+        state: dict[str, Any] = ask(server.url, f"flow_runs/{flow_run_id}")["state"]
         if state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
             return state
         time.sleep(0.5)
     raise TimeoutError(f"flow run {flow_run_id} did not end in {within_s} s")
-
-
-def call(server: Server, path: str, body: dict[str, Any] | None = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{server.url}/{path}", data=data, headers={"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from PIL import Image
 from flows.catalog import find_flow
 from flows.cli import main
 from flows.parameters_file import apply_settings
+from flows.prefect_api import ask
 from flows.presets import PRESETS
 from flows.run_board import RunBoard, watched
 from infra.local.servers import Server
@@ -52,8 +52,7 @@ def states(board: RunBoard) -> dict[str, str]:
 
 
 def state_of_flow(server: Server, board: RunBoard) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{server.url}/flow_runs/{board.flow_run_id}", timeout=10) as answer:
-        state: dict[str, Any] = json.load(answer)["state"]
+    state: dict[str, Any] = ask(server.url, f"flow_runs/{board.flow_run_id}")["state"]
     return state
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from flows.prefect_api import ask
 from flows.prefect_server import EmbeddedPrefect, check_server, port_wanted, prefect_for_a_run
 from infra.local.server import free_port
 
@@ -80,6 +79,16 @@ def test_every_task_run_is_recorded_and_a_killed_run_is_not_shown_as_running(
         assert state_of(server, finished) == "COMPLETED"
 
 
+def test_a_server_that_is_gone_costs_the_record_of_a_run_and_not_the_run(
+    services: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with prefect_for_a_run(services) as server:
+        assert server is not None
+        server.stop()
+        assert not server.drain("0a", task_runs=1)
+    assert "flow run 0a: its end may not be recorded" in caplog.text
+
+
 def test_two_commands_at_once_have_homes_of_their_own(services: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = EmbeddedPrefect(services / "prefect", None)
     try:
@@ -109,5 +118,4 @@ def test_the_wanted_port_is_checked(services: Path, monkeypatch: pytest.MonkeyPa
 
 
 def state_of(server: EmbeddedPrefect, flow_run: str) -> str:
-    with urllib.request.urlopen(f"{server.server.url}/flow_runs/{flow_run}", timeout=10) as answer:
-        return str(json.load(answer)["state"]["type"])
+    return str(ask(server.server.url, f"flow_runs/{flow_run}")["state"]["type"])

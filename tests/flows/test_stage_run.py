@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import Field
 
+from flows.prefect_api import ask
 from flows.run_board import RunBoard, watched
 from infra.local.servers import Server
 from pipeline.artifacts import Artifact
@@ -138,7 +139,7 @@ def test_an_interrupt_ends_running_stages_at_their_next_word(run_flow: Callable[
 
 def test_a_run_leaves_a_table_and_a_summary_in_prefect(run_flow: Callable[..., RunBoard], prefect: Server) -> None:
     board = run_flow(lambda run: run.make(Step("only"), Numbers(seed=5)))
-    found = ask(prefect, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [board.flow_run_id]}}})
+    found = ask(prefect.url, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [board.flow_run_id]}}})
     kinds = {one["type"]: one["data"] for one in found}
     assert '"stage": "only"' in kinds["table"]
     assert "| only | done |" in kinds["markdown"]
@@ -148,21 +149,10 @@ def task_states(server: Server, board: RunBoard, within_s: float = 45) -> dict[s
     """Label -> state name of the task runs of a board's flow run, once all have ended."""
     deadline = time.monotonic() + within_s
     while True:
-        runs = ask(server, "task_runs/filter", {"flow_runs": {"id": {"any_": [board.flow_run_id]}}})
+        runs = ask(server.url, "task_runs/filter", {"flow_runs": {"id": {"any_": [board.flow_run_id]}}})
         # Events make the rows: one may be there before the event that brings its state.
         found = {run["name"]: (run["state"] or {"name": "Pending"})["name"] for run in runs}
         if len(found) == len(board.rows()) and not {"Running", "Pending"} & set(found.values()):
             return found
         assert time.monotonic() < deadline, found
         time.sleep(0.2)
-
-
-def ask(server: Server, path: str, body: dict[str, Any]) -> Any:
-    import json
-    import urllib.request
-
-    request = urllib.request.Request(
-        f"{server.url}/{path}", data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)

@@ -7,13 +7,13 @@ import re
 import sqlite3
 import subprocess
 import sys
-import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows.prefect_api import ask
 from infra.local.servers import Server
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(900)]
@@ -122,8 +122,7 @@ def test_a_flow_of_its_own_finds_what_the_lifecycle_made(lifecycle: Any, flow: s
     answer = lifecycle.shell.run("run", flow, "--preset", "emoji-tiny", "--json", PREFECT_API_URL=prefect.url)
     assert answer.returncode == 0, answer.stderr
     said = json.loads(answer.stdout)
-    with urllib.request.urlopen(f"{prefect.url}/flow_runs/{said['flow_run']}") as recorded:
-        assert json.load(recorded)["state"]["type"] == "COMPLETED"
+    assert ask(prefect.url, f"flow_runs/{said['flow_run']}")["state"]["type"] == "COMPLETED"
     stages = said["stages"]
     made = {stage["artifact"] for stage in lifecycle.said["stages"]}
     assert {stage["artifact"] for stage in stages if stage["stage"] != "run-report"} <= made

@@ -1,0 +1,102 @@
+"""A Prefect server that asks to be asked again is asked again, and a refusal is an answer."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+import urllib.error
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from flows.prefect_api import ask
+from infra.local.servers import Server
+
+
+@contextmanager
+def answering(*codes: int) -> Iterator[tuple[str, list[int]]]:
+    """The address of a server that gives these status codes, then 200; and what it has given."""
+    given: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            given.append(codes[len(given)] if len(given) < len(codes) else 200)
+            self.send_response(given[-1])
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", given
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("code", [429, 502, 503])
+def test_a_busy_server_is_asked_again(code: int) -> None:
+    with answering(code, code) as (api, given):
+        assert ask(api, "flow_runs/filter", {"limit": 1}) == {"limit": 1}
+    assert given == [code, code, 200]
+
+
+@pytest.mark.parametrize("code", [404, 409, 422, 500])
+def test_a_refusal_is_not_asked_again(code: int) -> None:
+    with answering(code) as (api, given), pytest.raises(urllib.error.HTTPError) as refused:
+        ask(api, "flow_runs/filter", {})
+    assert (refused.value.code, given) == (code, [code])
+
+
+def test_a_server_that_stays_busy_is_given_up() -> None:
+    with answering(*[503] * 100) as (api, given), pytest.raises(urllib.error.HTTPError, match="503"):
+        ask(api, "flow_runs/filter", {}, patience_s=0.3)
+    assert 2 <= len(given) < 10
+
+
+@pytest.mark.servers
+def test_a_database_that_others_write_to_is_no_error(prefect: Server) -> None:
+    # Other writers come between a request's first read and its first write: SQLite ends it at once.
+    written = threading.Event()
+    database = Path(prefect.log).parent / "prefect.db"
+
+    def write() -> None:
+        with sqlite3.connect(database, isolation_level=None, timeout=60) as connection:
+            connection.execute("create table busy (number)")
+            while not written.is_set():
+                connection.execute("insert into busy values (1)")
+                time.sleep(0.002)
+            connection.execute("drop table busy")
+
+    flow = ask(prefect.url, "flows/", {"name": "busy"})["id"]
+    new = {"flow_id": flow, "state": {"type": "PENDING"}}
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert any(is_busy(prefect, new) for _ in range(200))
+        threading.Timer(1.0, written.set).start()
+        run = ask(prefect.url, "flow_runs/", new)["id"]
+    finally:
+        written.set()
+        writer.join()
+    assert ask(prefect.url, f"flow_runs/{run}")["state"]["type"] == "PENDING"
+
+
+def is_busy(server: Server, new: dict[str, object]) -> bool:
+    """Whether a client that asks once only is turned away."""
+    try:
+        ask(server.url, "flow_runs/", new, patience_s=0)
+    except urllib.error.HTTPError as error:
+        return error.code == 503
+    return False
