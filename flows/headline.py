@@ -75,6 +75,8 @@ def _training(summary: Mapping[str, Any]) -> str:
         parts.append(f"{summary['parameters'] / 1e6:.2f}M parameters")
     if summary.get("damaged_samples"):
         parts.append(f"{summary['damaged_samples']} damaged samples left out")
+    if lost := summary.get("lost_decoding_processes"):
+        parts.append(f"{lost} decoding process{'' if lost == 1 else 'es'} lost and replaced")
     return ", ".join(parts)
 
 

@@ -85,6 +85,9 @@ class DecodeProcesses:
         largest: bytes of the largest batch.
         ahead: how many batches are under way at most.
         pinned, memory_format, crop_only: as of a DecodePool.
+
+    Attributes:
+        lost: how often processes were replaced.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class DecodeProcesses:
         memory_format: torch.memory_format = torch.contiguous_format,
         crop_only: bool = False,
     ) -> None:
+        self.lost = 0
         self._reader = reader
         self._count = processes
         self._setting = _Setting(reader.opener(), ahead, largest, threads, channels, memory_format, crop_only)
@@ -165,6 +169,7 @@ class DecodeProcesses:
             damaged = self._processes.receive()
         except _LostError as lost:
             _log.warning("%s; all are replaced", lost)
+            self.lost += 1
             self._processes.end()
             self._processes = _Processes(self._setting, self._count)
             for again in self._under_way:

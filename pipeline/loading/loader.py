@@ -258,6 +258,11 @@ class Loader:
                     next_step += 1
                 yield self._finish(planned.popleft(), pool)
 
+    @property
+    def lost_processes(self) -> int:
+        """How often a decoding process ended before its time, and was replaced."""
+        return 0 if self._processes is None else self._processes.lost
+
     def close(self) -> None:
         """Ends the decoding processes, if there are any; they begin again when batches are asked for."""
         if self._processes is not None:

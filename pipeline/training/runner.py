@@ -56,7 +56,7 @@ class TrainingResult:
 
     def headline_facts(self) -> dict[str, Any]:
         """The facts that a stage's summary repeats."""
-        shown = ("steps", "images_per_s", "parameters", "device", "world", "damaged_samples")
+        shown = ("steps", "images_per_s", "parameters", "device", "world", "damaged_samples", "lost_decoding_processes")
         return {name: self.facts[name] for name in shown if name in self.facts}
 
     def last(self, name: str) -> float | None:

@@ -55,6 +55,10 @@ class BatchSource(Protocol):
     quarantine: Quarantine | None
     """Where damaged samples go; None: they are errors."""
 
+    @property
+    def lost_processes(self) -> int:
+        """How often a process that decodes ended before its time, and was replaced."""
+
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
         """This rank's batches of the steps [start_step, stop_step)."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from pipeline.stage import Workspace
 from pipeline.storage import open_storage
@@ -56,6 +57,7 @@ def train_recipe(
             reporter=reporter,
         )
     damaged = len(parts.loader.quarantine) if parts.loader.quarantine is not None else 0
+    lost = _on_all_ranks(parts.loader.lost_processes, world, device)
     images = fitted.steps * recipe.training.global_batch
     return {
         "steps": fitted.steps,
@@ -67,4 +69,14 @@ def train_recipe(
         "threads": torch.get_num_threads(),
         "world": world,
         **({"damaged_samples": damaged} if damaged else {}),
+        **({"lost_decoding_processes": lost} if lost else {}),
     }
+
+
+def _on_all_ranks(count: int, world: int, device: torch.device) -> int:
+    """The sum over the ranks; every rank must call it."""
+    if world == 1:
+        return count
+    total = torch.tensor(count, device=device)
+    dist.all_reduce(total)
+    return int(total)

@@ -83,6 +83,7 @@ def test_processes_wait_for_the_next_batches_unless_some_are_left_and_a_lost_one
     first[1].kill()
     assert_same(batches, expected[6:])
     assert [process.returncode for process in first] == [0, -9]
+    assert loader.lost_processes == 1
     assert "decoding process 2 of 2 was ended by signal 9 (if memory is short: fewer loader.processes)" in caplog.text
 
     second = processes_of(loader)

@@ -113,6 +113,7 @@ import torch.distributed as dist
 from pipeline.errors import DamagedError
 from pipeline.loading.quarantine import DamagedSampleError, Quarantine
 from pipeline.training.damage import share_damage
+from pipeline.training.worker import _on_all_ranks
 
 rank, port = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
@@ -129,6 +130,7 @@ try:
     share_damage(few, 2, torch.device("cpu"))
 except DamagedError as error:
     print(str(error).split(",")[0])
+print("lost", _on_all_ranks(1 + 2 * rank, 2, torch.device("cpu")))
 dist.destroy_process_group()
 """
 
@@ -141,6 +143,7 @@ def test_workers_hear_of_each_others_damage_and_stop_together(tmp_path: Path) ->
     command = [sys.executable, str(tmp_path / "rank.py")]
     ranks = [subprocess.Popen([*command, str(rank), port], stdout=subprocess.PIPE, text=True) for rank in range(2)]
     for rank in ranks:
-        said, stopped = rank.communicate(timeout=60)[0].splitlines()
+        said, stopped, lost = rank.communicate(timeout=60)[0].splitlines()
         assert said == "[{}, {'train/damaged': 2.0}] [(6, 1), (5, 3)]"
         assert stopped == "2 of 100 training samples are damaged"
+        assert lost == "lost 4"

@@ -57,6 +57,7 @@ class Source:
         self.policy = policy
         self.bad_step = bad_step
         self.closed = 0
+        self.lost_processes = 0
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
         try:
