@@ -122,7 +122,7 @@ class DistillationRecipe:
         )
         parts = build_parts(config, shards, task, device, rank, world, weights, columns)
         if isinstance(parts.evaluate, ClassifierEvaluation) and known:
-            parts.evaluate = StudentEvaluation(parts.evaluate, config.preprocessing(), teacher)
+            parts.evaluate = StudentEvaluation(parts.evaluate, teacher)
         return parts
 
     def _teacher(

@@ -78,22 +78,26 @@ class StudentEvaluation:
         teacher: asked once for each image, since evaluation images never vary.
     """
 
-    def __init__(self, evaluation: ClassifierEvaluation, preprocessing: Preprocessing, teacher: Teacher) -> None:
+    def __init__(self, evaluation: ClassifierEvaluation, teacher: Teacher) -> None:
         self._evaluation = evaluation
-        self._preprocessing = preprocessing
         self._teacher = teacher
         self._decisions: list[Tensor] | None = None
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         device = self._evaluation.device
-        batches = [batch.images.to(device) for batch in self._evaluation.batches]
-        if self._decisions is None:
-            self._decisions = [self._teacher.decisions(batch, device) for batch in self._evaluation.batches]
         totals = torch.zeros(2, dtype=torch.float64, device=device)
-        for images, decisions in zip(batches, self._decisions, strict=True):
-            totals[0] += (model(self._preprocessing.normalise(images)).argmax(dim=-1) == decisions).sum()
+        known, asked = iter(self._decisions or ()), []
+
+        def compare(batch: Batch, logits: Tensor) -> None:
+            if self._decisions is None:
+                asked.append(self._teacher.decisions(batch, device))
+            decisions = asked[-1] if self._decisions is None else next(known)
+            totals[0] += (logits.argmax(dim=-1) == decisions).sum()
             totals[1] += len(decisions)
+
+        metrics = self._evaluation(model, compare)
+        self._decisions = self._decisions or asked
         if self._evaluation.world > 1:
             dist.all_reduce(totals)
         agreed, rows = totals.tolist()
-        return {**self._evaluation(model), "val/agreement": agreed / rows}
+        return {**metrics, "val/agreement": agreed / rows}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -19,6 +20,38 @@ from pipeline.sharding.index import SampleIndex
 _AHEAD = 2
 
 
+class HeldBatches:
+    """Batches that are measured on again and again: kept decoded as far as they fit, the rest is decoded each time.
+
+    Args:
+        batches: gives the batches of some samples.
+        ids: all of them.
+        megabytes: of images are kept, and at least one batch.
+    Raises:
+        DamagedSampleError: one of those that are kept is damaged; of the others, whoever comes to it hears of it.
+    """
+
+    def __init__(
+        self, batches: Callable[[NDArray[np.int64]], Generator[Batch]], ids: NDArray[np.int64], megabytes: int
+    ) -> None:
+        self._batches = batches
+        self._held: list[Batch] = []
+        left, rows = megabytes * 1_000_000, 0
+        with closing(batches(ids)) as decoded:
+            for batch in decoded:
+                self._held.append(batch)
+                rows += len(batch)
+                left -= batch.images.nbytes
+                if left <= 0:
+                    break
+        self._others = ids[rows:]
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield from self._held
+        if len(self._others):
+            yield from self._batches(self._others)
+
+
 def evaluation_batches(
     reader: SampleReader,
     index: SampleIndex,
@@ -29,7 +62,7 @@ def evaluation_batches(
     batch_size: int,
     threads: int = 2,
     tokenizer: CaptionTokenizer | None = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """The samples `ids`, in that order, resized and not varied; the last batch may be smaller.
 
     Captions are the first of each sample. `step` counts the batches.

@@ -66,6 +66,12 @@ class LoaderConfig(Config):
         "parts", description="shards on S3: parts in a local cache, or the ranges of the coming batches and no more"
     )
     prefetch: int = unkeyed(4, description="batches prepared ahead of the training step", ge=1, le=256)
+    evaluation_megabytes: int = unkeyed(
+        4000,
+        description="MB of evaluation images that a worker keeps decoded, at most; others are decoded each time",
+        ge=0,
+        le=10_000_000,
+    )
     verify: Verify = unkeyed(
         "first",
         description="when bytes from the local disk are compared with the index's hash; from S3 they always are",

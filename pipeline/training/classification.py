@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -102,26 +103,34 @@ class ClassifierEvaluation:
     """Accuracy and loss on labelled samples; the ranks share the work and agree on the numbers.
 
     Args:
-        batches: this rank's share; kept, so that an image is decoded once a training.
+        batches: this rank's share; gone through at each call.
         preprocessing: turns uint8 images into what the model takes.
         prefix: of the metrics' names, e.g. "val".
     """
 
     def __init__(
-        self, batches: list[Batch], preprocessing: Preprocessing, *, device: torch.device, world: int, prefix: str
+        self, batches: Iterable[Batch], preprocessing: Preprocessing, *, device: torch.device, world: int, prefix: str
     ) -> None:
-        self.batches = batches
+        self._batches = batches
         self._preprocessing = preprocessing
         self.device = device
         self.world = world
         self._prefix = prefix
 
-    def __call__(self, model: nn.Module) -> dict[str, float]:
+    def __call__(
+        self, model: nn.Module, seen: Callable[[Batch, Tensor], None] = lambda batch, logits: None
+    ) -> dict[str, float]:
+        """The metrics.
+
+        Args:
+            seen: called with each batch and what the model answers, [B, classes] on the device.
+        """
         totals = torch.zeros(4, dtype=torch.float64, device=self.device)
-        for batch in self.batches:
+        for batch in self._batches:
             images = self._preprocessing.normalise(batch.images.to(self.device))
             labels = batch.labels.to(self.device)
             logits = model(images).float()
+            seen(batch, logits)
             top = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
             loss = F.cross_entropy(logits, labels, reduction="sum")
             totals[0] += top[:, 0].sum()

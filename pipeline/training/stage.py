@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +18,7 @@ from pipeline.config import Config, canonical_json, unkeyed
 from pipeline.errors import InputError, WorkError
 from pipeline.exported_model import ExportedModel, Preprocessing
 from pipeline.loading.batch import rank_slice
-from pipeline.loading.evaluation_batches import evaluation_batches
+from pipeline.loading.evaluation_batches import HeldBatches, evaluation_batches
 from pipeline.loading.loader import LoaderConfig
 from pipeline.loading.policies.mixture import MixtureConfig, samples_per_epoch
 from pipeline.loading.policies.shuffled import ShuffledConfig
@@ -169,18 +170,17 @@ def build_parts(
     held_out = labelled_rows(index, "val").all()
     evaluation = None
     if len(held_out):
-        batches = evaluation_batches(
+        batches = partial(
+            evaluation_batches,
             reader,
             index,
-            rank_slice(held_out, rank, world),
             image_size=config.image_size,
             channels=config.channels,
             batch_size=256,
             threads=config.loader.threads,
         )
-        evaluation = ClassifierEvaluation(
-            list(batches), config.preprocessing(), device=device, world=world, prefix="val"
-        )
+        held = HeldBatches(batches, rank_slice(held_out, rank, world), config.loader.evaluation_megabytes)
+        evaluation = ClassifierEvaluation(held, config.preprocessing(), device=device, world=world, prefix="val")
     torch.manual_seed(seed)  # initial weights depend on nothing that came before
     model = config.build_model(len(index.label_names))
     if weights is not None:
