@@ -19,7 +19,6 @@ from pipeline.errors import DamagedError, InputError
 from pipeline.sharding.index import SampleIndex
 from pipeline.sharding.index_tars import TARS_FILE
 from pipeline.sharding.listing import FILE as LISTING_FILE
-from pipeline.sharding.listing import Listing
 from pipeline.sharding.shard_places import ShardPlaces
 
 if TYPE_CHECKING:
@@ -45,10 +44,6 @@ class Base:
     @cached_property
     def index(self) -> SampleIndex:
         return SampleIndex.open(self.artifact)
-
-    @cached_property
-    def listing(self) -> Listing:
-        return Listing.open(self.artifact)
 
     @cached_property
     def places(self) -> ShardPlaces:

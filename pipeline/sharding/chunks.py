@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.sharding.arrow_file import write_arrow
+from pipeline.sharding.mapped_columns import mapped_numbers
 from pipeline.sharding.scratch import Scratch, written_whole
 
 _TEXT = pa.large_string()
@@ -145,7 +146,7 @@ def done_before(scratch: Scratch, chunk: int, digest: str) -> ChunkFacts | None:
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """What a plan needs to know of every image, as columns in the order of the source; 76 bytes a row.
+    """What a plan needs to know of every image, as columns in the order of the source: files, 76 bytes a row.
 
     Attributes:
         starts: [chunks + 1] the first row of each chunk.
@@ -190,15 +191,16 @@ class Columns:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory that the columns take."""
+        """Bytes that the columns take."""
         return sum(getattr(self, name).nbytes for name in _PLANNED)
 
     @classmethod
     def load(cls, scratch: Scratch, chunks: Sequence[ChunkFacts]) -> Columns:
-        """The columns of all chunks, in their order."""
+        """The columns of all chunks, in their order, in files of the scratch folder."""
         starts = np.concatenate([[0], np.cumsum([facts.rows for facts in chunks])]).astype(np.int64)
         columns: dict[str, Any] = {
-            name: np.empty(starts[-1], dtype=kind.to_pandas_dtype()) for name, kind in _PLANNED.items()
+            name: mapped_numbers(scratch.columns("planned") / name, kind.to_pandas_dtype(), int(starts[-1]))
+            for name, kind in _PLANNED.items()
         }
         sources: dict[str, int] = {}
         nodes: dict[tuple[str, ...], int] = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -32,8 +32,7 @@ from pipeline.sharding.delta_index import TOMBSTONES_FILE
 from pipeline.sharding.index import SCHEMA, SampleIndex, content_hash
 from pipeline.sharding.index_tars import TARS_FILE
 from pipeline.sharding.listing import FILE as LISTING_FILE
-from pipeline.sharding.listing import SCHEMA as LISTING_SCHEMA
-from pipeline.sharding.listing import Listing, write_listing
+from pipeline.sharding.listing import ROW_GROUP, Listing, write_listing
 from pipeline.sharding.plan import ShardSize, cut, names_of_shards, sorted_in_splits
 from pipeline.sharding.runner import Stop, StoppedEarlyError, each, never
 from pipeline.sharding.scratch import Scratch, written_whole
@@ -46,6 +45,7 @@ _OFFSET_BITS = 42  # A tar of 4 TB.
 _TAR_END_BYTES = 1024
 _WRITE_AT_BYTES = 4 << 20
 _STOP_EVERY = 64  # samples
+_BATCH_ROWS = 1 << 16
 # Made anew; everything else tells of the same samples and is copied.
 _CARD = ("data_card.json", "data_card.md", "data_card.html")
 _MADE = ("index.arrow", "index.parquet", LISTING_FILE, RECIPE_FILE, *_CARD, TOMBSTONES_FILE)
@@ -127,9 +127,9 @@ class CompactShards:
         (work.output / "shards").mkdir()
         for name in names:
             placed(scratch.tar(name), work.output / name)
-        new = _index(index, ids, edges, names, lengths)
+        new = _index(scratch, index, ids, edges, names, lengths)
         new.write(work.output)
-        _write_listing(work.output, Listing.open(shards), ids)
+        _write_listing(work.output, Listing.open(shards, scratch.columns("listing")), ids)
         _copy_the_rest(work.output, shards)
         _write_json(
             work.output / RECIPE_FILE,
@@ -250,6 +250,7 @@ def _place(shards: NDArray[Any], offsets: NDArray[np.int64]) -> NDArray[np.int64
 
 
 def _index(
+    scratch: Scratch,
     index: SampleIndex,
     ids: NDArray[np.int64],
     edges: NDArray[np.int64],
@@ -257,24 +258,36 @@ def _index(
     lengths: NDArray[np.int64],
 ) -> SampleIndex:
     """The index of the new tars."""
-    table = index.table.take(pa.array(ids)).combine_chunks()
     sizes = np.diff(edges)
     ends = np.cumsum(lengths[ids])
-    before = np.repeat(np.append(0, ends)[edges[:-1]], sizes)
-    columns = {name: table.column(name) for name in SCHEMA.names}
-    columns["shard"] = pa.array(np.repeat(np.arange(len(names), dtype=np.int32), sizes))
-    columns["offset"] = pa.array(ends - lengths[ids] - before + _BLOCK)
-    made = pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
-    return SampleIndex.assemble([made], shard_names=names, label_names=index.label_names, taxonomy=index.taxonomy)
+    shards = np.repeat(np.arange(len(names), dtype=np.int32), sizes)
+    starts = ends - lengths[ids] - np.repeat(np.append(0, ends)[edges[:-1]], sizes)
+
+    def parts() -> Iterator[pa.Table]:
+        for start in range(0, len(ids), _BATCH_ROWS):
+            some = slice(start, start + _BATCH_ROWS)
+            table = index.table.take(pa.array(ids[some])).combine_chunks()
+            columns = {name: table.column(name) for name in SCHEMA.names}
+            columns["shard"] = pa.array(shards[some])
+            columns["offset"] = pa.array(starts[some] + _BLOCK)
+            yield pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+    return SampleIndex.assemble(
+        parts(),
+        shard_names=names,
+        label_names=index.label_names,
+        taxonomy=index.taxonomy,
+        folder=scratch.columns("index"),
+    )
 
 
 def _write_listing(folder: Path, listing: Listing, ids: NDArray[np.int64]) -> None:
     number = np.empty(len(ids) + 1, dtype=np.int64)
     number[ids] = np.arange(len(ids))
     number[-1] = -1  # Where an item that is not stored points.
-    table = listing.table
-    rows = pa.array(number[listing.numbers["row"]])
-    write_listing(folder, [table.set_column(table.column_names.index("row"), LISTING_SCHEMA.field("row"), rows)])
+    rows = number[listing.numbers["row"]]
+    batches = (np.arange(start, min(start + ROW_GROUP, len(rows))) for start in range(0, len(rows), ROW_GROUP))
+    write_listing(folder, (listing.rows(some, row=rows[some]) for some in batches))
 
 
 def _copy_the_rest(folder: Path, shards: Artifact) -> None:

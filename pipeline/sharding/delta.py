@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import compress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from pipeline.sharding.chunks import ChunkFacts, Columns, read_table
 from pipeline.sharding.duplicates import DROPPED
 from pipeline.sharding.intake import Intake, take_in
 from pipeline.sharding.listing import Listing
+from pipeline.sharding.mapped_columns import mapped_numbers
 from pipeline.sharding.matching import SourceNumbers, matched, unchanged
 from pipeline.sharding.plan import Chosen, choose
 from pipeline.sharding.settling import settle
@@ -43,6 +45,7 @@ class Delta:
 
     Attributes:
         base: what it adds to.
+        listing: the base's.
         label_names: the base's, then those that are new.
         chunks, columns: what was read.
         numbers: the source's items.
@@ -54,6 +57,7 @@ class Delta:
     """
 
     base: Base
+    listing: Listing
     label_names: tuple[str, ...]
     chunks: list[ChunkFacts]
     columns: Columns
@@ -88,7 +92,7 @@ class Delta:
 
     def gone(self) -> tuple[NDArray[np.int64], list[str]]:
         """Places in the base's listing of what it stores and the delta does not, ascending; and why not."""
-        listing = self.base.listing
+        listing = self.listing
         stored = np.flatnonzero(listing.numbers["row"] >= 0)
         places = np.setdiff1d(stored, self.kept_places, assume_unique=True)
         item_of = np.full(len(listing), -1, dtype=np.int64)
@@ -113,7 +117,7 @@ class Delta:
         """For the card: how many samples are new, changed, removed, live."""
         read = self.was_read & (self.chosen.splits != DROPPED)
         before = self.before[self.live[read]]
-        changed = int((self.base.listing.numbers["row"][before[before >= 0]] >= 0).sum())
+        changed = int((self.listing.numbers["row"][before[before >= 0]] >= 0).sum())
         return {
             "base": self.base.artifact.uri,
             "base_samples": len(self.base.index),
@@ -134,8 +138,8 @@ def read_delta(config: ShardingConfig, base: Base, collection: Collection, intak
         InputError: a class that is new is too small to be in every split.
         WorkError: more items are unreadable than is allowed.
     """
-    listing = base.listing
-    numbers = SourceNumbers.of(collection.items(), collection.total, progress)
+    listing = Listing.open(base.artifact, intake.scratch.columns("listing"))
+    numbers = SourceNumbers.of(collection.items(), collection.total, progress, intake.scratch.columns("source"))
     before = matched(numbers, listing)
     same = unchanged(numbers, listing, before, trust_names=config.trust_names)
     kind = np.full(len(numbers), _UNREADABLE, dtype=np.int8)
@@ -164,11 +168,21 @@ def read_delta(config: ShardingConfig, base: Base, collection: Collection, intak
             _take_back(listing, columns, numbers, before, places, kind, at)
             first = False
         live = np.flatnonzero(kind != _UNREADABLE)
-        chosen = _choose(config, base, columns, tuple(intake.labels), live, kind[live], at[live], before[live])
+        chosen = _choose(config, base, listing, columns, intake, kind[live], at[live], before[live])
         wanted = live[(kind[live] == _LEFT_OUT) & (chosen.splits != DROPPED)]
         if not wanted.size:
             return Delta(
-                base, tuple(intake.labels), chunks, columns, numbers, live, kind[live], at[live], chosen, before
+                base=base,
+                listing=listing,
+                label_names=tuple(intake.labels),
+                chunks=chunks,
+                columns=columns,
+                numbers=numbers,
+                live=live,
+                kind=kind[live],
+                at=at[live],
+                chosen=chosen,
+                before=before,
             )
 
 
@@ -219,16 +233,22 @@ def _take_back(
 def _choose(
     config: ShardingConfig,
     base: Base,
+    listing: Listing,
     columns: Columns,
-    label_names: tuple[str, ...],
-    live: NDArray[np.int64],
+    intake: Intake,
     kind: NDArray[np.int8],
     at: NDArray[np.int64],
     before: NDArray[np.int64],
 ) -> Chosen:
-    listing, row, base_splits = base.listing, base.listing.numbers["row"], base.index.splits
+    """What becomes of the items that are images.
+
+    Args:
+        kind, at: [live] see `Delta`.
+        before: [live] places in the base's listing.
+    """
+    row, base_splits = listing.numbers["row"], base.index.splits
     union = _Union(listing, columns, Paths.of(base.index.taxonomy))
-    splits = np.full(len(live), DROPPED, dtype=np.int8)
+    splits = np.full(len(at), DROPPED, dtype=np.int8)
     former = splits.copy()
     stored = kind == _STORED
     splits[stored] = base_splits[row[at[stored]]]
@@ -236,14 +256,14 @@ def _choose(
     replaced = replaced[row[before[replaced]] >= 0]
     former[replaced] = base_splits[row[before[replaced]]]
     of_base = np.flatnonzero(row >= 0)
-    all_columns = union.columns(kind == _READ, at)
+    all_columns = union.columns(kind == _READ, at, intake.scratch.columns("items"))
     settled = settle(
         all_columns,
         config.split,
         splits=splits,
         former=former,
         rank=kind,
-        base=union.columns(np.zeros(len(of_base), dtype=bool), of_base),
+        base=union.columns(np.zeros(len(of_base), dtype=bool), of_base, intake.scratch.columns("base")),
         base_splits=base_splits[row[of_base]],
         labels=len(base.index.label_names),
     )
@@ -252,7 +272,7 @@ def _choose(
         split=config.split,
         duplicates=config.duplicates,
         caps=config.caps,
-        label_names=label_names,
+        label_names=tuple(intake.labels),
         settled=settled,
     )
 
@@ -263,35 +283,32 @@ class _Union:
     def __init__(self, listing: Listing, columns: Columns, paths: Paths) -> None:
         self._listing = listing
         self._columns = columns
-        encoded = listing.table.column("source").combine_chunks().dictionary_encode()
-        names = encoded.dictionary.to_pylist()
-        codes = {name: code for code, name in enumerate(names)}
+        codes = {name: code for code, name in enumerate(listing.source_names)}
         read = [codes.setdefault(name, len(codes)) for name in columns.source_names]
         nodes = [paths.code(path) for path in columns.node_paths]
         self._source_names, self._node_paths = tuple(codes), tuple(paths)
-        self._listed = {
-            **listing.numbers,
-            "source": encoded.indices.to_numpy(zero_copy_only=False).astype(np.int16),
-            "node": np.maximum(listing.numbers["node"], 0),
-            "look": np.zeros(len(listing), dtype=np.uint64),
-        }
         self._read: dict[str, NDArray[Any]] = {
             "source": np.array(read, dtype=np.int16)[columns.source],
             "node": np.array(nodes, dtype=np.int32)[columns.node],
         }
 
-    def columns(self, read: NDArray[np.bool_], at: NDArray[np.int64]) -> Columns:
+    def columns(self, read: NDArray[np.bool_], at: NDArray[np.int64], folder: Path) -> Columns:
         """The columns of images.
 
         Args:
             read: [images] whether `at` is a row of what was read, not a place in the listing.
+            folder: for their files.
         """
         made: dict[str, Any] = {}
+        new, listed = at[read], at[~read]
         for name in Columns.planned():
             whole: NDArray[Any] = self._read.get(name, getattr(self._columns, name))
-            values = np.empty(len(at), dtype=whole.dtype)
-            values[read] = whole[at[read]]
-            values[~read] = self._listed[name][at[~read]]
+            values = mapped_numbers(folder / name, whole.dtype, len(at))
+            values[read] = whole[new]
+            if name == "node":
+                values[~read] = np.maximum(self._listing.numbers[name][listed], 0)
+            elif name != "look":  # Near-duplicates are not looked for in a delta.
+                values[~read] = self._listing.numbers[name][listed]
             made[name] = values
         starts = np.array([0, len(at)], dtype=np.int64)
         return Columns(starts=starts, source_names=self._source_names, node_paths=self._node_paths, **made)

@@ -6,7 +6,8 @@ of the taxonomy) is as in the base; new labels, groups and nodes get the next nu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +19,22 @@ from pipeline.sharding.chunks import short_hash
 from pipeline.sharding.delta import Delta
 from pipeline.sharding.duplicates import DROPPED
 from pipeline.sharding.index import SCHEMA, SPLITS, SampleIndex
+from pipeline.sharding.listing import ROW_GROUP, chunk_listing, rows_of_plan
 from pipeline.sharding.listing import SCHEMA as LISTING_SCHEMA
-from pipeline.sharding.listing import chunk_listing, rows_of_plan
 from pipeline.sharding.numbering import Numbering
 from pipeline.sharding.plan import Plan
 from pipeline.sharding.scratch import Scratch
 from pipeline.sharding.shard_places import elsewhere
+from pipeline.sharding.shards import index_parts
 from pipeline.sharding.taxonomy import Paths
 
 TOMBSTONES_FILE = "tombstones.parquet"
-_BATCH_ROWS = 1 << 18
+_BATCH_ROWS = 1 << 16
 
 
 def kept_ids(delta: Delta) -> NDArray[np.int64]:
     """The base's samples that live on, as numbers in its index: by split, then as they are."""
-    ids = np.sort(delta.base.listing.numbers["row"][delta.kept_places])
+    ids = np.sort(delta.listing.numbers["row"][delta.kept_places])
     return ids[np.argsort(delta.base.index.splits[ids], kind="stable")]
 
 
@@ -40,9 +42,9 @@ def taken_keys(delta: Delta) -> NDArray[np.uint64]:
     """Hashes of the keys that are in use by the base's samples."""
     if not delta.new_rows.size:
         return np.empty(0, dtype=np.uint64)
-    ids = kept_ids(delta)
-    keys = delta.base.index.keys.take(pa.array(ids))
-    return np.fromiter((short_hash(key.as_py()) for key in keys), np.uint64, len(ids))
+    ids, keys = kept_ids(delta), delta.base.index.keys
+    batches = (keys.take(pa.array(ids[start : start + _BATCH_ROWS])) for start in range(0, len(ids), _BATCH_ROWS))
+    return np.fromiter((short_hash(key) for batch in batches for key in batch.to_pylist()), np.uint64, len(ids))
 
 
 def delta_numbering(delta: Delta, plan: Plan, root: str) -> Numbering:
@@ -69,12 +71,8 @@ def delta_numbering(delta: Delta, plan: Plan, root: str) -> Numbering:
     )
 
 
-def delta_index(delta: Delta, plan: Plan, numbering: Numbering, parts: Sequence[pa.Table]) -> SampleIndex:
-    """The index of all live samples.
-
-    Args:
-        parts: rows of the new samples, in the order of the plan.
-    """
+def delta_index(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering) -> SampleIndex:
+    """The index of all live samples; its columns lie in the scratch folder, as the new samples' parts do."""
     index = delta.base.index
     ids = kept_ids(delta)
     used = np.unique(index.shards[ids])
@@ -82,33 +80,41 @@ def delta_index(delta: Delta, plan: Plan, numbering: Numbering, parts: Sequence[
     shard_number[used] = np.arange(len(plan.shard_names), len(plan.shard_names) + len(used))
     number_of = {name: number for number, name in enumerate(numbering.source_names)}
     source_number = np.array([number_of.get(name, -1) for name in index.source_names], dtype=np.int16)
-    taken = index.table.take(pa.array(ids)).combine_chunks()
-    values = {name: taken.column(name) for name in SCHEMA.names}
-    values["shard"] = pa.array(shard_number[index.shards[ids]])
-    values["source"] = pa.DictionaryArray.from_arrays(
-        pa.array(source_number[index.source_codes[ids]]), pa.array(numbering.source_names, pa.string())
-    )
-    kept = pa.Table.from_arrays([values[name] for name in SCHEMA.names], schema=SCHEMA)
-    new = pa.concat_tables(part.replace_schema_metadata(None) for part in parts) if parts else kept.slice(0, 0)
-    pieces = []
-    for split in range(len(SPLITS)):
-        for table, splits in ((kept, index.splits[ids]), (new, plan.splits)):
-            start, end = np.searchsorted(splits, [split, split + 1]).tolist()
-            pieces.append(table.slice(start, end - start))
+    source_names = pa.array(numbering.source_names, pa.string())
+
+    def kept(split: int) -> Iterator[pa.Table]:
+        """The base's samples of a split, some at a time."""
+        start, end = np.searchsorted(index.splits[ids], [split, split + 1]).tolist()
+        for first in range(start, end, _BATCH_ROWS):
+            some = ids[first : min(first + _BATCH_ROWS, end)]
+            taken = index.table.take(pa.array(some)).combine_chunks()
+            values = {name: taken.column(name) for name in SCHEMA.names}
+            values["shard"] = pa.array(shard_number[index.shards[some]])
+            values["source"] = pa.DictionaryArray.from_arrays(
+                pa.array(source_number[index.source_codes[some]]), source_names
+            )
+            yield pa.Table.from_arrays([values[name] for name in SCHEMA.names], schema=SCHEMA)
+
+    def new(split: int) -> Iterator[pa.Table]:
+        """The new samples of a split: a shard holds samples of one."""
+        of_shard = plan.splits[plan.edges[:-1]]
+        return index_parts(scratch, [plan.shard_names[shard] for shard in np.flatnonzero(of_shard == split).tolist()])
+
     return SampleIndex.assemble(
-        pieces,
+        chain.from_iterable(chain(kept(split), new(split)) for split in range(len(SPLITS))),
         shard_names=[
             *plan.shard_names,
             *(elsewhere(delta.base.artifact.uri, index.shard_names[shard]) for shard in used.tolist()),
         ],
         label_names=delta.label_names,
         taxonomy=numbering.taxonomy,
+        folder=scratch.columns("index"),
     )
 
 
 def delta_listing(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering) -> Iterator[pa.Table]:
     """The listing of the source's items as they are now, some at a time."""
-    listing, ids = delta.base.listing, kept_ids(delta)
+    listing, ids = delta.listing, kept_ids(delta)
     splits = np.concatenate([delta.base.index.splits[ids], plan.splits])
     # As in the index: by split, the base's first.
     number = np.empty(len(splits), dtype=np.int64)
@@ -126,15 +132,15 @@ def delta_listing(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numberi
             ),
         ]
     )
-    for start in range(0, len(delta.live), _BATCH_ROWS):
-        batch = slice(start, start + _BATCH_ROWS)
+    for start in range(0, len(delta.live), ROW_GROUP):
+        batch = slice(start, start + ROW_GROUP)
         read, at = delta.was_read[batch], delta.at[batch]
         rows = listing.numbers["row"][at[~read]]
-        old = listing.table.take(pa.array(at[~read]))
-        values = {name: old.column(name) for name in LISTING_SCHEMA.names}
-        values["row"] = pa.array(np.where(rows >= 0, number_of_id[rows], -1))
-        values["stamp"] = pa.array(delta.numbers.stamp[delta.live[batch][~read]])
-        known = pa.Table.from_arrays([values[name] for name in LISTING_SCHEMA.names], schema=LISTING_SCHEMA)
+        known = listing.rows(
+            at[~read],
+            row=np.where(rows >= 0, number_of_id[rows], -1),
+            stamp=delta.numbers.stamp[delta.live[batch][~read]],
+        )
         place = np.empty(len(at), dtype=np.int64)
         place[~read] = np.arange(len(known))
         place[read] = np.arange(len(known), len(at))
@@ -145,12 +151,12 @@ def write_tombstones(folder: Path, delta: Delta) -> list[str]:
     """Writes tombstones.parquet, a row for each sample of the base that is gone; why each is, in the same order."""
     places, why = delta.gone()
     index = delta.base.index
-    ids = delta.base.listing.numbers["row"][places]
+    ids = delta.listing.numbers["row"][places]
     shards = [elsewhere(delta.base.artifact.uri, index.shard_names[shard]) for shard in index.shards[ids].tolist()]
     columns = {
         "key": index.keys.take(pa.array(ids)).cast(pa.large_string()),
         "shard": pa.array(shards, pa.string()),
-        "name": pa.array(delta.base.listing.names(places), pa.large_string()),
+        "name": delta.listing.names.take(pa.array(places)),
         "why": pa.array(why, pa.string()),
     }
     pq.write_table(pa.table(columns), folder / TOMBSTONES_FILE, compression="zstd")
@@ -164,7 +170,7 @@ def is_nothing(delta: Delta) -> bool:
 
 def _groups(delta: Delta, plan: Plan) -> NDArray[np.int32]:
     """The content groups of the new samples: the base's numbers for those it knows, else the next ones."""
-    numbers = delta.base.listing.numbers
+    numbers = delta.listing.numbers
     stored = np.flatnonzero(numbers["row"] >= 0)
     theirs, first = np.unique(numbers["group_code"][stored], return_index=True)
     number_of = delta.base.index.groups[numbers["row"][stored[first]]]

@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import DamagedError, UnknownNameError
-from pipeline.sharding.arrow_file import arrow_sha256, on_disk, write_arrow
+from pipeline.sharding.arrow_file import arrow_sha256, write_arrow
 from pipeline.sharding.data_sets import DataSet, data_sets_metadata, data_sets_of
+from pipeline.sharding.mapped_columns import on_disk
 
 if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
@@ -185,7 +186,7 @@ class SampleIndex:
     @classmethod
     def assemble(
         cls,
-        parts: Sequence[pa.Table],
+        parts: Iterable[pa.Table],
         *,
         shard_names: Sequence[str],
         label_names: Sequence[str],
@@ -197,17 +198,17 @@ class SampleIndex:
 
         Args:
             parts: tables with the columns of `SCHEMA`, with one order of source names.
-            folder: for files that hold the columns while the index is used; None: they are held in memory.
+            folder: for files that hold the columns while the index is used, so that one part at a time is in memory;
+                None: all are held in memory.
         """
         metadata = _metadata(shard_names, label_names, taxonomy)
         schema = SCHEMA.with_metadata({**metadata, **data_sets_metadata(data_sets)})
-        if not parts:
+        if folder is not None:
+            return cls(on_disk(parts, SCHEMA, folder).replace_schema_metadata(schema.metadata))
+        held = [part.replace_schema_metadata(None) for part in parts]
+        if not held:
             return cls.build([], shard_names=shard_names, label_names=label_names, taxonomy=taxonomy)
-        if folder is None:
-            whole = pa.concat_tables(part.replace_schema_metadata(None) for part in parts).combine_chunks()
-        else:
-            whole = on_disk(parts, folder)
-        return cls(whole.replace_schema_metadata(schema.metadata))
+        return cls(pa.concat_tables(held).combine_chunks().replace_schema_metadata(schema.metadata))
 
     def write(self, folder: Path) -> None:
         """Writes index.arrow and index.parquet; the same rows give the same bytes."""

@@ -8,17 +8,18 @@ samples lie in the order of the tars; one tar may hold samples of several splits
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from pipeline.sharding.arrow_file import on_disk
 from pipeline.sharding.chunks import Columns, read_table
 from pipeline.sharding.index import SCHEMA, SampleIndex
-from pipeline.sharding.numbering import numbered
+from pipeline.sharding.numbering import Numbering, numbered
 from pipeline.sharding.plan import Plan
 from pipeline.sharding.scratch import Scratch
 from pipeline.sharding.sources.base import Collection
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
 
 TARS_FILE = "tars.json"
-_PARTS_IN_MEMORY = 256  # A chunk's samples at most each.
 
 
 def index_in_place(output: Path, scratch: Scratch, columns: Columns, plan: Plan, collection: Collection) -> SampleIndex:
@@ -40,14 +40,38 @@ def index_in_place(output: Path, scratch: Scratch, columns: Columns, plan: Plan,
     order = np.lexsort((plan.rows, plan.splits))
     rows, splits = plan.rows[order], plan.splits[order]
     numbering = numbered(scratch, columns, rows, collection.root)
+    index = SampleIndex.assemble(
+        _parts(scratch, columns, plan, numbering, rows, splits),
+        shard_names=[tar.url for tar in collection.tars],
+        label_names=collection.label_names,
+        taxonomy=numbering.taxonomy,
+        folder=scratch.columns("index"),
+    )
+    index.write(output)
+    write_tars(output, collection.tars)
+    return index
+
+
+def _parts(
+    scratch: Scratch,
+    columns: Columns,
+    plan: Plan,
+    numbering: Numbering,
+    rows: NDArray[np.int64],
+    splits: NDArray[np.int8],
+) -> Iterator[pa.Table]:
+    """The parts of the index, a chunk's samples at most each.
+
+    Args:
+        rows, splits: [samples] of the columns, in the order of the ids.
+    """
     chunks = np.searchsorted(columns.starts, rows, side="right") - 1
     changes = np.flatnonzero((np.diff(chunks) != 0) | (np.diff(splits) != 0)) + 1
-    parts: list[pa.Table] = []
-    joined: list[pa.Table] = []
-    for ids in np.split(np.arange(len(rows)), changes):
-        if not len(ids):
+    for start, end in pairwise([0, *changes.tolist(), len(rows)]):
+        if start == end:
             continue
-        chunk = int(chunks[ids[0]])
+        ids = slice(start, end)
+        chunk = int(chunks[start])
         table = read_table(scratch, chunk).take(pa.array(rows[ids] - columns.starts[chunk])).combine_chunks()
         keys = table.column("key").to_pylist()
         if plan.suffixes:
@@ -66,20 +90,7 @@ def index_in_place(output: Path, scratch: Scratch, columns: Columns, plan: Plan,
             "source": pa.DictionaryArray.from_arrays(pa.array(sources), pa.array(numbering.source_names, pa.string())),
             **{name: table.column(name).chunk(0) for name in ("length", "label", "captions", "width", "height")},
         }
-        parts.append(pa.Table.from_arrays([values[field.name] for field in SCHEMA], schema=SCHEMA))
-        if len(parts) == _PARTS_IN_MEMORY:
-            joined.append(on_disk(parts, scratch.columns(f"parts-{len(joined)}")))
-            parts.clear()
-    index = SampleIndex.assemble(
-        [*joined, *parts],
-        shard_names=[tar.url for tar in collection.tars],
-        label_names=collection.label_names,
-        taxonomy=numbering.taxonomy,
-        folder=scratch.columns("index"),
-    )
-    index.write(output)
-    write_tars(output, collection.tars)
-    return index
+        yield pa.Table.from_arrays([values[field.name] for field in SCHEMA], schema=SCHEMA)
 
 
 def write_tars(output: Path, tars: Iterable[FoundFile]) -> None:

@@ -6,7 +6,7 @@ splits and caps are decided over all items, as if all had been read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pipeline.artifacts import Artifact
 from pipeline.errors import DamagedError
 from pipeline.sharding.chunks import Columns, read_table
+from pipeline.sharding.mapped_columns import on_disk
 from pipeline.sharding.scratch import Scratch
 
 FILE = "items.parquet"
@@ -51,49 +52,84 @@ SCHEMA = pa.schema(
         "stored": pa.int64(),
     }
 )
+# As it lies in files: names of sources as numbers.
+_CODED = SCHEMA.set(SCHEMA.get_field_index("source"), pa.field("source", pa.int16()))
+_READ_ROWS = 1 << 16
+# Of a table that is written: small ones compress worse.
+ROW_GROUP = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """The items of a shards artifact.
+    """The items of a shards artifact, in the order of the source; its columns lie in files.
 
     Attributes:
-        table: with `SCHEMA`, in the order of the source.
-        numbers: [items] its numeric columns.
+        names: [items] what people call them.
+        numbers: [items] the numeric columns, and under "source" numbers into `source_names`.
     """
 
-    table: pa.Table
+    names: pa.LargeStringArray
     numbers: dict[str, NDArray[Any]]
+    source_names: tuple[str, ...]
 
     def __len__(self) -> int:
-        return int(self.table.num_rows)
+        return len(self.names)
 
     @classmethod
-    def open(cls, artifact: Artifact) -> Listing:
+    def open(cls, artifact: Artifact, folder: Path) -> Listing:
         """The listing of an artifact.
 
+        Args:
+            folder: for the files that hold the columns while the listing is used.
         Raises:
             DamagedError: the file is none.
         """
+        sources: dict[str, int] = {}
         try:
-            table = pq.read_table(artifact.path(FILE)).cast(SCHEMA).combine_chunks()
+            with pq.ParquetFile(artifact.path(FILE)) as file:
+                table = on_disk(_coded(file, sources), _CODED, folder)
         except (pa.ArrowInvalid, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise DamagedError(f"{artifact.uri}/{FILE}: no listing of items ({reason}); re-run its stage") from None
-        numeric = [field.name for field in SCHEMA if not _is_text(field.type)]
-        return cls(table, {name: table.column(name).to_numpy() for name in numeric})
+        numbers = {name: table.column(name).chunk(0).to_numpy() for name in SCHEMA.names if name != "name"}
+        return cls(table.column("name").chunk(0), numbers, tuple(sources))
 
-    def names(self, rows: NDArray[np.int64]) -> list[str]:
-        """What people call some items."""
-        names: list[str] = self.table.column("name").take(pa.array(rows)).to_pylist()
-        return names
+    def rows(self, places: NDArray[np.int64], **changed: NDArray[Any]) -> pa.Table:
+        """Some items, with `SCHEMA`.
+
+        Args:
+            changed: columns with other values.
+        """
+        columns = []
+        for field in SCHEMA:
+            if field.name == "name":
+                columns.append(self.names.take(pa.array(places)))
+            elif field.name == "source":
+                codes = pa.array(self.numbers["source"][places])
+                columns.append(pa.array(self.source_names, field.type).take(codes))
+            elif field.name in changed:
+                columns.append(pa.array(changed[field.name], field.type))
+            else:
+                columns.append(pa.array(self.numbers[field.name][places]))
+        return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def _coded(file: pq.ParquetFile, sources: dict[str, int]) -> Iterator[pa.Table]:
+    """The rows of a listing, some at a time; names of sources as numbers, which `sources` learns."""
+    for batch in file.iter_batches(_READ_ROWS, columns=SCHEMA.names):
+        table = pa.Table.from_batches([batch]).select(SCHEMA.names).cast(SCHEMA)
+        names = table.column("source").combine_chunks().dictionary_encode()
+        number_of = [sources.setdefault(name, len(sources)) for name in names.dictionary.to_pylist()]
+        codes = np.array(number_of, dtype=np.int16)[names.indices.to_numpy(zero_copy_only=True)]
+        at = SCHEMA.get_field_index("source")
+        yield table.set_column(at, _CODED.field(at), pa.array(codes))
 
 
 def write_listing(folder: Path, tables: Iterable[pa.Table]) -> None:
     """Writes items.parquet; each table has the columns of `SCHEMA`."""
     with pq.ParquetWriter(folder / FILE, SCHEMA, compression="zstd") as writer:
         for table in tables:
-            writer.write_table(table, row_group_size=1 << 20)
+            writer.write_table(table, row_group_size=ROW_GROUP)
 
 
 def chunk_listing(
@@ -133,7 +169,3 @@ def rows_of_plan(count: int, planned: NDArray[np.int64], ids: NDArray[np.int64])
     rows = np.full(count, -1, dtype=np.int64)
     rows[planned] = ids
     return rows
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

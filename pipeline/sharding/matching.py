@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +14,16 @@ from numpy.typing import NDArray
 from pipeline.progress import Progress
 from pipeline.sharding.facts import remembered
 from pipeline.sharding.listing import Listing
+from pipeline.sharding.mapped_columns import NumbersFile
 from pipeline.sharding.sources.base import Item
 
 _TELL_EVERY = 10_000
+_SEARCHED = 1 << 18  # Items at a time.
 
 
 @dataclass(frozen=True, eq=False)
 class SourceNumbers:
-    """The items of a source as numbers, see `remembered`; 24 bytes an item.
+    """The items of a source as numbers, see `remembered`: files, 24 bytes an item.
 
     Attributes:
         item, facts, stamp: [items] in the order of the source.
@@ -33,16 +37,17 @@ class SourceNumbers:
         return len(self.item)
 
     @classmethod
-    def of(cls, items: Iterator[Item], total: int, progress: Progress) -> SourceNumbers:
-        """Lists the items; no image is read."""
-        columns = {name: array("Q") for name in ("item", "facts", "stamp")}
-        for place, item in enumerate(items):
-            numbers = remembered(item)
-            for name, column in columns.items():
-                column.append(numbers[name])
-            if place % _TELL_EVERY == 0:
+    def of(cls, items: Iterator[Item], total: int, progress: Progress, folder: Path) -> SourceNumbers:
+        """Lists the items, into files of `folder`; no image is read."""
+        place = 0
+        with ExitStack() as opened:
+            columns = {name: NumbersFile(folder / name, np.uint64, opened) for name in ("item", "facts", "stamp")}
+            while some := [remembered(item) for item in islice(items, _TELL_EVERY)]:
                 progress(step=place, total=total, note="comparing with the base")
-        return cls(**{name: np.array(column, dtype=np.uint64) for name, column in columns.items()})
+                for name, column in columns.items():
+                    column.add([numbers[name] for numbers in some])
+                place += len(some)
+        return cls(**{name: column.mapped() for name, column in columns.items()})
 
 
 def matched(source: SourceNumbers, listing: Listing) -> NDArray[np.int64]:
@@ -50,15 +55,17 @@ def matched(source: SourceNumbers, listing: Listing) -> NDArray[np.int64]:
 
     Of several items with one name the first goes with the first, the second with the second, and so on.
     """
+    rank = _ranks(source.item)
     theirs = listing.numbers["item"]
     order = np.argsort(theirs, kind="stable")
     ascending = theirs[order]
-    first = np.searchsorted(ascending, source.item, side="left")
-    count = np.searchsorted(ascending, source.item, side="right") - first
-    rank = _ranks(source.item)
     found = np.full(len(source), -1, dtype=np.int64)
-    there = rank < count
-    found[there] = order[(first + rank)[there]]
+    for start in range(0, len(source), _SEARCHED):
+        some = slice(start, start + _SEARCHED)
+        first = np.searchsorted(ascending, source.item[some], side="left")
+        count = np.searchsorted(ascending, source.item[some], side="right") - first
+        there = rank[some] < count
+        found[some][there] = order[(first + rank[some])[there]]
     return found
 
 
@@ -77,11 +84,23 @@ def unchanged(
     return same
 
 
-def _ranks(values: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Whether each is the first (0), second (1), ... with its value."""
-    order = np.argsort(values, kind="stable")
-    ascending = values[order]
-    starts = np.flatnonzero(np.append(True, ascending[1:] != ascending[:-1])[: len(values)])
-    ranks = np.empty(len(values), dtype=np.int64)
-    ranks[order] = np.arange(len(values)) - np.repeat(starts, np.diff(np.append(starts, len(values))))
+def among(values: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """[values] whether each is one of `wanted`, which ascend; `np.isin` would sort copies of all."""
+    found = np.zeros(len(values), dtype=np.bool_)
+    for start in range(0, len(values) if wanted.size else 0, _SEARCHED):
+        some = values[start : start + _SEARCHED]
+        at = np.minimum(np.searchsorted(wanted, some), len(wanted) - 1)
+        found[start : start + _SEARCHED] = wanted[at] == some
+    return found
+
+
+def _ranks(values: NDArray[np.uint64]) -> NDArray[np.int32]:
+    """[values] whether each is the first (0), second (1), ... with its value."""
+    ranks = np.zeros(len(values), dtype=np.int32)
+    ascending = np.sort(values)
+    repeated = np.flatnonzero(among(values, np.unique(ascending[1:][ascending[1:] == ascending[:-1]])))
+    del ascending
+    order = repeated[np.argsort(values[repeated], kind="stable")]
+    starts = np.flatnonzero(np.append(True, values[order][1:] != values[order][:-1])[: len(order)])
+    ranks[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
     return ranks

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.sharding.chunks import Columns
 from pipeline.sharding.duplicates import DROPPED
+from pipeline.sharding.matching import among
 from pipeline.sharding.split import Settled, SplitConfig, fixed_splits
 
 
@@ -39,36 +40,49 @@ def settle(
         base_splits: [base] their splits.
         labels: how many labels the base has.
     """
+    of_image, of_group = (("hash_high", "hash_low"), ("group_code",))
+    of_unit = of_image if config.rule == "image" else of_group
+    open_ = np.flatnonzero(splits == DROPPED)
     drawn = fixed_splits(base, config) == DROPPED
-    mine, theirs = _codes(columns, base, by_image=True)
-    of_content = _most_protected(theirs, base_splits, mine)
-    unit_mine, unit_theirs = _codes(columns, base, by_image=config.rule == "image")
-    of_unit = _most_protected(unit_theirs[drawn], base_splits[drawn], unit_mine)
 
-    open_ = splits == DROPPED
-    for known in (of_content, former):
-        spread = _most_protected(unit_mine[open_], known[open_], unit_mine)
-        of_unit = np.where(of_unit == DROPPED, spread, of_unit)
-    settled = np.where(open_, of_unit, splits).astype(np.int8)
-    barred = open_ & (of_content != DROPPED) & (settled != of_content)
+    content = _of_equals(columns, open_, base, base_splits, of_image)
+    unit = _of_equals(columns, open_, base, np.where(drawn, base_splits, np.int8(DROPPED)), of_unit)
+    for known in (content, former[open_]):
+        spread = _of_equals(columns, open_, columns, _scattered(len(columns), open_, known), of_unit)
+        unit = np.where(unit == DROPPED, spread, unit)
+    settled = splits.copy()
+    settled[open_] = unit
+    barred = np.zeros(len(columns), dtype=np.bool_)
+    barred[open_] = (content != DROPPED) & (unit != content)
     return Settled(settled, barred, rank, labels)
 
 
-def _codes(one: Columns, other: Columns, *, by_image: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Numbers from 0 for the samples of both: equal for one image, or for one content group."""
-    first = np.concatenate([one.hash_high, other.hash_high] if by_image else [one.group_code, other.group_code])
-    second = np.concatenate([one.hash_low, other.hash_low]) if by_image else np.zeros_like(first)
-    order = np.lexsort((second, first))
-    first, second = first[order], second[order]
-    new = np.append(False, (first[1:] != first[:-1]) | (second[1:] != second[:-1]))[: len(first)]
+def _of_equals(
+    columns: Columns, rows: NDArray[np.int64], known: Columns, splits: NDArray[np.int8], names: tuple[str, ...]
+) -> NDArray[np.int8]:
+    """[rows] the most protected split among the samples of `known` that are equal in some columns; DROPPED for none.
+
+    Args:
+        splits: [known].
+    """
+    mine = [getattr(columns, name)[rows] for name in names]
+    # Mostly few rows are asked for, of many known ones: only those that may be equal are looked at.
+    at = np.flatnonzero((splits != DROPPED) & among(getattr(known, names[0]), np.unique(mine[0])))
+    both = [np.concatenate([one, getattr(known, name)[at]]) for name, one in zip(names, mine, strict=True)]
+    order = np.lexsort(both[::-1])
+    new = np.zeros(len(order), dtype=np.bool_)
+    for column in both:
+        ascending = column[order]
+        new[1:] |= ascending[1:] != ascending[:-1]
     codes = np.empty(len(order), dtype=np.int64)
     codes[order] = np.cumsum(new)
-    return codes[: len(one)], codes[len(one) :]
+    best = np.full(int(codes.max(initial=-1)) + 1, DROPPED, dtype=np.int8)
+    np.maximum.at(best, codes[len(rows) :], splits[at])
+    return best[codes[: len(rows)]]
 
 
-def _most_protected(codes: NDArray[np.int64], splits: NDArray[np.int8], wanted: NDArray[np.int64]) -> NDArray[np.int8]:
-    """[wanted] the most protected split among the samples with each code; DROPPED where there is none."""
-    count = int(max(codes.max(initial=-1), wanted.max(initial=-1))) + 1
-    best = np.full(count, DROPPED, dtype=np.int8)
-    np.maximum.at(best, codes, splits)
-    return best[wanted]
+def _scattered(count: int, rows: NDArray[np.int64], splits: NDArray[np.int8]) -> NDArray[np.int8]:
+    """[count] the splits at their rows, DROPPED elsewhere."""
+    whole = np.full(count, DROPPED, dtype=np.int8)
+    whole[rows] = splits
+    return whole

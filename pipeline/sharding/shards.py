@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DamagedError
 from pipeline.progress import Progress
-from pipeline.sharding.arrow_file import on_disk, write_arrow
+from pipeline.sharding.arrow_file import write_arrow
 from pipeline.sharding.chunks import Columns, read_table
 from pipeline.sharding.index import SCHEMA, content_hash
 from pipeline.sharding.numbering import Numbering
@@ -32,7 +32,6 @@ from pipeline.sharding.scratch import Scratch, written_whole
 from pipeline.sharding.tar_writer import IMAGE_EXTENSIONS, TarFile, members
 
 _OPEN_SPOOLS = 128
-_MAPPED_PARTS = 4096
 _STOP_EVERY = 64  # samples
 
 
@@ -76,8 +75,12 @@ def write_shards(
     runner: RunnerName,
     writers: int,
     progress: Progress,
-) -> list[pa.Table]:
-    """Writes shards/*.tar below `output`; the parts of the index, in the order of the samples."""
+) -> None:
+    """Writes shards/*.tar below `output`, and in the scratch folder the parts of the index: see `index_parts`.
+
+    Raises:
+        DamagedError: a shard is not as long as its part says.
+    """
     done, total = 0, len(plan.rows)
 
     def told() -> None:
@@ -97,11 +100,12 @@ def write_shards(
     finally:
         results.close()
     progress(note="putting the index together")
-    parts = _parts(scratch, plan.shard_names)
     (output / "shards").mkdir(exist_ok=True)
     for name in plan.shard_names:
+        facts = _part_facts(scratch, name)
+        if facts is None or facts[1] != _size(scratch.tar(name)):
+            raise DamagedError(f"{scratch.tar(name)}: not whole; run it again")
         placed(scratch.tar(name), output / name)
-    return parts
 
 
 def write_shard(scratch: Scratch, sources: tuple[str, ...], shard: Shard, *, stop: Stop = never) -> int:
@@ -223,24 +227,10 @@ def _part_facts(scratch: Scratch, name: str) -> tuple[str, int] | None:
         return None
 
 
-def _parts(scratch: Scratch, shard_names: Sequence[str]) -> list[pa.Table]:
-    """The parts of the index, in the order of the shards.
-
-    Raises:
-        DamagedError: a shard is not as long as its part says.
-    """
-    joined: list[pa.Table] = []
-    mapped: list[pa.Table] = []
+def index_parts(scratch: Scratch, shard_names: Sequence[str]) -> Iterator[pa.Table]:
+    """The parts of the index, in the order of the shards; each is mapped only while it is looked at."""
     for name in shard_names:
-        facts = _part_facts(scratch, name)
-        if facts is None or facts[1] != _size(scratch.tar(name)):
-            raise DamagedError(f"{scratch.tar(name)}: not whole; run it again")
-        mapped.append(pa.ipc.open_file(pa.memory_map(str(scratch.part(name)))).read_all())
-        if len(mapped) == _MAPPED_PARTS:
-            # The kernel allows a process 65,530 maps.
-            joined.append(on_disk(mapped, scratch.columns(f"parts-{len(joined)}")))
-            mapped.clear()
-    return [*joined, *mapped]
+        yield pa.ipc.open_file(pa.memory_map(str(scratch.part(name)))).read_all()
 
 
 def placed(tar: Path, place: Path) -> None:

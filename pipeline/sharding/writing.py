@@ -30,7 +30,7 @@ from pipeline.sharding.numbering import numbered
 from pipeline.sharding.plan import Plan, ShardSize, arrange, make_plan
 from pipeline.sharding.scratch import Scratch
 from pipeline.sharding.shard_places import ShardPlaces, is_own
-from pipeline.sharding.shards import write_shards
+from pipeline.sharding.shards import index_parts, write_shards
 from pipeline.sharding.sources.base import Collection
 from pipeline.stage import NothingNew, Workspace
 
@@ -96,7 +96,7 @@ def write_all(config: ShardingConfig, collection: Collection, intake: Intake, wo
         index = index_in_place(work.output, scratch, columns, plan, collection)
         return Written(index, plan, chunks, equal=_equal(scratch, columns, plan, index))
     numbering = numbered(scratch, columns, plan.rows, collection.root)
-    parts = write_shards(
+    write_shards(
         work.output,
         scratch,
         columns,
@@ -107,7 +107,7 @@ def write_all(config: ShardingConfig, collection: Collection, intake: Intake, wo
         progress=work.progress,
     )
     index = SampleIndex.assemble(
-        parts,
+        index_parts(scratch, plan.shard_names),
         shard_names=plan.shard_names,
         label_names=collection.label_names,
         taxonomy=numbering.taxonomy,
@@ -142,7 +142,7 @@ def write_delta(config: ShardingConfig, base: Base, collection: Collection, inta
         taken_keys(delta),
     )
     numbering = delta_numbering(delta, plan, collection.root)
-    parts = write_shards(
+    write_shards(
         work.output,
         scratch,
         delta.columns,
@@ -152,7 +152,7 @@ def write_delta(config: ShardingConfig, base: Base, collection: Collection, inta
         writers=config.writers,
         progress=work.progress,
     )
-    index = delta_index(delta, plan, numbering, parts)
+    index = delta_index(scratch, delta, plan, numbering)
     index.write(work.output)
     write_listing(work.output, delta_listing(scratch, delta, plan, numbering))
     changes = delta.counts(write_tombstones(work.output, delta))

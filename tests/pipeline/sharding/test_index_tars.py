@@ -104,12 +104,9 @@ def test_labels_captions_splits_and_keys_are_those_of_a_copy(tmp_path: Path, sha
     assert known(shard(source=source)) == known(shard(source={**source, "in_place": False}))
 
 
-def test_any_number_of_writers_and_of_parts_in_memory_gives_the_same_bits(
-    tmp_path: Path, shard: Shard, picture: Picture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_number_of_writers_gives_the_same_bits(tmp_path: Path, shard: Shard, picture: Picture) -> None:
     foreign(tmp_path / "tars", picture)
     one = shard(source=in_place(tmp_path / "tars"), writers=1)
-    monkeypatch.setattr("pipeline.sharding.index_tars._PARTS_IN_MEMORY", 2)
     two = shard(into=ArtifactStore.open(str(tmp_path / "other")), source=in_place(tmp_path / "tars"), writers=5)
     assert one.files == two.files
 

@@ -145,15 +145,6 @@ def test_shards_hold_at_most_so_many_samples(shard: Shard, image_folder: MakeFol
     assert artifact.verify() == []
 
 
-def test_more_parts_of_the_index_than_are_mapped_at_once_give_the_same_bytes(
-    tmp_path: Path, shard: Shard, image_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = {"source": folder_source(image_folder({"cat": 30})), "samples_per_shard": 4}
-    at_once = shard(**config)
-    monkeypatch.setattr("pipeline.sharding.shards._MAPPED_PARTS", 3)
-    assert shard(into=ArtifactStore.open(str(tmp_path / "other")), **config).files == at_once.files
-
-
 def test_too_many_unreadable_images_stop_the_stage_and_commit_nothing(
     store: ArtifactStore, shard: Shard, image_folder: MakeFolder
 ) -> None:
