@@ -10,8 +10,10 @@ splits      as they are; but a training image that another data set holds out is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from pipeline.sharding.index import SCHEMA, SPLITS, SampleIndex, TaxonomyNode
 
 _TRAIN = SPLITS.index("train")
 _ROOT = "all"
+_BATCH_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,13 @@ class Combined:
     left_out: dict[str, int]
 
 
-def combine(indexes: Mapping[str, SampleIndex], shard_names: Mapping[str, list[str]]) -> Combined:
+def combine(indexes: Mapping[str, SampleIndex], shard_names: Mapping[str, list[str]], folder: Path) -> Combined:
     """One index of several.
 
     Args:
         indexes: name of the data set -> its index.
         shard_names: name of the data set -> how its shards are called in the whole.
+        folder: for files that hold the columns while the index is used.
     Raises:
         InputError: there are too many sources for an index.
     """
@@ -54,35 +58,91 @@ def combine(indexes: Mapping[str, SampleIndex], shard_names: Mapping[str, list[s
         raise InputError(f"mixture: {len(sources):,} sources in all; an index holds {np.iinfo(np.int16).max:,}")
     held_out = pa.concat_arrays([_held_out_hashes(index) for index in indexes.values()])
     taxonomy = [TaxonomyNode(_ROOT, -1)] if any(index.taxonomy for index in indexes.values()) else []
-    parts: list[pa.Table] = []
+    placed: list[_Placed] = []
     data_sets: list[DataSet] = []
-    left_out: dict[str, int] = {}
     names: list[str] = []
     first = first_group = 0
     for name, index in indexes.items():
+        stays = _stays(index, held_out)
+        placed.append(
+            _Placed(
+                name=name,
+                index=index,
+                stays=stays,
+                first_shard=len(names),
+                first_group=first_group,
+                labels=[labels.index(label) for label in index.label_names],
+                nodes=_grafted(taxonomy, name, index),
+                sources=[sources.index(new) for new in _sources(name, index)],
+            )
+        )
+        names += shard_names[name]
+        rows = int(stays.sum())
+        data_sets.append(DataSet(name, first, first + rows))
+        first += rows
+        first_group += int(index.groups.max(initial=-1)) + 1
+    source_names = pa.array(sources, pa.string())
+    whole = SampleIndex.assemble(
+        chain.from_iterable(_parts(one, source_names) for one in placed),
+        shard_names=names,
+        label_names=labels,
+        taxonomy=taxonomy,
+        data_sets=data_sets,
+        folder=folder,
+    )
+    return Combined(whole, {one.name: int((~one.stays).sum()) for one in placed})
+
+
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    """A data set, and what its numbers are in the whole.
+
+    Attributes:
+        stays: [rows] whether a sample is part of the whole.
+        first_shard, first_group: are added.
+        labels, nodes, sources: the new number of each.
+    """
+
+    name: str
+    index: SampleIndex
+    stays: NDArray[np.bool_]
+    first_shard: int
+    first_group: int
+    labels: list[int]
+    nodes: list[int]
+    sources: list[int]
+
+
+def _parts(one: _Placed, source_names: pa.Array) -> Iterator[pa.Table]:
+    """The rows of a data set in the whole, some at a time."""
+    index = one.index
+    for start in range(0, len(index), _BATCH_ROWS):
+        rows = slice(start, start + _BATCH_ROWS)
+        table = index.table.slice(start, _BATCH_ROWS)
+        key = pc.binary_join_element_wise(_scalar(one.name), table.column("key").chunk(0), _scalar("/"))
+        groups = np.where(index.groups[rows] < 0, -1, index.groups[rows] + np.int32(one.first_group))
         values: dict[str, pa.Array] = {
-            "key": pc.binary_join_element_wise(pa.scalar(name, pa.large_string()), index.keys, _scalar("/")),
-            "shard": pa.array(np.asarray(index.shards) + np.int32(len(names))),
-            "label": pa.array(_renumbered(index.labels, [labels.index(label) for label in index.label_names])),
-            "group": pa.array(np.where(index.groups < 0, -1, index.groups + np.int32(first_group)).astype(np.int32)),
-            "node": pa.array(_renumbered(index.nodes, _grafted(taxonomy, name, index))),
+            "key": key,
+            "shard": pa.array(index.shards[rows] + np.int32(one.first_shard)),
+            "label": pa.array(_renumbered(index.labels[rows], one.labels)),
+            "group": pa.array(groups.astype(np.int32)),
+            "node": pa.array(_renumbered(index.nodes[rows], one.nodes)),
             "source": pa.DictionaryArray.from_arrays(
-                pa.array(_renumbered(index.source_codes, [sources.index(new) for new in _sources(name, index)])),
-                pa.array(sources, pa.string()),
+                pa.array(_renumbered(index.source_codes[rows], one.sources)), source_names
             ),
         }
-        columns = [values.get(field.name, index.table.column(field.name)) for field in SCHEMA]
-        part = pa.Table.from_arrays(columns, schema=SCHEMA)
-        leaks = pc.and_(pc.equal(part.column("split"), _TRAIN), pc.is_in(part.column("content_hash"), held_out))
-        part = part.filter(pc.invert(leaks))
-        left_out[name] = len(index) - len(part)
-        names += shard_names[name]
-        parts.append(part)
-        data_sets.append(DataSet(name, first, first + len(part)))
-        first += len(part)
-        first_group += int(index.groups.max(initial=-1)) + 1
-    whole = SampleIndex.assemble(parts, shard_names=names, label_names=labels, taxonomy=taxonomy, data_sets=data_sets)
-    return Combined(whole, left_out)
+        columns = [values.get(field.name, table.column(field.name)) for field in SCHEMA]
+        yield pa.Table.from_arrays(columns, schema=SCHEMA).filter(pa.array(one.stays[rows]))
+
+
+def _stays(index: SampleIndex, held_out: pa.Array) -> NDArray[np.bool_]:
+    """[rows] False for a training sample whose image is held out."""
+    stays = np.ones(len(index), dtype=np.bool_)
+    for start in range(0, len(index), _BATCH_ROWS):
+        some = slice(start, start + _BATCH_ROWS)
+        known = pc.is_in(index.content_hashes.slice(start, _BATCH_ROWS), held_out).to_numpy(zero_copy_only=False)
+        stays[some] = ~(known & (index.splits[some] == _TRAIN))
+    return stays
 
 
 def _sources(name: str, index: SampleIndex) -> list[str]:

@@ -56,7 +56,7 @@ class MixDatasets:
             for name, shards in inputs.items()
         }
         work.progress(note="putting the index together")
-        combined = combine(indexes, shard_names)
+        combined = combine(indexes, shard_names, work.scratch / "columns")
         index = combined.index
         index.write(work.output)
         foreign = [tar for shards in inputs.values() for tar in foreign_tars(shards)]
