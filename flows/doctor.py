@@ -146,12 +146,13 @@ def gpus() -> Check:
 
 
 def disk(store_url: str, free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free) -> Check:
-    """Free space where the store, or the local copies of a distant one, lie."""
+    """Free space where the store, or the work in progress of a distant one, lie."""
     folder = _existing(_local_folder(store_url))
     free = free_bytes(folder) / _GIB
     found = f"{free:.1f} GiB free at {folder}"
     if free < _DISK_GIB:
-        mend = "Free some space, or set TUTELAGE_STORE to a folder on another disk."
+        variable = "TUTELAGE_WORK" if _is_distant(store_url) else "TUTELAGE_STORE"
+        mend = f"Free some space, or set {variable} to a folder on another disk."
         return Check("disk", "fail" if free < _DISK_LEAST_GIB else "warn", found, mend)
     return Check("disk", "ok", found)
 
@@ -229,9 +230,14 @@ def _memory_bytes() -> int:
         return total
 
 
+def _is_distant(store_url: str) -> bool:
+    return "://" in store_url and not store_url.startswith("file://")
+
+
 def _local_folder(store_url: str) -> Path:
-    if "://" in store_url and not store_url.startswith("file://"):
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    if _is_distant(store_url):
+        set_ = os.environ.get("TUTELAGE_WORK") or os.environ.get("XDG_CACHE_HOME")
+        return Path(set_).expanduser() if set_ else Path.home() / ".cache"
     return Path(store_url.removeprefix("file://")).expanduser()
 
 

@@ -20,6 +20,7 @@ from pipeline.errors import DamagedError, InputError, UnknownNameError
 from pipeline.storage import Storage, open_storage
 
 MANIFEST = "manifest.json"
+WORK_VARIABLE = "TUTELAGE_WORK"
 _FORMAT = 1
 _MEND = "delete this artifact and run its stage again"
 
@@ -172,27 +173,31 @@ class ArtifactStore:
 
     Args:
         storage: where committed artifacts lie.
-        local: folder on this machine for work in progress and fetched files; inside the storage
-            folder when the storage is local, so that committing is a rename.
+        local: folder on this machine for what is fetched, and for logs and servers' data.
+        work: folder for work in progress; None: "work" in `local`. Inside the storage folder when the
+            storage is local, so that committing is a rename.
     """
 
-    def __init__(self, storage: Storage, local: Path) -> None:
+    def __init__(self, storage: Storage, local: Path, work: Path | None = None) -> None:
         self.storage = storage
         self.local = local
+        self.work = work if work is not None else local / "work"
 
     @classmethod
     def open(cls, url: str | None = None) -> ArtifactStore:
         """The store at a URL (None: TUTELAGE_STORE, else .tutelage/ here).
 
-        Its local folder is the storage itself, or one in the user's cache for S3.
+        Its local folder is the storage itself, or one in the user's cache for S3; work in progress then lies
+        in a folder of its own in TUTELAGE_WORK, if that is set.
         """
         storage = open_storage(url or os.environ.get("TUTELAGE_STORE") or ".tutelage")
         root = storage.local_path("")
-        if root is None:
-            name = hashlib.sha256(storage.url.encode()).hexdigest()[:12]
-            home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-            root = home / "tutelage" / name
-        return cls(storage, root)
+        if root is not None:
+            return cls(storage, root)
+        name = hashlib.sha256(storage.url.encode()).hexdigest()[:12]
+        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        work = os.environ.get(WORK_VARIABLE)
+        return cls(storage, home / "tutelage" / name, Path(work).expanduser().absolute() / name if work else None)
 
     def find(self, stage: str, key: str) -> Artifact | None:
         """The committed artifact with this key, or None.

@@ -98,7 +98,7 @@ def run_stage(
         WorkError: the stage failed; its scratch folder is kept for the next run.
     """
     key = stage_key(stage, config, inputs)
-    place = store.local / "work" / stage.name / key
+    place = store.work / stage.name / key
     found = store.find(stage.name, key)
     if found is not None:
         # A run that was killed after its commit may have left gigabytes there.

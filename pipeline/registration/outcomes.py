@@ -99,7 +99,7 @@ def _copy(champion: RegisteredVersion, registry: Registry, store: ArtifactStore)
     found = store.find(_COPY, key)
     if found is not None:
         return found
-    place = store.local / "work" / _COPY / f"{key}-fetched"
+    place = store.work / _COPY / f"{key}-fetched"
     shutil.rmtree(place, ignore_errors=True)
     exported = registry.fetch(champion, place / "fetched")
     folder = place / "output"

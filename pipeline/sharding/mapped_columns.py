@@ -6,6 +6,7 @@ looks at go back to the kernel, so that a process's memory does not grow with th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -40,13 +41,30 @@ def on_disk(parts: Iterable[pa.Table], schema: pa.Schema, folder: Path) -> pa.Ta
 
 
 def mapped_numbers(path: Path, dtype: type[Number] | np.dtype[Number], count: int) -> NDArray[Number]:
-    """[count] zeros, in a new file, to be written to."""
+    """[count] zeros, in a new file, to be written to.
+
+    Raises:
+        OSError: there is no room for it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not written over: what an earlier call gave may be mapped from there still.
     path.unlink(missing_ok=True)
     if count == 0:
         return np.empty(0, dtype=dtype)
-    return np.asarray(np.memmap(path, dtype=dtype, mode="w+", shape=(count,)))
+    with path.open("wb") as file:
+        _reserve(file, count * np.dtype(dtype).itemsize)
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r+", shape=(count,)))
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    """Takes the room on the disk now: where a map grows into a full disk, the process is killed without a word."""
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        file.truncate(size)
+        return
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, file.name) from None
 
 
 class NumbersFile:

@@ -41,7 +41,7 @@ class Scratch:
         if not (self.folder / _MARK).exists():
             raise WorkError(
                 f"{self.folder}: not seen by a task on machine {os.uname().nodename}; with runner=ray on several "
-                "machines TUTELAGE_STORE must be a folder that all of them see"
+                "machines TUTELAGE_STORE, or for a store on S3 TUTELAGE_WORK, must be a folder that all of them see"
             )
 
     @property

@@ -27,8 +27,8 @@ class CheckpointPlace:
 
     @classmethod
     def of(cls, work: Workspace) -> CheckpointPlace:
-        scratch = work.scratch.resolve().relative_to(work.store.local.resolve())
-        return cls(work.store.storage.url, f"{scratch.as_posix()}/checkpoints")
+        scratch = work.scratch.resolve().relative_to(work.store.work.resolve())
+        return cls(work.store.storage.url, f"work/{scratch.as_posix()}/checkpoints")
 
     def open(self) -> Checkpoints:
         return Checkpoints(open_storage(self.store_url), self.prefix)

@@ -114,6 +114,11 @@ def test_little_disk_is_warned_about(tmp_path, gib, status):
 def test_a_distant_stores_disk_is_where_its_copies_lie(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert doctor.disk("s3://bucket/prefix").found.endswith(f"free at {tmp_path}")
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TUTELAGE_WORK", str(tmp_path / "scratch"))
+    check = doctor.disk("s3://bucket/prefix", lambda path: 0)
+    assert check.found.endswith(f"free at {tmp_path}/scratch")
+    assert check.mend == "Free some space, or set TUTELAGE_WORK to a folder on another disk."
 
 
 def test_a_store_below_a_file_fails_with_a_mend(tmp_path):

@@ -48,6 +48,21 @@ def change(store, path, data):
     store.storage.write(path, data)
 
 
+def test_work_for_a_distant_store_lies_where_it_is_wanted(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    distant = ArtifactStore.open("s3://bucket/prefix")
+    assert distant.work == distant.local / "work"
+    assert distant.local.parent == tmp_path / "cache" / "tutelage"
+    monkeypatch.setenv("TUTELAGE_WORK", str(tmp_path / "scratch"))
+    elsewhere = ArtifactStore.open("s3://bucket/prefix")
+    assert elsewhere.local == distant.local
+    assert elsewhere.work.parent == tmp_path / "scratch"
+    assert ArtifactStore.open("s3://bucket/other").work != elsewhere.work
+    # A local store's is in the store, so that committing is a rename.
+    here = ArtifactStore.open(str(tmp_path / "store"))
+    assert here.work == tmp_path / "store" / "work"
+
+
 def test_what_was_committed_is_found_whole(store, commit):
     made = commit(store, accuracy=0.5)
     found = store.find("stage", "0123abcd")

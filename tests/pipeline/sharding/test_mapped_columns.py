@@ -116,3 +116,9 @@ def test_mapped_numbers_lie_in_their_file(tmp_path: Path) -> None:
     second[1] = 2
     assert np.fromfile(tmp_path / "n", dtype=np.int32).tolist() == [0, 2, 0]
     assert mapped_numbers(tmp_path / "none", np.int32, 0).tolist() == []
+    assert (tmp_path / "n").stat().st_blocks > 0
+
+
+def test_a_disk_that_is_too_small_is_an_error_and_not_the_end_of_the_process(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"(No space left on device|File too large): '.*/n'"):
+        mapped_numbers(tmp_path / "n", np.int64, 1 << 59)

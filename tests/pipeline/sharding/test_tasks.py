@@ -198,14 +198,23 @@ def test_what_the_listener_raises_ends_the_work() -> None:
 
 
 @pytest.mark.ray
-def test_two_writers_on_ray_one_of_them_killed_give_the_same_bits(
-    tmp_path: Path, photos: Path, shard_photos: Callable[..., Artifact]
+@pytest.mark.servers
+def test_two_writers_on_ray_one_of_them_killed_give_the_same_bits_in_s3(
+    tmp_path: Path,
+    photos: Path,
+    shard_photos: Callable[..., Artifact],
+    s3_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from pipeline import ray_cluster
 
+    monkeypatch.setenv("TUTELAGE_WORK", str(tmp_path / "seen by all"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    seen: set[str] = set()
     killed: set[int] = set()
 
     def progress(*, step: int = 0, total: int | None = None, note: str = "", **numbers: float) -> None:
+        seen.update(path.parent.name for path in (tmp_path / "seen by all").rglob("*.arrow"))
         if not killed:
             killed.update(pid for pid, line in processes().items() if "ray::_called" in line)
             for pid in killed:
@@ -219,15 +228,16 @@ def test_two_writers_on_ray_one_of_them_killed_give_the_same_bits(
     }
     config = parse_config(ShardingConfig, values, "test").resolved()
     try:
-        artifact = run_stage(
-            ShardDataset(), config, {}, store=ArtifactStore.open(str(tmp_path / "ray")), progress=progress
-        )
+        artifact = run_stage(ShardDataset(), config, {}, store=ArtifactStore.open(s3_url), progress=progress)
         with pytest.raises(WorkError, match="nothing there"):
             list(each(failing, [1, 2], runner="ray", writers=2))
     finally:
         ray_cluster.shutdown()
     assert killed
+    assert seen >= {"chunks", "shards"}
+    assert not [path for path in (tmp_path / "seen by all").rglob("*") if path.is_file()]
     assert artifact.files == shard_photos("threads").files
+    assert artifact.verify() == []
 
 
 def failing(task: int, *, stop: Callable[[], bool]) -> int:
