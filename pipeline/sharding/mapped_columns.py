@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -102,6 +102,16 @@ class NumbersFile:
     def mapped(self) -> NDArray[Any]:
         """What was added, mapped; nothing is added after that."""
         return np.frombuffer(self.buffer(), dtype=self._dtype)
+
+
+class _Column(Protocol):
+    """A column that is being written."""
+
+    def add(self, chunk: Any) -> None:
+        """Adds an array, which has rows and no nulls."""
+
+    def mapped(self) -> pa.Array:
+        """What was added; nothing is added after that."""
 
 
 class _Numbers:
@@ -197,7 +207,7 @@ class _Codes:
         return pa.DictionaryArray.from_arrays(self._codes.mapped(), names)
 
 
-def _column(kind: pa.DataType, path: Path, opened: ExitStack) -> Any:
+def _column(kind: pa.DataType, path: Path, opened: ExitStack) -> _Column:
     if pa.types.is_large_list(kind):
         return _Lists(kind, path, opened)
     if pa.types.is_large_string(kind):
