@@ -146,12 +146,12 @@ def gpus() -> Check:
 
 
 def disk(store_url: str, free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free) -> Check:
-    """Free space where the store, or the work in progress of a distant one, lie."""
-    folder = _existing(_local_folder(store_url))
-    free = free_bytes(folder) / _GIB
-    found = f"{free:.1f} GiB free at {folder}"
+    """Free space where the store, or the local copies and the work in progress of a distant one, lie; the least."""
+    folders = {variable: _existing(folder) for variable, folder in _local_folders(store_url).items()}
+    variable = min(folders, key=lambda name: free_bytes(folders[name]))
+    free = free_bytes(folders[variable]) / _GIB
+    found = f"{free:.1f} GiB free at {folders[variable]}"
     if free < _DISK_GIB:
-        variable = "TUTELAGE_WORK" if _is_distant(store_url) else "TUTELAGE_STORE"
         mend = f"Free some space, or set {variable} to a folder on another disk."
         return Check("disk", "fail" if free < _DISK_LEAST_GIB else "warn", found, mend)
     return Check("disk", "ok", found)
@@ -230,15 +230,13 @@ def _memory_bytes() -> int:
         return total
 
 
-def _is_distant(store_url: str) -> bool:
-    return "://" in store_url and not store_url.startswith("file://")
-
-
-def _local_folder(store_url: str) -> Path:
-    if _is_distant(store_url):
-        set_ = os.environ.get("TUTELAGE_WORK") or os.environ.get("XDG_CACHE_HOME")
-        return Path(set_).expanduser() if set_ else Path.home() / ".cache"
-    return Path(store_url.removeprefix("file://")).expanduser()
+def _local_folders(store_url: str) -> dict[str, Path]:
+    """Where a store fills this machine's disks, by the variable that moves it."""
+    if "://" not in store_url or store_url.startswith("file://"):
+        return {"TUTELAGE_STORE": Path(store_url.removeprefix("file://")).expanduser()}
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    work = os.environ.get("TUTELAGE_WORK")
+    return {"TUTELAGE_WORK": Path(work).expanduser() if work else cache, "XDG_CACHE_HOME": cache}
 
 
 def _existing(path: Path) -> Path:

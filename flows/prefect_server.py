@@ -108,7 +108,7 @@ class EmbeddedPrefect:
             self._ask(f"flow_runs/{run['id']}/set_state", {"state": state, "force": True})
 
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        return ask(self.server.url, path, body)
+        return ask(self.server.url, path, body, patience_s=_DRAIN_S)
 
 
 @contextmanager

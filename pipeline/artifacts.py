@@ -20,7 +20,6 @@ from pipeline.errors import DamagedError, InputError, UnknownNameError
 from pipeline.storage import Storage, open_storage
 
 MANIFEST = "manifest.json"
-WORK_VARIABLE = "TUTELAGE_WORK"
 _FORMAT = 1
 _MEND = "delete this artifact and run its stage again"
 
@@ -196,7 +195,7 @@ class ArtifactStore:
             return cls(storage, root)
         name = hashlib.sha256(storage.url.encode()).hexdigest()[:12]
         home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        work = os.environ.get(WORK_VARIABLE)
+        work = os.environ.get("TUTELAGE_WORK")
         return cls(storage, home / "tutelage" / name, Path(work).expanduser().absolute() / name if work else None)
 
     def find(self, stage: str, key: str) -> Artifact | None:

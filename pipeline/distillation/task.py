@@ -81,22 +81,23 @@ class StudentEvaluation:
     def __init__(self, evaluation: ClassifierEvaluation, teacher: Teacher) -> None:
         self._evaluation = evaluation
         self._teacher = teacher
-        self._decisions: list[Tensor] | None = None
+        self._decisions: list[Tensor] = []
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         device = self._evaluation.device
         totals = torch.zeros(2, dtype=torch.float64, device=device)
-        known, asked = iter(self._decisions or ()), []
+        known, all_decisions = iter(self._decisions), []
 
         def compare(batch: Batch, logits: Tensor) -> None:
-            if self._decisions is None:
-                asked.append(self._teacher.decisions(batch, device))
-            decisions = asked[-1] if self._decisions is None else next(known)
+            decisions = next(known, None)
+            if decisions is None:
+                decisions = self._teacher.decisions(batch, device)
+            all_decisions.append(decisions)
             totals[0] += (logits.argmax(dim=-1) == decisions).sum()
             totals[1] += len(decisions)
 
         metrics = self._evaluation(model, compare)
-        self._decisions = self._decisions or asked
+        self._decisions = all_decisions
         if self._evaluation.world > 1:
             dist.all_reduce(totals)
         agreed, rows = totals.tolist()

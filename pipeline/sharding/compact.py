@@ -274,10 +274,10 @@ def _index(
 
     return SampleIndex.assemble(
         parts(),
+        scratch.columns("index"),
         shard_names=names,
         label_names=index.label_names,
         taxonomy=index.taxonomy,
-        folder=scratch.columns("index"),
     )
 
 

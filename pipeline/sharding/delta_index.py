@@ -102,13 +102,13 @@ def delta_index(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering
 
     return SampleIndex.assemble(
         chain.from_iterable(chain(kept(split), new(split)) for split in range(len(SPLITS))),
+        scratch.columns("index"),
         shard_names=[
             *plan.shard_names,
             *(elsewhere(delta.base.artifact.uri, index.shard_names[shard]) for shard in used.tolist()),
         ],
         label_names=delta.label_names,
         taxonomy=numbering.taxonomy,
-        folder=scratch.columns("index"),
     )
 
 

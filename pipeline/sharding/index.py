@@ -187,28 +187,21 @@ class SampleIndex:
     def assemble(
         cls,
         parts: Iterable[pa.Table],
+        folder: Path,
         *,
         shard_names: Sequence[str],
         label_names: Sequence[str],
         taxonomy: Sequence[TaxonomyNode] = (),
         data_sets: Sequence[DataSet] = (),
-        folder: Path | None = None,
     ) -> SampleIndex:
         """The index whose rows are those of the parts, one after another: what `build` makes of the same rows.
 
         Args:
             parts: tables with the columns of `SCHEMA`, with one order of source names.
-            folder: for files that hold the columns while the index is used, so that one part at a time is in memory;
-                None: all are held in memory.
+            folder: for files that hold the columns while the index is used; one part at a time is in memory.
         """
-        metadata = _metadata(shard_names, label_names, taxonomy)
-        schema = SCHEMA.with_metadata({**metadata, **data_sets_metadata(data_sets)})
-        if folder is not None:
-            return cls(on_disk(parts, SCHEMA, folder).replace_schema_metadata(schema.metadata))
-        held = [part.replace_schema_metadata(None) for part in parts]
-        if not held:
-            return cls.build([], shard_names=shard_names, label_names=label_names, taxonomy=taxonomy)
-        return cls(pa.concat_tables(held).combine_chunks().replace_schema_metadata(schema.metadata))
+        metadata = {**_metadata(shard_names, label_names, taxonomy), **data_sets_metadata(data_sets)}
+        return cls(on_disk(parts, SCHEMA, folder).replace_schema_metadata(SCHEMA.with_metadata(metadata).metadata))
 
     def write(self, folder: Path) -> None:
         """Writes index.arrow and index.parquet; the same rows give the same bytes."""

@@ -42,10 +42,10 @@ def index_in_place(output: Path, scratch: Scratch, columns: Columns, plan: Plan,
     numbering = numbered(scratch, columns, rows, collection.root)
     index = SampleIndex.assemble(
         _parts(scratch, columns, plan, numbering, rows, splits),
+        scratch.columns("index"),
         shard_names=[tar.url for tar in collection.tars],
         label_names=collection.label_names,
         taxonomy=numbering.taxonomy,
-        folder=scratch.columns("index"),
     )
     index.write(output)
     write_tars(output, collection.tars)

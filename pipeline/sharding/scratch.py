@@ -53,7 +53,7 @@ class Scratch:
         return self.folder / "shards"
 
     def columns(self, name: str) -> Path:
-        """A folder for columns of the index on their way: a run's own, of no use to the next."""
+        """A folder for columns that are mapped (mapped_columns.py): a run's own, of no use to the next."""
         return self.folder / "columns" / name
 
     def spool(self, chunk: int) -> Path:

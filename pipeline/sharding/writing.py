@@ -108,10 +108,10 @@ def write_all(config: ShardingConfig, collection: Collection, intake: Intake, wo
     )
     index = SampleIndex.assemble(
         index_parts(scratch, plan.shard_names),
+        scratch.columns("index"),
         shard_names=plan.shard_names,
         label_names=collection.label_names,
         taxonomy=numbering.taxonomy,
-        folder=scratch.columns("index"),
     )
     index.write(work.output)
     rows = rows_of_plan(len(columns), plan.rows, np.arange(len(plan.rows)))

@@ -116,9 +116,10 @@ def test_a_distant_stores_disk_is_where_its_copies_lie(tmp_path, monkeypatch):
     assert doctor.disk("s3://bucket/prefix").found.endswith(f"free at {tmp_path}")
     (tmp_path / "scratch").mkdir()
     monkeypatch.setenv("TUTELAGE_WORK", str(tmp_path / "scratch"))
-    check = doctor.disk("s3://bucket/prefix", lambda path: 0)
-    assert check.found.endswith(f"free at {tmp_path}/scratch")
-    assert check.mend == "Free some space, or set TUTELAGE_WORK to a folder on another disk."
+    for full, variable in ((tmp_path / "scratch", "TUTELAGE_WORK"), (tmp_path, "XDG_CACHE_HOME")):
+        check = doctor.disk("s3://bucket/prefix", lambda path, full=full: 0 if path == full else 2**40)
+        assert check.found == f"0.0 GiB free at {full}"
+        assert check.mend == f"Free some space, or set {variable} to a folder on another disk."
 
 
 def test_a_store_below_a_file_fails_with_a_mend(tmp_path):

@@ -84,11 +84,11 @@ def combine(indexes: Mapping[str, SampleIndex], shard_names: Mapping[str, list[s
     source_names = pa.array(sources, pa.string())
     whole = SampleIndex.assemble(
         chain.from_iterable(_parts(one, source_names) for one in placed),
+        folder,
         shard_names=names,
         label_names=labels,
         taxonomy=taxonomy,
         data_sets=data_sets,
-        folder=folder,
     )
     return Combined(whole, {one.name: int((~one.stays).sum()) for one in placed})
 

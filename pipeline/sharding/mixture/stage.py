@@ -18,6 +18,7 @@ from pipeline.sharding.data_card import counted
 from pipeline.sharding.index import SPLITS, SampleIndex
 from pipeline.sharding.index_tars import foreign_tars, write_tars
 from pipeline.sharding.mixture.combine import Combined, combine
+from pipeline.sharding.scratch import Scratch
 from pipeline.sharding.shard_places import elsewhere
 from pipeline.stage import Workspace
 
@@ -56,7 +57,7 @@ class MixDatasets:
             for name, shards in inputs.items()
         }
         work.progress(note="putting the index together")
-        combined = combine(indexes, shard_names, work.scratch / "columns")
+        combined = combine(indexes, shard_names, Scratch(work.scratch).columns("index"))
         index = combined.index
         index.write(work.output)
         foreign = [tar for shards in inputs.values() for tar in foreign_tars(shards)]
