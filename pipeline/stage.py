@@ -109,7 +109,8 @@ def run_stage(
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{place.parent}: cannot be made ({error.strerror}), and work in progress lies there"
+            f"{place.parent}: cannot be made ({error.strerror}), and work in progress lies there; set TUTELAGE_STORE, "
+            "or for a store on S3 TUTELAGE_WORK, to a folder that can be written"
         ) from None
     with _locked(place / "lock", progress):
         found = store.find(stage.name, key)

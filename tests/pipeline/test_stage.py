@@ -284,3 +284,12 @@ def test_a_stage_that_has_nothing_to_add_gives_its_input_and_commits_nothing(sto
     assert (again.uri, again.cached) == (made.uri, True)
     assert [artifact.uri for artifact in store.list()] == [made.uri]
     assert list((store.local / "work" / "add").iterdir()) == []
+
+
+def test_work_in_progress_that_cannot_be_anywhere_is_one_line_that_says_what_to_set(tmp_path):
+    (tmp_path / "file").write_text("")
+    store = ArtifactStore(ArtifactStore.open(str(tmp_path / "store")).storage, tmp_path, tmp_path / "file" / "work")
+    with pytest.raises(
+        InputError, match=r"file/work/write: cannot be made \(Not a directory\).*set TUTELAGE_STORE, or"
+    ):
+        run_stage(Write(), Settings(), {}, store=store)
