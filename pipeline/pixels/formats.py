@@ -1,0 +1,46 @@
+"""The image formats that Tutelage reads, recognised by their first bytes.
+
+A file's name says nothing here: a `.png` that holds a JPEG is a JPEG. Formats outside this list are never given to a
+decoder, since some of Pillow's plug-ins start other programs (EPS: Ghostscript) or are seldom tested.
+"""
+
+from __future__ import annotations
+
+HEAD_BYTES = 64
+"""How many of a file's first bytes `format_of` needs."""
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI")
+"""Pillow's names of the formats that are read; MPO is a JPEG with further pictures behind it."""
+
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
+    (b"\xff\x4f\xff\x51", "JPEG2000"),
+    (b"qoif", "QOI"),
+)
+
+
+def format_of(head: bytes) -> str | None:
+    """Pillow's name of the format that a file's first `HEAD_BYTES` bytes begin; None: none of `FORMATS`.
+
+    An MPO is answered as "JPEG", which it begins as.
+    """
+    for signature, name in _SIGNATURES:
+        if head.startswith(signature):
+            return name
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[4:8] == b"ftyp":
+        brands = head[8 : min(len(head), int.from_bytes(head[:4], "big"))]
+        return "AVIF" if any(brands[at : at + 4] in (b"avif", b"avis") for at in range(0, len(brands), 4)) else None
+    if len(head) > 2 and head[:1] == b"P" and head[1:2] in b"123456fy" and head[2:3] in b" \t\r\n\v\f#":
+        return "PPM"
+    return None
