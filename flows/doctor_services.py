@@ -5,12 +5,11 @@ Every function gives what a `Check` needs after its name: status, what was found
 
 from __future__ import annotations
 
-import socket
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
+
+from pipeline.reachability import http_refusal, shown_url, tcp_refusal
 
 Found = tuple[Literal["ok", "warn", "fail"], str, str]
 
@@ -22,9 +21,9 @@ def mlflow_service(uri: str) -> Found:
     """The tracking server or database that MLFLOW_TRACKING_URI names."""
     if not uri:
         return "ok", "embedded, SQLite under the store", ""
-    shown = _shown(uri)
+    shown = shown_url(uri)
     if uri.startswith(("http://", "https://")):
-        reason = _refusal(f"{uri.rstrip('/')}/health")
+        reason = http_refusal(f"{uri.rstrip('/')}/health", within_s=_TIMEOUT_S)
         if reason is None:
             return "ok", f"{shown} answers", ""
         return (
@@ -50,8 +49,8 @@ def prefect_service(url: str) -> Found:
     """The server that PREFECT_API_URL names."""
     if not url:
         return "ok", "embedded, a server for each run", ""
-    shown = _shown(url)
-    reason = _refusal(f"{url.rstrip('/')}/health")
+    shown = shown_url(url)
+    reason = http_refusal(f"{url.rstrip('/')}/health", also_well=(401, 403), within_s=_TIMEOUT_S)
     if reason is None:
         return "ok", f"{shown} answers", ""
     if not urlsplit(url).path.rstrip("/").endswith("/api"):
@@ -63,7 +62,7 @@ def ray_service(address: str) -> Found:
     """The cluster that RAY_ADDRESS names."""
     if not address or address == "local":
         return "ok", "embedded, started for each run", ""
-    shown = _shown(address)
+    shown = shown_url(address)
     mend = "Start that Ray cluster, or unset RAY_ADDRESS for the embedded one."
     if address == "auto":
         try:
@@ -73,7 +72,7 @@ def ray_service(address: str) -> Found:
             return "fail", "auto, but no cluster was started on this machine", mend
         shown = f"auto, {address}"
     if address.startswith(("http://", "https://")):
-        reason = _refusal(f"{address.rstrip('/')}/api/version")
+        reason = http_refusal(f"{address.rstrip('/')}/api/version", within_s=_TIMEOUT_S)
         return ("ok", f"{shown} answers", "") if reason is None else ("fail", f"{shown}: {reason}", mend)
     scheme, _, rest = address.rpartition("://")
     host, _, port = rest.rpartition("/")[2].rpartition(":") if ":" in rest else (rest, "", "")
@@ -86,9 +85,9 @@ def s3_service(endpoint: str, store_url: str) -> Found:
     """The S3 server that AWS_ENDPOINT_URL names; whether the keys fit is the store's check."""
     if not endpoint:
         return "ok", "AWS" if store_url.startswith("s3://") else "not used, the store is a folder", ""
-    shown = _shown(endpoint)
+    shown = shown_url(endpoint)
     # Who does not say who he is gets a 403 from a server that is well.
-    reason = _refusal(endpoint, also_well=(301, 307, 400, 401, 403, 404, 405))
+    reason = http_refusal(endpoint, within_s=_TIMEOUT_S, also_well=(301, 307, 400, 401, 403, 404, 405))
     if reason is None:
         return "ok", f"{shown} answers", ""
     return "fail", f"{shown}: {reason}", "Start that S3 server, or correct AWS_ENDPOINT_URL."
@@ -100,44 +99,16 @@ def _by_connection(uri: str, variable: str) -> Found:
     try:
         port = parts.port or default
     except ValueError:
-        return "fail", f"{_shown(uri)}: no such port", f"Correct {variable}."
+        return "fail", f"{shown_url(uri)}: no such port", f"Correct {variable}."
     if parts.hostname is None or port is None:
-        return "warn", f"{_shown(uri)}: of a kind that was not looked at", f"Try it with: {variable}=... mlflow doctor"
-    return _connects(parts.hostname, port, _shown(uri), f"Start that database, or correct {variable}.")
+        return (
+            "warn",
+            f"{shown_url(uri)}: of a kind that was not looked at",
+            f"Try it with: {variable}=... mlflow doctor",
+        )
+    return _connects(parts.hostname, port, shown_url(uri), f"Start that database, or correct {variable}.")
 
 
 def _connects(host: str, port: int, shown: str, mend: str) -> Found:
-    try:
-        socket.create_connection((host, port), _TIMEOUT_S).close()
-    except (OSError, OverflowError, UnicodeError) as error:
-        return "fail", f"{shown}: nobody answers ({_reason(error)})", mend
-    return "ok", f"{shown} answers", ""
-
-
-def _refusal(url: str, also_well: tuple[int, ...] = ()) -> str | None:
-    """Why an http URL does not answer as it should; None if it does."""
-    try:
-        urllib.request.urlopen(url, timeout=_TIMEOUT_S).close()
-    except urllib.error.HTTPError as error:
-        error.close()
-        return None if error.code in also_well else f"answers {error.code} {error.reason}"
-    except urllib.error.URLError as error:
-        return f"nobody answers ({_reason(error.reason)})"
-    except (OSError, ValueError) as error:
-        return f"nobody answers ({_reason(error)})"
-    return None
-
-
-def _reason(error: object) -> str:
-    if isinstance(error, TimeoutError):
-        return f"waited {_TIMEOUT_S:g} s"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _shown(url: str) -> str:
-    """A URL without the user and password in it."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
+    reason = tcp_refusal(host, port, within_s=_TIMEOUT_S)
+    return ("ok", f"{shown} answers", "") if reason is None else ("fail", f"{shown}: {reason}", mend)

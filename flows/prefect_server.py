@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from flows.prefect_api import ask
-from infra.local.server import answers, check_free
+from infra.local.server import check_free
 from infra.local.servers import PortTakenError, Server, ServerError, free_port, prefect_server
 from pipeline.errors import InputError, WorkError
+from pipeline.reachability import http_refusal, shown_url
 
 _log = logging.getLogger("tutelage.prefect")
 
@@ -138,8 +139,12 @@ def check_server() -> None:
     url = os.environ.get("PREFECT_API_URL")
     if not url:
         port_wanted()
-    elif not answers(f"{url.rstrip('/')}/health", timeout_s=5):
-        raise InputError(f"PREFECT_API_URL={url}: no Prefect server answers there; start it, or unset the variable")
+    # Prefect Cloud, and a server behind a login, let only their users ask how they are.
+    elif reason := http_refusal(f"{url.rstrip('/')}/health", says=b"true", also_well=(401, 403)):
+        shown = shown_url(url)
+        raise InputError(
+            f"PREFECT_API_URL={shown}: no Prefect server answers there: {reason}; start it, or unset the variable"
+        )
 
 
 def port_wanted() -> int | None:
