@@ -6,19 +6,32 @@
     └── WorkError             the work itself failed: exit code 1, what was committed stays
         └── DamagedError      stored bytes are not the bytes that were committed
 
-A message says what is wrong, where, and what to do about it, in one line.
+A message says what is wrong, where, and what to do about it, in one line. However long the names in it are, the
+line is bounded: `listed` for some of many names, `shortened` for one text, and the base class for the whole.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from itertools import islice
+
+_LINE_CHARS = 1500
+_NAME_CHARS = 80
+_NAMES = 8
 
 
 class TutelageError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base of all errors raised on purpose.
+
+    Args:
+        message: made one line of printable characters, without the middle of a very long one.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shortened(message, _LINE_CHARS))
 
 
 class InputError(TutelageError):
@@ -54,8 +67,33 @@ def near_names(name: str, known: Iterable[str], limit: int = 3) -> str:
     names = sorted(set(known))
     near = difflib.get_close_matches(name, names, n=limit, cutoff=0.5)
     if near:
-        return "; did you mean " + " or ".join(near) + "?"
+        return "; did you mean " + " or ".join(shortened(one, _NAME_CHARS) for one in near) + "?"
     if not names:
         return "; there are none"
-    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    return f"; known: {shown}"
+    return f"; known: {listed(names)}"
+
+
+def listed(names: Collection[str], *, most: int = _NAMES, separator: str = ", ") -> str:
+    """The first of some names, each shortened, and how many more there are: "a, b, c and 24 more"."""
+    shown = separator.join(shortened(name, _NAME_CHARS) for name in islice(names, most))
+    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
+
+
+def shortened(text: str, most: int = _NAME_CHARS) -> str:
+    """A text as one line of printable characters: what is left out of a long one is its middle."""
+    line = text
+    if not line.isprintable():
+        line = "".join(map(_printable, line))
+    if len(line) <= most:
+        return line
+    # The end says what to do, or how a path ends.
+    gap = f" ... ({len(line) - most:,} characters) ... "
+    start = max(0, most - len(gap)) * 2 // 3
+    end = max(0, most - len(gap) - start)
+    return f"{line[:start]}{gap}{line[len(line) - end :]}"
+
+
+def _printable(character: str) -> str:
+    if character.isprintable():
+        return character
+    return " " if character.isspace() else ascii(character)[1:-1]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, listed
 from pipeline.loading.wordpiece import END, PADDING, START, UNKNOWN
 
 VOCABULARY = "wordpieces.json.gz"
@@ -75,6 +75,6 @@ def _in_order(ids: Mapping[str, int]) -> list[str]:
 def _check(tokens: list[str], path: Path) -> None:
     missing = [token for token in (UNKNOWN, START, END) if token not in tokens]
     if missing:
-        raise InputError(f"{path}: has no {', '.join(missing)}; it is no vocabulary of BERT")
+        raise InputError(f"{path}: has no {listed(missing)}; it is no vocabulary of BERT")
     if tokens[0] != PADDING:
         raise InputError(f"{path}: token 0 is {tokens[0]!r}, not {PADDING}; the text towers pad with 0")

@@ -18,7 +18,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO
 
-from pipeline.errors import UnknownNameError, WorkError
+from pipeline.errors import UnknownNameError, WorkError, shortened
 from pipeline.progress import Progress
 from pipeline.sharding.captions import BadTextError, CaptionsConfig, cleaned
 from pipeline.sharding.chunks import SCHEMA, ChunkFacts, Unreadable, done_before, short_hash, write_table
@@ -33,6 +33,7 @@ from pipeline.sharding.tar_writer import IMAGE_EXTENSIONS, members, sample_bytes
 
 _MAX_CHUNK, _MIN_CHUNK, _CHUNKS = 4096, 32, 64
 _KEY_CHARS = 80
+_REASON_CHARS = 400
 _STOP_EVERY = 16  # items
 
 
@@ -179,7 +180,7 @@ class _Taken:
             captions = self._captions(item, len(image.data))
         except UnreadableError as error:
             name, label, source = plain_text(item.name), item.label and plain_text(item.label), plain_text(item.source)
-            self.unreadable.append(Unreadable(name, label, source, error.size, str(error)))
+            self.unreadable.append(Unreadable(name, label, source, error.size, shortened(str(error), _REASON_CHARS)))
             return
         self._counts["images"].update(image.changes)
         if not self._intake.in_place:
@@ -283,7 +284,7 @@ def _slug(name: str) -> str:
 
 
 def _too_many(unreadable: list[Unreadable], done: int, total: int, allowed: float) -> WorkError:
-    first = "; ".join(f"{one.name}: {one.reason}" for one in unreadable[:3])
+    first = "; ".join(f"{shortened(one.name)}: {shortened(one.reason, 200)}" for one in unreadable[:3])
     more = "; ..." if len(unreadable) > 3 else ""
     share = round(allowed / total, 6) if total else 0.0
     return WorkError(

@@ -1,6 +1,17 @@
 """Errors: an unknown name is answered with the near ones, and exit codes follow from the kind."""
 
-from pipeline.errors import DamagedError, InputError, TutelageError, UnknownNameError, WorkError, near_names
+import pytest
+
+from pipeline.errors import (
+    DamagedError,
+    InputError,
+    TutelageError,
+    UnknownNameError,
+    WorkError,
+    listed,
+    near_names,
+    shortened,
+)
 
 
 def test_a_misspelt_name_is_answered_with_the_near_ones():
@@ -11,7 +22,7 @@ def test_a_misspelt_name_is_answered_with_the_near_ones():
 
 def test_a_name_like_none_is_answered_with_some_known_ones():
     assert near_names("zzz", ["b", "a"]) == "; known: a, b"
-    assert near_names("zzz", [f"name-{number:02}" for number in range(20)]).endswith("name-07, ...")
+    assert near_names("zzz", [f"name-{number:02}" for number in range(20)]).endswith("name-07 and 12 more")
     assert near_names("zzz", []) == "; there are none"
 
 
@@ -19,3 +30,34 @@ def test_wrong_input_exits_with_2_and_failed_work_with_1():
     assert InputError.exit_code == UnknownNameError.exit_code == 2
     assert WorkError.exit_code == DamagedError.exit_code == 1
     assert issubclass(InputError, TutelageError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InputError(f"tars: no image among its members ({', '.join(f'{n:05}.a.b.jpg' for n in range(9000))}); rename"),
+        UnknownNameError("class", "x" * 90_000, ["y" * 90_000, "z" * 90_000]),
+        UnknownNameError("class", "x" * 90, ["x" * 90 + "y" * 90_000]),
+    ],
+)
+def test_an_error_line_is_bounded_however_many_or_long_the_names_in_it(error: TutelageError):
+    assert len(str(error)) <= 1500
+    assert str(error)[:4] in ("tars", "unkn")
+
+
+def test_the_end_of_a_long_line_which_says_what_to_do_is_kept():
+    assert str(WorkError(f"{'a' * 100_000}; rename the members")).endswith("; rename the members")
+
+
+def test_an_error_is_one_line_that_any_terminal_can_show():
+    error = InputError("folder \x1b[31mred\x1b[0m\nname \udcff\x00: is none")
+    assert str(error) == "folder \\x1b[31mred\\x1b[0m name \\udcff\\x00: is none"
+    assert str(error).isprintable()
+
+
+def test_of_many_names_some_are_listed_and_the_others_counted():
+    assert listed(["b", "a"]) == "b, a"
+    assert listed([f"n{number}" for number in range(2000)], most=2) == "n0, n1 and 1,998 more"
+    assert len(listed(["x" * 5000] * 2000)) < 1000
+    assert shortened("short") == "short"
+    assert len(shortened("x" * 5000, 100)) == 100

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 
 from pipeline.artifacts import Artifact
 from pipeline.config import Config, unkeyed
-from pipeline.errors import InputError, near_names
+from pipeline.errors import InputError, listed, near_names
 from pipeline.sharding.index import SampleIndex
 from pipeline.sharding.joining.column_files import batches, find_files, fingerprint
 from pipeline.sharding.joining.joined_columns import column_name_fault, write_columns
@@ -182,7 +182,7 @@ class _Join:
             batch = batch.take(pa.array(known))
         names = batch.schema.names[1:]
         if self._kinds and set(names) != set(self._kinds):
-            raise InputError(f"{url}: its columns ({', '.join(names)}) are not those of the files before it")
+            raise InputError(f"{url}: its columns ({listed(names)}) are not those of the files before it")
         for name in names:
             self._kinds.setdefault(name, None)
             try:
@@ -223,7 +223,7 @@ class _Join:
         if again.any():
             some = sorted({keys[int(place)].as_py() for place in known[again][: 4 * _SHOWN]})[:_SHOWN]
             raise InputError(
-                f"{url}: keys come twice, e.g. {', '.join(map(repr, some))}; a sample has one value a column "
+                f"{url}: keys come twice, e.g. {listed([*map(repr, some)])}; a sample has one value a column "
                 "(several texts go into one row, as a list)"
             )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipeline.errors import listed
 from pipeline.sharding.chunks import short_hash
 from pipeline.sharding.linting.findings import Code, Finding, Findings, code
 from pipeline.sharding.sources.tar_listing import IMAGE_EXTENSIONS, MEMBER_NAME, META_NAME
@@ -119,12 +120,12 @@ class Grouping:
         image = next((members[extension] for extension in IMAGE_EXTENSIONS if extension in members), None)
         whole = self._check_key(key, members, first, again)
         if image is None and whole:
-            dotted = next((one for ext, one in members.items() if ext.rpartition(".")[2] in IMAGE_EXTENSIONS), None)
-            if dotted is not None:
-                rest = dotted.name.removeprefix(key)
-                self._found(DOTS, dotted, key, f"the first dot ends the key, and {rest!r} is the extension of no image")
-            else:
-                self._found(NO_IMAGE, first, key, f"no image among its members ({', '.join(members)})")
+            dotted = [one for ext, one in members.items() if ext.rpartition(".")[2] in IMAGE_EXTENSIONS]
+            for one in dotted:  # Each may be a sample of its own whose name has a dot.
+                rest = one.name.removeprefix(key)
+                self._found(DOTS, one, key, f"the first dot ends the key, and {rest!r} is the extension of no image")
+            if not dotted:
+                self._found(NO_IMAGE, first, key, f"no image among its members ({listed(members)})")
         return Sample(key, members, image, whole)
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field
 
 from pipeline.config import Config, digest, unkeyed
-from pipeline.errors import InputError
+from pipeline.errors import InputError, listed
 from pipeline.progress import Progress
 from pipeline.sharding.sources import places
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
@@ -79,7 +79,7 @@ class CocoConfig(Config):
             raise InputError(f"{folder}/annotations: holds no captions_*.json")
         missing = [part for part in self.parts if part not in there]
         if missing:
-            raise InputError(f"parts: no captions_{missing[0]}.json in {folder}/annotations; there: {', '.join(there)}")
+            raise InputError(f"parts: no captions_{missing[0]}.json in {folder}/annotations; there: {listed(there)}")
         return {name: file for name, file in there.items() if not self.parts or name in self.parts}
 
 

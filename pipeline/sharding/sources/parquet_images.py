@@ -18,7 +18,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipeline.config import Config, digest, unkeyed
-from pipeline.errors import InputError
+from pipeline.errors import InputError, listed
 from pipeline.progress import Progress
 from pipeline.sharding.sources import places
 from pipeline.sharding.sources.base import About, Collection, Credit, Item
@@ -93,14 +93,14 @@ class ParquetImagesConfig(Config):
         features = _features(schema)
         image = self.image_column or _of_type(features, "Image") or "image"
         if image not in schema.names:
-            raise InputError(f"image_column: {file.url} has no column {image!r}; it has {', '.join(schema.names)}")
+            raise InputError(f"image_column: {file.url} has no column {image!r}; it has {listed(schema.names)}")
         if not _holds_bytes(schema.field(image).type):
             raise InputError(f"image_column: {file.url}: {image!r} is {schema.field(image).type}, not bytes")
         label = self.label_column or _of_type(features, "ClassLabel")
         if label is None and not self.caption_columns:
             raise InputError(
                 f"{file.url}: its metadata names no ClassLabel; name label_column or caption_columns among "
-                f"{', '.join(name for name in schema.names if name != image) or '(no other column)'}"
+                f"{listed([name for name in schema.names if name != image]) or '(no other column)'}"
             )
         return image, Columns(
             label=label,

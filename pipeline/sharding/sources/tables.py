@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, listed
 from pipeline.sharding.sources import places
 from pipeline.sharding.sources.places import FoundFile
 
@@ -106,7 +106,7 @@ def check_columns(file: FoundFile, wanted: Mapping[str, str | None]) -> None:
             # JSON lines may leave out what is null, so that the first line need not have every column.
             if _suffix(file) in _JSON_LINES and name != "path_column":
                 continue
-            raise InputError(f"{name}: {file.url} has no column {column!r}; it has {', '.join(there)}")
+            raise InputError(f"{name}: {file.url} has no column {column!r}; it has {listed(there)}")
 
 
 def _suffix(file: FoundFile) -> str:

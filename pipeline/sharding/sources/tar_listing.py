@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import Config, digest
-from pipeline.errors import InputError
+from pipeline.errors import InputError, listed
 from pipeline.sharding.sources.labels import MOST_LABELS
 from pipeline.sharding.sources.places import FoundFile
 from pipeline.sharding.sources.tar_bytes import opened_tar
@@ -141,7 +141,7 @@ def _grouped(tar: FoundFile, meaning: Meaning, read: Callable[[int, int], bytes]
 
 def _sample(key: str, members: Mapping[str, Member], meaning: Meaning, read: Callable[[int, int], bytes]) -> TarSample:
     image = next((members[extension] for extension in meaning.images if extension in members), None)
-    problem = None if image is not None else f"no image among its members ({', '.join(members)})"
+    problem = None if image is not None else f"no image among its members ({listed(members)})"
     try:
         captions, label = _captions(members, meaning, read), _label(members, meaning, read)
     except ValueError as error:
