@@ -25,7 +25,7 @@ def _shards(summary: Mapping[str, Any]) -> str:
     if "new" in summary:
         changes = (f"{summary[name]:,} {name}" for name in ("new", "changed", "removed"))
         words += f"; {', '.join(changes)}"
-    return words
+    return "; note: ".join([words, *summary.get("notes", ())])
 
 
 def _outputs(summary: Mapping[str, Any]) -> str:

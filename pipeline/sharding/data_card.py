@@ -34,6 +34,7 @@ def data_card(
     return {
         "title": collection.title,
         **({"delta": dict(changes)} if changes else {}),
+        "notes": list(collection.notes),
         **counted(index),
         "encoded_anew": _summed(chunks, "images"),
         "caption_cleaning": _summed(chunks, "captions"),
@@ -136,6 +137,7 @@ def markdown(card: dict[str, Any]) -> str:
         + ".",
         "",
         *(_delta_lines(card["delta"]) if "delta" in card else []),
+        *(line for note in card.get("notes", ()) for line in (f"Note: {note.replace('<', '&lt;')}.", "")),
         *([f"Folded from the delta `{card['compacted']}`.", ""] if "compacted" in card else []),
         "![Samples of every label](contact_sheet.png)",
         "",

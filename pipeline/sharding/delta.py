@@ -23,7 +23,7 @@ from pipeline.progress import Progress
 from pipeline.sharding.base import Base
 from pipeline.sharding.chunks import ChunkFacts, Columns, read_table
 from pipeline.sharding.duplicates import DROPPED
-from pipeline.sharding.intake import Intake, take_in
+from pipeline.sharding.intake import Intake, nothing_usable, take_in
 from pipeline.sharding.listing import Listing
 from pipeline.sharding.mapped_columns import mapped_numbers
 from pipeline.sharding.matching import SourceNumbers, matched, unchanged
@@ -168,6 +168,8 @@ def read_delta(config: ShardingConfig, base: Base, collection: Collection, intak
             _take_back(listing, columns, numbers, before, places, kind, at)
             first = False
         live = np.flatnonzero(kind != _UNREADABLE)
+        if not live.size:
+            raise nothing_usable(len(numbers), chunks)
         chosen = _choose(config, base, listing, columns, intake, kind[live], at[live], before[live])
         wanted = live[(kind[live] == _LEFT_OUT) & (chosen.splits != DROPPED)]
         if not wanted.size:

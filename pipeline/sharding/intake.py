@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -290,4 +290,14 @@ def _too_many(unreadable: list[Unreadable], done: int, total: int, allowed: floa
     return WorkError(
         f"{len(unreadable)} of the first {done} images are unreadable, more than max_unreadable_share={share:g} "
         f"of {total} allows ({first}{more}); mend or remove them, or raise max_unreadable_share"
+    )
+
+
+def nothing_usable(total: int, chunks: Sequence[ChunkFacts]) -> WorkError:
+    """The error of a run that would store nothing."""
+    unreadable = [one for facts in chunks for one in facts.unreadable]
+    first = f", first {shortened(unreadable[0].name)}: {shortened(unreadable[0].reason, 200)}" if unreadable else ""
+    return WorkError(
+        f"none of the {total:,} images of the source is usable ({len(unreadable):,} unreadable{first}; the others "
+        f"dropped, as copies or by the rules of split, duplicates and labels); nothing was written"
     )

@@ -136,7 +136,7 @@ class ShardDataset:
     """
 
     name: ClassVar[str] = "shard-dataset"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     def run(self, config: ShardingConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         if config.source.fingerprint is None:
@@ -151,6 +151,10 @@ class ShardDataset:
                 raise NothingNew(base.artifact)
         config.check_source(work.store)
         collection = config.source.build(downloads_folder(work.store)).collect(work.progress)
+        if not collection.total:
+            raise InputError(f"{place_of_source(config)}: no image is listed there, so there is nothing to shard")
+        for note in collection.notes:
+            work.progress(note=note)
         scratch = Scratch(work.scratch.absolute())
         scratch.prepare()
         known = () if base is None else base.index.label_names
@@ -202,6 +206,7 @@ def _describe(config: ShardingConfig, collection: Collection, written: Written, 
         "unreadable": len(unreadable),
         "duplicates": written.plan.kept.copies,
         "source": place_of_source(config),
+        **({"notes": list(collection.notes)} if collection.notes else {}),
         **{name: written.changes[name] for name in ("new", "changed", "removed") if written.changes},
     }
 

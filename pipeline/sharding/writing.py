@@ -22,9 +22,10 @@ from pipeline.sharding.delta_index import (
     taken_keys,
     write_tombstones,
 )
+from pipeline.sharding.duplicates import DROPPED
 from pipeline.sharding.index import SampleIndex
 from pipeline.sharding.index_tars import index_in_place
-from pipeline.sharding.intake import Intake, take_in
+from pipeline.sharding.intake import Intake, nothing_usable, take_in
 from pipeline.sharding.listing import chunk_listing, rows_of_plan, write_listing
 from pipeline.sharding.numbering import numbered
 from pipeline.sharding.plan import Plan, ShardSize, arrange, make_plan
@@ -80,6 +81,8 @@ def write_all(config: ShardingConfig, collection: Collection, intake: Intake, wo
     """Reads and stores the whole source, or indexes its tars in place."""
     scratch = intake.scratch
     chunks = take_in(collection, intake, runner=config.runner, writers=config.writers, progress=work.progress)
+    if not any(facts.rows for facts in chunks):
+        raise nothing_usable(collection.total, chunks)
     work.progress(note="planning the shards")
     columns = Columns.load(scratch, chunks)
     plan = make_plan(
@@ -91,6 +94,8 @@ def write_all(config: ShardingConfig, collection: Collection, intake: Intake, wo
         size=_size(config),
         label_names=collection.label_names,
     )
+    if not len(plan.rows):
+        raise nothing_usable(collection.total, chunks)
     if collection.tars:
         work.progress(note="putting the index together")
         index = index_in_place(work.output, scratch, columns, plan, collection)
@@ -132,6 +137,8 @@ def write_delta(config: ShardingConfig, base: Base, collection: Collection, inta
     delta = read_delta(config, base, collection, intake, work.progress)
     if is_nothing(delta):
         raise NothingNew(base.artifact)
+    if not (delta.chosen.splits != DROPPED).any():
+        raise nothing_usable(len(delta.numbers), delta.chunks)
     work.progress(note="planning the shards")
     plan = arrange(
         delta.columns,

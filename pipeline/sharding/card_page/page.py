@@ -61,6 +61,7 @@ def card_page(
             tag("p", "Tutelage · data card", class_="eyebrow"),
             tag("h1", card["title"] or "Data"),
             tag("p", _lead(card), class_="lead"),
+            [tag("p", f"Note: {note}.", class_="lead") for note in card.get("notes", ())],
             _numbers(card, index, len(unreadable)),
             class_="top",
         ),

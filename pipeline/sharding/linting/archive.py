@@ -29,11 +29,11 @@ SPECIAL = code("member-special", "error", "A device, pipe, sparse file or anothe
 LARGE = code("member-large", "warning", "More bytes than an image (256 MiB) or a text (1 MiB) of a sample has.")
 _CODES: dict[FaultKind, Code] = {
     "header": HEADER, "cut": CUT, "name": NAME, "link": LINK, "special": SPECIAL, "large": LARGE,
+    "after": AFTER_END, "end": NO_END, "mark": NO_END,
 }  # fmt: skip
 
 MOST_MEMBER_BYTES = 256 << 20
 _BLOCK = 512
-_TAIL_WINDOW = 1 << 20
 
 
 class Archive:
@@ -55,7 +55,6 @@ class Archive:
         self._read = read
         self._findings = findings
         self._digest = hashlib.sha256()
-        self._cut = False
         self._is_tar = True
 
     @property
@@ -74,7 +73,9 @@ class Archive:
         for member in walk.members():
             self._digest.update(f"{member.name}\0{member.length}\n".encode("utf-8", "surrogateescape"))
             yield member
-        self._check_end(walk)
+        end = walk.end_fault()
+        if end is not None:
+            self._found(_CODES[end.kind], end.what, byte=end.byte)
 
     def _fault(self, fault: TarFault) -> None:
         if fault.kind == "cut":
@@ -85,37 +86,5 @@ class Archive:
             says = says.replace("max_member_mb allows", f"an image has ({MOST_MEMBER_BYTES >> 20} MiB)")
         self._found(_CODES[fault.kind], says, member=fault.member, byte=byte)
 
-    def _check_end(self, walk: TarWalk) -> None:
-        if not walk.marked:
-            if self._cut:
-                return
-            left = self._size - walk.end
-            if left > 0:
-                self._found(
-                    CUT, f"the archive ends inside a header, of which {left} of 512 bytes are there", byte=self._size
-                )
-            else:
-                self._found(NO_END, "the archive ends without its end mark, two empty blocks", byte=self._size)
-            return
-        if self._size < walk.end + 2 * _BLOCK:
-            self._found(
-                NO_END, f"{self._size - walk.end} of the 1024 empty bytes of the end mark are there", byte=walk.end
-            )
-        place = walk.end
-        while place < self._size:
-            window = self._read(place, min(_TAIL_WINDOW, self._size - place))
-            if not window:
-                return
-            rest = window.lstrip(b"\0")
-            if rest:
-                byte = place + len(window) - len(rest)
-                left = self._size - byte
-                self._found(
-                    AFTER_END, f"the end mark is at byte {walk.end}, and {left} bytes follow from here", byte=byte
-                )
-                return
-            place += len(window)
-
     def _found(self, code: Code, says: str, *, member: str = "", byte: int) -> None:
-        self._cut |= code is CUT
         self._findings.add(Finding(code, self._name, says, member=member, byte=byte))

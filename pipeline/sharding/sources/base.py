@@ -93,6 +93,7 @@ class Collection:
         root: name of the taxonomy's root; "" for a data set without taxonomy.
         credits: author and licence of each part.
         tars: the tars that are indexed in place, in which each item `lies`; (): images are stored in shards of ours.
+        notes: sentences for the card and the run: what was odd in the listing, and what was made of it.
     """
 
     title: str
@@ -102,6 +103,7 @@ class Collection:
     root: str = ""
     credits: tuple[Credit, ...] = ()
     tars: tuple[FoundFile, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import Config, digest
-from pipeline.errors import InputError, listed
+from pipeline.errors import InputError, listed, shortened
 from pipeline.sharding.sources.labels import MOST_LABELS
 from pipeline.sharding.sources.places import FoundFile
 from pipeline.sharding.sources.tar_bytes import opened_tar
-from pipeline.sharding.sources.tar_members import Member, tar_members
+from pipeline.sharding.sources.tar_members import Member, TarFault, tar_members
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 MEMBER_NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")
@@ -35,7 +35,7 @@ META_NAME = re.compile(r"__[^/]*__($|/)")
 MOST_TEXT_BYTES = 1 << 20
 _BATCH_ROWS = 4096
 # Raise when the same tar gives another listing.
-_VERSION = 1
+_VERSION = 2
 
 _SCHEMA = pa.schema(
     [
@@ -56,6 +56,7 @@ class Meaning(Config):
         images: extensions of the image, the preferred first.
         captions: where they are: the .txt as one, its lines, a field of the .json, or nowhere.
         labels: where the label is: the .cls, a field of the .json, or nowhere.
+        ends: what becomes of a tar that goes on after its end mark, has none, or is cut.
     """
 
     images: tuple[str, ...] = IMAGE_EXTENSIONS
@@ -63,6 +64,7 @@ class Meaning(Config):
     caption_field: str = "caption"
     labels: Literal["cls", "json", "none"] = "cls"
     label_field: str = "label"
+    ends: Literal["refuse", "read"] = "refuse"
     most_bytes: int = 256 << 20
 
 
@@ -80,11 +82,12 @@ class TarSample:
 
 @dataclass(frozen=True, slots=True)
 class TarListing:
-    """The listing of a tar: how many samples, which labels, and where the rows are."""
+    """The listing of a tar: how many samples, which labels, where the rows are, and what is wrong with its end."""
 
     samples: int
     labels: tuple[str, ...]
     path: Path
+    end: str | None = None
 
     def rows(self) -> Iterator[TarSample]:
         """The samples, in the order of the tar."""
@@ -107,36 +110,74 @@ def list_tar(tar: FoundFile, meaning: Meaning, folder: Path) -> TarListing:
         folder.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
-            _write(aside, tar_samples(tar, meaning))
+            ends: list[TarFault] = []
+            _write(aside, tar_samples(tar, meaning, ends), ends)
             os.replace(aside, path)
         finally:
             aside.unlink(missing_ok=True)
     with closing(pq.ParquetFile(path)) as file:
-        labels = tuple(json.loads(file.schema_arrow.metadata[b"labels"]))
-        return TarListing(file.metadata.num_rows, labels, path)
+        metadata = file.schema_arrow.metadata
+        labels = tuple(json.loads(metadata[b"labels"]))
+        return TarListing(file.metadata.num_rows, labels, path, json.loads(metadata[b"end"]))
 
 
-def tar_samples(tar: FoundFile, meaning: Meaning) -> Iterator[TarSample]:
-    """The samples of a tar, from its headers and its small members."""
+def tar_samples(tar: FoundFile, meaning: Meaning, ends: list[TarFault] | None = None) -> Iterator[TarSample]:
+    """The samples of a tar, from its headers and its small members.
+
+    Args:
+        ends: with `meaning.ends` "read", gets what is wrong with the end of the tar.
+    Raises:
+        InputError: the tar is damaged or hostile; the line names member and byte.
+    """
     with opened_tar(tar) as read:
-        yield from _grouped(tar, meaning, read)
+        yield from _grouped(tar, meaning, read, [] if ends is None else ends)
 
 
-def _grouped(tar: FoundFile, meaning: Meaning, read: Callable[[int, int], bytes]) -> Iterator[TarSample]:
+def _grouped(
+    tar: FoundFile, meaning: Meaning, read: Callable[[int, int], bytes], ends: list[TarFault]
+) -> Iterator[TarSample]:
     members: dict[str, Member] = {}
     current = ""
-    for member in tar_members(tar.url, tar.size, read, most_bytes=meaning.most_bytes):
+    on_end = ends.append if meaning.ends == "read" else None
+    for member in tar_members(tar.url, tar.size, read, most_bytes=meaning.most_bytes, on_end=on_end):
         match = None if META_NAME.match(member.name) else MEMBER_NAME.fullmatch(member.name)
         if match is None:
             continue
         key, extension = match.group(1), match.group(2).lower()
         if (key != current or extension in members) and members:
-            yield _sample(current, members, meaning, read)
+            yield from _samples(current, members, meaning, read)
             members = {}
         current = key
         members[extension] = member
-    if members:
-        yield _sample(current, members, meaning, read)
+    cut = next((fault for fault in ends if fault.kind == "cut" and fault.member), None)
+    if cut is not None:
+        match = MEMBER_NAME.fullmatch(cut.member.removeprefix("./"))
+        lost = match.group(1) if match is not None else cut.member
+        if members and lost != current:
+            yield from _samples(current, members, meaning, read)
+        yield TarSample(_readable(lost), 0, 0, (), None, f"the tar is cut inside its member {cut.member!r}")
+    elif members:
+        yield from _samples(current, members, meaning, read)
+
+
+def _samples(
+    key: str, members: Mapping[str, Member], meaning: Meaning, read: Callable[[int, int], bytes]
+) -> Iterator[TarSample]:
+    """The sample of a key; several if their keys have dots, so that WebDataset's rule takes them for one."""
+    if not any(extension in members for extension in meaning.images):
+        dotted = [one for one in members.values() if one.name.lower().endswith(tuple(f".{e}" for e in meaning.images))]
+        for one in dotted:
+            extension = one.name[len(key) + 1 :]
+            why = f"its key ends at the first dot, so that its image's extension is {extension!r}"
+            problem = f"{why}; name that in `images`, or give names without dots before the extension"
+            yield TarSample(_readable(one.name), 0, 0, (), None, shortened(problem, 400))
+        if dotted:
+            return
+    yield _sample(key, members, meaning, read)
+
+
+def _readable(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _sample(key: str, members: Mapping[str, Member], meaning: Meaning, read: Callable[[int, int], bytes]) -> TarSample:
@@ -146,9 +187,8 @@ def _sample(key: str, members: Mapping[str, Member], meaning: Meaning, read: Cal
         captions, label = _captions(members, meaning, read), _label(members, meaning, read)
     except ValueError as error:
         captions, label, problem = (), None, problem or str(error)
-    readable = key.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     offset, length = (image.offset, image.length) if image is not None else (0, 0)
-    return TarSample(readable, offset, length, captions, label, problem)
+    return TarSample(_readable(key), offset, length, captions, label, problem)
 
 
 def _captions(members: Mapping[str, Member], meaning: Meaning, read: Callable[[int, int], bytes]) -> tuple[str, ...]:
@@ -205,7 +245,7 @@ def _is_text(text: str, name: str) -> bool:
     return bool(text.strip())
 
 
-def _write(path: Path, samples: Iterator[TarSample]) -> None:
+def _write(path: Path, samples: Iterator[TarSample], ends: list[TarFault]) -> None:
     labels: dict[str, None] = {}
     columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
     batches = []
@@ -220,5 +260,6 @@ def _write(path: Path, samples: Iterator[TarSample]) -> None:
             batches.append(pa.RecordBatch.from_pydict(columns, schema=_SCHEMA))
             columns = {name: [] for name in _SCHEMA.names}
     batches.append(pa.RecordBatch.from_pydict(columns, schema=_SCHEMA))
-    schema = _SCHEMA.with_metadata({"labels": json.dumps(list(labels))})
+    end = ends[0].what if ends else None
+    schema = _SCHEMA.with_metadata({"labels": json.dumps(list(labels)), "end": json.dumps(end)})
     pq.write_table(pa.Table.from_batches(batches).replace_schema_metadata(schema.metadata), path, compression="zstd")

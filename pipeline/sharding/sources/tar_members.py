@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.errors import InputError
+from pipeline.sharding.sources.recognised import recognised
 
 _BLOCK = 512
+_WINDOW = 1 << 20
 _LONGEST_NAME = 4096
 _PAX_BYTES = 1 << 20
 _REGULAR = (b"0", b"\0", b"7")
@@ -49,8 +51,11 @@ class Member:
 
 
 # header: damaged, or its words are; cut: the archive ends before the member; name: it leaves the folder or is none;
-# link, special: no file; large: more bytes than were allowed.
-FaultKind = Literal["header", "cut", "name", "link", "special", "large"]
+# link, special: no file; large: more bytes than were allowed; of the archive's end, after: data follow its mark; end:
+# there is no mark; mark: the mark is not whole, which loses nothing.
+FaultKind = Literal["header", "cut", "name", "link", "special", "large", "after", "end", "mark"]
+# What `ends=read` passes over.
+_OF_THE_END: tuple[FaultKind, ...] = ("cut", "after", "end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +71,12 @@ class TarFault:
 class HostileTarError(InputError):
     """A member that no image data set needs, or a damaged archive."""
 
-    def __init__(self, tar: str, member: str, byte: int, what: str) -> None:
-        where = f"member {member!r} at byte {byte}" if member else f"byte {byte}"
-        super().__init__(f"{tar}, {where}: {what}; the tar is refused whole: make it anew, or leave it out")
+    def __init__(self, tar: str, fault: TarFault) -> None:
+        where = f"member {fault.member!r} at byte {fault.byte}" if fault.member else f"byte {fault.byte}"
+        what_to_do = "write it again, or leave it out"
+        if fault.kind in _OF_THE_END:
+            what_to_do = "write it again, leave it out, or set ends=read to read every whole sample in it"
+        super().__init__(f"{tar}, {where}: {fault.what}; the tar is refused whole: {what_to_do}")
 
 
 def check_tar(tar: str, size: int, start: bytes) -> None:
@@ -83,10 +91,14 @@ def check_tar(tar: str, size: int, start: bytes) -> None:
                 f"{tar}: compressed ({form}), so that no image in it can be read by its place; decompress it first"
             )
     if size == 0 or len(start) < _BLOCK or (any(start) and not _sum_holds(start)):
-        raise InputError(f"{tar}: not a tar ({size} bytes, starts with {start[:8]!r})")
+        what = recognised(start)
+        said = f"it is {what}" if what is not None else f"{size} bytes, starts with {start[:8]!r}"
+        raise InputError(f"{tar}: not a tar ({said})")
 
 
-def tar_members(tar: str, size: int, read: Read, *, most_bytes: int) -> Iterator[Member]:
+def tar_members(
+    tar: str, size: int, read: Read, *, most_bytes: int, on_end: Callable[[TarFault], None] | None = None
+) -> Iterator[Member]:
     """The files of a tar, in their order.
 
     Args:
@@ -94,15 +106,24 @@ def tar_members(tar: str, size: int, read: Read, *, most_bytes: int) -> Iterator
         size: of the archive, in bytes.
         read: read(start, length) gives bytes of the archive.
         most_bytes: a larger member is refused.
+        on_end: gets what is wrong with the end of the archive, and the members behind a mark inside it come out too;
+            None: that is refused.
     Raises:
-        HostileTarError: a member that is refused; those before it have come out.
+        HostileTarError: a member that is refused, or an archive that goes on after its end mark, has none or is cut;
+            the members before it have come out.
     """
     check_tar(tar, size, read(0, min(size, _BLOCK)))
 
-    def refuse(fault: TarFault) -> None:
-        raise HostileTarError(tar, fault.member, fault.byte, fault.what)
+    def fault_found(fault: TarFault) -> None:
+        if on_end is None or fault.kind not in _OF_THE_END:
+            raise HostileTarError(tar, fault)
+        on_end(fault)
 
-    return TarWalk(size, read, most_bytes=most_bytes, on_fault=refuse).members()
+    walk = TarWalk(size, read, most_bytes=most_bytes, on_fault=fault_found, past_marks=on_end is not None)
+    yield from walk.members()
+    fault = walk.end_fault()
+    if fault is not None and fault.kind != "mark":
+        fault_found(fault)
 
 
 class TarWalk:
@@ -111,28 +132,42 @@ class TarWalk:
     Args:
         on_fault: gets everything that is wrong, in the order of the bytes; it raises, or the walk goes on: past a
             damaged header at the next one that is whole, past a cut at nothing.
+        past_marks: go on behind a mark that ends an archive, at the next header; `on_fault` gets that too.
 
     Attributes:
         end: where the walk has come to: behind the last member, at its end.
-        marked: it ended at the two empty blocks that end an archive, or at the first of them.
     """
 
-    def __init__(self, size: int, read: Read, *, most_bytes: int, on_fault: Callable[[TarFault], None]) -> None:
+    def __init__(
+        self,
+        size: int,
+        read: Read,
+        *,
+        most_bytes: int,
+        on_fault: Callable[[TarFault], None],
+        past_marks: bool = False,
+    ) -> None:
         self._size = size
         self._read = read
         self._most_bytes = most_bytes
         self._on_fault = on_fault
+        self._past_marks = past_marks
         self._long_name: str | None = None
         self._long_size: int | None = None
+        self._marked = False
+        self._cut = False
         self.end = 0
-        self.marked = False
 
     def members(self) -> Iterator[Member]:
         """The files, in their order; of a tar that is `check_tar`'s."""
         while self.end + _BLOCK <= self._size:
             header = self._read(self.end, _BLOCK)
             if not any(header):
-                self.marked = True
+                self._marked = True
+                if self._past_marks and (place := self._header_behind(self.end)) is not None:
+                    self._fault("after", "", f"the archive goes on at byte {place}, after its end mark")
+                    self._marked, self.end = False, place
+                    continue
                 return
             name = self._long_name if self._long_name is not None else _header_name(header)
             kind = header[156:157]
@@ -151,7 +186,7 @@ class TarWalk:
             if place + length > self._size:
                 left = self._size - place
                 self._fault("cut", name, f"{length} bytes are promised and {left} are left: the archive is cut")
-                self.end = self._size
+                self.end, self._cut = self._size, True
                 return
             member = None
             if kind in b"xgLK":
@@ -162,6 +197,48 @@ class TarWalk:
             self.end = place + -(-length // _BLOCK) * _BLOCK
             if member is not None:
                 yield member
+
+    def end_fault(self) -> TarFault | None:
+        """What is wrong with the end that the walk came to; None: it is whole, or the cut was reported."""
+        if not self._marked:
+            left = self._size - self.end
+            if self._cut:
+                return None
+            if left > 0:
+                # An end mark that is cut holds nothing but zeros.
+                inside = "a header" if any(self._read(self.end, left)) else "its end mark"
+                what = f"the archive ends inside {inside}, of which {left} of 512 bytes are there"
+                return TarFault("cut" if inside == "a header" else "mark", "", self._size, what)
+            what = "the archive ends without its end mark, two empty blocks: it may have been cut"
+            return TarFault("end", "", self._size, what)
+        place = self.end
+        while place < self._size:
+            window = self._read(place, min(_WINDOW, self._size - place))
+            if not window:
+                break
+            rest = window.lstrip(b"\0")
+            if rest:
+                byte = place + len(window) - len(rest)
+                what = f"the end mark is at byte {self.end}, and {self._size - byte} bytes follow from here"
+                return TarFault("after", "", byte, what)
+            place += len(window)
+        if self._size < self.end + 2 * _BLOCK:
+            what = f"{self._size - self.end} of the 1024 empty bytes of the end mark are there"
+            return TarFault("mark", "", self.end, what)
+        return None
+
+    def _header_behind(self, place: int) -> int | None:
+        """The next block that is a whole header; None: there is none."""
+        while place + _BLOCK <= self._size:
+            window = self._read(place, min(_WINDOW, (self._size - place) // _BLOCK * _BLOCK))
+            if len(window) < _BLOCK:
+                return None
+            for start in range(0, len(window) - _BLOCK + 1, _BLOCK):
+                block = window[start : start + _BLOCK]
+                if any(block) and _sum_holds(block):
+                    return place + start
+            place += len(window) // _BLOCK * _BLOCK
+        return None
 
     def _fault(self, kind: FaultKind, member: str, what: str) -> None:
         self._on_fault(TarFault(kind, member, self.end, what))

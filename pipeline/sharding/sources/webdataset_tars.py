@@ -4,7 +4,8 @@ ImageNet's .jpg .cls, and whatever else follows WebDataset's rule for keys.
     00000.tar: 000000012.jpg 000000012.txt 000000012.json  000000013.jpg ...
 
 A sample without image, or with a caption that is not UTF-8, is quarantined; a damaged or hostile tar is refused with
-member and byte. Nothing is extracted: an image is read by its place in the tar.
+member and byte, and so is one that goes on after its end mark or has none, unless `ends` says that it is read. Nothing
+is extracted: an image is read by its place in the tar.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from pipeline.config import Config, digest, unkeyed
+from pipeline.config import Config, added, digest, unkeyed
+from pipeline.errors import listed
 from pipeline.progress import Progress
 from pipeline.sharding.sources import places
 from pipeline.sharding.sources.base import About, Collection, Credit, InTar, Item, unreadable
@@ -64,6 +66,11 @@ class WebdatasetConfig(Config):
         False,
         description="make only an index: the images stay in these tars, which must stay as they are, where they are",
     )
+    ends: Literal["refuse", "read"] = added(
+        "refuse",
+        description="a tar that goes on after its end mark (tars joined by cat), has none, or is cut: refuse it, or "
+        "read every whole sample in it",
+    )
     split_by_name: bool = Field(False, description="a tar whose name says train, val or test is of that split")
     max_member_mb: int = unkeyed(256, ge=1, le=4096, description="a tar with a larger member is refused")
     licence: str = Field("", description="SPDX name of the images' licence, for the data card")
@@ -100,6 +107,7 @@ class WebdatasetConfig(Config):
             caption_field=self.caption_field,
             labels=self.labels,
             label_field=self.label_field,
+            ends=self.ends,
             most_bytes=self.max_member_mb << 20,
         )
         return WebdatasetSource(
@@ -175,7 +183,17 @@ class WebdatasetSource:
             root=title if self._class_names or found else "",
             credits=(Credit(title, self._author or "not stated", self._licence or "not stated", ""),),
             tars=tuple(self._tars) if self._in_place else (),
+            notes=tuple(self._notes(listings, root)),
         )
+
+    def _notes(self, listings: list[TarListing], root: str) -> Iterator[str]:
+        ends = [
+            f"{tar.url.removeprefix(root).lstrip('/')}: {listing.end}"
+            for tar, listing in zip(self._tars, listings, strict=True)
+            if listing.end is not None
+        ]
+        if ends:
+            yield f"{len(ends)} of {len(self._tars)} tars were read although their end is odd ({listed(ends, most=3)})"
 
     def _item(self, tar: FoundFile, shard: str, sample: TarSample, split: str | None, title: str) -> Item:
         problem, label = sample.problem, sample.label

@@ -29,6 +29,7 @@ def meaning_of(tar: FoundFile) -> Meaning:
         caption_field=caption or "caption",
         labels="json" if "cls" not in members and label is not None else "cls",
         label_field=label or "label",
+        ends="read",
         most_bytes=_MOST_BYTES,
     )
 
@@ -39,7 +40,7 @@ def _first_sample(tar: FoundFile) -> tuple[set[str], dict[str, Any]]:
     key: str | None = None
     notes: Member | None = None
     with opened_tar(tar) as read:
-        for member in tar_members(tar.url, tar.size, read, most_bytes=_MOST_BYTES):
+        for member in tar_members(tar.url, tar.size, read, most_bytes=_MOST_BYTES, on_end=lambda _: None):
             match = None if META_NAME.match(member.name) else MEMBER_NAME.fullmatch(member.name)
             if match is None:
                 continue

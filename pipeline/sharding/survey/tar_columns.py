@@ -21,11 +21,12 @@ from pipeline.sharding.sources.places import FoundFile
 from pipeline.sharding.sources.range_file import RangeFile
 from pipeline.sharding.sources.tar_bytes import opened_tar
 from pipeline.sharding.sources.tar_listing import tar_samples
-from pipeline.sharding.sources.tar_members import Read
+from pipeline.sharding.sources.tar_members import Read, TarFault
 from pipeline.sharding.survey.columns import ImageColumns, equal_images
 from pipeline.sharding.survey.meaning import meaning_of
 
 _HEADER_BUFFER = 4096
+_END = "a tar that goes on after its end mark, has none, or is cut: see data lint"
 _TELL_EVERY = 512  # samples
 
 
@@ -58,8 +59,9 @@ def tar_columns(tars: Sequence[FoundFile], progress: Progress = silent) -> Image
     size, done = sum(tar.size for tar in tars), 0
     for number, tar in enumerate(tars):
         split = split_of_name(tar.name)
+        ends: list[TarFault] = []
         with opened_tar(tar) as read:
-            for sample in tar_samples(tar, meaning):
+            for sample in tar_samples(tar, meaning, ends):
                 if sample.problem is not None:
                     problems[sample.problem.split(" (")[0]] += 1
                     continue
@@ -77,6 +79,7 @@ def tar_columns(tars: Sequence[FoundFile], progress: Progress = silent) -> Image
                 growing.caption_chars.extend(len(caption) for caption in sample.captions)
                 if len(growing.lengths) % _TELL_EVERY == 0:
                     progress(step=done + sample.offset, total=size, note=f"reading {tar.name}")
+        problems.update({_END: len(ends)})
         done += tar.size
         progress(step=done, total=size, note=f"reading {tar.name}")
     names = ordered(codes)
@@ -98,7 +101,7 @@ def tar_columns(tars: Sequence[FoundFile], progress: Progress = silent) -> Image
         shard_bytes=np.array([tar.size for tar in tars], dtype=np.int64),
         formats=dict(formats.most_common()),
         formats_of=len(lengths),
-        problems=dict(problems.most_common()),
+        problems=dict((+problems).most_common()),
     )
 
 

@@ -270,14 +270,3 @@ def test_bytes_read_as_people_say_them() -> None:
         "2 MB",
         "123 GB",
     ]
-
-
-def test_a_data_set_of_which_nothing_is_left_has_a_page(shard: Shard, tmp_path: Path) -> None:
-    rows = []
-    for number in range(9):
-        (tmp_path / f"{number}.png").write_bytes(b"not an image")
-        rows.append(json.dumps({"path": f"{number}.png", "said": "words"}))
-    (tmp_path / "list.jsonl").write_text("\n".join(rows))
-    source = {"kind": "manifest", "manifest": str(tmp_path / "list.jsonl"), "caption_columns": ["said"]}
-    page = Page(shard(source=source, max_unreadable_share=1).read("data_card.html").decode())
-    assert "9 items, 100.00% of all" in page.words("quarantine")

@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
-from pipeline.errors import InputError, WorkError
+from pipeline.errors import InputError, TutelageError, WorkError
 from pipeline.sharding.index import SPLITS, SampleIndex, content_hash
 from pipeline.sharding.stage import ShardDataset, ShardingConfig
 from pipeline.stage import run_stage, stage_key
@@ -217,3 +217,103 @@ def test_progress_ends_at_its_total(store: ArtifactStore, image_folder: MakeFold
     run_stage(ShardDataset(), config, {}, store=store, progress=progress)
     assert ("reading images", 9, 9) in seen
     assert ("writing shards", 9, 9) in seen
+
+
+def junk(folder: Path, picture: Callable[..., bytes]) -> dict[str, Any]:
+    """A folder in which nothing is an image."""
+    for number in range(4):
+        (folder / "photos" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        (folder / "photos" / "ab"[number % 2] / f"{number}.png").write_bytes(b"not an image")
+    return {"source": {"kind": "image_folder", "folder": str(folder / "photos")}, "max_unreadable_share": 1}
+
+
+def rows_without_files(folder: Path, picture: Callable[..., bytes]) -> dict[str, Any]:
+    (folder / "list.csv").write_text("path,label\n" + "".join(f"{n}.png,{'ab'[n % 2]}\n" for n in range(20)))
+    source = {"kind": "manifest", "manifest": str(folder / "list.csv"), "label_column": "label"}
+    return {"source": source, "max_unreadable_share": 1}
+
+
+def tar_of_texts(folder: Path, picture: Callable[..., bytes]) -> dict[str, Any]:
+    write_members(folder / "t.tar", [(f"{n}.txt", b"a text") for n in range(6)])
+    return {"source": {"kind": "webdataset", "tars": str(folder / "t.tar")}, "max_unreadable_share": 1}
+
+
+def tar_of_texts_in_place(folder: Path, picture: Callable[..., bytes]) -> dict[str, Any]:
+    values = tar_of_texts(folder, picture)
+    return {**values, "source": {**values["source"], "in_place": True}}
+
+
+def tar_of_nothing(folder: Path, picture: Callable[..., bytes]) -> dict[str, Any]:
+    write_members(folder / "t.tar", [("no-extension", b"0")])
+    return {"source": {"kind": "webdataset", "tars": str(folder / "t.tar")}}
+
+
+def table_of_nothing(folder: Path, picture: Callable[..., bytes]) -> dict[str, Any]:
+    (folder / "list.csv").write_text("path,label\n")
+    return {"source": {"kind": "manifest", "manifest": str(folder / "list.csv"), "label_column": "label"}}
+
+
+def contradictions(folder: Path, picture: Callable[..., bytes]) -> dict[str, Any]:
+    for number in range(8):
+        (folder / "photos" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        (folder / "photos" / "ab"[number % 2] / f"{number}.png").write_bytes(picture(number // 2))
+    return {
+        "source": {"kind": "image_folder", "folder": str(folder / "photos")},
+        "duplicates": {"conflicts": "drop"},
+        "split": {"val_share": 0, "test_share": 0},
+    }
+
+
+def write_members(path: Path, members: list[tuple[str, bytes]]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            made = tarfile.TarInfo(name)
+            made.size = len(data)
+            tar.addfile(made, io.BytesIO(data))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        junk,
+        rows_without_files,
+        tar_of_texts,
+        tar_of_texts_in_place,
+        tar_of_nothing,
+        table_of_nothing,
+        contradictions,
+    ],
+)
+def test_a_run_that_would_store_nothing_is_not_done(
+    make: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    shard: Callable[..., Artifact],
+    store: ArtifactStore,
+    picture: Callable[..., bytes],
+) -> None:
+    with pytest.raises(TutelageError) as caught:
+        shard(**make(tmp_path, picture))
+    assert len(str(caught.value)) < 800
+    assert list(store.list()) == []
+
+
+def test_a_source_that_is_suddenly_empty_takes_nothing_from_its_base(
+    tmp_path: Path, store: ArtifactStore, add: Callable[..., Artifact], picture: Callable[..., bytes]
+) -> None:
+    table = tmp_path / "list.csv"
+    lines = [f"{n}.png,{'ab'[n % 2]}\n" for n in range(20)]
+    for number in range(20):
+        (tmp_path / f"{number}.png").write_bytes(picture(number))
+    table.write_text("path,label\n" + "".join(lines))
+    source = {"kind": "manifest", "manifest": str(table), "label_column": "label"}
+    base = add(store, source, max_unreadable_share=1)
+    table.write_text("path,label\n")
+    with pytest.raises(InputError, match="no image is listed"):
+        add(store, source, base, max_unreadable_share=1)
+    # The table is there again, the disk with the images is not.
+    table.write_text("path,label\n" + "".join(lines[:-1]))
+    for number in range(20):
+        (tmp_path / f"{number}.png").rename(tmp_path / f"{number}.away")
+    with pytest.raises(WorkError, match=r"none of the 19 images .* is usable \(19 unreadable, first 0.png: cannot be"):
+        add(store, source, base, max_unreadable_share=1)
+    assert [artifact.uri for artifact in store.list()] == [base.uri]

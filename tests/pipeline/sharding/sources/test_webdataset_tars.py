@@ -16,6 +16,7 @@ import webdataset
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.sources import places
 from pipeline.sharding.sources.base import Collection, Item
 from pipeline.sharding.sources.places import stat
 from pipeline.sharding.sources.tar_listing import Meaning, tar_samples
@@ -198,7 +199,7 @@ def test_tars_that_did_not_change_are_not_gone_through_again(
     gone_through: list[str] = []
     monkeypatch.setattr(
         "pipeline.sharding.sources.tar_listing.tar_samples",
-        lambda tar, meaning: gone_through.append(tar.name) or tar_samples(tar, meaning),  # type: ignore[func-returns-value]
+        lambda tar, *more: gone_through.append(tar.name) or tar_samples(tar, *more),  # type: ignore[func-returns-value]
     )
     assert len(collect(kind="webdataset", tars=str(folder))[1]) == 6
     assert gone_through == []
@@ -234,6 +235,114 @@ def test_bad_tars_are_refused_in_one_line(tmp_path: Path, refused: Refused, pict
     assert "no such file" in refused(kind="webdataset", tars=str(tmp_path / "nowhere"))
     assert "web addresses are not read" in refused(kind="webdataset", tars="https://example.org/00000.tar")
     assert not list(tmp_path.rglob("b.jpg"))
+
+
+def pairs(picture: Picture, first: int, count: int) -> list[tuple[str, bytes]]:
+    """Members of `count` samples, an image and a caption each."""
+    numbers = range(first, first + count)
+    return [one for n in numbers for one in ((f"{n:04}.jpg", picture(n, "JPEG")), (f"{n:04}.txt", b"a thing"))]
+
+
+@pytest.mark.parametrize(
+    ("make", "what", "samples", "unreadable"),
+    [
+        # Two tars joined by cat.
+        (lambda one, two: one + two, "bytes follow from here", 10, 0),
+        # The first without its whole mark, as `tar` leaves it after a record size of one block.
+        (lambda one, two: one.rstrip(b"\0") + bytes(-len(one.rstrip(b"\0")) % 512 + 512) + two, "follow", 10, 0),
+        # Cut between two members, inside padding, inside a header and inside an image.
+        (lambda one, two: one[: header(one, "0004.txt")], "without its end mark", 5, 0),
+        (lambda one, two: one[: header(one, "0004.txt") + 512 + 7 + 100], "without its end mark", 5, 0),
+        (lambda one, two: one[: header(one, "0003.jpg") + 200], "ends inside a header", 3, 0),
+        (lambda one, two: one[: header(one, "0003.jpg") + 700], "are left: the archive is cut", 3, 1),
+        (lambda one, two: one[: header(one, "0003.txt") + 515], "are left: the archive is cut", 3, 1),
+        # Bytes behind the mark that are no tar.
+        (lambda one, two: one + b"garbage" * 200, "bytes follow from here", 5, 0),
+        # A joined tar that is cut too.
+        (lambda one, two: one + two[: header(two, "0012.jpg") + 700], "bytes follow from here", 7, 1),
+    ],
+)
+def test_a_tar_with_an_odd_end_is_refused_or_read_to_its_end(
+    make: Callable[[bytes, bytes], bytes],
+    what: str,
+    samples: int,
+    unreadable: int,
+    tmp_path: Path,
+    collect: Collect,
+    refused: Refused,
+    picture: Picture,
+) -> None:
+    one = write_tar(tmp_path / "one.tar", *pairs(picture, 0, 5)).read_bytes()
+    two = write_tar(tmp_path / "two.tar", *pairs(picture, 10, 5)).read_bytes()
+    tar = tmp_path / "tars" / "0.tar"
+    tar.parent.mkdir()
+    tar.write_bytes(make(one, two))
+    write_tar(tmp_path / "tars" / "1.tar", *pairs(picture, 20, 2))
+    source = {"kind": "webdataset", "tars": str(tar.parent)}
+    line = refused(**source)
+    assert f"{tar}, " in line
+    assert what in line
+    assert "set ends=read" in line
+    collection, items = collect(**source, ends="read")
+    problems = [item for item in items if item.read.func is not places.read]  # type: ignore[attr-defined]
+    assert (len(items) - len(problems) - 2, len(problems)) == (samples, unreadable)
+    for item in items:
+        if item not in problems:
+            assert item.read() == picture(int(item.key or ""), "JPEG")
+    assert "1 of 2 tars were read although their end is odd (0.tar: " in collection.notes[0]
+    # What was listed before says it again.
+    assert collect(**source, ends="read")[0].notes == collection.notes
+
+
+def header(tar: bytes, name: str) -> int:
+    """Where a member's header begins."""
+    with tarfile.open(fileobj=io.BytesIO(tar)) as opened:
+        return opened.getmember(name).offset
+
+
+def test_the_end_mark_may_be_cut_and_may_be_long(tmp_path: Path, collect: Collect, picture: Picture) -> None:
+    whole = write_tar(tmp_path / "tars" / "0.tar", *pairs(picture, 0, 3)).read_bytes()
+    end = len(whole.rstrip(b"\0")) // 512 * 512 + 512
+    for size in (end + 512, end + 700, end + 1024):
+        (tmp_path / "tars" / f"{size}.tar").write_bytes(whole[:size])
+    (tmp_path / "tars" / "long.tar").write_bytes(whole + bytes(3_000_000))
+    collection, items = collect(kind="webdataset", tars=str(tmp_path / "tars"))
+    assert len(items) == 15
+    assert collection.notes == ()
+
+
+def test_images_whose_keys_have_dots_are_each_counted_and_named(
+    tmp_path: Path, collect: Collect, reason: Reason, picture: Picture
+) -> None:
+    write_tar(tmp_path / "0.tar", *[(f"IMG.{n:05}.jpg", picture(n, "JPEG")) for n in range(24)])
+    _, items = collect(kind="webdataset", tars=str(tmp_path))
+    assert [item.key for item in items] == [f"IMG.{n:05}.jpg" for n in range(24)]
+    assert "its key ends at the first dot, so that its image's extension is '00023.jpg'" in reason(items[23])
+    many = write_tar(tmp_path / "many.tar", *[(f"IMG.{n}.part.bin", b"0") for n in range(9000)])
+    _, items = collect(kind="webdataset", tars=str(many))
+    assert len(reason(items[0])) < 500
+    assert "and 8,992 more" in reason(items[0])
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n", "git lfs pull"),
+        (b"PK\x03\x04" + bytes(600), "a zip archive: unpack it"),
+        (b"<!DOCTYPE html><html><title>Sign in</title>" + b" " * 600, "a web page"),
+        (b"\xff\xd8\xff\xe0" + bytes(600), "an image (JPEG)"),
+        ("key,label\n".encode("utf-16"), "UTF-16"),
+    ],
+)
+def test_what_goes_under_the_name_of_a_tar_is_recognised(
+    content: bytes, what: str, tmp_path: Path, refused: Refused, picture: Picture
+) -> None:
+    (tmp_path / "0.tar").write_bytes(content)
+    assert what in refused(kind="webdataset", tars=str(tmp_path / "0.tar"))
+    # Not only the first of several.
+    write_tar(tmp_path / "tars" / "0.tar", *pairs(picture, 0, 2))
+    (tmp_path / "tars" / "1.tar").write_bytes(content)
+    assert what in refused(kind="webdataset", tars=str(tmp_path / "tars"))
 
 
 def test_a_tar_that_was_cut_after_it_was_listed_is_told(
