@@ -1,7 +1,7 @@
 """What the doctor looks at: versions, the machine, the store, the services; with the mend for each fault.
 
 Pure functions that return `Check`s; printing them is the command's. Nothing is changed on the machine:
-a store that does not exist yet is not made.
+a store that does not exist yet is not made. On a Prefect server a deployment stands for seconds (doctor_scheduler.py).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from flows.doctor_scheduler import scheduler_service
 from flows.doctor_services import mlflow_service, prefect_service, ray_service, s3_service
 
 Status = Literal["ok", "warn", "fail"]
@@ -64,7 +65,7 @@ def examine(store_url: str | None = None, env: Mapping[str, str] = os.environ) -
         lambda: [disk(url)],
         lambda: [store(url)],
         lambda: [Check("MLflow", *mlflow_service(env.get("MLFLOW_TRACKING_URI", "")))],
-        lambda: [Check("Prefect", *prefect_service(env.get("PREFECT_API_URL", "")))],
+        lambda: prefect(env.get("PREFECT_API_URL", "")),
         lambda: [Check("Ray", *ray_service(env.get("RAY_ADDRESS", "")))],
         lambda: [Check("S3", *s3_service(env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL", ""), url))],
         lambda: [npm()],
@@ -176,6 +177,14 @@ def store(store_url: str) -> Check:
         found, _, mend = str(error).partition("; ")
         return Check("store", "fail", found, f"{mend[:1].upper()}{mend[1:]}." if mend else "")
     return Check("store", "ok", f"{storage.url}, can be written")
+
+
+def prefect(url: str) -> list[Check]:
+    """The Prefect server, and its scheduler if it answers; a server for each run schedules nothing."""
+    server = Check("Prefect", *prefect_service(url))
+    if not url or server.status != "ok":
+        return [server]
+    return [server, Check("scheduler", *scheduler_service(url))]
 
 
 def npm() -> Check:

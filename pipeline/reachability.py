@@ -33,7 +33,7 @@ def http_refusal(
 
     def question() -> str | None:
         try:
-            with _opener(url).open(_request(url), timeout=within_s) as answer:
+            with opener_to(url).open(request_to(url), timeout=within_s) as answer:
                 body = answer.read(_ANSWER_BYTES)
         except urllib.error.HTTPError as error:
             error.close()
@@ -81,7 +81,8 @@ def _within(seconds: float, question: Callable[[], str | None]) -> str | None:
     return answers[0] if answers else f"nobody answers ({_reason(TimeoutError(), seconds)})"
 
 
-def _request(url: str) -> urllib.request.Request:
+def request_to(url: str) -> urllib.request.Request:
+    """A request without user and password in its address; they go with it as basic authentication."""
     parts = urlsplit(url)
     request = urllib.request.Request(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
     if parts.username is not None:
@@ -90,8 +91,8 @@ def _request(url: str) -> urllib.request.Request:
     return request
 
 
-def _opener(url: str) -> urllib.request.OpenerDirector:
-    """Without the environment's proxies for this machine: a proxy must not answer for a server here."""
+def opener_to(url: str) -> urllib.request.OpenerDirector:
+    """Asks an address, without the environment's proxies on this machine: a proxy must not answer for a server here."""
     proxies = urllib.request.ProxyHandler({} if _is_here(urlsplit(url).hostname or "") else None)
     return urllib.request.build_opener(proxies)
 

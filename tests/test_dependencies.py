@@ -1,4 +1,4 @@
-"""No release of a stranger reaches an install unseen: ranges are bounded, and constraints.txt pins the whole install."""
+"""No release of a stranger reaches an install unseen: ranges are bounded, and the whole install is pinned."""
 
 from __future__ import annotations
 

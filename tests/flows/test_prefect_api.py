@@ -100,3 +100,26 @@ def is_busy(server: Server, new: dict[str, object]) -> bool:
     except urllib.error.HTTPError as error:
         return error.code == 503
     return False
+
+
+@pytest.mark.parametrize("where", ["address", "PREFECT_API_AUTH_STRING"])
+def test_a_login_goes_with_the_question_and_not_into_the_address(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str | None] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_DELETE(self) -> None:
+            seen.extend([self.headers.get("Authorization"), self.path])
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,)).start()
+        login = "" if where != "address" else "ann:secret@"
+        if not login:
+            monkeypatch.setenv(where, "ann:secret")
+        assert ask(f"http://{login}127.0.0.1:{server.server_port}/api", "flows/1", method="DELETE") is None
+        server.shutdown()
+    assert seen == ["Basic YW5uOnNlY3JldA==", "/api/flows/1"]
