@@ -25,6 +25,10 @@ def _shards(summary: Mapping[str, Any]) -> str:
     if "new" in summary:
         changes = (f"{summary[name]:,} {name}" for name in ("new", "changed", "removed"))
         words += f"; {', '.join(changes)}"
+    rare = summary.get("rare_classes", {})
+    if rare:
+        what = "dropped" if rare["rule"] == "drop" else "in train only"
+        words += f"; {rare['classes']:,} rare classes {what} ({rare['images']:,} images)"
     return "; note: ".join([words, *summary.get("notes", ())])
 
 

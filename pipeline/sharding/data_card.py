@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.errors import listed
 from pipeline.sharding.chunks import ChunkFacts
 from pipeline.sharding.index import SPLITS, SampleIndex
 from pipeline.sharding.plan import Plan
@@ -23,10 +24,12 @@ def data_card(
     plan: Plan,
     chunks: Sequence[ChunkFacts],
     changes: Mapping[str, Any] | None = None,
+    rare: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Counts and licences as plain JSON values; the same data give the same card.
 
     Args:
+        rare: see `rare_card`.
         changes: of a delta: its base, and how many samples are new, changed, removed.
     """
     kept = plan.kept
@@ -47,6 +50,7 @@ def data_card(
             "with_conflicting_labels": kept.conflicts,
         },
         "capped": plan.capped,
+        "rare_classes": dict(rare or {}),
         "unreadable": {
             "count": len(unreadable),
             "per_label": dict(sorted(Counter(one.label or _NO_LABEL for one in unreadable).items())),
@@ -57,6 +61,25 @@ def data_card(
             for credit in collection.credits
         ],
     }
+
+
+def rare_card(rule: str, images: Mapping[str, int]) -> dict[str, Any]:
+    """What became of classes with fewer content groups than splits.
+
+    Args:
+        rule: refuse, drop or train_only.
+        images: of each such class.
+    """
+    return {"rule": rule, "classes": len(images), "images": sum(images.values()), "of": dict(images)}
+
+
+def in_words_of_rare(rare: Mapping[str, Any]) -> str:
+    """One line about rare classes; "" if there are none."""
+    if not rare.get("classes"):
+        return ""
+    what = "dropped" if rare["rule"] == "drop" else "in train only"
+    named = listed([f"{name} ({images:,})" for name, images in rare["of"].items()])
+    return f"{rare['classes']:,} rare classes with {rare['images']:,} images {what}: {named}"
 
 
 def counted(index: SampleIndex) -> dict[str, Any]:
@@ -166,6 +189,7 @@ def markdown(card: dict[str, Any]) -> str:
         f"- dropped, because an equal or alike image has another label: {duplicates['dropped_conflicts']}",
         f"- dropped, because another image looks like them: {duplicates['dropped_alike']}",
         f"- training images left out by the caps: {_in_words(card['capped'])}",
+        *([f"- {rare.replace('<', '&lt;')}"] if (rare := in_words_of_rare(card.get("rare_classes", {}))) else []),
         f"- unreadable: {card['unreadable']['count']} (all of them, with reasons: quarantine.parquet)",
         *(f"  - {one['name']}: {one['reason']}" for one in card["unreadable"]["first"]),
         "",

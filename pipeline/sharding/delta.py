@@ -28,6 +28,7 @@ from pipeline.sharding.listing import Listing
 from pipeline.sharding.mapped_columns import mapped_numbers
 from pipeline.sharding.matching import SourceNumbers, matched, unchanged
 from pipeline.sharding.plan import Chosen, choose
+from pipeline.sharding.rare_classes import GONE, LabelSizes, label_numbers
 from pipeline.sharding.settling import settle
 from pipeline.sharding.sources.base import Collection, Item
 from pipeline.sharding.taxonomy import Paths
@@ -46,7 +47,8 @@ class Delta:
     Attributes:
         base: what it adds to.
         listing: the base's.
-        label_names: the base's, then those that are new.
+        all_label_names: the base's, then those that are new.
+        labels: their numbers, see `label_numbers`: rare classes that are new may be dropped.
         chunks, columns: what was read.
         numbers: the source's items.
         live: [items] places of the items that are images, ascending.
@@ -58,7 +60,8 @@ class Delta:
 
     base: Base
     listing: Listing
-    label_names: tuple[str, ...]
+    all_label_names: tuple[str, ...]
+    labels: NDArray[np.int32]
     chunks: list[ChunkFacts]
     columns: Columns
     numbers: SourceNumbers
@@ -67,6 +70,11 @@ class Delta:
     at: NDArray[np.int64]
     chosen: Chosen
     before: NDArray[np.int64]
+
+    @property
+    def label_names(self) -> list[str]:
+        """Those of classes that were not dropped."""
+        return [name for name, number in zip(self.all_label_names, self.labels, strict=False) if number != GONE]
 
     @property
     def new_rows(self) -> NDArray[np.int64]:
@@ -135,12 +143,16 @@ def read_delta(config: ShardingConfig, base: Base, collection: Collection, intak
     Args:
         intake: its `labels` are those of the base, then the new ones.
     Raises:
-        InputError: a class that is new is too small to be in every split.
+        InputError: a class that is new is too small to be in every split, if possible before anything is read.
         WorkError: more items are unreadable than is allowed.
     """
     listing = Listing.open(base.artifact, intake.scratch.columns("listing"))
-    numbers = SourceNumbers.of(collection.items(), collection.total, progress, intake.scratch.columns("source"))
+    sizes = LabelSizes(config.split, base.index.label_names)
+    items = sizes.through(collection.items())
+    numbers = SourceNumbers.of(items, collection.total, progress, intake.scratch.columns("source"))
     before = matched(numbers, listing)
+    # An item that has another label than in the base keeps its split, so that its new class may be small.
+    sizes.check(collection.label_names, [name for name, at in sizes.places.items() if (before[at] >= 0).any()])
     same = unchanged(numbers, listing, before, trust_names=config.trust_names)
     kind = np.full(len(numbers), _UNREADABLE, dtype=np.int8)
     at = np.where(same, before, -1)
@@ -176,7 +188,10 @@ def read_delta(config: ShardingConfig, base: Base, collection: Collection, intak
             return Delta(
                 base=base,
                 listing=listing,
-                label_names=tuple(intake.labels),
+                all_label_names=tuple(intake.labels),
+                labels=label_numbers(
+                    len(intake.labels), chosen.kept.rare if config.split.rare_classes == "drop" else ()
+                ),
                 chunks=chunks,
                 columns=columns,
                 numbers=numbers,

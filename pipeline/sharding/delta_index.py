@@ -21,7 +21,7 @@ from pipeline.sharding.duplicates import DROPPED
 from pipeline.sharding.index import SCHEMA, SPLITS, SampleIndex
 from pipeline.sharding.listing import ROW_GROUP, chunk_listing, rows_of_plan
 from pipeline.sharding.listing import SCHEMA as LISTING_SCHEMA
-from pipeline.sharding.numbering import Numbering
+from pipeline.sharding.numbering import Numbering, used_nodes
 from pipeline.sharding.plan import Plan
 from pipeline.sharding.scratch import Scratch
 from pipeline.sharding.shard_places import elsewhere
@@ -61,13 +61,18 @@ def delta_numbering(delta: Delta, plan: Plan, root: str) -> Numbering:
     sources = np.array([number_of.get(name, -1) for name in columns.source_names], dtype=np.int16)
     has_taxonomy = bool(root or base.index.taxonomy)
     paths = Paths.of(base.index.taxonomy)
-    codes = [paths.code(path) if path and has_taxonomy else -1 for path in columns.node_paths]
+    used_paths = used_nodes(columns, delta.labels).tolist()
+    codes = [
+        paths.code(path) if path and has_taxonomy and is_used else -1
+        for path, is_used in zip(columns.node_paths, used_paths, strict=True)
+    ]
     return Numbering(
         groups=_groups(delta, plan),
         nodes=np.array(codes, dtype=np.int32),
         sources=sources,
         source_names=names,
         taxonomy=paths.nodes(root) if has_taxonomy else (),
+        labels=delta.labels,
     )
 
 
@@ -127,7 +132,9 @@ def delta_listing(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numberi
         [
             LISTING_SCHEMA.empty_table(),
             *(
-                chunk_listing(scratch, delta.columns, chunk, rows=row_of_column, nodes=numbering.nodes)
+                chunk_listing(
+                    scratch, delta.columns, chunk, rows=row_of_column, nodes=numbering.nodes, labels=delta.labels
+                )
                 for chunk in range(len(delta.chunks))
             ),
         ]

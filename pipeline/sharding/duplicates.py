@@ -9,7 +9,7 @@ photograph of two things), "first" believes the first in the most protected spli
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -49,6 +49,7 @@ class Kept:
         conflicts: sets of equal images that carry different labels.
         contradicted: samples dropped because an equal or alike one has another label.
         alike: samples dropped because another one looks like them.
+        rare: number of each rare label -> its images that were dropped, or are in train only.
     """
 
     splits: NDArray[np.int8]
@@ -58,6 +59,7 @@ class Kept:
     conflicts: int = 0
     contradicted: int = 0
     alike: int = 0
+    rare: dict[int, int] = field(default_factory=dict)
 
 
 def without_duplicates(

@@ -8,7 +8,7 @@ samples lie in the order of the tars; one tar may hold samples of several splits
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,20 +31,29 @@ if TYPE_CHECKING:
 TARS_FILE = "tars.json"
 
 
-def index_in_place(output: Path, scratch: Scratch, columns: Columns, plan: Plan, collection: Collection) -> SampleIndex:
+def index_in_place(
+    output: Path,
+    scratch: Scratch,
+    columns: Columns,
+    plan: Plan,
+    collection: Collection,
+    labels: NDArray[np.int32],
+    label_names: Sequence[str],
+) -> SampleIndex:
     """Writes index.arrow, index.parquet and tars.json below `output`.
 
     Args:
+        labels: number of each label in `label_names`, see `label_numbers`.
         collection: its `tars` are those that the chunks' columns `tar` and `start` point into.
     """
     order = np.lexsort((plan.rows, plan.splits))
     rows, splits = plan.rows[order], plan.splits[order]
-    numbering = numbered(scratch, columns, rows, collection.root)
+    numbering = numbered(scratch, columns, rows, collection.root, labels)
     index = SampleIndex.assemble(
         _parts(scratch, columns, plan, numbering, rows, splits),
         scratch.columns("index"),
         shard_names=[tar.url for tar in collection.tars],
-        label_names=collection.label_names,
+        label_names=label_names,
         taxonomy=numbering.taxonomy,
     )
     index.write(output)
@@ -88,7 +97,8 @@ def _parts(
             "group": pa.array(numbering.groups[ids]),
             "node": pa.array(numbering.nodes[columns.node[rows[ids]]]),
             "source": pa.DictionaryArray.from_arrays(pa.array(sources), pa.array(numbering.source_names, pa.string())),
-            **{name: table.column(name).chunk(0) for name in ("length", "label", "captions", "width", "height")},
+            "label": pa.array(numbering.labels[columns.label[rows[ids]]]),
+            **{name: table.column(name).chunk(0) for name in ("length", "captions", "width", "height")},
         }
         yield pa.Table.from_arrays([values[field.name] for field in SCHEMA], schema=SCHEMA)
 

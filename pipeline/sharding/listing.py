@@ -20,12 +20,13 @@ from pipeline.artifacts import Artifact
 from pipeline.errors import DamagedError
 from pipeline.sharding.chunks import Columns, read_table
 from pipeline.sharding.mapped_columns import on_disk
+from pipeline.sharding.rare_classes import GONE
 from pipeline.sharding.scratch import Scratch
 
 FILE = "items.parquet"
 # Numbers that are copied from the chunk tables, and mean the same in every artifact.
 _COPIED = (
-    *("item", "facts", "stamp", "hash_high", "hash_low", "label", "given"),
+    *("item", "facts", "stamp", "hash_high", "hash_low", "given"),
     *("group_code", "named", "place", "meaning", "order", "stored"),
 )
 SCHEMA = pa.schema(
@@ -126,10 +127,14 @@ def _coded(file: pq.ParquetFile, sources: dict[str, int]) -> Iterator[pa.Table]:
 
 
 def write_listing(folder: Path, tables: Iterable[pa.Table]) -> None:
-    """Writes items.parquet; each table has the columns of `SCHEMA`."""
+    """Writes items.parquet; each table has the columns of `SCHEMA`, and an item whose label is `GONE` is not written.
+
+    So images of a class that was dropped are new to a later run, which looks again whether the class is too small.
+    """
     with pq.ParquetWriter(folder / FILE, SCHEMA, compression="zstd") as writer:
         for table in tables:
-            writer.write_table(table, row_group_size=ROW_GROUP)
+            gone = table.column("label").to_numpy() == GONE
+            writer.write_table(table.filter(pa.array(~gone)) if gone.any() else table, row_group_size=ROW_GROUP)
 
 
 def chunk_listing(
@@ -139,12 +144,14 @@ def chunk_listing(
     *,
     rows: NDArray[np.int64],
     nodes: NDArray[np.int32],
+    labels: NDArray[np.int32],
 ) -> pa.Table:
     """The part of the listing that a chunk's images are.
 
     Args:
         rows: [rows of the columns] the number of each image in the index, -1 for none.
         nodes: [node_paths] number of each path's node in the taxonomy.
+        labels: number of each label, see `label_numbers`.
     """
     mine = slice(columns.starts[chunk], columns.starts[chunk + 1])
     table = read_table(scratch, chunk)
@@ -154,6 +161,7 @@ def chunk_listing(
         "row": pa.array(rows[mine]),
         "source": pa.array(names[columns.source[mine]].tolist(), pa.string()),
         "node": pa.array(nodes[columns.node[mine]]),
+        "label": pa.array(labels[columns.label[mine]]),
         **{name: table.column(name) for name in _COPIED},
     }
     return pa.Table.from_arrays([values[field.name] for field in SCHEMA], schema=SCHEMA)

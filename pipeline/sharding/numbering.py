@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.sharding.chunks import Columns, read_table
 from pipeline.sharding.index import TaxonomyNode
+from pipeline.sharding.rare_classes import GONE
 from pipeline.sharding.scratch import Scratch
 
 
@@ -25,6 +27,7 @@ class Numbering:
         sources: [source_names] number of each source in `source_names`, -1 if none of its samples is stored.
         source_names: in the order of the names.
         taxonomy: the nodes, parents first.
+        labels: [labels + 1] number of each label, see `label_numbers`.
     """
 
     groups: NDArray[np.int32]
@@ -32,33 +35,46 @@ class Numbering:
     sources: NDArray[np.int16]
     source_names: tuple[str, ...]
     taxonomy: tuple[TaxonomyNode, ...]
+    labels: NDArray[np.int32]
 
 
-def numbered(scratch: Scratch, columns: Columns, rows: NDArray[np.int64], root: str) -> Numbering:
+def numbered(
+    scratch: Scratch, columns: Columns, rows: NDArray[np.int64], root: str, labels: NDArray[np.int32]
+) -> Numbering:
     """The numbering for samples.
 
     Args:
         rows: the samples' rows, in the order of their ids.
         root: name of the taxonomy's root; "" for none.
+        labels: number of each label, see `label_numbers`.
     """
     used = [columns.source_names[code] for code in np.unique(columns.source[rows])]
     number_of = {name: number for number, name in enumerate(sorted(used))}
     sources = np.array([number_of.get(name, -1) for name in columns.source_names], dtype=np.int16)
-    nodes, taxonomy = _nodes(root, columns.node_paths)
-    return Numbering(_groups(scratch, columns, rows), nodes, sources, tuple(sorted(used)), taxonomy)
+    nodes, taxonomy = _nodes(root, columns.node_paths, used_nodes(columns, labels))
+    return Numbering(_groups(scratch, columns, rows), nodes, sources, tuple(sorted(used)), taxonomy, labels)
 
 
-def _nodes(root: str, paths: tuple[tuple[str, ...], ...]) -> tuple[NDArray[np.int32], tuple[TaxonomyNode, ...]]:
+def used_nodes(columns: Columns, labels: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """[node_paths] whether an image lies there whose class was not dropped."""
+    used = np.zeros(len(columns.node_paths), dtype=np.bool_)
+    used[columns.node if not (labels == GONE).any() else columns.node[labels[columns.label] != GONE]] = True
+    return used
+
+
+def _nodes(
+    root: str, paths: tuple[tuple[str, ...], ...], used: NDArray[np.bool_]
+) -> tuple[NDArray[np.int32], tuple[TaxonomyNode, ...]]:
     if not root:
         return np.full(len(paths), -1, dtype=np.int32), ()
     taxonomy = [TaxonomyNode(root, -1)]
     numbers: dict[tuple[str, ...], int] = {(): 0}
-    for path in paths:
+    for path in itertools.compress(paths, used):
         for depth in range(1, len(path) + 1):
             if path[:depth] not in numbers:
                 numbers[path[:depth]] = len(taxonomy)
                 taxonomy.append(TaxonomyNode(path[depth - 1], numbers[path[: depth - 1]]))
-    return np.array([numbers[path] if path else -1 for path in paths], dtype=np.int32), tuple(taxonomy)
+    return np.array([numbers.get(path, -1) if path else -1 for path in paths], dtype=np.int32), tuple(taxonomy)
 
 
 def _groups(scratch: Scratch, columns: Columns, rows: NDArray[np.int64]) -> NDArray[np.int32]:

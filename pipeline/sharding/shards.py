@@ -53,6 +53,7 @@ class Shard:
     groups: NDArray[np.int32]
     nodes: NDArray[np.int32]
     sources: NDArray[np.int16]
+    labels: NDArray[np.int32]
     suffixes: dict[int, int]
     done: bool = False
 
@@ -60,7 +61,7 @@ class Shard:
     def digest(self) -> str:
         """Of everything that decides about its bytes."""
         hasher = hashlib.sha256(json.dumps([self.number, self.name, self.split, *self.suffixes.items()]).encode())
-        for column in (self.chunks, self.rows, self.groups, self.nodes, self.sources):
+        for column in (self.chunks, self.rows, self.groups, self.nodes, self.sources, self.labels):
             hasher.update(column.tobytes())
         return hasher.hexdigest()[:32]
 
@@ -164,6 +165,7 @@ def _shards(scratch: Scratch, columns: Columns, plan: Plan, numbering: Numbering
             groups=numbering.groups[ids],
             nodes=numbering.nodes[columns.node[rows]],
             sources=numbering.sources[columns.source[rows]],
+            labels=numbering.labels[columns.label[rows]],
             suffixes={place: plan.suffixes[row] for place, row in again},
         )
         yield replace(shard, done=_part_facts(scratch, name) == (shard.digest, _size(scratch.tar(name))))
@@ -171,7 +173,7 @@ def _shards(scratch: Scratch, columns: Columns, plan: Plan, numbering: Numbering
 
 def _rows(scratch: Scratch, shard: Shard) -> pa.Table:
     """The chunk tables' rows of a shard, in its order, in one piece."""
-    wanted = ["key", "extension", "start", "length", "width", "height", "hash_high", "hash_low", "label"]
+    wanted = ["key", "extension", "start", "length", "width", "height", "hash_high", "hash_low"]
     order = np.argsort(shard.chunks, kind="stable")
     chunks, starts = np.unique(shard.chunks[order], return_index=True)
     parts = []
@@ -209,7 +211,8 @@ def _write_part(
         "group": pa.array(shard.groups),
         "node": pa.array(shard.nodes),
         "source": pa.DictionaryArray.from_arrays(pa.array(shard.sources), pa.array(sources, pa.string())),
-        **{name: table.column(name).chunk(0) for name in ("length", "label", "captions", "width", "height")},
+        "label": pa.array(shard.labels),
+        **{name: table.column(name).chunk(0) for name in ("length", "captions", "width", "height")},
     }
     schema = SCHEMA.with_metadata({"digest": shard.digest, "tar_bytes": str(size)})
     part = pa.Table.from_arrays([columns[field.name] for field in SCHEMA], schema=schema)

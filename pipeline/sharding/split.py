@@ -2,7 +2,8 @@
 
 A group's number in [0, 1) depends on its name and the seed only. Below `test_share` it is test, below
 `test_share + val_share` val, else train: a group that was held out yesterday is held out tomorrow.
-A class that would miss a split gets its nearest group moved there. Duplicates are dropped in the same breath
+A class that would miss a split gets its nearest group moved there; one with fewer groups than splits is rare
+(rare_classes.py). Duplicates are dropped in the same breath
 (duplicates.py): a class must be in every split without them.
 """
 
@@ -10,19 +11,20 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from pipeline.config import Config
+from pipeline.config import Config, added
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.sharding.chunks import Columns
 from pipeline.sharding.duplicates import DROPPED, DuplicatesConfig, Kept, without_duplicates
 from pipeline.sharding.index import SPLITS
+from pipeline.sharding.rare_classes import RareClassesRule, too_small, wanted_splits
 
 _TRAIN, _VAL, _TEST = range(3)
 _ATTEMPTS = 4
@@ -44,6 +46,11 @@ class SplitConfig(Config):
     )
     holdout_family: str | None = Field(None, description="this artist family, whole, is the test split")
     seed: int = Field(0, ge=0, description="another seed holds out other groups")
+    rare_classes: RareClassesRule = added(
+        "refuse",
+        description="a class with fewer content groups than splits: refuse the data set, drop the class with its "
+        "images, or put all of its images that are drawn into train",
+    )
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> SplitConfig:
@@ -83,7 +90,7 @@ def assign_splits(
     """Gives every sample a split, and drops duplicates.
 
     Raises:
-        InputError: a class is too small to be in every split; the line names it and its count.
+        InputError: classes are too small to be in every split, and refused; the line names them and their counts.
     """
     fixed = fixed_splits(columns, config)
     wanted, of_group, codes, number_of = _by_hash(columns, config, fixed)
@@ -100,49 +107,70 @@ def assign_splits(
     known: NDArray[np.bool_] = np.asarray(there.any(axis=1))
     known[: settled.labels if settled is not None else 0] = True
 
+    rare = np.zeros(count, dtype=np.bool_)
+    to_train = np.zeros(len(of_group), dtype=np.bool_)
     live = pool
-    # A group that was moved to fill a split may consist of copies that are then dropped: so it is tried again.
-    for attempt in range(_ATTEMPTS):
+    if config.rare_classes == "train_only" and settled is not None:
+        # A class that the base has too, with which it is still rare.
+        everywhere = _groups_of_labels(labels, codes, pool | (drawn & (fixed != DROPPED)), count)
+        for label in np.flatnonzero(known).tolist():
+            if len(everywhere[label]) < len(wanted):
+                rare[label] = True
+                to_train[codes[pool & (labels == label)]] = True
+    attempt = 0
+    while True:
         members = _groups_of_labels(labels, codes, live, count)
-        for label, groups in enumerate(members):
-            if len(groups) < len(wanted) and not known[label]:
-                images = int((pool & (labels == label)).sum())
-                raise _too_small(label_names[label], len(groups), images, wanted, copies=attempt > 0)
-        _fill_missing(of_group, number_of, members, wanted, there, known)
-        kept = without_duplicates(
-            np.where(pool, of_group[codes], fixed).astype(np.int8),
-            labels=labels,
-            content=(columns.hash_high, columns.hash_low),
-            meaning=columns.meaning,
-            looks=columns.look,
-            config=duplicates,
-            rank=None if settled is None else settled.rank,
-        )
-        stays = kept.splits != DROPPED
-        live = pool & stays
-        counted = drawn & stays
-        short = _short_of_a_split(labels[counted], kept.splits[counted], wanted, count)
-        short = [label for label in short if not known[label]]
-        if not short:
-            break
-    else:
-        images = int((pool & (labels == short[0])).sum())
-        raise _too_small(label_names[short[0]], len(members[short[0]]), images, wanted, copies=True)
-    return kept
+        small = [
+            label
+            for label, groups in enumerate(members)
+            if len(groups) < len(wanted) and not known[label] and not rare[label]
+        ]
+        # A group that was moved to fill a split may consist of copies that are then dropped: so it is tried again.
+        if not small:
+            of_group[to_train] = _TRAIN
+            _fill_missing(of_group, number_of, members, wanted, there, known, rare, to_train)
+            kept = without_duplicates(
+                np.where(pool, of_group[codes], fixed).astype(np.int8),
+                labels=labels,
+                content=(columns.hash_high, columns.hash_low),
+                meaning=columns.meaning,
+                looks=columns.look,
+                config=duplicates,
+                rank=None if settled is None else settled.rank,
+            )
+            stays = kept.splits != DROPPED
+            live = pool & stays
+            counted = drawn & stays
+            short = _short_of_a_split(labels[counted], kept.splits[counted], wanted, count)
+            short = [label for label in short if not known[label] and not rare[label]]
+            attempt += 1
+            if not short:
+                break
+            small = short if attempt >= _ATTEMPTS else []
+        if small and config.rare_classes == "refuse":
+            images = np.bincount(labels[pool & (labels >= 0)], minlength=count)
+            classes = {label_names[label]: (len(members[label]), int(images[label])) for label in small}
+            raise too_small(classes, wanted, copies=attempt > 0)
+        if small:
+            rare[small] = True
+            attempt, live = 0, pool
+            of_rare = (labels >= 0) & rare[labels]
+            if config.rare_classes == "drop":
+                pool = live = pool & ~of_rare
+                fixed = np.where(of_rare, np.int8(DROPPED), fixed)
+                drawn = drawn & ~of_rare
+            else:
+                to_train[codes[pool & of_rare]] = True
+    return replace(kept, rare=_rare_images(rare, labels, kept.splits, config))
 
 
-def check_class_sizes(images_per_class: Mapping[str, int] | None, config: SplitConfig) -> None:
-    """Refuses a class with fewer images than splits, before any work; None: the counts are not known yet.
-
-    Raises:
-        InputError: the line names the class and its count.
-    """
-    if config.rule == "given":
-        return
-    wanted = [_TRAIN] + [_VAL] * (config.val_share > 0) + [_TEST] * (config.test_share > 0)
-    for name, count in (images_per_class or {}).items():
-        if count < len(wanted):
-            raise _too_small(name, count, count, wanted, copies=False)
+def _rare_images(
+    rare: NDArray[np.bool_], labels: NDArray[np.int32], splits: NDArray[np.int8], config: SplitConfig
+) -> dict[int, int]:
+    """Images of each rare class: those that were dropped with it, or that are in train."""
+    counted = labels >= 0 if config.rare_classes == "drop" else (labels >= 0) & (splits == _TRAIN)
+    images = np.bincount(labels[counted], minlength=len(rare))
+    return {label: int(images[label]) for label in np.flatnonzero(rare).tolist()}
 
 
 def group_number(group: str, seed: int) -> float:
@@ -184,7 +212,7 @@ def _by_hash(
     of_group = np.full(len(number_of), _TRAIN, dtype=np.int8)
     of_group[number_of < test_share + val_share] = _VAL
     of_group[number_of < test_share] = _TEST
-    wanted = [_TRAIN] + [_VAL] * (val_share > 0) + [_TEST] * (test_share > 0)
+    wanted = wanted_splits(val_share, test_share)
     return [] if config.rule == "given" else wanted, of_group, codes.astype(np.int64, copy=False), number_of
 
 
@@ -208,6 +236,8 @@ def _fill_missing(
     wanted: Sequence[int],
     there: NDArray[np.bool_],
     known: NDArray[np.bool_],
+    rare: NDArray[np.bool_],
+    fast: NDArray[np.bool_],
 ) -> None:
     """Moves groups until every class is in every split that is wanted; the smallest classes first.
 
@@ -216,22 +246,27 @@ def _fill_missing(
     Args:
         there: [labels, splits] where a class has samples that are settled.
         known: [labels] classes of an earlier artifact: none of their splits is emptied for another.
+        rare: [labels] classes that need not be in every split.
+        fast: [groups] groups that stay where they are.
     """
     order = sorted(range(len(members)), key=lambda label: (len(members[label]), label))
     for _ in range(len(wanted) + 1):
         moved = False
         for label in order:
+            if rare[label]:
+                continue
             groups = members[label]
             for split in wanted:
                 if there[label, split] or (of_group[groups] == split).any():
                     continue
-                counts = [int((of_group[groups] == other).sum()) for other in range(len(SPLITS))]
+                free = groups[~fast[groups]]
+                counts = [int((of_group[free] == other).sum()) for other in range(len(SPLITS))]
                 if known[label]:
                     counts = [n if n > 1 or there[label, other] else 0 for other, n in enumerate(counts)]
-                    if not any(counts):
-                        continue
+                if not any(counts):
+                    continue
                 donor = int(np.argmax(counts))
-                candidates = groups[of_group[groups] == donor]
+                candidates = free[of_group[free] == donor]
                 # Near the split's own range of numbers: the smallest for a held-out split, the largest for train.
                 pick = np.argmax(number_of[candidates]) if split == _TRAIN else np.argmin(number_of[candidates])
                 of_group[candidates[pick]] = split
@@ -248,16 +283,3 @@ def _short_of_a_split(
     labelled = labels >= 0
     there[labels[labelled], splits[labelled]] = True
     return [int(label) for label in np.flatnonzero(~there[:, list(wanted)].all(axis=1))]
-
-
-def _too_small(name: str, groups: int, images: int, wanted: Sequence[int], *, copies: bool) -> InputError:
-    counted = f"{images} image{'' if images == 1 else 's'}"
-    if copies:
-        counted += f" (without copies of held-out ones, {groups} content group{'' if groups == 1 else 's'})"
-    elif images != groups:
-        counted += f" in {groups} content group{'' if groups == 1 else 's'}"
-    splits = ", ".join(SPLITS[split] for split in wanted)
-    return InputError(
-        f"class {name!r} has {counted}, too few for {len(wanted)} splits ({splits}); "
-        "add images, remove the class, or set a share in `split` to 0"
-    )

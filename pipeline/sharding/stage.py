@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -28,18 +29,19 @@ from pipeline.sharding.captions import CaptionsConfig
 from pipeline.sharding.card_page.page import card_page
 from pipeline.sharding.chunks import Unreadable
 from pipeline.sharding.contact_sheet import contact_sheet
-from pipeline.sharding.data_card import data_card, markdown
+from pipeline.sharding.data_card import data_card, markdown, rare_card
 from pipeline.sharding.duplicates import DuplicatesConfig
 from pipeline.sharding.images import ImagesConfig
 from pipeline.sharding.intake import Intake, allowed_unreadable
 from pipeline.sharding.plan import CapsConfig
+from pipeline.sharding.rare_classes import LabelSizes, check_class_sizes
 from pipeline.sharding.runner import RunnerName
 from pipeline.sharding.scratch import Scratch
 from pipeline.sharding.sources.base import Collection
 from pipeline.sharding.sources.catalogue import SourceConfigs
 from pipeline.sharding.sources.emoji import EmojiConfig
 from pipeline.sharding.sources.webdataset_tars import WebdatasetConfig
-from pipeline.sharding.split import SplitConfig, check_class_sizes
+from pipeline.sharding.split import SplitConfig
 from pipeline.sharding.writing import Written, write_all, write_delta
 from pipeline.stage import NothingNew, Workspace
 
@@ -155,6 +157,8 @@ class ShardDataset:
             raise InputError(f"{place_of_source(config)}: no image is listed there, so there is nothing to shard")
         for note in collection.notes:
             work.progress(note=note)
+        if base is None and collection.label_names:
+            _check_labels(config, collection)
         scratch = Scratch(work.scratch.absolute())
         scratch.prepare()
         known = () if base is None else base.index.label_names
@@ -179,11 +183,24 @@ class ShardDataset:
         return _describe(config, collection, written, work)
 
 
+def _check_labels(config: ShardingConfig, collection: Collection) -> None:
+    """Refuses classes that are too small while nothing is read yet."""
+    if config.split.rare_classes != "refuse" or config.split.rule == "given":
+        return
+    if config.base is None and config.source.class_sizes() is not None:
+        return  # `check_source` has looked.
+    sizes = LabelSizes(config.split)
+    for _ in sizes.through(collection.items()):
+        pass
+    sizes.check(collection.label_names)
+
+
 def _describe(config: ShardingConfig, collection: Collection, written: Written, work: Workspace) -> dict[str, Any]:
     """Writes what tells of the shards: card, sheet, names of labels, quarantine, recipe; the summary."""
     index = written.index
     unreadable = [one for facts in written.chunks for one in facts.unreadable]
-    card = data_card(index, collection, written.plan, written.chunks, written.changes)
+    rare = rare_card(config.split.rare_classes, written.rare)
+    card = data_card(index, collection, written.plan, written.chunks, written.changes, rare)
     _write_json(work.output / "data_card.json", card)
     (work.output / "data_card.md").write_text(markdown(card), encoding="utf-8")
     _write_json(work.output / "labels.json", list(index.label_names))
@@ -206,6 +223,7 @@ def _describe(config: ShardingConfig, collection: Collection, written: Written, 
         "unreadable": len(unreadable),
         "duplicates": written.plan.kept.copies,
         "source": place_of_source(config),
+        **({"rare_classes": {**rare, "of": dict(islice(rare["of"].items(), 20))}} if written.rare else {}),
         **({"notes": list(collection.notes)} if collection.notes else {}),
         **{name: written.changes[name] for name in ("new", "changed", "removed") if written.changes},
     }

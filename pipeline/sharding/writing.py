@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from pipeline.sharding.intake import Intake, nothing_usable, take_in
 from pipeline.sharding.listing import chunk_listing, rows_of_plan, write_listing
 from pipeline.sharding.numbering import numbered
 from pipeline.sharding.plan import Plan, ShardSize, arrange, make_plan
+from pipeline.sharding.rare_classes import label_numbers
 from pipeline.sharding.scratch import Scratch
 from pipeline.sharding.shard_places import ShardPlaces, is_own
 from pipeline.sharding.shards import index_parts, write_shards
@@ -52,6 +53,7 @@ class Written:
         base: what the artifact adds to, or None.
         changes: of a delta, how many samples are new, changed, removed.
         equal: some sets of equal images, for the card; of a delta none.
+        rare: images of each rare class, by its name.
     """
 
     index: SampleIndex
@@ -60,6 +62,7 @@ class Written:
     base: Base | None = None
     changes: dict[str, Any] = field(default_factory=dict)
     equal: Sequence[EqualSet] = ()
+    rare: Mapping[str, int] = field(default_factory=dict)
 
     def image(self, work: Workspace) -> Image:
         """Gives images by their numbers."""
@@ -96,11 +99,15 @@ def write_all(config: ShardingConfig, collection: Collection, intake: Intake, wo
     )
     if not len(plan.rows):
         raise nothing_usable(collection.total, chunks)
+    dropped = plan.kept.rare if config.split.rare_classes == "drop" else {}
+    labels = label_numbers(len(collection.label_names), dropped)
+    rare = _named(plan.kept.rare, collection.label_names)
+    label_names = [name for number, name in enumerate(collection.label_names) if number not in dropped]
     if collection.tars:
         work.progress(note="putting the index together")
-        index = index_in_place(work.output, scratch, columns, plan, collection)
-        return Written(index, plan, chunks, equal=_equal(scratch, columns, plan, index))
-    numbering = numbered(scratch, columns, plan.rows, collection.root)
+        index = index_in_place(work.output, scratch, columns, plan, collection, labels, label_names)
+        return Written(index, plan, chunks, equal=_equal(scratch, columns, plan, collection), rare=rare)
+    numbering = numbered(scratch, columns, plan.rows, collection.root, labels)
     write_shards(
         work.output,
         scratch,
@@ -115,16 +122,19 @@ def write_all(config: ShardingConfig, collection: Collection, intake: Intake, wo
         index_parts(scratch, plan.shard_names),
         scratch.columns("index"),
         shard_names=plan.shard_names,
-        label_names=collection.label_names,
+        label_names=label_names,
         taxonomy=numbering.taxonomy,
     )
     index.write(work.output)
     rows = rows_of_plan(len(columns), plan.rows, np.arange(len(plan.rows)))
     write_listing(
         work.output,
-        (chunk_listing(scratch, columns, chunk, rows=rows, nodes=numbering.nodes) for chunk in range(len(chunks))),
+        (
+            chunk_listing(scratch, columns, chunk, rows=rows, nodes=numbering.nodes, labels=labels)
+            for chunk in range(len(chunks))
+        ),
     )
-    return Written(index, plan, chunks, equal=_equal(scratch, columns, plan, index))
+    return Written(index, plan, chunks, equal=_equal(scratch, columns, plan, collection), rare=rare)
 
 
 def write_delta(config: ShardingConfig, base: Base, collection: Collection, intake: Intake, work: Workspace) -> Written:
@@ -163,7 +173,12 @@ def write_delta(config: ShardingConfig, base: Base, collection: Collection, inta
     index.write(work.output)
     write_listing(work.output, delta_listing(scratch, delta, plan, numbering))
     changes = delta.counts(write_tombstones(work.output, delta))
-    return Written(index, plan, delta.chunks, base, changes)
+    rare = _named(delta.chosen.kept.rare, delta.all_label_names)
+    return Written(index, plan, delta.chunks, base, changes, rare=rare)
+
+
+def _named(rare: Mapping[int, int], names: Sequence[str]) -> dict[str, int]:
+    return {names[label]: images for label, images in sorted(rare.items())}
 
 
 def _size(config: ShardingConfig) -> ShardSize:
@@ -171,5 +186,5 @@ def _size(config: ShardingConfig) -> ShardSize:
     return ShardSize(config.samples_per_shard, None if megabytes is None else int(megabytes * 1e6))
 
 
-def _equal(scratch: Scratch, columns: Columns, plan: Plan, index: SampleIndex) -> list[EqualSet]:
-    return equal_images(columns, plan, partial(key_of_row, scratch, columns), index.label_names)
+def _equal(scratch: Scratch, columns: Columns, plan: Plan, collection: Collection) -> list[EqualSet]:
+    return equal_images(columns, plan, partial(key_of_row, scratch, columns), collection.label_names)

@@ -19,6 +19,7 @@ from pipeline.sharding.card_page.look import CSS
 from pipeline.sharding.card_page.measures import Captioned, images_section, in_bytes
 from pipeline.sharding.card_page.origin import licences_section, options_section
 from pipeline.sharding.chunks import Unreadable
+from pipeline.sharding.data_card import in_words_of_rare
 from pipeline.sharding.index import SampleIndex
 
 
@@ -61,7 +62,7 @@ def card_page(
             tag("p", "Tutelage · data card", class_="eyebrow"),
             tag("h1", card["title"] or "Data"),
             tag("p", _lead(card), class_="lead"),
-            [tag("p", f"Note: {note}.", class_="lead") for note in card.get("notes", ())],
+            [tag("p", f"Note: {note}.", class_="lead") for note in _notes(card)],
             _numbers(card, index, len(unreadable)),
             class_="top",
         ),
@@ -70,6 +71,11 @@ def card_page(
         tag("footer", "Made by Tutelage's stage shard-dataset. The same counts for programs: data_card.json."),
     )
     return document(f"{card['title']} · data card", body, css=CSS)
+
+
+def _notes(card: Mapping[str, Any]) -> list[str]:
+    rare = in_words_of_rare(card.get("rare_classes", {}))
+    return [*card.get("notes", ()), *([rare] if rare else [])]
 
 
 def _lead(card: Mapping[str, Any]) -> str:
@@ -97,7 +103,14 @@ def _numbers(card: Mapping[str, Any], index: SampleIndex, unreadable: int) -> Ma
     middle = f"{sizes['width']['median']:,} x {sizes['height']['median']:,} pixels in the middle" if sizes else ""
     of_classes = f"{without:,} images have no label" if without else "every image has one"
     of_captions = f"{card['captions'] / samples:.1f} an image" if card["captions"] else "none"
-    left = [f"{dropped:,} duplicates", f"{unreadable:,} quarantined", *([f"{capped:,} over a cap"] if capped else [])]
+    rare = card.get("rare_classes", {})
+    gone = rare["images"] if rare.get("rule") == "drop" else 0
+    left = [
+        f"{dropped:,} duplicates",
+        f"{unreadable:,} quarantined",
+        *([f"{capped:,} over a cap"] if capped else []),
+        *([f"{gone:,} of {rare['classes']:,} rare classes"] if gone else []),
+    ]
     return tag(
         "div",
         tag(
@@ -111,7 +124,7 @@ def _numbers(card: Mapping[str, Any], index: SampleIndex, unreadable: int) -> Ma
         _number("classes", f"{card['labels']:,}", of_classes),
         _number("captions", f"{card['captions']:,}", of_captions),
         _number("size", in_bytes(card["image_bytes"]), middle),
-        _number("left out", f"{dropped + unreadable + capped:,}", ", ".join(left)),
+        _number("left out", f"{dropped + unreadable + capped + gone:,}", ", ".join(left)),
         class_="cards",
     )
 
