@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.data_targets import named_artifact
-from flows.printable import printable
 from flows.progress_line import progress_line
 from pipeline.errors import InputError
+from pipeline.printable import printable
 from pipeline.sharding.linting.findings import CODES, Finding, Findings
 from pipeline.sharding.linting.lint import Totals
 from pipeline.sharding.linting.lint import lint as look_through

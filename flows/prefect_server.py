@@ -20,7 +20,8 @@ from flows.prefect_api import ask
 from infra.local.server import check_free
 from infra.local.servers import PortTakenError, Server, ServerError, free_port, prefect_server
 from pipeline.errors import InputError, WorkError
-from pipeline.reachability import http_refusal, shown_url
+from pipeline.reachability import http_refusal
+from pipeline.service_url import shown_url
 
 _log = logging.getLogger("tutelage.prefect")
 

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.data_targets import named_artifact
-from flows.printable import printable
 from flows.progress_line import progress_line
 from pipeline.errors import InputError
+from pipeline.printable import printable
 from pipeline.sharding.survey.shown import ShownSample, Wish, of_index, of_tars
 
 _COLUMNS = ("key", "split", "label", "image", "bytes")

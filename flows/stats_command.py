@@ -13,11 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.data_targets import named_artifact
-from flows.printable import printable
 from flows.progress_line import progress_line
 from pipeline.artifacts import Artifact
 from pipeline.errors import TutelageError
 from pipeline.loading.reader import SampleReader
+from pipeline.printable import printable
 from pipeline.sharding.index import SPLITS, SampleIndex
 from pipeline.sharding.linting.target import tars_target
 from pipeline.sharding.shard_places import ShardPlaces

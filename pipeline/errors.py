@@ -62,6 +62,13 @@ class DamagedError(WorkError):
     """Stored bytes differ from what their manifest promises."""
 
 
+def first_line(error: BaseException, most: int = 300) -> str:
+    """The first line of what an error says, or the name of its type; never longer than `most` letters."""
+    said = str(error).strip() or type(error).__name__
+    line = said.splitlines()[0].strip()
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
 def near_names(name: str, known: Iterable[str], limit: int = 3) -> str:
     """The end of an error line that lists names near `name`, or a few known ones if none is near."""
     names = sorted(set(known))

@@ -42,7 +42,7 @@ def http_refusal(
             return "answers, but as another kind of server"
         return None
 
-    return _within(within_s, question)
+    return answered_within(within_s, question)
 
 
 def tcp_refusal(host: str, port: int, *, within_s: float = WITHIN_S) -> str | None:
@@ -51,20 +51,15 @@ def tcp_refusal(host: str, port: int, *, within_s: float = WITHIN_S) -> str | No
     def question() -> None:
         socket.create_connection((host, port), within_s).close()
 
-    return _within(within_s, question)
+    return answered_within(within_s, question)
 
 
-def shown_url(url: str) -> str:
-    """A URL without the user, the password and the query in it."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url.rpartition("@")[2]
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path.partition('?')[0].partition('#')[0]}"
+def answered_within(seconds: float, question: Callable[[], str | None]) -> str | None:
+    """What a question gives, or why it gives nothing; it is left alone when its time is over.
 
-
-def _within(seconds: float, question: Callable[[], str | None]) -> str | None:
-    """What a question gives, or why it gives nothing; it is left alone when its time is over."""
+    Args:
+        question: gives why not, in a few words, or None.
+    """
     answers: list[str | None] = []
 
     def ask() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.reachability import http_refusal, shown_url, tcp_refusal
+from pipeline.reachability import http_refusal, tcp_refusal
+from pipeline.service_url import shown_url
 
 Serve = Callable[[Callable[[socket.socket], None]], str]
 
