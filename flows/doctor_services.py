@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pipeline.reachability import http_refusal, shown_url, tcp_refusal
+from pipeline.reachability import http_refusal, tcp_refusal
+from pipeline.service_url import shown_url
 
 Found = tuple[Literal["ok", "warn", "fail"], str, str]
 
@@ -21,28 +22,16 @@ def mlflow_service(uri: str) -> Found:
     """The tracking server or database that MLFLOW_TRACKING_URI names."""
     if not uri:
         return "ok", "embedded, SQLite under the store", ""
+    from pipeline.training.tracking_uri import is_asked, refusal
+
     shown = shown_url(uri)
-    if uri.startswith(("http://", "https://")):
-        reason = http_refusal(f"{uri.rstrip('/')}/health", within_s=_TIMEOUT_S)
-        if reason is None:
-            return "ok", f"{shown} answers", ""
-        return (
-            "fail",
-            f"{shown}: {reason}",
-            "Start that MLflow server, or unset MLFLOW_TRACKING_URI for the embedded one.",
-        )
-    if uri.startswith("sqlite:///"):
-        folder = Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute().parent
-        if folder.is_dir():
-            return "ok", f"{shown}, a database file", ""
-        return "fail", f"{shown}: there is no folder {folder}", "Make that folder, or correct MLFLOW_TRACKING_URI."
-    if "://" not in uri or uri.startswith("file:"):
-        return (
-            "fail",
-            f"{shown}: a folder, which MLflow no longer writes to",
-            "Use sqlite:///FILE or a server's http URL.",
-        )
-    return _by_connection(uri, "MLFLOW_TRACKING_URI")
+    if not is_asked(uri):
+        return "warn", f"{shown}: of a kind that was not looked at", "Try it with: mlflow doctor"
+    reason = refusal(uri)
+    if reason is None:
+        return "ok", f"{shown} answers" if not uri.startswith("sqlite") else f"{shown}, a database file", ""
+    found, mend = reason
+    return "fail", f"{shown}: {found}", f"{mend[0].upper()}{mend[1:]}."
 
 
 def prefect_service(url: str) -> Found:
@@ -91,22 +80,6 @@ def s3_service(endpoint: str, store_url: str) -> Found:
     if reason is None:
         return "ok", f"{shown} answers", ""
     return "fail", f"{shown}: {reason}", "Start that S3 server, or correct AWS_ENDPOINT_URL."
-
-
-def _by_connection(uri: str, variable: str) -> Found:
-    parts = urlsplit(uri)
-    default = {"postgresql": 5432, "mysql": 3306}.get(parts.scheme.partition("+")[0])
-    try:
-        port = parts.port or default
-    except ValueError:
-        return "fail", f"{shown_url(uri)}: no such port", f"Correct {variable}."
-    if parts.hostname is None or port is None:
-        return (
-            "warn",
-            f"{shown_url(uri)}: of a kind that was not looked at",
-            f"Try it with: {variable}=... mlflow doctor",
-        )
-    return _connects(parts.hostname, port, shown_url(uri), f"Start that database, or correct {variable}.")
 
 
 def _connects(host: str, port: int, shown: str, mend: str) -> Found:

@@ -29,6 +29,7 @@ def check_ready(parameters: Config, store: ArtifactStore) -> None:
         InputError: it cannot.
     """
     store.storage.check_writable()
+    _check_tracking(parameters)
     _check_references(parameters, store)
     for path, config in configs_in(parameters):
         _check_model(path, config)
@@ -51,6 +52,15 @@ def configs_in(config: BaseModel, path: str = "") -> Iterator[tuple[str, BaseMod
         value = getattr(config, name)
         if isinstance(value, BaseModel):
             yield from configs_in(value, f"{path}.{name}" if path else name)
+
+
+def _check_tracking(parameters: Config) -> None:
+    """Refuses an MLFLOW_TRACKING_URI that nobody answers, where the flow trains or registers."""
+    from flows.parameters import ShardDatasetParameters
+    from pipeline.training.tracking_uri import VARIABLE, check_tracking_uri
+
+    if os.environ.get(VARIABLE) and not isinstance(parameters, ShardDatasetParameters):
+        check_tracking_uri(os.environ[VARIABLE])
 
 
 def _check_references(parameters: Config, store: ArtifactStore) -> None:

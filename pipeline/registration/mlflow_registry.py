@@ -7,14 +7,12 @@ not change each other's. A registered model's versions carry their lineage as ta
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric
@@ -23,10 +21,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from pipeline.artifacts import ArtifactStore
-from pipeline.errors import InputError, WorkError
+from pipeline.errors import InputError, WorkError, first_line
 from pipeline.exported_model import ExportedModel
 from pipeline.registration.package import write_package
-from pipeline.training.tracking import EXPERIMENT, ensure_tracking
+from pipeline.service_url import shown_url, without_credentials
+from pipeline.training.tracking import EXPERIMENT, ensure_tracking, tracking_in_a_run
 
 CHAMPION = "champion"
 MODEL_TAG = "tutelage.model"
@@ -63,29 +62,27 @@ class Registry:
         self._client = MlflowClient(tracking_uri, registry_uri=tracking_uri)
 
     @classmethod
-    def open(cls, store: ArtifactStore) -> Registry:
+    def open(cls, store: ArtifactStore, *, in_a_run: bool = False) -> Registry:
         """The registry that MLFLOW_TRACKING_URI names, else the one inside the store.
 
+        Args:
+            in_a_run: work has been done by now, so that what is wrong is no mistake of who asked.
         Raises:
-            InputError: it cannot be reached.
+            InputError: it cannot be used.
+            WorkError: the same, in a run.
         """
-        try:
-            return cls(ensure_tracking(store))
-        except (MlflowException, OSError) as error:
-            where = shown_uri(os.environ.get("MLFLOW_TRACKING_URI", store.storage.url))
-            reason = str(error).splitlines()[0]
-            raise InputError(f"MLflow at {where} cannot be used ({reason}); check MLFLOW_TRACKING_URI") from None
+        return cls(tracking_in_a_run(store) if in_a_run else ensure_tracking(store))
 
     @property
     def shown_uri(self) -> str:
         """The tracking URI, fit to be shown: without user and password."""
-        return shown_uri(self._uri)
+        return shown_url(self._uri)
 
     def identity(self) -> str:
         """A word that differs between two registries, also if one was emptied and made anew."""
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
         made = (experiment.experiment_id, experiment.creation_time) if experiment is not None else ()
-        return hashlib.sha256(f"{shown_uri(self._uri)} {made}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{shown_url(self._uri)} {made}".encode()).hexdigest()[:16]
 
     def find(self, name: str, model: str) -> RegisteredVersion | None:
         """The newest version that was made of the model artifact `model` (STAGE/KEY), or None."""
@@ -113,7 +110,7 @@ class Registry:
                 return _registered(self._client.get_model_version_by_alias(name, alias))
             return _registered(self._client.get_model_version(name, str(version)))
         except MlflowException as error:
-            raise InputError(f"{model_uri}: cannot be looked up ({str(error).splitlines()[0]})") from None
+            raise InputError(f"{model_uri}: cannot be looked up ({without_credentials(first_line(error))})") from None
 
     def register(
         self,
@@ -186,7 +183,7 @@ class Registry:
             fetched = download_artifacts(location, dst_path=str(folder), tracking_uri=self._uri)
         except (MlflowException, OSError) as error:
             raise WorkError(
-                f"{version.uri}: its files cannot be fetched ({str(error).splitlines()[0]});"
+                f"{version.uri}: its files cannot be fetched ({without_credentials(first_line(error))});"
                 f" restore them, or delete the alias {CHAMPION!r} of {version.name!r}"
             ) from None
         return ExportedModel.read(Path(fetched) / "artifacts" / "served" / "model")
@@ -228,13 +225,6 @@ def model_uri_parts(model_uri: str) -> tuple[str, str | None, str | None]:
         raise InputError(f"{model_uri}: write models:/NAME@ALIAS or models:/NAME/VERSION")
     name, alias, version = parts.groups()
     return name, alias, version
-
-
-def shown_uri(uri: str) -> str:
-    """A URI without user, password and query."""
-    parts = urlsplit(uri)
-    place = re.sub(r"^.*@", "", parts.netloc)
-    return f"{parts.scheme}://{place}{parts.path}" if parts.scheme else parts.path
 
 
 def _registered(version: ModelVersion) -> RegisteredVersion:

@@ -32,6 +32,7 @@ from pipeline.registration.outcomes import champion_outcomes, read_metrics, read
 from pipeline.registration.promotion_lease import promotion_lease
 from pipeline.stage import Workspace
 from pipeline.training.starting_weights import STAGE
+from pipeline.training.tracking import mlflow_failures
 
 # MLflow takes more in a name, but it must also stand in a URI and in the path of a lease.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -80,7 +81,7 @@ class RegisterModel:
         """
         model, evaluation, shards = inputs["model"], inputs["evaluation"], inputs["shards"]
         _check_inputs(model, evaluation, shards)
-        registry = Registry.open(work.store)
+        registry = Registry.open(work.store, in_a_run=True)
         if config.registry_id != registry.identity():
             raise InputError("register-model: the config is not of this registry; pass config.resolved(store)")
         exported = ExportedModel.open(model)
@@ -90,13 +91,14 @@ class RegisterModel:
         data = json.loads(shards.read("data_card.json"))
         lineage = {**_lineage(inputs, data), **imported_weights(model, work.store)}
         card = model_card(name, exported, split=evaluation.config["split"], metrics=metrics, data=data, lineage=lineage)
-        version = registry.find(name, model.uri)
-        if version is None:
-            work.progress(note=f"exporting and registering {name}")
-            tags = {f"tutelage.{key}": value for key, value in lineage.items()}
-            version = registry.register(name, exported, tags=tags, metrics=metrics, description=card)
-        decision, against = _settle(config, registry, version, challenger, inputs, work)
-        champion = registry.champion(name)
+        with mlflow_failures(f"{name} is not registered, or not promoted"):
+            version = registry.find(name, model.uri)
+            if version is None:
+                work.progress(note=f"exporting and registering {name}")
+                tags = {f"tutelage.{key}": value for key, value in lineage.items()}
+                version = registry.register(name, exported, tags=tags, metrics=metrics, description=card)
+            decision, against = _settle(config, registry, version, challenger, inputs, work)
+            champion = registry.champion(name)
         summary = {
             "name": name,
             "version": version.version,

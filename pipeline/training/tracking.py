@@ -10,30 +10,84 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.artifacts import ArtifactStore
+from pipeline.errors import InputError, WorkError, first_line
+from pipeline.printable import printable
+from pipeline.service_url import shown_url, without_credentials
 from pipeline.stage import Workspace
+from pipeline.training.tracking_uri import VARIABLE, bound_patience, check_tracking_uri
 
 EXPERIMENT = "tutelage"
 _log = logging.getLogger("tutelage.training")
 _FLUSH_EVERY_S = 5.0
+_PAUSE = 20  # times what a failed attempt took
 _BATCH = 1000  # metrics in a call: MLflow's limit
 _LONGEST_VALUE = 6000  # characters of a parameter: MLflow's limit
 
 
+bound_patience()
+
+
+def _refused_in_one_line(make: Callable[[ArtifactStore], str]) -> Callable[[ArtifactStore], str]:
+    """Asks a configured MLflow whether it is there, for 10 s at most; what it refuses becomes an InputError."""
+
+    @wraps(make)
+    def checked(store: ArtifactStore) -> str:
+        configured = os.environ.get(VARIABLE)
+        if configured is not None:
+            check_tracking_uri(configured)
+        try:
+            return make(store)
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            where = shown_url(configured) if configured is not None else f"{store.local}/services/mlflow"
+            raise InputError(
+                f"MLflow at {where} cannot be used ({without_credentials(first_line(error))}); "
+                + _what_to_do(error, configured)
+            ) from None
+
+    return checked
+
+
+def _what_to_do(error: Exception, configured: str | None) -> str:
+    if configured is None:
+        return "see that the folder has room and can be written, or move it away to begin with a new one"
+    if isinstance(error, MlflowException) and error.get_http_status_code() in (401, 403):
+        return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+    return f"check {VARIABLE}"
+
+
+def tracking_in_a_run(store: ArtifactStore) -> str:
+    """The tracking URI in the middle of a run.
+
+    Raises:
+        WorkError: MLflow was there when the run began, and cannot be used now.
+    """
+    try:
+        return ensure_tracking(store)
+    except InputError as error:
+        raise WorkError(str(error)) from None
+
+
+@_refused_in_one_line
 def ensure_tracking(store: ArtifactStore) -> str:
     """The tracking URI, with its database and the experiment made if they are not there yet.
 
     Several processes that first touch one new SQLite database break each other's migration; this call
     makes it under a file lock, so call it before anything runs side by side.
+
+    Raises:
+        InputError: it cannot be used; said within 10 s where nobody answers.
     """
     configured = os.environ.get("MLFLOW_TRACKING_URI")
     folder = store.local.resolve() / "services" / "mlflow"
@@ -59,14 +113,33 @@ def ensure_tracking(store: ArtifactStore) -> str:
 
 
 def log_report(store: ArtifactStore, file: Path, *, name: str, tags: Mapping[str, str]) -> None:
-    """Puts a report into MLflow, in a run of its own."""
-    client = MlflowClient(ensure_tracking(store))
+    """Puts a report into MLflow, in a run of its own.
+
+    Raises:
+        WorkError: MLflow cannot be used.
+    """
+    client = MlflowClient(tracking_in_a_run(store))
+    with mlflow_failures(f"{file.name} is not in MLflow"):
+        run = client.create_run(_experiment_id(client), run_name=name, tags=dict(tags))
+        client.log_artifact(run.info.run_id, str(file))
+        client.set_terminated(run.info.run_id)
+
+
+@contextmanager
+def mlflow_failures(what: str) -> Iterator[None]:
+    """An error of MLflow's within the block becomes a WorkError, one line that begins with `what`."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        said = without_credentials(first_line(error))
+        raise WorkError(f"{what} ({said}); see that MLflow can be used, then run it again") from error
+
+
+def _experiment_id(client: MlflowClient) -> str:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
-        raise MlflowException(f"experiment {EXPERIMENT!r} was deleted in MLflow; restore it there")
-    run = client.create_run(experiment.experiment_id, run_name=name, tags=dict(tags))
-    client.log_artifact(run.info.run_id, str(file))
-    client.set_terminated(run.info.run_id)
+        raise WorkError(f"experiment {EXPERIMENT!r} was deleted in MLflow; restore it there")
+    return str(experiment.experiment_id)
 
 
 class TrackedRun:
@@ -77,6 +150,7 @@ class TrackedRun:
         self._client = client
         self._waiting: list[Metric] = []
         self._sent_at = time.monotonic()
+        self._pause_s = _FLUSH_EVERY_S
 
     def row(self, row: Mapping[str, Any]) -> None:
         """Takes a line of metrics.jsonl."""
@@ -87,25 +161,31 @@ class TrackedRun:
             for name, value in row.items()
             if name != "step" and isinstance(value, int | float)
         ]
-        if time.monotonic() - self._sent_at >= _FLUSH_EVERY_S:
+        if time.monotonic() - self._sent_at >= self._pause_s:
             self.flush()
 
     def flush(self) -> None:
         """Sends what waits; a server that does not answer costs a warning, not the training."""
-        self._sent_at = time.monotonic()
+        began = time.monotonic()
+        self._pause_s = _FLUSH_EVERY_S
         try:
             while self._waiting:
                 self._client.log_batch(self.run_id, metrics=self._waiting[:_BATCH])
                 del self._waiting[:_BATCH]
         except MlflowException as error:
-            _log.warning("MLflow run %s: %d metrics not logged yet (%s)", self.run_id, len(self._waiting), error)
+            said = without_credentials(first_line(error))
+            _log.warning("MLflow run %s: %d metrics not logged yet (%s)", self.run_id, len(self._waiting), said)
+            # The training waits meanwhile: a server that has gone costs it a twentieth of its time at most.
+            self._pause_s = max(_FLUSH_EVERY_S, _PAUSE * (time.monotonic() - began))
+        self._sent_at = time.monotonic()
 
 
 @contextmanager
 def tracked_run(work: Workspace, params: Mapping[str, Any]) -> Iterator[TrackedRun]:
     """The MLflow run of the artifact that is being made: FINISHED, FAILED or KILLED when the block ends."""
-    client = MlflowClient(ensure_tracking(work.store))
-    run_id = _resumed(client, work.scratch / "mlflow_run") or _started(client, work, params)
+    client = MlflowClient(tracking_in_a_run(work.store))
+    with mlflow_failures("the training cannot be followed in MLflow"):
+        run_id = _resumed(client, work.scratch / "mlflow_run") or _started(client, work, params)
     run = TrackedRun(client, run_id)
     status = "KILLED"
     try:
@@ -119,7 +199,7 @@ def tracked_run(work: Workspace, params: Mapping[str, Any]) -> Iterator[TrackedR
         try:
             client.set_terminated(run_id, status)
         except MlflowException as error:
-            _log.warning("MLflow run %s: could not be ended as %s (%s)", run_id, status, error)
+            _log.warning("MLflow run %s: could not be ended as %s (%s)", run_id, status, first_line(error))
 
 
 def _resumed(client: MlflowClient, note: Path) -> str | None:
@@ -135,19 +215,20 @@ def _resumed(client: MlflowClient, note: Path) -> str | None:
 
 
 def _started(client: MlflowClient, work: Workspace, params: Mapping[str, Any]) -> str:
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is None:
-        raise MlflowException(f"experiment {EXPERIMENT!r} was deleted in MLflow; restore it there")
     stage = work.scratch.parents[1].name
     tags = {"tutelage.stage": stage, "tutelage.key": work.key}
-    run = client.create_run(experiment.experiment_id, run_name=f"{stage}-{work.key[:8]}", tags=tags)
+    run = client.create_run(_experiment_id(client), run_name=f"{stage}-{work.key[:8]}", tags=tags)
     run_id: str = run.info.run_id
     flat = sorted(_flat(params).items())
     for start in range(0, len(flat), 100):
-        entries = [Param(name, str(value)[:_LONGEST_VALUE]) for name, value in flat[start : start + 100]]
+        entries = [Param(name, _param_text(value)) for name, value in flat[start : start + 100]]
         client.log_batch(run_id, params=entries)
     (work.scratch / "mlflow_run").write_text(run_id)
     return run_id
+
+
+def _param_text(value: Any) -> str:
+    return printable(without_credentials(str(value)), _LONGEST_VALUE)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -167,7 +167,10 @@ def test_mlflow_is_a_server_a_file_or_a_database(web, deaf, tmp_path):
     assert mlflow_service(f"sqlite:///{tmp_path}/no/mlflow.db")[0] == "fail"
     assert mlflow_service("./mlruns")[0] == "fail"
     assert mlflow_service(f"postgresql://name:hidden@{deaf}/mlflow")[0] == "fail"
-    assert mlflow_service(web.replace("http", "postgresql"))[0] == "ok"
+    assert mlflow_service(web.replace("http", "postgresql"))[0] == "fail"
+    assert "no MLflow server" in mlflow_service(f"{web}/404")[1]
+    (tmp_path / "garbage.db").write_bytes(b"garbage" * 99)
+    assert "not a database" in mlflow_service(f"sqlite:///{tmp_path}/garbage.db")[1]
     assert mlflow_service("databricks://profile")[0] == "warn"
 
 

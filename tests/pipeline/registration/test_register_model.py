@@ -17,8 +17,9 @@ from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import InputError
 from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
 from pipeline.exported_model import ExportedModel
-from pipeline.registration.mlflow_registry import Registry, shown_uri
+from pipeline.registration.mlflow_registry import Registry
 from pipeline.registration.stage import RegisterModel, RegistrationConfig
+from pipeline.service_url import shown_url
 from pipeline.stage import run_stage
 from pipeline.training.tracking import ensure_tracking
 
@@ -167,7 +168,7 @@ print(json.dumps([answer.to_dict("list"), ranked.to_dict("list"), plain.to_dict(
     cosines = [entry["cosine"] for entry in ranked["ranking"][0]]
     assert cosines == sorted(cosines, reverse=True)
     assert {entry["label"] for entry in plain["ranking"][0]} == {"blue", "green", "red"}
-    assert "image 1 of 2 (8 bytes) cannot be decoded" in refusal
+    assert "image 2 of 2 (8 bytes) cannot be decoded" in refusal
     assert ours == []
 
 
@@ -269,5 +270,5 @@ def test_a_fresh_registry_has_another_identity_and_no_identity_shows_a_password(
     here = Registry.open(colours.store).identity()
     assert here == Registry.open(colours.store).identity()
     assert here != Registry.open(ArtifactStore.open(str(tmp_path))).identity()
-    assert shown_uri("postgresql://me:secret@db:5432/mlflow?sslpassword=x") == "postgresql://db:5432/mlflow"
-    assert shown_uri("sqlite:////data/mlflow.db") == "sqlite:////data/mlflow.db"
+    assert shown_url("postgresql://me:secret@db:5432/mlflow?sslpassword=x") == "postgresql://db:5432/mlflow"
+    assert shown_url("sqlite:////data/mlflow.db") == "sqlite:////data/mlflow.db"

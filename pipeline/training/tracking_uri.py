@@ -1,0 +1,109 @@
+"""Whether MLFLOW_TRACKING_URI leads to an MLflow that can be used; asked before any work, without MLflow's patience.
+
+MLflow itself asks a server that is not there for minutes, and a database for an hour. Nothing here imports it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pipeline.errors import InputError, first_line
+from pipeline.reachability import answered_within, http_refusal, tcp_refusal
+from pipeline.service_url import shown_url, without_credentials
+
+VARIABLE = "MLFLOW_TRACKING_URI"
+_ASKED = "/api/2.0/mlflow/experiments/search?max_results=1"
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_SERVERS = ("http", "https")
+_MANAGED = ("databricks", "databricks-uc", "uc")
+_DATABASES = (*_PORTS, "sqlite")
+_DATABASE_S = 8.0
+# One request may take 10 s and is made three times: half a minute for a server that is gone in the middle of a run.
+_PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
+
+
+def bound_patience() -> None:
+    """Gives MLflow's client limits of seconds where the environment has none of its own."""
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
+
+
+def check_tracking_uri(uri: str) -> None:
+    """Does nothing if an MLflow server or a database answers at a tracking URI. Whom it lets in is not asked.
+
+    Raises:
+        InputError: it does not, within 10 s; one line.
+    """
+    if (reason := refusal(uri)) is not None:
+        found, what_to_do = reason
+        raise InputError(f"{VARIABLE}={shown_url(uri)}: {found}; {what_to_do}")
+
+
+def refusal(uri: str) -> tuple[str, str] | None:
+    """Why a tracking URI cannot be used, and what to do about it; None if it answers or is of a kind we cannot ask."""
+    try:
+        kind = _kind(uri)
+        if kind in _SERVERS:
+            return _server(uri)
+        if kind in _DATABASES:
+            return _database(uri, kind)
+    except ValueError as error:
+        return f"not a URL ({error})", f"correct {VARIABLE}, or unset it for the embedded one"
+    if kind == "folder":
+        return "a folder, which MLflow no longer writes to", "use sqlite:///FILE or a server's http URL"
+    return None
+
+
+def is_asked(uri: str) -> bool:
+    """Whether `refusal` has a way to ask at a URI of this kind."""
+    return _kind(uri) in (*_SERVERS, *_DATABASES, "folder")
+
+
+def _kind(uri: str) -> str:
+    """The scheme, without the driver of a database."""
+    if uri in _MANAGED:
+        return uri
+    scheme = uri.partition("://")[0].partition("+")[0].lower() if "://" in uri else "file"
+    return "folder" if scheme == "file" or uri.startswith("file:") else scheme
+
+
+def _server(uri: str) -> tuple[str, str] | None:
+    # Who is let in is the client's to find out; it has ways to say who we are beside the URL.
+    reason = http_refusal(f"{uri.rstrip('/')}{_ASKED}", also_well=(401, 403))
+    if reason is None:
+        return None
+    if reason.startswith("answers 404"):
+        return "what answers there is no MLflow server", f"correct {VARIABLE}, or unset it for the embedded one"
+    return reason, f"start that MLflow server, or unset {VARIABLE} for the embedded one"
+
+
+def _database(uri: str, scheme: str) -> tuple[str, str] | None:
+    parts = urlsplit(uri)
+    start = f"start that database, or correct {VARIABLE}"
+    if scheme == "sqlite":
+        file = Path(uri.partition("///")[2].partition("?")[0]).absolute()
+        if not file.parent.is_dir():
+            return f"there is no folder {file.parent}", f"make that folder, or correct {VARIABLE}"
+    elif parts.hostname is not None and (reason := tcp_refusal(parts.hostname, parts.port or _PORTS[scheme])):
+        return reason, start
+    reason = answered_within(_DATABASE_S, lambda: _look(uri))
+    return None if reason is None else (f"cannot be used ({without_credentials(reason)})", start)
+
+
+def _look(uri: str) -> str | None:
+    """Connects and looks for tables; why that cannot be done."""
+    import sqlalchemy
+    from sqlalchemy.pool import NullPool
+
+    try:
+        engine = sqlalchemy.create_engine(uri, poolclass=NullPool)
+        sqlalchemy.inspect(engine).get_table_names()
+    except Exception as error:  # A driver that is missing, a password, a file that is no database.
+        return first_line(getattr(error, "orig", None) or error)
+    return None
