@@ -28,6 +28,7 @@ _QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # The first use of a store makes its database, and says so.
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
@@ -136,6 +137,10 @@ def zero_shot(
 
     if not prompts:
         raise InputError("zero-shot: no prompts; give --prompt TEXT at least twice")
+    if len(set(prompts)) < max(2, len(prompts)) or not all(prompt.strip() for prompt in prompts):
+        raise InputError(
+            "zero-shot: prompts are ranked against each other; give two or more, all different, none empty"
+        )
     return predict(model_uri, images, prompts=prompts, as_json=as_json)
 
 

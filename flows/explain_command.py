@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.image_files import image_bytes
 from flows.preflight import open_store
 from pipeline.errors import InputError
 
@@ -35,7 +36,7 @@ def explain(
     Raises:
         InputError: an image cannot be read, there is no such model, or the method does not fit it.
     """
-    data = [_bytes_of(image) for image in images]
+    data = [image_bytes(image) for image in images]
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; name a folder")
     with _model(model_uri) as exported:
@@ -187,10 +188,3 @@ def _model(model_uri: str) -> Iterator[ExportedModel]:
     from pipeline.exported_model import ExportedModel
 
     yield ExportedModel.open(artifact)
-
-
-def _bytes_of(image: Path) -> bytes:
-    try:
-        return image.read_bytes()
-    except OSError as error:
-        raise InputError(f"{image}: cannot be read ({error.strerror}); give image files") from None

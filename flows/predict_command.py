@@ -3,51 +3,72 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.image_files import image_bytes
 from flows.preflight import open_store
-from pipeline.errors import InputError
+from pipeline.errors import InputError, WorkError
+from pipeline.printable import printable
 
 _SHOWN = 5
 
 
 def predict(model_uri: str, images: Sequence[Path], *, prompts: Sequence[str], as_json: bool) -> int:
-    """What a registered model says of image files, a line an image.
+    """What a registered model says of image files, a line an image; returns the exit code.
+
+    A file without an answer is named on stderr (and by "error" in JSON), and the others keep theirs; the code
+    is 1 then.
 
     Raises:
-        InputError: an image cannot be read, or there is no such model.
+        InputError: none of the images can be read, or there is no such model.
     """
-    data = [_bytes_of(image) for image in images]
-    from pipeline.registration.lookup import ask_model
+    data: dict[int, bytes] = {}
+    errors: dict[int, str] = {}
+    for number, image in enumerate(images):
+        try:
+            data[number] = image_bytes(image)
+        except InputError as error:
+            errors[number] = str(error).removeprefix(f"{image}: ")
+    if not data:
+        said = f"{images[0]}: {errors[0]}" + (f" (nor can the other {len(images) - 1})" if len(images) > 1 else "")
+        raise InputError(printable(said))
+    from pipeline.registration.lookup import NoAnswer, ask_model
 
-    answers = ask_model(open_store(), model_uri, data, prompts=prompts)
+    answers: dict[int, dict[str, Any]] = {}
+    asked = ask_model(open_store(), model_uri, list(data.values()), prompts=prompts)
+    for number, answer in zip(data, asked, strict=True):
+        if isinstance(answer, NoAnswer):
+            errors[number] = answer.reason
+        else:
+            answers[number] = answer
     if as_json:
-        print(
-            json.dumps(
-                [{"image": str(image), **answer} for image, answer in zip(images, answers, strict=True)], indent=1
-            )
-        )
-        return 0
+        rows = [
+            {"image": str(image), **(answers[number] if number in answers else {"error": errors[number]})}
+            for number, image in enumerate(images)
+        ]
+        print(json.dumps(rows, indent=1))
+    elif answers:
+        _print_table([(str(images[number]), answers[number]) for number in answers], prompts=bool(prompts))
+    for number, reason in sorted(errors.items()):
+        print(f"tutelage: {printable(f'{images[number]}: {reason}')}", file=sys.stderr)
+    return WorkError.exit_code if errors else 0
+
+
+def _print_table(answers: Sequence[tuple[str, dict[str, Any]]], *, prompts: bool) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("image", overflow="fold")
     table.add_column("prompt" if prompts else "label", overflow="fold")
     table.add_column("score", justify="right", no_wrap=True)
-    for image, answer in zip(images, answers, strict=True):
+    for image, answer in answers:
         ranked = answer.get("ranking") or answer.get("top_k") or [answer]
         for place, one in enumerate(ranked[:_SHOWN]):
-            name = Text(str(one["label"]), "bold" if place == 0 else "dim")
-            table.add_row(str(image) if place == 0 else "", name, f"{one['score']:.3f}")
+            name = Text(printable(str(one["label"])), "bold" if place == 0 else "dim")
+            table.add_row(Text(printable(image)) if place == 0 else "", name, f"{one['score']:.3f}")
     Console().print(table)
-    return 0
-
-
-def _bytes_of(image: Path) -> bytes:
-    try:
-        return image.read_bytes()
-    except OSError as error:
-        raise InputError(f"{image}: cannot be read ({error.strerror}); give image files") from None

@@ -17,8 +17,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,16 @@ class ServedModel(PythonModel):
 
         Args:
             model_input: encoded images: JPEG, PNG, WebP or GIF (its first picture).
-            params: for a dual encoder {"prompts": [...]}.
+            params: for a dual encoder {"prompts": [...]}; an empty list ranks the labels.
         Raises:
-            ValueError: an image cannot be decoded; its place in the list is named.
+            ValueError: an image cannot be decoded; its number in the list is named. Or a parameter is not one that
+                this model has, or not a list of texts.
         """
+        prompts = _prompts(params, ranks=self.encoder is not None)
         with torch.inference_mode():
             if self.encoder is None:
                 return self._classify(model_input)
-            return self._rank(model_input, list((params or {}).get("prompts") or ()))
+            return self._rank(model_input, prompts)
 
     def _classify(self, images: Sequence[bytes]) -> pd.DataFrame:
         labels = self.service["labels"]
@@ -100,12 +103,12 @@ class ServedModel(PythonModel):
         size, channels = self.service["image_size"], self.service["channels"]
         for start in range(0, len(images), _BATCH):
             pixels = []
-            for place, data in enumerate(images[start : start + _BATCH], start):
+            for number, data in enumerate(images[start : start + _BATCH], start + 1):
                 try:
                     pixels.append(resize_to_square(decode(data, channels), size))
                 except (RuntimeError, ValueError) as error:
                     raise ValueError(
-                        f"image {place} of {len(images)} ({len(data)} bytes) cannot be decoded: {_reason(error)};"
+                        f"image {number} of {len(images)} ({len(data)} bytes) cannot be decoded: {_reason(error)};"
                         " send JPEG, PNG, WebP or GIF"
                     ) from None
             yield torch.stack(pixels)
@@ -124,6 +127,46 @@ class ServedModel(PythonModel):
             means = [part.mean(dim=0) for part in encoded.split([len(texts) for texts in phrasings])]
             self.label_features = normalize(torch.stack(means), dim=-1)
         return self.label_features
+
+
+def _prompts(params: Any, *, ranks: bool) -> list[str]:
+    """The prompts among a call's parameters.
+
+    Args:
+        ranks: whether this model ranks prompts.
+    Raises:
+        ValueError: there is another parameter, or the prompts are not a list of texts.
+    """
+    given = {**_params_of_caller(), **params} if isinstance(params, Mapping) else params or _params_of_caller()
+    if not isinstance(given, Mapping):
+        raise ValueError(f"params: {type(given).__name__}, not a mapping of names to values")
+    unknown = sorted(str(name) for name in given if not (ranks and name == "prompts"))
+    if unknown:
+        takes = 'this dual encoder takes only "prompts"' if ranks else "this is a classifier, which takes none"
+        raise ValueError(f"unknown params {', '.join(unknown)}: {takes}")
+    prompts = given.get("prompts", ())
+    if isinstance(prompts, str | bytes | Mapping) or not hasattr(prompts, "__len__"):
+        raise ValueError(f"params prompts: {type(prompts).__name__}, not a list of texts")
+    for number, prompt in enumerate(prompts, 1):
+        if not isinstance(prompt, str) or not prompt.strip():
+            found = "empty" if isinstance(prompt, str) else f"{type(prompt).__name__}, not a text"
+            raise ValueError(f"params prompts: number {number} of {len(prompts)} is {found}")
+    return [str(prompt) for prompt in prompts]
+
+
+def _params_of_caller() -> dict[Any, Any]:
+    """What MLflow's wrapper was called with; {} where nothing wraps us.
+
+    It drops the parameters that a model's signature does not name, with a line in the log at most, and has no
+    hook for that; so they are read from its frame.
+    """
+    frame = sys._getframe(3)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("mlflow."):
+        if frame.f_code.co_name == "predict" and frame.f_globals["__name__"] == "mlflow.pyfunc":
+            params = frame.f_locals.get("params")
+            return dict(params) if isinstance(params, Mapping) else {}
+        frame = frame.f_back  # type: ignore[assignment]
+    return {}
 
 
 def decode(data: bytes, channels: int) -> Tensor:

@@ -141,7 +141,7 @@ def test_an_unreadable_image_is_named_by_its_place(tmp_path: Path, data: bytes, 
     model = ServedModel()
     model.service = {"image_size": SIZE, "channels": 3, "labels": ["a"]}
     model.programs, model.encoder = {}, None
-    with pytest.raises(ValueError, match=rf"image 1 of 3 \({len(data)} bytes\) cannot be decoded: .*{reason}") as error:
+    with pytest.raises(ValueError, match=rf"image 2 of 3 \({len(data)} bytes\) cannot be decoded: .*{reason}") as error:
         model.predict([encoded(photo(), "PNG"), data, b"never reached"])
     assert "cpp" not in str(error.value)
 
