@@ -4,27 +4,28 @@ Endpoint, keys and region come from where boto3 looks for them (AWS_ENDPOINT_URL
 AWS_PROFILE, ...). An answer that is lost on the way says nothing about the write: every conditional
 write carries a name of its own in the object's metadata, and is looked up before anyone claims to have
 won or lost.
+
+Nor is a good answer believed: bytes go out with their SHA-256, which the server compares, and what lies there is
+looked at before it counts (size and ETag). The files of an artifact are looked at by one listing, before its manifest.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
-import os
 import random
 import shutil
+import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import boto3
 from boto3.exceptions import Boto3Error
-from boto3.s3.transfer import TransferConfig
-from botocore.config import Config as ClientConfig
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -34,25 +35,22 @@ from botocore.exceptions import (
     ReadTimeoutError,
     ResponseStreamingError,
 )
+from botocore.parsers import ResponseParserError
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, WorkError
 from pipeline.storage.base import ObjectInfo
-from pipeline.storage.s3_errors import explain, status_of
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+from pipeline.storage.owners import owned_name
+from pipeline.storage.s3_client import LARGEST_PUT, PART_BYTES, TRANSFER, is_over, patience, s3_client
+from pipeline.storage.s3_digests import Digests
+from pipeline.storage.s3_errors import endpoint, explain, status_of
 
 T = TypeVar("T")
 
-# SeaweedFS lets the losers of a race wait in steps of 1 s (16 writers: 3 s, rarely more than 6), so a
-# short timeout would turn a plain "lost" into "unknown".
-_READ_TIMEOUT_S = 60
-_CONNECT_TIMEOUT_S = 10
 _TRIES = 4
 _TORN = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 _WRITER = "writer"
 _PROBES = ".aside/probe-"
-_TRANSFER = TransferConfig(multipart_threshold=32 << 20, multipart_chunksize=16 << 20, max_concurrency=4)
+ATTEMPT = "attempt-"
 _FILES_AT_ONCE = 4
 
 
@@ -69,7 +67,7 @@ class S3Storage:
         self.prefix = prefix.strip("/")
         self._answered = False
         try:
-            self._client = _client()
+            self._client = s3_client()
         except (BotoCoreError, ValueError) as error:
             raise explain(error, self.url, answered=False) from error
 
@@ -94,12 +92,13 @@ class S3Storage:
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
     def check_writable(self) -> None:
-        probe = f"{_PROBES}{uuid.uuid4().hex}"
-        self.create(probe, b"probe")
-        try:
-            again = self.create(probe, b"probe")
-        finally:
-            self.delete(probe)
+        probe = f"{_PROBES}{owned_name()}"
+        with patience():
+            self.create(probe, b"probe")
+            try:
+                again = self.create(probe, b"probe")
+            finally:
+                self.delete(probe)
         if again:
             raise InputError(
                 f"{self.url}: the server ignores conditional writes (If-None-Match), so two runs could overwrite "
@@ -116,22 +115,33 @@ class S3Storage:
         def get() -> bytes:
             for attempt in range(_TRIES):
                 try:
-                    return self._client.get_object(Bucket=self.bucket, Key=self._key(path), Range=span)["Body"].read()
+                    answer = self._client.get_object(Bucket=self.bucket, Key=self._key(path), Range=span)
+                    data = answer["Body"].read()
                 except ClientError as error:
                     if status_of(error) == 416:  # From the end on there are no bytes, as in a file.
                         return b""
                     raise
-                except _TORN:  # boto3 retries the request, not the reading of what it answers.
-                    if attempt == _TRIES - 1:
+                except _TORN as error:  # boto3 retries the request, not the reading of what it answers.
+                    if attempt == _TRIES - 1 or (isinstance(error, ReadTimeoutError) and is_over()):
                         raise
                     # Of many workers that a busy server cut off, not all come back at once.
                     time.sleep(random.uniform(0, 0.2 * 2**attempt))
+                else:
+                    if "ContentRange" in answer:
+                        return data
+                    # A server may answer a range with the whole.
+                    return data[start:] if length is None else data[start : start + length]
             raise AssertionError("unreachable")
 
         return self._ask(path, get)
 
     def write(self, path: str, data: bytes) -> None:
-        self._ask(path, lambda: self._client.put_object(Bucket=self.bucket, Key=self._key(path), Body=data))
+        def put() -> None:
+            self._client.put_object(Bucket=self.bucket, Key=self._key(path), Body=data, ChecksumAlgorithm="SHA256")
+
+        with patience():
+            self._ask(path, put)
+            self._confirm(path, self.stat(path), Digests.of_bytes(data))
 
     def create(self, path: str, data: bytes) -> bool:
         return self._put_if(path, data, IfNoneMatch="*")
@@ -166,28 +176,27 @@ class S3Storage:
         self._ask(path, lambda: self._client.delete_object(Bucket=self.bucket, Key=self._key(path)))
 
     def upload(self, source: Path, path: str) -> None:
-        self._ask(path, lambda: self._client.upload_file(str(source), self.bucket, self._key(path), Config=_TRANSFER))
+        digests = self._send(source, path)
+        self._confirm(path, self.stat(path), digests)
 
     def download(self, path: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         # It goes into a file beside the target and is moved there by boto3.
-        self._ask(path, lambda: self._client.download_file(self.bucket, self._key(path), str(target), Config=_TRANSFER))
+        self._ask(path, lambda: self._client.download_file(self.bucket, self._key(path), str(target), Config=TRANSFER))
 
     def local_path(self, path: str) -> Path | None:
         return None
 
     def publish(self, folder: Path, path: str, manifest: dict[str, object]) -> bool:
         place = f"{path}/manifest.json"
-        root = f"attempt-{uuid.uuid4().hex}/"
-        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        root = f"{ATTEMPT}{owned_name()}/"
         won = False
         if self.stat(place) is None:
             try:
-                with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-                    tasks = [(file, f"{path}/{root}{file.relative_to(folder).as_posix()}") for file in files]
-                    list(pool.map(lambda task: self.upload(*task), tasks))
+                self._confirm_all(f"{path}/{root}", self._send_all(folder, f"{path}/{root}"))
             except BaseException:
-                with contextlib.suppress(Exception):
+                # The server may be the reason: it is asked once, and what stays there is swept later.
+                with contextlib.suppress(Exception), patience(0):
                     self._delete_all(f"{path}/{root}")
                 raise
             # If this raises, the manifest may be there all the same and name our files: they stay.
@@ -197,18 +206,92 @@ class S3Storage:
         shutil.rmtree(folder)
         return won
 
+    def _send_all(self, folder: Path, prefix: str) -> dict[str, Digests]:
+        """Uploads the files of a folder; what S3 must say of each, by its path."""
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        failed = threading.Event()
+
+        def send(file: Path) -> tuple[str, Digests] | None:
+            if failed.is_set():
+                return None
+            path = f"{prefix}{file.relative_to(folder).as_posix()}"
+            try:
+                return path, self._send(file, path)
+            except BaseException:
+                failed.set()
+                raise
+
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            return dict(sent for sent in pool.map(send, files) if sent is not None)
+
+    def _send(self, source: Path, path: str) -> Digests:
+        """Uploads a file, without a look at what lies there then."""
+        digests = Digests.of_file(source, largest_put=LARGEST_PUT, part_bytes=PART_BYTES)
+        self._ask(
+            path,
+            lambda: self._client.upload_file(
+                str(source), self.bucket, self._key(path), ExtraArgs={"ChecksumAlgorithm": "SHA256"}, Config=TRANSFER
+            ),
+        )
+        return digests
+
+    def _confirm_all(self, prefix: str, sent: Mapping[str, Digests]) -> None:
+        """Does nothing if all that was sent lies below `prefix`, by one listing.
+
+        Raises:
+            WorkError: something does not.
+        """
+        found = {info.path: info for info in self.list(prefix)}
+        for path, digests in sent.items():
+            self._confirm(path, found.get(path), digests)
+
+    def _confirm(self, path: str, found: ObjectInfo | None, sent: Digests) -> None:
+        """Does nothing if what was found is what was sent.
+
+        Raises:
+            WorkError: it is not.
+        """
+        wrong = None
+        if found is None:
+            wrong = "it is not there"
+        elif found.size != sent.size:
+            wrong = f"it has {found.size} bytes there, not {sent.size}"
+        elif found.etag.strip('"') != sent.etag and not self._has(path, sent):
+            wrong = "it has other bytes there"
+        if wrong is not None:
+            raise WorkError(
+                f"{self.url}/{path}: {endpoint()} answered that it is stored, but {wrong}; nothing was committed with "
+                "it; see what lies between here and the server (a proxy, a gateway), then run again"
+            )
+
+    def _has(self, path: str, sent: Digests) -> bool:
+        """Whether an object whose ETag says nothing of its bytes (of an encrypted bucket, say) has those sent."""
+        head = self._ask(
+            path,
+            lambda: self._client.head_object(Bucket=self.bucket, Key=self._key(path), ChecksumMode="ENABLED"),
+        )
+        if head.get("ChecksumSHA256") is not None:
+            return bool(head["ChecksumSHA256"] == sent.checksum)
+        # No checksum is kept there: what came back is hashed.
+        hasher = hashlib.sha256()
+        for start in range(0, sent.size, PART_BYTES):
+            hasher.update(self.read(path, start, min(PART_BYTES, sent.size - start)))
+        return hasher.hexdigest() == sent.sha256
+
     def _put_if(self, path: str, data: bytes, **condition: str) -> bool:
         """A conditional put; True only if what lies there now was put by this very call."""
         writer = uuid.uuid4().hex
         key = self._key(path)
+        digests = Digests.of_bytes(data)
 
         def put() -> bool | None:
             try:
-                self._client.put_object(
+                answer = self._client.put_object(
                     Bucket=self.bucket,
                     Key=key,
                     Body=data,
                     Metadata={_WRITER: writer},
+                    ChecksumAlgorithm="SHA256",
                     **condition,  # type: ignore[arg-type]
                 )
             except ClientError as error:
@@ -227,15 +310,22 @@ class S3Storage:
                 if not self._answered:
                     raise
             else:
-                return True
+                found = self._written_by(path)
+                if found is None:
+                    self._confirm(path, self.stat(path), digests)
+                # Another writer's: it came after us, if the answer was that to our bytes.
+                return True if found == writer or answer["ETag"].strip('"') == digests.etag else None
             return True if self._written_by(path) == writer else None
 
-        for attempt in range(_TRIES):
-            outcome = self._ask(path, put)
-            if outcome is not None:
-                return outcome
-            time.sleep(0.2 * 2**attempt)
-        raise explain(TimeoutError(f"no clear answer in {_TRIES} tries"), f"{self.url}/{path}", answered=True)
+        with patience():
+            for attempt in range(_TRIES):
+                outcome = self._ask(path, put)
+                if outcome is not None:
+                    return outcome
+                if is_over():
+                    break
+                time.sleep(0.2 * 2**attempt)
+        raise explain(TimeoutError("no clear answer"), f"{self.url}/{path}", answered=True)
 
     def _written_by(self, path: str) -> str | None:
         try:
@@ -247,11 +337,15 @@ class S3Storage:
     def _ask(self, path: str, request: Callable[[], T]) -> T:
         """The answer to a request; what boto3 raises becomes one of our errors."""
         try:
-            answer = request()
-        except (BotoCoreError, ClientError, Boto3Error) as error:
+            with patience():
+                answer = request()
+        except (BotoCoreError, ClientError, Boto3Error, ResponseParserError) as error:
             # Whoever asks whether the store can be written knows nothing of a probe.
             where = self.url if path.startswith(_PROBES) else f"{self.url}/{path}".rstrip("/")
-            raise explain(error, where, answered=self._answered) from error
+            meaning = explain(error, where, answered=self._answered)
+            if isinstance(meaning, FileNotFoundError) and getattr(error, "operation_name", "") != "HeadObject":
+                self._answered = True
+            raise meaning from error
         self._answered = True
         return answer
 
@@ -263,19 +357,3 @@ class S3Storage:
         if ".." in path.split("/") or path.startswith("/"):
             raise InputError(f"{path}: leaves the storage folder {self.url}")
         return f"{self.prefix}/{path}" if self.prefix else path
-
-
-def _client() -> S3Client:
-    own_endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return boto3.session.Session().client(
-        "s3",
-        config=ClientConfig(
-            signature_version="s3v4",
-            # A server of one's own rarely answers at BUCKET.its-name; AWS does.
-            s3={"addressing_style": "path"} if own_endpoint else None,
-            retries={"mode": "standard", "total_max_attempts": 4},
-            connect_timeout=_CONNECT_TIMEOUT_S,
-            read_timeout=_READ_TIMEOUT_S,
-            max_pool_connections=32,
-        ),
-    )

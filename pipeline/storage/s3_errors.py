@@ -14,8 +14,10 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
 )
+from botocore.parsers import ResponseParserError
 
 from pipeline.errors import InputError, TutelageError, WorkError
+from pipeline.storage.s3_client import NotS3Error
 
 _WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "AuthFailure"}
 
@@ -33,7 +35,11 @@ def explain(error: Exception, where: str, *, answered: bool) -> TutelageError | 
         # Uploads wrap the error that has the code.
         error = error.__context__
     if isinstance(error, ClientError):
-        return _of_answer(error, where)
+        return _of_answer(error, where, answered=answered)
+    if isinstance(error, NotS3Error):
+        return _not_s3(str(error), where, answered=answered)
+    if isinstance(error, ResponseParserError):
+        return _not_s3("its answer is not S3's XML", where, answered=answered)
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return InputError(f"{where}: no S3 keys; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
     if isinstance(error, ProfileNotFound):
@@ -62,14 +68,27 @@ def endpoint() -> str:
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
-def _of_answer(error: ClientError, where: str) -> TutelageError | FileNotFoundError:
+def _not_s3(what: str, where: str, *, answered: bool) -> TutelageError:
+    """Something else answered than an S3 server, from the start or by and by."""
+    if answered:
+        return WorkError(
+            f"{where}: {endpoint()} did not answer as an S3 server: {what}; it did before: see what lies between here "
+            "and the server (a proxy, a gateway) and run again, what is committed stays"
+        )
+    return InputError(f"{where}: {endpoint()} is not an S3 server: {what}; set AWS_ENDPOINT_URL to the right one")
+
+
+def _of_answer(error: ClientError, where: str, *, answered: bool) -> TutelageError | FileNotFoundError:
     status, code = status_of(error), str(error.response.get("Error", {}).get("Code", ""))
     server = endpoint()
     if code == "NoSuchBucket":
         bucket = where.removeprefix("s3://").partition("/")[0]
         return InputError(f"{where}: there is no bucket {bucket!r} at {server}; create it or correct the store's URL")
-    if status == 404:
+    # An answer to HEAD has no body; any other 404 of S3's says in its XML what is not found.
+    if status == 404 and (error.operation_name == "HeadObject" or code not in ("", "404")):
         return FileNotFoundError(where)
+    if status in (404, 405, 411, 501) and not code.isalpha():
+        return _not_s3(f"it answered {error.operation_name} with HTTP {status}", where, answered=answered)
     if code in _WRONG_KEYS:
         return InputError(f"{where}: {server} refused the keys ({code}); correct AWS_ACCESS_KEY_ID and its secret")
     if status in (401, 403):

@@ -173,14 +173,14 @@ def test_an_upload_that_fails_leaves_no_attempt_behind_and_keeps_the_folder(s3_u
     for name in ("a", "b", "c"):
         (folder / name).write_bytes(b"x")
     storage = S3Storage.from_url(s3_url)
-    upload = storage.upload
+    send = storage._send
 
     def fails_at_c(source, path):
         if source.name == "c":
             raise WorkError("the cable was pulled")
-        upload(source, path)
+        return send(source, path)
 
-    monkeypatch.setattr(storage, "upload", fails_at_c)
+    monkeypatch.setattr(storage, "_send", fails_at_c)
     with pytest.raises(WorkError, match="cable"):
         storage.publish(folder, "artifacts/s/k", {})
     assert list(storage.list()) == []

@@ -1,0 +1,147 @@
+"""The S3 client: what it takes for an answer, and how long it waits for one.
+
+A proxy, a portal or a web server at the wrong address may answer "200 OK" to anything. An answer counts only if it
+has what S3's answer to that request has, so none of them is believed.
+
+Every request has an end: a try waits 20 s for the next byte, and none is begun after 45 s. What needs several requests
+does them within `patience`, so that an endpoint that accepts and never answers is an error within two minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config as ClientConfig
+from botocore.exceptions import BotoCoreError, ConnectionError, HTTPClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+# SeaweedFS lets the losers of a race wait in steps of 1 s (16 writers: 3 s, rarely more than 6), so a
+# short timeout would turn a plain "lost" into "unknown".
+READ_TIMEOUT_S = 20.0
+CONNECT_TIMEOUT_S = 10.0
+PATIENCE_S = 45.0
+
+PART_BYTES = 16 << 20
+LARGEST_PUT = 32 << 20
+TRANSFER = TransferConfig(
+    multipart_threshold=LARGEST_PUT, multipart_chunksize=PART_BYTES, max_concurrency=4, num_download_attempts=4
+)
+
+_UNTIL = "tutelage_until"
+# What an answer of S3 always has; a page that somebody else sends with "200 OK" has not.
+_PROOF = {
+    "PutObject": "ETag",
+    "HeadObject": "ETag",
+    "GetObject": "ETag",
+    "CreateMultipartUpload": "UploadId",
+    "UploadPart": "ETag",
+    "CompleteMultipartUpload": "ETag",
+    "ListObjectsV2": "IsTruncated",
+    "ListMultipartUploads": "IsTruncated",
+}
+_waiting = threading.local()
+
+
+class NotS3Error(BotoCoreError):
+    """Something answered that is no S3 server."""
+
+    fmt = "{reason}"
+
+
+class SilentError(HTTPClientError):
+    """The endpoint took the request and did not answer."""
+
+    fmt = "no answer in {seconds:.0f} s"
+
+
+@contextmanager
+def patience(seconds: float | None = None) -> Iterator[None]:
+    """Within it, in this thread, no request is tried again after so many seconds; each is tried once all the same.
+
+    Args:
+        seconds: None: `PATIENCE_S`. One that is within another does not make it longer.
+    """
+    before = _until()
+    _waiting.until = min(before, time.monotonic() + (PATIENCE_S if seconds is None else seconds))
+    try:
+        yield
+    finally:
+        _waiting.until = before
+
+
+def is_over() -> bool:
+    """Whether the patience of this thread is at its end."""
+    return time.monotonic() >= _until()
+
+
+def s3_client() -> S3Client:
+    """A client of the server that the environment names."""
+    own_endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    client = boto3.session.Session().client(
+        "s3",
+        config=ClientConfig(
+            signature_version="s3v4",
+            # A server of one's own rarely answers at BUCKET.its-name; AWS does.
+            s3={"addressing_style": "path"} if own_endpoint else None,
+            retries={"mode": "standard", "total_max_attempts": 4},
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            max_pool_connections=32,
+        ),
+    )
+    events = client.meta.events
+    events.register("before-call.s3", _begin)
+    events.register_first("needs-retry.s3", _give_up)
+    # Before botocore's own look at it, which takes a page for an error 500 and asks again.
+    events.register_first("before-parse.s3", _refuse_page)
+    events.register("after-call.s3", _need_proof)
+    return client
+
+
+def _until() -> float:
+    until: float = getattr(_waiting, "until", float("inf"))
+    return until
+
+
+def _begin(model: Any, context: dict[str, Any], **_: Any) -> None:
+    now = time.monotonic()
+    context["tutelage_begun"] = now
+    # Tidying up after a failure must not double the wait. (s3transfer does it in threads of its own.)
+    tidying = model.name == "AbortMultipartUpload"
+    context[_UNTIL] = now if tidying else min(_until(), now + PATIENCE_S)
+
+
+def _give_up(request_dict: dict[str, Any], caught_exception: Exception | None, **_: Any) -> None:
+    context = request_dict["context"]
+    now = time.monotonic()
+    if isinstance(caught_exception, HTTPClientError | ConnectionError) and now >= context[_UNTIL]:
+        raise SilentError(seconds=now - context["tutelage_begun"]) from caught_exception
+
+
+def _refuse_page(response_dict: dict[str, Any], operation_model: Any, **_: Any) -> None:
+    """S3 answers in XML; an object that is a web page comes with headers of S3's own."""
+    headers, status, body = response_dict["headers"], response_dict["status_code"], response_dict["body"]
+    if any(name.lower().startswith("x-amz-") for name in headers):
+        return
+    kind = str(headers.get("Content-Type", "")).partition(";")[0].strip()
+    # The body of an object is a stream here.
+    other = isinstance(body, bytes) and body.strip() != b"" and not body.lstrip().startswith(b"<")
+    if kind in ("text/html", "application/xhtml+xml", "application/json") or other:
+        raise NotS3Error(reason=f"it answered {operation_model.name} with {kind or 'no XML'} (HTTP {status})")
+
+
+def _need_proof(http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
+    proof = _PROOF.get(model.name)
+    if proof is not None and http_response.status_code < 300 and proof not in parsed:
+        raise NotS3Error(
+            reason=f"its answer to {model.name} (HTTP {http_response.status_code}) has no {proof}, as S3's always has"
+        )

@@ -1,0 +1,135 @@
+"""A gateway before the S3 server that answers some requests by itself, and an address that never answers."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+import pytest
+
+PAGE = b"<html><head><title>Sign in</title></head><body>This network needs a sign-in.</body></html>"
+
+
+@dataclass
+class Gateway:
+    """A proxy that forwards every request but those that `lies` names an answer for.
+
+    Attributes:
+        url: where clients ask.
+        lies: of method and path with its query: "page" (a web page, 200), "page with etag", "nothing" (200, no body),
+            "json", "stored" (200 with the ETag of what was sent, not passed on), "silence" (no
+            answer at all), or None: the server's own answer.
+        told: the lies that were told.
+    """
+
+    url: str = ""
+    lies: Callable[[str, str], str | None] = lambda method, path: None
+    told: list[str] = field(default_factory=list)
+    ending: threading.Event = field(default_factory=threading.Event)
+
+
+@pytest.fixture
+def gateway(s3_server: object, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+    """The store at `s3_url` is reached through it."""
+    upstream = urlsplit(s3_server.url)  # type: ignore[attr-defined]
+    state = Gateway()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+        def serve(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            lie = state.lies(self.command, self.path)
+            if lie is not None:
+                state.told.append(lie)
+            if lie == "silence":
+                state.ending.wait(200)
+                self.close_connection = True
+                return
+            if lie in ("page", "page with etag"):
+                etag = {"ETag": '"5f3a-61b2c8"'} if lie == "page with etag" else {}
+                self.answer(200, {"Content-Type": "text/html; charset=utf-8", **etag}, PAGE)
+            elif lie == "nothing":
+                self.answer(200, {}, b"")
+            elif lie == "json":
+                self.answer(200, {"Content-Type": "application/json"}, b'{"status": "ok"}')
+            elif lie == "stored":
+                self.answer(200, {"ETag": f'"{hashlib.md5(body).hexdigest()}"'}, b"")
+            else:
+                self.pass_on(body)
+
+        def pass_on(self, body: bytes) -> None:
+            connection = http.client.HTTPConnection(str(upstream.hostname), upstream.port, timeout=60)
+            # The signature covers the Host header: the server must see the one the client signed.
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() not in ("connection", "expect"):
+                    connection.putheader(name, value)
+            connection.endheaders(body)
+            response = connection.getresponse()
+            data = response.read()
+            connection.close()
+            skipped = ("transfer-encoding", "connection")
+            self.answer(response.status, {n: v for n, v in response.getheaders() if n.lower() not in skipped}, data)
+
+        def answer(self, status: int, headers: dict[str, str], data: bytes) -> None:
+            self.send_response(status)
+            length = headers.pop("Content-Length", None) if self.command == "HEAD" else None
+            for name, value in headers.items():
+                if name.lower() != "content-length":
+                    self.send_header(name, value)
+            self.send_header("Content-Length", length or str(len(data)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(data)
+
+        do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = serve
+
+        def handle(self) -> None:
+            with contextlib.suppress(OSError, ValueError):
+                super().handle()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    state.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", state.url)
+    yield state
+    state.ending.set()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def silent_endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An address that takes every connection and every byte, and never says a word."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+    held: list[socket.socket] = []
+
+    def take() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(listener.accept()[0])
+
+    threading.Thread(target=take, daemon=True).start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "name")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    yield url
+    # A listener that another thread waits on is not ended by its close alone.
+    with contextlib.suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    for connection in held:
+        connection.close()
