@@ -22,6 +22,8 @@ def headline(stage: str, summary: Mapping[str, Any]) -> str:
 def _shards(summary: Mapping[str, Any]) -> str:
     splits = " + ".join(f"{summary[name]:,} {name}" for name in ("train", "val", "test") if name in summary)
     words = f"{splits} images, {summary.get('labels', 0)} labels, {summary.get('unreadable', 0)} unreadable"
+    if "passed_over" in summary:
+        words += f", {summary['passed_over']['count']:,} passed over"
     if "new" in summary:
         changes = (f"{summary[name]:,} {name}" for name in ("new", "changed", "removed"))
         words += f"; {', '.join(changes)}"

@@ -13,9 +13,12 @@ from rich.text import Text
 from flows.run_board import RunBoard, StageRow
 from flows.terminal import clock, stage_table
 from pipeline.artifacts import ArtifactStore
+from pipeline.sharding.sources.passed_over import PassedOver
 
 if TYPE_CHECKING:
     from flows.stage_run import RunSummary
+
+_MOST_NAMES = 5
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Outcome:
         artifacts: label of a stage -> STAGE/KEY.
         report: where the HTML report is, if one was made.
         models: summaries of the registrations: registered name, version, decision, lookup line.
+        data: what the run says of its sources: notes, and what was passed over.
     """
 
     flow: str
@@ -39,6 +43,7 @@ class Outcome:
     artifacts: Mapping[str, str]
     report: Path | None
     models: tuple[Mapping[str, Any], ...]
+    data: tuple[Mapping[str, Any], ...] = ()
 
     def plain(self, error: BaseException | None) -> dict[str, Any]:
         """As JSON values."""
@@ -64,6 +69,7 @@ class Outcome:
                 for row in self.rows
             ],
             "models": [dict(model) for model in self.models],
+            "data": [dict(one) for one in self.data],
         }
 
 
@@ -77,10 +83,26 @@ def outcome_of(
         if result.reference.startswith("run-report/"):
             report = result.artifact(store).path("report.html")
     models = [result.summary for result in results if result.reference.startswith("register-model/")]
+    data = [_of_source(result.label, result.summary) for result in results if _of_source(result.label, result.summary)]
     artifacts = {result.label: result.reference for result in results}
     return Outcome(
-        flow, board.flow_run_id, store.storage.url, seconds, log, tuple(board.rows()), artifacts, report, tuple(models)
+        flow=flow,
+        flow_run=board.flow_run_id,
+        store=store.storage.url,
+        seconds=seconds,
+        log=log,
+        rows=tuple(board.rows()),
+        artifacts=artifacts,
+        report=report,
+        models=tuple(models),
+        data=tuple(data),
     )
+
+
+def _of_source(label: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage says of its source besides counts; {} if there is nothing."""
+    said = {name: summary[name] for name in ("notes", "passed_over") if summary.get(name)}
+    return {"stage": label, **said} if said else {}
 
 
 def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
@@ -97,6 +119,9 @@ def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
         words = "nothing new"
     verdict = ("done", "bold green") if ok else ("not done", "bold red")
     console.print(Text.assemble(verdict, f" in {clock(outcome.seconds)}, {words}"))
+    for one in outcome.data:
+        for line in _data_lines(one):
+            console.print(Text(line), soft_wrap=True)
     lines = {"report": outcome.report, "store": outcome.store, "log": outcome.log}
     for name, place in lines.items():
         if place is not None:
@@ -109,3 +134,13 @@ def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
         code += [str(model["lookup"]) for model in outcome.models if model.get("champion") is not None]
         for line in code:
             console.print(Text(f"    {line}", "cyan"), soft_wrap=True)
+
+
+def _data_lines(data: Mapping[str, Any]) -> list[str]:
+    lines = [f"{data['stage']}: {note}" for note in data.get("notes", ())]
+    if "passed_over" in data:
+        passed_over = PassedOver(data["passed_over"]["per_kind"], tuple(data["passed_over"]["first"]))
+        first = ", ".join(passed_over.names[:_MOST_NAMES])
+        more = ", ..." if passed_over.count > _MOST_NAMES else ""
+        lines.append(f"{data['stage']}: passed over {passed_over.in_words()} ({first}{more})")
+    return lines

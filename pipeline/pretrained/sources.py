@@ -20,6 +20,7 @@ from model_defs.pretrained.sources import FileSource, WeightsSource, find_source
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import DamagedError, InputError
 from pipeline.exported_model import WEIGHTS, ExportedModel
+from pipeline.folders import files_below
 
 _ARTIFACT = re.compile(r"(artifact:)?(?P<uri>[a-z-]+/[0-9a-f]{4,64})")
 
@@ -33,6 +34,9 @@ def find(source: str, store: ArtifactStore) -> WeightsSource:
     if source.startswith("models:"):
         return RegistrySource.named(source, store)
     artifact = _ARTIFACT.fullmatch(source)
+    if artifact is None and source.startswith("artifact:"):
+        # The plug-in of this scheme asks here: handing it on would go round for ever.
+        raise InputError(f"{source}: names no artifact; write artifact:STAGE/KEY, e.g. artifact:train-teacher/0a1b2c")
     if artifact is not None and not Path(source).exists():
         return ArtifactSource(store.resolve(artifact["uri"]))
     try:
@@ -95,7 +99,11 @@ class RegistrySource:
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
         own = next(place.glob("*/artifacts/served/model/" + WEIGHTS), None)
-        found = [own] if own is not None else sorted(place.rglob("*.safetensors"))
+        found = (
+            [own]
+            if own is not None
+            else [Path(entry.path) for entry in files_below(str(place)) if entry.name.endswith(".safetensors")]
+        )
         if len(found) != 1:
             raise InputError(
                 f"{self.uri}: holds {len(found)} files of safetensors weights, not one; give the one you mean, below"

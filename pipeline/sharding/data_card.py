@@ -56,6 +56,7 @@ def data_card(
             "per_label": dict(sorted(Counter(one.label or _NO_LABEL for one in unreadable).items())),
             "first": [{"name": one.name, "reason": one.reason} for one in unreadable[:_UNREADABLE_SHOWN]],
         },
+        "passed_over": collection.passed_over.plain(),
         "credits": [
             {"work": credit.work, "author": credit.author, "licence": credit.licence, "url": credit.url}
             for credit in collection.credits
@@ -192,6 +193,7 @@ def markdown(card: dict[str, Any]) -> str:
         *([f"- {rare.replace('<', '&lt;')}"] if (rare := in_words_of_rare(card.get("rare_classes", {}))) else []),
         f"- unreadable: {card['unreadable']['count']} (all of them, with reasons: quarantine.parquet)",
         *(f"  - {one['name']}: {one['reason']}" for one in card["unreadable"]["first"]),
+        *_passed_over_lines(card.get("passed_over", {})),
         "",
         "## Labels",
         "",
@@ -209,6 +211,14 @@ def _delta_lines(delta: Mapping[str, Any]) -> list[str]:
         "counted below for what this run read.",
         "",
     ]
+
+
+def _passed_over_lines(passed_over: Mapping[str, Any]) -> list[str]:
+    if not passed_over.get("count"):
+        return []
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in passed_over["per_kind"].items())
+    first = ", ".join(passed_over["first"])
+    return [f"- passed over in the source, since they are no images that are read: {kinds} (the first: {first})"]
 
 
 def _in_words(counts: dict[str, int]) -> str:

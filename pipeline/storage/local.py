@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import InputError
+from pipeline.folders import unlistable
 from pipeline.storage.base import ObjectInfo
 
 _ASIDE = ".aside"
@@ -87,7 +88,7 @@ class LocalStorage:
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         top = self._place(prefix) if prefix else self.root
         found: list[str] = []
-        for folder, names, files in os.walk(top):
+        for folder, names, files in os.walk(top, onerror=_told_unless_gone):
             if Path(folder) == self.root and _ASIDE in names:
                 names.remove(_ASIDE)
             found.extend(str((Path(folder) / name).relative_to(self.root)) for name in files)
@@ -183,6 +184,12 @@ class LocalStorage:
         with (self.root / _ASIDE / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _told_unless_gone(error: OSError) -> None:
+    """A folder that may not be listed is not an empty one; one that another process removed meanwhile is."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise unlistable(str(error.filename), error) from None
 
 
 def _moved(folder: Path, place: Path) -> bool:

@@ -139,6 +139,27 @@ def quarantine_section(card: Mapping[str, Any], unreadable: Sequence[Unreadable]
     )
 
 
+def passed_over_section(card: Mapping[str, Any]) -> Markup | None:
+    """What the listing of the source did not take, by kind, and the first names."""
+    passed_over = card["passed_over"]
+    if not passed_over["count"]:
+        return None
+    names = [tag("li", name) for name in passed_over["first"]]
+    more = f"the first {len(names):,} of {passed_over['count']:,}"
+    return tag(
+        "section",
+        tag("h2", "Passed over"),
+        tag(
+            "p",
+            f"{passed_over['count']:,} files or folders of the source are no images that are read, and were not taken.",
+            class_="lead",
+        ),
+        counted_bars(passed_over["per_kind"]),
+        details(f"Names: {more}", tag("ul", names, class_="names")),
+        id="passed-over",
+    )
+
+
 def reason_kind(reason: str) -> str:
     """A reason without what it says of one image alone: numbers, bytes, and the size that it begins with."""
     kind = re.sub(r"b(?:'[^']*'|\"[^\"]*\")", "…", reason)

@@ -14,7 +14,7 @@ from pipeline.html.document import document
 from pipeline.html.markup import Markup, tag
 from pipeline.sharding.card_page.classes import Sheets, balance_section, share_bar, split_key, splits_section
 from pipeline.sharding.card_page.gallery import Gallery
-from pipeline.sharding.card_page.left_out import EqualSet, duplicates_section, quarantine_section
+from pipeline.sharding.card_page.left_out import EqualSet, duplicates_section, passed_over_section, quarantine_section
 from pipeline.sharding.card_page.look import CSS
 from pipeline.sharding.card_page.measures import Captioned, images_section, in_bytes
 from pipeline.sharding.card_page.origin import licences_section, options_section
@@ -51,6 +51,7 @@ def card_page(
         ("captions", "Captions", captioned.section(card, gallery)),
         ("duplicates", "Duplicates", duplicates_section(card, equal, gallery)),
         ("quarantine", "Quarantine", quarantine_section(card, unreadable)),
+        ("passed-over", "Passed over", passed_over_section(card)),
         ("licences", "Licences", licences_section(card)),
         ("options", "Options", options_section(config)),
     ]

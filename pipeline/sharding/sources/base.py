@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Protocol, Self
 
 from pipeline.progress import Progress
+from pipeline.sharding.sources.passed_over import NOTHING_PASSED_OVER, PassedOver
 from pipeline.sharding.sources.places import FoundFile
 
 
@@ -94,6 +95,7 @@ class Collection:
         credits: author and licence of each part.
         tars: the tars that are indexed in place, in which each item `lies`; (): images are stored in shards of ours.
         notes: sentences for the card and the run: what was odd in the listing, and what was made of it.
+        passed_over: what it saw and did not take.
     """
 
     title: str
@@ -104,6 +106,7 @@ class Collection:
     credits: tuple[Credit, ...] = ()
     tars: tuple[FoundFile, ...] = ()
     notes: tuple[str, ...] = ()
+    passed_over: PassedOver = NOTHING_PASSED_OVER
 
 
 @dataclass(frozen=True, slots=True)

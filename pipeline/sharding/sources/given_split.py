@@ -27,3 +27,22 @@ def split_of_name(name: str) -> str | None:
     """The split that a file's name tells: "train-00001.tar", "coco-val-3.tar", "test2017.parquet"."""
     found = {_WORDS[word] for word in re.findall(r"[a-z]+", name.lower()) if word in _WORDS}
     return found.pop() if len(found) == 1 else None
+
+
+_SET_WORDS = ("set", "data", "dataset", "split", "part", "subset", "images", "image", "imgs", "img", "samples", "seg")
+
+
+def split_of_folder(name: str) -> str | None:
+    """The split that a folder's name means if it says nothing else: "Train", "val2017", "test_set", "TrainingData".
+
+    "train station" says more, and is a class.
+    """
+    found = set()
+    for word in re.findall(r"[^\W\d_]+", name.lower()):
+        if word in _SET_WORDS:
+            continue
+        bare = next((word.removesuffix(end) for end in _SET_WORDS if word.removesuffix(end) in _WORDS), word)
+        if bare not in _WORDS:
+            return None
+        found.add(_WORDS[bare])
+    return found.pop() if len(found) == 1 else None

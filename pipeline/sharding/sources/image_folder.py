@@ -1,40 +1,45 @@
-"""A folder of images, one sub-folder a class: ROOT/CLASS/anything.jpg (or png, webp, bmp, gif, tiff).
+"""A folder of images, one sub-folder a class: ROOT/CLASS/anything.jpg, or ROOT/train/CLASS with ROOT/val/CLASS etc.
 
-The label is the class's folder; deeper folders belong to their class (links to folders are followed for
-classes only). Images with equal bytes are one content group.
+The label is the class's folder; deeper folders belong to their class. Files are known as images by their extension, or
+where that is unknown by their first bytes. Images with equal bytes are one content group.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from pipeline.config import Config, unkeyed
-from pipeline.errors import InputError
+from pipeline.config import Config, added, unkeyed
 from pipeline.progress import Progress
 from pipeline.sharding.sources import places
-from pipeline.sharding.sources.base import About, Collection, Credit, Item
+from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
 from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
-
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+from pipeline.sharding.sources.folder_layout import ClassFiles, FolderData, Layout, folder_data
+from pipeline.sharding.sources.image_listing import BROKEN, listing_hash
 
 
 class ImageFolderConfig(Config):
     """Where the images lie, and what to say about them."""
 
     about: ClassVar[About] = About(
-        "a folder with one sub-folder of images a class",
-        "FOLDER/CLASS/*.jpg (or png, webp, bmp, gif, tiff)",
+        "a folder with one sub-folder of images a class, or such folders in train/, val/, test/",
+        "FOLDER/CLASS/*.jpg, FOLDER/train/CLASS/*.jpg (any format that is read, by name or content)",
         ("folder=photos", "caption='a photo of a {label}'"),
     )
     kind: Literal["image_folder"] = "image_folder"
-    folder: Path = unkeyed(..., description="the folder that holds one sub-folder a class")
+    folder: Path = unkeyed(..., description="the folder that holds one sub-folder a class, or one a split")
+    layout: Layout = added(
+        "auto",
+        description="classes: each sub-folder is a class; splits: train/, val/, test/ (also training, valid, ...) hold "
+        "the classes; auto: by the folders' names and what they hold, and the run says what was recognised",
+    )
     caption: CaptionTemplate = Field(
         None, description='caption of an image, with {label} for its class, e.g. "a photo of a {label}"; null: none'
     )
@@ -47,110 +52,97 @@ class ImageFolderConfig(Config):
         return ()
 
     def check(self, downloads: Path) -> None:
-        image_files(self.folder)
+        self._data()
 
-    def class_sizes(self) -> dict[str, int]:
-        return {label: len(files) for label, files in image_files(self.folder).items()}
+    def class_sizes(self) -> dict[str, int] | None:
+        data = self._data()
+        # Where the folders give splits a class need not be large enough for those that are drawn.
+        return None if data.by_split else {one.label: len(one.names) for one in data.classes}
 
     def resolved(self) -> Self:
+        data = self._data()
         root = self.folder.expanduser().absolute()
         hasher = hashlib.sha256()
-        for names in image_files(root).values():
-            for name in names:
-                facts = os.stat(f"{root}/{name}")
-                hasher.update(f"{_text(name)}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
-        return self.model_copy(update={"folder": root, "fingerprint": hasher.hexdigest()[:20]})
+        for one in data.classes:
+            listing_hash(str(root), one.names, data.broken, hasher)
+        if perhaps := data.passed_over.perhaps_images:
+            # What is not taken is said by the run that sees it first, so that its coming is news.
+            hasher.update(json.dumps(perhaps, sort_keys=True).encode())
+        # With the layout in it a delta is not made on shards in which "train" is a class.
+        layout = "splits" if data.by_split else self.layout
+        return self.model_copy(update={"folder": root, "layout": layout, "fingerprint": hasher.hexdigest()[:20]})
 
     def build(self, downloads: Path) -> ImageFolderSource:
-        return ImageFolderSource(self.folder, caption=self.caption, licence=self.licence, author=self.author)
+        return ImageFolderSource(
+            self.folder, layout=self.layout, caption=self.caption, licence=self.licence, author=self.author
+        )
+
+    def _data(self) -> FolderData:
+        return folder_data(self.folder.expanduser().absolute(), self.layout)
 
 
 class ImageFolderSource:
     """A folder of images as a data set.
 
     Args:
-        folder: holds one sub-folder a class.
+        folder: holds one sub-folder a class, or one a split.
         caption: with {label} for the class's name, or None.
     """
 
-    def __init__(self, folder: Path, *, caption: str | None = None, licence: str = "", author: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        layout: Layout = "auto",
+        caption: str | None = None,
+        licence: str = "",
+        author: str = "",
+    ) -> None:
         self._folder = folder.expanduser().absolute()
+        self._layout = layout
         self._caption = caption
         self._licence = licence
         self._author = author
 
     def collect(self, progress: Progress) -> Collection:
-        classes = image_files(self._folder)
+        data = folder_data(self._folder, self._layout)
+        if data.recognised:
+            progress(note=data.recognised)
 
         def items() -> Iterator[Item]:
-            for label, files in classes.items():
-                captions = caption_of(self._caption, label)
-                for name in files:
-                    file = f"{self._folder}/{name}"
-                    yield Item(
-                        name=_text(name),
-                        read=partial(places.read, file),
-                        label=label,
-                        captions=captions,
-                        taxonomy=(label,),
-                        source=self._folder.name,
-                        licence=self._licence,
-                        stamp=places.stamp(file),
-                    )
+            for one in data.classes:
+                yield from self._items(one, data.broken)
 
         return Collection(
             title=self._folder.name,
             items=items,
-            total=sum(len(files) for files in classes.values()),
-            label_names=tuple(classes),
+            total=sum(len(one.names) for one in data.classes),
+            label_names=tuple(_text(label) for label in data.labels),
             root=self._folder.name,
             credits=(Credit(self._folder.name, self._author or "not stated", self._licence or "not stated", ""),),
+            notes=(data.recognised,) if data.recognised else (),
+            passed_over=data.passed_over,
         )
 
-
-def image_files(folder: Path) -> dict[str, list[str]]:
-    """The image files of every class below `folder`, both in the order of their names; hidden ones are passed over.
-
-    Raises:
-        InputError: there is no such folder, no sub-folder, or a class without an image.
-    """
-    folder = folder.expanduser()
-    try:
-        classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    except FileNotFoundError:
-        raise InputError(f"{folder}: no such folder") from None
-    except NotADirectoryError:
-        raise InputError(f"{folder}: is a file; name the folder that holds one sub-folder a class") from None
-    except PermissionError:
-        raise InputError(f"{folder}: may not be read; change its permissions") from None
-    if not classes:
-        raise InputError(
-            f"{folder}: holds no sub-folder; put the images of each class into one, as {folder.name}/CLASS/a.jpg"
-        )
-    found = {_text(entry.name): _images_below(folder, entry.name) for entry in classes}
-    if not any(found.values()):
-        raise InputError(f"{folder}: no image in any sub-folder; looked for {', '.join(sorted(_SUFFIXES))}")
-    for name, files in found.items():
-        if not files:
-            raise InputError(f"{folder / name}: class {name!r} has 0 images; add some or remove the folder")
-    return found
+    def _items(self, files: ClassFiles, broken: frozenset[str]) -> Iterator[Item]:
+        label = _text(files.label)
+        captions = caption_of(self._caption, label)
+        for name in files.names:
+            file = f"{self._folder}/{name}"
+            read: Callable[[], bytes] = unreadable(BROKEN) if name in broken else partial(places.read, file)
+            yield Item(
+                name=_text(name),
+                read=read,
+                label=label,
+                captions=captions,
+                taxonomy=(label,),
+                source=self._folder.name,
+                licence=self._licence,
+                split=files.split,
+                stamp=places.stamp(file),
+            )
 
 
 def _text(path: str) -> str:
     """A path as text that can be written anywhere; a name that is no UTF-8 gets replacement characters."""
     return os.fsencode(path).decode("utf-8", "replace")
-
-
-def _images_below(root: Path, label: str) -> list[str]:
-    # Plain text: a Path for each of 100,000 files takes longer than to ask for their sizes.
-    start = len(str(root / label)) - len(label)
-    files = []
-    for path, folders, names in os.walk(root / label):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = path[start:]
-        files += [
-            f"{below}/{name}"
-            for name in names
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in _SUFFIXES
-        ]
-    return sorted(files)

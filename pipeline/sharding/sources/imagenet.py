@@ -12,7 +12,6 @@ split: its labels are public and every paper reports on it; the images to choose
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -27,10 +26,11 @@ from pipeline.progress import Progress
 from pipeline.sharding.sources import places
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
 from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
+from pipeline.sharding.sources.image_listing import BROKEN, FolderImages, images_in, listing_hash, sub_folders
 from pipeline.sharding.sources.imagenet_labels import class_words, find_val_labels, read_val_labels
+from pipeline.sharding.sources.passed_over import LOOSE, PassedOverCount
 
 _WNID = re.compile(r"n\d{8}")
-_SUFFIXES = (".jpeg", ".jpg", ".png")
 # Where the images lie in the archive of the Kaggle competition.
 _KAGGLE = Path("ILSVRC/Data/CLS-LOC")
 
@@ -75,10 +75,8 @@ class ImagenetConfig(Config):
         root, images = self._places()
         wnids = _wnids(images / "train")
         hasher = hashlib.sha256()
-        for path in _files(images):
-            facts = path.stat()
-            name = path.relative_to(images).as_posix()
-            hasher.update(f"{name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        for found in _listed(images, PassedOverCount()):
+            listing_hash(str(images), found.names, found.broken, hasher)
         words = class_words(root, self.names, wnids, wanted=self.labels == "names")
         labels = [] if _by_class(images / "val") else sorted(self._val_labels(wnids).items())
         fingerprint = digest([hasher.hexdigest(), sorted(words.items()), labels])
@@ -132,14 +130,18 @@ class ImagenetSource:
     def collect(self, progress: Progress) -> Collection:
         progress(note="listing ImageNet")
 
+        passed = PassedOverCount()
+        total = sum(len(found.names) for found in _listed(self._images, passed))
+
         def items() -> Iterator[Item]:
-            for path in _files(self._images):
-                yield self._item(path)
+            for found in _listed(self._images, PassedOverCount()):
+                for name in found.names:
+                    yield self._item(self._images / name, broken=name in found.broken)
 
         return Collection(
             title="ImageNet",
             items=items,
-            total=sum(1 for _ in _files(self._images)),
+            total=total,
             label_names=tuple(self._words.values()),
             root="imagenet",
             credits=(
@@ -150,18 +152,20 @@ class ImagenetSource:
                     "https://image-net.org/download",
                 ),
             ),
+            passed_over=passed.done(),
         )
 
-    def _item(self, path: Path) -> Item:
-        part, folder = path.relative_to(self._images).parts[0], path.parent.name
+    def _item(self, path: Path, *, broken: bool) -> Item:
+        parts = path.relative_to(self._images).parts
+        part, folder = parts[0], parts[1] if len(parts) > 2 else parts[0]
         wnid = self._val_labels.get(path.stem) if part == "val" and self._val_labels else folder
         label = self._words.get(wnid or "")
-        read = partial(places.read, str(path))
+        read = partial(places.read, str(path)) if not broken else unreadable(BROKEN)
         if label is None:
             why = f"the file of labels does not name {path.stem}" if wnid is None else f"{wnid} is no class of train/"
-            read = unreadable(why)  # type: ignore[assignment]
+            read = unreadable(why)
         return Item(
-            name=f"{part}/{folder}/{path.name}" if folder != part else f"{part}/{path.name}",
+            name="/".join(parts),
             read=read,
             label=label,
             captions=caption_of(self._caption, label.partition(" (")[0] if label is not None else None),
@@ -176,7 +180,7 @@ class ImagenetSource:
 
 def _wnids(train: Path) -> list[str]:
     """The classes of train/, in the order of their numbers."""
-    wnids = sorted(entry.name for entry in os.scandir(train) if entry.is_dir() and not entry.name.startswith("."))
+    wnids = sub_folders(str(train))
     if not wnids:
         raise InputError(f"{train}: holds no folder; each class has one, e.g. n01440764/")
     strange = next((name for name in wnids if not _WNID.fullmatch(name)), None)
@@ -187,13 +191,26 @@ def _wnids(train: Path) -> list[str]:
 
 def _by_class(val: Path) -> bool:
     """Whether val/ is in folders by WNID, as most training code wants it."""
-    return val.is_dir() and any(_WNID.fullmatch(entry.name) and entry.is_dir() for entry in os.scandir(val))
+    return val.is_dir() and any(_WNID.fullmatch(name) for name in sub_folders(str(val)))
 
 
-def _files(images: Path) -> Iterator[Path]:
+def _listed(images: Path, passed: PassedOverCount) -> Iterator[FolderImages]:
     """The images of train/, then those of val/, in the order of their names; one folder's names in memory at a time."""
     for part in ("train", "val"):
-        if (images / part).is_dir():
-            folders = sorted(entry.name for entry in os.scandir(images / part) if _WNID.fullmatch(entry.name))
-            for folder in ([images / part / name for name in folders]) or [images / part]:
-                yield from (folder / name for name in sorted(os.listdir(folder)) if name.lower().endswith(_SUFFIXES))
+        if not (images / part).is_dir():
+            continue
+        folders = sub_folders(str(images / part))
+        loose = images_in(str(images / part), passed, deep=False, prefix=f"{part}/")
+        if not any(_WNID.fullmatch(name) for name in folders):
+            yield loose
+            folders = []
+        else:
+            for name in loose.names:
+                passed.add(LOOSE, name)
+        for name in folders:
+            found = images_in(str(images / part / name), passed, prefix=f"{part}/{name}/")
+            if _WNID.fullmatch(name):
+                yield found
+            else:
+                for image in found.names:
+                    passed.add(LOOSE, image)

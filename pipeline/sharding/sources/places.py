@@ -7,7 +7,6 @@ hold tomorrow is not what they hold today, so their images are downloaded first,
 from __future__ import annotations
 
 import fnmatch
-import glob
 import hashlib
 import io
 import os
@@ -22,6 +21,7 @@ from braceexpand import braceexpand
 
 from pipeline.config import Config
 from pipeline.errors import InputError
+from pipeline.folders import files_below, matching
 from pipeline.sharding.sources.range_file import RangeFile
 from pipeline.storage import Storage, open_storage
 
@@ -251,12 +251,9 @@ def _wild(address: str) -> bool:
 
 def _find_local(url: str, suffixes: Sequence[str]) -> list[FoundFile]:
     if os.path.isdir(url):
-        files = []
-        for folder, folders, names in os.walk(url):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            files += [os.path.join(folder, name) for name in names if _ends(name, suffixes)]
+        files = [entry.path for entry in files_below(url, hidden=False) if _ends(entry.name, suffixes)]
     elif _wild(url) and not os.path.exists(url):
-        files = [path for path in glob.glob(url, recursive=True) if os.path.isfile(path)]
+        files = [path for path in matching(url) if not os.path.isdir(path)]
     else:
         return [stat(url)]
     return [stat(path) for path in files]

@@ -1,0 +1,35 @@
+"""What files of the formats that are read are called, for listings that need not look into each file."""
+
+from __future__ import annotations
+
+IMAGE_SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"),
+        *(".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".qoi"),
+        *(".avif", ".avifs", ".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    }
+)
+"""A file with one of these is taken for an image; one that is none is told of when it is read."""
+
+OTHER_SUFFIXES = frozenset(
+    {
+        *(
+            ".txt",
+            ".md",
+            ".rst",
+            ".log",
+            ".html",
+            ".htm",
+            ".xml",
+            ".json",
+            ".jsonl",
+            ".ndjson",
+            ".yaml",
+            ".yml",
+            ".toml",
+        ),
+        *(".csv", ".tsv", ".parquet", ".arrow", ".py", ".ipynb", ".sh", ".ini", ".cfg", ".cls"),
+    }
+)
+"""A file with one of these is no image, and is not looked into."""

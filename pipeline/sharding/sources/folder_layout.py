@@ -1,0 +1,225 @@
+"""How a folder of images is laid out: FOLDER/CLASS, FOLDER/train/CLASS with other splits, or FOLDER/CLASS/train.
+
+A split's folder is known by its name and by what it holds: folders of classes, not images. Where both readings make
+sense ("train" is a vehicle too) the folder is refused until `layout` says which is meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.errors import InputError, listed, shortened
+from pipeline.pixels.extensions import IMAGE_SUFFIXES
+from pipeline.sharding.sources.given_split import split_of_folder
+from pipeline.sharding.sources.image_listing import FolderImages, images_in, sub_folders
+from pipeline.sharding.sources.passed_over import LOOSE, PassedOver, PassedOverCount
+
+Layout = Literal["auto", "classes", "splits"]
+_SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFiles:
+    """The images of a class, or of its part in a split.
+
+    Attributes:
+        split: the one that the folder gives, or None.
+        names: paths below the folder that was asked for.
+    """
+
+    label: str
+    split: str | None
+    names: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class FolderData:
+    """What a folder holds.
+
+    Attributes:
+        broken: names that are broken links.
+        by_split: folders give the splits.
+        recognised: what was made of the folders' names, in a sentence; "" for FOLDER/CLASS.
+    """
+
+    classes: list[ClassFiles]
+    broken: frozenset[str]
+    passed_over: PassedOver
+    by_split: bool
+    recognised: str = ""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(sorted({one.label for one in self.classes}))
+
+
+def folder_data(folder: Path, layout: Layout) -> FolderData:
+    """The images of a folder by class and split, in the order of their names.
+
+    Raises:
+        InputError: there is no such folder, one that cannot be listed, a class without an image, or names of splits
+            that may be classes.
+    """
+    root = str(folder)
+    _check_folder(folder)
+    passed = PassedOverCount()
+    tops = sub_folders(root)
+    for name in images_in(root, passed, deep=False).names:
+        passed.add(LOOSE, name)
+    if not tops:
+        raise InputError(
+            f"{folder}: holds no sub-folder; put the images of each class into one, as {folder.name}/CLASS/a.jpg"
+        )
+    trees = {name: images_in(f"{root}/{name}", passed, prefix=f"{name}/") for name in tops}
+    if not any(tree.names for tree in trees.values()):
+        found = passed.done()
+        there = f"; there are {found.in_words()}" if found.count else ""
+        raise InputError(f"{folder}: no image in any sub-folder; looked for {', '.join(sorted(IMAGE_SUFFIXES))}{there}")
+    broken = frozenset().union(*(tree.broken for tree in trees.values()))
+    splits = _splits(folder, trees, layout)
+    if splits:
+        classes = list(_classes_of_splits(folder, trees, splits, passed))
+        return FolderData(classes, broken, passed.done(), True, _recognised(classes, splits))
+    for name, tree in trees.items():
+        if not tree.names:
+            raise InputError(f"{folder / name}: class {shortened(name)!r} has 0 images; add some or remove the folder")
+    if layout != "classes" and _has_splits_in_classes(folder, trees):
+        classes = list(_splits_of_classes(trees))
+        return FolderData(classes, broken, passed.done(), True, _recognised_in_classes(classes))
+    if layout == "splits":
+        raise InputError(f"{folder}: layout=splits, but no train/, val/ or test/ in it holds folders of classes")
+    return FolderData([ClassFiles(n, None, t.names) for n, t in trees.items()], broken, passed.done(), False)
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.exists():
+        raise InputError(f"{folder}: no such folder")
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is a file; name the folder that holds one sub-folder a class")
+
+
+def _splits(folder: Path, trees: Mapping[str, FolderImages], layout: Layout) -> dict[str, str]:
+    """The split of each folder that is one, in the order of the splits; {}: the folders are classes."""
+    named = {name: split for name in trees if (split := split_of_folder(name)) is not None}
+    ordered = dict(sorted(named.items(), key=lambda one: (_SPLITS.index(one[1]), one[0])))
+    if layout == "splits":
+        return ordered if any(_holds_classes(trees[name]) for name in named) else {}
+    if layout == "classes" or not any(trees[name].names for name in named):
+        return {}
+    others = [name for name, tree in trees.items() if tree.names and name not in named]
+    with_classes = [name for name in named if _holds_classes(trees[name])]
+    if others and len(named) == 1 and not with_classes:
+        return {}
+    if others:
+        raise InputError(
+            f"{folder}: holds {_folders(ordered)} and {_folders(others)}; say what they are: layout=splits (folders of "
+            "classes in each split, the others are passed over) or layout=classes"
+        )
+    flat = [name for name in ordered if trees[name].names and name not in with_classes]
+    if not with_classes or any(named[name] == "train" for name in flat):
+        raise InputError(
+            f"{folder / flat[0]}: holds images and no folders of classes; sort them into {flat[0]}/CLASS/, or set "
+            f"layout=classes if {_folders(ordered)} are the classes"
+        )
+    return ordered
+
+
+def _holds_classes(tree: FolderImages) -> bool:
+    """Whether most of its images lie in folders of their own."""
+    direct = sum(name.count("/") == 1 for name in tree.names)
+    return 2 * direct < len(tree.names)
+
+
+def _classes_of_splits(
+    folder: Path, trees: Mapping[str, FolderImages], splits: Mapping[str, str], passed: PassedOverCount
+) -> Iterator[ClassFiles]:
+    """TRAIN/CLASS/...: the images of each class in each split; what lies in no class is passed over."""
+    found: list[ClassFiles] = []
+    empty: dict[str, str] = {}
+    for name, tree in trees.items():
+        if name not in splits:
+            for image in tree.names:
+                passed.add("in no split's folder", image)
+    for name, split in splits.items():
+        tree = trees[name]
+        depth = _depth_of_classes(tree, split)
+        by_class: dict[str, list[str]] = {}
+        for image in tree.names:
+            parts = image.split("/")
+            if len(parts) <= depth + 1:
+                passed.add(LOOSE, image)
+            else:
+                by_class.setdefault(parts[depth], []).append(image)
+        found += [ClassFiles(label, split, by_class[label]) for label in sorted(by_class)]
+        if depth == 1:
+            empty.update({label: f"{name}/{label}" for label in tree.folders if label not in by_class})
+    there = {one.label for one in found}
+    missing = next((path for label, path in empty.items() if label not in there), None)
+    if missing is not None:
+        raise InputError(
+            f"{folder / missing}: class {shortened(missing.rpartition('/')[2])!r} has 0 images; add some "
+            "or remove the folder"
+        )
+    yield from found
+
+
+def _depth_of_classes(tree: FolderImages, split: str) -> int:
+    """Which part of a name is the class: 1, or 2 where the split's folder holds itself again (train/train/CLASS)."""
+    depth = 1
+    while True:
+        inner = {parts[depth] for name in tree.names if len(parts := name.split("/")) > depth + 1}
+        loose = any(name.count("/") == depth for name in tree.names)
+        deeper = any(name.count("/") > depth + 1 for name in tree.names)
+        if loose or not deeper or len(inner) != 1 or split_of_folder(next(iter(inner))) != split:
+            return depth
+        depth += 1
+
+
+def _has_splits_in_classes(folder: Path, trees: Mapping[str, FolderImages]) -> bool:
+    """Whether each folder holds nothing but CLASS/train/*, CLASS/val/* and the like."""
+    inner = [name.split("/")[1:] for tree in trees.values() for name in tree.names]
+    splits = {split_of_folder(parts[0]) if len(parts) > 1 else None for parts in inner}
+    if None in splits or len(splits) < 2 or "train" not in splits:
+        return False
+    if all(len(parts) > 2 for parts in inner) and len(trees) == 1:
+        name = next(iter(trees))
+        raise InputError(f"{folder}: holds {name}/ alone, and that the splits; set folder={folder / name}")
+    return all(len(parts) == 2 for parts in inner)
+
+
+def _splits_of_classes(trees: Mapping[str, FolderImages]) -> Iterator[ClassFiles]:
+    for label, tree in trees.items():
+        by_folder: dict[str, list[str]] = {}
+        for name in tree.names:
+            by_folder.setdefault(name.split("/")[1], []).append(name)
+        yield from (ClassFiles(label, split_of_folder(inner), names) for inner, names in by_folder.items())
+
+
+def _recognised(classes: list[ClassFiles], splits: Mapping[str, str]) -> str:
+    counts = dict.fromkeys(splits, 0)
+    for one in classes:
+        counts[one.names[0].partition("/")[0]] += len(one.names)
+    said = ", ".join(f"{shortened(name)}/ is {split} ({counts[name]:,} images)" for name, split in splits.items())
+    return f"the folders give the splits: {said}" + _not_in_train(classes)
+
+
+def _recognised_in_classes(classes: list[ClassFiles]) -> str:
+    counts: dict[str, int] = {}
+    for one in classes:
+        counts[one.split or ""] = counts.get(one.split or "", 0) + len(one.names)
+    said = ", ".join(f"{counts[split]:,} {split}" for split in _SPLITS if split in counts)
+    return f"the folders in each class give the splits: {said}" + _not_in_train(classes)
+
+
+def _not_in_train(classes: list[ClassFiles]) -> str:
+    """Labels that no training image has: a name that was written in two ways, or a class that cannot be learnt."""
+    of_train = {one.label for one in classes if one.split == "train"}
+    missing = sorted({one.label for one in classes} - of_train)
+    return f"; not in train: {listed(missing)}" if of_train and missing else ""
+
+
+def _folders(names: Iterable[str]) -> str:
+    return listed([f"{name}/" for name in names])

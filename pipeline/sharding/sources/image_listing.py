@@ -1,0 +1,158 @@
+"""The images below a folder: by their extension where it is known, else by their first bytes; the rest is counted.
+
+A link is followed, to a file or to a folder; one that leads back to a folder above it is passed over. A broken link
+with an image's name is an item, so that it is quarantined with its reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from pipeline.errors import InputError
+from pipeline.folders import Identity, entries, identity, kind_of, unlistable
+from pipeline.pixels.extensions import IMAGE_SUFFIXES, OTHER_SUFFIXES
+from pipeline.pixels.formats import HEAD_BYTES, format_of
+from pipeline.sharding.sources.passed_over import BROKEN_LINK, HIDDEN, LOOP, SPECIAL, PassedOverCount, kind_of_name
+
+# What systems leave in a folder of anyone's; not all of them may be read.
+_OF_THE_SYSTEM = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
+_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
+BROKEN = "is a symbolic link to a file that is not there"
+
+
+@dataclass(frozen=True, slots=True)
+class FolderImages:
+    """The images of one folder, or of it and what lies below.
+
+    Attributes:
+        names: paths below the folder that was asked for, in their order.
+        broken: those that are broken links.
+        folders: the folders directly in it that were looked into, by their names.
+    """
+
+    names: list[str]
+    broken: frozenset[str]
+    folders: tuple[str, ...] = ()
+
+
+def images_in(folder: str, passed: PassedOverCount, *, deep: bool = True, prefix: str = "") -> FolderImages:
+    """The images of a folder; hidden ones are passed over.
+
+    Args:
+        passed: gets what is not taken, by its path below the folder that `prefix` starts from.
+        deep: also those of the folders below; False: those are left to the caller.
+        prefix: what the names begin with, e.g. "cat/".
+    Raises:
+        InputError: a folder cannot be listed, or a link leads nowhere and may have been a folder.
+    """
+    names: list[str] = []
+    broken: list[str] = []
+    below: list[str] = []
+    _add_images(folder, prefix, deep, passed, (names, broken, below), ())
+    return FolderImages(sorted(names), frozenset(broken), tuple(below))
+
+
+def sub_folders(folder: str) -> list[str]:
+    """The names of the folders in a folder that may hold images; hidden ones and the system's are left out.
+
+    Raises:
+        InputError: see `images_in`.
+    """
+    return [
+        entry.name
+        for entry in entries(folder)
+        if not entry.name.startswith(".") and entry.name not in _OF_THE_SYSTEM and _is_folder(entry)
+    ]
+
+
+def listing_hash(root: str, names: Sequence[str], broken: frozenset[str], into: hashlib._Hash) -> None:
+    """Adds names, sizes and times of change of files below `root`.
+
+    Raises:
+        InputError: the file system does not say.
+    """
+    for name in names:
+        text = os.fsencode(name).decode("utf-8", "replace")
+        try:
+            facts = None if name in broken else os.stat(f"{root}/{name}")
+        except FileNotFoundError:
+            facts = None
+        except OSError as error:
+            raise unlistable(f"{root}/{name}", error) from None
+        said = "broken" if facts is None else f"{facts.st_size}\0{facts.st_mtime_ns}"
+        into.update(f"{text}\0{said}\n".encode())
+
+
+def _add_images(
+    folder: str,
+    prefix: str,
+    deep: bool,
+    passed: PassedOverCount,
+    found: tuple[list[str], list[str], list[str]],
+    above: tuple[Identity, ...],
+) -> None:
+    names, broken, below = found
+    above = (*above, identity(folder))
+    for entry in entries(folder):
+        name = entry.name
+        if name.startswith(".") or name.lower() in _SYSTEM_FILES:
+            passed.add(HIDDEN, prefix + name)
+            continue
+        suffix = os.path.splitext(name)[1].lower()
+        kind = kind_of(entry)
+        if kind == "folder":
+            if name in _OF_THE_SYSTEM:
+                passed.add(name, prefix + name)
+            elif deep and entry.is_symlink() and identity(entry.path) in above:
+                passed.add(LOOP, prefix + name)
+            elif deep:
+                if len(above) == 1:
+                    below.append(name)
+                _add_images(entry.path, f"{prefix}{name}/", deep, passed, found, above)
+        elif kind == "special":
+            passed.add(SPECIAL, prefix + name)
+        elif kind == "broken link":
+            if suffix in IMAGE_SUFFIXES:
+                names.append(prefix + name)
+                broken.append(prefix + name)
+            else:
+                _is_folder(entry)
+                passed.add(BROKEN_LINK, prefix + name)
+        elif suffix in IMAGE_SUFFIXES or (suffix not in OTHER_SUFFIXES and _is_image(entry)):
+            names.append(prefix + name)
+        else:
+            passed.add(kind_of_name(name), prefix + name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder; a link that leads nowhere and has no extension may have been one.
+
+    Raises:
+        InputError: it may have been one, and its images would be missing without a word.
+    """
+    kind = kind_of(entry)
+    if kind == "broken link" and entry.is_symlink() and not os.path.splitext(entry.name)[1]:
+        raise InputError(
+            f"{entry.path}: a symbolic link to what is not there; if that is a folder of images, bring it back (mount "
+            "it), else remove the link"
+        )
+    return kind == "folder"
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    """Whether a file with an unknown extension begins as an image; one that cannot be read is told of when it is."""
+    try:
+        facts = entry.stat()
+        return _begins_as_image(entry.path, facts.st_size, facts.st_mtime_ns)
+    except OSError:
+        return True
+
+
+@lru_cache(maxsize=1 << 16)
+def _begins_as_image(path: str, size: int, changed: int) -> bool:
+    with open(path, "rb", buffering=0) as file:
+        return format_of(file.read(HEAD_BYTES)) is not None

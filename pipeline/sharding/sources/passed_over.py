@@ -1,0 +1,79 @@
+"""What a listing saw and did not take, counted by kind and named: nothing is left out without a word."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.errors import shortened
+from pipeline.pixels.extensions import OTHER_SUFFIXES
+
+_NAMES = 20
+_CHARS = 200
+_KINDS = 40
+_KINDS_SAID = 6
+HIDDEN, LOOSE, BROKEN_LINK = "hidden", "in no class folder", "broken link"
+LOOP, SPECIAL = "link to a folder above", "no regular file"
+_OTHER = "other kinds"
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """Files and folders that were not taken.
+
+    Attributes:
+        kinds: how many of each kind: an extension, or words such as "hidden"; the most frequent first.
+        names: the first ones.
+    """
+
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> int:
+        return sum(self.kinds.values())
+
+    def in_words(self) -> str:
+        """ "12 .heic, 3 hidden"; "" if there is nothing."""
+        said = [f"{count:,} {kind}" for kind, count in list(self.kinds.items())[:_KINDS_SAID]]
+        rest = self.count - sum(list(self.kinds.values())[:_KINDS_SAID])
+        return ", ".join([*said, *([f"{rest:,} more"] if rest else [])])
+
+    @property
+    def perhaps_images(self) -> dict[str, int]:
+        """The kinds that may be images in a format that is not read."""
+        return {kind: count for kind, count in self.kinds.items() if kind not in (HIDDEN, *OTHER_SUFFIXES)}
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"count": self.count, "per_kind": dict(self.kinds), "first": list(self.names)}
+
+
+NOTHING_PASSED_OVER = PassedOver()
+
+
+class PassedOverCount:
+    """Counts what is passed over."""
+
+    def __init__(self) -> None:
+        self._kinds: Counter[str] = Counter()
+        self._names: list[str] = []
+
+    def add(self, kind: str, name: str) -> None:
+        self._kinds[shortened(kind, _CHARS)] += 1
+        if len(self._names) < _NAMES:
+            self._names.append(shortened(name, _CHARS))
+
+    def done(self) -> PassedOver:
+        ordered = sorted(self._kinds.items(), key=lambda one: (-one[1], one[0]))
+        kinds = dict(ordered[:_KINDS])
+        rest = sum(count for _, count in ordered[_KINDS:])
+        return PassedOver(kinds | ({_OTHER: rest} if rest else {}), tuple(self._names))
+
+
+def kind_of_name(name: str) -> str:
+    """The kind of a file that is no image by its content: its extension."""
+    return os.path.splitext(name)[1].lower() or "no extension"
