@@ -10,26 +10,32 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from flows.catalog import FlowEntry
-from pipeline.config import Config, parse_config
+from flows.written_values import MOST_BYTES, Written, read_json, read_yaml, settled, written_at
+from pipeline.config import Config, ConfigT, explain
 from pipeline.errors import InputError
+
+_WANTS_TEXT = ("string_type", "literal_error", "enum", "path_type")
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """The mapping in a YAML file, or in a JSON file by its name, as `written_values` reads it.
 
     Raises:
         InputError: there is no such file, it is not YAML, or not a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise InputError(f"{path}: cannot be read ({reason}); give a YAML file, as `tutelage config` prints") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {_yaml_reason(error)}") from None
+    if len(data) > MOST_BYTES:
+        raise InputError(f"{path}: longer than {MOST_BYTES >> 10} KiB; give a YAML file, as `tutelage config` prints")
+    values = read_json(text, str(path)) if path.suffix.lower() == ".json" else read_yaml(text, str(path))
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -51,12 +57,14 @@ def apply_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[s
         place = changed
         for depth, part in enumerate(path[:-1], start=1):
             inner = place.setdefault(part, {})
+            if isinstance(inner, Written):
+                inner = place[part] = _copy(inner.value)
             if inner is None:
                 inner = place[part] = {}
             if not isinstance(inner, dict):
                 raise InputError(f"--set {'.'.join(path)}: {'.'.join(path[:depth])} is a value, it has no keys")
             place = inner
-        if path[-1] == "kind" and place.get("kind") != value:
+        if path[-1] == "kind" and _text(place.get("kind")) != _text(value):
             place.clear()
         place[path[-1]] = value
     return changed
@@ -80,7 +88,25 @@ def shell_parameters(
     if values is None:
         values = find_preset(preset or DEFAULT_PRESET).parameters(entry.name).model_dump(mode="json")
     where = f"{origin} with --set" if settings else origin
-    return parse_config(entry.parameter_model(), apply_settings(values, settings), where), origin
+    return parsed(entry.parameter_model(), apply_settings(values, settings), where), origin
+
+
+def parsed(model: type[ConfigT], values: Mapping[str, Any], where: str) -> ConfigT:
+    """The parameters that were written; where the model wants a text, what is written is one: yes, on, 1.10.
+
+    Raises:
+        InputError: they are wrong; one line.
+    """
+    texts: frozenset[tuple[str | int, ...]] = frozenset()
+    while True:
+        try:
+            return model.model_validate(settled(values, texts))
+        except ValidationError as error:
+            wanted = (detail["loc"] for detail in error.errors() if detail["type"] in _WANTS_TEXT)
+            more = frozenset(path for loc in wanted if (path := written_at(values, loc)) is not None) - texts
+            if not more:
+                raise InputError(f"{where}: {explain(model, error)}") from None
+            texts |= more
 
 
 def dump(parameters: Config) -> str:
@@ -119,16 +145,16 @@ def _parse_setting(setting: str) -> tuple[list[str], Any]:
         raise InputError(
             f"--set {setting}: write KEY=VALUE, with dots between nested keys, e.g. --set teacher.training.epochs=5"
         )
-    try:
-        return parts, yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {setting}: the value is not YAML: {_yaml_reason(error)}") from None
+    where = f"--set {'.'.join(parts)}"
+    if len(text) > MOST_BYTES:
+        raise InputError(f"{where}: longer than {MOST_BYTES >> 10} KiB; put it into a file for --config")
+    value = read_yaml(text, where)
+    # A text may look like a mapping to YAML: {label}.
+    return parts, Written(text, value) if isinstance(value, dict | list) else value
 
 
-def _yaml_reason(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or "cannot be parsed"
-    return f"{problem} at line {mark.line + 1}, column {mark.column + 1}" if mark else str(problem)
+def _text(value: Any) -> Any:
+    return value.text if isinstance(value, Written) else value
 
 
 def _copy(value: Any) -> Any:

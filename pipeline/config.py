@@ -12,18 +12,31 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from pipeline.errors import InputError, near_names
 
 ConfigT = TypeVar("ConfigT", bound="Config")
+_NUMBERS = (int, float, int | None, float | None)
 
 
 class Config(BaseModel):
-    """Base of every configuration: immutable, unknown keys refused, defaults validated."""
+    """Base of every configuration: immutable, unknown keys refused, defaults validated, numbers finite, no booleans."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=False, allow_inf_nan=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _booleans_are_no_numbers(cls, values: Any) -> Any:
+        """Pydantic takes True for 1; `epochs: on` is a mistake."""
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field is not None and field.annotation in _NUMBERS:
+                raise ValueError(f"{name} is a number, not {value}")
+        return values
 
 
 def unkeyed(default: Any, **kwargs: Any) -> Any:

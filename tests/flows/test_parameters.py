@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from flows.catalog import FLOWS
 from flows.parameters_file import apply_settings, dump
 from flows.presets import PRESETS
+from flows.written_values import settled
 from pipeline.config import _models_in, parse_config
 from pipeline.errors import InputError
 
@@ -62,7 +63,7 @@ def test_an_unknown_key_is_refused_at_any_depth(flow: str) -> None:
 def test_a_setting_changes_one_value_and_leaves_the_rest() -> None:
     values = {"a": {"b": 1, "c": [1, 2]}, "d": None}
     changed = apply_settings(values, ["a.b=2.5", "a.c=[3]", "d.e=true", "d.f=x y"])
-    assert changed == {"a": {"b": 2.5, "c": [3]}, "d": {"e": True, "f": "x y"}}
+    assert settled(changed) == {"a": {"b": 2.5, "c": [3]}, "d": {"e": True, "f": "x y"}}
     assert values == {"a": {"b": 1, "c": [1, 2]}, "d": None}
 
 

@@ -1,0 +1,235 @@
+"""YAML and JSON of configurations: bounded, no key twice, and what is written without quotes still known as text.
+
+YAML reads `yes`, `no`, `on` and `1.10` as a boolean and a number, whatever they are for. Only the parameter model
+knows where a text is wanted, so a scalar without quotes is kept as both (`Written`) until it is asked.
+
+Not of YAML 1.1: 010 and 1:30 are texts, no octal number and no 90; a date is a text.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from pipeline.errors import InputError
+
+MOST_BYTES = 256 << 10
+_DEEPEST = 40
+_MOST_NODES = 10_000  # with what anchors repeat
+_MOST_DIGITS = 40
+_CORE = "tag:yaml.org,2002:"
+_UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A value as YAML reads it, and the text that stands there."""
+
+    text: str
+    value: Any
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """The mappings, lists, strings, None and `Written` of a YAML document; None for an empty one.
+
+    Raises:
+        InputError: it is not YAML, has a key twice, refers to itself, is too deep or too much; begins with `where`.
+    """
+    try:
+        _check_size(text, where)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not YAML: {_reason(error)}") from None
+    return None if node is None else _Reading(where).value(node, 1)
+
+
+def read_json(text: str, where: str) -> Any:
+    """The same of a JSON document.
+
+    Raises:
+        InputError: as `read_yaml`.
+    """
+
+    def no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in values:
+                raise InputError(f"{where}: the key {key!r} is there twice; keep one of them")
+            values[key] = value
+        return values
+
+    def constant(name: str) -> Any:
+        raise InputError(f"{where}: {name} is no number of JSON; give a finite one")
+
+    try:
+        values = json.loads(
+            text,
+            object_pairs_hook=no_key_twice,
+            parse_constant=constant,
+            parse_int=lambda digits: _number(digits, where, int),
+            parse_float=lambda digits: _number(digits, where, float),
+        )
+    except RecursionError:
+        raise InputError(f"{where}: nested deeper than {_DEEPEST} levels; flatten it") from None
+    except ValueError as error:
+        raise InputError(f"{where}: not JSON: {error}") from None
+    for depth, value in _inside(values):
+        if depth > _DEEPEST:
+            raise InputError(f"{where}: nested deeper than {_DEEPEST} levels; flatten it")
+        if isinstance(value, str):
+            _check_text(value, where)
+    return values
+
+
+def settled(tree: Any, texts: frozenset[tuple[str | int, ...]] = frozenset(), path: tuple[str | int, ...] = ()) -> Any:
+    """Plain values: each `Written` as its value, those whose paths are in `texts` as the text."""
+    if isinstance(tree, Written):
+        return tree.text if path in texts else settled(tree.value, texts, path)
+    if isinstance(tree, dict):
+        return {key: settled(value, texts, (*path, key)) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [settled(value, texts, (*path, number)) for number, value in enumerate(tree)]
+    return tree
+
+
+def written_at(tree: Any, location: tuple[str | int, ...]) -> tuple[str | int, ...] | None:
+    """The path of the `Written` that a location of pydantic's leads to, None if it leads elsewhere.
+
+    Parts of a location that nobody wrote (the names of a union's members) are passed over.
+    """
+    path: tuple[str | int, ...] = ()
+    for part in location:
+        inside = tree.value if isinstance(tree, Written) else tree
+        found = (isinstance(inside, dict) and part in inside) or (
+            isinstance(inside, list) and isinstance(part, int) and part < len(inside)
+        )
+        if found:
+            tree, path = inside[part], (*path, part)
+    return path if isinstance(tree, Written) else None
+
+
+class _Reading:
+    """Nodes to values; what anchors repeat is counted each time."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self._left = _MOST_NODES
+
+    def value(self, node: yaml.Node, depth: int) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise self._refused(node, f"more than {_MOST_NODES:,} values with what its anchors repeat; write less")
+        if depth > _DEEPEST:
+            raise self._refused(node, f"nested deeper than {_DEEPEST} levels, or refers to itself; flatten it")
+        tag = node.tag.removeprefix(_CORE)
+        if isinstance(node, yaml.MappingNode) and tag == "map":
+            return self._mapping(node, depth)
+        if isinstance(node, yaml.SequenceNode) and tag == "seq":
+            return [self.value(item, depth + 1) for item in node.value]
+        if isinstance(node, yaml.ScalarNode) and node.tag.startswith(_CORE):
+            return self._scalar(node, tag)
+        raise self._refused(node, f"the tag {node.tag.replace(_CORE, '!!')} is not known here; leave it out")
+
+    def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key, item in node.value:
+            if not isinstance(key, yaml.ScalarNode) or (key.tag == f"{_CORE}null" and not key.value):
+                raise self._refused(key, "a key is a word, not nothing, a list or a mapping")
+            if key.tag == f"{_CORE}merge":
+                inner = self.value(item, depth + 1)
+                for one in inner if isinstance(inner, list) else [inner]:
+                    if not isinstance(one, dict):
+                        raise self._refused(item, "<< takes a mapping")
+                    merged = {**one, **merged}
+                continue
+            _check_text(key.value, self.where)
+            if key.value in values:
+                raise self._refused(key, f"the key {key.value!r} is there twice; keep one of them")
+            values[key.value] = self.value(item, depth + 1)
+        return {**merged, **values}
+
+    def _scalar(self, node: yaml.ScalarNode, tag: str) -> Any:
+        text: str = node.value
+        _check_text(text, self.where)
+        plain = text.lower()
+        if tag == "null":
+            return None
+        if tag == "bool" and plain in yaml.SafeLoader.bool_values:
+            value: Any = yaml.SafeLoader.bool_values[plain]
+        elif tag == "int" and re.fullmatch(r"[-+]?(0|[1-9][0-9_]*)", text):
+            return self._as_written(node, _number(text, self.where, int))
+        elif tag == "int" and re.fullmatch(r"[-+]?0[xb][0-9a-f_]{1,40}", plain):
+            value = int(plain, 0)
+        elif tag == "float" and plain.lstrip("+-") in (".inf", ".nan"):
+            value = float(plain.replace(".", ""))
+        elif tag == "float" and ":" not in text:
+            return self._as_written(node, _number(text, self.where, float))
+        elif node.style is None or tag in ("str", "value", "merge"):
+            return text
+        else:
+            raise self._refused(node, f"{text[:40]!r} is no !!{tag}")
+        return self._as_written(node, Written(text, value))
+
+    def _as_written(self, node: yaml.ScalarNode, found: Written) -> Any:
+        """With a tag before quotes the author has said what he means."""
+        return found if node.style is None else found.value
+
+    def _refused(self, node: yaml.Node, why: str) -> InputError:
+        mark = node.start_mark
+        return InputError(f"{self.where}: line {mark.line + 1}, column {mark.column + 1}: {why}")
+
+
+def _check_size(text: str, where: str) -> None:
+    """Before anything is built: PyYAML builds by recursion, 5,000 values a second."""
+    depth = 0
+    for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        if number > 2 * _MOST_NODES:
+            raise InputError(f"{where}: more than {_MOST_NODES:,} values; write less")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEEPEST:
+            line = event.start_mark.line + 1 if event.start_mark is not None else 1
+            raise InputError(f"{where}: nested deeper than {_DEEPEST} levels at line {line}; flatten it")
+
+
+def _number(text: str, where: str, kind: type[int] | type[float]) -> Written:
+    if len(text) > _MOST_DIGITS:
+        raise InputError(
+            f"{where}: {text[:12]}... is a number of {len(text):,} characters; give at most {_MOST_DIGITS}"
+        )
+    value = kind(text.replace("_", ""))
+    if not math.isfinite(value):
+        raise InputError(f"{where}: {text} is too large for a number; give a smaller one")
+    return Written(text, value)
+
+
+def _check_text(text: str, where: str) -> None:
+    if _UNWRITABLE.search(text):
+        raise InputError(f"{where}: {text[:40]!r} holds a character that no text can hold; leave it out")
+
+
+def _inside(values: Any) -> Iterator[tuple[int, Any]]:
+    """Every key and value, with how deep it lies."""
+    waiting = [(1, values)]
+    while waiting:
+        depth, value = waiting.pop()
+        yield depth, value
+        if isinstance(value, dict):
+            waiting += [(depth + 1, one) for pair in value.items() for one in pair]
+        elif isinstance(value, list):
+            waiting += [(depth + 1, one) for one in value]
+
+
+def _reason(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be parsed"
+    return f"{problem} at line {mark.line + 1}, column {mark.column + 1}" if mark else str(problem)
