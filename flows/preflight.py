@@ -111,12 +111,17 @@ def _check_weights(path: str, config: BaseModel, store: ArtifactStore) -> None:
 
 
 def _check_runner(path: str, config: BaseModel) -> None:
+    """Refuses a runner that asks for more than this machine has, or the cluster of RAY_ADDRESS, if that answers."""
+    from pipeline.ray_cluster import check_tasks
+    from pipeline.sharding.stage import ShardingConfig
     from pipeline.training.runner import RunnerConfig
 
-    if isinstance(config, RunnerConfig) and config.runner == "ray" and not os.environ.get("RAY_ADDRESS"):
-        from pipeline.training.ray_train import check_local
+    try:
+        if isinstance(config, RunnerConfig) and config.runner == "ray":
+            from pipeline.training.ray_train import check_machines
 
-        try:
-            check_local(config)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
+            check_machines(config)
+        elif isinstance(config, ShardingConfig) and config.runner == "ray":
+            check_tasks()
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import os
 import shutil
 import signal
@@ -9,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,7 +25,6 @@ os.environ.update(
     MLFLOW_DISABLE_TELEMETRY="true",
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     RAY_USAGE_STATS_ENABLED="0",
-    RAY_AUTH_MODE="disabled",
 )
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -72,6 +74,69 @@ def prefect(prefect_home: Callable[[Path], Path], tmp_path_factory: pytest.TempP
     with prefect_server(home, free_port()) as server:
         yield server
         flush_prefect()
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A TCP port that a process listens on.
+
+    Attributes:
+        address: e.g. "127.0.0.1", "::ffff:127.0.0.1", "0.0.0.0".
+    """
+
+    address: str
+    port: int
+    command: str
+
+    @property
+    def beyond_loopback(self) -> bool:
+        where = ipaddress.ip_address(self.address)
+        return not (getattr(where, "ipv4_mapped", None) or where).is_loopback
+
+
+@pytest.fixture
+def listeners() -> Callable[[int], list[Listener]]:
+    """What a process and all that descend from it listen on, as `ss -ltnp` shows it."""
+
+    def of(pid: int) -> list[Listener]:
+        commands = {one: command for one in family(pid) if (command := read(f"/proc/{one}/cmdline"))}
+        holders = {}
+        for one in commands:
+            for descriptor in Path(f"/proc/{one}/fd").glob("*"):
+                with contextlib.suppress(OSError):
+                    holders[os.readlink(descriptor)] = one
+        found = []
+        for table in ("tcp", "tcp6"):
+            for line in read(f"/proc/{pid}/net/{table}").splitlines()[1:]:
+                local, state, inode = (words := line.split())[1], words[3], words[9]
+                if state == "0A" and (holder := holders.get(f"socket:[{inode}]")):
+                    found.append(Listener(*endpoint(local), commands[holder].replace("\0", " ")[:200]))
+        return found
+
+    def endpoint(text: str) -> tuple[str, int]:
+        """From the kernel's notation: words of four bytes in the machine's order, in hexadecimal."""
+        digits, _, port = text.partition(":")
+        raw = b"".join(bytes.fromhex(digits[i : i + 8])[::-1] for i in range(0, len(digits), 8))
+        return str(ipaddress.ip_address(raw)), int(port, 16)
+
+    def read(place: str) -> str:
+        try:
+            return Path(place).read_text(errors="replace")
+        except OSError:
+            return ""
+
+    def family(ancestor: int) -> list[int]:
+        parents = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and (status := read(f"{entry}/stat")):
+                parents[int(entry.name)] = int(status.rpartition(")")[2].split()[1])
+        ours, before = {ancestor}, 0
+        while len(ours) > before:
+            before = len(ours)
+            ours |= {one for one, parent in parents.items() if parent in ours}
+        return sorted(ours)
+
+    return of
 
 
 @pytest.fixture

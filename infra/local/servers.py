@@ -152,8 +152,7 @@ def ray_head(folder: Path, port: int, *, token: str, cpus: int | None = None) ->
 
     Args:
         folder: its log.
-        token: what its clients must have in RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token. Ray listens on
-            every address of the machine even when told to use loopback, and runs any code it is sent.
+        token: what its clients must have in RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token: Ray runs any code it is sent.
         cpus: how many it may use; all by default.
     """
     folder = folder.absolute()
@@ -171,7 +170,16 @@ def ray_head(folder: Path, port: int, *, token: str, cpus: int | None = None) ->
         probes=[url],
         log=folder / "ray.log",
         ports=[port],
-        env={**_QUIET, "RAY_ADDRESS": None, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token},
+        env={
+            **_QUIET,
+            "RAY_ADDRESS": None,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": token,
+            "RAY_AUTH_TOKEN_PATH": None,
+            # Ray's switch for systems where it starts no clusters. Without it Ray turns 127.0.0.1 into the machine's
+            # own address, and listens on all of them.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        },
         grace_s=20,
     )
 

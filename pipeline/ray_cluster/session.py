@@ -7,23 +7,21 @@ import contextlib
 import ctypes
 import logging
 import os
-import shutil
 import signal
-import tempfile
 import threading
-from collections.abc import Iterator
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pipeline.errors import WorkError
+from pipeline.ray_cluster.address import authentication, check_cluster, cluster_address, on_loopback_only
+from pipeline.ray_cluster.folder import NodeFolder
 
 # Read by Ray when it is imported or started; set only where the user has not.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # A call after shutdown must fail; Ray would join any cluster that it finds on the machine, and hang there.
     "RAY_ENABLE_AUTO_CONNECT": "0",
-    # Without it ray.init writes ~/.ray/auth_token.
-    "RAY_AUTH_MODE": "disabled",
     # How soon the end, or the loss, of a worker is noticed; Ray's 2 s are a third of a short training.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
@@ -36,6 +34,10 @@ _ENVIRONMENT = {
 }
 # Nobody takes this machine away with a notice, and the watcher is one more process.
 _EMBEDDED_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+# Ray tries a cluster that has gone since it was asked 20 times, 30 s each.
+_CLUSTER_ENVIRONMENT = {"RAY_gcs_server_port_wait_time_s": "2", "RAY_py_gcs_connect_timeout_s": "15"}
+_START_WITHIN_S = 180.0  # a node takes 6 s on two idle cores
+_LOOK_EVERY_S = 0.2
 _OBJECT_STORE_BYTES = 128 << 20  # no data passes through it: samples come from the store
 
 _lock = threading.RLock()
@@ -67,74 +69,127 @@ class Session:
 
     The kernel kills the node's processes when the THREAD that started them ends, which is
     what cleans up after a kill -9, and what would end the node under a caller that is a pool's thread.
+
+    Args:
+        address: HOST:PORT of a cluster's head; None: a node is started here, which listens on loopback only and
+            admits nobody without the token in its folder.
     """
 
-    def __init__(self) -> None:
-        self.embedded = not os.environ.get("RAY_ADDRESS")
+    def __init__(self, address: str | None) -> None:
+        self.embedded = address is None
         self.channel: Any = None
-        self._folder = Path(tempfile.mkdtemp(prefix="tutelage-ray-")) if self.embedded else None
+        self.folder = NodeFolder() if self.embedded else None
+        self._address = address
         self._failed: BaseException | None = None
         self._ready = threading.Event()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._live, name="ray-session", daemon=True)
         self._thread.start()
-        self._ready.wait()
+
+    def wait(self, while_waiting: Callable[[], None]) -> None:
+        """Returns when Ray has started.
+
+        Args:
+            while_waiting: called a few times a second; what it raises ends the waiting.
+        Raises:
+            WorkError: Ray did not start, or not in time.
+        """
+        where = f"RAY_ADDRESS={self._address}" if self._address else "this machine"
+        deadline = time.monotonic() + _START_WITHIN_S
+        while not self._ready.wait(_LOOK_EVERY_S):
+            while_waiting()
+            if time.monotonic() > deadline:
+                raise WorkError(f"Ray did not start on {where} within {_START_WITHIN_S:g} s; try it again")
         if self._failed is not None:
-            self._thread.join()
-            address = os.environ.get("RAY_ADDRESS", "this machine")
-            raise WorkError(f"Ray did not start on {address}: {last_line(self._failed)}") from self._failed
+            raise WorkError(f"Ray did not start on {where}: {last_line(self._failed)}") from self._failed
 
     def close(self) -> None:
+        """Ends Ray; one that is just starting is given a few seconds, and ends itself later."""
         self._over.set()
-        self._thread.join(timeout=30)
+        self._thread.join(timeout=30 if self._ready.is_set() else 15)
 
     def _live(self) -> None:
-        try:
-            import ray
-
-            with _sigterm_kept(), _out_of_our_group():
-                self._connect(ray)
-            self.channel = ray.remote(num_cpus=0)(Channel).remote()
-            self._ready.set()
-            self._over.wait()
-        except BaseException as error:
-            self._failed = error
-        finally:
-            with contextlib.suppress(Exception):
+        with _environment(self._settings()):
+            try:
                 import ray
 
-                ray.shutdown()
-            if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
-            self._ready.set()
+                with _sigterm_kept(), _out_of_our_group():
+                    self._connect(ray)
+                if not self._over.is_set():
+                    self.channel = ray.remote(num_cpus=0)(Channel).remote()
+                    self._ready.set()
+                self._over.wait()
+            except BaseException as error:
+                self._failed = error
+            finally:
+                with contextlib.suppress(Exception):
+                    import ray
+
+                    ray.shutdown()
+                if self.folder is not None:
+                    self.folder.remove()
+                self._ready.set()
+
+    def _settings(self) -> dict[str, str | None]:
+        """The environment of the connection; None removes a variable."""
+        if self.folder is None:
+            return dict(authentication())
+        # Without a mode ray.init writes ~/.ray/auth_token; a file, since everything that this process starts inherits
+        # its environment.
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": None, "RAY_AUTH_TOKEN_PATH": str(self.folder.token)}
 
     def _connect(self, ray: Any) -> None:
-        if self.embedded:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                num_cpus=os.cpu_count(),
-                object_store_memory=_OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                namespace="tutelage",
-                _temp_dir=str(self._folder),
-            )
-        else:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, namespace="tutelage")
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+        # Ray reads these once, and somebody may have imported it before.
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+        if self.folder is not None:
+            with _on_loopback():
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    num_cpus=os.cpu_count(),
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    namespace="tutelage",
+                    _temp_dir=str(self.folder.session),
+                )
+            return
+        assert self._address is not None
+        with _on_loopback() if on_loopback_only(self._address) else contextlib.nullcontext():
+            ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR, namespace="tutelage")
 
 
-def start() -> Session:
-    """The session; starts Ray on this machine, or connects to RAY_ADDRESS, if that was not done yet."""
+def start(while_waiting: Callable[[], None] = lambda: None) -> Session:
+    """The session; starts Ray on this machine, or connects to RAY_ADDRESS, if that was not done yet.
+
+    Args:
+        while_waiting: called a few times a second until Ray has started; what it raises ends the waiting.
+    Raises:
+        InputError: RAY_ADDRESS names no cluster that will do.
+        WorkError: Ray did not start.
+    """
     global _session
     with _lock:
-        if _session is None:
-            environment = _ENVIRONMENT if os.environ.get("RAY_ADDRESS") else _ENVIRONMENT | _EMBEDDED_ENVIRONMENT
-            for name, value in environment.items():
+        session = _session
+        if session is None:
+            address = cluster_address()
+            for name, value in (_ENVIRONMENT | (_CLUSTER_ENVIRONMENT if address else _EMBEDDED_ENVIRONMENT)).items():
                 os.environ.setdefault(name, value)
+            if address is not None:
+                check_cluster()
             atexit.register(shutdown)
-            _session = Session()
-        return _session
+            session = _session = Session(address)
+    try:
+        session.wait(while_waiting)
+    except WorkError:
+        with _lock:
+            if _session is session:
+                shutdown()
+        raise
+    return session
 
 
 def shutdown() -> None:
@@ -142,9 +197,45 @@ def shutdown() -> None:
     global _session
     with _lock:
         session, _session = _session, None
-        if session is not None:
-            session.close()
-            atexit.unregister(shutdown)
+    if session is not None:
+        session.close()
+        atexit.unregister(shutdown)
+
+
+@contextlib.contextmanager
+def _environment(settings: Mapping[str, str | None]) -> Iterator[None]:
+    """Sets variables of this process, which Ray and its children read, and puts back what was there."""
+    before = {name: os.environ.get(name) for name in settings}
+    _set_environment(settings)
+    try:
+        yield
+    finally:
+        _set_environment(before)
+
+
+def _set_environment(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Makes 127.0.0.1 the address of a node that is started here, so that all of it listens there and nowhere else.
+
+    Ray turns a loopback address that it is given into the machine's own; this is its switch for systems where it
+    starts no clusters, which it reads when it is imported.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextlib.contextmanager

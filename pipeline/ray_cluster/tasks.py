@@ -11,10 +11,27 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from pipeline.errors import TutelageError, WorkError
+from pipeline.errors import InputError, TutelageError, WorkError
+from pipeline.ray_cluster.address import check_cluster, cluster_address
+from pipeline.ray_cluster.folder import base
 from pipeline.ray_cluster.session import last_line, start
 
 _RETRIES = 3
+
+
+def check_tasks() -> None:
+    """Refuses to run tasks where none could ever start; starts nothing.
+
+    Raises:
+        InputError: no cluster that will do answers at RAY_ADDRESS, or it has no CPU.
+    """
+    if cluster_address() is None:
+        base()
+    elif not any(node.get("CPU", 0) >= 1 for node in check_cluster()):
+        raise InputError(
+            f"RAY_ADDRESS={cluster_address()}: no machine of the cluster has a CPU for tasks; "
+            "add one, or set data.runner=threads"
+        )
 
 
 class TaskPool:
@@ -22,10 +39,12 @@ class TaskPool:
 
     Args:
         work: what each task calls; it must be picklable, and is sent once.
+        while_waiting: called a few times a second until Ray has started; what it raises ends the waiting.
     """
 
-    def __init__(self, work: Callable[[Any], Any]) -> None:
-        start()
+    def __init__(self, work: Callable[[Any], Any], while_waiting: Callable[[], None] = lambda: None) -> None:
+        check_tasks()
+        start(while_waiting)
         import ray
 
         self._work = ray.put(work)

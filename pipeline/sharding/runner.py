@@ -51,7 +51,7 @@ def each(
     Raises:
         Exception: what a task raised, at its place in the order.
     """
-    pool: _Pool = _Threads(work, writers) if runner == "threads" else _on_ray(work)
+    pool: _Pool = _Threads(work, writers) if runner == "threads" else _on_ray(work, while_waiting)
     todo = iter(tasks)
     more = True
     window: deque[Future[R]] = deque()
@@ -97,10 +97,10 @@ class _Threads:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _on_ray(work: Work[Any, Any]) -> _Pool:
+def _on_ray(work: Work[Any, Any], while_waiting: Callable[[], None]) -> _Pool:
     from pipeline.ray_cluster.tasks import TaskPool
 
-    return TaskPool(partial(work, stop=never))
+    return TaskPool(partial(work, stop=never), while_waiting)
 
 
 def never() -> bool:

@@ -18,6 +18,6 @@ The connection is ray_cluster's; driver.py is a training as the driver sees it, 
 """
 
 from pipeline.ray_cluster import shutdown, start
-from pipeline.training.ray_train.driver import check, check_local, run
+from pipeline.training.ray_train.driver import check, check_machines, run
 
-__all__ = ["check", "check_local", "run", "shutdown", "start"]
+__all__ = ["check", "check_machines", "run", "shutdown", "start"]

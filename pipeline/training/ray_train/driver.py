@@ -8,11 +8,13 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, TutelageError, WorkError
+from pipeline.ray_cluster.address import check_cluster, cluster_address
+from pipeline.ray_cluster.folder import base
 from pipeline.ray_cluster.session import Session, last_line, shutdown, start
 from pipeline.training.interruption import StoppedError
 from pipeline.training.placement import worker_resources
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 _POLL_EVERY_S = 0.5
 _STOP_WITHIN_S = 30.0
+_ENDS_WITHIN_S = 5.0
 _GROUP_START_ATTEMPTS = 60  # of 30 s each: how long a busy cluster is waited for
 
 _log = logging.getLogger("tutelage.training")
@@ -48,7 +51,7 @@ def run(
         try:
             for attempt in range(runner.max_failures + 1):
                 listener.note("starting Ray" if attempt == 0 else "replacing lost workers")
-                session = start()
+                session = start(_raise_if_stopped(listener))
                 try:
                     return _fit(session, recipe, runner, place, listener, scratch)
                 except WorkersLostError as error:
@@ -63,26 +66,37 @@ def run(
 
 
 def check(recipe: TrainingRecipe, runner: RunnerConfig) -> None:
-    """Refuses what cannot be, before anything is started; a cluster's size is looked at once it is connected.
+    """Refuses what cannot be, before anything is started.
 
     Raises:
-        InputError: this machine does not have what the runner asks for.
+        InputError: this machine, or the cluster, does not have what the runner asks for.
     """
     if recipe.training.global_batch < runner.workers:
         raise InputError(
             f"{runner.workers} workers share global_batch={recipe.training.global_batch}: one row each at least"
         )
-    if not os.environ.get("RAY_ADDRESS"):
-        worker_resources(runner, [{"CPU": float(os.cpu_count() or 1), "GPU": float(_local_gpus())}])
+    check_machines(runner)
 
 
-def check_local(runner: RunnerConfig) -> None:
-    """Refuses a runner that asks for more than this machine has; starts nothing.
+def check_machines(runner: RunnerConfig) -> None:
+    """Refuses a runner that asks for more than there is here, or on the cluster of RAY_ADDRESS; starts nothing.
 
     Raises:
-        InputError: the workers do not fit.
+        InputError: the workers do not fit, or no cluster that will do answers.
     """
-    worker_resources(runner, [{"CPU": float(os.cpu_count() or 1), "GPU": float(_local_gpus())}])
+    worker_resources(runner, machines())
+
+
+def machines() -> list[dict[str, float]]:
+    """The resources of each machine that Ray would run on.
+
+    Raises:
+        InputError: there is none that it can run on.
+    """
+    if cluster_address() is not None:
+        return check_cluster()
+    base()
+    return [{"CPU": float(os.cpu_count() or 1), "GPU": float(_local_gpus())}]
 
 
 def _local_gpus() -> int:
@@ -95,16 +109,23 @@ class WorkersLostError(Exception):
     """A worker's process ended by itself: killed, out of memory, or its machine is gone."""
 
 
+def _raise_if_stopped(listener: Listener) -> Callable[[], None]:
+    def look() -> None:
+        if listener.stop_requested():
+            raise StoppedError("stopped before its first step")
+
+    return look
+
+
 @contextlib.contextmanager
 def _our_turn(listener: Listener) -> Iterator[None]:
     """One training of this process at a time: two would wait for each other's cores for ever."""
-    waited = False
+    waited, look = False, _raise_if_stopped(listener)
     while not _turn.acquire(timeout=_POLL_EVERY_S):
         if not waited:
             listener.note("waiting for another training of this run")
             waited = True
-        if listener.stop_requested():
-            raise StoppedError("stopped before its first step")
+        look()
     try:
         yield
     finally:
@@ -123,16 +144,18 @@ def _fit(
     import ray
     from ray import cloudpickle
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
 
-    from pipeline.training.ray_train.trainer import EmbeddedTrainer
+    from pipeline.training.ray_train.loopback import LoopbackConfig
+    from pipeline.training.ray_train.trainer import EmbeddedTrainer, StoppableTrainer
 
     channel = session.channel
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     resources = worker_resources(runner, nodes)
     training = f"{place.prefix}#{time.monotonic_ns()}"
-    trainer = (EmbeddedTrainer if session.embedded else TorchTrainer)(
+    meeting = LoopbackConfig(folder=str(session.folder.path)) if session.folder is not None else None
+    trainer = (EmbeddedTrainer if session.embedded else StoppableTrainer)(
         train_on_worker,
+        torch_config=meeting,
         train_loop_config={
             "parts": cloudpickle.dumps((recipe, place)),
             "channel": channel,
@@ -167,11 +190,17 @@ def _fit(
         thread.join(_POLL_EVERY_S)
         outcome.hear(_taken(channel, training))
         if asked_at is None and listener.stop_requested():
-            listener.note("writing a checkpoint")
-            channel.stop.remote(training)
             asked_at = time.monotonic()
-        # The group is left to end by itself: ending Ray under a thread that waits for it can abort the process.
-        if asked_at is not None and time.monotonic() - asked_at > _STOP_WITHIN_S:
+            # The group is left to end by itself, if it can write a checkpoint.
+            if outcome.began:
+                listener.note("writing a checkpoint")
+                channel.stop.remote(training)
+        if asked_at is not None and (not outcome.began or time.monotonic() - asked_at > _STOP_WITHIN_S):
+            # Ending Ray under a thread that waits for it can abort the process, so the thread's wait is ended first.
+            trainer.end()
+            thread.join(_ENDS_WITHIN_S)
+            if not outcome.began:
+                raise StoppedError("stopped before its first step")
             raise outcome.failure or StoppedError("stopped; its workers did not answer, so the last checkpoint counts")
     outcome.hear(_taken(channel, training))
     return _concluded(outcome, ended[0] if ended else None, scratch)
@@ -194,6 +223,7 @@ class _Outcome:
 
     def __init__(self, listener: Listener) -> None:
         self.facts: dict[str, Any] | None = None
+        self.began = False  # a step was made, so that there is something to keep
         self.failure: TutelageError | None = None
         self.trace = ""
         self._listener = listener
@@ -201,6 +231,7 @@ class _Outcome:
     def hear(self, posts: list[tuple[str, Any]]) -> None:
         for kind, value in posts:
             if kind == "progress":
+                self.began = True
                 self._listener.progress(value["step"], value["total"], value["numbers"])
             elif kind == "row":
                 self._listener.row(value)

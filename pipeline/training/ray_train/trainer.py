@@ -1,20 +1,51 @@
-"""Ray's TorchTrainer without the actors that a node of our own has no use for."""
+"""Ray's TorchTrainer that can be ended, and one for a node of our own, without what that has no use for."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+import ray
+from ray._common.constants import RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.constants import get_env_vars_to_propagate
+from ray.train.v2._internal.execution.controller import TrainController
 
 # By name, so that a Ray that renames them gets all of its callbacks, and is only slower.
 # The cleaner frees a cluster's placement group when the controller was killed; here the node ends with it. It asks
 # Ray's dashboard, waits 12 s for one that was not started, and the end of every training waited for it.
 # Data sets come from the store, not from Ray Data, whose manager is one more process that imports Ray Data.
 ONLY_FOR_CLUSTERS = {"PlacementGroupCleanerCallback", "DatasetsCallback"}
+_ABORTS_WITHIN_S = 3.0
 
 
-class EmbeddedTrainer(TorchTrainer):
-    """A TorchTrainer for a node that was started for this process, and ends with it."""
+class StoppableTrainer(TorchTrainer):
+    """A TorchTrainer that another thread can end, which Ray offers to Ctrl-C in the main thread only."""
+
+    _controller: Any = None
+
+    def _initialize_and_run_controller(self, **controller: Any) -> Any:
+        variables = {RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR: "0", **get_env_vars_to_propagate()}
+        # On the node of this process, as Ray does.
+        here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}  # type: ignore[attr-defined]
+        actor = ray.remote(num_cpus=0, label_selector=here, runtime_env={"env_vars": variables})(TrainController)
+        self._controller = actor.remote(**controller)
+        ray.get(self._controller.run.remote())
+        return ray.get(self._controller.get_result.remote())
+
+    def end(self) -> None:
+        """Ends the workers, or the wait for them, so that `fit` raises."""
+        if self._controller is None:
+            return
+        # What is being started cannot be aborted: then its actor goes, with all that it owns.
+        with contextlib.suppress(Exception):
+            ray.get(self._controller.abort.remote(), timeout=_ABORTS_WITHIN_S)
+        with contextlib.suppress(Exception):
+            ray.kill(self._controller)
+
+
+class EmbeddedTrainer(StoppableTrainer):
+    """A trainer for a node that was started for this process, and ends with it."""
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]

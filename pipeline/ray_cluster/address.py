@@ -1,0 +1,152 @@
+"""RAY_ADDRESS: what it may be, and whether a cluster that will do answers there, asked before work is begun.
+
+Unset or "local", a node is started on this machine. HOST:PORT is the head of a cluster (its GCS, 6379 by default), of
+which this machine must be a node. "auto" is refused: Ray takes it for whichever cluster anybody started last here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError
+from pipeline.reachability import tcp_refusal
+from pipeline.service_url import shown_url
+
+_WITHIN_S = 30.0  # loading Ray takes 2 s of an idle core, and 10 of a busy one
+_FRESH_S = 60.0  # how long an answer is believed
+_known: dict[str, tuple[float, list[dict[str, float]]]] = {}
+
+
+def cluster_address() -> str | None:
+    """HOST:PORT of the cluster that RAY_ADDRESS names; None: a node of our own.
+
+    Raises:
+        InputError: it names none.
+    """
+    address = os.environ.get("RAY_ADDRESS", "").strip()
+    if address in ("", "local"):
+        return None
+    if address == "auto":
+        raise InputError(
+            "RAY_ADDRESS=auto would join whichever cluster anybody started last on this machine; "
+            "give the HOST:PORT of its head, or unset it for a node of your own"
+        )
+    if "://" in address:
+        raise InputError(
+            f"RAY_ADDRESS={shown_url(address)}: neither Ray's client server nor its job server will do; "
+            "give the HOST:PORT of the head (6379 by default), and run it on a machine of the cluster"
+        )
+    host, _, port = address.rpartition(":")
+    if not host.strip("[]") or not port.isdecimal() or not 0 < int(port) < 65536 or any(map(str.isspace, address)):
+        raise InputError(f"RAY_ADDRESS={address}: not HOST:PORT, e.g. 10.0.0.5:6379; correct it, or unset it")
+    return address
+
+
+def check_cluster() -> list[dict[str, float]]:
+    """The resources of each node of the cluster that RAY_ADDRESS names, once it has shown that it will do.
+
+    Raises:
+        InputError: nobody answers, or not as Ray; the token is wrong; it has other versions; this machine is no node.
+    """
+    address = cluster_address()
+    if address is None:
+        raise ValueError("RAY_ADDRESS names no cluster")
+    asked_at, nodes = _known.get(address, (0.0, []))
+    if nodes and time.monotonic() - asked_at < _FRESH_S:
+        return nodes
+    host, _, port = address.rpartition(":")
+    if refusal := tcp_refusal(host.strip("[]"), int(port)):
+        raise InputError(
+            f"RAY_ADDRESS={address}: {refusal}; start that Ray cluster, or unset it for a node of your own"
+        )
+    nodes = _judged(address, _asked(address))
+    _known[address] = time.monotonic(), nodes
+    return nodes
+
+
+def on_loopback_only(address: str) -> bool:
+    """Whether a head is asked for on loopback and listens nowhere else, as `tutelage up` starts it."""
+    host, _, port = address.rpartition(":")
+    try:
+        here = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+    return here and tcp_refusal(_own_address(), int(port)) is not None
+
+
+def authentication() -> dict[str, str]:
+    """What to set beside the user's own variables, so that a token that is there is used, as Ray itself does."""
+    if "RAY_AUTH_MODE" in os.environ:
+        return {}
+    given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return {"RAY_AUTH_MODE": "token" if given or (Path.home() / ".ray" / "auth_token").is_file() else "disabled"}
+
+
+def _own_address() -> str:
+    """This machine's address in its network; 127.0.0.1 if it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        try:
+            asked.connect(("192.0.2.1", 9))  # Sends nothing.
+        except OSError:
+            return "127.0.0.1"
+        return str(asked.getsockname()[0])
+
+
+def _asked(address: str) -> dict[str, Any]:
+    """What the probe found; an error too is an answer."""
+    command = [sys.executable, "-P", "-m", "pipeline.ray_cluster.probe", address]
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {**os.environ, **authentication(), "PYTHONPATH": path}
+    if on_loopback_only(address):
+        env |= LOOPBACK_ENVIRONMENT
+    try:
+        answer = subprocess.run(
+            command, env=env, capture_output=True, text=True, timeout=_WITHIN_S, check=False, start_new_session=True
+        )
+        found: dict[str, Any] = json.loads(answer.stdout.strip().splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        return {"error": f"no answer within {_WITHIN_S:g} s"}
+    except (IndexError, ValueError):
+        return {"error": "Ray ended while it was asked"}
+    return found
+
+
+# Ray's own switch for systems without clusters: a node's address is 127.0.0.1, and what is to listen listens there.
+LOOPBACK_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+def _judged(address: str, found: dict[str, Any]) -> list[dict[str, float]]:
+    where = f"RAY_ADDRESS={address}"
+    if error := found.get("error"):
+        if "auth" in error.lower():
+            raise InputError(
+                f"{where}: the cluster refuses our token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+                "RAY_AUTH_TOKEN_PATH to its token"
+            )
+        if "Timed out" in error or "no answer" in error:
+            raise InputError(f"{where}: somebody accepts there, but does not answer as Ray; correct it, or unset it")
+        raise InputError(f"{where}: Ray does not connect ({error.splitlines()[0][:200]}); correct it, or unset it")
+    for name, theirs, ours in (
+        ("Ray", found.get("ray"), metadata.version("ray")),
+        ("Python", found.get("python"), platform.python_version()),
+    ):
+        if theirs and theirs != ours:
+            raise InputError(f"{where}: the cluster has {name} {theirs}, this machine {ours}; install the same on both")
+    nodes: list[dict[str, float]] = found["nodes"]
+    if not nodes:
+        raise InputError(f"{where}: the cluster has no living node; add one with `ray start --address={address}`")
+    if not found["here"]:
+        raise InputError(
+            f"{where}: this machine is no node of that cluster; run it on one, or here `ray start --address={address}`"
+        )
+    return nodes

@@ -1,0 +1,47 @@
+"""Asks a Ray cluster who it is, as a program of its own: a question to Ray that is not answered cannot be taken back.
+
+    python -m pipeline.ray_cluster.probe HOST:PORT
+
+prints JSON: {"ray": version, "python": version, "nodes": [resources of each living node], "here": whether this machine
+is one of them}, or {"error": what Ray says}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+# Ray waits 40 s for a server that does not answer, and tries again 20 times.
+_PATIENCE = {"RAY_py_gcs_connect_timeout_s": "5", "RAY_gcs_rpc_server_connect_timeout_s": "3"}
+
+
+def ask(address: str) -> dict[str, Any]:
+    """What the cluster says of itself."""
+    os.environ.update(_PATIENCE)
+    from ray._common.usage.usage_lib import get_cluster_metadata
+    from ray._private.services import find_node_ids
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
+
+    client = GcsClient(address=address)
+    made_with = get_cluster_metadata(client) or {}
+    nodes = client.get_all_node_info(timeout=5, state_filter=GcsNodeInfo.GcsNodeState.ALIVE)
+    ours = find_node_ids()
+    return {
+        "ray": made_with.get("ray_version"),
+        "python": made_with.get("python_version"),
+        "nodes": [dict(node.resources_total) for node in nodes.values()],
+        "here": any(node.node_id.hex() in ours for node in nodes.values()),
+    }
+
+
+if __name__ == "__main__":
+    try:
+        answer = ask(sys.argv[1])
+    except Exception as error:
+        answer = {"error": f"{type(error).__name__}: {error}"}
+    print(json.dumps(answer), flush=True)
+    # Ray's threads may still wait for the server.
+    os._exit(0)
