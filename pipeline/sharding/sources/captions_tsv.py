@@ -13,18 +13,18 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from pipeline.config import Config, digest, unkeyed
+from pipeline.config import Config, added, digest, unkeyed
 from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.sharding.sources import places
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
 from pipeline.sharding.sources.places import FoundFile
+from pipeline.sharding.sources.roots import Roots, check_rows, roots_of
 
 _CHECKED_LINES = 100
 
@@ -45,6 +45,11 @@ class CaptionsTsvConfig(Config):
     images: str | None = unkeyed(
         None, description="folder that relative paths start from, here or s3://; null: the list's own"
     )
+    roots: tuple[str, ...] = added(
+        (),
+        description="further folders that rows may name files in, here or s3://; without it only the list's "
+        "own and `images`, links followed; [/]: any file of this machine",
+    )
     order: Literal["caption_path", "path_caption"] = Field(
         "caption_path", description="what stands before the tab: Conceptual Captions has the caption first"
     )
@@ -59,7 +64,7 @@ class CaptionsTsvConfig(Config):
 
     def check(self, downloads: Path) -> None:
         for _, file in self._lists():
-            _check_lines(file, self.order, self.header)
+            _check_lines(file, self.order, self.header, self._roots(file))
         if self.images is not None:
             places.check_folder(self.images)
 
@@ -69,13 +74,18 @@ class CaptionsTsvConfig(Config):
     def resolved(self) -> Self:
         digests = [(split, places.file_digest(file)) for split, file in self._lists()]
         where = places.absolute_fields(self, "file", "val_file", "test_file", "images")
-        return self.model_copy(update={"fingerprint": digest(digests), **where})
+        roots = tuple(places.absolute(folder) for folder in self.roots)
+        return self.model_copy(update={"fingerprint": digest(digests), "roots": roots, **where})
 
     def build(self, downloads: Path) -> CaptionsTsvSource:
-        images = places.absolute(self.images) if self.images is not None else None
         return CaptionsTsvSource(
-            self._lists(), images, order=self.order, header=self.header, licence=self.licence, author=self.author
+            self._lists(), self._roots, order=self.order, header=self.header, licence=self.licence, author=self.author
         )
+
+    def _roots(self, file: FoundFile) -> Roots:
+        folder = places.parent(file.url)
+        start = places.absolute(self.images) if self.images is not None else folder
+        return roots_of(start, folder, *self.roots)
 
     def _lists(self) -> list[tuple[str | None, FoundFile]]:
         """Each list with its split; None: the split is drawn."""
@@ -102,13 +112,13 @@ class CaptionsTsvSource:
 
     Args:
         lists: each with the split that it is, or None.
-        images: what relative paths start from; None: each list's folder.
+        roots: gives what paths of a list start from, and where they may lead.
     """
 
     def __init__(
         self,
         lists: list[tuple[str | None, FoundFile]],
-        images: str | None,
+        roots: Callable[[FoundFile], Roots],
         *,
         order: str = "caption_path",
         header: bool = False,
@@ -116,7 +126,7 @@ class CaptionsTsvSource:
         author: str = "",
     ) -> None:
         self._lists = lists
-        self._images = images
+        self._roots = roots
         self._order = order
         self._header = header
         self._licence = licence
@@ -150,15 +160,13 @@ class CaptionsTsvSource:
 
     def _item(self, split: str | None, file: FoundFile, lines: list[_Line], title: str) -> Item:
         first = lines[0]
-        folder = self._images if self._images is not None else places.parent(file.url)
         read: Callable[[], bytes]
         stamp = None
         try:
             if first.problem:
                 read = unreadable(first.problem)
             else:
-                url = places.join(folder, first.path)
-                read, stamp = partial(places.read, url), places.stamp(url)
+                read, stamp = self._roots(file).reading(first.path)
         except ValueError as error:
             read = unreadable(str(error))
         return Item(
@@ -194,7 +202,7 @@ def _lines(file: FoundFile, order: str, header: bool) -> Iterator[_Line]:
             yield _Line(number, path.strip(), caption, problem)
 
 
-def _check_lines(file: FoundFile, order: str, header: bool) -> None:
+def _check_lines(file: FoundFile, order: str, header: bool, roots: Roots) -> None:
     """Refuses a list whose first lines are not those of one."""
     lines = list(itertools.islice(_lines(file, order, header), _CHECKED_LINES))
     if not lines:
@@ -202,12 +210,9 @@ def _check_lines(file: FoundFile, order: str, header: bool) -> None:
     if all(line.problem for line in lines):
         raise InputError(f"{file.url}: line {lines[0].number}: {lines[0].problem}; write CAPTION<TAB>FILE")
     line = next(line for line in lines if not line.problem)
-    try:
-        places.join("/", line.path)
-    except ValueError as error:
-        raise InputError(f"{file.url}: line {line.number}: {line.path}: {error}") from None
     if order == "caption_path" and " " in line.path and "." not in line.path.rpartition("/")[2]:
         raise InputError(
             f"{file.url}: line {line.number}: {line.path!r} is no file name; if the file stands before the tab, "
             "set order=path_caption"
         )
+    check_rows([line.path for line in lines if not line.problem], roots, f"{file.url}: line {line.number}")

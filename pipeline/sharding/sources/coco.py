@@ -13,19 +13,19 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from pipeline.config import Config, digest, unkeyed
+from pipeline.config import Config, added, digest, unkeyed
 from pipeline.errors import InputError, listed
 from pipeline.progress import Progress
 from pipeline.sharding.sources import places
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
 from pipeline.sharding.sources.given_split import split_of_name
 from pipeline.sharding.sources.places import FoundFile
+from pipeline.sharding.sources.roots import Roots, leads_inside, roots_of
 
 _NAME = re.compile(r"captions_(.+)\.json")
 _CREATIVE_COMMONS = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/([0-9.]+)")
@@ -46,6 +46,10 @@ class CocoConfig(Config):
     val_is: Literal["test", "val"] = Field(
         "test", description="the split of a part whose name says val, where no part says test"
     )
+    roots: tuple[str, ...] = added(
+        (),
+        description="further folders that images may lie in, e.g. where links in `folder` lead to; here or s3://",
+    )
     fingerprint: str | None = Field(None, description="digest of the annotation files; set by the program")
 
     @property
@@ -55,17 +59,26 @@ class CocoConfig(Config):
     def check(self, downloads: Path) -> None:
         for name in self._files():
             if not places.is_remote(self.folder):
-                places.check_folder(places.join(places.absolute(self.folder), name))
+                self._check_images(places.check_folder(places.join(places.absolute(self.folder), name)))
 
     def class_sizes(self) -> None:
         return None
 
     def resolved(self) -> Self:
         files = {name: places.file_digest(file) for name, file in self._files().items()}
-        return self.model_copy(update={"fingerprint": digest(files), **places.absolute_fields(self, "folder")})
+        roots = tuple(places.absolute(folder) for folder in self.roots)
+        where = places.absolute_fields(self, "folder")
+        return self.model_copy(update={"fingerprint": digest(files), "roots": roots, **where})
 
     def build(self, downloads: Path) -> CocoSource:
-        return CocoSource(places.absolute(self.folder), self._files(), val_is=self.val_is)
+        return CocoSource(places.absolute(self.folder), self._files(), val_is=self.val_is, roots=self.roots)
+
+    def _check_images(self, folder: str) -> None:
+        """Refuses a folder of images that is a link out of the roots."""
+        if not leads_inside(folder, roots_of(places.absolute(self.folder), *self.roots).folders):
+            raise InputError(
+                f"{folder}: is a link that leads out of {self.folder}; if it is meant, name in roots where to"
+            )
 
     def _files(self) -> dict[str, FoundFile]:
         """The annotation file of each part."""
@@ -98,12 +111,16 @@ class CocoSource:
     Args:
         files: the annotation file of each part.
         val_is: the split of a part that says val, where none says test.
+        roots: further folders that images may lie in.
     """
 
-    def __init__(self, folder: str, files: Mapping[str, FoundFile], *, val_is: str = "test") -> None:
+    def __init__(
+        self, folder: str, files: Mapping[str, FoundFile], *, val_is: str = "test", roots: Sequence[str] = ()
+    ) -> None:
         self._folder = folder
         self._files = files
         self._val_is = val_is
+        self._folders = roots_of(folder, *roots).folders
 
     def collect(self, progress: Progress) -> Collection:
         total, licences = 0, set()
@@ -138,10 +155,9 @@ class CocoSource:
         file = str(image["file_name"])
         stamp = None
         try:
-            url = places.join(f"{self._folder}/{name}", file)
-            read, stamp = partial(places.read, url), places.stamp(url)
+            read, stamp = Roots(f"{self._folder}/{name}", self._folders).reading(file)
         except ValueError as error:
-            read = unreadable(str(error))  # type: ignore[assignment]
+            read = unreadable(str(error))
         return Item(
             name=f"{name}/{file}",
             read=read,

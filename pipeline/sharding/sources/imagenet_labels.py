@@ -65,7 +65,7 @@ def read_val_labels(file: Path, wnids: list[str]) -> dict[str, str]:
         labels = {}
         for number, line in enumerate(_lines(file), start=1):
             if not line.isdigit() or int(line) not in wnid_of:
-                raise InputError(f"{file}: line {number}: {line!r} is no ILSVRC2012_ID of meta.mat")
+                raise InputError(f"{file}: line {number}: an ILSVRC2012_ID of meta.mat is wanted")
             labels[f"ILSVRC2012_val_{number:08d}"] = wnid_of[int(line)]
         return labels
     if file.suffix == ".csv":
@@ -96,7 +96,7 @@ def class_words(root: Path, given: Path | None, wnids: list[str], *, wanted: boo
     for number, line in enumerate(_lines(file), start=1):
         match = re.match(r"(n\d{8})\s+(\S.*)", line)
         if match is None:
-            raise InputError(f"{file}: line {number}: {line[:40]!r}: a WNID and its words are wanted")
+            raise InputError(f"{file}: line {number}: a WNID and its words are wanted")
         first[match.group(1)] = match.group(2).split(",")[0].strip()
     missing = next((wnid for wnid in wnids if wnid not in first), None)
     if missing is not None:
@@ -133,9 +133,7 @@ def _caffe(file: Path, wnids: list[str]) -> dict[str, str]:
                 )
             labels[Path(name).stem] = wnids[int(value)]
         else:
-            raise InputError(
-                f"{file}: line {number}: {line[:60]!r}: an image's name and its class (0 to 999) are wanted"
-            )
+            raise InputError(f"{file}: line {number}: an image's name and its class (0 to 999) are wanted")
     return labels
 
 

@@ -1,28 +1,33 @@
 """A manifest: a table (CSV, TSV, JSON lines, Parquet) with a row an image: its file, or its bytes in Parquet.
 
-Files may lie beside the manifest or in S3. A row without a file, or with a caption that is not UTF-8, is quarantined.
+Files lie below the manifest, in `images` or in `roots`, here or in S3. A row without a file there, or with a caption
+that is not UTF-8, is quarantined.
 The manifest's own bytes are the data's fingerprint: an image that changes under its old name is not noticed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config import Config, digest, unkeyed
+from pipeline.config import Config, added, digest, unkeyed
 from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.sharding.sources import places
-from pipeline.sharding.sources.base import About, Collection, Credit, Item
+from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
 from pipeline.sharding.sources.labels import read_class_names
 from pipeline.sharding.sources.parquet_cells import read_cell
 from pipeline.sharding.sources.places import FoundFile
+from pipeline.sharding.sources.roots import Roots, check_rows, roots_of
 from pipeline.sharding.sources.row_items import Columns, RowImage, items_of, survey
-from pipeline.sharding.sources.tables import SUFFIXES, Row, check_columns, is_parquet
+from pipeline.sharding.sources.tables import SUFFIXES, Row, check_columns, is_parquet, rows_of
+
+_CHECKED_ROWS = 100
 
 
 class ManifestConfig(Config):
@@ -40,6 +45,11 @@ class ManifestConfig(Config):
     )
     images: str | None = unkeyed(
         None, description="folder that relative paths start from, here or s3://; null: the manifest's own"
+    )
+    roots: tuple[str, ...] = added(
+        (),
+        description="further folders that rows may name files in, here or s3://; without it only the manifest's "
+        "own and `images`, links followed; [/]: any file of this machine",
     )
     path_column: str = Field("path", description="column with each image's path, or its s3:// address")
     bytes_column: str | None = Field(None, description="column with the images themselves (Parquet); paths go unused")
@@ -87,6 +97,10 @@ class ManifestConfig(Config):
         check_columns(files[0], {**image, **columns})
         if self.images is not None:
             places.check_folder(self.images)
+        if self.bytes_column is None:
+            first = islice(rows_of(files[0], [self.path_column]), _CHECKED_ROWS)
+            paths = [row.values.get(self.path_column) for row in first]
+            check_rows([path for path in paths if isinstance(path, str)], self._roots(files[0]), files[0].url)
         if self.class_names is not None:
             read_class_names(self.class_names)
 
@@ -102,7 +116,13 @@ class ManifestConfig(Config):
             facts = [places.file_digest(file) for file in files]
         names = read_class_names(self.class_names) if self.class_names is not None else ()
         where = places.absolute_fields(self, "manifest", "images", "class_names")
-        return self.model_copy(update={"fingerprint": digest([facts, names]), **where})
+        roots = tuple(places.absolute(folder) for folder in self.roots)
+        return self.model_copy(update={"fingerprint": digest([facts, names]), "roots": roots, **where})
+
+    def _roots(self, file: FoundFile) -> Roots:
+        folder = places.parent(file.url)
+        start = places.absolute(self.images) if self.images is not None else folder
+        return roots_of(start, folder, *self.roots)
 
     def build(self, downloads: Path) -> ManifestSource:
         names = read_class_names(self.class_names) if self.class_names is not None else ()
@@ -119,7 +139,7 @@ class ManifestConfig(Config):
                 source=_title(files),
                 licence=self.licence,
             ),
-            images=places.absolute(self.images) if self.images is not None else None,
+            roots=self._roots,
             path_column=self.path_column,
             bytes_column=self.bytes_column,
             credit=Credit(_title(files), self.author or "not stated", self.licence or "not stated", ""),
@@ -130,7 +150,7 @@ class ManifestSource:
     """Tables as a data set.
 
     Args:
-        images: what relative paths start from; None: each manifest's folder.
+        roots: gives what paths of a manifest start from, and where they may lead.
         bytes_column: where the images are, instead of files that `path_column` names.
     """
 
@@ -139,14 +159,14 @@ class ManifestSource:
         files: list[FoundFile],
         columns: Columns,
         *,
-        images: str | None,
+        roots: Callable[[FoundFile], Roots],
         path_column: str,
         bytes_column: str | None,
         credit: Credit,
     ) -> None:
         self._files = files
         self._columns = columns
-        self._images = images
+        self._roots = roots
         self._path_column = path_column
         self._bytes_column = bytes_column
         self._credit = credit
@@ -175,9 +195,10 @@ class ManifestSource:
         path = row.values.get(self._path_column)
         if not isinstance(path, str) or not path.strip():
             raise ValueError(f"its {self._path_column} is empty")
-        folder = self._images if self._images is not None else places.parent(file.url)
-        url = places.join(folder, path.strip())
-        return path, partial(places.read, url), places.stamp(url)
+        try:
+            return (path, *self._roots(file).reading(path.strip()))
+        except ValueError as error:
+            return path, unreadable(str(error)), None
 
 
 def _folder(files: list[FoundFile]) -> str:

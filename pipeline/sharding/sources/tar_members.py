@@ -92,7 +92,7 @@ def check_tar(tar: str, size: int, start: bytes) -> None:
             )
     if size == 0 or len(start) < _BLOCK or (any(start) and not _sum_holds(start)):
         what = recognised(start)
-        said = f"it is {what}" if what is not None else f"{size} bytes, starts with {start[:8]!r}"
+        said = f"it is {what}" if what is not None else f"{size} bytes that no tar begins with"
         raise InputError(f"{tar}: not a tar ({said})")
 
 

@@ -115,7 +115,7 @@ def test_bad_rows_are_quarantined_with_their_reason(folder: Path, collect: Colle
         b"https://example.org/a.jpg,a link\n"
         b"/dev/zero,a device\n"
     )
-    _, items = collect(kind="manifest", manifest=str(table), caption_columns=["caption"])
+    _, items = collect(kind="manifest", manifest=str(table), caption_columns=["caption"], roots=["/dev"])
     assert items[0].read()
     assert "No such file" in reason(items[1])
     assert reason(items[2]) == "its path is empty"
