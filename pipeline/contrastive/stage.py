@@ -30,7 +30,7 @@ class PretrainClip:
     """Aligns an image tower with a text tower, under the curriculum or on shuffled pairs."""
 
     name: ClassVar[str] = "pretrain-clip"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def run(self, config: ContrastiveConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         """Fills `work.output` with model/, metrics.jsonl, training.json and curriculum.jsonl.

@@ -143,7 +143,7 @@ class DistillStudent:
     """Trains a student on labels and on a frozen teacher."""
 
     name: ClassVar[str] = "distill-student"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def run(self, config: DistillationConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         """Fills `work.output` with model/, metrics.jsonl and training.json.

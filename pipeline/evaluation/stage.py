@@ -84,7 +84,7 @@ class EvaluateModel:
     """shards + model -> metrics.json, predictions.parquet, confusion.npy, mistakes.json, retrieval_examples.json."""
 
     name: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def run(self, config: EvaluationConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         """Measures `inputs["model"]` on a split of `inputs["shards"]`; the summary holds the headline numbers.

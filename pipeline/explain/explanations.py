@@ -28,7 +28,6 @@ from pipeline.explain.patch_text import KeepsMap
 from pipeline.explain.text_explanations import explain_by_texts
 from pipeline.exported_model import ExportedModel
 from pipeline.loading.decode import decode
-from pipeline.sharding.images import UnreadableError, storable
 
 _FEWEST_PLACES = 3  # along a side of a last map that Grad-CAM is worth drawing for
 _AT_ONCE = 16  # images
@@ -51,16 +50,16 @@ def fitting_methods(model: nn.Module, image_size: int, channels: int) -> tuple[M
 
 
 def model_image(exported: ExportedModel, data: bytes, *, name: str) -> Tensor:
-    """An image file as the model's uint8 [C, S, S]: upright, flattened on white, scaled as in training.
+    """An image file as the model's uint8 [C, S, S], decoded and scaled as in training.
 
     Raises:
         InputError: the bytes are no image; `name` is in the message.
     """
     preprocessing = exported.preprocessing
     try:
-        pixels = decode(storable(data).data, size=preprocessing.image_size, channels=preprocessing.channels)
-        return torch.from_numpy(pixels).permute(2, 0, 1)
-    except (UnreadableError, ValueError) as error:
+        pixels = decode(data, size=preprocessing.image_size, channels=preprocessing.channels)
+        return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    except ValueError as error:
         raise InputError(f"{name}: cannot be decoded ({error}); give image files") from None
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+
+from pipeline.pixels.decode import ImageError, loaded, opened, plain_image
 
 _TYPES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
 
@@ -18,14 +20,14 @@ def picture_uri(data: bytes, *, largest_px: int, most_bytes: int) -> str | None:
     """
     kind = next((name for magic, name in _TYPES.items() if data.startswith(magic)), None)
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with opened(data) as image:
             if kind is not None and len(data) <= most_bytes and max(image.size) <= 2 * largest_px:
                 return _uri(kind, data)
             # A JPEG is decoded at a fraction of its size, in a fraction of the time.
             image.draft("RGB", (2 * largest_px, 2 * largest_px))
-            small = image.convert("RGB")
+            small = plain_image(loaded(image)).convert("RGB")
             small.thumbnail((largest_px, largest_px), Image.Resampling.LANCZOS)
-    except (UnidentifiedImageError, OSError):
+    except ImageError:
         return None
     for quality in (88, 70, 50, 30):
         buffer = io.BytesIO()

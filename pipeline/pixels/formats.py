@@ -6,11 +6,10 @@ decoder, since some of Pillow's plug-ins start other programs (EPS: Ghostscript)
 
 from __future__ import annotations
 
+from pipeline.pixels.decode import FORMATS as FORMATS
+
 HEAD_BYTES = 64
 """How many of a file's first bytes `format_of` needs."""
-
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI")
-"""Pillow's names of the formats that are read; MPO is a JPEG with further pictures behind it."""
 
 _SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"),

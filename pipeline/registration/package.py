@@ -1,7 +1,7 @@
 """The package: an ExportedModel as an MLflow model folder that loads without Tutelage.
 
     MLmodel, requirements.txt, ...     MLflow's own
-    served_model.py                    the code that MLflow runs (models-from-code: no pickle)
+    served_model.py                    the code that MLflow runs (models-from-code: no pickle), in one file
     artifacts/served/service.json      what the code needs to know
                      *.pt2             exported programs
                      model/            the ExportedModel as it was, weights in safetensors
@@ -37,6 +37,11 @@ from pipeline.loading import bpe, wordpiece
 from pipeline.loading.vocabulary import write_vocabulary
 from pipeline.loading.wordpiece_vocabulary import VOCABULARY as WORD_PIECES
 from pipeline.registration.program import write_programs
+
+# What the stored copy of served_model.py has the decoding contract's source for.
+_CONTRACT = (
+    "from pipeline.pixels.decode import MAX_DECODED_BYTES\nfrom pipeline.pixels.decode import decode as decode_pixels\n"
+)
 
 # MLflow keeps the model that a script sets in a global, so one package is made at a time.
 _one_at_a_time = threading.Lock()
@@ -87,7 +92,19 @@ def _write_tokenizer(exported: ExportedModel, folder: Path) -> dict[str, str]:
 
 def requirements() -> list[str]:
     """What a process needs to load a registered model, pinned to what it was made with."""
-    return [f"{name}=={version(name).partition('+')[0]}" for name in ("mlflow", "torch", "torchvision", "pandas")]
+    return [f"{name}=={version(name).partition('+')[0]}" for name in ("mlflow", "torch", "pandas", "numpy", "pillow")]
+
+
+def served_code() -> str:
+    """The served model's source as one file: the decoding contract stands where it is imported."""
+    rooms = Path(__file__).resolve().parents[1]
+    code = (rooms / "registration" / "served_model.py").read_text(encoding="utf-8")
+    contract = (rooms / "pixels" / "decode.py").read_text(encoding="utf-8")
+    contract = contract.replace("from __future__ import annotations\n", "") + "\n\ndecode_pixels = decode\n"
+    before, found, after = code.partition(_CONTRACT)
+    if not found:
+        raise AssertionError("served_model.py imports the decoding contract otherwise than package.py expects")
+    return f"{before}{contract}{after}"
 
 
 def signature(kind: str) -> ModelSignature:
@@ -112,11 +129,12 @@ def signature(kind: str) -> ModelSignature:
 
 
 def _save(exported: ExportedModel, served: Path, folder: Path, model: Model) -> Model:
-    with _one_at_a_time, _quiet():
+    with _one_at_a_time, _quiet(), tempfile.TemporaryDirectory(prefix="served-code-") as name:
+        code = Path(name) / "served_model.py"
+        code.write_text(served_code(), encoding="utf-8")
         mlflow.pyfunc.save_model(
             folder,
-            # Named, not imported: it imports torchvision, which takes two seconds.
-            python_model=str(Path(__file__).with_name("served_model.py")),
+            python_model=str(code),
             artifacts={"served": str(served)},
             pip_requirements=requirements(),
             mlflow_model=model,

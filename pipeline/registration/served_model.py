@@ -1,7 +1,8 @@
 """The registered model: encoded images in, a DataFrame out, without Tutelage.
 
-MLflow stores this file beside the model and runs it where the model is loaded, so it imports nothing
-but the standard library, torch, torchvision, pandas and MLflow. What it needs to know is in
+MLflow stores this file with the model and runs it where the model is loaded, so it imports nothing
+but the standard library, torch, pandas, NumPy, Pillow and MLflow; pipeline/pixels/decode.py, which says what the
+pixels of an image are, is written into the stored copy (package.py). What it needs to know is in
 service.json; what it runs are exported programs, into which the normalisation is built.
 
     classifier      label, score, top_k: [{"label", "score"}, ...], the five best
@@ -16,9 +17,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
 import sys
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,9 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
-from torchvision.io import ImageReadMode, decode_image
+
+from pipeline.pixels.decode import MAX_DECODED_BYTES
+from pipeline.pixels.decode import decode as decode_pixels
 
 _BATCH = 64  # images or texts at once; bounds the memory of a call
 _TOP_K = 5
@@ -55,7 +56,7 @@ class ServedModel(PythonModel):
         """One row an image.
 
         Args:
-            model_input: encoded images: JPEG, PNG, WebP or GIF (its first picture).
+            model_input: encoded images: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000, PPM or QOI.
             params: for a dual encoder {"prompts": [...]}; an empty list ranks the labels.
         Raises:
             ValueError: an image cannot be decoded; its number in the list is named. Or a parameter is not one that
@@ -106,10 +107,10 @@ class ServedModel(PythonModel):
             for number, data in enumerate(images[start : start + _BATCH], start + 1):
                 try:
                     pixels.append(resize_to_square(decode(data, channels), size))
-                except (RuntimeError, ValueError) as error:
+                except ValueError as error:
                     raise ValueError(
-                        f"image {number} of {len(images)} ({len(data)} bytes) cannot be decoded: {_reason(error)};"
-                        " send JPEG, PNG, WebP or GIF"
+                        f"image {number} of {len(images)} ({len(data)} bytes) cannot be decoded: {error};"
+                        " send JPEG, PNG, WebP or another common format"
                     ) from None
             yield torch.stack(pixels)
 
@@ -170,47 +171,12 @@ def _params_of_caller() -> dict[Any, Any]:
 
 
 def decode(data: bytes, channels: int) -> Tensor:
-    """An encoded image as uint8 [channels, H, W]: upright, flattened on white, as the shards are.
+    """An encoded image as uint8 [channels, H, W], as training sees it.
 
     Raises:
-        ValueError, RuntimeError: the data is not an image.
+        ValueError: the data is not an image, or takes more than 256 MiB when decoded.
     """
-    if not data:
-        raise ValueError("it is empty")
-    grey = channels == 1
-    transparent = data.startswith(b"\x89PNG") or data[8:12] == b"WEBP"
-    if data.startswith(b"\x89PNG"):
-        _check_png(data)
-        mode = ImageReadMode.GRAY_ALPHA if grey else ImageReadMode.RGB_ALPHA
-    elif transparent:
-        mode = ImageReadMode.RGB_ALPHA
-    else:
-        mode = ImageReadMode.GRAY if grey else ImageReadMode.RGB
-    image = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode, apply_exif_orientation=True)
-    image = image[0] if image.ndim == 4 else image
-    if image.dtype != torch.uint8:
-        image = (image.to(torch.int32) >> 8).to(torch.uint8)
-    if transparent:
-        image = _on_white(image)
-    return _luma(image) if grey and image.shape[0] == 3 else image
-
-
-def _check_png(data: bytes) -> None:
-    """Refuses a PNG of which a byte was changed: torchvision's libpng would end the process. As in training.
-
-    Raises:
-        ValueError: a chunk is cut short, or its checksum is not that of its bytes.
-    """
-    whole, place = memoryview(data), 8
-    while place < len(data):
-        body = int.from_bytes(data[place : place + 4], "big") + 4
-        checksum = int.from_bytes(data[place + 4 + body : place + 8 + body], "big")
-        if place + 8 + body > len(data) or zlib.crc32(whole[place + 4 : place + 4 + body]) != checksum:
-            raise ValueError(f"the PNG's chunk at byte {place} is damaged")
-        if data[place + 4 : place + 8] == b"IEND":
-            return
-        place += 8 + body
-    raise ValueError("the PNG ends early")
+    return torch.from_numpy(decode_pixels(data, channels, max_bytes=MAX_DECODED_BYTES).copy()).permute(2, 0, 1)
 
 
 def resize_to_square(image: Tensor, size: int) -> Tensor:
@@ -222,25 +188,6 @@ def resize_to_square(image: Tensor, size: int) -> Tensor:
         image = interpolate(image[None], size=(height, width), mode="bilinear", antialias=True)[0]
     top, left = round((height - size) / 2), round((width - size) / 2)
     return image[:, top : top + size, left : left + size]
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error, without the place in torchvision's sources that it begins with."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return re.sub(r"^\S+, \S+\.cpp:\d+, ", "", line).rstrip(".")
-
-
-def _on_white(image: Tensor) -> Tensor:
-    """The colours of [C + 1, H, W] with its alpha channel over white, rounded to the nearest."""
-    colours, alpha = image[:-1].to(torch.int32), image[-1:].to(torch.int32)
-    mixed = colours * alpha + 255 * (255 - alpha)
-    return ((mixed + 127) // 255).to(torch.uint8)
-
-
-def _luma(image: Tensor) -> Tensor:
-    """Grey of RGB by the weights of ITU-R 601, in 16 bits, rounded to the nearest."""
-    red, green, blue = image.to(torch.int32)
-    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).to(torch.uint8)[None]
 
 
 def _text_encoder(folder: Path, tokenizer: dict[str, str]) -> Any:

@@ -6,7 +6,6 @@ bar below a sample says in which split it is.
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from pipeline.pixels.decode import decode
 from pipeline.sharding.index import SPLITS, SampleIndex
 from pipeline.sharding.sources import places
 
@@ -51,7 +51,7 @@ def contact_sheet(index: SampleIndex, image: Callable[[int], bytes], title: str)
         y = _HEADER + (place % height) * (_CELL + _ROW_GAP)
         _draw_name(draw, name, len(ids), x, y)
         for cell, id in enumerate(chosen_ids(index, ids, _QUOTA)):
-            picture = Image.open(io.BytesIO(image(id))).convert("RGB")
+            picture = Image.fromarray(decode(image(id)))
             _draw_sample(sheet, draw, picture, SPLITS[index.splits[id]], x + _NAME + cell * (_CELL + _GAP), y)
     return sheet
 

@@ -1,35 +1,39 @@
-"""What is stored of an image: its own bytes if the loader reads them upright, else an RGB or grey image made from it.
+"""What is stored of an image: its own bytes if every reader shows them alike, else an RGB or grey image of its pixels.
 
-An image's size is taken from its header and bounded before a pixel is decoded. A JPEG that its EXIF turns cannot be
-turned without loss (its blocks need not fit), and no reader of the tars should have to know: so those few are
-encoded anew, at quality 95 without subsampling. The same bytes and config give the same bytes.
+pipeline/pixels/decode.py says what its pixels are. An image's size is taken from its header and bounded before a pixel
+is decoded. A JPEG that its EXIF turns cannot be turned without loss (its blocks need not fit), and no reader of the
+tars should have to know: so those few are encoded again, at quality 95 without subsampling. So is what our decoder
+reads and stricter ones refuse. The same bytes and config give the same bytes.
 """
 
 from __future__ import annotations
 
 import io
-import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from pydantic import Field
 
 from pipeline.config import Config
+from pipeline.pixels.decode import (
+    MAX_DECODED_BYTES,
+    ImageError,
+    check_size,
+    first_line,
+    loaded,
+    opened,
+    orientation,
+    plain_image,
+)
+from pipeline.pixels.soundness import jpeg_fault, png_fault, webp_fault
 from pipeline.sharding.perceptual import difference_hash
 
 _EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 _WANTED = {"jpeg": "JPEG", "webp": "WEBP", "png": "PNG"}
-_EXIF_ORIENTATION = 0x0112
+_PNG_BITS = 24  # offset of the bits a channel
 _PILLOW_LIMIT = 2 * 89_478_485  # above it Pillow itself refuses to open an image
 _MAX_BYTES = 2**31 - 1  # lengths in the index are 32-bit
-
-# Pillow warns of odd EXIF and of many pixels; the first does not matter and the second is refused below. (A filter
-# of the whole process, since `catch_warnings` is not made for threads.)
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class ImagesConfig(Config):
@@ -37,6 +41,13 @@ class ImagesConfig(Config):
 
     max_pixels: int = Field(
         89_478_485, ge=1, le=_PILLOW_LIMIT, description="an image of more pixels is quarantined, before it is decoded"
+    )
+    max_decoded_mib: int = Field(
+        MAX_DECODED_BYTES >> 20,
+        ge=1,
+        le=1 << 12,
+        description="an image that takes more MiB decoded (width x height x bytes per pixel) is quarantined, before it"
+        " is decoded; decoding may take three times as much for a moment",
     )
     max_side: int | None = Field(
         None, ge=8, description="an image with a longer side is scaled down to it; null: sizes stay"
@@ -53,7 +64,7 @@ class Encoded:
 
     Attributes:
         extension: "png", "jpg" or "webp".
-        changes: why it was encoded anew, e.g. ("transparent", "scaled"); empty if the bytes are the source's.
+        changes: why it was encoded again, e.g. ("transparent", "scaled"); empty if the bytes are the source's.
         look: its difference hash, 0 if it was not asked for.
     """
 
@@ -84,7 +95,7 @@ class UnreadableError(Exception):
 
 
 def storable(data: bytes, config: ImagesConfig | None = None, *, look: bool = False) -> Encoded:
-    """The bytes as they are stored: unchanged if nothing speaks against it, else encoded anew.
+    """The bytes as they are stored: unchanged if nothing speaks against it, else encoded again.
 
     Args:
         look: also compute the difference hash.
@@ -93,104 +104,123 @@ def storable(data: bytes, config: ImagesConfig | None = None, *, look: bool = Fa
         UnreadableError: they are not a whole image, or one of too many pixels.
     """
     config = config or ImagesConfig()
-    with opened(data, config.max_pixels) as image:
-        return _encoded(image, data, config, look)
+    examined = examine(data, config)
+    try:
+        return _encoded(examined, data, config, look)
+    except Exception as error:
+        raise UnreadableError(first_line(error), len(data)) from None
 
 
-@contextmanager
-def opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
-    """The decoded image; what its decoder raises inside the block counts as damage too.
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """An image that was decoded.
+
+    Attributes:
+        image: mode "RGB" or "L", upright and opaque.
+        kind: "JPEG", "PNG", ...; an MPO is a JPEG.
+        forms: what other loaders would show otherwise than it is meant, in the words of the data card.
+        is_turned: EXIF turns it, which viewers do and most loaders do not.
+        fault: what stricter decoders than ours refuse in the file; None: nothing.
+    """
+
+    image: Image.Image
+    kind: str
+    forms: tuple[str, ...]
+    is_turned: bool
+    fault: str | None
+
+
+def examine(data: bytes, config: ImagesConfig | None = None) -> Examined:
+    """Decodes an image as the loader will.
 
     Raises:
-        UnreadableError: the bytes are not a whole image, or one of too many pixels.
+        UnreadableError: the bytes are not a whole image, or one of too many pixels; whatever a decoder raises is that.
     """
-    size = len(data)
-    if not data:
-        raise UnreadableError("empty (0 bytes)", 0, "empty")
+    config, size = config or ImagesConfig(), len(data)
     if size > _MAX_BYTES:
         raise UnreadableError(f"{size} bytes, more than an index can hold ({_MAX_BYTES})", size, "long")
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            pixels = image.width * image.height
-            if pixels > max_pixels:
-                sides = f"{image.width}x{image.height}"
-                raise UnreadableError(f"{sides}: {pixels} pixels, more than max_pixels={max_pixels}", size, "bomb")
-            image.load()
-            yield image
-    except UnidentifiedImageError:
-        raise UnreadableError(f"not an image ({size} bytes, starts with {data[:8]!r})", size, "foreign") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError) as error:
+        image = opened(data)
+        with image:
+            _check_size(image, config)
+            return _examined(image, data)
+    except ImageError as error:
+        raise UnreadableError(str(error), size, cast(Fault, error.fault)) from None
+    except Exception as error:
         raise UnreadableError(first_line(error), size) from None
-    except Image.DecompressionBombError as error:
-        raise UnreadableError(first_line(error), size, "bomb") from None
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line that does not depend on where things lie in memory."""
-    text = str(error).strip()
-    line = text.splitlines()[0] if text else type(error).__name__
-    return re.sub(r"<_io\.BytesIO object at 0x[0-9a-f]+>", "the file", line)
+def _check_size(image: Image.Image, config: ImagesConfig) -> None:
+    pixels = image.width * image.height
+    if pixels > config.max_pixels:
+        sides = f"{image.width}x{image.height}"
+        raise ImageError(f"{sides}: {pixels} pixels, more than max_pixels={config.max_pixels}", "bomb")
+    try:
+        check_size(image, config.max_decoded_mib << 20)
+    except ImageError as error:
+        raise ImageError(f"{error} (max_decoded_mib)", "bomb") from None
 
 
-def _encoded(image: Image.Image, data: bytes, config: ImagesConfig, look: bool) -> Encoded:
-    kind = image.format or ""
-    stored = _WANTED.get(config.format, kind if kind in _EXTENSIONS else "JPEG" if kind == "MPO" else "PNG")
-    turned = turned_by_exif(image)
-    scaled = config.max_side is not None and max(image.size) > config.max_side
-    changes = foreign_forms(image, kind)
-    if turned:
-        changes.append("turned by EXIF")
-    if scaled:
-        changes.append("scaled")
-    if config.format != "keep" and kind != stored:
-        changes.append(f"made {config.format}")
-    if not changes:
-        return Encoded(data, _EXTENSIONS[kind], image.width, image.height, (), difference_hash(image) if look else 0)
-    pixels = _plain(ImageOps.exif_transpose(image) if turned else image)
-    if scaled:
-        pixels.thumbnail((config.max_side or 0, config.max_side or 0), Image.Resampling.LANCZOS)
-    asked = scaled or config.format != "keep"
-    if stored == "WEBP" and not asked:
-        stored = "PNG"  # nobody asked for a loss, and what a WebP lost is not known
-    buffer = io.BytesIO()
-    if stored == "PNG":
-        pixels.save(buffer, "PNG", compress_level=1)
-    elif asked:
-        pixels.save(buffer, stored, quality=config.quality)
-    else:
-        pixels.save(buffer, "JPEG", quality=95, subsampling=0)
-    hashed = difference_hash(pixels) if look else 0
-    return Encoded(buffer.getvalue(), _EXTENSIONS[stored], pixels.width, pixels.height, tuple(changes), hashed)
+def _examined(image: Image.Image, data: bytes) -> Examined:
+    kind = "JPEG" if image.format == "MPO" else image.format or ""
+    pixels, fault = None, None
+    if kind == "JPEG":
+        pixels, fault = jpeg_fault(data)
+    if pixels is not None:
+        # simplejpeg has decoded it; what it takes for plain is upright.
+        plain = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+        return Examined(plain, kind, (), False, fault)
+    loaded(image)
+    if kind == "PNG":
+        fault = png_fault(data)
+    elif kind == "WEBP":
+        fault = webp_fault(data)
+    return Examined(plain_image(image), kind, _forms(image, kind, data), orientation(image) != 1, fault)
 
 
-def turned_by_exif(image: Image.Image) -> bool:
-    """Whether a viewer shows it turned, which most loaders do not."""
-    return bool(image.getexif().get(_EXIF_ORIENTATION, 1) != 1)
-
-
-def foreign_forms(image: Image.Image, kind: str) -> list[str]:
-    """What about an image our loader would not read as it is meant, in the words of the data card."""
+def _forms(image: Image.Image, kind: str, data: bytes) -> tuple[str, ...]:
     forms = [] if kind in _EXTENSIONS else [f"was {kind}"]
-    if getattr(image, "n_frames", 1) != 1:
+    # The further pictures of an MPO lie behind a whole JPEG, where no reader of JPEGs looks.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
         forms.append("animated")
     if image.has_transparency_data:
         forms.append("transparent")
     elif image.mode == "P":
         forms.append("palette")
+    elif image.mode.startswith("I") or image.mode == "F" or (kind == "PNG" and data[_PNG_BITS] == 16):
+        forms.append("16 bit")
     elif image.mode not in ("RGB", "L"):
-        forms.append("16 bit" if image.mode.startswith("I") or image.mode == "F" else f"was {image.mode}")
-    return forms
+        forms.append(f"was {image.mode}")
+    return tuple(forms)
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """RGB or 8-bit grey, flattened on white."""
-    if image.mode.startswith("I") or image.mode == "F":
-        low, high = (float(bound) for bound in image.getextrema())  # type: ignore[arg-type]
-        high = 65535.0 if image.mode.startswith("I") and low >= 0 and high > 255 else max(high, 255.0)
-        return image.convert("F").point(lambda value: value * (255.0 / high)).convert("L")
-    if image.has_transparency_data:
-        pixels = image.convert("RGBA")
-        flat = Image.new("RGB", pixels.size, "white")
-        flat.paste(pixels, mask=pixels.getchannel("A"))
-        return flat
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+def _encoded(examined: Examined, data: bytes, config: ImagesConfig, look: bool) -> Encoded:
+    kind, image = examined.kind, examined.image
+    stored = _WANTED.get(config.format, kind if kind in _EXTENSIONS else "PNG")
+    is_scaled = config.max_side is not None and max(image.size) > config.max_side
+    changes = [*examined.forms]
+    if examined.is_turned:
+        changes.append("turned by EXIF")
+    if examined.fault is not None:
+        changes.append("repaired")
+    if is_scaled:
+        changes.append("scaled")
+    if config.format != "keep" and kind != stored:
+        changes.append(f"made {config.format}")
+    if not changes:
+        return Encoded(data, _EXTENSIONS[kind], image.width, image.height, (), difference_hash(image) if look else 0)
+    if is_scaled:
+        image.thumbnail((config.max_side or 0, config.max_side or 0), Image.Resampling.LANCZOS)
+    asked = is_scaled or config.format != "keep"
+    if stored == "WEBP" and not asked:
+        stored = "PNG"  # nobody asked for a loss, and what a WebP lost is not known
+    buffer = io.BytesIO()
+    image.info.clear()
+    if stored == "PNG":
+        image.save(buffer, "PNG", compress_level=1)
+    elif asked:
+        image.save(buffer, stored, quality=config.quality)
+    else:
+        image.save(buffer, "JPEG", quality=95, subsampling=0)
+    hashed = difference_hash(image) if look else 0
+    return Encoded(buffer.getvalue(), _EXTENSIONS[stored], image.width, image.height, tuple(changes), hashed)

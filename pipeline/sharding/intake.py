@@ -19,11 +19,12 @@ from itertools import islice
 from typing import Any, BinaryIO
 
 from pipeline.errors import UnknownNameError, WorkError, shortened
+from pipeline.pixels.decode import first_line
 from pipeline.progress import Progress
 from pipeline.sharding.captions import BadTextError, CaptionsConfig, cleaned
 from pipeline.sharding.chunks import SCHEMA, ChunkFacts, Unreadable, done_before, short_hash, write_table
 from pipeline.sharding.facts import plain_text, remembered
-from pipeline.sharding.images import Encoded, ImagesConfig, UnreadableError, first_line, storable
+from pipeline.sharding.images import Encoded, ImagesConfig, UnreadableError, storable
 from pipeline.sharding.index import SPLITS, content_hash
 from pipeline.sharding.runner import RunnerName, Stop, StoppedEarlyError, each, never
 from pipeline.sharding.scratch import Scratch, written_whole

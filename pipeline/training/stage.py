@@ -268,7 +268,7 @@ class TrainTeacher:
     """Trains a classifier: CNN or transformer, in process or on Ray Train."""
 
     name: ClassVar[str] = "train-teacher"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def run(self, config: ClassificationConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         """Fills `work.output` with model/, metrics.jsonl and training.json.

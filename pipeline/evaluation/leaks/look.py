@@ -13,14 +13,13 @@ edge that JPEG softened and, in a photograph, a shift by a pixel do not matter (
 from __future__ import annotations
 
 import hashlib
-import io
 from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.sharding.images import first_line
+from pipeline.pixels.decode import first_line, loaded, opened, plain_image
 from pipeline.sharding.perceptual import difference_hash
 
 _GREY, _COLOUR = 16, 4
@@ -56,10 +55,9 @@ def look_at(data: bytes) -> NDArray[np.void]:
     """
     look = np.zeros((), dtype=LOOK)
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            rgb = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, Image.DecompressionBombError) as error:
+        with opened(data) as image:
+            rgb = plain_image(loaded(image)).convert("RGB")
+    except Exception as error:
         raise ValueError(first_line(error)) from None
     hashed = hashlib.sha256(f"{rgb.width}x{rgb.height} ".encode())
     hashed.update(rgb.tobytes())

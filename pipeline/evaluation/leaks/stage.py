@@ -33,7 +33,7 @@ class CheckLeaks:
     """shards (+ other) -> leaks.json, leaks.md, leaks.parquet, leaks.png. It never fails for what it finds."""
 
     name: ClassVar[str] = "check-leaks"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def run(self, config: LeakCheckConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         indexes = {name: SampleIndex.open(inputs[name]) for name in ("shards", "other") if name in inputs}

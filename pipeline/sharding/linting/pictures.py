@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.sharding.images import ImagesConfig, UnreadableError, foreign_forms, opened, turned_by_exif
+from pipeline.sharding.images import ImagesConfig, UnreadableError, examine
 from pipeline.sharding.index import content_hash
 from pipeline.sharding.linting.findings import Code, Severity, code
 
 _MOST_PIXELS = ImagesConfig().max_pixels
 _SMALLEST_SIDE, _LONGEST_RATIO = 8, 16
 _EXTENSIONS = {
-    "JPEG": ("jpg", "jpeg"), "MPO": ("jpg", "jpeg", "mpo"), "PNG": ("png",), "WEBP": ("webp",), "GIF": ("gif",),
-    "BMP": ("bmp",), "TIFF": ("tif", "tiff"),
+    "JPEG": ("jpg", "jpeg", "jfif", "jpe", "mpo"), "PNG": ("png",), "WEBP": ("webp",), "GIF": ("gif",), "BMP": ("bmp",),
+    "TIFF": ("tif", "tiff"), "AVIF": ("avif",), "JPEG2000": ("jp2", "j2k", "jpx", "jpf", "j2c"), "QOI": ("qoi",),
+    "PPM": ("ppm", "pgm", "pbm", "pnm", "pfm"),
 }  # fmt: skip
 _ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}
 _LAST_BYTES = 64
@@ -47,12 +48,12 @@ def look_at(data: bytes, extension: str) -> Picture:
     """Decodes an image."""
     content = content_hash(data)
     try:
-        with opened(data, _MOST_PIXELS) as image:
-            kind = image.format or ""
-            forms, turned = tuple(foreign_forms(image, kind)), turned_by_exif(image)
-            # Pillow shows what there is of a PNG whose last bytes are cut off; torchvision raises.
-            fault, reason = ("cut", "no end mark") if _is_cut(data, len(data)) else (None, "")
-            return Picture(extension, kind, image.width, image.height, forms, turned, fault, reason, content)
+        seen = examine(data)
+        fault = None if seen.fault is None else "cut" if _is_cut(data, len(data)) else "damaged"
+        width, height = seen.image.size
+        return Picture(
+            extension, seen.kind, width, height, seen.forms, seen.is_turned, fault, seen.fault or "", content
+        )
     except UnreadableError as error:
         fault = "cut" if error.fault in ("damaged", "foreign") and _is_cut(data, _LAST_BYTES) else error.fault
         return Picture(extension, fault=fault, reason=str(error), content=content)

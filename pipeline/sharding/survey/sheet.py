@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.sharding.contact_sheet import COLOURS, FAINT, INK, PANEL, PAPER, cut_to, font
-from pipeline.sharding.images import ImagesConfig, UnreadableError, opened
+from pipeline.sharding.images import UnreadableError, examine
 from pipeline.sharding.survey.shown import ShownSample
 
 _CELL, _GAP, _MARGIN, _HEADER = 200, 22, 36, 96
@@ -16,7 +16,6 @@ _COLUMNS = 6
 _CAPTION_LINES = 3
 _BAD = "#b3361c"
 _PLAIN = "#85867e"
-_MOST_PIXELS = ImagesConfig().max_pixels
 
 
 def preview_sheet(samples: Sequence[ShownSample], title: str, told: str) -> Image.Image:
@@ -48,8 +47,7 @@ def _draw_picture(sheet: Image.Image, draw: ImageDraw.ImageDraw, sample: ShownSa
     problem = sample.problem
     if not problem:
         try:
-            with opened(sample.data, _MOST_PIXELS) as image:
-                picture = _plain(image, inner)
+            picture = _scaled(examine(sample.data).image, inner)
             sheet.paste(picture, (x + (_CELL - picture.width) // 2, y + (_CELL - picture.height) // 2))
             return
         except UnreadableError as error:
@@ -60,17 +58,8 @@ def _draw_picture(sheet: Image.Image, draw: ImageDraw.ImageDraw, sample: ShownSa
         draw.text((x + _CELL / 2, y + 106 + 17 * number), line, _BAD, font(12), anchor="mt")
 
 
-def _plain(image: Image.Image, side: int) -> Image.Image:
-    """The image in RGB on white, at most so large; one of few pixels is made larger, with its pixels to be seen."""
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        over = image.convert("RGBA")
-        image = Image.new("RGB", over.size, "white")
-        image.paste(over, mask=over.getchannel("A"))
-    elif image.mode.startswith("I") or image.mode == "F":
-        low, high = (float(bound) for bound in image.getextrema())  # type: ignore[arg-type]
-        scale = 255.0 / max(high - low, 1e-9)
-        image = image.convert("F").point(lambda value: (value - low) * scale)
+def _scaled(image: Image.Image, side: int) -> Image.Image:
+    """The image in RGB, at most so large; one of few pixels is enlarged, so that its pixels are seen."""
     picture = image.convert("RGB")
     factor = side // max(picture.size)
     if factor > 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import InputError, TutelageError, UnknownNameError
+from pipeline.pixels.decode import ImageError, opened
 from pipeline.progress import Progress, silent
 from pipeline.sharding.index import SPLITS, SampleIndex
 from pipeline.sharding.sources import places
@@ -174,10 +173,8 @@ def _looked_at(
     kind, width, height = "", 0, 0
     if not problem:
         try:
-            with Image.open(io.BytesIO(data)) as image:
+            with opened(data) as image:
                 kind, (width, height) = image.format or "", image.size
-        except UnidentifiedImageError:
-            problem = "not an image"
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except ImageError as error:
             problem = str(error)
     return ShownSample(key, shard, byte, split, label, captions, data, kind, width, height, problem)

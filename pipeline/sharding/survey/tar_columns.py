@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from pipeline.pixels.formats import FORMATS
 from pipeline.progress import Progress, silent
 from pipeline.sharding.index import SPLITS, content_hash
 from pipeline.sharding.sources.given_split import split_of_name
@@ -113,9 +114,9 @@ def _seen(read: Read, offset: int, length: int) -> tuple[str, int, int]:
     """Format and size of an image, from its first bytes."""
     file = io.BufferedReader(RangeFile(length, lambda start, count: read(offset + start, count)), _HEADER_BUFFER)
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             return image.format or "unknown", image.width, image.height
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except Exception:  # Pillow's plug-ins raise much besides OSError
         return "no image", 0, 0
 
 

@@ -20,8 +20,7 @@ from pipeline.exported_model import ExportedModel, Preprocessing
 from pipeline.loading import bpe, wordpiece
 from pipeline.loading.decode import decode as decode_in_training
 from pipeline.loading.tokenizer import Tokenizer
-from pipeline.registration import served_model
-from pipeline.registration.package import write_served_files
+from pipeline.registration.package import served_code, write_served_files
 from pipeline.registration.served_model import ServedModel, decode, resize_to_square
 from pipeline.sharding.images import storable
 
@@ -80,9 +79,9 @@ def test_palettes_turned_photos_and_animations_become_plain_pictures() -> None:
 
 
 def test_the_code_imports_only_what_a_service_has() -> None:
-    allowed = {"torch", "torchvision", "pandas", "mlflow", "__future__"} | sys.stdlib_module_names
-    for source in map(Path, (served_model.__file__, bpe.__file__, wordpiece.__file__)):
-        for node in ast.walk(ast.parse(source.read_text())):
+    allowed = {"torch", "pandas", "numpy", "PIL", "mlflow", "__future__"} | sys.stdlib_module_names
+    for source in (served_code(), *(Path(module.__file__).read_text() for module in (bpe, wordpiece))):
+        for node in ast.walk(ast.parse(source)):
             names = (
                 [alias.name for alias in node.names]
                 if isinstance(node, ast.Import)
@@ -131,10 +130,10 @@ def test_a_classifier_answers_as_its_model_does_for_any_number_of_images(tmp_pat
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "it is empty"),
-        (b"hello", "Unsupported image file"),
-        (encoded(photo(), "PNG")[:200], "the PNG's chunk at byte 33 is damaged"),
-        (encoded(photo(), "PNG").replace(b"IDAT", b"IDAU"), "is damaged"),
+        (b"", "empty"),
+        (b"hello", "not an image of a format that is read"),
+        (encoded(photo(), "PNG")[:200], "truncated"),
+        (encoded(photo(), "PNG").replace(b"IDAT", b"IDAU"), "not an image of a format that is read"),
     ],
 )
 def test_an_unreadable_image_is_named_by_its_place(tmp_path: Path, data: bytes, reason: str) -> None:
@@ -143,7 +142,7 @@ def test_an_unreadable_image_is_named_by_its_place(tmp_path: Path, data: bytes, 
     model.programs, model.encoder = {}, None
     with pytest.raises(ValueError, match=rf"image 2 of 3 \({len(data)} bytes\) cannot be decoded: .*{reason}") as error:
         model.predict([encoded(photo(), "PNG"), data, b"never reached"])
-    assert "cpp" not in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_dual_encoder_ranks_prompts_as_its_model_does(tmp_path: Path) -> None:

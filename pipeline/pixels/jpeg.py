@@ -1,0 +1,164 @@
+"""JPEGs by simplejpeg: the pixels of `pipeline.pixels.decode`, sooner, and only the rows that a crop needs.
+
+Entropy coding makes a JPEG readable from the top only, and what lies below a crop is then work for nothing: a tenth of
+a photograph, in the mean over the crops that training draws. simplejpeg cannot be told to stop; so it is given the
+same file with a smaller height in its frame header, and says of a sound file that bytes were left over. That message
+alone proves nothing, since libjpeg-turbo has the same words for stray bytes before it decodes anything. So the header
+must be free of such bytes, and the last row of the result must have been written.
+
+Measured, 400x357, one thread, us: simplejpeg 550, Pillow 680, torchvision 600.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image
+
+JPEG = b"\xff\xd8\xff"
+_SEQUENTIAL_FRAMES = (0xC0, 0xC1)
+_PROGRESSIVE_FRAME = 0xC2
+_NO_FRAMES = (0xC4, 0xC8, 0xCC)  # tables, which lie between the markers of frames
+_START_OF_SCAN, _APP0, _APP1, _COMMENT = 0xDA, 0xE0, 0xE1, 0xFE
+_TABLES = (0xC4, 0xDB, 0xDD)
+_ORIENTATION = 0x0112
+# Smooth upsampling of a row's colours looks at the row below it.
+_MARGIN = 2
+# What the last row holds before it is decoded: a row of a picture that is equal to it costs time, and no more.
+_UNWRITTEN = np.random.default_rng(0).integers(0, 256, 65536 * 3, dtype=np.uint8)
+
+
+class Frame(NamedTuple):
+    """A JPEG that simplejpeg may read: one or three colours of 8 bits, upright, its header sound.
+
+    Attributes:
+        height, width: in pixels.
+        offset: of the height in the file, in bytes.
+        colours: 1 or 3.
+        sequential: one scan holds all colours, so the upper rows come first.
+    """
+
+    height: int
+    width: int
+    offset: int
+    colours: int
+    sequential: bool
+
+
+def plain_frame(data: bytes) -> Frame | None:
+    """The frame of a JPEG whose pixels simplejpeg gives as the contract demands; None: ask Pillow.
+
+    Every segment up to the first scan must begin where the one before it ends.
+    """
+    at, frame = 2, None
+    if not data.startswith(JPEG):
+        return None
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        kind = data[at + 1]
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if end < at + 4 or end > len(data):
+            return None
+        if kind == _START_OF_SCAN:
+            if frame is None:
+                return None
+            return frame._replace(sequential=frame.sequential and data[at + 4] == frame.colours)
+        if kind in (*_SEQUENTIAL_FRAMES, _PROGRESSIVE_FRAME):
+            height, width = (int.from_bytes(data[at + from_ : at + from_ + 2], "big") for from_ in (5, 7))
+            colours = data[at + 9]
+            if frame is not None or data[at + 4] != 8 or colours not in (1, 3) or not height or not width:
+                return None
+            frame = Frame(height, width, at + 5, colours, kind != _PROGRESSIVE_FRAME)
+        elif kind == _APP1:
+            if not _is_upright(data[at + 4 : end]):
+                return None
+        elif not (_APP0 <= kind <= 0xEF or kind in (*_TABLES, _COMMENT)):
+            return None
+        at = end
+    return None
+
+
+def _is_upright(segment: bytes) -> bool:
+    """Whether an APP1 segment surely turns nothing: no EXIF orientation but 1, and none in XMP."""
+    if not segment.startswith(b"Exif\0"):
+        return b"tiff:Orientation" not in segment
+    tiff = segment[6:]
+    order = {b"II*\0": "little", b"MM\0*": "big"}.get(tiff[:4])
+    if order is None:
+        return False
+
+    def number(start: int, size: int) -> int:
+        return int.from_bytes(tiff[start : start + size], order)  # type: ignore[arg-type]
+
+    first = number(4, 4)
+    entries = number(first, 2)
+    if first + 2 + 12 * entries > len(tiff):
+        return False
+    for entry in range(first + 2, first + 2 + 12 * entries, 12):
+        if number(entry, 2) == _ORIENTATION:
+            return (number(entry + 2, 2), number(entry + 4, 4), number(entry + 8, 2)) == (3, 1, 1)
+    return True
+
+
+def jpeg_pixels(
+    data: bytes, frame: Frame, channels: int, min_height: int = 0, min_width: int = 0
+) -> NDArray[np.uint8] | None:
+    """All pixels, uint8 [H, W, channels], at the smallest cheap scale that is at least the minimum.
+
+    Returns:
+        None where libjpeg-turbo has any doubt of the file.
+    """
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            data, "GRAY" if frame.colours == 1 else "RGB", min_height=min_height, min_width=min_width
+        )
+    except ValueError:
+        return None
+    return _with_channels(pixels, channels)
+
+
+def upper_rows(data: bytes, frame: Frame, rows: int, channels: int, factor: int) -> NDArray[np.uint8] | None:
+    """At least the first `rows` rows of a sequential JPEG, to the bit as in the whole, uint8 [H, W, channels].
+
+    Args:
+        data: a JPEG file.
+        frame: its frame.
+        rows: how many are needed, at the scale of `factor`.
+        channels: 3 for RGB, 1 for grey.
+        factor: the scale, 1, 2, 4 or 8 pixels of the file to one of the result.
+    Returns:
+        None where only decoding the whole file can tell: the frame is not sequential, or the file is damaged.
+    """
+    if not frame.sequential:
+        return None
+    height = min(frame.height, (rows + _MARGIN) * factor)
+    pixels = np.empty((-(-height // factor), -(-frame.width // factor), frame.colours), np.uint8)
+    unwritten = _UNWRITTEN[: pixels[-1].size].reshape(pixels[-1].shape)
+    pixels[-1] = unwritten
+    shortened = bytearray(data)
+    shortened[frame.offset : frame.offset + 2] = height.to_bytes(2, "big")
+    try:
+        simplejpeg.decode_jpeg(
+            shortened,
+            "GRAY" if frame.colours == 1 else "RGB",
+            min_height=pixels.shape[0],
+            min_width=pixels.shape[1],
+            buffer=pixels,
+        )
+    except ValueError as error:
+        # libjpeg-turbo decodes to the end and then gives the first of its warnings; in a sound header it has none.
+        if "extraneous bytes before marker" not in str(error):
+            return None
+    if np.array_equal(pixels[-1], unwritten):
+        return None
+    return _with_channels(pixels, channels)
+
+
+def _with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    if pixels.shape[2] == channels:
+        return pixels
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=2)
+    return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]

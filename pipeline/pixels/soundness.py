@@ -1,0 +1,98 @@
+"""Whether an image's file is sound, beyond that our decoder shows it: other readers are less patient than Pillow.
+
+torchvision's PNG decoder, which readers of WebDataset tars like to use, ends the process on a PNG without end mark or
+whose compressed stream lacks its checksum; libjpeg-turbo's strict callers refuse what it warns of. Such a file is not
+stored as it is.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.pixels.jpeg import JPEG, jpeg_pixels, plain_frame
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_INTERLACED = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+_AT_ONCE = 1 << 20
+
+
+def png_fault(data: bytes) -> str | None:
+    """What is wrong with a PNG's chunks, their checksums or its compressed pixels; None: nothing.
+
+    A stream may go on after its end mark, and chunks may follow IEND: decoders do not look there.
+    """
+    whole, at, stream, header = memoryview(data), len(_PNG), zlib.decompressobj(), b""
+    left = length = -1
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        kind, end = data[at + 4 : at + 8], at + 12 + size
+        if end > len(data):
+            return f"the PNG ends inside its chunk at byte {at}"
+        if zlib.crc32(whole[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            return f"the PNG's chunk at byte {at} is damaged"
+        if kind == b"IHDR":
+            header = data[at + 8 : end - 4]
+            if len(header) != 13 or header[9] not in _CHANNELS:
+                return "the PNG's header is damaged"
+            left = length = _raw_length(header)
+        elif kind == b"IDAT" and not stream.eof:
+            if length < 0:
+                return "the PNG has no header before its pixels"
+            body = bytes(whole[at + 8 : end - 4])
+            try:
+                while body and left >= 0 and not stream.eof:
+                    left -= len(stream.decompress(body, _AT_ONCE))
+                    body = stream.unconsumed_tail
+            except zlib.error as error:
+                return f"the PNG's compressed pixels are damaged ({error})"
+        elif kind == b"IEND":
+            left -= len(stream.flush())
+            if not stream.eof:
+                return "the PNG's compressed pixels end early"
+            return None if left == 0 else "the PNG has not as many pixels as its header says"
+        at = end
+    return "the PNG ends without its end mark"
+
+
+def _raw_length(header: bytes) -> int:
+    """Bytes of the pixels before compression, a filter byte a row included."""
+    width, height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:8], "big")
+    bits = header[8] * _CHANNELS[header[9]]
+    passes = _INTERLACED if header[12] else ((0, 0, 1, 1),)
+    total = 0
+    for top, left, down, across in passes:
+        rows, columns = -((top - height) // down), -((left - width) // across)
+        total += rows * (1 + (columns * bits + 7) // 8) if rows > 0 and columns > 0 else 0
+    return total
+
+
+def webp_fault(data: bytes) -> str | None:
+    """What is wrong with the length that a WebP states; None: nothing."""
+    return "the WebP ends early" if 8 + int.from_bytes(data[4:8], "little") > len(data) else None
+
+
+def jpeg_fault(data: bytes) -> tuple[NDArray[np.uint8] | None, str | None]:
+    """The pixels of a plain JPEG that strict decoders read too, [H, W, 1 or 3], or what speaks against it.
+
+    Both are None for a JPEG that is sound as far as it can be told but not plain, e.g. CMYK or turned by its EXIF.
+    """
+    frame = plain_frame(data)
+    if frame is None:
+        return None, None if _has_sound_header(data) else "the JPEG has stray bytes or damaged segments in its header"
+    pixels = jpeg_pixels(data, frame, frame.colours)
+    return pixels, None if pixels is not None else "the JPEG's compressed pixels are damaged or followed by stray bytes"
+
+
+def _has_sound_header(data: bytes) -> bool:
+    """Whether every segment up to the first scan begins where the one before it ends."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0x00:
+        if data[at + 1] == 0xDA:
+            return data.startswith(JPEG)
+        is_fill = data[at + 1] == 0xFF
+        at += 1 if is_fill else 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
+    return False
