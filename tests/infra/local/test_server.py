@@ -113,6 +113,36 @@ def test_it_ends_when_its_owner_is_killed(tmp_path):
     assert ends(child)
 
 
+# Deaf to SIGTERM, with a child in its group.
+DEAF = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print("ids", os.getpid(), child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("whom", [os.kill, os.killpg])
+@pytest.mark.parametrize("code", [FAMILY, DEAF])
+def test_it_ends_when_its_leash_is_killed(tmp_path, whom, code):
+    port = free_port()
+    command = [sys.executable, "-c", code, str(port)]
+    server = Server("family", command, "", [f"127.0.0.1:{port}"], tmp_path / "server.log", grace_s=0.5)
+    server.launch()
+    try:
+        deadline = time.monotonic() + 20
+        while b"ids" not in server.log.read_bytes() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        leader, child = ids(server.log)
+        whom(server.pid, signal.SIGKILL)
+        assert ends(leader)
+        assert ends(child)
+        assert not server.running
+    finally:
+        server.stop()
+
+
 def test_one_that_ignores_sigterm_is_killed(tmp_path):
     code = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(9e3)"
