@@ -80,6 +80,8 @@ def _fault(text: str, config: CaptionsConfig) -> str | None:
 def _clean(text: str) -> str:
     text = _ENTITY.sub(lambda found: html.unescape(found.group()), text)
     text = " ".join(text.split())
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
     if text.isascii() and text.isprintable():
         return text
     visible = (char for char in text if char in _BUILDING or unicodedata.category(char) not in ("Cc", "Cf"))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,12 +30,14 @@ from pipeline.sharding.index import SPLITS, content_hash
 from pipeline.sharding.runner import RunnerName, Stop, StoppedEarlyError, each, never
 from pipeline.sharding.scratch import Scratch, written_whole
 from pipeline.sharding.sources.base import Collection, Item
+from pipeline.sharding.sources.recognised import HEAD_BYTES, recognised
 from pipeline.sharding.split import group_number
 from pipeline.sharding.tar_writer import IMAGE_EXTENSIONS, members, sample_bytes
 
 _MAX_CHUNK, _MIN_CHUNK, _CHUNKS = 4096, 32, 64
 _KEY_CHARS = 80
 _REASON_CHARS = 400
+_WORD = re.compile(r"[A-Za-z]{3,}")
 _STOP_EVERY = 16  # items
 
 
@@ -240,6 +243,7 @@ def safe_key(key: str) -> str:
     """A key that can be a member's name in a tar: ASCII, without dots and slashes, short; mostly the key as it is."""
     if len(key) <= _KEY_CHARS and re.fullmatch(r"[A-Za-z0-9_+@=,-]+", key):
         return key
+    key = unicodedata.normalize("NFC", key)
     digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
     return f"{re.sub(r'[^A-Za-z0-9_+@=,-]+', '-', key)[: _KEY_CHARS - 14]}-{digest}"
 
@@ -248,10 +252,18 @@ def _read(item: Item, config: ImagesConfig, look: bool) -> Encoded:
     try:
         data = item.read()
     except OSError as error:
-        raise UnreadableError(f"cannot be read ({error.strerror or error})", 0) from None
+        raise UnreadableError(f"cannot be read ({error.strerror or first_line(error)})", 0) from None
     except ValueError as error:
         raise UnreadableError(f"cannot be drawn ({first_line(error)})", 0) from None
-    return storable(data, config, look=look)
+    try:
+        return storable(data, config, look=look)
+    except UnreadableError as error:
+        what = recognised(data[:HEAD_BYTES]) if error.fault == "foreign" else None
+        if what is not None:
+            raise UnreadableError(f"not an image: it is {what}", error.size, error.fault) from None
+        if len(_WORD.findall(str(error))) < 2:  # The text of a KeyError is a number or a name.
+            raise UnreadableError(f"cannot be decoded ({error})", error.size, error.fault) from None
+        raise
 
 
 def _notes(item: Item, image: Encoded, captions: tuple[str, ...], group: str, content: str) -> str:

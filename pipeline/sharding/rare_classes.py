@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError, listed
 from pipeline.sharding.index import SPLITS
 from pipeline.sharding.sources.base import Item
+from pipeline.sharding.sources.labels import one_text
 
 if TYPE_CHECKING:
     from pipeline.sharding.split import SplitConfig
@@ -38,7 +39,10 @@ def check_class_sizes(images_per_class: Mapping[str, int] | None, config: SplitC
     if config.rule == "given" or config.rare_classes != "refuse":
         return
     wanted = wanted_splits(config.val_share, config.test_share)
-    small = {name: (count, count) for name, count in (images_per_class or {}).items() if count < len(wanted)}
+    images: Counter[str] = Counter()
+    for name, count in (images_per_class or {}).items():
+        images[one_text(name) or name] += count
+    small = {name: (count, count) for name, count in images.items() if count < len(wanted)}
     if small:
         raise too_small(small, wanted)
 

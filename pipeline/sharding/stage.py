@@ -40,6 +40,7 @@ from pipeline.sharding.scratch import Scratch
 from pipeline.sharding.sources.base import Collection
 from pipeline.sharding.sources.catalogue import SourceConfigs
 from pipeline.sharding.sources.emoji import EmojiConfig
+from pipeline.sharding.sources.one_text import with_one_text
 from pipeline.sharding.sources.webdataset_tars import WebdatasetConfig
 from pipeline.sharding.split import SplitConfig
 from pipeline.sharding.writing import Written, write_all, write_delta
@@ -138,7 +139,7 @@ class ShardDataset:
     """
 
     name: ClassVar[str] = "shard-dataset"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
 
     def run(self, config: ShardingConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         if config.source.fingerprint is None:
@@ -152,7 +153,7 @@ class ShardDataset:
             if base.is_of(config):
                 raise NothingNew(base.artifact)
         config.check_source(work.store)
-        collection = config.source.build(downloads_folder(work.store)).collect(work.progress)
+        collection = with_one_text(config.source.build(downloads_folder(work.store)).collect(work.progress))
         if not collection.total:
             raise InputError(f"{place_of_source(config)}: no image is listed there, so there is nothing to shard")
         for note in collection.notes:

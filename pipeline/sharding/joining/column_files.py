@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.sharding.sources import places
 from pipeline.sharding.sources.places import FoundFile
+from pipeline.sharding.sources.recognised import HEAD_BYTES, refuse_recognised
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -96,6 +97,9 @@ def _read(file: FoundFile, key: str, columns: Sequence[str]) -> Generator[pa.Rec
             yield from _arrow_batches(mapped)
         return
     with places.open_file(file.url) as source:
+        if suffix in (*_DELIMITERS, *_JSON_LINES):
+            refuse_recognised(file.url, source.read(HEAD_BYTES))
+            source.seek(0)
         if suffix == ".parquet":
             with pq.ParquetFile(source, buffer_size=_PAGE_BYTES, pre_buffer=False) as parquet:
                 names = parquet.schema_arrow.names

@@ -24,6 +24,7 @@ from pipeline.progress import Progress
 from pipeline.sharding.sources import places
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
 from pipeline.sharding.sources.places import FoundFile
+from pipeline.sharding.sources.recognised import HEAD_BYTES, refuse_recognised
 from pipeline.sharding.sources.roots import Roots, check_rows, roots_of
 
 _CHECKED_LINES = 100
@@ -183,6 +184,8 @@ class CaptionsTsvSource:
 
 
 def _lines(file: FoundFile, order: str, header: bool) -> Iterator[_Line]:
+    with closing(places.open_file(file.url)) as start:
+        refuse_recognised(file.url, start.read(HEAD_BYTES))
     with closing(
         io.TextIOWrapper(places.open_file(file.url), encoding="utf-8-sig", errors="surrogateescape", newline="\n")
     ) as text:
@@ -194,11 +197,11 @@ def _lines(file: FoundFile, order: str, header: bool) -> Iterator[_Line]:
                 yield _Line(number, "", "", f"{len(fields) - 1} tabs, one is wanted")
                 continue
             caption, path = fields if order == "caption_path" else reversed(fields)
-            problem = None if path.strip() else "names no file"
+            problem = None if path.strip() else "the line names no file"
             try:
                 line.encode()
             except UnicodeEncodeError:
-                problem = "is not UTF-8"
+                problem = "the line is not UTF-8"
             yield _Line(number, path.strip(), caption, problem)
 
 

@@ -25,6 +25,7 @@ from pipeline.sharding.sources import places
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
 from pipeline.sharding.sources.given_split import split_of_name
 from pipeline.sharding.sources.places import FoundFile
+from pipeline.sharding.sources.recognised import HEAD_BYTES, refuse_recognised
 from pipeline.sharding.sources.roots import Roots, leads_inside, roots_of
 
 _NAME = re.compile(r"captions_(.+)\.json")
@@ -172,8 +173,10 @@ class CocoSource:
 
 
 def _read_part(file: FoundFile) -> _Part:
+    data = places.read(file.url)
+    refuse_recognised(file.url, data[:HEAD_BYTES])
     try:
-        content = json.loads(places.read(file.url))
+        content = json.loads(data)
         captions: dict[int, list[str]] = {}
         for annotation in content["annotations"]:
             captions.setdefault(int(annotation["image_id"]), []).append(str(annotation["caption"]))

@@ -1,14 +1,82 @@
-"""Labels of foreign data: numbers or words, a file that names the numbers, and an order that does not change."""
+"""Labels of foreign data: numbers or words, a file that names the numbers, and an order that does not change.
+
+Two texts that a reader sees as one label are one: letters are composed (Unicode's NFC), white space and signs without
+width are dropped at both ends. What programs write for a missing value is no label.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.sharding.sources import places
+from pipeline.sharding.sources.recognised import HEAD_BYTES, refuse_recognised
 
 # More different values than this in a label column: they are captions or names of files.
 MOST_LABELS = 65_536
+# What pandas reads as missing, and so what pandas, NumPy, R, SQL and spreadsheets write for it.
+MISSING_WORDS = frozenset(
+    {
+        *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A"),
+        *("NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null"),
+    }
+)
+_NO_WIDTH = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060"
+
+
+def one_text(text: str) -> str:
+    """A label as it is compared and stored: composed letters, without white space at its ends."""
+    if text.isascii():
+        return text.strip()
+    before = None
+    while text != before:
+        before, text = text, text.strip().strip(_NO_WIDTH)
+    return unicodedata.normalize("NFC", text)
+
+
+def label_text(value: Any) -> str:
+    """A label in words, which may be those for a missing one; "" for null.
+
+    Raises:
+        ValueError: it holds no label but a list, bytes, ...
+    """
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple | dict | set | bytes):
+        raise ValueError(f"its label is no text and no number, but {type(value).__name__}")
+    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
+        value = int(value)
+    return one_text(str(value))
+
+
+def label_of(value: Any, class_names: Collection[str] = ()) -> str | None:
+    """The label that a cell of a table says; None: it says none.
+
+    Args:
+        class_names: a word for a missing value that is among them is a label.
+    Raises:
+        ValueError: it holds no label but a list, bytes, ...
+    """
+    if isinstance(value, int | float) and value == -1 and class_names:
+        # Hugging Face's ClassLabel says -1 where a test set keeps its labels to itself.
+        return None
+    text = label_text(value)
+    return None if text in MISSING_WORDS and text not in class_names else text
+
+
+def missing_label(value: Any) -> str:
+    """What stands where a label is missing, in a word."""
+    text = label_text(value)
+    return repr(text) if text else "empty"
+
+
+def missing_in_words(counts: Mapping[str, int]) -> str:
+    """Such words with their counts; and what to do where one of them is a class."""
+    counted = ", ".join(f"{count:,} {word}" for word, count in sorted(counts.items()))
+    named = any(word.startswith("'") for word in counts)
+    return counted + ("; where such a word is a class, name it in class_names" if named else "")
 
 
 def read_class_names(address: str) -> tuple[str, ...]:
@@ -18,11 +86,13 @@ def read_class_names(address: str) -> tuple[str, ...]:
         InputError: there is no such file, an empty line, or a name that occurs twice.
     """
     url = places.stat(address).url
+    content = places.read(url)
+    refuse_recognised(url, content[:HEAD_BYTES])
     try:
-        lines = places.read(url).decode("utf-8-sig").splitlines()
+        lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise InputError(f"{url}: not UTF-8; one class name a line is wanted") from None
-    names = tuple(line.strip() for line in lines)
+    names = tuple(one_text(line) for line in lines)
     if not names or not all(names):
         raise InputError(f"{url}: line {names.index('') + 1 if names else 1} is empty; one class name a line is wanted")
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -46,6 +116,7 @@ def named(label: str, names: tuple[str, ...]) -> str | None:
     """The name of the class that `label` says by number or by name; None if there is no such class."""
     if label in names:
         return label
+    label = label.removesuffix(".0")  # A column of numbers with gaps is written as 3.0 by pandas.
     if _is_number(label) and int(label) < len(names):
         return names[int(label)]
     return None

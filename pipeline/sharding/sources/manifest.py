@@ -172,7 +172,8 @@ class ManifestSource:
         self._credit = credit
 
     def collect(self, progress: Progress) -> Collection:
-        facts = survey(self._files, self._columns, lambda rows: progress(step=rows, note="reading the manifest"))
+        extra = (self._path_column if self._bytes_column is None else self._bytes_column,)
+        facts = survey(self._files, self._columns, lambda rows: progress(step=rows, note="reading the manifest"), extra)
 
         def items() -> Iterator[Item]:
             for file in self._files:
@@ -186,6 +187,7 @@ class ManifestSource:
             label_names=facts.label_names,
             root=self._columns.source if facts.label_names else "",
             credits=(self._credit,),
+            notes=facts.notes,
         )
 
     def _image(self, file: FoundFile, row: Row) -> RowImage:
@@ -194,7 +196,7 @@ class ManifestSource:
             return f"{file.name}, row {row.number}", read, file.stamp(row.number)
         path = row.values.get(self._path_column)
         if not isinstance(path, str) or not path.strip():
-            raise ValueError(f"its {self._path_column} is empty")
+            raise ValueError(f"names no file: its column {self._path_column!r} is empty")
         try:
             return (path, *self._roots(file).reading(path.strip()))
         except ValueError as error:

@@ -128,7 +128,9 @@ class ParquetImagesSource:
         self._credit = credit
 
     def collect(self, progress: Progress) -> Collection:
-        facts = survey(self._files, self._columns, lambda rows: progress(step=rows, note="reading the rows"))
+        facts = survey(
+            self._files, self._columns, lambda rows: progress(step=rows, note="reading the rows"), [self._image]
+        )
 
         def items() -> Iterator[Item]:
             for file in self._files:
@@ -141,6 +143,7 @@ class ParquetImagesSource:
             label_names=facts.label_names,
             root=self._columns.source if facts.label_names else "",
             credits=(self._credit,),
+            notes=facts.notes,
         )
 
 

@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import posixpath
+import re
 import stat as stat_modes
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _REMOTE = "s3://"
 _WEB = ("http://", "https://", "ftp://")
 _WEB_ADVICE = "download the images first, e.g. with img2dataset, and read its tars with kind webdataset"
 _BUFFER_BYTES = 1 << 20
+_DRIVE = re.compile(r"[A-Za-z]:[\\/](?!/)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +98,15 @@ def join(folder: str, relative: str) -> str:
         raise ValueError(f"a web address; {_WEB_ADVICE}")
     if "\0" in relative:
         raise ValueError("a name with a NUL byte")
+    if _DRIVE.match(relative):
+        raise ValueError("a path of Windows with its drive; write paths that start from the folder of images, with /")
     if is_remote(relative):
         folder, relative = "", relative
     if not is_remote(folder) and not is_remote(relative):
-        return os.path.normpath(os.path.join(folder, relative))
+        path = os.path.normpath(os.path.join(folder, relative))
+        if "\\" in relative and not os.path.lexists(path):
+            raise ValueError("no such file; its path has the backslashes of Windows: write /")
+        return path
     bucket, _, key = (f"{folder}/{relative}" if folder else relative).removeprefix(_REMOTE).partition("/")
     key = posixpath.normpath(key)
     if key.startswith(("../", "/")) or key in ("..", "."):

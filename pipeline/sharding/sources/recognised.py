@@ -6,6 +6,7 @@ do, since "not a tar" leaves the reader to find out.
 
 from __future__ import annotations
 
+from pipeline.errors import InputError
 from pipeline.pixels.formats import format_of
 
 HEAD_BYTES = 512
@@ -21,7 +22,7 @@ _STARTS = (
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it"),
     (b"Rar!\x1a\x07", "a RAR archive: unpack it"),
     (b"\x1f\x8b", "compressed (gzip): decompress it first"),
-    (b"BZh", "compressed (bzip2): decompress it first"),
+    (b"BZh91AY&SY", "compressed (bzip2): decompress it first"),
     (b"\xfd7zXZ", "compressed (xz): decompress it first"),
     (b"\x28\xb5\x2f\xfd", "compressed (zstd): decompress it first"),
     (b"\x04\x22\x4d\x18", "compressed (lz4): decompress it first"),
@@ -53,8 +54,20 @@ def recognised(head: bytes) -> str | None:
         return "an error message in XML, as S3 gives it: fetch the file again"
     if _is_wide(head):
         return "text in UTF-16: save it as UTF-8"
-    image = format_of(head)
+    # A table may begin with "BM" or "P1" too.
+    image = format_of(head) if b"\0" in head else None
     return None if image is None else f"an image ({image})"
+
+
+def refuse_recognised(url: str, head: bytes) -> None:
+    """Refuses a file that should be text or a table and is known to be something else.
+
+    Raises:
+        InputError: what it is, and what to do.
+    """
+    what = recognised(head)
+    if what is not None:
+        raise InputError(f"{url}: it is {what}")
 
 
 def _is_wide(head: bytes) -> bool:
@@ -64,4 +77,4 @@ def _is_wide(head: bytes) -> bool:
         return False
     first, second = some[::2], some[1::2]
     empty, other = (first, second) if not any(first) else (second, first)
-    return not any(empty) and all(9 <= byte <= 126 for byte in other)
+    return not any(empty) and all(byte >= 9 for byte in other)

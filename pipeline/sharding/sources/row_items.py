@@ -6,7 +6,9 @@ twice), once for the items. Neither pass keeps the rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +16,9 @@ from pipeline.errors import InputError
 from pipeline.sharding.sources.base import Item, unreadable
 from pipeline.sharding.sources.given_split import WORDS, given_split, split_of_name
 from pipeline.sharding.sources.keys import KeyCount, key_hash
-from pipeline.sharding.sources.labels import MOST_LABELS, named, ordered
+from pipeline.sharding.sources.labels import MOST_LABELS, label_of, missing_in_words, missing_label, named, ordered
 from pipeline.sharding.sources.places import FoundFile
-from pipeline.sharding.sources.tables import Row, rows_of
+from pipeline.sharding.sources.tables import Row, require_columns, rows_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,34 +51,47 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """What is known after the first pass."""
+    """What is known after the first pass; `notes` as in Collection."""
 
     rows: int
     label_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 # An item's name, how its image is read, and its stamp.
 RowImage = tuple[str, Callable[[], bytes], str | None]
 
 
-def survey(files: Iterable[FoundFile], columns: Columns, progress: Callable[[int], None]) -> TableFacts:
+def survey(
+    files: Iterable[FoundFile], columns: Columns, progress: Callable[[int], None], extra: Sequence[str] = ()
+) -> TableFacts:
     """Counts the rows and gathers the labels.
 
+    Args:
+        extra: columns that each table has to have besides.
     Raises:
-        InputError: a key that occurs twice, a split that is none, or too many labels; the line names the row.
+        InputError: a column is missing, a key occurs twice, a split is none, no row has a label, or there are too many
+            labels; the line names the row.
     """
     labels: set[str] = set()
     keys = KeyCount()
     count = 0
     files = list(files)
     wanted = [name for name in (columns.label, columns.split, columns.key) if name is not None]
+    missing: Counter[str] = Counter()
     for file in files:
+        require_columns(file, (*columns.names, *extra))
         for row in rows_of(file, wanted):
             count += 1
             if count % 10_000 == 0:
                 progress(count)
             where = f"{file.url}, row {row.number}"
-            label = _label(row, columns)
+            try:
+                label = _label(row, columns)
+            except ValueError:
+                continue  # Such a row is quarantined.
+            if label is None and columns.label is not None and row.problem is None:
+                missing[missing_label(row.values.get(columns.label))] += 1
             if label is not None:
                 labels.add(label)
                 if len(labels) > MOST_LABELS:
@@ -85,14 +100,21 @@ def survey(files: Iterable[FoundFile], columns: Columns, progress: Callable[[int
                         "if it holds captions, name it in caption_columns"
                     )
             if columns.key is not None and columns.key in row.values:
-                keys.add(str(row.values[columns.key]))
+                keys.add(_key_text(row.values[columns.key]))
             word = row.values.get(columns.split) if columns.split is not None else None
             if word is not None and given_split(str(word)) is None:
                 raise InputError(f"{where}: split {word!r} is none of {', '.join(WORDS)}")
     repeated = keys.repeated()
     if repeated:
         raise _repeated_key(files, columns, repeated)
-    return TableFacts(count, columns.class_names if columns.class_names else ordered(labels))
+    without = sum(missing.values())
+    if columns.label is not None and count and without == count:
+        raise InputError(
+            f"{files[0].url}: column {columns.label!r} holds no label in any of {count:,} rows "
+            f"({missing_in_words(missing)})"
+        )
+    notes = (f"{without:,} of {count:,} rows have no label ({missing_in_words(missing)})",) if without else ()
+    return TableFacts(count, columns.class_names if columns.class_names else ordered(labels), notes)
 
 
 def items_of(
@@ -112,11 +134,16 @@ def items_of(
             name, image, stamp = read(row) if problem is None else (name, unreadable(problem), None)
         except ValueError as error:
             problem, image = str(error), unreadable(str(error))
-        label = _label(row, columns)
+        label = None
+        try:
+            label = _label(row, columns)
+        except ValueError as error:
+            problem, image = problem or str(error), unreadable(problem or str(error))
         if label is not None and columns.class_names:
             known = named(label, columns.class_names)
             if known is None:
-                problem, image = problem or "bad label", unreadable(f"label {label!r} is no class of class_names")
+                problem = problem or f"label {label!r} is no class of class_names"
+                image = unreadable(problem)
             label = known
         try:
             captions = _captions(row, columns) if problem is None else ()
@@ -141,15 +168,10 @@ def items_of(
 
 
 def _label(row: Row, columns: Columns) -> str | None:
+    """The label of a row that can be used; a ValueError says that its cell holds none."""
     if row.problem is not None or columns.label is None:
         return None
-    value = row.values.get(columns.label)
-    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
-        value = int(value)
-    if value is None or str(value).strip() == "" or (value == -1 and columns.class_names):
-        # Hugging Face's ClassLabel says -1 where a test set keeps its labels to itself.
-        return None
-    return str(value).strip()
+    return label_of(row.values.get(columns.label), columns.class_names)
 
 
 def _captions(row: Row, columns: Columns) -> tuple[str, ...]:
@@ -164,12 +186,17 @@ def _captions(row: Row, columns: Columns) -> tuple[str, ...]:
     return tuple(texts)
 
 
+def _key_text(value: Any) -> str:
+    """A key as it is compared: two that differ in how Unicode writes a letter are one."""
+    return unicodedata.normalize("NFC", str(value))
+
+
 def _repeated_key(files: Iterable[FoundFile], columns: Columns, repeated: frozenset[int]) -> InputError:
     assert columns.key is not None
     seen: dict[str, str] = {}
     for file in files:
         for row in rows_of(file, [columns.key]):
-            key = str(row.values.get(columns.key, ""))
+            key = _key_text(row.values.get(columns.key, ""))
             if key_hash(key) in repeated:
                 where = f"{file.url}, row {row.number}"
                 if key in seen:

@@ -1,7 +1,8 @@
 """Rows of tables: CSV, TSV, JSON lines and Parquet, on this machine or in S3, one row in memory at a time.
 
-A row that cannot be read (no JSON, too few fields, text that is not UTF-8) comes out with its problem, so that one
-bad line of many millions is quarantined and not the end of the run. A file that is no table at all is an error.
+A row that cannot be read (no JSON, too few fields, text that is not UTF-8) comes out with its problem, wherever it
+stands, so that one bad line of many millions is quarantined and not the end of the run. A file that is no table at all,
+or one with other separators or in another encoding, is an error that says so.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +22,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import InputError, listed
 from pipeline.sharding.sources import places
 from pipeline.sharding.sources.places import FoundFile
+from pipeline.sharding.sources.recognised import HEAD_BYTES, recognised, refuse_recognised
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -28,6 +31,13 @@ SUFFIXES = (*_DELIMITERS, *_JSON_LINES, _PARQUET)
 _BATCH_ROWS = 4096
 # Pages of a column are read in pieces of this size, instead of a row group's whole column at once.
 _PAGE_BYTES = 1 << 20
+# Of JSON lines: so many are looked at for one that says what the columns are.
+_FIRST_LINES = 1000
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_CELL_CHARS = 1 << 24
+
+# Python's own bound, 131,072 characters, is less than a long caption or an embedded polygon. It is one for the process.
+csv.field_size_limit(_CELL_CHARS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +69,10 @@ def open_parquet(url: str) -> pq.ParquetFile:
         source = places.open_file(url) if places.is_remote(url) else url
         return pq.ParquetFile(source, buffer_size=_PAGE_BYTES, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{url}: not a Parquet file ({_first_line(error)})") from None
+        with closing(places.open_file(url)) as file:
+            what = recognised(file.read(HEAD_BYTES))
+        said = _first_line(error) if what in (None, "a Parquet file") else f"it is {what}"
+        raise InputError(f"{url}: not a Parquet file ({said})") from None
 
 
 def columns_of(file: FoundFile) -> tuple[str, ...]:
@@ -73,23 +86,69 @@ def columns_of(file: FoundFile) -> tuple[str, ...]:
             return tuple(parquet.schema_arrow.names)
     if _suffix(file) in _DELIMITERS:
         with closing(_text(file.url)) as text:
-            head = next(csv.reader(text, delimiter=_DELIMITERS[_suffix(file)]), None)
-        if not head or not all(head):
-            raise InputError(f"{file.url}: its first line is not a line of column names")
-        return tuple(head)
-    first = next(_json_rows(file), None)
-    if first is None or first.problem:
-        raise InputError(f"{file.url}: {f'line {first.number}: {first.problem}' if first else 'is empty'}")
-    return tuple(first.values)
+            return _head(file, csv.reader(text, delimiter=_DELIMITERS[_suffix(file)]))
+    first = None
+    for row in islice(_json_rows(file), _FIRST_LINES):
+        if row.problem is None:
+            return tuple(row.values)
+        first = first or row
+    raise InputError(f"{file.url}: {f'line {first.number}: {first.problem}' if first else 'is empty'}")
+
+
+def _head(file: FoundFile, reader: Iterator[list[str]]) -> tuple[str, ...]:
+    """The line of column names.
+
+    Raises:
+        InputError: it is none, or its cells are separated by something else.
+    """
+    try:
+        head = next(reader, None)
+    except csv.Error as error:
+        raise InputError(f"{file.url}: its first line is not a line of column names ({error})") from None
+    # pandas leaves the name of its index empty; no config can name that column.
+    if not head or not any(name.strip() for name in head):
+        raise InputError(f"{file.url}: its first line is not a line of column names")
+    if not all(map(_is_text, head)):
+        raise InputError(f"{file.url}: its first line is not UTF-8; save the table as UTF-8")
+    twice = next((name for name in head if name and head.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{file.url}: two columns are called {twice!r}; give them different names")
+    wanted = _DELIMITERS[_suffix(file)]
+    other = next((sign for sign in _SEPARATORS if sign != wanted and sign in head[0]), None)
+    if len(head) == 1 and other is not None:
+        raise InputError(
+            f"{file.url}: its columns are separated by {_SEPARATORS[other]}, and a {_suffix(file)} file is read with "
+            f"{_SEPARATORS[wanted]}; save it with {_SEPARATORS[wanted]}"
+            + (", or name it .tsv" if other == "\t" else ", or name it .csv" if other == "," else "")
+        )
+    return tuple(head)
 
 
 def rows_of(file: FoundFile, columns: Sequence[str]) -> Iterator[Row]:
-    """The rows of a table with these columns, in their order."""
+    """The rows of a table with these columns, in their order.
+
+    Raises:
+        InputError: it is no table.
+    """
     if is_parquet(file):
         return _parquet_rows(file, columns)
     if _suffix(file) in _DELIMITERS:
         return _delimited_rows(file, frozenset(columns))
     return _json_rows(file)
+
+
+def require_columns(file: FoundFile, columns: Sequence[str]) -> None:
+    """Refuses a table without one of these columns; JSON lines may leave out what is null.
+
+    Raises:
+        InputError: the line says which there are.
+    """
+    if _suffix(file) in _JSON_LINES:
+        return
+    there = columns_of(file)
+    missing = next((name for name in columns if name not in there), None)
+    if missing is not None:
+        raise InputError(f"{file.url}: has no column {missing!r}; it has {listed(there)}")
 
 
 def check_columns(file: FoundFile, wanted: Mapping[str, str | None]) -> None:
@@ -117,23 +176,53 @@ def _suffix(file: FoundFile) -> str:
 
 
 def _text(url: str) -> io.TextIOWrapper:
+    file = places.open_file(url)
+    try:
+        refuse_recognised(url, file.read(HEAD_BYTES))
+    except InputError:
+        file.close()
+        raise
+    file.seek(0)
     # What is not UTF-8 stays visible as lone surrogates, so that just its own row is refused.
-    return io.TextIOWrapper(places.open_file(url), encoding="utf-8-sig", errors="surrogateescape", newline="")
+    return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 def _delimited_rows(file: FoundFile, columns: frozenset[str]) -> Iterator[Row]:
     with closing(_text(file.url)) as text:
-        reader = csv.reader(text, delimiter=_DELIMITERS[_suffix(file)])
+        sign = _DELIMITERS[_suffix(file)]
+        reader = csv.reader(text, delimiter=sign)
+        head = _head(file, reader)
+        wanted = [(place, name) for place, name in enumerate(head) if name in columns]
+        number, line = 0, reader.line_num
         try:
-            head = next(reader, [])
-            wanted = [(place, name) for place, name in enumerate(head) if name in columns]
-            for number, values in enumerate((values for values in reader if values), start=1):
-                if len(values) != len(head):
-                    yield Row(number, problem=f"{len(values)} fields, the head has {len(head)}")
-                else:
+            for values in reader:
+                lines, line = reader.line_num - line, reader.line_num
+                if not values:
+                    continue
+                number += 1
+                swallowed = lines > 1 and any(_holds_rows(cell, sign, len(head)) for cell in values)
+                if len(values) == len(head) and not swallowed:
                     yield _checked(Row(number, {name: values[place] for place, name in wanted if values[place]}))
+                    continue
+                problem = f"{len(values)} field{'' if len(values) == 1 else 's'}, the head has {len(head)}"
+                if lines > 1:
+                    problem = f"lines {line - lines + 1} to {line} are one row: is a quote not closed?"
+                # Each line that was swallowed is a row that is lost.
+                for lost in range(lines):
+                    number += lost > 0
+                    yield Row(number, problem=problem)
         except csv.Error as error:
-            raise InputError(f"{file.url}: line {reader.line_num}: not a table of this form ({error})") from None
+            why = str(error)
+            if "field limit" in why:
+                why = f"a cell of more than {_CELL_CHARS:,} characters: is a quote not closed?"
+            raise InputError(f"{file.url}: line {reader.line_num}: not a table of this form ({why})") from None
+
+
+def _holds_rows(cell: str, sign: str, columns: int) -> bool:
+    """Whether a cell of several lines holds rows of the table, which an open quote took in."""
+    inner = cell.split("\n")[1:-1]
+    # A caption may have lines, and each of them a comma: of two columns more lines are wanted.
+    return len(inner) >= (2 if columns > 2 else 4) and all(line.count(sign) == columns - 1 for line in inner)
 
 
 def _json_rows(file: FoundFile) -> Iterator[Row]:

@@ -11,9 +11,10 @@ import json
 import os
 import re
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import Config, digest
 from pipeline.errors import InputError, listed, shortened
-from pipeline.sharding.sources.labels import MOST_LABELS
+from pipeline.sharding.sources.labels import MISSING_WORDS, MOST_LABELS, label_text, missing_label, one_text
 from pipeline.sharding.sources.places import FoundFile
 from pipeline.sharding.sources.tar_bytes import opened_tar
 from pipeline.sharding.sources.tar_members import Member, TarFault, tar_members
@@ -35,7 +36,7 @@ META_NAME = re.compile(r"__[^/]*__($|/)")
 MOST_TEXT_BYTES = 1 << 20
 _BATCH_ROWS = 4096
 # Raise when the same tar gives another listing.
-_VERSION = 2
+_VERSION = 3
 
 _SCHEMA = pa.schema(
     [
@@ -82,12 +83,18 @@ class TarSample:
 
 @dataclass(frozen=True, slots=True)
 class TarListing:
-    """The listing of a tar: how many samples, which labels, where the rows are, and what is wrong with its end."""
+    """The listing of a tar: how many samples, which labels, where the rows are, and what is wrong with its end.
+
+    Attributes:
+        labels: those in words for a missing one too.
+        missing: samples without label, by what stands there.
+    """
 
     samples: int
     labels: tuple[str, ...]
     path: Path
     end: str | None = None
+    missing: Mapping[str, int] = field(default_factory=dict)
 
     def rows(self) -> Iterator[TarSample]:
         """The samples, in the order of the tar."""
@@ -118,7 +125,9 @@ def list_tar(tar: FoundFile, meaning: Meaning, folder: Path) -> TarListing:
     with closing(pq.ParquetFile(path)) as file:
         metadata = file.schema_arrow.metadata
         labels = tuple(json.loads(metadata[b"labels"]))
-        return TarListing(file.metadata.num_rows, labels, path, json.loads(metadata[b"end"]))
+        return TarListing(
+            file.metadata.num_rows, labels, path, json.loads(metadata[b"end"]), json.loads(metadata[b"missing"])
+        )
 
 
 def tar_samples(tar: FoundFile, meaning: Meaning, ends: list[TarFault] | None = None) -> Iterator[TarSample]:
@@ -208,12 +217,13 @@ def _captions(members: Mapping[str, Member], meaning: Meaning, read: Callable[[i
 
 def _label(members: Mapping[str, Member], meaning: Meaning, read: Callable[[int, int], bytes]) -> str | None:
     if meaning.labels == "cls":
-        return _member_text("cls", members, read).strip() or None if "cls" in members else None
+        return one_text(_member_text("cls", members, read)) or None if "cls" in members else None
     if meaning.labels == "json":
         value = _field(members, meaning.label_field, read)
         if isinstance(value, dict | list):
             raise ValueError(f"field {meaning.label_field!r} of its .json is no label")
-        return None if value is None or not _is_text(str(value), meaning.label_field) else str(value).strip() or None
+        text = label_text(value)
+        return text if _is_text(text, meaning.label_field) else None
     return None
 
 
@@ -247,6 +257,7 @@ def _is_text(text: str, name: str) -> bool:
 
 def _write(path: Path, samples: Iterator[TarSample], ends: list[TarFault]) -> None:
     labels: dict[str, None] = {}
+    missing: Counter[str] = Counter()
     columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
     batches = []
     for sample in samples:
@@ -254,6 +265,8 @@ def _write(path: Path, samples: Iterator[TarSample], ends: list[TarFault]) -> No
             values.append(getattr(sample, name))
         if sample.label is not None:
             labels.setdefault(sample.label)
+        if sample.problem is None and (sample.label is None or sample.label in MISSING_WORDS):
+            missing[missing_label(sample.label)] += 1
         if len(labels) > MOST_LABELS:
             raise InputError(f"labels: more than {MOST_LABELS} different ones; set labels=none")
         if len(columns["key"]) == _BATCH_ROWS:
@@ -261,5 +274,6 @@ def _write(path: Path, samples: Iterator[TarSample], ends: list[TarFault]) -> No
             columns = {name: [] for name in _SCHEMA.names}
     batches.append(pa.RecordBatch.from_pydict(columns, schema=_SCHEMA))
     end = ends[0].what if ends else None
-    schema = _SCHEMA.with_metadata({"labels": json.dumps(list(labels)), "end": json.dumps(end)})
+    facts = {"labels": list(labels), "end": end, "missing": missing}
+    schema = _SCHEMA.with_metadata({name: json.dumps(value) for name, value in facts.items()})
     pq.write_table(pa.Table.from_batches(batches).replace_schema_metadata(schema.metadata), path, compression="zstd")

@@ -10,6 +10,7 @@ is extracted: an image is read by its place in the tar.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -25,7 +26,7 @@ from pipeline.progress import Progress
 from pipeline.sharding.sources import places
 from pipeline.sharding.sources.base import About, Collection, Credit, InTar, Item, unreadable
 from pipeline.sharding.sources.given_split import split_of_name
-from pipeline.sharding.sources.labels import named, ordered, read_class_names
+from pipeline.sharding.sources.labels import label_of, missing_in_words, named, ordered, read_class_names
 from pipeline.sharding.sources.places import FoundFile
 from pipeline.sharding.sources.tar_listing import IMAGE_EXTENSIONS, Meaning, TarListing, TarSample, list_tar
 from pipeline.sharding.sources.tar_members import check_tar
@@ -165,7 +166,9 @@ class WebdatasetSource:
                 pool.shutdown(wait=True, cancel_futures=True)
         root = places.common_folder(self._tars)
         title = root.rstrip("/").rpartition("/")[2] or "tars"
-        found = {label for listing in listings for label in listing.labels}
+        found = {
+            label for listing in listings for label in listing.labels if label_of(label, self._class_names) is not None
+        }
 
         def items() -> Iterator[Item]:
             for number, (tar, listing) in enumerate(zip(self._tars, listings, strict=True)):
@@ -187,6 +190,14 @@ class WebdatasetSource:
         )
 
     def _notes(self, listings: list[TarListing], root: str) -> Iterator[str]:
+        missing: Counter[str] = Counter()
+        for listing in listings:
+            missing.update(listing.missing)
+        missing = Counter({word: n for word, n in missing.items() if word.strip("'") not in self._class_names})
+        labelled = any(listing.labels for listing in listings)
+        if labelled and missing:
+            samples = sum(listing.samples for listing in listings)
+            yield f"{sum(missing.values()):,} of {samples:,} samples have no label ({missing_in_words(missing)})"
         ends = [
             f"{tar.url.removeprefix(root).lstrip('/')}: {listing.end}"
             for tar, listing in zip(self._tars, listings, strict=True)
@@ -196,7 +207,7 @@ class WebdatasetSource:
             yield f"{len(ends)} of {len(self._tars)} tars were read although their end is odd ({listed(ends, most=3)})"
 
     def _item(self, tar: FoundFile, shard: str, sample: TarSample, split: str | None, title: str) -> Item:
-        problem, label = sample.problem, sample.label
+        problem, label = sample.problem, label_of(sample.label, self._class_names)
         if label is not None and self._class_names:
             label = named(label, self._class_names)
             problem = problem or (None if label is not None else f"label {sample.label!r} is no class of class_names")

@@ -17,7 +17,7 @@ from pipeline.pixels.formats import FORMATS
 from pipeline.progress import Progress, silent
 from pipeline.sharding.index import SPLITS, content_hash
 from pipeline.sharding.sources.given_split import split_of_name
-from pipeline.sharding.sources.labels import ordered
+from pipeline.sharding.sources.labels import label_of, ordered
 from pipeline.sharding.sources.places import FoundFile
 from pipeline.sharding.sources.range_file import RangeFile
 from pipeline.sharding.sources.tar_bytes import opened_tar
@@ -68,7 +68,8 @@ def tar_columns(tars: Sequence[FoundFile], progress: Progress = silent) -> Image
                     continue
                 kind, width, height = _seen(read, sample.offset, sample.length)
                 formats[kind] += 1
-                label = -1 if sample.label is None else codes.setdefault(sample.label, len(codes))
+                name = label_of(sample.label)
+                label = -1 if name is None else codes.setdefault(name, len(codes))
                 growing.labels.append(label)
                 growing.splits.append(-1 if split is None else SPLITS.index(split))
                 growing.widths.append(width)

@@ -64,8 +64,8 @@ def test_bad_lines_are_quarantined(folder: Path, collect: Collect, reason: Reaso
     assert [reason(item) for item in items[1:5]] == [
         "0 tabs, one is wanted",
         "2 tabs, one is wanted",
-        "is not UTF-8",
-        "names no file",
+        "the line is not UTF-8",
+        "the line names no file",
     ]
     assert "a web address; download the images first" in reason(items[5])
     assert items[1].name == "list.tsv, line 2"

@@ -118,9 +118,9 @@ def test_bad_rows_are_quarantined_with_their_reason(folder: Path, collect: Colle
     _, items = collect(kind="manifest", manifest=str(table), caption_columns=["caption"], roots=["/dev"])
     assert items[0].read()
     assert "No such file" in reason(items[1])
-    assert reason(items[2]) == "its path is empty"
+    assert reason(items[2]) == "names no file: its column 'path' is empty"
     assert reason(items[3]) == "its caption is not UTF-8"
-    assert reason(items[4]) == "1 fields, the head has 2"
+    assert reason(items[4]) == "1 field, the head has 2"
     assert "img2dataset" in reason(items[5])
     assert reason(items[6]) == "not a regular file"
     assert items[4].name == "list.csv, row 5"
