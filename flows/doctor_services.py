@@ -5,17 +5,17 @@ Every function gives what a `Check` needs after its name: status, what was found
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from pipeline.errors import InputError
+from pipeline.ray_cluster.address import check_cluster, cluster_address
 from pipeline.reachability import http_refusal, tcp_refusal
 from pipeline.service_url import shown_url
 
 Found = tuple[Literal["ok", "warn", "fail"], str, str]
 
 _TIMEOUT_S = 3.0
-_RAY_PORTS = {"ray": 10001, "": 6379}
 
 
 def mlflow_service(uri: str) -> Found:
@@ -49,25 +49,14 @@ def prefect_service(url: str) -> Found:
 
 def ray_service(address: str) -> Found:
     """The cluster that RAY_ADDRESS names."""
-    if not address or address == "local":
-        return "ok", "embedded, started for each run", ""
-    shown = shown_url(address)
-    mend = "Start that Ray cluster, or unset RAY_ADDRESS for the embedded one."
-    if address == "auto":
-        try:
-            # Where Ray itself looks.
-            address = Path("/tmp/ray/ray_current_cluster").read_text().strip()
-        except OSError:
-            return "fail", "auto, but no cluster was started on this machine", mend
-        shown = f"auto, {address}"
-    if address.startswith(("http://", "https://")):
-        reason = http_refusal(f"{address.rstrip('/')}/api/version", within_s=_TIMEOUT_S)
-        return ("ok", f"{shown} answers", "") if reason is None else ("fail", f"{shown}: {reason}", mend)
-    scheme, _, rest = address.rpartition("://")
-    host, _, port = rest.rpartition("/")[2].rpartition(":") if ":" in rest else (rest, "", "")
-    if scheme not in _RAY_PORTS or not host or not (port or "0").isdigit():
-        return "fail", f"{shown}: no Ray address", "Set RAY_ADDRESS to HOST:PORT, ray://HOST:PORT or auto."
-    return _connects(host, int(port or _RAY_PORTS[scheme]), shown, mend)
+    try:
+        if cluster_address(address) is None:
+            return "ok", "embedded, started for each run, for this machine and its owner only", ""
+        nodes = check_cluster(address)
+    except InputError as error:
+        found, _, mend = str(error).removeprefix("RAY_ADDRESS=").partition("; ")
+        return "fail", found, f"{mend[:1].upper()}{mend[1:]}."
+    return "ok", f"{address} answers: {len(nodes)} machine{'s' if len(nodes) > 1 else ''}", ""
 
 
 def s3_service(endpoint: str, store_url: str) -> Found:

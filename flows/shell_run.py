@@ -25,6 +25,7 @@ from flows.outcome import outcome_of, print_outcome
 from flows.prefect_server import EmbeddedPrefect, check_server, prefect_for_a_run
 from flows.preflight import check_ready, open_store
 from flows.run_board import RunBoard, watched
+from flows.second_signal import ends_at_once, passed_on_once
 from flows.terminal import RunDisplay, output_to_log
 from pipeline.errors import InputError, TutelageError
 
@@ -59,7 +60,7 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
         console = Console(file=real_err if as_json else real_out)
         display = RunDisplay(entry.name, origin, board, console)
         try:
-            with display.shown():
+            with ends_at_once(lambda: _last_words(real_err)), display.shown():
                 summary = _run(entry, parameters, store, board, display)
         except BaseException as raised:
             error = raised
@@ -77,6 +78,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _last_words(stderr: IO[str]) -> None:
+    # The display hides a terminal's cursor.
+    show_cursor = "\n\x1b[?25h" if stderr.isatty() else ""
+    stderr.write(f"{show_cursor}tutelage: ended at once; the same command goes on where it stopped\n")
+    stderr.flush()
+
+
 def _run(
     entry: FlowEntry, parameters: Config, store: ArtifactStore, board: RunBoard, display: RunDisplay
 ) -> RunSummary:
@@ -89,7 +97,7 @@ def _run(
         display.says("preparing the run")
         display.link("Prefect", server.ui if server is not None else os.environ["PREFECT_API_URL"])
         try:
-            with watched(board), _settings(server):
+            with watched(board), _settings(server), passed_on_once():
                 summary: RunSummary = flow(parameters)
         finally:
             if server is not None and board.flow_run_id is not None:

@@ -24,6 +24,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.preflight import check_ready, open_store
 from flows.run_board import RunBoard, StageRow, current_board
+from flows.second_signal import all_from_outside
 from flows.stage_task import NOTHING_NEW, Accept, StageResult, accept_any, stage_task
 from pipeline.artifacts import ArtifactStore
 from pipeline.config import Config
@@ -165,22 +166,23 @@ def stages_of(flow: str, parameters: Config, *, tracked: bool = True) -> Iterato
         ensure_tracking(store)
     run = StageRun(flow, store, current_board())
     run.board.flow_run_id = prefect.runtime.flow_run.id
-    try:
-        yield run
-        for result in run.wait().of_stage("run-report"):
-            if not result.cached:
-                _log_report(flow, result, store)
-    except BaseException:
-        run.stop()
-        raise
-    finally:
-        _end_ray()
-        run.board.close()
+    with all_from_outside():
         try:
-            _publish(flow, run)
-        except Exception as error:
-            # A server that is gone must not hide how the run ended.
-            get_run_logger().warning("the run's summary was not published: %s", error)
+            yield run
+            for result in run.wait().of_stage("run-report"):
+                if not result.cached:
+                    _log_report(flow, result, store)
+        except BaseException:
+            run.stop()
+            raise
+        finally:
+            _end_ray()
+            run.board.close()
+            try:
+                _publish(flow, run)
+            except Exception as error:
+                # A server that is gone must not hide how the run ended.
+                get_run_logger().warning("the run's summary was not published: %s", error)
 
 
 def _log_report(flow: str, result: StageResult, store: ArtifactStore) -> None:

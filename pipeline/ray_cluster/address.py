@@ -27,13 +27,15 @@ _FRESH_S = 60.0  # how long an answer is believed
 _known: dict[str, tuple[float, list[dict[str, float]]]] = {}
 
 
-def cluster_address() -> str | None:
+def cluster_address(given: str | None = None) -> str | None:
     """HOST:PORT of the cluster that RAY_ADDRESS names; None: a node of our own.
 
+    Args:
+        given: what to take for RAY_ADDRESS; None: what it is.
     Raises:
         InputError: it names none.
     """
-    address = os.environ.get("RAY_ADDRESS", "").strip()
+    address = (os.environ.get("RAY_ADDRESS", "") if given is None else given).strip()
     if address in ("", "local"):
         return None
     if address == "auto":
@@ -52,13 +54,15 @@ def cluster_address() -> str | None:
     return address
 
 
-def check_cluster() -> list[dict[str, float]]:
+def check_cluster(given: str | None = None) -> list[dict[str, float]]:
     """The resources of each node of the cluster that RAY_ADDRESS names, once it has shown that it will do.
 
+    Args:
+        given: what to take for RAY_ADDRESS; None: what it is.
     Raises:
         InputError: nobody answers, or not as Ray; the token is wrong; it has other versions; this machine is no node.
     """
-    address = cluster_address()
+    address = cluster_address(given)
     if address is None:
         raise ValueError("RAY_ADDRESS names no cluster")
     asked_at, nodes = _known.get(address, (0.0, []))

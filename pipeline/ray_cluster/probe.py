@@ -11,10 +11,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from typing import Any
 
 # Ray waits 40 s for a server that does not answer, and tries again 20 times.
 _PATIENCE = {"RAY_py_gcs_connect_timeout_s": "5", "RAY_gcs_rpc_server_connect_timeout_s": "3"}
+
+# The server of a head that has just been started answers some seconds before its node is there.
+_NODE_WITHIN_S = 10.0
 
 
 def ask(address: str) -> dict[str, Any]:
@@ -27,13 +31,19 @@ def ask(address: str) -> dict[str, Any]:
 
     client = GcsClient(address=address)
     made_with = get_cluster_metadata(client) or {}
-    nodes = client.get_all_node_info(timeout=5, state_filter=GcsNodeInfo.GcsNodeState.ALIVE)
-    ours = find_node_ids()
+    deadline = time.monotonic() + _NODE_WITHIN_S
+    while True:
+        nodes = client.get_all_node_info(timeout=5, state_filter=GcsNodeInfo.GcsNodeState.ALIVE)
+        ours = find_node_ids()
+        here = any(node.node_id.hex() in ours for node in nodes.values())
+        if here or time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
     return {
         "ray": made_with.get("ray_version"),
         "python": made_with.get("python_version"),
         "nodes": [dict(node.resources_total) for node in nodes.values()],
-        "here": any(node.node_id.hex() in ours for node in nodes.values()),
+        "here": here,
     }
 
 

@@ -181,15 +181,14 @@ def test_prefect_is_a_server_whose_address_ends_in_api(web, deaf):
     assert prefect_service("not a url")[0] == "fail"
 
 
-def test_ray_is_a_cluster_a_client_port_or_a_jobs_api(web, deaf):
-    host_port = web.removeprefix("http://")
-    assert ray_service(host_port)[0] == "ok"
-    assert ray_service(f"ray://{host_port}")[0] == "ok"
-    assert ray_service(deaf)[0] == ray_service(f"ray://{deaf}")[0] == "fail"
+def test_ray_is_a_node_of_our_own_or_the_head_of_a_cluster(deaf):
+    assert ray_service(deaf)[0] == "fail"
     assert ray_service("local")[0] == "ok"
-    # This server answers 404 to /api/version.
-    for wrong in ("127.0.0.1:port", "127.0.0.1:99999", "gcs://127.0.0.1:1", f"http://{deaf}"):
-        assert ray_service(wrong)[0] == "fail"
+    for wrong in ("127.0.0.1:port", "127.0.0.1:99999", "gcs://127.0.0.1:1", f"ray://{deaf}", f"http://{deaf}", "auto"):
+        status, found, mend = ray_service(wrong)
+        assert status == "fail"
+        assert found
+        assert mend
 
 
 def test_an_s3_server_that_asks_who_is_there_is_well(web, deaf):
