@@ -82,7 +82,7 @@ def emoji() -> LifecycleParameters:
             loader=loader,
             training=_training(epochs=6, lr=1e-3, evaluate_every_epochs=2),
         ),
-        report=ReportConfig(title="Emoji in several hands"),
+        report=ReportConfig(heading="Emoji in several hands"),
     )
 
 
@@ -108,7 +108,7 @@ def emoji_tiny() -> LifecycleParameters:
             training=short,
         ),
         registration=RegistrationConfig(gate=GateConfig(beat_floor=False)),
-        report=ReportConfig(title="Emoji, tiny"),
+        report=ReportConfig(heading="Emoji, tiny"),
     )
 
 
@@ -126,7 +126,7 @@ def fashion_mnist() -> LifecycleParameters:
         ),
         clip=ContrastiveConfig(policy=ShuffledConfig(), templates=("a photo of a {}",), training=training),
         registration=RegistrationConfig(classifier_name="fashion-mnist-classifier", clip_name="fashion-mnist-clip"),
-        report=ReportConfig(title="Fashion-MNIST"),
+        report=ReportConfig(heading="Fashion-MNIST"),
     )
 
 
@@ -146,7 +146,7 @@ def image_folder() -> LifecycleParameters:
         ),
         clip=ContrastiveConfig(policy=ShuffledConfig(), templates=("a photo of a {}",), training=training),
         registration=RegistrationConfig(classifier_name="image-classifier", clip_name="image-clip"),
-        report=ReportConfig(title="Images of a folder"),
+        report=ReportConfig(heading="Images of a folder"),
     )
 
 

@@ -13,6 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.config import is_keyed
 from pipeline.errors import UnknownNameError
 from pipeline.sharding.sources.base import About
 from pipeline.sharding.sources.catalogue import SOURCES
@@ -56,7 +57,7 @@ def _described(kind: str, source: type[Any], *, fields: bool) -> dict[str, Any]:
     }
     if fields:
         described["fields"] = [
-            {"name": field, "default": _default(info), "description": info.description, "keyed": _keyed(info)}
+            {"name": field, "default": _default(info), "description": info.description, "keyed": is_keyed(info)}
             for field, info in _fields(source)
         ]
     return described
@@ -108,9 +109,3 @@ def _default(info: FieldInfo) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return shlex.quote(value) if isinstance(value, str) else str(value)
-
-
-def _keyed(info: FieldInfo) -> bool:
-    """Whether another value makes another data set."""
-    extra = info.json_schema_extra
-    return not (isinstance(extra, dict) and extra.get("keyed") is False)

@@ -2,7 +2,8 @@
 
 Two configs that mean the same give the same canonical JSON, which is what artifact keys are made
 from. A field that cannot change a stage's result (threads, progress, where to run) is declared
-with `unkeyed(...)` and stays out of it; one that came later, with `added(...)`.
+with `unkeyed(...)` and stays out of it; one that came later, with `added(...)`; one that had another name, with
+`renamed(...)`. No field is called like a keyword of JSON Schema: Prefect takes such names out of its forms' schemas.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from pipeline.errors import InputError, near_names
@@ -49,6 +51,16 @@ def added(default: Any, **kwargs: Any) -> Any:
     return Field(default, json_schema_extra={"keyed": "unless default"}, **kwargs)
 
 
+def renamed(default: Any, was: str, **kwargs: Any) -> Any:
+    """A pydantic Field that had another name: keys are still made of that one, and its use is an error with the new."""
+    return Field(default, json_schema_extra={"was": was}, **kwargs)
+
+
+def is_keyed(field: FieldInfo) -> bool:
+    """Whether another value of the field makes another artifact."""
+    return _extra(field).get("keyed") is not False
+
+
 def canonical_json(value: Any) -> str:
     """One text for one meaning: keys sorted, no spaces, unkeyed fields left out."""
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -83,6 +95,9 @@ def _explain_one(config_type: type[BaseModel], detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden":
         _, owner = _walk(config_type, location[:-1])
         known = owner.model_fields if owner is not None else {}
+        for name, field in known.items():
+            if _extra(field).get("was") == location[-1]:
+                return f"{path}: is now called {'.'.join([*map(str, keys[:-1]), name])}"
         return f"unknown key {path!r}{near_names(str(location[-1]), known)}"
     if detail["type"] == "missing":
         return f"{path}: required"
@@ -125,15 +140,20 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return found
 
 
+def _extra(field: FieldInfo) -> dict[str, Any]:
+    extra = field.json_schema_extra
+    return dict(extra) if isinstance(extra, dict) else {}
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         plain = {}
         for name, field in type(value).model_fields.items():
-            extra = field.json_schema_extra
-            keyed = extra.get("keyed") if isinstance(extra, dict) else True
+            extra = _extra(field)
+            keyed = extra.get("keyed", True)
             if keyed is False or (keyed == "unless default" and getattr(value, name) == field.default):
                 continue
-            plain[name] = _plain(getattr(value, name))
+            plain[str(extra.get("was", name))] = _plain(getattr(value, name))
         return plain
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}

@@ -20,7 +20,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from pipeline.artifacts import Artifact
-from pipeline.config import Config, unkeyed
+from pipeline.config import Config, renamed, unkeyed
 from pipeline.errors import InputError
 from pipeline.evaluation.answers import Answers, worst_mistakes
 from pipeline.evaluation.breakdown import accuracy_breakdown, parts_of, unseen_concepts
@@ -51,8 +51,12 @@ class EvaluationConfig(Config):
     )
     captions_from: str | None = captions_from_field()
     recall_at: tuple[int, ...] = Field((1, 5, 10), min_length=1, description="The k of recall@k in retrieval.")
-    examples: int = Field(
-        24, ge=0, le=1000, description="How many of the worst mistakes, and of retrieval queries, are kept to look at."
+    kept_examples: int = renamed(
+        24,
+        was="examples",
+        ge=0,
+        le=1000,
+        description="How many of the worst mistakes, and of retrieval queries, are kept to look at.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Of the choice of retrieval examples.")
     threads: int = unkeyed(2, ge=1, le=256, description="Threads that decode images.")
@@ -136,7 +140,9 @@ class _Run:
         confusion = confusion_matrix(answers.labels, answers.predicted, len(self.index.label_names))
         metrics["accuracy/balanced"] = balanced_accuracy(confusion)
         metrics["accuracy/macro_f1"] = macro_f1(confusion)
-        files = {"mistakes.json": worst_mistakes(answers, self.index, self.index.label_names, self.config.examples)}
+        files = {
+            "mistakes.json": worst_mistakes(answers, self.index, self.index.label_names, self.config.kept_examples)
+        }
         return _Findings(metrics, answers.table(self.index), files, confusion)
 
     def dual_encoder(self) -> _Findings:
@@ -159,7 +165,9 @@ class _Run:
         labelled = answers.labels >= 0
         if labelled.any():
             metrics.update(self._accuracies("zero_shot", answers))
-            files["mistakes.json"] = worst_mistakes(answers, self.index, self.index.label_names, self.config.examples)
+            files["mistakes.json"] = worst_mistakes(
+                answers, self.index, self.index.label_names, self.config.kept_examples
+            )
             confusion = confusion_matrix(answers.labels[labelled], answers.predicted[labelled], len(names))
         text_ranks, image_ranks = self._retrieval(features, encode_text, metrics, files)
         if not metrics:
@@ -192,7 +200,7 @@ class _Run:
             among = measure_retrieval(some, images[image_numbers], texts[text_numbers], self.config.recall_at)
             metrics.update({f"retrieval_unseen_concepts/{name}": value for name, value in among.metrics.items()})
         files["retrieval_examples.json"] = retrieval_examples(
-            pool, self.index, images, texts, result, unseen, self.config.examples, self.config.seed
+            pool, self.index, images, texts, result, unseen, self.config.kept_examples, self.config.seed
         )
         return text_ranks, image_ranks
 

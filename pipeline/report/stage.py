@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from pipeline.artifacts import Artifact
-from pipeline.config import Config
+from pipeline.config import Config, renamed
 from pipeline.errors import InputError
 from pipeline.report.facts import read_run
 from pipeline.report.summary import report_markdown
@@ -18,7 +18,9 @@ from pipeline.stage import Workspace
 class ReportConfig(Config):
     """What the report shows."""
 
-    title: str = Field("Tutelage run", min_length=1, max_length=200, description="Heading of the report.")
+    heading: str = renamed(
+        "Tutelage run", was="title", min_length=1, max_length=200, description="Heading of the report."
+    )
     mistakes: int = Field(24, ge=0, le=200, description="Worst mistakes of each model that are shown, at most.")
     explanations: int = Field(
         9, ge=0, le=60, description="Pictures on which the classifiers' answers are explained, at most."
@@ -47,11 +49,11 @@ class RunReport:
         work.progress(note="writing the report")
         text = page(
             read_run(inputs),
-            title=config.title,
+            title=config.heading,
             mistakes=config.mistakes,
             explanations=config.explanations,
             queries=config.queries,
         )
         (work.output / "report.html").write_text(text, encoding="utf-8")
-        (work.output / "report.md").write_text(report_markdown(inputs, config.title), encoding="utf-8")
+        (work.output / "report.md").write_text(report_markdown(inputs, config.heading), encoding="utf-8")
         return {"artifacts": len(inputs), "kilobytes": round(len(text.encode()) / 1000)}

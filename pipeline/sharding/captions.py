@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from pydantic import Field, model_validator
 
-from pipeline.config import Config
+from pipeline.config import Config, renamed
 
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _ONLY_ADDRESSES = re.compile(r"(?:(?:https?://|www\.)\S+\s*)+", re.IGNORECASE)
@@ -28,7 +28,7 @@ class CaptionsConfig(Config):
     min_chars: int = Field(1, ge=1, description="a shorter caption is dropped")
     max_chars: int | None = Field(None, ge=1, description="a longer caption is dropped; null: none is too long")
     drop_urls: bool = Field(True, description="drop a caption that is nothing but addresses")
-    required: bool = Field(False, description="quarantine an image of which no caption is left")
+    mandatory: bool = renamed(False, was="required", description="quarantine an image of which no caption is left")
 
     @model_validator(mode="after")
     def _some_length(self) -> CaptionsConfig:

@@ -15,7 +15,7 @@ from typing import Literal, cast
 from PIL import Image
 from pydantic import Field
 
-from pipeline.config import Config
+from pipeline.config import Config, renamed
 from pipeline.pixels.decode import (
     MAX_DECODED_BYTES,
     ImageError,
@@ -52,8 +52,10 @@ class ImagesConfig(Config):
     max_side: int | None = Field(
         None, ge=8, description="an image with a longer side is scaled down to it; null: sizes stay"
     )
-    format: Literal["keep", "jpeg", "webp", "png"] = Field(
-        "keep", description="what images of another format become; keep: formats that the loader reads stay"
+    encoding: Literal["keep", "jpeg", "webp", "png"] = renamed(
+        "keep",
+        was="format",
+        description="what images of another format become; keep: formats that the loader reads stay",
     )
     quality: int = Field(90, ge=1, le=100, description="of a JPEG or WebP that is encoded anew for its size or format")
 
@@ -196,7 +198,7 @@ def _forms(image: Image.Image, kind: str, data: bytes) -> tuple[str, ...]:
 
 def _encoded(examined: Examined, data: bytes, config: ImagesConfig, look: bool) -> Encoded:
     kind, image = examined.kind, examined.image
-    stored = _WANTED.get(config.format, kind if kind in _EXTENSIONS else "PNG")
+    stored = _WANTED.get(config.encoding, kind if kind in _EXTENSIONS else "PNG")
     is_scaled = config.max_side is not None and max(image.size) > config.max_side
     changes = [*examined.forms]
     if examined.is_turned:
@@ -205,13 +207,13 @@ def _encoded(examined: Examined, data: bytes, config: ImagesConfig, look: bool) 
         changes.append("repaired")
     if is_scaled:
         changes.append("scaled")
-    if config.format != "keep" and kind != stored:
-        changes.append(f"made {config.format}")
+    if config.encoding != "keep" and kind != stored:
+        changes.append(f"made {config.encoding}")
     if not changes:
         return Encoded(data, _EXTENSIONS[kind], image.width, image.height, (), difference_hash(image) if look else 0)
     if is_scaled:
         image.thumbnail((config.max_side or 0, config.max_side or 0), Image.Resampling.LANCZOS)
-    asked = is_scaled or config.format != "keep"
+    asked = is_scaled or config.encoding != "keep"
     if stored == "WEBP" and not asked:
         stored = "PNG"  # nobody asked for a loss, and what a WebP lost is not known
     buffer = io.BytesIO()

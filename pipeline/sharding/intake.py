@@ -201,7 +201,7 @@ class _Taken:
         except BadTextError as error:
             raise UnreadableError(str(error), size) from None
         self._counts["captions"].update(counts)
-        if self._intake.captions.required and not captions:
+        if self._intake.captions.mandatory and not captions:
             raise UnreadableError(f"no caption is left of {len(item.captions)}", size)
         return captions
 

@@ -18,6 +18,7 @@ import yaml
 from flows.catalog import FLOWS
 from flows.deployments import DEPLOYMENTS, ROOT, WORK_POOL, prefect_yaml
 from flows.prefect_api import ask
+from flows.presets import PRESETS
 from infra.local.servers import Server
 
 
@@ -103,6 +104,17 @@ def test_a_worker_runs_what_the_form_asks_for(deployed: Deployed, pictures: Path
     assert [(task["name"], task["state"]["name"]) for task in tasks] == [("shard-dataset", "Completed")]
     artifacts = ask(server.url, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
     assert {artifact["type"] for artifact in artifacts} >= {"table", "markdown"}
+
+
+@pytest.mark.servers
+def test_every_deployments_parameters_can_be_edited(deployed: Deployed) -> None:
+    server = deployed.server
+    for row in DEPLOYMENTS:
+        deployment = ask(server.url, f"deployments/name/{row.flow}/{row.name}")["id"]
+        edited = {"parameters": PRESETS["emoji-tiny"].parameters(row.flow).model_dump(mode="json")}
+        assert ask(server.url, f"deployments/{deployment}", {"parameters": edited}, method="PATCH") is None
+        assert ask(server.url, f"deployments/{deployment}")["parameters"] == edited
+        ask(server.url, f"deployments/{deployment}", {"parameters": {}}, method="PATCH")
 
 
 @pytest.mark.servers

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from jsonschema.validators import Draft202012Validator
+from jsonschema_specifications import REGISTRY
 from pydantic import BaseModel
 
 from flows.catalog import FLOWS
@@ -58,6 +60,48 @@ def test_an_unknown_key_is_refused_at_any_depth(flow: str) -> None:
     values = PRESETS["emoji"].parameters(flow).model_dump(mode="json")
     with pytest.raises(InputError, match=r"unknown key 'data\.source\.colour'"):
         parse_config(FLOWS[flow].parameter_model(), apply_settings(values, ["data.source.colour=red"]), "here")
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_no_field_is_called_like_a_keyword_of_json_schema(flow: str) -> None:
+    # Prefect takes `required` out of a schema at any depth before it checks a deployment's parameters, properties of
+    # that name included, and they could not be edited: "Additional properties are not allowed". Others may come.
+    keywords = {
+        key
+        for vocabulary in Draft202012Validator.META_SCHEMA["allOf"]
+        for key in REGISTRY.contents(f"https://json-schema.org/draft/2020-12/{vocabulary['$ref']}")["properties"]
+    }
+    keywords |= {"definitions", "dependencies", "discriminator", "position", "block_type_slug"}
+    assert keywords >= {"required", "properties", "type", "title", "format", "examples", "items", "$ref"}
+    names = set(properties(FLOWS[flow].parameter_model().model_json_schema()))
+    assert len(names) > 20
+    assert names & keywords == set()
+
+
+def properties(schema: Any) -> Iterator[str]:
+    """The names of all properties, wherever in a schema."""
+    if isinstance(schema, dict):
+        yield from schema.get("properties", {})
+        for inner in schema.values():
+            yield from properties(inner)
+    elif isinstance(schema, list):
+        for inner in schema:
+            yield from properties(inner)
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        ("data.captions.required", "data.captions.mandatory"),
+        ("data.images.format", "data.images.encoding"),
+        ("evaluation.examples", "evaluation.kept_examples"),
+        ("report.title", "report.heading"),
+    ],
+)
+def test_a_name_of_before_is_refused_with_the_new_one(was: str, now: str) -> None:
+    values = PRESETS["emoji"].parameters("lifecycle").model_dump(mode="json")
+    with pytest.raises(InputError, match=f"^here: {was}: is now called {now}$"):
+        parse_config(FLOWS["lifecycle"].parameter_model(), apply_settings(values, [f"{was}=1"]), "here")
 
 
 def test_a_setting_changes_one_value_and_leaves_the_rest() -> None:

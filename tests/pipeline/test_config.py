@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from pipeline.config import Config, canonical_json, digest, parse_config, unkeyed
+from pipeline.config import Config, canonical_json, digest, parse_config, renamed, unkeyed
 from pipeline.errors import InputError
 
 
@@ -53,6 +53,18 @@ def test_the_canonical_text_is_json_of_the_same_value(value):
     text = canonical_json(value)
     assert json.loads(text) == value
     assert canonical_json(json.loads(text)) == text
+
+
+def test_a_renamed_field_keeps_the_keys_of_its_artifacts():
+    class Before(Config):
+        required: bool = Field(False, description="As it was called.")
+
+    class After(Config):
+        mandatory: bool = renamed(False, was="required", description="As it is called.")
+
+    assert digest(After(mandatory=True)) == digest(Before(required=True))
+    with pytest.raises(InputError, match=r"^here: required: is now called mandatory$"):
+        parse_config(After, {"required": True}, "here")
 
 
 @given(st.integers(1, 99), st.integers(1, 99), st.integers(1, 99))

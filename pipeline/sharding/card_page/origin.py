@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.config import Config, canonical_json
+from pipeline.config import Config, is_keyed
 from pipeline.html.markup import Child, Markup, details, table, tag
 
 
@@ -47,19 +47,13 @@ def options_section(config: Config) -> Markup:
 
 def _options(config: BaseModel, path: str = "") -> Iterator[tuple[str, Any, str, bool]]:
     """Path, value, description, and whether it is the default, of what is part of the artifact's key."""
-    keyed = json.loads(canonical_json(config))
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
         here = f"{path}.{name}" if path else name
         if isinstance(value, BaseModel):
             yield from _options(value, here)
-        elif (name in keyed or _is_default_left_out(field)) and name != "fingerprint":
+        elif is_keyed(field) and name != "fingerprint":
             yield here, value, field.description or "", value == field.default and name != "kind"
-
-
-def _is_default_left_out(field: Any) -> bool:
-    extra = field.json_schema_extra
-    return isinstance(extra, dict) and extra.get("keyed") == "unless default"
 
 
 def _row(path: str, value: Any, told: str) -> list[Child]:

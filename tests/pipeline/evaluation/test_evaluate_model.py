@@ -99,7 +99,7 @@ def test_concepts_that_training_never_saw_are_told_apart(
 def test_worst_mistakes_are_the_most_confident_wrong_answers(
     shapes_store: ArtifactStore, shapes: Artifact, make_classifier: MakeModel
 ) -> None:
-    artifact = evaluate(shapes_store, shapes, make_classifier(), examples=3)
+    artifact = evaluate(shapes_store, shapes, make_classifier(), kept_examples=3)
     predictions = pq.read_table(artifact.path("predictions.parquet")).to_pandas()
     mistakes = json.loads(artifact.read("mistakes.json"))
     wrong = predictions[~predictions["correct"]].sort_values("score", ascending=False, kind="stable")
@@ -110,7 +110,7 @@ def test_worst_mistakes_are_the_most_confident_wrong_answers(
 def test_dual_encoder_retrieves_with_several_right_answers(
     shapes_store: ArtifactStore, shapes: Artifact, dual_encoder: Artifact
 ) -> None:
-    artifact = evaluate(shapes_store, shapes, dual_encoder, captions="all", recall_at=[1, 5], examples=4)
+    artifact = evaluate(shapes_store, shapes, dual_encoder, captions="all", recall_at=[1, 5], kept_examples=4)
     metrics = json.loads(artifact.read("metrics.json"))
     predictions = pq.read_table(artifact.path("predictions.parquet")).to_pandas()
 
@@ -167,7 +167,7 @@ def test_zero_shot_uses_the_exported_templates_unless_others_are_given(
 def test_examples_show_five_answers_of_seen_and_unseen_concepts(
     shapes_store: ArtifactStore, shapes: Artifact, dual_encoder: Artifact
 ) -> None:
-    artifact = evaluate(shapes_store, shapes, dual_encoder, examples=4)
+    artifact = evaluate(shapes_store, shapes, dual_encoder, kept_examples=4)
     examples = json.loads(artifact.read("retrieval_examples.json"))
     index = SampleIndex.open(shapes)
     for query in examples["text_to_images"]:
@@ -220,7 +220,7 @@ def test_retrieval_asks_for_the_captions_of_a_joined_column(
     (tmp_path / "new.csv").write_text(f"key,caption\n{lines}")
     config = JoinColumnsConfig(source=str(tmp_path / "new.csv")).resolved()
     columns = run_stage(JoinColumns(), config, {"shards": shapes}, store=shapes_store)
-    asking = EvaluationConfig(captions_from="caption", examples=24)
+    asking = EvaluationConfig(captions_from="caption", kept_examples=24)
     inputs = {"shards": shapes, "model": dual_encoder, "columns": columns}
     artifact = run_stage(EvaluateModel(), asking, inputs, store=shapes_store)
     shown = json.loads(artifact.read("retrieval_examples.json"))["image_to_texts"]

@@ -34,7 +34,7 @@ def test_a_gpu_answers_as_a_cpu_does(
     runs = []
     for device, examples in (("cuda", 3), ("cpu", 4)):  # examples differ, so that the second is no cache hit
         monkeypatch.setattr(stage, "_device", lambda device=device: torch.device(device))
-        runs.append(run_stage(EvaluateModel(), EvaluationConfig(examples=examples), inputs, store=shapes_store))
+        runs.append(run_stage(EvaluateModel(), EvaluationConfig(kept_examples=examples), inputs, store=shapes_store))
     tables = [pq.read_table(run.path("predictions.parquet")).to_pydict() for run in runs]
     assert list(tables[0]) == list(tables[1])
     for name, values in tables[0].items():

@@ -187,7 +187,7 @@ def run_inputs(report_store: ArtifactStore, made_up: Callable[..., Artifact]) ->
 
     def evaluated(model: Artifact) -> Artifact:
         inputs = {"shards": shards, "model": model}
-        return run_stage(EvaluateModel(), EvaluationConfig(examples=6), inputs, store=report_store)
+        return run_stage(EvaluateModel(), EvaluationConfig(kept_examples=6), inputs, store=report_store)
 
     nodes = [{"name": "all", "path": "all", "parent": -1}, {"name": HOSTILE, "path": HOSTILE, "parent": 0}]
     return {

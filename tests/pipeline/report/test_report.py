@@ -66,7 +66,7 @@ def read(text: str) -> Reader:
 
 @pytest.fixture(scope="module")
 def html(report_store: ArtifactStore, run_inputs: Inputs) -> str:
-    artifact = run_stage(RunReport(), ReportConfig(title="Night <1>"), run_inputs, store=report_store)
+    artifact = run_stage(RunReport(), ReportConfig(heading="Night <1>"), run_inputs, store=report_store)
     return artifact.read("report.html").decode()
 
 

@@ -203,9 +203,9 @@ def test_only_larger_images_are_scaled_and_only_other_formats_converted(picture:
     scaled = storable(large, config)
     assert (scaled.width, scaled.height, scaled.changes) == (64, 43, ("scaled",))
     webp = picture(1, "WEBP")
-    assert storable(webp, ImagesConfig(format="webp")).data == webp
+    assert storable(webp, ImagesConfig(encoding="webp")).data == webp
     for name, extension in (("jpeg", "jpg"), ("webp", "webp"), ("png", "png")):
-        made = storable(picture(1, "GIF", "P"), ImagesConfig(format=name))
+        made = storable(picture(1, "GIF", "P"), ImagesConfig(encoding=name))
         assert made.extension == extension
         assert f"made {name}" in made.changes
         assert Image.open(io.BytesIO(made.data)).format == name.upper()
@@ -213,13 +213,13 @@ def test_only_larger_images_are_scaled_and_only_other_formats_converted(picture:
 
 def test_quality_says_how_much_is_kept(picture: Picture) -> None:
     data = picture(1, size=(80, 80))
-    sizes = [len(storable(data, ImagesConfig(format="jpeg", quality=quality)).data) for quality in (10, 50, 95)]
+    sizes = [len(storable(data, ImagesConfig(encoding="jpeg", quality=quality)).data) for quality in (10, 50, 95)]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[2] / 2
 
 
 def test_the_same_bytes_and_config_give_the_same_bytes(picture: Picture) -> None:
-    for config in (ImagesConfig(), ImagesConfig(max_side=8, format="webp")):
+    for config in (ImagesConfig(), ImagesConfig(max_side=8, encoding="webp")):
         assert storable(picture(1, "TIFF"), config, look=True) == storable(picture(1, "TIFF"), config, look=True)
 
 

@@ -104,7 +104,7 @@ def test_a_caption_that_is_no_text_and_an_image_without_any_are_quarantined(tmp_
         Item("latin", lambda: picture(2), captions=(latin,)),
         Item("address", lambda: picture(3), captions=("https://a.b",)),
     ]
-    scratch, facts = take(tmp_path, items, captions=CaptionsConfig(required=True))
+    scratch, facts = take(tmp_path, items, captions=CaptionsConfig(mandatory=True))
     assert [row["captions"] for row in rows(scratch, facts)] == [["a cat"]]
     reasons = {one.name: one.reason for one in facts[0].unreadable}
     assert reasons == {

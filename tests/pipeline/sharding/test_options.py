@@ -36,7 +36,7 @@ def images_of(artifact: Artifact) -> list[Image.Image]:
 
 def test_images_are_scaled_and_converted(shard: Shard, image_folder: MakeFolder) -> None:
     folder = {"kind": "image_folder", "folder": str(image_folder({"cat": 12}))}
-    artifact = shard(source=folder, split=WHOLE, images={"max_side": 8, "format": "webp", "quality": 80})
+    artifact = shard(source=folder, split=WHOLE, images={"max_side": 8, "encoding": "webp", "quality": 80})
     assert {(image.format, image.size) for image in images_of(artifact)} == {("WEBP", (8, 7))}
     assert card_of(artifact)["encoded_anew"] == {"made webp": 8, "scaled": 12}
     assert "12 scaled" in artifact.read("data_card.md").decode()
