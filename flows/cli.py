@@ -220,14 +220,18 @@ def up(
     folder: Annotated[Path, typer.Option(metavar="FOLDER", help="Data, logs and keys of the servers.")] = Path(
         ".tutelage/up"
     ),
+    free_ports: Annotated[
+        bool, typer.Option("--free-ports", help="Listen on any free ports, not on the usual ones.")
+    ] = False,
 ) -> int:
     """Start the real servers here; Ctrl-C stops them."""
     from flows.deployments import WORK_POOL
     from infra.local.servers import PortTakenError, ServerError
+    from infra.local.up import Ports
     from infra.local.up import up as hold
 
     try:
-        hold(folder, pool=WORK_POOL)
+        hold(folder, pool=WORK_POOL, ports=Ports.free() if free_ports else None)
     except PortTakenError as error:
         raise InputError(str(error)) from None
     except ServerError as error:

@@ -81,7 +81,10 @@ def apply() -> int:
         raise InputError(f"deploy: no prefect.yaml in {ROOT}; run it from a clone of Tutelage, installed with pip -e")
     _prefect("work-pool", "create", WORK_POOL, "--type", "process", "--overwrite")
     _prefect("deploy", "--all")
-    print(f"{len(DEPLOYMENTS)} deployments; now start a worker: prefect worker start --pool {WORK_POOL}")
+    print(
+        f"{len(DEPLOYMENTS)} deployments; `tutelage up` has a worker that runs them, "
+        f"elsewhere start one: prefect worker start --pool {WORK_POOL}"
+    )
     return 0
 
 

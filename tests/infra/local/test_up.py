@@ -1,6 +1,7 @@
 """`up`: the real servers come up together, serve one another, and go together."""
 
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -16,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from infra.local import postgres
-from infra.local.server import PortTakenError, free_port, free_port_block, is_free
+from infra.local.server import PortTakenError, is_free
+from infra.local.servers import Keys
 from infra.local.up import Ports, Stack, up
 
 RUN = """
@@ -25,6 +27,45 @@ from pathlib import Path
 from infra.local.up import Ports, up
 up(Path(sys.argv[1]), pool="tutelage", ports=Ports(*map(int, sys.argv[2:])), say=lambda line: print(line, flush=True))
 """
+
+
+# Of a shell that has servers, keys and a store of its own.
+OF_THE_SHELL = {
+    "TUTELAGE_STORE": "/store/of/the/shell",
+    "AWS_ACCESS_KEY_ID": "key of the shell",
+    "AWS_SESSION_TOKEN": "token of the shell",
+    "AWS_PROFILE": "of-the-shell",
+    "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1",
+    "MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:1",
+    "MLFLOW_TRACKING_URI": "http://127.0.0.1:1",
+    "PREFECT_SERVER_API_AUTH_STRING": "someone:secret",
+    "RAY_AUTH_TOKEN": "token of the shell",
+}
+
+
+def environments(owner, program):
+    """The environments of the processes below one whose command line holds `program`."""
+    parents, found = {}, []
+    for place in Path("/proc").iterdir():
+        if place.name.isdecimal():
+            try:
+                parents[int(place.name)] = int((place / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+    for pid in parents:
+        above = pid
+        while above in parents and above != owner:
+            above = parents[above]
+        if above != owner:
+            continue
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            entries = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if program in command and "leash.py" not in command:
+            found.append(dict(entry.split("=", 1) for entry in entries if "=" in entry))
+    return found
 
 
 def ask(url, body=None):
@@ -52,7 +93,7 @@ def folder():
 
 @pytest.fixture
 def ports():
-    return Ports(free_port_block(5, twins_at=10000), *(free_port() for _ in range(5)))
+    return Ports.free()
 
 
 @pytest.mark.servers
@@ -60,6 +101,7 @@ def test_the_stack_comes_up_serves_and_goes_without_a_trace(folder, ports):
     numbers = [ports.s3, ports.postgres, ports.mlflow, ports.prefect, ports.worker, ports.ray]
     process = subprocess.Popen(
         [sys.executable, "-c", RUN, str(folder), *map(str, numbers)],
+        env={**os.environ, **OF_THE_SHELL},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -91,6 +133,13 @@ def test_the_stack_comes_up_serves_and_goes_without_a_trace(folder, ports):
         assert (pool["name"], pool["type"]) == ("tutelage", "process")
         with socket.create_connection(("127.0.0.1", ports.ray), 5):
             pass
+        # What trains and what runs flows finds these servers, and nothing of the shell's.
+        wanted = dict.fromkeys(OF_THE_SHELL) | environment
+        for program, own in (("raylet/raylet", {"RAY_ADDRESS": None}), ("prefect worker start", {})):
+            found = environments(process.pid, program)
+            assert found, program
+            for given in found:
+                assert {name: given.get(name) for name in wanted} == wanted | own, program
         if postgres.installed():
             assert any(line.startswith("PostgreSQL") and "127.0.0.1" in line for line in said)
             assert not (folder / "prefect" / "prefect.db").exists()
@@ -99,6 +148,17 @@ def test_the_stack_comes_up_serves_and_goes_without_a_trace(folder, ports):
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=150)
     assert soon(lambda: all(map(is_free, numbers)))
+
+
+def test_without_its_extra_packages_it_keeps_everything_in_folders(tmp_path, ports, monkeypatch):
+    monkeypatch.setattr("infra.local.up.weed_program", lambda: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    said = []
+    stack = Stack(tmp_path, ports, "p", said.append)
+    assert stack._s3(Keys("a", "b")) is None
+    assert not stack._has_driver()
+    assert f"the store is {tmp_path / 'store'}" in said[0]
+    assert all("pip install 'tutelage[up]'" in line for line in said)
 
 
 def test_a_taken_port_stops_it_before_anything_runs(tmp_path, ports):
