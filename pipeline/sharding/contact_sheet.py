@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from pipeline.errors import shortened
 from pipeline.pixels.decode import decode
 from pipeline.sharding.index import SPLITS, SampleIndex
 from pipeline.sharding.sources import places
@@ -22,6 +23,7 @@ _CELL, _GAP, _ROW_GAP, _NAME, _MARGIN, _HEADER = 60, 8, 20, 176, 36, 112
 _CELLS = 12
 _MAX_LABELS = 80
 _CANDIDATES = 400
+_MOST_CHARS = 500
 PAPER, PANEL, INK, FAINT = "#f4f3ee", "#ffffff", "#23241f", "#85867e"
 COLOURS = {"train": "#2f6f8f", "val": "#d99a2b", "test": "#c0492f"}
 # Of the twelve cells of a row.
@@ -57,10 +59,11 @@ def contact_sheet(index: SampleIndex, image: Callable[[int], bytes], title: str)
 
 
 def _draw_header(draw: ImageDraw.ImageDraw, index: SampleIndex, title: str, width: int, shown: int) -> None:
-    draw.text((_MARGIN, 26), title, INK, font(26, bold=True))
+    draw.text((_MARGIN, 26), cut_to(draw, title, width - 2 * _MARGIN, font(26, bold=True)), INK, font(26, bold=True))
     labels = f"{len(index.label_names)} labels" + ("" if shown == len(index.label_names) else f" ({shown} shown)")
     sources = f", by {', '.join(index.source_names)}" if len(index.source_names) > 1 else ""
-    draw.text((_MARGIN, 64), f"{len(index):,} images, {labels}{sources}", FAINT, font(15))
+    told = f"{len(index):,} images, {labels}{sources}"
+    draw.text((_MARGIN, 64), cut_to(draw, told, width // 2, font(15)), FAINT, font(15))
     x = float(width - _MARGIN)
     for split in reversed(SPLITS):
         text = f"{split} {index.rows(split).size:,}"
@@ -116,7 +119,8 @@ def encoded_image(index: SampleIndex, folder: Path, id: int) -> bytes:
 
 
 def cut_to(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
-    """A text that is at most `width` pixels wide, its end cut off if need be."""
+    """A text as one line that is at most `width` pixels wide, its end cut off if need be."""
+    text = shortened(text, _MOST_CHARS)
     while draw.textlength(text, font) > width and len(text) > 4:
         text = text.removesuffix("…")[:-1] + "…"
     return text

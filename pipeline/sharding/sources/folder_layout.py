@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import InputError, listed, shortened
+from pipeline.folders import identity
 from pipeline.pixels.extensions import IMAGE_SUFFIXES
 from pipeline.sharding.sources.given_split import split_of_folder
 from pipeline.sharding.sources.image_listing import FolderImages, images_in, sub_folders
@@ -73,7 +74,8 @@ def folder_data(folder: Path, layout: Layout) -> FolderData:
         raise InputError(
             f"{folder}: holds no sub-folder; put the images of each class into one, as {folder.name}/CLASS/a.jpg"
         )
-    trees = {name: images_in(f"{root}/{name}", passed, prefix=f"{name}/") for name in tops}
+    above = (identity(root),)
+    trees = {name: images_in(f"{root}/{name}", passed, prefix=f"{name}/", above=above) for name in tops}
     if not any(tree.names for tree in trees.values()):
         found = passed.done()
         there = f"; there are {found.in_words()}" if found.count else ""

@@ -99,6 +99,7 @@ class ImageFolderSource:
         author: str = "",
     ) -> None:
         self._folder = folder.expanduser().absolute()
+        self._title = _text(self._folder.name)
         self._layout = layout
         self._caption = caption
         self._licence = licence
@@ -114,12 +115,12 @@ class ImageFolderSource:
                 yield from self._items(one, data.broken)
 
         return Collection(
-            title=self._folder.name,
+            title=self._title,
             items=items,
             total=sum(len(one.names) for one in data.classes),
             label_names=tuple(_text(label) for label in data.labels),
-            root=self._folder.name,
-            credits=(Credit(self._folder.name, self._author or "not stated", self._licence or "not stated", ""),),
+            root=self._title,
+            credits=(Credit(self._title, self._author or "not stated", self._licence or "not stated", ""),),
             notes=(data.recognised,) if data.recognised else (),
             passed_over=data.passed_over,
         )
@@ -136,7 +137,7 @@ class ImageFolderSource:
                 label=label,
                 captions=captions,
                 taxonomy=(label,),
-                source=self._folder.name,
+                source=self._title,
                 licence=self._licence,
                 split=files.split,
                 stamp=places.stamp(file),

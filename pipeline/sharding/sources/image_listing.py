@@ -39,20 +39,23 @@ class FolderImages:
     folders: tuple[str, ...] = ()
 
 
-def images_in(folder: str, passed: PassedOverCount, *, deep: bool = True, prefix: str = "") -> FolderImages:
+def images_in(
+    folder: str, passed: PassedOverCount, *, deep: bool = True, prefix: str = "", above: tuple[Identity, ...] = ()
+) -> FolderImages:
     """The images of a folder; hidden ones are passed over.
 
     Args:
         passed: gets what is not taken, by its path below the folder that `prefix` starts from.
         deep: also those of the folders below; False: those are left to the caller.
         prefix: what the names begin with, e.g. "cat/".
+        above: the folders above, which links may lead back to.
     Raises:
         InputError: a folder cannot be listed, or a link leads nowhere and may have been a folder.
     """
     names: list[str] = []
     broken: list[str] = []
     below: list[str] = []
-    _add_images(folder, prefix, deep, passed, (names, broken, below), ())
+    _add_images(folder, prefix, deep, passed, (names, broken, below), above, top=True)
     return FolderImages(sorted(names), frozenset(broken), tuple(below))
 
 
@@ -94,6 +97,8 @@ def _add_images(
     passed: PassedOverCount,
     found: tuple[list[str], list[str], list[str]],
     above: tuple[Identity, ...],
+    *,
+    top: bool = False,
 ) -> None:
     names, broken, below = found
     above = (*above, identity(folder))
@@ -110,7 +115,7 @@ def _add_images(
             elif deep and entry.is_symlink() and identity(entry.path) in above:
                 passed.add(LOOP, prefix + name)
             elif deep:
-                if len(above) == 1:
+                if top:
                     below.append(name)
                 _add_images(entry.path, f"{prefix}{name}/", deep, passed, found, above)
         elif kind == "special":

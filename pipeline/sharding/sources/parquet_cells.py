@@ -65,7 +65,7 @@ class _Cursor:
         while row >= self._start + len(self._batch):
             try:
                 batch = next(self._stream).column(0)
-            except (pa.ArrowInvalid, OSError, StopIteration) as error:
+            except (pa.ArrowException, OSError, StopIteration) as error:
                 self._group = -1
                 raise OSError(f"{self._url} is damaged near row {row + 1} ({error})") from None
             self._start, self._batch = self._start + len(self._batch), batch

@@ -31,6 +31,7 @@ from pipeline.sharding.sources.torchvision_objects import (
     opened,
     parameters_of,
     read_png,
+    target_of,
     targets_of,
 )
 
@@ -155,7 +156,7 @@ class TorchvisionSource:
             for split, part in parts.items():
                 known = targets[split]
                 for number in range(sizes[split]):
-                    target = known[number] if known is not None else opened(part)[number][1]
+                    target = known[number] if known is not None else target_of(part, number)
                     label = names[target] if isinstance(target, int) and 0 <= target < len(names) else None
                     yield Item(
                         name=f"{split or self._dataset} {number}",
@@ -247,7 +248,7 @@ class TorchvisionSource:
         found: set[int] = set()
         for split, part in parts.items():
             known = targets[split]
-            seen = known[: sizes[split]] if known is not None else (opened(part)[n][1] for n in range(sizes[split]))
+            seen = known[: sizes[split]] if known is not None else (target_of(part, n) for n in range(sizes[split]))
             found |= {target for target in seen if isinstance(target, int)}
         return ordered(str(number) for number in range(max(found) + 1)) if found else ()
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 
 _NO_DATA_SETS = ("VisionDataset", "wrap_dataset_for_transforms_v2")
 
@@ -42,8 +42,10 @@ def read_png(part: Part, number: int) -> bytes:
     """
     try:
         image = opened(part)[number]
-    except (RuntimeError, SyntaxError, EOFError) as error:
-        raise OSError(str(error)) from None
+    except OSError:
+        raise
+    except Exception as error:  # The data set's own code, and a decoder.
+        raise OSError(first_line(error)) from None
     image = image[0] if isinstance(image, tuple) else image
     if not isinstance(image, Image.Image):
         raise OSError(f"gives {type(image).__name__}, not a PIL image")
@@ -52,6 +54,14 @@ def read_png(part: Part, number: int) -> bytes:
         buffer, "PNG", compress_level=1
     )
     return buffer.getvalue()
+
+
+def target_of(part: Part, number: int) -> Any:
+    """The target of an image, by opening it; None where that fails, of which `read_png` tells."""
+    try:
+        return opened(part)[number][1]
+    except Exception:  # The data set's own code, and a decoder.
+        return None
 
 
 def targets_of(dataset: Any) -> Sequence[Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -282,3 +283,108 @@ def test_a_class_behind_a_link_to_nothing_is_refused(fill: Fill, refused: Refuse
     assert f"{folder / 'horse'}: a symbolic link to what is not there" in refused(
         kind="image_folder", folder=str(folder)
     )
+
+
+def test_images_are_taken_by_content_where_the_extension_is_unknown_and_the_rest_is_counted(
+    fill: Fill, shard: Callable[..., Artifact], picture: Picture
+) -> None:
+    folder = fill({"cat": 0, "dog": 20})
+    cat = folder / "cat"
+    taken = {
+        "a.jpe": picture(1, "JPEG"), "b.jfif": picture(2, "JPEG"), "c.JPG": picture(3, "JPEG"),
+        "d.ppm": picture(4, "PPM"), "e.pgm": picture(5, "PPM", "L"), "f.pbm": picture(6, "PPM", "1"),
+        "g.avif": picture(7, "AVIF"), "h.jp2": picture(8, "JPEG2000"), "i.j2k": picture(9, "JPEG2000"),
+        "j": picture(10), "k.dat": picture(11, "WEBP"), "l.png.bak": picture(12), "m.1": picture(13, "GIF"),
+        "n.qoi": picture(14, "QOI"), "o.dib": picture(15, "BMP"), "p.TIFF": picture(16, "TIFF"),
+        "q.heic": picture(17, "AVIF"), "r.jpg!large": picture(18, "JPEG"), "s.png": picture(19, "JPEG"),
+    }  # fmt: skip
+    heif = b"\0\0\0\x18ftyp"
+    passed = {
+        "1.heic": heif + b"heic\0\0\0\0mif1heic", "2.heif": heif + b"mif1\0\0\0\0mif1heic", "3.svg": b"<svg/>",
+        "4.ai": b"%!PS-Adobe", "5.eps": b"%!PS-Adobe", "6": b"", "7.txt": b"", "8.CR2": b"II*", "Thumbs.db": b"",
+        ".DS_Store": b"", "._a.jpg": b"", "9.mp4": heif + b"isom",
+    }  # fmt: skip
+    for name, data in {**taken, **passed}.items():
+        (cat / name).write_bytes(data)
+    (cat / ".thumbs").mkdir()
+    (cat / ".thumbs" / "a.png").write_bytes(picture(99))
+    os.mkfifo(cat / "pipe")
+    (cat / "up").symlink_to(folder)
+    (cat / "gone.txt").symlink_to(folder / "nowhere")
+    (folder / "__MACOSX").mkdir()
+    (folder / "readme.md").write_text("")
+    (folder / "loose.png").write_bytes(picture(100))
+    artifact = shard(source={"kind": "image_folder", "folder": str(folder)})
+    assert artifact.summary["train"] + artifact.summary["val"] + artifact.summary["test"] == 20 + len(taken)
+    said = artifact.summary["passed_over"]
+    assert said["per_kind"] == {
+        "hidden": 4, ".ai": 1, ".cr2": 1, ".eps": 1, ".heic": 1, ".heif": 1, ".md": 1, ".mp4": 1, ".svg": 1, ".txt": 1,
+        "__MACOSX": 1, "broken link": 1, "in no class folder": 1, "link to a folder above": 1, "no extension": 1,
+        "no regular file": 1,
+    }  # fmt: skip
+    assert said["count"] == sum(said["per_kind"].values())
+    assert "cat/1.heic" in said["first"]
+    for name in ("data_card.json", "data_card.md", "data_card.html"):
+        assert ".heic" in artifact.read(name).decode()
+
+
+def test_no_known_extension_is_looked_into(fill: Fill, collect: Collect, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.sharding.sources import image_listing
+
+    folder = fill({"cat": 5})
+    (folder / "cat" / "b.txt").write_text("")
+    (folder / "cat" / "c.weights").write_bytes(b"\0")
+    looked: list[str] = []
+    begins = image_listing._begins_as_image.__wrapped__
+
+    def counting(path: str, size: int, changed: int) -> bool:
+        looked.append(path)
+        return bool(begins(path, size, changed))
+
+    monkeypatch.setattr(image_listing, "_begins_as_image", counting)
+    collect(kind="image_folder", folder=str(folder))
+    assert {Path(path).name for path in looked} == {"c.weights"}
+
+
+def test_a_broken_link_is_a_quarantined_sample(fill: Fill, shard: Callable[..., Artifact], collect: Collect) -> None:
+    folder = fill({"cat": 20, "dog": 20})
+    (folder / "cat" / "a7.jpg").symlink_to(folder / "gone.jpg")
+    (folder / "dog" / "loop.png").symlink_to("loop.png")
+    (folder / "dog" / "tree.png").symlink_to(folder / "dog" / "0.png" / "x")
+    artifact = shard(source={"kind": "image_folder", "folder": str(folder)}, max_unreadable_share=0.1)
+    card = json.loads(artifact.read("data_card.json"))
+    assert [one["name"] for one in card["unreadable"]["first"]] == ["cat/a7.jpg", "dog/loop.png", "dog/tree.png"]
+    assert "symbolic link to a file that is not there" in card["unreadable"]["first"][0]["reason"]
+
+
+def test_a_new_file_that_is_not_taken_is_news(fill: Fill, collect: Collect) -> None:
+    from pipeline.sharding.sources.image_folder import ImageFolderConfig
+
+    folder = fill({"cat": 2, "dog": 2})
+    config = ImageFolderConfig(folder=folder)
+    before = config.resolved().fingerprint
+    (folder / "cat" / "notes.txt").write_text("")
+    assert config.resolved().fingerprint == before
+    (folder / "cat" / "new.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    assert config.resolved().fingerprint != before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "two\nlines",
+        "a\ttab\rand more",
+        "$x^$ 50%",
+        "\u202eturned",
+        "a" * 200,
+        b"caf\xe9".decode("utf-8", "surrogateescape"),
+    ],
+)
+def test_a_label_that_is_only_drawn_stops_nothing(name: str, fill: Fill, shard: Callable[..., Artifact]) -> None:
+    folder = fill({name: 12, "cat": 12})
+    odd = folder.rename(folder.with_name(f"odd {name}"[:200]))
+    artifact = shard(source={"kind": "image_folder", "folder": str(odd)})
+    assert artifact.summary["labels"] == 2
+    assert artifact.read("contact_sheet.png").startswith(b"\x89PNG")
+    labels = json.loads(artifact.read("labels.json"))
+    assert name in labels or "caf\ufffd" in labels

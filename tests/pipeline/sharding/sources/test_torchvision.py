@@ -163,3 +163,51 @@ def test_checking_a_name_does_not_import_torch() -> None:
         "print('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AssertionError(),
+        RuntimeError("cannot\nallocate"),
+        NotImplementedError("no such codec"),
+        subprocess.CalledProcessError(1, ["gs", "-q"]),
+        RecursionError(),
+        ZeroDivisionError("division by zero"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_a_data_set_raises_for_an_image_is_of_that_image(
+    error: Exception, tmp_path: Path, collect: Collect, reason: Reason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import FashionMNIST
+
+    fashion(tmp_path / "files", (3, 1))
+    give = FashionMNIST.__getitem__
+
+    def failing(self: Any, number: int) -> Any:
+        if number == 1:
+            raise error
+        return give(self, number)
+
+    monkeypatch.setattr(FashionMNIST, "__getitem__", failing)
+    _, items = collect(kind="torchvision", dataset="FashionMNIST", root=str(tmp_path / "files"))
+    assert reason(items[1]).splitlines() == [reason(items[1])] != [""]
+    assert items[2].read()
+
+
+def test_a_damaged_image_of_a_data_set_whose_labels_need_it_is_quarantined(
+    tmp_path: Path, shard: Callable[..., Artifact], photos: dict[str, bytes], picture: Callable[..., bytes]
+) -> None:
+    folder = tmp_path / "files" / "caltech101" / "101_ObjectCategories"
+    for name in ("BACKGROUND_Google", "ant", "crab"):
+        (folder / name).mkdir(parents=True)
+        for number in range(1, 13):
+            (folder / name / f"image_{number:04d}.jpg").write_bytes(picture(ord(name[0]) * 100 + number, "JPEG"))
+    (folder / "crab" / "image_0005.jpg").write_bytes(b"no image at all")
+    artifact = shard(
+        source={"kind": "torchvision", "dataset": "Caltech101", "root": str(tmp_path / "files")},
+        max_unreadable_share=0.1,
+    )
+    assert artifact.summary["unreadable"] == 1
+    assert SampleIndex.open(artifact).label_names == ("0", "1")
