@@ -19,8 +19,9 @@ from flows.catalog import find_flow
 from flows.data_app import data_app
 from flows.models_app import models_app
 from flows.shell_arguments import AsJson, Flow, Images, ModelUri, Preset, Settings
-from pipeline.errors import InputError, TutelageError, WorkError
+from pipeline.errors import InputError, TutelageError, WorkError, shortened
 
+_USAGE_CHARS = 600
 _QUIET = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -291,7 +292,7 @@ def _usage_line(error: typer.TyperException) -> str:
         return "no command given; see tutelage --help"
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "tutelage"
-    return f"{' '.join(message.split()).rstrip('.')}; see {where} --help"
+    return f"{shortened(' '.join(message.split()).rstrip('.'), _USAGE_CHARS)}; see {where} --help"
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ def _shards(summary: Mapping[str, Any]) -> str:
     rare = summary.get("rare_classes", {})
     if rare:
         what = "dropped" if rare["rule"] == "drop" else "in train only"
-        words += f"; {rare['classes']:,} rare classes {what} ({rare['images']:,} images)"
+        classes = "class" if rare["classes"] == 1 else "classes"
+        words += f"; {rare['classes']:,} rare {classes} {what} ({rare['images']:,} images)"
     return "; note: ".join([words, *summary.get("notes", ())])
 
 

@@ -80,7 +80,8 @@ def in_words_of_rare(rare: Mapping[str, Any]) -> str:
         return ""
     what = "dropped" if rare["rule"] == "drop" else "in train only"
     named = listed([f"{name} ({images:,})" for name, images in rare["of"].items()])
-    return f"{rare['classes']:,} rare classes with {rare['images']:,} images {what}: {named}"
+    classes = f"{rare['classes']:,} rare class{'' if rare['classes'] == 1 else 'es'}"
+    return f"{classes} with {rare['images']:,} image{'' if rare['images'] == 1 else 's'} {what}: {named}"
 
 
 def counted(index: SampleIndex) -> dict[str, Any]:

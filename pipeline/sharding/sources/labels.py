@@ -7,10 +7,10 @@ width are dropped at both ends. What programs write for a missing value is no la
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, listed
 from pipeline.sharding.sources import places
 from pipeline.sharding.sources.recognised import HEAD_BYTES, refuse_recognised
 
@@ -23,6 +23,7 @@ MISSING_WORDS = frozenset(
         *("NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null"),
     }
 )
+_SPELLINGS = 4
 _NO_WIDTH = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060"
 
 
@@ -34,6 +35,26 @@ def one_text(text: str) -> str:
     while text != before:
         before, text = text, text.strip().strip(_NO_WIDTH)
     return unicodedata.normalize("NFC", text)
+
+
+class Spellings:
+    """Texts that were made one label, for the note that says so."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, set[str]] = {}
+
+    def add(self, written: str, label: str) -> None:
+        """Notes how a label is written."""
+        some = self._of.setdefault(label, set())
+        if len(some) < _SPELLINGS:
+            some.add(written)
+
+    def notes(self) -> Iterator[str]:
+        """A sentence for a Collection's `notes`, if several texts are one label."""
+        merged = [sorted(some) for label, some in sorted(self._of.items()) if len(some) > 1]
+        if merged:
+            shown = listed([" and ".join(map(ascii, written)) for written in merged])
+            yield f"labels that look the same were made one: {shown}"
 
 
 def label_text(value: Any) -> str:

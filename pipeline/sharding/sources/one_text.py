@@ -9,26 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pipeline.errors import listed
 from pipeline.sharding.sources.base import Collection, Item
-from pipeline.sharding.sources.labels import one_text
+from pipeline.sharding.sources.labels import Spellings, one_text
 
 
 def with_one_text(collection: Collection) -> Collection:
     """The collection with labels, taxonomy and groups in one text each; labels that become one are noted."""
-    texts: dict[str, list[str]] = {}
+    spellings = Spellings()
     for name in collection.label_names:
-        texts.setdefault(_text(name), []).append(name)
-    merged = [names for names in texts.values() if len(names) > 1]
-    notes = collection.notes
-    if merged:
-        shown = listed([" and ".join(map(ascii, names)) for names in merged])
-        notes = (*notes, f"labels that look the same were made one: {shown}")
+        spellings.add(name, _text(name))
+    label_names = tuple(dict.fromkeys(map(_text, collection.label_names)))
+    notes = (*collection.notes, *spellings.notes())
 
     def items() -> Iterator[Item]:
         return map(_item, collection.items())
 
-    return replace(collection, items=items, label_names=tuple(texts), notes=notes)
+    return replace(collection, items=items, label_names=label_names, notes=notes)
 
 
 def _item(item: Item) -> Item:

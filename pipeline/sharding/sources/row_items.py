@@ -16,7 +16,15 @@ from pipeline.errors import InputError
 from pipeline.sharding.sources.base import Item, unreadable
 from pipeline.sharding.sources.given_split import WORDS, given_split, split_of_name
 from pipeline.sharding.sources.keys import KeyCount, key_hash
-from pipeline.sharding.sources.labels import MOST_LABELS, label_of, missing_in_words, missing_label, named, ordered
+from pipeline.sharding.sources.labels import (
+    MOST_LABELS,
+    Spellings,
+    label_of,
+    missing_in_words,
+    missing_label,
+    named,
+    ordered,
+)
 from pipeline.sharding.sources.places import FoundFile
 from pipeline.sharding.sources.tables import Row, require_columns, rows_of
 
@@ -79,6 +87,7 @@ def survey(
     files = list(files)
     wanted = [name for name in (columns.label, columns.split, columns.key) if name is not None]
     missing: Counter[str] = Counter()
+    spellings = Spellings()
     for file in files:
         require_columns(file, (*columns.names, *extra))
         for row in rows_of(file, wanted):
@@ -93,6 +102,7 @@ def survey(
             if label is None and columns.label is not None and row.problem is None:
                 missing[missing_label(row.values.get(columns.label))] += 1
             if label is not None:
+                spellings.add(str(row.values[columns.label or ""]), label)
                 labels.add(label)
                 if len(labels) > MOST_LABELS:
                     raise InputError(
@@ -113,8 +123,10 @@ def survey(
             f"{files[0].url}: column {columns.label!r} holds no label in any of {count:,} rows "
             f"({missing_in_words(missing)})"
         )
-    notes = (f"{without:,} of {count:,} rows have no label ({missing_in_words(missing)})",) if without else ()
-    return TableFacts(count, columns.class_names if columns.class_names else ordered(labels), notes)
+    notes = [*spellings.notes()]
+    if without:
+        notes.append(f"{without:,} of {count:,} rows have no label ({missing_in_words(missing)})")
+    return TableFacts(count, columns.class_names if columns.class_names else ordered(labels), tuple(notes))
 
 
 def items_of(

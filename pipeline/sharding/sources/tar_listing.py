@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import Config, digest
 from pipeline.errors import InputError, listed, shortened
-from pipeline.sharding.sources.labels import MISSING_WORDS, MOST_LABELS, label_text, missing_label, one_text
+from pipeline.sharding.sources.labels import MOST_LABELS, label_of, label_text, missing_label
 from pipeline.sharding.sources.places import FoundFile
 from pipeline.sharding.sources.tar_bytes import opened_tar
 from pipeline.sharding.sources.tar_members import Member, TarFault, tar_members
@@ -36,7 +36,7 @@ META_NAME = re.compile(r"__[^/]*__($|/)")
 MOST_TEXT_BYTES = 1 << 20
 _BATCH_ROWS = 4096
 # Raise when the same tar gives another listing.
-_VERSION = 3
+_VERSION = 4
 
 _SCHEMA = pa.schema(
     [
@@ -86,7 +86,7 @@ class TarListing:
     """The listing of a tar: how many samples, which labels, where the rows are, and what is wrong with its end.
 
     Attributes:
-        labels: those in words for a missing one too.
+        labels: as they are written, those in words for a missing one too.
         missing: samples without label, by what stands there.
     """
 
@@ -217,12 +217,12 @@ def _captions(members: Mapping[str, Member], meaning: Meaning, read: Callable[[i
 
 def _label(members: Mapping[str, Member], meaning: Meaning, read: Callable[[int, int], bytes]) -> str | None:
     if meaning.labels == "cls":
-        return one_text(_member_text("cls", members, read)) or None if "cls" in members else None
+        return _member_text("cls", members, read).strip() or None if "cls" in members else None
     if meaning.labels == "json":
         value = _field(members, meaning.label_field, read)
         if isinstance(value, dict | list):
             raise ValueError(f"field {meaning.label_field!r} of its .json is no label")
-        text = label_text(value)
+        text = value.strip() if isinstance(value, str) else label_text(value)
         return text if _is_text(text, meaning.label_field) else None
     return None
 
@@ -265,7 +265,7 @@ def _write(path: Path, samples: Iterator[TarSample], ends: list[TarFault]) -> No
             values.append(getattr(sample, name))
         if sample.label is not None:
             labels.setdefault(sample.label)
-        if sample.problem is None and (sample.label is None or sample.label in MISSING_WORDS):
+        if sample.problem is None and (label_of(sample.label) is None):
             missing[missing_label(sample.label)] += 1
         if len(labels) > MOST_LABELS:
             raise InputError(f"labels: more than {MOST_LABELS} different ones; set labels=none")

@@ -26,7 +26,7 @@ from pipeline.progress import Progress
 from pipeline.sharding.sources import places
 from pipeline.sharding.sources.base import About, Collection, Credit, InTar, Item, unreadable
 from pipeline.sharding.sources.given_split import split_of_name
-from pipeline.sharding.sources.labels import label_of, missing_in_words, named, ordered, read_class_names
+from pipeline.sharding.sources.labels import Spellings, label_of, missing_in_words, named, ordered, read_class_names
 from pipeline.sharding.sources.places import FoundFile
 from pipeline.sharding.sources.tar_listing import IMAGE_EXTENSIONS, Meaning, TarListing, TarSample, list_tar
 from pipeline.sharding.sources.tar_members import check_tar
@@ -166,9 +166,12 @@ class WebdatasetSource:
                 pool.shutdown(wait=True, cancel_futures=True)
         root = places.common_folder(self._tars)
         title = root.rstrip("/").rpartition("/")[2] or "tars"
-        found = {
-            label for listing in listings for label in listing.labels if label_of(label, self._class_names) is not None
-        }
+        spellings, found = Spellings(), set()
+        for written in (label for listing in listings for label in listing.labels):
+            label = label_of(written, self._class_names)
+            if label is not None:
+                found.add(label)
+                spellings.add(written, label)
 
         def items() -> Iterator[Item]:
             for number, (tar, listing) in enumerate(zip(self._tars, listings, strict=True)):
@@ -186,7 +189,7 @@ class WebdatasetSource:
             root=title if self._class_names or found else "",
             credits=(Credit(title, self._author or "not stated", self._licence or "not stated", ""),),
             tars=tuple(self._tars) if self._in_place else (),
-            notes=tuple(self._notes(listings, root)),
+            notes=(*spellings.notes(), *self._notes(listings, root)),
         )
 
     def _notes(self, listings: list[TarListing], root: str) -> Iterator[str]:

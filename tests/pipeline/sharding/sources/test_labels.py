@@ -102,7 +102,19 @@ def test_in_tars_too(tmp_path: Path, collect: Collect, picture: Picture) -> None
         collection, items = collect(kind="webdataset", tars=str(tmp_path / f"{name}.tar"), labels=name)
         assert collection.label_names == (COMPOSED, "cat")
         assert [item.label for item in items] == ["cat", None, COMPOSED, COMPOSED, None, None]
-        assert "3 of 6 samples have no label (1 'None', 1 'nan', 1 empty" in collection.notes[0]
+        assert collection.notes[0] == "labels that look the same were made one: 'Cafe\\u0301' and 'Caf\\xe9'"
+        assert "3 of 6 samples have no label (1 'None', 1 'nan', 1 empty" in collection.notes[1]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_labels_of_a_table_that_were_made_one_are_noted(form: str, tmp_path: Path, collect: Collect) -> None:
+    labels = [COMPOSED, "dog", DECOMPOSED, "dog ", "cat", "cat"]
+    collection, items = collect(**write(tmp_path / f"a.{form}", labels))
+    assert [item.label for item in items] == [COMPOSED, "dog", COMPOSED, "dog", "cat", "cat"]
+    assert collection.label_names == (COMPOSED, "cat", "dog")
+    assert collection.notes == (
+        "labels that look the same were made one: 'Cafe\\u0301' and 'Caf\\xe9', 'dog' and 'dog '",
+    )
 
 
 def test_labels_and_groups_that_look_the_same_are_one_and_it_is_said(
