@@ -6,12 +6,13 @@ import json
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
+from flows.console import Console
 from flows.headline import headline
 from flows.preflight import open_store
 from pipeline.artifacts import Artifact
+from pipeline.printable import printable
 from pipeline.sharding.index import SampleIndex
 from pipeline.sharding.shard_places import ShardPlaces
 
@@ -62,7 +63,7 @@ def verify_artifacts(references: Sequence[str]) -> int:
     for artifact in artifacts:
         wrong = artifact.verify() or _gone(artifact)
         for line in wrong:
-            print(line, file=sys.stderr)
+            print(printable(line), file=sys.stderr)
         damaged += bool(wrong)
     files = sum(len(artifact.files) for artifact in artifacts)
     print(f"{len(artifacts)} artifacts, {files} files: " + (f"{damaged} damaged" if damaged else "all as committed"))

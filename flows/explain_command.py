@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from flows.image_files import image_bytes
 from flows.preflight import open_store
 from pipeline.errors import InputError
+from pipeline.printable import printable
 
 if TYPE_CHECKING:
     from pipeline.exported_model import ExportedModel
@@ -64,7 +65,7 @@ def explain(
         print(json.dumps(rows, indent=1))
         return 0
     for path, one in zip(paths, explained, strict=True):
-        print(f"{path}  {one.method}: {one.heading}")
+        print(printable(f"{path}  {one.method}: {one.heading}"))
     return 0
 
 
@@ -118,7 +119,7 @@ def explain_over_data(
     if as_json:
         print(json.dumps({"explanation": str(path), "method": "top-activations", "layer": looked_at}, indent=1))
     else:
-        print(f"{path}  top-activations: {heading}")
+        print(printable(f"{path}  top-activations: {heading}"))
     return 0
 
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.console import Console
 from flows.preflight import open_store
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config

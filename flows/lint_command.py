@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.console import Console
 from flows.data_targets import named_artifact
 from flows.progress_line import progress_line
 from pipeline.errors import InputError

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.console import Console
 from model_defs import ModelError, ModelInfo, list_models, model_info
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.report.wording import magnitude, paper_errors

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.console import Console
 from flows.image_files import image_bytes
 from flows.preflight import open_store
 from pipeline.errors import InputError, WorkError

@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from flows.console import Console
+from pipeline.printable import printable
 from pipeline.progress import Progress
 
 _PLAIN_EVERY_S = 5.0
@@ -48,4 +49,4 @@ class _Lines:
             return
         self._last = now
         share = f", {step / total:.0%}" if total else ""
-        print(f"{self._command}: {note}{share}", file=sys.stderr, flush=True)
+        print(printable(f"{self._command}: {note}{share}"), file=sys.stderr, flush=True)

@@ -8,11 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from rich.console import Console, Group
+from rich.console import Group
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from flows.console import Console
 from pipeline.config import is_keyed
 from pipeline.errors import UnknownNameError
 from pipeline.sharding.sources.base import About

@@ -29,6 +29,9 @@ from flows.stage_task import NOTHING_NEW, Accept, StageResult, accept_any, stage
 from pipeline.artifacts import ArtifactStore
 from pipeline.config import Config
 from pipeline.errors import WorkError
+from pipeline.html.markdown import code, table
+from pipeline.printable import printable
+from pipeline.service_url import shown_url
 from pipeline.stage import Stage
 from pipeline.training.interruption import request_stop
 
@@ -213,12 +216,18 @@ def _publish(flow: str, run: StageRun) -> None:
         table=[_cells(row, references.get(row.label, "")) for row in rows],
         description=f"Stages of {flow}",
     )
-    lines = [f"# {flow}", "", "| stage | state | seconds | result |", "|---|---|---:|---|"]
-    lines += [f"| {row.label} | {row.state} | {row.seconds or 0:.1f} | {row.headline} |" for row in rows]
-    lines += ["", f"Store: `{run.store.storage.url}`"]
+    cells = [(row.label, row.state, f"{row.seconds or 0:.1f}", row.headline) for row in rows]
+    lines = [f"# {flow}", "", *table(("stage", "state", "seconds", "result"), cells, right=(False, False, True, False))]
+    lines += ["", f"Store: {code(shown_url(run.store.storage.url))}"]
     create_markdown_artifact(key=f"{flow}-summary", markdown="\n".join(lines), description=f"Summary of {flow}")
 
 
 def _cells(row: StageRow, reference: str) -> dict[str, Any]:
     seconds = None if row.seconds is None else round(row.seconds, 1)
-    return {"stage": row.label, "state": row.state, "seconds": seconds, "result": row.headline, "artifact": reference}
+    return {
+        "stage": row.label,
+        "state": row.state,
+        "seconds": seconds,
+        "result": printable(row.headline),
+        "artifact": reference,
+    }

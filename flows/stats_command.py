@@ -8,10 +8,11 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from flows.console import Console
 from flows.data_targets import named_artifact
 from flows.progress_line import progress_line
 from pipeline.artifacts import Artifact

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from html import escape
-
-from pipeline.html.markup import Markup
+from pipeline.html.markup import Markup, escaped
 from pipeline.html.theme import CSS
 
 
@@ -17,5 +15,5 @@ def document(title: str, body: Markup, *, css: str = "") -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{CSS}{css}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"<title>{escaped(title)}</title>\n<style>{CSS}{css}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import TypeAlias
 
+from pipeline.printable import printable
+
 _VOID = frozenset({"img", "meta", "br", "hr", "link", "col"})
 
 
@@ -13,6 +15,11 @@ class Markup(str):
     """Text that is HTML already."""
 
     __slots__ = ()
+
+
+def escaped(text: str) -> str:
+    """A text of others for HTML: no markup, and control characters and turned directions of writing written out."""
+    return escape("\n".join(map(printable, text.replace("\t", " ").split("\n"))))
 
 
 Child: TypeAlias = "str | int | float | Markup | Sequence[Child] | None"
@@ -27,7 +34,7 @@ def tag(name: str, *children: Child, **attributes: str | int | float | bool | No
         attributes: class_ stands for class, aria_label for aria-label; None and False are left out.
     """
     rendered = "".join(
-        f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(str(value))}"')
+        f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escaped(str(value))}"')
         for key, value in attributes.items()
         if value is not None and value is not False
     )
@@ -45,7 +52,7 @@ def join(*children: Child) -> Markup:
         if not isinstance(child, str | int | float):
             parts.append(join(*child))
         else:
-            parts.append(child if isinstance(child, Markup) else escape(str(child)))
+            parts.append(child if isinstance(child, Markup) else escaped(str(child)))
     return Markup("".join(parts))
 
 

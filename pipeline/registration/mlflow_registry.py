@@ -23,6 +23,7 @@ from mlflow.models import Model
 from pipeline.artifacts import ArtifactStore
 from pipeline.errors import InputError, WorkError, first_line
 from pipeline.exported_model import ExportedModel
+from pipeline.printable import printable
 from pipeline.registration.package import write_package
 from pipeline.service_url import shown_url, without_credentials
 from pipeline.training.tracking import EXPERIMENT, ensure_tracking, tracking_in_a_run
@@ -31,6 +32,7 @@ CHAMPION = "champion"
 MODEL_TAG = "tutelage.model"
 
 _PLACE = "model"  # of the MLflow model inside its run
+_LONGEST_TAG = 5000  # MLflow's limit is 8,000 of a run and 100,000 of a version; some databases' is 5,000
 _METRICS_A_CALL = 1000  # MLflow's limit
 
 
@@ -137,7 +139,7 @@ class Registry:
         if experiment is None:
             raise WorkError(f"experiment {EXPERIMENT!r} was deleted in MLflow; restore it there")
         self._ensure_name(name)
-        run = client.create_run(experiment.experiment_id, run_name=f"register-{name}", tags=dict(tags))
+        run = client.create_run(experiment.experiment_id, run_name=f"register-{name}", tags=_tags(tags))
         run_id, status = run.info.run_id, "FAILED"
         try:
             now = int(time.time() * 1000)
@@ -152,7 +154,7 @@ class Registry:
                 name,
                 source=f"{run.info.artifact_uri}/{_PLACE}",
                 run_id=run_id,
-                tags=dict(tags),
+                tags=_tags(tags),
                 description=description,
             )
             status = "FINISHED"
@@ -163,7 +165,7 @@ class Registry:
     def set_tags(self, version: RegisteredVersion, tags: Mapping[str, str]) -> None:
         """Adds tags to a version."""
         for key, value in tags.items():
-            self._client.set_model_version_tag(version.name, str(version.version), key, value)
+            self._client.set_model_version_tag(version.name, str(version.version), key, _tag(value))
 
     def promote(self, version: RegisteredVersion) -> None:
         """Points the alias at a version. MLflow has no compare-and-set: hold the promotion lease."""
@@ -229,6 +231,15 @@ def model_uri_parts(model_uri: str) -> tuple[str, str | None, str | None]:
 
 def _registered(version: ModelVersion) -> RegisteredVersion:
     return RegisteredVersion(version.name, int(version.version), dict(version.tags), version.source or "")
+
+
+def _tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key: _tag(value) for key, value in tags.items()}
+
+
+def _tag(value: str) -> str:
+    """What a tag may hold of labels, licences and URLs: no control characters, no passwords, MLflow's length."""
+    return printable(without_credentials(value), _LONGEST_TAG)
 
 
 def _metric_name(name: str) -> str:

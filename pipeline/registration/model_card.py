@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.exported_model import ExportedModel
+from pipeline.html.markdown import address, code, text
 
 _LABELS_SHOWN = 60
 
@@ -53,9 +54,9 @@ def model_card(
     call = 'predict(images, params={"prompts": ["a red heart", ...]})' if dual else "predict(images)"
     return "\n".join(
         [
-            f"# {name}",
+            f"# {text(name)}",
             "",
-            f"{what}; architecture `{exported.architecture}`, {size} x {size} {colours} images.",
+            f"{what}; architecture {code(exported.architecture)}, {size} x {size} {colours} images.",
             "",
             "```python",
             f'model = mlflow.pyfunc.load_model("models:/{name}@champion")',
@@ -76,11 +77,12 @@ def model_card(
             "",
             "## Labels",
             "",
-            ", ".join(exported.labels[:_LABELS_SHOWN]) + (", ..." if len(exported.labels) > _LABELS_SHOWN else ""),
+            ", ".join(map(text, exported.labels[:_LABELS_SHOWN]))
+            + (", ..." if len(exported.labels) > _LABELS_SHOWN else ""),
             "",
             "## Lineage",
             "",
-            *(f"- {key}: `{value}`" for key, value in lineage.items()),
+            *(f"- {text(key)}: {code(value)}" for key, value in lineage.items()),
             "",
         ]
     )
@@ -106,11 +108,14 @@ def _metric_rows(metrics: Mapping[str, float]) -> list[str]:
 
 def _data_rows(data: Mapping[str, Any]) -> list[str]:
     splits = ", ".join(f"{count} {split}" for split, count in data.get("splits", {}).items())
-    rows = [f"{data.get('title', 'Images')}: {data.get('samples', 'unknown number of')} samples ({splits})."]
-    return rows + [f"- {entry['source']}: {entry['samples']}" for entry in data.get("per_source", ())]
+    rows = [f"{text(data.get('title', 'Images'))}: {data.get('samples', 'unknown number of')} samples ({splits})."]
+    return rows + [f"- {text(entry['source'])}: {entry['samples']}" for entry in data.get("per_source", ())]
 
 
 def _licence_rows(credits: Sequence[Mapping[str, Any]]) -> list[str]:
     if not credits:
         return ["Not stated by the source."]
-    return [f"- {one['work']} by {one['author']}: {one['licence']} ({one['url']})" for one in credits]
+    return [
+        f"- {text(one['work'])} by {text(one['author'])}: {text(one['licence'])} ({address(one['url'])})"
+        for one in credits
+    ]

@@ -70,7 +70,7 @@ class RegisterModel:
     """model + evaluation + shards -> a version, perhaps the champion; registration.json, model_card.md."""
 
     name: ClassVar[str] = "register-model"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def run(self, config: RegistrationConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         """Registers `inputs["model"]`.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluation.metrics import per_class_accuracy
-from pipeline.html.markup import Markup
+from pipeline.html.markup import Markup, escaped
 
 MOST_CLASSES = 60
 _LONGEST_NAME = 24
@@ -62,7 +61,7 @@ def confusion_figure(confusion: NDArray[np.int64], names: Sequence[str]) -> Mark
     ]
     for place, c in enumerate(classes):
         x, y = left + place * cell, top + place * cell
-        name = escape(_short(names[c]))
+        name = escaped(_short(names[c]))
         middle = middle_of(cell)
         parts.append(f'<line class="rule" x1="{left:.1f}" x2="{left + size:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<line class="rule" y1="{top:.1f}" y2="{top + size:.1f}" x1="{x:.1f}" x2="{x:.1f}"/>')
@@ -78,7 +77,7 @@ def confusion_figure(confusion: NDArray[np.int64], names: Sequence[str]) -> Mark
             if n == 0:
                 continue
             share = n / int(totals[t])
-            told = escape(f"{names[t]} → {names[p]}: {n} of {int(totals[t])}")
+            told = escaped(f"{names[t]} → {names[p]}: {n} of {int(totals[t])}")
             parts.append(
                 f'<rect class="cell{"" if t == p else " off"}" x="{left + column * cell:.1f}" '
                 f'y="{top + row * cell:.1f}" width="{cell:.1f}" height="{cell:.1f}" '

@@ -10,7 +10,6 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from pipeline.html.markup import Markup
+from pipeline.html.markup import Markup, escaped
 from pipeline.html.theme import SERIES
 
 _MUTED, _LINE = "#0a0b0c", "#0d0e0f"
@@ -165,7 +164,7 @@ def _svg(figure: Figure, key: str, title: str) -> Markup:
         body = body.replace(stand_in, variable)
     width, height = _WIDTH_IN * 72, _HEIGHT_IN * 72
     opening = (
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}" '
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escaped(title)}" '
         f'stroke-linejoin="round" font-family="inherit">'
     )
     return Markup(opening + body)

@@ -32,7 +32,7 @@ class RunReport:
     """Reads artifacts; models are run on a handful of pictures only, so a report costs seconds."""
 
     name: ClassVar[str] = "run-report"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     def run(self, config: ReportConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         """Writes report.html and report.md.

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.artifacts import Artifact
+from pipeline.html.markdown import table, text
 from pipeline.report.facts import Run, read_run
 from pipeline.report.results import accuracy_rows
 from pipeline.report.wording import duration, headline, percent, short_key, spoken
-
-_SPECIAL = "\\`*_{}[]<>#|~"
 
 
 def report_markdown(inputs: Mapping[str, Artifact], title: str = "Tutelage run") -> str:
@@ -19,14 +18,14 @@ def report_markdown(inputs: Mapping[str, Artifact], title: str = "Tutelage run")
         inputs: the artifacts by name, as for `RunReport`; any may be absent.
     """
     run = read_run(inputs)
-    lines = [f"# {plain(title)}", ""]
+    lines = [f"# {text(title)}", ""]
     for name, artifact in run.registrations.items():
         summary = artifact.summary
         model = str(summary.get("name", summary.get("model", name.removesuffix("-registration"))))
         version = f" version {summary['version']}" if "version" in summary else ""
         verdict = "is champion" if summary.get("promoted") else "was not promoted"
-        reason = f": {plain(str(summary['reason']))}" if summary.get("reason") else ""
-        lines += [f"**{plain(model)}{version} {verdict}**{reason}", ""]
+        reason = f": {text(str(summary['reason']))}" if summary.get("reason") else ""
+        lines += [f"**{text(model)}{version} {verdict}**{reason}", ""]
         if summary.get("lookup"):
             lines += ["```python", str(summary["lookup"]).replace("```", ""), "```", ""]
     lines += _accuracies(run)
@@ -49,11 +48,6 @@ def stage_rows(inputs: Mapping[str, Artifact]) -> list[dict[str, str]]:
         }
         for name, artifact in read_run(inputs).artifacts.items()
     ]
-
-
-def plain(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    return "".join(f"\\{character}" if character in _SPECIAL else character for character in " ".join(text.split()))
 
 
 def _accuracies(run: Run) -> list[str]:
@@ -94,5 +88,4 @@ def _retrieval(run: Run) -> list[str]:
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    cells = [head, ["---"] * len(head)] + [[plain(cell) for cell in row] for row in rows]
-    return ["| " + " | ".join(row) + " |" for row in cells] + [""]
+    return [*table(head, rows), ""]

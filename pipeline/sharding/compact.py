@@ -95,7 +95,7 @@ class CompactShards:
     """Inputs {"shards"}: a delta; output: a shards artifact with the same samples that needs no other."""
 
     name: ClassVar[str] = "compact-shards"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def run(self, config: CompactConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         shards = inputs["shards"]

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import listed
+from pipeline.html.markdown import Cell, address, code, table, text
+from pipeline.service_url import without_credentials
 from pipeline.sharding.chunks import ChunkFacts
 from pipeline.sharding.index import SPLITS, SampleIndex
 from pipeline.sharding.plan import Plan
@@ -58,7 +60,12 @@ def data_card(
         },
         "passed_over": collection.passed_over.plain(),
         "credits": [
-            {"work": credit.work, "author": credit.author, "licence": credit.licence, "url": credit.url}
+            {
+                "work": credit.work,
+                "author": credit.author,
+                "licence": credit.licence,
+                "url": without_credentials(credit.url),
+            }
             for credit in collection.credits
         ],
     }
@@ -154,7 +161,7 @@ def markdown(card: dict[str, Any]) -> str:
     """The card as a page."""
     splits, sizes, duplicates = card["splits"], card["image_sizes"], card["duplicates"]
     lines = [
-        f"# {card['title']}",
+        f"# {text(card['title'])}",
         "",
         f"{card['samples']:,} images ({card['image_bytes'] / 1e6:.1f} MB) of {card['content_groups']:,} content "
         f"groups, with {card['labels']} labels and {card['captions']:,} captions: "
@@ -163,12 +170,15 @@ def markdown(card: dict[str, Any]) -> str:
         "",
         *(_delta_lines(card["delta"]) if "delta" in card else []),
         *(line for note in card.get("notes", ()) for line in (f"Note: {note.replace('<', '&lt;')}.", "")),
-        *([f"Folded from the delta `{card['compacted']}`.", ""] if "compacted" in card else []),
+        *([f"Folded from the delta {code(card['compacted'])}.", ""] if "compacted" in card else []),
         "![Samples of every label](contact_sheet.png)",
         "",
         "## Sources and licences",
         "",
-        *_table(("work", "author", "licence", "where"), [tuple(credit.values()) for credit in card["credits"]]),
+        *_table(
+            ("work", "author", "licence", "where"),
+            [(one["work"], one["author"], one["licence"], Cell(address(one["url"]))) for one in card["credits"]],
+        ),
         "",
         *_table(("source", "images", *SPLITS), [tuple(entry.values()) for entry in card["per_source"]]),
         "",
@@ -193,7 +203,7 @@ def markdown(card: dict[str, Any]) -> str:
         f"- training images left out by the caps: {_in_words(card['capped'])}",
         *([f"- {rare.replace('<', '&lt;')}"] if (rare := in_words_of_rare(card.get("rare_classes", {}))) else []),
         f"- unreadable: {card['unreadable']['count']} (all of them, with reasons: quarantine.parquet)",
-        *(f"  - {one['name']}: {one['reason']}" for one in card["unreadable"]["first"]),
+        *(f"  - {text(one['name'])}: {text(one['reason'])}" for one in card["unreadable"]["first"]),
         *_passed_over_lines(card.get("passed_over", {})),
         "",
         "## Labels",
@@ -205,7 +215,7 @@ def markdown(card: dict[str, Any]) -> str:
 
 def _delta_lines(delta: Mapping[str, Any]) -> list[str]:
     return [
-        f"A delta on `{delta['base']}` ({delta['base_samples']:,} samples), whose shards it needs until it is "
+        f"A delta on {code(delta['base'])} ({delta['base_samples']:,} samples), whose shards it needs until it is "
         "compacted: "
         f"{delta['new']:,} new, {delta['changed']:,} changed, {delta['removed']:,} removed, {delta['live']:,} live. "
         f"Gone from the base: {_in_words(delta['why'])} (tombstones.parquet). What was encoded anew and cleaned is "
@@ -217,8 +227,8 @@ def _delta_lines(delta: Mapping[str, Any]) -> list[str]:
 def _passed_over_lines(passed_over: Mapping[str, Any]) -> list[str]:
     if not passed_over.get("count"):
         return []
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in passed_over["per_kind"].items())
-    first = ", ".join(passed_over["first"])
+    kinds = ", ".join(f"{count:,} {text(kind)}" for kind, count in passed_over["per_kind"].items())
+    first = ", ".join(map(text, passed_over["first"]))
     return [f"- passed over in the source, since they are no images that are read: {kinds} (the first: {first})"]
 
 
@@ -229,7 +239,4 @@ def _in_words(counts: dict[str, int]) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     if not rows:
         return ["none"]
-    cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell).replace("|", "\\|") for cell in row] for row in rows]
-    numeric = [isinstance(cell, int) for cell in rows[0]]
-    rule = ["---:" if right else "---" for right in numeric]
-    return ["| " + " | ".join(row) + " |" for row in (list(head), rule, *cells)]
+    return table(head, rows, right=[isinstance(cell, int) for cell in rows[0]])

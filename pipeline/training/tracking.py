@@ -120,7 +120,9 @@ def log_report(store: ArtifactStore, file: Path, *, name: str, tags: Mapping[str
     """
     client = MlflowClient(tracking_in_a_run(store))
     with mlflow_failures(f"{file.name} is not in MLflow"):
-        run = client.create_run(_experiment_id(client), run_name=name, tags=dict(tags))
+        run = client.create_run(
+            _experiment_id(client), run_name=name, tags={key: _param_text(value) for key, value in tags.items()}
+        )
         client.log_artifact(run.info.run_id, str(file))
         client.set_terminated(run.info.run_id)
 

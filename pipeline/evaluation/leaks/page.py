@@ -9,6 +9,7 @@ from pipeline.evaluation.leaks.bounds import LeakCheckConfig, split_name
 from pipeline.evaluation.leaks.findings import Pair, SplitFinding
 from pipeline.evaluation.leaks.gathering import Unreadable
 from pipeline.evaluation.leaks.search import KINDS
+from pipeline.html.markdown import code, table, text
 
 _SHOWN = 50
 _UNREADABLE_SHOWN = 20
@@ -67,9 +68,9 @@ def markdown(findings: Mapping[str, Any], pairs: Sequence[Pair]) -> str:
         "",
         f"{told(findings)}.",
         "",
-        *(f"- {name}: `{uri}`" for name, uri in findings["data"].items()),
+        *(f"- {text(name)}: {code(uri)}" for name, uri in findings["data"].items()),
         "",
-        *_table(
+        *table(
             ("evaluation split", "images", *KINDS, "flat", "unreadable"),
             [
                 (
@@ -93,7 +94,7 @@ def markdown(findings: Mapping[str, Any], pairs: Sequence[Pair]) -> str:
     if pairs:
         more = f"; all {len(pairs):,} are in leaks.parquet" if len(pairs) > _SHOWN else ""
         lines += [f"## Pairs, the worst first{more}", ""]
-        lines += _table(
+        lines += table(
             ("kind", "difference", "bits", "evaluation image", "label", "training image", "label"),
             [
                 (
@@ -101,9 +102,9 @@ def markdown(findings: Mapping[str, Any], pairs: Sequence[Pair]) -> str:
                     f"{pair.match.difference:.2f}",
                     str(pair.match.distance),
                     *(
-                        text
+                        cell
                         for image in (pair.evaluation, pair.train)
-                        for text in (f"{split_name(image.data_set, image.split)}: {image.key}", image.label or "")
+                        for cell in (f"{split_name(image.data_set, image.split)}: {image.key}", image.label or "")
                     ),
                 )
                 for pair in pairs[:_SHOWN]
@@ -112,10 +113,6 @@ def markdown(findings: Mapping[str, Any], pairs: Sequence[Pair]) -> str:
         lines.append("")
     for name, bad in findings["unreadable"].items():
         if bad["images"]:
-            lines += [f"## Unreadable in {name}: {bad['images']:,}", "", *(f"- {one}" for one in bad["first"]), ""]
+            lines += [f"## Unreadable in {text(name)}: {bad['images']:,}", ""]
+            lines += [*(f"- {text(one)}" for one in bad["first"]), ""]
     return "\n".join(lines)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *cells)]
