@@ -18,6 +18,7 @@ import typer
 from flows.catalog import find_flow
 from flows.data_app import data_app
 from flows.models_app import models_app
+from flows.prefect_login import take_login_from_url
 from flows.shell_arguments import AsJson, Flow, Images, ModelUri, Preset, Settings
 from pipeline.errors import InputError, TutelageError, WorkError, shortened
 
@@ -258,6 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    take_login_from_url()
     code = _answer(list(sys.argv[1:] if arguments is None else arguments) or ["--help"])
     if arguments is None and "flows.shell_run" in sys.modules:
         # Everything of ours is closed by now. After an interrupted training, threads in Ray's core hold

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.text import Text
 
+from flows.console import Console
 from flows.run_board import RunBoard, StageRow
 from flows.terminal import clock, stage_table
 from pipeline.artifacts import ArtifactStore
+from pipeline.service_url import without_credentials
 from pipeline.sharding.sources.passed_over import PassedOver
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Outcome:
             "ok": error is None,
             "nothing_new": any(row.state == "nothing new" for row in self.rows)
             and all(row.state in ("cached", "nothing new") for row in self.rows),
-            "error": None if error is None else str(error) or type(error).__name__,
+            "error": None if error is None else without_credentials(str(error)) or type(error).__name__,
             "seconds": round(self.seconds, 1),
             "store": self.store,
             "log": str(self.log),

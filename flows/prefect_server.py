@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 import time
+import urllib.error
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,6 +147,25 @@ def check_server() -> None:
         raise InputError(
             f"PREFECT_API_URL={shown}: no Prefect server answers there: {reason}; start it, or unset the variable"
         )
+    else:
+        _check_login(url)
+
+
+def _check_login(url: str) -> None:
+    """Refuses a server that does not let us in; who has an API key of Prefect Cloud is asked by Prefect itself."""
+    if os.environ.get("PREFECT_API_KEY"):
+        return
+    try:
+        ask(url.rstrip("/"), "admin/version", patience_s=5)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code in (401, 403):
+            raise InputError(
+                f"PREFECT_API_URL={shown_url(url)}: asks for a user and password and refuses ours ({error.code});"
+                " set PREFECT_API_AUTH_STRING=USER:PASSWORD"
+            ) from None
+    except (OSError, ValueError):
+        return  # It has just answered; what is wrong now, the run will say.
 
 
 def port_wanted() -> int | None:

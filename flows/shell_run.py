@@ -18,9 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from flows.catalog import FlowEntry
+from flows.console import Console
 from flows.outcome import outcome_of, print_outcome
 from flows.prefect_server import EmbeddedPrefect, check_server, prefect_for_a_run
 from flows.preflight import check_ready, open_store
@@ -28,6 +27,7 @@ from flows.run_board import RunBoard, watched
 from flows.second_signal import ends_at_once, passed_on_once
 from flows.terminal import RunDisplay, output_to_log
 from pipeline.errors import InputError, TutelageError
+from pipeline.service_url import shown_url, without_credentials
 
 if TYPE_CHECKING:
     from flows.stage_run import RunSummary
@@ -55,7 +55,8 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
     summary: RunSummary | None = None
     error: BaseException | None = None
     with output_to_log(log) as (real_out, real_err):
-        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+        logging.getLogger().handlers[0].setFormatter(_LogLine("%(asctime)s %(name)s %(message)s"))
         logging.getLogger("httpx").setLevel(logging.WARNING)
         console = Console(file=real_err if as_json else real_out)
         display = RunDisplay(entry.name, origin, board, console)
@@ -64,13 +65,20 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
                 summary = _run(entry, parameters, store, board, display)
         except BaseException as raised:
             error = raised
-            traceback.print_exc()
+            sys.stderr.write(without_credentials(traceback.format_exc()))
         outcome = outcome_of(entry.name, store, board, summary, time.monotonic() - started, log)
         if as_json:
             real_out.write(json.dumps(outcome.plain(error)) + "\n")
         else:
             print_outcome(outcome, console, ok=error is None)
         return exit_code(error, log, real_err)
+
+
+class _LogLine(logging.Formatter):
+    """Without the passwords in URLs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_credentials(super().format(record))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -95,7 +103,7 @@ def _run(
         if server is not None:
             server.wait()
         display.says("preparing the run")
-        display.link("Prefect", server.ui if server is not None else os.environ["PREFECT_API_URL"])
+        display.link("Prefect", server.ui if server is not None else shown_url(os.environ["PREFECT_API_URL"]))
         try:
             with watched(board), _settings(server), passed_on_once():
                 summary: RunSummary = flow(parameters)
@@ -140,6 +148,7 @@ def exit_code(error: BaseException | None, log: Path, stderr: IO[str]) -> int:
         stderr.write("tutelage: interrupted; the same command goes on where it stopped\n")
         return 130
     said = str(error) if isinstance(error, TutelageError) else f"{type(error).__name__}: {error}"
+    said = without_credentials(said)
     first = said.strip().splitlines()[0].removesuffix(": ").removesuffix(":")
     stderr.write(f"tutelage: {first} (log: {log})\n")
     return 1

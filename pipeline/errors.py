@@ -16,6 +16,8 @@ import difflib
 from collections.abc import Collection, Iterable
 from itertools import islice
 
+from pipeline.service_url import without_credentials
+
 _LINE_CHARS = 1500
 _NAME_CHARS = 80
 _NAMES = 8
@@ -25,13 +27,13 @@ class TutelageError(Exception):
     """Base of all errors raised on purpose.
 
     Args:
-        message: made one line of printable characters, without the middle of a very long one.
+        message: made one line of printable characters, without the passwords of URLs and the middle of a very long one.
     """
 
     exit_code = 1
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(shortened(message, _LINE_CHARS))
+        super().__init__(shortened(without_credentials(str(message)), _LINE_CHARS))
 
 
 class InputError(TutelageError):

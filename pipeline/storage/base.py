@@ -108,6 +108,10 @@ def open_storage(url: str) -> Storage:
 
         return LocalStorage(Path(rest))
     if scheme == "s3":
+        if "@" in rest:
+            raise InputError(
+                f"{url}: keys do not belong into the URL of a store; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
         from pipeline.storage.s3 import S3Storage
 
         return S3Storage.from_url(url)

@@ -71,6 +71,10 @@ def absolute(address: str) -> str:
         bucket, _, key = address.removeprefix(_REMOTE).partition("/")
         if not bucket:
             raise InputError(f"{address}: names no bucket; write s3://bucket/key")
+        if "@" in bucket:
+            raise InputError(
+                f"{address}: keys do not belong into an address; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
         return f"{_REMOTE}{bucket}/{key}".rstrip("/")
     if not address.strip():
         raise InputError("an empty address; name a file, a folder or s3://bucket/key")

@@ -60,8 +60,11 @@ def test_a_name_is_a_text_in_markdown_whatever_is_in_it(name: str) -> None:
     for page, wanted in (
         (render(f"- {text(name)}"), ["ul", "li"]),
         (render(f"# {text(name)}"), ["h1"]),
-        (render("\n".join(table(("name", "n"), [(name, 1000)]))), ["table", "thead", "tr", "th", "th", "tbody", "tr", "td", "td"]),
-    ):  # fmt: skip
+        (
+            render("\n".join(table(("name", "n"), [(name, 1000)]))),
+            ["table", "thead", "tr", "th", "th", "tbody", "tr", "td", "td"],
+        ),
+    ):
         seen = Seen(page)
         assert seen.tags == wanted
         assert shown in " ".join(seen.words.split())
