@@ -108,7 +108,7 @@ class ShardingConfig(Config):
                 raise UnknownNameError("artist family", self.split.holdout_family, families)
         if isinstance(self.source, WebdatasetConfig) and self.source.in_place:
             changed = next(
-                (name for name in ("max_side", "format") if getattr(self.images, name) not in (None, "keep")), None
+                (name for name in ("max_side", "encoding") if getattr(self.images, name) not in (None, "keep")), None
             )
             if changed is not None:
                 raise InputError(
