@@ -187,8 +187,11 @@ def _refusal_of_base(config: ShardingConfig, base: Base) -> str | None:
     if changed is None:
         return None
     part, _, name = changed.partition(".")
+    was = before[part].get(name)
+    if name not in before[part] and name in (fields := type(getattr(config, part)).model_fields):
+        was = fields[name].default  # A field that came later is left out at its default.
     return (
-        f"base: {artifact.uri} was made with {changed}={json.dumps(before[part].get(name))}, and a delta follows the "
+        f"base: {artifact.uri} was made with {changed}={json.dumps(was)}, and a delta follows the "
         f"rules of its base; set {changed} to that, or remove base"
     )
 

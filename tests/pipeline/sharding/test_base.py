@@ -35,6 +35,7 @@ def folder_source(folder: Path, **more: Any) -> dict[str, Any]:
     [
         ({"duplicates": {"near": "remove"}}, "near-duplicates are found among all images at once"),
         ({"split": {"seed": 1}}, r"made with split\.seed=0, and a delta follows the rules of its base"),
+        ({"split": {"rare_classes": "drop"}}, r"made with split\.rare_classes=\"refuse\", and"),
         ({"images": {"max_side": 8}}, r"made with images\.max_side=null"),
         ({"captions": {"min_chars": 3}}, r"made with captions\.min_chars="),
         ({"caps": {"per_label": 3}}, r"made with caps\.per_label=null"),
