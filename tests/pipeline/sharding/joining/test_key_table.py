@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
@@ -20,6 +20,7 @@ def texts(values: list[str]) -> pa.LargeStringArray:
 
 
 @given(st.lists(st.text(max_size=30), unique=True, max_size=60), st.lists(st.text(max_size=30), max_size=20))
+@settings(deadline=None)
 def test_every_key_is_found_at_its_row_and_no_other_is(
     tmp_path_factory: pytest.TempPathFactory, keys: list[str], others: list[str]
 ) -> None:
@@ -29,6 +30,7 @@ def test_every_key_is_found_at_its_row_and_no_other_is(
 
 
 @given(st.lists(st.text(max_size=40), max_size=30), st.integers(0, 30), st.integers(0, 9))
+@settings(deadline=None)
 def test_a_hash_depends_on_the_key_and_the_seed_alone(keys: list[str], start: int, seed: int) -> None:
     whole = key_hashes(texts(keys), seed)
     np.testing.assert_array_equal(key_hashes(texts(keys).slice(start), seed), whole[start:])
