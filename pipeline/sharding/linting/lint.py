@@ -27,7 +27,7 @@ from pipeline.sharding.linting.shards import Walked, check_shards
 from pipeline.sharding.linting.target import Shard, Target, check_files
 from pipeline.sharding.linting.texts import Text
 from pipeline.sharding.sources.tar_bytes import opened_tar
-from pipeline.sharding.sources.tar_listing import IMAGE_EXTENSIONS, MOST_TEXT_BYTES
+from pipeline.sharding.sources.tar_listing import EVERY_IMAGE_EXTENSION, MOST_TEXT_BYTES
 from pipeline.sharding.sources.tar_members import Member, Read
 
 _TELL_EVERY = 256  # members
@@ -166,7 +166,7 @@ class _ShardWalk:
                 if extension in extensions and (spot := check(text)) is not None:
                     self._found(code, key, member, spot.says, spot.byte)
             self._texts[extension] = text
-        elif extension in IMAGE_EXTENSIONS and member.length <= MOST_MEMBER_BYTES:
+        elif extension in EVERY_IMAGE_EXTENSION and member.length <= MOST_MEMBER_BYTES:
             self._images[extension] = read(member.offset, member.length)
 
     def _ended(self, sample: Sample | None) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pipeline.errors import listed
 from pipeline.sharding.chunks import short_hash
 from pipeline.sharding.linting.findings import Code, Finding, Findings, code
-from pipeline.sharding.sources.tar_listing import IMAGE_EXTENSIONS, MEMBER_NAME, META_NAME
+from pipeline.sharding.sources.tar_listing import EVERY_IMAGE_EXTENSION, MEMBER_NAME, META_NAME
 from pipeline.sharding.sources.tar_members import Member
 
 IGNORED = code(
@@ -117,10 +117,10 @@ class Grouping:
         members, key, again = self._members, self._key, self._again
         self._members, self._again = {}, False
         first = next(iter(members.values()))
-        image = next((members[extension] for extension in IMAGE_EXTENSIONS if extension in members), None)
+        image = next((members[extension] for extension in EVERY_IMAGE_EXTENSION if extension in members), None)
         whole = self._check_key(key, members, first, again)
         if image is None and whole:
-            dotted = [one for ext, one in members.items() if ext.rpartition(".")[2] in IMAGE_EXTENSIONS]
+            dotted = [one for ext, one in members.items() if ext.rpartition(".")[2] in EVERY_IMAGE_EXTENSION]
             for one in dotted:  # Each may be a sample of its own whose name has a dot.
                 rest = one.name.removeprefix(key)
                 self._found(DOTS, one, key, f"the first dot ends the key, and {rest!r} is the extension of no image")
@@ -142,7 +142,7 @@ class Grouping:
             self._found(UNKNOWN, member, key, f".{extension} is an extension that no decoder knows")
         elif last in _PICKLES:
             self._found(PICKLE, member, key, f".{extension} is a pickle, and reading one runs code")
-        if not member.length and extension not in IMAGE_EXTENSIONS and extension != "txt":
+        if not member.length and extension not in EVERY_IMAGE_EXTENSION and extension != "txt":
             self._found(EMPTY, member, key, "it is empty")
         self._cases.setdefault(extension, {}).setdefault(written != extension, member)
 

@@ -21,7 +21,9 @@ from pipeline.progress import Progress
 from pipeline.sharding.sources import places
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
 from pipeline.sharding.sources.labels import read_class_names
+from pipeline.sharding.sources.left_out import left_out
 from pipeline.sharding.sources.parquet_cells import read_cell
+from pipeline.sharding.sources.passed_over import PassedOver
 from pipeline.sharding.sources.places import FoundFile
 from pipeline.sharding.sources.roots import Roots, check_rows, roots_of
 from pipeline.sharding.sources.row_items import Columns, RowImage, items_of, survey
@@ -142,6 +144,7 @@ class ManifestConfig(Config):
             roots=self._roots,
             path_column=self.path_column,
             bytes_column=self.bytes_column,
+            left_out=left_out(self.manifest, SUFFIXES),
             credit=Credit(_title(files), self.author or "not stated", self.licence or "not stated", ""),
         )
 
@@ -152,6 +155,7 @@ class ManifestSource:
     Args:
         roots: gives what paths of a manifest start from, and where they may lead.
         bytes_column: where the images are, instead of files that `path_column` names.
+        left_out: files beside the manifests.
     """
 
     def __init__(
@@ -162,6 +166,7 @@ class ManifestSource:
         roots: Callable[[FoundFile], Roots],
         path_column: str,
         bytes_column: str | None,
+        left_out: PassedOver,
         credit: Credit,
     ) -> None:
         self._files = files
@@ -169,6 +174,7 @@ class ManifestSource:
         self._roots = roots
         self._path_column = path_column
         self._bytes_column = bytes_column
+        self._left_out = left_out
         self._credit = credit
 
     def collect(self, progress: Progress) -> Collection:
@@ -188,6 +194,7 @@ class ManifestSource:
             root=self._columns.source if facts.label_names else "",
             credits=(self._credit,),
             notes=facts.notes,
+            passed_over=self._left_out,
         )
 
     def _image(self, file: FoundFile, row: Row) -> RowImage:

@@ -22,7 +22,9 @@ from pipeline.errors import InputError, listed
 from pipeline.progress import Progress
 from pipeline.sharding.sources import places
 from pipeline.sharding.sources.base import About, Collection, Credit, Item
+from pipeline.sharding.sources.left_out import left_out
 from pipeline.sharding.sources.parquet_cells import read_cell
+from pipeline.sharding.sources.passed_over import PassedOver
 from pipeline.sharding.sources.places import FoundFile
 from pipeline.sharding.sources.row_items import Columns, RowImage, items_of, survey
 from pipeline.sharding.sources.tables import Row, check_columns, open_parquet
@@ -84,7 +86,7 @@ class ParquetImagesConfig(Config):
         files = places.find(self.files, _SUFFIXES)
         image, columns = self._columns(files[0])
         credit = Credit(columns.source, self.author or "not stated", self.licence or "not stated", "")
-        return ParquetImagesSource(files, image, columns, credit)
+        return ParquetImagesSource(files, image, columns, credit, left_out(self.files, _SUFFIXES))
 
     def _columns(self, file: FoundFile) -> tuple[str, Columns]:
         """The image's column, and what the others mean."""
@@ -119,13 +121,17 @@ class ParquetImagesSource:
 
     Args:
         image: the column that holds the images.
+        left_out: files beside these.
     """
 
-    def __init__(self, files: list[FoundFile], image: str, columns: Columns, credit: Credit) -> None:
+    def __init__(
+        self, files: list[FoundFile], image: str, columns: Columns, credit: Credit, left_out: PassedOver
+    ) -> None:
         self._files = files
         self._image = image
         self._columns = columns
         self._credit = credit
+        self._left_out = left_out
 
     def collect(self, progress: Progress) -> Collection:
         facts = survey(
@@ -144,6 +150,7 @@ class ParquetImagesSource:
             root=self._columns.source if facts.label_names else "",
             credits=(self._credit,),
             notes=facts.notes,
+            passed_over=self._left_out,
         )
 
 

@@ -67,6 +67,15 @@ class PassedOverCount:
         if len(self._names) < _NAMES:
             self._names.append(shortened(name, _CHARS))
 
+    def extend(self, more: PassedOver, prefix: str = "") -> None:
+        """Counts what another listing passed over.
+
+        Args:
+            prefix: what its names are given, e.g. "00000.tar: ".
+        """
+        self._kinds.update(more.kinds)
+        self._names += [prefix + name for name in more.names[: _NAMES - len(self._names)]]
+
     def done(self) -> PassedOver:
         ordered = sorted(self._kinds.items(), key=lambda one: (-one[1], one[0]))
         kinds = dict(ordered[:_KINDS])

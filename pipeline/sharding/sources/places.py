@@ -178,22 +178,22 @@ def find(pattern: str, suffixes: Sequence[str]) -> list[FoundFile]:
             named = list(braceexpand(pattern))
         except ValueError:
             raise InputError(f"{pattern}: a brace is not closed; write e.g. shard-{{000..123}}.tar") from None
-        if is_remote(pattern) and not _wild(pattern):
+        if is_remote(pattern) and not is_pattern(pattern):
             # One listing instead of a question for each.
-            there = {file.url: file for file in _below(parent(absolute(pattern.partition("{")[0] + "x")))}
+            there = {file.url: file for file in below(parent(absolute(pattern.partition("{")[0] + "x")))}
             named = [absolute(name) for name in named]
             missing = [name for name in named if name not in there]
             if missing:
                 raise InputError(f"{missing[0]}: no such object ({len(missing)} of the {len(named)} named are missing)")
             return [there[name] for name in named]
-        return [file for one in named for file in (find(one, suffixes) if _wild(one) else [stat(one)])]
+        return [file for one in named for file in (find(one, suffixes) if is_pattern(one) else [stat(one)])]
     url = absolute(pattern)
     found = _find_remote(url, suffixes) if is_remote(url) else _find_local(url, suffixes)
     if not found:
-        if is_remote(url) and not _wild(url) and _ends(url, suffixes):
+        if is_remote(url) and not is_pattern(url) and ends_with(url, suffixes):
             raise InputError(f"{url}: no such object")
         wanted = f" that ends with {' or '.join(suffixes)}" if any(suffixes) else ""
-        what = "matches nothing" if _wild(url) else f"holds no file{wanted}"
+        what = "matches nothing" if is_pattern(url) else f"holds no file{wanted}"
         raise InputError(f"{url}: {what}")
     return sorted(found, key=lambda file: file.url)
 
@@ -256,14 +256,14 @@ def common_folder(files: Sequence[FoundFile]) -> str:
     return "/".join(first[:same]) or "/"
 
 
-def _wild(address: str) -> bool:
+def is_pattern(address: str) -> bool:
     return any(sign in address for sign in "*?[")
 
 
 def _find_local(url: str, suffixes: Sequence[str]) -> list[FoundFile]:
     if os.path.isdir(url):
-        files = [entry.path for entry in files_below(url, hidden=False) if _ends(entry.name, suffixes)]
-    elif _wild(url) and not os.path.exists(url):
+        files = [entry.path for entry in files_below(url, hidden=False) if ends_with(entry.name, suffixes)]
+    elif is_pattern(url) and not os.path.exists(url):
         files = [path for path in matching(url) if not os.path.isdir(path)]
     else:
         return [stat(url)]
@@ -272,7 +272,7 @@ def _find_local(url: str, suffixes: Sequence[str]) -> list[FoundFile]:
 
 def _find_remote(url: str, suffixes: Sequence[str]) -> list[FoundFile]:
     storage, key = object_of(url)
-    if not _wild(key):
+    if not is_pattern(key):
         info = storage.stat(key) if key else None
         if info is not None:
             return [FoundFile(url, info.size, info.etag.strip('"'))]
@@ -282,13 +282,13 @@ def _find_remote(url: str, suffixes: Sequence[str]) -> list[FoundFile]:
         front = key[: min(place for sign in "*?[" if (place := key.find(sign)) >= 0)]
         folder, wanted = front.rpartition("/")[0], key
     bucket = url.removeprefix(_REMOTE).partition("/")[0]
-    files = _below(f"{_REMOTE}{bucket}/{folder}".rstrip("/"))
+    files = below(f"{_REMOTE}{bucket}/{folder}".rstrip("/"))
     if wanted is None:
-        return [file for file in files if _ends(file.name, suffixes)]
+        return [file for file in files if ends_with(file.name, suffixes)]
     return [file for file in files if fnmatch.fnmatchcase(file.url, f"{_REMOTE}{bucket}/{wanted}")]
 
 
-def _below(url: str) -> list[FoundFile]:
+def below(url: str) -> list[FoundFile]:
     """Every object below a folder in S3."""
     storage, folder = object_of(url)
     bucket = url.removeprefix(_REMOTE).partition("/")[0]
@@ -297,7 +297,7 @@ def _below(url: str) -> list[FoundFile]:
     ]
 
 
-def _ends(name: str, suffixes: Sequence[str]) -> bool:
+def ends_with(name: str, suffixes: Sequence[str]) -> bool:
     return name.lower().endswith(tuple(suffixes)) and not name.startswith(".")
 
 

@@ -23,12 +23,25 @@ import pyarrow.parquet as pq
 
 from pipeline.config import Config, digest
 from pipeline.errors import InputError, listed, shortened
+from pipeline.pixels.extensions import IMAGE_SUFFIXES, OTHER_SUFFIXES
+from pipeline.pixels.formats import HEAD_BYTES, format_of
 from pipeline.sharding.sources.labels import MOST_LABELS, label_of, label_text, missing_label
+from pipeline.sharding.sources.passed_over import (
+    HIDDEN,
+    NOTHING_PASSED_OVER,
+    PassedOver,
+    PassedOverCount,
+    kind_of_name,
+)
 from pipeline.sharding.sources.places import FoundFile
 from pipeline.sharding.sources.tar_bytes import opened_tar
 from pipeline.sharding.sources.tar_members import Member, TarFault, tar_members
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
+EVERY_IMAGE_EXTENSION = (
+    *IMAGE_EXTENSIONS,
+    *sorted(suffix[1:] for suffix in IMAGE_SUFFIXES if suffix[1:] not in IMAGE_EXTENSIONS),
+)
 MEMBER_NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")
 # "__index__.json" and the like, which WebDataset passes over too.
 META_NAME = re.compile(r"__[^/]*__($|/)")
@@ -36,7 +49,7 @@ META_NAME = re.compile(r"__[^/]*__($|/)")
 MOST_TEXT_BYTES = 1 << 20
 _BATCH_ROWS = 4096
 # Raise when the same tar gives another listing.
-_VERSION = 4
+_VERSION = 5
 
 _SCHEMA = pa.schema(
     [
@@ -88,6 +101,7 @@ class TarListing:
     Attributes:
         labels: as they are written, those in words for a missing one too.
         missing: samples without label, by what stands there.
+        passed_over: members that are of no sample, since their names have no extension.
     """
 
     samples: int
@@ -95,6 +109,7 @@ class TarListing:
     path: Path
     end: str | None = None
     missing: Mapping[str, int] = field(default_factory=dict)
+    passed_over: PassedOver = NOTHING_PASSED_OVER
 
     def rows(self) -> Iterator[TarSample]:
         """The samples, in the order of the tar."""
@@ -118,32 +133,46 @@ def list_tar(tar: FoundFile, meaning: Meaning, folder: Path) -> TarListing:
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
             ends: list[TarFault] = []
-            _write(aside, tar_samples(tar, meaning, ends), ends)
+            passed = PassedOverCount()
+            _write(aside, tar_samples(tar, meaning, ends, passed), ends, passed)
             os.replace(aside, path)
         finally:
             aside.unlink(missing_ok=True)
     with closing(pq.ParquetFile(path)) as file:
         metadata = file.schema_arrow.metadata
         labels = tuple(json.loads(metadata[b"labels"]))
+        kinds, names = json.loads(metadata[b"passed_over"])
         return TarListing(
-            file.metadata.num_rows, labels, path, json.loads(metadata[b"end"]), json.loads(metadata[b"missing"])
+            file.metadata.num_rows,
+            labels,
+            path,
+            json.loads(metadata[b"end"]),
+            json.loads(metadata[b"missing"]),
+            PassedOver(kinds, tuple(names)),
         )
 
 
-def tar_samples(tar: FoundFile, meaning: Meaning, ends: list[TarFault] | None = None) -> Iterator[TarSample]:
+def tar_samples(
+    tar: FoundFile, meaning: Meaning, ends: list[TarFault] | None = None, passed: PassedOverCount | None = None
+) -> Iterator[TarSample]:
     """The samples of a tar, from its headers and its small members.
 
     Args:
         ends: with `meaning.ends` "read", gets what is wrong with the end of the tar.
+        passed: gets the members that are of no sample.
     Raises:
         InputError: the tar is damaged or hostile; the line names member and byte.
     """
     with opened_tar(tar) as read:
-        yield from _grouped(tar, meaning, read, [] if ends is None else ends)
+        yield from _grouped(tar, meaning, read, [] if ends is None else ends, passed or PassedOverCount())
 
 
 def _grouped(
-    tar: FoundFile, meaning: Meaning, read: Callable[[int, int], bytes], ends: list[TarFault]
+    tar: FoundFile,
+    meaning: Meaning,
+    read: Callable[[int, int], bytes],
+    ends: list[TarFault],
+    passed: PassedOverCount,
 ) -> Iterator[TarSample]:
     members: dict[str, Member] = {}
     current = ""
@@ -151,6 +180,8 @@ def _grouped(
     for member in tar_members(tar.url, tar.size, read, most_bytes=meaning.most_bytes, on_end=on_end):
         match = None if META_NAME.match(member.name) else MEMBER_NAME.fullmatch(member.name)
         if match is None:
+            name = member.name.rpartition("/")[2]
+            passed.add(HIDDEN if name.startswith(".") else kind_of_name(name), member.name)
             continue
         key, extension = match.group(1), match.group(2).lower()
         if (key != current or extension in members) and members:
@@ -174,7 +205,10 @@ def _samples(
 ) -> Iterator[TarSample]:
     """The sample of a key; several if their keys have dots, so that WebDataset's rule takes them for one."""
     if not any(extension in members for extension in meaning.images):
-        dotted = [one for one in members.values() if one.name.lower().endswith(tuple(f".{e}" for e in meaning.images))]
+        known = tuple(f".{extension}" for extension in meaning.images)
+        if meaning.images == IMAGE_EXTENSIONS:
+            known = (*known, *IMAGE_SUFFIXES)
+        dotted = [one for extension, one in members.items() if "." in extension and one.name.lower().endswith(known)]
         for one in dotted:
             extension = one.name[len(key) + 1 :]
             why = f"its key ends at the first dot, so that its image's extension is {extension!r}"
@@ -191,6 +225,8 @@ def _readable(name: str) -> str:
 
 def _sample(key: str, members: Mapping[str, Member], meaning: Meaning, read: Callable[[int, int], bytes]) -> TarSample:
     image = next((members[extension] for extension in meaning.images if extension in members), None)
+    if image is None and meaning.images == IMAGE_EXTENSIONS:
+        image = next((one for extension, one in members.items() if _is_image(extension, one, read)), None)
     problem = None if image is not None else f"no image among its members ({listed(members)})"
     try:
         captions, label = _captions(members, meaning, read), _label(members, meaning, read)
@@ -198,6 +234,15 @@ def _sample(key: str, members: Mapping[str, Member], meaning: Meaning, read: Cal
         captions, label, problem = (), None, problem or str(error)
     offset, length = (image.offset, image.length) if image is not None else (0, 0)
     return TarSample(_readable(key), offset, length, captions, label, problem)
+
+
+def _is_image(extension: str, member: Member, read: Callable[[int, int], bytes]) -> bool:
+    """Whether a member with an extension of no usual image is one: by a rarer extension, or as it begins."""
+    if f".{extension}" in OTHER_SUFFIXES or "." in extension:
+        return False
+    return (
+        f".{extension}" in IMAGE_SUFFIXES or format_of(read(member.offset, min(member.length, HEAD_BYTES))) is not None
+    )
 
 
 def _captions(members: Mapping[str, Member], meaning: Meaning, read: Callable[[int, int], bytes]) -> tuple[str, ...]:
@@ -255,7 +300,7 @@ def _is_text(text: str, name: str) -> bool:
     return bool(text.strip())
 
 
-def _write(path: Path, samples: Iterator[TarSample], ends: list[TarFault]) -> None:
+def _write(path: Path, samples: Iterator[TarSample], ends: list[TarFault], passed: PassedOverCount) -> None:
     labels: dict[str, None] = {}
     missing: Counter[str] = Counter()
     columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
@@ -274,6 +319,8 @@ def _write(path: Path, samples: Iterator[TarSample], ends: list[TarFault]) -> No
             columns = {name: [] for name in _SCHEMA.names}
     batches.append(pa.RecordBatch.from_pydict(columns, schema=_SCHEMA))
     end = ends[0].what if ends else None
-    facts = {"labels": list(labels), "end": end, "missing": missing}
+    left_out = passed.done()
+    passed_over = [dict(left_out.kinds), left_out.names]
+    facts = {"labels": list(labels), "end": end, "missing": missing, "passed_over": passed_over}
     schema = _SCHEMA.with_metadata({name: json.dumps(value) for name, value in facts.items()})
     pq.write_table(pa.Table.from_batches(batches).replace_schema_metadata(schema.metadata), path, compression="zstd")

@@ -27,6 +27,8 @@ from pipeline.sharding.sources import places
 from pipeline.sharding.sources.base import About, Collection, Credit, InTar, Item, unreadable
 from pipeline.sharding.sources.given_split import split_of_name
 from pipeline.sharding.sources.labels import Spellings, label_of, missing_in_words, named, ordered, read_class_names
+from pipeline.sharding.sources.left_out import left_out
+from pipeline.sharding.sources.passed_over import NOTHING_PASSED_OVER, PassedOver, PassedOverCount
 from pipeline.sharding.sources.places import FoundFile
 from pipeline.sharding.sources.tar_listing import IMAGE_EXTENSIONS, Meaning, TarListing, TarSample, list_tar
 from pipeline.sharding.sources.tar_members import check_tar
@@ -120,6 +122,7 @@ class WebdatasetConfig(Config):
             in_place=self.in_place,
             licence=self.licence,
             author=self.author,
+            left_out=left_out(self.tars, _SUFFIXES),
         )
 
 
@@ -131,6 +134,7 @@ class WebdatasetSource:
         class_names: the names of labels that are numbers, or () if the label is the name.
         split_by_name: a tar's name gives its split.
         in_place: the tars themselves are indexed, not copied.
+        left_out: files beside the tars.
     """
 
     def __init__(
@@ -144,6 +148,7 @@ class WebdatasetSource:
         in_place: bool = False,
         licence: str = "",
         author: str = "",
+        left_out: PassedOver = NOTHING_PASSED_OVER,
     ) -> None:
         self._tars = tars
         self._meaning = meaning
@@ -153,6 +158,7 @@ class WebdatasetSource:
         self._in_place = in_place
         self._licence = licence
         self._author = author
+        self._left_out = left_out
 
     def collect(self, progress: Progress) -> Collection:
         listings: list[TarListing] = []
@@ -190,6 +196,7 @@ class WebdatasetSource:
             credits=(Credit(title, self._author or "not stated", self._licence or "not stated", ""),),
             tars=tuple(self._tars) if self._in_place else (),
             notes=(*spellings.notes(), *self._notes(listings, root)),
+            passed_over=self._passed_over(listings, root),
         )
 
     def _notes(self, listings: list[TarListing], root: str) -> Iterator[str]:
@@ -208,6 +215,14 @@ class WebdatasetSource:
         ]
         if ends:
             yield f"{len(ends)} of {len(self._tars)} tars were read although their end is odd ({listed(ends, most=3)})"
+
+    def _passed_over(self, listings: list[TarListing], root: str) -> PassedOver:
+        """Files beside the tars, and members of no sample."""
+        count = PassedOverCount()
+        count.extend(self._left_out)
+        for tar, listing in zip(self._tars, listings, strict=True):
+            count.extend(listing.passed_over, f"{tar.url.removeprefix(root).lstrip('/')}: ")
+        return count.done()
 
     def _item(self, tar: FoundFile, shard: str, sample: TarSample, split: str | None, title: str) -> Item:
         problem, label = sample.problem, label_of(sample.label, self._class_names)

@@ -380,3 +380,38 @@ def test_tars_in_s3_are_read_in_place(
     assert [item.read() for item in items[:2]] == [picture(1)] * 2
     with pytest.raises(FileNotFoundError):
         items[2].read()
+
+
+def test_images_of_rarer_names_are_taken_and_members_of_no_sample_are_counted(
+    tmp_path: Path, collect: Collect, picture: Callable[..., bytes], reason: Reason
+) -> None:
+    members = {
+        "a.jfif": picture(1, "JPEG"), "a.txt": b"one", "b.avif": picture(2, "AVIF"), "c.dat": picture(3, "WEBP"),
+        "d.npy": b"\x93NUMPY", "d.image": picture(4), "e.heic": b"\0\0\0\x18ftypheic", "e.txt": b"five",
+        "README": b"hello", "._a.jfif": b"", "1.0.jfif": picture(5, "JPEG"), "1.1.jfif": picture(6, "JPEG"),
+    }  # fmt: skip
+    (tmp_path / "tars").mkdir()
+    with tarfile.open(tmp_path / "tars" / "0.tar", "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    (tmp_path / "tars" / "0.tar.md5").write_text("")
+    (tmp_path / "tars" / "stats").write_text("")
+    collection, items = collect(kind="webdataset", tars=str(tmp_path / "tars"))
+    assert [item.read() for item in items[:4]] == [members[name] for name in ("a.jfif", "b.avif", "c.dat", "d.image")]
+    assert "no image among its members (heic, txt)" in reason(items[4])
+    assert [reason(item).partition(",")[0] for item in items[5:]] == ["its key ends at the first dot"] * 2
+    assert collection.passed_over.kinds == {"no extension": 2, ".md5": 1, "hidden": 1}
+    assert "0.tar: README" in collection.passed_over.names
+    # Extensions that were named are believed.
+    _, items = collect(kind="webdataset", tars=str(tmp_path / "tars"), images=["dat"])
+    assert [item.key for item in items if "no image" not in reason_or_none(item)] == ["c"]
+
+
+def reason_or_none(item: Item) -> str:
+    try:
+        item.read()
+    except OSError as error:
+        return str(error)
+    return ""

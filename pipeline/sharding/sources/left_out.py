@@ -1,0 +1,38 @@
+"""The files beside those that a source's pattern takes from a folder: another extension is no reason for silence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from pipeline.folders import files_below
+from pipeline.pixels.extensions import IMAGE_SUFFIXES
+from pipeline.sharding.sources import places
+from pipeline.sharding.sources.passed_over import NOTHING_PASSED_OVER, PassedOver, PassedOverCount, kind_of_name
+
+
+def left_out(pattern: str, suffixes: Sequence[str]) -> PassedOver:
+    """The files that `places.find` leaves out of a folder for their names; of a pattern none.
+
+    Args:
+        suffixes: see `places.find`; images beside a table, which its rows name, are not counted.
+    Raises:
+        InputError: a folder cannot be listed.
+    """
+    if "{" in pattern or places.is_pattern(pattern):
+        return NOTHING_PASSED_OVER
+    url = places.absolute(pattern)
+    passed = PassedOverCount()
+    if places.is_remote(url):
+        names = [file.url for file in places.below(url)]
+    elif os.path.isdir(url):
+        names = [entry.path for entry in files_below(url, hidden=False)]
+    else:
+        return NOTHING_PASSED_OVER
+    for name in names:
+        if (
+            not places.ends_with(name.rpartition("/")[2], suffixes)
+            and (kind := kind_of_name(name)) not in IMAGE_SUFFIXES
+        ):
+            passed.add(kind, name.removeprefix(url).lstrip("/"))
+    return passed.done()
