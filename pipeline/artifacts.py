@@ -10,17 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import DamagedError, InputError, UnknownNameError
+from pipeline.errors import DamagedError, InputError, UnknownNameError, WorkError
 from pipeline.storage import Storage, open_storage
+from pipeline.storage.checked_files import file_sha256, is_as_committed
+from pipeline.storage.owners import owned_name
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
+ASIDE = ".aside"
 _MEND = "delete this artifact and run its stage again"
 
 
@@ -89,33 +91,50 @@ class Artifact:
             raise UnknownNameError(f"file in artifact {self.uri}", name, self.manifest["files"])
         return f"{self._base}/{self.manifest['root']}{name}"
 
-    def path(self, name: str) -> Path:
-        """One of its files on this machine's disk; from S3 it is fetched once, checked and kept.
+    def path(self, name: str, *, hashed: bool = True) -> Path:
+        """One of its files on this machine's disk, compared with the manifest; from S3 it is fetched once and kept.
 
+        A file is compared once a process. A large one is not hashed again while its size and times are those that
+        the store remembers; weights and the index are hashed in every process.
+
+        Args:
+            hashed: False: whoever reads the file compares what it reads, as readers of shards do, image by image.
         Raises:
-            DamagedError: what was fetched is not what was committed.
+            DamagedError: it is missing, or its bytes are not what was committed.
         """
         stored = self.object_path(name)
         local = self.storage.local_path(stored)
         if local is not None:
             if not local.exists():
                 raise DamagedError(f"{local}: missing; {_MEND}")
+            if hashed and not self._is_whole(local, name):
+                raise DamagedError(f"{local}: its bytes are not those that were committed; {_MEND}")
             return local
         # The root is part of the place: a copy from another server's artifact with this key is not ours.
         kept = self.cache / stored
-        entry = self.files[name]
-        if not (kept.is_file() and kept.stat().st_size == entry.size):
-            aside = kept.with_name(f".{kept.name}.{uuid.uuid4().hex}")
-            try:
-                self.storage.download(stored, aside)
-                if file_sha256(aside) != entry.sha256:
-                    raise DamagedError(f"{self.url}/{name}: fetched bytes do not match the manifest; {_MEND}")
-                os.replace(aside, kept)
-            except FileNotFoundError:
-                raise DamagedError(f"{self.url}/{name}: missing; {_MEND}") from None
-            finally:
-                aside.unlink(missing_ok=True)
+        if kept.is_file() and self._is_whole(kept, name):
+            return kept
+        aside = self.cache / ASIDE / owned_name()
+        try:
+            self.storage.download(stored, aside)
+            if file_sha256(aside) != self.files[name].sha256:
+                raise DamagedError(f"{self.url}/{name}: fetched bytes do not match the manifest; {_MEND}")
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(aside, kept)
+        except FileNotFoundError:
+            raise DamagedError(f"{self.url}/{name}: missing; {_MEND}") from None
+        finally:
+            aside.unlink(missing_ok=True)
         return kept
+
+    def _is_whole(self, path: Path, name: str) -> bool:
+        entry = self.files[name]
+        in_every_process = name.endswith(".safetensors") or name == "index.arrow"
+        notes = self.cache.parent / "checked"
+        try:
+            return is_as_committed(path, entry.size, entry.sha256, notes=notes, in_every_process=in_every_process)
+        except OSError as error:
+            raise WorkError(f"{path}: cannot be read ({error.strerror}); see to the disk, then run again") from None
 
     def read(self, name: str) -> bytes:
         """The bytes of one of its files."""
@@ -203,6 +222,7 @@ class ArtifactStore:
 
         Raises:
             DamagedError: its manifest is not one.
+            WorkError: its manifest cannot be read.
             InputError: a newer Tutelage made it.
         """
         place = f"artifacts/{stage}/{key}/{MANIFEST}"
@@ -210,10 +230,16 @@ class ArtifactStore:
             text = self.storage.read(place)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise WorkError(
+                f"{self.storage.url}/{place}: cannot be read ({error.strerror}); see to its rights and to the disk"
+            ) from None
         try:
             manifest = json.loads(text)
             newer = manifest["format"] > _FORMAT
-        except (ValueError, KeyError, TypeError):
+            if not newer:
+                _check_manifest(manifest)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             raise DamagedError(f"{self.storage.url}/{place}: not a manifest; {_MEND}") from None
         if newer:
             raise InputError(
@@ -305,10 +331,19 @@ def _plain_number(value: Any) -> Any:
     raise TypeError(f"{value!r} in a manifest is not JSON")
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _check_manifest(manifest: Any) -> None:
+    """Does nothing if it has what an artifact's manifest has.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: it has not.
+    """
+    for name, kind in (("files", dict), ("summary", dict), ("config", dict), ("inputs", dict), ("root", str)):
+        if not isinstance(manifest[name], kind):
+            raise TypeError(name)
+    float(manifest["seconds"])
+    for entry in manifest["files"].values():
+        if type(entry["size"]) is not int or not isinstance(entry["sha256"], str):
+            raise TypeError("files")
 
 
 def _object_sha256(storage: Storage, path: str, size: int, chunk: int = 8 << 20) -> str:

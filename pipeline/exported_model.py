@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -86,6 +86,7 @@ class ExportedModel:
         kwargs: what `create_model` takes besides.
         labels: class names, in the order of the logits; for a dual encoder the data set's, for prompts.
         templates: of prompts, each with one {}; empty for a classifier.
+        artifact: the artifact that it lies in, if it was opened from one.
     """
 
     folder: Path
@@ -95,6 +96,7 @@ class ExportedModel:
     preprocessing: Preprocessing
     labels: tuple[str, ...]
     templates: tuple[str, ...]
+    artifact: Artifact | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def write(
@@ -148,7 +150,7 @@ class ExportedModel:
         """
         if f"{FOLDER}/architecture.json" not in artifact.files:
             raise InputError(f"{artifact.uri}: holds no model; give the artifact of a stage that trains one")
-        return cls.read(artifact.folder(FOLDER))
+        return replace(cls.read(artifact.folder(f"{FOLDER}/")), artifact=artifact)
 
     @classmethod
     def read(cls, folder: Path) -> ExportedModel:
@@ -203,9 +205,12 @@ class ExportedModel:
         """The state dict, on the CPU.
 
         Raises:
-            DamagedError: the file is missing, cut or not in its format.
+            DamagedError: the file is missing, cut or not in its format, or its bytes are not what was committed.
         """
         path = self.folder / WEIGHTS
+        if self.artifact is not None:
+            # Compared when it was opened; again if it was written to since.
+            path = self.artifact.path(f"{FOLDER}/{WEIGHTS}")
         try:
             with safe_open(path, framework="pt") as file:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

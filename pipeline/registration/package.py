@@ -2,8 +2,9 @@
 
     MLmodel, requirements.txt, ...     MLflow's own
     served_model.py                    the code that MLflow runs (models-from-code: no pickle), in one file
-    artifacts/served/service.json      what the code needs to know
-                     *.pt2             exported programs
+    artifacts/served/service.json      what the code needs to know, with the SHA-256 of every file beside it
+                     *.pt2             exported programs, nothing pickled in them
+                     program_check.py  what looks at both before a program is loaded
                      model/            the ExportedModel as it was, weights in safetensors
                      bpe.py, vocabulary.json.gz    for a dual encoder: the tokenizer; or
                      wordpiece.py, model/wordpieces.json.gz
@@ -16,7 +17,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +36,9 @@ from pipeline.exported_model import ExportedModel
 from pipeline.loading import bpe, wordpiece
 from pipeline.loading.vocabulary import write_vocabulary
 from pipeline.loading.wordpiece_vocabulary import VOCABULARY as WORD_PIECES
+from pipeline.registration import program_check
 from pipeline.registration.program import write_programs
+from pipeline.storage.owners import temporary_folder
 
 # What the stored copy of served_model.py has the decoding contract's source for.
 _CONTRACT = (
@@ -53,7 +55,7 @@ def write_package(exported: ExportedModel, folder: Path, mlflow_model: Model | N
     Args:
         mlflow_model: carries the run that the model belongs to, if there is one.
     """
-    with tempfile.TemporaryDirectory(prefix="package-") as name:
+    with temporary_folder() as name:
         served = Path(name) / "served"
         served.mkdir()
         write_served_files(exported, served)
@@ -75,9 +77,11 @@ def write_served_files(exported: ExportedModel, folder: Path) -> None:
         service["context_length"] = exported.context_length
         service["logit_scale"] = float(exported.weights()["logit_scale"].exp())
         service["tokenizer"] = _write_tokenizer(exported, folder)
+    shutil.copytree(exported.folder, folder / "model")
+    shutil.copyfile(program_check.__file__, folder / "program_check.py")
+    service["digests"] = program_check.digests_of(folder)
     text = json.dumps(service, indent=1, ensure_ascii=False) + "\n"
     (folder / "service.json").write_text(text, encoding="utf-8")
-    shutil.copytree(exported.folder, folder / "model")
 
 
 def _write_tokenizer(exported: ExportedModel, folder: Path) -> dict[str, str]:
@@ -129,7 +133,7 @@ def signature(kind: str) -> ModelSignature:
 
 
 def _save(exported: ExportedModel, served: Path, folder: Path, model: Model) -> Model:
-    with _one_at_a_time, _quiet(), tempfile.TemporaryDirectory(prefix="served-code-") as name:
+    with _one_at_a_time, _quiet(), temporary_folder() as name:
         code = Path(name) / "served_model.py"
         code.write_text(served_code(), encoding="utf-8")
         mlflow.pyfunc.save_model(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import WorkError
 from pipeline.exported_model import ExportedModel, Preprocessing, normalise_pixels
+from pipeline.registration.program_check import DamagedProgramError, load_program
 
 _LARGEST_BATCH = 4096
 
@@ -80,7 +81,10 @@ def write_programs(exported: ExportedModel, folder: Path) -> list[str]:
             "encode_text": (_TextEncoder(model), tokens),
         }
     for name, (module, example) in programs.items():
-        _write(module.eval(), example, folder / f"{name}.pt2")
+        try:
+            _write(module.eval(), example, folder / f"{name}.pt2")
+        except DamagedProgramError as error:
+            raise WorkError(f"{exported.architecture} cannot be exported for a served model: {error}") from None
     return list(programs)
 
 
@@ -91,8 +95,11 @@ def _write(module: nn.Module, example: Tensor, path: Path) -> None:
     for node in program.graph.nodes:
         # Where each operation was written, with the paths of this machine.
         node.meta.pop("stack_trace", None)
+    # They would be pickled.
+    program.example_inputs = None
     torch.export.save(program, path)
-    loaded: Any = torch.export.load(path).module()
+    # A program that no served model would load is found here, not where it is wanted.
+    loaded: Any = load_program(path)
     with torch.inference_mode():
         for count in (1, len(example)):
             wanted, given = module(example[:count]), loaded(example[:count])

@@ -24,6 +24,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 from torch import Tensor
@@ -40,12 +41,19 @@ class ServedModel(PythonModel):
     """Classifier or dual encoder, as service.json says."""
 
     def load_context(self, context: Any) -> None:
-        """Loads the programs from the folder that MLflow fetched."""
+        """Loads the programs from the folder that MLflow fetched, after a look at every file's SHA-256.
+
+        Raises:
+            MlflowException: a file is not what was registered, or a program holds more than data.
+        """
         folder = Path(context.artifacts["served"])
         self.service: dict[str, Any] = json.loads((folder / "service.json").read_text(encoding="utf-8"))
-        self.programs = {
-            name: torch.export.load(str(folder / f"{name}.pt2")).module() for name in self.service["programs"]
-        }
+        check = _module(folder / "program_check.py")
+        try:
+            check.check_files(folder, self.service["digests"])
+            self.programs = {name: check.load_program(folder / f"{name}.pt2") for name in self.service["programs"]}
+        except check.DamagedProgramError as error:
+            raise MlflowException(str(error)) from None
         tokenizer = self.service.get("tokenizer")
         self.encoder: Any = _text_encoder(folder, tokenizer) if tokenizer is not None else None
         self.label_features: Tensor | None = None
@@ -192,12 +200,18 @@ def resize_to_square(image: Tensor, size: int) -> Tensor:
 
 def _text_encoder(folder: Path, tokenizer: dict[str, str]) -> Any:
     """The encoder of byte pairs or word pieces whose source and vocabulary lie in the folder."""
-    spec = importlib.util.spec_from_file_location("served_tokenizer", folder / tokenizer["code"])
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError(f"{folder / tokenizer['code']}: the tokenizer is missing")
+    module = _module(folder / tokenizer["code"])
+    return getattr(module, tokenizer["class"]).read(str(folder / tokenizer["vocabulary"]))
+
+
+def _module(path: Path) -> Any:
+    """A module whose source travels with the model."""
+    spec = importlib.util.spec_from_file_location(f"served_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise FileNotFoundError(f"{path}: is missing; register the model again")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return getattr(module, tokenizer["class"]).read(str(folder / tokenizer["vocabulary"]))
+    return module
 
 
 set_model(ServedModel())

@@ -84,7 +84,8 @@ class ShardPlaces:
             DamagedError: it is missing.
         """
         owner, name = self._owner(shard)
-        return owner.path(name)
+        # Each image is compared with its hash in the index when it is read.
+        return owner.path(name, hashed=False)
 
     def object(self, shard: int) -> tuple[Storage, str]:
         """The storage of a remote shard, and its path there."""

@@ -10,12 +10,17 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
+import tempfile
 import time
 import uuid
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 FORGOTTEN_S = 7 * 24 * 3600.0  # a week: nobody uploads one object or writes one file for so long
+
+TEMPORARY = "tutelage-"  # what our entries in the system's temporary folder begin with
 
 _NAME = re.compile(r"([0-9a-f]{12})-(\d+)-(\d+)-[0-9a-f]{12}")
 
@@ -35,6 +40,32 @@ def is_left_over(name: str, last_changed: float) -> bool:
     if owner is not None and owner[1] == _machine():
         return _begun(int(owner[2])) != owner[3]
     return time.time() - last_changed > FORGOTTEN_S
+
+
+def is_owned(name: str) -> bool:
+    """Whether a name says whose it is."""
+    return _NAME.search(name) is not None
+
+
+def sweep_folder(folder: Path) -> list[str]:
+    """Removes what gone processes left in a folder for things in the making; the paths of what went."""
+    swept = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        with suppress(OSError):
+            # Names of before say nothing, and neither does what we write under plain names.
+            known = is_owned(path.name) or re.fullmatch(r"(probe-)?[0-9a-f]{32}", path.name)
+            if known and is_left_over(path.name, path.lstat().st_mtime):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+                swept.append(str(path))
+    return swept
+
+
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder in the system's temporary folder; what a killed process leaves of it is swept by the next run."""
+    return tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{owned_name()}-")
 
 
 @cache

@@ -8,7 +8,6 @@ used. The newest two are kept.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -19,8 +18,9 @@ from typing import Any
 
 import torch
 
-from pipeline.artifacts import file_sha256
 from pipeline.storage import Storage
+from pipeline.storage.checked_files import file_sha256
+from pipeline.storage.owners import TEMPORARY, owned_name
 
 _log = logging.getLogger("tutelage.training")
 
@@ -112,7 +112,6 @@ class Checkpoints:
         """A file to work in: on the disk of the storage if that is local. One name, so a kill leaves at most one."""
         folder = self.storage.local_path(f"{self.prefix}/.aside")
         if folder is None:
-            name = hashlib.sha256(f"{self.storage.url}/{self.prefix}".encode()).hexdigest()[:16]
-            folder = Path(tempfile.gettempdir()) / f"tutelage-{name}-{os.getpid()}"
+            return Path(tempfile.gettempdir()) / f"{TEMPORARY}{owned_name()}-checkpoint"
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"checkpoint-{os.getpid()}"

@@ -239,3 +239,104 @@ def test_a_store_travels_by_its_url(store, commit):
     commit(store)
     again = ArtifactStore(open_storage(store.storage.url), store.local)
     assert again.find("stage", "0123abcd").read("a.bin") == b"abc"
+
+
+def flip(path, at=-1, *, keep_times=True):
+    """Changes one bit, as a failing disk does; the times stay, as far as they can be set."""
+    before = path.stat()
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+    if keep_times:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("name", ["model/model.safetensors", "index.arrow", "metrics.json", "ontology.npy"])
+def test_a_flipped_bit_is_found_where_the_file_is_read(local_store, commit, name):
+    artifact = commit(local_store, files={name: os.urandom(5000), "other": b"1"})
+    read = artifact.path(name)
+    assert artifact.read(name) == read.read_bytes()
+    flip(read)
+    for action in (lambda: artifact.read(name), lambda: artifact.path(name), artifact.folder):
+        with pytest.raises(DamagedError, match=r"its bytes are not those that were committed; delete this artifact"):
+            action()
+    assert artifact.read("other") == b"1"
+
+
+def test_a_file_that_is_longer_or_shorter_is_found(local_store, commit):
+    artifact = commit(local_store, files={"a": b"12345", "b": b"12345"})
+    artifact.path("a").write_bytes(b"123456")
+    artifact.path("b").write_bytes(b"1234")
+    for name in "ab":
+        with pytest.raises(DamagedError, match="its bytes are not"):
+            artifact.read(name)
+
+
+def test_a_large_file_is_hashed_once_and_weights_in_every_process(local_store, commit, monkeypatch):
+    from pipeline.storage import checked_files
+
+    hashed = []
+    real = checked_files.file_sha256
+    monkeypatch.setattr(checked_files, "file_sha256", lambda path: hashed.append(path.name) or real(path))
+    monkeypatch.setattr(checked_files, "_LARGE", 1000)
+    monkeypatch.setattr(checked_files, "_SETTLED_S", 0.0)
+    files = {"columns.arrow": bytes(5000), "index.arrow": bytes(5000), "m.safetensors": bytes(5000), "small": b"1"}
+    artifact = commit(local_store, files=files)
+
+    def new_process():
+        checked_files._seen.clear()
+        hashed.clear()
+        for _ in range(2):
+            for name in files:
+                artifact.path(name)
+        return sorted(hashed)
+
+    assert new_process() == sorted(files)
+    assert new_process() == ["index.arrow", "m.safetensors", "small"]
+    os.utime(artifact.path("columns.arrow"))
+    assert "columns.arrow" in new_process()
+    flip(artifact.path("columns.arrow"))
+    with pytest.raises(DamagedError):
+        new_process()
+
+
+def test_a_store_that_cannot_be_written_is_read(local_store, commit, monkeypatch):
+    from pipeline.storage import checked_files
+
+    monkeypatch.setattr(checked_files, "_LARGE", 0)
+    monkeypatch.setattr(checked_files, "_SETTLED_S", 0.0)
+    artifact = commit(local_store)
+    (local_store.local / "checked").write_text("in the way")
+    assert artifact.read("a.bin") == b"abc"
+
+
+@pytest.mark.servers
+def test_a_fetched_copy_that_a_disk_spoiled_is_fetched_again(s3_store, commit):
+    artifact = commit(s3_store)
+    kept = artifact.path("a.bin")
+    flip(kept)
+    assert artifact.read("a.bin") == b"abc"
+    kept.write_bytes(b"")
+    assert artifact.read("a.bin") == b"abc"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"format": "1"}',
+        b'{"format": 1}',
+        b'{"format": 1, "files": {"a": {}}, "summary": {}, "config": {}, "inputs": {}, "root": "", "seconds": 1}',
+        b'{"format": 1, "files": [], "summary": {}, "config": {}, "inputs": {}, "root": "", "seconds": 1}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+    ],
+)
+def test_what_is_not_a_manifest_is_one_line(store, text):
+    store.storage.write("artifacts/stage/k/manifest.json", text)
+    with pytest.raises(DamagedError, match="not a manifest") as caught:
+        store.find("stage", "k")
+    assert "\n" not in str(caught.value)

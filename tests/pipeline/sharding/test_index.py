@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.artifacts import file_sha256
 from pipeline.errors import DamagedError, UnknownNameError
 from pipeline.sharding.index import SPLITS, SampleIndex, SampleRow, TaxonomyNode
+from pipeline.storage.checked_files import file_sha256
 
 INT32 = st.integers(0, 2**31 - 1)
 ROWS = st.lists(

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from pipeline.artifacts import Artifact, ArtifactStore, file_sha256
+from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import InputError
 from pipeline.sharding.index import SampleIndex, SampleRow
 from pipeline.sharding.linting.findings import CODES, Findings
 from pipeline.sharding.linting.lint import lint
 from pipeline.sharding.linting.target import Target, artifact_target, tars_target
 from pipeline.storage import open_storage
+from pipeline.storage.checked_files import file_sha256
 
 Shard = Callable[..., Artifact]
 Picture = Callable[..., bytes]
