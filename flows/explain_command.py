@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from flows.image_files import image_bytes
 from flows.preflight import open_store
 from pipeline.errors import InputError
 from pipeline.printable import printable
+from pipeline.storage.owners import temporary_folder
 
 if TYPE_CHECKING:
     from pipeline.exported_model import ExportedModel
@@ -178,7 +178,7 @@ def _model(model_uri: str) -> Iterator[ExportedModel]:
 
         model_uri_parts(model_uri)  # before a registry is opened, which makes one if there is none
         registry = Registry.open(open_store())
-        with tempfile.TemporaryDirectory(prefix="explain-") as name:
+        with temporary_folder() as name:
             yield registry.fetch(registry.named(model_uri), Path(name))
         return
     if "/" not in model_uri:

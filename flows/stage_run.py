@@ -30,6 +30,7 @@ from pipeline.artifacts import ArtifactStore
 from pipeline.config import Config
 from pipeline.errors import WorkError
 from pipeline.html.markdown import code, table
+from pipeline.left_over import sweep
 from pipeline.printable import printable
 from pipeline.service_url import shown_url
 from pipeline.stage import Stage
@@ -163,6 +164,7 @@ def stages_of(flow: str, parameters: Config, *, tracked: bool = True) -> Iterato
     """
     store = open_store()
     check_ready(parameters, store)
+    sweep(store)
     if tracked:
         from pipeline.training.tracking import ensure_tracking
 

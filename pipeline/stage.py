@@ -23,8 +23,14 @@ from typing import IO, Any, ClassVar, Protocol, TypeVar
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config, canonical_json, digest
-from pipeline.errors import InputError
+from pipeline.errors import InputError, WorkError
 from pipeline.progress import Progress, silent
+from pipeline.storage.locks import open_lock, try_lock
+from pipeline.storage.owners import owned_name
+
+# A lock's file goes with its folder when its holder ends; a new one is looked for so often.
+_LOOKS = 200
+_LOOK_S = 0.02
 
 ConfigT = TypeVar("ConfigT", bound=Config, contravariant=True)
 
@@ -163,21 +169,28 @@ def code_origin() -> dict[str, str]:
 @contextmanager
 def _locked(path: Path, progress: Progress) -> Iterator[None]:
     """Holds a file lock; it goes with the process, so a killed holder never blocks the next."""
-    while (file := _lock_taken(path, progress)) is None:
-        pass
+    for _ in range(_LOOKS):
+        file = _lock_taken(path, progress)
+        if file is not None:
+            break
+        time.sleep(_LOOK_S)
+    else:
+        raise WorkError(f"{path.parent}: is no folder that work can be done in; remove what lies there, run again")
     with file:
+        # For the sweep (left_over.py): where locks of other machines are not seen, it goes by this.
+        file.truncate(0)
+        file.write(owned_name().encode())
+        file.flush()
         yield
 
 
-def _lock_taken(path: Path, progress: Progress) -> IO[str] | None:
+def _lock_taken(path: Path, progress: Progress) -> IO[bytes] | None:
     """The locked file; None if the holder before us removed it with its folder, as it does at its end."""
     with suppress(FileExistsError):
         path.parent.mkdir()
     with suppress(FileNotFoundError), ExitStack() as stack:
-        file = stack.enter_context(path.open("a"))
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        file = stack.enter_context(open_lock(path))
+        if not try_lock(file):
             progress(note="waiting for another process that makes the same artifact")
             fcntl.flock(file, fcntl.LOCK_EX)
         if os.path.samestat(path.stat(), os.fstat(file.fileno())):

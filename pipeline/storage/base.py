@@ -7,19 +7,24 @@ is plain reading and writing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object in storage: its path, its size in bytes, and a token that changes with its bytes."""
+    """An object in storage: its path, its size in bytes, and a token that changes with its bytes.
+
+    Attributes:
+        modified: Unix time of its last change, to the second.
+    """
 
     path: str
     size: int
     etag: str
+    modified: float = field(default=0.0, compare=False)
 
 
 class Storage(Protocol):
@@ -86,6 +91,9 @@ class Storage(Protocol):
             path: the artifact's place, e.g. "artifacts/shard-dataset/0a1b".
             manifest: JSON content of manifest.json; "root" is set by this call.
         """
+
+    def sweep(self) -> Sequence[str]:
+        """Removes what processes that are gone left half done; what went. Nothing that was published is touched."""
 
 
 def open_storage(url: str) -> Storage:

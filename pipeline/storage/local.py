@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.folders import unlistable
 from pipeline.storage.base import ObjectInfo
+from pipeline.storage.locks import locked
+from pipeline.storage.owners import owned_name, sweep_folder
 
 _ASIDE = ".aside"
 _MANIFEST = "manifest.json"
@@ -32,7 +32,7 @@ class LocalStorage:
         return str(self.root)
 
     def check_writable(self) -> None:
-        probe = f"{_ASIDE}/probe-{uuid.uuid4().hex}"
+        probe = f"{_ASIDE}/probe-{owned_name()}"
         try:
             # Not only a write: `create` needs hard links, which a few file systems lack.
             self.create(probe, b"probe")
@@ -55,10 +55,11 @@ class LocalStorage:
             os.replace(aside, self._parent_made(path))
 
     def create(self, path: str, data: bytes) -> bool:
+        place = self._parent_made(path)
         with self._written_aside(data) as aside:
             try:
                 # A hard link fails if the name is taken: create-if-absent and whole, in one step.
-                os.link(aside, self._parent_made(path))
+                os.link(aside, place)
             except FileExistsError:
                 # On NFS a repeated request can fail because the first one did it, its answer lost.
                 return aside.stat().st_nlink == 2
@@ -83,7 +84,7 @@ class LocalStorage:
             return None
         # Inode and time tell two versions apart, since every write makes a new file.
         token = f"{data.st_ino}-{data.st_mtime_ns}-{data.st_size}"
-        return ObjectInfo(path, data.st_size, hashlib.blake2b(token.encode(), digest_size=8).hexdigest())
+        return ObjectInfo(path, data.st_size, hashlib.blake2b(token.encode(), digest_size=8).hexdigest(), data.st_mtime)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         top = self._place(prefix) if prefix else self.root
@@ -115,7 +116,7 @@ class LocalStorage:
         if not source.is_file():
             raise FileNotFoundError(str(source))
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        aside = target.with_name(f".{target.name}.{owned_name()}")
         try:
             shutil.copyfile(source, aside)
             os.replace(aside, target)
@@ -144,6 +145,9 @@ class LocalStorage:
             shutil.rmtree(folder)
         return won
 
+    def sweep(self) -> Sequence[str]:
+        return sweep_folder(self.root / _ASIDE)
+
     def _place(self, path: str) -> Path:
         place = Path(os.path.normpath(self.root / path))
         if not place.is_relative_to(self.root):
@@ -160,7 +164,7 @@ class LocalStorage:
         """A name on the same file system for something in the making; what is left there is removed."""
         folder = self.root / _ASIDE
         folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / uuid.uuid4().hex
+        aside = folder / owned_name()
         try:
             yield aside
         finally:
@@ -180,9 +184,7 @@ class LocalStorage:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        (self.root / _ASIDE).mkdir(parents=True, exist_ok=True)
-        with (self.root / _ASIDE / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(self.root / _ASIDE / "lock"):
             yield
 
 

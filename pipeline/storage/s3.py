@@ -19,7 +19,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,7 +39,7 @@ from botocore.parsers import ResponseParserError
 
 from pipeline.errors import InputError, WorkError
 from pipeline.storage.base import ObjectInfo
-from pipeline.storage.owners import owned_name
+from pipeline.storage.owners import is_left_over, owned_name
 from pipeline.storage.s3_client import LARGEST_PUT, PART_BYTES, TRANSFER, is_over, patience, s3_client
 from pipeline.storage.s3_digests import Digests
 from pipeline.storage.s3_errors import endpoint, explain, status_of
@@ -49,7 +49,9 @@ T = TypeVar("T")
 _TRIES = 4
 _TORN = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 _WRITER = "writer"
-_PROBES = ".aside/probe-"
+_ASIDE = ".aside"
+_PROBES = f"{_ASIDE}/probe-"
+_ARTIFACTS = "artifacts/"
 ATTEMPT = "attempt-"
 _FILES_AT_ONCE = 4
 
@@ -154,7 +156,7 @@ class S3Storage:
             head = self._ask(path, lambda: self._client.head_object(Bucket=self.bucket, Key=self._key(path)))
         except FileNotFoundError:
             return None
-        return ObjectInfo(path, head["ContentLength"], head["ETag"])
+        return ObjectInfo(path, head["ContentLength"], head["ETag"], head["LastModified"].timestamp())
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         top = self._key(prefix.strip("/"))
@@ -166,7 +168,12 @@ class S3Storage:
         found = []
         while (page := self._ask(prefix, lambda: next(pages, None))) is not None:
             found += [
-                ObjectInfo(item["Key"].removeprefix(self._key("")), item["Size"], item["ETag"])
+                ObjectInfo(
+                    item["Key"].removeprefix(self._key("")),
+                    item["Size"],
+                    item["ETag"],
+                    item["LastModified"].timestamp(),
+                )
                 for item in page.get("Contents", [])
             ]
         # SeaweedFS walks folder by folder ("a/b" before "a-b"); S3 itself sorts by the whole key.
@@ -189,22 +196,71 @@ class S3Storage:
 
     def publish(self, folder: Path, path: str, manifest: dict[str, object]) -> bool:
         place = f"{path}/manifest.json"
-        root = f"{ATTEMPT}{owned_name()}/"
+        attempt = f"{ATTEMPT}{owned_name()}"
+        root = f"{attempt}/"
         won = False
         if self.stat(place) is None:
             try:
+                # Says where to look, should this process be killed: nobody has to list a whole store for that.
+                self.write(f"{_ASIDE}/{attempt}", f"{path}/{root}".encode())
                 self._confirm_all(f"{path}/{root}", self._send_all(folder, f"{path}/{root}"))
             except BaseException:
                 # The server may be the reason: it is asked once, and what stays there is swept later.
                 with contextlib.suppress(Exception), patience(0):
                     self._delete_all(f"{path}/{root}")
+                    self.delete(f"{_ASIDE}/{attempt}")
                 raise
             # If this raises, the manifest may be there all the same and name our files: they stay.
             won = self.create(place, json.dumps({**manifest, "root": root}, indent=1, sort_keys=True).encode())
             if not won:
                 self._delete_all(f"{path}/{root}")
+            self.delete(f"{_ASIDE}/{attempt}")
         shutil.rmtree(folder)
         return won
+
+    def sweep(self) -> Sequence[str]:
+        swept = []
+        for info in self.list(_ASIDE):
+            name = info.path.rpartition("/")[2]
+            if name.startswith(ATTEMPT):
+                prefix = self.read(info.path).decode()
+                newest = max((file.modified for file in self.list(prefix)), default=info.modified)
+                if not is_left_over(name, max(newest, info.modified)) or not prefix.endswith(f"/{name}/"):
+                    continue
+                if not self._is_published(prefix.removesuffix(f"/{name}/"), f"{name}/"):
+                    self._delete_all(prefix)
+                    swept.append(prefix)
+            elif not is_left_over(name, info.modified):
+                continue
+            self.delete(info.path)
+        return [*swept, *self._sweep_uploads()]
+
+    def _is_published(self, path: str, root: str) -> bool:
+        """Whether the files below `root` are those of the artifact at `path`; what cannot be read counts as yes."""
+        try:
+            manifest = json.loads(self.read(f"{path}/manifest.json"))
+            return bool(manifest["root"] == root)
+        except FileNotFoundError:
+            return False
+        except (ValueError, TypeError, KeyError):
+            return True
+
+    def _sweep_uploads(self) -> Sequence[str]:
+        """Gives up uploads in parts that nobody will end; their parts are paid for and seen by nobody."""
+        swept = []
+        pages = iter(
+            self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self.bucket, Prefix=self._key(_ARTIFACTS)
+            )
+        )
+        while (page := self._ask("", lambda: next(pages, None))) is not None:
+            for upload in page.get("Uploads", []):
+                key, begun = upload["Key"], upload["Initiated"].timestamp()
+                if key.startswith(self._key(_ARTIFACTS)) and is_left_over(key, begun):
+                    about = {"Bucket": self.bucket, "Key": key, "UploadId": upload["UploadId"]}
+                    self._ask("", lambda about=about: self._client.abort_multipart_upload(**about))  # type: ignore[misc]
+                    swept.append(key)
+        return swept
 
     def _send_all(self, folder: Path, prefix: str) -> dict[str, Digests]:
         """Uploads the files of a folder; what S3 must say of each, by its path."""
