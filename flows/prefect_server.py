@@ -7,7 +7,6 @@ Prefect, because PREFECT_API_URL must be set before Prefect is imported.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import time
@@ -23,6 +22,7 @@ from infra.local.servers import PortTakenError, Server, ServerError, free_port, 
 from pipeline.errors import InputError, WorkError
 from pipeline.reachability import http_refusal
 from pipeline.service_url import shown_url
+from pipeline.storage.locks import open_lock, try_lock, unusable
 
 _log = logging.getLogger("tutelage.prefect")
 
@@ -186,17 +186,21 @@ def port_wanted() -> int | None:
     return int(text)
 
 
-def _own_home(home: Path) -> tuple[IO[str], Path]:
-    """The first of home, home-2, home-3, ... that no other process holds, with its lock."""
+def _own_home(home: Path) -> tuple[IO[bytes], Path]:
+    """The first of home, home-2, home-3, ... that no other process holds, with its lock.
+
+    Raises:
+        WorkError: a home cannot be made, or its lock cannot be one.
+    """
     number = 1
     while True:
         place = home if number == 1 else home.with_name(f"{home.name}-{number}")
-        place.mkdir(parents=True, exist_ok=True)
-        lock = (place / "lock").open("a")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            number += 1
-            continue
-        return lock, place
+            place.mkdir(parents=True, exist_ok=True)
+            lock = open_lock(place / "lock")
+        except OSError as error:
+            raise unusable(place / "lock", error) from None
+        if try_lock(lock):
+            return lock, place
+        lock.close()
+        number += 1

@@ -47,6 +47,8 @@ class Server:
         folder: its working directory; must exist if given.
         start_timeout_s: how long it may take to answer.
         grace_s: how long it may take to end after SIGTERM, before SIGKILL.
+        makes: the SQLite file that it makes at its first start. If it was ended before it first answered, the file may
+            be half made, and no later start could use it: it is removed before the next one.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Server:
     folder: Path | None = None
     start_timeout_s: float = 60.0
     grace_s: float = 10.0
+    makes: Path | None = None
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
 
     def start(self) -> Server:
@@ -81,6 +84,7 @@ class Server:
         if shutil.which(self.command[0]) is None:
             raise ServerError(f"{self.name}: cannot run {self.command[0]}: there is no such program; install it")
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        self._remove_half_made()
         leash = [sys.executable, "-I", "-S", str(Path(__file__).with_name("leash.py"))]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -114,6 +118,8 @@ class Server:
         except BaseException:
             self.stop()
             raise
+        if self.makes is not None:
+            _mark(self.makes).unlink(missing_ok=True)
 
     def stop(self) -> None:
         """Ends it and every process it started; does nothing if it does not run."""
@@ -126,6 +132,17 @@ class Server:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+    def _remove_half_made(self) -> None:
+        """Marks a first start, and removes what one left that never came to answer."""
+        if self.makes is None:
+            return
+        mark = _mark(self.makes)
+        if mark.exists():
+            for ending in ("", "-journal", "-wal", "-shm"):
+                self.makes.with_name(f"{self.makes.name}{ending}").unlink(missing_ok=True)
+        elif not self.makes.exists():
+            mark.touch()
 
     @property
     def running(self) -> bool:
@@ -151,6 +168,11 @@ class Server:
             text = ""
         tail = "\n".join(text.strip().splitlines()[-lines:])
         return f"the end of {self.log}:\n{tail}" if tail else f"{self.log} is empty"
+
+
+def _mark(file: Path) -> Path:
+    """A file that is there from a server's first start until it first answers."""
+    return file.with_name(f"{file.name}.making")
 
 
 def answers(probe: str, timeout_s: float = 2.0) -> bool:

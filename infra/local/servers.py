@@ -83,6 +83,7 @@ def prefect_server(home: Path, port: int, *, database: str | None = None) -> Ser
         env=env,
         # 16 s on a fresh home with two busy cores; twice and more of it for slower machines.
         start_timeout_s=90,
+        makes=None if database else home / "prefect.db",
     )
 
 
@@ -113,6 +114,7 @@ def mlflow_server(folder: Path, port: int, *, database: str | None = None, artif
         env=env,
         folder=folder,
         start_timeout_s=90,
+        makes=None if database else folder / "mlflow.db",
     )
 
 

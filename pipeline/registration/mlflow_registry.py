@@ -7,10 +7,11 @@ not change each other's. A registered model's versions carry their lineage as ta
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,10 @@ from pipeline.errors import InputError, WorkError, first_line
 from pipeline.exported_model import ExportedModel
 from pipeline.printable import printable
 from pipeline.registration.package import write_package
+from pipeline.registration.program_check import check_files
+from pipeline.registration.promotion_lease import Lease
 from pipeline.service_url import shown_url, without_credentials
+from pipeline.storage.owners import temporary_folder
 from pipeline.training.tracking import EXPERIMENT, ensure_tracking, tracking_in_a_run
 
 CHAMPION = "champion"
@@ -122,15 +126,18 @@ class Registry:
         tags: Mapping[str, str],
         metrics: Mapping[str, float],
         description: str,
+        alone: AbstractContextManager[Lease] | None = None,
     ) -> RegisteredVersion:
-        """A new version of `name`; the name is made if it is new.
+        """A new version of `name`; the name is made if it is new. Of several that register one model, one makes it.
 
         Its files and metrics belong to an MLflow run of its own. (A logged model would be looked up at the
         process's global tracking URI by MLflow's SQL registry.)
 
         Args:
             metrics: of the evaluation, shown with the run.
+            tags: with the model's STAGE/KEY as `MODEL_TAG`.
             description: Markdown, shown beside the version.
+            alone: lets one process at a time look for the model's version and make it; entered for a moment.
         Raises:
             WorkError: the experiment is gone.
         """
@@ -146,21 +153,32 @@ class Registry:
             rows = [Metric(_metric_name(key), float(value), now, 0) for key, value in metrics.items()]
             for start in range(0, len(rows), _METRICS_A_CALL):
                 client.log_batch(run_id, metrics=rows[start : start + _METRICS_A_CALL])
-            with tempfile.TemporaryDirectory(prefix="package-") as folder:
+            with temporary_folder() as folder:
                 package = Path(folder) / _PLACE
                 write_package(exported, package, Model(artifact_path=_PLACE, run_id=run_id))
                 client.log_artifacts(run_id, str(package), _PLACE)
-            version = client.create_model_version(
-                name,
-                source=f"{run.info.artifact_uri}/{_PLACE}",
-                run_id=run_id,
-                tags=_tags(tags),
-                description=description,
-            )
-            status = "FINISHED"
+            with alone or nullcontext() as lease:
+                found = self.find(name, tags[MODEL_TAG]) if MODEL_TAG in tags else None
+                if found is None:
+                    if lease is not None:
+                        lease.check()
+                    version = client.create_model_version(
+                        name,
+                        source=f"{run.info.artifact_uri}/{_PLACE}",
+                        run_id=run_id,
+                        tags=_tags(tags),
+                        description=description,
+                    )
+                    found = _registered(version)
+                    status = "FINISHED"
+                else:
+                    status = "KILLED"
         finally:
             client.set_terminated(run_id, status)
-        return _registered(version)
+        if status == "KILLED":
+            # Somebody else registered this very model meanwhile: its version is the one, and our run of no use.
+            client.delete_run(run_id)
+        return found
 
     def set_tags(self, version: RegisteredVersion, tags: Mapping[str, str]) -> None:
         """Adds tags to a version."""
@@ -188,7 +206,14 @@ class Registry:
                 f"{version.uri}: its files cannot be fetched ({without_credentials(first_line(error))});"
                 f" restore them, or delete the alias {CHAMPION!r} of {version.name!r}"
             ) from None
-        return ExportedModel.read(Path(fetched) / "artifacts" / "served" / "model")
+        served = Path(fetched) / "artifacts" / "served"
+        try:
+            # Versions of before have no digests.
+            digests = json.loads((served / "service.json").read_text(encoding="utf-8")).get("digests", {})
+            check_files(served, digests)
+        except (OSError, ValueError, AttributeError) as error:
+            raise WorkError(f"{version.uri}: its files are damaged ({first_line(error)}); register it again") from None
+        return ExportedModel.read(served / "model")
 
     def _ensure_name(self, name: str) -> None:
         try:

@@ -6,6 +6,7 @@ Each is held against the model it was made from before it is written.
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from pipeline.exported_model import ExportedModel, Preprocessing, normalise_pixe
 from pipeline.registration.program_check import DamagedProgramError, load_program
 
 _LARGEST_BATCH = 4096
+# torch.export keeps what it is at in globals: two threads that export fail, or get each other's graph.
+_one_at_a_time = threading.Lock()
 
 
 class _FromPixels(nn.Module):
@@ -82,7 +85,8 @@ def write_programs(exported: ExportedModel, folder: Path) -> list[str]:
         }
     for name, (module, example) in programs.items():
         try:
-            _write(module.eval(), example, folder / f"{name}.pt2")
+            with _one_at_a_time:
+                _write(module.eval(), example, folder / f"{name}.pt2")
         except DamagedProgramError as error:
             raise WorkError(f"{exported.architecture} cannot be exported for a served model: {error}") from None
     return list(programs)

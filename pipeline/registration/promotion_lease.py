@@ -9,6 +9,7 @@ the store, and their clocks must agree to a few seconds.
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import time
@@ -17,10 +18,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pipeline.errors import WorkError
+from pipeline.errors import DamagedError, WorkError
 from pipeline.storage import Storage
 
 _POLL_S = 0.2
+_UNCLEAR = 10
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def promotion_lease(
         wait_s: how long to wait for others.
         waiting: called when there is somebody to wait for.
     Raises:
-        WorkError: others held it all the time.
+        WorkError: others held it all the time, or the file of the lease cannot be one.
     """
     path = f"leases/{name}.json"
     owner = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
@@ -77,13 +79,27 @@ def _acquire(
 ) -> Lease:
     deadline = time.monotonic() + wait_s
     told = False
+    unclear = 0
     while True:
         lease = Lease(path, owner, time.time() + length_s)
-        if storage.create(path, _body(lease)):
-            return lease
-        info = storage.stat(path)
-        holder = _read(storage, path)
+        try:
+            if storage.create(path, _body(lease)):
+                return lease
+            info = storage.stat(path)
+            holder = None if info is None else _read(storage, path)
+        except OSError as error:
+            raise WorkError(
+                f"{storage.url}/{path}: the promotion lease cannot be taken ({error.strerror or error}); remove what "
+                "lies there or make its folder writable, then run again"
+            ) from None
         if info is None or holder is None:
+            # Taken, and yet no object: it went between two looks, or a folder or a broken link lies there.
+            unclear += 1
+            if unclear == _UNCLEAR:
+                raise WorkError(
+                    f"{storage.url}/{path}: what lies there is not a lease and not even a file; remove it, run again"
+                )
+            time.sleep(_POLL_S)
             continue
         if holder.owner == owner:
             # The store answered "taken" to a repeated request whose first try had succeeded.
@@ -103,17 +119,32 @@ def _acquire(
 def _release(storage: Storage, lease: Lease) -> None:
     """Lets the lease end now, unless somebody took it over; deleting it could delete theirs."""
     info = storage.stat(lease.path)
-    holder = _read(storage, lease.path)
+    try:
+        holder = _read(storage, lease.path)
+    except DamagedError:
+        return
     if info is not None and holder is not None and holder.owner == lease.owner:
         storage.replace(lease.path, _body(Lease(lease.path, lease.owner, 0.0)), info.etag)
 
 
 def _read(storage: Storage, path: str) -> Lease | None:
+    """The lease that lies there, or None.
+
+    Raises:
+        DamagedError: what lies there is not a lease.
+    """
     try:
         content = json.loads(storage.read(path))
+        owner, ends = content["owner"], content["ends"]
+        if not (isinstance(owner, str) and type(ends) in (int, float) and math.isfinite(ends)):
+            raise ValueError
     except FileNotFoundError:
         return None
-    return Lease(path, str(content["owner"]), float(content["ends"]))
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
+        raise DamagedError(
+            f"{storage.url}/{path}: not a lease; if nobody promotes this model just now, delete it and run again"
+        ) from None
+    return Lease(path, owner, float(ends))
 
 
 def _body(lease: Lease) -> bytes:

@@ -96,7 +96,9 @@ class RegisterModel:
             if version is None:
                 work.progress(note=f"exporting and registering {name}")
                 tags = {f"tutelage.{key}": value for key, value in lineage.items()}
-                version = registry.register(name, exported, tags=tags, metrics=metrics, description=card)
+                # The lease of promotions, too: it is held for a moment only, after the export.
+                alone = promotion_lease(work.store.storage, name, length_s=120.0)
+                version = registry.register(name, exported, tags=tags, metrics=metrics, description=card, alone=alone)
             decision, against = _settle(config, registry, version, challenger, inputs, work)
             champion = registry.champion(name)
         summary = {

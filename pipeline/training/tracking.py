@@ -6,7 +6,6 @@ the store. A training that is run again after a kill goes on in the same MLflow 
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import time
@@ -26,6 +25,8 @@ from pipeline.errors import InputError, WorkError, first_line
 from pipeline.printable import printable
 from pipeline.service_url import shown_url, without_credentials
 from pipeline.stage import Workspace
+from pipeline.storage.locks import locked
+from pipeline.training.tracking_database import is_made, make_database, set_broken_aside, sqlite_file
 from pipeline.training.tracking_uri import VARIABLE, bound_patience, check_tracking_uri
 
 EXPERIMENT = "tutelage"
@@ -83,21 +84,26 @@ def tracking_in_a_run(store: ArtifactStore) -> str:
 def ensure_tracking(store: ArtifactStore) -> str:
     """The tracking URI, with its database and the experiment made if they are not there yet.
 
-    Several processes that first touch one new SQLite database break each other's migration; this call
-    makes it under a file lock, so call it before anything runs side by side.
+    Several processes that first touch one new SQLite database break each other's migration, and one that is
+    killed in it breaks the database for good; this call makes it aside, under a file lock, and renames it.
 
     Raises:
         InputError: it cannot be used; said within 10 s where nobody answers.
     """
     configured = os.environ.get("MLFLOW_TRACKING_URI")
     folder = store.local.resolve() / "services" / "mlflow"
-    folder.mkdir(parents=True, exist_ok=True)
     uri = configured or f"sqlite:///{folder / 'mlflow.db'}"
     made = folder / "made"
-    if configured is None and made.exists():
+    database = sqlite_file(uri)
+    if configured is None and made.exists() and database is not None and is_made(database):
         return uri
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = folder / "lock" if configured is None or database is None else database.with_name(f"{database.name}.lock")
+    with locked(lock):
+        if database is not None:
+            if configured is None and not made.exists():
+                set_broken_aside(database)
+            if not is_made(database):
+                make_database(database)
         client = MlflowClient(uri)
         if client.get_experiment_by_name(EXPERIMENT) is None:
             place = None if configured else (folder / "artifacts").as_uri()

@@ -243,3 +243,45 @@ def test_a_port_block_is_free_with_its_twins():
 
 def test_a_secret_is_not_shown():
     assert "hidden" not in repr(Keys("name", "hidden"))
+
+
+# Makes a database in two steps and serves; it cannot use one that was left after the first.
+TWO_STEPS = """
+import http.server, os, sqlite3, sys, time
+made = os.path.exists("data.db")
+database = sqlite3.connect("data.db")
+if not made:
+    database.execute("CREATE TABLE first (x)")
+    database.commit()
+    if os.path.exists("slow"):
+        print("half made", flush=True)
+        time.sleep(600)
+    database.execute("CREATE TABLE second (x)")
+    database.commit()
+database.execute("SELECT * FROM second")
+database.close()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+
+
+def test_a_server_killed_while_it_makes_its_database_starts_again(tmp_path: Path) -> None:
+    def server() -> Server:
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-c", TWO_STEPS, str(port)]
+        return Server("two steps", command, url, [url], tmp_path / "log", folder=tmp_path, makes=tmp_path / "data.db")
+
+    (tmp_path / "slow").touch()
+    first = server()
+    first.launch()
+    deadline = time.monotonic() + 30
+    while "half made" not in (tmp_path / "log").read_text() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    first.stop()
+    (tmp_path / "slow").unlink()
+    with server():
+        inode = (tmp_path / "data.db").stat().st_ino
+    # One that came to answer is never removed, however it ended.
+    with server():
+        assert (tmp_path / "data.db").stat().st_ino == inode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.db", "log"]

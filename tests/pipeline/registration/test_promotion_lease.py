@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import WorkError
+from pipeline.errors import DamagedError, WorkError
 from pipeline.registration.promotion_lease import promotion_lease
 from pipeline.storage import Storage, open_storage
 
@@ -54,9 +54,10 @@ def test_waiting_ends_with_the_holders_name(storage: Storage) -> None:
 
 
 def test_an_ended_lease_protects_nothing(storage: Storage) -> None:
-    with promotion_lease(storage, "model", length_s=0.05) as lease:
+    # Long enough for a machine that is busy with other things.
+    with promotion_lease(storage, "model", length_s=2.0) as lease:
         lease.check()
-        time.sleep(0.1)
+        time.sleep(2.1)
         with pytest.raises(WorkError, match="lease ended"):
             lease.check()
 
@@ -78,3 +79,56 @@ def test_an_error_under_the_lease_frees_it(storage: Storage) -> None:
         raise KeyError
     with promotion_lease(storage, "model", wait_s=0.1):
         pass
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00\xff\xfe",
+        b"[]",
+        b"{}",
+        b"null",
+        b'{"owner": "a"}',
+        b'{"owner": "a", "ends": "soon"}',
+        b'{"owner": "a", "ends": NaN}',
+        b'{"owner": "a", "ends": 1e999}',
+        b'{"owner": 7, "ends": 0}',
+        b'{"owner": "a", "ends": true}',
+        b"[" * 100_000,
+    ],
+)
+def test_what_is_not_a_lease_is_an_error_at_once(storage: Storage, content: bytes) -> None:
+    storage.write("leases/model.json", content)
+    started = time.monotonic()
+    with pytest.raises(DamagedError, match=r"leases/model\.json: not a lease; if nobody promotes"):
+        promotion_lease(storage, "model").__enter__()
+    assert time.monotonic() - started < 2
+    assert storage.read("leases/model.json") == content
+
+
+@pytest.mark.parametrize("obstacle", ["folder", "full folder", "broken link", "parent is a file"])
+def test_what_cannot_be_a_lease_is_an_error_and_no_endless_loop(
+    storage: Storage, tmp_path: Path, obstacle: str
+) -> None:
+    place = tmp_path / "leases" / "model.json"
+    if obstacle == "parent is a file":
+        place.parent.write_text("")
+    else:
+        place.parent.mkdir()
+        if obstacle == "broken link":
+            place.symlink_to(tmp_path / "nothing")
+        else:
+            place.mkdir()
+            if obstacle == "full folder":
+                (place / "x").write_text("")
+    started = time.monotonic()
+    with pytest.raises(WorkError, match=r"leases/model\.json: .*run") as caught:
+        promotion_lease(storage, "model").__enter__()
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - started < 10
+
+
+def test_a_lease_that_is_spoiled_while_it_is_held_spoils_nothing_else(storage: Storage) -> None:
+    with promotion_lease(storage, "model"):
+        storage.write("leases/model.json", b"")

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import pickletools
 import subprocess
 import sys
-import zipfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import InputError
 from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
 from pipeline.exported_model import ExportedModel
 from pipeline.registration.mlflow_registry import Registry
+from pipeline.registration.program_check import check_program
 from pipeline.registration.stage import RegisterModel, RegistrationConfig
 from pipeline.service_url import shown_url
 from pipeline.stage import run_stage
@@ -196,30 +198,17 @@ def test_a_version_holds_no_path_of_this_machine_and_no_pickled_code(colours: An
         assert file.suffix not in (".pkl", ".pickle"), file
         assert here not in file.read_bytes(), file
         if file.suffix == ".pt2":
-            assert _pickled_names(file) <= {"torch._utils", "torch", "collections"}, file
+            check_program(file)
     text = (folder / "MLmodel").read_text()
     assert "model_code_path: served_model.py" in text
     assert "uri: artifacts/served" in text
     required = (folder / "requirements.txt").read_text().split()
-    assert {line.partition("==")[0] for line in required} == {"mlflow", "pandas", "torch", "torchvision"}
+    assert {line.partition("==")[0] for line in required} == {"mlflow", "numpy", "pandas", "pillow", "torch"}
     card = registry._client.get_model_version("strange-clip", str(version.version)).description
     assert "# strange-clip" in card
     assert "image finds its text, recall@1 |" in card
     assert "chance" in card
     assert "CC0-1.0" in card
-
-
-def _pickled_names(program: Path) -> set[str]:
-    """The modules that the pickles in a program (its sample inputs) refer to."""
-    names: set[str] = set()
-    with zipfile.ZipFile(program) as outer:
-        for entry in outer.namelist():
-            data = outer.read(entry)
-            if entry.endswith("sample_inputs/model.pt"):
-                inner = zipfile.ZipFile(__import__("io").BytesIO(data))
-                pickled = inner.read(next(name for name in inner.namelist() if name.endswith("data.pkl")))
-                names |= {str(arg).split(" ")[0] for op, arg, _ in pickletools.genops(pickled) if op.name == "GLOBAL"}
-    return names
 
 
 def test_two_processes_that_promote_at_once_decide_one_after_the_other(colours: Any) -> None:
@@ -272,3 +261,32 @@ def test_a_fresh_registry_has_another_identity_and_no_identity_shows_a_password(
     assert here != Registry.open(ArtifactStore.open(str(tmp_path))).identity()
     assert shown_url("postgresql://me:secret@db:5432/mlflow?sslpassword=x") == "postgresql://db:5432/mlflow"
     assert shown_url("sqlite:////data/mlflow.db") == "sqlite:////data/mlflow.db"
+
+
+def test_a_model_that_three_register_at_once_is_one_version(colours: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each has looked for the model's version before any of them has made one.
+    model = colours.classifier("green")
+    colours.evaluate(model)
+    all_looked = threading.Barrier(3)
+    looked: set[int] = set()
+    find = Registry.find
+
+    def find_together(self: Registry, name: str, uri: str) -> Any:
+        found = find(self, name, uri)
+        if threading.get_ident() not in looked:
+            looked.add(threading.get_ident())
+            all_looked.wait(60)
+        return found
+
+    monkeypatch.setattr(Registry, "find", find_together)
+    # Three configs, so three artifacts: the lock of one key does not make them wait for each other.
+    changes = [{"classifier_name": "together", "gate": {"seed": seed}} for seed in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(lambda change: colours.register(model, **change), changes))
+    assert [artifact.summary["version"] for artifact in made] == [1, 1, 1]
+    client = MlflowClient(ensure_tracking(colours.store))
+    assert len(client.search_model_versions("name = 'together'")) == 1
+    experiment = client.get_experiment_by_name("tutelage")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], "attributes.run_name = 'register-together'")
+    assert [run.info.status for run in runs] == ["FINISHED"]

@@ -159,7 +159,8 @@ def test_an_index_that_names_a_shard_which_the_manifest_lacks(artifact: Artifact
     path = artifact.path("index.arrow")
     path.chmod(0o644)
     changed.write(path.parent)
-    files = artifact.manifest["files"] | {"index.arrow": {"size": 1, "sha256": file_sha256(path)}}
+    entry = {"size": path.stat().st_size, "sha256": file_sha256(path)}
+    files = artifact.manifest["files"] | {"index.arrow": entry}
     artifact = replace(artifact, manifest={**artifact.manifest, "files": files})
     assert [one.shard for one in found(artifact).of("shard-missing")] == ["shards/other-00000.tar"]
 

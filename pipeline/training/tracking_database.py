@@ -1,0 +1,100 @@
+"""MLflow's SQLite database: made aside and renamed, so that one that is there is whole.
+
+MLflow makes its tables in dozens of steps. A process that is killed between two of them leaves a database that no
+later one can use.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+from pipeline.storage.owners import is_left_over, owned_name
+
+_log = logging.getLogger("tutelage.training")
+# What SQLite puts next to a database while it is written.
+_COMPANIONS = ("-journal", "-wal", "-shm")
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a database URI, or None if it names no SQLite file."""
+    scheme, separator, rest = uri.partition(":///")
+    if not separator or scheme.partition("+")[0] != "sqlite":
+        return None
+    path = rest.partition("?")[0]
+    return Path(path).absolute() if path and path != ":memory:" else None
+
+
+def is_made(database: Path) -> bool:
+    """Whether something is in it. (To look whether SQLite can open a file that is not there leaves an empty one.)"""
+    return database.exists() and database.stat().st_size > 0
+
+
+def make_database(database: Path) -> None:
+    """Makes a database with all its tables; call it under a lock.
+
+    Raises:
+        OSError: its folder cannot be written, or is full.
+    """
+    aside = database.with_name(f".{database.name}.{owned_name()}")
+    database.parent.mkdir(parents=True, exist_ok=True)
+    for left in database.parent.glob(f".{database.name}.*"):
+        if is_left_over(left.name, left.stat().st_mtime):
+            left.unlink(missing_ok=True)
+    try:
+        # MLflow tries for an hour where SQLite cannot open its file.
+        sqlite3.connect(aside).execute("PRAGMA user_version").connection.close()
+    except sqlite3.Error as error:
+        raise OSError(f"{database}: {error}") from None
+    try:
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        store = SqlAlchemyStore(f"sqlite:///{aside}", (database.parent / "artifacts").as_uri())
+        store.engine.dispose()
+        descriptor = os.open(aside, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(aside, database)
+    finally:
+        for ending in ("", *_COMPANIONS):
+            aside.with_name(f"{aside.name}{ending}").unlink(missing_ok=True)
+
+
+def set_broken_aside(database: Path) -> None:
+    """Renames a database that never came to be used, if a process that was killed left it without all its tables."""
+    if not is_made(database) or _has_all_tables(database):
+        return
+    kept = database.with_name(f"{database.name}.broken-{int(time.time())}")
+    for ending in ("", *_COMPANIONS):
+        part = database.with_name(f"{database.name}{ending}")
+        if part.exists():
+            os.rename(part, kept.with_name(f"{kept.name}{ending}"))
+    _log.warning(
+        "%s: was left half made by a process that was killed; a new one is made, it is kept as %s", database, kept
+    )
+
+
+def _has_all_tables(database: Path) -> bool:
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.db.utils import _all_tables_exist, _verify_schema, create_sqlalchemy_engine
+
+    engine = create_sqlalchemy_engine(f"sqlite:///{database}")
+    try:
+        if not _all_tables_exist(engine):
+            return False
+        _verify_schema(engine)
+    except (MlflowException, OSError, ValueError):
+        return False
+    except Exception as error:
+        # SQLAlchemy's errors: "file is not a database", "database disk image is malformed".
+        if not type(error).__module__.startswith("sqlalchemy"):
+            raise
+        return False
+    finally:
+        engine.dispose()
+    return True

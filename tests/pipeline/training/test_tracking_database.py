@@ -1,0 +1,92 @@
+"""MLflow's SQLite database is whole or not there, whenever the process that makes it is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from pipeline.artifacts import ArtifactStore
+from pipeline.training.tracking import EXPERIMENT, ensure_tracking
+
+
+def killed_at(statement: int, store: ArtifactStore) -> bool:
+    """Makes the database in a child that is killed -9 before its n-th SQL statement; False if it came to its end."""
+    child = os.fork()
+    if child == 0:
+        from sqlalchemy import event
+        from sqlalchemy.engine import Engine
+
+        seen = [0]
+
+        @event.listens_for(Engine, "before_cursor_execute")
+        def count(*_: Any) -> None:
+            seen[0] += 1
+            if seen[0] == statement:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            ensure_tracking(store)
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def usable(store: ArtifactStore) -> None:
+    client = MlflowClient(ensure_tracking(store))
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    run = client.create_run(experiment.experiment_id)
+    client.log_param(run.info.run_id, "a", 1)
+
+
+def database(store: ArtifactStore) -> Path:
+    return store.local / "services" / "mlflow" / "mlflow.db"
+
+
+@pytest.mark.parametrize("configured", [False, True])
+def test_a_process_killed_while_it_makes_the_database_breaks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configured: bool
+) -> None:
+    store = ArtifactStore.open(str(tmp_path / "store"))
+    file = tmp_path / "own.db" if configured else database(store)
+    if configured:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
+    for statement in (2, 40, 200, 420):
+        assert killed_at(statement, store), statement
+        assert not file.exists() or file.stat().st_size == 0
+    usable(store)
+    assert sorted(path.name for path in file.parent.glob(f".{file.name}*")) == []
+
+
+def test_a_database_that_an_earlier_version_left_half_made_is_set_aside(tmp_path: Path) -> None:
+    store = ArtifactStore.open(str(tmp_path))
+    database(store).parent.mkdir(parents=True)
+    with sqlite3.connect(database(store)) as half:
+        half.execute("CREATE TABLE experiments (experiment_id INTEGER NOT NULL)")
+    half.close()
+    usable(store)
+    kept = list(database(store).parent.glob("mlflow.db.broken-*"))
+    assert len(kept) == 1
+    usable(store)
+
+
+def test_garbage_in_its_place_is_set_aside_if_it_was_never_used(tmp_path: Path) -> None:
+    store = ArtifactStore.open(str(tmp_path))
+    database(store).parent.mkdir(parents=True)
+    database(store).write_bytes(b"not a database" * 100)
+    usable(store)
+    assert next(database(store).parent.glob("mlflow.db.broken-*")).read_bytes().startswith(b"not a database")
+
+
+def test_a_deleted_database_is_made_again(tmp_path: Path) -> None:
+    store = ArtifactStore.open(str(tmp_path))
+    ensure_tracking(store)
+    database(store).unlink()
+    ensure_tracking(store)
+    assert database(store).stat().st_size > 0
