@@ -9,7 +9,7 @@ reads and stricter ones refuse. The same bytes and config give the same bytes.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from PIL import Image
@@ -77,6 +77,10 @@ class Encoded:
     changes: tuple[str, ...] = ()
     look: int = 0
 
+    def with_data(self, data: bytes) -> Encoded:
+        """The same with other bytes."""
+        return replace(self, data=data)
+
 
 Fault = Literal["empty", "long", "bomb", "foreign", "damaged"]
 
@@ -91,9 +95,12 @@ class UnreadableError(Exception):
     """
 
     def __init__(self, reason: str, size: int, fault: Fault = "damaged") -> None:
-        super().__init__(reason)
+        super().__init__(reason, size, fault)  # all of it, so that it can be sent to another process
         self.size = size
         self.fault = fault
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def storable(data: bytes, config: ImagesConfig | None = None, *, look: bool = False) -> Encoded:

@@ -25,7 +25,8 @@ from pipeline.progress import Progress
 from pipeline.sharding.captions import BadTextError, CaptionsConfig, cleaned
 from pipeline.sharding.chunks import SCHEMA, ChunkFacts, Unreadable, done_before, short_hash, write_table
 from pipeline.sharding.facts import plain_text, remembered
-from pipeline.sharding.images import Encoded, ImagesConfig, UnreadableError, storable
+from pipeline.sharding.image_process import storable_apart
+from pipeline.sharding.images import Encoded, ImagesConfig, UnreadableError
 from pipeline.sharding.index import SPLITS, content_hash
 from pipeline.sharding.runner import RunnerName, Stop, StoppedEarlyError, each, never
 from pipeline.sharding.scratch import Scratch, written_whole
@@ -256,7 +257,7 @@ def _read(item: Item, config: ImagesConfig, look: bool) -> Encoded:
     except ValueError as error:
         raise UnreadableError(f"cannot be drawn ({first_line(error)})", 0) from None
     try:
-        return storable(data, config, look=look)
+        return storable_apart(data, config, look=look)
     except UnreadableError as error:
         what = recognised(data[:HEAD_BYTES]) if error.fault == "foreign" else None
         if what is not None:
