@@ -175,9 +175,11 @@ def orientation(image: Image.Image) -> int:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line that does not depend on where things lie in memory."""
+    """What an error says, in one line: nothing of the file is quoted, nor where things lie in memory."""
     text = str(error).strip()
     line = text.splitlines()[0] if text else type(error).__name__
+    # Pillow's PPM reader shows the words that it finds in the header; the file may be a secret with a magic before it.
+    line = re.sub(r"^(?:b['\"])?(.*\b(?:[Tt]oken|ASCII|invalid literal)\b[^:]*): .*", r"\1", line)
     return re.sub(r"<_io\.BytesIO object at 0x[0-9a-f]+>", "the file", line)
 
 

@@ -115,7 +115,9 @@ def test_no_byte_of_a_file_stands_in_the_quarantine(
 ) -> None:
     for number in range(30):
         (data / "val" / f"{number}.png").write_bytes(picture(100 + number))
-    paths = [*(f"{number}.png" for number in range(30)), "link.png", "../../other/secret"]
+    (data / "val" / "text.png").write_text(SECRET)
+    (data / "val" / "half.png").write_bytes(b"P5 " + SECRET.encode())
+    paths = [*(f"{number}.png" for number in range(30)), "text.png", "half.png", "link.png", "../../other/secret"]
     artifact = shard(source=source("manifest", data, paths), max_unreadable_share=0.5)
     rows = pq.read_table(artifact.path("quarantine.parquet")).to_pylist()
     assert [row["name"] for row in rows] == paths[30:]
