@@ -27,6 +27,7 @@ from flows.run_board import RunBoard, watched
 from flows.second_signal import ends_at_once, passed_on_once
 from flows.terminal import RunDisplay, output_to_log
 from pipeline.errors import InputError, TutelageError
+from pipeline.ray_cluster.folder import sweep
 from pipeline.service_url import shown_url, without_credentials
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
     store = open_store()
     check_ready(parameters, store)
     check_server()
+    sweep()
     signal.signal(signal.SIGTERM, _interrupt)
     log = store.local / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{entry.name}-{os.getpid()}.log"
     board = RunBoard()

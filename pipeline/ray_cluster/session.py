@@ -73,12 +73,15 @@ class Session:
     Args:
         address: HOST:PORT of a cluster's head; None: a node is started here, which listens on loopback only and
             admits nobody without the token in its folder.
+    Attributes:
+        folder: of this machine, if no other one takes part; None otherwise.
     """
 
     def __init__(self, address: str | None) -> None:
         self.embedded = address is None
         self.channel: Any = None
-        self.folder = NodeFolder() if self.embedded else None
+        self._on_loopback = address is None or on_loopback_only(address)
+        self.folder = NodeFolder() if self._on_loopback else None
         self._address = address
         self._failed: BaseException | None = None
         self._ready = threading.Event()
@@ -132,8 +135,9 @@ class Session:
 
     def _settings(self) -> dict[str, str | None]:
         """The environment of the connection; None removes a variable."""
-        if self.folder is None:
+        if not self.embedded:
             return dict(authentication())
+        assert self.folder is not None
         # Without a mode ray.init writes ~/.ray/auth_token; a file, since everything that this process starts inherits
         # its environment.
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": None, "RAY_AUTH_TOKEN_PATH": str(self.folder.token)}
@@ -144,22 +148,21 @@ class Session:
         # Ray reads these once, and somebody may have imported it before.
         Config.initialize("")
         AuthenticationTokenLoader.instance().reset_cache()
-        if self.folder is not None:
-            with _on_loopback():
-                ray.init(
-                    address="local",
-                    include_dashboard=False,
-                    num_cpus=os.cpu_count(),
-                    object_store_memory=_OBJECT_STORE_BYTES,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    namespace="tutelage",
-                    _temp_dir=str(self.folder.session),
-                )
-            return
-        assert self._address is not None
-        with _on_loopback() if on_loopback_only(self._address) else contextlib.nullcontext():
-            ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR, namespace="tutelage")
+        with _on_loopback() if self._on_loopback else contextlib.nullcontext():
+            if self._address is not None:
+                ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR, namespace="tutelage")
+                return
+            assert self.folder is not None
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                num_cpus=os.cpu_count(),
+                object_store_memory=_OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                namespace="tutelage",
+                _temp_dir=str(self.folder.session),
+            )
 
 
 def start(while_waiting: Callable[[], None] = lambda: None) -> Session:

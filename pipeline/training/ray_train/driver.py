@@ -152,7 +152,9 @@ def _fit(
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     resources = worker_resources(runner, nodes)
     training = f"{place.prefix}#{time.monotonic_ns()}"
-    meeting = LoopbackConfig(folder=str(session.folder.path)) if session.folder is not None else None
+    # Where other machines take part, the workers meet at a TCPStore.
+    alone = session.folder is not None or runner.workers == 1
+    meeting = LoopbackConfig(folder=str(session.folder.path) if session.folder is not None else "") if alone else None
     trainer = (EmbeddedTrainer if session.embedded else StoppableTrainer)(
         train_on_worker,
         torch_config=meeting,

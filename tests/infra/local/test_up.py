@@ -97,7 +97,7 @@ def ports():
 
 
 @pytest.mark.servers
-def test_the_stack_comes_up_serves_and_goes_without_a_trace(folder, ports):
+def test_the_stack_comes_up_serves_and_goes_without_a_trace(folder, ports, listeners):
     numbers = [ports.s3, ports.postgres, ports.mlflow, ports.prefect, ports.worker, ports.ray]
     process = subprocess.Popen(
         [sys.executable, "-c", RUN, str(folder), *map(str, numbers)],
@@ -140,6 +140,9 @@ def test_the_stack_comes_up_serves_and_goes_without_a_trace(folder, ports):
             assert found, program
             for given in found:
                 assert {name: given.get(name) for name in wanted} == wanted | own, program
+        ours = listeners(process.pid)
+        assert {ports.s3, ports.mlflow, ports.prefect, ports.worker, ports.ray} <= {one.port for one in ours}
+        assert [one for one in ours if one.beyond_loopback] == []
         if postgres.installed():
             assert any(line.startswith("PostgreSQL") and "127.0.0.1" in line for line in said)
             assert not (folder / "prefect" / "prefect.db").exists()

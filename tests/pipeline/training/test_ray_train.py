@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -62,15 +63,22 @@ def on_ray(workers: int) -> dict[str, object]:
 
 @pytest.mark.ray
 def test_two_workers_end_where_one_process_ends(
-    store: ArtifactStore, digits: Artifact, other_store: ArtifactStore, small_config: Make
+    store: ArtifactStore,
+    digits: Artifact,
+    other_store: ArtifactStore,
+    small_config: Make,
+    listeners: Callable[[int], list[Any]],
 ) -> None:
     if (os.cpu_count() or 1) < 2:
         pytest.skip("two workers need two cores")
     shape = {"steps": 6, "optimizer": SGD, "model": STEADY}
     notes: list[str] = []
+    open_ports: list[Any] = []
 
     def progress(*, step: int = 0, total: int | None = None, note: str = "", **numbers: float) -> None:
         notes.append(note)
+        if step and not open_ports:
+            open_ports.extend(listeners(os.getpid()))
 
     two = run_stage(
         TrainTeacher(), small_config(**shape, runner=on_ray(2)), {"shards": digits}, store=store, progress=progress
@@ -80,6 +88,8 @@ def test_two_workers_end_where_one_process_ends(
     assert two.key == one.key, "where it runs is no part of the key"
     assert two.summary["world"] == 2
     assert "starting 2 workers" in notes
+    assert any("RayTrainWorker" in one.command for one in open_ports)
+    assert [one for one in open_ports if one.beyond_loopback] == [], "how the workers meet is open to other machines"
     weights, expected = ExportedModel.open(two).weights(), ExportedModel.open(one).weights()
     for name, value in expected.items():
         torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-5)
