@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 
 from flows.console import Console
 from flows.headline import headline
 from flows.preflight import open_store
-from pipeline.artifacts import Artifact
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.errors import TutelageError
 from pipeline.printable import printable
 from pipeline.sharding.index import SampleIndex
 from pipeline.sharding.shard_places import ShardPlaces
@@ -19,7 +20,8 @@ from pipeline.sharding.shard_places import ShardPlaces
 
 def list_artifacts(stage: str | None, *, as_json: bool) -> int:
     """Every committed artifact, a line each."""
-    artifacts = list(open_store().list(stage))
+    store = open_store()
+    artifacts, wrong = _readable(store, store.uris(stage))
     if as_json:
         rows = [
             {
@@ -31,9 +33,9 @@ def list_artifacts(stage: str | None, *, as_json: bool) -> int:
             for artifact in artifacts
         ]
         print(json.dumps(rows, indent=1))
-        return 0
-    if not artifacts:
-        print(f"no artifacts in {open_store().storage.url}")
+        return _said(wrong)
+    if not artifacts and not wrong:
+        print(f"no artifacts in {store.storage.url}")
         return 0
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("artifact", no_wrap=True)
@@ -44,8 +46,9 @@ def list_artifacts(stage: str | None, *, as_json: bool) -> int:
         megabytes = f"{_size(artifact.manifest) / 1e6:.1f}"
         words = headline(artifact.stage, artifact.summary)
         table.add_row(f"{artifact.stage}/{artifact.key[:12]}", megabytes, f"{artifact.seconds:.1f}", words)
-    Console().print(table)
-    return 0
+    if artifacts:
+        Console().print(table)
+    return _said(wrong)
 
 
 def show_artifact(reference: str) -> int:
@@ -58,16 +61,41 @@ def show_artifact(reference: str) -> int:
 def verify_artifacts(references: Sequence[str]) -> int:
     """Reads every file again; 1 if any is missing or changed."""
     store = open_store()
-    artifacts = [store.resolve(reference) for reference in references] or list(store.list())
-    damaged = 0
+    artifacts, lines = _readable(store, [store.uri(reference) for reference in references] or store.uris())
+    damaged = len(lines)
+    _said(lines)
     for artifact in artifacts:
         wrong = artifact.verify() or _gone(artifact)
         for line in wrong:
             print(printable(line), file=sys.stderr)
         damaged += bool(wrong)
     files = sum(len(artifact.files) for artifact in artifacts)
-    print(f"{len(artifacts)} artifacts, {files} files: " + (f"{damaged} damaged" if damaged else "all as committed"))
+    print(
+        f"{len(artifacts) + len(lines)} artifacts, {files} files: "
+        + (f"{damaged} damaged" if damaged else "all as committed")
+    )
     return 1 if damaged else 0
+
+
+def _readable(store: ArtifactStore, uris: Iterable[str]) -> tuple[list[Artifact], list[str]]:
+    """The artifacts of those whose manifests can be read, and a line about each other."""
+    artifacts, wrong = [], []
+    for uri in uris:
+        stage, _, key = uri.partition("/")
+        try:
+            artifact = store.find(stage, key)
+        except TutelageError as error:
+            wrong.append(str(error))
+            continue
+        if artifact is not None:
+            artifacts.append(artifact)
+    return artifacts, wrong
+
+
+def _said(wrong: Sequence[str]) -> int:
+    for line in wrong:
+        print(f"tutelage: {printable(line)}", file=sys.stderr)
+    return 1 if wrong else 0
 
 
 def _gone(artifact: Artifact) -> list[str]:

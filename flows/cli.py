@@ -281,6 +281,18 @@ def _answer(arguments: list[str]) -> int:
     except TutelageError as error:
         print(f"tutelage: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has gone, as `head` does. What Python flushes at its end must not say so again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        from flows.machine_errors import machine_line
+
+        line = machine_line(error)
+        if line is None:
+            raise
+        print(f"tutelage: {WorkError(line)}", file=sys.stderr)
+        return WorkError.exit_code
     except (KeyboardInterrupt, typer.Abort):
         print("tutelage: interrupted", file=sys.stderr)
         return 130

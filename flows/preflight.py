@@ -6,6 +6,7 @@ Whatever is refused here was refused before anything was started or changed.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 
 from pydantic import BaseModel
@@ -15,6 +16,8 @@ from pipeline.artifacts import ArtifactStore
 from pipeline.config import Config
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.sharding.mixture.stage import check_names
+
+_LEAST_FREE = 64 << 20  # bytes
 
 
 def open_store() -> ArtifactStore:
@@ -29,6 +32,7 @@ def check_ready(parameters: Config, store: ArtifactStore) -> None:
         InputError: it cannot.
     """
     store.storage.check_writable()
+    _check_room(store)
     _check_tracking(parameters)
     _check_references(parameters, store)
     for path, config in configs_in(parameters):
@@ -52,6 +56,20 @@ def configs_in(config: BaseModel, path: str = "") -> Iterator[tuple[str, BaseMod
         value = getattr(config, name)
         if isinstance(value, BaseModel):
             yield from configs_in(value, f"{path}.{name}" if path else name)
+
+
+def _check_room(store: ArtifactStore) -> None:
+    """Refuses a disk on which not even the databases of Prefect and MLflow have room: their servers would only hang."""
+    for folder in (store.local, store.work):
+        place = folder.absolute()
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        free = shutil.disk_usage(place).free
+        if free < _LEAST_FREE:
+            raise InputError(
+                f"{place}: only {free / 1e6:.1f} MB free; free some space, or set TUTELAGE_STORE (of a store on S3:"
+                " TUTELAGE_WORK, XDG_CACHE_HOME) to a folder on another disk"
+            )
 
 
 def _check_tracking(parameters: Config) -> None:

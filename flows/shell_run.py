@@ -14,19 +14,21 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any
 
 from flows.catalog import FlowEntry
 from flows.console import Console
+from flows.machine_errors import machine_line
 from flows.outcome import outcome_of, print_outcome
 from flows.prefect_server import EmbeddedPrefect, check_server, prefect_for_a_run
 from flows.preflight import check_ready, open_store
 from flows.run_board import RunBoard, watched
 from flows.second_signal import ends_at_once, passed_on_once
 from flows.terminal import RunDisplay, output_to_log
-from pipeline.errors import InputError, TutelageError
+from pipeline.errors import InputError, TutelageError, WorkError
 from pipeline.ray_cluster.folder import sweep
 from pipeline.service_url import shown_url, without_credentials
 
@@ -56,7 +58,7 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
     started = time.monotonic()
     summary: RunSummary | None = None
     error: BaseException | None = None
-    with output_to_log(log) as (real_out, real_err):
+    with _logged(log) as (real_out, real_err):
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
         logging.getLogger().handlers[0].setFormatter(_LogLine("%(asctime)s %(name)s %(message)s"))
         logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -67,13 +69,32 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
                 summary = _run(entry, parameters, store, board, display)
         except BaseException as raised:
             error = raised
-            sys.stderr.write(without_credentials(traceback.format_exc()))
+            with contextlib.suppress(OSError):  # of a disk that is full
+                sys.stderr.write(without_credentials(traceback.format_exc()))
         outcome = outcome_of(entry.name, store, board, summary, time.monotonic() - started, log)
         if as_json:
             real_out.write(json.dumps(outcome.plain(error)) + "\n")
         else:
             print_outcome(outcome, console, ok=error is None)
         return exit_code(error, log, real_err)
+
+
+@contextlib.contextmanager
+def _logged(log: Path) -> Iterator[tuple[IO[str], IO[str]]]:
+    """As `output_to_log`.
+
+    Raises:
+        InputError: the log cannot be written.
+    """
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.open("ab").close()
+    except OSError as error:
+        raise InputError(
+            f"{log}: the run's log cannot be written ({error.strerror}); give this user the right to it"
+        ) from None
+    with output_to_log(log) as files:
+        yield files
 
 
 class _LogLine(logging.Formatter):
@@ -150,7 +171,7 @@ def exit_code(error: BaseException | None, log: Path, stderr: IO[str]) -> int:
         stderr.write("tutelage: interrupted; the same command goes on where it stopped\n")
         return 130
     said = str(error) if isinstance(error, TutelageError) else f"{type(error).__name__}: {error}"
-    said = without_credentials(said)
+    said = str(WorkError(machine_line(error) or without_credentials(said)))
     first = said.strip().splitlines()[0].removesuffix(": ").removesuffix(":")
     stderr.write(f"tutelage: {first} (log: {log})\n")
     return 1

@@ -213,7 +213,7 @@ class ArtifactStore:
         if root is not None:
             return cls(storage, root)
         name = hashlib.sha256(storage.url.encode()).hexdigest()[:12]
-        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
         work = os.environ.get("TUTELAGE_WORK")
         return cls(storage, home / "tutelage" / name, Path(work).expanduser().absolute() / name if work else None)
 
@@ -253,23 +253,40 @@ class ArtifactStore:
         Raises:
             InputError: none or several match.
         """
-        stage, _, start = reference.removeprefix(f"{self.storage.url}/artifacts/").strip("/").partition("/")
-        matches = [artifact for artifact in self.list(stage) if start and artifact.key.startswith(start)]
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            raise InputError(f"{reference}: names {len(matches)} artifacts; give more of the key")
-        raise UnknownNameError("artifact", reference, (artifact.uri for artifact in self.list()))
+        found = self.find(*self.uri(reference).split("/"))
+        if found is None:
+            raise UnknownNameError("artifact", reference, self.uris())
+        return found
 
-    def list(self, stage: str | None = None) -> Iterator[Artifact]:
-        """All committed artifacts, of one stage or of every stage, sorted by stage and key."""
+    def uri(self, reference: str) -> str:
+        """STAGE/KEY of the artifact that a reference names, as `resolve` takes it.
+
+        Raises:
+            InputError: none or several match.
+        """
+        stage, _, start = reference.removeprefix(f"{self.storage.url}/artifacts/").strip("/").partition("/")
+        # By their names: a damaged manifest of another artifact is no obstacle.
+        matches = [uri for uri in self.uris(stage) if start and uri.startswith(f"{stage}/{start}")]
+        if len(matches) > 1:
+            raise InputError(f"{reference}: names {len(matches)} artifacts; give more of the key")
+        if not matches:
+            raise UnknownNameError("artifact", reference, self.uris())
+        return matches[0]
+
+    def uris(self, stage: str | None = None) -> Iterator[str]:
+        """STAGE/KEY of all committed artifacts, of one stage or of every stage, sorted; nothing of them is read."""
         prefix = f"artifacts/{stage}" if stage else "artifacts"
         for info in self.storage.list(prefix):
             parts = info.path.split("/")
             if len(parts) == 4 and parts[3] == MANIFEST:
-                artifact = self.find(parts[1], parts[2])
-                if artifact is not None:
-                    yield artifact
+                yield f"{parts[1]}/{parts[2]}"
+
+    def list(self, stage: str | None = None) -> Iterator[Artifact]:
+        """All committed artifacts, of one stage or of every stage, sorted by stage and key."""
+        for uri in self.uris(stage):
+            artifact = self.find(*uri.split("/"))
+            if artifact is not None:
+                yield artifact
 
     def commit(
         self,
