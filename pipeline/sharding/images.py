@@ -179,18 +179,18 @@ def _examined(image: Image.Image, data: bytes) -> Examined:
         # simplejpeg has decoded it; what it takes for plain is upright.
         plain = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
         return Examined(plain, kind, (), False, fault)
+    is_animated = _is_animated(image)  # before its pixels are decoded: some formats seek for it
     loaded(image)
     if kind == "PNG":
         fault = png_fault(data)
     elif kind == "WEBP":
         fault = webp_fault(data)
-    return Examined(plain_image(image), kind, _forms(image, kind, data), orientation(image) != 1, fault)
+    return Examined(plain_image(image), kind, _forms(image, kind, data, is_animated), orientation(image) != 1, fault)
 
 
-def _forms(image: Image.Image, kind: str, data: bytes) -> tuple[str, ...]:
+def _forms(image: Image.Image, kind: str, data: bytes, is_animated: bool) -> tuple[str, ...]:
     forms = [] if kind in _EXTENSIONS else [f"was {kind}"]
-    # The further pictures of an MPO lie behind a whole JPEG, where no reader of JPEGs looks.
-    if image.format != "MPO" and getattr(image, "is_animated", False):
+    if is_animated:
         forms.append("animated")
     if image.has_transparency_data:
         forms.append("transparent")
@@ -201,6 +201,15 @@ def _forms(image: Image.Image, kind: str, data: bytes) -> tuple[str, ...]:
     elif image.mode not in ("RGB", "L"):
         forms.append(f"was {image.mode}")
     return tuple(forms)
+
+
+def _is_animated(image: Image.Image) -> bool:
+    try:
+        # The further pictures of an MPO lie behind a whole JPEG, where no reader of JPEGs looks.
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except Exception:  # A GIF whose second frame is damaged; what is shown is the first.
+        image.seek(0)
+        return True
 
 
 def _encoded(examined: Examined, data: bytes, config: ImagesConfig, look: bool) -> Encoded:

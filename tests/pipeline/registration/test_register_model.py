@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import struct
 import subprocess
 import sys
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import InputError
@@ -130,6 +134,65 @@ def _copied(artifact: Artifact, store: ArtifactStore) -> Artifact:
         seconds=0,
         origin=manifest["origin"],
     )
+
+
+def test_a_service_answers_alike_for_every_form_of_a_picture_and_outlives_damaged_ones(
+    colours: Any, tmp_path: Path
+) -> None:
+    """The forms hold the same pixels. Of the damaged ones each used to end the process."""
+    colours.register(colours.classifier(), classifier_name="forms")
+    plain = colours.picture("red", 5000)
+    image = Image.open(io.BytesIO(plain)).convert("RGB")
+    forms: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
+        "palette.png": (image.quantize(256), "PNG", {}),
+        "alpha.png": (image.convert("RGBA"), "PNG", {}),
+        "key.png": (image, "PNG", {"transparency": (1, 2, 3)}),
+        "plain.webp": (image, "WEBP", {"lossless": True}),
+        "plain.gif": (image.quantize(256), "GIF", {}),
+        "plain.bmp": (image, "BMP", {}),
+        "plain.tiff": (image, "TIFF", {"compression": "tiff_lzw"}),
+        "plain.avif": (image, "AVIF", {"quality": 100, "subsampling": "4:4:4"}),
+        "plain.jp2": (image, "JPEG2000", {}),
+        "plain.ppm": (image, "PPM", {}),
+    }
+    (tmp_path / "plain.png").write_bytes(plain)
+    for name, (form, kind, options) in forms.items():
+        form.save(tmp_path / name, kind, **options)
+    end, body = plain.index(b"IEND") - 4, plain.index(b"IDAT")
+    length = int.from_bytes(plain[body - 4 : body], "big")
+    cut = plain[body : body + 4 + length - 4]
+    without_checksum = struct.pack(">I", length - 4) + cut + struct.pack(">I", zlib.crc32(cut))
+    damaged = {
+        "no-end.png": plain[:end],
+        "no-checksum.png": plain[: body - 4] + without_checksum + plain[end:],
+        "half.png": plain[: len(plain) // 2],
+        "noise.png": plain[: body + 20] + bytes(60) + plain[body + 80 :],
+    }
+    for name, data in damaged.items():
+        (tmp_path / name).write_bytes(data)
+    code = (
+        STRANGER
+        + f"""
+import json, mlflow
+mlflow.set_tracking_uri({ensure_tracking(colours.store)!r})
+classifier = mlflow.pyfunc.load_model("models:/forms@champion")
+def ask(name):
+    try:
+        answer = classifier.predict([open(f"{tmp_path}/{{name}}", "rb").read()])
+        return [answer["label"][0], answer["score"][0]]
+    except Exception as error:
+        return str(error)
+print(json.dumps({{name: ask(name) for name in {["plain.png", *forms, *damaged]!r}}}))
+"""
+    )
+    answers = json.loads(finished(python(code, HOME=str(tmp_path))).splitlines()[-1])
+    label, score = answers["plain.png"]
+    assert label == "red"
+    for name in [*forms, "no-end.png", "no-checksum.png"]:
+        assert answers[name][0] == label, answers
+        assert answers[name][1] == pytest.approx(score, abs=0.02), answers
+    for name in ("half.png", "noise.png"):
+        assert "cannot be decoded" in answers[name]
 
 
 @pytest.mark.heavy
