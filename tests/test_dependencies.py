@@ -16,13 +16,13 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from tests.readme_install import README, closure
+
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
 BASE: list[str] = PROJECT["project"]["dependencies"]
 OURS = PROJECT["tool"]["importlinter"]["root_packages"]
-# What the README's install asks for: `make demo`.
-README = [Requirement(text) for text in [*BASE, *EXTRAS["demo"], *EXTRAS["up"]]]
 # Parts of a package that is declared, which bounds them itself.
 PARTS = {"botocore": "boto3", "pydantic-core": "pydantic", "mlflow-skinny": "mlflow", "mlflow-tracing": "mlflow"}
 
@@ -78,29 +78,6 @@ def test_all_that_the_readme_installs_is_pinned_and_fits_together(python: str) -
             wrong.append(f"{asker} asks for {wanted}: constraints.txt pins {version}")
     assert not wrong
     assert len(walked) > 150
-
-
-def closure(wanted: list[Requirement], python: str) -> Iterator[tuple[Requirement, str]]:
-    """Requirements and those of what they bring, on Linux, each with who asks; what is not installed brings nothing."""
-    machine = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
-    waiting = [(one, "pyproject.toml") for one in wanted]
-    seen = set()
-    while waiting:
-        one, asker = waiting.pop()
-        yield one, asker
-        key = (canonicalize_name(one.name), frozenset(one.extras))
-        if key in seen:
-            continue
-        seen.add(key)
-        try:
-            brings = metadata.requires(one.name) or []
-        except metadata.PackageNotFoundError:
-            continue
-        for text in brings:
-            inner = Requirement(text)
-            extras = ["", *one.extras]
-            if inner.marker is None or any(inner.marker.evaluate({**machine, "extra": extra}) for extra in extras):
-                waiting.append((inner, one.name))
 
 
 def test_whatever_is_imported_is_declared() -> None:

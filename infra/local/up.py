@@ -213,7 +213,8 @@ def up(folder: Path, *, pool: str, ports: Ports | None = None, say: Callable[[st
     with _terminated_as_interrupted():
         try:
             stack.start()
-            say(f"\nTo use it:      source {shlex.quote(str(stack.folder / 'environment.sh'))} && tutelage deploy")
+            say(f"\nPrefect's pages: {stack.environment['PREFECT_API_URL'].removesuffix('/api')}")
+            say(f"To use it:      source {shlex.quote(str(stack.folder / 'environment.sh'))} && tutelage deploy")
             say("Ctrl-C stops all of it; what it keeps stays.")
             stack.watch()
         finally:
