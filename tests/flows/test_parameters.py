@@ -56,6 +56,24 @@ def test_numbers_are_bounded(flow: str) -> None:
 
 
 @pytest.mark.parametrize("flow", FLOWS)
+def test_prefect_s_form_takes_any_number(flow: str) -> None:
+    """Its input for `type: number` takes multiples of 0.01 only, and sends nothing while one of them is none."""
+    schema = FLOWS[flow].parameter_model().model_json_schema()
+    models = [schema, *schema.get("$defs", {}).values()]
+    assert [
+        name for one in models for name, field in one.get("properties", {}).items() if field.get("type") == "number"
+    ] == []
+    loader = (
+        {"$defs": schema["$defs"], **schema["$defs"]["LoaderConfig"]} if "LoaderConfig" in schema["$defs"] else None
+    )
+    if loader is not None:
+        validator = Draft202012Validator(loader)
+        assert validator.is_valid({"max_damaged_share": 0.0015})
+        for wrong in ("0.1", -0.1, True, None):
+            assert not validator.is_valid({"max_damaged_share": wrong})
+
+
+@pytest.mark.parametrize("flow", FLOWS)
 def test_an_unknown_key_is_refused_at_any_depth(flow: str) -> None:
     values = PRESETS["emoji"].parameters(flow).model_dump(mode="json")
     with pytest.raises(InputError, match=r"unknown key 'data\.source\.colour'"):

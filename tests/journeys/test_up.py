@@ -230,9 +230,6 @@ def tiny(pictures: Path) -> dict[str, Any]:
     parameters["student"] |= {"model": student, "image_size": 16}
     for trained in ("teacher", "student"):
         parameters[trained]["training"] |= {"epochs": 1, "global_batch": 8}
-        # Prefect's form sends nothing while a number in it is no multiple of 0.01, as two of our defaults are not.
-        parameters[trained]["loader"]["max_damaged_share"] = 0.01
-        parameters[trained]["loader"]["augment"] = None
     parameters["registration"]["gate"]["beat_floor"] = False
     parameters["registration"]["classifier_name"] = "red-or-blue"
     return parameters
