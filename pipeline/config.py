@@ -98,6 +98,16 @@ def parse_config(config_type: type[ConfigT], values: Mapping[str, Any], where: s
         raise InputError(f"{where}: {explain(config_type, error)}") from None
 
 
+def committed_config(config_type: type[ConfigT], values: Mapping[str, Any], where: str) -> ConfigT:
+    """The config that an artifact's manifest holds, where fields have the names that its key is made of.
+
+    Raises:
+        InputError: as `parse_config`.
+    """
+    names = {_extra(field).get("was"): name for name, field in config_type.model_fields.items()}
+    return parse_config(config_type, {names.get(name, name): value for name, value in values.items()}, where)
+
+
 def explain(config_type: type[BaseModel], error: ValidationError) -> str:
     """A validation error in one line: the path of each wrong key and what is wrong with it."""
     return "; ".join(_explain_one(config_type, detail) for detail in error.errors())

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.config import digest, parse_config
+from pipeline.config import committed_config, digest
 from pipeline.errors import WorkError
 from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
 from pipeline.registration.gate import Outcomes
@@ -79,7 +79,7 @@ def champion_outcomes(
     Raises:
         InputError: the champion cannot answer on these shards, e.g. its labels are others.
     """
-    config = parse_config(EvaluationConfig, evaluation.config, f"config of {evaluation.uri}")
+    config = committed_config(EvaluationConfig, evaluation.config, f"config of {evaluation.uri}")
     model = _model_artifact(champion, registry, work.store)
     work.progress(note=f"measuring the champion, version {champion.version}, on the same samples")
     inputs: Mapping[str, Artifact] = {"shards": shards, "model": model}

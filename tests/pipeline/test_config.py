@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from pipeline.config import Config, canonical_json, digest, parse_config, renamed, unkeyed
+from pipeline.config import Config, canonical_json, committed_config, digest, parse_config, renamed, unkeyed
 from pipeline.errors import InputError
+from pipeline.evaluation.stage import EvaluationConfig
 
 
 class Adam(Config):
@@ -65,6 +66,13 @@ def test_a_renamed_field_keeps_the_keys_of_its_artifacts():
     assert digest(After(mandatory=True)) == digest(Before(required=True))
     with pytest.raises(InputError, match=r"^here: required: is now called mandatory$"):
         parse_config(After, {"required": True}, "here")
+    committed = json.loads(canonical_json(After(mandatory=True)))
+    assert committed_config(After, committed, "a manifest") == After(mandatory=True)
+
+
+def test_the_config_of_a_committed_evaluation_is_read_back():
+    config = EvaluationConfig(kept_examples=3, batch_size=8)
+    assert committed_config(EvaluationConfig, json.loads(canonical_json(config)), "a manifest") == config
 
 
 @given(st.integers(1, 99), st.integers(1, 99), st.integers(1, 99))
