@@ -48,14 +48,20 @@ def _sweep_work(store: ArtifactStore) -> list[str]:
             # Its holder may have removed the folder between our look and our opening it.
             if not try_lock(file) or not os.path.samestat(lock.stat(), os.fstat(file.fileno())):
                 continue
-            # A shared file system may not show the locks of other machines.
-            if not is_left_over(file.read(200).decode(errors="replace"), lock.stat().st_mtime):
+            # A shared file system may not show the locks of other machines, and a training may take weeks.
+            owner = file.read(200).decode(errors="replace")
+            if not is_left_over(owner, lock.stat().st_mtime) or not is_left_over(owner, _last_changed(place)):
                 continue
             gone = place if store.find(place.parent.name, place.name) is not None else place / "output"
             if gone.exists():
                 shutil.rmtree(gone, ignore_errors=True)
                 swept.append(str(gone))
     return swept
+
+
+def _last_changed(folder: Path) -> float:
+    """Unix time when something in a folder was last written."""
+    return max(path.lstat().st_mtime for path in [folder, *folder.rglob("*")])
 
 
 def _sweep_temporary() -> list[str]:

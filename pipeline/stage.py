@@ -107,8 +107,7 @@ def run_stage(
     place = store.work / stage.name / key
     found = store.find(stage.name, key)
     if found is not None:
-        # A run that was killed after its commit may have left gigabytes there.
-        shutil.rmtree(place, ignore_errors=True)
+        _remove_unless_held(place)
         return replace(found, cached=True)
     store.storage.check_writable()
     try:
@@ -164,6 +163,13 @@ def code_origin() -> dict[str, str]:
         if answer.returncode == 0:
             origin["commit"] = answer.stdout.strip()
     return origin
+
+
+def _remove_unless_held(place: Path) -> None:
+    """A run that was killed after its commit may have left gigabytes there; one that lives may just be at its end."""
+    with suppress(OSError, WorkError), open_lock(place / "lock") as file:
+        if try_lock(file):
+            shutil.rmtree(place, ignore_errors=True)
 
 
 @contextmanager

@@ -38,7 +38,9 @@ def is_left_over(name: str, last_changed: float) -> bool:
     """
     owner = _NAME.search(name)
     if owner is not None and owner[1] == _machine():
-        return _begun(int(owner[2])) != owner[3]
+        begun = _begun(int(owner[2]))
+        if begun is not None:
+            return begun != owner[3]
     return time.time() - last_changed > FORGOTTEN_S
 
 
@@ -83,8 +85,8 @@ def _machine() -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
-def _begun(pid: int) -> str:
-    """When a process began, in the kernel's ticks; "" if there is none."""
+def _begun(pid: int) -> str | None:
+    """When a process began, in the kernel's ticks; "" if there is none, None if it cannot be seen."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         fields = text.rpartition(")")[2].split()
@@ -92,12 +94,12 @@ def _begun(pid: int) -> str:
         return "" if fields[0] in "ZX" else fields[19]
     except (OSError, IndexError):
         pass
-    if Path("/proc/self/stat").exists():
-        return ""
-    try:  # no /proc, as on macOS: a number that somebody has is alive
+    try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return ""
     except OSError:
         pass
-    return "0"
+    # Where /proc hides the processes of others (hidepid), one that is there has no file in it. Where there is no /proc,
+    # as on macOS, a number that somebody has is alive.
+    return None if Path("/proc/self/stat").exists() else "0"

@@ -10,11 +10,13 @@ import logging
 import os
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 from pipeline.storage.owners import is_left_over, owned_name
 
 _log = logging.getLogger("tutelage.training")
+_NO_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 # What SQLite puts next to a database while it is written.
 _COMPANIONS = ("-journal", "-wal", "-shm")
 
@@ -66,8 +68,12 @@ def make_database(database: Path) -> None:
 
 
 def set_broken_aside(database: Path) -> None:
-    """Renames a database that never came to be used, if a process that was killed left it without all its tables."""
-    if not is_made(database) or _has_all_tables(database):
+    """Renames a database that never came to be used, if a process that was killed left it without all its tables.
+
+    Raises:
+        OSError, SQLAlchemyError: it cannot be looked into, e.g. since another process has locked it.
+    """
+    if not is_made(database) or _is_used(database) or _has_all_tables(database):
         return
     kept = database.with_name(f"{database.name}.broken-{int(time.time())}")
     for ending in ("", *_COMPANIONS):
@@ -77,6 +83,22 @@ def set_broken_aside(database: Path) -> None:
     _log.warning(
         "%s: was left half made by a process that was killed; a new one is made, it is kept as %s", database, kept
     )
+
+
+def _is_used(database: Path) -> bool:
+    """Whether it has an experiment; that of another version of MLflow may lack tables, and yet hold runs."""
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True)) as connection:
+            return connection.execute("SELECT 1 FROM experiments LIMIT 1").fetchone() is not None
+    except sqlite3.Error as error:
+        if _code(error) in (sqlite3.SQLITE_ERROR, *_NO_DATABASE):  # the first: there is no such table
+            return False
+        raise OSError(f"{database}: {error}") from None
+
+
+def _code(error: BaseException | None) -> int:
+    """SQLite's code of an error of its."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _has_all_tables(database: Path) -> bool:
@@ -91,8 +113,8 @@ def _has_all_tables(database: Path) -> bool:
     except (MlflowException, OSError, ValueError):
         return False
     except Exception as error:
-        # SQLAlchemy's errors: "file is not a database", "database disk image is malformed".
-        if not type(error).__module__.startswith("sqlalchemy"):
+        # SQLAlchemy's errors hold SQLite's: "file is not a database", "database disk image is malformed".
+        if _code(getattr(error, "orig", None)) not in _NO_DATABASE:
             raise
         return False
     finally:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +80,19 @@ def test_a_zombies_work_is_over() -> None:
     child.stdout.close()
 
 
+def test_a_live_process_that_proc_hides_is_not_taken_for_gone(monkeypatch: pytest.MonkeyPatch, dead: str) -> None:
+    name, read_text = owned_name(), Path.read_text
+
+    def hidden(path: Path, *args: Any, **kwargs: Any) -> str:
+        if str(path).startswith("/proc/") and path.name == "stat":
+            raise FileNotFoundError(path)
+        return read_text(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", hidden)
+    assert not is_left_over(name, AN_HOUR_AGO)
+    assert is_left_over(dead, time.time())
+
+
 def test_what_gone_processes_left_aside_is_removed_and_nothing_else(store: ArtifactStore, dead: str) -> None:
     aside, fetched = store.local / ".aside", store.local / "fetched" / ".aside"
     gone = [
@@ -117,7 +131,8 @@ def test_work_of_gone_runs_keeps_its_scratch_until_its_artifact_is_committed(sto
         return put(place / "scratch" / "checkpoint").parents[1]
 
     begun, committed, running = work("begun"), work("committed"), work("running")
-    elsewhere = work("elsewhere", of_another_machine(dead))
+    elsewhere, for_weeks = (work(key, of_another_machine(dead)) for key in ("elsewhere", "for-weeks"))
+    os.utime(for_weeks / "lock", (LONG_AGO, LONG_AGO))
     put(store.local / "out" / "a")
     about = {"config": {}, "inputs": {}, "summary": {}, "seconds": 1.0, "origin": {}}
     store.commit("stage", "committed", store.local / "out", **about)
@@ -129,6 +144,11 @@ def test_work_of_gone_runs_keeps_its_scratch_until_its_artifact_is_committed(sto
     assert not committed.exists()
     assert (running / "output" / "half.tar").exists()
     assert (elsewhere / "output" / "half.tar").exists()
+    assert (for_weeks / "output" / "half.tar").exists()
+    for path in [for_weeks, *for_weeks.rglob("*")]:
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    sweep(store)
+    assert not (for_weeks / "output").exists()
 
 
 KILLED = """

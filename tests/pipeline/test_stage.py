@@ -1,5 +1,6 @@
 """run_stage: made once, found after that; a run that dies leaves nothing and the next one goes on."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -64,6 +65,16 @@ def test_what_a_run_killed_after_its_commit_left_is_swept_up(store):
     (left / "spool").write_bytes(b"gigabytes")
     assert run_stage(Write(), Settings(), {}, store=store).cached
     assert list((store.local / "work" / "write").iterdir()) == []
+
+
+def test_work_of_a_run_that_lives_stays_though_its_artifact_is_committed(store):
+    made = run_stage(Write(), Settings(), {}, store=store)
+    place = store.work / "write" / made.key
+    (place / "output").mkdir(parents=True)
+    with (place / "lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert run_stage(Write(), Settings(), {}, store=store).cached
+    assert (place / "output").exists()
 
 
 def test_config_version_and_inputs_each_make_another_artifact(store):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import pytest
 from mlflow import MlflowClient
 
 from pipeline.artifacts import ArtifactStore
+from pipeline.errors import InputError
 from pipeline.training.tracking import EXPERIMENT, ensure_tracking
+from pipeline.training.tracking_database import set_broken_aside
 
 
 def killed_at(statement: int, store: ArtifactStore) -> bool:
@@ -82,6 +86,30 @@ def test_garbage_in_its_place_is_set_aside_if_it_was_never_used(tmp_path: Path) 
     database(store).write_bytes(b"not a database" * 100)
     usable(store)
     assert next(database(store).parent.glob("mlflow.db.broken-*")).read_bytes().startswith(b"not a database")
+
+
+def test_a_database_of_another_mlflow_that_holds_runs_stays_where_it_is(tmp_path: Path) -> None:
+    store = ArtifactStore.open(str(tmp_path))
+    ensure_tracking(store)
+    with closing(sqlite3.connect(database(store))) as other:
+        other.execute("UPDATE alembic_version SET version_num = '728d730b5ebd'")
+        other.commit()
+    set_broken_aside(database(store))
+    assert list(database(store).parent.glob("mlflow.db.broken-*")) == []
+
+
+def test_a_database_that_another_process_has_locked_is_not_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ArtifactStore.open(str(tmp_path))
+    database(store).parent.mkdir(parents=True)
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0.1))
+    with closing(sqlite3.connect(database(store))) as other:
+        other.execute("CREATE TABLE experiments (experiment_id INTEGER NOT NULL)")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(InputError, match="database is locked"):
+            ensure_tracking(store)
+    assert list(database(store).parent.glob("mlflow.db.broken-*")) == []
 
 
 def test_a_deleted_database_is_made_again(tmp_path: Path) -> None:
