@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fnmatch
 import os
+import stat
 from collections.abc import Iterator
 from typing import Literal
 
@@ -92,17 +93,19 @@ def files_below(folder: str, *, hidden: bool = True, above: tuple[Identity, ...]
 
 def matching(pattern: str) -> list[str]:
     """The paths that an absolute pattern with *, ?, [] and ** means, as `glob.glob` finds them; hidden ones are not
-    matched by wild signs.
+    matched by wild signs, and ** follows links, but for those that lead back to a folder above.
 
     Raises:
         InputError: a folder on the way cannot be listed.
     """
     found = ["/"]
-    for part in pattern.split("/")[1:]:
+    parts = pattern.split("/")[1:]
+    for place, part in enumerate(parts):
         if part == "**":
-            found = [folder for start in found for folder in _folders_below(start)]
+            ends = place == len(parts) - 1
+            found = [path for start in found if _is_folder(start) for path in _below(start, files=ends)]
         elif any(sign in part for sign in "*?["):
-            found = [path for folder in found if os.path.isdir(folder) for path in _matches(folder, part)]
+            found = [path for folder in found if _is_folder(folder) for path in _matches(folder, part)]
         else:
             found = [path for path in (os.path.join(folder, part) for folder in found) if _is_there(path)]
     return found
@@ -130,13 +133,28 @@ def unlistable(path: str, error: OSError) -> InputError:
     )
 
 
-def _folders_below(folder: str) -> Iterator[str]:
-    if not os.path.isdir(folder):
-        return
+def _is_folder(path: str) -> bool:
+    """As `os.path.isdir`, which takes a folder that may not be looked at for none."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except OSError as error:
+        if error.errno not in _LEADS_NOWHERE:
+            raise unlistable(path, error) from None
+        return False
+
+
+def _below(folder: str, *, files: bool, above: tuple[Identity, ...] = ()) -> Iterator[str]:
+    """A folder and the folders below it, with `files` also what is none."""
     yield folder
+    above = (*above, identity(folder))
     for entry in entries(folder):
-        if not entry.name.startswith(".") and not entry.is_symlink() and kind_of(entry) == "folder":
-            yield from _folders_below(entry.path)
+        if entry.name.startswith("."):
+            continue
+        if kind_of(entry) != "folder":
+            if files:
+                yield entry.path
+        elif not entry.is_symlink() or identity(entry.path) not in above:
+            yield from _below(entry.path, files=files, above=above)
 
 
 def _matches(folder: str, pattern: str) -> Iterator[str]:

@@ -16,7 +16,7 @@ from pipeline.folders import identity
 from pipeline.pixels.extensions import IMAGE_SUFFIXES
 from pipeline.sharding.sources.given_split import split_of_folder
 from pipeline.sharding.sources.image_listing import FolderImages, images_in, sub_folders
-from pipeline.sharding.sources.passed_over import LOOSE, PassedOver, PassedOverCount
+from pipeline.sharding.sources.passed_over import LOOP, LOOSE, PassedOver, PassedOverCount
 
 Layout = Literal["auto", "classes", "splits"]
 _SPLITS = ("train", "val", "test")
@@ -67,14 +67,19 @@ def folder_data(folder: Path, layout: Layout) -> FolderData:
     root = str(folder)
     _check_folder(folder)
     passed = PassedOverCount()
-    tops = sub_folders(root)
+    above = tuple(identity(str(one)) for one in (folder, *folder.parents))
+    tops = []
+    for name in sub_folders(root):
+        if (folder / name).is_symlink() and identity(f"{root}/{name}") in above:
+            passed.add(LOOP, name)  # All of it again, under another label.
+        else:
+            tops.append(name)
     for name in images_in(root, passed, deep=False).names:
         passed.add(LOOSE, name)
     if not tops:
         raise InputError(
             f"{folder}: holds no sub-folder; put the images of each class into one, as {folder.name}/CLASS/a.jpg"
         )
-    above = (identity(root),)
     trees = {name: images_in(f"{root}/{name}", passed, prefix=f"{name}/", above=above) for name in tops}
     if not any(tree.names for tree in trees.values()):
         found = passed.done()

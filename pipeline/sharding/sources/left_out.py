@@ -11,11 +11,12 @@ from pipeline.sharding.sources import places
 from pipeline.sharding.sources.passed_over import NOTHING_PASSED_OVER, PassedOver, PassedOverCount, kind_of_name
 
 
-def left_out(pattern: str, suffixes: Sequence[str]) -> PassedOver:
+def left_out(pattern: str, suffixes: Sequence[str], *, named: bool = False) -> PassedOver:
     """The files that `places.find` leaves out of a folder for their names; of a pattern none.
 
     Args:
-        suffixes: see `places.find`; images beside a table, which its rows name, are not counted.
+        suffixes: see `places.find`.
+        named: images beside these files are those that their rows name, and are not counted.
     Raises:
         InputError: a folder cannot be listed.
     """
@@ -30,9 +31,7 @@ def left_out(pattern: str, suffixes: Sequence[str]) -> PassedOver:
     else:
         return NOTHING_PASSED_OVER
     for name in names:
-        if (
-            not places.ends_with(name.rpartition("/")[2], suffixes)
-            and (kind := kind_of_name(name)) not in IMAGE_SUFFIXES
-        ):
+        kind = kind_of_name(name)
+        if not places.ends_with(name.rpartition("/")[2], suffixes) and not (named and kind in IMAGE_SUFFIXES):
             passed.add(kind, name.removeprefix(url).lstrip("/"))
     return passed.done()

@@ -144,7 +144,7 @@ class ManifestConfig(Config):
             roots=self._roots,
             path_column=self.path_column,
             bytes_column=self.bytes_column,
-            left_out=left_out(self.manifest, SUFFIXES),
+            left_out=left_out(self.manifest, SUFFIXES, named=True),
             credit=Credit(_title(files), self.author or "not stated", self.licence or "not stated", ""),
         )
 

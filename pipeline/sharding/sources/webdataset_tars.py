@@ -21,7 +21,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field
 
 from pipeline.config import Config, added, digest, unkeyed
-from pipeline.errors import listed
+from pipeline.errors import shortened
 from pipeline.progress import Progress
 from pipeline.sharding.sources import places
 from pipeline.sharding.sources.base import About, Collection, Credit, InTar, Item, unreadable
@@ -35,6 +35,7 @@ from pipeline.sharding.sources.tar_members import check_tar
 
 # A compressed tar is found too, and refused with words on what to do: silence would leave a part of the data out.
 _SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_ENDS, _END_CHARS = 3, 200
 _TARS_AT_ONCE = 8
 
 
@@ -214,7 +215,9 @@ class WebdatasetSource:
             if listing.end is not None
         ]
         if ends:
-            yield f"{len(ends)} of {len(self._tars)} tars were read although their end is odd ({listed(ends, most=3)})"
+            shown = "; ".join(shortened(end, _END_CHARS) for end in ends[:_ENDS])
+            more = f"; and {len(ends) - _ENDS:,} more" if len(ends) > _ENDS else ""
+            yield f"{len(ends)} of {len(self._tars)} tars were read although their end is odd ({shown}{more})"
 
     def _passed_over(self, listings: list[TarListing], root: str) -> PassedOver:
         """Files beside the tars, and members of no sample."""

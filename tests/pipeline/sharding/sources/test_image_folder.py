@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import InputError
 from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.sources import places
 from pipeline.sharding.sources.base import Collection, Item
 
 Collect = Callable[..., tuple[Collection, list[Item]]]
@@ -253,6 +255,38 @@ def test_every_listing_refuses_what_it_may_not_read(fill: Fill) -> None:
         f"list(LocalStorage(Path({str(folder)!r})).list())",
     ):
         assert line.startswith(f"InputError: {folder / 'dog'}: cannot be listed (Permission denied)")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="gives up root's rights")
+def test_a_folder_that_may_be_listed_and_not_entered_is_refused(fill: Fill) -> None:
+    folder = fill({"cat/a": 2, "dog/a": 2})
+    (folder / "dog").chmod(0o744)
+    (line,) = as_nobody(f"places.find({str(folder)!r} + '/*/*/*.png', ('.png',))")
+    assert line.startswith(f"InputError: {folder / 'dog'}")
+    assert "cannot be listed (Permission denied)" in line
+
+
+def test_two_stars_find_what_glob_finds_behind_links_too_and_end(fill: Fill, tmp_path: Path) -> None:
+    folder = fill({"cat/a": 2, "dog": 1, ".hidden": 1})
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "9.png").write_bytes(b"")
+    (folder / "more").symlink_to(tmp_path / "disk")
+    for pattern in ("**/*.png", "**", "**/a/*"):
+        wanted = glob.glob(f"{folder}/{pattern}", recursive=True)
+        assert [file.url for file in places.find(f"{folder}/{pattern}", (".png",))] == sorted(
+            name for name in wanted if os.path.isfile(name)
+        )
+    (folder / "cat" / "up").symlink_to(folder)
+    assert len(places.find(f"{folder}/**/*.png", (".png",))) == 4
+
+
+@pytest.mark.parametrize("leads", [".", "..", "../.."])
+def test_a_link_among_the_classes_to_a_folder_above_is_no_class(leads: str, fill: Fill, collect: Collect) -> None:
+    folder = fill({"cat": 2, "dog": 2})
+    (folder / "all").symlink_to(folder / leads)
+    collection, items = collect(kind="image_folder", folder=str(folder))
+    assert counted(items) == {(None, "cat"): 2, (None, "dog"): 2}
+    assert collection.passed_over.kinds == {"link to a folder above": 1}
 
 
 def test_a_disk_that_fails_stops_the_run_and_no_image_is_taken_for_deleted(

@@ -290,6 +290,7 @@ def test_a_tar_with_an_odd_end_is_refused_or_read_to_its_end(
         if item not in problems:
             assert item.read() == picture(int(item.key or ""), "JPEG")
     assert "1 of 2 tars were read although their end is odd (0.tar: " in collection.notes[0]
+    assert "..." not in collection.notes[0]
     # What was listed before says it again.
     assert collect(**source, ends="read")[0].notes == collection.notes
 
@@ -398,11 +399,12 @@ def test_images_of_rarer_names_are_taken_and_members_of_no_sample_are_counted(
             tar.addfile(info, io.BytesIO(data))
     (tmp_path / "tars" / "0.tar.md5").write_text("")
     (tmp_path / "tars" / "stats").write_text("")
+    (tmp_path / "tars" / "loose.png").write_bytes(picture(7))
     collection, items = collect(kind="webdataset", tars=str(tmp_path / "tars"))
     assert [item.read() for item in items[:4]] == [members[name] for name in ("a.jfif", "b.avif", "c.dat", "d.image")]
     assert "no image among its members (heic, txt)" in reason(items[4])
     assert [reason(item).partition(",")[0] for item in items[5:]] == ["its key ends at the first dot"] * 2
-    assert collection.passed_over.kinds == {"no extension": 2, ".md5": 1, "hidden": 1}
+    assert collection.passed_over.kinds == {"no extension": 2, ".md5": 1, ".png": 1, "hidden": 1}
     assert "0.tar: README" in collection.passed_over.names
     # Extensions that were named are believed.
     _, items = collect(kind="webdataset", tars=str(tmp_path / "tars"), images=["dat"])
