@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 
 MOST_BYTES = 256 << 10
 _DEEPEST = 40
@@ -46,6 +46,8 @@ def read_yaml(text: str, where: str) -> Any:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise InputError(f"{where}: not YAML: {_reason(error)}") from None
+    except (ValueError, OverflowError) as error:  # PyYAML's own, of "\UFFFFFFFF" and of a long version
+        raise InputError(f"{where}: not YAML: {first_line(error)}") from None
     return None if node is None else _Reading(where).value(node, 1)
 
 
@@ -133,7 +135,10 @@ class _Reading:
         if isinstance(node, yaml.SequenceNode) and tag == "seq":
             return [self.value(item, depth + 1) for item in node.value]
         if isinstance(node, yaml.ScalarNode) and node.tag.startswith(_CORE):
-            return self._scalar(node, tag)
+            try:
+                return self._scalar(node, tag)
+            except ValueError:
+                raise self._refused(node, f"{node.value[:40]!r} is no !!{tag}; a text needs quotes") from None
         raise self._refused(node, f"the tag {node.tag.replace(_CORE, '!!')} is not known here; leave it out")
 
     def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
