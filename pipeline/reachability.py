@@ -7,6 +7,7 @@ and then, are all "no answer within 5 s": the limit is for the whole question, w
 from __future__ import annotations
 
 import base64
+import http.client
 import ipaddress
 import socket
 import threading
@@ -16,6 +17,7 @@ from collections.abc import Callable, Collection
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 WITHIN_S = 5.0
+NO_URL = "not a URL; of a password in it, write / ? # @ as %2F %3F %23 %40"
 _ANSWER_BYTES = 4096  # of an answer: all that a health check looks at
 
 
@@ -67,6 +69,8 @@ def answered_within(seconds: float, question: Callable[[], str | None]) -> str |
             answers.append(question())
         except urllib.error.URLError as error:
             answers.append(f"nobody answers ({_reason(error.reason, seconds)})")
+        except (ValueError, http.client.InvalidURL):  # They quote what they take for the port: half a password.
+            answers.append(NO_URL)
         except Exception as error:  # http.client's own, of a server that speaks something else
             answers.append(f"nobody answers ({_reason(error, seconds)})")
 

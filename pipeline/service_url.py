@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-_URL = re.compile(r"\b([A-Za-z][A-Za-z0-9+.\-]*)://[^\s'\"<>]+")
+# A password may hold an apostrophe.
+_URL = re.compile(r"\b([A-Za-z][A-Za-z0-9+.\-]*)://(?:[^\s\"<>/@]*@)?[^\s'\"<>]+")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
 _HIDDEN = "***"
 

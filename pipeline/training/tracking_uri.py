@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipeline.errors import InputError, first_line
-from pipeline.reachability import answered_within, http_refusal, tcp_refusal
+from pipeline.reachability import NO_URL, answered_within, http_refusal, tcp_refusal
 from pipeline.service_url import shown_url, without_credentials
 
 VARIABLE = "MLFLOW_TRACKING_URI"
@@ -53,8 +53,8 @@ def refusal(uri: str) -> tuple[str, str] | None:
             return _server(uri)
         if kind in _DATABASES:
             return _database(uri, kind)
-    except ValueError as error:
-        return f"not a URL ({error})", f"correct {VARIABLE}, or unset it for the embedded one"
+    except ValueError:
+        return NO_URL, f"correct {VARIABLE}, or unset it for the embedded one"
     if kind == "folder":
         return "a folder, which MLflow no longer writes to", "use sqlite:///FILE or a server's http URL"
     return None

@@ -16,6 +16,7 @@ from pipeline.service_url import shown_url, split_credentials, without_credentia
         ("http://me:hu@sh@host/x", "http://host/x"),
         ("http://me:hu/sh@host/x", "http://host/x"),
         ("http://me:hu?sh@host/x", "http://host/x"),
+        ("http://me:hu'sh@host/x", "http://host/x"),
         ("http://me:hu#sh@[::1]:80/x", "http://[::1]:80/x"),
         ("ray://host:10001", "ray://host:10001"),
         ("https://unpkg.com/@scope/pack@1.0", "https://unpkg.com/@scope/pack@1.0"),

@@ -70,6 +70,8 @@ def web() -> Iterator[str]:
         ("http://me:hush@{web}/page", "JSON"),
         ("http://me:hush@{web}/401", "MLFLOW_TRACKING_USERNAME"),
         ("http://me:hush@host:port", "MLFLOW_TRACKING_URI"),
+        ("http://me:hush/x@{web}", "not a URL"),
+        ("postgresql://me:hush/x@{deaf}/mlflow", "not a URL"),
         ("postgresql://me:hush@{deaf}/mlflow", "Connection refused"),
         ("postgresql://me:hush@{silent}/mlflow", "MLFLOW_TRACKING_URI"),
         ("sqlite:////nowhere/at/all.db", "no folder"),
