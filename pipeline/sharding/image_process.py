@@ -83,7 +83,7 @@ class _Process:
                 self._process.wait()
                 raise UnreadableError(f"occupies its decoder for more than {_LONGEST_S:g} s", len(data))
             answer: Encoded | UnreadableError = self._connection.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # the latter where it ends in the middle of an answer
             self._connection.close()
             raise _EndedError(self._process.wait()) from None
         if isinstance(answer, UnreadableError):
@@ -122,7 +122,7 @@ _pool = _Pool()
 def serve(pipe: int) -> None:
     """What a process does: examines the images that it is sent, until the pipe ends."""
     connection: Connection[Any, Any] = Connection(pipe)
-    with contextlib.suppress(EOFError, ConnectionError):
+    with contextlib.suppress(EOFError, OSError):
         while True:
             data, config, look = connection.recv()
             try:

@@ -223,7 +223,7 @@ class S3Storage:
         for info in self.list(_ASIDE):
             name = info.path.rpartition("/")[2]
             if name.startswith(ATTEMPT):
-                prefix = self.read(info.path).decode()
+                prefix = self.read(info.path).decode(errors="replace")
                 newest = max((file.modified for file in self.list(prefix)), default=info.modified)
                 if not is_left_over(name, max(newest, info.modified)) or not prefix.endswith(f"/{name}/"):
                     continue

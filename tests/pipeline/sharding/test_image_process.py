@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Pipe
 from pathlib import Path
 
 import pytest
@@ -81,6 +84,19 @@ def test_a_process_that_somebody_ended_is_started_again_once(picture: Picture) -
     assert storable_apart(picture(1, "PNG", "RGBA") + b"ends once", CONFIG, look=False).width == 12
     with pytest.raises(WorkError, match=r"ended twice \(code -9\); if memory is short"):
         storable_apart(picture(1, "PNG", "RGBA") + b"ends with SIGKILL", CONFIG, look=False)
+
+
+def test_a_process_that_is_ended_in_the_middle_of_an_answer_has_ended() -> None:
+    process = image_process._Process()
+    process._process.kill()
+    ours, theirs = Pipe()
+    with socket.socket(fileno=os.dup(theirs.fileno())) as half:
+        half.send(struct.pack("!i", 100) + b"the first bytes")
+        half.shutdown(socket.SHUT_WR)
+        process._connection = ours
+        with pytest.raises(image_process._EndedError):
+            process.ask(b"", CONFIG, False)
+    theirs.close()
 
 
 @pytest.mark.usefixtures("faulty")
