@@ -33,9 +33,12 @@ def machine_line(error: BaseException) -> str | None:
     """The line for an error that the machine's state has caused; None for any other."""
     if isinstance(error, TutelageError):
         return None
-    for one in _causes(error):
+    for one, is_cause in _causes(error):
         if (line := _line(one)) is not None:
             return line
+        # A file that was missed, and what was done instead had a defect: that must not hide behind the file.
+        if is_cause and isinstance(one, OSError) and (where := _path(one)):
+            return f"{where}: {_reason(one)}; see what lies there, and that it can be read and written"
     return None
 
 
@@ -57,18 +60,18 @@ def _line(error: BaseException) -> str | None:
         return f"{said or 'no memory left'}; give it more memory, or lower batch, image size and writers"
     if isinstance(error, FileNotFoundError) and "temporary directory" in str(error):
         return "no folder for temporary files can be written; set TMPDIR to one that can"
-    if isinstance(error, OSError) and where:
-        return f"{said}; see what lies there, and that it can be read and written"
     return None
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, and what it was raised from or during."""
+def _causes(error: BaseException) -> Iterator[tuple[BaseException, bool]]:
+    """The error, and what it was raised from or during; True: only from, so far."""
     seen: set[int] = set()
     current: BaseException | None = error
+    is_cause = True
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        yield current
+        yield current, is_cause
+        is_cause = is_cause and current.__cause__ is not None
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 

@@ -50,6 +50,11 @@ def test_what_the_machine_refuses_is_said_with_the_place_and_what_to_do(error: E
 def test_a_defect_and_an_error_on_purpose_are_not_the_machines() -> None:
     for error in (ValueError("x"), KeyError("x"), InputError("x"), ConnectionResetError("by peer")):
         assert machine_line(error) is None
+    defect = KeyError("x")
+    defect.__context__ = FileNotFoundError(errno.ENOENT, "No such file or directory", "/a/cache")
+    assert machine_line(defect) is None
+    defect.__context__ = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/cache")
+    assert machine_line(defect) is not None
 
 
 WRITES = """
