@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
@@ -190,17 +190,21 @@ def _text(url: str) -> io.TextIOWrapper:
 def _delimited_rows(file: FoundFile, columns: frozenset[str]) -> Iterator[Row]:
     with closing(_text(file.url)) as text:
         sign = _DELIMITERS[_suffix(file)]
-        reader = csv.reader(text, delimiter=sign)
+        written: list[str] = []  # the lines of the row at hand
+        reader = csv.reader(_noted(text, written), delimiter=sign)
         head = _head(file, reader)
+        written.clear()
         wanted = [(place, name) for place, name in enumerate(head) if name in columns]
         number, line = 0, reader.line_num
         try:
             for values in reader:
                 lines, line = reader.line_num - line, reader.line_num
+                is_open = lines > 1 and _ends_in_a_quote(written, sign)
+                written.clear()
                 if not values:
                     continue
                 number += 1
-                swallowed = lines > 1 and any(_holds_rows(cell, sign, len(head)) for cell in values)
+                swallowed = is_open or lines > 1 and any(_holds_rows(cell, sign, len(head)) for cell in values)
                 if len(values) == len(head) and not swallowed:
                     yield _checked(Row(number, {name: values[place] for place, name in wanted if values[place]}))
                     continue
@@ -216,6 +220,21 @@ def _delimited_rows(file: FoundFile, columns: frozenset[str]) -> Iterator[Row]:
             if "field limit" in why:
                 why = f"a cell of more than {_CELL_CHARS:,} characters: is a quote not closed?"
             raise InputError(f"{file.url}: line {reader.line_num}: not a table of this form ({why})") from None
+
+
+def _noted(lines: Iterable[str], into: list[str]) -> Iterator[str]:
+    for line in lines:
+        into.append(line)
+        yield line
+
+
+def _ends_in_a_quote(lines: list[str], sign: str) -> bool:
+    """Whether a row of several lines ends, with the file, in a quote that is not closed."""
+    try:
+        list(csv.reader(lines, delimiter=sign, strict=True))
+    except csv.Error as error:
+        return str(error) == "unexpected end of data"
+    return False
 
 
 def _holds_rows(cell: str, sign: str, columns: int) -> bool:

@@ -112,6 +112,18 @@ def test_a_long_cell_is_read_and_an_endless_one_refused(tmp_path: Path, collect:
     assert "a cell of more than 16,777,216 characters: is a quote not closed?" in line
 
 
+@pytest.mark.parametrize(
+    ("end", "lost"), [('b.png,"y\nc.png,z\nd.png,w\n', 3), ('b.png,"y\nc.png,z', 2), ('b.png,"y\nz"', 0)]
+)
+def test_rows_that_an_open_quote_takes_to_the_end_are_counted(
+    end: str, lost: int, tmp_path: Path, collect: Collect
+) -> None:
+    (tmp_path / "images.csv").write_text(f"path,label\na.png,x\n{end}")
+    collection, items = collect(kind="manifest", manifest=str(tmp_path / "images.csv"), label_column="label")
+    assert collection.total == len(items) == 1 + (lost or 1)
+    assert sum(item.label is None for item in items) == lost
+
+
 def test_each_line_that_a_stray_quote_swallows_is_counted(tmp_path: Path, collect: Collect, reason: Reason) -> None:
     rows = [f"{n}.png,cat,a thing" for n in range(30)]
     rows[3] = '3.png,"cat,a thing'
