@@ -204,7 +204,7 @@ def _delimited_rows(file: FoundFile, columns: frozenset[str]) -> Iterator[Row]:
                 if not values:
                     continue
                 number += 1
-                swallowed = is_open or lines > 1 and any(_holds_rows(cell, sign, len(head)) for cell in values)
+                swallowed = is_open or (lines > 1 and any(_holds_rows(cell, sign, len(head)) for cell in values))
                 if len(values) == len(head) and not swallowed:
                     yield _checked(Row(number, {name: values[place] for place, name in wanted if values[place]}))
                     continue
