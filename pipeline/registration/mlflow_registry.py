@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from pipeline.artifacts import ArtifactStore
-from pipeline.errors import InputError, WorkError, first_line
+from pipeline.errors import DamagedError, InputError, WorkError, first_line
 from pipeline.exported_model import ExportedModel
 from pipeline.printable import printable
 from pipeline.registration.package import write_package
@@ -193,7 +193,8 @@ class Registry:
         """The ExportedModel inside a registered version, fetched into `folder`.
 
         Raises:
-            WorkError: its files are gone, or it was not registered by Tutelage.
+            WorkError: its files are gone or damaged.
+            DamagedError: it was not registered by Tutelage; its files are in `folder` all the same.
         """
         from mlflow.artifacts import download_artifacts
 
@@ -207,6 +208,8 @@ class Registry:
                 f" restore them, or delete the alias {CHAMPION!r} of {version.name!r}"
             ) from None
         served = Path(fetched) / "artifacts" / "served"
+        if not served.is_dir():
+            raise DamagedError(f"{version.uri}: was not registered by Tutelage; its files hold no exported model")
         try:
             # Versions of before have no digests.
             digests = json.loads((served / "service.json").read_text(encoding="utf-8")).get("digests", {})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 
 from model_defs import ModelError, create_model
@@ -19,6 +20,7 @@ from pipeline.registration.mlflow_registry import Registry
 from pipeline.registration.stage import imported_weights
 from pipeline.stage import run_stage, stage_key
 from pipeline.training.starting_weights import StartingWeights
+from pipeline.training.tracking import EXPERIMENT, ensure_tracking
 
 
 def imported(source: object, store: ArtifactStore, **values: object) -> Artifact:
@@ -212,3 +214,16 @@ def test_a_registered_model_tells_the_weights_behind_it_however_far(
         "pretrained_licences": f"{tmp_path.name}/w.safetensors: see LICENSE",
     }
     assert imported_weights(teacher, store) == {}
+
+
+def test_a_model_that_somebody_else_registered_gives_its_weights(store: ArtifactStore, tmp_path: Path) -> None:
+    save_file({"a": torch.ones(2)}, tmp_path / "theirs.safetensors")
+    client = MlflowClient(ensure_tracking(store))
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    run = client.create_run(experiment.experiment_id).info
+    client.log_artifact(run.run_id, str(tmp_path / "theirs.safetensors"), "model")
+    client.create_registered_model("theirs")
+    client.create_model_version("theirs", f"{run.artifact_uri}/model", run.run_id)
+    weights = load_file(imported("models:/theirs/1", store).path("weights.safetensors"))
+    assert weights["a"].tolist() == [1.0, 1.0]
