@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,10 @@ _QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+
+
+_TMP = ("/tmp", "/var/tmp", "/dev/shm")
+_LONGEST_TMP = 38
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +187,21 @@ def ray_head(folder: Path, port: int, *, token: str, cpus: int | None = None) ->
             # Ray's switch for systems where it starts no clusters. Without it Ray turns 127.0.0.1 into the machine's
             # own address, and listens on all of them.
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "RAY_TMPDIR": _ray_folder(os.environ),
         },
         grace_s=20,
     )
+
+
+def _ray_folder(environment: Mapping[str, str]) -> str:
+    """Where Ray is to make its session: where it would by itself, if the names of the sockets in it are short enough.
+
+    A Unix socket's path has 107 bytes at most; "ray/session_DATE_TIME_PID/sockets/plasma_store" takes 68 of them.
+    """
+    wanted = environment.get("RAY_TMPDIR") or environment.get("TMPDIR") or _TMP[0]
+    if len(os.fsencode(wanted)) <= _LONGEST_TMP:
+        return wanted
+    return next((folder for folder in _TMP if os.access(folder, os.W_OK | os.X_OK)), wanted)
 
 
 def weed_mini(folder: Path, keys: Keys, *, buckets: Sequence[str] = (), port: int | None = None) -> Server:

