@@ -80,6 +80,9 @@ def _machine() -> str:
             parts.append("")
     try:
         parts.append(os.readlink("/proc/self/ns/pid"))
+        if os.readlink("/proc/self") != str(os.getpid()):
+            # It is another namespace's /proc (unshare without --mount-proc): our numbers cannot be looked up there.
+            parts.append(uuid.uuid4().hex)
     except OSError:
         parts.append("")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

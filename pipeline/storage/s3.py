@@ -54,6 +54,9 @@ _PROBES = f"{_ASIDE}/probe-"
 _ARTIFACTS = "artifacts/"
 ATTEMPT = "attempt-"
 _FILES_AT_ONCE = 4
+# What changed so lately is left alone, though its owner seems gone: the server may still be at a request of it, and
+# clones of one snapshot of a virtual machine, which nothing tells apart, may share a bucket.
+_QUIET_S = 3600.0
 
 
 class S3Storage:
@@ -225,12 +228,12 @@ class S3Storage:
             if name.startswith(ATTEMPT):
                 prefix = self.read(info.path).decode(errors="replace")
                 newest = max((file.modified for file in self.list(prefix)), default=info.modified)
-                if not is_left_over(name, max(newest, info.modified)) or not prefix.endswith(f"/{name}/"):
+                if not _is_abandoned(name, max(newest, info.modified)) or not prefix.endswith(f"/{name}/"):
                     continue
                 if not self._is_published(prefix.removesuffix(f"/{name}/"), f"{name}/"):
                     self._delete_all(prefix)
                     swept.append(prefix)
-            elif not is_left_over(name, info.modified):
+            elif not _is_abandoned(name, info.modified):
                 continue
             self.delete(info.path)
         return [*swept, *self._sweep_uploads()]
@@ -256,7 +259,7 @@ class S3Storage:
         while (page := self._ask("", lambda: next(pages, None))) is not None:
             for upload in page.get("Uploads", []):
                 key, begun = upload["Key"], upload["Initiated"].timestamp()
-                if key.startswith(self._key(_ARTIFACTS)) and is_left_over(key, begun):
+                if key.startswith(self._key(_ARTIFACTS)) and _is_abandoned(key, begun):
                     about = {"Bucket": self.bucket, "Key": key, "UploadId": upload["UploadId"]}
                     self._ask("", lambda about=about: self._client.abort_multipart_upload(**about))  # type: ignore[misc]
                     swept.append(key)
@@ -413,3 +416,7 @@ class S3Storage:
         if ".." in path.split("/") or path.startswith("/"):
             raise InputError(f"{path}: leaves the storage folder {self.url}")
         return f"{self.prefix}/{path}" if self.prefix else path
+
+
+def _is_abandoned(name: str, last_changed: float) -> bool:
+    return is_left_over(name, last_changed) and time.time() - last_changed > _QUIET_S

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.artifacts import ArtifactStore
 from pipeline.left_over import sweep
-from pipeline.storage import open_storage, owners
+from pipeline.storage import open_storage, owners, s3
 from pipeline.storage.owners import is_left_over, owned_name
 
 NAME = """
@@ -183,6 +183,8 @@ def test_an_attempt_of_a_killed_process_is_swept_from_s3(
         storage.write(f".aside/{name}", f"artifacts/s/k/{name}/".encode())
         storage.write(f"artifacts/s/k/{name}/file", b"x")
     storage.write(f".aside/probe-{dead}", b"probe")
+    assert storage.sweep() == []
+    monkeypatch.setattr(s3, "_QUIET_S", -60.0)
     swept = storage.sweep()
     assert len([path for path in swept if path.endswith("/x")]) == 2
     left = {info.path for info in storage.list()} - set(before)
@@ -194,8 +196,9 @@ def test_an_attempt_of_a_killed_process_is_swept_from_s3(
 
 @pytest.mark.servers
 def test_a_committed_attempt_is_not_swept_though_its_process_was_killed_right_after(
-    s3_url: str, tmp_path: Path, dead: str
+    s3_url: str, tmp_path: Path, dead: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(s3, "_QUIET_S", -60.0)
     storage = open_storage(s3_url)
     root = f"attempt-{dead}/"
     storage.write(f".aside/attempt-{dead}", f"artifacts/s/k/{root}".encode())
