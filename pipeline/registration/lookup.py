@@ -14,6 +14,7 @@ from pipeline.artifacts import ArtifactStore
 from pipeline.errors import InputError, WorkError, first_line
 from pipeline.service_url import without_credentials
 from pipeline.training.tracking import ensure_tracking
+from pipeline.training.tracking_uri import patient_transfers
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ def ask_model(
     mlflow.set_tracking_uri(ensure_tracking(store))
     try:
         # Without its look at the packages that are installed: 1 s, since it reads the file list of every one.
-        model = mlflow.pyfunc.load_model(model_uri, suppress_warnings=True)
+        with patient_transfers():
+            model = mlflow.pyfunc.load_model(model_uri, suppress_warnings=True)
     except MlflowException as error:
         raise InputError(f"{model_uri}: cannot be looked up ({without_credentials(first_line(error))})") from None
     except Exception as error:  # Whatever fetching and loading the files raises: of MLflow's stores, torch, the disk.

@@ -31,6 +31,7 @@ from pipeline.registration.promotion_lease import Lease
 from pipeline.service_url import shown_url, without_credentials
 from pipeline.storage.owners import temporary_folder
 from pipeline.training.tracking import EXPERIMENT, ensure_tracking, tracking_in_a_run
+from pipeline.training.tracking_uri import patient_transfers
 
 CHAMPION = "champion"
 MODEL_TAG = "tutelage.model"
@@ -156,7 +157,8 @@ class Registry:
             with temporary_folder() as folder:
                 package = Path(folder) / _PLACE
                 write_package(exported, package, Model(artifact_path=_PLACE, run_id=run_id))
-                client.log_artifacts(run_id, str(package), _PLACE)
+                with patient_transfers():
+                    client.log_artifacts(run_id, str(package), _PLACE)
             with alone or nullcontext() as lease:
                 found = self.find(name, tags[MODEL_TAG]) if MODEL_TAG in tags else None
                 if found is None:
@@ -201,7 +203,8 @@ class Registry:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             location = self._client.get_model_version_download_uri(version.name, str(version.version))
-            fetched = download_artifacts(location, dst_path=str(folder), tracking_uri=self._uri)
+            with patient_transfers():
+                fetched = download_artifacts(location, dst_path=str(folder), tracking_uri=self._uri)
         except (MlflowException, OSError) as error:
             raise WorkError(
                 f"{version.uri}: its files cannot be fetched ({without_credentials(first_line(error))});"

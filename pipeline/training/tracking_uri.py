@@ -6,6 +6,9 @@ MLflow itself asks a server that is not there for minutes, and a database for an
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,17 +24,41 @@ _MANAGED = ("databricks", "databricks-uc", "uc")
 _DATABASES = (*_PORTS, "sqlite")
 _DATABASE_S = 8.0
 # One request may take 10 s and is made three times: half a minute for a server that is gone in the middle of a run.
+_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _PATIENCE = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    _TIMEOUT: "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
+_TRANSFER_S = "300"
+_transfers = 0  # that are under way
+_changing = threading.Lock()
 
 
 def bound_patience() -> None:
     """Gives MLflow's client limits of seconds where the environment has none of its own."""
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
+
+
+@contextmanager
+def patient_transfers() -> Iterator[None]:
+    """Within it a request of this process may take minutes, if the environment has no limit of its own.
+
+    A server that passes files on answers when it has stored, or fetched, the whole of one: of weights in 10 s never.
+    """
+    global _transfers
+    with _changing:
+        _transfers += 1
+        if os.environ.get(_TIMEOUT) == _PATIENCE[_TIMEOUT]:
+            os.environ[_TIMEOUT] = _TRANSFER_S
+    try:
+        yield
+    finally:
+        with _changing:
+            _transfers -= 1
+            if not _transfers and os.environ.get(_TIMEOUT) == _TRANSFER_S:
+                os.environ[_TIMEOUT] = _PATIENCE[_TIMEOUT]
 
 
 def check_tracking_uri(uri: str) -> None:

@@ -17,7 +17,7 @@ from pipeline.artifacts import ArtifactStore
 from pipeline.errors import InputError, WorkError
 from pipeline.training import tracking_uri
 from pipeline.training.tracking import TrackedRun, ensure_tracking, log_report
-from pipeline.training.tracking_uri import bound_patience, check_tracking_uri
+from pipeline.training.tracking_uri import bound_patience, check_tracking_uri, patient_transfers
 
 
 @pytest.fixture
@@ -164,3 +164,18 @@ def test_the_patience_of_the_user_is_kept(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_cannot_be_asked_is_left_to_mlflow() -> None:
     check_tracking_uri("databricks")
     check_tracking_uri("databricks://profile")
+
+
+def test_files_have_minutes_where_other_requests_have_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    monkeypatch.delenv(limit, raising=False)
+    bound_patience()
+    with patient_transfers():
+        with patient_transfers():
+            assert os.environ[limit] == "300"
+        assert os.environ[limit] == "300"
+    assert os.environ[limit] == "10"
+    monkeypatch.setenv(limit, "7")
+    with patient_transfers():
+        assert os.environ[limit] == "7"
+    assert os.environ[limit] == "7"
