@@ -141,17 +141,6 @@ def test_a_server_that_goes_in_the_middle_costs_a_training_a_bounded_time_and_a_
         log_report(store, tmp_path / "report.html", name="x", tags={})
 
 
-def test_the_embedded_database_that_is_none_is_one_line(tmp_path: Path) -> None:
-    store = ArtifactStore.open(str(tmp_path / "store"))
-    folder = store.local / "services" / "mlflow"
-    folder.mkdir(parents=True)
-    (folder / "mlflow.db").write_bytes(b"garbage" * 1000)
-    began = time.monotonic()
-    with pytest.raises(InputError, match=r"services/mlflow.* cannot be used"):
-        ensure_tracking(store)
-    assert time.monotonic() - began < 20
-
-
 def test_the_patience_of_the_user_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in tracking_uri._PATIENCE:
         monkeypatch.delenv(name, raising=False)
