@@ -14,9 +14,9 @@ import pytest
 
 from flows.cli import main
 from pipeline.artifacts import ArtifactStore
-from pipeline.errors import InputError, WorkError
+from pipeline.errors import WorkError
 from pipeline.training import tracking_uri
-from pipeline.training.tracking import TrackedRun, ensure_tracking, log_report
+from pipeline.training.tracking import TrackedRun, log_report
 from pipeline.training.tracking_uri import bound_patience, check_tracking_uri, patient_transfers
 
 
