@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -169,11 +170,17 @@ def test_a_training_cancelled_in_the_ui_leaves_a_checkpoint_and_no_process(deplo
     data = {"source": {"kind": "image_folder", "folder": str(pictures)}}
     server = deployed.server
     run = started(server, "train-teacher", {"data": data, "teacher": teacher})
-    until(lambda: any("RayTrainWorker" in command for command in deployed.processes()), within_s=120)
+    until(lambda: has_trained(server, run), within_s=180)
     ask(server.url, f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
     assert ended(server, run)["type"] == "CANCELLED"
     until(lambda: not deployed.processes(), within_s=60)
     assert list(deployed.store.glob("work/train-teacher/*/scratch/checkpoints/step-*.json"))
+
+
+def has_trained(server: Server, run: str) -> bool:
+    """Whether the run's log tells of a step; before the first one a stop leaves no checkpoint."""
+    lines = ask(server.url, "logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200})
+    return any(re.search(r"train-teacher: .*\b[1-9]\d*/\d+", line["message"]) for line in lines)
 
 
 def until(holds: Callable[[], bool], within_s: float) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from flows.catalog import find_flow
 from flows.cli import main
-from flows.parameters_file import apply_settings
+from flows.parameters_file import apply_settings, parsed
 from flows.prefect_api import ask
 from flows.presets import PRESETS
 from flows.run_board import RunBoard, watched
@@ -40,7 +40,7 @@ def growing(pictures: Path, tmp_path: Path) -> Path:
 def run(flow: str, *settings: str) -> RunBoard:
     entry = find_flow(flow)
     values = PRESETS["image-folder"].parameters(flow).model_dump(mode="json")
-    parameters = parse_config(entry.parameter_model(), apply_settings(values, settings), "here")
+    parameters = parsed(entry.parameter_model(), apply_settings(values, settings), "here")
     board = RunBoard()
     with watched(board):
         entry.load()(parameters)

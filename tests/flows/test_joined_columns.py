@@ -8,10 +8,9 @@ import pytest
 
 from flows.catalog import FLOWS
 from flows.joined_columns import JoinedInput, ontology_of
-from flows.parameters_file import apply_settings
+from flows.parameters_file import apply_settings, parsed
 from flows.presets import PRESETS
 from flows.stage_task import StageResult
-from pipeline.config import parse_config
 from pipeline.contrastive.build_ontology import OntologyConfig
 from pipeline.contrastive.recipe import ContrastiveConfig
 from pipeline.errors import InputError
@@ -28,7 +27,7 @@ READERS = [
 
 def parameters(flow: str, *settings: str) -> Any:
     values = PRESETS["emoji"].parameters(flow).model_dump(mode="json")
-    return parse_config(FLOWS[flow].parameter_model(), apply_settings(values, settings), "here")
+    return parsed(FLOWS[flow].parameter_model(), apply_settings(values, settings), "here")
 
 
 @pytest.mark.parametrize(("flow", "setting"), READERS)

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from flows.catalog import find_flow
-from flows.parameters_file import apply_settings
+from flows.parameters_file import apply_settings, parsed
 from flows.presets import PRESETS
 from flows.run_board import RunBoard, watched
 from infra.local.servers import Server
 from pipeline.artifacts import ArtifactStore
-from pipeline.config import parse_config
 from pipeline.sharding.index import SampleIndex
 
 pytestmark = pytest.mark.servers
@@ -34,7 +33,7 @@ def states(flow: str, *settings: str) -> dict[str, str]:
     """Runs a flow with the image-folder preset, changed by settings; gives stage -> done or cached."""
     entry = find_flow(flow)
     values = PRESETS["image-folder"].parameters(flow).model_dump(mode="json")
-    parameters = parse_config(entry.parameter_model(), apply_settings(values, settings), "here")
+    parameters = parsed(entry.parameter_model(), apply_settings(values, settings), "here")
     board = RunBoard()
     with watched(board):
         entry.load()(parameters)

@@ -11,12 +11,11 @@ import pytest
 from PIL import Image
 
 from flows.catalog import find_flow
-from flows.parameters_file import apply_settings
+from flows.parameters_file import apply_settings, parsed
 from flows.presets import PRESETS
 from flows.run_board import RunBoard, watched
 from infra.local.servers import Server
 from pipeline.artifacts import ArtifactStore
-from pipeline.config import parse_config
 from pipeline.errors import InputError, WorkError
 from pipeline.evaluation.leaks import gathering
 
@@ -48,7 +47,7 @@ def run(flow: str, board: RunBoard, *settings: str) -> dict[str, str]:
     """Runs a flow with the image-folder preset, changed by settings; gives stage -> how it ended."""
     entry = find_flow(flow)
     values = PRESETS["image-folder"].parameters(flow).model_dump(mode="json")
-    parameters = parse_config(entry.parameter_model(), apply_settings(values, settings), "here")
+    parameters = parsed(entry.parameter_model(), apply_settings(values, settings), "here")
     with watched(board):
         entry.load()(parameters)
     return {row.label: row.state for row in board.rows()}
@@ -86,4 +85,4 @@ def test_a_second_data_set_without_a_check_is_refused() -> None:
     values = PRESETS["emoji"].parameters("lifecycle").model_dump(mode="json")
     model = find_flow("lifecycle").parameter_model()
     with pytest.raises(InputError, match="leaks_against: no leaks are checked; set leaks"):
-        parse_config(model, apply_settings(values, ["leaks_against=shard-dataset/0a1b2c"]), "here")
+        parsed(model, apply_settings(values, ["leaks_against=shard-dataset/0a1b2c"]), "here")

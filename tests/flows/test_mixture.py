@@ -8,17 +8,16 @@ import pytest
 
 from flows.catalog import FLOWS
 from flows.headline import headline
-from flows.parameters_file import apply_settings
+from flows.parameters_file import apply_settings, parsed
 from flows.preflight import check_ready
 from flows.presets import PRESETS
 from pipeline.artifacts import ArtifactStore
-from pipeline.config import parse_config
 from pipeline.errors import InputError
 
 
 def parameters(flow: str, *settings: str) -> Any:
     values = PRESETS["emoji"].parameters(flow).model_dump(mode="json")
-    return parse_config(FLOWS[flow].parameter_model(), apply_settings(values, settings), "here")
+    return parsed(FLOWS[flow].parameter_model(), apply_settings(values, settings), "here")
 
 
 def commit(store: ArtifactStore, stage: str, key: str) -> None:

@@ -12,12 +12,11 @@ import pytest
 
 from flows.catalog import FLOWS, find_flow
 from flows.headline import headline
-from flows.parameters_file import apply_settings
+from flows.parameters_file import apply_settings, parsed
 from flows.presets import PRESETS
 from flows.run_board import RunBoard, watched
 from infra.local.servers import Server
 from pipeline.artifacts import ArtifactStore
-from pipeline.config import parse_config
 from pipeline.errors import InputError
 from pipeline.sharding.index import SampleIndex
 from pipeline.sharding.joining.joined_columns import JoinedColumns
@@ -27,7 +26,7 @@ STORED = "student.distillation.teacher_column=logits"
 
 def parameters(*settings: str, flow: str = "distill-student", preset: str = "image-folder") -> Any:
     values = PRESETS[preset].parameters(flow).model_dump(mode="json")
-    return parse_config(FLOWS[flow].parameter_model(), apply_settings(values, settings), "here")
+    return parsed(FLOWS[flow].parameter_model(), apply_settings(values, settings), "here")
 
 
 def test_a_range_needs_a_file_that_has_the_outputs_too() -> None:

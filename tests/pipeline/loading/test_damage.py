@@ -217,9 +217,9 @@ def test_an_object_altered_in_s3_is_left_out_as_on_disk(
     s3_shards: Any, own_shards: Any, remote: Any, bad_line: Any
 ) -> None:
     """And answers that are only wrong once are read again, and trained on."""
+    file = own_shards.artifact.path("shards/train-00000.tar")
     alter(own_shards, 4)
-    artifact = s3_shards.artifact
-    altered = own_shards.artifact.path("shards/train-00000.tar").read_bytes()
+    artifact, altered = s3_shards.artifact, file.read_bytes()
     artifact.storage.write(artifact.object_path("shards/train-00000.tar"), altered)
     bad_line.faults, bad_line.share = ("altered",), 0.2
     loader = loader_of(s3_shards, reader=SampleReader(artifact, s3_shards.index, remote=remote))
