@@ -69,7 +69,7 @@ def alive(pid: int) -> bool:
 
 
 def test_processes_wait_for_the_next_batches_unless_some_are_left_and_a_lost_one_is_replaced(
-    shards: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    shards: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Also where a batch has fewer rows than there are processes."""
     share = {"rank": 4, "world": 14}
@@ -92,7 +92,9 @@ def test_processes_wait_for_the_next_batches_unless_some_are_left_and_a_lost_one
     batches.close()
     assert [process.returncode for process in second] == [0, 0]
 
-    monkeypatch.setattr(sys, "path", ["/nowhere"])
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "__init__.py").write_text("raise SystemExit(1)")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(WorkError, match=r"^decoding process 1 of 2 ended with code 1$"):
         next(loader.batches(0, 12))
     loader.close()

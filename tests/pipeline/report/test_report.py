@@ -160,8 +160,8 @@ def test_artifact_of_a_stage_unknown_here_is_listed(
 def test_no_artifact_at_all_is_refused(report_store: ArtifactStore) -> None:
     with pytest.raises(InputError, match="no artifact to report on"):
         run_stage(RunReport(), ReportConfig(), {}, store=report_store)
-    with pytest.raises(InputError, match="did you mean title"):
-        parse_config(ReportConfig, {"tittle": "x"}, "report")
+    with pytest.raises(InputError, match="did you mean heading"):
+        parse_config(ReportConfig, {"headding": "x"}, "report")
 
 
 def test_same_run_gives_the_same_bytes(html: str, run_inputs: Inputs) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -115,8 +114,8 @@ from pipeline.loading.quarantine import DamagedSampleError, Quarantine
 from pipeline.training.damage import share_damage
 from pipeline.training.worker import _on_all_ranks
 
-rank, port = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+rank, meeting = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
 quarantine = Quarantine(100, 0.02)
 said = [share_damage(quarantine, 2, torch.device("cpu"))]
 quarantine.add(DamagedSampleError(5, "a.tar", "five", 0, "wrong"), 3 + rank)
@@ -137,11 +136,8 @@ dist.destroy_process_group()
 
 def test_workers_hear_of_each_others_damage_and_stop_together(tmp_path: Path) -> None:
     (tmp_path / "rank.py").write_text(_RANK)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    command = [sys.executable, str(tmp_path / "rank.py")]
-    ranks = [subprocess.Popen([*command, str(rank), port], stdout=subprocess.PIPE, text=True) for rank in range(2)]
+    command, meeting = [sys.executable, str(tmp_path / "rank.py")], str(tmp_path / "meeting")
+    ranks = [subprocess.Popen([*command, str(rank), meeting], stdout=subprocess.PIPE, text=True) for rank in range(2)]
     for rank in ranks:
         said, stopped, lost = rank.communicate(timeout=60)[0].splitlines()
         assert said == "[{}, {'train/damaged': 2.0}] [(6, 1), (5, 3)]"

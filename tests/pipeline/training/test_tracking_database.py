@@ -19,6 +19,12 @@ from pipeline.training.tracking import EXPERIMENT, ensure_tracking
 from pipeline.training.tracking_database import set_broken_aside
 
 
+@pytest.fixture(autouse=True)
+def no_other_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's set_tracking_uri writes the environment, and an earlier test of this process may have called it."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
 def killed_at(statement: int, store: ArtifactStore) -> bool:
     """Makes the database in a child that is killed -9 before its n-th SQL statement; False if it came to its end."""
     child = os.fork()

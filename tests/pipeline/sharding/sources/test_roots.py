@@ -87,7 +87,7 @@ def test_roots_say_where_else_files_may_lie(
     other = data.parent / "other"
     paths = [str(other / "b.png"), "deep/c.png", "/etc/passwd"]
     if form != "coco":
-        assert f"{other}/b.png: lies outside {data}/val" in refused(**source(form, data, paths[:1]))
+        assert "lies outside" in refused(**source(form, data, paths[:1]))
     _, items = collect(**source(form, data, paths, roots=[str(other)]))
     assert [item.read() for item in items[:2]] == [picture(2), picture(3)]
     assert "name its folder in roots" in reason(items[2])
