@@ -35,7 +35,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM
 Ghostscript, many are seldom tested."""
 
 MAX_DECODED_BYTES = 256 << 20
-"""Bound of a decoded image, width x height x bytes per pixel: 89 million pixels of RGB. Decoding peaks at thrice."""
+"""Bound of a decoded image: width x height x bytes per pixel, 89 million pixels of RGB. Decoding needs 3 times that."""
 
 _BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "LA": 2, "PA": 2, "I;16": 2, "I;16B": 2, "I;16L": 2, "RGB": 3, "YCbCr": 3}
 _STRIP_BYTES = 1 << 22  # what is computed at once; bounds the memory of intermediate values

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from infra.local.server import free_port
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.sharding.index import SampleIndex, SampleRow, content_hash
 from pipeline.sharding.tar_writer import TarWriter
@@ -71,8 +71,8 @@ from pipeline.training.reporter import Unheard
 from pipeline.training.stage import ClassificationConfig, ClassificationRecipe
 from pipeline.training.worker import CheckpointPlace, train_recipe
 
-rank, world, port, device, store, config, shards = sys.argv[1:]
-dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=int(rank), world_size=int(world))
+rank, world, meeting, device, store, config, shards = sys.argv[1:]
+dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=int(world))
 recipe = ClassificationRecipe(ClassificationConfig.model_validate_json(config), store, shards)
 train_recipe(recipe, torch.device(device), int(rank), int(world), CheckpointPlace(store, "work/ranks"), Unheard())
 dist.destroy_process_group()
@@ -173,7 +173,8 @@ def train_ranks(tmp_path: Path) -> Callable[[ArtifactStore, ClassificationConfig
     def train(store: ArtifactStore, config: ClassificationConfig, world: int, device: str = "cpu") -> CheckpointPlace:
         script = tmp_path / "rank.py"
         script.write_text(_RANK)
-        common = [str(world), str(free_port()), device, store.storage.url, config.model_dump_json()]
+        meeting = f"{mkdtemp(dir=tmp_path)}/ranks"  # a file: a free port may be taken before it is bound
+        common = [str(world), meeting, device, store.storage.url, config.model_dump_json()]
         ranks = [
             subprocess.Popen(
                 [sys.executable, str(script), str(rank), *common, f"shard-dataset/{SHARDS_KEY}"],
