@@ -43,16 +43,17 @@ def ends_at_once(last_words: Callable[[], None], *, code: int = 130) -> Iterator
         speaks.close()
         thread.join()
         hears.close()
+        _passed_on.clear()
 
 
 @contextlib.contextmanager
 def passed_on_once() -> Iterator[None]:
-    """Around a flow: Prefect sends a SIGTERM that ended it again, to this process, which is no second one."""
+    """Around a flow, within `ends_at_once`: Prefect sends a SIGTERM that ended it again, which is no second one.
+
+    That holds after the flow too: the signal is heard by a thread, which may come to it later.
+    """
     _passed_on.set()
-    try:
-        yield
-    finally:
-        _passed_on.clear()
+    yield
 
 
 @contextlib.contextmanager
