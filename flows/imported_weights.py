@@ -6,7 +6,7 @@ from flows.stage_run import Made, StageRun
 from pipeline.artifacts import ArtifactStore
 from pipeline.contrastive.recipe import ContrastiveConfig
 from pipeline.contrastive.text_tower import TextTowerConfig
-from pipeline.pretrained.stage import ImportConfig, ImportWeights
+from pipeline.import_weights.stage import ImportConfig, ImportWeights
 from pipeline.training.stage import ModelConfig
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from flows.stage_run import Made, StageRun
-from pipeline.evaluation.leaks.bounds import LeakCheckConfig
-from pipeline.evaluation.leaks.stage import CheckLeaks
+from pipeline.leaks.bounds import LeakCheckConfig
+from pipeline.leaks.stage import CheckLeaks
 
 
 def check_leaks(run: StageRun, config: LeakCheckConfig | None, shards: Made, against: str | None) -> dict[str, Made]:

@@ -14,11 +14,11 @@ from pipeline.config import Config
 from pipeline.contrastive.build_ontology import OntologyConfig
 from pipeline.contrastive.recipe import ContrastiveConfig
 from pipeline.distillation.stage import DistillationConfig
-from pipeline.evaluation.leaks.bounds import LeakCheckConfig
 from pipeline.evaluation.stage import EvaluationConfig
+from pipeline.leaks.bounds import LeakCheckConfig
 from pipeline.registration.stage import RegistrationConfig
 from pipeline.report.stage import ReportConfig
-from pipeline.sharding.joining.choice import reads_given_columns
+from pipeline.sharding.format.choice import reads_given_columns
 from pipeline.sharding.joining.stage import JoinColumnsConfig
 from pipeline.sharding.stage import ShardingConfig
 from pipeline.training.stage import ClassificationConfig

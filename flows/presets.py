@@ -17,21 +17,21 @@ from pipeline.contrastive.tonics import TonicsConfig
 from pipeline.distillation.losses import DistillationLossConfig
 from pipeline.distillation.stage import DistillationConfig
 from pipeline.errors import UnknownNameError
-from pipeline.evaluation.leaks.bounds import LeakCheckConfig
+from pipeline.leaks.bounds import LeakCheckConfig
 from pipeline.loading.augment import AugmentConfig
 from pipeline.loading.loader import LoaderConfig
 from pipeline.loading.policies.shuffled import ShuffledConfig
 from pipeline.registration.gate import GateConfig
 from pipeline.registration.stage import RegistrationConfig
 from pipeline.report.stage import ReportConfig
-from pipeline.sharding.sources.emoji import EmojiConfig
+from pipeline.sharding.sources.demo.emoji import EmojiConfig
 from pipeline.sharding.sources.fashion_mnist import FashionMnistConfig
 from pipeline.sharding.sources.image_folder import ImageFolderConfig
-from pipeline.sharding.split import SplitConfig
 from pipeline.sharding.stage import ShardingConfig
+from pipeline.sharding.writing.split import SplitConfig
 from pipeline.training.optim import AdamWConfig
-from pipeline.training.plan import TrainingConfig
 from pipeline.training.stage import ClassificationConfig, ModelConfig
+from pipeline.training.training_config import TrainingConfig
 
 ParametersT = TypeVar("ParametersT", bound=Config)
 DEFAULT_PRESET = "emoji"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flows.stage_run import Made, StageRun
-from pipeline.sharding.base import find_base
+from pipeline.sharding.deltas.delta_base import find_base
 from pipeline.sharding.mixture.stage import MixDatasets, MixDatasetsConfig
 from pipeline.sharding.stage import ShardDataset, ShardingConfig
 

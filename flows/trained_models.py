@@ -9,7 +9,7 @@ from flows.joined_columns import JoinedInput
 from flows.stage_run import Made, StageRun
 from pipeline.distillation.stage import DistillationConfig, DistillStudent
 from pipeline.distillation.teacher_outputs import AskTeacher, TeacherOutputsConfig
-from pipeline.sharding.joining.choice import reads_teacher_outputs
+from pipeline.sharding.format.choice import reads_teacher_outputs
 from pipeline.training.stage import ClassificationConfig, TrainTeacher
 
 

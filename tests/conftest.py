@@ -68,7 +68,7 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], P
 @pytest.fixture(scope="session")
 def prefect(prefect_home: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A real Prefect server that is there before the flows, one for the session."""
-    from flows.shell_run import flush_prefect
+    from flows.cli.shell_run import flush_prefect
 
     home = prefect_home(tmp_path_factory.mktemp("prefect") / "home")
     with prefect_server(home, free_port()) as server:

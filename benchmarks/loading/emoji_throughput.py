@@ -30,7 +30,7 @@ from pipeline.loading.augment import AugmentConfig
 from pipeline.loading.loader import LoaderConfig
 from pipeline.loading.policies.shuffled import Shuffled
 from pipeline.loading.reader import SampleReader
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 
 AUGMENT = AugmentConfig(flip=0.5)
 

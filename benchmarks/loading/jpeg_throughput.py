@@ -44,7 +44,7 @@ from pipeline.loading.policies.row_runs import RowRuns
 from pipeline.loading.policies.streams import Streams
 from pipeline.loading.reader import SampleReader
 from pipeline.loading.remote_shards import RemoteMode
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 
 SIZE, BATCH = 224, 128
 AREA = (0.25, 1.0)

@@ -11,8 +11,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.sharding.index import SampleIndex, SampleRow, content_hash
-from pipeline.sharding.tar_writer import TarWriter
+from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash
+from pipeline.sharding.writing.tar_writer import TarWriter
 
 WIDTH, HEIGHT, QUALITY = 400, 357, 90
 CLASSES = 10

@@ -30,8 +30,8 @@ from pathlib import Path
 import numpy as np
 import webdataset
 
-from pipeline.sharding.index import SampleIndex, SampleRow, content_hash
-from pipeline.sharding.tar_writer import TarWriter
+from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash
+from pipeline.sharding.writing.tar_writer import TarWriter
 
 PER_SHARD = 1000
 Sample = tuple[str, bytes, bytes, bytes]  # key, image, JSON, caption

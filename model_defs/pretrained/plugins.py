@@ -1,7 +1,7 @@
 """Schemes of weights that other packages open: entry points of the group "tutelage.weights".
 
     [project.entry-points."tutelage.weights"]
-    models = "pipeline.pretrained.plugin:registered_model"
+    models = "pipeline.import_weights.plugin:registered_model"
 
 The function takes what stands after the scheme's colon, and gives the file or folder of the weights.
 """

@@ -18,9 +18,9 @@ from pipeline.artifacts import Artifact
 from pipeline.config import Config
 from pipeline.contrastive.ontology import Ids, Ontology, depth_first, tree
 from pipeline.errors import InputError
-from pipeline.sharding.index import SampleIndex
-from pipeline.sharding.joining.choice import KeepRanges, captions_from_field, keep_field, open_columns
-from pipeline.sharding.joining.joined_columns import Keep
+from pipeline.sharding.format.choice import KeepRanges, captions_from_field, keep_field, open_columns
+from pipeline.sharding.format.index import SampleIndex
+from pipeline.sharding.format.joined_columns import Keep
 from pipeline.stage import Workspace
 
 

@@ -13,9 +13,9 @@ from pipeline.contrastive.ontology import Ids, Ontology
 from pipeline.counter_rng import generator
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
-from pipeline.sharding.index import SampleIndex
-from pipeline.sharding.joining.choice import open_columns
-from pipeline.sharding.joining.joined_columns import JoinedColumns, Keep
+from pipeline.sharding.format.choice import open_columns
+from pipeline.sharding.format.index import SampleIndex
+from pipeline.sharding.format.joined_columns import JoinedColumns, Keep
 from pipeline.training.starting_weights import StartingWeights
 
 WEIGHTS_INPUTS = ("image-weights", "text-weights")

@@ -14,7 +14,7 @@ from pipeline.exported_model import Preprocessing
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
 from pipeline.loading.tokenizer import CaptionTokenizer
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,12 @@ from pipeline.loading.policies.row_runs import RowRuns
 from pipeline.loading.policies.shuffled import ShuffledConfig
 from pipeline.loading.policies.streams import StreamsConfig
 from pipeline.loading.reader import SampleReader
-from pipeline.sharding.joining.choice import KeepRanges, captions_from_field, keep_field
-from pipeline.training.plan import TrainingConfig
+from pipeline.sharding.format.choice import KeepRanges, captions_from_field, keep_field
 from pipeline.training.runner import RunnerConfig
 from pipeline.training.stage import ModelConfig, open_artifact
 from pipeline.training.starting_weights import check_given
 from pipeline.training.task import Parts
+from pipeline.training.training_config import TrainingConfig
 
 PolicyConfig = Annotated[TonicsConfig | ShuffledConfig | StreamsConfig | MixtureConfig, Field(discriminator="kind")]
 

@@ -18,12 +18,11 @@ from pipeline.distillation.task import Distillation, StudentEvaluation
 from pipeline.distillation.teacher import FrozenTeacher, Teacher, check_labels
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
-from pipeline.sharding.index import SampleIndex
-from pipeline.sharding.joining.choice import open_columns
-from pipeline.sharding.joining.joined_columns import JoinedColumns
+from pipeline.sharding.format.choice import open_columns
+from pipeline.sharding.format.index import SampleIndex
+from pipeline.sharding.format.joined_columns import JoinedColumns
 from pipeline.stage import Workspace
 from pipeline.training.classification import ClassifierEvaluation, without_auxiliary
-from pipeline.training.plan import TrainingConfig
 from pipeline.training.rows import labelled_rows, training_rows
 from pipeline.training.runner import execute
 from pipeline.training.stage import (
@@ -37,6 +36,7 @@ from pipeline.training.stage import (
 )
 from pipeline.training.starting_weights import starting_report, write_report
 from pipeline.training.task import Parts
+from pipeline.training.training_config import TrainingConfig
 
 
 class DistillationConfig(ClassificationConfig):

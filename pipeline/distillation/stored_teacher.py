@@ -18,11 +18,11 @@ from pipeline.distillation.losses import DistillationLossConfig, Outputs
 from pipeline.errors import InputError
 from pipeline.loading.batch import Batch
 from pipeline.loading.policies.row_runs import RowRuns
-from pipeline.sharding.joining.joined_columns import JoinedColumns
+from pipeline.sharding.format.joined_columns import JoinedColumns
 from pipeline.training.mixing import partners
 
 if TYPE_CHECKING:
-    from pipeline.sharding.index import SampleIndex
+    from pipeline.sharding.format.index import SampleIndex
 
 _LEAST = 1e-30
 # Rows whose outputs are looked at before the training: all of a small data set, some of a large one.

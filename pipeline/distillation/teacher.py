@@ -16,7 +16,7 @@ from pipeline.artifacts import Artifact
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel, Preprocessing
 from pipeline.loading.batch import Batch
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 
 
 class Teacher(Protocol):

@@ -20,10 +20,10 @@ from pipeline.config import Config, unkeyed
 from pipeline.distillation.teacher import FrozenTeacher, check_labels
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
-from pipeline.sharding.index import SPLITS, SampleIndex
-from pipeline.sharding.joining.joined_columns import column_name_fault, write_columns
+from pipeline.sharding.format.index import SPLITS, SampleIndex
+from pipeline.sharding.format.joined_columns import column_name_fault, write_columns
+from pipeline.sharding.format.values import ColumnKind
 from pipeline.sharding.joining.spool import open_spool
-from pipeline.sharding.joining.values import ColumnKind
 from pipeline.stage import Workspace
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.errors import WorkError
 from pipeline.evaluation.metrics import label_ranks
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 
 
 @dataclass(frozen=True)

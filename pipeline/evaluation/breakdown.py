@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluation.metrics import chance_accuracy, majority_accuracy, wilson_interval
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 
 SEEN = "_seen_concepts"
 UNSEEN = "_unseen_concepts"

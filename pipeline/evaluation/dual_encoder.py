@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline.counter_rng import generator
 from pipeline.evaluation.retrieval import Positives, best_candidates, first_positive_ranks, retrieval_metrics
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 
 _SHOWN = 5
 

@@ -31,8 +31,8 @@ from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import Batch
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
-from pipeline.sharding.index import SampleIndex
-from pipeline.sharding.joining.choice import captions_from_field, open_columns
+from pipeline.sharding.format.choice import captions_from_field, open_columns
+from pipeline.sharding.format.index import SampleIndex
 from pipeline.stage import Workspace
 
 _TEXTS_AT_ONCE = 256

@@ -21,7 +21,7 @@ from pipeline.explain.top_activations import Excitation, TopActivations, top_act
 from pipeline.exported_model import ExportedModel
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 
 PATCHES = 9  # of a channel
 _GRID = 3  # patches along a side of a panel

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.sharding.joining.joined_columns import JoinedColumns
+from pipeline.sharding.format.joined_columns import JoinedColumns
 
 
 @dataclass(frozen=True)

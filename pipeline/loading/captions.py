@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.counter_rng import uniforms
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 
 CaptionChoice = Literal["first", "random"]
 

@@ -15,7 +15,7 @@ from pipeline.loading.captions import chosen_captions
 from pipeline.loading.decode_pool import DecodePool
 from pipeline.loading.reader import SampleReader
 from pipeline.loading.tokenizer import CaptionTokenizer
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 
 _AHEAD = 2
 

@@ -36,8 +36,8 @@ from pipeline.loading.quarantine import DamagedSampleError, Quarantine, substitu
 from pipeline.loading.reader import SampleReader, Verify
 from pipeline.loading.remote_shards import RemoteMode
 from pipeline.loading.tokenizer import CaptionTokenizer
-from pipeline.sharding.index import SampleIndex
-from pipeline.sharding.joining.joined_columns import JoinedColumns
+from pipeline.sharding.format.index import SampleIndex
+from pipeline.sharding.format.joined_columns import JoinedColumns
 
 Decoders = DecodePool | DecodeProcesses
 

@@ -27,8 +27,8 @@ from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import DamagedError
 from pipeline.loading.quarantine import DamagedSampleError
 from pipeline.loading.remote_shards import RemoteMode, RemoteShards, Span, open_remote_shards
-from pipeline.sharding.index import SampleIndex, content_hash
-from pipeline.sharding.shard_places import ShardPlaces
+from pipeline.sharding.format.index import SampleIndex, content_hash
+from pipeline.sharding.format.shard_locations import ShardPlaces
 from pipeline.storage import open_storage
 
 # Shards held open; those beyond are opened for each read. The usual limit of a process is 1,024 files.

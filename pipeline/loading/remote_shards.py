@@ -22,7 +22,7 @@ from pipeline.errors import InputError
 from pipeline.loading.shard_cache import Fetch, ShardCache
 
 if TYPE_CHECKING:
-    from pipeline.sharding.shard_places import ShardPlaces
+    from pipeline.sharding.format.shard_locations import ShardPlaces
 
 RemoteMode = Literal["parts", "ranges"]
 CACHE_VARIABLE = "TUTELAGE_SHARD_CACHE_GB"

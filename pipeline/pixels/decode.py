@@ -16,7 +16,7 @@ This file needs Pillow and NumPy only: a registered model carries a copy of it (
 Pillow reads all formats here. torchvision's PNG decoder is no choice for bytes that nobody vouches for: it ends the
 process with SIGSEGV on every error of libpng (0.29), and with a full check before it, it is no faster than Pillow
 (72-px PNG, us: Pillow 392, torchvision 302 and 84 for the check). JPEGs have a faster way, with the same result, in
-pipeline/pixels/jpeg.py.
+pipeline/pixels/jpeg/py/
 """
 
 from __future__ import annotations

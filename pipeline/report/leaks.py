@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.evaluation.leaks.bounds import SHEET, split_name
-from pipeline.evaluation.leaks.page import told
-from pipeline.evaluation.leaks.search import KINDS
 from pipeline.html.markup import Child, Markup, table, tag
+from pipeline.leaks.bounds import SHEET, split_name
+from pipeline.leaks.page import told
+from pipeline.leaks.search import KINDS
 from pipeline.report.facts import Run
 from pipeline.report.gallery import sheet_of
 from pipeline.report.wording import percent

@@ -18,7 +18,7 @@ from pipeline.html.pictures import picture_uri
 from pipeline.report.facts import Run
 from pipeline.report.gallery import Gallery
 from pipeline.report.wording import spoken
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 
 _MAPS: tuple[Method, ...] = ("grad-cam", "rollout", "occlusion")  # that are one picture an image
 _COVERS = 82  # forward passes an image of occlusion, and the one to compare with

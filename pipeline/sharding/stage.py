@@ -24,26 +24,26 @@ from pydantic import Field
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config, added, unkeyed
 from pipeline.errors import InputError, UnknownNameError
-from pipeline.sharding.base import Base, check_base, check_named_base, place_of_source, write_recipe
-from pipeline.sharding.captions import CaptionsConfig
-from pipeline.sharding.card_page.page import card_page
-from pipeline.sharding.chunks import Unreadable
-from pipeline.sharding.contact_sheet import contact_sheet
-from pipeline.sharding.data_card import data_card, markdown, rare_card
-from pipeline.sharding.duplicates import DuplicatesConfig
-from pipeline.sharding.images import ImagesConfig
-from pipeline.sharding.intake import Intake, allowed_unreadable
-from pipeline.sharding.plan import CapsConfig
-from pipeline.sharding.rare_classes import LabelSizes, check_class_sizes
-from pipeline.sharding.runner import RunnerName
-from pipeline.sharding.scratch import Scratch
+from pipeline.sharding.card.contact_sheet import contact_sheet
+from pipeline.sharding.card.data_card import data_card, markdown, rare_card
+from pipeline.sharding.card.page.page import card_page
+from pipeline.sharding.deltas.delta_base import Base, check_base, check_named_base, place_of_source, write_recipe
+from pipeline.sharding.run_modes import Written, write_all, write_delta
 from pipeline.sharding.sources.base import Collection
 from pipeline.sharding.sources.catalogue import SourceConfigs
-from pipeline.sharding.sources.emoji import EmojiConfig
+from pipeline.sharding.sources.demo.emoji import EmojiConfig
 from pipeline.sharding.sources.one_text import with_one_text
 from pipeline.sharding.sources.webdataset_tars import WebdatasetConfig
-from pipeline.sharding.split import SplitConfig
-from pipeline.sharding.writing import Written, write_all, write_delta
+from pipeline.sharding.writing.captions import CaptionsConfig
+from pipeline.sharding.writing.chunks import Unreadable
+from pipeline.sharding.writing.duplicates import DuplicatesConfig
+from pipeline.sharding.writing.images import ImagesConfig
+from pipeline.sharding.writing.intake import Intake, allowed_unreadable
+from pipeline.sharding.writing.plan import CapsConfig
+from pipeline.sharding.writing.rare_classes import LabelSizes, check_class_sizes
+from pipeline.sharding.writing.runner import RunnerName
+from pipeline.sharding.writing.scratch import Scratch
+from pipeline.sharding.writing.split import SplitConfig
 from pipeline.stage import NothingNew, Workspace
 
 

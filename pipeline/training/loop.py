@@ -39,9 +39,9 @@ from pipeline.training.ema import WeightAverage
 from pipeline.training.interruption import StoppedError
 from pipeline.training.meter import Meter
 from pipeline.training.optim import build_optimizer, set_learning_rate
-from pipeline.training.plan import TrainingConfig
 from pipeline.training.reporter import Reporter, Unheard
 from pipeline.training.task import BatchSource, Evaluate, Refresh, Task
+from pipeline.training.training_config import TrainingConfig
 
 _PROGRESS_EVERY_S = 0.5
 _MOST_ROWS = 2000  # of metrics.jsonl: a row lies in every later checkpoint, so their number is bounded

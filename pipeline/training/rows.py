@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from pipeline.loading.policies.row_runs import RowRuns
-from pipeline.sharding.index import SPLITS, SampleIndex
-from pipeline.sharding.joining.joined_columns import JoinedColumns, Keep
+from pipeline.sharding.format.index import SPLITS, SampleIndex
+from pipeline.sharding.format.joined_columns import JoinedColumns, Keep
 from pipeline.training.classification import UNLABELLED
 
 

@@ -23,18 +23,18 @@ from pipeline.loading.loader import LoaderConfig
 from pipeline.loading.policies.mixture import MixtureConfig, samples_per_epoch
 from pipeline.loading.policies.shuffled import ShuffledConfig
 from pipeline.loading.reader import SampleReader
-from pipeline.sharding.index import SampleIndex
-from pipeline.sharding.joining.choice import KeepRanges, keep_field, open_columns
+from pipeline.sharding.format.choice import KeepRanges, keep_field, open_columns
+from pipeline.sharding.format.index import SampleIndex
 from pipeline.stage import Workspace
 from pipeline.training.classification import Classification, ClassifierEvaluation
 from pipeline.training.mixing import MixingConfig
-from pipeline.training.plan import TrainingConfig
 from pipeline.training.policies import PolicyConfig
 from pipeline.training.progressive import check_sizes
 from pipeline.training.rows import labelled_rows, training_rows
 from pipeline.training.runner import RunnerConfig, TrainingResult, execute
 from pipeline.training.starting_weights import StartingWeights, starting_report, write_report
 from pipeline.training.task import Parts, Task
+from pipeline.training.training_config import TrainingConfig
 
 
 class ModelConfig(Config):

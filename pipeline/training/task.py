@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pipeline.loading.batch import Batch
 from pipeline.loading.policies.base import SamplingPolicy
 from pipeline.loading.quarantine import Quarantine
-from pipeline.training.plan import TrainingConfig
+from pipeline.training.training_config import TrainingConfig
 
 
 @dataclass(frozen=True)

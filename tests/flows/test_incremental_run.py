@@ -13,15 +13,15 @@ import pytest
 from PIL import Image
 
 from flows.catalog import find_flow
-from flows.cli import main
-from flows.parameters_file import apply_settings, parsed
+from flows.cli.app import main
+from flows.cli.parameters_file import apply_settings, parsed
 from flows.prefect_api import ask
 from flows.presets import PRESETS
 from flows.run_board import RunBoard, watched
 from infra.local.servers import Server
 from pipeline.artifacts import ArtifactStore
 from pipeline.config import parse_config
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_night_without_news_makes_nothing_and_says_so(
 
 
 def test_compact_from_the_shell(growing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from pipeline.sharding.base import find_base
+    from pipeline.sharding.deltas.delta_base import find_base
     from pipeline.sharding.stage import ShardDataset, ShardingConfig
     from pipeline.stage import run_stage
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from flows.catalog import FLOWS
+from flows.cli.parameters_file import apply_settings, parsed
 from flows.joined_columns import JoinedInput, ontology_of
-from flows.parameters_file import apply_settings, parsed
 from flows.presets import PRESETS
 from flows.stage_task import StageResult
 from pipeline.contrastive.build_ontology import OntologyConfig
 from pipeline.contrastive.recipe import ContrastiveConfig
 from pipeline.errors import InputError
-from pipeline.sharding.joining.choice import reads_columns
+from pipeline.sharding.format.choice import reads_columns
 
 READERS = [
     ("train-teacher", "teacher.keep={quality: [0.5, null]}"),

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from flows.catalog import find_flow
-from flows.parameters_file import apply_settings, parsed
+from flows.cli.parameters_file import apply_settings, parsed
 from flows.presets import PRESETS
 from flows.run_board import RunBoard, watched
 from infra.local.servers import Server
 from pipeline.artifacts import ArtifactStore
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 
 pytestmark = pytest.mark.servers
 

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from flows.catalog import find_flow
-from flows.parameters_file import apply_settings, parsed
+from flows.cli.parameters_file import apply_settings, parsed
 from flows.presets import PRESETS
 from flows.run_board import RunBoard, watched
 from infra.local.servers import Server
 from pipeline.artifacts import ArtifactStore
 from pipeline.errors import InputError, WorkError
-from pipeline.evaluation.leaks import gathering
+from pipeline.leaks import gathering
 
 pytestmark = pytest.mark.servers
 

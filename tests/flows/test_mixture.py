@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from flows.catalog import FLOWS
+from flows.cli.parameters_file import apply_settings, parsed
 from flows.headline import headline
-from flows.parameters_file import apply_settings, parsed
 from flows.preflight import check_ready
 from flows.presets import PRESETS
 from pipeline.artifacts import ArtifactStore

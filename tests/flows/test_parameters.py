@@ -13,9 +13,9 @@ from jsonschema_specifications import REGISTRY
 from pydantic import BaseModel
 
 from flows.catalog import FLOWS
-from flows.parameters_file import apply_settings, dump
+from flows.cli.parameters_file import apply_settings, dump
+from flows.cli.written_values import settled
 from flows.presets import PRESETS
-from flows.written_values import settled
 from pipeline.config import _models_in, parse_config
 from pipeline.errors import InputError
 

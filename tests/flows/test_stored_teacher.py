@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.catalog import FLOWS, find_flow
+from flows.cli.parameters_file import apply_settings, parsed
 from flows.headline import headline
-from flows.parameters_file import apply_settings, parsed
 from flows.presets import PRESETS
 from flows.run_board import RunBoard, watched
 from infra.local.servers import Server
 from pipeline.artifacts import ArtifactStore
 from pipeline.errors import InputError
-from pipeline.sharding.index import SampleIndex
-from pipeline.sharding.joining.joined_columns import JoinedColumns
+from pipeline.sharding.format.index import SampleIndex
+from pipeline.sharding.format.joined_columns import JoinedColumns
 
 STORED = "student.distillation.teacher_column=logits"
 

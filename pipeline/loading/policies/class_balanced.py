@@ -21,7 +21,7 @@ from pipeline.loading.policies.base import check_samples
 from pipeline.loading.policies.row_runs import RowRuns
 
 if TYPE_CHECKING:
-    from pipeline.sharding.index import SampleIndex
+    from pipeline.sharding.format.index import SampleIndex
 
 # Places of the rarest label in a cycle: shares are met to within 1/16 of it.
 _RESOLUTION = 8

@@ -27,7 +27,7 @@ from pipeline.loading.policies.shuffled import Shuffled, ShuffledConfig
 from pipeline.loading.policies.streams import Streams, StreamsConfig
 
 if TYPE_CHECKING:
-    from pipeline.sharding.index import SampleIndex
+    from pipeline.sharding.format.index import SampleIndex
 
 # Neighbours that are shuffled among each other: few, so that a rank still reads from its own streams.
 _NEIGHBOURS = 16

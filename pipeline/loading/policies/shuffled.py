@@ -19,7 +19,7 @@ from pipeline.loading.policies.base import check_samples
 from pipeline.loading.policies.row_runs import RowRuns
 
 if TYPE_CHECKING:
-    from pipeline.sharding.index import SampleIndex
+    from pipeline.sharding.format.index import SampleIndex
 
 
 class ShuffledConfig(Config):

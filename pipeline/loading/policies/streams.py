@@ -25,7 +25,7 @@ from pipeline.errors import InputError
 from pipeline.loading.policies.row_runs import RowRuns
 
 if TYPE_CHECKING:
-    from pipeline.sharding.index import SampleIndex
+    from pipeline.sharding.format.index import SampleIndex
 
 
 class StreamsConfig(Config):

@@ -16,8 +16,8 @@ import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError, UnknownNameError
-from pipeline.sharding.sources import places
-from pipeline.sharding.sources.places import FoundFile
+from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.recognised import HEAD_BYTES, refuse_recognised
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}

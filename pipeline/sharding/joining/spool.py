@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.sharding.joining.values import ColumnKind
+from pipeline.sharding.format.values import ColumnKind
 
 # Rows whose texts are put in order together.
 _CHUNK_ROWS = 4096

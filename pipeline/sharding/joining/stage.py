@@ -19,13 +19,13 @@ from pydantic import Field, field_validator
 from pipeline.artifacts import Artifact
 from pipeline.config import Config, unkeyed
 from pipeline.errors import InputError, listed, near_names
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.file_addresses import absolute
+from pipeline.sharding.format.index import SampleIndex
+from pipeline.sharding.format.joined_columns import column_name_fault, write_columns
+from pipeline.sharding.format.values import NO_NUMBER, BadValueError, ColumnKind, kind_of, without_gaps
 from pipeline.sharding.joining.column_files import batches, find_files, fingerprint
-from pipeline.sharding.joining.joined_columns import column_name_fault, write_columns
 from pipeline.sharding.joining.key_table import KeyTable
 from pipeline.sharding.joining.spool import ColumnSpool, open_spool
-from pipeline.sharding.joining.values import NO_NUMBER, BadValueError, ColumnKind, kind_of, without_gaps
-from pipeline.sharding.sources.places import absolute
 from pipeline.stage import Workspace
 
 _SHOWN = 3

@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
-from pipeline.sharding.data_sets import DataSet
-from pipeline.sharding.index import SCHEMA, SPLITS, SampleIndex, TaxonomyNode
+from pipeline.sharding.format.data_sets import DataSet
+from pipeline.sharding.format.index import SCHEMA, SPLITS, SampleIndex, TaxonomyNode
 
 _TRAIN = SPLITS.index("train")
 _ROOT = "all"

@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 from pipeline.artifacts import Artifact
 from pipeline.config import Config
 from pipeline.errors import InputError
-from pipeline.sharding.data_card import counted
-from pipeline.sharding.index import SPLITS, SampleIndex
-from pipeline.sharding.index_tars import foreign_tars, write_tars
+from pipeline.sharding.card.data_card import counted
+from pipeline.sharding.format.index import SPLITS, SampleIndex
+from pipeline.sharding.format.shard_locations import elsewhere
 from pipeline.sharding.mixture.combine import Combined, combine
-from pipeline.sharding.scratch import Scratch
-from pipeline.sharding.shard_places import elsewhere
+from pipeline.sharding.writing.index_tars import foreign_tars, write_tars
+from pipeline.sharding.writing.scratch import Scratch
 from pipeline.stage import Workspace
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")

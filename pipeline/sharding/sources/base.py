@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Protocol, Self
 
 from pipeline.progress import Progress
+from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.passed_over import NOTHING_PASSED_OVER, PassedOver
-from pipeline.sharding.sources.places import FoundFile
 
 
 @dataclass(frozen=True, slots=True)

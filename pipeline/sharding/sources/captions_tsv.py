@@ -21,9 +21,9 @@ from pydantic import Field
 from pipeline.config import Config, added, digest, unkeyed
 from pipeline.errors import InputError
 from pipeline.progress import Progress
-from pipeline.sharding.sources import places
+from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
-from pipeline.sharding.sources.places import FoundFile
 from pipeline.sharding.sources.recognised import HEAD_BYTES, refuse_recognised
 from pipeline.sharding.sources.roots import Roots, check_rows, roots_of
 

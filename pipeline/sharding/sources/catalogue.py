@@ -8,7 +8,7 @@ from pydantic import Field
 
 from pipeline.sharding.sources.captions_tsv import CaptionsTsvConfig
 from pipeline.sharding.sources.coco import CocoConfig
-from pipeline.sharding.sources.emoji import EmojiConfig
+from pipeline.sharding.sources.demo.emoji import EmojiConfig
 from pipeline.sharding.sources.fashion_mnist import FashionMnistConfig
 from pipeline.sharding.sources.image_folder import ImageFolderConfig
 from pipeline.sharding.sources.imagenet import ImagenetConfig

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from pipeline.config import Config, added, unkeyed
 from pipeline.progress import Progress
-from pipeline.sharding.sources import places
+from pipeline.sharding.format import file_addresses as places
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
 from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
 from pipeline.sharding.sources.folder_layout import ClassFiles, FolderData, Layout, folder_data

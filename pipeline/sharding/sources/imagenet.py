@@ -23,7 +23,7 @@ from pydantic import Field
 from pipeline.config import Config, digest, unkeyed
 from pipeline.errors import InputError
 from pipeline.progress import Progress
-from pipeline.sharding.sources import places
+from pipeline.sharding.format import file_addresses as places
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
 from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
 from pipeline.sharding.sources.image_listing import BROKEN, FolderImages, images_in, listing_hash, sub_folders

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from pipeline.errors import InputError, listed
-from pipeline.sharding.sources import places
+from pipeline.sharding.format import file_addresses as places
 from pipeline.sharding.sources.recognised import HEAD_BYTES, refuse_recognised
 
 # More different values than this in a label column: they are captions or names of files.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pipeline.folders import files_below
 from pipeline.pixels.extensions import IMAGE_SUFFIXES
-from pipeline.sharding.sources import places
+from pipeline.sharding.format import file_addresses as places
 from pipeline.sharding.sources.passed_over import NOTHING_PASSED_OVER, PassedOver, PassedOverCount, kind_of_name
 
 

@@ -18,13 +18,13 @@ from pydantic import Field, model_validator
 from pipeline.config import Config, added, digest, unkeyed
 from pipeline.errors import InputError
 from pipeline.progress import Progress
-from pipeline.sharding.sources import places
+from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
 from pipeline.sharding.sources.labels import read_class_names
 from pipeline.sharding.sources.left_out import left_out
 from pipeline.sharding.sources.parquet_cells import read_cell
 from pipeline.sharding.sources.passed_over import PassedOver
-from pipeline.sharding.sources.places import FoundFile
 from pipeline.sharding.sources.roots import Roots, check_rows, roots_of
 from pipeline.sharding.sources.row_items import Columns, RowImage, items_of, survey
 from pipeline.sharding.sources.tables import SUFFIXES, Row, check_columns, is_parquet, rows_of

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import InputError
-from pipeline.sharding.sources.places import FoundFile
+from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.tables import open_parquet
 
 _BATCH_ROWS = 16

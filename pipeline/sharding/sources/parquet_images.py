@@ -20,12 +20,12 @@ from pydantic import Field
 from pipeline.config import Config, digest, unkeyed
 from pipeline.errors import InputError, listed
 from pipeline.progress import Progress
-from pipeline.sharding.sources import places
+from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.base import About, Collection, Credit, Item
 from pipeline.sharding.sources.left_out import left_out
 from pipeline.sharding.sources.parquet_cells import read_cell
 from pipeline.sharding.sources.passed_over import PassedOver
-from pipeline.sharding.sources.places import FoundFile
 from pipeline.sharding.sources.row_items import Columns, RowImage, items_of, survey
 from pipeline.sharding.sources.tables import Row, check_columns, open_parquet
 

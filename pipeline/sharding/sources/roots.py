@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from pipeline.errors import InputError, listed
-from pipeline.sharding.sources import places
+from pipeline.sharding.format import file_addresses as places
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 _ADVICE = "name its folder in roots, if it is meant"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import InputError
+from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.base import Item, unreadable
 from pipeline.sharding.sources.given_split import WORDS, given_split, split_of_name
 from pipeline.sharding.sources.keys import KeyCount, key_hash
@@ -25,7 +26,6 @@ from pipeline.sharding.sources.labels import (
     named,
     ordered,
 )
-from pipeline.sharding.sources.places import FoundFile
 from pipeline.sharding.sources.tables import Row, require_columns, rows_of
 
 

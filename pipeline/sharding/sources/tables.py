@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError, listed
-from pipeline.sharding.sources import places
-from pipeline.sharding.sources.places import FoundFile
+from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.recognised import HEAD_BYTES, recognised, refuse_recognised
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}

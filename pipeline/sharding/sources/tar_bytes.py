@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from pipeline.sharding.sources import places
-from pipeline.sharding.sources.places import FoundFile
+from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format.file_addresses import FoundFile
 
 _REMOTE_WINDOW = 4 << 20
 

@@ -25,6 +25,7 @@ from pipeline.config import Config, digest
 from pipeline.errors import InputError, listed, shortened
 from pipeline.pixels.extensions import IMAGE_SUFFIXES, OTHER_SUFFIXES
 from pipeline.pixels.formats import HEAD_BYTES, format_of
+from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.labels import MOST_LABELS, label_of, label_text, missing_label
 from pipeline.sharding.sources.passed_over import (
     HIDDEN,
@@ -33,7 +34,6 @@ from pipeline.sharding.sources.passed_over import (
     PassedOverCount,
     kind_of_name,
 )
-from pipeline.sharding.sources.places import FoundFile
 from pipeline.sharding.sources.tar_bytes import opened_tar
 from pipeline.sharding.sources.tar_members import Member, TarFault, tar_members
 

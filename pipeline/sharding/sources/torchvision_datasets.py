@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 from pipeline.config import Config, digest, unkeyed
 from pipeline.errors import InputError, UnknownNameError, WorkError
 from pipeline.progress import Progress
-from pipeline.sharding.sources import places
+from pipeline.sharding.format import file_addresses as places
 from pipeline.sharding.sources.base import About, Collection, Credit, Item
 from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
 from pipeline.sharding.sources.labels import ordered

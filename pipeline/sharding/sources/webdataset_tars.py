@@ -23,13 +23,13 @@ from pydantic import Field
 from pipeline.config import Config, added, digest, unkeyed
 from pipeline.errors import shortened
 from pipeline.progress import Progress
-from pipeline.sharding.sources import places
+from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.base import About, Collection, Credit, InTar, Item, unreadable
 from pipeline.sharding.sources.given_split import split_of_name
 from pipeline.sharding.sources.labels import Spellings, label_of, missing_in_words, named, ordered, read_class_names
 from pipeline.sharding.sources.left_out import left_out
 from pipeline.sharding.sources.passed_over import NOTHING_PASSED_OVER, PassedOver, PassedOverCount
-from pipeline.sharding.sources.places import FoundFile
 from pipeline.sharding.sources.tar_listing import IMAGE_EXTENSIONS, Meaning, TarListing, TarSample, list_tar
 from pipeline.sharding.sources.tar_members import check_tar
 

@@ -13,8 +13,8 @@ from torchvision.io import encode_png
 from pipeline.artifacts import ArtifactStore
 from pipeline.contrastive.build_ontology import build
 from pipeline.contrastive.ontology import Ontology
-from pipeline.sharding.index import SampleIndex, SampleRow, TaxonomyNode, content_hash
-from pipeline.sharding.tar_writer import TarWriter
+from pipeline.sharding.format.index import SampleIndex, SampleRow, TaxonomyNode, content_hash
+from pipeline.sharding.writing.tar_writer import TarWriter
 
 MakeOntology = Callable[..., Ontology]
 

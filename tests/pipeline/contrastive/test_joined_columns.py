@@ -18,7 +18,7 @@ from pipeline.contrastive.task import ContrastiveTask
 from pipeline.errors import InputError
 from pipeline.loading.batch import Batch
 from pipeline.loading.tokenizer import Tokenizer
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
 from pipeline.stage import run_stage
 from pipeline.training.task import StepOutput

@@ -11,7 +11,7 @@ from pipeline.artifacts import ArtifactStore
 from pipeline.contrastive.build_ontology import BuildOntology, OntologyConfig, build
 from pipeline.contrastive.ontology import Ontology, depth_first, tree
 from pipeline.errors import InputError
-from pipeline.sharding.index import SampleIndex, SampleRow, TaxonomyNode
+from pipeline.sharding.format.index import SampleIndex, SampleRow, TaxonomyNode
 from pipeline.stage import run_stage
 
 ENTRIES = [

@@ -18,8 +18,8 @@ from pipeline.contrastive.stage import PretrainClip
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
 from pipeline.exported_model import ExportedModel
+from pipeline.import_weights.stage import ImportConfig, ImportWeights
 from pipeline.loading.tokenizer import WordPieceTokenizer
-from pipeline.pretrained.stage import ImportConfig, ImportWeights
 from pipeline.stage import run_stage
 
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "drawn", ",", "square", "disc", "cross", "ring",

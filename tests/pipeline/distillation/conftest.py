@@ -17,8 +17,8 @@ from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.distillation.stage import DistillationConfig
 from pipeline.exported_model import ExportedModel, Preprocessing
-from pipeline.sharding.index import SampleIndex, SampleRow, content_hash
-from pipeline.sharding.tar_writer import TarWriter
+from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash
+from pipeline.sharding.writing.tar_writer import TarWriter
 
 DIGITS = tuple("0123456789")
 SIDE = 8

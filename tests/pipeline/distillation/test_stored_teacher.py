@@ -24,8 +24,8 @@ from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import Batch
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
-from pipeline.sharding.index import SampleIndex
-from pipeline.sharding.joining.joined_columns import JoinedColumns
+from pipeline.sharding.format.index import SampleIndex
+from pipeline.sharding.format.joined_columns import JoinedColumns
 from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
 from pipeline.stage import run_stage
 

@@ -16,8 +16,8 @@ from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config
 from pipeline.exported_model import ExportedModel, Preprocessing
-from pipeline.sharding.index import SampleIndex, SampleRow, content_hash
-from pipeline.sharding.tar_writer import TarWriter
+from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash
+from pipeline.sharding.writing.tar_writer import TarWriter
 from pipeline.stage import Workspace, run_stage
 
 SHAPES = ("circle", "square", "triangle")

@@ -22,7 +22,7 @@ from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
 from pipeline.exported_model import ExportedModel
 from pipeline.loading.reader import SampleReader
 from pipeline.loading.tokenizer import Tokenizer
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
 from pipeline.stage import run_stage
 

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from markdown_it import MarkdownIt
 
-from flows.console import Console
+from flows.cli.console import Console
 from pipeline.html.markdown import Cell, address, code, table, text
 from pipeline.html.markup import tag
 from pipeline.printable import printable

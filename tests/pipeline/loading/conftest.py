@@ -12,8 +12,8 @@ from PIL import Image
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.counter_rng import generator
-from pipeline.sharding.index import SampleIndex, SampleRow, content_hash
-from pipeline.sharding.tar_writer import TarWriter
+from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash
+from pipeline.sharding.writing.tar_writer import TarWriter
 
 SAMPLES = 60
 _FORMATS = (("png", "PNG", {}), ("jpg", "JPEG", {"quality": 95}), ("webp", "WEBP", {"lossless": True}))

@@ -21,7 +21,7 @@ from pipeline.loading.loader import Loader, LoaderConfig
 from pipeline.loading.policies.shuffled import Shuffled
 from pipeline.loading.quarantine import DamagedSampleError, Quarantine, substitutes
 from pipeline.loading.reader import SampleReader, Verify
-from pipeline.sharding.index import SampleIndex, content_hash
+from pipeline.sharding.format.index import SampleIndex, content_hash
 
 AUGMENT = AugmentConfig(crop_min_area=0.4, flip=0.5)
 STEPS = 11  # two and a half epochs of 60 samples in batches of 14

@@ -156,7 +156,7 @@ from pipeline.artifacts import ArtifactStore
 from pipeline.loading.loader import LoaderConfig
 from pipeline.loading.policies.shuffled import Shuffled
 from pipeline.loading.reader import SampleReader
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 
 artifact = ArtifactStore.open(sys.argv[1]).resolve("shard-dataset/0123")
 index = SampleIndex.open(artifact)

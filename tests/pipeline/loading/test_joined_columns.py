@@ -16,7 +16,7 @@ from pipeline.loading.policies import row_runs
 from pipeline.loading.policies.row_runs import RowRuns
 from pipeline.loading.policies.shuffled import Shuffled
 from pipeline.loading.reader import SampleReader
-from pipeline.sharding.joining.joined_columns import JoinedColumns
+from pipeline.sharding.format.joined_columns import JoinedColumns
 from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
 from pipeline.stage import run_stage
 from pipeline.training.batching import split

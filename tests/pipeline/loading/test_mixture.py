@@ -15,8 +15,8 @@ from pipeline.loading.batch import rank_slice
 from pipeline.loading.policies.mixture import Mixture, MixtureConfig, samples_per_epoch
 from pipeline.loading.policies.quotas import Quotas
 from pipeline.loading.policies.row_runs import RowRuns
-from pipeline.sharding.data_sets import DataSet
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.data_sets import DataSet
+from pipeline.sharding.format.index import SampleIndex
 
 WEIGHTS = st.lists(
     st.one_of(st.integers(1, 9).map(float), st.sampled_from([0.5, 3.14159, 77.7])), min_size=1, max_size=6

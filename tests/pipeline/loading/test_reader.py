@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import DamagedError
 from pipeline.loading.reader import SampleReader
-from pipeline.sharding.index import content_hash
+from pipeline.sharding.format.index import content_hash
 
 
 def check_all(reader: SampleReader, index: Any) -> None:

@@ -23,7 +23,7 @@ from pipeline.loading.policies.shuffled import Shuffled
 from pipeline.loading.reader import SampleReader
 from pipeline.loading.remote_shards import _RANGE_BYTES, Parts, Span, cache_limit, coalesced
 from pipeline.loading.shard_cache import ShardCache
-from pipeline.sharding.index import content_hash
+from pipeline.sharding.format.index import content_hash
 
 DATA = np.random.default_rng(0).integers(0, 256, 100_000, dtype=np.uint8).tobytes()
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
 from pipeline.pixels.decode import ImageError, decode, opened
-from pipeline.sharding.images import ImagesConfig, UnreadableError, storable
+from pipeline.sharding.writing.images import ImagesConfig, UnreadableError, storable
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n%%EOF\n"
 
@@ -88,7 +88,7 @@ def test_the_largest_image_that_is_allowed_takes_at_most_four_times_its_decoded_
     file = tmp_path / "large.png"
     Image.fromarray(np.zeros((side, side, 4), np.uint8)).save(file, compress_level=1)
     code = (
-        "import resource, sys; from pathlib import Path; from pipeline.sharding.images import storable\n"
+        "import resource, sys; from pathlib import Path; from pipeline.sharding.writing.images import storable\n"
         "data = Path(sys.argv[1]).read_bytes(); before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "storable(data); print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)"
     )

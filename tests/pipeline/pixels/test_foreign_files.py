@@ -42,7 +42,7 @@ from pipeline.loading.resize import resize, resize_to_square
 from pipeline.pixels.decode import MAX_DECODED_BYTES
 from pipeline.pixels.decode import decode as decode_whole
 from pipeline.pixels.formats import format_of
-from pipeline.sharding.images import UnreadableError, storable
+from pipeline.sharding.writing.images import UnreadableError, storable
 
 read = refused = 0
 odd = []

@@ -24,7 +24,7 @@ from variants import variants
 
 from pipeline.loading.decode import Crop, decode
 from pipeline.pixels.decode import decode as decode_whole
-from pipeline.sharding.images import UnreadableError, storable
+from pipeline.sharding.writing.images import UnreadableError, storable
 
 every = variants()
 files = [every[number * len(every) // 40].data for number in range(40)]

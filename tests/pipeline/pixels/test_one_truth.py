@@ -13,7 +13,7 @@ from pipeline.loading.decode import Crop, decode
 from pipeline.loading.resize import resize, resize_to_square
 from pipeline.pixels.decode import decode as decode_whole
 from pipeline.pixels.formats import format_of
-from pipeline.sharding.images import examine, storable
+from pipeline.sharding.writing.images import examine, storable
 
 CROPS = [Crop(1.0, 1.0, 0.0, 0.0), Crop(0.4, 1.4, 0.0, 0.9), Crop(0.3, 0.7, 0.99, 0.1)]
 SIZE = 24  # no scale below 1, which only JPEGs have, keeps so many pixels of a side

@@ -23,8 +23,8 @@ from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
 from pipeline.exported_model import ExportedModel, Preprocessing
 from pipeline.registration.stage import RegisterModel, RegistrationConfig
 from pipeline.sharding.sources.image_folder import ImageFolderConfig
-from pipeline.sharding.split import SplitConfig
 from pipeline.sharding.stage import ShardDataset, ShardingConfig
+from pipeline.sharding.writing.split import SplitConfig
 from pipeline.stage import Workspace, run_stage
 
 LABELS = ("blue", "green", "red")

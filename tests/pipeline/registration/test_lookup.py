@@ -12,7 +12,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from flows.cli import main
+from flows.cli.app import main
 from pipeline.training.tracking import ensure_tracking
 
 CLASSIFIER, CLIP = "models:/asked@champion", "models:/asked-clip@champion"

@@ -22,7 +22,7 @@ from pipeline.loading.decode import decode as decode_in_training
 from pipeline.loading.tokenizer import Tokenizer
 from pipeline.registration.package import served_code, write_served_files
 from pipeline.registration.served_model import ServedModel, decode, resize_to_square
-from pipeline.sharding.images import storable
+from pipeline.sharding.writing.images import storable
 
 SIZE = 32
 

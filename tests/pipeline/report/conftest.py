@@ -16,12 +16,12 @@ from pydantic import Field
 from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config
-from pipeline.evaluation.leaks.bounds import LeakCheckConfig
-from pipeline.evaluation.leaks.stage import CheckLeaks
 from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
 from pipeline.exported_model import ExportedModel, Preprocessing
-from pipeline.sharding.index import SampleIndex, SampleRow, content_hash
-from pipeline.sharding.tar_writer import TarWriter
+from pipeline.leaks.bounds import LeakCheckConfig
+from pipeline.leaks.stage import CheckLeaks
+from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash
+from pipeline.sharding.writing.tar_writer import TarWriter
 from pipeline.stage import Workspace, run_stage
 
 HOSTILE = '<script>alert("x")</script> & $\\frac{1}$'

@@ -15,11 +15,11 @@ from PIL import Image
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
 from pipeline.loading.reader import SampleReader
-from pipeline.sharding.base import find_base
-from pipeline.sharding.chunks import Columns, short_hash
-from pipeline.sharding.index import SPLITS, SampleIndex
-from pipeline.sharding.split import group_number
+from pipeline.sharding.deltas.delta_base import find_base
+from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.sharding.stage import ShardDataset, ShardingConfig
+from pipeline.sharding.writing.chunks import Columns, short_hash
+from pipeline.sharding.writing.split import group_number
 from pipeline.stage import run_stage
 
 Picture = Callable[..., bytes]

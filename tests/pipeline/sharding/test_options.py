@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipeline.artifacts import Artifact
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 
 Shard = Callable[..., Artifact]
 MakeFolder = Callable[[Mapping[str, int]], Path]

@@ -16,7 +16,7 @@ import torch
 from flows.headline import headline
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import DamagedError
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 from pipeline.stage import run_stage
 from pipeline.training.interruption import StoppedError
 from pipeline.training.reporter import Unheard

@@ -18,9 +18,9 @@ from pipeline.storage.local import LocalStorage
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.interruption import StoppedError
 from pipeline.training.loop import Fitted, fit
-from pipeline.training.plan import TrainingConfig
 from pipeline.training.reporter import Unheard
 from pipeline.training.task import StepOutput
+from pipeline.training.training_config import TrainingConfig
 
 CPU = torch.device("cpu")
 ROWS = 40

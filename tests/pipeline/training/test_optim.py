@@ -10,7 +10,7 @@ from torch import nn
 
 from model_defs import create_model
 from pipeline.training.optim import AdamWConfig, SGDConfig, build_optimizer
-from pipeline.training.plan import TrainingConfig
+from pipeline.training.training_config import TrainingConfig
 
 
 def test_norms_biases_tokens_and_positions_are_not_decayed() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import main
+from flows.cli.app import main
 from pipeline.artifacts import ArtifactStore
 from pipeline.errors import WorkError
 from pipeline.training import tracking_uri

@@ -17,9 +17,9 @@ from pipeline.errors import InputError
 from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
 from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import Batch
-from pipeline.sharding.index import SampleIndex, SampleRow, content_hash
+from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash
 from pipeline.sharding.mixture.stage import MixDatasets, MixDatasetsConfig
-from pipeline.sharding.tar_writer import TarWriter
+from pipeline.sharding.writing.tar_writer import TarWriter
 from pipeline.stage import run_stage
 from pipeline.training.classification import Classification
 from pipeline.training.interruption import StoppedError

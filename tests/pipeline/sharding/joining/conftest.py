@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.sharding.index import SCHEMA, SampleIndex
-from pipeline.sharding.joining.joined_columns import JoinedColumns
+from pipeline.sharding.format.index import SCHEMA, SampleIndex
+from pipeline.sharding.format.joined_columns import JoinedColumns
 from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
 from pipeline.stage import run_stage
 

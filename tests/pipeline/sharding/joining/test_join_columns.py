@@ -17,9 +17,9 @@ import pytest
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
 from pipeline.errors import InputError
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
+from pipeline.sharding.format.joined_columns import JoinedColumns
 from pipeline.sharding.joining import spool
-from pipeline.sharding.joining.joined_columns import JoinedColumns
 from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
 from pipeline.stage import run_stage
 from pipeline.storage import open_storage

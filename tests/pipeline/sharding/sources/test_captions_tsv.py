@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.artifacts import Artifact
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.sources.base import Collection, Item
 
 Collect = Callable[..., tuple[Collection, list[Item]]]

@@ -17,8 +17,8 @@ import pytest
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import InputError
-from pipeline.sharding.index import SampleIndex
-from pipeline.sharding.sources import places
+from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.sources.base import Collection, Item
 
 Collect = Callable[..., tuple[Collection, list[Item]]]
@@ -204,7 +204,7 @@ _AS_NOBODY = """
 import os
 from pathlib import Path
 from pipeline.errors import TutelageError
-from pipeline.sharding.sources import places
+from pipeline.sharding.format import file_addresses as places
 from pipeline.sharding.sources.image_folder import ImageFolderConfig
 from pipeline.storage.local import LocalStorage
 os.setgroups([]); os.setgid(65534); os.setuid(65534)

@@ -12,7 +12,7 @@ import pytest
 from scipy.io import savemat
 
 from pipeline.artifacts import Artifact
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.sources.base import Collection, Item
 from pipeline.sharding.sources.imagenet_labels import read_val_labels
 

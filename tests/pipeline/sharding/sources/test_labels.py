@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.artifacts import Artifact
-from pipeline.sharding.index import SampleIndex
-from pipeline.sharding.intake import safe_key
+from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.sources.base import Collection, Item
 from pipeline.sharding.sources.labels import MISSING_WORDS, label_of, named, one_text
+from pipeline.sharding.writing.intake import safe_key
 
 Collect = Callable[..., tuple[Collection, list[Item]]]
 Refused = Callable[..., str]

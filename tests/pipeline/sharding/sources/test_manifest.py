@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.artifacts import Artifact
 from pipeline.config import parse_config
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.sources.base import Collection, Item
 from pipeline.sharding.stage import ShardingConfig
 

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pipeline.artifacts import Artifact
-from pipeline.sharding.index import SPLITS, SampleIndex, content_hash
+from pipeline.sharding.format.file_addresses import stat
+from pipeline.sharding.format.index import SPLITS, SampleIndex, content_hash
 from pipeline.sharding.sources.base import Collection, Item
 from pipeline.sharding.sources.parquet_cells import read_cell
-from pipeline.sharding.sources.places import stat
 
 Collect = Callable[..., tuple[Collection, list[Item]]]
 Refused = Callable[..., str]

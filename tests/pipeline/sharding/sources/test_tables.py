@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import InputError
+from pipeline.sharding.format.file_addresses import join
 from pipeline.sharding.sources.base import Collection, Item
-from pipeline.sharding.sources.places import join
 from pipeline.sharding.sources.recognised import recognised
 
 Collect = Callable[..., tuple[Collection, list[Item]]]
@@ -167,8 +167,8 @@ def test_what_a_file_is_is_known_by_its_first_bytes(picture: Picture) -> None:
 
 
 def test_wrong_forms_are_refused_by_columns_that_are_joined(tmp_path: Path) -> None:
+    from pipeline.sharding.format.file_addresses import stat
     from pipeline.sharding.joining.column_files import batches
-    from pipeline.sharding.sources.places import stat
 
     (tmp_path / "a.csv").write_bytes("key,score\na,1\n".encode("utf-16"))
     with pytest.raises(InputError, match="text in UTF-16"):

@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipeline.artifacts import Artifact
 from pipeline.errors import WorkError
-from pipeline.sharding.index import SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.sources.base import Collection, Item
 from pipeline.sharding.sources.torchvision_objects import dataset_names, parameters_of
 

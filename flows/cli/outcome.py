@@ -1,0 +1,147 @@
+"""What a run came to, in words for people and as JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from flows.cli.console import Console
+from flows.cli.terminal import clock, stage_table
+from flows.run_board import RunBoard, StageRow
+from pipeline.artifacts import ArtifactStore
+from pipeline.service_url import without_credentials
+from pipeline.sharding.sources.passed_over import PassedOver
+
+if TYPE_CHECKING:
+    from flows.stage_run import RunSummary
+
+_MOST_NAMES = 5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run that has ended, well or not.
+
+    Attributes:
+        flow_run: Prefect's id of it; None if it never began.
+        rows: its stages as the board shows them.
+        artifacts: label of a stage -> STAGE/KEY.
+        report: where the HTML report is, if one was made.
+        models: summaries of the registrations: registered name, version, decision, lookup line.
+        data: what the run says of its sources: notes, and what was passed over.
+    """
+
+    flow: str
+    flow_run: str | None
+    store: str
+    seconds: float
+    log: Path
+    rows: tuple[StageRow, ...]
+    artifacts: Mapping[str, str]
+    report: Path | None
+    models: tuple[Mapping[str, Any], ...]
+    data: tuple[Mapping[str, Any], ...] = ()
+
+    def plain(self, error: BaseException | None) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "flow": self.flow,
+            "flow_run": self.flow_run,
+            "ok": error is None,
+            "nothing_new": any(row.state == "nothing new" for row in self.rows)
+            and all(row.state in ("cached", "nothing new") for row in self.rows),
+            "error": None if error is None else without_credentials(str(error)) or type(error).__name__,
+            "seconds": round(self.seconds, 1),
+            "store": self.store,
+            "log": str(self.log),
+            "report": None if self.report is None else str(self.report),
+            "stages": [
+                {
+                    "stage": row.label,
+                    "state": row.state,
+                    "seconds": None if row.seconds is None else round(row.seconds, 1),
+                    "headline": row.headline,
+                    "artifact": self.artifacts.get(row.label),
+                }
+                for row in self.rows
+            ],
+            "models": [dict(model) for model in self.models],
+            "data": [dict(one) for one in self.data],
+        }
+
+
+def outcome_of(
+    flow: str, store: ArtifactStore, board: RunBoard, summary: RunSummary | None, seconds: float, log: Path
+) -> Outcome:
+    """Gathers what a run left; `summary` is None if it did not end well."""
+    results = summary.results if summary is not None else ()
+    report = None
+    for result in results:
+        if result.reference.startswith("run-report/"):
+            report = result.artifact(store).path("report.html")
+    models = [result.summary for result in results if result.reference.startswith("register-model/")]
+    data = [_of_source(result.label, result.summary) for result in results if _of_source(result.label, result.summary)]
+    artifacts = {result.label: result.reference for result in results}
+    return Outcome(
+        flow=flow,
+        flow_run=board.flow_run_id,
+        store=store.storage.url,
+        seconds=seconds,
+        log=log,
+        rows=tuple(board.rows()),
+        artifacts=artifacts,
+        report=report,
+        models=tuple(models),
+        data=tuple(data),
+    )
+
+
+def _of_source(label: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage says of its source besides counts; {} if there is nothing."""
+    said = {name: summary[name] for name in ("notes", "passed_over") if summary.get(name)}
+    return {"stage": label, **said} if said else {}
+
+
+def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
+    """The table of stages, where the report is, and how to look the models up."""
+    if not outcome.rows:
+        return
+    console.print()
+    console.print(stage_table(list(outcome.rows), console.width))
+    console.print()
+    cached = sum(row.state in ("cached", "nothing new") for row in outcome.rows)
+    total = len(outcome.rows)
+    words = "every stage was cached" if cached == total else f"{cached} of {total} stages cached"
+    if cached == total and any(row.state == "nothing new" for row in outcome.rows):
+        words = "nothing new"
+    verdict = ("done", "bold green") if ok else ("not done", "bold red")
+    console.print(Text.assemble(verdict, f" in {clock(outcome.seconds)}, {words}"))
+    for one in outcome.data:
+        for line in _data_lines(one):
+            console.print(Text(line), soft_wrap=True)
+    lines = {"report": outcome.report, "store": outcome.store, "log": outcome.log}
+    for name, place in lines.items():
+        if place is not None:
+            console.print(Text.assemble((f"{name:<7}", "dim"), str(place)), soft_wrap=True)
+    if outcome.models:
+        console.print()
+        console.print(Text("to look the models up, in any Python that has mlflow, torch and torchvision:", "dim"))
+        addresses = sorted({str(model["tracking_uri"]) for model in outcome.models if model.get("tracking_uri")})
+        code = ["import mlflow", *(f'mlflow.set_tracking_uri("{address}")' for address in addresses)]
+        code += [str(model["lookup"]) for model in outcome.models if model.get("champion") is not None]
+        for line in code:
+            console.print(Text(f"    {line}", "cyan"), soft_wrap=True)
+
+
+def _data_lines(data: Mapping[str, Any]) -> list[str]:
+    lines = [f"{data['stage']}: {note}" for note in data.get("notes", ())]
+    if "passed_over" in data:
+        passed_over = PassedOver(data["passed_over"]["per_kind"], tuple(data["passed_over"]["first"]))
+        first = ", ".join(passed_over.names[:_MOST_NAMES])
+        more = ", ..." if passed_over.count > _MOST_NAMES else ""
+        lines.append(f"{data['stage']}: passed over {passed_over.in_words()} ({first}{more})")
+    return lines

@@ -1,0 +1,163 @@
+"""Parameters from the shell: a preset or a YAML file, changed by --set, checked as one.
+
+`dump` writes what `read` takes: the YAML of a preset gives the same parameters back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from flows.catalog import FlowEntry
+from flows.cli.written_values import MOST_BYTES, Written, read_json, read_yaml, settled, written_at
+from pipeline.config import Config, ConfigT, explain
+from pipeline.errors import InputError
+
+_WANTS_TEXT = ("string_type", "literal_error", "enum", "path_type")
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, or in a JSON file by its name, as `written_values` reads it.
+
+    Raises:
+        InputError: there is no such file, it is not YAML, or not a mapping.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise InputError(f"{path}: cannot be read ({reason}); give a YAML file, as `tutelage config` prints") from None
+    if len(data) > MOST_BYTES:
+        raise InputError(f"{path}: longer than {MOST_BYTES >> 10} KiB; give a YAML file, as `tutelage config` prints")
+    values = read_json(text, str(path)) if path.suffix.lower() == ".json" else read_yaml(text, str(path))
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: a mapping of keys to values is wanted, as `tutelage config` prints")
+    return values
+
+
+def apply_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """`values` with each "a.b=value" put in; a value is YAML.
+
+    A setting of `kind` starts that part afresh, since what belonged to the other kind would be refused.
+
+    Raises:
+        InputError: a setting is not of that form, or leads through something that has no keys.
+    """
+    changed = _copy(values)
+    parsed = [_parse_setting(setting) for setting in settings]
+    for path, value in sorted(parsed, key=lambda item: item[0][-1] != "kind"):
+        place = changed
+        for depth, part in enumerate(path[:-1], start=1):
+            inner = place.setdefault(part, {})
+            if isinstance(inner, Written):
+                inner = place[part] = _copy(inner.value)
+            if inner is None:
+                inner = place[part] = {}
+            if not isinstance(inner, dict):
+                raise InputError(f"--set {'.'.join(path)}: {'.'.join(path[:depth])} is a value, it has no keys")
+            place = inner
+        if path[-1] == "kind" and _text(place.get("kind")) != _text(value):
+            place.clear()
+        place[path[-1]] = value
+    return changed
+
+
+def shell_parameters(
+    entry: FlowEntry, preset: str | None, file: Path | None, settings: Iterable[str]
+) -> tuple[Config, str]:
+    """The parameters that a command line asks for, and where they came from in words.
+
+    Raises:
+        InputError: they are wrong; one line.
+    """
+    if preset is not None and file is not None:
+        raise InputError("--preset and --config: give one of them")
+    settings = list(settings)
+    values = read_file(file) if file is not None else None
+    from flows.presets import DEFAULT_PRESET, find_preset
+
+    origin = str(file) if file is not None else f"preset {preset or DEFAULT_PRESET}"
+    if values is None:
+        values = find_preset(preset or DEFAULT_PRESET).parameters(entry.name).model_dump(mode="json")
+    where = f"{origin} with --set" if settings else origin
+    return parsed(entry.parameter_model(), apply_settings(values, settings), where), origin
+
+
+def parsed(model: type[ConfigT], values: Mapping[str, Any], where: str) -> ConfigT:
+    """The parameters that were written; where the model wants a text, what is written is one: yes, on, 1.10.
+
+    Raises:
+        InputError: they are wrong; one line.
+    """
+    texts: frozenset[tuple[str | int, ...]] = frozenset()
+    while True:
+        try:
+            return model.model_validate(settled(values, texts))
+        except ValidationError as error:
+            wanted = (detail["loc"] for detail in error.errors() if detail["type"] in _WANTS_TEXT)
+            more = frozenset(path for loc in wanted if (path := written_at(values, loc)) is not None) - texts
+            if not more:
+                raise InputError(f"{where}: {explain(model, error)}") from None
+            texts |= more
+
+
+def dump(parameters: Config) -> str:
+    """The parameters as YAML, each key with what it means as a comment."""
+    return "\n".join(_lines(parameters, 0)) + "\n"
+
+
+def _lines(config: BaseModel, depth: int) -> list[str]:
+    lines = []
+    indent = "  " * depth
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        comment = f"  # {' '.join(field.description.split())}" if field.description else ""
+        if isinstance(value, BaseModel):
+            lines.append(f"{indent}{name}:{comment}")
+            inner = _lines(value, depth + 1)
+            lines.extend(inner)
+            if not inner:
+                lines[-1] = f"{indent}{name}: {{}}{comment}"
+        else:
+            plain = config.model_dump(mode="json", include={name})[name]
+            lines.append(f"{indent}{name}: {_flow_style(plain)}{comment}")
+    return lines
+
+
+def _flow_style(value: Any) -> str:
+    """A value as YAML on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=2**31, allow_unicode=True, sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _parse_setting(setting: str) -> tuple[list[str], Any]:
+    path, separator, text = setting.partition("=")
+    parts = path.strip().split(".")
+    if not separator or not all(parts):
+        raise InputError(
+            f"--set {setting}: write KEY=VALUE, with dots between nested keys, e.g. --set teacher.training.epochs=5"
+        )
+    where = f"--set {'.'.join(parts)}"
+    if len(text) > MOST_BYTES:
+        raise InputError(f"{where}: longer than {MOST_BYTES >> 10} KiB; put it into a file for --config")
+    value = read_yaml(text, where)
+    # A text may look like a mapping to YAML: {label}.
+    return parts, Written(text, value) if isinstance(value, dict | list) else value
+
+
+def _text(value: Any) -> Any:
+    return value.text if isinstance(value, Written) else value
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,126 @@
+"""`tutelage data preview`: samples to look at, as a table and as a sheet of pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from flows.cli.console import Console
+from flows.cli.data_targets import named_artifact
+from flows.cli.progress_line import progress_line
+from pipeline.errors import InputError
+from pipeline.printable import printable
+from pipeline.sharding.inspection.survey.shown import ShownSample, Wish, of_index, of_tars
+
+_COLUMNS = ("key", "split", "label", "image", "bytes")
+_FEWEST_LETTERS = 24
+_NARROWEST = 110  # columns; a narrower terminal breaks the lines itself
+
+
+def preview(
+    what: str,
+    *,
+    rows: int,
+    split: str | None,
+    label: str | None,
+    keys: Sequence[str],
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    """Shows samples of an artifact or of tars.
+
+    Raises:
+        InputError: there is no such sample, or the sheet cannot be written.
+    """
+    if out is not None and (out.suffix.lower() != ".png" or not out.absolute().parent.is_dir()):
+        raise InputError(f"--out {out}: give the name of a .png in a folder that is there")
+    wish = Wish(rows, split, label, tuple(keys))
+    samples = _samples(what, wish)
+    if out is not None:
+        from pipeline.sharding.inspection.survey.sheet import preview_sheet
+
+        try:
+            preview_sheet(samples, what, _told(samples, wish)).save(out, optimize=True)
+        except OSError as error:
+            raise InputError(f"--out {out}: cannot be written ({error.strerror or error})") from None
+    if as_json:
+        rows_told = [_described(sample) for sample in samples]
+        print(json.dumps({"what": what, "sheet": str(out) if out else None, "samples": rows_told}, indent=1))
+        return 0
+    width = max(Console().width, _NARROWEST)
+    console = Console(width=width)
+    console.print(_table(samples, width))
+    if out is not None:
+        console.print(Text(f"{out}: {len(samples)} pictures", "dim"), soft_wrap=True)
+    return 0
+
+
+def _samples(what: str, wish: Wish) -> list[ShownSample]:
+    artifact = named_artifact(what)
+    if artifact is None:
+        from pipeline.sharding.inspection.lint.target import tars_target
+
+        with progress_line("data preview") as progress:
+            return of_tars([shard.file for shard in tars_target([what]).shards], wish, progress)
+    from pipeline.loading.reader import SampleReader
+    from pipeline.sharding.format.index import SampleIndex
+
+    index = SampleIndex.open(artifact)
+    reader = SampleReader(artifact, index, remote="ranges", verify="always")
+    try:
+        return of_index(index, reader.read, wish)
+    finally:
+        reader.close()
+
+
+def _told(samples: Sequence[ShownSample], wish: Wish) -> str:
+    parts = [f"{len(samples)} samples"]
+    parts += [f"split {wish.split}"] if wish.split else []
+    parts += [f"label {wish.label}"] if wish.label else []
+    broken = sum(bool(sample.problem) for sample in samples)
+    return ", ".join(parts + ([f"{broken} of them cannot be shown"] if broken else []))
+
+
+def _table(samples: Sequence[ShownSample], width: int) -> Table:
+    """A line a sample; captions get the room that is left."""
+    rows = [
+        (
+            printable(one.key, 28),
+            one.split,
+            printable(one.label, 18),
+            f"{one.width}x{one.height} {one.kind}" if not one.problem else "none",
+            f"{len(one.data):,}",
+        )
+        for one in samples
+    ]
+    taken = sum(max(len(name), *(len(row[place]) for row in rows)) + 2 for place, name in enumerate(_COLUMNS))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in _COLUMNS:
+        table.add_column(name, no_wrap=True, justify="right" if name == "bytes" else "left")
+    table.add_column("captions", no_wrap=True)
+    for one, row in zip(samples, rows, strict=True):
+        words = one.problem or " | ".join(one.captions)
+        last = Text(printable(words, max(_FEWEST_LETTERS, width - taken)), "red" if one.problem else "")
+        table.add_row(*(Text(cell) for cell in row), last)
+    return table
+
+
+def _described(sample: ShownSample) -> dict[str, Any]:
+    return {
+        "key": sample.key,
+        "shard": sample.shard,
+        "byte": sample.byte,
+        "split": sample.split or None,
+        "label": sample.label or None,
+        "captions": list(sample.captions),
+        "bytes": len(sample.data),
+        "format": sample.kind or None,
+        "width": sample.width,
+        "height": sample.height,
+        "problem": sample.problem or None,
+    }

@@ -1,0 +1,177 @@
+"""A flow run from the shell: server, display, log and the words at the end.
+
+The order is chosen for speed: the Prefect server starts first, as a process, and the imports that a
+run needs are done while it comes up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import IO, TYPE_CHECKING, Any
+
+from flows.catalog import FlowEntry
+from flows.cli.console import Console
+from flows.cli.machine_errors import machine_line
+from flows.cli.outcome import outcome_of, print_outcome
+from flows.cli.terminal import RunDisplay, output_to_log
+from flows.prefect_server import EmbeddedPrefect, check_server, prefect_for_a_run
+from flows.preflight import check_ready, open_store
+from flows.run_board import RunBoard, watched
+from flows.second_signal import ends_at_once, passed_on_once
+from pipeline.errors import InputError, TutelageError, WorkError
+from pipeline.ray_cluster.folder import sweep
+from pipeline.service_url import shown_url, without_credentials
+
+if TYPE_CHECKING:
+    from flows.stage_run import RunSummary
+    from pipeline.artifacts import ArtifactStore
+    from pipeline.config import Config
+
+
+def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: bool) -> int:
+    """Runs a flow to its end; returns the exit code.
+
+    Args:
+        origin: where the parameters came from, in words for the display.
+        as_json: one JSON object on stdout at the end; what happens meanwhile goes to stderr.
+
+    Raises:
+        InputError: refused before any work.
+    """
+    store = open_store()
+    check_ready(parameters, store)
+    check_server()
+    sweep()
+    signal.signal(signal.SIGTERM, _interrupt)
+    log = store.local / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{entry.name}-{os.getpid()}.log"
+    board = RunBoard()
+    started = time.monotonic()
+    summary: RunSummary | None = None
+    error: BaseException | None = None
+    with _logged(log) as (real_out, real_err):
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+        logging.getLogger().handlers[0].setFormatter(_LogLine("%(asctime)s %(name)s %(message)s"))
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+        console = Console(file=real_err if as_json else real_out)
+        display = RunDisplay(entry.name, origin, board, console)
+        try:
+            with ends_at_once(lambda: _last_words(real_err)), display.shown():
+                summary = _run(entry, parameters, store, board, display)
+        except BaseException as raised:
+            error = raised
+            with contextlib.suppress(OSError):  # of a disk that is full
+                sys.stderr.write(without_credentials(traceback.format_exc()))
+        outcome = outcome_of(entry.name, store, board, summary, time.monotonic() - started, log)
+        if as_json:
+            real_out.write(json.dumps(outcome.plain(error)) + "\n")
+        else:
+            print_outcome(outcome, console, ok=error is None)
+        return exit_code(error, log, real_err)
+
+
+@contextlib.contextmanager
+def _logged(log: Path) -> Iterator[tuple[IO[str], IO[str]]]:
+    """As `output_to_log`.
+
+    Raises:
+        InputError: the log cannot be written.
+    """
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.open("ab").close()
+    except OSError as error:
+        raise InputError(
+            f"{log}: the run's log cannot be written ({error.strerror}); give this user the right to it"
+        ) from None
+    with output_to_log(log) as files:
+        yield files
+
+
+class _LogLine(logging.Formatter):
+    """Without the passwords in URLs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_credentials(super().format(record))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a run as Ctrl-C does; Prefect sends it on to the process after it has ended the flow."""
+    raise KeyboardInterrupt
+
+
+def _last_words(stderr: IO[str]) -> None:
+    # The display hides a terminal's cursor.
+    show_cursor = "\n\x1b[?25h" if stderr.isatty() else ""
+    stderr.write(f"{show_cursor}tutelage: ended at once; the same command goes on where it stopped\n")
+    stderr.flush()
+
+
+def _run(
+    entry: FlowEntry, parameters: Config, store: ArtifactStore, board: RunBoard, display: RunDisplay
+) -> RunSummary:
+    with prefect_for_a_run(store.local / "services") as server:
+        if server is not None:
+            display.says("starting the Prefect server")
+        flow = entry.load()
+        if server is not None:
+            server.wait()
+        display.says("preparing the run")
+        display.link("Prefect", server.ui if server is not None else shown_url(os.environ["PREFECT_API_URL"]))
+        try:
+            with watched(board), _settings(server), passed_on_once():
+                summary: RunSummary = flow(parameters)
+        finally:
+            if server is not None and board.flow_run_id is not None:
+                display.says("recording the run")
+                flush_prefect()
+                server.drain(board.flow_run_id, len(board.rows()))
+    return summary
+
+
+def flush_prefect() -> None:
+    """Sends Prefect's queued logs and events; what is queued after the server is gone would be retried for a minute."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogHandler
+
+    APILogHandler().flush()
+    EventsWorker.drain_all(timeout=10)
+
+
+def _settings(server: EmbeddedPrefect | None) -> contextlib.AbstractContextManager[Any]:
+    """Prefect's settings for a run in this process: no heartbeat where nobody waits for it.
+
+    Ending a heartbeat costs a flow one second (Prefect 3.8), and only an automation on a server that
+    outlives us could use it.
+    """
+    if server is None:
+        return contextlib.nullcontext()
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    return temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+
+
+def exit_code(error: BaseException | None, log: Path, stderr: IO[str]) -> int:
+    """The exit code for how a run ended; what went wrong is said in one line on `stderr`."""
+    if error is None:
+        return 0
+    if isinstance(error, InputError):
+        stderr.write(f"tutelage: {error}\n")
+        return InputError.exit_code
+    if not isinstance(error, Exception) or type(error).__name__ == "TerminationSignal":
+        stderr.write("tutelage: interrupted; the same command goes on where it stopped\n")
+        return 130
+    said = str(error) if isinstance(error, TutelageError) else f"{type(error).__name__}: {error}"
+    said = str(WorkError(machine_line(error) or without_credentials(said)))
+    first = said.strip().splitlines()[0].removesuffix(": ").removesuffix(":")
+    stderr.write(f"tutelage: {first} (log: {log})\n")
+    return 1

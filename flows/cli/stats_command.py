@@ -1,0 +1,147 @@
+"""`tutelage data stats`: what is in shards, counted."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from flows.cli.console import Console
+from flows.cli.data_targets import named_artifact
+from flows.cli.progress_line import progress_line
+from pipeline.artifacts import Artifact
+from pipeline.errors import TutelageError
+from pipeline.loading.reader import SampleReader
+from pipeline.printable import printable
+from pipeline.sharding.format.index import SPLITS, SampleIndex
+from pipeline.sharding.format.shard_locations import ShardPlaces
+from pipeline.sharding.inspection.lint.target import tars_target
+from pipeline.sharding.inspection.survey.columns import ImageColumns, index_columns
+from pipeline.sharding.inspection.survey.statistics import statistics
+from pipeline.sharding.inspection.survey.tar_columns import tar_columns
+
+_LABELS_SHOWN = 12
+_FORMATS_OF = 1000
+_FORMATS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WEBP"}
+
+
+def stats(what: str, *, as_json: bool) -> int:
+    """Counts an artifact by its index, or tars by their headers."""
+    artifact = named_artifact(what)
+    if artifact is not None:
+        counted = statistics(_artifact_columns(artifact))
+    else:
+        tars = [shard.file for shard in tars_target([what]).shards]
+        with progress_line("data stats") as progress:
+            counted = statistics(tar_columns(tars, progress))
+    if as_json:
+        print(json.dumps({"what": what, **counted}, indent=1, ensure_ascii=False))
+    else:
+        Console().print(_page(counted))
+    return 0
+
+
+def _artifact_columns(artifact: Artifact) -> ImageColumns:
+    index = SampleIndex.open(artifact)
+    places = ShardPlaces(artifact, index.shard_names)
+    sizes = np.array([places.size(number) for number in range(len(index.shard_names))], np.int64)
+    return index_columns(index, sizes, {} if any(places.remote) else _formats(artifact, index))
+
+
+def _formats(artifact: Artifact, index: SampleIndex) -> dict[str, int]:
+    """Images by format, of a thousand at most, which tell them all well enough; the index does not say it."""
+    found: Counter[str] = Counter()
+    reader = SampleReader(artifact, index)
+    try:
+        for id in np.unique(np.linspace(0, len(index) - 1, min(len(index), _FORMATS_OF)).astype(int)).tolist():
+            with suppress(TutelageError):
+                data = reader.read(id)
+                found[next((name for magic, name in _FORMATS.items() if data.startswith(magic)), "other")] += 1
+    finally:
+        reader.close()
+    return dict(found.most_common())
+
+
+def _page(counted: dict[str, Any]) -> Group:
+    shards, labels, captions = counted["shards"], counted["labels"], counted["captions"]
+    parts: list[RenderableType] = [
+        Text.assemble(
+            (f"{counted['images']:,} images", "bold"),
+            f", {counted['image_bytes'] / 1e6:,.1f} MB, in {shards['number']:,} "
+            f"shard{'' if shards['number'] == 1 else 's'} ({shards['total_bytes'] / 1e6:,.1f} MB): ",
+            ", ".join(f"{split} {count:,}" for split, count in counted["splits"].items() if count),
+        ),
+        Text(),
+        _spreads(
+            {
+                "width": counted["width"],
+                "height": counted["height"],
+                "bytes an image": counted["bytes"],
+                "captions an image": captions["per_image"],
+                "characters a caption": captions["characters"],
+                "bytes a shard": shards["bytes"],
+            }
+        ),
+        Text(),
+    ]
+    facts = []
+    if counted["formats"]:
+        some = f" (of {counted['formats_of']:,} images)" if counted["formats_of"] < counted["images"] else ""
+        facts.append(("formats", ", ".join(f"{name} {count:,}" for name, count in counted["formats"].items()) + some))
+    without = f", {captions['images_without']:,} images have none" if captions["images_without"] else ""
+    facts.append(("captions", f"{captions['number']:,}{without}"))
+    twice = counted["duplicates"]
+    facts.append(
+        (
+            "duplicates",
+            f"{twice['copies']:,} images are copies of others ({twice['sets']:,} sets, {twice['sets_in_two_splits']:,} "
+            f"in two splits, {twice['sets_with_two_labels']:,} with two labels)"
+            if twice["sets"]
+            else "none with equal bytes",
+        )
+    )
+    facts += [("problem", f"{count:,} samples: {reason}") for reason, count in counted["problems"].items()]
+    without = f", {labels['without']:,} images have none" if labels["without"] else ""
+    facts.append(("labels", f"{labels['number']:,}{without}"))
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for name, told in facts:
+        table.add_row(Text(name, "dim"), Text(printable(told)))
+    parts.append(table)
+    if labels["per_label"]:
+        parts += [Text(), _labels(labels["per_label"])]
+    return Group(*parts)
+
+
+def _spreads(spreads: dict[str, dict[str, int]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("")
+    for name in ("min", "5%", "median", "95%", "max"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, values in spreads.items():
+        if values:
+            table.add_row(Text(name, "dim"), *(f"{value:,}" for value in values.values()))
+    return table
+
+
+def _labels(per_label: list[dict[str, Any]]) -> Table:
+    """The labels with the most images and those with the fewest."""
+    ranked = sorted(per_label, key=lambda one: (-one["images"], one["label"]))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("label", overflow="ellipsis", no_wrap=True, max_width=48)
+    for name in ("images", *SPLITS):
+        table.add_column(name, justify="right", no_wrap=True)
+    half = _LABELS_SHOWN // 2
+    shown = ranked if len(ranked) <= _LABELS_SHOWN else [*ranked[:half], None, *ranked[-half:]]
+    for one in shown:
+        if one is None:
+            table.add_row(Text(f"... {len(ranked) - 2 * half:,} more", "dim"))
+        else:
+            numbers = (f"{one[name]:,}" for name in ("images", *SPLITS))
+            table.add_row(Text(printable(one["label"])), *numbers)
+    return table

@@ -1,0 +1,268 @@
+"""The run in the terminal: a live board on a terminal, plain lines elsewhere.
+
+While a run is shown, everything else that writes to this process's stdout and stderr (loggers,
+libraries, child processes) goes to the run's log file, so that nothing tears the display.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from flows.cli.console import Console
+from flows.run_board import RunBoard, StageRow
+
+_PLAIN_EVERY_S = 5.0
+_MARKS = {
+    "waiting": ("·", "dim"),
+    "running": ("●", "cyan"),
+    "done": ("✓", "green"),
+    "cached": ("✓", "blue"),
+    "nothing new": ("✓", "blue"),
+    "failed": ("✗", "red"),
+    "stopped": ("■", "yellow"),
+    "not run": ("·", "dim"),
+}
+_STYLES = {state: style for state, (_, style) in _MARKS.items()}
+
+
+@contextmanager
+def output_to_log(log: Path) -> Iterator[tuple[IO[str], IO[str]]]:
+    """Sends file descriptors 1 and 2 to `log` and gives the real stdout and stderr as files."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(1), os.dup(2)]
+    real_out, real_err = (os.fdopen(os.dup(descriptor), "w", buffering=1) for descriptor in saved)
+    with log.open("ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        yield real_out, real_err
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # The log's disk is full: what the run came to is said all the same.
+                stream.flush()
+        for number, descriptor in enumerate(saved, start=1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        real_out.close()
+        real_err.close()
+
+
+class RunDisplay:
+    """Shows a board until it is closed.
+
+    Args:
+        flow: name of the flow.
+        preset: what the parameters came from, e.g. "preset emoji".
+        console: where to draw; lines are plain if it is not a terminal.
+    """
+
+    def __init__(self, flow: str, preset: str, board: RunBoard, console: Console) -> None:
+        self.flow = flow
+        self.preset = preset
+        self.board = board
+        self.console = console
+        self.links: dict[str, str] = {}
+        self.phase = ""
+        self._started = time.monotonic()
+        self._spinner = Spinner("dots", style="cyan")
+        self._ended = threading.Event()
+
+    def link(self, name: str, address: str) -> None:
+        """Adds an address to the head of the display."""
+        self.links[name] = address
+        if not self.console.is_terminal:
+            self._line(f"{name}: {address}")
+
+    def says(self, phase: str) -> None:
+        """What the run is doing outside its stages, e.g. "starting the Prefect server"."""
+        self.phase = phase
+
+    @contextmanager
+    def shown(self) -> Iterator[RunDisplay]:
+        """Draws while the block runs; the board's last state stays on a terminal."""
+        if self.console.is_terminal:
+            with Live(
+                console=self.console,
+                get_renderable=self.render,
+                refresh_per_second=8,
+                redirect_stdout=False,
+                redirect_stderr=False,
+                transient=True,
+            ):
+                yield self
+            return
+        self._line(f"tutelage {self.flow} ({self.preset})")
+        thread = threading.Thread(target=self._plain_lines, name="plain-lines", daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._ended.set()
+            thread.join()
+
+    def render(self) -> RenderableType:
+        """The whole display as it stands now."""
+        rows = self.board.rows()
+        ended = sum(row.ended for row in rows)
+        head = Table.grid(expand=True, padding=(0, 1))
+        head.add_column()
+        head.add_column(justify="right")
+        title = Text.assemble(("tutelage ", "bold"), (self.flow, "bold cyan"), (f"  {self.preset}", "dim"))
+        counted = f"{ended} of {len(rows)} stages  " if rows else ""
+        head.add_row(title, Text.assemble((counted, "dim"), (clock(time.monotonic() - self._started), "bold")))
+        parts: list[RenderableType] = ["", head]
+        parts += [
+            Text.assemble((f"{name}  ", "dim"), (address, "underline"), no_wrap=True, overflow="ellipsis")
+            for name, address in self.links.items()
+        ]
+        if self.phase and not any(row.state == "running" for row in rows):
+            self._spinner.update(text=Text(self.phase, "dim"))
+            parts.append(self._spinner)
+        parts += ["", self._stages(rows), ""]
+        return Group(*parts)
+
+    def _stages(self, rows: list[StageRow]) -> Table:
+        names = max((len(row.label) for row in rows), default=0)
+        table = Table.grid(padding=(0, 1), expand=True)
+        table.add_column(width=1)
+        table.add_column(no_wrap=True, width=names)
+        table.add_column(justify="right", width=5)
+        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        room = self.console.width - 1 - names - 5 - 3
+        for row in rows:
+            mark, style = _MARKS[row.state]
+            seconds = "" if row.elapsed_s is None else clock(row.elapsed_s)
+            name_style = {"waiting": "dim", "not run": "dim", "running": "bold"}.get(row.state, "")
+            table.add_row(
+                Text(mark, style), Text(row.label, name_style), Text(seconds, "dim"), _middle(row, style, room)
+            )
+        return table
+
+    def _plain_lines(self) -> None:
+        last_state: dict[str, str] = {}
+        last_time: dict[str, float] = {}
+        last_shown: dict[str, tuple[int, str]] = {}
+        last_phase = ""
+        while True:
+            final = self._ended.wait(0.2)
+            for row in self.board.rows():
+                if row.state in ("waiting", "not run"):
+                    continue
+                changed = last_state.get(row.label) != row.state
+                moved = last_shown.get(row.label) != (row.step, row.note)
+                due = time.monotonic() - last_time.get(row.label, 0.0) >= _PLAIN_EVERY_S
+                if changed or (row.state == "running" and moved and due):
+                    self._line(plain_line(row))
+                    last_state[row.label] = row.state
+                    last_time[row.label] = time.monotonic()
+                    last_shown[row.label] = (row.step, row.note)
+            if self.phase not in ("", last_phase):
+                self._line(self.phase)
+            last_phase = self.phase
+            if final:
+                return
+
+    def _line(self, text: str) -> None:
+        self.console.print(
+            f"{clock(time.monotonic() - self._started):>6}  {text}", markup=False, highlight=False, soft_wrap=True
+        )
+
+
+def _middle(row: StageRow, style: str, room: int) -> RenderableType:
+    """What stands right of a stage's name, in `room` columns."""
+    if row.state == "waiting":
+        return Text("waiting", "dim")
+    if row.state != "running":
+        word = "" if row.state == "done" and row.headline else row.state + ("  " if row.headline else "")
+        return Text.assemble((word, style), (row.headline, "red" if row.state == "failed" else ""))
+    bar, gap = (24, 2) if room > 80 else (8, 1)
+    counted = f"{row.step:,}/{row.total:,}" if row.total else f"{row.step:,}" if row.step else ""
+    left = f"{clock(row.left_s)} left" if row.left_s is not None else ""
+    numbers = numbers_shown(row)
+    # In the order in which they are given up when there is no room; shown in the order of `shown`.
+    wanted = [counted, *numbers[:1], left, *numbers[1:2], row.note, *numbers[2:]]
+    taken = bar + gap if row.total else 0
+    kept = set()
+    for text in wanted:
+        if text and taken + len(text) <= room:
+            kept.add(text)
+            taken += len(text) + gap
+    line = Table.grid(padding=(0, gap, 0, 0), pad_edge=False)
+    cells: list[RenderableType] = []
+    if row.total:
+        cells.append(ProgressBar(total=row.total, completed=min(row.step, row.total), width=bar, complete_style="cyan"))
+    shown = [(counted, ""), *((text, "") for text in numbers), (left, "cyan"), (row.note, "dim")]
+    cells += [Text(text, look) for text, look in shown if text in kept]
+    for _ in cells:
+        line.add_column(no_wrap=True)
+    line.add_row(*cells)
+    return line
+
+
+def plain_line(row: StageRow) -> str:
+    """A stage's state in one line without colour."""
+    if row.state != "running":
+        words = [row.label, row.state]
+        if row.state not in ("cached", "nothing new") and row.seconds is not None:
+            words.append(f"in {clock(row.seconds)}")
+        return " ".join(words) + (f": {row.headline}" if row.headline else "")
+    parts = [row.note] if row.note else []
+    if row.total:
+        parts.append(f"{row.step:,}/{row.total:,}")
+    elif row.step:
+        parts.append(f"{row.step:,}")
+    parts += numbers_shown(row)
+    if row.left_s is not None:
+        parts.append(f"{clock(row.left_s)} left")
+    return f"{row.label}: {', '.join(parts)}" if parts else f"{row.label}: started"
+
+
+def numbers_shown(row: StageRow, limit: int = 4) -> list[str]:
+    """The numbers that a stage reported, the ones people look for first."""
+    order = ["loss", "images_per_s"]
+    names = [name for name in order if name in row.numbers] + [name for name in row.numbers if name not in order]
+    return [_number(name, row.numbers[name]) for name in names[:limit]]
+
+
+def _number(name: str, value: float) -> str:
+    if name == "images_per_s":
+        return f"{value:,.0f} img/s"
+    return f"loss {value:.3f}" if name == "loss" else f"{name.replace('_', ' ')} {value:.4g}"
+
+
+def stage_table(rows: list[StageRow], width: int) -> Table:
+    """The table at the end: every stage, how it ended, seconds, headline."""
+    table = Table(box=None, padding=(0, 2, 0, 0), width=width, header_style="dim", pad_edge=False)
+    table.add_column("stage", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("seconds", justify="right", no_wrap=True)
+    table.add_column("result", ratio=1, overflow="fold")
+    for row in rows:
+        mark, style = _MARKS[row.state]
+        seconds = "" if row.seconds is None or row.state == "not run" else f"{row.seconds:.1f}"
+        table.add_row(row.label, Text(f"{mark} {row.state}", style), seconds, row.headline)
+    return table
+
+
+def clock(seconds: float) -> str:
+    """m:ss, or h:mm:ss from one hour on."""
+    whole = int(seconds)
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d}"
+    return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"

@@ -1,0 +1,30 @@
+"""How `create_model(pretrained=...)` opens what only the pipeline knows: entry points of "tutelage.weights".
+
+The store is the one of TUTELAGE_STORE, the registry that of MLFLOW_TRACKING_URI or the one inside the store.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from model_defs import ModelError
+from pipeline.artifacts import ArtifactStore
+from pipeline.errors import TutelageError
+from pipeline.import_weights.sources import find, located
+
+
+def registered_model(reference: str) -> Path:
+    """The weights of models:REFERENCE, where REFERENCE is /NAME@alias or /NAME/VERSION."""
+    return _opened(f"models:{reference}")
+
+
+def artifact(reference: str) -> Path:
+    """The weights of the exported model STAGE/KEY."""
+    return _opened(f"artifact:{reference}")
+
+
+def _opened(source: str) -> Path:
+    try:
+        return located(find(source, ArtifactStore.open()))
+    except TutelageError as error:
+        raise ModelError(str(error)) from None

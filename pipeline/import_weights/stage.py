@@ -1,0 +1,118 @@
+"""The stage import-weights: trained weights from anywhere -> an artifact that trainings start from.
+
+Names move (an alias, a branch, a file that is overwritten), so a config must be `resolved`: it then holds a
+fingerprint of what its source is now, and new weights have a new key. Workers on other machines read the artifact.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import Field
+from safetensors.torch import save_file
+
+from model_defs import ModelError, model_info
+from model_defs.pretrained.files import read_state
+from model_defs.pretrained.sources import DEFAULT, default_source
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.config import Config, digest, unkeyed
+from pipeline.errors import InputError
+from pipeline.import_weights import licence
+from pipeline.import_weights.sources import absolute, find, identity, located
+from pipeline.loading.wordpiece_vocabulary import FILES as TOKENIZER_FILES
+from pipeline.loading.wordpiece_vocabulary import VOCABULARY, read_vocabulary, write_vocabulary
+from pipeline.stage import Workspace
+from pipeline.training.starting_weights import LICENCE, SOURCE, STAGE, WEIGHTS
+
+_BESIDE = (*TOKENIZER_FILES, *licence.FILES)
+
+
+class ImportConfig(Config):
+    """Which weights are imported."""
+
+    source: str = unkeyed(
+        ...,
+        min_length=1,
+        max_length=1000,
+        description="A torchvision name, a file or folder, hf:ORG/NAME, models:/NAME@alias, or STAGE/KEY of the store.",
+    )
+    reads_texts: bool = Field(False, description="Import the vocabulary of a text model too, if it has word pieces.")
+    tokenizer: Path | None = unkeyed(
+        None, description="Folder with tokenizer.json or vocab.txt; null: that of the weights."
+    )
+    fingerprint: str | None = Field(None, description="Digest of what the source is now; set by the program.")
+
+    @classmethod
+    def for_model(cls, model: str, pretrained: str, **values: Any) -> Self:
+        """The import of what a model is to start from; "DEFAULT" is what the catalogue names.
+
+        Raises:
+            InputError: the catalogue names no weights.
+        """
+        try:
+            source = default_source(model_info(model)) if pretrained == DEFAULT else pretrained
+        except ModelError as error:
+            raise InputError(str(error)) from None
+        return cls(source=source, **values)
+
+    def resolved(self, store: ArtifactStore) -> Self:
+        """The config with the fingerprint in it: what `run_stage` takes.
+
+        Raises:
+            InputError: there are no such weights, or they cannot be had here.
+        """
+        found = find(self.source, store)
+        facts: dict[str, Any] = {"weights": identity(found)}
+        if self.reads_texts:
+            # Small beside the weights, and read here: its content tells it apart, and a bad one is refused early.
+            folder = self.tokenizer or located(found, _BESIDE).parent
+            facts["vocabulary"] = digest(read_vocabulary(folder.expanduser()))
+        return self.model_copy(update={"source": absolute(self.source), "fingerprint": digest(facts)})
+
+
+class ImportWeights:
+    """A source of weights -> weights.safetensors, source.json, LICENSE and vocabulary where there is one. No inputs."""
+
+    name: ClassVar[str] = STAGE
+    version: ClassVar[int] = 1
+
+    def run(self, config: ImportConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
+        """Fills `work.output`; the config must be `resolved`."""
+        if config.fingerprint is None:
+            raise InputError(f"{STAGE}: the config has no fingerprint; pass config.resolved(store)")
+        work.progress(note=f"fetching {config.source}")
+        if config.resolved(work.store).fingerprint != config.fingerprint:
+            raise InputError(f"{config.source}: the weights changed since the run began; run it again")
+        source = find(config.source, work.store)
+        path = located(source, _BESIDE)
+        try:
+            state = read_state(path)
+        except ModelError as error:
+            raise InputError(str(error)) from None
+        work.progress(note=f"importing {len(state)} tensors")
+        # Copies: safetensors refuses tensors that share memory.
+        save_file({name: tensor.contiguous().clone() for name, tensor in state.items()}, work.output / WEIGHTS)
+        if config.reads_texts:
+            vocabulary = read_vocabulary((config.tokenizer or path.parent).expanduser())
+            if vocabulary is not None:
+                write_vocabulary(vocabulary, work.output / VOCABULARY)
+        terms = licence.Licence.beside(path)
+        if terms.text:
+            (work.output / LICENCE).write_text(terms.text, encoding="utf-8")
+        values = sum(tensor.numel() for tensor in state.values())
+        # What others read of it, up to the card of a registered model, without the folders of this machine.
+        name = "/".join(Path(config.source).parts[-2:]) if Path(config.source).is_absolute() else config.source
+        facts = {
+            "name": name,
+            "source": config.source,
+            "identity": identity(source),
+            "licence": str(terms),
+            "tensors": len(state),
+            "values": values,
+        }
+        (work.output / SOURCE).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        words = f"{values / 1e6:.2f}M values from {name}, licence: {terms}"
+        return {**facts, "headline": words}

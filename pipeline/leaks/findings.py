@@ -1,0 +1,154 @@
+"""What a leak check found: pairs, and for each evaluation split how many of its images are in the training data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.leaks.look import State
+from pipeline.leaks.search import KINDS, DataSet, Found, Kind, Match
+from pipeline.sharding.format.index import SPLITS
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image of a pair, as a person finds it.
+
+    Attributes:
+        data_set: the name of its data set in the check: "shards" or "other".
+        label: None for an image without.
+    """
+
+    data_set: str
+    row: int
+    key: str
+    split: str
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An evaluation image and a training image that it was found to be.
+
+    Attributes:
+        matches: how many training images the evaluation image was found to be, listed or not.
+    """
+
+    match: Match
+    evaluation: Image
+    train: Image
+    matches: int
+
+    @property
+    def kind(self) -> str:
+        return KINDS[self.match.kind]
+
+    @property
+    def same_label(self) -> bool | None:
+        """None if one of them has no label."""
+        if self.evaluation.label is None or self.train.label is None:
+            return None
+        return self.evaluation.label == self.train.label
+
+
+@dataclass(frozen=True)
+class SplitFinding:
+    """An evaluation split: each of its images counts once, under the worst kind of its matches.
+
+    Attributes:
+        images: all images of the split.
+        found: kind -> images.
+        flat: images of one colour, or nearly, of which only equal ones were searched.
+        unreadable: images that could not be decoded, of which only equal bytes were searched.
+    """
+
+    data_set: str
+    split: str
+    images: int
+    found: Mapping[str, int]
+    flat: int
+    unreadable: int
+
+    def share(self, kind: str) -> float:
+        """Of all images of the split."""
+        return self.found[kind] / self.images
+
+
+def split_findings(name: str, data: DataSet, found: Iterable[Found]) -> list[SplitFinding]:
+    """The findings of each evaluation split of a data set that has images, over all searches for them."""
+    worst = np.full(len(data.index), len(KINDS), dtype=np.int8)
+    for one in found:
+        for row, matches in one.matches.items():
+            worst[row] = min(int(worst[row]), *(match.kind for match in matches))
+    findings = []
+    for split in SPLITS[1:]:
+        rows = data.index.rows(split)
+        if rows.size:
+            counts = np.bincount(worst[rows], minlength=len(KINDS) + 1).tolist()
+            states = np.bincount(data.looks.states[rows], minlength=len(State)).tolist()
+            findings.append(
+                SplitFinding(
+                    name,
+                    split,
+                    len(rows),
+                    {kind: counts[Kind[kind.upper()]] for kind in KINDS},
+                    flat=states[State.FLAT],
+                    unreadable=states[State.UNREADABLE],
+                )
+            )
+    return findings
+
+
+def pairs_of(name: str, data: DataSet, searches: Sequence[tuple[str, DataSet, Found]], listed: int) -> list[Pair]:
+    """The pairs of a data set's evaluation images, the worst first.
+
+    Args:
+        searches: the name of the training data, the data, and what was found in them.
+        listed: pairs of an evaluation image, at most.
+    """
+    rows = sorted({row for _, _, found in searches for row in found.matches})
+    pairs = []
+    for row in rows:
+        matches = sum(found.counts.get(row, 0) for _, _, found in searches)
+        ranked = sorted(
+            (
+                (match, train_name, train)
+                for train_name, train, found in searches
+                for match in found.matches.get(row, ())
+            ),
+            key=lambda one: (one[0].rank, one[1], one[0].train),
+        )
+        shown = _image(name, data, row)
+        pairs += [
+            Pair(match, shown, _image(train_name, train, match.train), matches)
+            for match, train_name, train in ranked[:listed]
+        ]
+    return sorted(pairs, key=lambda pair: pair.match.rank)
+
+
+def _image(name: str, data: DataSet, row: int) -> Image:
+    index = data.index
+    label = int(index.labels[row])
+    return Image(name, row, index.key(row), SPLITS[index.splits[row]], index.label_names[label] if label >= 0 else None)
+
+
+def pair_table(pairs: Sequence[Pair]) -> pa.Table:
+    """leaks.parquet: a row a pair."""
+    columns: dict[str, tuple[pa.DataType, list[object]]] = {
+        "kind": (pa.string(), [pair.kind for pair in pairs]),
+        "distance": (pa.int8(), [pair.match.distance for pair in pairs]),
+        "difference": (pa.float32(), [pair.match.difference for pair in pairs]),
+        "same_label": (pa.bool_(), [pair.same_label for pair in pairs]),
+        "matches": (pa.int64(), [pair.matches for pair in pairs]),
+    }
+    for side in ("evaluation", "train"):
+        images = [getattr(pair, side) for pair in pairs]
+        columns[f"{side}_data"] = (pa.string(), [image.data_set for image in images])
+        columns[f"{side}_split"] = (pa.string(), [image.split for image in images])
+        columns[f"{side}_key"] = (pa.string(), [image.key for image in images])
+        columns[f"{side}_label"] = (pa.string(), [image.label for image in images])
+        columns[f"{side}_id"] = (pa.int64(), [image.row for image in images])
+    return pa.table({name: pa.array(values, type=kind) for name, (kind, values) in columns.items()})

@@ -1,0 +1,108 @@
+"""The sheet of leaks: evaluation image and training image side by side, so that a person can judge in one look.
+
+The worst pair of an evaluation image stands for it. Half of the places are for near pairs, if there are so many:
+equal ones need no eye.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+
+from PIL import Image as Picture
+from PIL import ImageDraw, ImageOps
+
+from pipeline.leaks.findings import Image, Pair
+from pipeline.leaks.search import Kind
+from pipeline.sharding.card.contact_sheet import COLOURS, FAINT, INK, PANEL, PAPER, cut_to, font
+
+_SIDE, _GAP, _MARGIN, _HEADER, _COLUMNS = 132, 8, 36, 112, 4
+_TILE = 2 * _SIDE + _GAP
+_BETWEEN = 28
+_HEIGHT = 24 + _SIDE + 66
+_TOLD = {
+    Kind.EXACT: "same bytes",
+    Kind.PIXELS: "same pixels",
+    Kind.NEAR: "alike",
+}
+
+Read = Callable[[Image], bytes | None]
+
+
+def leak_sheet(pairs: Sequence[Pair], read: Read, *, title: str, told: str, places: int) -> Picture.Image:
+    """Draws the sheet.
+
+    Args:
+        pairs: the worst first.
+        read: the encoded image, None if it cannot be read.
+        told: what was found, in a line.
+        places: pairs that are shown, at most.
+    """
+    shown = chosen(pairs, places)
+    width = 2 * _MARGIN + _COLUMNS * _TILE + (_COLUMNS - 1) * _BETWEEN
+    rows = -(-len(shown) // _COLUMNS)
+    sheet = Picture.new("RGB", (width, _HEADER + rows * _HEIGHT + _MARGIN), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_MARGIN, 26), cut_to(draw, title, width - 2 * _MARGIN, font(26, bold=True)), INK, font(26, bold=True))
+    draw.text((_MARGIN, 64), cut_to(draw, told, width - 2 * _MARGIN, font(15)), FAINT, font(15))
+    for place, pair in enumerate(shown):
+        x = _MARGIN + (place % _COLUMNS) * (_TILE + _BETWEEN)
+        y = _HEADER + (place // _COLUMNS) * _HEIGHT
+        _draw_pair(sheet, draw, pair, read, x, y)
+    return sheet
+
+
+def chosen(pairs: Sequence[Pair], places: int) -> list[Pair]:
+    """The pairs that are shown: one an evaluation image, and near ones in half of the places if there are so many."""
+    first: dict[tuple[str, int], Pair] = {}
+    for pair in pairs:
+        first.setdefault((pair.evaluation.data_set, pair.evaluation.row), pair)
+    near = [pair for pair in first.values() if pair.match.kind is Kind.NEAR]
+    equal = [pair for pair in first.values() if pair.match.kind is not Kind.NEAR]
+    for_equal = max(places - len(near), places // 2)
+    equal = equal[:for_equal]
+    return equal + near[: places - len(equal)]
+
+
+def _draw_pair(sheet: Picture.Image, draw: ImageDraw.ImageDraw, pair: Pair, read: Read, x: int, y: int) -> None:
+    head = _TOLD[pair.match.kind]
+    if pair.match.kind is Kind.NEAR:
+        bits = pair.match.distance
+        head += f" {pair.match.difference:.2f}, {bits} bit{'' if bits == 1 else 's'}"
+    draw.text((x, y), head, INK, font(13, bold=True))
+    if pair.same_label is False:
+        text = "labels differ"
+        draw.text((x + _TILE - draw.textlength(text, font(13)), y), text, COLOURS["test"], font(13))
+    for image, left in ((pair.evaluation, x), (pair.train, x + _SIDE + _GAP)):
+        _draw_image(sheet, draw, image, read(image), left, y + 24)
+
+
+def _draw_image(
+    sheet: Picture.Image, draw: ImageDraw.ImageDraw, image: Image, data: bytes | None, x: int, y: int
+) -> None:
+    draw.rounded_rectangle((x, y, x + _SIDE - 1, y + _SIDE - 1), 7, PANEL)
+    inner = _SIDE - 8
+    picture = None if data is None else _decoded(data)
+    if picture is None:
+        draw.text((x + 16, y + _SIDE // 2 - 8), "cannot be read", FAINT, font(13))
+    else:
+        # Enlarged by whole pixels, an icon shows what is the same in it.
+        times = inner // max(picture.size)
+        fitted = (
+            picture.resize((picture.width * times, picture.height * times), Picture.Resampling.NEAREST)
+            if times > 1
+            else ImageOps.contain(picture, (inner, inner), Picture.Resampling.LANCZOS)
+        )
+        sheet.paste(fitted, (x + (_SIDE - fitted.width) // 2, y + (_SIDE - fitted.height) // 2))
+    draw.rounded_rectangle((x + 4, y + _SIDE + 3, x + _SIDE - 5, y + _SIDE + 5), 1, COLOURS[image.split])
+    split = image.split if image.data_set == "shards" else f"{image.data_set}: {image.split}"
+    for line, text in enumerate((image.key, image.label or "no label", split)):
+        colour = INK if line == 0 else FAINT
+        draw.text((x, y + _SIDE + 9 + 15 * line), cut_to(draw, text, _SIDE, font(11)), colour, font(11))
+
+
+def _decoded(data: bytes) -> Picture.Image | None:
+    try:
+        return Picture.open(io.BytesIO(data)).convert("RGB")
+    except (OSError, SyntaxError, ValueError, LookupError, Picture.DecompressionBombError):
+        return None

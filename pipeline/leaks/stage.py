@@ -1,0 +1,127 @@
+"""The stage check-leaks: which evaluation images are in the training data, as they are or nearly so.
+
+shards           its train split against its val and test
+shards + other   besides, the train split of each against val and test of the other
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pyarrow.parquet as pq
+
+from pipeline.artifacts import Artifact
+from pipeline.errors import InputError, TutelageError
+from pipeline.leaks.bounds import LISTING, SHEET, LeakCheckConfig
+from pipeline.leaks.findings import Image, pair_table, pairs_of, split_findings
+from pipeline.leaks.gathering import gather_looks
+from pipeline.leaks.page import findings_json, markdown, told
+from pipeline.leaks.search import KINDS, DataSet, Found, find_leaks
+from pipeline.leaks.sheet import leak_sheet
+from pipeline.loading.reader import SampleReader
+from pipeline.sharding.format.index import SPLITS, SampleIndex
+from pipeline.stage import Workspace
+
+# Training data -> evaluation data.
+_ONE = (("shards", "shards"),)
+_TWO = (*_ONE, ("other", "shards"), ("shards", "other"))
+
+
+class CheckLeaks:
+    """shards (+ other) -> leaks.json, leaks.md, leaks.parquet, leaks.png. It never fails for what it finds."""
+
+    name: ClassVar[str] = "check-leaks"
+    version: ClassVar[int] = 2
+
+    def run(self, config: LeakCheckConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
+        indexes = {name: SampleIndex.open(inputs[name]) for name in ("shards", "other") if name in inputs}
+        comparisons = _comparisons(inputs, indexes)
+        data = {name: _data_set(name, inputs[name], index, config, work) for name, index in indexes.items()}
+        found = {
+            (train, asked): _search(data[train], data[asked], config, work, f"{asked} in the training data of {train}")
+            for train, asked in comparisons
+        }
+        splits, pairs = [], []
+        for name in data:
+            searches = [(train, data[train], one) for (train, asked), one in found.items() if asked == name]
+            if searches:
+                splits += split_findings(name, data[name], [one for _, _, one in searches])
+                pairs += pairs_of(name, data[name], searches, config.listed)
+        pairs.sort(key=lambda pair: pair.match.rank)
+        work.progress(note="listing and pictures")
+        unreadable = {name: one.looks.unreadable for name, one in data.items()}
+        findings = findings_json({name: inputs[name].uri for name in data}, config, splits, pairs, unreadable)
+        (work.output / "leaks.json").write_text(
+            json.dumps(findings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        (work.output / "leaks.md").write_text(markdown(findings, pairs), encoding="utf-8")
+        pq.write_table(pair_table(pairs), work.output / LISTING, compression="zstd")
+        readers = {name: SampleReader(inputs[name], index) for name, index in indexes.items()}
+        sheet = leak_sheet(
+            pairs,
+            lambda image: _data_of(readers, image),
+            title="Evaluation images beside training images",
+            told=f"{told(findings)}   (alike: from 0, the same, to 1, just taken for the same; bits of the hash)",
+            places=config.pictures,
+        )
+        sheet.save(work.output / SHEET, optimize=True)
+        return {
+            "headline": told(findings),
+            "images": sum(split.images for split in splits),
+            **{kind: sum(split.found[kind] for split in splits) for kind in KINDS},
+            "unreadable": sum(map(len, unreadable.values())),
+        }
+
+
+def _comparisons(inputs: Mapping[str, Artifact], indexes: Mapping[str, SampleIndex]) -> list[tuple[str, str]]:
+    """Whose training data are searched for whose evaluation data, where both are there.
+
+    Raises:
+        InputError: there is nothing to compare.
+    """
+    if "other" in inputs and inputs["other"].uri == inputs["shards"].uri:
+        raise InputError(f"check-leaks: {inputs['shards'].uri} is both data sets; leave the second out")
+    train = {name: bool(index.rows("train").size) for name, index in indexes.items()}
+    asked = {name: any(index.rows(split).size for split in SPLITS[1:]) for name, index in indexes.items()}
+    comparisons = [(one, other) for one, other in (_TWO if "other" in inputs else _ONE) if train[one] and asked[other]]
+    if not comparisons:
+        names = " and ".join(artifact.uri for artifact in inputs.values())
+        raise InputError(f"check-leaks: {names} has no training images beside evaluation images; nothing to compare")
+    return comparisons
+
+
+def _data_set(name: str, artifact: Artifact, index: SampleIndex, config: LeakCheckConfig, work: Workspace) -> DataSet:
+    looks = gather_looks(
+        artifact,
+        index,
+        work.store.local / "looks",
+        max_unreadable_share=config.max_unreadable_share,
+        threads=config.threads,
+        progress=work.progress,
+        note=f"looking at the images of {name}",
+    )
+    return DataSet(index, looks, index.content_numbers())
+
+
+def _search(train: DataSet, asked: DataSet, config: LeakCheckConfig, work: Workspace, note: str) -> Found:
+    work.progress(note=f"looking for {note}")
+    rows = asked.index.rows()
+    return find_leaks(
+        train,
+        train.index.rows("train"),
+        asked,
+        rows[asked.index.splits != SPLITS.index("train")],
+        radius=config.near_radius,
+        allowed=config.near_difference,
+        listed=config.listed,
+        compared=lambda count: work.progress(step=count, note=f"looking for {note}"),
+    )
+
+
+def _data_of(readers: Mapping[str, SampleReader], image: Image) -> bytes | None:
+    try:
+        return readers[image.data_set].read(image.row)
+    except TutelageError:
+        return None

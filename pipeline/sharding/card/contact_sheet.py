@@ -1,0 +1,133 @@
+"""The contact sheet: a picture with samples of every label, so that one look tells what the data are.
+
+A row is a label; its samples are of different content groups and, as far as it goes, of all artists. The
+bar below a sample says in which split it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from pipeline.errors import shortened
+from pipeline.pixels.decode import decode
+from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format.index import SPLITS, SampleIndex
+
+_CELL, _GAP, _ROW_GAP, _NAME, _MARGIN, _HEADER = 60, 8, 20, 176, 36, 112
+_CELLS = 12
+_MAX_LABELS = 80
+_CANDIDATES = 400
+_MOST_CHARS = 500
+PAPER, PANEL, INK, FAINT = "#f4f3ee", "#ffffff", "#23241f", "#85867e"
+COLOURS = {"train": "#2f6f8f", "val": "#d99a2b", "test": "#c0492f"}
+# Of the twelve cells of a row.
+_QUOTA = {"train": 7, "val": 2, "test": 3}
+
+
+def contact_sheet(index: SampleIndex, image: Callable[[int], bytes], title: str) -> Image.Image:
+    """Draws the sheet.
+
+    Args:
+        image: the encoded image of a sample, by its id.
+    """
+    rows = [(name, np.flatnonzero(index.labels == number)) for number, name in enumerate(index.label_names)]
+    rows = rows[:_MAX_LABELS]
+    without = np.flatnonzero(index.labels < 0)
+    if without.size:
+        rows.append(("no label", without))
+    columns = 2 if len(rows) > 12 else 1
+    height = -(-len(rows) // columns)
+    row_width = _NAME + _CELLS * (_CELL + _GAP)
+    width = 2 * _MARGIN + columns * row_width + (columns - 1) * _MARGIN
+    sheet = Image.new("RGB", (width, _HEADER + height * (_CELL + _ROW_GAP) + _MARGIN), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    _draw_header(draw, index, title, width, shown=min(len(index.label_names), _MAX_LABELS))
+    for place, (name, ids) in enumerate(rows):
+        x = _MARGIN + (place // height) * (row_width + _MARGIN)
+        y = _HEADER + (place % height) * (_CELL + _ROW_GAP)
+        _draw_name(draw, name, len(ids), x, y)
+        for cell, id in enumerate(chosen_ids(index, ids, _QUOTA)):
+            picture = Image.fromarray(decode(image(id)))
+            _draw_sample(sheet, draw, picture, SPLITS[index.splits[id]], x + _NAME + cell * (_CELL + _GAP), y)
+    return sheet
+
+
+def _draw_header(draw: ImageDraw.ImageDraw, index: SampleIndex, title: str, width: int, shown: int) -> None:
+    draw.text((_MARGIN, 26), cut_to(draw, title, width - 2 * _MARGIN, font(26, bold=True)), INK, font(26, bold=True))
+    labels = f"{len(index.label_names)} labels" + ("" if shown == len(index.label_names) else f" ({shown} shown)")
+    sources = f", by {', '.join(index.source_names)}" if len(index.source_names) > 1 else ""
+    told = f"{len(index):,} images, {labels}{sources}"
+    draw.text((_MARGIN, 64), cut_to(draw, told, width // 2, font(15)), FAINT, font(15))
+    x = float(width - _MARGIN)
+    for split in reversed(SPLITS):
+        text = f"{split} {index.rows(split).size:,}"
+        x -= draw.textlength(text, font(15))
+        draw.text((x, 64), text, INK, font(15))
+        draw.rounded_rectangle((x - 30, 71, x - 8, 75), 2, COLOURS[split])
+        x -= 54
+
+
+def _draw_name(draw: ImageDraw.ImageDraw, name: str, count: int, x: int, y: int) -> None:
+    name = cut_to(draw, name, _NAME - 16, font(15, bold=True))
+    draw.text((x, y + 11), name, INK, font(15, bold=True))
+    draw.text((x, y + 33), f"{count:,} images", FAINT, font(13))
+
+
+def _draw_sample(
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, picture: Image.Image, split: str, x: int, y: int
+) -> None:
+    draw.rounded_rectangle((x, y, x + _CELL - 1, y + _CELL - 1), 7, PANEL)
+    inner = _CELL - 8
+    sheet.paste(ImageOps.fit(picture, (inner, inner), Image.Resampling.LANCZOS), (x + 4, y + 4))
+    draw.rounded_rectangle((x + 4, y + _CELL + 3, x + _CELL - 5, y + _CELL + 5), 1, COLOURS[split])
+
+
+def chosen_ids(index: SampleIndex, ids: NDArray[np.int64], quota: Mapping[str, int]) -> list[int]:
+    """Some of the ids, train first: of content groups and artists that are not chosen yet.
+
+    Args:
+        quota: how many of each split; what a split does not fill goes to train.
+    """
+    of_split = {split: ids[index.splits[ids] == code][:_CANDIDATES].tolist() for code, split in enumerate(SPLITS)}
+    quota = dict(quota)
+    quota["train"] += sum(max(0, quota[split] - len(of_split[split])) for split in ("val", "test"))
+    groups: Counter[int] = Counter()
+    sources: Counter[int] = Counter()
+    chosen: list[int] = []
+    for split in SPLITS:
+        left = of_split[split]
+        for _ in range(min(quota[split], len(left))):
+            best = min(left, key=lambda id: (groups[int(index.groups[id])], sources[int(index.source_codes[id])], id))
+            left.remove(best)
+            groups[int(index.groups[best])] += 1
+            sources[int(index.source_codes[best])] += 1
+            chosen.append(best)
+    return chosen
+
+
+def encoded_image(index: SampleIndex, folder: Path, id: int) -> bytes:
+    """The encoded image of a sample of shards below a folder, or of tars that are indexed in place."""
+    name = index.shard_names[int(index.shards[id])]
+    place = name if places.is_remote(name) else str(folder / name)
+    return places.read(place, int(index.offsets[id]), int(index.lengths[id]))
+
+
+def cut_to(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+    """A text as one line that is at most `width` pixels wide, its end cut off if need be."""
+    text = shortened(text, _MOST_CHARS)
+    while draw.textlength(text, font) > width and len(text) > 4:
+        text = text.removesuffix("…")[:-1] + "…"
+    return text
+
+
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """Matplotlib's own font: it is there on every machine that has Tutelage, and the same on each."""
+    from matplotlib import get_data_path
+
+    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans{'-Bold' if bold else ''}.ttf", size)

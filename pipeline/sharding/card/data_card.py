@@ -1,0 +1,242 @@
+"""The data card: what is in a shards artifact, counted, with licences; for programs and for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import listed
+from pipeline.html.markdown import Cell, address, code, table, text
+from pipeline.service_url import without_credentials
+from pipeline.sharding.format.index import SPLITS, SampleIndex
+from pipeline.sharding.sources.base import Collection
+from pipeline.sharding.writing.chunks import ChunkFacts
+from pipeline.sharding.writing.plan import Plan
+
+_UNREADABLE_SHOWN = 20
+_NO_LABEL = "(no label)"
+
+
+def data_card(
+    index: SampleIndex,
+    collection: Collection,
+    plan: Plan,
+    chunks: Sequence[ChunkFacts],
+    changes: Mapping[str, Any] | None = None,
+    rare: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Counts and licences as plain JSON values; the same data give the same card.
+
+    Args:
+        rare: see `rare_card`.
+        changes: of a delta: its base, and how many samples are new, changed, removed.
+    """
+    kept = plan.kept
+    unreadable = [one for facts in chunks for one in facts.unreadable]
+    return {
+        "title": collection.title,
+        **({"delta": dict(changes)} if changes else {}),
+        "notes": list(collection.notes),
+        **counted(index),
+        "encoded_anew": _summed(chunks, "images"),
+        "caption_cleaning": _summed(chunks, "captions"),
+        "duplicates": {
+            "found": kept.copies,
+            "dropped_copies_of_held_out": kept.held_out_copies,
+            "dropped_repeats": kept.repeats,
+            "dropped_alike": kept.alike,
+            "dropped_conflicts": kept.contradicted,
+            "with_conflicting_labels": kept.conflicts,
+        },
+        "capped": plan.capped,
+        "rare_classes": dict(rare or {}),
+        "unreadable": {
+            "count": len(unreadable),
+            "per_label": dict(sorted(Counter(one.label or _NO_LABEL for one in unreadable).items())),
+            "first": [{"name": one.name, "reason": one.reason} for one in unreadable[:_UNREADABLE_SHOWN]],
+        },
+        "passed_over": collection.passed_over.plain(),
+        "credits": [
+            {
+                "work": credit.work,
+                "author": credit.author,
+                "licence": credit.licence,
+                "url": without_credentials(credit.url),
+            }
+            for credit in collection.credits
+        ],
+    }
+
+
+def rare_card(rule: str, images: Mapping[str, int]) -> dict[str, Any]:
+    """What became of classes with fewer content groups than splits.
+
+    Args:
+        rule: refuse, drop or train_only.
+        images: of each such class.
+    """
+    return {"rule": rule, "classes": len(images), "images": sum(images.values()), "of": dict(images)}
+
+
+def in_words_of_rare(rare: Mapping[str, Any]) -> str:
+    """One line about rare classes; "" if there are none."""
+    if not rare.get("classes"):
+        return ""
+    what = "dropped" if rare["rule"] == "drop" else "in train only"
+    named = listed([f"{name} ({images:,})" for name, images in rare["of"].items()])
+    classes = f"{rare['classes']:,} rare class{'' if rare['classes'] == 1 else 'es'}"
+    return f"{classes} with {rare['images']:,} image{'' if rare['images'] == 1 else 's'} {what}: {named}"
+
+
+def counted(index: SampleIndex) -> dict[str, Any]:
+    """What can be counted in an index alone."""
+    return {
+        "samples": len(index),
+        "labels": len(index.label_names),
+        "content_groups": int(np.count_nonzero(np.bincount(index.groups[index.groups >= 0]))),
+        "captions": index.caption_count,
+        "image_bytes": int(index.lengths.astype(np.int64).sum()),
+        "splits": {split: int(index.rows(split).size) for split in SPLITS},
+        "per_label": _per_label(index),
+        "per_source": _per_source(index),
+        "image_sizes": _image_sizes(index),
+    }
+
+
+def _summed(chunks: Sequence[ChunkFacts], kind: str) -> dict[str, int]:
+    """How often it happened in all chunks, by reason."""
+    total: Counter[str] = Counter()
+    for facts in chunks:
+        total.update(facts.counts[kind])
+    return dict(sorted(total.items()))
+
+
+def _per_label(index: SampleIndex) -> list[dict[str, Any]]:
+    """One entry a label, in the order of the numbers, and one for the samples without."""
+    counts = _per_split(index.labels, index.splits, len(index.label_names))
+    entries = [{"label": name, **_counted(counts[number])} for number, name in enumerate(index.label_names)]
+    without = counts[len(index.label_names)]
+    return [*entries, *([{"label": _NO_LABEL, **_counted(without)}] if without.any() else [])]
+
+
+def _per_source(index: SampleIndex) -> list[dict[str, Any]]:
+    counts = _per_split(index.source_codes, index.splits, len(index.source_names))
+    return [{"source": name, **_counted(counts[code])} for code, name in enumerate(index.source_names)]
+
+
+def _per_split(values: Any, splits: Any, count: int) -> Any:
+    """[count + 1, splits] how many samples have each value in each split; the last row: those without a value."""
+    value = np.where(values < 0, count, values).astype(np.int64)
+    return np.bincount(value * len(SPLITS) + splits, minlength=(count + 1) * len(SPLITS)).reshape(-1, len(SPLITS))
+
+
+def _counted(of_split: Any) -> dict[str, int]:
+    return {"samples": int(of_split.sum()), **dict(zip(SPLITS, of_split.tolist(), strict=True))}
+
+
+def _image_sizes(index: SampleIndex) -> dict[str, Any]:
+    if not len(index):
+        return {}
+    sizes, counts = np.unique(index.widths.astype(np.int64) << 32 | index.heights, return_counts=True)
+    common = np.lexsort((sizes, -counts))[:5]
+    return {
+        "width": _spread(index.widths),
+        "height": _spread(index.heights),
+        "bytes": _spread(index.lengths),
+        "most_common": [
+            {"width": int(sizes[place] >> 32), "height": int(sizes[place] & 0xFFFFFFFF), "samples": int(counts[place])}
+            for place in common
+        ],
+    }
+
+
+def _spread(values: Any) -> dict[str, int]:
+    return {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
+
+
+def markdown(card: dict[str, Any]) -> str:
+    """The card as a page."""
+    splits, sizes, duplicates = card["splits"], card["image_sizes"], card["duplicates"]
+    lines = [
+        f"# {text(card['title'])}",
+        "",
+        f"{card['samples']:,} images ({card['image_bytes'] / 1e6:.1f} MB) of {card['content_groups']:,} content "
+        f"groups, with {card['labels']} labels and {card['captions']:,} captions: "
+        + ", ".join(f"{count:,} {split}" for split, count in splits.items())
+        + ".",
+        "",
+        *(_delta_lines(card["delta"]) if "delta" in card else []),
+        *(line for note in card.get("notes", ()) for line in (f"Note: {text(note)}.", "")),
+        *([f"Folded from the delta {code(card['compacted'])}.", ""] if "compacted" in card else []),
+        "![Samples of every label](contact_sheet.png)",
+        "",
+        "## Sources and licences",
+        "",
+        *_table(
+            ("work", "author", "licence", "where"),
+            [(one["work"], one["author"], one["licence"], Cell(address(one["url"]))) for one in card["credits"]],
+        ),
+        "",
+        *_table(("source", "images", *SPLITS), [tuple(entry.values()) for entry in card["per_source"]]),
+        "",
+        "## Images",
+        "",
+        *_table(
+            ("", "min", "median", "max"),
+            [(name, *sizes[name].values()) for name in ("width", "height", "bytes") if name in sizes],
+        ),
+        "",
+        f"Encoded anew: {_in_words(card['encoded_anew'])}. Captions: {_in_words(card['caption_cleaning'])}.",
+        "",
+        "## What was left out",
+        "",
+        f"- images whose bytes another image has too: {duplicates['found']}; of these",
+        f"  - dropped, because the other is held out: {duplicates['dropped_copies_of_held_out']}",
+        f"  - dropped, because the other is in the same split, with the same label and captions: "
+        f"{duplicates['dropped_repeats']}",
+        f"- sets of equal images with different labels: {duplicates['with_conflicting_labels']}",
+        f"- dropped, because an equal or alike image has another label: {duplicates['dropped_conflicts']}",
+        f"- dropped, because another image looks like them: {duplicates['dropped_alike']}",
+        f"- training images left out by the caps: {_in_words(card['capped'])}",
+        *([f"- {text(rare)}"] if (rare := in_words_of_rare(card.get("rare_classes", {}))) else []),
+        f"- unreadable: {card['unreadable']['count']} (all of them, with reasons: quarantine.parquet)",
+        *(f"  - {text(one['name'])}: {text(one['reason'])}" for one in card["unreadable"]["first"]),
+        *_passed_over_lines(card.get("passed_over", {})),
+        "",
+        "## Labels",
+        "",
+        *_table(("label", "images", *SPLITS), [tuple(entry.values()) for entry in card["per_label"]]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _delta_lines(delta: Mapping[str, Any]) -> list[str]:
+    return [
+        f"A delta on {code(delta['base'])} ({delta['base_samples']:,} samples), whose shards it needs until it is "
+        "compacted: "
+        f"{delta['new']:,} new, {delta['changed']:,} changed, {delta['removed']:,} removed, {delta['live']:,} live. "
+        f"Gone from the base: {_in_words(delta['why'])} (tombstones.parquet). What was encoded anew and cleaned is "
+        "counted below for what this run read.",
+        "",
+    ]
+
+
+def _passed_over_lines(passed_over: Mapping[str, Any]) -> list[str]:
+    if not passed_over.get("count"):
+        return []
+    kinds = ", ".join(f"{count:,} {text(kind)}" for kind, count in passed_over["per_kind"].items())
+    first = ", ".join(map(text, passed_over["first"]))
+    return [f"- passed over in the source, since they are no images that are read: {kinds} (the first: {first})"]
+
+
+def _in_words(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in counts.items() if count) or "none"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    if not rows:
+        return ["none"]
+    return table(head, rows, right=[isinstance(cell, int) for cell in rows[0]])

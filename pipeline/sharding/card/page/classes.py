@@ -1,0 +1,217 @@
+"""Splits and classes: how many images there are of each, and how some of each look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.html.markup import Child, Markup, details, join, table, tag
+from pipeline.sharding.card.contact_sheet import chosen_ids
+from pipeline.sharding.card.page.charts import curve
+from pipeline.sharding.card.page.gallery import Gallery, by_hash, rows_by_label, thumbs
+from pipeline.sharding.format.index import SPLITS, SampleIndex
+
+# More classes than this are shown by their first and last, and by a curve.
+_MOST_BARS, _AT_EITHER_END = 64, 24
+_MOST_LISTED = 2000
+_MOST_SHEETS = 64
+_QUOTA = {"train": 5, "val": 1, "test": 2}
+
+
+def splits_section(card: Mapping[str, Any]) -> Markup:
+    """A bar of the splits, and who made what."""
+    rows: list[list[Child]] = [
+        [one["source"] or "-", *(f"{one[split]:,}" for split in SPLITS), f"{one['samples']:,}"]
+        for one in card["per_source"]
+    ]
+    return tag(
+        "section",
+        tag("h2", "Splits"),
+        tag("p", "Equal images are never in two splits; neither are images of one content group.", class_="lead"),
+        share_bar(card["splits"], card["samples"]),
+        split_key(card["splits"]),
+        table(["source", *SPLITS, "images"], rows, numeric=frozenset(range(1, 5))) if rows else None,
+        id="splits",
+    )
+
+
+def balance_section(card: Mapping[str, Any]) -> Markup | None:
+    """How many images each class has."""
+    # Behind the labels come those images that have none.
+    labels, without = card["per_label"][: card["labels"]], card["per_label"][card["labels"] :]
+    if not labels:
+        return None
+    ranked = sorted(labels, key=lambda one: (-one["samples"], one["label"]))
+    counts = [one["samples"] for one in ranked]
+    top = max(counts[0], 1)
+    many = len(ranked) > _MOST_BARS
+    groups: list[tuple[str, Sequence[Mapping[str, Any]]]] = (
+        [
+            (f"The {_AT_EITHER_END} largest", ranked[:_AT_EITHER_END]),
+            (f"The {_AT_EITHER_END} smallest", ranked[-_AT_EITHER_END:]),
+        ]
+        if many
+        else [("", ranked)]
+    )
+    listed: list[list[Child]] = [
+        [one["label"], *(f"{one[split]:,}" for split in SPLITS), f"{one['samples']:,}"] for one in ranked[:_MOST_LISTED]
+    ]
+    shown = "" if len(ranked) <= _MOST_LISTED else f", the first {_MOST_LISTED:,} of {len(ranked):,}"
+    return tag(
+        "section",
+        tag("h2", "Class balance"),
+        tag("p", _balance_told(counts, sum(one["samples"] for one in without)), class_="lead"),
+        tag(
+            "figure",
+            curve("Images of each class, by rank", counts, x_label="rank of the class"),
+            tag("figcaption", "Images of each class, from the largest to the smallest; powers of ten."),
+            class_="curve",
+        )
+        if many
+        else None,
+        [
+            join(tag("h3", name) if name else None, tag("div", [_bar(one, top) for one in some], class_="balance"))
+            for name, some in groups
+        ],
+        details(
+            f"All classes in numbers{shown}",
+            table(["class", *SPLITS, "images"], listed, numeric=frozenset(range(1, 5))),
+        ),
+        id="classes",
+    )
+
+
+class Sheets:
+    """Pictures of each class, or of some if there are many.
+
+    Attributes:
+        ids: every sample that is shown.
+    """
+
+    def __init__(self, index: SampleIndex) -> None:
+        self._index = index
+        rows = rows_by_label(index)
+        names = [*index.label_names, "no label"]
+        there = [number for number, ids in enumerate(rows) if len(ids)]
+        self._classes = len(there)
+        self._chosen: list[tuple[str, int, list[int]]] = [
+            (names[number], len(rows[number]), chosen_ids(index, by_hash(index, rows[number]), _QUOTA))
+            for number in _some(there, rows)
+        ]
+        self.ids = [id for _, _, ids in self._chosen for id in ids]
+
+    def section(self, gallery: Gallery) -> Markup | None:
+        """The sheets."""
+        if not self._chosen:
+            return None
+        some, half = "", _MOST_SHEETS // 2
+        if len(self._chosen) < self._classes:
+            some = f" Of {self._classes:,} classes the {half} largest, and {half} spread over the others."
+        return tag(
+            "section",
+            tag("h2", "Samples of each class"),
+            tag(
+                "p",
+                "Chosen by a hash of their keys, of different content groups as far as it goes. The line below a "
+                f"picture has the colour of its split.{some}",
+                class_="lead",
+            ),
+            split_key(dict.fromkeys(SPLITS)),
+            tag(
+                "div",
+                [
+                    tag(
+                        "div",
+                        tag("h3", name, tag("span", f"{count:,} images", class_="quiet")),
+                        thumbs(gallery, ids),
+                        class_="card",
+                    )
+                    for name, count, ids in self._chosen
+                ],
+                class_="sheets",
+            ),
+            id="samples",
+        )
+
+
+def share_bar(splits: Mapping[str, int], whole: int) -> Markup:
+    """A bar whose parts are the splits."""
+    return tag(
+        "div",
+        [_part(split, splits, max(whole, 1)) for split in SPLITS if splits[split]],
+        class_="share",
+    )
+
+
+def split_key(splits: Mapping[str, int | None]) -> Markup:
+    """What the colours mean, with counts where they are given."""
+    total = sum(count or 0 for count in splits.values()) or 1
+    return tag(
+        "div",
+        [
+            tag(
+                "span",
+                tag("i", class_=split),
+                split if count is None else f"{split} {count:,} ({count / total:.1%})",
+            )
+            for split, count in splits.items()
+        ],
+        class_="key",
+    )
+
+
+def counted_bars(counts: Mapping[str, int]) -> Markup:
+    """A bar for each, in one colour."""
+    top = max(counts.values(), default=0) or 1
+    rows = [
+        tag(
+            "div",
+            tag("span", name, class_="name", title=name),
+            tag("span", tag("span", class_="all", style=f"width:{100 * count / top:.2f}%"), class_="share"),
+            tag("span", f"{count:,}", class_="count"),
+            class_="row",
+        )
+        for name, count in counts.items()
+    ]
+    return tag("div", rows, class_="balance kinds")
+
+
+def _some(there: Sequence[int], rows: Sequence[NDArray[np.int64]]) -> list[int]:
+    """The classes that are pictured: all of few; of many the largest, and others spread over the rest by size."""
+    if len(there) <= _MOST_SHEETS:
+        return list(there)
+    ranked = sorted(there, key=lambda number: (-len(rows[number]), number))
+    half = _MOST_SHEETS // 2
+    rest = ranked[half:]
+    places = np.linspace(0, len(rest) - 1, _MOST_SHEETS - half).round().astype(int).tolist()
+    return ranked[:half] + [rest[place] for place in places]
+
+
+def _bar(one: Mapping[str, Any], top: int) -> Markup:
+    parts = [_part(split, one, top) for split in SPLITS if one[split]]
+    return tag(
+        "div",
+        tag("span", one["label"], class_="name", title=one["label"]),
+        tag("span", parts, class_="share"),
+        tag("span", f"{one['samples']:,}", class_="count"),
+        class_="row",
+    )
+
+
+def _part(split: str, counts: Mapping[str, Any], whole: int) -> Markup:
+    width = f"width:{100 * counts[split] / whole:.2f}%"
+    return tag("span", class_=split, style=width, title=f"{split}: {counts[split]:,}")
+
+
+def _balance_told(counts: Sequence[int], without: int) -> str:
+    """Smallest, middle and largest class, and the ratio."""
+    smallest, middle, largest = counts[-1], counts[len(counts) // 2], counts[0]
+    ratio = f", {largest / smallest:,.1f} times the smallest" if smallest else ""
+    unlabelled = f" Besides, {without:,} images have no label." if without else ""
+    return (
+        f"{len(counts):,} classes; the largest has {largest:,} images{ratio}; the middle one {middle:,}, "
+        f"the smallest {smallest:,}.{unlabelled}"
+    )

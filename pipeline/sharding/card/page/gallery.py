@@ -1,0 +1,76 @@
+"""The pictures of the card: a bounded number of samples, chosen by a hash of their keys, small and inline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.html.markup import Markup, tag
+from pipeline.html.pictures import picture_uri
+from pipeline.sharding.format.index import SPLITS, SampleIndex
+from pipeline.sharding.writing.chunks import short_hash
+
+_PX, _BYTES = 96, 3_600
+_AT_ONCE = 8
+_CANDIDATES = 400
+
+
+class Gallery:
+    """Pictures of an artifact that is being made.
+
+    Args:
+        image: the encoded image of a sample, by its id.
+    """
+
+    def __init__(self, index: SampleIndex, image: Callable[[int], bytes]) -> None:
+        self._index = index
+        self._image = image
+        self._uris: dict[int, str | None] = {}
+
+    def read(self, ids: Iterable[int]) -> None:
+        """Makes pictures of samples, several at a time."""
+        wanted = [id for id in dict.fromkeys(ids) if id not in self._uris]
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="card") as pool:
+            self._uris.update(zip(wanted, pool.map(self._made, wanted), strict=True))
+
+    def thumb(self, id: int) -> Markup:
+        """The picture of a sample, with a border that tells its split."""
+        if id not in self._uris:
+            self.read([id])
+        index = self._index
+        split = SPLITS[int(index.splits[id])]
+        label = int(index.labels[id])
+        name = index.label_names[label] if label >= 0 else "no label"
+        told = f"{index.key(id)} · {name} · {split} · {int(index.widths[id])}x{int(index.heights[id])}"
+        told = "\n".join([told, *(caption[:200] for caption in index.captions(id)[:3])])
+        uri = self._uris[id]
+        if uri is None:
+            return tag("span", class_=f"pic {split}", title=told)
+        return tag("img", src=uri, alt=f"{index.key(id)}, {name}", title=told, class_=f"pic {split}", loading="lazy")
+
+    def _made(self, id: int) -> str | None:
+        return picture_uri(self._image(id), largest_px=_PX, most_bytes=_BYTES)
+
+
+def by_hash(index: SampleIndex, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Some hundred of the ids at most, spread evenly, in the order of a hash of their keys."""
+    if len(ids) > _CANDIDATES:
+        ids = ids[np.linspace(0, len(ids) - 1, _CANDIDATES).round().astype(np.int64)]
+    hashes = [short_hash(index.key(id)) for id in ids.tolist()]
+    return ids[np.argsort(np.array(hashes, dtype=np.uint64), kind="stable")]
+
+
+def rows_by_label(index: SampleIndex) -> list[NDArray[np.int64]]:
+    """The ids of each label, and last those without one."""
+    order: NDArray[np.int64] = np.argsort(index.labels, kind="stable")
+    edges = np.searchsorted(index.labels[order], np.arange(len(index.label_names) + 1))
+    return [*(order[low:high] for low, high in pairwise(edges.tolist())), order[: edges[0]]]
+
+
+def thumbs(gallery: Gallery, ids: Sequence[int]) -> Markup:
+    """A row of pictures."""
+    return tag("div", [gallery.thumb(id) for id in ids], class_="pics")

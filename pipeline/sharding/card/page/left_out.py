@@ -1,0 +1,191 @@
+"""What is not in the data set: duplicates, with pictures of some, and what was quarantined, with reasons."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.html.markup import Child, Markup, details, table, tag
+from pipeline.sharding.card.page.classes import counted_bars
+from pipeline.sharding.card.page.gallery import Gallery
+from pipeline.sharding.format.index import SPLITS
+from pipeline.sharding.writing.chunks import Columns, Unreadable
+from pipeline.sharding.writing.duplicates import equal_sets
+from pipeline.sharding.writing.plan import Plan
+
+_SETS, _ROWS_OF_SET = 12, 6
+_MOST_REASONS, _MOST_LABELS, _MOST_NAMES = 24, 12, 60
+_EQUAL = "Images are equal if their bytes are. Of equal images the most protected split keeps its own."
+_TOLD = {
+    "found": "images whose bytes another image has too",
+    "dropped_copies_of_held_out": "dropped, because the other is held out",
+    "dropped_repeats": "dropped, because the other is in the same split, with the same label and captions",
+    "dropped_conflicts": "dropped, because an equal or alike image has another label",
+    "dropped_alike": "dropped, because another image looks like them",
+    "with_conflicting_labels": "sets of equal images with different labels",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EqualSet:
+    """Images with equal bytes.
+
+    Attributes:
+        shown: id of one that was kept, for its picture; None: none was.
+        rows: key, label and split of the first few; the split is None of one that was dropped.
+        size: how many there are.
+    """
+
+    shown: int | None
+    rows: tuple[tuple[str, str, str | None], ...]
+    size: int
+
+
+def equal_images(
+    columns: Columns, plan: Plan, key_of: Callable[[int], str], label_names: Sequence[str]
+) -> list[EqualSet]:
+    """Some sets of equal images, the largest first.
+
+    Args:
+        key_of: the key of a row; asked for the rows that are shown.
+    """
+    rows, starts = equal_sets(columns.hash_high, columns.hash_low)
+    if not len(rows):
+        return []
+    ends = np.append(starts[1:], len(rows))
+    sizes = ends - starts
+    kept_rows = np.argsort(plan.rows)
+    sorted_rows = plan.rows[kept_rows]
+
+    def id_of(row: int) -> int | None:
+        place = int(np.searchsorted(sorted_rows, row))
+        return int(kept_rows[place]) if place < len(sorted_rows) and int(sorted_rows[place]) == row else None
+
+    sets = []
+    for chosen in np.argsort(-sizes, kind="stable")[:_SETS].tolist():
+        members = rows[starts[chosen] : ends[chosen]].tolist()
+        ids = [id_of(row) for row in members]
+        told = []
+        for row, id in zip(members[:_ROWS_OF_SET], ids, strict=False):
+            label = int(columns.label[row])
+            split = None if id is None else SPLITS[int(plan.splits[id])]
+            number = plan.suffixes.get(row)
+            key = key_of(row) if number is None else f"{key_of(row)}-{number}"
+            told.append((key, label_names[label] if label >= 0 else "no label", split))
+        sets.append(EqualSet(next((id for id in ids if id is not None), None), tuple(told), len(members)))
+    return sets
+
+
+def duplicates_section(card: Mapping[str, Any], sets: Sequence[EqualSet], gallery: Gallery) -> Markup:
+    """How many duplicates there were and what became of them; some sets with their picture."""
+    found = card["duplicates"]
+    counts: list[list[Child]] = [[told, f"{found[name]:,}"] for name, told in _TOLD.items() if any(found.values())]
+    capped: list[list[Child]] = [
+        [f"training images left out by the cap {name.replace('_', ' ')}", f"{count:,}"]
+        for name, count in card["capped"].items()
+        if count
+    ]
+    return tag(
+        "section",
+        tag("h2", "Duplicates"),
+        tag("p", _EQUAL if counts else "No two images have equal bytes.", class_="lead"),
+        table(["", "images"], [*counts, *capped], numeric=frozenset({1})) if counts or capped else None,
+        tag("h3", "Some sets of equal images") if sets else None,
+        tag("div", [_set(one, gallery) for one in sets], class_="told") if sets else None,
+        id="duplicates",
+    )
+
+
+def quarantine_section(card: Mapping[str, Any], unreadable: Sequence[Unreadable]) -> Markup:
+    """What could not be read, counted by reason, and the first names."""
+    if not unreadable:
+        return tag(
+            "section",
+            tag("h2", "Quarantine"),
+            tag("p", "Everything in the source was a whole image and was taken in.", class_="lead"),
+            id="quarantine",
+        )
+    kinds = Counter(reason_kind(one.reason) for one in unreadable)
+    reasons = dict(kinds.most_common(_MOST_REASONS))
+    rest = len(unreadable) - sum(reasons.values())
+    names = [
+        tag("li", tag("strong", one.name), " ", tag("span", one.reason, class_="quiet"))
+        for one in unreadable[:_MOST_NAMES]
+    ]
+    per_label = {name: count for name, count in card["unreadable"]["per_label"].items() if count}
+    of_labels = dict(sorted(per_label.items(), key=lambda item: (-item[1], item[0]))[:_MOST_LABELS])
+    more = f"the first {len(names):,} of {len(unreadable):,}" if len(unreadable) > len(names) else f"all {len(names):,}"
+    share = len(unreadable) / max(card["samples"] + len(unreadable), 1)
+    return tag(
+        "section",
+        tag("h2", "Quarantine"),
+        tag(
+            "p",
+            f"{len(unreadable):,} items, {share:.2%} of all, were left out because they cannot be trained on. "
+            "All of them, with reasons: quarantine.parquet.",
+            class_="lead",
+        ),
+        tag("h3", "Reasons"),
+        counted_bars(reasons | ({"other reasons": rest} if rest else {})),
+        tag("h3", "Labels that most of them have") if len(of_labels) > 1 else None,
+        counted_bars(of_labels) if len(of_labels) > 1 else None,
+        details(f"Names: {more}", tag("ul", names, class_="names")),
+        id="quarantine",
+    )
+
+
+def passed_over_section(card: Mapping[str, Any]) -> Markup | None:
+    """What the listing of the source did not take, by kind, and the first names."""
+    passed_over = card["passed_over"]
+    if not passed_over["count"]:
+        return None
+    names = [tag("li", name) for name in passed_over["first"]]
+    more = f"the first {len(names):,} of {passed_over['count']:,}"
+    return tag(
+        "section",
+        tag("h2", "Passed over"),
+        tag(
+            "p",
+            f"{passed_over['count']:,} files or folders of the source are no images that are read, and were not taken.",
+            class_="lead",
+        ),
+        counted_bars(passed_over["per_kind"]),
+        details(f"Names: {more}", tag("ul", names, class_="names")),
+        id="passed-over",
+    )
+
+
+def reason_kind(reason: str) -> str:
+    """A reason without what it says of one image alone: numbers, bytes, and the size that it begins with."""
+    kind = re.sub(r"b(?:'[^']*'|\"[^\"]*\")", "…", reason)
+    kind = re.sub(r"^\d+x\d+: ", "", kind)
+    return re.sub(r"\d+", "N", kind)[:120]
+
+
+def _set(one: EqualSet, gallery: Gallery) -> Markup:
+    rows = [
+        tag("li", tag("span", f"{key} · {label} · dropped", class_="gone"))
+        if split is None
+        else tag("li", f"{key} · {label} · {split}")
+        for key, label, split in one.rows
+    ]
+    more = one.size - len(one.rows)
+    return tag(
+        "div",
+        tag(
+            "div",
+            gallery.thumb(one.shown) if one.shown is not None else tag("span", class_="pic", title="none was kept"),
+        ),
+        tag(
+            "div",
+            tag("strong", f"{one.size:,} times"),
+            tag("ul", rows),
+            tag("span", f"and {more:,} more", class_="quiet") if more else None,
+        ),
+        class_="card",
+    )

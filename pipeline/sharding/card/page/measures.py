@@ -1,0 +1,169 @@
+"""Images and captions in numbers: histograms of sizes, bytes, shapes, of captions and their lengths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from pipeline.html.markup import Child, Markup, table, tag
+from pipeline.sharding.card.page.charts import Bin, binned, histogram
+from pipeline.sharding.card.page.gallery import Gallery, by_hash
+from pipeline.sharding.format.index import SampleIndex
+
+_CAPTIONED = 12
+_CAPTIONS_SHOWN, _CAPTION_LETTERS = 5, 240
+# Powers of two of width over height: 1:4 or narrower, ..., 4:1 or wider.
+_SHAPES = 2.0
+_SHAPE_STEPS = 16
+
+
+def images_section(card: Mapping[str, Any], index: SampleIndex) -> Markup | None:
+    """Histograms of widths, heights, bytes and shapes."""
+    sizes = card["image_sizes"]
+    if not sizes:
+        return None
+    common: list[list[Child]] = [
+        [f"{one['width']} x {one['height']}", f"{one['samples']:,}", f"{one['samples'] / card['samples']:.1%}"]
+        for one in sizes["most_common"]
+    ]
+    anew = ", ".join(f"{count:,} {reason}" for reason, count in card["encoded_anew"].items() if count)
+    figures = [
+        _figure("Width in pixels", histogram("Widths", binned(index.widths)), sizes["width"]),
+        _figure("Height in pixels", histogram("Heights", binned(index.heights)), sizes["height"]),
+        _figure(
+            "Bytes of an image",
+            histogram("Bytes", binned(index.lengths.astype(np.int64)), spoken=in_bytes),
+            sizes["bytes"],
+            in_bytes,
+        ),
+        _figure("Shape: width over height", histogram("Shapes", _shapes(index), spoken=_shape, labels=5), None),
+    ]
+    return tag(
+        "section",
+        tag("h2", "Images"),
+        tag(
+            "p",
+            f"{card['samples']:,} images, {in_bytes(card['image_bytes'])}. Stored as they came, but for those "
+            f"encoded anew: {anew or 'none'}.",
+            class_="lead",
+        ),
+        tag("div", figures, class_="cards wide"),
+        tag("h3", "Most common sizes"),
+        table(["size", "images", "share"], common, numeric=frozenset({1, 2})),
+        id="images",
+    )
+
+
+class Captioned:
+    """Some images with all they are said to show.
+
+    Attributes:
+        ids: every sample that is shown.
+    """
+
+    def __init__(self, index: SampleIndex) -> None:
+        self._index = index
+        self._counts = pc.list_value_length(index.caption_lists).to_numpy(zero_copy_only=False)
+        with_words = np.flatnonzero(self._counts > 0)
+        self.ids: list[int] = by_hash(index, with_words)[:_CAPTIONED].tolist()
+
+    def section(self, card: Mapping[str, Any], gallery: Gallery) -> Markup | None:
+        """Histograms of caption lengths and counts, and examples."""
+        if not self.ids:
+            return None
+        lengths = pc.utf8_length(self._index.caption_lists.flatten()).to_numpy(zero_copy_only=False)
+        cleaning = ", ".join(f"{count:,} {reason}" for reason, count in card["caption_cleaning"].items() if count)
+        without = int((self._counts == 0).sum())
+        return tag(
+            "section",
+            tag("h2", "Captions"),
+            tag(
+                "p",
+                f"{card['captions']:,} captions; {without:,} images have none. "
+                f"Cleaned or dropped while they were read: {cleaning or 'none'}.",
+                class_="lead",
+            ),
+            tag(
+                "div",
+                _figure("Characters of a caption", histogram("Caption lengths", binned(lengths)), _spread(lengths)),
+                _figure(
+                    "Captions of an image", histogram("Captions an image", binned(self._counts)), _spread(self._counts)
+                ),
+                class_="cards wide",
+            ),
+            tag("h3", "What is said of some"),
+            tag("div", [self._example(id, gallery) for id in self.ids], class_="told"),
+            id="captions",
+        )
+
+    def _example(self, id: int, gallery: Gallery) -> Markup:
+        captions = self._index.captions(id)
+        more = len(captions) - _CAPTIONS_SHOWN
+        return tag(
+            "div",
+            tag("div", gallery.thumb(id)),
+            tag(
+                "div",
+                tag("span", self._index.key(id), class_="quiet"),
+                tag("ul", [tag("li", _short(caption)) for caption in captions[:_CAPTIONS_SHOWN]]),
+                tag("span", f"and {more:,} more", class_="quiet") if more > 0 else None,
+            ),
+            class_="card",
+        )
+
+
+def in_bytes(count: float) -> str:
+    """Bytes as people say them: powers of ten, as disks are sold."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}" if count < 1000 * size else f"{count / size:,.0f} {unit}"
+    return f"{count:.0f} B"
+
+
+def _shapes(index: SampleIndex) -> list[Bin]:
+    """Images by the logarithm of width over height, with the square in the middle of a bin."""
+    ratio = np.log2(index.widths.astype(np.float64) / index.heights)
+    step = 2 * _SHAPES / _SHAPE_STEPS
+    bins = np.clip(np.round((ratio + _SHAPES) / step), 0, _SHAPE_STEPS).astype(np.int64)
+    counts = np.bincount(bins, minlength=_SHAPE_STEPS + 1)
+    values = [step * place - _SHAPES for place in range(_SHAPE_STEPS + 1)]
+    return [Bin(value, value, int(count)) for value, count in zip(values, counts, strict=True)]
+
+
+def _shape(power: float) -> str:
+    ratio = 2.0 ** abs(power)
+    told = f"{ratio:.2f}".rstrip("0").rstrip(".")
+    if math.isclose(ratio, 1.0):
+        return "square"
+    return f"{told}:1" if power > 0 else f"1:{told}"
+
+
+def _figure(
+    title: str, chart: Markup, spread: Mapping[str, int] | None, spoken: Any = lambda value: f"{value:,}"
+) -> Markup:
+    values = list((spread or {}).values())
+    if values and min(values) == max(values):
+        # One bar says less than a sentence.
+        return tag(
+            "div",
+            tag("h3", title),
+            tag("p", spoken(values[0]), class_="figure-value"),
+            tag("p", "all the same", class_="label"),
+            class_="card",
+        )
+    told = " · ".join(f"{name} {spoken(value)}" for name, value in (spread or {}).items())
+    return tag(
+        "div", tag("h3", title), tag("p", told, class_="label") if told else None, tag("figure", chart), class_="card"
+    )
+
+
+def _spread(values: Any) -> dict[str, int]:
+    return {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _CAPTION_LETTERS else text[: _CAPTION_LETTERS - 1] + "…"

@@ -1,0 +1,305 @@
+"""The stage compact-shards: a delta and the artifacts below it become one that needs none of them.
+
+Keys, splits, labels, captions and what numbers mean stay; the tars are written anew, in the order of a full run. A
+sample's members are copied as they lie, headers too, and its image is compared with its hash. A tar that an earlier
+run finished is not written again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pipeline.artifacts import Artifact
+from pipeline.config import Config, unkeyed
+from pipeline.errors import DamagedError, InputError
+from pipeline.sharding.card.data_card import markdown
+from pipeline.sharding.deltas.delta_base import RECIPE_FILE, STAGES, read_recipe
+from pipeline.sharding.deltas.delta_index import TOMBSTONES_FILE
+from pipeline.sharding.deltas.items_table import FILE as LISTING_FILE
+from pipeline.sharding.deltas.items_table import ROW_GROUP, Listing, write_listing
+from pipeline.sharding.format.index import SCHEMA, SampleIndex, content_hash
+from pipeline.sharding.format.shard_locations import ShardPlaces, elsewhere, is_own, owner_of
+from pipeline.sharding.writing.chunks import short_hash
+from pipeline.sharding.writing.index_tars import TARS_FILE
+from pipeline.sharding.writing.plan import ShardSize, cut, names_of_shards, sorted_in_splits
+from pipeline.sharding.writing.runner import Stop, StoppedEarlyError, each, never
+from pipeline.sharding.writing.scratch import Scratch, written_whole
+from pipeline.sharding.writing.shards import placed
+from pipeline.stage import NothingNew, Workspace
+
+_BLOCK = 512
+_OFFSET_BITS = 42  # A tar of 4 TB.
+_TAR_END_BYTES = 1024
+_WRITE_AT_BYTES = 4 << 20
+_STOP_EVERY = 64  # samples
+_BATCH_ROWS = 1 << 16
+# Made anew; everything else tells of the same samples and is copied.
+_CARD = ("data_card.json", "data_card.md", "data_card.html")
+_MADE = ("index.arrow", "index.parquet", LISTING_FILE, RECIPE_FILE, *_CARD, TOMBSTONES_FILE)
+
+
+class CompactConfig(Config):
+    """How the new tars are cut."""
+
+    samples_per_shard: int | None = Field(
+        None, ge=1, le=1_000_000, description="images in one tar, at most; null: as in the delta"
+    )
+    shard_megabytes: float | None = Field(
+        None, gt=0, le=1_000_000, description="size of one tar, at most, in MB (10^6 bytes); null: as in the delta"
+    )
+    writers: int = unkeyed(min(8, os.cpu_count() or 1), ge=1, le=4096, description="tars written at the same time")
+
+
+def check_compactable(artifact: Artifact) -> None:
+    """Refuses what is no shards artifact with tars of ours.
+
+    Raises:
+        InputError: in one line, what it is.
+    """
+    if artifact.stage not in STAGES:
+        raise InputError(f"compact: {artifact.uri} is made by {artifact.stage}; give one of {' or '.join(STAGES)}")
+    if TARS_FILE in artifact.files:
+        raise InputError(f"compact: {artifact.uri} is an index of tars in place; there is nothing to fold")
+    if LISTING_FILE not in artifact.files:
+        raise InputError(f"compact: {artifact.uri} was made by an older version, and no delta was; nothing to fold")
+
+
+@dataclass(frozen=True, eq=False)
+class _Tar:
+    """A tar to be written.
+
+    Attributes:
+        ids: [samples] numbers in the delta's index, in the order of the tar.
+        size: of the whole tar, in bytes.
+    """
+
+    name: str
+    ids: NDArray[np.int64]
+    size: int
+
+
+class CompactShards:
+    """Inputs {"shards"}: a delta; output: a shards artifact with the same samples that needs no other."""
+
+    name: ClassVar[str] = "compact-shards"
+    version: ClassVar[int] = 2
+
+    def run(self, config: CompactConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
+        shards = inputs["shards"]
+        check_compactable(shards)
+        index = SampleIndex.open(shards)
+        if all(is_own(name) for name in index.shard_names):
+            raise NothingNew(shards)
+        recipe = read_recipe(shards)
+        size = ShardSize(
+            config.samples_per_shard or recipe["samples_per_shard"],
+            _bytes(config.shard_megabytes or recipe["shard_megabytes"]),
+        )
+        work.progress(note="planning the shards")
+        places = ShardPlaces(shards, index.shard_names)
+        starts, lengths = _spans(shards, index, places)
+        order = np.fromiter((short_hash(key.as_py()) for key in index.keys), np.uint64, len(index))
+        ids = sorted_in_splits(index.splits, order)
+        edges = cut(index.splits[ids], lengths[ids], size)
+        names = names_of_shards(index.splits[ids[edges[:-1]]])
+        tars = [
+            _Tar(name, ids[start:end], int(lengths[ids[start:end]].sum()) + _TAR_END_BYTES)
+            for name, (start, end) in zip(names, pairwise(edges.tolist()), strict=True)
+        ]
+        scratch = Scratch(work.scratch.absolute())
+        scratch.prepare()
+        self._write(tars, _Source(index, places, starts, lengths), scratch, config, work)
+
+        work.progress(note="putting the index together")
+        (work.output / "shards").mkdir()
+        for name in names:
+            placed(scratch.tar(name), work.output / name)
+        new = _index(scratch, index, ids, edges, names, lengths)
+        new.write(work.output)
+        _write_listing(work.output, Listing.open(shards, scratch.columns("listing")), ids)
+        _copy_the_rest(work.output, shards)
+        _write_json(
+            work.output / RECIPE_FILE,
+            {**recipe, "samples_per_shard": size.samples, "shard_megabytes": size.bytes and size.bytes / 1e6},
+        )
+        card = {name: value for name, value in json.loads(shards.read("data_card.json")).items() if name != "delta"}
+        card["compacted"] = shards.uri
+        _write_json(work.output / "data_card.json", card)
+        (work.output / "data_card.md").write_text(markdown(card), encoding="utf-8")
+        told = {name: value for name, value in shards.summary.items() if name not in ("new", "changed", "removed")}
+        megabytes = round(sum(tar.size for tar in tars) / 1e6, 1)
+        return {**told, "shards": len(names), "megabytes": megabytes}
+
+    def _write(
+        self, tars: list[_Tar], source: _Source, scratch: Scratch, config: CompactConfig, work: Workspace
+    ) -> None:
+        done, total = 0, sum(len(tar.ids) for tar in tars)
+
+        def told() -> None:
+            work.progress(step=done, total=total, note="copying samples")
+
+        results = each(
+            partial(_write_tar, scratch, source), tars, runner="threads", writers=config.writers, while_waiting=told
+        )
+        try:
+            for samples in results:
+                done += samples
+                told()
+        finally:
+            results.close()
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """Where the samples lie: bytes [start, start + length) of their tars, with headers."""
+
+    index: SampleIndex
+    places: ShardPlaces
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+
+def _write_tar(scratch: Scratch, source: _Source, tar: _Tar, *, stop: Stop = never) -> int:
+    """The task: writes a tar unless it is there; how many samples it has."""
+    path = scratch.tar(tar.name)
+    if path.exists() and path.stat().st_size == tar.size:
+        return len(tar.ids)
+    index = source.index
+    opened: dict[int, int] = {}
+    waiting = bytearray()
+    try:
+        with written_whole(path) as aside, aside.open("wb", buffering=0) as file:
+            for place, id in enumerate(tar.ids.tolist()):
+                if place % _STOP_EVERY == 0 and stop():
+                    raise StoppedEarlyError
+                shard = int(index.shards[id])
+                if shard not in opened:
+                    opened[shard] = os.open(source.places.path(shard), os.O_RDONLY | os.O_CLOEXEC)
+                sample = os.pread(opened[shard], int(source.lengths[id]), int(source.starts[id]))
+                _check(source, id, sample)
+                waiting += sample
+                if len(waiting) >= _WRITE_AT_BYTES:
+                    file.write(waiting)
+                    waiting.clear()
+            file.write(waiting + bytes(_TAR_END_BYTES))
+    finally:
+        for descriptor in opened.values():
+            os.close(descriptor)
+    return len(tar.ids)
+
+
+def _check(source: _Source, id: int, sample: bytes) -> None:
+    index = source.index
+    start = int(index.offsets[id] - source.starts[id])
+    image = sample[start : start + int(index.lengths[id])]
+    if not sample.startswith(f"{index.key(id)}.".encode()) or content_hash(image) != index.content_hash(id):
+        shard = index.shard_names[int(index.shards[id])]
+        raise DamagedError(
+            f"{shard}, sample {index.key(id)} at byte {int(index.offsets[id])}: the bytes are not those that were "
+            "written; `tutelage artifacts verify` says what else is damaged"
+        )
+
+
+def _spans(shards: Artifact, index: SampleIndex, places: ShardPlaces) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """[rows] where each sample begins in its tar, header first, and how long it is with all its members.
+
+    A sample ends where the next one of its tar begins; which that is, the index of the artifact that holds the tar
+    knows: it has those too that are gone by now.
+    """
+    lengths = np.zeros(len(index), dtype=np.int64)
+    of_owner: dict[str, list[int]] = {}
+    for number, name in enumerate(index.shard_names):
+        of_owner.setdefault(owner_of(name) or shards.uri, []).append(number)
+    for uri, numbers in of_owner.items():
+        owner = index if uri == shards.uri else SampleIndex.open(shards.beside(uri))
+        number_there = {elsewhere(uri, name): number for number, name in enumerate(owner.shard_names)}
+        there = np.full(len(index.shard_names), -1, dtype=np.int64)
+        there[numbers] = [number_there.get(elsewhere(uri, index.shard_names[number]), -1) for number in numbers]
+        tar_bytes = np.zeros(len(owner.shard_names), dtype=np.int64)
+        tar_bytes[there[numbers]] = [places.size(number) for number in numbers]
+
+        places_there = np.sort(_place(owner.shards, owner.offsets))
+        shard, offset = places_there >> _OFFSET_BITS, places_there & ((1 << _OFFSET_BITS) - 1)
+        last = np.append(shard[1:] != shard[:-1], True)
+        ends = np.where(last, tar_bytes[shard] - _TAR_END_BYTES, np.append(offset[1:], 0) - _BLOCK)
+        mine = np.flatnonzero(there[index.shards] >= 0)
+        wanted = _place(there[index.shards[mine]], index.offsets[mine])
+        at = np.minimum(np.searchsorted(places_there, wanted), len(places_there) - 1)
+        if (there[numbers] < 0).any() or not np.array_equal(places_there[at], wanted):
+            raise DamagedError(f"{shards.uri}: its index and that of {uri} differ; re-run {shards.stage}")
+        lengths[mine] = ends[at] - (index.offsets[mine] - _BLOCK)
+    return index.offsets - _BLOCK, lengths
+
+
+def _place(shards: NDArray[Any], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A shard and a byte of it as one number."""
+    return (shards.astype(np.int64) << _OFFSET_BITS) | offsets
+
+
+def _index(
+    scratch: Scratch,
+    index: SampleIndex,
+    ids: NDArray[np.int64],
+    edges: NDArray[np.int64],
+    names: Sequence[str],
+    lengths: NDArray[np.int64],
+) -> SampleIndex:
+    """The index of the new tars."""
+    sizes = np.diff(edges)
+    ends = np.cumsum(lengths[ids])
+    shards = np.repeat(np.arange(len(names), dtype=np.int32), sizes)
+    starts = ends - lengths[ids] - np.repeat(np.append(0, ends)[edges[:-1]], sizes)
+
+    def parts() -> Iterator[pa.Table]:
+        for start in range(0, len(ids), _BATCH_ROWS):
+            some = slice(start, start + _BATCH_ROWS)
+            table = index.table.take(pa.array(ids[some])).combine_chunks()
+            columns = {name: table.column(name) for name in SCHEMA.names}
+            columns["shard"] = pa.array(shards[some])
+            columns["offset"] = pa.array(starts[some] + _BLOCK)
+            yield pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+    return SampleIndex.assemble(
+        parts(),
+        scratch.columns("index"),
+        shard_names=names,
+        label_names=index.label_names,
+        taxonomy=index.taxonomy,
+    )
+
+
+def _write_listing(folder: Path, listing: Listing, ids: NDArray[np.int64]) -> None:
+    number = np.empty(len(ids) + 1, dtype=np.int64)
+    number[ids] = np.arange(len(ids))
+    number[-1] = -1  # Where an item that is not stored points.
+    rows = number[listing.numbers["row"]]
+    batches = (np.arange(start, min(start + ROW_GROUP, len(rows))) for start in range(0, len(rows), ROW_GROUP))
+    write_listing(folder, (listing.rows(some, row=rows[some]) for some in batches))
+
+
+def _copy_the_rest(folder: Path, shards: Artifact) -> None:
+    """What tells of the same samples: labels, taxonomy, quarantine, pictures."""
+    for name in shards.files:
+        if not is_own(name) and name not in _MADE:
+            shutil.copyfile(shards.path(name), folder / name)
+
+
+def _bytes(megabytes: float | None) -> int | None:
+    return None if megabytes is None else int(megabytes * 1e6)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,205 @@
+"""The base of a delta: the shards artifact that a run adds to, found by name or as the newest, and what it must be.
+
+recipe.json in a shards artifact says which settings made it. A delta has the settings of its base, or splits and
+duplicates of the two would follow different rules.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.config import canonical_json
+from pipeline.errors import DamagedError, InputError
+from pipeline.sharding.deltas.items_table import FILE as LISTING_FILE
+from pipeline.sharding.format.index import SampleIndex
+from pipeline.sharding.format.shard_locations import ShardPlaces
+from pipeline.sharding.writing.index_tars import TARS_FILE
+
+if TYPE_CHECKING:
+    from pipeline.sharding.stage import ShardingConfig
+
+RECIPE_FILE = "recipe.json"
+NEWEST = "newest"
+STAGES = ("shard-dataset", "compact-shards")
+_SETTINGS = ("source", "split", "images", "captions", "duplicates", "caps")
+
+
+@dataclass(frozen=True)
+class Base:
+    """An artifact that a delta adds to."""
+
+    artifact: Artifact
+
+    @cached_property
+    def recipe(self) -> Mapping[str, Any]:
+        """What recipe.json says."""
+        return read_recipe(self.artifact)
+
+    @cached_property
+    def index(self) -> SampleIndex:
+        return SampleIndex.open(self.artifact)
+
+    @cached_property
+    def places(self) -> ShardPlaces:
+        return ShardPlaces(self.artifact, self.index.shard_names)
+
+    def is_of(self, config: ShardingConfig) -> bool:
+        """Whether the source is what it was when the base was made."""
+        return bool(self.recipe["fingerprint"] == config.source.fingerprint)
+
+    def image(self, id: int) -> bytes:
+        """The encoded image of one of its samples."""
+        index = self.index
+        return self.places.read(int(index.shards[id]), int(index.offsets[id]), int(index.lengths[id]))
+
+
+def write_recipe(folder: Path, config: ShardingConfig, title: str) -> None:
+    """Writes recipe.json for a full run or a delta."""
+    recipe = {
+        "title": title,
+        "fingerprint": config.source.fingerprint,
+        "samples_per_shard": config.samples_per_shard,
+        "shard_megabytes": config.shard_megabytes,
+        "settings": _settings(config),
+    }
+    (folder / RECIPE_FILE).write_text(json.dumps(recipe, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_recipe(artifact: Artifact) -> Mapping[str, Any]:
+    """What recipe.json of an artifact says.
+
+    Raises:
+        DamagedError: it is none.
+    """
+    try:
+        recipe: Mapping[str, Any] = json.loads(artifact.read(RECIPE_FILE))
+        recipe["settings"], recipe["fingerprint"]
+    except (ValueError, KeyError, TypeError):
+        raise DamagedError(f"{artifact.uri}/{RECIPE_FILE}: is none; re-run {artifact.stage}") from None
+    return recipe
+
+
+def find_base(config: ShardingConfig, store: ArtifactStore) -> Base | None:
+    """The base that the config names; None: all of the source is sharded.
+
+    Args:
+        config: `resolved`.
+    Raises:
+        InputError: there is no such artifact, or it and this config do not go together.
+    """
+    named = check_named_base(config, store)
+    return _newest(config, store) if named is None and config.base == NEWEST else named
+
+
+def check_named_base(config: ShardingConfig, store: ArtifactStore) -> Base | None:
+    """The base that the config names by STAGE/KEY, or None; it need not be `resolved`.
+
+    Raises:
+        InputError: see `find_base`.
+    """
+    if config.base is None:
+        return None
+    refusal = _refusal_of_config(config)
+    if refusal is not None:
+        raise InputError(refusal)
+    if config.base == NEWEST:
+        return None
+    base = Base(store.resolve(config.base))
+    check_base(config, base)
+    return base
+
+
+def check_base(config: ShardingConfig, base: Base) -> None:
+    """Refuses a base that a run with this config cannot add to.
+
+    Raises:
+        InputError: in one line, why not, and what to do.
+    """
+    refusal = _refusal_of_config(config) or _refusal_of_base(config, base)
+    if refusal is not None:
+        raise InputError(refusal)
+
+
+def place_of_source(config: ShardingConfig) -> str:
+    """The source's kind and where its data lie: what tells two data sets of one layout apart."""
+    source = config.source
+    where = {}
+    for name, field in type(source).model_fields.items():
+        extra, value = field.json_schema_extra, getattr(source, name)
+        if isinstance(extra, dict) and extra.get("keyed") is False and isinstance(value, str | Path):
+            where[name] = str(value)
+    return " ".join([source.kind, *(f"{name}={value}" for name, value in sorted(where.items()))])
+
+
+def _newest(config: ShardingConfig, store: ArtifactStore) -> Base | None:
+    """The artifact of this source and these settings that was committed last."""
+    place = place_of_source(config)
+    found = [
+        artifact
+        for stage in STAGES
+        for artifact in store.list(stage)
+        if artifact.manifest["summary"].get("source") == place
+    ]
+    found.sort(key=lambda artifact: (artifact.manifest["origin"].get("committed", 0.0), artifact.key), reverse=True)
+    return next((base for base in map(Base, found) if _refusal_of_base(config, base) is None), None)
+
+
+def _refusal_of_config(config: ShardingConfig) -> str | None:
+    if config.duplicates.near == "remove":
+        return (
+            "base: near-duplicates are found among all images at once, which a delta does not read; "
+            "set duplicates.near=keep, or remove base"
+        )
+    if getattr(config.source, "in_place", False):
+        return "base: tars that are indexed in place are not copied, so there is nothing to add to; remove base"
+    return None
+
+
+def _refusal_of_base(config: ShardingConfig, base: Base) -> str | None:
+    artifact = base.artifact
+    if artifact.stage not in STAGES:
+        return f"base: {artifact.uri} is made by {artifact.stage}; give one of {' or '.join(STAGES)}"
+    if TARS_FILE in artifact.files:
+        return f"base: {artifact.uri} is an index of tars in place; a delta adds to shards: run without base once"
+    if LISTING_FILE not in artifact.files or RECIPE_FILE not in artifact.files:
+        return f"base: {artifact.uri} has no listing of its items (an older version made it); run without base once"
+    before, now = base.recipe["settings"], _settings(config)
+    if before["source"]["kind"] != now["source"]["kind"]:
+        return (
+            f"base: {artifact.uri} was made from a source of kind {before['source']['kind']!r}, not "
+            f"{now['source']['kind']!r}; name another base, or remove it"
+        )
+    changed = next(
+        (
+            f"{part}.{name}"
+            for part in _SETTINGS
+            for name in sorted(before[part].keys() | now[part].keys())
+            if before[part].get(name) != now[part].get(name)
+        ),
+        None,
+    )
+    if changed is None:
+        return None
+    part, _, name = changed.partition(".")
+    was = before[part].get(name)
+    if name not in before[part] and name in (fields := type(getattr(config, part)).model_fields):
+        was = fields[name].default  # A field that came later is left out at its default.
+    return (
+        f"base: {artifact.uri} was made with {changed}={json.dumps(was)}, and a delta follows the "
+        f"rules of its base; set {changed} to that, or remove base"
+    )
+
+
+def _settings(config: ShardingConfig) -> dict[str, dict[str, Any]]:
+    """What must be the same in a delta and its base."""
+    settings: dict[str, dict[str, Any]] = {
+        name: json.loads(canonical_json(getattr(config, name))) for name in _SETTINGS
+    }
+    settings["source"].pop("fingerprint")
+    return settings

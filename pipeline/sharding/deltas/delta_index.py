@@ -1,0 +1,194 @@
+"""The files of a delta beside its tars: an index of all live samples, the listing, and what became of the others.
+
+In a split the base's samples come first, in their order, then the new ones. What numbers mean (labels, groups, nodes
+of the taxonomy) is as in the base; new labels, groups and nodes get the next numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.sharding.deltas.delta import Delta
+from pipeline.sharding.deltas.items_table import ROW_GROUP, chunk_listing, rows_of_plan
+from pipeline.sharding.deltas.items_table import SCHEMA as LISTING_SCHEMA
+from pipeline.sharding.format.index import SCHEMA, SPLITS, SampleIndex
+from pipeline.sharding.format.shard_locations import elsewhere
+from pipeline.sharding.format.taxonomy import Paths
+from pipeline.sharding.writing.chunks import short_hash
+from pipeline.sharding.writing.duplicates import DROPPED
+from pipeline.sharding.writing.numbering import Numbering, used_nodes
+from pipeline.sharding.writing.plan import Plan
+from pipeline.sharding.writing.scratch import Scratch
+from pipeline.sharding.writing.shards import index_parts
+
+TOMBSTONES_FILE = "tombstones.parquet"
+_BATCH_ROWS = 1 << 16
+
+
+def kept_ids(delta: Delta) -> NDArray[np.int64]:
+    """The base's samples that live on, as numbers in its index: by split, then as they are."""
+    ids = np.sort(delta.listing.numbers["row"][delta.kept_places])
+    return ids[np.argsort(delta.base.index.splits[ids], kind="stable")]
+
+
+def taken_keys(delta: Delta) -> NDArray[np.uint64]:
+    """Hashes of the keys that are in use by the base's samples."""
+    if not delta.new_rows.size:
+        return np.empty(0, dtype=np.uint64)
+    ids, keys = kept_ids(delta), delta.base.index.keys
+    batches = (keys.take(pa.array(ids[start : start + _BATCH_ROWS])) for start in range(0, len(ids), _BATCH_ROWS))
+    return np.fromiter((short_hash(key) for batch in batches for key in batch.to_pylist()), np.uint64, len(ids))
+
+
+def delta_numbering(delta: Delta, plan: Plan, root: str) -> Numbering:
+    """The numbering of the new samples, which goes on where the base's ends.
+
+    Args:
+        root: name of the taxonomy's root; "" for none.
+    """
+    base, columns = delta.base, delta.columns
+    used = {columns.source_names[code] for code in np.unique(columns.source[plan.rows]).tolist()}
+    used |= {base.index.source_names[code] for code in np.unique(base.index.source_codes[kept_ids(delta)]).tolist()}
+    names = tuple(sorted(used))
+    number_of = {name: number for number, name in enumerate(names)}
+    sources = np.array([number_of.get(name, -1) for name in columns.source_names], dtype=np.int16)
+    has_taxonomy = bool(root or base.index.taxonomy)
+    paths = Paths.of(base.index.taxonomy)
+    used_paths = used_nodes(columns, delta.labels).tolist()
+    codes = [
+        paths.code(path) if path and has_taxonomy and is_used else -1
+        for path, is_used in zip(columns.node_paths, used_paths, strict=True)
+    ]
+    return Numbering(
+        groups=_groups(delta, plan),
+        nodes=np.array(codes, dtype=np.int32),
+        sources=sources,
+        source_names=names,
+        taxonomy=paths.nodes(root) if has_taxonomy else (),
+        labels=delta.labels,
+    )
+
+
+def delta_index(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering) -> SampleIndex:
+    """The index of all live samples; its columns lie in the scratch folder, as the new samples' parts do."""
+    index = delta.base.index
+    ids = kept_ids(delta)
+    used = np.unique(index.shards[ids])
+    shard_number = np.full(len(index.shard_names), -1, dtype=np.int32)
+    shard_number[used] = np.arange(len(plan.shard_names), len(plan.shard_names) + len(used))
+    number_of = {name: number for number, name in enumerate(numbering.source_names)}
+    source_number = np.array([number_of.get(name, -1) for name in index.source_names], dtype=np.int16)
+    source_names = pa.array(numbering.source_names, pa.string())
+
+    def kept(split: int) -> Iterator[pa.Table]:
+        """The base's samples of a split, some at a time."""
+        start, end = np.searchsorted(index.splits[ids], [split, split + 1]).tolist()
+        for first in range(start, end, _BATCH_ROWS):
+            some = ids[first : min(first + _BATCH_ROWS, end)]
+            taken = index.table.take(pa.array(some)).combine_chunks()
+            values = {name: taken.column(name) for name in SCHEMA.names}
+            values["shard"] = pa.array(shard_number[index.shards[some]])
+            values["source"] = pa.DictionaryArray.from_arrays(
+                pa.array(source_number[index.source_codes[some]]), source_names
+            )
+            yield pa.Table.from_arrays([values[name] for name in SCHEMA.names], schema=SCHEMA)
+
+    def new(split: int) -> Iterator[pa.Table]:
+        """The new samples of a split: a shard holds samples of one."""
+        of_shard = plan.splits[plan.edges[:-1]]
+        return index_parts(scratch, [plan.shard_names[shard] for shard in np.flatnonzero(of_shard == split).tolist()])
+
+    return SampleIndex.assemble(
+        chain.from_iterable(chain(kept(split), new(split)) for split in range(len(SPLITS))),
+        scratch.columns("index"),
+        shard_names=[
+            *plan.shard_names,
+            *(elsewhere(delta.base.artifact.uri, index.shard_names[shard]) for shard in used.tolist()),
+        ],
+        label_names=delta.label_names,
+        taxonomy=numbering.taxonomy,
+    )
+
+
+def delta_listing(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering) -> Iterator[pa.Table]:
+    """The listing of the source's items as they are now, some at a time."""
+    listing, ids = delta.listing, kept_ids(delta)
+    splits = np.concatenate([delta.base.index.splits[ids], plan.splits])
+    # As in the index: by split, the base's first.
+    number = np.empty(len(splits), dtype=np.int64)
+    number[np.argsort(splits, kind="stable")] = np.arange(len(splits))
+    number_of_id = np.full(len(delta.base.index), -1, dtype=np.int64)
+    number_of_id[ids] = number[: len(ids)]
+    row_of_column = rows_of_plan(len(delta.columns), plan.rows, number[len(ids) :])
+
+    new = pa.concat_tables(
+        [
+            LISTING_SCHEMA.empty_table(),
+            *(
+                chunk_listing(
+                    scratch, delta.columns, chunk, rows=row_of_column, nodes=numbering.nodes, labels=delta.labels
+                )
+                for chunk in range(len(delta.chunks))
+            ),
+        ]
+    )
+    for start in range(0, len(delta.live), ROW_GROUP):
+        batch = slice(start, start + ROW_GROUP)
+        read, at = delta.was_read[batch], delta.at[batch]
+        rows = listing.numbers["row"][at[~read]]
+        known = listing.rows(
+            at[~read],
+            row=np.where(rows >= 0, number_of_id[rows], -1),
+            stamp=delta.numbers.stamp[delta.live[batch][~read]],
+        )
+        place = np.empty(len(at), dtype=np.int64)
+        place[~read] = np.arange(len(known))
+        place[read] = np.arange(len(known), len(at))
+        yield pa.concat_tables([known, new.take(pa.array(at[read]))]).take(pa.array(place))
+
+
+def write_tombstones(folder: Path, delta: Delta) -> list[str]:
+    """Writes tombstones.parquet, a row for each sample of the base that is gone; why each is, in the same order."""
+    places, why = delta.gone()
+    index = delta.base.index
+    ids = delta.listing.numbers["row"][places]
+    shards = [elsewhere(delta.base.artifact.uri, index.shard_names[shard]) for shard in index.shards[ids].tolist()]
+    columns = {
+        "key": index.keys.take(pa.array(ids)).cast(pa.large_string()),
+        "shard": pa.array(shards, pa.string()),
+        "name": delta.listing.names.take(pa.array(places)),
+        "why": pa.array(why, pa.string()),
+    }
+    pq.write_table(pa.table(columns), folder / TOMBSTONES_FILE, compression="zstd")
+    return why
+
+
+def is_nothing(delta: Delta) -> bool:
+    """Whether the delta stores and drops nothing: its samples are the base's."""
+    return not delta.new_rows.size and len(delta.kept_places) == len(delta.base.index)
+
+
+def _groups(delta: Delta, plan: Plan) -> NDArray[np.int32]:
+    """The content groups of the new samples: the base's numbers for those it knows, else the next ones."""
+    numbers = delta.listing.numbers
+    stored = np.flatnonzero(numbers["row"] >= 0)
+    theirs, first = np.unique(numbers["group_code"][stored], return_index=True)
+    number_of = delta.base.index.groups[numbers["row"][stored[first]]]
+    codes, first, of_row = np.unique(delta.columns.group_code[plan.rows], return_index=True, return_inverse=True)
+    groups = np.full(len(codes), DROPPED, dtype=np.int32)
+    at = np.searchsorted(theirs, codes)
+    known = at < len(theirs)
+    known[known] = theirs[at[known]] == codes[known]
+    groups[known] = number_of[at[known]]
+    unknown = np.flatnonzero(~known)
+    unknown = unknown[np.argsort(first[unknown])]
+    start = int(delta.base.index.groups.max(initial=-1)) + 1
+    groups[unknown] = np.arange(start, start + len(unknown))
+    return groups[of_row]

@@ -1,0 +1,179 @@
+"""items.parquet: every readable item of the source as it was when the shards were made, whether it is stored or not.
+
+A later run compares its source with this listing (delta.py): what is unchanged is not read again, and duplicates,
+splits and caps are decided over all items, as if all had been read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.artifacts import Artifact
+from pipeline.errors import DamagedError
+from pipeline.sharding.format.mapped_columns import on_disk
+from pipeline.sharding.writing.chunks import Columns, read_table
+from pipeline.sharding.writing.rare_classes import GONE
+from pipeline.sharding.writing.scratch import Scratch
+
+FILE = "items.parquet"
+# Numbers that are copied from the chunk tables, and mean the same in every artifact.
+_COPIED = (
+    *("item", "facts", "stamp", "hash_high", "hash_low", "given"),
+    *("group_code", "named", "place", "meaning", "order", "stored"),
+)
+SCHEMA = pa.schema(
+    {
+        # What people call it; the next four are hashes, see facts.py.
+        "name": pa.large_string(),
+        "item": pa.uint64(),
+        "facts": pa.uint64(),
+        "stamp": pa.uint64(),
+        # Its number in the index, -1 if it is not stored (a duplicate, or beyond a cap).
+        "row": pa.int64(),
+        "hash_high": pa.uint64(),
+        "hash_low": pa.uint64(),
+        "label": pa.int32(),
+        "source": pa.string(),
+        # Its leaf in the taxonomy.
+        "node": pa.int32(),
+        "given": pa.int8(),
+        "group_code": pa.uint64(),
+        "named": pa.int8(),
+        "place": pa.float64(),
+        "meaning": pa.uint64(),
+        "order": pa.uint64(),
+        "stored": pa.int64(),
+    }
+)
+# As it lies in files: names of sources as numbers.
+_CODED = SCHEMA.set(SCHEMA.get_field_index("source"), pa.field("source", pa.int16()))
+_READ_ROWS = 1 << 16
+# Of a table that is written: small ones compress worse.
+ROW_GROUP = 1 << 18
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """The items of a shards artifact, in the order of the source; its columns lie in files.
+
+    Attributes:
+        names: [items] what people call them.
+        numbers: [items] the numeric columns, and under "source" numbers into `source_names`.
+    """
+
+    names: pa.LargeStringArray
+    numbers: dict[str, NDArray[Any]]
+    source_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def open(cls, artifact: Artifact, folder: Path) -> Listing:
+        """The listing of an artifact.
+
+        Args:
+            folder: for the files that hold the columns while the listing is used.
+        Raises:
+            DamagedError: the file is none.
+        """
+        sources: dict[str, int] = {}
+        try:
+            with pq.ParquetFile(artifact.path(FILE)) as file:
+                table = on_disk(_coded(file, sources), _CODED, folder)
+        except (pa.ArrowInvalid, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise DamagedError(f"{artifact.uri}/{FILE}: no listing of items ({reason}); re-run its stage") from None
+        numbers = {name: table.column(name).chunk(0).to_numpy() for name in SCHEMA.names if name != "name"}
+        return cls(table.column("name").chunk(0), numbers, tuple(sources))
+
+    def rows(self, places: NDArray[np.int64], **changed: NDArray[Any]) -> pa.Table:
+        """Some items, with `SCHEMA`.
+
+        Args:
+            changed: columns with other values.
+        """
+        columns = []
+        for field in SCHEMA:
+            if field.name == "name":
+                columns.append(self.names.take(pa.array(places)))
+            elif field.name == "source":
+                codes = pa.array(self.numbers["source"][places])
+                columns.append(pa.array(self.source_names, field.type).take(codes))
+            elif field.name in changed:
+                columns.append(pa.array(changed[field.name], field.type))
+            else:
+                columns.append(pa.array(self.numbers[field.name][places]))
+        return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def _coded(file: pq.ParquetFile, sources: dict[str, int]) -> Iterator[pa.Table]:
+    """The rows of a listing, some at a time; names of sources as numbers, which `sources` learns."""
+    for batch in file.iter_batches(_READ_ROWS, columns=SCHEMA.names):
+        table = pa.Table.from_batches([batch]).select(SCHEMA.names).cast(SCHEMA)
+        names = table.column("source").combine_chunks().dictionary_encode()
+        number_of = [sources.setdefault(name, len(sources)) for name in names.dictionary.to_pylist()]
+        codes = np.array(number_of, dtype=np.int16)[names.indices.to_numpy(zero_copy_only=True)]
+        at = SCHEMA.get_field_index("source")
+        yield table.set_column(at, _CODED.field(at), pa.array(codes))
+
+
+def write_listing(folder: Path, tables: Iterable[pa.Table]) -> None:
+    """Writes items.parquet; each table has the columns of `SCHEMA`, and an item whose label is `GONE` is not written.
+
+    So images of a class that was dropped are new to a later run, which looks again whether the class is too small.
+    """
+    with pq.ParquetWriter(folder / FILE, SCHEMA, compression="zstd") as writer:
+        for table in tables:
+            gone = table.column("label").to_numpy() == GONE
+            writer.write_table(table.filter(pa.array(~gone)) if gone.any() else table, row_group_size=ROW_GROUP)
+
+
+def chunk_listing(
+    scratch: Scratch,
+    columns: Columns,
+    chunk: int,
+    *,
+    rows: NDArray[np.int64],
+    nodes: NDArray[np.int32],
+    labels: NDArray[np.int32],
+) -> pa.Table:
+    """The part of the listing that a chunk's images are.
+
+    Args:
+        rows: [rows of the columns] the number of each image in the index, -1 for none.
+        nodes: [node_paths] number of each path's node in the taxonomy.
+        labels: number of each label, see `label_numbers`.
+    """
+    mine = slice(columns.starts[chunk], columns.starts[chunk + 1])
+    table = read_table(scratch, chunk)
+    names = np.array([*columns.source_names, ""], dtype=object)
+    values = {
+        "name": table.column("name"),
+        "row": pa.array(rows[mine]),
+        "source": pa.array(names[columns.source[mine]].tolist(), pa.string()),
+        "node": pa.array(nodes[columns.node[mine]]),
+        "label": pa.array(labels[columns.label[mine]]),
+        **{name: table.column(name) for name in _COPIED},
+    }
+    return pa.Table.from_arrays([values[field.name] for field in SCHEMA], schema=SCHEMA)
+
+
+def rows_of_plan(count: int, planned: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[count] the number in the index of each row of the columns, -1 for one that is not stored.
+
+    Args:
+        planned: rows of the columns that are stored.
+        ids: their numbers.
+    """
+    rows = np.full(count, -1, dtype=np.int64)
+    rows[planned] = ids
+    return rows

@@ -1,0 +1,77 @@
+"""What a stage's config can ask of joined columns: to keep samples by a column, to take captions from one."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from pipeline.config import Config
+from pipeline.errors import InputError
+from pipeline.sharding.format.index import SampleIndex
+from pipeline.sharding.format.joined_columns import JoinedColumns, Keep
+
+if TYPE_CHECKING:
+    from pipeline.artifacts import Artifact
+
+
+def _ranges(keep: dict[str, tuple[float | None, float | None]]) -> dict[str, tuple[float | None, float | None]]:
+    for name, (low, high) in keep.items():
+        if low is None and high is None:
+            raise ValueError(f"{name}: give [min, max]; null for one of them leaves that end open")
+        if not all(isfinite(end) for end in (low, high) if end is not None):
+            raise ValueError(f"{name}: the ends of [{low}, {high}] must be finite; null leaves one open")
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"{name}: [{low}, {high}] is empty; the smaller number comes first")
+    return keep
+
+
+KeepRanges = Annotated[dict[str, tuple[float | None, float | None]], AfterValidator(_ranges)]
+
+
+def keep_field() -> Any:
+    """The config field `keep`."""
+    return Field(
+        {},
+        description="Train only on samples whose joined column is in a range, e.g. {quality: [0.5, null]}; "
+        "a sample without a value is left out.",
+    )
+
+
+def captions_from_field() -> Any:
+    """The config field `captions_from`."""
+    return Field(None, description="A joined column of text to take captions from; null: those of the shards.")
+
+
+def reads_columns(config: Config) -> bool:
+    """Whether a stage with this config needs joined columns."""
+    return reads_given_columns(config) or reads_teacher_outputs(config)
+
+
+def reads_given_columns(config: Config) -> bool:
+    """Whether it needs columns that someone must give, since no stage makes them."""
+    return bool(getattr(config, "keep", None)) or getattr(config, "captions_from", None) is not None
+
+
+def reads_teacher_outputs(config: Config) -> bool:
+    """Whether it needs a column with a teacher's outputs."""
+    return getattr(getattr(config, "distillation", None), "teacher_column", None) is not None
+
+
+def open_columns(
+    artifact: Artifact | None, index: SampleIndex, *, keep: Keep | None = None, captions_from: str | None = None
+) -> tuple[SampleIndex, JoinedColumns | None]:
+    """The index with the captions that are asked for, and the columns, if there are any.
+
+    Raises:
+        InputError: columns are asked for that there are not, or that are not of the kind.
+    """
+    if artifact is None:
+        if keep or captions_from is not None:
+            asked = f"keep: {', '.join(keep)}" if keep else f"captions_from: {captions_from}"
+            raise InputError(f"{asked}: no columns were joined to the shards; give their source as columns.source")
+        return index, None
+    columns = JoinedColumns.open(artifact, index)
+    columns.kept(keep or {}, 0, 0)
+    return (index if captions_from is None else columns.captioned(index, captions_from)), columns

@@ -1,0 +1,313 @@
+"""Files of a source by their address: a path of this machine, or s3://bucket/key.
+
+Credentials and endpoint of S3 come from where boto3 looks for them. Addresses of web pages are refused: what they
+hold tomorrow is not what they hold today, so their images are downloaded first, by a tool made for it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import io
+import os
+import posixpath
+import re
+import stat as stat_modes
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import BinaryIO
+
+from braceexpand import braceexpand
+
+from pipeline.config import Config
+from pipeline.errors import InputError
+from pipeline.folders import files_below, matching
+from pipeline.sharding.format.range_file import RangeFile
+from pipeline.storage import Storage, open_storage
+
+_REMOTE = "s3://"
+_WEB = ("http://", "https://", "ftp://")
+_WEB_ADVICE = "download the images first, e.g. with img2dataset, and read its tars with kind webdataset"
+_BUFFER_BYTES = 1 << 20
+_DRIVE = re.compile(r"[A-Za-z]:[\\/](?!/)")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file that is there.
+
+    Attributes:
+        url: absolute path, or s3://bucket/key.
+        version: changes when the bytes do: the time of change, or the ETag.
+    """
+
+    url: str
+    size: int
+    version: str
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+    def stamp(self, place: int) -> str:
+        """The stamp of an image that lies in this file."""
+        return f"{self.size}-{self.version}-{place}"
+
+
+def is_remote(address: str) -> bool:
+    return address.startswith(_REMOTE)
+
+
+def absolute(address: str) -> str:
+    """The address in full.
+
+    Raises:
+        InputError: it is empty, names no bucket, or is that of a web page.
+    """
+    if address.startswith(_WEB):
+        raise InputError(f"{address}: web addresses are not read; {_WEB_ADVICE}")
+    if is_remote(address):
+        bucket, _, key = address.removeprefix(_REMOTE).partition("/")
+        if not bucket:
+            raise InputError(f"{address}: names no bucket; write s3://bucket/key")
+        if "@" in bucket:
+            raise InputError(
+                f"{address}: keys do not belong into an address; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
+        return f"{_REMOTE}{bucket}/{key}".rstrip("/")
+    if not address.strip():
+        raise InputError("an empty address; name a file, a folder or s3://bucket/key")
+    return os.path.abspath(os.path.expanduser(address))
+
+
+def absolute_fields(config: Config, *names: str) -> dict[str, str]:
+    """The addresses that a config names, in full: what its artifact remembers must not depend on where it was run."""
+    given = {name: getattr(config, name) for name in names}
+    return {name: absolute(address) for name, address in given.items() if address is not None}
+
+
+def parent(url: str) -> str:
+    """The folder of a file."""
+    return url.rpartition("/")[0] or "/"
+
+
+def join(folder: str, relative: str) -> str:
+    """The address that `relative` means in `folder`; an absolute one stays as it is.
+
+    Raises:
+        ValueError: it is a web address, or leaves the bucket.
+    """
+    if relative.startswith(_WEB):
+        raise ValueError(f"a web address; {_WEB_ADVICE}")
+    if "\0" in relative:
+        raise ValueError("a name with a NUL byte")
+    if _DRIVE.match(relative):
+        raise ValueError("a path of Windows with its drive; write paths that start from the folder of images, with /")
+    if is_remote(relative):
+        folder, relative = "", relative
+    if not is_remote(folder) and not is_remote(relative):
+        path = os.path.normpath(os.path.join(folder, relative))
+        if "\\" in relative and not os.path.lexists(path):
+            raise ValueError("no such file; its path has the backslashes of Windows: write /")
+        return path
+    bucket, _, key = (f"{folder}/{relative}" if folder else relative).removeprefix(_REMOTE).partition("/")
+    key = posixpath.normpath(key)
+    if key.startswith(("../", "/")) or key in ("..", "."):
+        raise ValueError(f"{relative} leaves the bucket")
+    return f"{_REMOTE}{bucket}/{key}"
+
+
+def stat(address: str) -> FoundFile:
+    """The file at an address.
+
+    Raises:
+        InputError: there is none.
+    """
+    url = absolute(address)
+    if is_remote(url):
+        storage, key = object_of(url)
+        info = storage.stat(key) if key else None
+        if info is None:
+            raise InputError(f"{url}: no such object")
+        return FoundFile(url, info.size, info.etag.strip('"'))
+    try:
+        data = os.stat(url)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{url}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{url}: cannot be read ({error.strerror})") from None
+    if not stat_modes.S_ISREG(data.st_mode):
+        raise InputError(f"{url}: not a file")
+    return FoundFile(url, data.st_size, str(data.st_mtime_ns))
+
+
+def stamp(address: str) -> str | None:
+    """Size and time of change of a local file; None if it is not there, or in S3: asking costs as much as reading."""
+    if is_remote(address):
+        return None
+    try:
+        facts = os.stat(address)
+    except (OSError, ValueError):
+        return None
+    return f"{facts.st_size}-{facts.st_mtime_ns}"
+
+
+def check_folder(address: str) -> str:
+    """The folder's address in full.
+
+    Raises:
+        InputError: a local one that is not there, or is a file. (In S3 a folder is but the front of a name.)
+    """
+    url = absolute(address)
+    if not is_remote(url) and not os.path.isdir(url):
+        raise InputError(f"{url}: {'is a file, not a folder' if os.path.exists(url) else 'no such folder'}")
+    return url
+
+
+def find(pattern: str, suffixes: Sequence[str]) -> list[FoundFile]:
+    """The files that a folder, a file, or a pattern with {000..123}, * or ? means, in the order of their addresses.
+
+    Args:
+        suffixes: what the names of a folder's files end with; a file named in full may end with anything.
+    Raises:
+        InputError: there is none, or one of those that braces name is missing.
+    """
+    if "{" in pattern:
+        try:
+            named = list(braceexpand(pattern))
+        except ValueError:
+            raise InputError(f"{pattern}: a brace is not closed; write e.g. shard-{{000..123}}.tar") from None
+        if is_remote(pattern) and not is_pattern(pattern):
+            # One listing instead of a question for each.
+            there = {file.url: file for file in below(parent(absolute(pattern.partition("{")[0] + "x")))}
+            named = [absolute(name) for name in named]
+            missing = [name for name in named if name not in there]
+            if missing:
+                raise InputError(f"{missing[0]}: no such object ({len(missing)} of the {len(named)} named are missing)")
+            return [there[name] for name in named]
+        return [file for one in named for file in (find(one, suffixes) if is_pattern(one) else [stat(one)])]
+    url = absolute(pattern)
+    found = _find_remote(url, suffixes) if is_remote(url) else _find_local(url, suffixes)
+    if not found:
+        if is_remote(url) and not is_pattern(url) and ends_with(url, suffixes):
+            raise InputError(f"{url}: no such object")
+        wanted = f" that ends with {' or '.join(suffixes)}" if any(suffixes) else ""
+        what = "matches nothing" if is_pattern(url) else f"holds no file{wanted}"
+        raise InputError(f"{url}: {what}")
+    return sorted(found, key=lambda file: file.url)
+
+
+def read(url: str, start: int = 0, length: int | None = None) -> bytes:
+    """The bytes [start, start + length) of a file, all of them if `length` is None.
+
+    Raises:
+        OSError: there is no such file, it is a device or a pipe, or it ends before.
+    """
+    if is_remote(url):
+        storage, key = object_of(url)
+        data = storage.read(key, start, length)
+    else:
+        # A manifest may name anything: opening a pipe would wait for ever, and /dev/zero never ends.
+        if not stat_modes.S_ISREG(os.stat(url).st_mode):
+            raise OSError("not a regular file")
+        with open(url, "rb") as file:
+            file.seek(start)
+            data = file.read() if length is None else file.read(length)
+    if length is not None and len(data) != length:
+        raise OSError(f"the file ends early ({len(data)} of {length} bytes from byte {start})")
+    return data
+
+
+def open_file(url: str) -> BinaryIO:
+    """The file, open for reading and seeking.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    found = stat(url)
+    if is_remote(found.url):
+        return io.BufferedReader(RangeFile(found.size, partial(read, found.url)), _BUFFER_BYTES)
+    return open(found.url, "rb")
+
+
+def file_digest(found: FoundFile) -> str:
+    """A digest of a file's bytes; for one in S3 of its ETag."""
+    if is_remote(found.url):
+        return f"{found.size}-{found.version}"
+    with open(found.url, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def listing_digest(files: Iterable[FoundFile], root: str) -> str:
+    """A digest of names below `root`, sizes and versions: it does not read the files."""
+    hasher = hashlib.sha256()
+    for file in files:
+        name = file.url.removeprefix(root).lstrip("/")
+        hasher.update(f"{name}\0{file.size}\0{file.version}\n".encode("utf-8", "surrogateescape"))
+    return hasher.hexdigest()[:20]
+
+
+def common_folder(files: Sequence[FoundFile]) -> str:
+    """The folder that all files lie in or below."""
+    folders = [parent(file.url).split("/") for file in files]
+    first, last = min(folders), max(folders)
+    same = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return "/".join(first[:same]) or "/"
+
+
+def is_pattern(address: str) -> bool:
+    return any(sign in address for sign in "*?[")
+
+
+def _find_local(url: str, suffixes: Sequence[str]) -> list[FoundFile]:
+    if os.path.isdir(url):
+        files = [entry.path for entry in files_below(url, hidden=False) if ends_with(entry.name, suffixes)]
+    elif is_pattern(url) and not os.path.exists(url):
+        files = [path for path in matching(url) if not os.path.isdir(path)]
+    else:
+        return [stat(url)]
+    return [stat(path) for path in files]
+
+
+def _find_remote(url: str, suffixes: Sequence[str]) -> list[FoundFile]:
+    storage, key = object_of(url)
+    if not is_pattern(key):
+        info = storage.stat(key) if key else None
+        if info is not None:
+            return [FoundFile(url, info.size, info.etag.strip('"'))]
+        folder, wanted = key, None
+    else:
+        # The part before the first wild sign, down to its last folder.
+        front = key[: min(place for sign in "*?[" if (place := key.find(sign)) >= 0)]
+        folder, wanted = front.rpartition("/")[0], key
+    bucket = url.removeprefix(_REMOTE).partition("/")[0]
+    files = below(f"{_REMOTE}{bucket}/{folder}".rstrip("/"))
+    if wanted is None:
+        return [file for file in files if ends_with(file.name, suffixes)]
+    return [file for file in files if fnmatch.fnmatchcase(file.url, f"{_REMOTE}{bucket}/{wanted}")]
+
+
+def below(url: str) -> list[FoundFile]:
+    """Every object below a folder in S3."""
+    storage, folder = object_of(url)
+    bucket = url.removeprefix(_REMOTE).partition("/")[0]
+    return [
+        FoundFile(f"{_REMOTE}{bucket}/{info.path}", info.size, info.etag.strip('"')) for info in storage.list(folder)
+    ]
+
+
+def ends_with(name: str, suffixes: Sequence[str]) -> bool:
+    return name.lower().endswith(tuple(suffixes)) and not name.startswith(".")
+
+
+def object_of(url: str) -> tuple[Storage, str]:
+    """The bucket of an s3:// address, and the path in it."""
+    bucket, _, key = url.removeprefix(_REMOTE).partition("/")
+    return _bucket(bucket), key
+
+
+@lru_cache(maxsize=16)
+def _bucket(name: str) -> Storage:
+    # One client a process: making one takes 50 ms, and it may be used by many threads.
+    return open_storage(f"{_REMOTE}{name}")

@@ -1,0 +1,342 @@
+"""The sample index: one row for each image, so that any sample can be read by its number.
+
+The row number is the sample's id. The index is stored twice: `index.parquet` for people and tools,
+`index.arrow` (uncompressed Arrow IPC, one record batch) for us: it is memory-mapped, its numeric
+columns are NumPy views of the map, and a process's memory does not grow with the data set.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.errors import DamagedError, UnknownNameError
+from pipeline.sharding.format.arrow_file import arrow_sha256, write_arrow
+from pipeline.sharding.format.data_sets import DataSet, data_sets_metadata, data_sets_of
+from pipeline.sharding.format.mapped_columns import on_disk
+
+if TYPE_CHECKING:
+    from pipeline.artifacts import Artifact
+
+SPLITS = ("train", "val", "test")
+
+# The 64-bit forms: an ordinary Arrow string column ends at 2 GiB of text.
+_TEXT = pa.large_string()
+SCHEMA = pa.schema(
+    [
+        pa.field("key", _TEXT, nullable=False),
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("length", pa.int32(), nullable=False),
+        pa.field("label", pa.int32(), nullable=False),
+        pa.field("captions", pa.large_list(_TEXT), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("content_hash", _TEXT, nullable=False),
+        pa.field("split", pa.int8(), nullable=False),
+        pa.field("group", pa.int32(), nullable=False),
+        pa.field("node", pa.int32(), nullable=False),
+        pa.field("source", pa.dictionary(pa.int16(), pa.string()), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRow:
+    """What the index knows of a sample.
+
+    Attributes:
+        key: its name in the shard: its members are KEY.png, KEY.json, KEY.txt.
+        shard: number of its shard in `SampleIndex.shard_names`.
+        offset: where the image's data starts in the shard, in bytes.
+        length: how long the image's data is, in bytes.
+        label: number of its label in `SampleIndex.label_names`; -1 for none.
+        captions: true sentences about it, the plainest first.
+        content_hash: the first 32 hex digits of the SHA-256 of the image's data.
+        split: number of its split in `SPLITS`.
+        group: its content group; samples of one group are never in different splits of one artist.
+        node: its leaf in `SampleIndex.taxonomy`; -1 for none.
+        source: who made it, e.g. the artist family.
+    """
+
+    key: str
+    shard: int
+    offset: int
+    length: int
+    label: int
+    captions: tuple[str, ...]
+    width: int
+    height: int
+    content_hash: str
+    split: int
+    group: int
+    node: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaxonomyNode:
+    """A node of the taxonomy; its parent stands before it in the list, the root's parent is -1."""
+
+    name: str
+    parent: int
+
+
+def content_hash(data: bytes) -> str:
+    """The first 32 hex digits of SHA-256: what `sha256sum` prints, cut to half."""
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+class SampleIndex:
+    """The rows of a shards artifact, by column.
+
+    Args:
+        table: a table with `SCHEMA`, in one chunk.
+        fingerprint: SHA-256 of the table's Arrow file, if known.
+
+    Attributes:
+        labels, splits, groups, nodes, shards, widths, heights: [rows] read-only NumPy views.
+        offsets, lengths: [rows] where the image's data lies in its shard, in bytes.
+        source_codes: [rows] numbers into `source_names`.
+        data_sets: which rows are whose, where several data sets were put together; else none.
+    """
+
+    def __init__(self, table: pa.Table, fingerprint: str | None = None) -> None:
+        self._table = table
+        self._fingerprint = fingerprint
+        self.shards: NDArray[np.int32] = _view(table, "shard")
+        self.offsets: NDArray[np.int64] = _view(table, "offset")
+        self.lengths: NDArray[np.int32] = _view(table, "length")
+        self.labels: NDArray[np.int32] = _view(table, "label")
+        self.widths: NDArray[np.int32] = _view(table, "width")
+        self.heights: NDArray[np.int32] = _view(table, "height")
+        self.splits: NDArray[np.int8] = _view(table, "split")
+        self.groups: NDArray[np.int32] = _view(table, "group")
+        self.nodes: NDArray[np.int32] = _view(table, "node")
+        sources = _chunk(table, "source")
+        self.source_codes: NDArray[np.int16] = sources.indices.to_numpy(zero_copy_only=True)
+        self.source_names: tuple[str, ...] = tuple(sources.dictionary.to_pylist())
+        metadata = table.schema.metadata
+        self.shard_names: tuple[str, ...] = tuple(json.loads(metadata[b"shards"]))
+        self.label_names: tuple[str, ...] = tuple(json.loads(metadata[b"labels"]))
+        self.taxonomy: tuple[TaxonomyNode, ...] = tuple(
+            TaxonomyNode(node["name"], node["parent"]) for node in json.loads(metadata[b"taxonomy"])
+        )
+        self.data_sets: tuple[DataSet, ...] = data_sets_of(metadata)
+        self._keys = _chunk(table, "key")
+        self._captions = _chunk(table, "captions")
+        self._hashes = _chunk(table, "content_hash")
+
+    @classmethod
+    def open(cls, artifact: Artifact) -> SampleIndex:
+        """The index of a shards artifact, memory-mapped."""
+        index = cls.read(artifact.path("index.arrow"))
+        index._fingerprint = artifact.files["index.arrow"].sha256
+        return index
+
+    @classmethod
+    def read(cls, path: Path) -> SampleIndex:
+        """An index file: index.arrow is memory-mapped, index.parquet is read into memory.
+
+        Raises:
+            DamagedError: the file is not an index.
+        """
+        try:
+            if path.suffix == ".parquet":
+                table = _canonical(pq.read_table(path))
+            else:
+                table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        except (pa.ArrowInvalid, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise DamagedError(f"{path}: not a sample index ({reason}); re-run shard-dataset") from None
+        if not table.schema.equals(SCHEMA) or not (table.schema.metadata or {}).get(b"shards"):
+            raise DamagedError(f"{path}: its columns are not those of a sample index; re-run shard-dataset")
+        return cls(table)
+
+    @classmethod
+    def build(
+        cls,
+        rows: Iterable[SampleRow],
+        *,
+        shard_names: Sequence[str],
+        label_names: Sequence[str],
+        taxonomy: Sequence[TaxonomyNode] = (),
+    ) -> SampleIndex:
+        """An index in memory; the order of `rows` gives the ids."""
+        columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+        appends = [(columns[field.name].append, field.name) for field in fields(SampleRow)]
+        for row in rows:
+            for append, name in appends:
+                append(getattr(row, name))
+        arrays = [_array(columns[field.name], field.type) for field in SCHEMA]
+        schema = SCHEMA.with_metadata(_metadata(shard_names, label_names, taxonomy))
+        return cls(pa.Table.from_arrays(arrays, schema=schema))
+
+    @classmethod
+    def assemble(
+        cls,
+        parts: Iterable[pa.Table],
+        folder: Path,
+        *,
+        shard_names: Sequence[str],
+        label_names: Sequence[str],
+        taxonomy: Sequence[TaxonomyNode] = (),
+        data_sets: Sequence[DataSet] = (),
+    ) -> SampleIndex:
+        """The index whose rows are those of the parts, one after another: what `build` makes of the same rows.
+
+        Args:
+            parts: tables with the columns of `SCHEMA`, with one order of source names.
+            folder: for files that hold the columns while the index is used; one part at a time is in memory.
+        """
+        metadata = {**_metadata(shard_names, label_names, taxonomy), **data_sets_metadata(data_sets)}
+        return cls(on_disk(parts, SCHEMA, folder).replace_schema_metadata(SCHEMA.with_metadata(metadata).metadata))
+
+    def write(self, folder: Path) -> None:
+        """Writes index.arrow and index.parquet; the same rows give the same bytes."""
+        with (folder / "index.arrow").open("wb") as file:
+            write_arrow(file, self._table)
+        pq.write_table(self._table, folder / "index.parquet", compression="zstd")
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def rows(self, split: str | None = None) -> NDArray[np.int64]:
+        """The ids of a split ("train", "val" or "test"), ascending; of all samples if None.
+
+        Raises:
+            UnknownNameError: there is no such split.
+        """
+        if split is None:
+            return np.arange(len(self), dtype=np.int64)
+        if split not in SPLITS:
+            raise UnknownNameError("split", split, SPLITS)
+        return np.flatnonzero(self.splits == SPLITS.index(split)).astype(np.int64, copy=False)
+
+    @property
+    def table(self) -> pa.Table:
+        """The rows, with `SCHEMA`."""
+        return self._table
+
+    @property
+    def keys(self) -> pa.LargeStringArray:
+        """The key of each row, mapped."""
+        return self._keys
+
+    @property
+    def caption_lists(self) -> pa.LargeListArray:
+        """The captions of each row."""
+        return self._captions
+
+    @property
+    def content_hashes(self) -> pa.LargeStringArray:
+        """The content hash of each row, mapped."""
+        return self._hashes
+
+    def with_captions(self, captions: pa.Array) -> SampleIndex:
+        """The same rows with other captions.
+
+        Args:
+            captions: a list of texts a row, without nulls: large_list of large_string.
+        """
+        other = copy.copy(self)
+        other._captions = captions
+        return other
+
+    def key(self, id: int) -> str:
+        """The name of a sample in its shard."""
+        return str(self._keys[int(id)].as_py())
+
+    def captions(self, id: int) -> list[str]:
+        """The captions of a sample, the plainest first; none for a sample without."""
+        return list(self._captions[int(id)].as_py())
+
+    @property
+    def caption_count(self) -> int:
+        """How many captions all samples have together."""
+        return len(self._captions.flatten())
+
+    def content_hash(self, id: int) -> str:
+        """The first 32 hex digits of the SHA-256 of the image's data."""
+        return str(self._hashes[int(id)].as_py())
+
+    def content_numbers(self, rows: slice = slice(None)) -> NDArray[np.uint64]:
+        """[n, 2] the content hashes of a run of rows as numbers: which sort and compare fast."""
+        start, stop, _ = rows.indices(len(self))
+        hashes = self._hashes.slice(start, stop - start)
+        return np.frombuffer(bytes.fromhex("".join(hashes.to_pylist())), dtype=">u8").reshape(-1, 2).astype(np.uint64)
+
+    def source(self, id: int) -> str:
+        """Who made a sample, e.g. the artist family."""
+        return self.source_names[self.source_codes[int(id)]]
+
+    def row(self, id: int) -> SampleRow:
+        """Everything the index knows of a sample."""
+        values = self._table.slice(int(id), 1).to_pylist()[0]
+        return SampleRow(**{**values, "captions": tuple(self.captions(id))})
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the index's Arrow file in hex: two indexes with one fingerprint hold the same rows."""
+        if self._fingerprint is not None:
+            return self._fingerprint
+        return arrow_sha256(self._table)
+
+
+def _metadata(
+    shard_names: Sequence[str], label_names: Sequence[str], taxonomy: Sequence[TaxonomyNode]
+) -> dict[str, str]:
+    return {
+        "shards": json.dumps(list(shard_names)),
+        "labels": json.dumps(list(label_names)),
+        "taxonomy": json.dumps([{"name": node.name, "parent": node.parent} for node in taxonomy]),
+    }
+
+
+def _canonical(table: pa.Table) -> pa.Table:
+    """A table read from Parquet as it was before: types, metadata, one chunk, sorted source names."""
+    names = ("shards", "labels", "taxonomy")
+    found = table.schema.metadata or {}
+    metadata = {name: found.get(name.encode(), b"") for name in names} | data_sets_metadata(data_sets_of(found))
+    missing = [name for name in SCHEMA.names if name not in table.column_names]
+    if missing:
+        raise ValueError(f"no column {', '.join(missing)}")
+    arrays = []
+    for field in SCHEMA:
+        column = table.column(field.name)
+        if pa.types.is_dictionary(field.type):
+            arrays.append(_array(column.to_pylist(), field.type))
+        else:
+            whole = column.cast(field.type).combine_chunks()
+            arrays.append(pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole)
+    return pa.Table.from_arrays(arrays, schema=SCHEMA.with_metadata(metadata))
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_dictionary(kind):
+        return pa.array(values, type=kind)
+    # Names sorted, so that the codes do not depend on the order of the rows.
+    names = sorted(set(values))
+    codes = {name: code for code, name in enumerate(names)}
+    indices = pa.array([codes[value] for value in values], type=kind.index_type)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(names, type=kind.value_type))
+
+
+def _chunk(table: pa.Table, name: str) -> Any:
+    return table.column(name).chunk(0)
+
+
+def _view(table: pa.Table, name: str) -> NDArray[Any]:
+    view: NDArray[Any] = _chunk(table, name).to_numpy(zero_copy_only=True)
+    return view

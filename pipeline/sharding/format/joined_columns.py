@@ -1,0 +1,228 @@
+"""JoinedColumns: more columns of a shards artifact, one row a sample, beside the tars and the index.
+
+`columns.arrow` (uncompressed Arrow IPC, one record batch, rows in the order of the index) is memory-mapped: its
+numbers are NumPy views of the map, and a process's memory does not grow with the data set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.errors import DamagedError, InputError, UnknownNameError
+from pipeline.sharding.format.arrow_file import write_arrow
+from pipeline.sharding.format.index import SampleIndex
+from pipeline.sharding.format.values import ColumnKind
+
+if TYPE_CHECKING:
+    from pipeline.artifacts import Artifact
+
+FILE = "columns.arrow"
+FACTS = "facts.json"
+# A column's validity lies beside it under this name: 1 where the sample has a value.
+_VALID = "/valid"
+
+Keep = Mapping[str, tuple[float | None, float | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnFacts:
+    """What is known of a column.
+
+    Attributes:
+        missing: samples without a value.
+    """
+
+    name: str
+    kind: ColumnKind
+    missing: int
+
+
+def column_name_fault(name: str) -> str | None:
+    """Why a column may not have this name, or None."""
+    return f"a joined column cannot be called {name!r}; rename it" if not name or name.endswith(_VALID) else None
+
+
+def write_columns(
+    folder: Path,
+    columns: Mapping[str, tuple[ColumnKind, pa.Array, NDArray[np.bool_]]],
+    *,
+    shards: str,
+) -> list[ColumnFacts]:
+    """Writes columns.arrow and facts.json; the same values give the same bytes.
+
+    Args:
+        columns: name -> kind, values without nulls, [rows] which rows have a value.
+        shards: fingerprint of the index whose rows these are.
+    """
+    fields: list[pa.Field] = []
+    arrays: list[pa.Array] = []
+    facts = []
+    for name, (kind, values, valid) in columns.items():
+        marks = pa.Array.from_buffers(pa.uint8(), len(valid), [None, pa.py_buffer(valid.view(np.uint8))])
+        fields += [pa.field(name, values.type, nullable=False), pa.field(name + _VALID, pa.uint8(), nullable=False)]
+        arrays += [values, marks]
+        facts.append(ColumnFacts(name, kind, len(valid) - int(np.count_nonzero(valid))))
+    with (folder / FILE).open("wb") as file:
+        write_arrow(file, pa.Table.from_arrays(arrays, schema=pa.schema(fields)))
+    content = {
+        "shards": shards,
+        "samples": len(arrays[0]),
+        "columns": [
+            {
+                "name": one.name,
+                "type": "text" if one.kind.is_text else str(one.kind.dtype),
+                "length": one.kind.length,
+                "missing": one.missing,
+            }
+            for one in facts
+        ],
+    }
+    (folder / FACTS).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return facts
+
+
+class JoinedColumns:
+    """The columns of a join-columns artifact.
+
+    Args:
+        table: what `write_columns` wrote, in one chunk.
+        facts: of each column, in the order of the table.
+        where: what error lines call it.
+    """
+
+    def __init__(self, table: pa.Table, facts: list[ColumnFacts], where: str) -> None:
+        self._table = table
+        self._where = where
+        self.facts = {one.name: one for one in facts}
+        self._numbers = {one.name: self._view(one) for one in facts if not one.kind.is_text}
+
+    @classmethod
+    def open(cls, artifact: Artifact, index: SampleIndex) -> JoinedColumns:
+        """The columns of an artifact, memory-mapped.
+
+        Raises:
+            InputError: they were joined to other shards than those of the index.
+            DamagedError: the files are not what `write_columns` writes.
+        """
+        try:
+            content = json.loads(artifact.read(FACTS))
+            facts = [
+                ColumnFacts(
+                    one["name"],
+                    ColumnKind(np.dtype(object if one["type"] == "text" else one["type"]), one["length"]),
+                    one["missing"],
+                )
+                for one in content["columns"]
+            ]
+            shards = content["shards"]
+            table = pa.ipc.open_file(pa.memory_map(str(artifact.path(FILE)))).read_all()
+        except (ValueError, KeyError, TypeError, pa.ArrowInvalid) as error:
+            raise DamagedError(f"{artifact.uri}: holds no joined columns ({error}); re-run join-columns") from None
+        if shards != index.fingerprint or len(table) != len(index):
+            raise InputError(
+                f"{artifact.uri}: its columns were joined to other shards ({content['samples']:,} samples; these have "
+                f"{len(index):,}); run join-columns on these shards"
+            )
+        return cls(table, facts, artifact.uri)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every column."""
+        return tuple(self.facts)
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def numbers(self, name: str) -> NDArray[Any]:
+        """A column of numbers, a read-only view: [rows] or [rows, D]; NaN or -1 where a sample has no value.
+
+        Raises:
+            UnknownNameError: there is no such column.
+            InputError: it is text.
+        """
+        if self._facts(name).kind.is_text:
+            raise InputError(f"{self._where}: the column {name!r} is text; a column of numbers is needed")
+        return self._numbers[name]
+
+    def valid(self, name: str) -> NDArray[np.bool_]:
+        """Which samples have a value, a read-only view [rows].
+
+        Raises:
+            UnknownNameError: there is no such column.
+        """
+        self._facts(name)
+        view: NDArray[np.uint8] = self._table.column(name + _VALID).chunk(0).to_numpy(zero_copy_only=True)
+        return view.view(np.bool_)
+
+    def texts(self, name: str) -> pa.Array:
+        """A column of texts, mapped: a list of texts a row, empty where a sample has none.
+
+        Raises:
+            UnknownNameError: there is no such column.
+            InputError: it is not text.
+        """
+        if not self._facts(name).kind.is_text:
+            raise InputError(
+                f"{self._where}: the column {name!r} is {self.facts[name].kind}; a column of text is needed"
+            )
+        return self._table.column(name).chunk(0)
+
+    def batch(self, ids: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """The numbers of some samples by column: float32 or int64, [n] or [n, D]; columns of text are left out."""
+        return {
+            name: view[ids].astype(np.float32 if self.facts[name].kind.is_float else np.int64)
+            for name, view in self._numbers.items()
+        }
+
+    def captioned(self, index: SampleIndex, name: str) -> SampleIndex:
+        """The same index with the texts of a column in the place of its captions.
+
+        Raises:
+            UnknownNameError: there is no such column.
+            InputError: it is not text.
+        """
+        return index.with_captions(self.texts(name))
+
+    def kept(self, keep: Keep, first: int, last: int) -> NDArray[np.bool_]:
+        """Which of the samples [first, last) have a value in the range of every column that `keep` names.
+
+        Raises:
+            UnknownNameError: there is no such column.
+            InputError: it has no one number a sample.
+        """
+        mask = np.ones(last - first, dtype=bool)
+        for name, (low, high) in keep.items():
+            values = self._one_a_sample(name)[first:last]
+            mask &= self.valid(name)[first:last]
+            if low is not None:
+                mask &= values >= low
+            if high is not None:
+                mask &= values <= high
+        return mask
+
+    def _one_a_sample(self, name: str) -> NDArray[Any]:
+        values = self.numbers(name)
+        if values.ndim != 1:
+            raise InputError(f"{self._where}: the column {name!r} has {values.shape[1]} numbers a sample, not one")
+        return values
+
+    def _facts(self, name: str) -> ColumnFacts:
+        if name not in self.facts:
+            raise UnknownNameError(f"column of {self._where}", name, self.facts)
+        return self.facts[name]
+
+    def _view(self, facts: ColumnFacts) -> NDArray[Any]:
+        column = self._table.column(facts.name).chunk(0)
+        if facts.kind.length is None:
+            view: NDArray[Any] = column.to_numpy(zero_copy_only=True)
+            return view
+        flat: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=True)
+        return flat.reshape(-1, facts.kind.length)

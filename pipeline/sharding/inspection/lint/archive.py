@@ -1,0 +1,90 @@
+"""The archive itself: whether it is a whole tar, and whether its headers are those of a data set of images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from pipeline.errors import InputError
+from pipeline.sharding.inspection.lint.findings import Code, Finding, Findings, code
+from pipeline.sharding.sources.tar_members import FaultKind, Member, Read, TarFault, TarWalk, check_tar
+
+NOT_A_TAR = code("not-a-tar", "error", "The file is empty, compressed, or no tar: no reader gets a sample out of it.")
+UNREADABLE = code("tar-unreadable", "error", "The tar is gone, or cannot be read to its end by this user.")
+CUT = code("tar-truncated", "error", "The archive ends before a member does: readers raise, or drop the last samples.")
+HEADER = code("tar-header", "error", "A header's checksum, size, name or pax records are damaged: readers stop here.")
+AFTER_END = code(
+    "tar-after-end", "error", "Data follow the end mark, as in tars joined by `cat`: readers never come to them."
+)
+NO_END = code(
+    "tar-no-end",
+    "warning",
+    "The two empty blocks at the end are missing or not whole: the writer may have been killed between two members.",
+)
+NAME = code(
+    "member-name", "error", "A name is absolute, leaves the folder by `..`, is empty or has control characters."
+)
+LINK = code("member-link", "error", "A hard or symbolic link, which WebDataset passes over and unpacking follows.")
+SPECIAL = code("member-special", "error", "A device, pipe, sparse file or another thing that is no plain file.")
+LARGE = code("member-large", "warning", "More bytes than an image (256 MiB) or a text (1 MiB) of a sample has.")
+_CODES: dict[FaultKind, Code] = {
+    "header": HEADER, "cut": CUT, "name": NAME, "link": LINK, "special": SPECIAL, "large": LARGE,
+    "after": AFTER_END, "end": NO_END, "mark": NO_END,
+}  # fmt: skip
+
+MOST_MEMBER_BYTES = 256 << 20
+_BLOCK = 512
+
+
+class Archive:
+    """A tar that is gone through from front to back; what is wrong with it becomes findings.
+
+    Args:
+        name: of the shard, for findings.
+        size: in bytes.
+        read: read(start, length) gives bytes of it.
+
+    Attributes:
+        digest: of the headers that were read: equal for two tars whose members have equal names and sizes; "" for a
+            file that is no tar.
+    """
+
+    def __init__(self, name: str, size: int, read: Read, findings: Findings) -> None:
+        self._name = name
+        self._size = size
+        self._read = read
+        self._findings = findings
+        self._digest = hashlib.sha256()
+        self._is_tar = True
+
+    @property
+    def digest(self) -> str:
+        return self._digest.hexdigest() if self._is_tar else ""
+
+    def members(self) -> Iterator[Member]:
+        """The files, in their order, with those that have odd names; links and the like do not come out."""
+        try:
+            check_tar(self._name, self._size, self._read(0, min(self._size, _BLOCK)))
+        except InputError as error:
+            self._found(NOT_A_TAR, str(error).removeprefix(f"{self._name}: "), byte=0)
+            self._is_tar = False
+            return
+        walk = TarWalk(self._size, self._read, most_bytes=MOST_MEMBER_BYTES, on_fault=self._fault)
+        for member in walk.members():
+            self._digest.update(f"{member.name}\0{member.length}\n".encode("utf-8", "surrogateescape"))
+            yield member
+        end = walk.end_fault()
+        if end is not None:
+            self._found(_CODES[end.kind], end.what, byte=end.byte)
+
+    def _fault(self, fault: TarFault) -> None:
+        if fault.kind == "cut":
+            says, byte = f"{fault.what}, in a member whose header is at byte {fault.byte}", self._size
+        else:
+            says, byte = fault.what, fault.byte
+        if fault.kind == "large":
+            says = says.replace("max_member_mb allows", f"an image has ({MOST_MEMBER_BYTES >> 20} MiB)")
+        self._found(_CODES[fault.kind], says, member=fault.member, byte=byte)
+
+    def _found(self, code: Code, says: str, *, member: str = "", byte: int) -> None:
+        self._findings.add(Finding(code, self._name, says, member=member, byte=byte))

@@ -1,0 +1,67 @@
+"""Captions, labels and other members that most samples have: those that lack them are told at the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from pipeline.sharding.inspection.lint.findings import Finding, Findings, code
+from pipeline.sharding.inspection.lint.samples import Sample
+
+CAPTION = code(
+    "caption-missing", "warning", "An image without a caption (`.txt` or in the `.json`), where others have one."
+)
+LABEL = code("label-missing", "warning", "An image without a label (`.cls`, or in its `.json`), where others have one.")
+MEMBER = code("member-missing", "warning", "An image without a member that at least half of the images have.")
+_CODES = {"caption": CAPTION, "label": LABEL}
+_THINGS = {"txt": "caption", "cls": "label"}
+# Different sets of companions of which examples are remembered.
+_MOST_SETS = 256
+_HEADER = 512
+
+
+class Companions:
+    """Counts what images come with.
+
+    Args:
+        most: samples that are remembered, of each set of companions.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.images = 0
+        self._most = most
+        self._with: Counter[str] = Counter()
+        self._examples: dict[frozenset[str], list[tuple[int, str, Sample]]] = {}
+
+    def add(self, shard: str, sample: Sample, told: Iterable[str]) -> None:
+        """Takes a sample into account.
+
+        Args:
+            told: of "caption" and "label", what its .json says.
+        """
+        if sample.image is None:
+            return
+        others = (extension for extension, member in sample.members.items() if member is not sample.image)
+        here = frozenset({*(_THINGS.get(extension, f".{extension}") for extension in others), *told})
+        self._with.update(here)
+        if here in self._examples or len(self._examples) < _MOST_SETS:
+            examples = self._examples.setdefault(here, [])
+            if len(examples) < self._most:
+                examples.append((self.images, shard, sample))
+        self.images += 1
+
+    def report(self, findings: Findings) -> None:
+        """Tells who lacks what."""
+        for thing, number in sorted(self._with.items()):
+            lacking = self.images - number
+            if not lacking or (thing not in _CODES and 2 * number < self.images):
+                continue
+            code = _CODES.get(thing, MEMBER)
+            without = [one for here, some in self._examples.items() if thing not in here for one in some]
+            shown = sorted(without, key=lambda one: one[0])[: self._most]
+            for _, shard, sample in shown:
+                image = sample.image
+                assert image is not None
+                says = f"no {thing}, which {number} of {self.images} images have"
+                findings.add(Finding(code, shard, says, sample.key, image.name, image.offset - _HEADER))
+            findings.add_uncounted(code, lacking - len(shown))

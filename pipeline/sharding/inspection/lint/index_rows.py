@@ -1,0 +1,161 @@
+"""The index beside the tars: every row has to lead to the image that it tells of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.sharding.format.index import SPLITS, SampleIndex
+from pipeline.sharding.format.shard_locations import is_own
+from pipeline.sharding.inspection.lint.findings import Code, Finding, Findings, code
+from pipeline.sharding.inspection.lint.pictures import Picture
+from pipeline.sharding.inspection.lint.samples import Sample
+from pipeline.sharding.writing.intake import safe_key
+
+RANGE = code("index-range", "error", "A number that cannot be: a shard, label, split, node, place or size.")
+KEY_REPEATED = code("index-key-repeated", "error", "Two rows with one key: joined columns cannot tell them apart.")
+OFFSET = code("index-offset", "error", "No image begins where a row of the index says: a read gives rubbish.")
+LENGTH = code(
+    "index-length", "error", "The image is longer or shorter than its row says: a read cuts it, or takes more."
+)
+KEY = code("index-key", "error", "Another sample lies where a row of the index says.")
+HASH = code("index-hash", "error", "The image's bytes are not those that were indexed: their content hash differs.")
+SIZE = code("index-size", "error", "Width or height in the index are not the image's.")
+LABEL = code("index-label", "error", "The label in the index is not that of the sample's `.json`.")
+CAPTIONS = code("index-captions", "error", "The captions in the index are not those of the sample's `.json`.")
+SPLIT = code("index-split", "error", "The split in the index is not that of the shard's name.")
+LACKS = code("index-lacks", "error", "A sample in one of our shards that no row leads to: it is never read.")
+
+_OUR_SHARD = re.compile(rf"shards/({'|'.join(SPLITS)})-\d+\.tar")
+_HEADER = 512
+
+
+class IndexRows:
+    """Compares an index with what is found in its shards, one shard after another.
+
+    Args:
+        ours: the shards were written with the index; else they are foreign tars that it refers to, which may hold
+            samples that it leaves out, under keys that it changes.
+    """
+
+    def __init__(self, index: SampleIndex, findings: Findings, *, ours: bool) -> None:
+        self._index = index
+        self._findings = findings
+        self._ours = ours
+        # Rows by shard, in the order of their places.
+        self._order: NDArray[np.int64] = np.lexsort((index.offsets, index.shards))
+        self._shards = index.shards[self._order]
+        self._rows: NDArray[np.int64] = self._order[:0]
+        self._offsets: NDArray[np.int64] = index.offsets[:0]
+        self._met: NDArray[np.bool_] = np.zeros(0, dtype=bool)
+
+    def check_columns(self) -> None:
+        """Looks for numbers that cannot be, and for keys that come twice."""
+        index = self._index
+        bounds: list[tuple[str, NDArray[Any], int, int | None]] = [
+            ("shard", index.shards, 0, len(index.shard_names)),
+            ("label", index.labels, -1, len(index.label_names)),
+            ("split", index.splits, 0, len(SPLITS)),
+            ("node", index.nodes, -1, len(index.taxonomy)),
+            ("offset", index.offsets, 0, None),
+            ("length", index.lengths, 1, None),
+            ("width", index.widths, 1, None),
+            ("height", index.heights, 1, None),
+            ("group", index.groups, 0, None),
+        ]
+        for name, values, low, high in bounds:
+            wrong = (values < low) if high is None else (values < low) | (values >= high)
+            ids = np.flatnonzero(wrong)
+            limit = "" if high is None else f" and below {high}"
+            for id in ids[: self._findings.most].tolist():
+                self._found(RANGE, id, f"row {id}: {name} {int(values[id])}, which must be at least {low}{limit}")
+            self._findings.add_uncounted(RANGE, len(ids) - min(len(ids), self._findings.most))
+        counts = pc.value_counts(index.keys)
+        repeated = counts.filter(pc.greater(counts.field("counts"), 1))
+        for entry in repeated.slice(0, self._findings.most).to_pylist():
+            id = pc.index(index.keys, entry["values"]).as_py()
+            self._found(KEY_REPEATED, id, f"{entry['counts']} rows have this key")
+        self._findings.add_uncounted(KEY_REPEATED, len(repeated) - min(len(repeated), self._findings.most))
+
+    def begin(self, shard: int) -> None:
+        """Turns to a shard, by its number."""
+        low, high = np.searchsorted(self._shards, [shard, shard + 1]).tolist()
+        self._rows = self._order[low:high]
+        self._offsets = self._index.offsets[self._rows]
+        self._met = np.zeros(len(self._rows), dtype=bool)
+
+    def row_of(self, shard: str, sample: Sample) -> int | None:
+        """The row that leads to a sample, compared with what the tar's headers say; None if there is none."""
+        image = sample.image
+        if image is None:
+            return None
+        place = int(np.searchsorted(self._offsets, image.offset))
+        if place == len(self._rows) or int(self._offsets[place]) != image.offset:
+            # A tar of its base may hold what a delta has no more.
+            if self._ours and is_own(shard):
+                says = "no row of the index leads here"
+                self._findings.add(Finding(LACKS, shard, says, sample.key, image.name, image.offset - _HEADER))
+            return None
+        id = int(self._rows[place])
+        self._met[place] = True
+        index = self._index
+        if int(index.lengths[id]) != image.length:
+            says = f"row {id} says {int(index.lengths[id])} bytes, the tar {image.length}"
+            self._found(LENGTH, id, says, image.name)
+        if not self._is_key(index.key(id), sample.key):
+            self._found(KEY, id, f"row {id} is {index.key(id)!r}, the sample here {sample.key!r}", image.name)
+        name = _OUR_SHARD.fullmatch(index.shard_names[int(index.shards[id])])
+        split = int(index.splits[id])
+        if self._ours and name is not None and 0 <= split < len(SPLITS) and name.group(1) != SPLITS[split]:
+            self._found(SPLIT, id, f"row {id} says {SPLITS[split]}, the shard {name.group(1)}", image.name)
+        return id
+
+    def check_content(self, id: int, name: str, picture: Picture, notes: Any) -> None:
+        """Compares a row with the sample's content.
+
+        Args:
+            name: of the image's member.
+            notes: the value of the sample's .json, if it has one.
+        """
+        index = self._index
+        if picture.content != index.content_hash(id):
+            says = f"row {id} has content hash {index.content_hash(id)[:12]}..., the bytes {picture.content[:12]}..."
+            self._found(HASH, id, says, name)
+        elif picture.fault is None and (picture.width, picture.height) != (index.widths[id], index.heights[id]):
+            told = f"{int(index.widths[id])}x{int(index.heights[id])}"
+            self._found(SIZE, id, f"row {id} says {told} pixels, the image has {picture.width}x{picture.height}", name)
+        if self._ours and isinstance(notes, Mapping):
+            self._check_notes(id, name, notes)
+
+    def _check_notes(self, id: int, name: str, notes: Mapping[str, Any]) -> None:
+        index = self._index
+        number = int(index.labels[id])
+        if "label" in notes and -1 <= number < len(index.label_names):
+            label = index.label_names[number] if number >= 0 else None
+            if notes["label"] != label:
+                self._found(LABEL, id, f"row {id} says {label!r}, the .json {str(notes['label'])[:80]!r}", name)
+        if "captions" in notes and notes["captions"] != index.captions(id):
+            self._found(CAPTIONS, id, f"row {id} has {len(index.captions(id))} captions that are not the .json's", name)
+
+    def end(self) -> None:
+        """Ends the shard: tells which rows led to nothing."""
+        for id in self._rows[~self._met].tolist():
+            self._found(OFFSET, id, f"row {id}: no image of a sample begins there")
+
+    def _is_key(self, told: str, found: str) -> bool:
+        if told == found:
+            return True
+        if self._index.data_sets and "/" in told:  # of a mixture: DATA-SET/KEY, and the tars are those of its inputs
+            return self._is_key(told.partition("/")[2], found)
+        return not self._ours and re.fullmatch(re.escape(safe_key(found)) + r"(-\d+)?", told) is not None
+
+    def _found(self, code: Code, id: int, says: str, member: str = "") -> None:
+        index = self._index
+        number = int(index.shards[id])
+        shard = index.shard_names[number] if 0 <= number < len(index.shard_names) else "index.arrow"
+        self._findings.add(Finding(code, shard, says, index.key(id), member, int(index.offsets[id])))

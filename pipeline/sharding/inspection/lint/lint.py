@@ -1,0 +1,214 @@
+"""The lint: goes through every shard from front to back, once, and tells what a reader would trip over.
+
+    shard -> members by their headers -> samples by WebDataset's rule -> texts here, images in threads -> index rows
+
+Memory stays bounded: one sample a thread, the keys of one tar, and the first findings of each code.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import TutelageError
+from pipeline.progress import Progress, silent
+from pipeline.sharding.inspection.lint import pictures, texts
+from pipeline.sharding.inspection.lint.archive import LARGE, MOST_MEMBER_BYTES, UNREADABLE, Archive
+from pipeline.sharding.inspection.lint.companions import Companions
+from pipeline.sharding.inspection.lint.findings import Finding, Findings
+from pipeline.sharding.inspection.lint.index_rows import IndexRows
+from pipeline.sharding.inspection.lint.pictures import Picture, look_at
+from pipeline.sharding.inspection.lint.samples import Grouping, Sample
+from pipeline.sharding.inspection.lint.shards import Walked, check_shards
+from pipeline.sharding.inspection.lint.target import Shard, Target, check_files
+from pipeline.sharding.inspection.lint.texts import Text
+from pipeline.sharding.sources.tar_bytes import opened_tar
+from pipeline.sharding.sources.tar_listing import EVERY_IMAGE_EXTENSION, MOST_TEXT_BYTES
+from pipeline.sharding.sources.tar_members import Member, Read
+
+_TELL_EVERY = 256  # members
+_AHEAD_BYTES = 1 << 20
+# Images that wait for a thread, encoded, in one shard.
+_WAITING_BYTES = 256 << 20
+_MOST_WAITING = 256
+_HEADER = 512
+
+
+@dataclass(slots=True)
+class Totals:
+    """What was gone through."""
+
+    shards: int = 0
+    samples: int = 0
+    members: int = 0
+    bytes: int = 0
+
+
+def lint(
+    targets: Sequence[Target],
+    findings: Findings,
+    *,
+    deep: bool = True,
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> Totals:
+    """Looks through the targets.
+
+    Args:
+        targets: companions and sizes are compared within each.
+        findings: gets what is wrong.
+        deep: read every text and decode every image; else only headers are read.
+        threads: that decode; None: one a core, eight at most.
+    """
+    totals = Totals()
+    size = sum(shard.file.size for target in targets for shard in target.shards)
+    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1), thread_name_prefix="lint") as pool:
+        for target in targets:
+            findings.inside = target.name if len(targets) > 1 else ""
+            companions = Companions(findings.most)
+            if target.artifact is not None:
+                progress(step=totals.bytes, total=size, note="comparing the files with the manifest")
+                check_files(target.artifact, findings, deep=deep)
+            rows = None
+            if target.index is not None:
+                rows = IndexRows(target.index, findings, ours=target.ours)
+                rows.check_columns()
+            walked = []
+            for shard in target.shards:
+                walk = _ShardWalk(shard, findings, companions, rows if shard.number >= 0 else None, pool, deep)
+                walked.append(walk.run(totals, size, progress))
+            check_shards(walked, findings)
+            companions.report(findings)
+    return totals
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A sample whose image is being decoded."""
+
+    sample: Sample
+    row: int | None
+    notes: Any
+    picture: Future[Picture]
+
+
+class _ShardWalk:
+    """One shard, from front to back."""
+
+    def __init__(
+        self,
+        shard: Shard,
+        findings: Findings,
+        companions: Companions,
+        rows: IndexRows | None,
+        pool: ThreadPoolExecutor,
+        deep: bool,
+    ) -> None:
+        self._shard = shard
+        self._findings = findings
+        self._companions = companions
+        self._rows = rows
+        self._pool = pool
+        self._deep = deep
+        self._samples = 0
+        self._waiting: deque[_Waiting] = deque()
+        self._waiting_bytes = 0
+        # Of the sample whose members come at present.
+        self._images: dict[str, bytes] = {}
+        self._texts: dict[str, Text] = {}
+
+    def run(self, totals: Totals, size: int, progress: Progress) -> Walked:
+        """Goes through the shard."""
+        shard, before = self._shard, totals.bytes
+        if self._rows is not None:
+            self._rows.begin(shard.number)
+        digest = ""
+        try:
+            with opened_tar(shard.file, ahead=_AHEAD_BYTES if self._deep else 0) as read:
+                archive = Archive(shard.name, shard.file.size, read, self._findings)
+                grouping = Grouping(shard.name, self._findings)
+                for member in archive.members():
+                    totals.members += 1
+                    self._take(member, grouping, read)
+                    if totals.members % _TELL_EVERY == 0:
+                        progress(step=before + member.offset, total=size, note=f"reading {shard.name}")
+                self._ended(grouping.end())
+                grouping.close()
+                digest = archive.digest
+        except (OSError, TutelageError) as error:
+            says = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            self._findings.add(Finding(UNREADABLE, shard.name, f"cannot be read ({says})"))
+        self._drain(-1)
+        if self._rows is not None:
+            self._rows.end()
+        totals.shards += 1
+        totals.samples += self._samples
+        totals.bytes += shard.file.size
+        progress(step=totals.bytes, total=size, note=f"reading {shard.name}")
+        return Walked(shard.name, shard.file, self._samples, digest)
+
+    def _take(self, member: Member, grouping: Grouping, read: Read) -> None:
+        key, extension, ended = grouping.feed(member)
+        self._ended(ended)
+        if not self._deep or not extension:
+            return
+        if extension in texts.CHECKED:
+            if member.length > MOST_TEXT_BYTES:
+                says = f"{member.length} bytes, more than a text of a sample has ({MOST_TEXT_BYTES >> 20} MiB)"
+                self._found(LARGE, key, member, says, -_HEADER)
+                return
+            text = Text(key, read(member.offset, member.length))
+            for extensions, code, check in texts.CHECKS:
+                if extension in extensions and (spot := check(text)) is not None:
+                    self._found(code, key, member, spot.says, spot.byte)
+            self._texts[extension] = text
+        elif extension in EVERY_IMAGE_EXTENSION and member.length <= MOST_MEMBER_BYTES:
+            self._images[extension] = read(member.offset, member.length)
+
+    def _ended(self, sample: Sample | None) -> None:
+        """Takes a whole sample; its members' data were gathered before, and those of the next one may have begun."""
+        if sample is None:
+            return
+        images, self._images = self._images, {}
+        read, self._texts = self._texts, {}
+        self._samples += 1
+        notes = read.get("json")
+        if sample.whole:
+            self._companions.add(self._shard.name, sample, notes.tells if notes is not None else ())
+        row = self._rows.row_of(self._shard.name, sample) if self._rows is not None else None
+        for extension, data in images.items():
+            is_image = sample.members[extension] is sample.image
+            self._waiting_bytes += len(data)
+            self._waiting.append(
+                _Waiting(
+                    sample,
+                    row if is_image else None,
+                    notes.parsed[0] if notes is not None and is_image else None,
+                    self._pool.submit(look_at, data, extension),
+                )
+            )
+        self._drain(_WAITING_BYTES)
+
+    def _drain(self, most_bytes: int) -> None:
+        """Takes results in the order of the samples, until no more than so many bytes wait."""
+        while self._waiting:
+            full = self._waiting_bytes > most_bytes or len(self._waiting) > _MOST_WAITING
+            if not full and not self._waiting[0].picture.done():
+                return
+            one = self._waiting.popleft()
+            picture = one.picture.result()
+            member = one.sample.members[picture.extension]
+            self._waiting_bytes -= member.length
+            for code, check in pictures.CHECKS:
+                says = check(picture)
+                if says is not None:
+                    self._found(code, one.sample.key, member, says, 0)
+            if one.row is not None and self._rows is not None:
+                self._rows.check_content(one.row, member.name, picture, one.notes)
+
+    def _found(self, code: Any, key: str, member: Member, says: str, byte: int) -> None:
+        self._findings.add(Finding(code, self._shard.name, says, key, member.name, member.offset + byte))

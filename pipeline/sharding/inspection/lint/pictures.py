@@ -1,0 +1,153 @@
+"""Images: what does not decode, and what a loader shows otherwise than it was meant. A function a check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.sharding.format.index import content_hash
+from pipeline.sharding.inspection.lint.findings import Code, Severity, code
+from pipeline.sharding.writing.images import ImagesConfig, UnreadableError, examine
+
+_MOST_PIXELS = ImagesConfig().max_pixels
+_SMALLEST_SIDE, _LONGEST_RATIO = 8, 16
+_EXTENSIONS = {
+    "JPEG": ("jpg", "jpeg", "jfif", "jpe", "mpo"), "PNG": ("png",), "WEBP": ("webp",), "GIF": ("gif",), "BMP": ("bmp",),
+    "TIFF": ("tif", "tiff"), "AVIF": ("avif",), "JPEG2000": ("jp2", "j2k", "jpx", "jpf", "j2c"), "QOI": ("qoi",),
+    "PPM": ("ppm", "pgm", "pbm", "pnm", "pfm"),
+}  # fmt: skip
+_ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}
+_LAST_BYTES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image of a sample, decoded, or the reason why it could not be.
+
+    Attributes:
+        extension: of its member, in small letters.
+        kind: "JPEG", "PNG", ...; "" if it is no image.
+        forms: what a loader would not read as it is meant, in the words of the data card.
+        fault: "empty", "bomb", "foreign", "cut", "damaged", or None.
+        reason: the decoder's words.
+        content: its content hash.
+    """
+
+    extension: str
+    kind: str = ""
+    width: int = 0
+    height: int = 0
+    forms: tuple[str, ...] = ()
+    turned: bool = False
+    fault: str | None = None
+    reason: str = ""
+    content: str = ""
+
+
+def look_at(data: bytes, extension: str) -> Picture:
+    """Decodes an image."""
+    content = content_hash(data)
+    try:
+        seen = examine(data)
+        fault = None if seen.fault is None else "cut" if _is_cut(data, len(data)) else "damaged"
+        width, height = seen.image.size
+        return Picture(
+            extension, seen.kind, width, height, seen.forms, seen.is_turned, fault, seen.fault or "", content
+        )
+    except UnreadableError as error:
+        fault = "cut" if error.fault in ("damaged", "foreign") and _is_cut(data, _LAST_BYTES) else error.fault
+        return Picture(extension, fault=fault, reason=str(error), content=content)
+
+
+def _is_cut(data: bytes, where: int) -> bool:
+    """Whether an image's file ends before the length that it states, or has no end mark in its last `where` bytes."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return 8 + int.from_bytes(data[4:8], "little") > len(data)
+    end = next((end for start, end in _ENDS.items() if data.startswith(start)), None)
+    return end is not None and end not in data[-where:]
+
+
+Check = Callable[[Picture], str | None]
+CHECKS: list[tuple[Code, Check]] = []
+
+
+def check(name: str, severity: Severity, doc: str) -> Callable[[Check], Check]:
+    """Registers a check: what is wrong, or None."""
+
+    def register(function: Check) -> Check:
+        CHECKS.append((code(name, severity, doc), function))
+        return function
+
+    return register
+
+
+@check(
+    "image-truncated",
+    "error",
+    "The image's own data end too early, though the tar is whole: decoders raise, or show a part.",
+)
+def truncated(picture: Picture) -> str | None:
+    return f"its data end early ({picture.reason})" if picture.fault == "cut" else None
+
+
+@check("image-broken", "error", "Empty, no image at all, or damaged: decoders raise.")
+def broken(picture: Picture) -> str | None:
+    return picture.reason if picture.fault in ("empty", "foreign", "damaged", "long") else None
+
+
+@check("image-bomb", "error", f"More than {_MOST_PIXELS:,} pixels: decoding takes gigabytes, Pillow refuses or warns.")
+def bomb(picture: Picture) -> str | None:
+    return picture.reason if picture.fault == "bomb" else None
+
+
+@check("image-cmyk", "warning", "A CMYK JPEG: loaders make RGB of it each in its own way, some inverted.")
+def cmyk(picture: Picture) -> str | None:
+    return "four colours (CMYK)" if "was CMYK" in picture.forms else None
+
+
+@check("image-rotated", "warning", "Its EXIF turns it, which viewers do and most loaders do not.")
+def rotated(picture: Picture) -> str | None:
+    return "turned by its EXIF orientation" if picture.turned else None
+
+
+@check("image-animated", "warning", "Several frames, of which loaders read the first, or raise.")
+def animated(picture: Picture) -> str | None:
+    return "it has several frames" if "animated" in picture.forms else None
+
+
+@check("image-16-bit", "warning", "16 bits or floats a channel: loaders cut them to 8, each in its own way.")
+def deep(picture: Picture) -> str | None:
+    return "more than 8 bits a channel" if "16 bit" in picture.forms else None
+
+
+@check("image-transparent", "warning", "Transparent: what lies behind (black, white, rubbish) depends on the loader.")
+def transparent(picture: Picture) -> str | None:
+    return "it has transparency" if "transparent" in picture.forms else None
+
+
+@check("image-form", "warning", "A palette, or a format (GIF, BMP, TIFF, ...) that fast loaders do not read.")
+def form(picture: Picture) -> str | None:
+    told = ("was CMYK", "animated", "16 bit", "transparent")
+    odd = [one.removeprefix("was ") for one in picture.forms if one not in told]
+    return f"{', '.join(odd)}, which fast loaders do not read" if odd else None
+
+
+@check("image-extension", "warning", "The bytes are of another format than the extension says.")
+def extension(picture: Picture) -> str | None:
+    known = _EXTENSIONS.get(picture.kind)
+    if known is None or picture.extension in known:
+        return None
+    return f"it is {picture.kind}, and its extension .{picture.extension}"
+
+
+@check(
+    "image-size",
+    "warning",
+    f"A side under {_SMALLEST_SIDE} pixels, or one side more than {_LONGEST_RATIO} times the other: rarely a picture.",
+)
+def size(picture: Picture) -> str | None:
+    if picture.fault is not None:
+        return None
+    short, long = sorted((picture.width, picture.height))
+    odd = short < _SMALLEST_SIDE or long > _LONGEST_RATIO * short
+    return f"{picture.width}x{picture.height} pixels" if odd else None

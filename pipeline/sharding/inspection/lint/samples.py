@@ -1,0 +1,170 @@
+"""Samples: how WebDataset's rule groups the members of a tar, and what it makes of names that do not fit it.
+
+The rule: the key is the name up to the first dot after the last slash, the rest is the extension, and the members of
+a sample stand one after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.errors import listed
+from pipeline.sharding.inspection.lint.findings import Code, Finding, Findings, code
+from pipeline.sharding.sources.tar_listing import EVERY_IMAGE_EXTENSION, MEMBER_NAME, META_NAME
+from pipeline.sharding.sources.tar_members import Member
+from pipeline.sharding.writing.chunks import short_hash
+
+IGNORED = code(
+    "member-ignored", "warning", "A name without an extension, or that begins with a dot: WebDataset passes it over."
+)
+UNKNOWN = code("member-unknown", "warning", "An extension that no decoder of WebDataset knows: it stays bytes.")
+EMPTY = code("member-empty", "warning", "A member without a byte, which is no image.")
+PICKLE = code("member-pickle", "warning", "A pickle: whoever reads it runs what its writer wished.")
+CASE = code(
+    "extension-case",
+    "warning",
+    "One extension in capitals and in small letters: WebDataset makes them small, other readers see two.",
+)
+REPEATED = code(
+    "member-repeated", "error", "A key has an extension twice, one after the other: WebDataset raises ValueError."
+)
+SPLIT = code(
+    "sample-split", "error", "The members of a key do not stand side by side: readers make two samples of one."
+)
+KEY_REPEATED = code(
+    "key-repeated", "warning", "A key comes again in the same tar, further on: readers make two samples of one key."
+)
+DOTS = code(
+    "key-dots",
+    "error",
+    "A dot inside the name ends the key early (`photo.v2.jpg` is sample `photo`): no image is found, or samples merge.",
+)
+NO_IMAGE = code("sample-no-image", "error", "A sample without an image: asking for one raises, and we quarantine it.")
+
+# What webdataset decodes, and what data sets of images are made of.
+_DECODED_WORDS = (
+    "txt text transcript cls cls2 class count index inx id json jsn jsonl pyd pickle pkl pth pt npy npz ten tb mp msg "
+    "mpack cbor safetensors html xml csv tsv url ppm pgm pbm pnm jp2 avif heic exr hdr svg mp4 mov avi mkv mpg webm "
+    "wav flac mp3 ogg m4a gz bin md5 jpg jpeg png webp bmp gif tif tiff"
+)
+_DECODED = frozenset(_DECODED_WORDS.split())
+_PICKLES = frozenset({"pyd", "pickle", "pkl", "pth", "pt"})
+# Beyond it, keys of a tar are no longer compared with the earlier ones: 100 bytes of memory each.
+_REMEMBERED_KEYS = 1_000_000
+_HEADER = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The members of a key that stand side by side, by their extensions in small letters.
+
+    Attributes:
+        image: the one that is its image; None: it has none.
+        whole: it is not a part of a sample whose members are scattered.
+    """
+
+    key: str
+    members: Mapping[str, Member]
+    image: Member | None
+    whole: bool
+
+
+class Grouping:
+    """Makes samples of the members of one tar.
+
+    Args:
+        shard: the tar's name, for findings.
+    """
+
+    def __init__(self, shard: str, findings: Findings) -> None:
+        self._shard = shard
+        self._findings = findings
+        self._key = ""
+        self._members: dict[str, Member] = {}
+        self._again = False
+        self._seen: dict[int, tuple[int, int]] = {}
+        self._bits: dict[str, int] = {}
+        self._cases: dict[str, dict[bool, Member]] = {}
+
+    def feed(self, member: Member) -> tuple[str, str, Sample | None]:
+        """Takes the next member: its key and extension ("" if it is passed over), and the sample that it ended."""
+        if META_NAME.match(member.name):
+            return "", "", None
+        match = MEMBER_NAME.fullmatch(member.name)
+        if match is None:
+            self._found(IGNORED, member, "", "its name has no key and extension")
+            return "", "", None
+        key, written = match.group(1), match.group(2)
+        extension = written.lower()
+        self._check_name(member, key, written, extension)
+        ended = None
+        if self._members and (key != self._key or extension in self._members):
+            again = key == self._key
+            if again:
+                first = self._members[extension].offset - _HEADER
+                self._found(REPEATED, member, key, f".{extension} is there already, at byte {first}")
+            ended = self.end()
+            self._again = again
+        self._key = key
+        self._members[extension] = member
+        return key, extension, ended
+
+    def end(self) -> Sample | None:
+        """The sample that is open, closed."""
+        if not self._members:
+            return None
+        members, key, again = self._members, self._key, self._again
+        self._members, self._again = {}, False
+        first = next(iter(members.values()))
+        image = next((members[extension] for extension in EVERY_IMAGE_EXTENSION if extension in members), None)
+        whole = self._check_key(key, members, first, again)
+        if image is None and whole:
+            dotted = [one for ext, one in members.items() if ext.rpartition(".")[2] in EVERY_IMAGE_EXTENSION]
+            for one in dotted:  # Each may be a sample of its own whose name has a dot.
+                rest = one.name.removeprefix(key)
+                self._found(DOTS, one, key, f"the first dot ends the key, and {rest!r} is the extension of no image")
+            if not dotted:
+                self._found(NO_IMAGE, first, key, f"no image among its members ({listed(members)})")
+        return Sample(key, members, image, whole)
+
+    def close(self) -> None:
+        """Ends the tar: what can be said when all its members were seen."""
+        for extension, cases in self._cases.items():
+            if len(cases) == 2:
+                other = cases[False].name
+                says = f".{extension} is written in capitals too, here; in small letters e.g. in {other}"
+                self._found(CASE, cases[True], "", says)
+
+    def _check_name(self, member: Member, key: str, written: str, extension: str) -> None:
+        last = extension.rpartition(".")[2]
+        if last not in _DECODED:
+            self._found(UNKNOWN, member, key, f".{extension} is an extension that no decoder knows")
+        elif last in _PICKLES:
+            self._found(PICKLE, member, key, f".{extension} is a pickle, and reading one runs code")
+        if not member.length and extension not in EVERY_IMAGE_EXTENSION and extension != "txt":
+            self._found(EMPTY, member, key, "it is empty")
+        self._cases.setdefault(extension, {}).setdefault(written != extension, member)
+
+    def _check_key(self, key: str, members: Mapping[str, Member], first: Member, again: bool) -> bool:
+        """Compares a sample's key with those before; whether it is a sample of its own."""
+        bits = sum(1 << self._bits.setdefault(extension, len(self._bits)) for extension in members)
+        hashed = short_hash(key.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+        before = self._seen.get(hashed)
+        if before is None:
+            if len(self._seen) < _REMEMBERED_KEYS:
+                self._seen[hashed] = (bits, first.offset - _HEADER)
+            return True
+        self._seen[hashed] = (before[0] | bits, before[1])
+        if again:
+            return True
+        if before[0] & bits:
+            self._found(KEY_REPEATED, first, key, f"the key came before, at byte {before[1]}")
+            return True
+        self._found(
+            SPLIT, first, key, f"other members of the key stand at byte {before[1]}, with other samples between"
+        )
+        return False
+
+    def _found(self, code: Code, member: Member, key: str, says: str) -> None:
+        self._findings.add(Finding(code, self._shard, says, key, member.name, member.offset - _HEADER))

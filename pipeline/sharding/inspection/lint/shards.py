@@ -1,0 +1,87 @@
+"""Shards beside each other: odd sizes, and one that is there twice."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format.file_addresses import FoundFile
+from pipeline.sharding.inspection.lint.findings import Finding, Findings, code
+
+SIZE = code(
+    "shard-size",
+    "warning",
+    "A shard is over ten times as large as the others of its series, or as small: work is spread unevenly.",
+)
+EMPTY = code("shard-empty", "warning", "A tar without a sample: some readers stop, a worker gets nothing to do.")
+REPEATED = code("shard-repeated", "warning", "Two shards with equal bytes: their samples are trained on twice.")
+_ODD = 10
+_FEWEST = 3
+_WINDOW = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """A shard that was gone through.
+
+    Attributes:
+        digest: of its members' names and sizes; "" if it could not be gone through.
+    """
+
+    name: str
+    file: FoundFile
+    samples: int
+    digest: str
+
+
+def check_shards(shards: Sequence[Walked], findings: Findings) -> None:
+    """Compares shards with each other."""
+    for shard in shards:
+        if shard.digest and not shard.samples:
+            findings.add(Finding(EMPTY, shard.name, "no sample in it"))
+    series: dict[str, list[Walked]] = defaultdict(list)
+    for shard in shards:
+        series[re.sub(r"\d+", "#", shard.name)].append(shard)
+    for some in series.values():
+        _check_sizes(some, findings)
+    _check_repeats(shards, findings)
+
+
+def _check_sizes(series: Sequence[Walked], findings: Findings) -> None:
+    if len(series) < _FEWEST:
+        return
+    middle = statistics.median(shard.file.size for shard in series)
+    for place, shard in enumerate(series):
+        # The last of a series holds what was left.
+        small = shard.file.size * _ODD < middle and place + 1 < len(series)
+        if small or shard.file.size > _ODD * middle:
+            says = f"{shard.file.size} bytes, and the middle one of its {len(series)} has {middle:.0f}"
+            findings.add(Finding(SIZE, shard.name, says))
+
+
+def _check_repeats(shards: Sequence[Walked], findings: Findings) -> None:
+    alike: dict[tuple[int, str], list[Walked]] = defaultdict(list)
+    for shard in shards:
+        if shard.samples:
+            alike[shard.file.size, shard.digest].append(shard)
+    for some in alike.values():
+        if len(some) < 2:
+            continue
+        first: dict[str, str] = {}
+        for shard in some:
+            content = _sha256(shard.file)
+            if content in first:
+                findings.add(Finding(REPEATED, shard.name, f"its bytes are those of {first[content]}"))
+            first.setdefault(content, shard.name)
+
+
+def _sha256(file: FoundFile) -> str:
+    hasher = hashlib.sha256()
+    for start in range(0, file.size, _WINDOW):
+        hasher.update(places.read(file.url, start, min(_WINDOW, file.size - start)))
+    return hasher.hexdigest()

@@ -1,0 +1,157 @@
+"""What is looked at: tars by a pattern, or the shards of an artifact with its index and its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.artifacts import Artifact
+from pipeline.errors import DamagedError, InputError, UnknownNameError
+from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format.file_addresses import FoundFile
+from pipeline.sharding.format.index import SampleIndex
+from pipeline.sharding.format.shard_locations import ShardPlaces, is_own
+from pipeline.sharding.inspection.lint.findings import Finding, Findings, code
+from pipeline.sharding.writing.index_tars import TARS_FILE, foreign_tars
+
+MISSING = code("shard-missing", "error", "A shard that the index or the manifest names is not there.")
+CHANGED = code(
+    "tar-changed",
+    "error",
+    "A tar that was indexed in place has another size or time than then: reads are refused.",
+)
+DAMAGED = code("file-damaged", "error", "A file of the artifact is missing, or its bytes are not the manifest's.")
+INDEX = code("index-damaged", "error", "The index cannot be opened: nothing can be read by number.")
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A tar to look at.
+
+    Attributes:
+        name: what findings call it.
+        number: in the index; -1 for a tar without.
+    """
+
+    name: str
+    file: FoundFile
+    number: int = -1
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is looked at together.
+
+    Attributes:
+        name: of an artifact, STAGE/KEY.
+        index: of an artifact, if it can be opened.
+        ours: the shards were written together with the index.
+    """
+
+    name: str
+    shards: Sequence[Shard]
+    artifact: Artifact | None = None
+    index: SampleIndex | None = None
+
+    @property
+    def ours(self) -> bool:
+        return self.artifact is not None and TARS_FILE not in self.artifact.files
+
+
+def tars_target(patterns: Sequence[str]) -> Target:
+    """Tars by folders, names or patterns, here or in S3; one that several name is there once.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = list({file.url: file for pattern in patterns for file in places.find(pattern, TAR_SUFFIXES)}.values())
+    root = places.common_folder(found)
+    return Target("", [Shard(file.url.removeprefix(root).lstrip("/"), file) for file in found])
+
+
+def artifact_target(artifact: Artifact, findings: Findings) -> Target:
+    """The shards that are there of an artifact; what is not becomes findings.
+
+    Raises:
+        InputError: it is no artifact of shards.
+    """
+    if "index.arrow" not in artifact.files:
+        raise InputError(f"{artifact.uri}: holds no shards; give an artifact of shard-dataset, or tars")
+    index = _index(artifact, findings)
+    return Target(artifact.uri, _shards(artifact, index, findings), artifact, index)
+
+
+def _index(artifact: Artifact, findings: Findings) -> SampleIndex | None:
+    """The index, if its bytes are the manifest's: a map of others could end the process."""
+    try:
+        return SampleIndex.open(artifact)
+    except (DamagedError, OSError, ValueError, KeyError, AttributeError) as error:
+        findings.add(Finding(INDEX, "index.arrow", str(error).splitlines()[0]))
+        return None
+
+
+def check_files(artifact: Artifact, findings: Findings, *, deep: bool) -> None:
+    """Compares the artifact's files with its manifest: their bytes, or only their sizes."""
+    if deep:
+        for line in artifact.verify():
+            name, _, says = line.removeprefix(f"{artifact.uri}/").partition(": ")
+            findings.add(Finding(MISSING if says == "missing" and name.endswith(".tar") else DAMAGED, name, says))
+        return
+    for name, entry in artifact.files.items():
+        info = artifact.storage.stat(artifact.object_path(name))
+        if info is None:
+            findings.add(Finding(MISSING if name.endswith(".tar") else DAMAGED, name, "missing"))
+        elif info.size != entry.size:
+            findings.add(Finding(DAMAGED, name, f"{info.size} bytes, the manifest says {entry.size}"))
+
+
+def _shards(artifact: Artifact, index: SampleIndex | None, findings: Findings) -> list[Shard]:
+    """The artifact's own tars, those of others of the store, and those outside; a mixture has any of them."""
+    foreign = {tar.url: tar for tar in foreign_tars(artifact)}
+    listed = [*(name for name in artifact.files if name.endswith(".tar")), *foreign]
+    names = list(index.shard_names) if index is not None else listed
+    places_of = ShardPlaces(artifact, names)
+    shards = []
+    for number, name in enumerate(names):
+        if name in foreign:
+            found = _foreign_file(foreign[name], findings)
+        else:
+            found = _stored_file(artifact, places_of, number, name, findings)
+        if found is not None:
+            shards.append(Shard(name, found, number if index is not None else -1))
+    return shards
+
+
+def _stored_file(
+    artifact: Artifact, places_of: ShardPlaces, number: int, name: str, findings: Findings
+) -> FoundFile | None:
+    if is_own(name) and name not in artifact.files:
+        findings.add(Finding(MISSING, name, "the index names it, the manifest does not"))
+        return None
+    try:
+        info = artifact.storage.stat(places_of.object(number)[1])
+    except (DamagedError, UnknownNameError) as error:
+        findings.add(Finding(MISSING, name, str(error)))
+        return None
+    if info is None:
+        if not is_own(name):  # `check_files` tells of an own one that is gone.
+            findings.add(Finding(MISSING, name, "missing"))
+        return None
+    url = artifact.storage.local_path(info.path)
+    return FoundFile(str(url) if url is not None else f"{artifact.storage.url}/{info.path}", info.size, "")
+
+
+def _foreign_file(tar: FoundFile, findings: Findings) -> FoundFile | None:
+    try:
+        now = places.stat(tar.url)
+    except InputError as error:
+        findings.add(Finding(MISSING, tar.url, str(error).removeprefix(f"{tar.url}: ")))
+        return None
+    if (now.size, now.version) != (tar.size, tar.version):
+        says = f"{now.size} bytes, {tar.size} when it was indexed"
+        if now.size == tar.size:
+            says = "written anew since it was indexed, with as many bytes"
+        findings.add(Finding(CHANGED, tar.url, says))
+    return now

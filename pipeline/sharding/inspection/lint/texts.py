@@ -1,0 +1,158 @@
+"""Captions, labels and notes: text that is none, or that a reader would stumble over. A function a check."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pipeline.sharding.inspection.lint.findings import Code, Severity, code
+
+MOST_CAPTION_CHARS = 2000
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
+_INTEGER = re.compile(rb"\s*[+-]?[0-9]+\s*")
+
+
+@dataclass(frozen=True)
+class Text:
+    """A small member of a sample."""
+
+    key: str
+    data: bytes
+
+    @cached_property
+    def decoded(self) -> tuple[str, UnicodeDecodeError | None]:
+        """The text, and what is wrong with it; what is no UTF-8 is a replacement sign there."""
+        try:
+            return self.data.decode("utf-8"), None
+        except UnicodeDecodeError as error:
+            return self.data.decode("utf-8", "replace"), error
+
+    @cached_property
+    def parsed(self) -> tuple[Any, Spot | None]:
+        """The JSON value, and why it is none."""
+        text, fault = self.decoded
+        if fault is not None:
+            return None, Spot(f"not JSON: {_not_utf8(fault)}", fault.start)
+        try:
+            return json.loads(text.removeprefix("\ufeff")), None
+        except json.JSONDecodeError as error:
+            mark = len("\ufeff".encode()) if text.startswith("\ufeff") else 0
+            place = len(error.doc[: error.pos].encode("utf-8", "surrogatepass")) + mark
+            return None, Spot(f"not JSON ({error.msg})", place)
+        except (RecursionError, ValueError) as error:
+            return None, Spot(f"not JSON that can be read ({type(error).__name__})")
+
+    @property
+    def tells(self) -> frozenset[str]:
+        """Of "caption" and "label", what a .json says."""
+        notes = self.parsed[0]
+        if not isinstance(notes, dict):
+            return frozenset()
+        captions = any(notes.get(name) for name in ("caption", "captions"))
+        labels = any(notes.get(name) is not None for name in ("label", "cls"))
+        return frozenset({*(["caption"] if captions else []), *(["label"] if labels else [])})
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """What is wrong, and at which byte of the text."""
+
+    says: str
+    byte: int = 0
+
+
+Check = Callable[[Text], "Spot | None"]
+CHECKS: list[tuple[frozenset[str], Code, Check]] = []
+
+
+def check(extensions: str, name: str, severity: Severity, doc: str) -> Callable[[Check], Check]:
+    """Registers a check of members with one of these extensions."""
+
+    def register(function: Check) -> Check:
+        CHECKS.append((frozenset(extensions.split()), code(name, severity, doc), function))
+        return function
+
+    return register
+
+
+CHECKED = frozenset({"txt", "text", "json", "cls"})
+
+
+@check(
+    "txt text", "caption-encoding", "error", "A caption that is not UTF-8: readers raise, and we quarantine the sample."
+)
+def encoding(text: Text) -> Spot | None:
+    fault = text.decoded[1]
+    return None if fault is None else Spot(_not_utf8(fault), fault.start)
+
+
+@check("txt text", "caption-empty", "warning", "A caption without a letter: an image is trained on with no words.")
+def empty(text: Text) -> Spot | None:
+    return None if text.data.strip() else Spot("the caption is empty")
+
+
+@check(
+    "txt text",
+    "caption-long",
+    "warning",
+    f"A caption of more than {MOST_CAPTION_CHARS:,} characters: text towers read the first 77 tokens.",
+)
+def long(text: Text) -> Spot | None:
+    count = len(text.decoded[0])
+    return Spot(f"{count} characters") if count > MOST_CAPTION_CHARS else None
+
+
+@check("txt text", "caption-control", "warning", "Control characters or a byte-order mark in a caption.")
+def control(text: Text) -> Spot | None:
+    found = _CONTROL.search(text.decoded[0])
+    if found is None or text.decoded[1] is not None:
+        return None
+    return Spot(f"a control character (U+{ord(found.group()):04X})", len(text.decoded[0][: found.start()].encode()))
+
+
+@check("json", "json-broken", "error", "A `.json` that is not JSON: readers raise.")
+def broken(text: Text) -> Spot | None:
+    return text.parsed[1]
+
+
+@check("json", "json-key", "warning", "The `key` in the `.json` is not the sample's: the notes may be another image's.")
+def other_key(text: Text) -> Spot | None:
+    notes = text.parsed[0]
+    told = notes.get("key") if isinstance(notes, dict) else None
+    if (
+        not isinstance(told, str | int)
+        or isinstance(told, bool)
+        or str(told) in (text.key, text.key.rpartition("/")[2])
+    ):
+        return None
+    return Spot(f"it says key {str(told)[:80]!r}")
+
+
+@check("json", "json-text", "error", "A text in the `.json` that cannot be written (half of a surrogate pair).")
+def unwritable(text: Text) -> Spot | None:
+    if rb"\ud" not in text.data.lower():
+        return None
+    notes = text.parsed[0]
+    for name, value in notes.items() if isinstance(notes, dict) else ():
+        for one in value if isinstance(value, list) else [value]:
+            try:
+                str(one).encode()
+            except UnicodeEncodeError as error:
+                return Spot(f"its {str(name)[:40]!r} holds {one[error.start]!a}, half of a character")
+    return None
+
+
+@check("cls", "label-not-integer", "error", "A `.cls` that is no integer: WebDataset's decoder raises ValueError.")
+def not_integer(text: Text) -> Spot | None:
+    if _INTEGER.fullmatch(text.data):
+        return None
+    shown = text.decoded[0][:40]
+    return Spot(f"{shown!r} is no integer")
+
+
+def _not_utf8(fault: UnicodeDecodeError) -> str:
+    return f"not UTF-8 (byte 0x{fault.object[fault.start]:02x})"

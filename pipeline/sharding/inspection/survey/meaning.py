@@ -1,0 +1,59 @@
+"""What the members of tars mean, seen from their first sample: where captions and labels are."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pipeline.sharding.format.file_addresses import FoundFile
+from pipeline.sharding.sources.tar_bytes import opened_tar
+from pipeline.sharding.sources.tar_listing import MEMBER_NAME, META_NAME, MOST_TEXT_BYTES, Meaning
+from pipeline.sharding.sources.tar_members import Member, tar_members
+
+_MOST_BYTES = 1 << 40
+_CAPTIONS, _LABELS = ("captions", "caption"), ("label", "cls")
+
+
+def meaning_of(tar: FoundFile) -> Meaning:
+    """Our own tars: captions and label in the .json; else the .txt and the .cls, or what the .json has instead.
+
+    Raises:
+        InputError: the tar is damaged before its first sample's end.
+    """
+    members, notes = _first_sample(tar)
+    caption = next((name for name in _CAPTIONS if notes.get(name)), None)
+    label = next((name for name in _LABELS if name in notes), None)
+    in_json = caption is not None and ("txt" not in members or isinstance(notes[caption], list))
+    return Meaning(
+        captions="json" if in_json else "txt",
+        caption_field=caption or "caption",
+        labels="json" if "cls" not in members and label is not None else "cls",
+        label_field=label or "label",
+        ends="read",
+        most_bytes=_MOST_BYTES,
+    )
+
+
+def _first_sample(tar: FoundFile) -> tuple[set[str], dict[str, Any]]:
+    """The extensions of the first sample, and what its .json says."""
+    extensions: set[str] = set()
+    key: str | None = None
+    notes: Member | None = None
+    with opened_tar(tar) as read:
+        for member in tar_members(tar.url, tar.size, read, most_bytes=_MOST_BYTES, on_end=lambda _: None):
+            match = None if META_NAME.match(member.name) else MEMBER_NAME.fullmatch(member.name)
+            if match is None:
+                continue
+            if key not in (None, match.group(1)):
+                break
+            key = match.group(1)
+            extensions.add(match.group(2).lower())
+            if match.group(2).lower() == "json":
+                notes = member
+        if notes is None or notes.length > MOST_TEXT_BYTES:
+            return extensions, {}
+        try:
+            value = json.loads(read(notes.offset, notes.length))
+        except (ValueError, RecursionError):
+            return extensions, {}
+    return extensions, value if isinstance(value, dict) else {}

@@ -1,0 +1,103 @@
+"""The sheet of a preview: pictures with key, label and captions below each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+from pipeline.sharding.card.contact_sheet import COLOURS, FAINT, INK, PANEL, PAPER, cut_to, font
+from pipeline.sharding.inspection.survey.shown import ShownSample
+from pipeline.sharding.writing.images import UnreadableError, examine
+
+_CELL, _GAP, _MARGIN, _HEADER = 200, 22, 36, 96
+_TEXT = 104
+_COLUMNS = 6
+_CAPTION_LINES = 3
+_BAD = "#b3361c"
+_PLAIN = "#85867e"
+
+
+def preview_sheet(samples: Sequence[ShownSample], title: str, told: str) -> Image.Image:
+    """Draws the sheet.
+
+    Args:
+        told: a line below the title.
+    """
+    columns = max(1, min(_COLUMNS, len(samples)))
+    rows = -(-len(samples) // columns)
+    # A title needs its room, however few the samples.
+    width = 2 * _MARGIN + max(columns, 3) * (_CELL + _GAP) - _GAP
+    height = _HEADER + rows * (_CELL + _TEXT + _GAP) + _MARGIN - _GAP
+    sheet = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_MARGIN, 24), _fitted(draw, title, font(24, bold=True), width - 2 * _MARGIN), INK, font(24, bold=True))
+    draw.text((_MARGIN, 58), _fitted(draw, told, font(14), width - 2 * _MARGIN), FAINT, font(14))
+    for place, sample in enumerate(samples):
+        x = _MARGIN + place % columns * (_CELL + _GAP)
+        y = _HEADER + place // columns * (_CELL + _TEXT + _GAP)
+        _draw_picture(sheet, draw, sample, x, y)
+        _draw_words(draw, sample, x, y + _CELL + 8)
+    return sheet
+
+
+def _draw_picture(sheet: Image.Image, draw: ImageDraw.ImageDraw, sample: ShownSample, x: int, y: int) -> None:
+    draw.rounded_rectangle((x, y, x + _CELL - 1, y + _CELL - 1), 10, PANEL)
+    inner = _CELL - 12
+    problem = sample.problem
+    if not problem:
+        try:
+            picture = _scaled(examine(sample.data).image, inner)
+            sheet.paste(picture, (x + (_CELL - picture.width) // 2, y + (_CELL - picture.height) // 2))
+            return
+        except UnreadableError as error:
+            problem = str(error)
+    draw.line((x + 84, y + 50, x + 116, y + 82), _BAD, 4)
+    draw.line((x + 116, y + 50, x + 84, y + 82), _BAD, 4)
+    for number, line in enumerate(_wrapped(draw, problem, font(12), inner - 12, 4)):
+        draw.text((x + _CELL / 2, y + 106 + 17 * number), line, _BAD, font(12), anchor="mt")
+
+
+def _scaled(image: Image.Image, side: int) -> Image.Image:
+    """The image in RGB, at most so large; one of few pixels is enlarged, so that its pixels are seen."""
+    picture = image.convert("RGB")
+    factor = side // max(picture.size)
+    if factor > 1:
+        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return picture
+
+
+def _draw_words(draw: ImageDraw.ImageDraw, sample: ShownSample, x: int, y: int) -> None:
+    draw.rounded_rectangle((x, y + 2, x + 4, y + 32), 2, COLOURS.get(sample.split, _PLAIN))
+    draw.text((x + 12, y), _fitted(draw, sample.key, font(12, bold=True), _CELL - 12), INK, font(12, bold=True))
+    size = f"{sample.width}x{sample.height} {sample.kind}" if sample.width else ""
+    facts = " · ".join(part for part in (sample.label, sample.split, size) if part)
+    draw.text((x + 12, y + 17), _fitted(draw, facts, font(11), _CELL - 12), FAINT, font(11))
+    words = sample.captions[0] if sample.captions else ""
+    more = f" (+{len(sample.captions) - 1})" if len(sample.captions) > 1 else ""
+    for number, line in enumerate(_wrapped(draw, words + more, font(12), _CELL, _CAPTION_LINES)):
+        draw.text((x, y + 39 + 17 * number), line, INK, font(12))
+
+
+def _wrapped(draw: ImageDraw.ImageDraw, text: str, face: ImageFont.FreeTypeFont, width: int, lines: int) -> list[str]:
+    """The text in so many lines, at most; a word that is too long is cut."""
+    found: list[str] = []
+    # What cannot be seen anyway is not measured.
+    words = _printable(text[:2000]).split()
+    while words and len(found) < lines:
+        line = words.pop(0)
+        while words and draw.textlength(f"{line} {words[0]}", face) <= width:
+            line += f" {words.pop(0)}"
+        last = len(found) == lines - 1
+        found.append(_fitted(draw, f"{line} {' '.join(words[:6])}" if last and words else line, face, width))
+    return found
+
+
+def _fitted(draw: ImageDraw.ImageDraw, text: str, face: ImageFont.FreeTypeFont, width: int) -> str:
+    return cut_to(draw, _printable(text[:500]), width, face)
+
+
+def _printable(text: str) -> str:
+    """Half characters and control signs cannot be drawn."""
+    return "".join(char if char.isprintable() else " " for char in text)

@@ -1,0 +1,180 @@
+"""Which samples a preview shows: the same ones each time, spread over the whole data set."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import InputError, TutelageError, UnknownNameError
+from pipeline.pixels.decode import ImageError, opened
+from pipeline.progress import Progress, silent
+from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format.file_addresses import FoundFile
+from pipeline.sharding.format.index import SPLITS, SampleIndex
+from pipeline.sharding.inspection.survey.meaning import meaning_of
+from pipeline.sharding.sources.given_split import split_of_name
+from pipeline.sharding.sources.tar_listing import TarSample, tar_samples
+
+# Tars that are gone through for samples of any label, evenly spread over all.
+_TARS = 12
+_MOST_IMAGE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be shown.
+
+    Attributes:
+        rows: how many samples, at most.
+        split, label: only those; None: any.
+        keys: these samples; (): any.
+    """
+
+    rows: int
+    split: str | None = None
+    label: str | None = None
+    keys: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.split is not None and self.split not in SPLITS:
+            raise UnknownNameError("split", self.split, SPLITS)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownSample:
+    """A sample of a preview.
+
+    Attributes:
+        data: the encoded image; b"" if there is none.
+        problem: why it cannot be shown; "" if it can.
+        byte: where its image begins in the shard.
+    """
+
+    key: str
+    shard: str
+    byte: int
+    split: str
+    label: str
+    captions: tuple[str, ...]
+    data: bytes
+    kind: str = ""
+    width: int = 0
+    height: int = 0
+    problem: str = ""
+
+
+def of_index(index: SampleIndex, read: Callable[[int], bytes], wish: Wish) -> list[ShownSample]:
+    """Samples of an artifact.
+
+    Args:
+        read: gives the encoded image of a row.
+    Raises:
+        InputError: there is no such key, label or split, or no sample with all of them.
+    """
+    ids = index.rows(wish.split)
+    if wish.label is not None:
+        if wish.label not in index.label_names:
+            raise UnknownNameError("label", wish.label, index.label_names)
+        ids = ids[index.labels[ids] == index.label_names.index(wish.label)]
+    if wish.keys:
+        found = pc.index_in(pa.array(wish.keys, pa.large_string()), index.keys).to_pylist()
+        for key, id in zip(wish.keys, found, strict=True):
+            if id is None:
+                raise InputError(f"preview: no sample has key {key!r}; without --key some are shown")
+        ids = np.array([id for id in found if id in set(ids.tolist())], dtype=np.int64)
+    elif len(ids) > wish.rows:
+        ids = np.sort(np.random.default_rng(0).choice(ids, wish.rows, replace=False))
+    if not len(ids):
+        raise InputError("preview: no sample is of this split and label")
+    return [_of_row(index, read, id) for id in ids[: wish.rows].tolist()]
+
+
+def of_tars(tars: Sequence[FoundFile], wish: Wish, progress: Progress = silent) -> list[ShownSample]:
+    """Samples of foreign tars.
+
+    Raises:
+        InputError: a tar is damaged, or there is no such sample.
+    """
+    of_split = [tar for tar in tars if wish.split in (None, split_of_name(tar.name))]
+    if not of_split:
+        raise InputError(f"preview: no tar's name says that it is of split {wish.split}")
+    meaning = meaning_of(tars[0])
+    everywhere = bool(wish.keys) or wish.label is not None
+    places_of = np.linspace(0, len(of_split) - 1, min(len(of_split), _TARS)).round().astype(int)
+    chosen_tars = of_split if everywhere else [of_split[place] for place in sorted(set(places_of.tolist()))]
+
+    def candidates() -> Iterator[tuple[FoundFile, TarSample]]:
+        for number, tar in enumerate(chosen_tars):
+            progress(step=number, total=len(chosen_tars), note=f"reading {tar.name}")
+            for sample in tar_samples(tar, meaning):
+                fits = wish.label in (None, sample.label) and (not wish.keys or sample.key in wish.keys)
+                if fits:
+                    yield tar, sample
+
+    if everywhere:
+        kept = []
+        for one in candidates():
+            kept.append(one)
+            if len(kept) == (min(wish.rows, len(wish.keys)) if wish.keys else wish.rows):
+                break
+    else:
+        kept = _drawn(candidates(), wish.rows)
+    if not kept:
+        what = f"key {wish.keys[0]!r}" if wish.keys else f"label {wish.label!r}" if wish.label is not None else "image"
+        raise InputError(f"preview: no sample with {what} in {len(chosen_tars)} tars")
+    return [_of_tar(tar, sample) for tar, sample in kept]
+
+
+def _drawn(candidates: Iterator[tuple[FoundFile, TarSample]], rows: int) -> list[tuple[FoundFile, TarSample]]:
+    """`rows` of them, each as likely as the others, in their order; the same ones each time."""
+    draw = random.Random(0)
+    kept: list[tuple[int, tuple[FoundFile, TarSample]]] = []
+    for number, one in enumerate(candidates):
+        if number < rows:
+            kept.append((number, one))
+        elif (place := draw.randrange(number + 1)) < rows:
+            kept[place] = (number, one)
+    return [one for _, one in sorted(kept, key=lambda entry: entry[0])]
+
+
+def _of_row(index: SampleIndex, read: Callable[[int], bytes], id: int) -> ShownSample:
+    row = index.row(id)
+    data, problem = b"", ""
+    try:
+        data = read(id)
+    except (OSError, TutelageError) as error:
+        problem = str(error)
+    label = index.label_names[row.label] if row.label >= 0 else ""
+    shard = index.shard_names[row.shard]
+    return _looked_at(row.key, shard, row.offset, SPLITS[row.split], label, row.captions, data, problem)
+
+
+def _of_tar(tar: FoundFile, sample: TarSample) -> ShownSample:
+    data, problem = b"", sample.problem or ""
+    if not problem and sample.length > _MOST_IMAGE_BYTES:
+        problem = f"{sample.length} bytes, more than an image has"
+    if not problem:
+        try:
+            data = places.read(tar.url, sample.offset, sample.length)
+        except OSError as error:
+            problem = str(error)
+    split = split_of_name(tar.name) or ""
+    return _looked_at(sample.key, tar.name, sample.offset, split, sample.label or "", sample.captions, data, problem)
+
+
+def _looked_at(
+    key: str, shard: str, byte: int, split: str, label: str, captions: tuple[str, ...], data: bytes, problem: str
+) -> ShownSample:
+    kind, width, height = "", 0, 0
+    if not problem:
+        try:
+            with opened(data) as image:
+                kind, (width, height) = image.format or "", image.size
+        except ImageError as error:
+            problem = str(error)
+    return ShownSample(key, shard, byte, split, label, captions, data, kind, width, height, problem)

@@ -1,0 +1,190 @@
+"""What a run of shard-dataset writes: all of a source, an index of tars in place, or what is new beside a base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.sharding.card.contact_sheet import encoded_image
+from pipeline.sharding.card.page.left_out import EqualSet, equal_images
+from pipeline.sharding.deltas.delta import read_delta
+from pipeline.sharding.deltas.delta_base import Base
+from pipeline.sharding.deltas.delta_index import (
+    delta_index,
+    delta_listing,
+    delta_numbering,
+    is_nothing,
+    taken_keys,
+    write_tombstones,
+)
+from pipeline.sharding.deltas.items_table import chunk_listing, rows_of_plan, write_listing
+from pipeline.sharding.format.index import SampleIndex
+from pipeline.sharding.format.shard_locations import ShardPlaces, is_own
+from pipeline.sharding.sources.base import Collection
+from pipeline.sharding.writing.chunks import ChunkFacts, Columns, key_of_row
+from pipeline.sharding.writing.duplicates import DROPPED
+from pipeline.sharding.writing.index_tars import index_in_place
+from pipeline.sharding.writing.intake import Intake, nothing_usable, take_in
+from pipeline.sharding.writing.numbering import numbered
+from pipeline.sharding.writing.plan import Plan, ShardSize, arrange, make_plan
+from pipeline.sharding.writing.rare_classes import label_numbers
+from pipeline.sharding.writing.scratch import Scratch
+from pipeline.sharding.writing.shards import index_parts, write_shards
+from pipeline.stage import NothingNew, Workspace
+
+if TYPE_CHECKING:
+    from pipeline.sharding.stage import ShardingConfig
+
+Image = Callable[[int], bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """What was written, for the card.
+
+    Attributes:
+        index: all samples of the artifact.
+        plan: of those that were stored by this run.
+        chunks: what was read by this run.
+        base: what the artifact adds to, or None.
+        changes: of a delta, how many samples are new, changed, removed.
+        equal: some sets of equal images, for the card; of a delta none.
+        rare: images of each rare class, by its name.
+    """
+
+    index: SampleIndex
+    plan: Plan
+    chunks: list[ChunkFacts]
+    base: Base | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
+    equal: Sequence[EqualSet] = ()
+    rare: Mapping[str, int] = field(default_factory=dict)
+
+    def image(self, work: Workspace) -> Image:
+        """Gives images by their numbers."""
+        new = partial(encoded_image, self.index, work.output)
+        if self.base is None:
+            return new
+        index, places = self.index, ShardPlaces(self.base.artifact, self.index.shard_names)
+
+        def image(id: int) -> bytes:
+            shard = int(index.shards[id])
+            if is_own(index.shard_names[shard]):
+                return new(id)
+            return places.read(shard, int(index.offsets[id]), int(index.lengths[id]))
+
+        return image
+
+
+def write_all(config: ShardingConfig, collection: Collection, intake: Intake, work: Workspace) -> Written:
+    """Reads and stores the whole source, or indexes its tars in place."""
+    scratch = intake.scratch
+    chunks = take_in(collection, intake, runner=config.runner, writers=config.writers, progress=work.progress)
+    if not any(facts.rows for facts in chunks):
+        raise nothing_usable(collection.total, chunks)
+    work.progress(note="planning the shards")
+    columns = Columns.load(scratch, chunks)
+    plan = make_plan(
+        columns,
+        partial(key_of_row, scratch, columns),
+        split=config.split,
+        duplicates=config.duplicates,
+        caps=config.caps,
+        size=_size(config),
+        label_names=collection.label_names,
+    )
+    if not len(plan.rows):
+        raise nothing_usable(collection.total, chunks)
+    dropped = plan.kept.rare if config.split.rare_classes == "drop" else {}
+    labels = label_numbers(len(collection.label_names), dropped)
+    rare = _named(plan.kept.rare, collection.label_names)
+    label_names = [name for number, name in enumerate(collection.label_names) if number not in dropped]
+    if collection.tars:
+        work.progress(note="putting the index together")
+        index = index_in_place(work.output, scratch, columns, plan, collection, labels, label_names)
+        return Written(index, plan, chunks, equal=_equal(scratch, columns, plan, collection), rare=rare)
+    numbering = numbered(scratch, columns, plan.rows, collection.root, labels)
+    write_shards(
+        work.output,
+        scratch,
+        columns,
+        plan,
+        numbering,
+        runner=config.runner,
+        writers=config.writers,
+        progress=work.progress,
+    )
+    index = SampleIndex.assemble(
+        index_parts(scratch, plan.shard_names),
+        scratch.columns("index"),
+        shard_names=plan.shard_names,
+        label_names=label_names,
+        taxonomy=numbering.taxonomy,
+    )
+    index.write(work.output)
+    rows = rows_of_plan(len(columns), plan.rows, np.arange(len(plan.rows)))
+    write_listing(
+        work.output,
+        (
+            chunk_listing(scratch, columns, chunk, rows=rows, nodes=numbering.nodes, labels=labels)
+            for chunk in range(len(chunks))
+        ),
+    )
+    return Written(index, plan, chunks, equal=_equal(scratch, columns, plan, collection), rare=rare)
+
+
+def write_delta(config: ShardingConfig, base: Base, collection: Collection, intake: Intake, work: Workspace) -> Written:
+    """Stores what is new beside a base, and lists what is gone.
+
+    Raises:
+        NothingNew: nothing is either.
+    """
+    scratch = intake.scratch
+    delta = read_delta(config, base, collection, intake, work.progress)
+    if is_nothing(delta):
+        raise NothingNew(base.artifact)
+    if not (delta.chosen.splits != DROPPED).any():
+        raise nothing_usable(len(delta.numbers), delta.chunks)
+    work.progress(note="planning the shards")
+    plan = arrange(
+        delta.columns,
+        partial(key_of_row, scratch, delta.columns),
+        delta.new_rows,
+        delta.chosen_rows(),
+        _size(config),
+        taken_keys(delta),
+    )
+    numbering = delta_numbering(delta, plan, collection.root)
+    write_shards(
+        work.output,
+        scratch,
+        delta.columns,
+        plan,
+        numbering,
+        runner=config.runner,
+        writers=config.writers,
+        progress=work.progress,
+    )
+    index = delta_index(scratch, delta, plan, numbering)
+    index.write(work.output)
+    write_listing(work.output, delta_listing(scratch, delta, plan, numbering))
+    changes = delta.counts(write_tombstones(work.output, delta))
+    rare = _named(delta.chosen.kept.rare, delta.all_label_names)
+    return Written(index, plan, delta.chunks, base, changes, rare=rare)
+
+
+def _named(rare: Mapping[int, int], names: Sequence[str]) -> dict[str, int]:
+    return {names[label]: images for label, images in sorted(rare.items())}
+
+
+def _size(config: ShardingConfig) -> ShardSize:
+    megabytes = config.shard_megabytes
+    return ShardSize(config.samples_per_shard, None if megabytes is None else int(megabytes * 1e6))
+
+
+def _equal(scratch: Scratch, columns: Columns, plan: Plan, collection: Collection) -> list[EqualSet]:
+    return equal_images(columns, plan, partial(key_of_row, scratch, columns), collection.label_names)

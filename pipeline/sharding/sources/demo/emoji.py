@@ -1,0 +1,264 @@
+"""Emoji in several hands: each concept drawn by four artists, with its name, true tags and a taxonomy.
+
+A concept is an emoji without skin tone that every chosen pack draws (1,570 with all five packs).
+Its label is its subgroup ("animal-bird") if that has enough concepts; its taxonomy path is (group,
+subgroup). Fluent flat and Fluent 3D are one family: they are one drawing in two finishes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator
+
+from pipeline.config import Config, digest, unkeyed
+from pipeline.errors import InputError, UnknownNameError
+from pipeline.progress import Progress
+from pipeline.sharding.sources.base import About, Collection, Item
+from pipeline.sharding.sources.demo.emoji_packs import (
+    FAMILIES,
+    STYLES,
+    TABLE_PACK,
+    Drawing,
+    EmojiStyle,
+    normalised,
+    openmoji_table,
+)
+from pipeline.sharding.sources.demo.npm_packs import Pack, check_packs, fetch_packs
+
+GROUPS = (
+    "smileys-emotion",
+    "people-body",
+    "animals-nature",
+    "food-drink",
+    "travel-places",
+    "activities",
+    "objects",
+    "symbols",
+    "flags",
+)
+
+_ZWJ = "200d"
+_GENDER_SIGNS = {"2640", "2642"}
+_FACING_RIGHT = "27a1"
+# Man and woman before a role become person.
+_TO_PERSON = {"1f468": "1f9d1", "1f469": "1f9d1"}
+# Concepts that are one but for gender or age, and whose code points do not show it.
+_SAME_CONCEPT = {
+    "1f466": "1f9d2",  # boy -> child
+    "1f467": "1f9d2",  # girl -> child
+    "1f474": "1f9d3",  # old man -> older person
+    "1f475": "1f9d3",  # old woman -> older person
+    "1f934": "1fac5",  # prince -> person with crown
+    "1f478": "1fac5",  # princess -> person with crown
+    "1f930": "1fac4",  # pregnant woman -> pregnant person
+    "1fac3": "1fac4",  # pregnant man -> pregnant person
+    "1f385": "1f9d1-1f384",  # Santa Claus -> Mx Claus
+    "1f936": "1f9d1-1f384",  # Mrs. Claus -> Mx Claus
+    "1f57a": "1f483",  # man dancing -> woman dancing
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """An emoji without skin tone: its normalised hexcode, CLDR name and tags, and its place in the taxonomy."""
+
+    hexcode: str
+    name: str
+    tags: tuple[str, ...]
+    group: str
+    subgroup: str
+
+    @property
+    def content_group(self) -> str:
+        """The concept without gender and direction: "man running" and "person running" are one."""
+        points = self.hexcode.split("-")
+        if _ZWJ in points:
+            points = [point for point in points if point not in _GENDER_SIGNS | {_ZWJ, _FACING_RIGHT}]
+        code = "-".join(_TO_PERSON.get(point, point) for point in points)
+        return _SAME_CONCEPT.get(code, code)
+
+
+class EmojiConfig(Config):
+    """Which emoji, drawn by whom, and how large."""
+
+    about: ClassVar[About] = About(
+        "emoji drawn by four artists, with names, tags and a taxonomy (the demo)",
+        "npm, or the extra `demo`; 26 MB fetched once",
+        ("max_concepts=200",),
+    )
+    kind: Literal["emoji"] = "emoji"
+    size: int = Field(72, ge=16, le=512, description="side of a stored image, in pixels")
+    families: tuple[str, ...] = Field(FAMILIES, min_length=1, description="artist families to draw from")
+    groups: tuple[str, ...] = Field(GROUPS, min_length=1, description="emoji groups to take")
+    max_concepts: int | None = Field(
+        None, ge=1, description="take at most so many concepts, evenly from the subgroups; null: all"
+    )
+    min_concepts: int = Field(
+        12, ge=2, le=1000, description="a subgroup with fewer concepts is no label; its emoji keep their captions"
+    )
+    packs: Path | None = unkeyed(None, description="folder of already downloaded packs; null: fetched with npm, once")
+    fingerprint: str | None = Field(None, description="digest of the packs; set by the program")
+
+    @field_validator("families")
+    @classmethod
+    def _known_families(cls, families: tuple[str, ...]) -> tuple[str, ...]:
+        return _known("artist family", families, FAMILIES)
+
+    @field_validator("groups")
+    @classmethod
+    def _known_groups(cls, groups: tuple[str, ...]) -> tuple[str, ...]:
+        return _known("emoji group", groups, GROUPS)
+
+    @property
+    def styles(self) -> tuple[EmojiStyle, ...]:
+        return tuple(style for style in STYLES if style.family in self.families)
+
+    def check(self, downloads: Path) -> None:
+        if find_spec("resvg_py") is None:
+            raise InputError("drawing emoji needs resvg-py: pip install 'tutelage[demo]'")
+        check_packs(_packs(self.styles, TABLE_PACK), self.packs, downloads / "emoji")
+
+    def class_sizes(self) -> None:
+        return None
+
+    def resolved(self) -> Self:
+        packs = {pack.spec: pack.integrity for pack in _packs(self.styles, TABLE_PACK)}
+        return self.model_copy(update={"fingerprint": digest(packs)})
+
+    def build(self, downloads: Path) -> EmojiSource:
+        return EmojiSource(
+            self.styles,
+            downloads / "emoji",
+            packs=self.packs,
+            size=self.size,
+            groups=self.groups,
+            max_concepts=self.max_concepts,
+            min_concepts=self.min_concepts,
+        )
+
+
+class EmojiSource:
+    """The emoji packs as a data set.
+
+    Args:
+        styles: which packs draw.
+        downloads: where fetched packs are kept.
+        table_pack: the pack that holds names, tags and groups for all.
+        packs: folder of already downloaded packs, or None to fetch them.
+        size: side of an image in pixels.
+    """
+
+    def __init__(
+        self,
+        styles: Sequence[EmojiStyle],
+        downloads: Path,
+        *,
+        table_pack: Pack = TABLE_PACK,
+        packs: Path | None = None,
+        size: int = 72,
+        groups: Sequence[str] = GROUPS,
+        max_concepts: int | None = None,
+        min_concepts: int = 12,
+    ) -> None:
+        self._styles = tuple(styles)
+        self._downloads = downloads
+        self._table_pack = table_pack
+        self._packs = packs
+        self._size = size
+        self._groups = frozenset(groups)
+        self._max_concepts = max_concepts
+        self._min_concepts = min_concepts
+
+    def collect(self, progress: Progress) -> Collection:
+        wanted = _packs(self._styles, self._table_pack)
+        archives = fetch_packs(wanted, self._packs, self._downloads, progress)
+        progress(note="reading the packs")
+        drawings = {style.name: style.drawings(archives[style.pack.name]) for style in self._styles}
+        concepts = self._concepts(openmoji_table(archives[self._table_pack.name]), drawings.values())
+        labels = _labels(concepts, self._min_concepts)
+
+        def items() -> Iterator[Item]:
+            for concept in concepts:
+                for style in self._styles:
+                    yield self._item(concept, style, drawings[style.name][concept.hexcode], labels)
+
+        return Collection(
+            title="Emoji in several hands",
+            items=items,
+            total=len(concepts) * len(self._styles),
+            label_names=labels,
+            root="emoji",
+            credits=tuple(style.credit for style in self._styles),
+        )
+
+    def _concepts(self, table: list[dict[str, Any]], drawings: Iterable[Mapping[str, Drawing]]) -> list[Concept]:
+        every = list(drawings)
+        concepts = []
+        for entry in table:
+            hexcode = normalised(entry["hexcode"])
+            if entry["skintone"] or entry["group"] not in self._groups or not all(hexcode in one for one in every):
+                continue
+            tags = tuple(tag.strip() for tag in entry["tags"].split(",") if tag.strip())
+            concepts.append(Concept(hexcode, entry["annotation"], tags, entry["group"], entry["subgroups"]))
+        if self._max_concepts is None or len(concepts) <= self._max_concepts:
+            return concepts
+        turns: dict[str, int] = defaultdict(int)
+        order = []
+        for place, concept in enumerate(concepts):
+            order.append((turns[concept.subgroup], place))
+            turns[concept.subgroup] += 1
+        kept = sorted(place for _, place in sorted(order)[: self._max_concepts])
+        return [concepts[place] for place in kept]
+
+    def _item(self, concept: Concept, style: EmojiStyle, drawing: Drawing, labels: Sequence[str]) -> Item:
+        size = self._size
+        return Item(
+            name=f"{concept.name} ({style.name})",
+            read=lambda: drawing(size),
+            label=concept.subgroup if concept.subgroup in labels else None,
+            key=f"{concept.hexcode}-{style.name}",
+            captions=captions(concept.name, concept.tags),
+            group=concept.content_group,
+            taxonomy=(concept.group, concept.subgroup),
+            source=style.family,
+            licence=style.credit.licence,
+            extra={"hexcode": concept.hexcode, "style": style.name, "tags": list(concept.tags)},
+        )
+
+
+def captions(name: str, tags: Sequence[str]) -> tuple[str, ...]:
+    """True sentences about a concept, from its CLDR name and tags; the name alone comes first."""
+    words = set(name.lower().replace(":", "").split())
+    new = [tag for tag in tags if not set(tag.lower().split()) <= words]
+    found = [name, f"an emoji of {name}"]
+    if new:
+        found.append(f"{name}, {', '.join(new[:3])}")
+    if len(new) > 3:
+        found.append(f"{', '.join(new[3:6])}: {name}")
+    return tuple(found)
+
+
+def _labels(concepts: Sequence[Concept], min_concepts: int) -> tuple[str, ...]:
+    """The subgroups with enough concepts, in Unicode's order; gender variants count once."""
+    distinct = {(concept.subgroup, concept.content_group) for concept in concepts}
+    counts = Counter(subgroup for subgroup, _ in distinct)
+    order = dict.fromkeys(concept.subgroup for concept in concepts)
+    return tuple(subgroup for subgroup in order if counts[subgroup] >= min_concepts)
+
+
+def _packs(styles: Sequence[EmojiStyle], table_pack: Pack) -> list[Pack]:
+    return list(dict.fromkeys([table_pack, *(style.pack for style in styles)]))
+
+
+def _known(kind: str, given: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
+    """The given names, each once, in the order of `known`; an unknown one is a ValueError, as pydantic wants."""
+    for name in given:
+        if name not in known:
+            raise ValueError(str(UnknownNameError(kind, name, known)))
+    return tuple(name for name in known if name in given)

@@ -1,0 +1,205 @@
+"""Duplicates: images with equal bytes, and images that look alike; which of them stay.
+
+Whatever is configured, an image is never in two splits: of equal images only those in the most protected split stay
+(test before val before train). Beyond that, the first in the order of the source stays.
+
+What happens to equal or alike images that carry DIFFERENT labels, `conflicts` says: "keep" keeps them all (a
+photograph of two things), "first" believes the first in the most protected split, "drop" believes none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pipeline.config import Config
+from pipeline.sharding.format.perceptual import near_pairs
+
+DROPPED = -1
+
+
+class DuplicatesConfig(Config):
+    """Which duplicates are removed."""
+
+    exact: Literal["remove", "keep"] = Field(
+        "remove", description="what becomes of a repeated image in a split, with the same bytes, label and captions"
+    )
+    near: Literal["keep", "remove"] = Field(
+        "keep", description="what becomes of an image that looks like another one: nearly equal difference hashes"
+    )
+    near_radius: int = Field(3, ge=0, le=8, description="how many of the 64 bits of their hashes may differ")
+    conflicts: Literal["keep", "first", "drop"] = Field(
+        "keep", description="of equal (or alike) images with different labels: keep all, only the first, or none"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """The split of every sample, and what was dropped.
+
+    Attributes:
+        splits: [samples] number in `SPLITS`, or DROPPED.
+        copies: samples whose bytes an earlier sample has too, dropped or not.
+        held_out_copies: samples dropped because the same image is in a more protected split.
+        repeats: samples dropped because the same image with the same label and captions is in the same split.
+        conflicts: sets of equal images that carry different labels.
+        contradicted: samples dropped because an equal or alike one has another label.
+        alike: samples dropped because another one looks like them.
+        rare: number of each rare label -> its images that were dropped, or are in train only.
+    """
+
+    splits: NDArray[np.int8]
+    copies: int = 0
+    held_out_copies: int = 0
+    repeats: int = 0
+    conflicts: int = 0
+    contradicted: int = 0
+    alike: int = 0
+    rare: dict[int, int] = field(default_factory=dict)
+
+
+def without_duplicates(
+    splits: NDArray[np.int8],
+    *,
+    labels: NDArray[np.int32],
+    content: tuple[NDArray[np.uint64], NDArray[np.uint64]],
+    meaning: NDArray[np.uint64],
+    looks: NDArray[np.uint64],
+    config: DuplicatesConfig,
+    rank: NDArray[np.int8] | None = None,
+) -> Kept:
+    """Drops duplicates from an assignment of splits.
+
+    Args:
+        splits: [samples] number in `SPLITS`.
+        content: the content hash, in two numbers.
+        meaning: equal for equal captions.
+        looks: difference hashes; read only if near-duplicates are removed.
+        rank: [samples] of repeats one with the lowest rank stays; None: the first.
+    """
+    ranks = np.zeros(len(splits), dtype=np.int8) if rank is None else rank
+    kept = _without_equal(Kept(splits.copy()), labels, content, meaning, ranks, config)
+    if config.near == "remove":
+        kept = _without_alike(kept, labels, looks, config)
+    return kept
+
+
+def _without_equal(
+    kept: Kept,
+    labels: NDArray[np.int32],
+    content: tuple[NDArray[np.uint64], NDArray[np.uint64]],
+    meaning: NDArray[np.uint64],
+    ranks: NDArray[np.int8],
+    config: DuplicatesConfig,
+) -> Kept:
+    rows, starts = equal_sets(*content)
+    if not rows.size:
+        return kept
+    splits = kept.splits
+    sizes = np.diff(np.append(starts, len(rows)))
+    set_of = np.repeat(np.arange(len(starts)), sizes)
+    of_row = splits[rows]
+    protected = np.maximum.reduceat(of_row, starts)[set_of]
+    conflicting = np.minimum.reduceat(labels[rows], starts) != np.maximum.reduceat(labels[rows], starts)
+
+    drop = of_row < protected
+    held_out_copies = int(drop.sum())
+    contradicted = np.zeros_like(drop)
+    if config.conflicts == "drop":
+        contradicted = conflicting[set_of] & ~drop
+    elif config.conflicts == "first":
+        alive = np.flatnonzero(~drop)
+        first = alive[np.unique(set_of[alive], return_index=True)[1]]
+        contradicted = (labels[rows] != labels[rows[first]][set_of]) & ~drop
+    drop |= contradicted
+    repeats = np.zeros_like(drop)
+    if config.exact == "remove":
+        alive = np.flatnonzero(~drop)
+        # Stable, so that of equal ones with equal rank the first row of the source comes first.
+        order = alive[np.lexsort((ranks[rows[alive]], meaning[rows[alive]], labels[rows[alive]], set_of[alive]))]
+        one, other = rows[order[:-1]], rows[order[1:]]
+        same = (
+            (set_of[order[:-1]] == set_of[order[1:]])
+            & (labels[one] == labels[other])
+            & (meaning[one] == meaning[other])
+        )
+        repeats[order[1:][same]] = True
+    splits[rows[drop | repeats]] = DROPPED
+    return replace(
+        kept,
+        copies=len(rows) - len(starts),
+        held_out_copies=held_out_copies,
+        repeats=int(repeats.sum()),
+        conflicts=int(conflicting.sum()),
+        contradicted=int(contradicted.sum()),
+    )
+
+
+def equal_sets(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows whose content another row has too, set by set, each in the order of the rows; where the sets start."""
+    # Nearly all hashes differ in their first half already, and sorting one column is the fastest.
+    order = np.argsort(high)
+    rows = np.sort(order[_in_run(high[order])])
+    rows = rows[np.lexsort((low[rows], high[rows]))]
+    same = (high[rows[1:]] == high[rows[:-1]]) & (low[rows[1:]] == low[rows[:-1]])
+    with_former = np.append(False, same)[: len(rows)]
+    member = with_former | np.append(same, False)[: len(rows)]
+    return rows[member], np.flatnonzero(~with_former[member])
+
+
+def _in_run(ascending: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which values are equal to a neighbour."""
+    same = ascending[1:] == ascending[:-1]
+    return (np.append(False, same) | np.append(same, False))[: len(ascending)]
+
+
+def _without_alike(kept: Kept, labels: NDArray[np.int32], looks: NDArray[np.uint64], config: DuplicatesConfig) -> Kept:
+    """Goes through the samples, the most protected split first, and drops what looks like one that stays."""
+    splits = kept.splits
+    alive = np.flatnonzero(splits != DROPPED)
+    different, look_of = np.unique(looks[alive], return_inverse=True)
+    neighbours = _neighbours(different, config.near_radius)
+    shared = np.bincount(look_of, minlength=len(different)) > 1
+    involved = np.flatnonzero(shared[look_of] | np.isin(look_of, np.fromiter(neighbours, np.int64, len(neighbours))))
+    # Only these few are looked at one by one.
+    members: dict[int, list[int]] = {}
+    for place in involved.tolist():
+        members.setdefault(int(look_of[place]), []).append(int(alive[place]))
+
+    contradicted: set[int] = set()
+    if config.conflicts == "drop":
+        for look, rows in members.items():
+            seen = {int(labels[row]) for near in (look, *neighbours.get(look, ())) for row in members.get(near, ())}
+            if len(seen) > 1:
+                contradicted.update(rows)
+    stays: dict[int, set[int]] = {}
+    alike: set[int] = set()
+    order = sorted(involved.tolist(), key=lambda place: (-int(splits[alive[place]]), place))
+    for place in order:
+        row, look = int(alive[place]), int(look_of[place])
+        if row in contradicted:
+            continue
+        label = int(labels[row])
+        found = {one for near in (look, *neighbours.get(look, ())) for one in stays.get(near, ())}
+        if label in found:
+            alike.add(row)
+        elif found and config.conflicts == "first":
+            contradicted.add(row)
+        else:
+            stays.setdefault(look, set()).add(label)
+    gone = np.fromiter(alike | contradicted, np.int64, len(alike) + len(contradicted))
+    splits[gone] = DROPPED
+    return replace(kept, alike=len(alike), contradicted=kept.contradicted + len(contradicted))
+
+
+def _neighbours(different: NDArray[np.uint64], radius: int) -> dict[int, list[int]]:
+    left, right = near_pairs(different, radius)
+    found: dict[int, list[int]] = {}
+    for one, other in zip(left.tolist(), right.tolist(), strict=True):
+        found.setdefault(one, []).append(other)
+        found.setdefault(other, []).append(one)
+    return found

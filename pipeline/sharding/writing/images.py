@@ -1,0 +1,244 @@
+"""What is stored of an image: its own bytes if every reader shows them alike, else an RGB or grey image of its pixels.
+
+pipeline/pixels/decode.py says what its pixels are. An image's size is taken from its header and bounded before a pixel
+is decoded. A JPEG that its EXIF turns cannot be turned without loss (its blocks need not fit), and no reader of the
+tars should have to know: so those few are encoded again, at quality 95 without subsampling. So is what our decoder
+reads and stricter ones refuse. The same bytes and config give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+from typing import Literal, cast
+
+from PIL import Image
+from pydantic import Field
+
+from pipeline.config import Config, renamed
+from pipeline.pixels.decode import (
+    MAX_DECODED_BYTES,
+    ImageError,
+    check_size,
+    first_line,
+    loaded,
+    opened,
+    orientation,
+    plain_image,
+)
+from pipeline.pixels.soundness import jpeg_fault, png_fault, webp_fault
+from pipeline.sharding.format.perceptual import difference_hash
+
+_EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
+_WANTED = {"jpeg": "JPEG", "webp": "WEBP", "png": "PNG"}
+_PNG_BITS = 24  # offset of the bits a channel
+_PILLOW_LIMIT = 2 * 89_478_485  # above it Pillow itself refuses to open an image
+_MAX_BYTES = 2**31 - 1  # lengths in the index are 32-bit
+
+
+class ImagesConfig(Config):
+    """Which images are refused, and which are encoded anew."""
+
+    max_pixels: int = Field(
+        89_478_485, ge=1, le=_PILLOW_LIMIT, description="an image of more pixels is quarantined, before it is decoded"
+    )
+    max_decoded_mib: int = Field(
+        MAX_DECODED_BYTES >> 20,
+        ge=1,
+        le=1 << 12,
+        description="an image that takes more MiB decoded (width x height x bytes per pixel) is quarantined, before it"
+        " is decoded; decoding may take three times as much for a moment",
+    )
+    max_side: int | None = Field(
+        None, ge=8, description="an image with a longer side is scaled down to it; null: sizes stay"
+    )
+    encoding: Literal["keep", "jpeg", "webp", "png"] = renamed(
+        "keep",
+        was="format",
+        description="what images of another format become; keep: formats that the loader reads stay",
+    )
+    quality: int = Field(90, ge=1, le=100, description="of a JPEG or WebP that is encoded anew for its size or format")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An image's bytes as they are stored.
+
+    Attributes:
+        extension: "png", "jpg" or "webp".
+        changes: why it was encoded again, e.g. ("transparent", "scaled"); empty if the bytes are the source's.
+        look: its difference hash, 0 if it was not asked for.
+    """
+
+    data: bytes
+    extension: str
+    width: int
+    height: int
+    changes: tuple[str, ...] = ()
+    look: int = 0
+
+    def with_data(self, data: bytes) -> Encoded:
+        """The same with other bytes."""
+        return replace(self, data=data)
+
+
+Fault = Literal["empty", "long", "bomb", "foreign", "damaged"]
+
+
+class UnreadableError(Exception):
+    """Bytes that are not an image that we can store; its text is the reason.
+
+    Attributes:
+        size: how many bytes they are.
+        fault: empty; long: more bytes than an index holds; bomb: too many pixels; foreign: not an image at all;
+            damaged: an image that cannot be decoded.
+    """
+
+    def __init__(self, reason: str, size: int, fault: Fault = "damaged") -> None:
+        super().__init__(reason, size, fault)  # all of it, so that it can be sent to another process
+        self.size = size
+        self.fault = fault
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def storable(data: bytes, config: ImagesConfig | None = None, *, look: bool = False) -> Encoded:
+    """The bytes as they are stored: unchanged if nothing speaks against it, else encoded again.
+
+    Args:
+        look: also compute the difference hash.
+
+    Raises:
+        UnreadableError: they are not a whole image, or one of too many pixels.
+    """
+    config = config or ImagesConfig()
+    examined = examine(data, config)
+    try:
+        return _encoded(examined, data, config, look)
+    except Exception as error:
+        raise UnreadableError(first_line(error), len(data)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """An image that was decoded.
+
+    Attributes:
+        image: mode "RGB" or "L", upright and opaque.
+        kind: "JPEG", "PNG", ...; an MPO is a JPEG.
+        forms: what other loaders would show otherwise than it is meant, in the words of the data card.
+        is_turned: EXIF turns it, which viewers do and most loaders do not.
+        fault: what stricter decoders than ours refuse in the file; None: nothing.
+    """
+
+    image: Image.Image
+    kind: str
+    forms: tuple[str, ...]
+    is_turned: bool
+    fault: str | None
+
+
+def examine(data: bytes, config: ImagesConfig | None = None) -> Examined:
+    """Decodes an image as the loader will.
+
+    Raises:
+        UnreadableError: the bytes are not a whole image, or one of too many pixels; whatever a decoder raises is that.
+    """
+    config, size = config or ImagesConfig(), len(data)
+    if size > _MAX_BYTES:
+        raise UnreadableError(f"{size} bytes, more than an index can hold ({_MAX_BYTES})", size, "long")
+    try:
+        image = opened(data)
+        with image:
+            _check_size(image, config)
+            return _examined(image, data)
+    except ImageError as error:
+        raise UnreadableError(str(error), size, cast(Fault, error.fault)) from None
+    except Exception as error:
+        raise UnreadableError(first_line(error), size) from None
+
+
+def _check_size(image: Image.Image, config: ImagesConfig) -> None:
+    pixels = image.width * image.height
+    if pixels > config.max_pixels:
+        sides = f"{image.width}x{image.height}"
+        raise ImageError(f"{sides}: {pixels} pixels, more than max_pixels={config.max_pixels}", "bomb")
+    try:
+        check_size(image, config.max_decoded_mib << 20)
+    except ImageError as error:
+        raise ImageError(f"{error} (max_decoded_mib)", "bomb") from None
+
+
+def _examined(image: Image.Image, data: bytes) -> Examined:
+    kind = "JPEG" if image.format == "MPO" else image.format or ""
+    pixels, fault = None, None
+    if kind == "JPEG":
+        pixels, fault = jpeg_fault(data)
+    if pixels is not None:
+        # simplejpeg has decoded it; what it takes for plain is upright.
+        plain = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+        return Examined(plain, kind, (), False, fault)
+    is_animated = _is_animated(image)  # before its pixels are decoded: some formats seek for it
+    loaded(image)
+    if kind == "PNG":
+        fault = png_fault(data)
+    elif kind == "WEBP":
+        fault = webp_fault(data)
+    return Examined(plain_image(image), kind, _forms(image, kind, data, is_animated), orientation(image) != 1, fault)
+
+
+def _forms(image: Image.Image, kind: str, data: bytes, is_animated: bool) -> tuple[str, ...]:
+    forms = [] if kind in _EXTENSIONS else [f"was {kind}"]
+    if is_animated:
+        forms.append("animated")
+    if image.has_transparency_data:
+        forms.append("transparent")
+    elif image.mode == "P":
+        forms.append("palette")
+    elif image.mode.startswith("I") or image.mode == "F" or (kind == "PNG" and data[_PNG_BITS] == 16):
+        forms.append("16 bit")
+    elif image.mode not in ("RGB", "L"):
+        forms.append(f"was {image.mode}")
+    return tuple(forms)
+
+
+def _is_animated(image: Image.Image) -> bool:
+    try:
+        # The further pictures of an MPO lie behind a whole JPEG, where no reader of JPEGs looks.
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except Exception:  # A GIF whose second frame is damaged; what is shown is the first.
+        image.seek(0)
+        return True
+
+
+def _encoded(examined: Examined, data: bytes, config: ImagesConfig, look: bool) -> Encoded:
+    kind, image = examined.kind, examined.image
+    stored = _WANTED.get(config.encoding, kind if kind in _EXTENSIONS else "PNG")
+    is_scaled = config.max_side is not None and max(image.size) > config.max_side
+    changes = [*examined.forms]
+    if examined.is_turned:
+        changes.append("turned by EXIF")
+    if examined.fault is not None:
+        changes.append("repaired")
+    if is_scaled:
+        changes.append("scaled")
+    if config.encoding != "keep" and kind != stored:
+        changes.append(f"made {config.encoding}")
+    if not changes:
+        return Encoded(data, _EXTENSIONS[kind], image.width, image.height, (), difference_hash(image) if look else 0)
+    if is_scaled:
+        image.thumbnail((config.max_side or 0, config.max_side or 0), Image.Resampling.LANCZOS)
+    asked = is_scaled or config.encoding != "keep"
+    if stored == "WEBP" and not asked:
+        stored = "PNG"  # nobody asked for a loss, and what a WebP lost is not known
+    buffer = io.BytesIO()
+    image.info.clear()
+    if stored == "PNG":
+        image.save(buffer, "PNG", compress_level=1)
+    elif asked:
+        image.save(buffer, stored, quality=config.quality)
+    else:
+        image.save(buffer, "JPEG", quality=95, subsampling=0)
+    hashed = difference_hash(image) if look else 0
+    return Encoded(buffer.getvalue(), _EXTENSIONS[stored], image.width, image.height, tuple(changes), hashed)

@@ -1,0 +1,116 @@
+"""An index of foreign tars where they lie: nothing is copied, the artifact holds index and card and refers to the tars.
+
+`SampleIndex.shard_names` are the tars' addresses then (a path, or s3://bucket/key), and tars.json says how long each is
+and when it changed (in S3: its ETag), so that a reader notices a tar that is not what was indexed. In a split the
+samples lie in the order of the tars; one tar may hold samples of several splits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.sharding.format.file_addresses import FoundFile
+from pipeline.sharding.format.index import SCHEMA, SampleIndex
+from pipeline.sharding.sources.base import Collection
+from pipeline.sharding.writing.chunks import Columns, read_table
+from pipeline.sharding.writing.numbering import Numbering, numbered
+from pipeline.sharding.writing.plan import Plan
+from pipeline.sharding.writing.scratch import Scratch
+
+if TYPE_CHECKING:
+    from pipeline.artifacts import Artifact
+
+TARS_FILE = "tars.json"
+
+
+def index_in_place(
+    output: Path,
+    scratch: Scratch,
+    columns: Columns,
+    plan: Plan,
+    collection: Collection,
+    labels: NDArray[np.int32],
+    label_names: Sequence[str],
+) -> SampleIndex:
+    """Writes index.arrow, index.parquet and tars.json below `output`.
+
+    Args:
+        labels: number of each label in `label_names`, see `label_numbers`.
+        collection: its `tars` are those that the chunks' columns `tar` and `start` point into.
+    """
+    order = np.lexsort((plan.rows, plan.splits))
+    rows, splits = plan.rows[order], plan.splits[order]
+    numbering = numbered(scratch, columns, rows, collection.root, labels)
+    index = SampleIndex.assemble(
+        _parts(scratch, columns, plan, numbering, rows, splits),
+        scratch.columns("index"),
+        shard_names=[tar.url for tar in collection.tars],
+        label_names=label_names,
+        taxonomy=numbering.taxonomy,
+    )
+    index.write(output)
+    write_tars(output, collection.tars)
+    return index
+
+
+def _parts(
+    scratch: Scratch,
+    columns: Columns,
+    plan: Plan,
+    numbering: Numbering,
+    rows: NDArray[np.int64],
+    splits: NDArray[np.int8],
+) -> Iterator[pa.Table]:
+    """The parts of the index, a chunk's samples at most each.
+
+    Args:
+        rows, splits: [samples] of the columns, in the order of the ids.
+    """
+    chunks = np.searchsorted(columns.starts, rows, side="right") - 1
+    changes = np.flatnonzero((np.diff(chunks) != 0) | (np.diff(splits) != 0)) + 1
+    for start, end in pairwise([0, *changes.tolist(), len(rows)]):
+        if start == end:
+            continue
+        ids = slice(start, end)
+        chunk = int(chunks[start])
+        table = read_table(scratch, chunk).take(pa.array(rows[ids] - columns.starts[chunk])).combine_chunks()
+        keys = table.column("key").to_pylist()
+        if plan.suffixes:
+            numbers = [plan.suffixes.get(row) for row in rows[ids].tolist()]
+            keys = [key if number is None else f"{key}-{number}" for key, number in zip(keys, numbers, strict=True)]
+        high, low = table.column("hash_high").to_pylist(), table.column("hash_low").to_pylist()
+        sources = numbering.sources[columns.source[rows[ids]]]
+        values = {
+            "key": pa.array(keys, SCHEMA.field("key").type),
+            "shard": table.column("tar").chunk(0),
+            "offset": table.column("start").chunk(0),
+            "content_hash": pa.array([f"{a:016x}{b:016x}" for a, b in zip(high, low, strict=True)], pa.large_string()),
+            "split": pa.array(splits[ids]),
+            "group": pa.array(numbering.groups[ids]),
+            "node": pa.array(numbering.nodes[columns.node[rows[ids]]]),
+            "source": pa.DictionaryArray.from_arrays(pa.array(sources), pa.array(numbering.source_names, pa.string())),
+            "label": pa.array(numbering.labels[columns.label[rows[ids]]]),
+            **{name: table.column(name).chunk(0) for name in ("length", "captions", "width", "height")},
+        }
+        yield pa.Table.from_arrays([values[field.name] for field in SCHEMA], schema=SCHEMA)
+
+
+def write_tars(output: Path, tars: Iterable[FoundFile]) -> None:
+    """Writes tars.json: tars that lie outside the store, as they are now."""
+    entries = [{"url": tar.url, "bytes": tar.size, "version": tar.version} for tar in tars]
+    (output / TARS_FILE).write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+
+
+def foreign_tars(artifact: Artifact) -> list[FoundFile]:
+    """The tars outside the store that an artifact refers to, as they were when they were indexed."""
+    if TARS_FILE not in artifact.files:
+        return []
+    return [FoundFile(tar["url"], tar["bytes"], tar["version"]) for tar in json.loads(artifact.read(TARS_FILE))]

@@ -1,0 +1,317 @@
+"""Intake: reads every item of a source, keeps what is an image, puts the rest in quarantine with its reason.
+
+    items in the order of the source -> chunks -> a task each: read, check, encode anew if need be, hash -> spool, table
+
+A chunk that an earlier run finished is not read again. What becomes of an item does not depend on its chunk, nor on
+who works on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, BinaryIO
+
+from pipeline.errors import UnknownNameError, WorkError, shortened
+from pipeline.pixels.decode import first_line
+from pipeline.progress import Progress
+from pipeline.sharding.format.index import SPLITS, content_hash
+from pipeline.sharding.sources.base import Collection, Item
+from pipeline.sharding.sources.recognised import HEAD_BYTES, recognised
+from pipeline.sharding.writing.captions import BadTextError, CaptionsConfig, cleaned
+from pipeline.sharding.writing.chunks import SCHEMA, ChunkFacts, Unreadable, done_before, short_hash, write_table
+from pipeline.sharding.writing.image_process import storable_apart
+from pipeline.sharding.writing.images import Encoded, ImagesConfig, UnreadableError
+from pipeline.sharding.writing.item_hashes import plain_text, remembered
+from pipeline.sharding.writing.runner import RunnerName, Stop, StoppedEarlyError, each, never
+from pipeline.sharding.writing.scratch import Scratch, written_whole
+from pipeline.sharding.writing.split import group_number
+from pipeline.sharding.writing.tar_writer import IMAGE_EXTENSIONS, members, sample_bytes
+
+_MAX_CHUNK, _MIN_CHUNK, _CHUNKS = 4096, 32, 64
+_KEY_CHARS = 80
+_REASON_CHARS = 400
+_WORD = re.compile(r"[A-Za-z]{3,}")
+_STOP_EVERY = 16  # items
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What a task of the intake does; it is sent to wherever the task runs.
+
+    Attributes:
+        looks: compute what the search for near-duplicates needs.
+        by_image: the split is decided for each image, not for each content group.
+        seed: of the split.
+        allowed: unreadable items after which a chunk is given up.
+        in_place: images stay where they lie: none is copied, and one that cannot be read as it is, is unreadable.
+    """
+
+    scratch: Scratch
+    labels: dict[str, int]
+    images: ImagesConfig
+    captions: CaptionsConfig
+    looks: bool
+    by_image: bool
+    seed: int
+    allowed: float
+    in_place: bool = False
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Items to be read by one task.
+
+    Attributes:
+        digest: of their names: the same for the same items in the same order.
+        before: the facts, if an earlier run finished the chunk; it has no items then.
+    """
+
+    number: int
+    items: tuple[Item, ...]
+    digest: str
+    before: ChunkFacts | None = None
+
+
+def take_in(
+    collection: Collection,
+    intake: Intake,
+    *,
+    runner: RunnerName,
+    writers: int,
+    progress: Progress,
+    chunk_items: int | None = None,
+    first_chunk: int = 0,
+) -> list[ChunkFacts]:
+    """Reads all items into chunks; what is known of each chunk, in their order.
+
+    Args:
+        chunk_items: items in a chunk; None: by the size of the collection, some thousand in a large one.
+        first_chunk: number of the first one; those before it hold what was read earlier.
+
+    Raises:
+        WorkError: more items are unreadable than is allowed; the line names the first ones.
+    """
+    size = chunk_items or max(_MIN_CHUNK, min(_MAX_CHUNK, collection.total // _CHUNKS))
+    facts: list[ChunkFacts] = []
+    unreadable: list[Unreadable] = []
+    done = 0
+
+    def told() -> None:
+        progress(step=done, total=collection.total, note="reading images")
+
+    results = each(
+        partial(take_in_chunk, intake),
+        _chunks(collection.items(), size, intake.scratch, first_chunk),
+        runner=runner,
+        writers=writers,
+        while_waiting=told,
+    )
+    try:
+        for one in results:
+            facts.append(one)
+            done += one.items
+            unreadable += one.unreadable
+            if len(unreadable) > intake.allowed:
+                raise _too_many(unreadable, done, collection.total, intake.allowed)
+            told()
+    finally:
+        results.close()
+    return facts
+
+
+def allowed_unreadable(share: float, total: int) -> float:
+    """How many items may be unreadable; 29 of 100 are 0.29, though 0.29 * 100 is 28.999999999999996."""
+    return share * total + 1e-6
+
+
+def take_in_chunk(intake: Intake, chunk: Chunk, *, stop: Stop = never) -> ChunkFacts:
+    """The task: reads a chunk's items, writes spool and table."""
+    if chunk.before is not None:
+        return chunk.before
+    intake.scratch.check()
+    with written_whole(intake.scratch.spool(chunk.number)) as aside, aside.open("wb") as spool:
+        taken = _Taken(intake, spool)
+        for place, item in enumerate(chunk.items):
+            if place % _STOP_EVERY == 0 and stop():
+                raise StoppedEarlyError
+            taken.add(item, place)
+            if len(taken.unreadable) > intake.allowed:
+                # The whole run ends with this, so nothing is written.
+                return taken.facts(place + 1, chunk.digest)
+        facts = taken.facts(len(chunk.items), chunk.digest)
+    write_table(intake.scratch, chunk.number, taken.columns, facts)
+    return facts
+
+
+class _Taken:
+    """The rows of a chunk that is being read."""
+
+    def __init__(self, intake: Intake, spool: BinaryIO) -> None:
+        self.columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+        self.unreadable: list[Unreadable] = []
+        self._intake = intake
+        self._spool = spool
+        self._size = 0
+        self._sources: dict[str, int] = {}
+        self._nodes: dict[tuple[str, ...], int] = {}
+        self._counts: dict[str, Counter[str]] = {"images": Counter(), "captions": Counter()}
+
+    def facts(self, items: int, digest: str) -> ChunkFacts:
+        return ChunkFacts(
+            items=items,
+            digest=digest,
+            spool_bytes=self._size,
+            sources=tuple(self._sources),
+            nodes=tuple(self._nodes),
+            unreadable=tuple(self.unreadable),
+            counts={kind: dict(sorted(counts.items())) for kind, counts in self._counts.items()},
+        )
+
+    def add(self, item: Item, number: int) -> None:
+        """Reads an item: it becomes a row, or is unreadable."""
+        try:
+            image = _read(item, self._intake.images, self._intake.looks)
+            if self._intake.in_place and image.changes:
+                why = ", ".join(image.changes)
+                raise UnreadableError(f"would be encoded anew ({why}), which needs in_place=false", len(image.data))
+            captions = self._captions(item, len(image.data))
+        except UnreadableError as error:
+            name, label, source = plain_text(item.name), item.label and plain_text(item.label), plain_text(item.source)
+            self.unreadable.append(Unreadable(name, label, source, error.size, shortened(str(error), _REASON_CHARS)))
+            return
+        self._counts["images"].update(image.changes)
+        if not self._intake.in_place:
+            self._spool.write(image.data)
+        row = {"number": number, **remembered(item), **self._row(item, image, captions)}
+        for name, values in self.columns.items():
+            values.append(row[name])
+        if not self._intake.in_place:
+            self._size += len(image.data)
+
+    def _captions(self, item: Item, size: int) -> tuple[str, ...]:
+        try:
+            captions, counts = cleaned(item.captions, self._intake.captions)
+        except BadTextError as error:
+            raise UnreadableError(str(error), size) from None
+        self._counts["captions"].update(counts)
+        if self._intake.captions.mandatory and not captions:
+            raise UnreadableError(f"no caption is left of {len(item.captions)}", size)
+        return captions
+
+    def _row(self, item: Item, image: Encoded, captions: tuple[str, ...]) -> dict[str, Any]:
+        content = content_hash(image.data)
+        key = safe_key(item.key) if item.key else f"{_slug(item.label or 'image')}-{content[:16]}"
+        group = item.group or content
+        notes = _notes(item, image, captions, group, content)
+        if item.split is not None and item.split not in SPLITS:
+            raise UnknownNameError(f"split of {item.name}", item.split, SPLITS)
+        return {
+            "key": key,
+            "extension": IMAGE_EXTENSIONS.index(image.extension),
+            "start": item.lies.offset if item.lies is not None else self._size,
+            "tar": item.lies.tar if item.lies is not None else -1,
+            "length": len(image.data),
+            "width": image.width,
+            "height": image.height,
+            "hash_high": int(content[:16], 16),
+            "hash_low": int(content[16:], 16),
+            "look": image.look,
+            "label": self._intake.labels.get(item.label or "", -1),
+            "source": self._sources.setdefault(item.source, len(self._sources)),
+            "node": self._nodes.setdefault(item.taxonomy, len(self._nodes)),
+            "given": SPLITS.index(item.split) if item.split is not None else -1,
+            "group": item.group or None,
+            "group_code": short_hash(group),
+            "named": int(bool(item.group)),
+            "place": group_number(content if self._intake.by_image else group, self._intake.seed),
+            "captions": captions,
+            "meaning": short_hash("\0".join(captions)),
+            "order": short_hash(key),
+            "stored": sample_bytes(len(data) for _, data in members(key, image.extension, image.data, notes, captions)),
+            "notes": notes,
+        }
+
+
+def safe_key(key: str) -> str:
+    """A key that can be a member's name in a tar: ASCII, without dots and slashes, short; mostly the key as it is."""
+    if len(key) <= _KEY_CHARS and re.fullmatch(r"[A-Za-z0-9_+@=,-]+", key):
+        return key
+    key = unicodedata.normalize("NFC", key)
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
+    return f"{re.sub(r'[^A-Za-z0-9_+@=,-]+', '-', key)[: _KEY_CHARS - 14]}-{digest}"
+
+
+def _read(item: Item, config: ImagesConfig, look: bool) -> Encoded:
+    try:
+        data = item.read()
+    except OSError as error:
+        raise UnreadableError(f"cannot be read ({error.strerror or first_line(error)})", 0) from None
+    except ValueError as error:
+        raise UnreadableError(f"cannot be drawn ({first_line(error)})", 0) from None
+    try:
+        return storable_apart(data, config, look=look)
+    except UnreadableError as error:
+        what = recognised(data[:HEAD_BYTES]) if error.fault == "foreign" else None
+        if what is not None:
+            raise UnreadableError(f"not an image: it is {what}", error.size, error.fault) from None
+        if len(_WORD.findall(str(error))) < 2:  # The text of a KeyError is a number or a name.
+            raise UnreadableError(f"cannot be decoded ({error})", error.size, error.fault) from None
+        raise
+
+
+def _notes(item: Item, image: Encoded, captions: tuple[str, ...], group: str, content: str) -> str:
+    """KEY.json without the key: what the index says in numbers, in words."""
+    notes = {
+        "name": plain_text(item.name),
+        "label": item.label,
+        "captions": list(captions),
+        "taxonomy": list(item.taxonomy),
+        "group": group,
+        "source": item.source,
+        "licence": item.licence,
+        "width": image.width,
+        "height": image.height,
+        "content_hash": content,
+        **item.extra,
+    }
+    return plain_text(json.dumps(notes, ensure_ascii=False, separators=(",", ":")))
+
+
+def _chunks(items: Iterator[Item], size: int, scratch: Scratch, number: int) -> Iterator[Chunk]:
+    while chunk := tuple(islice(items, size)):
+        digest = hashlib.sha256("\0".join(plain_text(item.name) for item in chunk).encode()).hexdigest()[:32]
+        before = done_before(scratch, number, digest)
+        yield Chunk(number, chunk if before is None else (), digest, before)
+        number += 1
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "image"
+
+
+def _too_many(unreadable: list[Unreadable], done: int, total: int, allowed: float) -> WorkError:
+    first = "; ".join(f"{shortened(one.name)}: {shortened(one.reason, 200)}" for one in unreadable[:3])
+    more = "; ..." if len(unreadable) > 3 else ""
+    share = round(allowed / total, 6) if total else 0.0
+    return WorkError(
+        f"{len(unreadable)} of the first {done} images are unreadable, more than max_unreadable_share={share:g} "
+        f"of {total} allows ({first}{more}); mend or remove them, or raise max_unreadable_share"
+    )
+
+
+def nothing_usable(total: int, chunks: Sequence[ChunkFacts]) -> WorkError:
+    """The error of a run that would store nothing."""
+    unreadable = [one for facts in chunks for one in facts.unreadable]
+    first = f", first {shortened(unreadable[0].name)}: {shortened(unreadable[0].reason, 200)}" if unreadable else ""
+    return WorkError(
+        f"none of the {total:,} images of the source is usable ({len(unreadable):,} unreadable{first}; the others "
+        f"dropped, as copies or by the rules of split, duplicates and labels); nothing was written"
+    )

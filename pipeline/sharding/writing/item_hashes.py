@@ -1,0 +1,36 @@
+"""What a listing tells of an item without reading its image: enough to notice that one is new, gone or changed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pipeline.sharding.sources.base import Item
+from pipeline.sharding.writing.chunks import short_hash
+
+
+def remembered(item: Item) -> dict[str, Any]:
+    """Its name as text; as 64-bit numbers its name, everything said of it beside the image, and its stamp (0: none)."""
+    name = plain_text(item.name)
+    said = [
+        item.label,
+        item.key,
+        item.captions,
+        item.group,
+        item.taxonomy,
+        item.source,
+        item.licence,
+        item.split,
+        dict(item.extra),
+    ]
+    return {
+        "name": name,
+        "item": short_hash(name),
+        "facts": short_hash(plain_text(json.dumps(said, ensure_ascii=False, sort_keys=True, separators=(",", ":")))),
+        "stamp": short_hash(item.stamp) if item.stamp is not None else 0,
+    }
+
+
+def plain_text(name: str) -> str:
+    """A name as text that can be written anywhere."""
+    return name.encode("utf-8", "replace").decode()

@@ -1,0 +1,153 @@
+"""Classes with too few content groups to be in every split: refused as early as labels are known, dropped, or put
+whole into train.
+
+A class counts by its groups, not by its images, since no group is in two splits. How many groups there are at most is
+known as soon as a source has listed its items, before an image is read; how many there are is known after that.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError, listed
+from pipeline.sharding.format.index import SPLITS
+from pipeline.sharding.sources.base import Item
+from pipeline.sharding.sources.labels import one_text
+
+if TYPE_CHECKING:
+    from pipeline.sharding.writing.split import SplitConfig
+
+RareClassesRule = Literal["refuse", "drop", "train_only"]
+GONE = -2
+"""Number of a label whose class was dropped, in `label_numbers`."""
+
+_SHOWN = 12
+_TRAIN, _VAL, _TEST = range(3)
+
+
+def check_class_sizes(images_per_class: Mapping[str, int] | None, config: SplitConfig) -> None:
+    """Refuses classes with fewer images than splits, before any work; None: the counts are not known yet.
+
+    Raises:
+        InputError: the line names the classes and their counts.
+    """
+    if config.rule == "given" or config.rare_classes != "refuse":
+        return
+    wanted = wanted_splits(config.val_share, config.test_share)
+    images: Counter[str] = Counter()
+    for name, count in (images_per_class or {}).items():
+        images[one_text(name) or name] += count
+    small = {name: (count, count) for name, count in images.items() if count < len(wanted)}
+    if small:
+        raise too_small(small, wanted)
+
+
+def wanted_splits(val_share: float, test_share: float) -> list[int]:
+    """The splits that every class must be in, as numbers in `SPLITS`."""
+    return [_TRAIN] + [_VAL] * (val_share > 0) + [_TEST] * (test_share > 0)
+
+
+def too_small(classes: Mapping[str, tuple[int, int]], wanted: Sequence[int], *, copies: bool = False) -> InputError:
+    """The error of classes that are too small.
+
+    Args:
+        classes: name -> content groups, images.
+        copies: copies of held-out images are not counted among the groups.
+    """
+    counted = {name: _counted(groups, images, copies) for name, (groups, images) in classes.items()}
+    splits = f"{len(wanted)} splits ({', '.join(SPLITS[split] for split in wanted)})"
+    if len(counted) == 1:
+        ((name, count),) = counted.items()
+        what = f"class {name!r} has {count}, too few for {splits}"
+    else:
+        smallest = sorted(counted, key=lambda name: classes[name])
+        each = [f"{name!r} with {counted[name]}" for name in smallest]
+        what = f"{len(counted):,} classes are too small for {splits}: {listed(each, most=_SHOWN)}"
+    return InputError(
+        f"{what}; add images, remove the class, set split.rare_classes to drop or train_only, or set a share in "
+        "`split` to 0"
+    )
+
+
+def label_numbers(count: int, dropped: Collection[int]) -> NDArray[np.int32]:
+    """[count + 1] the number that each label has when some are dropped, `GONE` for those; last, so at -1, no label."""
+    there = np.ones(count, dtype=np.bool_)
+    there[list(dropped)] = False
+    numbers = np.where(there, np.cumsum(there) - 1, GONE)
+    return np.append(numbers, -1).astype(np.int32)
+
+
+class LabelSizes:
+    """Counts what each class can have at most while a source's items are listed.
+
+    Args:
+        known: labels of a base, which may be as small as they are.
+
+    Attributes:
+        places: label -> the places of its first items, for one of `known` none.
+    """
+
+    def __init__(self, config: SplitConfig, known: Collection[str] = ()) -> None:
+        self._config = config
+        self._known = frozenset(known)
+        self._images: Counter[str] = Counter()
+        self._groups: dict[str, set[str]] = {}
+        self._given: set[str] = set()
+        self.places: dict[str, list[int]] = {}
+
+    def through(self, items: Iterator[Item]) -> Iterator[Item]:
+        """The same items, counted."""
+        for place, item in enumerate(items):
+            self._add(item, place)
+            yield item
+
+    def _add(self, item: Item, place: int) -> None:
+        config, label = self._config, item.label
+        if config.holdout_family is not None and item.source == config.holdout_family:
+            self._given.add("test")
+            return
+        if item.split in ("val", "test"):
+            self._given.add(item.split)
+            return
+        if label is None or label in self._known:
+            return
+        self._images[label] += 1
+        groups = self._groups.setdefault(label, set())
+        # An image without a group is one by itself, or at most: its copies may be listed too.
+        named = item.group is not None and config.rule == "group"
+        if len(groups) < len(SPLITS):
+            groups.add(f"group {item.group}" if named else f"image {place}")
+            self.places.setdefault(label, []).append(place)
+
+    def check(self, label_names: Sequence[str], exempt: Collection[str] = ()) -> None:
+        """Refuses classes of which it is known already that they are too small.
+
+        Raises:
+            InputError: the line names the classes and their counts.
+        """
+        config = self._config
+        if config.rule == "given" or config.rare_classes != "refuse":
+            return
+        wanted = wanted_splits(
+            0 if "val" in self._given else config.val_share, 0 if "test" in self._given else config.test_share
+        )
+        small = {
+            name: (len(self._groups.get(name, ())), self._images[name])
+            for name in label_names
+            if name not in self._known and name not in exempt and len(self._groups.get(name, ())) < len(wanted)
+        }
+        if small:
+            raise too_small(small, wanted)
+
+
+def _counted(groups: int, images: int, copies: bool) -> str:
+    counted = f"{images:,} image{'' if images == 1 else 's'}"
+    of_groups = f"{groups} content group{'' if groups == 1 else 's'}"
+    if copies:
+        return f"{counted} (without copies of held-out ones, {of_groups})"
+    return f"{counted} in {of_groups}" if images != groups else counted

@@ -1,0 +1,274 @@
+"""Writes the planned shards, a task each, with their parts of the index.
+
+    plan -> a task each shard: rows out of the chunk tables, images out of the spools -> tar, part of the index
+
+Each image is compared with its content hash on its way from the spool into the tar. A shard that an earlier run
+finished is not written again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.errors import DamagedError
+from pipeline.progress import Progress
+from pipeline.sharding.format.arrow_file import write_arrow
+from pipeline.sharding.format.index import SCHEMA, content_hash
+from pipeline.sharding.writing.chunks import Columns, read_table
+from pipeline.sharding.writing.numbering import Numbering
+from pipeline.sharding.writing.plan import Plan
+from pipeline.sharding.writing.runner import RunnerName, Stop, StoppedEarlyError, each, never
+from pipeline.sharding.writing.scratch import Scratch, written_whole
+from pipeline.sharding.writing.tar_writer import IMAGE_EXTENSIONS, TarFile, members
+
+_OPEN_SPOOLS = 128
+_STOP_EVERY = 64  # samples
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """What a task writes: samples by their place in the chunks, and what the plan says of them.
+
+    Attributes:
+        chunks, rows: [samples] where each sample lies.
+        suffixes: place -> n of the samples whose key becomes KEY-n.
+        done: an earlier run wrote it.
+    """
+
+    number: int
+    name: str
+    split: int
+    chunks: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    groups: NDArray[np.int32]
+    nodes: NDArray[np.int32]
+    sources: NDArray[np.int16]
+    labels: NDArray[np.int32]
+    suffixes: dict[int, int]
+    done: bool = False
+
+    @property
+    def digest(self) -> str:
+        """Of everything that decides about its bytes."""
+        hasher = hashlib.sha256(json.dumps([self.number, self.name, self.split, *self.suffixes.items()]).encode())
+        for column in (self.chunks, self.rows, self.groups, self.nodes, self.sources, self.labels):
+            hasher.update(column.tobytes())
+        return hasher.hexdigest()[:32]
+
+
+def write_shards(
+    output: Path,
+    scratch: Scratch,
+    columns: Columns,
+    plan: Plan,
+    numbering: Numbering,
+    *,
+    runner: RunnerName,
+    writers: int,
+    progress: Progress,
+) -> None:
+    """Writes shards/*.tar below `output`, and in the scratch folder the parts of the index: see `index_parts`.
+
+    Raises:
+        DamagedError: a shard is not as long as its part says.
+    """
+    done, total = 0, len(plan.rows)
+
+    def told() -> None:
+        progress(step=done, total=total, note="writing shards")
+
+    results = each(
+        partial(write_shard, scratch, numbering.source_names),
+        _shards(scratch, columns, plan, numbering),
+        runner=runner,
+        writers=writers,
+        while_waiting=told,
+    )
+    try:
+        for samples in results:
+            done += samples
+            told()
+    finally:
+        results.close()
+    progress(note="putting the index together")
+    (output / "shards").mkdir(exist_ok=True)
+    for name in plan.shard_names:
+        facts = _part_facts(scratch, name)
+        if facts is None or facts[1] != _size(scratch.tar(name)):
+            raise DamagedError(f"{scratch.tar(name)}: not whole; run it again")
+        placed(scratch.tar(name), output / name)
+
+
+def write_shard(scratch: Scratch, sources: tuple[str, ...], shard: Shard, *, stop: Stop = never) -> int:
+    """The task: writes a shard and its part of the index, unless they are there; how many samples it has."""
+    if shard.done:
+        return len(shard.rows)
+    scratch.check()
+    table = _rows(scratch, shard)
+    keys = table.column("key").to_pylist()
+    for place, number in shard.suffixes.items():
+        keys[place] = f"{keys[place]}-{number}"
+    contents = _hex(table)
+    captions = table.column("captions")
+    with written_whole(scratch.tar(shard.name)) as aside, _Spools(scratch) as spools:
+        tar = TarFile(aside)
+        offsets = []
+        try:
+            for place, (chunk, start, length, extension, notes) in enumerate(
+                zip(
+                    shard.chunks.tolist(),
+                    *(table.column(name).to_pylist() for name in ("start", "length", "extension", "notes")),
+                    strict=True,
+                )
+            ):
+                if place % _STOP_EVERY == 0 and stop():
+                    raise StoppedEarlyError
+                image = spools.read(chunk, start, length)
+                if content_hash(image) != contents[place]:
+                    raise DamagedError(
+                        f"{scratch.spool(chunk)}: image at byte {start} is not what was read; "
+                        f"delete {scratch.folder} and run it again"
+                    )
+                first = captions[place].as_py()[:1]
+                sample = members(keys[place], IMAGE_EXTENSIONS[extension], image, notes, first)
+                offsets.append(tar.add(keys[place], sample)[0])
+        finally:
+            size = tar.close()
+    _write_part(scratch, shard, table, keys, contents, offsets, sources, size)
+    return len(shard.rows)
+
+
+def _shards(scratch: Scratch, columns: Columns, plan: Plan, numbering: Numbering) -> Iterator[Shard]:
+    for number, name in enumerate(plan.shard_names):
+        ids = slice(plan.edges[number], plan.edges[number + 1])
+        rows = plan.rows[ids]
+        chunks = np.searchsorted(columns.starts, rows, side="right") - 1
+        again = [
+            (place, row) for place, row in enumerate(rows.tolist() if plan.suffixes else ()) if row in plan.suffixes
+        ]
+        shard = Shard(
+            number=number,
+            name=name,
+            split=int(plan.splits[plan.edges[number]]),
+            chunks=chunks,
+            rows=rows - columns.starts[chunks],
+            groups=numbering.groups[ids],
+            nodes=numbering.nodes[columns.node[rows]],
+            sources=numbering.sources[columns.source[rows]],
+            labels=numbering.labels[columns.label[rows]],
+            suffixes={place: plan.suffixes[row] for place, row in again},
+        )
+        yield replace(shard, done=_part_facts(scratch, name) == (shard.digest, _size(scratch.tar(name))))
+
+
+def _rows(scratch: Scratch, shard: Shard) -> pa.Table:
+    """The chunk tables' rows of a shard, in its order, in one piece."""
+    wanted = ["key", "extension", "start", "length", "width", "height", "hash_high", "hash_low"]
+    order = np.argsort(shard.chunks, kind="stable")
+    chunks, starts = np.unique(shard.chunks[order], return_index=True)
+    parts = []
+    for chunk, places in zip(chunks.tolist(), np.split(order, starts[1:]), strict=True):
+        table = read_table(scratch, chunk).select([*wanted, "captions", "notes"])
+        parts.append(table.take(pa.array(shard.rows[places])))
+    back = np.empty(len(order), dtype=np.int64)
+    back[order] = np.arange(len(order))
+    return pa.concat_tables(parts).combine_chunks().take(pa.array(back)).combine_chunks()
+
+
+def _hex(table: pa.Table) -> list[str]:
+    high, low = table.column("hash_high").to_pylist(), table.column("hash_low").to_pylist()
+    return [f"{one:016x}{other:016x}" for one, other in zip(high, low, strict=True)]
+
+
+def _write_part(
+    scratch: Scratch,
+    shard: Shard,
+    table: pa.Table,
+    keys: list[str],
+    contents: list[str],
+    offsets: list[int],
+    sources: tuple[str, ...],
+    size: int,
+) -> None:
+    """Writes a shard's rows of the index; the shard is done then."""
+    count = len(keys)
+    columns = {
+        "key": pa.array(keys, SCHEMA.field("key").type),
+        "shard": pa.array(np.full(count, shard.number, np.int32)),
+        "offset": pa.array(offsets, pa.int64()),
+        "content_hash": pa.array(contents, SCHEMA.field("content_hash").type),
+        "split": pa.array(np.full(count, shard.split, np.int8)),
+        "group": pa.array(shard.groups),
+        "node": pa.array(shard.nodes),
+        "source": pa.DictionaryArray.from_arrays(pa.array(shard.sources), pa.array(sources, pa.string())),
+        "label": pa.array(shard.labels),
+        **{name: table.column(name).chunk(0) for name in ("length", "captions", "width", "height")},
+    }
+    schema = SCHEMA.with_metadata({"digest": shard.digest, "tar_bytes": str(size)})
+    part = pa.Table.from_arrays([columns[field.name] for field in SCHEMA], schema=schema)
+    with written_whole(scratch.part(shard.name)) as aside, pa.OSFile(str(aside), "wb") as file:
+        write_arrow(file, part)
+
+
+def _part_facts(scratch: Scratch, name: str) -> tuple[str, int] | None:
+    """The digest of the shard that a part belongs to, and its tar's size; None if there is no part."""
+    try:
+        with pa.memory_map(str(scratch.part(name))) as file:
+            metadata = pa.ipc.open_file(file).schema.metadata
+        return metadata[b"digest"].decode(), int(metadata[b"tar_bytes"])
+    except (OSError, pa.ArrowInvalid, KeyError, ValueError, TypeError):
+        return None
+
+
+def index_parts(scratch: Scratch, shard_names: Sequence[str]) -> Iterator[pa.Table]:
+    """The parts of the index, in the order of the shards; each is mapped only while it is looked at."""
+    for name in shard_names:
+        yield pa.ipc.open_file(pa.memory_map(str(scratch.part(name)))).read_all()
+
+
+def placed(tar: Path, place: Path) -> None:
+    """The shard under its place in the artifact; it stays in the scratch too, should this run not come to its end."""
+    try:
+        os.link(tar, place)
+    except OSError:  # A file system without links.
+        os.replace(tar, place)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+class _Spools:
+    """Reads out of the spools, and holds a bounded number of them open."""
+
+    def __init__(self, scratch: Scratch) -> None:
+        self._scratch = scratch
+        self._open: dict[int, int] = {}
+
+    def read(self, chunk: int, start: int, length: int) -> bytes:
+        """The bytes [start, start + length) of a chunk's spool."""
+        if chunk not in self._open:
+            if len(self._open) == _OPEN_SPOOLS:
+                os.close(self._open.pop(next(iter(self._open))))
+            self._open[chunk] = os.open(self._scratch.spool(chunk), os.O_RDONLY | os.O_CLOEXEC)
+        return os.pread(self._open[chunk], length, start)
+
+    def __enter__(self) -> _Spools:
+        return self
+
+    def __exit__(self, *ignored: object) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)

@@ -1,0 +1,285 @@
+"""Splits: decided for whole content groups by a hash, so that they hold when data are added.
+
+A group's number in [0, 1) depends on its name and the seed only. Below `test_share` it is test, below
+`test_share + val_share` val, else train: a group that was held out yesterday is held out tomorrow.
+A class that would miss a split gets its nearest group moved there; one with fewer groups than splits is rare
+(rare_classes.py). Duplicates are dropped in the same breath
+(duplicates.py): a class must be in every split without them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from pipeline.config import Config, added
+from pipeline.errors import InputError, UnknownNameError
+from pipeline.sharding.format.index import SPLITS
+from pipeline.sharding.writing.chunks import Columns
+from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, Kept, without_duplicates
+from pipeline.sharding.writing.rare_classes import RareClassesRule, too_small, wanted_splits
+
+_TRAIN, _VAL, _TEST = range(3)
+_ATTEMPTS = 4
+
+
+class SplitConfig(Config):
+    """Which share of the content groups is held out, or which artist family."""
+
+    rule: Literal["group", "image", "given"] = Field(
+        "group",
+        description="what decides: group: a hash of the content group; image: a hash of each image, whatever its "
+        "group; given: the data set itself, for every image",
+    )
+    val_share: float = Field(
+        0.1, ge=0, lt=1, description="share of the content groups for validation; unused where the val split is given"
+    )
+    test_share: float = Field(
+        0.1, ge=0, lt=1, description="share of the content groups for test; unused where the test split is given"
+    )
+    holdout_family: str | None = Field(None, description="this artist family, whole, is the test split")
+    seed: int = Field(0, ge=0, description="another seed holds out other groups")
+    rare_classes: RareClassesRule = added(
+        "refuse",
+        description="a class with fewer content groups than splits: refuse the data set, drop the class with its "
+        "images, or put all of its images that are drawn into train",
+    )
+
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> SplitConfig:
+        if self.val_share + self.test_share >= 1:
+            raise ValueError(
+                f"val_share + test_share is {self.val_share + self.test_share:g}: nothing is left to train on"
+            )
+        if self.rule == "given" and self.holdout_family is not None:
+            raise ValueError("rule=given takes the splits of the data set; remove holdout_family")
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Settled:
+    """What an earlier artifact has decided.
+
+    Attributes:
+        splits: [samples] where a sample is already, or must be since its group is; DROPPED: open.
+        barred: [samples] it may be in no split: its image is in one, and the rest of its group in another.
+        rank: [samples] of repeats one with the lowest rank stays.
+        labels: the first so many labels are known; one of them that shrank may miss a split.
+    """
+
+    splits: NDArray[np.int8]
+    barred: NDArray[np.bool_]
+    rank: NDArray[np.int8]
+    labels: int
+
+
+def assign_splits(
+    columns: Columns,
+    config: SplitConfig,
+    duplicates: DuplicatesConfig,
+    label_names: Sequence[str],
+    settled: Settled | None = None,
+) -> Kept:
+    """Gives every sample a split, and drops duplicates.
+
+    Raises:
+        InputError: classes are too small to be in every split, and refused; the line names them and their counts.
+    """
+    fixed = fixed_splits(columns, config)
+    wanted, of_group, codes, number_of = _by_hash(columns, config, fixed)
+    labels, count = columns.label, len(label_names)
+    drawn = fixed == DROPPED
+    pool = drawn
+    there = np.zeros((count, len(SPLITS)), dtype=bool)
+    if settled is not None:
+        fixed = np.where(drawn, settled.splits, fixed)
+        fixed[drawn & settled.barred] = DROPPED
+        pool = drawn & (settled.splits == DROPPED) & ~settled.barred
+        of_label = drawn & (fixed != DROPPED) & (labels >= 0)
+        there[labels[of_label], fixed[of_label]] = True
+    known: NDArray[np.bool_] = np.asarray(there.any(axis=1))
+    known[: settled.labels if settled is not None else 0] = True
+
+    rare = np.zeros(count, dtype=np.bool_)
+    to_train = np.zeros(len(of_group), dtype=np.bool_)
+    live = pool
+    if config.rare_classes == "train_only" and settled is not None:
+        # A class that the base has too, with which it is still rare.
+        everywhere = _groups_of_labels(labels, codes, pool | (drawn & (fixed != DROPPED)), count)
+        for label in np.flatnonzero(known).tolist():
+            if len(everywhere[label]) < len(wanted):
+                rare[label] = True
+                to_train[codes[pool & (labels == label)]] = True
+    attempt = 0
+    while True:
+        members = _groups_of_labels(labels, codes, live, count)
+        small = [
+            label
+            for label, groups in enumerate(members)
+            if len(groups) < len(wanted) and not known[label] and not rare[label]
+        ]
+        # A group that was moved to fill a split may consist of copies that are then dropped: so it is tried again.
+        if not small:
+            of_group[to_train] = _TRAIN
+            _fill_missing(of_group, number_of, members, wanted, there, known, rare, to_train)
+            kept = without_duplicates(
+                np.where(pool, of_group[codes], fixed).astype(np.int8),
+                labels=labels,
+                content=(columns.hash_high, columns.hash_low),
+                meaning=columns.meaning,
+                looks=columns.look,
+                config=duplicates,
+                rank=None if settled is None else settled.rank,
+            )
+            stays = kept.splits != DROPPED
+            live = pool & stays
+            counted = drawn & stays
+            short = _short_of_a_split(labels[counted], kept.splits[counted], wanted, count)
+            short = [label for label in short if not known[label] and not rare[label]]
+            attempt += 1
+            if not short:
+                break
+            small = short if attempt >= _ATTEMPTS else []
+        if small and config.rare_classes == "refuse":
+            images = np.bincount(labels[pool & (labels >= 0)], minlength=count)
+            classes = {label_names[label]: (len(members[label]), int(images[label])) for label in small}
+            raise too_small(classes, wanted, copies=attempt > 0)
+        if small:
+            rare[small] = True
+            attempt, live = 0, pool
+            of_rare = (labels >= 0) & rare[labels]
+            if config.rare_classes == "drop":
+                pool = live = pool & ~of_rare
+                fixed = np.where(of_rare, np.int8(DROPPED), fixed)
+                drawn = drawn & ~of_rare
+            else:
+                to_train[codes[pool & of_rare]] = True
+    return replace(kept, rare=_rare_images(rare, labels, kept.splits, config))
+
+
+def _rare_images(
+    rare: NDArray[np.bool_], labels: NDArray[np.int32], splits: NDArray[np.int8], config: SplitConfig
+) -> dict[int, int]:
+    """Images of each rare class: those that were dropped with it, or that are in train."""
+    counted = labels >= 0 if config.rare_classes == "drop" else (labels >= 0) & (splits == _TRAIN)
+    images = np.bincount(labels[counted], minlength=len(rare))
+    return {label: int(images[label]) for label in np.flatnonzero(rare).tolist()}
+
+
+def group_number(group: str, seed: int) -> float:
+    """A number in [0, 1) that depends on the group's name and the seed only."""
+    digest = hashlib.blake2b(f"{seed}/{group}".encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) * 2.0**-53
+
+
+def fixed_splits(columns: Columns, config: SplitConfig) -> NDArray[np.int8]:
+    """[samples] the split that no hash decides, or DROPPED where one does."""
+    if config.rule == "given":
+        without = int((columns.given < 0).sum())
+        if without:
+            raise InputError(
+                f"split.rule=given, but the data set gives no split for {without} of {len(columns)} images; "
+                "set split.rule=group"
+            )
+        return columns.given
+    fixed = np.full(len(columns), DROPPED, dtype=np.int8)
+    if config.holdout_family is not None:
+        families = columns.source_names
+        if config.holdout_family not in families:
+            raise UnknownNameError("artist family", config.holdout_family, families)
+        fixed[columns.source == families.index(config.holdout_family)] = _TEST
+    held_out = columns.given > _TRAIN
+    fixed[held_out] = columns.given[held_out]
+    return fixed
+
+
+def _by_hash(
+    columns: Columns, config: SplitConfig, fixed: NDArray[np.int8]
+) -> tuple[list[int], NDArray[np.int8], NDArray[np.int64], NDArray[np.float64]]:
+    """The splits that every class must be in; [groups] splits; [samples] codes of the groups; [groups] numbers."""
+    unit = columns.hash_high if config.rule == "image" else columns.group_code
+    _, first, codes = np.unique(unit, return_index=True, return_inverse=True)
+    number_of = columns.place[first]
+    test_share = 0.0 if (fixed == _TEST).any() else config.test_share
+    val_share = 0.0 if (columns.given == _VAL).any() else config.val_share
+    of_group = np.full(len(number_of), _TRAIN, dtype=np.int8)
+    of_group[number_of < test_share + val_share] = _VAL
+    of_group[number_of < test_share] = _TEST
+    wanted = wanted_splits(val_share, test_share)
+    return [] if config.rule == "given" else wanted, of_group, codes.astype(np.int64, copy=False), number_of
+
+
+def _groups_of_labels(
+    labels: NDArray[np.int32], codes: NDArray[np.int64], pool: NDArray[np.bool_], count: int
+) -> list[NDArray[np.int64]]:
+    """The groups of each label, ascending."""
+    rows = np.flatnonzero(pool & (labels >= 0))
+    groups = int(codes.max()) + 1 if len(codes) else 1
+    pairs = np.sort(labels[rows].astype(np.int64) * groups + codes[rows])
+    # Not np.unique, which hashes: on millions of different values sorting is several times as fast.
+    pairs = pairs[np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)]]
+    edges = np.searchsorted(pairs, np.arange(count + 1, dtype=np.int64) * groups)
+    return [pairs[start:end] % groups for start, end in itertools.pairwise(edges)]
+
+
+def _fill_missing(
+    of_group: NDArray[np.int8],
+    number_of: NDArray[np.float64],
+    members: Sequence[NDArray[np.int64]],
+    wanted: Sequence[int],
+    there: NDArray[np.bool_],
+    known: NDArray[np.bool_],
+    rare: NDArray[np.bool_],
+    fast: NDArray[np.bool_],
+) -> None:
+    """Moves groups until every class is in every split that is wanted; the smallest classes first.
+
+    A group may carry several labels, so a move for one class can take from another: hence the passes.
+
+    Args:
+        there: [labels, splits] where a class has samples that are settled.
+        known: [labels] classes of an earlier artifact: none of their splits is emptied for another.
+        rare: [labels] classes that need not be in every split.
+        fast: [groups] groups that stay where they are.
+    """
+    order = sorted(range(len(members)), key=lambda label: (len(members[label]), label))
+    for _ in range(len(wanted) + 1):
+        moved = False
+        for label in order:
+            if rare[label]:
+                continue
+            groups = members[label]
+            for split in wanted:
+                if there[label, split] or (of_group[groups] == split).any():
+                    continue
+                free = groups[~fast[groups]]
+                counts = [int((of_group[free] == other).sum()) for other in range(len(SPLITS))]
+                if known[label]:
+                    counts = [n if n > 1 or there[label, other] else 0 for other, n in enumerate(counts)]
+                if not any(counts):
+                    continue
+                donor = int(np.argmax(counts))
+                candidates = free[of_group[free] == donor]
+                # Near the split's own range of numbers: the smallest for a held-out split, the largest for train.
+                pick = np.argmax(number_of[candidates]) if split == _TRAIN else np.argmin(number_of[candidates])
+                of_group[candidates[pick]] = split
+                moved = True
+        if not moved:
+            return
+
+
+def _short_of_a_split(
+    labels: NDArray[np.int32], splits: NDArray[np.int8], wanted: Sequence[int], count: int
+) -> list[int]:
+    """The labels that are not in every split."""
+    there = np.zeros((count, len(SPLITS)), dtype=bool)
+    labelled = labels >= 0
+    there[labels[labelled], splits[labelled]] = True
+    return [int(label) for label in np.flatnonzero(~there[:, list(wanted)].all(axis=1))]

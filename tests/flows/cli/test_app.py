@@ -1,0 +1,128 @@
+"""The command line keeps its promises: one line for a mistake, the right exit code, an instant --help."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.cli.app import main
+from infra.local.server import free_port
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """What went to stderr, which must be exactly one line."""
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "train-techer"], "did you mean train-teacher"),
+        (["run", "lifecycle", "--preset", "emojis"], "did you mean emoji"),
+        (["run", "shard-dataset", "--set", "data.sourse.size=3"], "unknown key 'data.sourse'; did you mean source?"),
+        (["run", "shard-dataset", "--set", "data.source.size=3"], "data.source.size: "),
+        (["run", "shard-dataset", "--set", "data.source.size.x=3"], "data.source.size is a value"),
+        (["run", "shard-dataset", "--set", "data"], "write KEY=VALUE"),
+        (["run", "shard-dataset", "--set", "data.source.size=[1"], "not YAML"),
+        (["run", "shard-dataset", "--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["run", "shard-dataset", "--config", "a.yaml", "--preset", "emoji"], "give one of them"),
+        (["run", "train-teacher", "--set", "shards=shard-dataset/00000"], "unknown artifact"),
+        (["run", "train-teacher", "--set", "teacher.model.name=resnet_smal"], "did you mean resnet_small"),
+        (["run", "train-teacher", "--set", "teacher.model.kwargs={widht: 3}"], "did you mean widths"),
+        (["run", "distill-student", "--set", "student.image_size=60"], "use a multiple of 16"),
+        (["run", "train-teacher", "--set", "teacher.runner.workers=4000"], "teacher.runner: workers=4000"),
+        (["run", "--presett", "x"], "No such option: --presett"),
+        (["rum"], "Did you mean 'run'?"),
+        (["run"], "Missing argument 'FLOW'"),
+        (["artifacts", "show", "shard-dataset/0a"], "unknown artifact"),
+        (["zero-shot", "models:/x@champion", "a.png"], "no prompts"),
+        (["predict", "models:/x@champion", "nowhere.png"], "nowhere.png: "),
+        (["deploy"], "PREFECT_API_URL is not set"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(arguments) == 2
+    line = one_line(capsys)
+    assert says in line
+    assert line.startswith("tutelage: ")
+    assert not list(tmp_path.rglob("artifacts"))
+
+
+def test_a_store_that_cannot_be_written_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TUTELAGE_STORE", f"{tmp_path}/file/store")
+    assert main(["run", "shard-dataset", "--preset", "emoji-tiny"]) == 2
+    assert "cannot be written" in one_line(capsys)
+
+
+def test_an_unknown_storage_scheme_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TUTELAGE_STORE", "gs://bucket/x")
+    assert main(["artifacts", "list"]) == 2
+    assert "unknown storage scheme 'gs'" in one_line(capsys)
+
+
+@pytest.mark.parametrize("port", ["taken", "99999", "http"])
+def test_a_port_that_is_taken_or_no_port_is_refused_before_any_work(
+    port: str, pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken = str(listener.getsockname()[1])
+        monkeypatch.setenv("TUTELAGE_PREFECT_PORT", taken if port == "taken" else port)
+        code = main(["run", "shard-dataset", "--preset", "image-folder", "--set", f"data.source.folder={pictures}"])
+    assert code == 2
+    assert "TUTELAGE_PREFECT_PORT" in one_line(capsys)
+
+
+def test_a_prefect_server_that_does_not_answer_is_refused(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
+    assert main(["run", "shard-dataset", "--preset", "image-folder", "--set", f"data.source.folder={pictures}"]) == 2
+    assert "no Prefect server answers there" in one_line(capsys)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["run", "--help"], ["artifacts", "list"]])
+def test_help_and_an_empty_store_are_not_mistakes(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert captured.out
+    assert not captured.err
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ["torch", "prefect", "mlflow", "ray", "boto3", "pyarrow", "numpy", "pydantic"]
+    code = (
+        "import sys; from flows.cli.app import main; main(['--help']);"
+        f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stderr.strip() == "[]"
+    assert "lifecycle" not in answer.stderr
+
+
+def test_the_installed_command_answers(tmp_path: Path) -> None:
+    command = Path(sys.executable).with_name("tutelage")
+    answer = subprocess.run([command, "run", "life"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert answer.returncode == 2
+    assert answer.stderr.count("\n") == 1
+    assert "lifecycle" in answer.stderr
+    assert not answer.stdout
+
+
+def test_models_are_listed_by_pattern(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "deit_*distilled*"]) == 0
+    assert "deit_micro_distilled" in capsys.readouterr().out
+    assert main(["models", "nothing*"]) == 2
+    assert "nothing*" in one_line(capsys)

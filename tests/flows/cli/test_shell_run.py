@@ -1,0 +1,57 @@
+"""How a run ends is said in one line and one exit code."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from flows.cli.outcome import outcome_of, print_outcome
+from flows.cli.shell_run import exit_code
+from flows.run_board import RunBoard
+from pipeline.artifacts import ArtifactStore
+from pipeline.errors import DamagedError, InputError, WorkError
+
+
+class TerminationSignal(BaseException):
+    """Prefect's, which must not be imported before its server's address is known."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (None, 0, ""),
+        (InputError("photos: no images; give another folder"), 2, "tutelage: photos: no images; give another folder\n"),
+        (WorkError("npm failed\nlong story"), 1, "tutelage: npm failed long story (log: run.log)\n"),
+        (DamagedError("a/b: missing"), 1, "tutelage: a/b: missing (log: run.log)\n"),
+        (KeyError("x"), 1, "tutelage: KeyError: 'x' (log: run.log)\n"),
+        (RuntimeError(""), 1, "tutelage: RuntimeError (log: run.log)\n"),
+        (KeyboardInterrupt(), 130, "tutelage: interrupted; the same command goes on where it stopped\n"),
+        (TerminationSignal(), 130, "tutelage: interrupted; the same command goes on where it stopped\n"),
+    ],
+)
+def test_every_end_has_its_code_and_its_line(error: BaseException | None, code: int, says: str) -> None:
+    stderr = io.StringIO()
+    assert exit_code(error, Path("run.log"), stderr) == code
+    assert stderr.getvalue() == says
+
+
+def test_a_run_that_failed_still_shows_what_was_done(tmp_path: Path) -> None:
+    board = RunBoard()
+    for label in ("shard-dataset", "train-teacher"):
+        board.announce(label)
+    board.begin("shard-dataset")
+    board.end("shard-dataset", "done", headline="1,000 images")
+    board.close()
+    store = ArtifactStore.open(str(tmp_path))
+    outcome = outcome_of("train-teacher", store, board, None, 61.0, tmp_path / "run.log")
+    plain = json.loads(json.dumps(outcome.plain(WorkError("it broke"))))
+    assert (plain["ok"], plain["error"], plain["seconds"]) == (False, "it broke", 61.0)
+    assert [stage["state"] for stage in plain["stages"]] == ["done", "not run"]
+    file = io.StringIO()
+    print_outcome(outcome, Console(file=file, width=80, color_system=None), ok=False)
+    for words in ("not done in 1:01, 0 of 2 stages cached", "1,000 images", str(tmp_path / "run.log")):
+        assert words in file.getvalue()

@@ -1,0 +1,72 @@
+"""Shards with planted leaks: pictures like photographs, and what people do to them."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.sharding.format.index import SPLITS, SampleIndex, SampleRow, content_hash
+from pipeline.sharding.writing.tar_writer import TarWriter
+
+Planted = tuple[str, str, bytes] | tuple[str, str, bytes, int]
+Shard = Callable[..., Artifact]
+
+
+@pytest.fixture(scope="session")
+def photo() -> Callable[..., Image.Image]:
+    """photo(7), photo(7, size=40): colour that changes smoothly, another one for each number."""
+
+    def draw(number: int, size: int = 160) -> Image.Image:
+        rough = np.random.default_rng(number).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+        return Image.fromarray(rough).resize((size, size), Image.Resampling.BICUBIC)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def encode() -> Callable[..., bytes]:
+    """encode(image), encode(image, "JPEG", quality=70)."""
+
+    def write(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        return buffer.getvalue()
+
+    return write
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore.open(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def shard(store: ArtifactStore, tmp_path: Path) -> Shard:
+    """shard([("train", "a", data), ("test", "b", data, 1)]): shards of (split, key, image, label); into=: a store."""
+
+    def make(images: Sequence[Planted], into: ArtifactStore = store) -> Artifact:
+        key = uuid.uuid4().hex[:20]
+        folder = into.local / "new" / key
+        folder.mkdir(parents=True)
+        rows = []
+        with TarWriter(folder, 100) as tars:
+            for split, name, data, *label in sorted(images, key=lambda image: SPLITS.index(image[0])):
+                place = tars.add(split, name, [("jpg" if data.startswith(b"\xff\xd8") else "png", data)])
+                rows.append(
+                    SampleRow(
+                        name, place.shard, place.offset, place.length, label[0] if label else 0, (), 8, 8,
+                        content_hash(data), SPLITS.index(split), 0, -1, "test",
+                    )
+                )  # fmt: skip
+        SampleIndex.build(rows, shard_names=tars.shard_names, label_names=("cat", "dog")).write(folder)
+        return into.commit("shard-dataset", key, folder, config={}, inputs={}, summary={}, seconds=0.0, origin={})
+
+    return make

@@ -1,0 +1,76 @@
+"""The search counts every match and lists the worst; what is repeated a thousand times does not cost a million."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.leaks.gathering import Looks
+from pipeline.leaks.look import LOOK, State, difference
+from pipeline.leaks.search import DataSet, Kind, Match, find_leaks
+
+# (content, pixels, flipped bits of the hash, what the second look sees, flat): few values, so that there are matches.
+IMAGES = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 3), st.integers(0, 2), st.booleans()), max_size=25
+)
+
+
+def data_set(images: list[tuple[int, int, int, int, bool]]) -> DataSet:
+    looks = np.zeros(len(images), dtype=LOOK)
+    content = np.zeros((len(images), 2), dtype=np.uint64)
+    for row, (form, pixels, bits, seen, flat) in enumerate(images):
+        # Equal pixels look equal; equal bytes have equal pixels.
+        bits, seen, flat = (bits, seen, flat) if pixels > 2 else (pixels, pixels, False)
+        looks[row]["pixels"] = (7, hash((pixels, bits, seen, flat)) % 2**63)
+        looks[row]["hash"] = (1 << bits) - 1
+        looks[row]["grey"] = np.random.default_rng(seen // 2).integers(0, 256, 256)
+        looks[row]["state"] = State.FLAT if flat else State.SEEN
+        content[row] = looks[row]["pixels"] + np.uint64(form)
+    index: Any = SimpleNamespace()
+    return DataSet(index, Looks([looks] if images else [], []), content)
+
+
+@given(IMAGES, IMAGES, st.integers(0, 3), st.integers(1, 30))
+@settings(max_examples=60, deadline=None)
+def test_matches_are_those_of_a_comparison_of_all_with_all(
+    train: list[Any], asked: list[Any], radius: int, listed: int
+) -> None:
+    one, other = data_set(train), data_set(asked)
+    rows = np.arange(len(train)), np.arange(len(asked))
+    found = find_leaks(one, rows[0], other, rows[1], radius=radius, allowed=0.01, listed=listed)
+    for row in range(len(asked)):
+        expected = [match for place in range(len(train)) if (match := compared(one, place, other, row, radius))]
+        given = found.matches.get(row, [])
+        assert found.counts.get(row, 0) == len(expected)
+        assert len(given) == min(listed, len(expected))
+        assert [match.rank for match in given] == sorted(match.rank for match in expected)[:listed]
+        assert set(given) <= set(expected)
+
+
+def compared(one: DataSet, place: int, other: DataSet, row: int, radius: int) -> Match | None:
+    """Two images beside each other, without any search."""
+    left, right = one.looks.at(np.array([place])), other.looks.at(np.array([row]))
+    if (left["pixels"] == right["pixels"]).all():
+        same = (one.content[place] == other.content[row]).all()
+        return Match(Kind.EXACT if same else Kind.PIXELS, row, place)
+    distance = int(np.bitwise_count(left["hash"] ^ right["hash"])[0])
+    if State.FLAT in (left["state"], right["state"]) or distance > radius:
+        return None
+    apart = float(difference(left, right, 0.01)[0])
+    return Match(Kind.NEAR, row, place, distance, apart) if apart <= 1 else None
+
+
+def test_a_placeholder_repeated_costs_no_more_than_one() -> None:
+    """30,000 x 30,000 equal images are 9e8 pairs, which nobody wants to go through, or to hold."""
+    repeated = [(0, 0, 0, 0, False)] * 30_000
+    one = data_set(repeated[:1])
+    many = Looks([np.repeat(one.looks.at(np.array([0])), 30_000)[:4096]] * 8, [])
+    crowd = DataSet(one.index, many, np.repeat(one.content, len(many.pixels), axis=0))
+    rows = np.arange(30_000)
+    found = find_leaks(crowd, rows, crowd, rows[:1000], radius=3, allowed=0.01, listed=2)
+    assert set(found.counts.values()) == {30_000}
+    assert {len(matches) for matches in found.matches.values()} == {2}
