@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 from flows.stage_run import Made, StageRun
-from pipeline.artifacts import ArtifactStore
 from pipeline.contrastive.recipe import ContrastiveConfig
 from pipeline.contrastive.text_tower import TextTowerConfig
-from pipeline.import_weights.stage import ImportConfig, ImportWeights
+from pipeline.import_weights.model_weights import import_config
+from pipeline.import_weights.stage import ImportWeights
 from pipeline.training.stage import ModelConfig
-
-
-def import_config(model: ModelConfig | TextTowerConfig, store: ArtifactStore) -> ImportConfig | None:
-    """The import of what a model starts from, as it is now; None if it starts from fresh weights.
-
-    Raises:
-        InputError: there are no such weights, or they cannot be had here.
-    """
-    if model.pretrained is None:
-        return None
-    texts = {"reads_texts": True, "tokenizer": model.tokenizer} if isinstance(model, TextTowerConfig) else {}
-    return ImportConfig.for_model(model.name, model.pretrained, **texts).resolved(store)
 
 
 def weights_of(

@@ -18,9 +18,9 @@ from pipeline.evaluation.stage import EvaluationConfig
 from pipeline.leaks.bounds import LeakCheckConfig
 from pipeline.registration.stage import RegistrationConfig
 from pipeline.report.stage import ReportConfig
+from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.format.choice import reads_given_columns
 from pipeline.sharding.joining.stage import JoinColumnsConfig
-from pipeline.sharding.stage import ShardingConfig
 from pipeline.training.stage import ClassificationConfig
 
 

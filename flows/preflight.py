@@ -16,6 +16,7 @@ from pipeline.artifacts import ArtifactStore
 from pipeline.config import Config
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.sharding.mixture.stage import check_names
+from pipeline.sharding.stage import check_sharding
 
 _LEAST_FREE = 64 << 20  # bytes
 
@@ -46,7 +47,7 @@ def check_ready(parameters: Config, store: ArtifactStore) -> None:
     if mixture:
         check_names(mixture)
     elif data is not None and getattr(parameters, "shards", None) is None:
-        data.check(store)
+        check_sharding(data, store)
 
 
 def configs_in(config: BaseModel, path: str = "") -> Iterator[tuple[str, BaseModel]]:
@@ -117,8 +118,8 @@ def _check_weights(path: str, config: BaseModel, store: ArtifactStore) -> None:
     """Refuses trained weights that are not there, or cannot be fetched here."""
     if getattr(config, "pretrained", None) is None:
         return
-    from flows.imported_weights import import_config
     from pipeline.contrastive.text_tower import TextTowerConfig
+    from pipeline.import_weights.model_weights import import_config
     from pipeline.training.stage import ModelConfig
 
     if isinstance(config, ModelConfig | TextTowerConfig):
@@ -131,8 +132,8 @@ def _check_weights(path: str, config: BaseModel, store: ArtifactStore) -> None:
 def _check_runner(path: str, config: BaseModel) -> None:
     """Refuses a runner that asks for more than this machine has, or the cluster of RAY_ADDRESS, if that answers."""
     from pipeline.ray_cluster import check_tasks
-    from pipeline.sharding.stage import ShardingConfig
-    from pipeline.training.runner import RunnerConfig
+    from pipeline.sharding.config import ShardingConfig
+    from pipeline.training.placement import RunnerConfig
 
     try:
         if isinstance(config, RunnerConfig) and config.runner == "ray":

@@ -24,11 +24,11 @@ from pipeline.loading.policies.shuffled import ShuffledConfig
 from pipeline.registration.gate import GateConfig
 from pipeline.registration.stage import RegistrationConfig
 from pipeline.report.stage import ReportConfig
+from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.sources.demo.emoji import EmojiConfig
 from pipeline.sharding.sources.fashion_mnist import FashionMnistConfig
 from pipeline.sharding.sources.image_folder import ImageFolderConfig
-from pipeline.sharding.stage import ShardingConfig
-from pipeline.sharding.writing.split import SplitConfig
+from pipeline.sharding.writing.split_config import SplitConfig
 from pipeline.training.optim import AdamWConfig
 from pipeline.training.stage import ClassificationConfig, ModelConfig
 from pipeline.training.training_config import TrainingConfig

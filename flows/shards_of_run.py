@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flows.stage_run import Made, StageRun
+from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.deltas.delta_base import find_base
 from pipeline.sharding.mixture.stage import MixDatasets, MixDatasetsConfig
-from pipeline.sharding.stage import ShardDataset, ShardingConfig
+from pipeline.sharding.stage import ShardDataset
 
 
 def make_shards(run: StageRun, data: ShardingConfig, mixture: Mapping[str, str], named: str | None = None) -> Made:

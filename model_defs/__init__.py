@@ -6,8 +6,9 @@ names them. Listing imports neither torch nor torchvision: a model's file is imp
 
 from model_defs import catalogue as _catalogue  # registers the models
 from model_defs.errors import ModelError
+from model_defs.model_info import ModelInfo
 from model_defs.pretrained import LoadingReport, load_pretrained
-from model_defs.registry import ModelInfo, create_model, list_models, model_info, register_model
+from model_defs.registry import create_model, list_models, model_info, register_model
 
 __all__ = [
     "LoadingReport",

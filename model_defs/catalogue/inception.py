@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from model_defs.registry import ModelInfo, register_model
+from model_defs.model_info import ModelInfo
+from model_defs.registry import register_model
 
 _GOOGLENET = "Szegedy et al., Going Deeper with Convolutions"
 _BATCH_NORM = "Ioffe, Szegedy, Batch Normalization: Accelerating Deep Network Training"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from model_defs.registry import ModelInfo, register_model
+from model_defs.model_info import ModelInfo
+from model_defs.registry import register_model
 
 _CLIP = "Radford et al., Learning Transferable Visual Models From Natural Language Supervision"
 

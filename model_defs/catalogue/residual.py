@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from model_defs.registry import ModelInfo, register_model
+from model_defs.model_info import ModelInfo
+from model_defs.registry import register_model
 
 _RESNET = "He et al., Deep Residual Learning for Image Recognition"
 _RESNEXT = "Xie et al., Aggregated Residual Transformations for Deep Neural Networks"

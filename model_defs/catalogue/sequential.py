@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from model_defs.registry import ModelInfo, register_model
+from model_defs.model_info import ModelInfo
+from model_defs.registry import register_model
 
 _LENET = "LeCun et al., Gradient-Based Learning Applied to Document Recognition"
 _ALEXNET = "Krizhevsky et al., ImageNet Classification with Deep Convolutional Neural Networks"

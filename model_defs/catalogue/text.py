@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from model_defs.registry import ModelInfo, register_model
+from model_defs.model_info import ModelInfo
+from model_defs.registry import register_model
 
 _BERT = "Devlin et al., BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding"
 _MINILM = "Wang et al., MiniLM: Deep Self-Attention Distillation of Pre-Trained Transformers"

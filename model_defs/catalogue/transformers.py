@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from model_defs.registry import ModelInfo, register_model
+from model_defs.model_info import ModelInfo
+from model_defs.registry import register_model
 
 _VIT = "Dosovitskiy et al., An Image is Worth 16x16 Words"
 _DEIT = "Touvron et al., Training data-efficient image transformers"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from model_defs.errors import ModelError
 from model_defs.pretrained.files import FILES
+from model_defs.pretrained.weights_source import FileSource
 
 GROUP = "tutelage.weights"
 
@@ -44,13 +45,9 @@ class PluginSource:
     reference: str
 
     def locate(self, names: Sequence[str] = FILES, beside: Sequence[str] = ()) -> Path:
-        from model_defs.pretrained.sources import FileSource
-
         return FileSource(self._opened()).locate(names)
 
     def identity(self, names: Sequence[str] = FILES) -> str:
-        from model_defs.pretrained.sources import FileSource
-
         return FileSource(self._opened()).identity(names)
 
     def _opened(self) -> Path:

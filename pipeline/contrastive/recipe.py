@@ -33,7 +33,7 @@ from pipeline.loading.policies.shuffled import ShuffledConfig
 from pipeline.loading.policies.streams import StreamsConfig
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.format.choice import KeepRanges, captions_from_field, keep_field
-from pipeline.training.runner import RunnerConfig
+from pipeline.training.placement import RunnerConfig
 from pipeline.training.stage import ModelConfig, open_artifact
 from pipeline.training.starting_weights import check_given
 from pipeline.training.task import Parts

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from model_defs import ModelError
 from model_defs.pretrained.files import FILES
-from model_defs.pretrained.sources import FileSource, WeightsSource, find_source
+from model_defs.pretrained.sources import find_source
+from model_defs.pretrained.weights_source import FileSource, WeightsSource
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import DamagedError, InputError
 from pipeline.exported_model import WEIGHTS, ExportedModel

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pipeline.sharding.card.contact_sheet import encoded_image
 from pipeline.sharding.card.page.left_out import EqualSet, equal_images
+from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.deltas.delta import read_delta
 from pipeline.sharding.deltas.delta_base import Base
 from pipeline.sharding.deltas.delta_index import (
@@ -35,9 +36,6 @@ from pipeline.sharding.writing.rare_classes import label_numbers
 from pipeline.sharding.writing.scratch import Scratch
 from pipeline.sharding.writing.shards import index_parts, write_shards
 from pipeline.stage import NothingNew, Workspace
-
-if TYPE_CHECKING:
-    from pipeline.sharding.stage import ShardingConfig
 
 Image = Callable[[int], bytes]
 

@@ -11,125 +11,40 @@ file, whoever did the work, and however often it was killed.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
 
 from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.config import Config, added, unkeyed
-from pipeline.errors import InputError, UnknownNameError
+from pipeline.errors import InputError
 from pipeline.sharding.card.contact_sheet import contact_sheet
 from pipeline.sharding.card.data_card import data_card, markdown, rare_card
 from pipeline.sharding.card.page.page import card_page
+from pipeline.sharding.config import ShardingConfig, downloads_folder
 from pipeline.sharding.deltas.delta_base import Base, check_base, check_named_base, place_of_source, write_recipe
 from pipeline.sharding.run_modes import Written, write_all, write_delta
 from pipeline.sharding.sources.base import Collection
-from pipeline.sharding.sources.catalogue import SourceConfigs
-from pipeline.sharding.sources.demo.emoji import EmojiConfig
 from pipeline.sharding.sources.one_text import with_one_text
-from pipeline.sharding.sources.webdataset_tars import WebdatasetConfig
-from pipeline.sharding.writing.captions import CaptionsConfig
 from pipeline.sharding.writing.chunks import Unreadable
-from pipeline.sharding.writing.duplicates import DuplicatesConfig
-from pipeline.sharding.writing.images import ImagesConfig
 from pipeline.sharding.writing.intake import Intake, allowed_unreadable
-from pipeline.sharding.writing.plan import CapsConfig
-from pipeline.sharding.writing.rare_classes import LabelSizes, check_class_sizes
-from pipeline.sharding.writing.runner import RunnerName
+from pipeline.sharding.writing.rare_classes import LabelSizes
 from pipeline.sharding.writing.scratch import Scratch
-from pipeline.sharding.writing.split import SplitConfig
 from pipeline.stage import NothingNew, Workspace
 
 
-class ShardingConfig(Config):
-    """Which images, how they are split, and how they are stored."""
+def check_sharding(config: ShardingConfig, store: ArtifactStore) -> None:
+    """Refuses what cannot work, before any work.
 
-    source: SourceConfigs = Field(EmojiConfig(), description="where the images come from")
-    split: SplitConfig = Field(SplitConfig(), description="what is held out")
-    images: ImagesConfig = Field(ImagesConfig(), description="which images are refused, and which encoded anew")
-    captions: CaptionsConfig = Field(CaptionsConfig(), description="how captions are cleaned")
-    duplicates: DuplicatesConfig = Field(DuplicatesConfig(), description="which duplicates are removed")
-    caps: CapsConfig = Field(CapsConfig(), description="how many training images there may be of one thing")
-    samples_per_shard: int = Field(1000, ge=1, le=1_000_000, description="images in one tar, at most")
-    shard_megabytes: float | None = Field(
-        None, gt=0, le=1_000_000, description="size of one tar, at most, in MB (10^6 bytes); null: however large"
-    )
-    max_unreadable_share: float = Field(
-        0.01, ge=0, le=1, description="a larger share of unreadable images stops the stage; fewer are quarantined"
-    )
-    base: str | None = unkeyed(
-        None,
-        pattern=r"^(newest|[a-z-]+/[0-9a-f]{4,64})$",
-        description="shards to add to, e.g. shard-dataset/0a1b2c, or newest: the last of this source; only what is "
-        "new or changed is read and stored; null: all of the source is",
-    )
-    trust_names: bool = added(
-        False,
-        description="with a base: an image of which only reading tells whether it changed (a file in S3 that a table "
-        "names) is taken as unchanged if name, label and captions are; false: it is read, and compared by hash",
-    )
-    runner: RunnerName = unkeyed(
-        "threads", description="where the work is done: in threads of this process, or as Ray tasks (RAY_ADDRESS)"
-    )
-    writers: int = unkeyed(
-        min(8, os.cpu_count() or 1), ge=1, le=4096, description="tasks that read or write at the same time, a core each"
-    )
-
-    def check(self, store: ArtifactStore) -> None:
-        """Refuses what cannot work, before any work.
-
-        Raises:
-            InputError: no such folder, no images, a class too small, no way to fetch, an unknown family, a base that
-                does not fit.
-        """
-        self.check_source(store)
-        check_named_base(self, store)
-
-    def check_source(self, store: ArtifactStore) -> None:
-        """What `check` does, without the base.
-
-        Raises:
-            InputError: see there.
-        """
-        self.source.check(downloads_folder(store))
-        families = self.source.families
-        if self.split.holdout_family is not None:
-            if len(families) < 2:
-                raise InputError(
-                    f"split.holdout_family: the source {self.source.kind!r} has no artist families; remove it"
-                )
-            if self.split.holdout_family not in families:
-                raise UnknownNameError("artist family", self.split.holdout_family, families)
-        if isinstance(self.source, WebdatasetConfig) and self.source.in_place:
-            changed = next(
-                (name for name in ("max_side", "encoding") if getattr(self.images, name) not in (None, "keep")), None
-            )
-            if changed is not None:
-                raise InputError(
-                    f"images.{changed}: an image that is indexed in place cannot be encoded anew; remove it"
-                )
-        if self.base is None:
-            # A class that shrank since may be smaller; a new one is looked at when the splits are drawn.
-            check_class_sizes(self.source.class_sizes(), self.split)
-
-    def resolved(self) -> Self:
-        """The config with the source's fingerprint in it: what `run_stage` takes, so that new data give a new key.
-
-        Raises:
-            InputError: the source is not there.
-        """
-        return self.model_copy(update={"source": self.source.resolved()})
-
-
-def downloads_folder(store: ArtifactStore) -> Path:
-    """Where sources keep what they fetched; shared by all runs of a store on this machine."""
-    return store.local / "downloads"
+    Raises:
+        InputError: no such folder, no images, a class too small, no way to fetch, an unknown family, a base that
+            does not fit.
+    """
+    config.check_source(store)
+    check_named_base(config, store)
 
 
 class ShardDataset:

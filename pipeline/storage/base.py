@@ -32,7 +32,7 @@ class Storage(Protocol):
 
     @property
     def url(self) -> str:
-        """What `open_storage` takes to get here, e.g. "/data/store" or "s3://bucket/prefix"."""
+        """What `pipeline.storage.open_storage` takes to get here, e.g. "/data/store" or "s3://bucket/prefix"."""
 
     def check_writable(self) -> None:
         """Writes and removes a small object.
@@ -94,33 +94,3 @@ class Storage(Protocol):
 
     def sweep(self) -> Sequence[str]:
         """Removes what processes that are gone left half done; what went. Nothing that was published is touched."""
-
-
-def open_storage(url: str) -> Storage:
-    """The storage that a URL names: "s3://bucket/prefix", "file:///folder" or a folder.
-
-    Raises:
-        InputError: the URL is empty or its scheme is not known.
-    """
-    from pipeline.errors import InputError
-
-    scheme, separator, rest = url.partition("://")
-    if url.startswith("s3:") and scheme != "s3":
-        raise InputError(f"{url}: write s3://bucket/prefix")
-    if not url.strip():
-        raise InputError("the store's URL is empty; name a folder or s3://bucket/prefix")
-    if not separator:
-        scheme, rest = "file", url
-    if scheme == "file":
-        from pipeline.storage.local import LocalStorage
-
-        return LocalStorage(Path(rest))
-    if scheme == "s3":
-        if "@" in rest:
-            raise InputError(
-                f"{url}: keys do not belong into the URL of a store; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            )
-        from pipeline.storage.s3 import S3Storage
-
-        return S3Storage.from_url(url)
-    raise InputError(f"{url}: unknown storage scheme {scheme!r}; use a folder or s3://bucket/prefix")

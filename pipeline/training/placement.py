@@ -1,13 +1,22 @@
-"""How many cores and GPUs each worker takes, so that all of them fit on the machines there are."""
+"""Where a training runs: how many workers, and the cores and GPUs that each takes, so that all of them fit."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Literal
 
+from pipeline.config import Config, unkeyed
 from pipeline.errors import InputError
 
-if TYPE_CHECKING:
-    from pipeline.training.runner import RunnerConfig
+
+class RunnerConfig(Config):
+    """Where a training runs. A stage's config holds it in an unkeyed field: it cannot change the result."""
+
+    runner: Literal["process", "ray"] = unkeyed("ray", description="In this process, or on Ray Train workers.")
+    workers: int = unkeyed(1, ge=1, le=4096, description="Ray Train workers; each takes its share of a global batch.")
+    cpus_per_worker: int | None = unkeyed(None, ge=1, description="CPU cores of a worker; null: all, shared evenly.")
+    use_gpu: Literal["auto", "yes", "no"] = unkeyed("auto", description="Whether each worker takes a GPU.")
+    max_failures: int = unkeyed(2, ge=0, description="How many times lost workers are replaced before giving up.")
+    tracking: bool = unkeyed(True, description="Log parameters and metrics to MLflow.")
 
 
 def worker_resources(runner: RunnerConfig, nodes: list[dict[str, float]]) -> dict[str, float]:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pipeline.progress import Progress
+from pipeline.training.interruption import StopRequest
+
+if TYPE_CHECKING:
+    from pipeline.training.tracking import TrackedRun
 
 
 class Reporter(Protocol):
@@ -35,6 +41,32 @@ class Unheard:
 
     def stop_requested(self) -> bool:
         return False
+
+    def checkpoint_requested(self) -> bool:
+        return False
+
+
+class Listener:
+    """The Reporter on the driver's side: passes on to the display and to MLflow, and knows of stop requests."""
+
+    def __init__(self, display: Progress, run: TrackedRun | None, stop: StopRequest) -> None:
+        self.stop = stop
+        self._display = display
+        self._run = run
+
+    def progress(self, step: int, total: int, numbers: dict[str, float]) -> None:
+        self._display(step=step, total=total, note="", **numbers)
+
+    def note(self, text: str) -> None:
+        """Says what is being done before the first step."""
+        self._display(note=text)
+
+    def row(self, row: dict[str, Any]) -> None:
+        if self._run is not None:
+            self._run.row(row)
+
+    def stop_requested(self) -> bool:
+        return bool(self.stop)
 
     def checkpoint_requested(self) -> bool:
         return False

@@ -11,33 +11,22 @@ import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from pipeline.config import Config, unkeyed
 from pipeline.errors import InputError, WorkError
 from pipeline.loading.quarantine import FILE
-from pipeline.progress import Progress
 from pipeline.stage import Workspace
-from pipeline.training.interruption import StopRequest, stoppable
+from pipeline.training.interruption import stoppable
+from pipeline.training.placement import RunnerConfig
+from pipeline.training.reporter import Listener
 from pipeline.training.task import TrainingRecipe
 from pipeline.training.worker import CheckpointPlace, train_recipe
 
 if TYPE_CHECKING:
     from pipeline.training.tracking import TrackedRun
-
-
-class RunnerConfig(Config):
-    """Where a training runs. A stage's config holds it in an unkeyed field: it cannot change the result."""
-
-    runner: Literal["process", "ray"] = unkeyed("ray", description="In this process, or on Ray Train workers.")
-    workers: int = unkeyed(1, ge=1, le=4096, description="Ray Train workers; each takes its share of a global batch.")
-    cpus_per_worker: int | None = unkeyed(None, ge=1, description="CPU cores of a worker; null: all, shared evenly.")
-    use_gpu: Literal["auto", "yes", "no"] = unkeyed("auto", description="Whether each worker takes a GPU.")
-    max_failures: int = unkeyed(2, ge=0, description="How many times lost workers are replaced before giving up.")
-    tracking: bool = unkeyed(True, description="Log parameters and metrics to MLflow.")
 
 
 @dataclass(frozen=True)
@@ -126,32 +115,6 @@ def check(recipe: TrainingRecipe, runner: RunnerConfig) -> None:
         raise InputError(f"runner=process has one worker, not {runner.workers}; set workers=1 or runner=ray")
     if runner.use_gpu == "yes" and not torch.cuda.is_available():
         raise InputError("use_gpu=yes, but torch sees no GPU here; set use_gpu=auto or look at `tutelage doctor`")
-
-
-class Listener:
-    """The Reporter on the driver's side: passes on to the display and to MLflow, and knows of stop requests."""
-
-    def __init__(self, display: Progress, run: TrackedRun | None, stop: StopRequest) -> None:
-        self.stop = stop
-        self._display = display
-        self._run = run
-
-    def progress(self, step: int, total: int, numbers: dict[str, float]) -> None:
-        self._display(step=step, total=total, note="", **numbers)
-
-    def note(self, text: str) -> None:
-        """Says what is being done before the first step."""
-        self._display(note=text)
-
-    def row(self, row: dict[str, Any]) -> None:
-        if self._run is not None:
-            self._run.row(row)
-
-    def stop_requested(self) -> bool:
-        return bool(self.stop)
-
-    def checkpoint_requested(self) -> bool:
-        return False
 
 
 def run_in_process(

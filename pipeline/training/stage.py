@@ -28,10 +28,11 @@ from pipeline.sharding.format.index import SampleIndex
 from pipeline.stage import Workspace
 from pipeline.training.classification import Classification, ClassifierEvaluation
 from pipeline.training.mixing import MixingConfig
+from pipeline.training.placement import RunnerConfig
 from pipeline.training.policies import PolicyConfig
 from pipeline.training.progressive import check_sizes
 from pipeline.training.rows import labelled_rows, training_rows
-from pipeline.training.runner import RunnerConfig, TrainingResult, execute
+from pipeline.training.runner import TrainingResult, execute
 from pipeline.training.starting_weights import StartingWeights, starting_report, write_report
 from pipeline.training.task import Parts, Task
 from pipeline.training.training_config import TrainingConfig

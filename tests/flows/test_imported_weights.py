@@ -18,7 +18,7 @@ from pipeline.artifacts import ArtifactStore
 from pipeline.config import Config, parse_config
 from pipeline.errors import InputError
 from pipeline.registration.stage import RegistrationConfig
-from pipeline.sharding.stage import ShardingConfig
+from pipeline.sharding.config import ShardingConfig
 from pipeline.stage import Stage
 
 

@@ -83,8 +83,9 @@ def test_a_night_without_news_makes_nothing_and_says_so(
 
 
 def test_compact_from_the_shell(growing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from pipeline.sharding.config import ShardingConfig
     from pipeline.sharding.deltas.delta_base import find_base
-    from pipeline.sharding.stage import ShardDataset, ShardingConfig
+    from pipeline.sharding.stage import ShardDataset
     from pipeline.stage import run_stage
 
     store = ArtifactStore.open()

@@ -32,8 +32,8 @@ from pipeline.sharding.deltas.items_table import FILE as LISTING_FILE
 from pipeline.sharding.deltas.items_table import ROW_GROUP, Listing, write_listing
 from pipeline.sharding.format.index import SCHEMA, SampleIndex, content_hash
 from pipeline.sharding.format.shard_locations import ShardPlaces, elsewhere, is_own, owner_of
+from pipeline.sharding.format.tars_file import TARS_FILE
 from pipeline.sharding.writing.chunks import short_hash
-from pipeline.sharding.writing.index_tars import TARS_FILE
 from pipeline.sharding.writing.plan import ShardSize, cut, names_of_shards, sorted_in_splits
 from pipeline.sharding.writing.runner import Stop, StoppedEarlyError, each, never
 from pipeline.sharding.writing.scratch import Scratch, written_whole

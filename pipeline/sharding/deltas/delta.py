@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.progress import Progress
+from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.deltas.delta_base import Base
 from pipeline.sharding.deltas.diff_with_base import SourceNumbers, matched, unchanged
 from pipeline.sharding.deltas.inherited_splits import settle
@@ -32,9 +33,6 @@ from pipeline.sharding.writing.duplicates import DROPPED
 from pipeline.sharding.writing.intake import Intake, nothing_usable, take_in
 from pipeline.sharding.writing.plan import Chosen, choose
 from pipeline.sharding.writing.rare_classes import GONE, LabelSizes, label_numbers
-
-if TYPE_CHECKING:
-    from pipeline.sharding.stage import ShardingConfig
 
 # What is known of an item of the source; the numbers are ranks, of repeats one with the lowest stays.
 _STORED, _READ, _LEFT_OUT, _UNREADABLE = range(4)

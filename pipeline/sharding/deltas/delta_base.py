@@ -11,18 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import canonical_json
 from pipeline.errors import DamagedError, InputError
+from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.deltas.items_table import FILE as LISTING_FILE
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.shard_locations import ShardPlaces
-from pipeline.sharding.writing.index_tars import TARS_FILE
-
-if TYPE_CHECKING:
-    from pipeline.sharding.stage import ShardingConfig
+from pipeline.sharding.format.tars_file import TARS_FILE
 
 RECIPE_FILE = "recipe.json"
 NEWEST = "newest"

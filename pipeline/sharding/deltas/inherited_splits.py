@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pipeline.sharding.deltas.diff_with_base import among
 from pipeline.sharding.writing.chunks import Columns
 from pipeline.sharding.writing.duplicates import DROPPED
-from pipeline.sharding.writing.split import Settled, SplitConfig, fixed_splits
+from pipeline.sharding.writing.split import Settled, fixed_splits
+from pipeline.sharding.writing.split_config import SplitConfig
 
 
 def settle(

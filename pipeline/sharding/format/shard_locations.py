@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import DamagedError
 from pipeline.sharding.format import file_addresses as places
-from pipeline.sharding.writing.index_tars import foreign_tars
+from pipeline.sharding.format.tars_file import foreign_tars
 
 if TYPE_CHECKING:
     from pipeline.artifacts import Artifact

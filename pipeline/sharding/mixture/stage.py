@@ -17,8 +17,8 @@ from pipeline.errors import InputError
 from pipeline.sharding.card.data_card import counted
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.sharding.format.shard_locations import elsewhere
+from pipeline.sharding.format.tars_file import foreign_tars, write_tars
 from pipeline.sharding.mixture.combine import Combined, combine
-from pipeline.sharding.writing.index_tars import foreign_tars, write_tars
 from pipeline.sharding.writing.scratch import Scratch
 from pipeline.stage import Workspace
 

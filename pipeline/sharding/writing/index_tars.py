@@ -7,28 +7,21 @@ samples lie in the order of the tars; one tar may hold samples of several splits
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.format.index import SCHEMA, SampleIndex
+from pipeline.sharding.format.tars_file import write_tars
 from pipeline.sharding.sources.base import Collection
 from pipeline.sharding.writing.chunks import Columns, read_table
 from pipeline.sharding.writing.numbering import Numbering, numbered
 from pipeline.sharding.writing.plan import Plan
 from pipeline.sharding.writing.scratch import Scratch
-
-if TYPE_CHECKING:
-    from pipeline.artifacts import Artifact
-
-TARS_FILE = "tars.json"
 
 
 def index_in_place(
@@ -101,16 +94,3 @@ def _parts(
             **{name: table.column(name).chunk(0) for name in ("length", "captions", "width", "height")},
         }
         yield pa.Table.from_arrays([values[field.name] for field in SCHEMA], schema=SCHEMA)
-
-
-def write_tars(output: Path, tars: Iterable[FoundFile]) -> None:
-    """Writes tars.json: tars that lie outside the store, as they are now."""
-    entries = [{"url": tar.url, "bytes": tar.size, "version": tar.version} for tar in tars]
-    (output / TARS_FILE).write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
-
-
-def foreign_tars(artifact: Artifact) -> list[FoundFile]:
-    """The tars outside the store that an artifact refers to, as they were when they were indexed."""
-    if TARS_FILE not in artifact.files:
-        return []
-    return [FoundFile(tar["url"], tar["bytes"], tar["version"]) for tar in json.loads(artifact.read(TARS_FILE))]

@@ -18,7 +18,8 @@ from pipeline.config import Config
 from pipeline.sharding.format.index import SPLITS
 from pipeline.sharding.writing.chunks import Columns, short_hash
 from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, Kept
-from pipeline.sharding.writing.split import Settled, SplitConfig, assign_splits
+from pipeline.sharding.writing.split import Settled, assign_splits
+from pipeline.sharding.writing.split_config import SplitConfig
 from pipeline.sharding.writing.tar_writer import shard_name
 
 _TRAIN = SPLITS.index("train")

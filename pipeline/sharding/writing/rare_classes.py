@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +17,8 @@ from pipeline.errors import InputError, listed
 from pipeline.sharding.format.index import SPLITS
 from pipeline.sharding.sources.base import Item
 from pipeline.sharding.sources.labels import one_text
+from pipeline.sharding.writing.split_config import SplitConfig
 
-if TYPE_CHECKING:
-    from pipeline.sharding.writing.split import SplitConfig
-
-RareClassesRule = Literal["refuse", "drop", "train_only"]
 GONE = -2
 """Number of a label whose class was dropped, in `label_numbers`."""
 

@@ -13,54 +13,19 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
-from pipeline.config import Config, added
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.sharding.format.index import SPLITS
 from pipeline.sharding.writing.chunks import Columns
 from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, Kept, without_duplicates
-from pipeline.sharding.writing.rare_classes import RareClassesRule, too_small, wanted_splits
+from pipeline.sharding.writing.rare_classes import too_small, wanted_splits
+from pipeline.sharding.writing.split_config import SplitConfig
 
 _TRAIN, _VAL, _TEST = range(3)
 _ATTEMPTS = 4
-
-
-class SplitConfig(Config):
-    """Which share of the content groups is held out, or which artist family."""
-
-    rule: Literal["group", "image", "given"] = Field(
-        "group",
-        description="what decides: group: a hash of the content group; image: a hash of each image, whatever its "
-        "group; given: the data set itself, for every image",
-    )
-    val_share: float = Field(
-        0.1, ge=0, lt=1, description="share of the content groups for validation; unused where the val split is given"
-    )
-    test_share: float = Field(
-        0.1, ge=0, lt=1, description="share of the content groups for test; unused where the test split is given"
-    )
-    holdout_family: str | None = Field(None, description="this artist family, whole, is the test split")
-    seed: int = Field(0, ge=0, description="another seed holds out other groups")
-    rare_classes: RareClassesRule = added(
-        "refuse",
-        description="a class with fewer content groups than splits: refuse the data set, drop the class with its "
-        "images, or put all of its images that are drawn into train",
-    )
-
-    @model_validator(mode="after")
-    def _something_to_train_on(self) -> SplitConfig:
-        if self.val_share + self.test_share >= 1:
-            raise ValueError(
-                f"val_share + test_share is {self.val_share + self.test_share:g}: nothing is left to train on"
-            )
-        if self.rule == "given" and self.holdout_family is not None:
-            raise ValueError("rule=given takes the splits of the data set; remove holdout_family")
-        return self
 
 
 @dataclass(frozen=True, eq=False)

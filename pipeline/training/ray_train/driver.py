@@ -21,7 +21,8 @@ from pipeline.training.placement import worker_resources
 from pipeline.training.ray_train.worker import train_on_worker
 
 if TYPE_CHECKING:
-    from pipeline.training.runner import Listener, RunnerConfig
+    from pipeline.training.placement import RunnerConfig
+    from pipeline.training.reporter import Listener
     from pipeline.training.task import TrainingRecipe
     from pipeline.training.worker import CheckpointPlace
 

@@ -17,8 +17,9 @@ from PIL import Image
 from flows.cli.app import main
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
+from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.format.index import SampleIndex
-from pipeline.sharding.stage import ShardDataset, ShardingConfig
+from pipeline.sharding.stage import ShardDataset
 from pipeline.stage import run_stage
 
 

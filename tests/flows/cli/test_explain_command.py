@@ -21,10 +21,11 @@ from pipeline.explain.deconvnet import activations
 from pipeline.exported_model import ExportedModel, Preprocessing
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
+from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.sources.image_folder import ImageFolderConfig
-from pipeline.sharding.stage import ShardDataset, ShardingConfig
-from pipeline.sharding.writing.split import SplitConfig
+from pipeline.sharding.stage import ShardDataset
+from pipeline.sharding.writing.split_config import SplitConfig
 from pipeline.stage import Workspace, run_stage
 
 KWARGS: dict[str, Any] = {"img_size": 48, "widths": [8, 8], "depths": [1, 1], "num_classes": 3, "in_chans": 3}

@@ -10,7 +10,7 @@ from torch import nn
 
 from model_defs import ModelError
 from model_defs.pretrained.files import read_state
-from model_defs.pretrained.sources import FileSource
+from model_defs.pretrained.weights_source import FileSource
 
 
 @pytest.mark.parametrize(

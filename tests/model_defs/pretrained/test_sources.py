@@ -20,8 +20,9 @@ from model_defs.pretrained import plugins
 from model_defs.pretrained.files import FILES
 from model_defs.pretrained.hub import HubSource
 from model_defs.pretrained.plugins import PluginSource
-from model_defs.pretrained.sources import FileSource, default_source, find_source
+from model_defs.pretrained.sources import default_source, find_source
 from model_defs.pretrained.torchvision_weights import TorchvisionSource
+from model_defs.pretrained.weights_source import FileSource
 
 COMMIT, ETAG = "0123456789abcdef0123456789abcdef01234567", "f" * 64
 NET = {"img_size": 28, "widths": (8,), "depths": (1,)}

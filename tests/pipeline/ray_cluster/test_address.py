@@ -19,8 +19,8 @@ from infra.local.servers import Server, free_port, ray_head
 from pipeline.errors import InputError
 from pipeline.ray_cluster import address as addresses
 from pipeline.ray_cluster.address import _judged, check_cluster, cluster_address
+from pipeline.training.placement import RunnerConfig
 from pipeline.training.ray_train import check_machines
-from pipeline.training.runner import RunnerConfig
 
 
 @pytest.fixture(autouse=True)

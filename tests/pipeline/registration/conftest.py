@@ -22,9 +22,10 @@ from pipeline.config import Config
 from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
 from pipeline.exported_model import ExportedModel, Preprocessing
 from pipeline.registration.stage import RegisterModel, RegistrationConfig
+from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.sources.image_folder import ImageFolderConfig
-from pipeline.sharding.stage import ShardDataset, ShardingConfig
-from pipeline.sharding.writing.split import SplitConfig
+from pipeline.sharding.stage import ShardDataset
+from pipeline.sharding.writing.split_config import SplitConfig
 from pipeline.stage import Workspace, run_stage
 
 LABELS = ("blue", "green", "red")

@@ -15,9 +15,10 @@ from PIL import Image
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
 from pipeline.loading.reader import SampleReader
+from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.deltas.delta_base import find_base
 from pipeline.sharding.format.index import SPLITS, SampleIndex
-from pipeline.sharding.stage import ShardDataset, ShardingConfig
+from pipeline.sharding.stage import ShardDataset, check_sharding
 from pipeline.sharding.writing.chunks import Columns, short_hash
 from pipeline.sharding.writing.split import group_number
 from pipeline.stage import run_stage
@@ -67,7 +68,7 @@ def shard(store: ArtifactStore) -> Callable[..., Artifact]:
 
     def make(into: ArtifactStore = store, **values: Any) -> Artifact:
         config = parse_config(ShardingConfig, values, "test")
-        config.check(into)
+        check_sharding(config, into)
         return run_stage(ShardDataset(), config.resolved(), {}, store=into)
 
     return make
@@ -85,7 +86,7 @@ def add() -> Callable[..., Artifact]:
         named = base.uri if isinstance(base, Artifact) else base
         given = {"source": source, "samples_per_shard": 7, "base": named, **values}
         config = parse_config(ShardingConfig, given, "test").resolved()
-        config.check(store)
+        check_sharding(config, store)
         found = find_base(config, store)
         return run_stage(ShardDataset(), config, {} if found is None else {"base": found.artifact}, store=store)
 

@@ -18,8 +18,9 @@ from PIL import Image
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
 from pipeline.errors import InputError, TutelageError, WorkError
+from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.format.index import SPLITS, SampleIndex, content_hash
-from pipeline.sharding.stage import ShardDataset, ShardingConfig
+from pipeline.sharding.stage import ShardDataset
 from pipeline.stage import run_stage, stage_key
 
 Shard = Callable[..., Artifact]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.training.placement import worker_resources
-from pipeline.training.runner import RunnerConfig
+from pipeline.training.placement import RunnerConfig, worker_resources
 
 
 def nodes(*shapes: tuple[int, int]) -> list[dict[str, float]]:

@@ -20,7 +20,8 @@ from pipeline.exported_model import ExportedModel
 from pipeline.stage import run_stage
 from pipeline.training import ray_train
 from pipeline.training.interruption import StopRequest
-from pipeline.training.runner import Listener, RunnerConfig
+from pipeline.training.placement import RunnerConfig
+from pipeline.training.reporter import Listener
 from pipeline.training.stage import ClassificationConfig, ClassificationRecipe, TrainTeacher
 from pipeline.training.worker import CheckpointPlace
 

@@ -11,8 +11,8 @@ from pipeline.sharding.format import file_addresses as places
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.shard_locations import ShardPlaces, is_own
+from pipeline.sharding.format.tars_file import TARS_FILE, foreign_tars
 from pipeline.sharding.inspection.lint.findings import Finding, Findings, code
-from pipeline.sharding.writing.index_tars import TARS_FILE, foreign_tars
 
 MISSING = code("shard-missing", "error", "A shard that the index or the manifest names is not there.")
 CHANGED = code(

@@ -13,8 +13,9 @@ import pytest
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
 from pipeline.errors import InputError
+from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.deltas.delta_base import find_base
-from pipeline.sharding.stage import ShardingConfig
+from pipeline.sharding.stage import check_sharding
 
 Picture = Callable[..., bytes]
 Add = Callable[..., Artifact]
@@ -52,7 +53,7 @@ def test_what_does_not_go_with_a_base_is_refused_before_any_work(
     given = {"base": base.uri, **{name: value for name, value in values.items() if name != "source"}}
     config = parse_config(ShardingConfig, {"source": source, **given}, "test")
     with pytest.raises(InputError, match=says):
-        config.check(store)
+        check_sharding(config, store)
     with pytest.raises(InputError, match=says):
         find_base(config.resolved(), store)
 

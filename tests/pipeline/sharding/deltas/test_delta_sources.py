@@ -170,7 +170,8 @@ import os, signal, sys, threading
 from pipeline.artifacts import ArtifactStore
 from pipeline.config import parse_config
 from pipeline.sharding.deltas.delta_base import find_base
-from pipeline.sharding.stage import ShardDataset, ShardingConfig
+from pipeline.sharding.stage import ShardDataset
+from pipeline.sharding.config import ShardingConfig
 from pipeline.stage import run_stage
 
 url, folder, base = sys.argv[1:]

@@ -16,13 +16,14 @@ from PIL import Image
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import DamagedError, InputError
 from pipeline.loading.reader import SampleReader
+from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.format.index import SampleIndex, SampleRow, TaxonomyNode, content_hash
 from pipeline.sharding.inspection.lint.findings import Findings
 from pipeline.sharding.inspection.lint.lint import lint
 from pipeline.sharding.inspection.lint.target import artifact_target
 from pipeline.sharding.mixture.stage import MixDatasets, MixDatasetsConfig
 from pipeline.sharding.sources.webdataset_tars import WebdatasetConfig
-from pipeline.sharding.stage import ShardDataset, ShardingConfig
+from pipeline.sharding.stage import ShardDataset
 from pipeline.sharding.writing.tar_writer import TarWriter
 from pipeline.stage import run_stage
 

@@ -11,8 +11,8 @@ import pytest
 from pipeline.config import parse_config
 from pipeline.errors import InputError
 from pipeline.progress import silent
+from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.sources.base import Collection, Item
-from pipeline.sharding.stage import ShardingConfig
 
 
 def source_config(**values: Any) -> Any:

@@ -15,9 +15,9 @@ import pytest
 
 from pipeline.artifacts import Artifact
 from pipeline.config import parse_config
+from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.sources.base import Collection, Item
-from pipeline.sharding.stage import ShardingConfig
 
 Collect = Callable[..., tuple[Collection, list[Item]]]
 Refused = Callable[..., str]

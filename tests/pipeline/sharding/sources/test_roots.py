@@ -129,7 +129,7 @@ def test_no_byte_of_a_file_stands_in_the_quarantine(
 
 def test_roots_are_part_of_the_key_and_null_keeps_it(data: Path, collect: Collect) -> None:
     from pipeline.config import canonical_json, parse_config
-    from pipeline.sharding.stage import ShardingConfig
+    from pipeline.sharding.config import ShardingConfig
 
     def key(**more: Any) -> str:
         values = {"source": source("manifest", data, ["a.png"], **more)}

@@ -17,8 +17,8 @@ from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
 from pipeline.errors import DamagedError, InputError
 from pipeline.loading.reader import SampleReader
+from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.format.index import SampleIndex
-from pipeline.sharding.stage import ShardingConfig
 from pipeline.storage import open_storage
 
 Shard = Callable[..., Artifact]

@@ -15,7 +15,7 @@ from pipeline.sharding.format.index import SPLITS
 from pipeline.sharding.writing.chunks import Columns
 from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, without_duplicates
 from pipeline.sharding.writing.plan import CapsConfig, Plan, ShardSize, make_plan
-from pipeline.sharding.writing.split import SplitConfig
+from pipeline.sharding.writing.split_config import SplitConfig
 
 TRAIN, VAL, TEST = range(3)
 Image = dict[str, Any]

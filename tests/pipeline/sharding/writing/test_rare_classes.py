@@ -23,7 +23,8 @@ from pipeline.sharding.sources.base import Item
 from pipeline.sharding.writing.chunks import Columns
 from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, Kept
 from pipeline.sharding.writing.rare_classes import LabelSizes, label_numbers
-from pipeline.sharding.writing.split import SplitConfig, assign_splits
+from pipeline.sharding.writing.split import assign_splits
+from pipeline.sharding.writing.split_config import SplitConfig
 
 Picture = Callable[..., bytes]
 Shard = Callable[..., Artifact]

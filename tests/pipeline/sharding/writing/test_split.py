@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.sharding.writing.chunks import Columns
 from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, Kept
-from pipeline.sharding.writing.split import SplitConfig, assign_splits, group_number
+from pipeline.sharding.writing.split import assign_splits, group_number
+from pipeline.sharding.writing.split_config import SplitConfig
 
 TRAIN, VAL, TEST = range(3)
 Sample = tuple[str, int, str, str]  # group, label, family, content

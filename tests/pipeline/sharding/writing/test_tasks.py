@@ -16,7 +16,8 @@ import pytest
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
 from pipeline.errors import WorkError
-from pipeline.sharding.stage import ShardDataset, ShardingConfig
+from pipeline.sharding.config import ShardingConfig
+from pipeline.sharding.stage import ShardDataset
 from pipeline.sharding.writing.runner import StoppedEarlyError, each, never
 from pipeline.stage import run_stage
 
@@ -31,7 +32,8 @@ import matplotlib.font_manager, numpy, pyarrow.compute
 from pipeline.artifacts import ArtifactStore
 from pipeline.config import parse_config
 from pipeline.sharding.card.contact_sheet import contact_sheet
-from pipeline.sharding.stage import ShardDataset, ShardingConfig
+from pipeline.sharding.stage import ShardDataset
+from pipeline.sharding.config import ShardingConfig
 from pipeline.stage import run_stage
 
 def deadly(name, left, lock):

@@ -26,7 +26,7 @@ Picture = Callable[..., bytes]
 Told = tuple[str, str, str, int | None]
 
 END = bytes(1024)
-DOCS = Path(__file__).parents[4] / "docs" / "lint.md"
+DOCS = Path(__file__).parents[5] / "docs" / "lint.md"
 
 
 def header(name: bytes, size: int, *, kind: bytes = b"0", link: bytes = b"", sum_off: int = 0) -> bytes:

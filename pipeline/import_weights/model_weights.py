@@ -1,0 +1,20 @@
+"""The import that a model's config asks for."""
+
+from __future__ import annotations
+
+from pipeline.artifacts import ArtifactStore
+from pipeline.contrastive.text_tower import TextTowerConfig
+from pipeline.import_weights.stage import ImportConfig
+from pipeline.training.stage import ModelConfig
+
+
+def import_config(model: ModelConfig | TextTowerConfig, store: ArtifactStore) -> ImportConfig | None:
+    """The import of what a model starts from, as it is now; None if it starts from fresh weights.
+
+    Raises:
+        InputError: there are no such weights, or they cannot be had here.
+    """
+    if model.pretrained is None:
+        return None
+    texts = {"reads_texts": True, "tokenizer": model.tokenizer} if isinstance(model, TextTowerConfig) else {}
+    return ImportConfig.for_model(model.name, model.pretrained, **texts).resolved(store)
