@@ -25,7 +25,7 @@ def test_every_room_is_on_the_architecture_page() -> None:
 
 def test_every_command_of_the_readme_exists() -> None:
     text = (ROOT / "README.md").read_text()
-    cli = (ROOT / "flows" / "cli.py").read_text()
+    cli = (ROOT / "flows" / "cli" / "app.py").read_text()
     for command in re.findall(r"^\| `tutelage (\w+)", text, flags=re.MULTILINE):
         assert f"def {command}" in cli or f'"{command}"' in cli, command
     makefile = (ROOT / "Makefile").read_text()

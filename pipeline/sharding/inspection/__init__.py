@@ -1,0 +1,1 @@
+"""Checks, counts and previews of shards, those of Tutelage or any tars."""

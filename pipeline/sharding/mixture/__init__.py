@@ -1,0 +1,1 @@
+"""The stage mix-datasets: several shards artifacts under one index; no image is copied."""

@@ -1,0 +1,1 @@
+"""From listed items to shards: reading and checking, duplicates, splits, order, tars, index."""
