@@ -18,10 +18,10 @@ from typing import Any
 START, END = "<start_of_text>", "<end_of_text>"
 
 # CLIP numbers the bytes that print first. Token b + 256 is byte b at the end of a word.
-_PRINTED = [*range(33, 127), *range(161, 173), *range(174, 256)]
-BYTES = [*_PRINTED, *(byte for byte in range(256) if byte not in _PRINTED)]
-_TOKEN_OF_BYTE = {byte: token for token, byte in enumerate(BYTES)}
-FIRST_MERGE = 512
+PRINTED = [*range(33, 127), *range(161, 173), *range(174, 256)]
+_BYTES = [*PRINTED, *(byte for byte in range(256) if byte not in PRINTED)]
+_TOKEN_OF_BYTE = {byte: token for token, byte in enumerate(_BYTES)}
+_FIRST_MERGE = 512
 
 
 class BytePairEncoder:
@@ -33,8 +33,8 @@ class BytePairEncoder:
     """
 
     def __init__(self, vocabulary: Mapping[str, Any]) -> None:
-        self._merges = {(left, right): FIRST_MERGE + i for i, (left, right) in enumerate(vocabulary["merges"])}
-        self.start_of_text = FIRST_MERGE + len(self._merges)
+        self._merges = {(left, right): _FIRST_MERGE + i for i, (left, right) in enumerate(vocabulary["merges"])}
+        self.start_of_text = _FIRST_MERGE + len(self._merges)
         self.end_of_text = self.start_of_text + 1
         letters, numbers, spaces = (vocabulary[name] for name in ("letters", "numbers", "spaces"))
         self._words = re.compile(
@@ -67,10 +67,10 @@ class BytePairEncoder:
             return (self.end_of_text,)
         tokens = [_TOKEN_OF_BYTE[byte] for byte in word.encode()]
         tokens[-1] += 256
-        return tuple(merge(tokens, self._merges))
+        return tuple(_merge(tokens, self._merges))
 
 
-def merge(tokens: list[int], merges: Mapping[tuple[int, int], int]) -> list[int]:
+def _merge(tokens: list[int], merges: Mapping[tuple[int, int], int]) -> list[int]:
     """Replaces neighbours by the token made of them, the earliest merge first, until none is left."""
     while len(tokens) > 1:
         pairs = [(merges[pair], pair) for pair in itertools.pairwise(tokens) if pair in merges]

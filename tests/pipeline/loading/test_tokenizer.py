@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import instant_clip_tokenizer
+import open_clip.tokenizer
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -53,6 +54,25 @@ PIECES = st.one_of(
     st.sampled_from(range(49_408)).map(lambda token: COMPILED.decode([token])),
 )
 
+ODD_TEXTS = [
+    "",
+    "   ",
+    "A photo of a cat's 123 café 😀!? HE'LL  it's",
+    "👩‍👩‍👧‍👦 👍🏽 🇺🇸🇩🇪 ❤️ 🏴󠁧󠁢󠁥󠁮󠁧󠁿",
+    "<start_of_text>a<end_of_text><|endoftext|>",
+    "I'll we've they're 'tis 'Ss ''s ''",
+    "½ ² Ⅷ ٣ ३ 12345",
+    "한국어 방탄소년단 日本語 ไทย العربية עברית हिन्दी தமிழ்",
+    "naïve coöperation Straße İstanbul ΣΑΣ ǅ",
+    "a\u00a0b\u2003c\u3000d\te\r\nf",
+    "\u200b\u200d\ufe0f\ufeff\ufffd",
+    "e\u0301 \u0301 \u1100\u1161\u11a8",
+    "&amp; &lt;b&gt; $9.99 #tag @name https://a.b/c?d=e",
+    "supercalifragilisticexpialidocious" * 3,
+    "ééééé" + "\u00ad" * 5 + "…—–“”",
+    "\U0001d400\U0001d7ce \U00020000 \ue000",
+]
+
 
 @pytest.fixture(scope="module")
 def encoder() -> bpe.BytePairEncoder:
@@ -72,6 +92,23 @@ def test_every_token_and_the_characters_of_every_script_are_encoded_alike(encode
     codes = [*range(0x3400), *range(0x3400, 0xD800, 13), *range(0xE000, 0x30000, 13)]
     texts += [chr(code) for code in codes]
     assert [text for text in texts if encoder.encode(text) != COMPILED.encode(text)] == []
+
+
+def test_every_token_is_made_of_the_symbols_that_open_clip_makes_it_of() -> None:
+    theirs = open_clip.tokenizer.SimpleTokenizer()
+    symbols = [theirs.decoder[token] for token in range(512)]
+    for left, right in clip_vocabulary()["merges"]:
+        symbols.append(symbols[left] + symbols[right])
+    assert [*symbols, bpe.START, bpe.END] == list(theirs.encoder)
+    assert len(theirs.encoder) == Tokenizer.vocabulary_size == 49_408
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS)
+def test_odd_texts_have_the_tokens_of_open_clip(encoder: bpe.BytePairEncoder, text: str) -> None:
+    theirs = open_clip.tokenizer.SimpleTokenizer()
+    # It would repair and unescape the text first, which neither tokenizer here does.
+    theirs.clean_fn = str.lower
+    assert encoder.encode(text) == theirs.encode(text) == COMPILED.encode(text)
 
 
 def test_known_caption_has_clips_own_tokens() -> None:
