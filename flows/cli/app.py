@@ -37,12 +37,12 @@ _QUIET = {
 
 app = typer.Typer(
     name="tutelage",
-    help="From a stream of images to registered vision models: shard, teach, distil, align with text, register.",
+    help="Train vision models from images to a registered champion: shard, train, distil, pretrain CLIP, register.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-artifacts_app = typer.Typer(help="What the store holds: list, show, verify.", rich_markup_mode=None)
+artifacts_app = typer.Typer(help="List, show and verify the artifacts in the store.", rich_markup_mode=None)
 app.add_typer(artifacts_app, name="artifacts")
 
 app.add_typer(models_app, name="models")
@@ -53,11 +53,13 @@ app.add_typer(data_app, name="data")
 def run(
     flow: Flow,
     preset: Preset = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="As `tutelage config` prints.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE.yaml", help="Parameters, in the YAML that `tutelage config` prints.")
+    ] = None,
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> int:
-    """Run a flow; what is committed is not made again."""
+    """Run a flow. Stages with a committed artifact are not run again."""
     from flows.cli.parameters_file import shell_parameters
 
     entry = find_flow(flow)
@@ -69,7 +71,7 @@ def run(
 
 @app.command()
 def config(flow: Flow, preset: Preset = None, settings: Settings = None) -> int:
-    """Print a preset as the YAML that `run --config` takes."""
+    """Print the parameters of a flow as YAML, for `run --config`."""
     from flows.cli.parameters_file import dump, shell_parameters
 
     parameters, _ = shell_parameters(find_flow(flow), preset, None, settings or [])
@@ -79,10 +81,10 @@ def config(flow: Flow, preset: Preset = None, settings: Settings = None) -> int:
 
 @app.command()
 def sources(
-    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="The fields of this one.")] = None,
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="Print the fields of this source.")] = None,
     as_json: AsJson = False,
 ) -> int:
-    """List what data can be read: data.source.kind of shard-dataset, what it needs, an example."""
+    """List the data sources. For each: data.source.kind, what it needs, and an example."""
     from flows.cli.source_commands import list_sources
 
     return list_sources(kind, as_json=as_json)
@@ -90,7 +92,7 @@ def sources(
 
 @artifacts_app.command("list")
 def list_artifacts(
-    stage: Annotated[str | None, typer.Argument(metavar="STAGE", help="Only of this stage.")] = None,
+    stage: Annotated[str | None, typer.Argument(metavar="STAGE", help="List only the artifacts of this stage.")] = None,
     as_json: AsJson = False,
 ) -> int:
     """List committed artifacts."""
@@ -100,7 +102,9 @@ def list_artifacts(
 
 
 @artifacts_app.command("show")
-def show_artifact(reference: Annotated[str, typer.Argument(metavar="STAGE/KEY", help="The key may be cut.")]) -> int:
+def show_artifact(
+    reference: Annotated[str, typer.Argument(metavar="STAGE/KEY", help="A unique prefix of the key is enough.")],
+) -> int:
     """Print an artifact's manifest: config, inputs, summary, files."""
     from flows.cli.artifact_commands import show_artifact
 
@@ -109,9 +113,11 @@ def show_artifact(reference: Annotated[str, typer.Argument(metavar="STAGE/KEY", 
 
 @artifacts_app.command("verify")
 def verify_artifacts(
-    references: Annotated[list[str] | None, typer.Argument(metavar="STAGE/KEY...", help="Default: all.")] = None,
+    references: Annotated[
+        list[str] | None, typer.Argument(metavar="STAGE/KEY...", help="Artifacts to verify. Default: all.")
+    ] = None,
 ) -> int:
-    """Read every file again and compare it with its manifest; exit code 1 if any differs."""
+    """Compare every file with its manifest. The exit code is 1 if any differs."""
     from flows.cli.artifact_commands import verify_artifacts
 
     return verify_artifacts(references or [])
@@ -130,11 +136,11 @@ def zero_shot(
     model_uri: ModelUri,
     images: Images,
     prompts: Annotated[
-        list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Give it several times.")
+        list[str] | None, typer.Option("--prompt", metavar="TEXT", help="A text to rank; repeat the option.")
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Rank free-text prompts for images."""
+    """Rank text prompts for images with a registered dual encoder."""
     from flows.cli.predict_command import predict
 
     if not prompts:
@@ -156,32 +162,32 @@ def explain(
         str,
         typer.Option(
             metavar="NAME",
-            help="grad-cam, occlusion, deconvnet, rollout or patch-text; top-activations with --data. "
-            "Default: what fits.",
+            help="grad-cam, occlusion, deconvnet, rollout or patch-text; with --data top-activations. "
+            "auto: the first that fits the model.",
         ),
     ] = "auto",
     data: Annotated[
         str | None,
-        typer.Option(metavar="STAGE/KEY", help="Shards instead of images: what excites each channel most."),
+        typer.Option(metavar="STAGE/KEY", help="Shards instead of images: the images that activate each channel most."),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Of --data: train, val or test. Default: all.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Of --data: images looked through at most.")] = 2000,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the PNG files go. Default: here.")] = Path(),
+    split: Annotated[str | None, typer.Option(help="With --data: train, val or test. Default: all.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="With --data: the largest number of images to read.")] = 2000,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder for the PNG files.")] = Path(),
     prompts: Annotated[
-        list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Of patch-text; give it several times.")
+        list[str] | None, typer.Option("--prompt", metavar="TEXT", help="For patch-text: a text; repeat the option.")
     ] = None,
     class_name: Annotated[
-        str | None, typer.Option("--class", metavar="NAME", help="Ask about this label, not the model's answer.")
+        str | None, typer.Option("--class", metavar="NAME", help="Explain this class instead of the predicted one.")
     ] = None,
     layer: Annotated[
-        str | None, typer.Option(help="Of deconvnet, --data: a layer by its place. Default: the last.")
+        str | None, typer.Option(help="For deconvnet and --data: a layer by its number. Default: the last.")
     ] = None,
     channels: Annotated[
-        int | None, typer.Option(min=1, help="Of deconvnet, --data: how many channels are shown.")
+        int | None, typer.Option(min=1, help="For deconvnet and --data: the number of channels to show.")
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Draw what a model sees: one PNG an image, or one for a whole data set."""
+    """Explain predictions as PNG files. One for each image, or one for a data set."""
     from flows.cli.explain_command import explain, explain_over_data
 
     if data is not None:
@@ -211,7 +217,7 @@ def explain(
 
 @app.command()
 def doctor(as_json: AsJson = False) -> int:
-    """Examine this machine, with the mend for what is wrong."""
+    """Check this machine and say how to fix each problem."""
     from flows.cli.doctor_command import show
 
     return show(as_json=as_json)
@@ -219,14 +225,14 @@ def doctor(as_json: AsJson = False) -> int:
 
 @app.command()
 def up(
-    folder: Annotated[Path, typer.Option(metavar="FOLDER", help="Data, logs and keys of the servers.")] = Path(
-        ".tutelage/up"
-    ),
+    folder: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="The folder for data, logs and keys of the servers.")
+    ] = Path(".tutelage/up"),
     free_ports: Annotated[
-        bool, typer.Option("--free-ports", help="Listen on any free ports, not on the usual ones.")
+        bool, typer.Option("--free-ports", help="Listen on free ports instead of the usual ones.")
     ] = False,
 ) -> int:
-    """Start the real servers here; Ctrl-C stops them."""
+    """Start all servers on this machine. S3, PostgreSQL, Prefect, MLflow and Ray run until Ctrl-C."""
     from flows.deployments import WORK_POOL
     from infra.local.servers import PortTakenError, ServerError
     from infra.local.up import Ports
@@ -243,7 +249,7 @@ def up(
 
 @app.command()
 def deploy() -> int:
-    """Put the six deployments on your Prefect server."""
+    """Create the six deployments on the server at PREFECT_API_URL."""
     from flows.deployments import apply
 
     if not os.environ.get("PREFECT_API_URL"):

@@ -20,7 +20,7 @@ class _ListsByDefault(typer.core.TyperGroup):
 
 models_app = typer.Typer(
     cls=_ListsByDefault,
-    help="Architectures: models [PATTERN] lists, show NAME tells layers.",
+    help="List the architectures, or show the layers of one.",
     rich_markup_mode=None,
 )
 
@@ -29,7 +29,7 @@ models_app = typer.Typer(
 def list_models(
     pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="e.g. 'resnet*'")] = "*", as_json: AsJson = False
 ) -> int:
-    """List architectures: year, parameters, multiply-accumulates, size, error of the paper, weights."""
+    """List architectures by name pattern. With year, parameters, MACs, image size, published errors and weights."""
     from flows.cli.model_commands import list_architectures
 
     return list_architectures(pattern, as_json=as_json)
@@ -37,14 +37,16 @@ def list_models(
 
 @models_app.command("show")
 def show_model(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As `models` lists it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that `models list` prints.")],
     img_size: Annotated[int | None, typer.Option(help="Side of the images in pixels.")] = None,
-    num_classes: Annotated[int | None, typer.Option(help="Width of the head; 0: none.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Number of classes; 0: no head.")] = None,
     in_chans: Annotated[int | None, typer.Option(help="Channels of the images.")] = None,
-    depth: Annotated[int | None, typer.Option(min=0, help="Levels that are opened. Default: what fits.")] = None,
+    depth: Annotated[
+        int | None, typer.Option(min=0, help="Levels of nested modules to print. Default: as many as fit.")
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Print a model's layers: output, parameters, multiply-accumulates."""
+    """Print the layers of a model: output shape, parameters, MACs."""
     from flows.cli.model_commands import show_architecture
 
     return show_architecture(

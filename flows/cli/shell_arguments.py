@@ -10,11 +10,13 @@ import typer
 from flows.catalog import FLOWS
 
 Flow = Annotated[str, typer.Argument(metavar="FLOW", help="One of: " + ", ".join(FLOWS))]
-Preset = Annotated[str | None, typer.Option(metavar="NAME", help="A preset, e.g. emoji. Default: emoji.")]
+Preset = Annotated[str | None, typer.Option(metavar="NAME", help="The preset to start from. Default: emoji.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Changes one value, e.g. --set teacher.training.epochs=5."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set one parameter, e.g. teacher.training.epochs=5; repeat the option."
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")]
-ModelUri = Annotated[str, typer.Argument(metavar="MODEL_URI", help="e.g. models:/emoji-classifier@champion")]
+ModelUri = Annotated[str, typer.Argument(metavar="MODEL_URI", help="For example models:/emoji-classifier@champion.")]

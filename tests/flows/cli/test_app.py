@@ -56,6 +56,17 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert not list(tmp_path.rglob("artifacts"))
 
 
+@pytest.mark.parametrize("group", [[], ["artifacts"], ["data"], ["models"]])
+def test_the_list_of_commands_fits_80_columns_uncut(
+    group: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*group, "--help"]) == 0
+    commands = capsys.readouterr().out.partition("Commands:")[2].splitlines()
+    assert len(commands) > 2
+    assert [line for line in commands if line.endswith("...") or len(line) > 80] == []
+
+
 def test_a_store_that_cannot_be_written_is_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
