@@ -110,7 +110,7 @@ def test_an_image_that_occupies_its_decoder_is_unreadable(picture: Picture, monk
 def test_no_process_outlives_the_one_that_started_it(picture: Picture, tmp_path: Path) -> None:
     (tmp_path / "image.png").write_bytes(picture(1))
     code = (
-        "import os, sys; from pathlib import Path; from pipeline.sharding import image_process as it;"
+        "import os, sys; from pathlib import Path; from pipeline.sharding.writing import image_process as it;"
         "from pipeline.sharding.writing.images import ImagesConfig;"
         "it.storable_apart(Path(sys.argv[1]).read_bytes(), ImagesConfig(), look=False);"
         "print(it._pool._waiting[0]._process.pid, flush=True); os.kill(os.getpid(), 9)"
