@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from flows.stage_run import Made, StageRun
-from pipeline.contrastive.recipe import ContrastiveConfig
+from pipeline.contrastive.config import ContrastiveConfig
 from pipeline.contrastive.text_tower import TextTowerConfig
 from pipeline.import_weights.model_weights import import_config
 from pipeline.import_weights.stage import ImportWeights
-from pipeline.training.stage import ModelConfig
+from pipeline.training.model_config import ModelConfig
 
 
 def weights_of(

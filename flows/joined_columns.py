@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flows.stage_run import Made, StageRun
 from pipeline.config import Config
 from pipeline.contrastive.build_ontology import OntologyConfig
-from pipeline.contrastive.recipe import ContrastiveConfig
+from pipeline.contrastive.config import ContrastiveConfig
 from pipeline.sharding.format.choice import reads_columns
 from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
 

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config import Config
 from pipeline.contrastive.build_ontology import OntologyConfig
-from pipeline.contrastive.recipe import ContrastiveConfig
+from pipeline.contrastive.config import ContrastiveConfig
 from pipeline.distillation.stage import DistillationConfig
 from pipeline.evaluation.stage import EvaluationConfig
 from pipeline.leaks.bounds import LeakCheckConfig
@@ -21,7 +21,7 @@ from pipeline.report.stage import ReportConfig
 from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.format.choice import reads_given_columns
 from pipeline.sharding.joining.stage import JoinColumnsConfig
-from pipeline.training.stage import ClassificationConfig
+from pipeline.training.classification_config import ClassificationConfig
 
 
 def reference(description: str, *stages: str, without: str = "it is made from the config here") -> Any:

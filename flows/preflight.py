@@ -102,8 +102,9 @@ def _check_references(parameters: Config, store: ArtifactStore) -> None:
 
 def _check_model(path: str, config: BaseModel) -> None:
     """Refuses a model that is not in the zoo, or that cannot be built as it is configured."""
-    from pipeline.contrastive.recipe import NewTowerConfig
-    from pipeline.training.stage import ClassificationConfig, ModelConfig
+    from pipeline.contrastive.config import NewTowerConfig
+    from pipeline.training.classification_config import ClassificationConfig
+    from pipeline.training.model_config import ModelConfig
 
     if isinstance(config, ModelConfig) and not config.name.startswith("timm/") and config.name not in list_models():
         raise UnknownNameError(f"{path}.name: model", config.name, list_models())
@@ -120,7 +121,7 @@ def _check_weights(path: str, config: BaseModel, store: ArtifactStore) -> None:
         return
     from pipeline.contrastive.text_tower import TextTowerConfig
     from pipeline.import_weights.model_weights import import_config
-    from pipeline.training.stage import ModelConfig
+    from pipeline.training.model_config import ModelConfig
 
     if isinstance(config, ModelConfig | TextTowerConfig):
         try:

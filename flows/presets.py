@@ -11,7 +11,7 @@ from flows.catalog import find_flow
 from flows.parameters import LifecycleParameters
 from pipeline.config import Config
 from pipeline.contrastive.build_ontology import OntologyConfig
-from pipeline.contrastive.recipe import ContrastiveConfig
+from pipeline.contrastive.config import ContrastiveConfig
 from pipeline.contrastive.text_tower import TextTowerConfig
 from pipeline.contrastive.tonics import TonicsConfig
 from pipeline.distillation.losses import DistillationLossConfig
@@ -29,8 +29,9 @@ from pipeline.sharding.sources.demo.emoji import EmojiConfig
 from pipeline.sharding.sources.fashion_mnist import FashionMnistConfig
 from pipeline.sharding.sources.image_folder import ImageFolderConfig
 from pipeline.sharding.writing.split_config import SplitConfig
+from pipeline.training.classification_config import ClassificationConfig
+from pipeline.training.model_config import ModelConfig
 from pipeline.training.optim import AdamWConfig
-from pipeline.training.stage import ClassificationConfig, ModelConfig
 from pipeline.training.training_config import TrainingConfig
 
 ParametersT = TypeVar("ParametersT", bound=Config)

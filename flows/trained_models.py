@@ -10,7 +10,8 @@ from flows.stage_run import Made, StageRun
 from pipeline.distillation.stage import DistillationConfig, DistillStudent
 from pipeline.distillation.teacher_outputs import AskTeacher, TeacherOutputsConfig
 from pipeline.sharding.format.choice import reads_teacher_outputs
-from pipeline.training.stage import ClassificationConfig, TrainTeacher
+from pipeline.training.classification_config import ClassificationConfig
+from pipeline.training.stage import TrainTeacher
 
 
 def make_teacher(

@@ -8,17 +8,11 @@ from typing import Any, ClassVar
 
 from pipeline.artifacts import Artifact
 from pipeline.config import canonical_json
+from pipeline.contrastive.config import ContrastiveConfig
+from pipeline.contrastive.dual_encoder import build_model, model_kwargs, preprocessing_of, starting_reports
 from pipeline.contrastive.inputs import Inputs
 from pipeline.contrastive.measures import curriculum_lines
-from pipeline.contrastive.recipe import (
-    ContrastiveConfig,
-    ContrastiveRecipe,
-    build_model,
-    build_policy,
-    model_kwargs,
-    preprocessing_of,
-    starting_reports,
-)
+from pipeline.contrastive.recipe import ContrastiveRecipe, build_policy
 from pipeline.exported_model import FOLDER, ExportedModel
 from pipeline.stage import Workspace
 from pipeline.training.progressive import check_sizes

@@ -23,17 +23,12 @@ from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.joined_columns import JoinedColumns
 from pipeline.stage import Workspace
 from pipeline.training.classification import ClassifierEvaluation, without_auxiliary
+from pipeline.training.classification_config import ClassificationConfig
+from pipeline.training.classifier import build_parts, export, summary
+from pipeline.training.input_artifacts import open_artifact, open_optional
+from pipeline.training.model_config import ModelConfig
 from pipeline.training.rows import labelled_rows, training_rows
 from pipeline.training.runner import execute
-from pipeline.training.stage import (
-    ClassificationConfig,
-    ModelConfig,
-    build_parts,
-    export,
-    open_artifact,
-    open_optional,
-    summary,
-)
 from pipeline.training.starting_weights import starting_report, write_report
 from pipeline.training.task import Parts
 from pipeline.training.training_config import TrainingConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.artifacts import ArtifactStore
 from pipeline.contrastive.text_tower import TextTowerConfig
 from pipeline.import_weights.stage import ImportConfig
-from pipeline.training.stage import ModelConfig
+from pipeline.training.model_config import ModelConfig
 
 
 def import_config(model: ModelConfig | TextTowerConfig, store: ArtifactStore) -> ImportConfig | None:

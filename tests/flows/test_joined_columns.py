@@ -12,7 +12,7 @@ from flows.joined_columns import JoinedInput, ontology_of
 from flows.presets import PRESETS
 from flows.stage_task import StageResult
 from pipeline.contrastive.build_ontology import OntologyConfig
-from pipeline.contrastive.recipe import ContrastiveConfig
+from pipeline.contrastive.config import ContrastiveConfig
 from pipeline.errors import InputError
 from pipeline.sharding.format.choice import reads_columns
 

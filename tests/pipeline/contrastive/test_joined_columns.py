@@ -12,7 +12,8 @@ import torch
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
 from pipeline.contrastive.build_ontology import BuildOntology, OntologyConfig
-from pipeline.contrastive.recipe import ContrastiveConfig, Inputs
+from pipeline.contrastive.config import ContrastiveConfig
+from pipeline.contrastive.inputs import Inputs
 from pipeline.contrastive.stage import PretrainClip
 from pipeline.contrastive.task import ContrastiveTask
 from pipeline.errors import InputError

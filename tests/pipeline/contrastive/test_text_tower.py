@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
-from pipeline.contrastive.recipe import ContrastiveConfig
+from pipeline.contrastive.config import ContrastiveConfig
 from pipeline.contrastive.stage import PretrainClip
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig

@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import canonical_json, parse_config
-from pipeline.contrastive.recipe import ContrastiveConfig
+from pipeline.contrastive.config import ContrastiveConfig
 from pipeline.distillation.stage import DistillationConfig, DistillStudent
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
 from pipeline.import_weights.stage import ImportConfig, ImportWeights
 from pipeline.stage import run_stage
-from pipeline.training.stage import ClassificationConfig, TrainTeacher
+from pipeline.training.classification_config import ClassificationConfig
+from pipeline.training.stage import TrainTeacher
 
 # One step that moves nothing: what comes out is what it started from, but for BatchNorm's running statistics.
 STILL: dict[str, Any] = {

@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash
 from pipeline.sharding.writing.tar_writer import TarWriter
-from pipeline.training.stage import ClassificationConfig
+from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.worker import CheckpointPlace
 
 SIDE = 16
@@ -49,7 +49,8 @@ import sys
 from pipeline.artifacts import ArtifactStore
 from pipeline.config import parse_config
 from pipeline.stage import run_stage
-from pipeline.training.stage import ClassificationConfig, TrainTeacher
+from pipeline.training.classification_config import ClassificationConfig
+from pipeline.training.stage import TrainTeacher
 
 store = ArtifactStore.open(sys.argv[1])
 config = ClassificationConfig.model_validate_json(sys.argv[2])
@@ -68,7 +69,8 @@ import sys
 import torch
 import torch.distributed as dist
 from pipeline.training.reporter import Unheard
-from pipeline.training.stage import ClassificationConfig, ClassificationRecipe
+from pipeline.training.classification_config import ClassificationConfig
+from pipeline.training.stage import ClassificationRecipe
 from pipeline.training.worker import CheckpointPlace, train_recipe
 
 rank, world, meeting, device, store, config, shards = sys.argv[1:]

@@ -18,9 +18,10 @@ from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import DamagedError
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.stage import run_stage
+from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.interruption import StoppedError
 from pipeline.training.reporter import Unheard
-from pipeline.training.stage import ClassificationConfig, ClassificationRecipe, TrainTeacher
+from pipeline.training.stage import ClassificationRecipe, TrainTeacher
 from pipeline.training.worker import CheckpointPlace, train_recipe
 
 Make = Callable[..., ClassificationConfig]

@@ -23,13 +23,14 @@ from pipeline.stage import run_stage
 from pipeline.storage.local import LocalStorage
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.classification import Classification
+from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.ema import WeightAverage
 from pipeline.training.interruption import StoppedError
 from pipeline.training.loop import _backward, _check_same_step, _clipped, _distributed, fit
 from pipeline.training.meter import Meter
 from pipeline.training.optim import build_optimizer
 from pipeline.training.reporter import Unheard
-from pipeline.training.stage import ClassificationConfig, ClassificationRecipe, TrainTeacher
+from pipeline.training.stage import ClassificationRecipe, TrainTeacher
 from pipeline.training.task import Parts, StepOutput
 from pipeline.training.worker import CheckpointPlace, train_recipe
 

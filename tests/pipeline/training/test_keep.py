@@ -15,7 +15,8 @@ from pipeline.loading.batch import Batch
 from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
 from pipeline.stage import run_stage
 from pipeline.training.classification import Classification
-from pipeline.training.stage import ClassificationConfig, TrainTeacher
+from pipeline.training.classification_config import ClassificationConfig
+from pipeline.training.stage import TrainTeacher
 from pipeline.training.task import StepOutput
 
 Config = Callable[..., ClassificationConfig]

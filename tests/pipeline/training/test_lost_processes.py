@@ -13,7 +13,8 @@ from pathlib import Path
 from flows.headline import headline
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.stage import run_stage
-from pipeline.training.stage import ClassificationConfig, TrainTeacher
+from pipeline.training.classification_config import ClassificationConfig
+from pipeline.training.stage import TrainTeacher
 
 Make = Callable[..., ClassificationConfig]
 

@@ -19,10 +19,11 @@ from pipeline.errors import WorkError
 from pipeline.exported_model import ExportedModel
 from pipeline.stage import run_stage
 from pipeline.training import ray_train
+from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.interruption import StopRequest
 from pipeline.training.placement import RunnerConfig
 from pipeline.training.reporter import Listener
-from pipeline.training.stage import ClassificationConfig, ClassificationRecipe, TrainTeacher
+from pipeline.training.stage import ClassificationRecipe, TrainTeacher
 from pipeline.training.worker import CheckpointPlace
 
 Make = Callable[..., ClassificationConfig]

@@ -18,8 +18,9 @@ from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
 from pipeline.stage import run_stage
+from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.reporter import Unheard
-from pipeline.training.stage import ClassificationConfig, ClassificationRecipe, TrainTeacher
+from pipeline.training.stage import ClassificationRecipe, TrainTeacher
 from pipeline.training.worker import CheckpointPlace, train_recipe
 
 Make = Callable[..., ClassificationConfig]

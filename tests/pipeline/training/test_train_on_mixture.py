@@ -22,9 +22,10 @@ from pipeline.sharding.mixture.stage import MixDatasets, MixDatasetsConfig
 from pipeline.sharding.writing.tar_writer import TarWriter
 from pipeline.stage import run_stage
 from pipeline.training.classification import Classification
+from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.interruption import StoppedError
 from pipeline.training.reporter import Unheard
-from pipeline.training.stage import ClassificationConfig, ClassificationRecipe, TrainTeacher
+from pipeline.training.stage import ClassificationRecipe, TrainTeacher
 from pipeline.training.task import StepOutput
 from pipeline.training.worker import CheckpointPlace, train_recipe
 

@@ -1,0 +1,69 @@
+"""The configuration of the training of a dual encoder."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config import Config, unkeyed
+from pipeline.contrastive.text_tower import TextTowerConfig
+from pipeline.contrastive.tonics import TonicsConfig
+from pipeline.evaluation.zero_shot import check_template
+from pipeline.loading.loader import LoaderConfig
+from pipeline.loading.policies.mixture import MixtureConfig
+from pipeline.loading.policies.shuffled import ShuffledConfig
+from pipeline.loading.policies.streams import StreamsConfig
+from pipeline.sharding.format.choice import KeepRanges, captions_from_field, keep_field
+from pipeline.training.model_config import ModelConfig
+from pipeline.training.placement import RunnerConfig
+from pipeline.training.training_config import TrainingConfig
+
+PolicyConfig = Annotated[TonicsConfig | ShuffledConfig | StreamsConfig | MixtureConfig, Field(discriminator="kind")]
+
+
+class NewTowerConfig(Config):
+    """An image tower with fresh weights, where no trained one is given."""
+
+    model: ModelConfig = Field(
+        ModelConfig(name="deit_micro_distilled"), description="The image model; its head is dropped."
+    )
+    image_size: int = Field(64, ge=8, le=1024, description="Side of its square input in pixels.")
+    channels: int = Field(3, ge=1, le=3, description="3 for RGB, 1 for grey.")
+    mean: float = Field(0.5, ge=0, le=1, description="Subtracted from pixels in 0..1 before the model.")
+    std: float = Field(0.25, gt=0, le=1, description="Pixels are divided by this after the mean is subtracted.")
+
+
+class ContrastiveConfig(Config):
+    """Training of a dual encoder on image-caption pairs."""
+
+    new_tower: NewTowerConfig = Field(NewTowerConfig(), description="Image tower, where no trained one is an input.")
+    text: TextTowerConfig = Field(TextTowerConfig(), description="Text tower.")
+    embed_dim: int = Field(128, ge=2, le=8192, description="Width of the space that images and texts share.")
+    freeze_tower: bool = Field(False, description="Keep a trained image tower as it is (Zhai 2022, LiT).")
+    policy: PolicyConfig = Field(TonicsConfig(), description="Which pairs make a batch.")
+    captions: Literal["first", "random"] = Field(
+        "random", description="The first caption of a sample, or one of them drawn anew each time."
+    )
+    templates: tuple[str, ...] = Field(
+        ("{}", "an emoji of {}"), min_length=1, description="Prompts for zero-shot use, each with one {} for the name."
+    )
+    validation_pairs: int = Field(
+        1000, ge=0, le=100_000, description="Most validation pairs that recall is measured on."
+    )
+    loader: LoaderConfig = Field(LoaderConfig(), description="Decoding and augmentation.")
+    training: TrainingConfig = Field(TrainingConfig(), description="Length, batch, optimiser, precision.")
+    runner: RunnerConfig = unkeyed(RunnerConfig(), description="Where it runs.")
+    captions_from: str | None = captions_from_field()
+    keep: KeepRanges = keep_field()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ContrastiveConfig:
+        if self.training.accumulation > 1:
+            raise ValueError(
+                "training.accumulation must be 1: a pair's negatives are its step's batch, and parts of it would have "
+                "fewer; use more workers or a smaller global_batch"
+            )
+        for template in self.templates:
+            check_template(template)
+        return self

@@ -1,0 +1,78 @@
+"""The configuration of a training on labelled shards, and what it refuses before any work."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from pipeline.artifacts import Artifact
+from pipeline.config import Config, unkeyed
+from pipeline.errors import InputError
+from pipeline.exported_model import Preprocessing
+from pipeline.loading.loader import LoaderConfig
+from pipeline.loading.policies.mixture import MixtureConfig
+from pipeline.loading.policies.shuffled import ShuffledConfig
+from pipeline.sharding.format.choice import KeepRanges, keep_field, open_columns
+from pipeline.sharding.format.index import SampleIndex
+from pipeline.training.mixing import MixingConfig
+from pipeline.training.model_config import ModelConfig
+from pipeline.training.placement import RunnerConfig
+from pipeline.training.policies import PolicyConfig
+from pipeline.training.progressive import check_sizes
+from pipeline.training.rows import labelled_rows, training_rows
+from pipeline.training.training_config import TrainingConfig
+
+
+class ClassificationConfig(Config):
+    """Training of a classifier on the labels of the shards."""
+
+    model: ModelConfig = Field(ModelConfig(), description="What is trained.")
+    image_size: int = Field(64, ge=8, le=1024, description="Side of the model's square input in pixels.")
+    channels: int = Field(3, ge=1, le=3, description="3 for RGB, 1 for grey.")
+    mean: float = Field(0.5, ge=0, le=1, description="Subtracted from pixels in 0..1 before the model.")
+    std: float = Field(0.25, gt=0, le=1, description="Pixels are divided by this after the mean is subtracted.")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="Share of a target that is spread over all classes.")
+    mixing: MixingConfig = Field(MixingConfig(), description="Mixup and CutMix.")
+    policy: PolicyConfig = Field(ShuffledConfig(), description="Which samples make a batch.")
+    loader: LoaderConfig = Field(LoaderConfig(), description="Decoding and augmentation.")
+    training: TrainingConfig = Field(TrainingConfig(), description="Length, batch, optimiser, precision.")
+    runner: RunnerConfig = unkeyed(RunnerConfig(), description="Where it runs.")
+    keep: KeepRanges = keep_field()
+
+    def preprocessing(self) -> Preprocessing:
+        """How this classifier wants its images."""
+        return Preprocessing(
+            image_size=self.image_size,
+            channels=self.channels,
+            mean=(self.mean,) * self.channels,
+            std=(self.std,) * self.channels,
+        )
+
+    def build_model(self, classes: int) -> nn.Module:
+        """The model with fresh weights, which depend on torch's seed."""
+        return self.model.build(num_classes=classes, in_chans=self.channels, img_size=self.image_size)
+
+    def check(self, shards: Artifact, columns: Artifact | None = None) -> SampleIndex:
+        """Refuses what cannot be trained, before any work.
+
+        Raises:
+            InputError: the model is unknown, the shards have too few labels or no labelled training rows, or the
+                columns are not those that `keep` names.
+        """
+        index = SampleIndex.open(shards)
+        if len(index.label_names) < 2:
+            raise InputError(f"{shards.uri}: has {len(index.label_names)} labels; a classifier needs two at least")
+        self.loader.distinct(self.training.global_batch)
+        if len(labelled_rows(index, "train")) == 0:
+            raise InputError(f"{shards.uri}: no row of the train split has a label; look at its data card")
+        _, joined = open_columns(columns, index, keep=self.keep)
+        rows = training_rows(index, joined, self.keep)
+        if len(rows) == 0:
+            raise InputError(f"keep: no labelled row of the train split is in {dict(self.keep)}; make the ranges wider")
+        if isinstance(self.policy, MixtureConfig):
+            self.policy.build(index, rows, 1, self.training.seed)
+        with torch.device("meta"):
+            model = self.build_model(len(index.label_names))
+            check_sizes(model, self.loader, self.channels)
+        return index

@@ -1,0 +1,110 @@
+"""From labelled shards to an exported classifier: what train-teacher and distill-student have in common."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from pipeline.artifacts import Artifact
+from pipeline.exported_model import ExportedModel
+from pipeline.loading.batch import rank_slice
+from pipeline.loading.evaluation_batches import HeldBatches, evaluation_batches
+from pipeline.loading.policies.mixture import samples_per_epoch
+from pipeline.loading.reader import SampleReader
+from pipeline.sharding.format.choice import open_columns
+from pipeline.sharding.format.index import SampleIndex
+from pipeline.stage import Workspace
+from pipeline.training.classification import ClassifierEvaluation
+from pipeline.training.classification_config import ClassificationConfig
+from pipeline.training.rows import labelled_rows, training_rows
+from pipeline.training.runner import TrainingResult
+from pipeline.training.starting_weights import StartingWeights
+from pipeline.training.task import Parts, Task
+
+
+def build_parts(
+    config: ClassificationConfig,
+    shards: Artifact,
+    task: Task,
+    device: torch.device,
+    rank: int,
+    world: int,
+    weights: Artifact | None = None,
+    columns: Artifact | None = None,
+) -> Parts:
+    """The parts of a training on labelled shards: what a classifier and a distilled student have in common.
+
+    Args:
+        weights: imported ones that the model starts from.
+        columns: joined to the shards, for `config.keep`; they come with the batches.
+    """
+    index = SampleIndex.open(shards)
+    _, joined = open_columns(columns, index, keep=config.keep)
+    reader = SampleReader.open(shards, remote=config.loader.remote, verify=config.loader.verify)
+    seed = config.training.seed
+    rows = training_rows(index, joined, config.keep)
+    policy = config.policy.build(index, rows, config.loader.distinct(config.training.global_batch), seed)
+    loader = config.loader.build(
+        reader,
+        index,
+        policy,
+        image_size=config.image_size,
+        channels=config.channels,
+        seed=seed,
+        samples=len(rows),
+        rank=rank,
+        world=world,
+        columns=joined,
+        device=device,
+    )
+    held_out = labelled_rows(index, "val").all()
+    evaluation = None
+    if len(held_out):
+        batches = partial(
+            evaluation_batches,
+            reader,
+            index,
+            image_size=config.image_size,
+            channels=config.channels,
+            batch_size=256,
+            threads=config.loader.threads,
+        )
+        held = HeldBatches(batches, rank_slice(held_out, rank, world), config.loader.evaluation_megabytes)
+        evaluation = ClassifierEvaluation(held, config.preprocessing(), device=device, world=world, prefix="val")
+    torch.manual_seed(seed)  # initial weights depend on nothing that came before
+    model = config.build_model(len(index.label_names))
+    if weights is not None:
+        StartingWeights.open(weights).load_into(model)
+    # Convolutions run on this layout without conversions: resnet_small trains 1.2x faster on CPUs.
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Parts(model, task, loader, rows=samples_per_epoch(policy, len(rows)), evaluate=evaluation)
+
+
+def export(config: ClassificationConfig, labels: tuple[str, ...], result: TrainingResult, work: Workspace) -> None:
+    """Writes the trained classifier to `work.output`/model."""
+    ExportedModel.write(
+        work.output / "model",
+        result.state,
+        kind="classifier",
+        architecture=config.model.name,
+        kwargs={
+            **config.model.kwargs,
+            "num_classes": len(labels),
+            "in_chans": config.channels,
+            "img_size": config.image_size,
+        },
+        preprocessing=config.preprocessing(),
+        labels=labels,
+    )
+
+
+def summary(result: TrainingResult) -> dict[str, Any]:
+    """The headline numbers of a training."""
+    measured = {
+        name.replace("/", "_"): round(value, 4)
+        for name in ("val/accuracy", "val/accuracy_top5", "val/agreement", "train/loss")
+        if (value := result.last(name)) is not None
+    }
+    return {**measured, **result.headline_facts()}

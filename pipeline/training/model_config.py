@@ -1,0 +1,54 @@
+"""Which model of the zoo is trained, with which arguments, and from which weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from model_defs import ModelError, create_model
+from pipeline.config import Config, unkeyed
+from pipeline.errors import InputError
+
+
+class ModelConfig(Config):
+    """A model of the zoo; `tutelage models` lists them."""
+
+    name: str = Field("resnet_small", description="Name in the zoo.")
+    kwargs: dict[str, Any] = Field({}, description="Keyword arguments of that model, e.g. widths or depth.")
+    # Not in the key: what it names then is, as the artifact of import-weights that the training starts from.
+    pretrained: str | None = unkeyed(
+        None,
+        min_length=1,
+        max_length=1000,
+        description="Trained weights to start from: DEFAULT (those of the catalogue), a torchvision name, a file or"
+        " folder, hf:ORG/NAME, models:/NAME@alias, STAGE/KEY of the store; null: fresh ones.",
+    )
+
+    @model_validator(mode="after")
+    def _pretrained_beside(self) -> ModelConfig:
+        if "pretrained" in self.kwargs:
+            raise ValueError("kwargs.pretrained would be fetched by every worker; set pretrained beside kwargs")
+        return self
+
+    def build(self, *, num_classes: int, in_chans: int, img_size: int) -> nn.Module:
+        """A new model with fresh weights.
+
+        Raises:
+            InputError: there is no such model, or it does not take these arguments.
+        """
+        try:
+            return create_model(self.name, num_classes=num_classes, in_chans=in_chans, img_size=img_size, **self.kwargs)
+        except ModelError as error:
+            raise InputError(f"model: {error}") from None
+
+    def check(self, *, in_chans: int, img_size: int) -> None:
+        """Builds it without memory.
+
+        Raises:
+            InputError: there is no such model, or it does not take these arguments.
+        """
+        with torch.device("meta"):
+            self.build(num_classes=2, in_chans=in_chans, img_size=img_size)
