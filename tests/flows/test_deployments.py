@@ -119,30 +119,6 @@ def test_every_deployments_parameters_can_be_edited(deployed: Deployed) -> None:
 
 
 @pytest.mark.servers
-def test_a_cron_of_each_minute_makes_a_run_that_a_worker_runs(deployed: Deployed, pictures: Path) -> None:
-    server = deployed.server
-    deployment = ask(server.url, "deployments/name/shard-dataset/on-demand")["id"]
-    parameters = {"data": {"source": {"kind": "image_folder", "folder": str(pictures)}, "samples_per_shard": 8}}
-    schedule = {
-        "schedule": {"cron": "* * * * *", "timezone": "UTC"},
-        "active": True,
-        "parameters": {"parameters": parameters},
-    }
-    (made,) = ask(server.url, f"deployments/{deployment}/schedules", [schedule])
-    by_the_clock = {
-        "deployments": {"id": {"any_": [deployment]}},
-        "flow_runs": {"state": {"type": {"any_": ["RUNNING", "COMPLETED"]}}, "tags": {"all_": ["auto-scheduled"]}},
-    }
-    try:
-        until(lambda: ask(server.url, "flow_runs/count", by_the_clock) > 0, within_s=120)
-        (run,) = ask(server.url, "flow_runs/filter", by_the_clock)
-        assert ended(server, run["id"])["type"] == "COMPLETED"
-        assert run["created_by"]["type"] == "SCHEDULE"
-    finally:
-        ask(server.url, f"deployments/{deployment}/schedules/{made['id']}", method="DELETE")
-
-
-@pytest.mark.servers
 @pytest.mark.parametrize(
     ("parameters", "names"),
     [
