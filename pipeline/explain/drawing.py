@@ -19,8 +19,11 @@ import torch
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 from torch import Tensor
+
+from pipeline.html.figure_style import figure_style
+from pipeline.html.theme import LIGHT
 
 Picture: TypeAlias = NDArray[np.uint8]
 """RGB, [H, W, 3]."""
@@ -30,8 +33,7 @@ _COVERS_AT_MOST = 0.8
 _PAPER_GREY = 0.25  # of white that is mixed into the image below a map
 _PANEL_PX = 320
 A_ROW = 6  # panels
-_INK, _MUTED, _PAPER, _FRAME = "#1d2126", "#626b76", "#fbfaf7", "#c9281d"
-_STYLE: dict[Any, Any] = {"text.parse_math": False, "font.size": 10, "text.color": _INK}
+_MUTED, _PAPER, _FRAME = LIGHT["muted"], LIGHT["paper"], "#c9281d"
 _DPI = 100
 
 
@@ -88,7 +90,7 @@ def framed(shown: Picture, top: int, left: int, bottom: int, right: int) -> Pict
     return np.asarray(drawn)
 
 
-BLANK = Panel("", np.full((1, 1, 3), (251, 250, 247), np.uint8))
+BLANK = Panel("", np.full((1, 1, 3), ImageColor.getrgb(_PAPER), np.uint8))
 """An empty place in a sheet, of its paper's colour."""
 
 
@@ -107,7 +109,7 @@ def sheet(panels: Sequence[Panel], *, heading: str, caption: str) -> bytes:
     width = max(pad + columns * (cell + pad), 4.6)
     note = textwrap.wrap(caption, int(width * 12.4))
     height = top + rows * (cell + title) + 0.18 * len(note) + 2 * pad
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(figure_style()):
         figure = Figure(figsize=(width, height), dpi=_DPI, facecolor=_PAPER)
         left = (width - columns * (cell + pad) + pad) / 2
         figure.text(left / width, 1 - 0.2 / height, heading, size=12.5, weight="bold", va="center")

@@ -1,19 +1,53 @@
-"""A page as one document without any reference to elsewhere."""
+"""A page as one document without any reference to elsewhere: its frame, and what stands in its header."""
 
 from __future__ import annotations
 
-from pipeline.html.markup import Markup, escaped
+from collections.abc import Sequence
+
+from pipeline.html.markup import Child, Markup, escaped, tag
 from pipeline.html.theme import CSS
 
 
-def document(title: str, body: Markup, *, css: str = "") -> str:
-    """The whole document.
+def document(
+    title: str,
+    *,
+    kind: str,
+    heading: str,
+    introduction: Child,
+    sections: Sequence[tuple[str, str, Markup | None]],
+    footer: Child,
+    css: str = "",
+) -> str:
+    """The whole document: header, links to the sections, the sections, footer.
 
     Args:
-        css: rules of this page beside those that all pages share.
+        title: of the browser's tab.
+        kind: what such pages are called, e.g. "data card".
+        introduction: below the heading.
+        sections: (id of its element, name in the links, its element); a section that is None is left out.
+        css: rules of this page in addition to those of all pages.
     """
+    present = [(anchor, name, section) for anchor, name, section in sections if section is not None]
+    body = tag(
+        "main",
+        tag("header", tag("p", f"Tutelage · {kind}", class_="eyebrow"), tag("h1", heading), introduction, class_="top"),
+        tag("nav", [tag("a", name, href=f"#{anchor}") for anchor, name, _ in present], aria_label="Sections"),
+        [section for _, _, section in present],
+        tag("footer", footer),
+    )
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escaped(title)}</title>\n<style>{CSS}{css}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def number_card(label: str, value: str, note: str) -> Markup:
+    """A number in large digits, between what it is and what to compare it with."""
+    return tag(
+        "div",
+        tag("p", label, class_="label"),
+        tag("p", value, class_="figure-value"),
+        tag("p", note, class_="label"),
+        class_="card",
     )

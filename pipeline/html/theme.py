@@ -1,29 +1,48 @@
 """The look of our pages: colours that colour-blind readers tell apart, light and dark, wide and narrow.
 
-The series colours follow Okabe and Ito 2008, lightened for the dark ground. Figures use the same
-variables, so that they change with the page.
+The series colours follow Okabe and Ito 2008, lightened for the dark ground. Figures inside a page use the CSS
+variables, so that they change with it; pictures that are files take the light colours.
 """
 
 from __future__ import annotations
 
-SERIES = ("--s1", "--s2", "--s3", "--s4", "--s5", "--s6")
+# Each colour on the light and on the dark ground.
+_PAIRS = {
+    "paper": ("#fbfaf7", "#14171b"),
+    "card": ("#ffffff", "#1b1f25"),
+    "ink": ("#1d2126", "#e8e6e1"),
+    "muted": ("#626b76", "#9aa3ae"),
+    "line": ("#e2dfd8", "#30363e"),
+    "soft": ("#f1efe9", "#22272e"),
+    "accent": ("#0b62a4", "#6cb6ef"),
+    "good": ("#0a7d55", "#57c99b"),
+    "good-soft": ("#e2f3ec", "#15332a"),
+    "hold": ("#9a5b00", "#e9b154"),
+    "hold-soft": ("#fbefdb", "#382b14"),
+    "bad": ("#b3361c", "#f08a70"),
+    "s1": ("#0072b2", "#56b4e9"),
+    "s2": ("#d55e00", "#f0894a"),
+    "s3": ("#009e73", "#43c59e"),
+    "s4": ("#b3568d", "#dd8fc0"),
+    "s5": ("#b98500", "#e6b93c"),
+    "s6": ("#4aa3d8", "#9fd0f0"),
+    "heat": ("#0072b2", "#56b4e9"),
+    "heat-bad": ("#d55e00", "#f0894a"),
+}
+LIGHT = {name: light for name, (light, _) in _PAIRS.items()}
+DARK = {name: dark for name, (_, dark) in _PAIRS.items()}
+SERIES = ("s1", "s2", "s3", "s4", "s5", "s6")
 
-CSS = """
-:root {
-  color-scheme: light dark;
-  --paper: #fbfaf7; --card: #ffffff; --ink: #1d2126; --muted: #626b76; --line: #e2dfd8; --soft: #f1efe9;
-  --accent: #0b62a4; --good: #0a7d55; --good-soft: #e2f3ec; --hold: #9a5b00; --hold-soft: #fbefdb; --bad: #b3361c;
-  --s1: #0072b2; --s2: #d55e00; --s3: #009e73; --s4: #b3568d; --s5: #b98500; --s6: #4aa3d8;
-  --heat: #0072b2; --heat-bad: #d55e00;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #14171b; --card: #1b1f25; --ink: #e8e6e1; --muted: #9aa3ae; --line: #30363e; --soft: #22272e;
-    --accent: #6cb6ef; --good: #57c99b; --good-soft: #15332a; --hold: #e9b154; --hold-soft: #382b14; --bad: #f08a70;
-    --s1: #56b4e9; --s2: #f0894a; --s3: #43c59e; --s4: #dd8fc0; --s5: #e6b93c; --s6: #9fd0f0;
-    --heat: #56b4e9; --heat-bad: #f0894a;
-  }
-}
+
+def _variables(colours: dict[str, str]) -> str:
+    return " ".join(f"--{name}: {colour};" for name, colour in colours.items())
+
+
+_COLOURS = f"""
+:root {{ color-scheme: light dark; {_variables(LIGHT)} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {_variables(DARK)} }} }}
+"""
+_RULES = """\
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; scroll-behavior: smooth; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI",
@@ -123,3 +142,4 @@ footer { margin-top: 60px; padding-top: 16px; border-top: 1px solid var(--line);
 }
 @media print { body { background: #fff; } nav { display: none; } .card, .tile, .query, tr { break-inside: avoid; } }
 """
+CSS = _COLOURS + _RULES

@@ -19,36 +19,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from pipeline.html.figure_style import figure_style
 from pipeline.html.markup import Markup, escaped
 from pipeline.html.theme import SERIES
 
 _MUTED, _LINE = "#0a0b0c", "#0d0e0f"
 _SERIES = tuple(f"#a1000{number}" for number in range(1, len(SERIES) + 1))
 _VARIABLES = {_MUTED: "var(--muted)", _LINE: "var(--line)"} | {
-    stand_in: f"var({name})" for stand_in, name in zip(_SERIES, SERIES, strict=True)
+    stand_in: f"var(--{name})" for stand_in, name in zip(_SERIES, SERIES, strict=True)
 }
 _WIDTH_IN, _HEIGHT_IN = 5.4, 3.1
 _MOST_POINTS = 240
 _LEGEND_LETTERS = 64
-_STYLE: dict[Any, Any] = {
+_STYLE = figure_style(ink=_MUTED, muted=_MUTED, line=_LINE) | {
     "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.size": 10,
-    "axes.edgecolor": _LINE,
-    "axes.labelcolor": _MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": _LINE,
-    "grid.linewidth": 0.8,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.major.size": 3,
-    "ytick.major.size": 0,
-    "text.color": _MUTED,
     "legend.frameon": False,
     "lines.linewidth": 1.9,
     "lines.solid_capstyle": "round",

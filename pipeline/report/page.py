@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.artifacts import Artifact
-from pipeline.html.document import document
+from pipeline.html.document import document, number_card
 from pipeline.html.markup import Child, Markup, join, tag
 from pipeline.report.facts import Evaluation, Run
 from pipeline.report.gallery import Gallery
@@ -39,23 +39,14 @@ def page(run: Run, *, title: str, mistakes: int, explanations: int, queries: int
         ("leaks", "Leaks", leaks_section(run)),
         ("lineage", "Lineage", lineage_section(run)),
     ]
-    present = [(anchor, name, section) for anchor, name, section in sections if section is not None]
-    body = tag(
-        "main",
-        tag(
-            "header",
-            tag("p", "Tutelage · run report", class_="eyebrow"),
-            tag("h1", title),
-            tag("p", _lead(run), class_="lead"),
-            _decisions(run),
-            _key_numbers(run),
-            class_="top",
-        ),
-        tag("nav", [tag("a", name, href=f"#{anchor}") for anchor, name, _ in present], aria_label="Sections"),
-        [section for _, _, section in present],
-        tag("footer", _origin(run)),
+    return document(
+        title,
+        kind="run report",
+        heading=title,
+        introduction=[tag("p", _lead(run), class_="lead"), _decisions(run), _key_numbers(run)],
+        sections=sections,
+        footer=_origin(run),
     )
-    return document(title, body)
 
 
 def _lead(run: Run) -> str:
@@ -116,22 +107,12 @@ def _numbers_of(evaluation: Evaluation) -> list[Markup]:
         if f"{prefix}/top1" in metrics:
             floor = f"chance {percent(metrics[f'{prefix}/chance'])}, majority {percent(metrics[f'{prefix}/majority'])}"
             label = f"{subject}: {told} on {metrics[f'{prefix}/samples']:,.0f} images"
-            cards.append(_number(label, metrics[f"{prefix}/top1"], floor))
+            cards.append(number_card(label, percent(metrics[f"{prefix}/top1"]), floor))
     key = "retrieval/image_retrieval"
     if f"{key}_recall@1" in metrics:
         of = f"chance {percent(metrics[f'{key}_chance@1'])}, of {metrics[f'{key}_candidates']:,.0f} pictures"
-        cards.append(_number(f"{subject}: text finds picture at once", metrics[f"{key}_recall@1"], of))
+        cards.append(number_card(f"{subject}: text finds picture at once", percent(metrics[f"{key}_recall@1"]), of))
     return cards
-
-
-def _number(label: str, share: float, floor: str) -> Markup:
-    return tag(
-        "div",
-        tag("p", label, class_="label"),
-        tag("p", percent(share), class_="figure-value"),
-        tag("p", floor, class_="label"),
-        class_="card",
-    )
 
 
 def _origin(run: Run) -> Markup:

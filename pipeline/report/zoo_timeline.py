@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -11,37 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from model_defs import list_models, model_info
+from pipeline.html.figure_style import figure_style
+from pipeline.html.theme import LIGHT, SERIES
 from pipeline.report.zoo_history import FAMILIES, Lineage, family_of
 
-COLOURS: dict[Lineage, str] = {
-    # Okabe and Ito's, as in the run report.
-    "one row": "#0072b2",
-    "Inception": "#d55e00",
-    "short cuts": "#009e73",
-    "scaled": "#b3568d",
-    "transformers": "#b98500",
-    "with text": "#4aa3d8",
-}
-_INK, _MUTED, _LINE, _BEST, _PAPER = "#1d2126", "#626b76", "#e2dfd8", "#cbc6bb", "#fbfaf7"
-_STYLE: dict[Any, Any] = {
-    "font.size": 9.5,
-    "text.color": _INK,
-    "axes.edgecolor": _LINE,
-    "axes.labelcolor": _MUTED,
-    "axes.facecolor": _PAPER,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": _LINE,
-    "grid.linewidth": 0.8,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.major.size": 3,
-    "ytick.major.size": 0,
-}
+_LINEAGES: tuple[Lineage, ...] = ("one row", "Inception", "short cuts", "scaled", "transformers", "with text")
+COLOURS = {lineage: LIGHT[colour] for lineage, colour in zip(_LINEAGES, SERIES, strict=True)}
+_INK, _MUTED, _PAPER, _BEST = LIGHT["ink"], LIGHT["muted"], LIGHT["paper"], "#cbc6bb"
+_STYLE = figure_style(size=9.5) | {"axes.facecolor": _PAPER}
 # Models that are named, with the place of the name beside their dot in points; the others are dots alone.
 ERROR_LABELS: dict[str, tuple[str, int, int]] = {
     "alexnet": ("AlexNet", 7, 5),

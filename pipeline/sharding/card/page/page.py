@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline.config import Config
-from pipeline.html.document import document
+from pipeline.html.document import document, number_card
 from pipeline.html.markup import Markup, tag
 from pipeline.sharding.card.data_card import in_words_of_rare
 from pipeline.sharding.card.page.classes import Sheets, balance_section, share_bar, split_key, splits_section
@@ -55,23 +55,19 @@ def card_page(
         ("licences", "Licences", licences_section(card)),
         ("options", "Options", options_section(config)),
     ]
-    present = [(anchor, name, section) for anchor, name, section in sections if section is not None]
-    body = tag(
-        "main",
-        tag(
-            "header",
-            tag("p", "Tutelage · data card", class_="eyebrow"),
-            tag("h1", card["title"] or "Data"),
+    return document(
+        f"{card['title']} · data card",
+        kind="data card",
+        heading=card["title"] or "Data",
+        introduction=[
             tag("p", _lead(card), class_="lead"),
             [tag("p", f"Note: {note}.", class_="lead") for note in _notes(card)],
             _numbers(card, index, len(unreadable)),
-            class_="top",
-        ),
-        tag("nav", [tag("a", name, href=f"#{anchor}") for anchor, name, _ in present], aria_label="Sections"),
-        [section for _, _, section in present],
-        tag("footer", "Made by Tutelage's stage shard-dataset. The same counts for programs: data_card.json."),
+        ],
+        sections=sections,
+        footer="Made by Tutelage's stage shard-dataset. The same counts for programs: data_card.json.",
+        css=CSS,
     )
-    return document(f"{card['title']} · data card", body, css=CSS)
 
 
 def _notes(card: Mapping[str, Any]) -> list[str]:
@@ -122,19 +118,9 @@ def _numbers(card: Mapping[str, Any], index: SampleIndex, unreadable: int) -> Ma
             split_key(dict.fromkeys(card["splits"])),
             class_="card",
         ),
-        _number("classes", f"{card['labels']:,}", of_classes),
-        _number("captions", f"{card['captions']:,}", of_captions),
-        _number("size", in_bytes(card["image_bytes"]), middle),
-        _number("left out", f"{dropped + unreadable + capped + gone:,}", ", ".join(left)),
+        number_card("classes", f"{card['labels']:,}", of_classes),
+        number_card("captions", f"{card['captions']:,}", of_captions),
+        number_card("size", in_bytes(card["image_bytes"]), middle),
+        number_card("left out", f"{dropped + unreadable + capped + gone:,}", ", ".join(left)),
         class_="cards",
-    )
-
-
-def _number(label: str, value: str, told: str) -> Markup:
-    return tag(
-        "div",
-        tag("p", label, class_="label"),
-        tag("p", value, class_="figure-value"),
-        tag("p", told, class_="label"),
-        class_="card",
     )
