@@ -51,12 +51,12 @@ register_model(
         21.2,
         5.6,
         weights="torchvision Inception_V3_Weights",
-        errors_from="table 3: one crop of 299 pixels, without 1,762 blacklisted images; with them some 0.2 / 0.1 more",
+        errors_from="table 3: one crop of 299 pixels, without 1,762 blacklisted images; with them about +0.2 / +0.1",
     ),
     "model_defs.inception_v3:inception_v3",
 )
 
-_V4_ERRORS = "table 2: one crop of 299 pixels, without some 1,700 blacklisted images; with them some 0.3 / 0.15 more"
+_V4_ERRORS = "table 2: one crop of 299 pixels, without about 1,700 blacklisted images; with them about +0.3 / +0.15"
 register_model(
     ModelInfo(
         "inception_v4",
@@ -83,7 +83,7 @@ register_model(
 register_model(
     ModelInfo(
         "inception_resnet_v2", "image", 2016, _V4, 299, 55_843_464, 13_155_794_016, 19.9, 4.9,
-        weights="timm inception_resnet_v2.tf_in1k", errors_from=f"{_V4_ERRORS}; the released v2 is not as drawn",
+        weights="timm inception_resnet_v2.tf_in1k", errors_from=f"{_V4_ERRORS}; the released v2 differs from the paper",
     ),
     "model_defs.inception_resnet:inception_resnet",
     variant="inception_resnet_v2",

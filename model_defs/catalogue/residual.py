@@ -1,4 +1,4 @@
-"""Networks with short cuts: ResNet, ResNeXt, SENet, DenseNet; and the convolutional teachers after them."""
+"""Networks with shortcuts: ResNet, ResNeXt, SENet, DenseNet; and the convolutional teachers after them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ for _layers, _parameters, _macs, _top1, _top5 in (
         ModelInfo(
             f"resnet{_layers}", "image", 2015, _RESNET, 224, _parameters, _macs, _top1, _top5,
             weights=f"torchvision ResNet{_layers}_Weights",
-            errors_from="table 2: mean of ten crops of 224 pixels; its short cuts pad where ours project"
+            errors_from="table 2: mean of ten crops of 224 pixels; its shortcuts pad, ours project"
             if _layers == 18
-            else "table 3, short cuts of option B: mean of ten crops of 224 pixels",
+            else "table 3, shortcuts of option B: mean of ten crops of 224 pixels",
         ),
         "model_defs.resnet:resnet",
         layers=_layers,

@@ -29,7 +29,7 @@ register_model(
 register_model(
     ModelInfo(
         "zfnet", "image", 2013, _ZFNET, 224, 62_357_608, 1_168_032_896, 38.4, 16.5,
-        errors_from="table 2 of arXiv v3, one net as in figure 3: how it was tested is not told",
+        errors_from="table 2 of arXiv v3, one net as in figure 3: the test procedure is not stated",
     ),
     "model_defs.zfnet:zfnet",
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""docs/models.md and its picture, from the catalogue: python -m pipeline.report.zoo_page writes both."""
+"""Generates docs/models.md and its picture from the catalogue: python -m pipeline.report.zoo_page."""
 
 from __future__ import annotations
 
@@ -18,50 +18,51 @@ PAGE, PICTURE = "models.md", "models_timeline.png"
 _OPENING = """\
 # The models
 
-{count} models in {families} families, in the order of their papers. This page is made from the catalogue
-([model_defs/catalogue/](../model_defs/catalogue)) by `python -m pipeline.report.zoo_page`; counts are exact, and a test
-holds them to the models. In the shell: `tutelage models`, `tutelage models show NAME`.
+{count} models in {families} families, in the order of their papers. `python -m pipeline.report.zoo_page` generates this
+page from the catalogue ([model_defs/catalogue/](../model_defs/catalogue)). Counts are exact: a test compares them with
+the models. In the shell: `tutelage models`, `tutelage models show NAME`.
 
 ![Errors and sizes over the years]({picture})
 
-## How to make one
+## Creating a model
 
 ```python
 from model_defs import create_model, list_models
 
 model = create_model("resnet50", num_classes=10, in_chans=1, img_size=96)
-features = create_model("vit_small_patch16_224", num_classes=0)  # [B, num_features] in place of logits
+features = create_model("vit_small_patch16_224", num_classes=0)  # [B, num_features] instead of logits
 list_models("densenet*")
 ```
 
-Any number of classes and channels goes, and any size of image that leaves something of the last map; one that is too
-small is refused with the smallest that goes. `create_model("timm/NAME")` takes any model of timm, if it is installed.
-What else a model takes (`drop_path`, `squeeze_excite`, `memory_efficient`, ...) stands in its file.
+Models accept any number of classes and channels, and any image size for which the last feature map is not empty; the
+error for a smaller size names the minimum. `create_model("timm/NAME")` creates any model of timm, if it is installed.
+Each model's file documents its other arguments (`drop_path`, `squeeze_excite`, `memory_efficient`, ...).
 
-`pretrained=` brings trained weights in, fitted to these arguments: the head replaced for another number of classes, the
-position embedding resampled for another size, the first convolution adapted to other channels. What was dropped,
-adapted or missing is logged, and what cannot be explained is an error.
+`pretrained=` loads trained weights and adapts them to these arguments: the head is replaced for another number of
+classes, the position embedding is resampled for another size, and the first convolution is adapted to other channels.
+Dropped, adapted and missing weights are logged; any other mismatch is an error.
 
 | `pretrained=` | weights |
 |---|---|
 | `"DEFAULT"` | those in the last column of the tables below |
-| `"VGG16_Weights.IMAGENET1K_V1"` | torchvision's, by its names |
-| a file or a folder | safetensors, or `.pth` that holds nothing but tensors; an exported model |
+| `"VGG16_Weights.IMAGENET1K_V1"` | torchvision's, by their names |
+| a file or a folder | safetensors, or `.pth` with tensors only; an exported model |
 | `"hf:ORG/NAME"` | from the Hugging Face hub |
 | `"models:/NAME@champion"`, `"train-teacher/KEY"` | a registered model, an artifact of the store |
 
-## How to read the tables
-**MACs**: multiply-accumulates of one image of that size (of one text; of one pair), convolutions and matrix products,
-attention's two products included. **Error**: top-1 / top-5 of one net on ImageNet's validation set in percent, as the
-paper prints it. **Weights**: what `"DEFAULT"` fetches; they may come from a later recipe than the paper's.
-`resnet_small`, `densenet_small`, `vit_micro` and `deit_micro_distilled` are ours, for images of 28 to 64 pixels.
+## Columns of the tables
+**MACs**: multiply-accumulates for one image of that size (or one text, or one pair) in convolutions and matrix
+products, including the two products of attention. **Error**: top-1 / top-5 of a single model on ImageNet's validation
+set in percent, as printed in the paper. **Weights**: what `"DEFAULT"` loads; their training recipe may be newer than
+the paper's. `resnet_small`, `densenet_small`, `vit_micro` and `deit_micro_distilled` are our own, for images of 28 to
+64 pixels.
 
-### Where the errors come from
-Papers differ in test, recipe and data, so errors tell history, not which net is better: the same ResNet-50 has 22.9 by
-ten crops and 24.7 by one. Blacklisted images are those that ILSVRC leaves out of its test of localization. A model
-without errors has none in its paper, or differs too much from the paper's net.
+### Sources of the errors
+Papers differ in test, recipe and data, so the errors show history, not which model is better: the same ResNet-50 has
+22.9 with ten crops and 24.7 with one. Blacklisted images are those that ILSVRC excludes from its localization test. A
+model without errors has none in its paper, or differs too much from the paper's.
 
-| paper | where it prints its errors, and how it tested |
+| paper | table or figure with the errors, and test procedure |
 |---|---|
 {sources}
 """
@@ -72,15 +73,15 @@ def models_page() -> str:
     families = sorted(FAMILIES, key=lambda family: (family.year, family.month))
     names = list_models()
     for name in names:
-        family_of(name)  # refuses a model without a family
+        family_of(name)  # raises for a model without a family
     sources = "\n".join(row for family in families for row in _sources(family))
-    parts = [_OPENING.format(count=len(names), families=len(families), picture=PICTURE, sources=sources)]
-    parts += [_section(family) for family in families]
-    return "\n".join(parts)
+    sections = [_OPENING.format(count=len(names), families=len(families), picture=PICTURE, sources=sources)]
+    sections += [_section(family) for family in families]
+    return "\n".join(sections)
 
 
 def _sources(family: Family) -> list[str]:
-    """A row for each way in which the family's paper got errors; where there is one way, models are not named."""
+    """A row for each source of the family's errors; models are named only if there are several sources."""
     by_source: dict[str, list[str]] = {}
     for info in family.models():
         if info.errors_from is not None:
@@ -97,7 +98,7 @@ def _section(family: Family) -> str:
     return "\n".join(
         [
             f"## {family.title}, {family.year}",
-            textwrap.fill(family.brought, 120, break_on_hyphens=False),
+            textwrap.fill(family.contribution, 120, break_on_hyphens=False),
             "",
             f"{family.reference}. [model_defs/{family.file}](../model_defs/{family.file})",
             "",

@@ -40,7 +40,7 @@ def test_every_model_stands_once_on_the_page_in_the_family_of_its_paper(name: st
 
 def test_every_error_stands_under_where_it_comes_from() -> None:
     page = models_page()
-    sources = page[page.index("### Where the errors come from") : page.index("\n## LeNet-5")].splitlines()
+    sources = page[page.index("### Sources of the errors") : page.index("\n## LeNet-5")].splitlines()
     for name in list_models():
         info = model_info(name)
         if info.errors_from is not None:
