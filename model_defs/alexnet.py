@@ -53,21 +53,12 @@ class AlexNet(FlattenedMap):
     family = "alexnet"
     smallest = 67
 
-    def __init__(
-        self, *, num_classes: int = 1000, in_chans: int = 3, img_size: int = 227, dropout: float = 0.5
-    ) -> None:
+    def __init__(self, *, img_size: int, num_classes: int = 1000, in_chans: int = 3, dropout: float = 0.5) -> None:
         super().__init__()
         refuse_smaller(self.family, img_size, self.smallest)
         self.num_classes = num_classes
         self.img_size = img_size
-        self.features = nn.Sequential(
-            nn.Conv2d(in_chans, 96, 11, stride=4), nn.ReLU(inplace=True), response_norm(), nn.MaxPool2d(3, stride=2),
-            nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(inplace=True), response_norm(),
-            nn.MaxPool2d(3, stride=2),
-            nn.Conv2d(256, 384, 3, padding=1), nn.ReLU(inplace=True),
-            nn.Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU(inplace=True),
-            nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2),
-        )  # fmt: skip
+        self.features = self.convolutions(in_chans)
         self.avgpool = nn.AdaptiveAvgPool2d(6)
         self.classifier = nn.Sequential(
             nn.Dropout(dropout), nn.Linear(256 * 6 * 6, 4096), nn.ReLU(inplace=True),
@@ -75,6 +66,17 @@ class AlexNet(FlattenedMap):
             head(num_classes),
         )  # fmt: skip
         start_as_in_2012(self)
+
+    def convolutions(self, in_chans: int) -> nn.Sequential:
+        """From the image to the last map, [B, 256, h, w]."""
+        return nn.Sequential(
+            nn.Conv2d(in_chans, 96, 11, stride=4), nn.ReLU(inplace=True), response_norm(), nn.MaxPool2d(3, stride=2),
+            nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(inplace=True), response_norm(),
+            nn.MaxPool2d(3, stride=2),
+            nn.Conv2d(256, 384, 3, padding=1), nn.ReLU(inplace=True),
+            nn.Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU(inplace=True),
+            nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2),
+        )  # fmt: skip
 
 
 class TorchvisionAlexNet(FlattenedMap, torchvision.models.AlexNet):

@@ -6,13 +6,13 @@ Ti 5,717,416 and 5,910,800; S 22,050,664 and 22,436,432; B 86,567,656 and 87,338
 86,859,496 and 87,630,032. Top-1 errors of the paper (table 3), without and with the token (both heads, 300
 epochs): Ti 27.8 and 25.5; S 20.2 and 18.8; B 18.2 and 16.6; B at 384 16.9 and 15.5.
 
-Without the token the network is ViT's, to the weight. With it, a second token and a second head learn
-from the teacher. `deit_micro_distilled` is ours, for images of 28 to 64 pixels.
+Without the token the network is ViT's, to the weight, and is built by vit.py. With it, a second token and a second
+head learn from the teacher. `deit_micro_distilled` is ours, for images of 28 to 64 pixels.
 """
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ class DistilledVisionTransformer(VisionTransformer):
         head_combination: "logits" averages the logits, as the paper's code does; "softmax" averages the
             softmaxes, as the paper's text does, and returns their logarithm, so that a softmax over
             the output gives that average.
+        vit: the other arguments of VisionTransformer.
     """
 
     classifier_names = ("head", "head_dist")
@@ -40,31 +41,12 @@ class DistilledVisionTransformer(VisionTransformer):
     def __init__(
         self,
         *,
-        img_size: int,
-        patch_size: int,
         width: int,
-        depth: int,
-        heads: int,
         num_classes: int = 1000,
-        in_chans: int = 3,
-        mlp_ratio: float = 4.0,
-        drop_path: float = 0.0,
-        stem: Stem = "patch",
         head_combination: HeadCombination = "logits",
+        **vit: Any,
     ) -> None:
-        super().__init__(
-            img_size=img_size,
-            patch_size=patch_size,
-            width=width,
-            depth=depth,
-            heads=heads,
-            num_classes=num_classes,
-            in_chans=in_chans,
-            mlp_ratio=mlp_ratio,
-            drop_path=drop_path,
-            prefix_tokens=2,
-            stem=stem,
-        )
+        super().__init__(width=width, num_classes=num_classes, prefix_tokens=2, **vit)
         if head_combination not in get_args(HeadCombination):
             raise ModelError(f"deit: head_combination must be logits or softmax, not {head_combination!r}")
         self.head_combination = head_combination
@@ -96,29 +78,6 @@ def combine_heads(from_class: Tensor, from_distillation: Tensor, combination: He
         return (from_class + from_distillation) / 2
     probabilities = from_class.float().softmax(dim=-1) + from_distillation.float().softmax(dim=-1)
     return (probabilities / 2).log()
-
-
-def deit(
-    *,
-    size: str,
-    num_classes: int = 1000,
-    in_chans: int = 3,
-    img_size: int | None = None,
-    native_size: int = 224,
-    drop_path: float = 0.0,
-) -> VisionTransformer:
-    """DeiT without the token: ViT with patches of 16; `native_size` is used if `img_size` is None."""
-    width, depth, heads = sizes_of(size)
-    return VisionTransformer(
-        img_size=img_size or native_size,
-        patch_size=16,
-        width=width,
-        depth=depth,
-        heads=heads,
-        num_classes=num_classes,
-        in_chans=in_chans,
-        drop_path=drop_path,
-    )
 
 
 def deit_distilled(

@@ -13,6 +13,8 @@ norm start to learn). Parameter names are torchvision's. `squeeze_excite=True` e
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -40,16 +42,55 @@ def width_of(module: str) -> int:
     return one + three + five + pool
 
 
-def maps_of_stage(net: nn.Module, stage: str, x: Tensor) -> dict[str, Tensor]:
-    """The map after each module of stage "3", "4" or "5", by the module's name."""
-    maps = {}
-    for name in MODULES:
-        if name.startswith(stage):
-            x = maps[name] = getattr(net, f"inception{name}")(x)
-    return maps
+class NineModules(PooledMapWithHeads):
+    """What the paper's net and torchvision's share: the modules of table 1 after a stem, and the heads.
+
+    Attributes:
+        inception3a, ..., inception5b: the modules.
+        aux1, aux2: heads after 4a and 4d, or None.
+        dropout, fc: from the mean of the last map to the logits.
+    """
+
+    auxiliary_weight = 0.3
+    first_conv_name = "conv1.conv"
+    num_features = width_of("5b")
+    aux1: nn.Module | None
+    aux2: nn.Module | None
+    dropout: nn.Module
+    fc: nn.Module
+
+    @abstractmethod
+    def stem(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to what module 3a takes, [B, 192, h, w]."""
+
+    @abstractmethod
+    def pools(self) -> tuple[nn.Module, nn.Module]:
+        """What halves the map after 3b and after 4e."""
+
+    def auxiliary_heads(self) -> tuple[nn.Module, ...]:
+        return (self.aux1, self.aux2) if self.aux1 is not None and self.aux2 is not None else ()
+
+    def all_maps(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        after_3b, after_4e = self.pools()
+        third = self._maps("3", self.stem(x))
+        fourth = self._maps("4", after_3b(third["3b"]))
+        fifth = self._maps("5", after_4e(fourth["4e"]))
+        return (fourth["4a"], fourth["4d"]), fifth["5b"]
+
+    def classify(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.dropout(features))
+        return logits
+
+    def _maps(self, stage: str, x: Tensor) -> dict[str, Tensor]:
+        """The map after each module of stage "3", "4" or "5", by the module's name."""
+        maps = {}
+        for name in MODULES:
+            if name.startswith(stage):
+                x = maps[name] = getattr(self, f"inception{name}")(x)
+        return maps
 
 
-class GoogLeNet(PooledMapWithHeads):
+class GoogLeNet(NineModules):
     """The paper's net; [B, C, H, W] to [B, K].
 
     Args:
@@ -61,8 +102,6 @@ class GoogLeNet(PooledMapWithHeads):
 
     family = "googlenet"
     smallest = 31
-    auxiliary_weight = 0.3
-    first_conv_name = "conv1.conv"
 
     def __init__(
         self,
@@ -77,7 +116,6 @@ class GoogLeNet(PooledMapWithHeads):
         super().__init__()
         refuse_smaller(self.family, img_size, self.smallest)
         self.num_classes = num_classes
-        self.num_features = width_of("5b")
         self.img_size = img_size
         self.conv1 = BiasedConvolution(in_chans, 64, 7, stride=2)
         self.conv2 = BiasedConvolution(64, 64, 1)
@@ -98,20 +136,13 @@ class GoogLeNet(PooledMapWithHeads):
             if isinstance(module, nn.Conv2d | nn.Linear):
                 _start(module, is_classifier=key in self.classifier_names)
 
-    def auxiliary_heads(self) -> tuple[nn.Module, ...]:
-        return (self.aux1, self.aux2) if self.aux1 is not None and self.aux2 is not None else ()
-
-    def all_maps(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def stem(self, x: Tensor) -> Tensor:
         x = self.norm(self.pool(self.conv1(x)))
-        x = self.pool(self.norm(self.conv3(self.conv2(x))))
-        x = self.pool(maps_of_stage(self, "3", x)["3b"])
-        fourth = maps_of_stage(self, "4", x)
-        last = maps_of_stage(self, "5", self.pool(fourth["4e"]))["5b"]
-        return (fourth["4a"], fourth["4d"]), last
+        out: Tensor = self.pool(self.norm(self.conv3(self.conv2(x))))
+        return out
 
-    def classify(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.fc(self.dropout(features))
-        return logits
+    def pools(self) -> tuple[nn.Module, nn.Module]:
+        return self.pool, self.pool
 
 
 class LocalResponseNorm(nn.LocalResponseNorm):

@@ -16,13 +16,12 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.googlenet import BasicConv2d
 
-from model_defs.auxiliary import PooledMapWithHeads
 from model_defs.errors import ModelError
-from model_defs.googlenet import maps_of_stage, width_of
+from model_defs.googlenet import NineModules
 from model_defs.layers.pooled_map import refuse_smaller
 
 
-class TorchvisionGoogLeNet(PooledMapWithHeads, torchvision.models.GoogLeNet):
+class TorchvisionGoogLeNet(NineModules, torchvision.models.GoogLeNet):
     """torchvision's GoogLeNet with our interface; [B, C, H, W] to [B, K].
 
     Args:
@@ -38,16 +37,10 @@ class TorchvisionGoogLeNet(PooledMapWithHeads, torchvision.models.GoogLeNet):
     maxpool2: nn.Module
     maxpool3: nn.Module
     maxpool4: nn.Module
-    aux1: nn.Module | None
-    aux2: nn.Module | None
-    dropout: nn.Module
-    fc: nn.Module
     _transform_input: Callable[[Tensor], Tensor]
 
     family = "googlenet_torchvision"
     smallest = 15
-    auxiliary_weight = 0.3
-    first_conv_name = "conv1.conv"
 
     def __init__(
         self,
@@ -71,7 +64,6 @@ class TorchvisionGoogLeNet(PooledMapWithHeads, torchvision.models.GoogLeNet):
             dropout=dropout,
         )
         self.num_classes = num_classes
-        self.num_features = width_of("5b")
         self.img_size = img_size
         self.classifier_names = ("fc", "aux1.fc2", "aux2.fc2") if with_heads else ("fc",)
         if in_chans != 3:
@@ -80,20 +72,13 @@ class TorchvisionGoogLeNet(PooledMapWithHeads, torchvision.models.GoogLeNet):
         if not num_classes:
             self.fc = nn.Identity()
 
-    def auxiliary_heads(self) -> tuple[nn.Module, ...]:
-        return (self.aux1, self.aux2) if self.aux1 is not None and self.aux2 is not None else ()
-
-    def all_maps(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def stem(self, x: Tensor) -> Tensor:
         x = self.maxpool1(self.conv1(self._transform_input(x)))
-        x = self.maxpool2(self.conv3(self.conv2(x)))
-        x = self.maxpool3(maps_of_stage(self, "3", x)["3b"])
-        fourth = maps_of_stage(self, "4", x)
-        last = maps_of_stage(self, "5", self.maxpool4(fourth["4e"]))["5b"]
-        return (fourth["4a"], fourth["4d"]), last
+        out: Tensor = self.maxpool2(self.conv3(self.conv2(x)))
+        return out
 
-    def classify(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.fc(self.dropout(features))
-        return logits
+    def pools(self) -> tuple[nn.Module, nn.Module]:
+        return self.maxpool3, self.maxpool4
 
 
 def googlenet_torchvision(

@@ -17,29 +17,17 @@ from __future__ import annotations
 
 from torch import nn
 
-from model_defs.alexnet import response_norm, start_as_in_2012
-from model_defs.layers.flattened_map import FlattenedMap, head
-from model_defs.layers.pooled_map import refuse_smaller
+from model_defs.alexnet import AlexNet, response_norm
 
 
-class ZFNet(FlattenedMap):
-    """Five convolutions and three dense layers; [B, C, H, W] to [B, K]. The last map of 224 pixels is 256 x 6 x 6.
-
-    Args:
-        dropout: before each of the first two dense layers.
-    """
+class ZFNet(AlexNet):
+    """AlexNet with other convolutions; [B, C, H, W] to [B, K]. The last map of 224 pixels is 256 x 6 x 6."""
 
     family = "zfnet"
     smallest = 53
 
-    def __init__(
-        self, *, num_classes: int = 1000, in_chans: int = 3, img_size: int = 224, dropout: float = 0.5
-    ) -> None:
-        super().__init__()
-        refuse_smaller(self.family, img_size, self.smallest)
-        self.num_classes = num_classes
-        self.img_size = img_size
-        self.features = nn.Sequential(
+    def convolutions(self, in_chans: int) -> nn.Sequential:
+        return nn.Sequential(
             nn.Conv2d(in_chans, 96, 7, stride=2, padding=1), nn.ReLU(inplace=True),
             nn.MaxPool2d(3, stride=2, padding=1), response_norm(),
             nn.Conv2d(96, 256, 5, stride=2), nn.ReLU(inplace=True),
@@ -48,13 +36,6 @@ class ZFNet(FlattenedMap):
             nn.Conv2d(384, 384, 3, padding=1), nn.ReLU(inplace=True),
             nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2),
         )  # fmt: skip
-        self.avgpool = nn.AdaptiveAvgPool2d(6)
-        self.classifier = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(256 * 6 * 6, 4096), nn.ReLU(inplace=True),
-            nn.Dropout(dropout), nn.Linear(4096, 4096), nn.ReLU(inplace=True),
-            head(num_classes),
-        )  # fmt: skip
-        start_as_in_2012(self)
 
 
 def zfnet(*, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None, dropout: float = 0.5) -> ZFNet:

@@ -74,8 +74,9 @@ for _size, _side, _parameters, _macs, _error in (
             weights=f"timm {_name}.fb_in1k",
             errors_from=_DEIT_ERRORS,
         ),
-        "model_defs.deit:deit",
+        "model_defs.vit:vit",
         size=_size,
+        patch_size=16,
         native_size=_side,
     )
 for _size, _side, _parameters, _macs, _error in (
