@@ -15,6 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from tests.readme_install import README, closure
 
@@ -50,6 +51,14 @@ def pins() -> dict[str, str]:
 @pytest.mark.parametrize(("where", "text"), asked_for())
 def test_every_range_is_bounded_above(where: str, text: str) -> None:
     assert is_bounded(Requirement(text).specifier), f"{where}: {text}: bound it, e.g. below the next major version"
+
+
+@pytest.mark.parametrize("name", ["ray", "torch", "torchvision"])
+def test_what_breaks_in_minor_versions_is_bounded_to_the_tested_one(name: str) -> None:
+    (wanted,) = (Requirement(text) for text in BASE if Requirement(text).name == name)
+    major, minor, _ = Version(pins()[name]).release
+    refused = [f"{major}.{minor + 1}.0", f"{major + 1}.0.0"]
+    assert not any(map(wanted.specifier.contains, refused)), f"{wanted}: constraints.txt pins {major}.{minor}"
 
 
 def test_an_open_range_would_be_noticed() -> None:
