@@ -19,10 +19,10 @@ from typing import IO, Any
 from flows.prefect_api import ask
 from infra.local.server import check_free
 from infra.local.servers import PortTakenError, Server, ServerError, free_port, prefect_server
-from pipeline.errors import InputError, WorkError
+from pipeline.errors import InputError, WorkError, first_line
 from pipeline.reachability import http_refusal
 from pipeline.service_url import shown_url
-from pipeline.storage.locks import open_lock, try_lock, unusable
+from pipeline.whole_files import open_lock, try_lock, unusable
 
 _log = logging.getLogger("tutelage.prefect")
 
@@ -59,8 +59,7 @@ class EmbeddedPrefect:
         try:
             self.server.wait()
         except ServerError as error:
-            first_line = str(error).splitlines()[0]
-            raise WorkError(f"{first_line.rstrip(':')}; its log: {self.server.log}") from None
+            raise WorkError(f"{first_line(error).rstrip(':')}; its log: {self.server.log}") from None
         try:
             self._settle()
         except OSError as error:

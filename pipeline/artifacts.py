@@ -18,7 +18,7 @@ from typing import Any
 from pipeline.errors import DamagedError, InputError, UnknownNameError, WorkError
 from pipeline.storage import Storage, open_storage
 from pipeline.storage.checked_files import file_sha256, is_as_committed
-from pipeline.storage.owners import owned_name
+from pipeline.whole_files import written_whole
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -114,17 +114,13 @@ class Artifact:
         kept = self.cache / stored
         if kept.is_file() and self._is_whole(kept, name):
             return kept
-        aside = self.cache / ASIDE / owned_name()
         try:
-            self.storage.download(stored, aside)
-            if file_sha256(aside) != self.files[name].sha256:
-                raise DamagedError(f"{self.url}/{name}: fetched bytes do not match the manifest; {_MEND}")
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(aside, kept)
+            with written_whole(kept, aside=self.cache / ASIDE, durable=False) as aside:
+                self.storage.download(stored, aside)
+                if file_sha256(aside) != self.files[name].sha256:
+                    raise DamagedError(f"{self.url}/{name}: fetched bytes do not match the manifest; {_MEND}")
         except FileNotFoundError:
             raise DamagedError(f"{self.url}/{name}: missing; {_MEND}") from None
-        finally:
-            aside.unlink(missing_ok=True)
         return kept
 
     def _is_whole(self, path: Path, name: str) -> bool:

@@ -28,6 +28,7 @@ from pipeline.artifacts import Artifact
 from pipeline.errors import DamagedError, InputError
 from pipeline.loading.tokenizer import CaptionTokenizer, Tokenizer, WordPieceTokenizer
 from pipeline.loading.wordpiece_vocabulary import VOCABULARY, load_vocabulary, write_vocabulary
+from pipeline.whole_files import write_json
 
 FOLDER = "model"
 WEIGHTS = "model.safetensors"
@@ -131,12 +132,10 @@ class ExportedModel:
             raise InputError(f"{where}: the weights are not those of create_model with these arguments: {differences}")
         folder.mkdir(parents=True, exist_ok=True)
         _save_weights(folder / WEIGHTS, state)
-        _write_json(
-            folder / "architecture.json",
-            {"name": architecture, "kwargs": plain, "kind": kind, "templates": list(templates)},
-        )
-        _write_json(folder / "preprocessing.json", asdict(preprocessing))
-        _write_json(folder / "labels.json", list(labels))
+        described = {"name": architecture, "kwargs": plain, "kind": kind, "templates": list(templates)}
+        write_json(folder / "architecture.json", described, sort_keys=True)
+        write_json(folder / "preprocessing.json", asdict(preprocessing), sort_keys=True)
+        write_json(folder / "labels.json", list(labels))
         if vocabulary is not None:
             write_vocabulary(vocabulary, folder / VOCABULARY)
         return cls.read(folder)
@@ -272,7 +271,3 @@ def _save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
         # A copy: safetensors refuses views of one storage, such as slices of a flat buffer.
         tensors[name] = tensor.detach().to("cpu", copy=True).contiguous()
     save_file(tensors, path, metadata={"same_as": json.dumps(same_as, sort_keys=True)})
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,6 +1,6 @@
 """Sweeps what killed processes left in a store and on this machine; each run begins with it.
 
-Only what is provably left over goes: by the name of a process that is gone (storage/owners.py), by a file lock that
+Only what is provably left over goes: by the name of a process that is gone (owners.py), by a file lock that
 nobody holds, or by a week without a change where it cannot be known. What is committed stays, and so does the scratch
 of an unfinished artifact: its next run goes on there.
 """
@@ -16,8 +16,8 @@ from pathlib import Path
 
 from pipeline.artifacts import ASIDE, ArtifactStore
 from pipeline.errors import TutelageError
-from pipeline.storage.locks import open_lock, try_lock
-from pipeline.storage.owners import TEMPORARY, is_left_over, is_owned, sweep_folder
+from pipeline.owners import TEMPORARY, is_left_over, is_owned, sweep_folder
+from pipeline.whole_files import open_lock, try_lock
 
 _log = logging.getLogger("tutelage.store")
 

@@ -7,7 +7,6 @@ caching, lineage and re-runs follow from it.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -24,9 +23,9 @@ from typing import IO, Any, ClassVar, Protocol, TypeVar
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config, canonical_json, digest
 from pipeline.errors import InputError, WorkError
+from pipeline.owners import owned_name
 from pipeline.progress import Progress, silent
-from pipeline.storage.locks import open_lock, try_lock
-from pipeline.storage.owners import owned_name
+from pipeline.whole_files import open_lock, take_lock, try_lock
 
 # A lock's file goes with its folder when its holder ends; a new one is looked for so often.
 _LOOKS = 200
@@ -196,9 +195,7 @@ def _lock_taken(path: Path, progress: Progress) -> IO[bytes] | None:
         path.parent.mkdir()
     with suppress(FileNotFoundError), ExitStack() as stack:
         file = stack.enter_context(open_lock(path))
-        if not try_lock(file):
-            progress(note="waiting for another process that makes the same artifact")
-            fcntl.flock(file, fcntl.LOCK_EX)
+        take_lock(file, waiting=lambda: progress(note="waiting for another process that makes the same artifact"))
         if os.path.samestat(path.stat(), os.fstat(file.fileno())):
             stack.pop_all()
             return file

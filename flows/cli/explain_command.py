@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from flows.cli.image_files import image_bytes
 from flows.preflight import open_store
 from pipeline.errors import InputError
+from pipeline.owners import temporary_folder
 from pipeline.printable import printable
-from pipeline.storage.owners import temporary_folder
+from pipeline.whole_files import written_whole
 
 if TYPE_CHECKING:
     from pipeline.exported_model import ExportedModel
@@ -144,21 +145,11 @@ def _write_all(paths: Sequence[Path], files: Sequence[bytes]) -> None:
     """Writes files of one folder, which is made if it is not there."""
     out = paths[0].parent
     try:
-        out.mkdir(parents=True, exist_ok=True)
         for path, content in zip(paths, files, strict=True):
-            _write_whole(path, content)
+            with written_whole(path, durable=False) as aside:
+                aside.write_bytes(content)
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written ({error.strerror}); name another folder") from None
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """The file, or nothing under its name."""
-    aside = path.with_name(f"{path.name}.part")
-    try:
-        aside.write_bytes(content)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.artifacts import Artifact
+from pipeline.whole_files import write_json
 
 Ids = NDArray[np.int64]
 
@@ -85,8 +86,7 @@ class Ontology:
             }
             for number, node in enumerate(self.nodes)
         ]
-        text = json.dumps({"rule": rule, "nodes": entries}, indent=1, ensure_ascii=False)
-        (folder / "ontology.json").write_text(text + "\n", encoding="utf-8")
+        write_json(folder / "ontology.json", {"rule": rule, "nodes": entries})
 
     def __len__(self) -> int:
         return len(self.nodes)

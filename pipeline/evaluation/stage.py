@@ -6,7 +6,6 @@ order of their ids, so two models evaluated on the same split can be compared sa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -34,6 +33,7 @@ from pipeline.loading.reader import SampleReader
 from pipeline.sharding.format.choice import captions_from_field, open_columns
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.stage import Workspace
+from pipeline.whole_files import write_json
 
 _TEXTS_AT_ONCE = 256
 
@@ -112,10 +112,10 @@ class EvaluateModel:
         run = _Run(config, index, SampleReader.open(inputs["shards"]), exported, rows, work)
         with torch.inference_mode():
             findings = run.classifier() if exported.kind == "classifier" else run.dual_encoder()
-        _write_json(work, "metrics.json", findings.metrics)
+        write_json(work.output / "metrics.json", findings.metrics, sort_keys=True, allow_nan=False)
         pq.write_table(findings.predictions, work.output / "predictions.parquet", compression="zstd")
         for name, content in findings.json_files.items():
-            _write_json(work, name, content)
+            write_json(work.output / name, content, sort_keys=isinstance(content, dict), allow_nan=False)
         if findings.confusion is not None:
             np.save(work.output / "confusion.npy", findings.confusion)
         return _summary(config, findings.metrics)
@@ -263,8 +263,3 @@ def _summary(config: EvaluationConfig, metrics: Mapping[str, float]) -> dict[str
         "retrieval/text_retrieval_chance@1",
     )
     return {"split": config.split, **{name: metrics[name] for name in headline if name in metrics}}
-
-
-def _write_json(work: Workspace, name: str, content: Any) -> None:
-    text = json.dumps(content, indent=1, sort_keys=isinstance(content, dict), ensure_ascii=False, allow_nan=False)
-    (work.output / name).write_text(text + "\n", encoding="utf-8")

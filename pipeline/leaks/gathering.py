@@ -25,7 +25,7 @@ from pipeline.progress import Progress
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.writing.intake import allowed_unreadable
 from pipeline.sharding.writing.runner import Stop, StoppedEarlyError, each
-from pipeline.sharding.writing.scratch import written_whole
+from pipeline.whole_files import written_whole
 
 _PART = 4096
 _AHEAD = 256  # images that are asked for at once where they lie in S3

@@ -6,7 +6,6 @@ shards + other   besides, the train split of each against val and test of the ot
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -23,6 +22,7 @@ from pipeline.leaks.sheet import leak_sheet
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.stage import Workspace
+from pipeline.whole_files import write_json
 
 # Training data -> evaluation data.
 _ONE = (("shards", "shards"),)
@@ -53,9 +53,7 @@ class CheckLeaks:
         work.progress(note="listing and pictures")
         unreadable = {name: one.looks.unreadable for name, one in data.items()}
         findings = findings_json({name: inputs[name].uri for name in data}, config, splits, pairs, unreadable)
-        (work.output / "leaks.json").write_text(
-            json.dumps(findings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        write_json(work.output / "leaks.json", findings)
         (work.output / "leaks.md").write_text(markdown(findings, pairs), encoding="utf-8")
         pq.write_table(pair_table(pairs), work.output / LISTING, compression="zstd")
         readers = {name: SampleReader(inputs[name], index) for name, index in indexes.items()}

@@ -9,16 +9,15 @@ unused for longest go.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import DamagedError
+from pipeline.whole_files import locked, written_whole
 
 PART_BYTES = 8 << 20
 # Eviction goes down to this share of the bound, so that it does not run for every part.
@@ -93,19 +92,14 @@ class ShardCache:
     def _fetch_part(self, path: Path, shard: str, size: int, part: int, fetch: Fetch) -> None:
         start = part * self.part_bytes
         wanted = min(self.part_bytes, size - start)
-        with self._locked(path):
+        with locked(self._lock_of(path)):
             if path.exists():
                 return
             data = fetch(start, wanted)
             if len(data) != wanted:
                 raise DamagedError(f"{shard}: ends early ({start + len(data)} of {size} bytes)")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
-            try:
+            with written_whole(path, durable=False) as aside:
                 aside.write_bytes(data)
-                aside.replace(path)
-            finally:
-                aside.unlink(missing_ok=True)
         with self._lock:
             self._new_bytes += len(data)
             # What other processes fetch is seen at the next look; the bound is one look's fetching above the truth.
@@ -143,16 +137,10 @@ class ShardCache:
             with contextlib.suppress(FileNotFoundError):
                 os.utime(path)
 
-    @contextmanager
-    def _locked(self, path: Path) -> Iterator[None]:
-        """Alone with this part on this machine; the lock of a killed process is gone with it."""
-        locks = self.folder / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
+    def _lock_of(self, path: Path) -> Path:
+        """The lock file of a part."""
         # A fixed number of lock files: two parts that share one wait for each other, which harms nothing.
-        number = hashlib.blake2b(str(path).encode(), digest_size=1).hexdigest()
-        with (locks / number).open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        return self.folder / "locks" / hashlib.blake2b(str(path).encode(), digest_size=1).hexdigest()
 
     def _path(self, shard: str, part: int) -> Path:
         return self.folder / shard / f"{self.part_bytes}-{part:06d}"

@@ -7,7 +7,6 @@ lock can be taken is nobody's. That holds across containers that share a /tmp, w
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import shutil
@@ -16,7 +15,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, WorkError
+from pipeline.whole_files import take_lock, try_lock
 
 _PREFIX = "tutelage-ray-"
 # A Unix socket's path has 107 bytes at most; below this folder come ours, "session_DATE_TIME_PID" and "sockets/...".
@@ -37,8 +37,8 @@ class NodeFolder:
         sweep()
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base()))
         making = self.path / "making"
-        self._lock = making.open("x")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._lock = making.open("xb")
+        take_lock(self._lock)
         making.rename(self.path / "owner")
         self.session = self.path / "s"
         self.token = self.path / "token"
@@ -76,7 +76,7 @@ def sweep() -> None:
     for folder in _bases():
         with contextlib.suppress(OSError):
             for found in list(folder.glob(f"{_PREFIX}*")):
-                with contextlib.suppress(OSError), _nobodys(found) as dead:
+                with contextlib.suppress(OSError, WorkError), _nobodys(found) as dead:
                     if dead:
                         shutil.rmtree(found, ignore_errors=True)
 
@@ -87,13 +87,8 @@ def _nobodys(found: Path) -> Iterator[bool]:
     if found.is_symlink() or found.stat().st_uid != os.geteuid():
         yield False
         return
-    with (found / "owner").open("r+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+    with (found / "owner").open("r+b") as lock:
+        yield try_lock(lock)
 
 
 def _bases() -> list[Path]:

@@ -24,12 +24,12 @@ from mlflow.models import Model
 from pipeline.artifacts import ArtifactStore
 from pipeline.errors import DamagedError, InputError, WorkError, first_line
 from pipeline.exported_model import ExportedModel
+from pipeline.owners import temporary_folder
 from pipeline.printable import printable
 from pipeline.registration.package import write_package
 from pipeline.registration.program_check import check_files
 from pipeline.registration.promotion_lease import Lease
 from pipeline.service_url import shown_url, without_credentials
-from pipeline.storage.owners import temporary_folder
 from pipeline.training.tracking import EXPERIMENT, ensure_tracking, tracking_in_a_run
 from pipeline.training.tracking_uri import patient_transfers
 

@@ -36,9 +36,9 @@ from pipeline.exported_model import ExportedModel
 from pipeline.loading import bpe, wordpiece
 from pipeline.loading.vocabulary import write_vocabulary
 from pipeline.loading.wordpiece_vocabulary import VOCABULARY as WORD_PIECES
+from pipeline.owners import temporary_folder
 from pipeline.registration import program_check
 from pipeline.registration.program import write_programs
-from pipeline.storage.owners import temporary_folder
 
 # What the stored copy of served_model.py has the decoding contract's source for.
 _CONTRACT = (

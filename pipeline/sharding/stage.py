@@ -10,7 +10,6 @@ file, whoever did the work, and however often it was killed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -34,6 +33,7 @@ from pipeline.sharding.writing.intake import Intake, allowed_unreadable
 from pipeline.sharding.writing.rare_classes import LabelSizes
 from pipeline.sharding.writing.scratch import Scratch
 from pipeline.stage import NothingNew, Workspace
+from pipeline.whole_files import write_json
 
 
 def check_sharding(config: ShardingConfig, store: ArtifactStore) -> None:
@@ -117,12 +117,12 @@ def _describe(config: ShardingConfig, collection: Collection, written: Written, 
     unreadable = [one for facts in written.chunks for one in facts.unreadable]
     rare = rare_card(config.split.rare_classes, written.rare)
     card = data_card(index, collection, written.plan, written.chunks, written.changes, rare)
-    _write_json(work.output / "data_card.json", card)
+    write_json(work.output / "data_card.json", card)
     (work.output / "data_card.md").write_text(markdown(card), encoding="utf-8")
-    _write_json(work.output / "labels.json", list(index.label_names))
+    write_json(work.output / "labels.json", list(index.label_names))
     if index.taxonomy:
         nodes = [{"name": node.name, "parent": node.parent} for node in index.taxonomy]
-        _write_json(work.output / "taxonomy.json", {"nodes": nodes})
+        write_json(work.output / "taxonomy.json", {"nodes": nodes})
     _write_quarantine(work.output / "quarantine.parquet", unreadable)
     write_recipe(work.output, config, collection.title)
     image = written.image(work)
@@ -144,10 +144,6 @@ def _describe(config: ShardingConfig, collection: Collection, written: Written, 
         **({"notes": list(collection.notes)} if collection.notes else {}),
         **{name: written.changes[name] for name in ("new", "changed", "removed") if written.changes},
     }
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _write_quarantine(path: Path, unreadable: Iterable[Unreadable]) -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.storage.owners import owned_name
+from pipeline.whole_files import written_whole
 
 # Below it a file is hashed in a few hundredths of a second, which is no reason to believe a stamp.
 _LARGE = 16 << 20
@@ -75,12 +74,6 @@ def _is_noted(note: Path, name: str, stamp: list[int], sha256: str) -> bool:
 def _note(note: Path, name: str, stamp: list[int], sha256: str) -> None:
     if time.time() - max(stamp[1], stamp[2]) / 1e9 < _SETTLED_S:
         return
-    aside = note.with_name(f".{owned_name()}")
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
+    # A store that cannot be written is read all the same, a little slower.
+    with suppress(OSError), written_whole(note, durable=False) as aside:
         aside.write_text(json.dumps({"file": name, "stamp": stamp, "sha256": sha256}))
-        os.replace(aside, note)
-    except OSError:
-        # A store that cannot be written is read all the same, a little slower.
-        with suppress(OSError):
-            aside.unlink()

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.folders import unlistable
+from pipeline.owners import owned_name, sweep_folder
 from pipeline.storage.base import ObjectInfo
-from pipeline.storage.locks import locked
-from pipeline.storage.owners import owned_name, sweep_folder
+from pipeline.whole_files import flush_to_disk, locked, written_whole
 
 _ASIDE = ".aside"
 _MANIFEST = "manifest.json"
@@ -107,7 +107,7 @@ class LocalStorage:
     def upload(self, source: Path, path: str) -> None:
         with self._aside() as aside:
             shutil.copyfile(source, aside)
-            _sync(aside)
+            flush_to_disk(aside)
             with self._locked():
                 os.replace(aside, self._parent_made(path))
 
@@ -115,13 +115,8 @@ class LocalStorage:
         source = self._place(path)
         if not source.is_file():
             raise FileNotFoundError(str(source))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.{owned_name()}")
-        try:
+        with written_whole(target, durable=False) as aside:
             shutil.copyfile(source, aside)
-            os.replace(aside, target)
-        finally:
-            aside.unlink(missing_ok=True)
 
     def local_path(self, path: str) -> Path | None:
         return self._place(path)
@@ -130,7 +125,7 @@ class LocalStorage:
         (folder / _MANIFEST).write_text(json.dumps({**manifest, "root": ""}, indent=1, sort_keys=True))
         # What the rename makes visible must be on the disk before it.
         for item in [*folder.rglob("*"), folder]:
-            _sync(item)
+            flush_to_disk(item)
         place = self._parent_made(path)
         won = _moved(folder, place)
         if not won and not (place / _MANIFEST).exists():
@@ -140,7 +135,7 @@ class LocalStorage:
                     os.rename(place, remains)
                 won = _moved(folder, place)
         if won:
-            _sync(place.parent)
+            flush_to_disk(place.parent)
         else:
             shutil.rmtree(folder)
         return won
@@ -203,11 +198,3 @@ def _moved(folder: Path, place: Path) -> bool:
             raise
         return False
     return True
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

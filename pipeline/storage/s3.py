@@ -38,8 +38,8 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from pipeline.errors import InputError, WorkError
+from pipeline.owners import is_left_over, owned_name
 from pipeline.storage.base import ObjectInfo
-from pipeline.storage.owners import is_left_over, owned_name
 from pipeline.storage.s3_client import LARGEST_PUT, PART_BYTES, TRANSFER, is_over, patience, s3_client
 from pipeline.storage.s3_digests import Digests
 from pipeline.storage.s3_errors import endpoint, explain, status_of

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
+from pipeline.owners import TEMPORARY, owned_name
 from pipeline.storage import Storage
 from pipeline.storage.checked_files import file_sha256
-from pipeline.storage.owners import TEMPORARY, owned_name
 
 _log = logging.getLogger("tutelage.training")
 

@@ -25,9 +25,9 @@ from pipeline.errors import InputError, WorkError, first_line
 from pipeline.printable import printable
 from pipeline.service_url import shown_url, without_credentials
 from pipeline.stage import Workspace
-from pipeline.storage.locks import locked
 from pipeline.training.tracking_database import is_made, make_database, set_broken_aside, sqlite_file
 from pipeline.training.tracking_uri import VARIABLE, bound_patience, check_tracking_uri
+from pipeline.whole_files import locked
 
 EXPERIMENT = "tutelage"
 _log = logging.getLogger("tutelage.training")

@@ -13,7 +13,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from pipeline.storage.owners import is_left_over, owned_name
+from pipeline.owners import is_left_over
+from pipeline.whole_files import written_whole
 
 _log = logging.getLogger("tutelage.training")
 _NO_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
@@ -41,30 +42,23 @@ def make_database(database: Path) -> None:
     Raises:
         OSError: its folder cannot be written, or is full.
     """
-    aside = database.with_name(f".{database.name}.{owned_name()}")
-    database.parent.mkdir(parents=True, exist_ok=True)
     for left in database.parent.glob(f".{database.name}.*"):
         if is_left_over(left.name, left.stat().st_mtime):
             left.unlink(missing_ok=True)
-    try:
-        # MLflow tries for an hour where SQLite cannot open its file.
-        sqlite3.connect(aside).execute("PRAGMA user_version").connection.close()
-    except sqlite3.Error as error:
-        raise OSError(f"{database}: {error}") from None
-    try:
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        store = SqlAlchemyStore(f"sqlite:///{aside}", (database.parent / "artifacts").as_uri())
-        store.engine.dispose()
-        descriptor = os.open(aside, os.O_RDONLY)
+    with written_whole(database) as aside:
         try:
-            os.fsync(descriptor)
+            # MLflow tries for an hour where SQLite cannot open its file.
+            sqlite3.connect(aside).execute("PRAGMA user_version").connection.close()
+        except sqlite3.Error as error:
+            raise OSError(f"{database}: {error}") from None
+        try:
+            from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+            store = SqlAlchemyStore(f"sqlite:///{aside}", (database.parent / "artifacts").as_uri())
+            store.engine.dispose()
         finally:
-            os.close(descriptor)
-        os.replace(aside, database)
-    finally:
-        for ending in ("", *_COMPANIONS):
-            aside.with_name(f"{aside.name}{ending}").unlink(missing_ok=True)
+            for ending in _COMPANIONS:
+                aside.with_name(f"{aside.name}{ending}").unlink(missing_ok=True)
 
 
 def set_broken_aside(database: Path) -> None:

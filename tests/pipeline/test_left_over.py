@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 
+from pipeline import owners
 from pipeline.artifacts import ArtifactStore
 from pipeline.left_over import sweep
-from pipeline.storage import open_storage, owners, s3
-from pipeline.storage.owners import is_left_over, owned_name
+from pipeline.owners import is_left_over, owned_name
+from pipeline.storage import open_storage, s3
 
 NAME = """
 import sys
 sys.path.insert(0, ".")
-from pipeline.storage.owners import owned_name
+from pipeline.owners import owned_name
 print(owned_name(), flush=True)
 """
 AN_HOUR_AGO = time.time() - 3600

@@ -231,7 +231,7 @@ def test_whoever_waits_is_told_so(store, tmp_path):
 
 def test_a_lock_file_that_its_holder_removed_is_not_taken_for_the_lock(tmp_path, monkeypatch):
     place = tmp_path / "place"
-    real = stage_module.fcntl.flock
+    real = fcntl.flock
     calls = []
 
     def flock(file, how):
@@ -240,7 +240,7 @@ def test_a_lock_file_that_its_holder_removed_is_not_taken_for_the_lock(tmp_path,
         if len(calls) == 1:
             shutil.rmtree(place)
 
-    monkeypatch.setattr(stage_module.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     with stage_module._locked(place / "lock", stage_module.silent):
         assert (place / "lock").exists()
     assert len(calls) == 2

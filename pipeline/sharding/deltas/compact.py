@@ -36,9 +36,10 @@ from pipeline.sharding.format.tars_file import TARS_FILE
 from pipeline.sharding.writing.chunks import short_hash
 from pipeline.sharding.writing.plan import ShardSize, cut, names_of_shards, sorted_in_splits
 from pipeline.sharding.writing.runner import Stop, StoppedEarlyError, each, never
-from pipeline.sharding.writing.scratch import Scratch, written_whole
+from pipeline.sharding.writing.scratch import Scratch
 from pipeline.sharding.writing.shards import placed
 from pipeline.stage import NothingNew, Workspace
+from pipeline.whole_files import write_json, written_whole
 
 _BLOCK = 512
 _OFFSET_BITS = 42  # A tar of 4 TB.
@@ -131,13 +132,13 @@ class CompactShards:
         new.write(work.output)
         _write_listing(work.output, Listing.open(shards, scratch.columns("listing")), ids)
         _copy_the_rest(work.output, shards)
-        _write_json(
+        write_json(
             work.output / RECIPE_FILE,
             {**recipe, "samples_per_shard": size.samples, "shard_megabytes": size.bytes and size.bytes / 1e6},
         )
         card = {name: value for name, value in json.loads(shards.read("data_card.json")).items() if name != "delta"}
         card["compacted"] = shards.uri
-        _write_json(work.output / "data_card.json", card)
+        write_json(work.output / "data_card.json", card)
         (work.output / "data_card.md").write_text(markdown(card), encoding="utf-8")
         told = {name: value for name, value in shards.summary.items() if name not in ("new", "changed", "removed")}
         megabytes = round(sum(tar.size for tar in tars) / 1e6, 1)
@@ -299,7 +300,3 @@ def _copy_the_rest(folder: Path, shards: Artifact) -> None:
 
 def _bytes(megabytes: float | None) -> int | None:
     return None if megabytes is None else int(megabytes * 1e6)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

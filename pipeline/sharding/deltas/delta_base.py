@@ -21,6 +21,7 @@ from pipeline.sharding.deltas.items_table import FILE as LISTING_FILE
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.shard_locations import ShardPlaces
 from pipeline.sharding.format.tars_file import TARS_FILE
+from pipeline.whole_files import write_json
 
 RECIPE_FILE = "recipe.json"
 NEWEST = "newest"
@@ -66,7 +67,7 @@ def write_recipe(folder: Path, config: ShardingConfig, title: str) -> None:
         "shard_megabytes": config.shard_megabytes,
         "settings": _settings(config),
     }
-    (folder / RECIPE_FILE).write_text(json.dumps(recipe, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / RECIPE_FILE, recipe)
 
 
 def read_recipe(artifact: Artifact) -> Mapping[str, Any]:

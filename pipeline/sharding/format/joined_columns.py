@@ -20,6 +20,7 @@ from pipeline.errors import DamagedError, InputError, UnknownNameError
 from pipeline.sharding.format.arrow_file import write_arrow
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.values import ColumnKind
+from pipeline.whole_files import write_json
 
 if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
@@ -85,7 +86,7 @@ def write_columns(
             for one in facts
         ],
     }
-    (folder / FACTS).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / FACTS, content)
     return facts
 
 

@@ -21,6 +21,7 @@ from pipeline.sharding.format.tars_file import foreign_tars, write_tars
 from pipeline.sharding.mixture.combine import Combined, combine
 from pipeline.sharding.writing.scratch import Scratch
 from pipeline.stage import Workspace
+from pipeline.whole_files import write_json
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
@@ -63,11 +64,11 @@ class MixDatasets:
         foreign = [tar for shards in inputs.values() for tar in foreign_tars(shards)]
         if foreign:
             write_tars(work.output, foreign)
-        _write_json(work, "labels.json", list(index.label_names))
+        write_json(work.output / "labels.json", list(index.label_names))
         if index.taxonomy:
             nodes = [{"name": node.name, "parent": node.parent} for node in index.taxonomy]
-            _write_json(work, "taxonomy.json", {"nodes": nodes})
-        _write_json(work, "data_card.json", _card(combined, inputs))
+            write_json(work.output / "taxonomy.json", {"nodes": nodes})
+        write_json(work.output / "data_card.json", _card(combined, inputs))
         return {
             "samples": len(index),
             **{split: int(index.rows(split).size) for split in SPLITS},
@@ -100,7 +101,3 @@ def _card(combined: Combined, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
             for one in combined.index.data_sets
         ],
     }
-
-
-def _write_json(work: Workspace, name: str, value: Any) -> None:
-    (work.output / name).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -8,9 +8,7 @@ begins another sample. A tar that did not change is not gone through again.
 from __future__ import annotations
 
 import json
-import os
 import re
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -36,6 +34,7 @@ from pipeline.sharding.sources.passed_over import (
 )
 from pipeline.sharding.sources.tar_bytes import opened_tar
 from pipeline.sharding.sources.tar_members import Member, TarFault, tar_members
+from pipeline.whole_files import written_whole
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 EVERY_IMAGE_EXTENSION = (
@@ -129,15 +128,10 @@ def list_tar(tar: FoundFile, meaning: Meaning, folder: Path) -> TarListing:
     """
     path = folder / f"{digest([_VERSION, tar.url, tar.size, tar.version, meaning.model_dump()], 40)}.parquet"
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
+        with written_whole(path, durable=False) as aside:
             ends: list[TarFault] = []
             passed = PassedOverCount()
             _write(aside, tar_samples(tar, meaning, ends, passed), ends, passed)
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
     with closing(pq.ParquetFile(path)) as file:
         metadata = file.schema_arrow.metadata
         labels = tuple(json.loads(metadata[b"labels"]))

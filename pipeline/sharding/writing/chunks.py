@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from pipeline.sharding.format.arrow_file import write_arrow
 from pipeline.sharding.format.mapped_columns import mapped_numbers
-from pipeline.sharding.writing.scratch import Scratch, written_whole
+from pipeline.sharding.writing.scratch import Scratch
+from pipeline.whole_files import written_whole
 
 _TEXT = pa.large_string()
 # What the plan needs of an image: numbers only.

@@ -31,9 +31,10 @@ from pipeline.sharding.writing.image_process import storable_apart
 from pipeline.sharding.writing.images import Encoded, ImagesConfig, UnreadableError
 from pipeline.sharding.writing.item_hashes import plain_text, remembered
 from pipeline.sharding.writing.runner import RunnerName, Stop, StoppedEarlyError, each, never
-from pipeline.sharding.writing.scratch import Scratch, written_whole
+from pipeline.sharding.writing.scratch import Scratch
 from pipeline.sharding.writing.split import group_number
 from pipeline.sharding.writing.tar_writer import IMAGE_EXTENSIONS, members, sample_bytes
+from pipeline.whole_files import written_whole
 
 _MAX_CHUNK, _MIN_CHUNK, _CHUNKS = 4096, 32, 64
 _KEY_CHARS = 80

@@ -7,9 +7,6 @@ task that was killed leaves at most a file whose name starts with a dot.
 from __future__ import annotations
 
 import os
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,19 +68,3 @@ class Scratch:
     def part(self, shard: str) -> Path:
         """A shard's part of the index; it is written last."""
         return self.tar(shard).with_suffix(".arrow")
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A file beside `path`, to be written; it gets the name `path` if the block ends well, else it is removed."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
-    try:
-        yield aside
-        descriptor = os.open(aside, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -28,8 +28,9 @@ from pipeline.sharding.writing.chunks import Columns, read_table
 from pipeline.sharding.writing.numbering import Numbering
 from pipeline.sharding.writing.plan import Plan
 from pipeline.sharding.writing.runner import RunnerName, Stop, StoppedEarlyError, each, never
-from pipeline.sharding.writing.scratch import Scratch, written_whole
+from pipeline.sharding.writing.scratch import Scratch
 from pipeline.sharding.writing.tar_writer import IMAGE_EXTENSIONS, TarFile, members
+from pipeline.whole_files import written_whole
 
 _OPEN_SPOOLS = 128
 _STOP_EVERY = 64  # samples
