@@ -23,7 +23,7 @@ from flows.headline import headline
 from flows.run_board import RunBoard, StageState
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config
-from pipeline.errors import DamagedError, TutelageError
+from pipeline.errors import DamagedError, TutelageError, first_line
 from pipeline.stage import Stage, run_stage
 from pipeline.training.interruption import StoppedError
 
@@ -151,6 +151,5 @@ def _run_logger() -> logging.Logger | logging.LoggerAdapter[Any]:
 
 
 def _one_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    first = text[0] if text else ""
-    return first if isinstance(error, TutelageError) else f"{type(error).__name__}: {first}"
+    line, name = first_line(error), type(error).__name__
+    return line if isinstance(error, TutelageError) or line == name else f"{name}: {line}"

@@ -64,8 +64,8 @@ class DamagedError(WorkError):
     """Stored bytes differ from what their manifest promises."""
 
 
-def first_line(error: BaseException, most: int = 300) -> str:
-    """The first line of what an error says, or the name of its type; never longer than `most` letters."""
+def first_line(error: object, most: int = 300) -> str:
+    """The first line of an error's message, at most `most` characters; the name of its type if it has no message."""
     said = str(error).strip() or type(error).__name__
     line = said.splitlines()[0].strip()
     return line if len(line) <= most else line[: most - 1] + "…"

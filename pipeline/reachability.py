@@ -16,6 +16,8 @@ import urllib.request
 from collections.abc import Callable, Collection
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from pipeline.errors import first_line
+
 WITHIN_S = 5.0
 NO_URL = "not a URL; of a password in it, write / ? # @ as %2F %3F %23 %40"
 _ANSWER_BYTES = 4096  # of an answer: all that a health check looks at
@@ -106,5 +108,4 @@ def _is_here(host: str) -> bool:
 def _reason(error: object, seconds: float) -> str:
     if isinstance(error, TimeoutError):
         return f"waited {seconds:g} s"
-    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return said.splitlines()[0][:200]
+    return getattr(error, "strerror", None) or first_line(error, 200)

@@ -20,7 +20,7 @@ from flows.cli.data_app import data_app
 from flows.cli.models_app import models_app
 from flows.cli.shell_arguments import AsJson, Flow, Images, ModelUri, Preset, Settings
 from flows.prefect_login import take_login_from_url
-from pipeline.errors import InputError, TutelageError, WorkError, shortened
+from pipeline.errors import InputError, TutelageError, WorkError, first_line, shortened
 
 _USAGE_CHARS = 600
 _QUIET = {
@@ -243,7 +243,7 @@ def up(
     except PortTakenError as error:
         raise InputError(str(error)) from None
     except ServerError as error:
-        raise WorkError(str(error).splitlines()[0]) from None
+        raise WorkError(first_line(error)) from None
     return 0
 
 

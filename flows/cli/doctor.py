@@ -19,6 +19,7 @@ from typing import Literal
 
 from flows.cli.doctor_scheduler import scheduler_service
 from flows.cli.doctor_services import mlflow_service, prefect_service, ray_service, s3_service
+from pipeline.errors import first_line
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -133,7 +134,7 @@ def gpus() -> Check:
         torch = import_module("torch")
         names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     except Exception as error:  # A broken driver raises all kinds.
-        return Check("GPUs", "fail", f"PyTorch cannot look for them: {_first_line(error)}", "Reinstall torch.")
+        return Check("GPUs", "fail", f"PyTorch cannot look for them: {first_line(error)}", "Reinstall torch.")
     if names:
         return Check("GPUs", "ok", ", ".join(names))
     if Path("/dev/nvidia0").exists():
@@ -254,7 +255,3 @@ def _existing(path: Path) -> Path:
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]

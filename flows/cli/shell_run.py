@@ -170,8 +170,7 @@ def exit_code(error: BaseException | None, log: Path, stderr: IO[str]) -> int:
     if not isinstance(error, Exception) or type(error).__name__ == "TerminationSignal":
         stderr.write("tutelage: interrupted; the same command goes on where it stopped\n")
         return 130
-    said = str(error) if isinstance(error, TutelageError) else f"{type(error).__name__}: {error}"
+    said = (isinstance(error, TutelageError) and str(error)) or f"{type(error).__name__}: {error}"
     said = str(WorkError(machine_line(error) or without_credentials(said)))
-    first = said.strip().splitlines()[0].removesuffix(": ").removesuffix(":")
-    stderr.write(f"tutelage: {first} (log: {log})\n")
+    stderr.write(f"tutelage: {said.strip().removesuffix(':')} (log: {log})\n")
     return 1

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model_defs.errors import ModelError
+from model_defs.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,7 +86,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             # Tied tensors are written once by exported models, which note the other names.
             same_as = json.loads((file.metadata() or {}).get("same_as", "{}"))
     except (OSError, SafetensorError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read as safetensors ({_first_line(error)})") from None
+        raise ModelError(f"{path}: cannot be read as safetensors ({first_line(error)})") from None
     return {**state, **{name: state[other] for name, other in same_as.items()}}
 
 
@@ -102,10 +102,6 @@ def _read_torch(path: Path) -> Any:
     except RuntimeError as error:
         if "TorchScript" in str(error):
             raise ModelError(f"{path}: is a TorchScript archive, which is code; {_CONVERT}") from None
-        raise ModelError(f"{path}: cannot be read by torch.load ({_first_line(error)})") from None
+        raise ModelError(f"{path}: cannot be read by torch.load ({first_line(error)})") from None
     except (OSError, EOFError, ValueError, KeyError) as error:
-        raise ModelError(f"{path}: cannot be read by torch.load ({_first_line(error)})") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{path}: cannot be read by torch.load ({first_line(error)})") from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model_defs.errors import ModelError
+from model_defs.errors import ModelError, first_line
 from model_defs.pretrained.files import FILES, file_sha256
 
 _SPEC = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>[\w./-]+))?")
@@ -118,4 +118,4 @@ def _reason(error: BaseException) -> str:
     """The first line of what lies at the bottom of an error."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error)

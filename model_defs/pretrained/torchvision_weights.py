@@ -10,7 +10,7 @@ from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
-from model_defs.errors import ModelError
+from model_defs.errors import ModelError, first_line
 from model_defs.pretrained.files import FILES
 
 
@@ -65,7 +65,7 @@ class TorchvisionSource:
             try:
                 torch.hub.download_url_to_file(self.url, str(self.path), hash_prefix=digest, progress=False)
             except (URLError, OSError, RuntimeError) as error:
-                reason = getattr(error, "reason", None) or (str(error) or type(error).__name__).splitlines()[0]
+                reason = getattr(error, "reason", None) or first_line(error)
                 raise ModelError(
                     f"{self.name}: {self.url} cannot be fetched ({reason});"
                     f" fetch it where there is a network and put it at {self.path}"

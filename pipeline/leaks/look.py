@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.pixels.decode import first_line, loaded, opened, plain_image
+from pipeline.pixels.decode import decoding_reason, loaded, opened, plain_image
 from pipeline.sharding.format.perceptual import difference_hash
 
 _GREY, _COLOUR = 16, 4
@@ -59,7 +59,7 @@ def look_at(data: bytes) -> NDArray[np.void]:
         with opened(data) as image:
             rgb = plain_image(loaded(image)).convert("RGB")
     except Exception as error:
-        raise ValueError(first_line(error)) from None
+        raise ValueError(decoding_reason(error)) from None
     hashed = hashlib.sha256(f"{rgb.width}x{rgb.height} ".encode())
     hashed.update(rgb.tobytes())
     look["pixels"] = np.frombuffer(hashed.digest()[:16], dtype="<u8")

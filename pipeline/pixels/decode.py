@@ -102,9 +102,9 @@ def opened(data: bytes) -> Image.Image:
     except UnidentifiedImageError:
         raise ImageError(f"not an image of a format that is read ({len(data)} bytes)", "foreign") from None
     except Image.DecompressionBombError as error:
-        raise ImageError(first_line(error), "bomb") from None
+        raise ImageError(decoding_reason(error), "bomb") from None
     except Exception as error:
-        raise ImageError(first_line(error)) from None
+        raise ImageError(decoding_reason(error)) from None
 
 
 def decoded_bytes(image: Image.Image) -> int:
@@ -132,7 +132,7 @@ def loaded(image: Image.Image) -> Image.Image:
     try:
         image.load()
     except Exception as error:
-        raise ImageError(first_line(error)) from None
+        raise ImageError(decoding_reason(error)) from None
     # The key of a PNG has the bit depth of the file, and the pixels the one they are decoded to.
     key = image.info.get("transparency")
     if raw_mode in ("L;2", "L;4") and isinstance(key, int):
@@ -162,7 +162,7 @@ def plain_image(image: Image.Image) -> Image.Image:
     except ImageError:
         raise
     except Exception as error:
-        raise ImageError(first_line(error)) from None
+        raise ImageError(decoding_reason(error)) from None
 
 
 def orientation(image: Image.Image) -> int:
@@ -174,7 +174,7 @@ def orientation(image: Image.Image) -> int:
     return value if value in _TURNS else 1
 
 
-def first_line(error: BaseException) -> str:
+def decoding_reason(error: BaseException) -> str:
     """What an error says, in one line: nothing of the file is quoted, nor where things lie in memory."""
     text = str(error).strip()
     line = text.splitlines()[0] if text else type(error).__name__

@@ -8,6 +8,7 @@ from pipeline.errors import (
     TutelageError,
     UnknownNameError,
     WorkError,
+    first_line,
     listed,
     near_names,
     shortened,
@@ -53,6 +54,16 @@ def test_an_error_is_one_line_that_any_terminal_can_show():
     error = InputError("folder \x1b[31mred\x1b[0m\nname \udcff\x00: is none")
     assert str(error) == "folder \\x1b[31mred\\x1b[0m name \\udcff\\x00: is none"
     assert str(error).isprintable()
+
+
+@pytest.mark.parametrize("message", ["", " ", "\n", "\n \n"])
+def test_an_error_without_a_message_is_named_by_its_type(message: str):
+    assert first_line(RuntimeError(message)) == "RuntimeError"
+
+
+def test_the_first_line_of_an_error_is_bounded():
+    assert first_line(ValueError("\n  no such column \nTraceback ...")) == "no such column"
+    assert len(first_line(ValueError("x" * 90_000))) == 300
 
 
 def test_of_many_names_some_are_listed_and_the_others_counted():

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.artifacts import Artifact
-from pipeline.errors import DamagedError
+from pipeline.errors import DamagedError, first_line
 from pipeline.sharding.format.mapped_columns import on_disk
 from pipeline.sharding.writing.chunks import Columns, read_table
 from pipeline.sharding.writing.rare_classes import GONE
@@ -90,8 +90,9 @@ class Listing:
             with pq.ParquetFile(artifact.path(FILE)) as file:
                 table = on_disk(_coded(file, sources), _CODED, folder)
         except (pa.ArrowInvalid, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise DamagedError(f"{artifact.uri}/{FILE}: no listing of items ({reason}); re-run its stage") from None
+            raise DamagedError(
+                f"{artifact.uri}/{FILE}: no listing of items ({first_line(error)}); re-run its stage"
+            ) from None
         numbers = {name: table.column(name).chunk(0).to_numpy() for name in SCHEMA.names if name != "name"}
         return cls(table.column("name").chunk(0), numbers, tuple(sources))
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.errors import DamagedError, UnknownNameError
+from pipeline.errors import DamagedError, UnknownNameError, first_line
 from pipeline.sharding.format.arrow_file import arrow_sha256, write_arrow
 from pipeline.sharding.format.data_sets import DataSet, data_sets_metadata, data_sets_of
 from pipeline.sharding.format.mapped_columns import on_disk
@@ -158,8 +158,7 @@ class SampleIndex:
             else:
                 table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         except (pa.ArrowInvalid, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise DamagedError(f"{path}: not a sample index ({reason}); re-run shard-dataset") from None
+            raise DamagedError(f"{path}: not a sample index ({first_line(error)}); re-run shard-dataset") from None
         if not table.schema.equals(SCHEMA) or not (table.schema.metadata or {}).get(b"shards"):
             raise DamagedError(f"{path}: its columns are not those of a sample index; re-run shard-dataset")
         return cls(table)

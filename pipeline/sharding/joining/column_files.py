@@ -15,7 +15,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
-from pipeline.errors import InputError, UnknownNameError
+from pipeline.errors import InputError, UnknownNameError, first_line
 from pipeline.sharding.format import file_addresses as places
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.recognised import HEAD_BYTES, refuse_recognised
@@ -71,7 +71,7 @@ def batches(file: FoundFile, key: str, columns: Sequence[str]) -> Iterator[pa.Re
                 for start in range(0, len(batch), _BATCH_ROWS):
                     yield _with_text_key(batch.select([key, *wanted]).slice(start, _BATCH_ROWS), file)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file.url}: cannot be read ({_first_line(error)})") from None
+        raise InputError(f"{file.url}: cannot be read ({first_line(error)})") from None
 
 
 def _with_text_key(batch: pa.RecordBatch, file: FoundFile) -> pa.RecordBatch:
@@ -125,8 +125,3 @@ def _arrow_batches(source: Any) -> Iterator[pa.RecordBatch]:
         yield from pa.ipc.open_stream(source)
         return
     yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
-
-
-def _first_line(error: Any) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field
 
 from pipeline.config import Config, added, digest, unkeyed
-from pipeline.errors import InputError, listed
+from pipeline.errors import InputError, first_line, listed
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as places
 from pipeline.sharding.format.file_addresses import FoundFile
@@ -186,7 +186,7 @@ def _read_part(file: FoundFile) -> _Part:
         ]
         licences = {int(one["id"]): _spdx(one) for one in content.get("licenses", ())}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        reason = f"lacks {error}" if isinstance(error, KeyError) else first_line(error)
         raise InputError(f"{file.url}: not a COCO captions file ({reason})") from None
     orphans = captions.keys() - {image["id"] for image in images}
     if orphans:

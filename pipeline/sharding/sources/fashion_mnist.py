@@ -23,7 +23,7 @@ from PIL import Image
 from pydantic import Field
 
 from pipeline.config import Config, digest, unkeyed
-from pipeline.errors import InputError, WorkError
+from pipeline.errors import InputError, WorkError, first_line
 from pipeline.progress import Progress
 from pipeline.sharding.sources.base import About, Collection, Credit, Item
 
@@ -189,9 +189,8 @@ def _fetch(downloads: Path, progress: Progress) -> Path:
         with contextlib.redirect_stdout(sys.stderr):
             FashionMNIST(str(downloads), download=True)
     except Exception as error:  # torchvision raises RuntimeError, URLError and others for one cause: no network.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WorkError(
-            f"Fashion-MNIST cannot be fetched ({reason}); install Debian's package dataset-fashion-mnist, "
+            f"Fashion-MNIST cannot be fetched ({first_line(error)}); install Debian's package dataset-fashion-mnist, "
             f"or name the folder of its four .gz files in source.folder"
         ) from None
     return downloads / "FashionMNIST" / "raw"

@@ -15,7 +15,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 
 _TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 _VAL_FILES = ("LOC_val_solution.csv", "val.txt")
@@ -145,8 +145,7 @@ def _ilsvrc_ids(file: Path) -> dict[int, str]:
         synsets = loadmat(file, squeeze_me=True)["synsets"]
         return {int(one["ILSVRC2012_ID"]): str(one["WNID"]) for one in synsets if int(one["num_children"]) == 0}
     except (ValueError, KeyError, TypeError, NotImplementedError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{file}: not the devkit's meta.mat ({reason})") from None
+        raise InputError(f"{file}: not the devkit's meta.mat ({first_line(error)})") from None
 
 
 def _lines(file: Path) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import InputError, listed
+from pipeline.errors import InputError, first_line, listed
 from pipeline.sharding.format import file_addresses as places
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.recognised import HEAD_BYTES, recognised, refuse_recognised
@@ -71,7 +71,7 @@ def open_parquet(url: str) -> pq.ParquetFile:
     except (pa.ArrowInvalid, OSError) as error:
         with closing(places.open_file(url)) as file:
             what = recognised(file.read(HEAD_BYTES))
-        said = _first_line(error) if what in (None, "a Parquet file") else f"it is {what}"
+        said = first_line(error) if what in (None, "a Parquet file") else f"it is {what}"
         raise InputError(f"{url}: not a Parquet file ({said})") from None
 
 
@@ -254,7 +254,7 @@ def _json_rows(file: FoundFile) -> Iterator[Row]:
             try:
                 values = json.loads(line)
             except (ValueError, RecursionError) as error:
-                yield Row(number, problem=f"not JSON ({_first_line(error)})")
+                yield Row(number, problem=f"not JSON ({first_line(error)})")
                 continue
             if not isinstance(values, dict):
                 yield Row(number, problem="not a JSON object")
@@ -275,7 +275,7 @@ def _parquet_rows(file: FoundFile, columns: Sequence[str]) -> Iterator[Row]:
                     number += 1
                     yield Row(number, {name: value for name, value in values.items() if value is not None})
         except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
-            raise InputError(f"{file.url}: damaged near row {number + 1} ({_first_line(error)})") from None
+            raise InputError(f"{file.url}: damaged near row {number + 1} ({first_line(error)})") from None
 
 
 def _checked(row: Row) -> Row:
@@ -292,7 +292,3 @@ def _is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator
 
 from pipeline.config import Config, digest, unkeyed
-from pipeline.errors import InputError, UnknownNameError, WorkError
+from pipeline.errors import InputError, UnknownNameError, WorkError, first_line
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as places
 from pipeline.sharding.sources.base import About, Collection, Credit, Item
@@ -215,18 +215,18 @@ class TorchvisionSource:
             with contextlib.redirect_stdout(sys.stderr):
                 made(part, download=self._fetch)
         except (ValueError, TypeError) as error:
-            raise InputError(f"{where}({part.arguments}): {_line(error)}; see `arguments` and `splits`") from None
+            raise InputError(f"{where}({part.arguments}): {first_line(error)}; see `arguments` and `splits`") from None
         except ImportError as error:
-            raise InputError(f"{where}: {_line(error)}") from None
+            raise InputError(f"{where}: {first_line(error)}") from None
         except Exception as error:  # torchvision raises RuntimeError, URLError and others for one cause.
             if self._fetch and "download" in parameters_of(dataset_class(self._dataset)):
                 raise WorkError(
-                    f"{where} cannot be fetched ({_line(error)}); mend the network, or name the folder that has its "
-                    "files in source.root"
+                    f"{where} cannot be fetched ({first_line(error)}); fix the network, or name the folder that "
+                    "has its files in source.root"
                 ) from None
             raise InputError(
-                f"{where}: {self._root} does not hold it ({_line(error)}); it has no downloader for that: fetch it as "
-                "its documentation says, and name the folder in source.root"
+                f"{where}: {self._root} does not hold it ({first_line(error)}); it has no downloader for that: "
+                "fetch it as its documentation says, and name the folder in source.root"
             ) from None
         return part
 
@@ -257,8 +257,3 @@ def _texts(target: Any) -> tuple[str, ...]:
     """The captions that a target is, if it is text."""
     texts = [target] if isinstance(target, str) else target if isinstance(target, list | tuple) else []
     return tuple(texts) if all(isinstance(text, str) for text in texts) else ()
-
-
-def _line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -20,7 +20,7 @@ from pipeline.pixels.decode import (
     MAX_DECODED_BYTES,
     ImageError,
     check_size,
-    first_line,
+    decoding_reason,
     loaded,
     opened,
     orientation,
@@ -117,7 +117,7 @@ def storable(data: bytes, config: ImagesConfig | None = None, *, look: bool = Fa
     try:
         return _encoded(examined, data, config, look)
     except Exception as error:
-        raise UnreadableError(first_line(error), len(data)) from None
+        raise UnreadableError(decoding_reason(error), len(data)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def examine(data: bytes, config: ImagesConfig | None = None) -> Examined:
     except ImageError as error:
         raise UnreadableError(str(error), size, cast(Fault, error.fault)) from None
     except Exception as error:
-        raise UnreadableError(first_line(error), size) from None
+        raise UnreadableError(decoding_reason(error), size) from None
 
 
 def _check_size(image: Image.Image, config: ImagesConfig) -> None:

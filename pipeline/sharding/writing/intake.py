@@ -20,7 +20,7 @@ from itertools import islice
 from typing import Any, BinaryIO
 
 from pipeline.errors import UnknownNameError, WorkError, shortened
-from pipeline.pixels.decode import first_line
+from pipeline.pixels.decode import decoding_reason
 from pipeline.progress import Progress
 from pipeline.sharding.format.index import SPLITS, content_hash
 from pipeline.sharding.sources.base import Collection, Item
@@ -254,9 +254,9 @@ def _read(item: Item, config: ImagesConfig, look: bool) -> Encoded:
     try:
         data = item.read()
     except OSError as error:
-        raise UnreadableError(f"cannot be read ({error.strerror or first_line(error)})", 0) from None
+        raise UnreadableError(f"cannot be read ({error.strerror or decoding_reason(error)})", 0) from None
     except ValueError as error:
-        raise UnreadableError(f"cannot be drawn ({first_line(error)})", 0) from None
+        raise UnreadableError(f"cannot be drawn ({decoding_reason(error)})", 0) from None
     try:
         return storable_apart(data, config, look=look)
     except UnreadableError as error:

@@ -25,6 +25,7 @@ class TerminationSignal(BaseException):
     [
         (None, 0, ""),
         (InputError("photos: no images; give another folder"), 2, "tutelage: photos: no images; give another folder\n"),
+        (WorkError(""), 1, "tutelage: WorkError (log: run.log)\n"),
         (WorkError("npm failed\nlong story"), 1, "tutelage: npm failed long story (log: run.log)\n"),
         (DamagedError("a/b: missing"), 1, "tutelage: a/b: missing (log: run.log)\n"),
         (KeyError("x"), 1, "tutelage: KeyError: 'x' (log: run.log)\n"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.artifacts import Artifact
-from pipeline.errors import DamagedError, InputError, UnknownNameError
+from pipeline.errors import DamagedError, InputError, UnknownNameError, first_line
 from pipeline.sharding.format import file_addresses as places
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.format.index import SampleIndex
@@ -88,7 +88,7 @@ def _index(artifact: Artifact, findings: Findings) -> SampleIndex | None:
     try:
         return SampleIndex.open(artifact)
     except (DamagedError, OSError, ValueError, KeyError, AttributeError) as error:
-        findings.add(Finding(INDEX, "index.arrow", str(error).splitlines()[0]))
+        findings.add(Finding(INDEX, "index.arrow", first_line(error)))
         return None
 
 
