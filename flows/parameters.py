@@ -38,45 +38,84 @@ def reference(description: str, *stages: str, without: str = "it is made from th
     )
 
 
-# What several flows take, once. Pydantic copies these when a model is made, so they may be shared.
-_DATA = Field(ShardingConfig(), description="The images and their split.")
-_TEACHER = Field(ClassificationConfig(), description="The teacher and its training.")
-_STUDENT = Field(DistillationConfig(), description="The student, what it learns from the teacher, and its training.")
-_ONTOLOGY = Field(OntologyConfig(), description="The concepts of the curriculum.")
 _EVALUATION = Field(EvaluationConfig(), description="How models are measured.")
 _REGISTRATION = Field(RegistrationConfig(), description="Registered names, and when the champion changes.")
 _SHARDS_STAGES = ("shard-dataset", "compact-shards", "mix-datasets")
-_SHARDS = reference("The shards", *_SHARDS_STAGES)
-_MIXTURE: dict[str, str] = Field(
-    {},
-    description="Several data sets in one: name -> STAGE/KEY of its shards, e.g. {emoji: shard-dataset/0a1b2c, "
-    "photos: shard-dataset/3d4e5f}; instead of data. How often each is drawn says policy={kind: mixture}.",
-    json_schema_extra={"stages": list(_SHARDS_STAGES)},
-)
-_TEACHER_MODEL = reference("The teacher", "train-teacher", "distill-student")
 
 
-class _WithColumns(Config):
-    """What flows have in common whose stages can read joined columns."""
+# What several flows take, once. Prefect's form shows the fields of the last base first.
+class DataParameters(Config):
+    """The images of a flow: of a source, or of several data sets."""
+
+    data: ShardingConfig = Field(ShardingConfig(), description="The images and their split.")
+    mixture: dict[str, str] = Field(
+        {},
+        description="Several data sets in one: name -> STAGE/KEY of its shards, e.g. {emoji: shard-dataset/0a1b2c, "
+        "photos: shard-dataset/3d4e5f}; instead of data. How often each is drawn says policy={kind: mixture}.",
+        json_schema_extra={"stages": list(_SHARDS_STAGES)},
+    )
+
+
+class ShardsParameters(DataParameters):
+    """The images of a flow that can start from shards."""
+
+    shards: str | None = reference("The shards", *_SHARDS_STAGES)
+
+    @model_validator(mode="after")
+    def _shards_are_one(self) -> Self:
+        if self.shards is not None and self.mixture:
+            raise ValueError("mixture: name either shards, or the data sets of a mixture")
+        return self
+
+
+class TeacherParameters(Config):
+    """A flow that may train a teacher."""
+
+    teacher: ClassificationConfig = Field(ClassificationConfig(), description="The teacher and its training.")
+
+
+class StudentParameters(TeacherParameters):
+    """A flow that may train a student, and its teacher."""
+
+    student: DistillationConfig = Field(
+        DistillationConfig(), description="The student, what it learns from the teacher, and its training."
+    )
+
+
+class NamedTeacherParameters(StudentParameters):
+    """A flow whose teacher may be there already."""
+
+    teacher_model: str | None = reference("The teacher", "train-teacher", "distill-student")
+
+
+class CurriculumParameters(Config):
+    """A flow that trains a dual encoder, if it is asked to."""
+
+    ontology: OntologyConfig = Field(OntologyConfig(), description="The concepts of the curriculum.")
+    clip: ContrastiveConfig | None = Field(
+        ContrastiveConfig(), description="The dual encoder and its training; null: none."
+    )
+
+    @model_validator(mode="after")
+    def _ontology_is_of_what_is_trained_on(self) -> Self:
+        for name in ("captions_from", "keep") if self.clip is not None else ():
+            if getattr(self.ontology, name) not in (
+                OntologyConfig.model_fields[name].default,
+                getattr(self.clip, name),
+            ):
+                raise ValueError(f"ontology.{name}: set clip.{name}; the ontology is made of what is trained on")
+        return self
+
+
+class ColumnsParameters(Config):
+    """A flow whose stages can read joined columns."""
 
     columns: JoinColumnsConfig | None = Field(
         None, description="Columns that are joined to the shards by key (scores, embeddings, captions); null: none."
     )
 
     @model_validator(mode="after")
-    def _shards_are_one(self) -> Self:
-        if getattr(self, "shards", None) is not None and getattr(self, "mixture", {}):
-            raise ValueError("mixture: name either shards, or the data sets of a mixture")
-        return self
-
-    @model_validator(mode="after")
     def _columns_are_there(self) -> Self:
-        clip = getattr(self, "clip", None)
-        ontology = getattr(self, "ontology", None)
-        if clip is not None and ontology is not None:
-            for name in ("captions_from", "keep"):
-                if getattr(ontology, name) not in (OntologyConfig.model_fields[name].default, getattr(clip, name)):
-                    raise ValueError(f"ontology.{name}: set clip.{name}; the ontology is made of what is trained on")
         readers = [name for name in type(self).model_fields if reads_given_columns(getattr(self, name))]
         if readers and self.columns is None:
             raise ValueError(
@@ -85,8 +124,8 @@ class _WithColumns(Config):
         return self
 
 
-class _WithLeakCheck(Config):
-    """What flows have in common that check their data for leaks."""
+class LeakCheckParameters(Config):
+    """A flow that checks its data for leaks, if it is asked to."""
 
     leaks: LeakCheckConfig | None = Field(
         None, description="The check for evaluation images in the training data, before training; null: none."
@@ -104,77 +143,50 @@ class _WithLeakCheck(Config):
         return self
 
 
-class ShardDatasetParameters(_WithLeakCheck):
+class _Model(Config):
+    """The model that is registered: the first field of its flow."""
+
+    model: str | None = reference("The model", "distill-student", "train-teacher", "pretrain-clip")
+
+
+class ShardDatasetParameters(LeakCheckParameters, DataParameters):
     """shard-dataset: source -> shards, index, data card."""
 
-    data: ShardingConfig = _DATA
-    mixture: dict[str, str] = _MIXTURE
 
-
-class TrainTeacherParameters(_WithLeakCheck, _WithColumns):
+class TrainTeacherParameters(LeakCheckParameters, ColumnsParameters, TeacherParameters, ShardsParameters):
     """train-teacher: shards -> teacher and its metrics."""
 
-    shards: str | None = _SHARDS
-    data: ShardingConfig = _DATA
-    mixture: dict[str, str] = _MIXTURE
-    teacher: ClassificationConfig = _TEACHER
     evaluation: EvaluationConfig = _EVALUATION
 
 
-class DistillStudentParameters(_WithColumns):
+class DistillStudentParameters(ColumnsParameters, NamedTeacherParameters, ShardsParameters):
     """distill-student: shards and a teacher -> student and its metrics."""
 
-    shards: str | None = _SHARDS
-    teacher_model: str | None = _TEACHER_MODEL
-    data: ShardingConfig = _DATA
-    mixture: dict[str, str] = _MIXTURE
-    teacher: ClassificationConfig = _TEACHER
-    student: DistillationConfig = _STUDENT
     evaluation: EvaluationConfig = _EVALUATION
 
 
-class PretrainClipParameters(_WithColumns):
+class PretrainClipParameters(ColumnsParameters, CurriculumParameters, NamedTeacherParameters, ShardsParameters):
     """pretrain-clip: image-text shards and an image tower -> dual encoder and its metrics."""
 
-    shards: str | None = _SHARDS
-    teacher_model: str | None = _TEACHER_MODEL
     tower: str | None = reference(
         "The classifier whose body becomes the image tower", "distill-student", "train-teacher"
     )
-    data: ShardingConfig = _DATA
-    mixture: dict[str, str] = _MIXTURE
-    teacher: ClassificationConfig = _TEACHER
-    student: DistillationConfig = _STUDENT
-    ontology: OntologyConfig = _ONTOLOGY
     clip: ContrastiveConfig = Field(ContrastiveConfig(), description="The dual encoder and its training.")
     evaluation: EvaluationConfig = _EVALUATION
 
 
-class RegisterModelParameters(_WithColumns):
+class RegisterModelParameters(ColumnsParameters, NamedTeacherParameters, ShardsParameters, _Model):
     """register-model: a model and its metrics -> registry version, gate, alias."""
 
-    model: str | None = reference("The model", "distill-student", "train-teacher", "pretrain-clip")
-    shards: str | None = _SHARDS
-    teacher_model: str | None = _TEACHER_MODEL
-    data: ShardingConfig = _DATA
-    mixture: dict[str, str] = _MIXTURE
-    teacher: ClassificationConfig = _TEACHER
-    student: DistillationConfig = _STUDENT
     evaluation: EvaluationConfig = _EVALUATION
     registration: RegistrationConfig = _REGISTRATION
 
 
-class LifecycleParameters(_WithLeakCheck, _WithColumns):
+class LifecycleParameters(
+    LeakCheckParameters, ColumnsParameters, CurriculumParameters, StudentParameters, DataParameters
+):
     """lifecycle: everything, from the source to the champions."""
 
-    data: ShardingConfig = _DATA
-    mixture: dict[str, str] = _MIXTURE
-    teacher: ClassificationConfig = _TEACHER
-    student: DistillationConfig = _STUDENT
-    ontology: OntologyConfig = _ONTOLOGY
-    clip: ContrastiveConfig | None = Field(
-        ContrastiveConfig(), description="The dual encoder and its training; null: none."
-    )
     evaluation: EvaluationConfig = _EVALUATION
     registration: RegistrationConfig = _REGISTRATION
     report: ReportConfig = Field(ReportConfig(), description="What the report shows.")

@@ -32,6 +32,8 @@ def check_ready(parameters: Config, store: ArtifactStore) -> None:
     Raises:
         InputError: it cannot.
     """
+    from flows.parameters import ColumnsParameters, DataParameters, ShardsParameters
+
     store.storage.check_writable()
     _check_room(store)
     _check_tracking(parameters)
@@ -40,14 +42,13 @@ def check_ready(parameters: Config, store: ArtifactStore) -> None:
         _check_model(path, config)
         _check_weights(path, config, store)
         _check_runner(path, config)
-    columns = getattr(parameters, "columns", None)
-    if columns is not None:
-        columns.check()
-    data, mixture = getattr(parameters, "data", None), getattr(parameters, "mixture", None)
-    if mixture:
-        check_names(mixture)
-    elif data is not None and getattr(parameters, "shards", None) is None:
-        check_sharding(data, store)
+    if isinstance(parameters, ColumnsParameters) and parameters.columns is not None:
+        parameters.columns.check()
+    if isinstance(parameters, DataParameters):
+        if parameters.mixture:
+            check_names(parameters.mixture)
+        elif not isinstance(parameters, ShardsParameters) or parameters.shards is None:
+            check_sharding(parameters.data, store)
 
 
 def configs_in(config: BaseModel, path: str = "") -> Iterator[tuple[str, BaseModel]]:
