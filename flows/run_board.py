@@ -13,7 +13,10 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
 
 StageState = Literal["waiting", "running", "done", "cached", "nothing new", "failed", "stopped", "not run"]
 _RATE_WINDOW_S = 20.0
@@ -62,9 +65,14 @@ class StageRow:
 
 
 class RunBoard:
-    """The stages of one run in the order in which they were announced; safe to use from any thread."""
+    """The stages of one run in the order in which they were announced; safe to use from any thread.
 
-    def __init__(self) -> None:
+    Args:
+        checked: the parameters that preflight has found ready, so that the run does not check them again.
+    """
+
+    def __init__(self, checked: Config | None = None) -> None:
+        self.checked = checked
         self._lock = threading.Lock()
         self._rows: dict[str, StageRow] = {}
         self._speed: dict[str, deque[tuple[float, int]]] = {}

@@ -162,14 +162,16 @@ def stages_of(flow: str, parameters: Config, *, tracked: bool = True) -> Iterato
     Raises:
         InputError: the parameters cannot be carried out here; nothing was started.
     """
-    store = open_store()
-    check_ready(parameters, store)
+    store, board = open_store(), current_board()
+    # From the shell they were checked before the Prefect server was started.
+    if board.checked != parameters:
+        check_ready(parameters, store)
     sweep(store)
     if tracked:
         from pipeline.training.tracking import ensure_tracking
 
         ensure_tracking(store)
-    run = StageRun(flow, store, current_board())
+    run = StageRun(flow, store, board)
     run.board.flow_run_id = prefect.runtime.flow_run.id
     with all_from_outside():
         try:

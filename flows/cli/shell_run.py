@@ -54,7 +54,7 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
     sweep()
     signal.signal(signal.SIGTERM, _interrupt)
     log = store.local / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{entry.name}-{os.getpid()}.log"
-    board = RunBoard()
+    board = RunBoard(checked=parameters)
     started = time.monotonic()
     summary: RunSummary | None = None
     error: BaseException | None = None

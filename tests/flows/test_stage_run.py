@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import Field
 
+from flows.parameters import ShardDatasetParameters
 from flows.prefect_api import ask
 from flows.run_board import RunBoard, watched
 from infra.local.servers import Server
@@ -26,6 +27,9 @@ class Numbers(Config):
     """The parameters of the flows here."""
 
     seed: int = Field(0, description="Another seed makes other artifacts.")
+
+
+_NUMBERS = Numbers()
 
 
 class Step:
@@ -59,20 +63,26 @@ def run_flow(prefect: Server, tmp_path: Path) -> Iterator[Callable[..., RunBoard
 
     from flows.stage_run import SIDE_BY_SIDE, StageRun, stages_of
 
-    def run(body: Callable[[StageRun], None], expect: type[BaseException] | None = None) -> RunBoard:
-        board = RunBoard()
+    def run(
+        body: Callable[[StageRun], None],
+        expect: type[BaseException] | None = None,
+        *,
+        given: Config = _NUMBERS,
+        checked: Config | None = None,
+    ) -> RunBoard:
+        board = RunBoard(checked)
 
         @flow(name="steps", task_runner=SIDE_BY_SIDE)
-        def steps(parameters: Numbers) -> None:
+        def steps(parameters: Config) -> None:
             with stages_of("steps", parameters, tracked=False) as stages:
                 body(stages)
 
         with watched(board):
             if expect is None:
-                steps(Numbers())
+                steps(given)
             else:
                 with pytest.raises(expect):
-                    steps(Numbers())
+                    steps(given)
         return board
 
     with temporary_settings({PREFECT_API_URL: prefect.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
@@ -113,6 +123,21 @@ def test_a_failure_stops_what_depends_on_it_and_nothing_else(run_flow: Callable[
     board = run_flow(body, expect=WorkError)
     assert states(board) == {"broken": "failed", "after": "not run", "beside": "done"}
     assert board.rows()[0].headline == "shard 3: damaged"
+
+
+def test_a_run_checks_its_parameters_before_any_stage_unless_the_shell_has(
+    run_flow: Callable[..., RunBoard], tmp_path: Path
+) -> None:
+    """A deployment's run has no shell, and a check of the shell is for its own parameters only."""
+    values = {"data": {"source": {"kind": "image_folder", "folder": str(tmp_path / "gone")}}}
+    gone, other = ShardDatasetParameters.model_validate(values), ShardDatasetParameters()
+
+    def body(run: Any) -> None:
+        run.make(Step("step"), Numbers())
+
+    for checked in (None, other):
+        assert states(run_flow(body, InputError, given=gone, checked=checked)) == {}
+    assert states(run_flow(body, given=gone, checked=gone)) == {"step": "done"}
 
 
 def test_the_error_of_the_stage_reaches_the_caller(run_flow: Callable[..., RunBoard]) -> None:
