@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import import_module, metadata
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ from typing import Literal
 from flows.cli.doctor_scheduler import scheduler_service
 from flows.cli.doctor_services import mlflow_service, prefect_service, ray_service, s3_service
 from pipeline.errors import first_line
+from pipeline.machine import gpu_names, has_nvidia_gpu, memory_bytes, usable_cores
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -109,7 +110,7 @@ def packages(installed: Callable[[str], str] = metadata.version) -> list[Check]:
 
 def cores(count: float | None = None) -> Check:
     """The cores that this process may use."""
-    count = _usable_cores() if count is None else count
+    count = usable_cores() if count is None else count
     found = f"{count:g}"
     if count < 2:
         return Check("cores", "warn", found, "Give it 2 cores: stages that could run side by side wait for each other.")
@@ -118,7 +119,7 @@ def cores(count: float | None = None) -> Check:
 
 def memory(total_gib: float | None = None) -> Check:
     """The memory that this process may use, whoever uses some of it now."""
-    total_gib = _memory_bytes() / _GIB if total_gib is None else total_gib
+    total_gib = memory_bytes() / _GIB if total_gib is None else total_gib
     found = f"{total_gib:.1f} GiB"
     if total_gib < _MEMORY_GIB:
         return Check(
@@ -130,18 +131,16 @@ def memory(total_gib: float | None = None) -> Check:
 def gpus() -> Check:
     """What PyTorch can compute on, and whether a GPU is there that it cannot use."""
     try:
-        # Not an import statement: flows hold no tensors, and only ask for names here.
-        torch = import_module("torch")
-        names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        names = gpu_names()
     except Exception as error:  # A broken driver raises all kinds.
         return Check("GPUs", "fail", f"PyTorch cannot look for them: {first_line(error)}", "Reinstall torch.")
     if names:
         return Check("GPUs", "ok", ", ".join(names))
-    if Path("/dev/nvidia0").exists():
+    if has_nvidia_gpu():
         return Check(
             "GPUs",
             "warn",
-            f"a GPU that torch {torch.__version__} does not see",
+            f"a GPU that torch {metadata.version('torch')} does not see",
             "Install an NVIDIA driver for the CUDA version of your torch, or a torch for your driver.",
         )
     return Check("GPUs", "ok", "none, trains on the CPU")
@@ -220,24 +219,6 @@ def data_packages(fashion_mnist: Path = _FASHION_MNIST) -> list[Check]:
             "Where there is no internet, run: apt install dataset-fashion-mnist",
         ),
     ]
-
-
-def _usable_cores() -> float:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        # A container's share: "QUOTA PERIOD" in microseconds, or "max PERIOD".
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return usable if quota == "max" else min(float(usable), round(int(quota) / int(period), 1))
-    except (OSError, ValueError):
-        return usable
-
-
-def _memory_bytes() -> int:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # No container, or one without a limit ("max").
-        return total
 
 
 def _local_folders(store_url: str) -> dict[str, Path]:

@@ -94,17 +94,13 @@ def explain_over_data(
         raise InputError(f"--out {out}: is a file; name a folder")
     shards = open_store().resolve(data)
     with _model(model_uri) as exported:
-        import numpy as np
-
-        from pipeline.explain.data_set_channels import CAPTION, PATCHES, channel_panels
+        from pipeline.explain.data_set_channels import CAPTION, PATCHES, channel_panels, spread_evenly
         from pipeline.explain.drawing import sheet
         from pipeline.loading.reader import SampleReader
         from pipeline.sharding.format.index import SampleIndex
 
         index = SampleIndex.open(shards)
-        rows = index.rows(split)
-        if len(rows) > limit:
-            rows = rows[np.linspace(0, len(rows) - 1, limit).round().astype(np.int64)]
+        rows = spread_evenly(index.rows(split), limit)
         looked_at, panels = channel_panels(
             exported,
             SampleReader(shards, index),

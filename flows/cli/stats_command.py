@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from contextlib import suppress
+from contextlib import closing
 from typing import Any
 
-import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -16,19 +14,16 @@ from flows.cli.console import Console
 from flows.cli.data_targets import named_artifact
 from flows.cli.progress_line import progress_line
 from pipeline.artifacts import Artifact
-from pipeline.errors import TutelageError
 from pipeline.loading.reader import SampleReader
 from pipeline.printable import printable
 from pipeline.sharding.format.index import SPLITS, SampleIndex
-from pipeline.sharding.format.shard_locations import ShardPlaces
 from pipeline.sharding.inspection.lint.target import tars_target
-from pipeline.sharding.inspection.survey.columns import ImageColumns, index_columns
+from pipeline.sharding.inspection.survey.artifact_columns import artifact_columns
+from pipeline.sharding.inspection.survey.columns import ImageColumns
 from pipeline.sharding.inspection.survey.statistics import statistics
 from pipeline.sharding.inspection.survey.tar_columns import tar_columns
 
 _LABELS_SHOWN = 12
-_FORMATS_OF = 1000
-_FORMATS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WEBP"}
 
 
 def stats(what: str, *, as_json: bool) -> int:
@@ -49,23 +44,8 @@ def stats(what: str, *, as_json: bool) -> int:
 
 def _artifact_columns(artifact: Artifact) -> ImageColumns:
     index = SampleIndex.open(artifact)
-    places = ShardPlaces(artifact, index.shard_names)
-    sizes = np.array([places.size(number) for number in range(len(index.shard_names))], np.int64)
-    return index_columns(index, sizes, {} if any(places.remote) else _formats(artifact, index))
-
-
-def _formats(artifact: Artifact, index: SampleIndex) -> dict[str, int]:
-    """Images by format, of a thousand at most, which tell them all well enough; the index does not say it."""
-    found: Counter[str] = Counter()
-    reader = SampleReader(artifact, index)
-    try:
-        for id in np.unique(np.linspace(0, len(index) - 1, min(len(index), _FORMATS_OF)).astype(int)).tolist():
-            with suppress(TutelageError):
-                data = reader.read(id)
-                found[next((name for magic, name in _FORMATS.items() if data.startswith(magic)), "other")] += 1
-    finally:
-        reader.close()
-    return dict(found.most_common())
+    with closing(SampleReader(artifact, index)) as reader:
+        return artifact_columns(artifact, index, reader.read)
 
 
 def _page(counted: dict[str, Any]) -> Group:

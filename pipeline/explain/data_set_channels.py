@@ -36,6 +36,13 @@ CAPTION = (
 )
 
 
+def spread_evenly(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Of some rows at most so many, evenly from the first to the last."""
+    if len(rows) <= most:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
+
+
 def channel_panels(
     exported: ExportedModel,
     reader: SampleReader,

@@ -1,0 +1,42 @@
+"""What this machine has to compute with, as far as this process may use it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def usable_cores() -> float:
+    """CPU cores; a share of one for a container that gets no more."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        # A container's share: "QUOTA PERIOD" in microseconds, or "max PERIOD".
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return usable if quota == "max" else min(float(usable), round(int(quota) / int(period), 1))
+    except (OSError, ValueError):
+        return usable
+
+
+def memory_bytes() -> int:
+    """Memory, whoever uses some of it now."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # No container, or one without a limit ("max").
+        return total
+
+
+def gpu_names() -> list[str]:
+    """The GPUs that PyTorch can use.
+
+    Raises:
+        Exception: whatever a broken driver or a broken torch makes PyTorch raise.
+    """
+    import torch
+
+    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+
+
+def has_nvidia_gpu() -> bool:
+    """Whether the kernel shows an NVIDIA GPU, seen by PyTorch or not."""
+    return Path("/dev/nvidia0").exists()
