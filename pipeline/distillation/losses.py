@@ -29,7 +29,7 @@ Outputs = Literal["logits", "probabilities"]
 class DistillationLossConfig(Config):
     """What the student learns from the teacher, and how much."""
 
-    method: Method = Field("token", description="soft or hard targets for one head; token: a second head for them.")
+    method: Method = Field("token", description="Soft or hard targets for one head; token: a second head for them.")
     token_target: Literal["hard", "soft"] = Field("hard", description="What the second head of method token learns.")
     temperature: float = Field(3.0, gt=0, le=100, description="Of soft targets; DeiT uses 3.")
     weight: float = Field(0.5, ge=0, le=1, description="Share of soft targets in the loss; DeiT uses 0.1.")

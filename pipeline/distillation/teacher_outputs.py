@@ -35,7 +35,7 @@ class TeacherOutputsConfig(Config):
         ("train", "val"), min_length=1, description="Splits whose images the teacher sees; others have no value."
     )
     dtype: Literal["float32", "float16"] = Field(
-        "float32", description="float16 takes half the disk: 2 bytes a class and sample."
+        "float32", description="Numbers that are stored; float16 takes half the disk: 2 bytes a class and sample."
     )
     batch_size: int = unkeyed(256, ge=1, le=65_536, description="Images at once; it changes results by rounding only.")
     threads: int = unkeyed(2, ge=1, le=256, description="Threads that decode images.")

@@ -27,7 +27,7 @@ _WORDS = {
 
 
 def _bound(default: float, description: str) -> Any:
-    return unkeyed(default, ge=0, le=1, description=f"stops if more of an evaluation split {description}; 1: never")
+    return unkeyed(default, ge=0, le=1, description=f"Stops if more of an evaluation split {description}; 1: never.")
 
 
 class LeakBounds(Config):
@@ -86,19 +86,19 @@ class LeakCheckConfig(LeakBounds):
     """What counts as a leak, what is listed, and what stops a run."""
 
     near_radius: int = Field(
-        6, ge=0, le=10, description="images are compared more closely if their 64-bit hashes differ in so many bits"
+        6, ge=0, le=10, description="Images are compared more closely if their 64-bit hashes differ in so many bits."
     )
     near_difference: float = Field(
         0.01,
         gt=0,
         le=0.1,
-        description="how far two images may be apart on the closer look: 1 - the correlation of their 16x16 cells",
+        description="How far two images may be apart on the closer look: 1 - the correlation of their 16x16 cells.",
     )
     max_unreadable_share: float = unkeyed(
-        0.01, ge=0, le=1, description="a larger share of images that cannot be read stops the check; fewer are listed"
+        0.01, ge=0, le=1, description="A larger share of images that cannot be read stops the check; fewer are listed."
     )
-    listed: int = Field(3, ge=1, le=100, description="training images listed for an evaluation image, the worst first")
-    pictures: int = Field(40, ge=0, le=400, description="pairs shown on the sheet, the worst first")
+    listed: int = Field(3, ge=1, le=100, description="Training images listed for an evaluation image, the worst first.")
+    pictures: int = Field(40, ge=0, le=400, description="Pairs shown on the sheet, the worst first.")
     threads: int = unkeyed(
-        min(8, os.cpu_count() or 1), ge=1, le=256, description="threads that read and decode images, a core each"
+        min(8, os.cpu_count() or 1), ge=1, le=256, description="Threads that read and decode images, a core each."
     )

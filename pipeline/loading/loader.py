@@ -45,42 +45,42 @@ Decoders = DecodePool | DecodeProcesses
 class LoaderConfig(Config):
     """How training images are loaded and varied."""
 
-    augment: AugmentConfig | None = Field(AugmentConfig(), description="how images are varied; null: not at all")
+    augment: AugmentConfig | None = Field(AugmentConfig(), description="How images are varied; null: not at all.")
     copies: int = Field(
-        1, description="views of each sample in a batch, which then has fewer samples; DeiT: 3", ge=1, le=64
+        1, description="Views of each sample in a batch, which then has fewer samples; DeiT: 3.", ge=1, le=64
     )
     smaller_sizes: tuple[int, ...] = Field(
-        (), description="progressive resolution: sides in pixels to begin with, each for `epochs_a_size` epochs"
+        (), description="Progressive resolution: sides in pixels to begin with, each for `epochs_a_size` epochs."
     )
-    epochs_a_size: int = Field(1, description="epochs at each of `smaller_sizes`", ge=1, le=10_000)
+    epochs_a_size: int = Field(1, description="Epochs at each of `smaller_sizes`.", ge=1, le=10_000)
     threads: int = unkeyed(
-        2, description="threads that read and decode; a process gains little from more than 8", ge=1, le=256
+        2, description="Threads that read and decode; a process gains little from more than 8.", ge=1, le=256
     )
     processes: int = unkeyed(
         0,
-        description="processes that read and decode, each with `threads`; 0: the training process itself",
+        description="Processes that read and decode, each with `threads`; 0: the training process itself.",
         ge=0,
         le=256,
     )
     remote: RemoteMode = unkeyed(
-        "parts", description="shards on S3: parts in a local cache, or the ranges of the coming batches and no more"
+        "parts", description="Shards on S3: parts in a local cache, or the ranges of the coming batches and no more."
     )
-    prefetch: int = unkeyed(4, description="batches prepared ahead of the training step", ge=1, le=256)
+    prefetch: int = unkeyed(4, description="Batches prepared ahead of the training step.", ge=1, le=256)
     evaluation_megabytes: int = unkeyed(
         4000,
-        description="MB of evaluation images that a worker keeps decoded, at most; others are decoded each time",
+        description="MB of evaluation images that a worker keeps decoded, at most; others are decoded each time.",
         ge=0,
         le=10_000_000,
     )
     verify: Verify = unkeyed(
         "first",
-        description="when bytes from the local disk are compared with the index's hash; from S3 they always are",
+        description="When bytes from the local disk are compared with the index's hash; from S3 they always are.",
     )
     damaged: Literal["skip", "stop"] = added(
-        "skip", description="a sample that stays damaged: another takes its place, or the training stops"
+        "skip", description="A sample that stays damaged: another takes its place, or the training stops."
     )
     max_damaged_share: float = unkeyed(
-        0.001, ge=0, le=1, description="with skip: a larger share of damaged training samples stops the training"
+        0.001, ge=0, le=1, description="With skip: a larger share of damaged training samples stops the training."
     )
 
     @model_validator(mode="after")

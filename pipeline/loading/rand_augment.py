@@ -32,10 +32,10 @@ _COLUMNS = 5  # random numbers of a layer: whether, which, two for the strength,
 class RandAugmentConfig(Config):
     """How many operations, and how strong."""
 
-    layers: int = Field(2, description="operations one after another", ge=1, le=8)
-    magnitude: float = Field(9.0, description="strength of an operation, 0 to 10", ge=0, le=10)
-    magnitude_std: float = Field(0.5, description="standard deviation of the strength, drawn a sample", ge=0, le=10)
-    probability: float = Field(0.5, description="probability that a layer's operation is applied", ge=0, le=1)
+    layers: int = Field(2, description="Operations one after another.", ge=1, le=8)
+    magnitude: float = Field(9.0, description="Strength of an operation, 0 to 10.", ge=0, le=10)
+    magnitude_std: float = Field(0.5, description="Standard deviation of the strength, drawn a sample.", ge=0, le=10)
+    probability: float = Field(0.5, description="Probability that a layer's operation is applied.", ge=0, le=1)
 
 
 def draw(

@@ -26,35 +26,38 @@ from pipeline.sharding.writing.split_config import SplitConfig
 class ShardingConfig(Config):
     """Which images, how they are split, and how they are stored."""
 
-    source: SourceConfigs = Field(EmojiConfig(), description="where the images come from")
-    split: SplitConfig = Field(SplitConfig(), description="what is held out")
-    images: ImagesConfig = Field(ImagesConfig(), description="which images are refused, and which encoded anew")
-    captions: CaptionsConfig = Field(CaptionsConfig(), description="how captions are cleaned")
-    duplicates: DuplicatesConfig = Field(DuplicatesConfig(), description="which duplicates are removed")
-    caps: CapsConfig = Field(CapsConfig(), description="how many training images there may be of one thing")
-    samples_per_shard: int = Field(1000, ge=1, le=1_000_000, description="images in one tar, at most")
+    source: SourceConfigs = Field(EmojiConfig(), description="Where the images come from.")
+    split: SplitConfig = Field(SplitConfig(), description="What is held out.")
+    images: ImagesConfig = Field(ImagesConfig(), description="Which images are refused, and which encoded anew.")
+    captions: CaptionsConfig = Field(CaptionsConfig(), description="How captions are cleaned.")
+    duplicates: DuplicatesConfig = Field(DuplicatesConfig(), description="Which duplicates are removed.")
+    caps: CapsConfig = Field(CapsConfig(), description="How many training images there may be of one thing.")
+    samples_per_shard: int = Field(1000, ge=1, le=1_000_000, description="Images in one tar, at most.")
     shard_megabytes: float | None = Field(
-        None, gt=0, le=1_000_000, description="size of one tar, at most, in MB (10^6 bytes); null: however large"
+        None, gt=0, le=1_000_000, description="Size of one tar, at most, in MB (10^6 bytes); null: however large."
     )
     max_unreadable_share: float = Field(
-        0.01, ge=0, le=1, description="a larger share of unreadable images stops the stage; fewer are quarantined"
+        0.01, ge=0, le=1, description="A larger share of unreadable images stops the stage; fewer are quarantined."
     )
     base: str | None = unkeyed(
         None,
         pattern=r"^(newest|[a-z-]+/[0-9a-f]{4,64})$",
-        description="shards to add to, e.g. shard-dataset/0a1b2c, or newest: the last of this source; only what is "
-        "new or changed is read and stored; null: all of the source is",
+        description="Shards to add to, e.g. shard-dataset/0a1b2c, or newest: the last of this source; only what is "
+        "new or changed is read and stored; null: all of the source is.",
     )
     trust_names: bool = added(
         False,
-        description="with a base: an image of which only reading tells whether it changed (a file in S3 that a table "
-        "names) is taken as unchanged if name, label and captions are; false: it is read, and compared by hash",
+        description="With a base: an image of which only reading tells whether it changed (a file in S3 that a table "
+        "names) is taken as unchanged if name, label and captions are; false: it is read, and compared by hash.",
     )
     runner: RunnerName = unkeyed(
-        "threads", description="where the work is done: in threads of this process, or as Ray tasks (RAY_ADDRESS)"
+        "threads", description="Where the work is done: in threads of this process, or as Ray tasks (RAY_ADDRESS)."
     )
     writers: int = unkeyed(
-        min(8, os.cpu_count() or 1), ge=1, le=4096, description="tasks that read or write at the same time, a core each"
+        min(8, os.cpu_count() or 1),
+        ge=1,
+        le=4096,
+        description="Tasks that read or write at the same time, a core each.",
     )
 
     def check_source(self, store: ArtifactStore) -> None:

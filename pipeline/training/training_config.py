@@ -38,7 +38,9 @@ class TrainingConfig(Config):
     )
     accumulation: int = Field(1, ge=1, le=4096, description="Parts into which a worker cuts its share of a batch.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 autocast on GPUs and CPUs that multiply it in hardware, float32 elsewhere."
+        "auto",
+        description="Numbers to compute in; auto: bfloat16 autocast on GPUs and CPUs that multiply it in "
+        "hardware, float32 elsewhere.",
     )
     evaluate_every_epochs: float = Field(1, ge=0, description="Epochs between evaluations; 0: only at the end.")
     log_every_steps: int = unkeyed(10, ge=1, description="Steps between two rows of metrics.jsonl.")

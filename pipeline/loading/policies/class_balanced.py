@@ -30,9 +30,11 @@ _RESOLUTION = 8
 class ClassBalancedConfig(Config):
     """Labels drawn evenly."""
 
-    kind: Literal["class-balanced"] = Field("class-balanced", description="rare labels more often than they occur")
+    kind: Literal["class-balanced"] = Field("class-balanced", description="Rare labels more often than they occur.")
     balance: Literal["equal", "square-root"] = Field(
-        "equal", description="equal: every label as often; square-root: in proportion to the root of its count"
+        "equal",
+        description="How often a label is drawn; equal: every label as often; square-root: in proportion to "
+        "the root of its count.",
     )
 
     def build(self, index: SampleIndex, rows: RowRuns, global_batch: int, seed: int) -> ClassBalanced:

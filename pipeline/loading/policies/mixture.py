@@ -36,15 +36,15 @@ _NEIGHBOURS = 16
 class MixtureConfig(Config):
     """A weighted mixture of the data sets that mix-datasets put together."""
 
-    kind: Literal["mixture"] = Field("mixture", description="several data sets, each with its share of every batch")
+    kind: Literal["mixture"] = Field("mixture", description="Several data sets, each with its share of every batch.")
     weights: dict[str, Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]] = Field(
-        {}, description="name of each data set: its weight, 0 leaves it out; empty: by size, see temperature"
+        {}, description="Name of each data set: its weight, 0 leaves it out; empty: by size, see temperature."
     )
     temperature: float = Field(
-        1.0, ge=1, le=1e6, description="without weights: a data set of n samples weighs n^(1/temperature); 1: as it is"
+        1.0, ge=1, le=1e6, description="Without weights: a data set of n samples weighs n^(1/temperature); 1: as it is."
     )
     order: Annotated[ShuffledConfig | StreamsConfig, Field(discriminator="kind")] = Field(
-        ShuffledConfig(), description="of the samples of each data set"
+        ShuffledConfig(), description="Of the samples of each data set."
     )
 
     def build(self, index: SampleIndex, rows: RowRuns, global_batch: int, seed: int) -> Mixture:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class ShuffledConfig(Config):
     """A plain shuffle."""
 
-    kind: Literal["shuffled"] = Field("shuffled", description="every sample once an epoch, in random order")
+    kind: Literal["shuffled"] = Field("shuffled", description="Every sample once an epoch, in random order.")
 
     def build(self, index: SampleIndex, rows: RowRuns, global_batch: int, seed: int) -> Shuffled:
         """The policy over the samples `rows` of the index."""

@@ -56,12 +56,12 @@ class CompactConfig(Config):
     """How the new tars are cut."""
 
     samples_per_shard: int | None = Field(
-        None, ge=1, le=1_000_000, description="images in one tar, at most; null: as in the delta"
+        None, ge=1, le=1_000_000, description="Images in one tar, at most; null: as in the delta."
     )
     shard_megabytes: float | None = Field(
-        None, gt=0, le=1_000_000, description="size of one tar, at most, in MB (10^6 bytes); null: as in the delta"
+        None, gt=0, le=1_000_000, description="Size of one tar, at most, in MB (10^6 bytes); null: as in the delta."
     )
-    writers: int = unkeyed(min(8, os.cpu_count() or 1), ge=1, le=4096, description="tars written at the same time")
+    writers: int = unkeyed(min(8, os.cpu_count() or 1), ge=1, le=4096, description="Tars written at the same time.")
 
 
 def check_compactable(artifact: Artifact) -> None:

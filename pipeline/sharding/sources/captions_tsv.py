@@ -40,24 +40,24 @@ class CaptionsTsvConfig(Config):
     )
 
     kind: Literal["captions_tsv"] = "captions_tsv"
-    file: str = unkeyed(..., description="the list, here or s3://")
-    val_file: str | None = unkeyed(None, description="a list that is the validation split; null: drawn from `file`")
-    test_file: str | None = unkeyed(None, description="a list that is the test split; null: drawn from `file`")
+    file: str = unkeyed(..., description="The list, here or s3://.")
+    val_file: str | None = unkeyed(None, description="A list that is the validation split; null: drawn from `file`.")
+    test_file: str | None = unkeyed(None, description="A list that is the test split; null: drawn from `file`.")
     images: str | None = unkeyed(
-        None, description="folder that relative paths start from, here or s3://; null: the list's own"
+        None, description="Folder that relative paths start from, here or s3://; null: the list's own."
     )
     roots: tuple[str, ...] = added(
         (),
-        description="further folders that rows may name files in, here or s3://; without it only the list's "
-        "own and `images`, links followed; [/]: any file of this machine",
+        description="Further folders that rows may name files in, here or s3://; without it only the list's "
+        "own and `images`, links followed; [/]: any file of this machine.",
     )
     order: Literal["caption_path", "path_caption"] = Field(
-        "caption_path", description="what stands before the tab: Conceptual Captions has the caption first"
+        "caption_path", description="What stands before the tab: Conceptual Captions has the caption first."
     )
-    header: bool = Field(False, description="the first line names the columns")
-    licence: str = Field("", description="SPDX name of the images' licence, for the data card")
-    author: str = Field("", description="who made the images, for the data card")
-    fingerprint: str | None = Field(None, description="digest of the lists; set by the program")
+    header: bool = Field(False, description="The first line names the columns.")
+    licence: str = Field("", description="SPDX name of the images' licence, for the data card.")
+    author: str = Field("", description="Who made the images, for the data card.")
+    fingerprint: str | None = Field(None, description="Digest of the lists; set by the program.")
 
     @property
     def families(self) -> tuple[str, ...]:

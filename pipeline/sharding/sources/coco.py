@@ -42,16 +42,16 @@ class CocoConfig(Config):
     )
 
     kind: Literal["coco"] = "coco"
-    folder: str = unkeyed(..., description="holds annotations/ and a folder of images a part; here or s3://")
-    parts: tuple[str, ...] = Field((), description="NAMEs of captions_NAME.json to take, e.g. [val2017]; []: all")
+    folder: str = unkeyed(..., description="Holds annotations/ and a folder of images a part; here or s3://.")
+    parts: tuple[str, ...] = Field((), description="NAMEs of captions_NAME.json to take, e.g. [val2017]; []: all.")
     val_is: Literal["test", "val"] = Field(
-        "test", description="the split of a part whose name says val, where no part says test"
+        "test", description="The split of a part whose name says val, where no part says test."
     )
     roots: tuple[str, ...] = added(
         (),
-        description="further folders that images may lie in, e.g. where links in `folder` lead to; here or s3://",
+        description="Further folders that images may lie in, e.g. where links in `folder` lead to; here or s3://.",
     )
-    fingerprint: str | None = Field(None, description="digest of the annotation files; set by the program")
+    fingerprint: str | None = Field(None, description="Digest of the annotation files; set by the program.")
 
     @property
     def families(self) -> tuple[str, ...]:

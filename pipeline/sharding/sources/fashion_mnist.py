@@ -56,10 +56,10 @@ class FashionMnistConfig(Config):
     )
     kind: Literal["fashion_mnist"] = "fashion_mnist"
     folder: Path | None = unkeyed(
-        None, description="folder with the four .gz files; null: Debian's package if installed, else fetched once"
+        None, description="Folder with the four .gz files; null: Debian's package if installed, else fetched once."
     )
-    limit: int | None = Field(None, ge=1, description="images to take of each class and part; null: all")
-    fingerprint: str | None = Field(None, description="digest of the four files; set by the program")
+    limit: int | None = Field(None, ge=1, description="Images to take of each class and part; null: all.")
+    fingerprint: str | None = Field(None, description="Digest of the four files; set by the program.")
 
     @property
     def families(self) -> tuple[str, ...]:

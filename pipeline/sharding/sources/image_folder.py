@@ -34,18 +34,21 @@ class ImageFolderConfig(Config):
         ("folder=photos", "caption='a photo of a {label}'"),
     )
     kind: Literal["image_folder"] = "image_folder"
-    folder: Path = unkeyed(..., description="the folder that holds one sub-folder a class, or one a split")
+    folder: Path = unkeyed(..., description="The folder that holds one sub-folder a class, or one a split.")
     layout: Layout = added(
         "auto",
-        description="classes: each sub-folder is a class; splits: train/, val/, test/ (also training, valid, ...) hold "
-        "the classes; auto: by the folders' names and what they hold, and the run says what was recognised",
+        description="What the sub-folders are; classes: each sub-folder is a class; splits: train/, val/, test/ "
+        "(also training, valid, ...) hold the classes; auto: by the folders' names and what they hold, "
+        "and the run says what was recognised.",
     )
     caption: CaptionTemplate = Field(
-        None, description='caption of an image, with {label} for its class, e.g. "a photo of a {label}"; null: none'
+        None, description='Caption of an image, with {label} for its class, e.g. "a photo of a {label}"; null: none.'
     )
-    licence: str = Field("", description="SPDX name of the images' licence, for the data card")
-    author: str = Field("", description="who made the images, for the data card")
-    fingerprint: str | None = Field(None, description="digest of the files' names, sizes and times; set by the program")
+    licence: str = Field("", description="SPDX name of the images' licence, for the data card.")
+    author: str = Field("", description="Who made the images, for the data card.")
+    fingerprint: str | None = Field(
+        None, description="Digest of the files' names, sizes and times; set by the program."
+    )
 
     @property
     def families(self) -> tuple[str, ...]:

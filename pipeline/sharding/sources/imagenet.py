@@ -45,17 +45,17 @@ class ImagenetConfig(Config):
     )
 
     kind: Literal["imagenet"] = "imagenet"
-    folder: Path = unkeyed(..., description="holds train/ and val/, or the Kaggle archive's ILSVRC/")
+    folder: Path = unkeyed(..., description="Holds train/ and val/, or the Kaggle archive's ILSVRC/.")
     val_labels: Path | None = unkeyed(
-        None, description="labels of val/: val.txt, LOC_val_solution.csv or the devkit's folder; null: looked for"
+        None, description="Labels of val/: val.txt, LOC_val_solution.csv or the devkit's folder; null: looked for."
     )
-    names: Path | None = unkeyed(None, description="file that says what the WNIDs mean; null: looked for")
-    labels: Literal["names", "wnid"] = Field("names", description="what a class is called; names needs a file of them")
+    names: Path | None = unkeyed(None, description="File that says what the WNIDs mean; null: looked for.")
+    labels: Literal["names", "wnid"] = Field("names", description="What a class is called; names needs a file of them.")
     caption: CaptionTemplate = Field(
-        None, description='caption of an image, with {label} for its class, e.g. "a photo of a {label}"; null: none'
+        None, description='Caption of an image, with {label} for its class, e.g. "a photo of a {label}"; null: none.'
     )
-    val_is: Literal["test", "val"] = Field("test", description="the split of val/")
-    fingerprint: str | None = Field(None, description="digest of names, sizes, times and labels; set by the program")
+    val_is: Literal["test", "val"] = Field("test", description="The split of val/.")
+    fingerprint: str | None = Field(None, description="Digest of names, sizes, times and labels; set by the program.")
 
     @property
     def families(self) -> tuple[str, ...]:

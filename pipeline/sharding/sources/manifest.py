@@ -43,31 +43,31 @@ class ManifestConfig(Config):
 
     kind: Literal["manifest"] = "manifest"
     manifest: str = unkeyed(
-        ..., description="the table: a file, a folder of them or a pattern like part-{0..9}.parquet; here or s3://"
+        ..., description="The table: a file, a folder of them or a pattern like part-{0..9}.parquet; here or s3://."
     )
     images: str | None = unkeyed(
-        None, description="folder that relative paths start from, here or s3://; null: the manifest's own"
+        None, description="Folder that relative paths start from, here or s3://; null: the manifest's own."
     )
     roots: tuple[str, ...] = added(
         (),
-        description="further folders that rows may name files in, here or s3://; without it only the manifest's "
-        "own and `images`, links followed; [/]: any file of this machine",
+        description="Further folders that rows may name files in, here or s3://; without it only the manifest's "
+        "own and `images`, links followed; [/]: any file of this machine.",
     )
-    path_column: str = Field("path", description="column with each image's path, or its s3:// address")
-    bytes_column: str | None = Field(None, description="column with the images themselves (Parquet); paths go unused")
-    label_column: str | None = Field(None, description="column with the label: a name, or a number")
+    path_column: str = Field("path", description="Column with each image's path, or its s3:// address.")
+    bytes_column: str | None = Field(None, description="Column with the images themselves (Parquet); paths go unused.")
+    label_column: str | None = Field(None, description="Column with the label: a name, or a number.")
     class_names: str | None = unkeyed(
-        None, description="file with one class name a line; line 1 names label 0; null: the label is the name"
+        None, description="File with one class name a line; line 1 names label 0; null: the label is the name."
     )
-    caption_columns: tuple[str, ...] = Field((), description="columns with captions; a cell may hold a list of them")
-    split_column: str | None = Field(None, description="column that says train, val or test; null: splits are drawn")
-    group_column: str | None = Field(None, description="column with what must not be split, e.g. the photo's author")
+    caption_columns: tuple[str, ...] = Field((), description="Columns with captions; a cell may hold a list of them.")
+    split_column: str | None = Field(None, description="Column that says train, val or test; null: splits are drawn.")
+    group_column: str | None = Field(None, description="Column with what must not be split, e.g. the photo's author.")
     key_column: str | None = Field(
-        None, description="column with a unique name of each sample; null: made from content"
+        None, description="Column with a unique name of each sample; null: made from content."
     )
-    licence: str = Field("", description="SPDX name of the images' licence, for the data card")
-    author: str = Field("", description="who made the images, for the data card")
-    fingerprint: str | None = Field(None, description="digest of the manifest; set by the program")
+    licence: str = Field("", description="SPDX name of the images' licence, for the data card.")
+    author: str = Field("", description="Who made the images, for the data card.")
+    fingerprint: str | None = Field(None, description="Digest of the manifest; set by the program.")
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:

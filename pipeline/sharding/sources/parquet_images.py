@@ -43,23 +43,25 @@ class ParquetImagesConfig(Config):
 
     kind: Literal["parquet_images"] = "parquet_images"
     files: str = unkeyed(
-        ..., description="the Parquet files: a folder, a file or a pattern like train-*.parquet; here or s3://"
+        ..., description="The Parquet files: a folder, a file or a pattern like train-*.parquet; here or s3://."
     )
     image_column: str | None = Field(
-        None, description="column with the images; null: the one that the metadata calls Image, or `image`"
+        None, description="Column with the images; null: the one that the metadata calls Image, or `image`."
     )
     label_column: str | None = Field(
-        None, description="column with the label; null: the one that the metadata calls ClassLabel, if any"
+        None, description="Column with the label; null: the one that the metadata calls ClassLabel, if any."
     )
-    caption_columns: tuple[str, ...] = Field((), description="columns with captions; a cell may hold a list of them")
-    group_column: str | None = Field(None, description="column with what must not be split")
+    caption_columns: tuple[str, ...] = Field((), description="Columns with captions; a cell may hold a list of them.")
+    group_column: str | None = Field(None, description="Column with what must not be split.")
     key_column: str | None = Field(
-        None, description="column with a unique name of each sample; null: made from content"
+        None, description="Column with a unique name of each sample; null: made from content."
     )
-    split_by_name: bool = Field(True, description="a file whose name says train, validation or test is of that split")
-    licence: str = Field("", description="SPDX name of the images' licence, for the data card")
-    author: str = Field("", description="who made the images, for the data card")
-    fingerprint: str | None = Field(None, description="digest of the files' names, sizes and times; set by the program")
+    split_by_name: bool = Field(True, description="A file whose name says train, validation or test is of that split.")
+    licence: str = Field("", description="SPDX name of the images' licence, for the data card.")
+    author: str = Field("", description="Who made the images, for the data card.")
+    fingerprint: str | None = Field(
+        None, description="Digest of the files' names, sizes and times; set by the program."
+    )
 
     @property
     def families(self) -> tuple[str, ...]:

@@ -50,21 +50,21 @@ class TorchvisionConfig(Config):
     )
 
     kind: Literal["torchvision"] = "torchvision"
-    dataset: str = Field(..., description="class in torchvision.datasets, e.g. CIFAR10, Flowers102, Food101")
+    dataset: str = Field(..., description="Class in torchvision.datasets, e.g. CIFAR10, Flowers102, Food101.")
     arguments: dict[str, Any] = Field(
-        {}, description="its arguments besides root and download, e.g. {version: 2021_train}"
+        {}, description="Its arguments besides root and download, e.g. {version: 2021_train}."
     )
     splits: dict[_Split, dict[str, Any]] = Field(
-        {}, description="arguments of each split, e.g. {train: {split: trainval}, test: {split: test}}; {}: by its own"
+        {}, description="Arguments of each split, e.g. {train: {split: trainval}, test: {split: test}}; {}: by its own."
     )
-    root: Path | None = unkeyed(None, description="folder that has the files already; null: fetched once and kept")
+    root: Path | None = unkeyed(None, description="Folder that has the files already; null: fetched once and kept.")
     caption: CaptionTemplate = Field(
-        None, description='caption of an image, with {label} for its class, e.g. "a photo of a {label}"; null: none'
+        None, description='Caption of an image, with {label} for its class, e.g. "a photo of a {label}"; null: none.'
     )
-    limit: int | None = Field(None, ge=1, description="images to take of each split, the first ones; null: all")
-    licence: str = Field("", description="SPDX name of the images' licence, for the data card")
-    author: str = Field("", description="who made the images, for the data card")
-    fingerprint: str | None = Field(None, description="digest of the files in `root`; set by the program")
+    limit: int | None = Field(None, ge=1, description="Images to take of each split, the first ones; null: all.")
+    licence: str = Field("", description="SPDX name of the images' licence, for the data card.")
+    author: str = Field("", description="Who made the images, for the data card.")
+    fingerprint: str | None = Field(None, description="Digest of the files in `root`; set by the program.")
 
     @field_validator("arguments", "splits")
     @classmethod

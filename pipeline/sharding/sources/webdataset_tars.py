@@ -49,37 +49,39 @@ class WebdatasetConfig(Config):
     )
 
     kind: Literal["webdataset"] = "webdataset"
-    tars: str = unkeyed(..., description="the tars: a folder, one, or a pattern like {00000..00099}.tar; here or s3://")
+    tars: str = unkeyed(
+        ..., description="The tars: a folder, one, or a pattern like {00000..00099}.tar; here or s3://."
+    )
     images: tuple[str, ...] = Field(
-        IMAGE_EXTENSIONS, min_length=1, description="extensions of a sample's image, the preferred first"
+        IMAGE_EXTENSIONS, min_length=1, description="Extensions of a sample's image, the preferred first."
     )
     captions: Literal["txt", "lines", "json", "none"] = Field(
-        "txt", description="where captions are: the .txt as one, each of its lines, a field of the .json, or nowhere"
+        "txt", description="Where captions are: the .txt as one, each of its lines, a field of the .json, or nowhere."
     )
     caption_field: str = Field(
-        "caption", description="with captions=json: its field, a text or a list (ours: captions)"
+        "caption", description="With captions=json: its field, a text or a list (ours: captions)."
     )
     labels: Literal["cls", "json", "none"] = Field(
-        "cls", description="where the label is: the .cls, a field of the .json, or nowhere"
+        "cls", description="Where the label is: the .cls, a field of the .json, or nowhere."
     )
-    label_field: str = Field("label", description="with labels=json: its field, a name or a number")
+    label_field: str = Field("label", description="With labels=json: its field, a name or a number.")
     class_names: str | None = unkeyed(
-        None, description="file with one class name a line; line 1 names label 0; null: the label is the name"
+        None, description="File with one class name a line; line 1 names label 0; null: the label is the name."
     )
     in_place: bool = Field(
         False,
-        description="make only an index: the images stay in these tars, which must stay as they are, where they are",
+        description="Make only an index: the images stay in these tars, which must stay as they are, where they are.",
     )
     ends: Literal["refuse", "read"] = added(
         "refuse",
-        description="a tar that goes on after its end mark (tars joined by cat), has none, or is cut: refuse it, or "
-        "read every whole sample in it",
+        description="A tar that goes on after its end mark (tars joined by cat), has none, or is cut: refuse it, or "
+        "read every whole sample in it.",
     )
-    split_by_name: bool = Field(False, description="a tar whose name says train, val or test is of that split")
-    max_member_mb: int = unkeyed(256, ge=1, le=4096, description="a tar with a larger member is refused")
-    licence: str = Field("", description="SPDX name of the images' licence, for the data card")
-    author: str = Field("", description="who made the images, for the data card")
-    fingerprint: str | None = Field(None, description="digest of the tars' names, sizes and times; set by the program")
+    split_by_name: bool = Field(False, description="A tar whose name says train, val or test is of that split.")
+    max_member_mb: int = unkeyed(256, ge=1, le=4096, description="A tar with a larger member is refused.")
+    licence: str = Field("", description="SPDX name of the images' licence, for the data card.")
+    author: str = Field("", description="Who made the images, for the data card.")
+    fingerprint: str | None = Field(None, description="Digest of the tars' names, sizes and times; set by the program.")
 
     @property
     def families(self) -> tuple[str, ...]:

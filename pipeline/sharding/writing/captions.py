@@ -23,12 +23,12 @@ class CaptionsConfig(Config):
 
     clean: bool = Field(
         True,
-        description="undo HTML entities, drop control characters and repeats, make white space single spaces",
+        description="Undo HTML entities, drop control characters and repeats, make white space single spaces.",
     )
-    min_chars: int = Field(1, ge=1, description="a shorter caption is dropped")
-    max_chars: int | None = Field(None, ge=1, description="a longer caption is dropped; null: none is too long")
-    drop_urls: bool = Field(True, description="drop a caption that is nothing but addresses")
-    mandatory: bool = renamed(False, was="required", description="quarantine an image of which no caption is left")
+    min_chars: int = Field(1, ge=1, description="A shorter caption is dropped.")
+    max_chars: int | None = Field(None, ge=1, description="A longer caption is dropped; null: none is too long.")
+    drop_urls: bool = Field(True, description="Drop a caption that is nothing but addresses.")
+    mandatory: bool = renamed(False, was="required", description="Quarantine an image of which no caption is left.")
 
     @model_validator(mode="after")
     def _some_length(self) -> CaptionsConfig:

@@ -26,14 +26,14 @@ class DuplicatesConfig(Config):
     """Which duplicates are removed."""
 
     exact: Literal["remove", "keep"] = Field(
-        "remove", description="what becomes of a repeated image in a split, with the same bytes, label and captions"
+        "remove", description="What becomes of a repeated image in a split, with the same bytes, label and captions."
     )
     near: Literal["keep", "remove"] = Field(
-        "keep", description="what becomes of an image that looks like another one: nearly equal difference hashes"
+        "keep", description="What becomes of an image that looks like another one: nearly equal difference hashes."
     )
-    near_radius: int = Field(3, ge=0, le=8, description="how many of the 64 bits of their hashes may differ")
+    near_radius: int = Field(3, ge=0, le=8, description="How many of the 64 bits of their hashes may differ.")
     conflicts: Literal["keep", "first", "drop"] = Field(
-        "keep", description="of equal (or alike) images with different labels: keep all, only the first, or none"
+        "keep", description="Of equal (or alike) images with different labels: keep all, only the first, or none."
     )
 
 

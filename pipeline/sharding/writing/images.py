@@ -40,24 +40,24 @@ class ImagesConfig(Config):
     """Which images are refused, and which are encoded anew."""
 
     max_pixels: int = Field(
-        89_478_485, ge=1, le=_PILLOW_LIMIT, description="an image of more pixels is quarantined, before it is decoded"
+        89_478_485, ge=1, le=_PILLOW_LIMIT, description="An image of more pixels is quarantined, before it is decoded."
     )
     max_decoded_mib: int = Field(
         MAX_DECODED_BYTES >> 20,
         ge=1,
         le=1 << 12,
-        description="an image that takes more MiB decoded (width x height x bytes per pixel) is quarantined, before it"
-        " is decoded; decoding may take three times as much for a moment",
+        description="An image that takes more MiB decoded (width x height x bytes per pixel) is quarantined, before it"
+        " is decoded; decoding may take three times as much for a moment.",
     )
     max_side: int | None = Field(
-        None, ge=8, description="an image with a longer side is scaled down to it; null: sizes stay"
+        None, ge=8, description="An image with a longer side is scaled down to it; null: sizes stay."
     )
     encoding: Literal["keep", "jpeg", "webp", "png"] = renamed(
         "keep",
         was="format",
-        description="what images of another format become; keep: formats that the loader reads stay",
+        description="What images of another format become; keep: formats that the loader reads stay.",
     )
-    quality: int = Field(90, ge=1, le=100, description="of a JPEG or WebP that is encoded anew for its size or format")
+    quality: int = Field(90, ge=1, le=100, description="Of a JPEG or WebP that is encoded anew for its size or format.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,9 @@ _TAR_END_BYTES = 1024
 class CapsConfig(Config):
     """How many training images there may be of one thing; which ones stay is decided by a hash of their keys."""
 
-    per_label: int | None = Field(None, ge=1, description="training images of one label, at most; null: all")
+    per_label: int | None = Field(None, ge=1, description="Training images of one label, at most; null: all.")
     per_concept: int | None = Field(
-        None, ge=1, description="training images of one node of the taxonomy, at most; null: all"
+        None, ge=1, description="Training images of one node of the taxonomy, at most; null: all."
     )
 
 

@@ -16,21 +16,21 @@ class SplitConfig(Config):
 
     rule: Literal["group", "image", "given"] = Field(
         "group",
-        description="what decides: group: a hash of the content group; image: a hash of each image, whatever its "
-        "group; given: the data set itself, for every image",
+        description="What decides: group: a hash of the content group; image: a hash of each image, whatever its "
+        "group; given: the data set itself, for every image.",
     )
     val_share: float = Field(
-        0.1, ge=0, lt=1, description="share of the content groups for validation; unused where the val split is given"
+        0.1, ge=0, lt=1, description="Share of the content groups for validation; unused where the val split is given."
     )
     test_share: float = Field(
-        0.1, ge=0, lt=1, description="share of the content groups for test; unused where the test split is given"
+        0.1, ge=0, lt=1, description="Share of the content groups for test; unused where the test split is given."
     )
-    holdout_family: str | None = Field(None, description="this artist family, whole, is the test split")
-    seed: int = Field(0, ge=0, description="another seed holds out other groups")
+    holdout_family: str | None = Field(None, description="This artist family, whole, is the test split.")
+    seed: int = Field(0, ge=0, description="Another seed holds out other groups.")
     rare_classes: RareClassesRule = added(
         "refuse",
-        description="a class with fewer content groups than splits: refuse the data set, drop the class with its "
-        "images, or put all of its images that are drawn into train",
+        description="A class with fewer content groups than splits: refuse the data set, drop the class with its "
+        "images, or put all of its images that are drawn into train.",
     )
 
     @model_validator(mode="after")

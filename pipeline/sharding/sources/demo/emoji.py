@@ -93,17 +93,17 @@ class EmojiConfig(Config):
         ("max_concepts=200",),
     )
     kind: Literal["emoji"] = "emoji"
-    size: int = Field(72, ge=16, le=512, description="side of a stored image, in pixels")
-    families: tuple[str, ...] = Field(FAMILIES, min_length=1, description="artist families to draw from")
-    groups: tuple[str, ...] = Field(GROUPS, min_length=1, description="emoji groups to take")
+    size: int = Field(72, ge=16, le=512, description="Side of a stored image, in pixels.")
+    families: tuple[str, ...] = Field(FAMILIES, min_length=1, description="Artist families to draw from.")
+    groups: tuple[str, ...] = Field(GROUPS, min_length=1, description="Emoji groups to take.")
     max_concepts: int | None = Field(
-        None, ge=1, description="take at most so many concepts, evenly from the subgroups; null: all"
+        None, ge=1, description="Take at most so many concepts, evenly from the subgroups; null: all."
     )
     min_concepts: int = Field(
-        12, ge=2, le=1000, description="a subgroup with fewer concepts is no label; its emoji keep their captions"
+        12, ge=2, le=1000, description="A subgroup with fewer concepts is no label; its emoji keep their captions."
     )
-    packs: Path | None = unkeyed(None, description="folder of already downloaded packs; null: fetched with npm, once")
-    fingerprint: str | None = Field(None, description="digest of the packs; set by the program")
+    packs: Path | None = unkeyed(None, description="Folder of already downloaded packs; null: fetched with npm, once.")
+    fingerprint: str | None = Field(None, description="Digest of the packs; set by the program.")
 
     @field_validator("families")
     @classmethod
