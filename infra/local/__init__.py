@@ -1,1 +1,1 @@
-"""One machine: the real servers as child processes, without containers."""
+"""The real servers on one machine, as child processes without containers."""

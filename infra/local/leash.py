@@ -1,13 +1,13 @@
-"""Runs a command and ends it when the process that asked for it is gone, however that one died.
+"""Runs a command and ends it when its owner process is gone, however the owner died.
 
     python leash.py OWNER_PID GRACE_S COMMAND...
 
-A leash and not PR_SET_PDEATHSIG: that signal is sent when the *thread* that started the child ends
-(a flow's worker thread would take the server with it), it does not reach the server's own children
-(`mlflow server` is two processes), and it is Linux only. The price is 11 MB and a look every 0.1 s.
-Standard library only, since it runs with `python -I -S` to start in 15 ms.
+PR_SET_PDEATHSIG does not suffice: it is sent when the *thread* that started the child ends (the end of a flow's worker
+thread would end the server), it does not reach the server's own children (`mlflow server` is two processes), and it is
+Linux only. The leash costs 11 MB and polls every 0.1 s. It uses the standard library only, since it runs with
+`python -I -S` to start in 15 ms.
 
-The leash can be killed too. Then its guard, a fork of it in a session of its own, ends the server in its stead.
+The leash can be killed too. Then its guard, a fork in a separate session, ends the server.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-_LOOK_S = 0.1
+_POLL_S = 0.1
 
 
 def main(owner: int, grace_s: float, command: list[str]) -> int:
-    """The command's exit status; its whole process group is gone when this returns."""
-    asked: list[int] = []
+    """Returns the command's exit status; its whole process group has ended by then."""
+    signals: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
+        signals.append(number)
 
-    # A handler, not SIG_IGN: exec resets a handler, while the command would inherit SIG_IGN.
+    # A handler instead of SIG_IGN: exec resets a handler, but the command would inherit SIG_IGN.
     signal.signal(signal.SIGTERM, note)
     signal.signal(signal.SIGINT, note)
     guard = _guard(grace_s)
@@ -39,12 +39,12 @@ def main(owner: int, grace_s: float, command: list[str]) -> int:
     def register() -> None:
         os.write(guard, f"{os.getpid()}\n".encode())
 
-    # By the server's process itself: there is no moment at which the leash can be killed and the server stays.
+    # The server's process registers itself, so that the guard knows it even if the leash is killed at this moment.
     server = subprocess.Popen(command, process_group=0, preexec_fn=register)
-    while server.poll() is None and not asked and os.getppid() == owner:
-        time.sleep(_LOOK_S)
-    # To the leader alone, who ends its own in the right order: Ray's raylet, told together with the server that it
-    # reports to, waits for that one 10 s, and Ray's head was killed after its 20 s of grace.
+    while server.poll() is None and not signals and os.getppid() == owner:
+        time.sleep(_POLL_S)
+    # SIGTERM goes to the group's leader only, which ends its children in the right order. When the whole group got it,
+    # Ray's raylet waited 10 s for the server that it reports to, and Ray's head was killed after its grace of 20 s.
     _end(server.pid, lambda: server.poll() is None, grace_s)
     with contextlib.suppress(BrokenPipeError):
         os.write(guard, b"ended\n")
@@ -52,37 +52,37 @@ def main(owner: int, grace_s: float, command: list[str]) -> int:
 
 
 def _guard(grace_s: float) -> int:
-    """Forks the guard; the end of the pipe on which it hears of the server, and that this process has ended."""
-    listening, speaking = os.pipe()
+    """Forks the guard and returns the end of a pipe to it, for the server's pid; the guard also sees the pipe close."""
+    reading, writing = os.pipe()
     if os.fork():
-        os.close(listening)
-        return speaking
-    # Whoever kills the leash's group or session does not reach this.
+        os.close(reading)
+        return writing
+    # A signal to the leash's group or session does not reach the guard.
     os.setsid()
-    os.close(speaking)
+    os.close(writing)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    with open(listening) as pipe:
+    with open(reading) as pipe:
         words = pipe.read().split()
     if len(words) == 1:
         server = int(words[0])
-        _end(server, lambda: _group_lives(server), grace_s)
+        _end(server, lambda: _group_is_alive(server), grace_s)
     os._exit(0)
 
 
-def _end(server: int, lives: Callable[[], bool], grace_s: float) -> None:
-    """SIGTERM to the server; SIGKILL to whatever is left of its group, at the latest after the grace."""
+def _end(server: int, is_alive: Callable[[], bool], grace_s: float) -> None:
+    """Sends SIGTERM to the server, and SIGKILL to its group when the server has ended or the grace is over."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(server, signal.SIGTERM)
     deadline = time.monotonic() + grace_s
-    while lives() and time.monotonic() < deadline:
+    while is_alive() and time.monotonic() < deadline:
         time.sleep(0.02)
-    # Also whatever the server left behind in its group.
+    # Also if the server has ended: processes of its group may be left.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(server, signal.SIGKILL)
 
 
-def _group_lives(group: int) -> bool:
+def _group_is_alive(group: int) -> bool:
     try:
         os.killpg(group, 0)
     except ProcessLookupError:

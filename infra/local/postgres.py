@@ -1,6 +1,6 @@
-"""PostgreSQL where it is installed: its folder is made once, with a password, and served on loopback.
+"""PostgreSQL on loopback, if it is installed; its data folder is created once, with a password.
 
-PostgreSQL refuses to run as root; then it runs as the user `postgres`.
+PostgreSQL refuses to run as root, so for root it runs as the user `postgres`.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ _PROGRAMS = ("postgres", "initdb", "createdb", "psql")
 
 
 def installed() -> bool:
-    """Whether its programs are on the PATH."""
+    """Whether PostgreSQL's programs are on the PATH."""
     return all(shutil.which(program) for program in _PROGRAMS)
 
 
 def postgres_server(folder: Path, port: int) -> Server:
-    """A PostgreSQL server over a folder that is made at the first call.
+    """A PostgreSQL server for a folder, which the first call creates.
 
     Raises:
-        ServerError: the folder cannot be made, e.g. since the user `postgres` cannot reach it.
+        ServerError: the folder cannot be created, e.g. because the user `postgres` cannot access it.
     """
     folder = folder.absolute()
     data = folder / "data"
     if not (data / "PG_VERSION").is_file():
-        _make(folder, data)
+        _create(folder, data)
     settings = [f"listen_addresses={LOOPBACK}", "unix_socket_directories="]
     return Server(
         name="PostgreSQL",
@@ -48,20 +48,20 @@ def postgres_server(folder: Path, port: int) -> Server:
         probes=[f"{LOOPBACK}:{port}"],
         log=folder / "postgres.log",
         ports=[port],
-        # PostgreSQL started in a folder that its user cannot enter complains.
+        # PostgreSQL complains if its user cannot enter the working directory.
         folder=Path("/"),
         start_timeout_s=30,
     )
 
 
 def database(folder: Path, port: int, name: str, driver: str) -> str:
-    """The SQLAlchemy URL, with its password, of a database of a running server; made if need be.
+    """The SQLAlchemy URL, including the password, of a database on a running server; creates it if it does not exist.
 
     Args:
         driver: dialect and driver of the URL, e.g. "postgresql+psycopg2".
 
     Raises:
-        ServerError: it cannot be made.
+        ServerError: the database cannot be created.
     """
     password = (folder.absolute() / "password").read_text().strip()
     login = ["-h", LOOPBACK, "-p", str(port), "-U", _USER]
@@ -74,28 +74,28 @@ def database(folder: Path, port: int, name: str, driver: str) -> str:
     return f"{driver}://{_USER}:{password}@{LOOPBACK}:{port}/{name}"
 
 
-def _make(folder: Path, data: Path) -> None:
+def _create(folder: Path, data: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(data, ignore_errors=True)
-    aside = folder / "making"
-    shutil.rmtree(aside, ignore_errors=True)
+    partial = folder / "making"
+    shutil.rmtree(partial, ignore_errors=True)
     password = secrets.token_urlsafe(24)
     with tempfile.NamedTemporaryFile("w") as file:
         file.write(password)
         file.flush()
-        aside.mkdir(mode=0o700)
+        partial.mkdir(mode=0o700)
         if _as_user():
-            shutil.chown(aside, "postgres")
+            shutil.chown(partial, "postgres")
             shutil.chown(file.name, "postgres")
         _run(
-            [*_as_user(), "initdb", f"-D{aside}", f"-U{_USER}", "-Ascram-sha-256", f"--pwfile={file.name}", "-EUTF8"],
+            [*_as_user(), "initdb", f"-D{partial}", f"-U{_USER}", "-Ascram-sha-256", f"--pwfile={file.name}", "-EUTF8"],
             dict(os.environ),
         )
     descriptor = os.open(folder / "password", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as kept:
-        kept.write(password)
-    # Last, so that a folder that is there is whole.
-    aside.rename(data)
+    with os.fdopen(descriptor, "w") as password_file:
+        password_file.write(password)
+    # Renamed last, so that the data folder is complete if it exists.
+    partial.rename(data)
 
 
 def _as_user() -> list[str]:

@@ -1,7 +1,7 @@
-"""A server as a child process: started, waited for, stopped with everything it started.
+"""A server as a child process: start it, wait until it answers, stop it with all its children.
 
 `start` returns when the server answers, or raises with the end of its log. The server ends with this
-process, also when this process is killed (see leash.py). Its output goes to a log file, never to
+process, even if this process is killed (see leash.py). Its output goes to a log file, never to
 the terminal.
 """
 
@@ -25,7 +25,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class ServerError(Exception):
-    """A server could not be started; one line, with the log's end below it where there is one."""
+    """A server could not be started: one line, followed by the end of its log if there is one."""
 
 
 class PortTakenError(ServerError):
@@ -34,21 +34,21 @@ class PortTakenError(ServerError):
 
 @dataclass
 class Server:
-    """A server: how to start it and how to know that it answers.
+    """How to start a server, and how to check that it answers.
 
     Args:
-        name: what to call it in messages and on the screen.
+        name: shown in messages.
         command: program and arguments.
-        url: what its users connect to.
-        probes: where all must answer: http URLs (below 400, 401 or 403) or "host:port" (a connection).
-        log: file that gets its output; parent folders are made.
-        ports: ports it will listen on; each must be free.
+        url: the address for its clients.
+        probes: addresses that must all answer: http URLs (status below 400, 401 or 403) or "host:port" (a connection).
+        log: file for its output; parent folders are created.
+        ports: the ports it listens on; all must be free.
         env: added to this process's environment; None removes a variable.
         folder: its working directory; must exist if given.
-        start_timeout_s: how long it may take to answer.
-        grace_s: how long it may take to end after SIGTERM, before SIGKILL.
-        makes: the SQLite file that it makes at its first start. If it was ended before it first answered, the file may
-            be half made, and no later start could use it: it is removed before the next one.
+        start_timeout_s: maximum time until it answers.
+        grace_s: maximum time from SIGTERM to its end, before SIGKILL.
+        creates: the SQLite file that it creates at its first start. If the server was ended before it first answered,
+            the file may be incomplete and unusable, so it is removed before the next start.
     """
 
     name: str
@@ -61,11 +61,11 @@ class Server:
     folder: Path | None = None
     start_timeout_s: float = 60.0
     grace_s: float = 10.0
-    makes: Path | None = None
+    creates: Path | None = None
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
 
     def start(self) -> Server:
-        """Starts it and waits until it answers.
+        """Starts the server and waits until it answers.
 
         Raises:
             PortTakenError: one of its ports is in use.
@@ -76,7 +76,7 @@ class Server:
         return self
 
     def launch(self) -> None:
-        """Starts it and returns at once, so that several can come up side by side; then `wait`."""
+        """Starts the server and returns at once, so that several can start in parallel; then call `wait`."""
         if self.running:
             return
         for port in self.ports:
@@ -84,7 +84,7 @@ class Server:
         if shutil.which(self.command[0]) is None:
             raise ServerError(f"{self.name}: cannot run {self.command[0]}: there is no such program; install it")
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self._remove_half_made()
+        self._remove_incomplete()
         leash = [sys.executable, "-I", "-S", str(Path(__file__).with_name("leash.py"))]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -94,12 +94,12 @@ class Server:
                 stderr=subprocess.STDOUT,
                 env=_merged(self.env),
                 cwd=self.folder,
-                # Ctrl-C in the terminal must not reach it: whoever started it stops it, in order.
+                # Ctrl-C in the terminal must not reach the server: this process stops its servers in order.
                 start_new_session=True,
             )
 
     def wait(self) -> None:
-        """Returns when it answers.
+        """Waits until the server answers.
 
         Raises:
             ServerError: it was not launched, ended early, or did not answer in time.
@@ -118,11 +118,11 @@ class Server:
         except BaseException:
             self.stop()
             raise
-        if self.makes is not None:
-            _mark(self.makes).unlink(missing_ok=True)
+        if self.creates is not None:
+            _mark(self.creates).unlink(missing_ok=True)
 
     def stop(self) -> None:
-        """Ends it and every process it started; does nothing if it does not run."""
+        """Ends the server and all processes it started; does nothing if it is not running."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -133,15 +133,15 @@ class Server:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-    def _remove_half_made(self) -> None:
-        """Marks a first start, and removes what one left that never came to answer."""
-        if self.makes is None:
+    def _remove_incomplete(self) -> None:
+        """Removes the file of a first start that never answered; marks a first start."""
+        if self.creates is None:
             return
-        mark = _mark(self.makes)
+        mark = _mark(self.creates)
         if mark.exists():
             for ending in ("", "-journal", "-wal", "-shm"):
-                self.makes.with_name(f"{self.makes.name}{ending}").unlink(missing_ok=True)
-        elif not self.makes.exists():
+                self.creates.with_name(f"{self.creates.name}{ending}").unlink(missing_ok=True)
+        elif not self.creates.exists():
             mark.touch()
 
     @property
@@ -150,7 +150,7 @@ class Server:
 
     @property
     def pid(self) -> int | None:
-        """The process that holds the leash, or None."""
+        """The pid of the leash process, or None."""
         return self._process.pid if self._process is not None else None
 
     def __enter__(self) -> Server:
@@ -171,12 +171,12 @@ class Server:
 
 
 def _mark(file: Path) -> Path:
-    """A file that is there from a server's first start until it first answers."""
+    """A file that exists from a server's first start until the server first answers."""
     return file.with_name(f"{file.name}.making")
 
 
 def answers(probe: str, timeout_s: float = 2.0) -> bool:
-    """Whether a server answers at an http URL (below 400, 401 or 403) or accepts at "host:port"."""
+    """Whether a server answers at an http URL (status below 400, 401 or 403) or accepts connections at "host:port"."""
     if not probe.startswith(("http://", "https://")):
         host, _, port = probe.rpartition(":")
         try:
@@ -184,7 +184,7 @@ def answers(probe: str, timeout_s: float = 2.0) -> bool:
         except OSError:
             return False
         return True
-    # Without proxies: a proxy of the environment must not answer for a server on this machine.
+    # Without proxies: a proxy set in the environment must not answer for a server on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         opener.open(probe, timeout=timeout_s).close()
@@ -197,10 +197,10 @@ def answers(probe: str, timeout_s: float = 2.0) -> bool:
 
 
 def check_free(port: int, name: str) -> None:
-    """Does nothing if a port of this machine is free.
+    """Raises PortTakenError unless a port of this machine is free.
 
     Raises:
-        PortTakenError: it is in use.
+        PortTakenError: the port is in use.
     """
     if not is_free(port):
         raise PortTakenError(
@@ -209,7 +209,7 @@ def check_free(port: int, name: str) -> None:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on a port of this machine's loopback."""
+    """Whether no process listens on a port of this machine's loopback."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -220,7 +220,7 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that nobody listens on just now; take it soon."""
+    """A port that is free at the moment; use it soon."""
     with socket.socket() as listener:
         listener.bind((LOOPBACK, 0))
         return int(listener.getsockname()[1])
@@ -232,7 +232,7 @@ def free_port_block(count: int, twins_at: int = 0) -> int:
     Raises:
         ServerError: there is no such block.
     """
-    # Below the range from which the system hands out ports of its own (32768 on Linux).
+    # Below the system's range of ephemeral ports (from 32768 on Linux).
     start = 15000 + (os.getpid() * 101) % 5000
     for step in range(0, 5000, count):
         first = 15000 + (start - 15000 + step) % 5000

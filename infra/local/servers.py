@@ -1,4 +1,4 @@
-"""The servers we use, a row each: how each is started on this machine, on loopback, telemetry off."""
+"""How each server is started on this machine: on loopback, without telemetry."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def prefect_server(home: Path, port: int, *, database: str | None = None) -> Ser
     """A Prefect server with its UI and scheduler; PREFECT_API_URL of its clients is `url`.
 
     Args:
-        home: PREFECT_HOME: its SQLite database and log.
+        home: PREFECT_HOME, for its SQLite database and log.
         database: SQLAlchemy URL of another database, e.g. postgresql+asyncpg://...
     """
     home = home.absolute()
@@ -86,9 +86,9 @@ def prefect_server(home: Path, port: int, *, database: str | None = None) -> Ser
         log=home / "server.log",
         ports=[port],
         env=env,
-        # 16 s on a fresh home with two busy cores; twice and more of it for slower machines.
+        # 16 s with a new home on two busy cores; slower machines may need several times as long.
         start_timeout_s=90,
-        makes=None if database else home / "prefect.db",
+        creates=None if database else home / "prefect.db",
     )
 
 
@@ -96,18 +96,18 @@ def mlflow_server(folder: Path, port: int, *, database: str | None = None, artif
     """An MLflow tracking server and registry; MLFLOW_TRACKING_URI of its clients is `url`.
 
     Args:
-        folder: its SQLite database, artifacts and log.
+        folder: for its SQLite database, artifacts and log.
         database: SQLAlchemy URL of another database, e.g. postgresql://...
-        artifacts: where else the artifacts go, e.g. s3://bucket/mlflow; the server passes them on.
+        artifacts: another location of the artifacts, e.g. s3://bucket/mlflow; clients reach them through the server.
     """
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     url = f"http://{LOOPBACK}:{port}"
-    # The job runner would cost 1.4 GB and seven processes, and nothing here gives it a job.
+    # The job runner would cost 1.4 GB and seven processes, and Tutelage has no jobs for it.
     env: dict[str, str | None] = {**_QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_TRACKING_URI": None}
     command = [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", artifacts or str(folder / "artifacts")]
-    # In the environment, since everybody on the machine can read a command line with its password.
+    # In the environment, since every user of the machine can read a password in a command line.
     env["MLFLOW_BACKEND_STORE_URI"] = database or f"sqlite:///{folder / 'mlflow.db'}"
     return Server(
         name="MLflow server",
@@ -119,17 +119,17 @@ def mlflow_server(folder: Path, port: int, *, database: str | None = None, artif
         env=env,
         folder=folder,
         start_timeout_s=90,
-        makes=None if database else folder / "mlflow.db",
+        creates=None if database else folder / "mlflow.db",
     )
 
 
 def prefect_worker(folder: Path, api_url: str, pool: str, port: int, *, env: Mapping[str, str | None]) -> Server:
-    """A Prefect worker that runs the flows of a process pool; it makes the pool if need be.
+    """A Prefect worker that runs the flows of a process pool, which it creates if it does not exist.
 
     Args:
-        folder: its PREFECT_HOME and log.
-        port: where it tells that it is well.
-        env: what its flows find in their environment, e.g. TUTELAGE_STORE.
+        folder: its PREFECT_HOME, also for its log.
+        port: of its health check.
+        env: added to the environment of its flows, e.g. TUTELAGE_STORE.
     """
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -159,9 +159,9 @@ def ray_head(folder: Path, port: int, *, token: str, cpus: int | None = None) ->
     """The head of a Ray cluster, without dashboard; RAY_ADDRESS of its clients is `url`.
 
     Args:
-        folder: its log.
-        token: what its clients must have in RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token: Ray runs any code it is sent.
-        cpus: how many it may use; all by default.
+        folder: for its log.
+        token: RAY_AUTH_TOKEN of its clients, with RAY_AUTH_MODE=token. Ray runs any code that it receives.
+        cpus: maximum number of cores; default: all.
     """
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -184,8 +184,8 @@ def ray_head(folder: Path, port: int, *, token: str, cpus: int | None = None) ->
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": token,
             "RAY_AUTH_TOKEN_PATH": None,
-            # Ray's switch for systems where it starts no clusters. Without it Ray turns 127.0.0.1 into the machine's
-            # own address, and listens on all of them.
+            # Ray's switch for systems on which it does not start clusters. Unless it is 0, Ray replaces 127.0.0.1 by
+            # the machine's own address, and listens on all addresses.
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_TMPDIR": _ray_folder(os.environ),
         },
@@ -194,9 +194,9 @@ def ray_head(folder: Path, port: int, *, token: str, cpus: int | None = None) ->
 
 
 def _ray_folder(environment: Mapping[str, str]) -> str:
-    """Where Ray is to make its session: where it would by itself, if the names of the sockets in it are short enough.
+    """The folder for Ray's session: Ray's own choice if the paths of its sockets are short enough, else a short one.
 
-    A Unix socket's path has 107 bytes at most; "ray/session_DATE_TIME_PID/sockets/plasma_store" takes 68 of them.
+    A Unix socket's path has at most 107 bytes; "ray/session_DATE_TIME_PID/sockets/plasma_store" takes 68 of them.
     """
     wanted = environment.get("RAY_TMPDIR") or environment.get("TMPDIR") or _TMP[0]
     if len(os.fsencode(wanted)) <= _LONGEST_TMP:
@@ -208,13 +208,13 @@ def weed_mini(folder: Path, keys: Keys, *, buckets: Sequence[str] = (), port: in
     """A SeaweedFS S3 server; AWS_ENDPOINT_URL of its clients is `url`.
 
     Args:
-        folder: its data, its keys file and its log.
-        keys: the only access key it knows, allowed to do everything.
-        buckets: made at the start where they are not there yet; no other bucket is made by a write.
-        port: of S3; the four ports after it, and all five + 10000, are used too. Default: free ones.
+        folder: for its data, its keys file and its log.
+        keys: the only access key, with all rights.
+        buckets: created at the start if they do not exist; a write does not create a bucket.
+        port: of S3; the four ports after it, and all five + 10000, are used too. Default: free ports.
 
     Raises:
-        ServerError: there is no `weed` program.
+        ServerError: the program `weed` is not installed.
     """
     folder = folder.absolute()
     data = folder / "data"
@@ -247,17 +247,17 @@ def weed_mini(folder: Path, keys: Keys, *, buckets: Sequence[str] = (), port: in
         "-master.telemetry=false",
         f"-s3.config={config}",
         f"-bucket={','.join(buckets)}",
-        # A misspelt bucket must be an error, as it is at AWS.
+        # A misspelt bucket must be an error, as on AWS.
         "-s3.autoCreateBucket=false",
     ]
     url = f"http://{LOOPBACK}:{s3}"
-    # It makes the buckets some 0.7 s after S3 answers; its filer shows them as folders.
+    # It creates the buckets about 0.7 s after S3 answers; its filer shows them as folders.
     probes = [f"{url}/status", *(f"http://{LOOPBACK}:{filer}/buckets/{bucket}/" for bucket in buckets)]
     ports = [p for base in (s3, master, volume, filer, admin) for p in (base, base + 10000)]
     return Server(name="SeaweedFS", command=command, url=url, probes=probes, log=folder / "weed.log", ports=ports)
 
 
 def weed_program() -> str | None:
-    """The program that weed_mini runs: the one beside this Python, or the PATH's; None if there is none."""
-    beside = Path(sys.executable).with_name("weed")
-    return str(beside) if beside.is_file() else shutil.which("weed")
+    """The path of `weed`: in the folder of this Python, else on the PATH; None if it is not installed."""
+    installed = Path(sys.executable).with_name("weed")
+    return str(installed) if installed.is_file() else shutil.which("weed")

@@ -1,12 +1,14 @@
-"""The whole stack on one machine, without containers: started, watched, stopped together.
+"""All servers on one machine, without containers: starts, watches and stops them together.
 
-    S3 (SeaweedFS), PostgreSQL (where they are installed)          side by side
-    MLflow and Prefect, which keep their data in those             side by side
-    Ray and a Prefect worker, whose processes find all of them     side by side
+The servers of a line start in parallel, after those of the line above:
 
-Everything lies in one folder and is there again at the next start. The addresses and the keys are
-in its `environment.sh`, which only its owner can read; nothing secret is printed. What runs here finds those, and not
-the store, the keys or the servers of the shell in which it was started.
+    S3 (SeaweedFS) and PostgreSQL, if they are installed
+    MLflow and Prefect, which store their data in those
+    Ray and a Prefect worker, which use all of them
+
+All data are in one folder and are used again at the next start. Its `environment.sh`, which only its owner can read,
+has the addresses and keys; no secret is printed. The servers see these addresses and keys, and not the store, the keys
+or the servers of the shell that started them.
 """
 
 from __future__ import annotations
@@ -38,16 +40,16 @@ from infra.local.servers import (
 )
 
 BUCKET = "tutelage"
-# How variables begin that name somebody else's servers, stores, keys and data to what is started here.
-_OF_OTHERS = ("AWS_", "MLFLOW_", "PREFECT_", "RAY_ADDRESS", "RAY_AUTH_", "TUTELAGE_STORE")
-# Of those, how a worker goes about its work.
+# Prefixes of the shell's variables that would point the servers started here to other servers, stores and keys.
+_FOREIGN = ("AWS_", "MLFLOW_", "PREFECT_", "RAY_ADDRESS", "RAY_AUTH_", "TUTELAGE_STORE")
+# Exceptions: settings of a worker that point nowhere.
 _HARMLESS = ("PREFECT_WORKER_", "PREFECT_LOGGING_")
-_LOOK_S = 0.5
+_POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where the servers listen; S3 uses the four ports after its own too, and all five + 10000."""
+    """The ports of the servers; S3 also uses the four ports after its own, and all five + 10000."""
 
     s3: int = 8333
     postgres: int = 5433
@@ -58,7 +60,7 @@ class Ports:
 
     @classmethod
     def free(cls) -> Ports:
-        """Ports that nobody listens on just now."""
+        """Ports that are free at the moment."""
         return cls(free_port_block(5, twins_at=10000), *(free_port() for _ in range(5)))
 
 
@@ -66,10 +68,10 @@ class Stack:
     """The servers of one folder.
 
     Args:
-        folder: keeps their data, logs, keys and `environment.sh`.
-        ports: where they listen.
-        pool: Prefect work pool that the worker serves.
-        say: gets a line whenever something has come up.
+        folder: for their data, logs, keys and `environment.sh`.
+        ports: they listen on.
+        pool: Prefect work pool of the worker.
+        say: called with a line for each server that has started.
     """
 
     def __init__(self, folder: Path, ports: Ports, pool: str, say: Callable[[str], None]) -> None:
@@ -82,7 +84,7 @@ class Stack:
         self._stopping = ExitStack()
 
     def start(self) -> None:
-        """Starts all and waits until each answers; whatever came up is stopped if one does not.
+        """Starts all servers and waits until each answers; if one does not, the others are stopped.
 
         Raises:
             PortTakenError: one of the ports is in use.
@@ -95,19 +97,19 @@ class Stack:
             raise
 
     def watch(self) -> None:
-        """Returns never; a server that ends by itself is an error.
+        """Runs until a server ends by itself.
 
         Raises:
-            ServerError: one did; its log has the reason.
+            ServerError: a server ended; its log has the reason.
         """
         while True:
             for server in self._running:
                 if not server.running:
                     raise ServerError(f"{server.name}: ended by itself; see {server.log}")
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
 
     def stop(self) -> None:
-        """Stops all, the users of a server before it."""
+        """Stops all servers, clients of a server before it."""
         self._running.clear()
         self._stopping.close()
 
@@ -145,19 +147,19 @@ class Stack:
         }
         exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in self.environment.items())
         _write_private(self.folder / "environment.sh", exports)
-        # A training runs in processes of Ray, and they inherit its head's environment, not that of who asked for it.
+        # A training runs in processes of Ray, which inherit the environment of Ray's head, not that of the flow.
         ray.env = {**self.environment, **ray.env}
         worker = prefect_worker(self.folder / "worker", prefect.url, self.pool, self.ports.worker, env=self.environment)
         self._bring_up(ray, worker)
 
     def _check_ports(self) -> None:
-        """All of them before anything starts; the servers look again at their own."""
+        """Checks all ports before any server starts; each server checks its own again."""
         for name, port in asdict(self.ports).items():
             check_free(port, name)
 
     def _bring_up(self, *servers: Server) -> None:
         for server in servers:
-            server.env = {**_nobody_elses(os.environ), **server.env}
+            server.env = {**_without_foreign(os.environ), **server.env}
             server.launch()
             self._stopping.callback(server.stop)
         for server in servers:
@@ -177,34 +179,34 @@ class Stack:
     def _has_driver(self) -> bool:
         if importlib.util.find_spec("psycopg2") is not None:
             return True
-        self._say("psycopg2        not installed (pip install 'tutelage[up]'); MLflow keeps its data in SQLite")
+        self._say("psycopg2        not installed (pip install 'tutelage[up]'); MLflow stores its data in SQLite")
         return False
 
     def _database(self) -> Server | None:
         if not postgres.installed():
-            self._say("PostgreSQL      not installed; MLflow and Prefect keep their data in SQLite")
+            self._say("PostgreSQL      not installed; MLflow and Prefect store their data in SQLite")
             return None
         try:
             return postgres.postgres_server(self.folder / "postgres", self.ports.postgres)
         except ServerError as error:
-            self._say(f"{error}; MLflow and Prefect keep their data in SQLite")
+            self._say(f"{error}; MLflow and Prefect store their data in SQLite")
             return None
 
     def _url(self, name: str, driver: str) -> str:
         return postgres.database(self.folder / "postgres", self.ports.postgres, name, driver)
 
     def _secrets(self) -> tuple[Keys, str]:
-        """The keys of S3 and the token of Ray, made at the first start."""
-        place = self.folder / "secrets.json"
-        if not place.is_file():
-            made = {"access": "tutelage", "secret": secrets.token_urlsafe(32), "token": secrets.token_urlsafe(32)}
-            _write_private(place, json.dumps(made))
-        kept = json.loads(place.read_text())
-        return Keys(kept["access"], kept["secret"]), kept["token"]
+        """The keys of S3 and the token of Ray, created at the first start."""
+        file = self.folder / "secrets.json"
+        if not file.is_file():
+            new = {"access": "tutelage", "secret": secrets.token_urlsafe(32), "token": secrets.token_urlsafe(32)}
+            _write_private(file, json.dumps(new))
+        stored = json.loads(file.read_text())
+        return Keys(stored["access"], stored["secret"]), stored["token"]
 
 
 def up(folder: Path, *, pool: str, ports: Ports | None = None, say: Callable[[str], None] = print) -> None:
-    """Starts the stack and holds it until Ctrl-C or SIGTERM; then stops all of it and raises KeyboardInterrupt.
+    """Runs the stack until Ctrl-C or SIGTERM; then stops all servers and raises KeyboardInterrupt.
 
     Raises:
         ServerError: a server did not start, or ended by itself; all others were stopped.
@@ -213,9 +215,9 @@ def up(folder: Path, *, pool: str, ports: Ports | None = None, say: Callable[[st
     with _terminated_as_interrupted():
         try:
             stack.start()
-            say(f"\nPrefect's pages: {stack.environment['PREFECT_API_URL'].removesuffix('/api')}")
+            say(f"\nPrefect UI:      {stack.environment['PREFECT_API_URL'].removesuffix('/api')}")
             say(f"To use it:      source {shlex.quote(str(stack.folder / 'environment.sh'))} && tutelage deploy")
-            say("Ctrl-C stops all of it; what it keeps stays.")
+            say("Ctrl-C stops all servers; their data stay.")
             stack.watch()
         finally:
             say("stopping ...")
@@ -224,7 +226,7 @@ def up(folder: Path, *, pool: str, ports: Ports | None = None, say: Callable[[st
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends the body as Ctrl-C does."""
+    """Within this context SIGTERM raises KeyboardInterrupt, as Ctrl-C does."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -240,25 +242,25 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def _write_private(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
-    aside.replace(path)
+    temporary.replace(path)
 
 
 def _access(endpoint: str, keys: Keys) -> dict[str, str]:
-    """What a client of S3 finds in its environment; each address is given, since the more special one wins."""
+    """The environment of S3 clients. Both endpoints are set, since the more specific one takes precedence."""
     return {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ENDPOINT_URL_S3": endpoint,
         "AWS_ACCESS_KEY_ID": keys.access,
         "AWS_SECRET_ACCESS_KEY": keys.secret,
-        # Of other keys than these, where the shell has one.
+        # A session token of the shell would belong to other keys.
         "AWS_SESSION_TOKEN": "",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
 
 
-def _nobody_elses(environment: Mapping[str, str]) -> dict[str, str | None]:
-    """What takes the variables out of an environment that lead to other servers, stores and keys."""
-    return {name: None for name in environment if name.startswith(_OF_OTHERS) and not name.startswith(_HARMLESS)}
+def _without_foreign(environment: Mapping[str, str]) -> dict[str, str | None]:
+    """Changes that remove the variables that point to other servers, stores and keys, as for `Server.env`."""
+    return {name: None for name in environment if name.startswith(_FOREIGN) and not name.startswith(_HARMLESS)}

@@ -269,7 +269,7 @@ def test_a_server_killed_while_it_makes_its_database_starts_again(tmp_path: Path
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-c", TWO_STEPS, str(port)]
-        return Server("two steps", command, url, [url], tmp_path / "log", folder=tmp_path, makes=tmp_path / "data.db")
+        return Server("two steps", command, url, [url], tmp_path / "log", folder=tmp_path, creates=tmp_path / "data.db")
 
     (tmp_path / "slow").touch()
     first = server()
