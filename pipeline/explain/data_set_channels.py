@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pipeline.errors import InputError
 from pipeline.explain.channel_explanations import is_one_row, last_activation
 from pipeline.explain.deconvnet import Layer, activations
-from pipeline.explain.drawing import Panel, Picture, picture, signed
+from pipeline.explain.drawing import PAPER, Panel, Picture, picture, signed
 from pipeline.explain.top_activations import Excitation, TopActivations, top_activations
 from pipeline.exported_model import ExportedModel
 from pipeline.loading.evaluation_batches import evaluation_batches
@@ -27,12 +27,11 @@ PATCHES = 9  # of a channel
 _GRID = 3  # patches along a side of a panel
 _TILE = 104  # pixels
 _GAP = 4
-_PAPER = (251, 250, 247)
 _AT_ONCE = 64
 
 CAPTION = (
-    "Top activations (Zeiler & Fergus 2013): the nine images that excite a channel most, cut to what the unit sees; "
-    "beside them what of that makes it answer, drawn back through the net (grey is nothing)."
+    "Top activations (Zeiler & Fergus 2013): the nine images with the highest activation of a channel, cut to its "
+    "receptive field; next to them these activations projected back to pixels (grey is zero)."
 )
 
 
@@ -130,7 +129,7 @@ def _image(excitation: Excitation, mean: Sequence[float], std: Sequence[float]) 
 def _mosaic(pictures: Sequence[Picture]) -> Picture:
     """At most nine pictures as three rows of three tiles."""
     side = _GRID * _TILE + (_GRID - 1) * _GAP
-    pixels = np.full((side, side, 3), _PAPER, np.uint8)
+    pixels = np.array(Image.new("RGB", (side, side), PAPER))
     for place, small in enumerate(pictures):
         shown = _fitted(small)
         row, column = divmod(place, _GRID)

@@ -19,7 +19,7 @@ import torch
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image, ImageColor, ImageDraw
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from pipeline.html.figure_style import figure_style
@@ -33,7 +33,7 @@ _COVERS_AT_MOST = 0.8
 _PAPER_GREY = 0.25  # of white that is mixed into the image below a map
 _PANEL_PX = 320
 A_ROW = 6  # panels
-_MUTED, _PAPER, _FRAME = LIGHT["muted"], LIGHT["paper"], "#c9281d"
+PAPER, _MUTED, _FRAME = LIGHT["paper"], LIGHT["muted"], "#c9281d"
 _DPI = 100
 
 
@@ -90,7 +90,7 @@ def framed(shown: Picture, top: int, left: int, bottom: int, right: int) -> Pict
     return np.asarray(drawn)
 
 
-BLANK = Panel("", np.full((1, 1, 3), ImageColor.getrgb(_PAPER), np.uint8))
+BLANK = Panel("", np.asarray(Image.new("RGB", (1, 1), PAPER)))
 """An empty place in a sheet, of its paper's colour."""
 
 
@@ -110,7 +110,7 @@ def sheet(panels: Sequence[Panel], *, heading: str, caption: str) -> bytes:
     note = textwrap.wrap(caption, int(width * 12.4))
     height = top + rows * (cell + title) + 0.18 * len(note) + 2 * pad
     with mpl.rc_context(figure_style()):
-        figure = Figure(figsize=(width, height), dpi=_DPI, facecolor=_PAPER)
+        figure = Figure(figsize=(width, height), dpi=_DPI, facecolor=PAPER)
         left = (width - columns * (cell + pad) + pad) / 2
         figure.text(left / width, 1 - 0.2 / height, heading, size=12.5, weight="bold", va="center")
         for place, panel in enumerate(panels):
@@ -122,7 +122,7 @@ def sheet(panels: Sequence[Panel], *, heading: str, caption: str) -> bytes:
             axes.set_axis_off()
         figure.text(left / width, pad / height, "\n".join(note), size=8.5, color=_MUTED, va="bottom", linespacing=1.35)
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", facecolor=_PAPER)
+        figure.savefig(buffer, format="png", facecolor=PAPER)
     return buffer.getvalue()
 
 

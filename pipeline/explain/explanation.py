@@ -13,15 +13,15 @@ from pipeline.explain.drawing import Panel
 Method = Literal["deconvnet", "grad-cam", "rollout", "patch-text", "occlusion"]
 
 CAPTIONS: dict[Method, str] = {
-    "deconvnet": "Deconvnet (Zeiler & Fergus 2013): below, what the strongest channels see; above it, what of that "
-    "makes them answer, drawn back through the net (grey is nothing).",
-    "grad-cam": "Grad-CAM (Selvaraju et al. 2017): evidence for the class in the last map; the darkest place has most.",
-    "rollout": "Attention rollout (Abnar & Zuidema 2020): the share of each patch in what the class is read from. It "
-    "shows where the model looks, for whatever class.",
-    "patch-text": "Cosine of each place with a text, the last attention left out (Zhou et al. 2022). All maps of an "
-    "image share one scale.",
-    "occlusion": "Occlusion (Zeiler & Fergus 2013): what covering a place costs the class; the darkest place costs "
-    "most.",
+    "deconvnet": "Deconvnet (Zeiler & Fergus 2013): below, the receptive fields of the strongest channels; above, "
+    "their activations projected back to pixels (grey is zero).",
+    "grad-cam": "Grad-CAM (Selvaraju et al. 2017): evidence for the class in the last feature map; darker is more.",
+    "rollout": "Attention rollout (Abnar & Zuidema 2020): the share of each patch in the token that is classified. It "
+    "does not depend on the class.",
+    "patch-text": "Cosine similarity of each patch with a text, without the last attention (Zhou et al. 2022). All "
+    "maps of an image have one scale.",
+    "occlusion": "Occlusion (Zeiler & Fergus 2013): the fall of the class's log-probability when a region is covered; "
+    "darker is more.",
 }
 
 

@@ -24,15 +24,15 @@ def document(
         title: of the browser's tab.
         kind: what such pages are called, e.g. "data card".
         introduction: below the heading.
-        sections: (id of its element, name in the links, its element); a section that is None is left out.
+        sections: (id, heading, content) of each; one without content is omitted.
         css: rules of this page in addition to those of all pages.
     """
-    present = [(anchor, name, section) for anchor, name, section in sections if section is not None]
+    present = [(id, heading, content) for id, heading, content in sections if content is not None]
     body = tag(
         "main",
         tag("header", tag("p", f"Tutelage · {kind}", class_="eyebrow"), tag("h1", heading), introduction, class_="top"),
-        tag("nav", [tag("a", name, href=f"#{anchor}") for anchor, name, _ in present], aria_label="Sections"),
-        [section for _, _, section in present],
+        tag("nav", [tag("a", heading, href=f"#{id}") for id, heading, _ in present], aria_label="Sections"),
+        [tag("section", tag("h2", heading), content, id=id) for id, heading, content in present],
         tag("footer", footer),
     )
     return (

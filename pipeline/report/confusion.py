@@ -1,4 +1,4 @@
-"""The confusion matrix as SVG whose cells tell, when pointed at, what was taken for what; and its worst pairs."""
+"""The confusion matrix as SVG, with the counts of a cell in its tooltip; and its most frequent confusions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST_NAME = 24
 
 @dataclass(frozen=True)
 class Pair:
-    """How often samples of class `true` were answered with `predicted`."""
+    """How many of the `of` samples of class `true` were predicted as `predicted`."""
 
     true: int
     predicted: int
@@ -26,7 +26,7 @@ class Pair:
 
 
 def confused_pairs(confusion: NDArray[np.int64], most: int) -> list[Pair]:
-    """The most frequent wrong answers, by count and then by share of the true class."""
+    """The most frequent confusions, by count and then by share of the true class."""
     totals = confusion.sum(axis=1)
     off = confusion.copy()
     np.fill_diagonal(off, 0)
@@ -43,9 +43,9 @@ def shown_classes(confusion: NDArray[np.int64]) -> list[int]:
 
 
 def confusion_figure(confusion: NDArray[np.int64], names: Sequence[str]) -> Markup:
-    """Rows are true classes, columns answers; a cell's depth is its share of the row.
+    """Rows are true classes, columns predictions; a cell's depth is its share of the row.
 
-    Right answers are blue, wrong ones orange. Empty cells are not drawn, which keeps 51 classes small.
+    Correct predictions are blue, wrong ones orange. Empty cells are not drawn, which keeps 51 classes small.
     """
     classes = shown_classes(confusion)
     count = len(classes)
@@ -57,7 +57,7 @@ def confusion_figure(confusion: NDArray[np.int64], names: Sequence[str]) -> Mark
     accuracies = per_class_accuracy(confusion)
     parts = [
         f'<svg class="confusion" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
-        f'aria-label="Confusion matrix of {count} classes; rows are true classes, columns answers">'
+        f'aria-label="Confusion matrix of {count} classes; rows are true classes, columns predictions">'
     ]
     for place, c in enumerate(classes):
         x, y = left + place * cell, top + place * cell
@@ -88,7 +88,7 @@ def confusion_figure(confusion: NDArray[np.int64], names: Sequence[str]) -> Mark
                     f'<text x="{left + (column + 0.5) * cell:.1f}" y="{top + row * cell + middle_of(cell):.1f}" '
                     f'text-anchor="middle" pointer-events="none">{n}</text>'
                 )
-    legend = "columns: answered · rows: true · right margin: accuracy of the class"
+    legend = "columns: predicted · rows: true · right margin: accuracy of the class"
     parts.append(f'<text class="axis" x="{left:.1f}" y="{top + size + 16:.1f}">{legend}</text>')
     parts.append("</svg>")
     return Markup("".join(parts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.html.markup import Child, Markup, table, tag
+from pipeline.html.markup import Child, Markup, join, table, tag
 from pipeline.leaks.bounds import SHEET, split_name
 from pipeline.leaks.page import told
 from pipeline.leaks.search import KINDS
@@ -24,9 +24,7 @@ def leaks_section(run: Run) -> Markup | None:
         for split in findings["splits"]
     ]
     sheet = sheet_of(artifact, SHEET, "Evaluation images beside training images") if findings["pairs_listed"] else None
-    return tag(
-        "section",
-        tag("h2", "Leaks"),
+    return join(
         tag(
             "p",
             f"Images that a model may have seen in training: {told(findings)}. Exact: the bytes of a training image; "
@@ -37,7 +35,6 @@ def leaks_section(run: Run) -> Markup | None:
         tag("figure", sheet, tag("figcaption", "Pairs, the worst first; every pair is in leaks.parquet."))
         if sheet is not None
         else None,
-        id="leaks",
     )
 
 

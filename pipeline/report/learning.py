@@ -37,7 +37,7 @@ def learning_section(run: Run) -> Markup | None:
             ),
             (
                 f"accuracy-{classifiers[0].name}",
-                f"Accuracy of the {names} on the validation split (concepts that training does not show)",
+                f"Accuracy of the {names} on the validation split (unseen concepts)",
                 _lines(classifiers, "val/accuracy"),
                 True,
                 levels,
@@ -76,17 +76,14 @@ def learning_section(run: Run) -> Markup | None:
         return None
     facts = [_training_row(one) for one in run.trainings if one.facts]
     head = ["model", "parameters", "steps", "training", "images/s", "device", "workers"]
-    return tag(
-        "section",
-        tag("h2", "Learning"),
+    return join(
         tag("div", parts, class_="figures"),
         table(head, facts, numeric=frozenset({1, 2, 3, 4, 6})) if facts else None,
-        id="learning",
     )
 
 
 def curriculum_section(run: Run) -> Markup | None:
-    """Where the curriculum drew its batches from over time, and how well the model did there."""
+    """The levels that the curriculum sampled over time, and the accuracy on them."""
     parts: list[Child] = []
     for training in run.trainings:
         lines = training.curriculum
@@ -124,7 +121,7 @@ def curriculum_section(run: Run) -> Markup | None:
                     list(zip(told, held, strict=True)),
                     x_label="step",
                 ),
-                tag("figcaption", "From which level of the ontology the pairs of a batch are drawn."),
+                tag("figcaption", "Level of the ontology that the pairs of a batch are drawn from."),
             ),
             tag(
                 "figure",
@@ -138,7 +135,7 @@ def curriculum_section(run: Run) -> Markup | None:
                 ),
                 tag(
                     "figcaption",
-                    "Accuracy among held-out pairs of the nodes drawn from, mean of a level; "
+                    "Accuracy on held-out pairs of the frontier's nodes, mean of each level; "
                     "dashed: chance, and above it the threshold at which a node opens.",
                 ),
             ),
@@ -149,8 +146,8 @@ def curriculum_section(run: Run) -> Markup | None:
         parts += [
             tag(
                 "p",
-                f"{len(lines)} refreshes; at the end the nodes that batches come from are "
-                f"{len(last['frontier']):,} of {max(len(run.ontology), len(depths)):,}.",
+                f"{len(lines)} refreshes; the final frontier has "
+                f"{len(last['frontier']):,} of {max(len(run.ontology), len(depths)):,} nodes.",
                 class_="lead",
             ),
             tag("div", figures, class_="figures"),
@@ -165,7 +162,7 @@ def curriculum_section(run: Run) -> Markup | None:
         ]
     if not parts:
         return None
-    return tag("section", tag("h2", "The curriculum"), *parts, id="curriculum")
+    return join(*parts)
 
 
 def _figures(*wanted: tuple[str, str, list[Series], bool, list[float]]) -> list[Child]:
@@ -218,7 +215,7 @@ def _openings(lines: list[dict[str, Any]], root: str) -> list[tuple[int, str, fl
 
 
 def _frontier(lines: list[dict[str, Any]]) -> Markup:
-    """The nodes that batches come from at the end: probability, accuracy when last measured, pairs drawn so far."""
+    """The nodes of the final frontier: probability, accuracy when last measured, pairs drawn so far."""
     accuracy: dict[str, float] = {}
     hits: Counter[str] = Counter()
     for line in lines:
@@ -230,4 +227,4 @@ def _frontier(lines: list[dict[str, Any]]) -> Markup:
         for path, p in nodes
     ]
     head = ["node", "probability", "accuracy", "pairs drawn"]
-    return details("Where batches come from at the end", table(head, rows, numeric=frozenset({1, 2, 3})))
+    return details("Final sampling distribution", table(head, rows, numeric=frozenset({1, 2, 3})))

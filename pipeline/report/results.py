@@ -47,7 +47,7 @@ def accuracy_section(run: Run) -> Markup | None:
                         tag("strong", spoken(evaluation.subject))
                         if not suffix and k == 1
                         else spoken(evaluation.subject),
-                        what if k == 1 else f"{what}, among the 5 best",
+                        what if k == 1 else f"{what}, top 5",
                         tag("strong", percent(value)),
                         join(_strip(value, low, high, chance, majority)),
                         f"{low:.1%} – {high:.1%}",
@@ -58,28 +58,25 @@ def accuracy_section(run: Run) -> Markup | None:
                 )
     if not body:
         return None
-    head = ["model", "measured on", "right", "0 – 100%", "95% interval", "chance", "majority", "images"]
+    head = ["model", "measured on", "accuracy", "0 – 100%", "95% interval", "chance", "majority", "images"]
     extra = [*[_other_measures(evaluation) for evaluation in run.evaluations], _student_against_teacher(run)]
     splits = " and ".join(sorted({evaluation.split for evaluation in run.evaluations if evaluation.split}))
-    return tag(
-        "section",
-        tag("h2", "How often they are right"),
+    return join(
         tag(
             "p",
             f"On the {splits} split. " if splits else "",
             "The bar is the 95% interval (Wilson), the dot the accuracy; the thin tick is chance, the thick one the "
-            "majority rate: what always answering the most frequent label of the training split scores on the same "
-            "images. Unseen concepts are those of which training saw no image by any artist.",
+            "majority rate: the accuracy of always predicting the most frequent label of the training split. Unseen "
+            "concepts are those with no image in the training split.",
             class_="lead",
         ),
         table(head, body, numeric=frozenset({2, 4, 5, 6, 7}), class_="broad"),
         *[part for part in extra if part is not None],
-        id="accuracy",
     )
 
 
 def confusion_section(run: Run) -> Markup | None:
-    """The confusion matrix of each model, one of them open, and its most frequent mix-ups."""
+    """The confusion matrix of each model, the first open and the others folded, and its most frequent confusions."""
     parts: list[Child] = []
     for evaluation in _main_first([one for one in run.evaluations if one.confusion is not None]):
         confusion = evaluation.confusion
@@ -88,11 +85,11 @@ def confusion_section(run: Run) -> Markup | None:
         names = _label_names(run, len(confusion))
         figure = tag("div", confusion_figure(confusion, names), class_="scroll", tabindex=0)
         parts.append(_open_or_folded(parts, evaluation, join(figure, _pairs(confusion, names))))
-    return tag("section", tag("h2", "What is taken for what"), *parts, id="confusion") if parts else None
+    return join(*parts) if parts else None
 
 
 def mistakes_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
-    """The wrong answers given with most confidence, with their pictures."""
+    """The wrong predictions of highest confidence, with their images."""
     parts: list[Child] = []
     for evaluation in _main_first([one for one in run.evaluations if one.mistakes[:most]]):
         tiles = [
@@ -100,8 +97,10 @@ def mistakes_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
                 "div",
                 gallery.thumb(mistake["id"], f"{mistake['key']}: a {mistake['label']}"),
                 tag("div", tag("span", "true ", class_="quiet"), tag("span", mistake["label"], class_="true")),
-                tag("div", tag("span", "said ", class_="quiet"), tag("span", mistake["predicted"], class_="false")),
-                tag("div", f"{mistake['score']:.0%} sure", class_="quiet"),
+                tag(
+                    "div", tag("span", "predicted ", class_="quiet"), tag("span", mistake["predicted"], class_="false")
+                ),
+                tag("div", f"confidence {mistake['score']:.0%}", class_="quiet"),
                 class_="tile",
             )
             for mistake in evaluation.mistakes[:most]
@@ -109,8 +108,8 @@ def mistakes_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
         parts.append(_open_or_folded(parts, evaluation, tag("div", tiles, class_="tiles")))
     if not parts:
         return None
-    lead = tag("p", "Wrong answers, the most confident first.", class_="lead")
-    return tag("section", tag("h2", "Worst mistakes"), lead, *parts, id="mistakes")
+    lead = tag("p", "Wrong predictions, the most confident first.", class_="lead")
+    return join(lead, *parts)
 
 
 def _main_first(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
@@ -159,13 +158,13 @@ def _pairs(confusion: NDArray[np.int64], names: Sequence[str]) -> Markup | None:
         [names[pair.true], names[pair.predicted], f"{pair.count} of {pair.of}", f"{pair.count / pair.of:.0%}"]
         for pair in pairs
     ]
-    title = f"The {len(rows)} most frequent mix-ups"
-    return details(title, table(["true", "answered", "images", "share"], rows, numeric=frozenset({2, 3})))
+    title = f"The {len(rows)} most frequent confusions"
+    return details(title, table(["true", "predicted", "images", "share"], rows, numeric=frozenset({2, 3})))
 
 
 def _other_measures(evaluation: Evaluation) -> Markup | None:
     told = {
-        "accuracy/balanced": "mean over classes",
+        "accuracy/balanced": "mean per-class accuracy",
         "accuracy/macro_f1": "macro F1",
         "accuracy/calibration_error": "calibration error",
         "zero_shot/calibration_error": "zero-shot calibration error",
@@ -187,7 +186,7 @@ def _student_against_teacher(run: Run) -> Markup | None:
     difference, low, high = (points(share) for share in (test.difference, test.low, test.high))
     told = (
         f": {difference} points on the same {test.samples:,} images (95% interval {low} to {high}; "
-        f"right where the other is wrong: {test.only_first:,} and {test.only_second:,}; "
+        f"only the student right: {test.only_first:,}, only the teacher right: {test.only_second:,}; "
         f"McNemar's exact test, {p_value(test.p_value)})."
     )
     return tag("p", tag("strong", "student against teacher"), told, class_="note")

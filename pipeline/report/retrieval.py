@@ -21,23 +21,23 @@ def retrieval_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
         images = evaluation.examples.get("image_to_texts", [])[:most]
         if texts:
             parts += [
-                tag("h3", "Asked with a text: the five nearest pictures"),
+                tag("h3", "Text queries: the five nearest images"),
                 tag(
                     "p",
-                    "Right ones are framed; the rank is the place of the first right one. Queries are a fixed "
-                    "random sample, good and bad as they fall, half of them about concepts that training never saw.",
+                    "Correct results are framed; the rank is that of the first correct one. Queries are a fixed "
+                    "random sample, not selected by result; half of them are about unseen concepts.",
                     class_="note",
                 ),
                 tag("div", [_text_query(query, gallery) for query in texts], class_="queries"),
             ]
         if images:
             parts += [
-                tag("h3", "Asked with a picture: the five nearest captions"),
+                tag("h3", "Image queries: the five nearest captions"),
                 tag("div", [_image_query(query, gallery) for query in images], class_="queries"),
             ]
     if not parts:
         return None
-    return tag("section", tag("h2", "Finding pictures by text, and texts by picture"), *parts, id="retrieval")
+    return join(*parts)
 
 
 def _recall_table(evaluation: Evaluation) -> Markup:

@@ -1,4 +1,4 @@
-"""The section on what the classifiers looked at: the same pictures, each model's answer, and where it comes from."""
+"""The section of explanations: the same images for each classifier, its prediction, and the map that explains it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PICTURE_PX, _PICTURE_BYTES = 192, 12_000
 
 
 def seen_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
-    """Teacher and student on the same pictures of the evaluated split, right and wrong answers among them.
+    """Teacher and student on the same images of the evaluated split, both correct and wrong predictions.
 
     Args:
         most: pictures, at most.
@@ -55,18 +55,15 @@ def seen_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
         first = next(iter(explained.values()))[place]
         shown = tag("div", _img(first, 0, f"{index.key(id)}: a {true}"), tag("span", true, class_="true"))
         cards.append(tag("div", shown, *answers, class_="card"))
-    return tag(
-        "section",
-        tag("h2", "What they look at"),
+    return join(
         tag(
             "p",
-            "Right and wrong answers, picked evenly over the split: in green what is right, in red what is not. "
-            "The darker a place, the more it weighs.",
+            "Correct and wrong predictions, evenly spaced over the split; correct labels are green, wrong ones red. "
+            "The darker a region, the more it contributes to the prediction.",
             class_="lead",
         ),
         tag("div", cards, class_="seen"),
         [tag("p", _told_by(subject, ones[0]), class_="note") for subject, ones in explained.items()],
-        id="seen",
     )
 
 
@@ -125,7 +122,7 @@ def _answer(subject: str, explanation: Explanation, true: str) -> Markup:
     right = explanation.answer == true
     return tag(
         "div",
-        _img(explanation, 1, f"where the {spoken(subject)} looks"),
+        _img(explanation, 1, f"explanation of the {spoken(subject)}"),
         tag("div", spoken(subject), class_="quiet"),
         tag("span", explanation.answer, class_="true" if right else "false"),
         tag("span", f" {explanation.score:.0%}", class_="quiet"),

@@ -13,7 +13,7 @@ _SPLITS = ("train", "val", "test")
 
 
 def stages_section(run: Run) -> Markup | None:
-    """One line a stage: what it made, how long it took, its headline."""
+    """One row per stage: its artifact, how long it took, its headline."""
     if not run.artifacts:
         return None
     longest = max(artifact.seconds for artifact in run.artifacts.values()) or 1.0
@@ -28,17 +28,14 @@ def stages_section(run: Run) -> Markup | None:
         ]
         for name, artifact in run.artifacts.items()
     ]
-    return tag(
-        "section",
-        tag("h2", "What was done"),
+    return join(
         tag(
             "p",
-            f"{len(rows)} artifacts; making them took {duration(run.seconds)} of work in all. "
-            "A stage whose artifact was there already took no time in this run: the seconds are those of its making.",
+            f"{len(rows)} artifacts, {duration(run.seconds)} in total. "
+            "A cached stage took no time in this run; its seconds are those of the run that computed it.",
             class_="lead",
         ),
         table(["artifact", "stage", "seconds", "", "headline", "key"], rows, numeric=frozenset({2}), class_="broad"),
-        id="stages",
     )
 
 
@@ -64,12 +61,11 @@ def data_section(run: Run, gallery: Gallery) -> Markup | None:
     dropped = left_out.get("dropped_copies_of_held_out", 0) + left_out.get("dropped_repeats", 0)
     unreadable = card.get("unreadable", {}).get("count", 0)
     sheet = gallery.contact_sheet(f"Samples of every label of {card.get('title', 'the data')}")
-    return tag(
-        "section",
-        tag("h2", f"The data: {card.get('title', 'unnamed')}"),
+    return join(
         tag(
             "p",
-            f"{card.get('samples', 0):,} images of {card.get('content_groups', 0):,} concepts, "
+            f"{card.get('title', 'unnamed')}: {card.get('samples', 0):,} images "
+            f"of {card.get('content_groups', 0):,} concepts, "
             f"{card.get('labels', 0):,} labels, {card.get('captions', 0):,} captions: "
             + ", ".join(f"{counts.get(split, 0):,} {split}" for split in _SPLITS)
             + f". Left out: {unreadable:,} unreadable, {dropped:,} duplicates.",
@@ -85,12 +81,11 @@ def data_section(run: Run, gallery: Gallery) -> Markup | None:
         )
         if labels
         else None,
-        id="data",
     )
 
 
 def lineage_section(run: Run) -> Markup | None:
-    """Keys, inputs, code and whole configuration of every artifact, folded away."""
+    """Keys, inputs, code and configuration of every artifact, folded."""
     parts = [
         details(
             f"{spoken(name)}: {artifact.uri}",
@@ -117,7 +112,7 @@ def lineage_section(run: Run) -> Markup | None:
     lead = tag(
         "p", "Each artifact's key is a hash of its stage, its configuration and the keys of its inputs.", class_="lead"
     )
-    return tag("section", tag("h2", "Where it all came from"), lead, *parts, id="lineage")
+    return join(lead, *parts)
 
 
 def _bar(share: float) -> Markup:

@@ -67,7 +67,7 @@ def _accuracies(run: Run) -> list[str]:
                     f"{metrics[f'{prefix}/samples{suffix}']:,.0f}",
                 ]
             )
-    head = ["model", "measured on", "right", "95% interval", "chance", "majority", "images"]
+    head = ["model", "measured on", "accuracy", "95% interval", "chance", "majority", "images"]
     return _table(head, rows) if rows else []
 
 

@@ -20,7 +20,7 @@ def test_the_frame_links_to_the_sections_that_are_there_and_escapes_what_it_is_g
         kind="sheet",
         heading="<head>",
         introduction=[tag("p", "first"), number_card("images", "<7>", "of 9"), None],
-        sections=[("one", "One & all", tag("section", id="one")), ("two", "Two", None)],
+        sections=[("one", "One & all", tag("p", "content")), ("two", "Two", None)],
         footer="<end>",
         css="p { color: red; }",
     )
@@ -28,7 +28,8 @@ def test_the_frame_links_to_the_sections_that_are_there_and_escapes_what_it_is_g
     assert "<title>&lt;tab&gt;</title>" in text
     assert '<p class="eyebrow">Tutelage · sheet</p><h1>&lt;head&gt;</h1><p>first</p><div class="card">' in text
     assert '<p class="figure-value">&lt;7&gt;</p><p class="label">of 9</p>' in text
-    assert '<nav aria-label="Sections"><a href="#one">One &amp; all</a></nav><section id="one"></section>' in text
+    assert '<nav aria-label="Sections"><a href="#one">One &amp; all</a></nav>' in text
+    assert '<section id="one"><h2>One &amp; all</h2><p>content</p></section>' in text
     assert "Two" not in text
     assert "<footer>&lt;end&gt;</footer></main>" in text
     assert text.index(CSS) < text.index("p { color: red; }") < text.index("</style>")

@@ -86,6 +86,20 @@ def test_report_is_whole_html_with_every_section(html: str) -> None:
         "lineage",
     }
     assert sections <= set(reader.ids)
+    headings = re.findall("<h2>([^<]*)</h2>", html)
+    assert headings == [
+        "Stages",
+        "Accuracy",
+        "Learning",
+        "Confusion matrix",
+        "Worst mistakes",
+        "Explanations",
+        "Curriculum",
+        "Retrieval",
+        "Data",
+        "Leaks",
+        "Lineage",
+    ]
     assert "Night <1>" in "".join(reader.said)
     assert "prefers-color-scheme: dark" in html
     assert 'name="viewport"' in html

@@ -27,14 +27,11 @@ def splits_section(card: Mapping[str, Any]) -> Markup:
         [one["source"] or "-", *(f"{one[split]:,}" for split in SPLITS), f"{one['samples']:,}"]
         for one in card["per_source"]
     ]
-    return tag(
-        "section",
-        tag("h2", "Splits"),
+    return join(
         tag("p", "Equal images are never in two splits; neither are images of one content group.", class_="lead"),
         share_bar(card["splits"], card["samples"]),
         split_key(card["splits"]),
         table(["source", *SPLITS, "images"], rows, numeric=frozenset(range(1, 5))) if rows else None,
-        id="splits",
     )
 
 
@@ -60,9 +57,7 @@ def balance_section(card: Mapping[str, Any]) -> Markup | None:
         [one["label"], *(f"{one[split]:,}" for split in SPLITS), f"{one['samples']:,}"] for one in ranked[:_MOST_LISTED]
     ]
     shown = "" if len(ranked) <= _MOST_LISTED else f", the first {_MOST_LISTED:,} of {len(ranked):,}"
-    return tag(
-        "section",
-        tag("h2", "Class balance"),
+    return join(
         tag("p", _balance_told(counts, sum(one["samples"] for one in without)), class_="lead"),
         tag(
             "figure",
@@ -80,7 +75,6 @@ def balance_section(card: Mapping[str, Any]) -> Markup | None:
             f"All classes in numbers{shown}",
             table(["class", *SPLITS, "images"], listed, numeric=frozenset(range(1, 5))),
         ),
-        id="classes",
     )
 
 
@@ -110,9 +104,7 @@ class Sheets:
         some, half = "", _MOST_SHEETS // 2
         if len(self._chosen) < self._classes:
             some = f" Of {self._classes:,} classes the {half} largest, and {half} spread over the others."
-        return tag(
-            "section",
-            tag("h2", "Samples of each class"),
+        return join(
             tag(
                 "p",
                 "Chosen by a hash of their keys, of different content groups as far as it goes. The line below a "
@@ -133,7 +125,6 @@ class Sheets:
                 ],
                 class_="sheets",
             ),
-            id="samples",
         )
 
 

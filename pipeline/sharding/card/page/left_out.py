@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.html.markup import Child, Markup, details, table, tag
+from pipeline.html.markup import Child, Markup, details, join, table, tag
 from pipeline.sharding.card.page.classes import counted_bars
 from pipeline.sharding.card.page.gallery import Gallery
 from pipeline.sharding.format.index import SPLITS
@@ -90,26 +90,18 @@ def duplicates_section(card: Mapping[str, Any], sets: Sequence[EqualSet], galler
         for name, count in card["capped"].items()
         if count
     ]
-    return tag(
-        "section",
-        tag("h2", "Duplicates"),
+    return join(
         tag("p", _EQUAL if counts else "No two images have equal bytes.", class_="lead"),
         table(["", "images"], [*counts, *capped], numeric=frozenset({1})) if counts or capped else None,
         tag("h3", "Some sets of equal images") if sets else None,
         tag("div", [_set(one, gallery) for one in sets], class_="told") if sets else None,
-        id="duplicates",
     )
 
 
 def quarantine_section(card: Mapping[str, Any], unreadable: Sequence[Unreadable]) -> Markup:
     """What could not be read, counted by reason, and the first names."""
     if not unreadable:
-        return tag(
-            "section",
-            tag("h2", "Quarantine"),
-            tag("p", "Everything in the source was a whole image and was taken in.", class_="lead"),
-            id="quarantine",
-        )
+        return tag("p", "Everything in the source was a whole image and was taken in.", class_="lead")
     kinds = Counter(reason_kind(one.reason) for one in unreadable)
     reasons = dict(kinds.most_common(_MOST_REASONS))
     rest = len(unreadable) - sum(reasons.values())
@@ -121,9 +113,7 @@ def quarantine_section(card: Mapping[str, Any], unreadable: Sequence[Unreadable]
     of_labels = dict(sorted(per_label.items(), key=lambda item: (-item[1], item[0]))[:_MOST_LABELS])
     more = f"the first {len(names):,} of {len(unreadable):,}" if len(unreadable) > len(names) else f"all {len(names):,}"
     share = len(unreadable) / max(card["samples"] + len(unreadable), 1)
-    return tag(
-        "section",
-        tag("h2", "Quarantine"),
+    return join(
         tag(
             "p",
             f"{len(unreadable):,} items, {share:.2%} of all, were left out because they cannot be trained on. "
@@ -135,7 +125,6 @@ def quarantine_section(card: Mapping[str, Any], unreadable: Sequence[Unreadable]
         tag("h3", "Labels that most of them have") if len(of_labels) > 1 else None,
         counted_bars(of_labels) if len(of_labels) > 1 else None,
         details(f"Names: {more}", tag("ul", names, class_="names")),
-        id="quarantine",
     )
 
 
@@ -146,9 +135,7 @@ def passed_over_section(card: Mapping[str, Any]) -> Markup | None:
         return None
     names = [tag("li", name) for name in passed_over["first"]]
     more = f"the first {len(names):,} of {passed_over['count']:,}"
-    return tag(
-        "section",
-        tag("h2", "Passed over"),
+    return join(
         tag(
             "p",
             f"{passed_over['count']:,} files or folders of the source are no images that are read, and were not taken.",
@@ -156,7 +143,6 @@ def passed_over_section(card: Mapping[str, Any]) -> Markup | None:
         ),
         counted_bars(passed_over["per_kind"]),
         details(f"Names: {more}", tag("ul", names, class_="names")),
-        id="passed-over",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from pipeline.html.markup import Child, Markup, table, tag
+from pipeline.html.markup import Child, Markup, join, table, tag
 from pipeline.sharding.card.page.charts import Bin, binned, histogram
 from pipeline.sharding.card.page.gallery import Gallery, by_hash
 from pipeline.sharding.format.index import SampleIndex
@@ -42,9 +42,7 @@ def images_section(card: Mapping[str, Any], index: SampleIndex) -> Markup | None
         ),
         _figure("Shape: width over height", histogram("Shapes", _shapes(index), spoken=_shape, labels=5), None),
     ]
-    return tag(
-        "section",
-        tag("h2", "Images"),
+    return join(
         tag(
             "p",
             f"{card['samples']:,} images, {in_bytes(card['image_bytes'])}. Stored as they came, but for those "
@@ -54,7 +52,6 @@ def images_section(card: Mapping[str, Any], index: SampleIndex) -> Markup | None
         tag("div", figures, class_="cards wide"),
         tag("h3", "Most common sizes"),
         table(["size", "images", "share"], common, numeric=frozenset({1, 2})),
-        id="images",
     )
 
 
@@ -78,9 +75,7 @@ class Captioned:
         lengths = pc.utf8_length(self._index.caption_lists.flatten()).to_numpy(zero_copy_only=False)
         cleaning = ", ".join(f"{count:,} {reason}" for reason, count in card["caption_cleaning"].items() if count)
         without = int((self._counts == 0).sum())
-        return tag(
-            "section",
-            tag("h2", "Captions"),
+        return join(
             tag(
                 "p",
                 f"{card['captions']:,} captions; {without:,} images have none. "
@@ -97,7 +92,6 @@ class Captioned:
             ),
             tag("h3", "What is said of some"),
             tag("div", [self._example(id, gallery) for id in self.ids], class_="told"),
-            id="captions",
         )
 
     def _example(self, id: int, gallery: Gallery) -> Markup:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline.config import Config, is_keyed
-from pipeline.html.markup import Child, Markup, details, table, tag
+from pipeline.html.markup import Child, Markup, details, join, table, tag
 
 
 def licences_section(card: Mapping[str, Any]) -> Markup:
@@ -17,11 +17,8 @@ def licences_section(card: Mapping[str, Any]) -> Markup:
     rows: list[list[Child]] = [
         [one["work"], one["author"], one["licence"], tag("span", one["url"], class_="quiet")] for one in card["credits"]
     ]
-    return tag(
-        "section",
-        tag("h2", "Sources and licences"),
+    return join(
         table(["work", "author", "licence", "where"], rows) if rows else tag("p", "Not stated.", class_="lead"),
-        id="licences",
     )
 
 
@@ -30,9 +27,7 @@ def options_section(config: Config) -> Markup:
     options = list(_options(config))
     changed: list[list[Child]] = [_row(path, value, told) for path, value, told, default in options if not default]
     others: list[list[Child]] = [_row(path, value, told) for path, value, told, default in options if default]
-    return tag(
-        "section",
-        tag("h2", "Options"),
+    return join(
         tag(
             "p",
             "Of the stage shard-dataset; the same source with the same options gives the same bytes. Where the source "
@@ -41,7 +36,6 @@ def options_section(config: Config) -> Markup:
         ),
         table(["option", "value", ""], changed),
         details(f"{len(others)} options at their defaults", table(["option", "value", ""], others)),
-        id="options",
     )
 
 

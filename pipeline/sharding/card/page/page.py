@@ -46,13 +46,13 @@ def card_page(
     sections: list[tuple[str, str, Markup | None]] = [
         ("splits", "Splits", splits_section(card)),
         ("classes", "Class balance", balance_section(card)),
-        ("samples", "Samples", sheets.section(gallery)),
+        ("samples", "Samples of each class", sheets.section(gallery)),
         ("images", "Images", images_section(card, index)),
         ("captions", "Captions", captioned.section(card, gallery)),
         ("duplicates", "Duplicates", duplicates_section(card, equal, gallery)),
         ("quarantine", "Quarantine", quarantine_section(card, unreadable)),
         ("passed-over", "Passed over", passed_over_section(card)),
-        ("licences", "Licences", licences_section(card)),
+        ("licences", "Sources and licences", licences_section(card)),
         ("options", "Options", options_section(config)),
     ]
     return document(
