@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from flows.stage_run import Made, StageRun
 from pipeline.contrastive.config import ContrastiveConfig
-from pipeline.contrastive.text_tower import TextTowerConfig
+from pipeline.contrastive.text_backbone import TextBackboneConfig
 from pipeline.import_weights.model_weights import import_config
 from pipeline.import_weights.stage import ImportWeights
 from pipeline.training.model_config import ModelConfig
 
 
 def weights_of(
-    run: StageRun, model: ModelConfig | TextTowerConfig, subject: str, name: str = "weights"
+    run: StageRun, model: ModelConfig | TextBackboneConfig, subject: str, name: str = "weights"
 ) -> dict[str, Made]:
     """The input `name` of a training of `model`; none if it starts from fresh weights.
 

@@ -12,7 +12,7 @@ from flows.parameters import LifecycleParameters
 from pipeline.config import Config
 from pipeline.contrastive.build_ontology import OntologyConfig
 from pipeline.contrastive.config import ContrastiveConfig
-from pipeline.contrastive.text_tower import TextTowerConfig
+from pipeline.contrastive.text_backbone import TextBackboneConfig
 from pipeline.contrastive.tonics import TonicsConfig
 from pipeline.distillation.losses import DistillationLossConfig
 from pipeline.distillation.stage import DistillationConfig
@@ -70,7 +70,7 @@ def emoji() -> LifecycleParameters:
         ),
         ontology=OntologyConfig(held_out_share=0.05, use_validation_split=False),
         clip=ContrastiveConfig(
-            text=TextTowerConfig(width=128, depth=2, heads=2, context_length=16),
+            text=TextBackboneConfig(width=128, depth=2, heads=2, context_length=16),
             embed_dim=128,
             policy=TonicsConfig(
                 nodes_per_batch=8,
@@ -104,7 +104,7 @@ def emoji_tiny() -> LifecycleParameters:
         student=DistillationConfig(image_size=32, training=short),
         ontology=OntologyConfig(min_count=8, pairs_per_node=4),
         clip=ContrastiveConfig(
-            text=TextTowerConfig(width=64, depth=1, heads=2, context_length=16),
+            text=TextBackboneConfig(width=64, depth=1, heads=2, context_length=16),
             policy=TonicsConfig(refresh_every_steps=8, held_out_batches=2),
             training=short,
         ),

@@ -8,7 +8,7 @@ from flows.imported_weights import weights_of
 from flows.joined_columns import JoinedInput
 from flows.stage_run import Made, StageRun
 from pipeline.distillation.stage import DistillationConfig, DistillStudent
-from pipeline.distillation.teacher_outputs import AskTeacher, TeacherOutputsConfig
+from pipeline.distillation.teacher_outputs import ComputeTeacherOutputs, TeacherOutputsConfig
 from pipeline.sharding.format.choice import reads_teacher_outputs
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.stage import TrainTeacher
@@ -51,5 +51,5 @@ def make_student(
         inputs["teacher"] = teacher
     elif teacher is not None and columns.made is None:
         asked = TeacherOutputsConfig(column=column or "", threads=config.loader.threads)
-        columns = JoinedInput(run.make(AskTeacher(), asked, {"shards": shards, "teacher": teacher}))
+        columns = JoinedInput(run.make(ComputeTeacherOutputs(), asked, {"shards": shards, "teacher": teacher}))
     return run.make(DistillStudent(), config, columns.beside(inputs, config))

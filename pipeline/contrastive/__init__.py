@@ -1,1 +1,1 @@
-"""Aligning images with text: the loss, the ontology, and the curriculum that composes batches from it."""
+"""Contrastive training on image-text pairs: the loss, the ontology, and the curriculum that draws batches from it."""

@@ -1,8 +1,8 @@
-"""build-ontology: the data set's taxonomy, cut down to the concepts that can fill a batch.
+"""The stage build-ontology: the data set's taxonomy, reduced to the concepts that can fill a batch.
 
-A concept stays if enough different contents are below it to compose batches from without repeating
-any; a parent stays only if it joins two or more concepts that stay, else its child takes its place.
-Pairs of a concept that went count for the nearest concept above it that stayed.
+A concept is retained if enough different contents are below it to compose batches without repetition.
+A parent is retained only if it joins two or more retained concepts; otherwise its child replaces it.
+Pairs of a removed concept count for its nearest retained ancestor.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from pipeline.stage import Workspace
 
 
 class OntologyConfig(Config):
-    """Which concepts stay, and which pairs are held out to measure them."""
+    """Which concepts are retained, and which pairs are held out to measure accuracy on them."""
 
-    min_count: int = Field(16, ge=2, description="A concept stays if this many different contents are below it.")
+    min_count: int = Field(16, ge=2, description="Fewest different contents below a concept that is retained.")
     pairs_per_node: int = Field(
         8,
         ge=1,
         le=65536,
-        description="Most pairs that one batch takes from a concept; it stays only with twice as many contents.",
+        description="Most pairs that one batch takes from a concept; it is retained only with twice as many contents.",
     )
     use_validation_split: bool = Field(True, description="Measure concepts on the pairs of the validation split.")
     held_out_share: float = Field(
-        0.0, ge=0, lt=0.5, description="Share of the training images that is held out of training to measure concepts."
+        0.0, ge=0, lt=0.5, description="Fraction of the training images that is held out to measure concepts."
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="Chooses the held-out images.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed for the choice of held-out images.")
     captions_from: str | None = captions_from_field()
     keep: KeepRanges = keep_field()
 
     @property
     def needed(self) -> int:
-        """Different contents that a concept needs to stay."""
+        """Different contents that a concept needs to be retained."""
         return max(self.min_count, 2 * self.pairs_per_node)
 
 
 class BuildOntology:
-    """Inputs {"shards"}, "columns" if some were joined; output: ontology.json and the arrays of `Ontology`."""
+    """Inputs: "shards", optionally "columns". Output: ontology.json and the arrays of `Ontology`."""
 
     name: ClassVar[str] = "build-ontology"
     version: ClassVar[int] = 1
@@ -68,17 +68,17 @@ class BuildOntology:
             training = training[columns.kept(config.keep, 0, len(index))[training]]
         if not len(training):
             raise InputError(
-                f"{shards.uri}: no training sample has a caption{' and is kept' if config.keep else ''}, so there is "
-                "nothing to align images with; shard a data set with captions"
+                f"{shards.uri}: no training sample has a caption{' and is within keep' if config.keep else ''}, so "
+                "there is nothing to align images with; shard a data set with captions"
             )
         held_out = np.zeros(0, np.int64)
         if config.use_validation_split:
             held_out = index.rows("val")
             held_out = held_out[captions[held_out] >= 0]
         if config.held_out_share > 0:
-            apart = image_numbers(index, training, config.seed) < config.held_out_share
-            held_out = np.sort(np.concatenate([held_out, training[apart]]))
-            training = training[~apart]
+            is_held_out = image_numbers(index, training, config.seed) < config.held_out_share
+            held_out = np.sort(np.concatenate([held_out, training[is_held_out]]))
+            training = training[~is_held_out]
         work.progress(note="choosing concepts")
         ontology = build(
             entries,
@@ -106,18 +106,18 @@ class BuildOntology:
 
 
 def check_choice(ontology: Artifact, columns: Artifact | None, captions_from: str | None, keep: Keep) -> None:
-    """Refuses an ontology whose pairs are not those that are to be trained on.
+    """Checks that an ontology was built from the pairs that training uses.
 
     Raises:
-        InputError: it was made with other captions, or of other samples.
+        InputError: it was built with other captions, or from other samples.
     """
-    made = {"captions_from": ontology.config.get("captions_from"), "keep": ontology.config.get("keep", {})}
+    built = {"captions_from": ontology.config.get("captions_from"), "keep": ontology.config.get("keep", {})}
     wanted = {"captions_from": captions_from, "keep": {name: list(ends) for name, ends in keep.items()}}
-    of_columns = columns.uri if columns is not None and (captions_from is not None or keep) else None
-    if made != wanted or (of_columns is not None and ontology.manifest["inputs"].get("columns") != of_columns):
+    columns_uri = columns.uri if columns is not None and (captions_from is not None or keep) else None
+    if built != wanted or (columns_uri is not None and ontology.manifest["inputs"].get("columns") != columns_uri):
         raise InputError(
-            f"{ontology.uri}: was made with captions_from={made['captions_from']}, keep={made['keep']}; build one with "
-            f"captions_from={captions_from}, keep={wanted['keep']} and the same columns"
+            f"{ontology.uri}: was built with captions_from={built['captions_from']}, keep={built['keep']}; build one "
+            f"with captions_from={captions_from}, keep={wanted['keep']} and the same columns"
         )
 
 
@@ -125,13 +125,13 @@ def taxonomy_of(index: SampleIndex, where: str) -> list[tuple[str, int]]:
     """The (name, parent) pairs of a data set's taxonomy, parents before children.
 
     Raises:
-        InputError: it has no taxonomy, or one that is not a tree with its root first.
+        InputError: there is no taxonomy, or it is not a tree with its root first.
     """
     entries = [(node.name, node.parent) for node in index.taxonomy]
     if not entries:
         raise InputError(
-            f"{where}: the data set has no taxonomy, from which the concepts of the curriculum are made; "
-            "shard one that has (source emoji), or train with the policy shuffled"
+            f"{where}: the data set has no taxonomy, from which the concepts of the curriculum are taken; "
+            "shard one with a taxonomy (source emoji), or train with the policy shuffled"
         )
     for number, (name, parent) in enumerate(entries):
         if not (-1 <= parent < number) or (parent == -1) != (number == 0):
@@ -152,16 +152,16 @@ def build(
     *,
     needed: int,
 ) -> Ontology:
-    """The ontology of a taxonomy.
+    """Builds the ontology of a taxonomy.
 
     Args:
         entries: (name, parent) of the taxonomy's nodes, root first, parents before children.
-        node_of: [samples] deepest node of a sample, -1 for none: then it counts for the root.
-        contents: [samples], equal for equal content.
-        captions: [samples], equal for equal captions.
+        node_of: [samples] deepest node of each sample; -1 for no node, which counts for the root.
+        contents: [samples] content numbers, equal for samples with the same content.
+        captions: [samples] caption numbers, equal for samples with the same first caption.
         training: ids of the training pairs.
         held_out: ids of the pairs that concepts are measured on.
-        needed: different contents that a concept needs to stay.
+        needed: different contents that a concept needs to be retained.
     """
     below: list[set[int]] = [set() for _ in entries]
     for node, content in {(int(n), int(c)) for n, c in zip(node_of[training], contents[training], strict=True)}:
@@ -169,35 +169,35 @@ def build(
     for number in range(len(entries) - 1, 0, -1):
         below[entries[number][1]] |= below[number]
 
-    # From the leaves up, what stands for the subtree of a node: itself, its only child that stays, or nothing.
-    kept_children: list[list[int]] = [[] for _ in entries]
+    # From the leaves up: a node's subtree is represented by the node, by its only retained child, or not at all.
+    retained_children: list[list[int]] = [[] for _ in entries]
     for number in range(len(entries) - 1, 0, -1):
-        stands = kept_children[number]
-        if len(stands) != 1:
-            stands = [number] if len(below[number]) >= needed else []
-        kept_children[entries[number][1]].extend(stands)
+        representative = retained_children[number]
+        if len(representative) != 1:
+            representative = [number] if len(below[number]) >= needed else []
+        retained_children[entries[number][1]].extend(representative)
 
-    kept = [0]
+    retained = [0]
     new_number = {0: 0}
     parents = [-1]
-    for number in kept:  # grows while it is walked: breadth first
-        for child in sorted(kept_children[number]):
+    for number in retained:  # the list grows during the loop: breadth-first order
+        for child in sorted(retained_children[number]):
             parents.append(new_number[number])
-            new_number[child] = len(kept)
-            kept.append(child)
+            new_number[child] = len(retained)
+            retained.append(child)
 
     nearest = np.zeros(len(entries), np.int64)
     for number, (_, parent) in enumerate(entries):
         nearest[number] = new_number.get(number, nearest[max(parent, 0)])
-    nodes = tree([(entries[number][0], parent) for number, parent in zip(kept, parents, strict=True)])
-    home = nearest[np.maximum(node_of, 0)]
-    postings, spans = depth_first(nodes, home[training], training)
-    measured, measured_spans = depth_first(nodes, home[held_out], held_out)
+    nodes = tree([(entries[number][0], parent) for number, parent in zip(retained, parents, strict=True)])
+    new_node_of = nearest[np.maximum(node_of, 0)]
+    postings, spans = depth_first(nodes, new_node_of[training], training)
+    measured, measured_spans = depth_first(nodes, new_node_of[held_out], held_out)
     return Ontology(nodes, postings, measured, np.concatenate([spans, measured_spans], axis=1), contents, captions)
 
 
 def content_numbers(index: SampleIndex) -> Ids:
-    """A number a sample, equal where content is: its group, else one from its bytes."""
+    """One number per sample, equal for equal content: the content group, or a hash of the bytes without a group."""
     contents = np.array(index.groups, np.int64)
     for row in np.flatnonzero(contents < 0):
         contents[row] = -1 - (_hash64(index.content_hash(int(row))) >> 1)
@@ -205,13 +205,13 @@ def content_numbers(index: SampleIndex) -> Ids:
 
 
 def caption_numbers(index: SampleIndex, ids: Ids) -> Ids:
-    """A number a sample, equal where the first caption is; -1 where there is no caption."""
+    """One number per sample, equal for equal first captions; -1 without a caption."""
     firsts = (next(iter(index.captions(int(row))), "") for row in ids)
     return np.fromiter((_hash64(text) >> 1 if text.strip() else -1 for text in firsts), np.int64, len(ids))
 
 
 def image_numbers(index: SampleIndex, ids: Ids, seed: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """A number in [0, 1) a sample, the same for equal images, so that a duplicate is held out with its twin."""
+    """One number in [0, 1) per sample, equal for equal images, so that duplicates are held out together."""
     hashes = (_hash64(f"{seed}/{index.content_hash(int(row))}") for row in ids)
     return np.fromiter((number / 2.0**64 for number in hashes), np.float64, len(ids))
 

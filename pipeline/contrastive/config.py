@@ -1,4 +1,4 @@
-"""The configuration of the training of a dual encoder."""
+"""The configuration of pretrain-clip."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config import Config, unkeyed
-from pipeline.contrastive.text_tower import TextTowerConfig
+from pipeline.contrastive.text_backbone import TextBackboneConfig
 from pipeline.contrastive.tonics import TonicsConfig
 from pipeline.evaluation.zero_shot import check_template
 from pipeline.loading.loader import LoaderConfig
@@ -22,13 +22,13 @@ from pipeline.training.training_config import TrainingConfig
 PolicyConfig = Annotated[TonicsConfig | ShuffledConfig | StreamsConfig | MixtureConfig, Field(discriminator="kind")]
 
 
-class NewTowerConfig(Config):
-    """An image tower with fresh weights, where no trained one is given."""
+class NewBackboneConfig(Config):
+    """An image backbone with new weights, for runs without a trained classifier."""
 
     model: ModelConfig = Field(
         ModelConfig(name="deit_micro_distilled"), description="The image model; its head is dropped."
     )
-    image_size: int = Field(64, ge=8, le=1024, description="Side of its square input in pixels.")
+    image_size: int = Field(64, ge=8, le=1024, description="Side of the square input in pixels.")
     channels: int = Field(3, ge=1, le=3, description="3 for RGB, 1 for grey.")
     mean: float = Field(0.5, ge=0, le=1, description="Subtracted from pixels in 0..1 before the model.")
     std: float = Field(0.25, gt=0, le=1, description="Pixels are divided by this after the mean is subtracted.")
@@ -37,19 +37,21 @@ class NewTowerConfig(Config):
 class ContrastiveConfig(Config):
     """Training of a dual encoder on image-caption pairs."""
 
-    new_tower: NewTowerConfig = Field(NewTowerConfig(), description="Image tower, where no trained one is an input.")
-    text: TextTowerConfig = Field(TextTowerConfig(), description="Text tower.")
+    new_tower: NewBackboneConfig = Field(
+        NewBackboneConfig(), description="The image backbone if no trained classifier is given."
+    )
+    text: TextBackboneConfig = Field(TextBackboneConfig(), description="The text backbone.")
     embed_dim: int = Field(128, ge=2, le=8192, description="Width of the space that images and texts share.")
-    freeze_tower: bool = Field(False, description="Keep a trained image tower as it is (Zhai 2022, LiT).")
-    policy: PolicyConfig = Field(TonicsConfig(), description="Which pairs make a batch.")
+    freeze_tower: bool = Field(False, description="Freeze a trained image backbone (Zhai 2022, LiT).")
+    policy: PolicyConfig = Field(TonicsConfig(), description="How the pairs of a batch are chosen.")
     captions: Literal["first", "random"] = Field(
-        "random", description="The first caption of a sample, or one of them drawn anew each time."
+        "random", description="The first caption of a sample, or a random one of its captions at each draw."
     )
     templates: tuple[str, ...] = Field(
         ("{}", "an emoji of {}"), min_length=1, description="Prompts for zero-shot use, each with one {} for the name."
     )
     validation_pairs: int = Field(
-        1000, ge=0, le=100_000, description="Most validation pairs that recall is measured on."
+        1000, ge=0, le=100_000, description="Most validation pairs on which recall is measured."
     )
     loader: LoaderConfig = Field(LoaderConfig(), description="Decoding and augmentation.")
     training: TrainingConfig = Field(TrainingConfig(), description="Length, batch, optimiser, precision.")
@@ -61,7 +63,7 @@ class ContrastiveConfig(Config):
     def _consistent(self) -> ContrastiveConfig:
         if self.training.accumulation > 1:
             raise ValueError(
-                "training.accumulation must be 1: a pair's negatives are its step's batch, and parts of it would have "
+                "training.accumulation must be 1: a pair's negatives come from its step's batch, and a micro-batch has "
                 "fewer; use more workers or a smaller global_batch"
             )
         for template in self.templates:

@@ -1,4 +1,4 @@
-"""The dual encoder before its training: its arguments, its preprocessing and the weights it starts from."""
+"""Building a dual encoder: its arguments, its preprocessing and its initial weights."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from pipeline.exported_model import ExportedModel, Preprocessing
 from pipeline.training.starting_weights import check_given
 
 
-def preprocessing_of(config: ContrastiveConfig, tower: ExportedModel | None) -> Preprocessing:
-    """The trained tower's own preprocessing, else that of the new tower."""
-    if tower is not None:
-        return tower.preprocessing
+def preprocessing_of(config: ContrastiveConfig, classifier: ExportedModel | None) -> Preprocessing:
+    """The preprocessing of the trained classifier if there is one, else of the new backbone."""
+    if classifier is not None:
+        return classifier.preprocessing
     new = config.new_tower
     return Preprocessing(new.image_size, new.channels, (new.mean,) * new.channels, (new.std,) * new.channels)
 
 
 def model_kwargs(config: ContrastiveConfig, inputs: Inputs) -> dict[str, Any]:
     """The arguments of `create_model("clip", ...)`, plain JSON values."""
-    tower = inputs.tower
-    if tower is not None:
-        name, kwargs = tower.architecture, {key: tower.kwargs[key] for key in tower.kwargs if key != "num_classes"}
+    classifier = inputs.classifier
+    if classifier is not None:
+        name = classifier.architecture
+        kwargs = {key: value for key, value in classifier.kwargs.items() if key != "num_classes"}
     else:
         new = config.new_tower
         name = new.model.name
@@ -40,17 +41,19 @@ def model_kwargs(config: ContrastiveConfig, inputs: Inputs) -> dict[str, Any]:
 
 
 def build_model(config: ContrastiveConfig, inputs: Inputs) -> CLIP:
-    """A dual encoder; its image tower has the trained tower's weights, but for the head, or imported ones.
+    """A dual encoder; its image backbone has the classifier's weights without the head, or imported weights.
 
     Raises:
-        InputError: the arguments do not fit, or the weights do not.
+        InputError: the arguments or the weights do not fit the model.
     """
-    trained = inputs.tower is not None or inputs.image_weights is not None
+    trained = inputs.classifier is not None or inputs.image_weights is not None
     if config.freeze_tower and not trained:
-        raise InputError("freeze_tower=true: there is no trained tower to keep; give one as input, or set it to false")
-    model = _fresh_model(config, inputs)
-    if inputs.tower is not None:
-        load_tower(model.image, inputs.tower)
+        raise InputError(
+            "freeze_tower=true: there is no trained image backbone to freeze; give one as input, or set it to false"
+        )
+    model = _new_model(config, inputs)
+    if inputs.classifier is not None:
+        load_classifier_weights(model.image, inputs.classifier)
     elif inputs.image_weights is not None:
         inputs.image_weights.load_into(model.image)
     if inputs.text_weights is not None:
@@ -61,7 +64,7 @@ def build_model(config: ContrastiveConfig, inputs: Inputs) -> CLIP:
     return model
 
 
-def _fresh_model(config: ContrastiveConfig, inputs: Inputs) -> CLIP:
+def _new_model(config: ContrastiveConfig, inputs: Inputs) -> CLIP:
     try:
         model = create_model("clip", **model_kwargs(config, inputs))
     except (ModelError, TypeError) as error:
@@ -71,29 +74,31 @@ def _fresh_model(config: ContrastiveConfig, inputs: Inputs) -> CLIP:
 
 
 def starting_reports(config: ContrastiveConfig, inputs: Mapping[str, Artifact]) -> list[LoadingReport]:
-    """What will become of imported weights, tower by tower.
+    """How imported weights load into each backbone, tried on the meta device.
 
     Raises:
-        InputError: they are not weights of these towers, or the config and the inputs do not say the same.
+        InputError: the weights do not fit these backbones, or the config and the inputs disagree.
     """
-    asked = (config.new_tower.model.pretrained if "tower" not in inputs else None, config.text.pretrained)
+    requested = (config.new_tower.model.pretrained if "tower" not in inputs else None, config.text.pretrained)
     given = [
         check_given(pretrained, inputs.get(name), field, name)
         for pretrained, name, field in zip(
-            asked, WEIGHTS_INPUTS, ("new_tower.model.pretrained", "text.pretrained"), strict=True
+            requested, WEIGHTS_INPUTS, ("new_tower.model.pretrained", "text.pretrained"), strict=True
         )
     ]
     with torch.device("meta"):
-        model = _fresh_model(config, Inputs.open(inputs, captions_from=config.captions_from, keep=config.keep))
-    towers = (model.image, model.text)
-    return [weights.load_into(tower) for weights, tower in zip(given, towers, strict=True) if weights is not None]
+        model = _new_model(config, Inputs.open(inputs, captions_from=config.captions_from, keep=config.keep))
+    backbones = (model.image, model.text)
+    return [
+        weights.load_into(backbone) for weights, backbone in zip(given, backbones, strict=True) if weights is not None
+    ]
 
 
-def load_tower(image: nn.Module, tower: ExportedModel) -> None:
-    """Gives the image tower a classifier's weights; what the tower does not have is the classifier's head."""
-    weights = tower.weights()
+def load_classifier_weights(image: nn.Module, classifier: ExportedModel) -> None:
+    """Loads a classifier's weights, without its head, into the image backbone."""
+    weights = classifier.weights()
     wanted = image.state_dict()
     wrong = [name for name, value in wanted.items() if name not in weights or weights[name].shape != value.shape]
     if wrong:
-        raise InputError(f"{tower.folder}: its weights do not fit the image tower: {', '.join(wrong[:3])}")
+        raise InputError(f"{classifier.folder}: its weights do not fit the image backbone: {', '.join(wrong[:3])}")
     image.load_state_dict({name: weights[name] for name in wanted})

@@ -1,8 +1,8 @@
-"""How well a model tells apart the held-out pairs of a node: what moves the curriculum.
+"""Accuracy of a model on the held-out pairs of a node, by which the curriculum advances.
 
 A node is measured on K fixed batches of S held-out pairs that share neither content nor caption: an image
-must find its text among S and a text its image, so chance is 1 / S at every node and accuracies can be
-compared with one threshold. A node with fewer contents than S is topped up from above it.
+must find its text among S texts and a text its image, so chance is 1 / S at every node and one threshold
+serves all nodes. A node with fewer than S contents is topped up from its ancestors.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pipeline.errors import InputError
 
 
 class HeldOutPairs:
-    """The fixed batches of every node.
+    """The fixed held-out batches of every node.
 
     Args:
-        ontology: whose held-out pairs are measured.
-        size: S.
-        batches: K.
-        seed: chooses the pairs.
+        ontology: the tree and its held-out pairs.
+        size: S, pairs per batch.
+        batches: K, batches per node.
+        seed: for the choice of pairs.
     Raises:
         InputError: there are fewer than S held-out contents.
     """
@@ -40,37 +40,37 @@ class HeldOutPairs:
                 "(ontology.held_out_share, or the validation share of the split)"
             )
         self.size = size
-        self._ontology = ontology.turned()
+        self._ontology = ontology.swapped()
         self._batches = batches
         self._seed = seed
         self._composed: dict[int, Ids] = {}
 
     @property
     def chance(self) -> float:
-        """The accuracy of a guess."""
+        """The accuracy of random guessing."""
         return 1.0 / self.size
 
     def batches(self, node: int) -> Ids:
-        """The ids of a node's batches, int64 [K, S]; always the same."""
+        """The ids of a node's batches, int64 [K, S]; the same at every call."""
         if node not in self._composed:
             rngs = [generator(self._seed, "held-out", node, number) for number in range(self._batches)]
             self._composed[node] = np.stack([compose(self._ontology, {node: self.size}, rng).ids for rng in rngs])
         return self._composed[node]
 
     def own_share(self, node: int) -> float:
-        """The share of the pairs of a node's batches that are not from above it."""
+        """The fraction of the pairs in a node's batches that belong to the node, not to an ancestor."""
         own = np.isin(self.batches(node), self._ontology.below(node))
         return float(own.mean())
 
     def ids(self, nodes: Iterable[int]) -> Ids:
-        """Every pair that measuring these nodes needs, ascending."""
+        """The ids of all pairs in the batches of these nodes, ascending."""
         return np.unique(np.concatenate([self.batches(node).ravel() for node in nodes]))
 
     def accuracy(self, node: int, ids: Ids, image_features: Tensor, text_features: Tensor) -> float:
         """Mean of image-to-text and text-to-image R@1 over a node's batches.
 
         Args:
-            ids: ascending; holds all of the node's.
+            ids: ascending, with all ids of the node's batches.
             image_features: [len(ids), E], unit vectors.
             text_features: [len(ids), E], unit vectors.
         """
@@ -82,9 +82,9 @@ class HeldOutPairs:
         return float((image_hits.double().mean() + text_hits.double().mean()) / 2)
 
     def _positives(self, batches: Ids) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-        """Pairs of a batch that are each other's right answers [K, S, S]: more than the diagonal only if relaxed."""
+        """Which pairs of a batch are positives of each other, [K, S, S]: off the diagonal only in relaxed batches."""
         same = np.zeros((*batches.shape, batches.shape[1]), bool)
-        for kinds in (self._ontology.contents, self._ontology.captions):
-            of_pairs = kinds[batches]
+        for numbers in (self._ontology.contents, self._ontology.captions):
+            of_pairs = numbers[batches]
             same |= of_pairs[:, :, None] == of_pairs[:, None, :]
         return same

@@ -1,4 +1,4 @@
-"""What a dual encoder is trained from: artifacts, opened."""
+"""The opened input artifacts of pretrain-clip."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class Inputs:
     """The opened inputs of pretrain-clip; all but the shards may be absent.
 
     Attributes:
-        tower: a trained classifier whose body becomes the image tower.
         index: with the captions that are trained on.
-        image_weights, text_weights: imported ones that a new tower starts from.
+        classifier: a trained classifier; the image backbone starts from its weights.
+        image_weights, text_weights: imported weights that a new backbone starts from.
         columns: joined to the shards.
-        keep: ranges of columns, outside of which no sample is trained on.
+        keep: ranges of columns; samples outside them are not trained on.
     """
 
     shards: Artifact
     index: SampleIndex
     ontology: Ontology | None
-    tower: ExportedModel | None
+    classifier: ExportedModel | None
     image_weights: StartingWeights | None = None
     text_weights: StartingWeights | None = None
     columns: JoinedColumns | None = None
@@ -49,14 +49,14 @@ class Inputs:
         """Opens "shards" and, where given, "ontology", "tower", "image-weights", "text-weights" and "columns".
 
         Raises:
-            InputError: the tower is not an image model, the columns are not those that are asked for, or the
-                ontology was made of other captions or samples.
+            InputError: "tower" is not a classifier, the joined columns lack the requested ones, or the ontology was
+                built from other captions or samples.
         """
         keep = keep or {}
         ontology, tower = artifacts.get("ontology"), artifacts.get("tower")
-        model = ExportedModel.open(tower) if tower is not None else None
-        if tower is not None and model is not None and model.kind != "classifier":
-            raise InputError(f"{tower.uri}: holds a {model.kind}; the image tower comes from a classifier")
+        classifier = ExportedModel.open(tower) if tower is not None else None
+        if tower is not None and classifier is not None and classifier.kind != "classifier":
+            raise InputError(f"{tower.uri}: holds a {classifier.kind}; the image backbone comes from a classifier")
         shards, joined = artifacts["shards"], artifacts.get("columns")
         index, columns = open_columns(joined, SampleIndex.open(shards), keep=keep, captions_from=captions_from)
         if ontology is not None:
@@ -66,7 +66,7 @@ class Inputs:
             shards,
             index,
             Ontology.open(ontology) if ontology is not None else None,
-            model,
+            classifier,
             image,
             text,
             columns,
@@ -74,7 +74,7 @@ class Inputs:
         )
 
     def training_pairs(self) -> Ids:
-        """What may be trained on: without what the ontology holds out."""
+        """Ids of the pairs to train on, without those that the ontology holds out."""
         if self.ontology is not None:
             return np.unique(self.ontology.postings)
         rows = self.index.rows("train")
@@ -83,7 +83,7 @@ class Inputs:
         return _captioned(self.index, rows)
 
     def validation_pairs(self, most: int, seed: int) -> Ids:
-        """Pairs of the validation split, at most so many, ascending."""
+        """At most `most` pairs of the validation split, ascending."""
         rows = _captioned(self.index, self.index.rows("val"))
         if len(rows) > most:
             rows = np.sort(generator(seed, "validation-pairs").choice(rows, most, replace=False))

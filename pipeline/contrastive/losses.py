@@ -1,18 +1,18 @@
-"""Symmetric InfoNCE with several positives a row, over one process or over the global batch.
+"""Symmetric InfoNCE with several positives per row, over one process or over the global batch.
 
     logits     = scale * image @ text^T                        [A, N]
     image loss = mean over images of - mean over its positives p of log softmax(logits)[p]
     text loss  = the same with images and texts exchanged
     loss       = (image loss + text loss) / 2
 
-With one positive a row this is CLIP's loss (Radford 2021, section 2.3, figure 3). Two samples are each
+With one positive per row this is CLIP's loss (Radford 2021, section 2.3, figure 3). Two samples are each
 other's positives if they show the same content or carry the same caption: in a batch about one
 object such pairs are common, and counting them as negatives teaches the opposite of the truth.
 
-Over W ranks each rank keeps the rows of its own samples and gathers the columns of all of them.
+Over W ranks, each rank computes the rows of its own samples against the gathered columns of all ranks.
 `gather_rows` passes gradients back to the rank a row came from, as a sum over the ranks that used it,
-so that after DDP's averaging the gradient is that of the global batch exactly, provided that a rank
-with B of the G samples weights its loss by B * W / G (the training loop does).
+so that after DDP's averaging the gradient equals the gradient of the global batch exactly, provided that
+a rank with B of the G samples weights its loss by B * W / G (the training loop does).
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def infonce(
     Args:
         image_features: [B, E], L2-normalised.
         text_features: [B, E], L2-normalised; row i belongs to image i.
-        logit_scale: scalar, the factor on the products: the inverse temperature, at most 100.
-        positives: bool [B, N]; whether row i and column j, of either kind, belong together. Every row has one.
-        all_image_features: [N, E], the columns, where they are more than the rows.
+        logit_scale: scalar, the inverse temperature, at most 100.
+        positives: bool [B, N]; whether row i and column j are a positive pair. Every row has at least one.
+        all_image_features: [N, E], the columns; None: the rows are also the columns.
         all_text_features: [N, E], likewise.
     """
     images = image_features if all_image_features is None else all_image_features
@@ -71,7 +71,7 @@ def contrast(queries: Tensor, keys: Tensor, scale: Tensor, positives: Tensor) ->
 def cosines(queries: Tensor, keys: Tensor) -> Tensor:
     """The products of unit vectors, [..., A, N], in float32 also under autocast.
 
-    bfloat16 has 8 bits: cosines near 0.5 would lie 0.002 to 0.004 apart, times a scale of up to 100, and tie.
+    bfloat16 has 8 bits: its values near 0.5 are 0.002 to 0.004 apart, times a scale of up to 100, so cosines would tie.
 
     Args:
         queries: [..., A, E].
@@ -82,9 +82,9 @@ def cosines(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def content_keys(ids: Tensor, groups: Tensor, tokens: Tensor) -> Tensor:
-    """What makes samples each other's positives, int64 [B, 3]: id, content group (-1: none), caption.
+    """Keys of which an equal one makes two samples positives, int64 [B, 3]: id, content group (-1: none), caption.
 
-    The third is a 64-bit hash of the tokens [B, L], so that ranks exchange three numbers a sample.
+    The third is a 64-bit hash of the tokens [B, L], so that ranks exchange only three numbers per sample.
     """
     powers = torch.full((tokens.shape[1],), _HASH_FACTOR, dtype=torch.int64, device=tokens.device).cumprod(0)
     return torch.stack([ids, groups, (tokens * powers).sum(1)], dim=1)
@@ -106,7 +106,7 @@ def gather_rows(local: Tensor, sizes: Sequence[int]) -> Tensor:
 
     Args:
         local: this rank's rows, [sizes[rank], ...].
-        sizes: how many rows each rank has; they may differ. One size: `local` comes back as it is.
+        sizes: rows of each rank; they may differ. With one rank, `local` is returned unchanged.
     """
     if len(sizes) == 1:
         return local
@@ -115,16 +115,16 @@ def gather_rows(local: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 class _GatherRows(torch.autograd.Function):
-    """All-gather of rows padded to the longest rank; backward is a sum over ranks of the own slice."""
+    """All-gather of rows padded to the longest rank; backward sums this rank's slice over all ranks."""
 
     @staticmethod
     def forward(ctx: Any, local: Tensor, sizes: tuple[int, ...]) -> Tensor:
         ctx.sizes = sizes
         padded = local.new_zeros((max(sizes), *local.shape[1:]))
         padded[: len(local)] = local
-        parts = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(parts, padded)
-        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+        gathered = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(gathered, padded)
+        return torch.cat([rows[:size] for rows, size in zip(gathered, sizes, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:

@@ -1,7 +1,7 @@
-"""What is measured while a dual encoder trains: retrieval on the validation split, accuracy of the frontier.
+"""Measures during training of a dual encoder: retrieval on the validation split, accuracy of the frontier.
 
-Both are computed by rank 0 and sent to the others, so that every rank acts on the same numbers also where
-devices round differently.
+Rank 0 computes both and broadcasts them, so that all ranks act on the same numbers even if their devices
+round differently.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _PREFIX = "curriculum"
 
 @dataclass(frozen=True)
 class ValidationRetrieval:
-    """Recall at 1 and 5 among the validation pairs; right is what shares the content.
+    """Recall at 1 and 5 among the validation pairs; a pair with the same content is a right answer.
 
     Args:
-        ids: the pairs, each the query once in both directions.
-        contents: [len(ids)] equal where the content is.
+        ids: the pairs; each is the query once per direction.
+        contents: [len(ids)] content numbers, equal for the same content.
     """
 
     encoder: PairEncoder
@@ -46,15 +46,15 @@ class ValidationRetrieval:
             images, texts = self.encoder.features(model, self.ids)
             keys = [[int(content)] for content in self.contents]
             right = Positives.from_keys(keys, keys)
-            of_texts = first_positive_ranks(images, texts, right)
-            of_images = first_positive_ranks(texts, images, right)
-            values = [recall_at(ranks, k) for ranks in (of_texts, of_images) for k in (1, 5)]
+            text_ranks = first_positive_ranks(images, texts, right)
+            image_ranks = first_positive_ranks(texts, images, right)
+            values = [recall_at(ranks, k) for ranks in (text_ranks, image_ranks) for k in (1, 5)]
         return dict(zip(names, from_rank_0(values, self.encoder.device, self.world), strict=True))
 
 
 @dataclass(frozen=True)
 class CurriculumRefresh:
-    """Measures the frontier, moves the policy on, and says what it did in numbers for metrics.jsonl."""
+    """Measures the frontier, refreshes the policy, and returns the metrics of the refresh for metrics.jsonl."""
 
     policy: Tonics
     held_out: HeldOutPairs
@@ -64,7 +64,7 @@ class CurriculumRefresh:
 
     def __call__(self, model: nn.Module, step: int) -> dict[str, float]:
         policy, frontier = self.policy, self.policy.frontier
-        survey = policy.survey(step - policy.config.refresh_every_steps, step)
+        drawn = policy.drawn_batches(step - policy.config.refresh_every_steps, step)
         values = [0.0] * len(frontier)
         if self.rank == 0:
             ids = self.held_out.ids(frontier)
@@ -74,28 +74,28 @@ class CurriculumRefresh:
         policy.refresh(measured)
 
         names = metric_names(policy.ontology)
-        numbers = {
+        metrics = {
             f"{_PREFIX}/version": float(policy.version),
             f"{_PREFIX}/entropy": -sum(p * log(p) for p in policy.mass.values()),
             f"{_PREFIX}/nodes": float(len(policy.mass)),
-            f"{_PREFIX}/topped_up": survey.topped_up,
-            f"{_PREFIX}/relaxed": survey.relaxed,
+            f"{_PREFIX}/topped_up": drawn.topped_up,
+            f"{_PREFIX}/relaxed": drawn.relaxed,
             f"{_PREFIX}/chance": self.held_out.chance,
             f"{_PREFIX}/held_out_own": sum(map(self.held_out.own_share, frontier)) / len(frontier),
         }
         for node, accuracy in measured.items():
-            numbers[f"{_PREFIX}/accuracy/{names[node]}"] = accuracy
-            numbers[f"{_PREFIX}/hits/{names[node]}"] = float(survey.hits[node])
+            metrics[f"{_PREFIX}/accuracy/{names[node]}"] = accuracy
+            metrics[f"{_PREFIX}/hits/{names[node]}"] = float(drawn.hits[node])
         for node, p in policy.mass.items():
-            numbers[f"{_PREFIX}/probability/{names[node]}"] = p
-        return numbers
+            metrics[f"{_PREFIX}/probability/{names[node]}"] = p
+        return metrics
 
 
 def from_rank_0(values: Sequence[float], device: torch.device, world: int) -> list[float]:
-    """Rank 0's values on every rank, to the bit; every rank gives equally many."""
+    """Rank 0's values on every rank, bit for bit; all ranks must pass the same number of values."""
     if world == 1:
         return list(values)
-    # As whole numbers: some devices have no 64-bit floats.
+    # Sent as integers, because some devices have no 64-bit floats.
     sent = torch.tensor(list(values), dtype=torch.float64).view(torch.int64).to(device)
     dist.broadcast(sent, src=0)
     received: list[float] = sent.cpu().view(torch.float64).tolist()
@@ -103,7 +103,7 @@ def from_rank_0(values: Sequence[float], device: torch.device, world: int) -> li
 
 
 def metric_names(ontology: Ontology) -> list[str]:
-    """A name for each node that MLflow takes in a metric: its path, with odd characters replaced."""
+    """A valid MLflow metric name for each node: its path, with characters that MLflow refuses replaced."""
     allowed = set("_-./ :")
     paths = [
         "".join(c if (c.isascii() and c.isalnum()) or c in allowed else "-" for c in n.path) for n in ontology.nodes
@@ -112,12 +112,12 @@ def metric_names(ontology: Ontology) -> list[str]:
 
 
 def curriculum_lines(rows: Iterable[Mapping[str, Any]], ontology: Ontology) -> list[dict[str, Any]]:
-    """The lines of curriculum.jsonl, one a refresh, from the rows of metrics.jsonl.
+    """The lines of curriculum.jsonl, one per refresh, from the rows of metrics.jsonl.
 
-    A line has the state from its step on (frontier, P) and what led to it: the accuracy measured at that
-    step (with its chance, and the mean share of a node's held-out batches that is its own), and in the
-    steps since the refresh before it the pairs asked of each node and the shares of pairs that were
-    topped up from above their node, or that repeat a content.
+    A line has the state from its step on (frontier, P) and the measures that led to it: the accuracy at that
+    step (with its chance level, and the mean fraction of a node's held-out batches that is its own); and over
+    the steps since the previous refresh the pairs requested from each node, and the fractions of pairs that
+    were topped up from an ancestor or that repeat a content.
     """
     names, paths = metric_names(ontology), [node.path for node in ontology.nodes]
     lines = []

@@ -1,14 +1,14 @@
-"""Ontology: which sample lies below which concept, as a few arrays that can be memory-mapped.
+"""Ontology: a tree of concepts and the samples below each, as a few arrays that can be memory-mapped.
 
-A tree of nodes, parents before children, node 0 the root. The training pairs lie in one array in
-depth-first order, so the pairs below any node are one slice of it, and so are those directly at a
-node (below it, but below none of its children), which come first in its slice. Memory is one number
-a pair however deep the tree is. The same holds for the held-out pairs, which are never trained on.
+Nodes are ordered parents before children; node 0 is the root. One array holds the training pairs in
+depth-first order, so the pairs below any node are one slice of it. A node's own pairs (below it, but
+below none of its children) come first in its slice. Memory is one number per pair, however deep the tree
+is. The same holds for the held-out pairs, which are never trained on.
 
 Files: ontology.json (for people: nodes, counts, rule), postings.npy and held_out.npy (int64 sample ids),
 spans.npy (int64 [nodes, 6]: start, end of own pairs, end of all pairs; in postings, in held_out),
-contents.npy and captions.npy (int64 [samples]: samples with equal numbers show the same content, or
-carry the same first caption).
+contents.npy and captions.npy (int64 [samples]: equal numbers mean the same content, or the same first
+caption).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Node:
-    """A concept: its name, its path from the root, its parent (-1: root) and its children, as node numbers."""
+    """A concept; `parent` (-1 for the root) and `children` are node numbers, `path` starts below the root."""
 
     name: str
     path: str
@@ -71,7 +71,7 @@ class Ontology:
         return cls(tree([(entry["name"], entry["parent"]) for entry in entries]), *arrays)
 
     def write(self, folder: Path, rule: str) -> None:
-        """Writes the files of the artifact; `rule` says in words how nodes were chosen."""
+        """Writes the files of the artifact; `rule` describes how nodes were chosen."""
         for name in ("postings", "held_out", "spans", "contents", "captions"):
             np.save(folder / f"{name}.npy", getattr(self, name))
         entries = [
@@ -101,8 +101,8 @@ class Ontology:
         start, _, end = self.spans[node, 3:]
         return self.held_out[start:end]
 
-    def turned(self) -> Ontology:
-        """The same tree with the held-out pairs in the place of the training pairs, and the reverse."""
+    def swapped(self) -> Ontology:
+        """The same tree with training pairs and held-out pairs exchanged."""
         spans = self.spans[:, [3, 4, 5, 0, 1, 2]]
         return replace(self, postings=self.held_out, held_out=self.postings, spans=spans)
 
@@ -112,7 +112,7 @@ class Ontology:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with the tree and with the pairs; a curriculum's state is only good for one of them."""
+        """A hash of the tree and its pairs; a curriculum's state is valid for one fingerprint only."""
         hasher = hashlib.sha256(json.dumps([node.path for node in self.nodes]).encode())
         for array in (self.spans, self.postings, self.held_out):
             hasher.update(np.ascontiguousarray(array).data)
@@ -128,13 +128,13 @@ class Ontology:
     def descendants(self, node: int) -> list[int]:
         """All nodes below a node, parents before children."""
         found = list(self.nodes[node].children)
-        for number in found:  # grows while it is walked
+        for number in found:  # the list grows during the loop
             found.extend(self.nodes[number].children)
         return found
 
 
 def tree(entries: Sequence[tuple[str, int]]) -> tuple[Node, ...]:
-    """Nodes from (name, parent) pairs, parents before children, the first of them the root."""
+    """Nodes from (name, parent) pairs, parents before children, the root first."""
     children: list[list[int]] = [[] for _ in entries]
     paths: list[str] = []
     depths: list[int] = []
@@ -150,13 +150,13 @@ def tree(entries: Sequence[tuple[str, int]]) -> tuple[Node, ...]:
 
 
 def depth_first(nodes: Sequence[Node], node_of: Ids, ids: Ids) -> tuple[Ids, Ids]:
-    """Lays ids out depth first.
+    """Sorts ids by node in depth-first order.
 
     Args:
-        node_of: [len(ids)] the deepest node above each id.
-        ids: sample ids; those at one node keep their order.
+        node_of: [len(ids)] the deepest node of each id.
+        ids: sample ids; the order within a node does not change.
     Returns:
-        The ids in the new order, and spans [nodes, 3]: start, end of own, end of all below.
+        The ids in the new order, and spans [nodes, 3]: start, end of own pairs, end of all pairs below.
     """
     order: list[int] = []
     stack = [0]
@@ -166,11 +166,11 @@ def depth_first(nodes: Sequence[Node], node_of: Ids, ids: Ids) -> tuple[Ids, Ids
         stack.extend(reversed(nodes[node].children))
     rank = np.empty(len(nodes), np.int64)
     rank[order] = np.arange(len(nodes))
-    laid_out = ids[np.argsort(rank[node_of], kind="stable")]
+    ordered = ids[np.argsort(rank[node_of], kind="stable")]
     own = np.bincount(rank[node_of], minlength=len(nodes))
     starts = np.concatenate([[0], np.cumsum(own)])
     size = np.ones(len(nodes), np.int64)
     for number in range(len(nodes) - 1, 0, -1):
         size[nodes[number].parent] += size[number]
     spans = np.stack([starts[rank], starts[rank + 1], starts[rank + size]], axis=1)
-    return laid_out, spans.astype(np.int64)
+    return ordered, spans.astype(np.int64)

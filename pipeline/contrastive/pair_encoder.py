@@ -1,4 +1,4 @@
-"""Features of given pairs, by the model as it is now: what held-out measures are made from."""
+"""Image and text features of given pairs, from which validation and held-out measures are computed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.sharding.format.index import SampleIndex
 
 @dataclass(frozen=True)
 class PairEncoder:
-    """Encodes images, and their first captions, as they are stored: not augmented."""
+    """Encodes stored images, not augmented, and their first captions."""
 
     reader: SampleReader
     index: SampleIndex

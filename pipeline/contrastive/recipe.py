@@ -1,4 +1,4 @@
-"""What a worker trains a dual encoder with: model, task, policy, loader and measures."""
+"""The objects with which a worker trains a dual encoder: model, task, policy, loader and measures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ContrastiveRecipe:
     """The TrainingRecipe of a dual encoder.
 
     Args:
-        inputs: name -> STAGE/KEY of what `Inputs.open` opens.
+        inputs: name -> STAGE/KEY of the artifacts that `Inputs.open` opens.
     """
 
     config: ContrastiveConfig
@@ -49,7 +49,7 @@ class ContrastiveRecipe:
         inputs = Inputs.open(artifacts, captions_from=config.captions_from, keep=config.keep)
         policy, held_out = build_policy(config, inputs)
         samples = len(inputs.training_pairs())
-        preprocessing = preprocessing_of(config, inputs.tower)
+        preprocessing = preprocessing_of(config, inputs.classifier)
         tokenizer = config.text.build_tokenizer(inputs.text_weights)
         reader = SampleReader.open(inputs.shards, remote=config.loader.remote, verify=config.loader.verify)
         loader = config.loader.build(
@@ -79,7 +79,7 @@ class ContrastiveRecipe:
             refresh = CurriculumRefresh(policy, held_out, encoder, rank, world)
         return Parts(
             build_model(config, inputs).to(device),
-            ContrastiveTask(preprocessing, world=world, freeze_tower=config.freeze_tower),
+            ContrastiveTask(preprocessing, world=world, freeze_image=config.freeze_tower),
             loader,
             rows=samples_per_epoch(policy, samples),
             evaluate=evaluate,
@@ -88,19 +88,19 @@ class ContrastiveRecipe:
 
 
 def build_policy(config: ContrastiveConfig, inputs: Inputs) -> tuple[SamplingPolicy, HeldOutPairs | None]:
-    """The policy, and for a curriculum what moves it.
+    """The policy, and for a curriculum the held-out pairs that its refreshes measure.
 
     Raises:
-        InputError: the policy cannot be made from these inputs.
+        InputError: the policy cannot be built from these inputs.
     """
     training, policy = config.training, config.policy
     batch = config.loader.distinct(training.global_batch)
     if isinstance(policy, ShuffledConfig | StreamsConfig | MixtureConfig):
         rows = inputs.training_pairs()
         if len(rows) == 0:
-            kept = " and is kept" if config.keep else ""
+            within = " and is within keep" if config.keep else ""
             raise InputError(
-                f"{inputs.shards.uri}: no training sample has a caption{kept}; shard a data set with captions"
+                f"{inputs.shards.uri}: no training sample has a caption{within}; shard a data set with captions"
             )
         return policy.build(inputs.index, RowRuns.of_rows(rows), batch, training.seed), None
     if inputs.ontology is None:

@@ -1,4 +1,4 @@
-"""The stage pretrain-clip: image-caption pairs and an image tower -> a dual encoder."""
+"""The stage pretrain-clip: image-caption pairs and a classifier -> a dual encoder."""
 
 from __future__ import annotations
 
@@ -21,27 +21,26 @@ from pipeline.training.starting_weights import write_report
 
 
 class PretrainClip:
-    """Aligns an image tower with a text tower, under the curriculum or on shuffled pairs."""
+    """Trains an image backbone and a text backbone together, under the curriculum or on shuffled pairs."""
 
     name: ClassVar[str] = "pretrain-clip"
     version: ClassVar[int] = 3
 
     def run(self, config: ContrastiveConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
-        """Fills `work.output` with model/, metrics.jsonl, training.json and curriculum.jsonl.
+        """Writes model/, metrics.jsonl, training.json and curriculum.jsonl to `work.output`.
 
         Args:
-            inputs: "shards"; "ontology" unless the policy is shuffled; "tower", a classifier whose body
-                becomes the image tower, or none for a new one; "image-weights" and "text-weights", imported ones,
-                if new_tower.model.pretrained or text.pretrained is set; "columns", joined ones, if captions_from or
-                keep is.
+            inputs: "shards"; "ontology" for the policy tonics; "tower", the classifier whose backbone the image
+                backbone starts from, unless a new one is trained; "image-weights" and "text-weights", imported, if
+                new_tower.model.pretrained or text.pretrained is set; "columns" if captions_from or keep is set.
         """
         config.text.check()
         opened = Inputs.open(inputs, captions_from=config.captions_from, keep=config.keep)
-        # Refused here, before workers are started.
+        # Checked here, before workers are started.
         build_policy(config, opened)
         reports = starting_reports(config, inputs)
         model = build_model(config, opened)
-        check_sizes(model.image.to("meta"), config.loader, preprocessing_of(config, opened.tower).channels)
+        check_sizes(model.image.to("meta"), config.loader, preprocessing_of(config, opened.classifier).channels)
 
         uris = {name: artifact.uri for name, artifact in inputs.items()}
         recipe = ContrastiveRecipe(config, work.store.storage.url, tuple(sorted(uris.items())))
@@ -56,7 +55,7 @@ class PretrainClip:
             kind="dual-encoder",
             architecture="clip",
             kwargs=model_kwargs(config, opened),
-            preprocessing=preprocessing_of(config, opened.tower),
+            preprocessing=preprocessing_of(config, opened.classifier),
             labels=opened.index.label_names,
             templates=config.templates,
             vocabulary=opened.text_weights.vocabulary if opened.text_weights is not None else None,
@@ -67,11 +66,11 @@ class PretrainClip:
 
 
 def summary(result: TrainingResult, lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """The headline numbers of a training, and how far the curriculum came."""
+    """The headline numbers of a training run, with the refreshes and the frontier size of the curriculum."""
     measured = {
         name.replace("/", "_"): round(value, 4)
         for name in ("val/text_recall_at_1", "val/image_recall_at_1", "train/loss")
         if (value := result.last(name)) is not None
     }
-    ended = len(lines[-1]["frontier"]) if lines else 1
-    return {**measured, **result.headline_facts(), "refreshes": len(lines), "frontier": ended}
+    frontier_size = len(lines[-1]["frontier"]) if lines else 1
+    return {**measured, **result.headline_facts(), "refreshes": len(lines), "frontier": frontier_size}

@@ -1,4 +1,4 @@
-"""The contrastive task: image and text features of a batch, and how well they find each other."""
+"""The contrastive task: the loss and the accuracies of the image and text features of a batch."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ class ContrastiveTask:
 
     Args:
         preprocessing: how uint8 images become the model's input.
-        world: ranks that share a global batch; torch.distributed is initialised where there are several.
-        freeze_tower: the image tower learns nothing; it then also runs as in evaluation, so that its
-            statistics (BatchNorm) do not move either.
+        world: ranks that share a global batch; with several, torch.distributed must be initialised.
+        freeze_image: the image backbone does not train; it runs in evaluation mode, so that BatchNorm's
+            statistics do not change either.
     """
 
-    def __init__(self, preprocessing: Preprocessing, *, world: int = 1, freeze_tower: bool = False) -> None:
+    def __init__(self, preprocessing: Preprocessing, *, world: int = 1, freeze_image: bool = False) -> None:
         self._preprocessing = preprocessing
         self._world = world
-        self._freeze_tower = freeze_tower
+        self._freeze_image = freeze_image
 
     def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
         """The loss of this rank's rows against the whole global batch.
 
-        The batch must be this rank's whole share: negatives come from the step's batch, so cutting it for
-        accumulation would change the objective.
+        `batch` must be all of this rank's samples of the step: negatives come from the step's batch, so splitting
+        it into micro-batches would change the objective.
         """
         if batch.tokens is None:
             raise ValueError("the contrastive task needs captions: give the loader a tokenizer")
         clip = unwrapped(model)
-        # Here and not after the optimiser's step, which is the loop's: before it is used it is in range.
+        # Clamped before each use, because the optimiser's step belongs to the training loop.
         clip.clamp_logit_scale()
-        if self._freeze_tower:
+        if self._freeze_image:
             clip.image.eval()
         images, texts, scale = model(self._preprocessing.normalise(batch.images), batch.tokens)
 
@@ -59,13 +59,13 @@ class ContrastiveTask:
 
 
 def unwrapped(model: nn.Module) -> CLIP:
-    """The dual encoder inside DistributedDataParallel, or itself."""
+    """The dual encoder, without its DistributedDataParallel wrapper if it has one."""
     inner = getattr(model, "module", model)
     assert isinstance(inner, CLIP)
     return inner
 
 
 def _hits(queries: Tensor, keys: Tensor, positives: Tensor) -> Tensor:
-    """The share of queries whose nearest key is one of their positives."""
+    """The fraction of queries with a positive as nearest key."""
     nearest = cosines(queries, keys).argmax(1, keepdim=True)
     return positives.gather(1, nearest).float().mean()

@@ -1,20 +1,20 @@
-"""The TOnICS-style curriculum: which concepts the pairs of a batch come from, moved on by accuracy.
+"""The TOnICS-style curriculum: it chooses the concepts of a batch's pairs, and advances with accuracy.
 
-    STATE     P[node], sum 1, at first P[root] = 1; accuracy (averaged) and streak of each node with P > 0
-              (the frontier); the opened nodes; refreshes, version
-    BATCH     n slots of G / n pairs; nodes for the slots drawn from P, so that each gets its share of them to
-              within one slot. A root slot holds pairs of as many concepts, the slot of any other node pairs
-              of that node, balanced over its children; nothing is repeated in a batch (see composition)
+    STATE     P[node], sum 1, at first P[root] = 1; accuracy (running average) and streak of each node with
+              P > 0 (the frontier); the opened nodes; version, the number of refreshes
+    BATCH     n slots of G / n pairs; the nodes of the slots are drawn from P, so that each node gets P of the
+              slots, rounded up or down. A root slot draws pairs from all concepts; the slot of another node
+              draws pairs of that node, balanced over its children; a batch has no duplicates (see composition)
     REFRESH   every R steps, with the accuracy a of each frontier node among held-out pairs:
               accuracy = m accuracy + (1 - m) a;  streak = refreshes in a row with accuracy >= tau
-              streak = p and the node has children: it is opened, (1 - floor) P moves to the children,
-                  in proportion to (their training contents)^alpha; the floor stays against forgetting
-              opened, and accuracy < tau - retreat: it is closed, and P of all nodes below it comes back
+              streak >= p and the node has children: it is opened: (1 - floor) P moves to the children, in
+                  proportion to (their training contents)^alpha; the floor remains, against forgetting
+              opened, and accuracy < tau - retreat: it is closed, and P of all nodes below it returns to it
 
-With n = 1 that is TOnICS (Srinivasan, Ren, Thomason 2022): whole batches of one concept in the end. With
-n > 1 a batch mixes n nodes with G / n pairs each, which kept both levels of alignment where we measured it
-(8 x 8 beat 1 x 64). The accuracy of an opened node is that of telling its concepts apart: opening looks at
-one level, closing at the level above it. The constants are ours; the paper's could not be read.
+With n = 1 this is TOnICS (Srinivasan, Ren, Thomason 2022): in the end, whole batches of one concept. With
+n > 1 a batch mixes n nodes with G / n pairs each, which preserved both levels of alignment where we measured
+it (8 x 8 beat 1 x 64). The accuracy of an opened node measures how well its concepts are told apart: opening
+tests one level, closing tests the level above it. The constants are ours; we had no access to the paper's.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from pipeline.contrastive.ontology import Ids, Ontology
 from pipeline.counter_rng import generator
 from pipeline.errors import InputError, WorkError
 
-_SURVEYED_STEPS = 64
-"""Steps between two refreshes whose batches are composed again to measure how often a rule was relaxed."""
+_RECOMPOSED_STEPS = 64
+"""Steps between two refreshes whose batches are composed again to measure how often the rules were relaxed."""
 
 
 class TonicsConfig(Config):
@@ -41,25 +41,27 @@ class TonicsConfig(Config):
 
     kind: Literal["tonics"] = Field("tonics", description="Name of this policy.")
     nodes_per_batch: int = Field(
-        8, ge=1, le=65536, description="Nodes that a batch is made of, G / nodes_per_batch pairs each; 1 is TOnICS."
+        8, ge=1, le=65536, description="Nodes in a batch, with G / nodes_per_batch pairs each; 1 is TOnICS."
     )
     refresh_every_steps: int = Field(500, ge=1, description="Steps between refreshes (R).")
     threshold: float = Field(0.9, gt=0, le=1, description="Held-out accuracy at which a node is opened (tau).")
-    momentum: float = Field(0.5, ge=0, lt=1, description="Weight of the accuracy before a refresh (m).")
+    momentum: float = Field(0.5, ge=0, lt=1, description="Weight of the previous average accuracy at a refresh (m).")
     patience: int = Field(2, ge=1, description="Refreshes in a row at the threshold before a node is opened (p).")
-    floor: float = Field(0.1, gt=0, lt=1, description="Share of its probability that an opened node keeps.")
-    alpha: float = Field(0.5, ge=0, le=1, description="Children get shares as their contents to this power.")
+    floor: float = Field(0.1, gt=0, lt=1, description="Fraction of its probability that an opened node retains.")
+    alpha: float = Field(
+        0.5, ge=0, le=1, description="Children get probability in proportion to their number of contents to this power."
+    )
     retreat: float | None = Field(
         0.15, gt=0, le=1, description="An opened node is closed if its accuracy is this far below the threshold."
     )
-    held_out_batch: int = Field(16, ge=2, le=4096, description="Pairs among which a held-out pair must find its own.")
+    held_out_batch: int = Field(16, ge=2, le=4096, description="Pairs among which an image must find its text (S).")
     held_out_batches: int = Field(8, ge=1, le=1024, description="Held-out batches of each node (K).")
 
     def build(self, ontology: Ontology, global_batch: int, seed: int) -> Tonics:
-        """The policy at its start.
+        """The policy in its initial state.
 
         Raises:
-            InputError: the batch cannot be made of so many nodes, or of so few pairs.
+            InputError: the global batch is smaller than `nodes_per_batch`, or larger than the ontology.
         """
         if self.nodes_per_batch > global_batch:
             raise InputError(
@@ -73,13 +75,13 @@ class TonicsConfig(Config):
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What the batches of some steps were made of.
+class DrawnBatches:
+    """Statistics of the batches of a range of steps.
 
     Attributes:
-        hits: node -> pairs that were asked of it, over all the steps.
-        topped_up: share of pairs that a node could not give and that came from above it.
-        relaxed: share of pairs that share content or caption with another pair of their batch.
+        hits: node -> pairs requested from it, over all steps.
+        topped_up: fraction of pairs that a node could not supply and an ancestor did.
+        relaxed: fraction of pairs that share content or caption with another pair of their batch.
     """
 
     hits: dict[int, int]
@@ -88,13 +90,13 @@ class Survey:
 
 
 class Tonics:
-    """A SamplingPolicy over an ontology; the same on every rank.
+    """A SamplingPolicy over an ontology; identical on every rank.
 
     Args:
-        config: its constants.
-        ontology: what it draws from.
+        config: the constants of the curriculum.
+        ontology: the concepts and pairs to draw from.
         global_batch: G.
-        seed: of its draws.
+        seed: for all draws.
     """
 
     def __init__(self, config: TonicsConfig, ontology: Ontology, global_batch: int, seed: int) -> None:
@@ -110,26 +112,26 @@ class Tonics:
 
     @property
     def frontier(self) -> list[int]:
-        """The nodes that batches are drawn from, ascending."""
+        """The nodes from which batches are drawn, ascending."""
         return sorted(self.mass)
 
     def batch(self, step: int) -> Ids:
         """Ids of the global batch of a step, int64 [G]."""
-        return self.composed(step).ids
+        return self.composition(step).ids
 
-    def composed(self, step: int) -> Composition:
-        """The batch of a step, with how well the rules could be kept.
+    def composition(self, step: int) -> Composition:
+        """The batch of a step, with the number of pairs for which the rules were relaxed.
 
         Raises:
-            WorkError: the step waits for a refresh.
+            WorkError: the step comes after a refresh that has not happened yet.
         """
         limit = self.ready_until()
         if limit is not None and step >= limit:
             raise WorkError(f"step {step}: its batch depends on the curriculum's refresh at step {limit}")
-        return compose(self.ontology, self.drawn(step), generator(self.seed, "tonics-pairs", step, self.version))
+        return compose(self.ontology, self.node_pairs(step), generator(self.seed, "tonics-pairs", step, self.version))
 
-    def drawn(self, step: int) -> dict[int, int]:
-        """Node -> pairs of it in the batch of a step; systematic sampling from P over the slots."""
+    def node_pairs(self, step: int) -> dict[int, int]:
+        """Node -> its number of pairs in the batch of a step; systematic sampling from P over the slots."""
         rng = generator(self.seed, "tonics-nodes", step, self.version)
         slots = self.config.nodes_per_batch
         nodes = rng.permutation(self.frontier)
@@ -141,17 +143,17 @@ class Tonics:
         return {int(node): int(pairs[node]) for node in np.flatnonzero(pairs)}
 
     def epoch(self, step: int) -> int:
-        """The step itself: a pair may come again at any step, and is then augmented anew."""
+        """The step itself: a pair may recur at any step, and is then augmented differently."""
         return step
 
     def ready_until(self) -> int | None:
-        """The step of the next refresh; None if the ontology has nothing to move on to."""
+        """The step of the next refresh; None if the root has no children, so that there is nothing to open."""
         if not self.ontology.nodes[0].children:
             return None
         return (self.version + 1) * self.config.refresh_every_steps
 
     def refresh(self, measured: Mapping[int, float]) -> None:
-        """Moves the curriculum on; to be called at `ready_until()`, with equal numbers on every rank.
+        """Updates the frontier; to be called at step `ready_until()`, with equal numbers on every rank.
 
         Args:
             measured: accuracy of each frontier node among held-out pairs, in [0, 1].
@@ -162,7 +164,7 @@ class Tonics:
             self.accuracy[node] = config.momentum * before + (1 - config.momentum) * measured[node]
             self.streak[node] = self.streak.get(node, 0) + 1 if self.accuracy[node] >= config.threshold else 0
         for node in self.frontier:
-            # A node closed by one above it in this refresh has no mass any more.
+            # A node whose ancestor was closed in this refresh has no mass any more.
             if node in self.mass and node in self.opened:
                 if config.retreat is not None and self.accuracy[node] < config.threshold - config.retreat:
                     self._close(node)
@@ -190,19 +192,19 @@ class Tonics:
         self.opened.discard(node)
         self.streak[node] = 0
 
-    def survey(self, start: int, stop: int) -> Survey:
-        """What the batches of the steps [start, stop) are made of, by planning them again."""
+    def drawn_batches(self, start: int, stop: int) -> DrawnBatches:
+        """Statistics of the batches of the steps [start, stop), which are drawn again for this."""
         hits: dict[int, int] = dict.fromkeys(self.frontier, 0)
         for step in range(start, stop):
-            for node, pairs in self.drawn(step).items():
+            for node, pairs in self.node_pairs(step).items():
                 hits[node] += pairs
-        sampled = np.unique(np.linspace(start, stop - 1, min(_SURVEYED_STEPS, stop - start)).astype(np.int64))
-        composed = [self.composed(int(step)) for step in sampled]
-        pairs = self.global_batch * max(1, len(composed))
-        return Survey(hits, sum(c.topped_up for c in composed) / pairs, sum(c.relaxed for c in composed) / pairs)
+        sampled = np.unique(np.linspace(start, stop - 1, min(_RECOMPOSED_STEPS, stop - start)).astype(np.int64))
+        batches = [self.composition(int(step)) for step in sampled]
+        pairs = self.global_batch * max(1, len(batches))
+        return DrawnBatches(hits, sum(b.topped_up for b in batches) / pairs, sum(b.relaxed for b in batches) / pairs)
 
     def state(self) -> dict[str, Any]:
-        """JSON values; `load_state` puts them back."""
+        """The state as JSON values, for `load_state`."""
         return {
             "ontology": self.ontology.fingerprint,
             "version": self.version,
@@ -213,7 +215,7 @@ class Tonics:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Raises WorkError if the state is of another ontology."""
+        """Restores the state; raises WorkError if it belongs to another ontology."""
         if state["ontology"] != self.ontology.fingerprint:
             raise WorkError(
                 "the checkpoint's curriculum is over another ontology; remove the checkpoint to start again"

@@ -1,1 +1,1 @@
-"""Distillation: a student learns from a frozen teacher, which is an exported model."""
+"""Distillation: a student is trained on the outputs of a frozen teacher, which is an exported model."""

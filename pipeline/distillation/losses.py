@@ -4,12 +4,12 @@ With y the label and z the teacher's logits:
 
     soft    (1 - l) CE(student, y) + l t^2 KL(z / t, student / t)         Hinton 2015, section 2
     hard    1/2 CE(student, y) + 1/2 CE(student, argmax z)                Touvron 2020, equation 3
-    token   the class head learns y, the distillation head the teacher:
+    token   the class head is trained on y, the distillation head on the teacher:
             hard    1/2 CE(class, y) + 1/2 CE(distillation, argmax z)     Touvron 2020, section 4
             soft    (1 - l) CE(class, y) + l t^2 KL(z / t, distillation / t)
 
-Label smoothing applies to y only. Differs from DeiT's code, which divides the soft loss by B * K: here it
-is divided by B, as the equation says.
+Label smoothing applies to y only. DeiT's code divides the soft loss by B * K; here it is divided by B, as in
+the equation.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ Outputs = Literal["logits", "probabilities"]
 
 
 class DistillationLossConfig(Config):
-    """What the student learns from the teacher, and how much."""
+    """The distillation loss: its kind of targets, and their weight."""
 
     method: Method = Field("token", description="Soft or hard targets for one head; token: a second head for them.")
-    token_target: Literal["hard", "soft"] = Field("hard", description="What the second head of method token learns.")
-    temperature: float = Field(3.0, gt=0, le=100, description="Of soft targets; DeiT uses 3.")
-    weight: float = Field(0.5, ge=0, le=1, description="Share of soft targets in the loss; DeiT uses 0.1.")
+    token_target: Literal["hard", "soft"] = Field("hard", description="Targets of the second head of method token.")
+    temperature: float = Field(3.0, gt=0, le=100, description="Temperature of soft targets; DeiT uses 3.")
+    weight: float = Field(0.5, ge=0, le=1, description="Weight of soft targets in the loss; DeiT uses 0.1.")
     teacher_column: str | None = added(
         None,
         min_length=1,
-        description="Joined column with the teacher's outputs for the stored images; null: the teacher looks at each "
-        "view. Without columns.source it is made by teacher-outputs.",
+        description="Joined column with the teacher's outputs for the stored images; null: run the teacher on each "
+        "augmented view. Without columns.source, the stage teacher-outputs computes the column.",
     )
-    teacher_outputs: Outputs = added("logits", description="What teacher_column holds.")
+    teacher_outputs: Outputs = added("logits", description="Kind of values in teacher_column.")
 
 
 def soft_targets(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """t^2 KL(teacher / t, student / t), mean over the batch; the teacher gets no gradient.
+    """t^2 KL(teacher / t, student / t), mean over the batch; no gradient flows to the teacher.
 
-    The factor t^2 keeps the gradient's size while the temperature changes.
+    The factor t^2 makes the gradient's magnitude independent of the temperature.
 
     Args:
         student, teacher: logits [B, K].
@@ -61,7 +61,7 @@ def soft_targets(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
 
 
 def hard_targets(student: Tensor, teacher: Tensor) -> Tensor:
-    """Cross-entropy with the teacher's decision, mean over the batch.
+    """Cross-entropy with the teacher's predicted class, mean over the batch.
 
     Args:
         student, teacher: logits [B, K].
@@ -74,11 +74,11 @@ def hard_targets(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def distillation_loss(label_loss: Tensor, student: Tensor, teacher: Tensor, config: DistillationLossConfig) -> Tensor:
-    """The label's and the teacher's share of the loss, put together.
+    """The weighted sum of label loss and teacher loss.
 
     Args:
-        label_loss: scalar, of the head that learns the label.
-        student: logits [B, K] of the head that learns from the teacher; for soft and hard the same head.
+        label_loss: scalar, of the head that is trained on the label.
+        student: logits [B, K] of the head that is trained on the teacher; for soft and hard the same head.
         teacher: logits [B, K].
     """
     soft = config.method == "soft" or (config.method == "token" and config.token_target == "soft")

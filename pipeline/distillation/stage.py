@@ -35,14 +35,14 @@ from pipeline.training.training_config import TrainingConfig
 
 
 class DistillationConfig(ClassificationConfig):
-    """Training of a student on labels and on a teacher's answers."""
+    """Training of a student on labels and on a teacher's outputs."""
 
     model: ModelConfig = Field(ModelConfig(name="deit_micro_distilled"), description="The student.")
-    distillation: DistillationLossConfig = Field(DistillationLossConfig(), description="What the teacher teaches.")
+    distillation: DistillationLossConfig = Field(DistillationLossConfig(), description="The distillation loss.")
 
     @property
     def stored(self) -> bool:
-        """Whether the teacher's outputs are a joined column, and no teacher is needed."""
+        """Whether the teacher's outputs are a joined column, so that no teacher is needed."""
         return self.distillation.teacher_column is not None
 
     def check(self, shards: Artifact, columns: Artifact | None = None) -> SampleIndex:
@@ -52,17 +52,17 @@ class DistillationConfig(ClassificationConfig):
             outputs = model(torch.empty(2, self.channels, self.image_size, self.image_size))
         has_token = isinstance(without_auxiliary(outputs), tuple)
         if has_token != (self.distillation.method == "token"):
-            what = "has a distillation token" if has_token else "has no distillation token"
-            right = "token" if has_token else "soft or hard"
-            raise InputError(f"model {self.model.name!r} {what}; set distillation.method={right}")
+            found = "has a distillation token" if has_token else "has no distillation token"
+            fitting = "token" if has_token else "soft or hard"
+            raise InputError(f"model {self.model.name!r} {found}; set distillation.method={fitting}")
         return index
 
     def check_teacher(self, teacher: Artifact | None, columns: Artifact | None, index: SampleIndex) -> dict[str, float]:
-        """Refuses a teacher that cannot teach this student; gives what is known of one whose outputs are stored.
+        """Checks that the teacher fits the shards and the student; returns the accuracy of stored outputs.
 
         Raises:
-            InputError: it is no classifier, or it speaks of other labels or other channels; or its outputs are not
-                in the columns, or lack a sample.
+            InputError: the teacher is not a classifier, or has other labels or channels; or its stored outputs are
+                not in the columns, or lack a training sample.
         """
         if self.stored:
             _, joined = open_columns(columns, index, keep=self.keep)
@@ -78,16 +78,17 @@ class DistillationConfig(ClassificationConfig):
         exported = check_labels(teacher, index)
         if exported.preprocessing.channels != self.channels:
             raise InputError(
-                f"{teacher.uri}: takes {exported.preprocessing.channels} channels, the student {self.channels}"
+                f"{teacher.uri}: takes images of {exported.preprocessing.channels} channels, the student of "
+                f"{self.channels}; set channels={exported.preprocessing.channels}, or choose another teacher"
             )
         return {}
 
 
 @dataclass(frozen=True)
 class DistillationRecipe:
-    """The TrainingRecipe of a student; `weights` names imported ones that it starts from.
+    """The TrainingRecipe of a student; artifacts are named STAGE/KEY.
 
-    `teacher` is None where its outputs are in the columns.
+    `teacher` is None if its outputs are in the columns; `weights` are imported weights to start from.
     """
 
     config: DistillationConfig
@@ -106,7 +107,7 @@ class DistillationRecipe:
         shards = open_artifact(self.store_url, self.shards)
         artifacts = (open_optional(self.store_url, uri) for uri in (self.teacher, self.weights, self.columns))
         teacher_artifact, weights, columns = artifacts
-        teacher, known = self._teacher(teacher_artifact, shards, columns, device)
+        teacher, can_evaluate = self._teacher(teacher_artifact, shards, columns, device)
         task = Distillation(
             teacher,
             config.preprocessing(),
@@ -116,14 +117,14 @@ class DistillationRecipe:
             seed=config.training.seed,
         )
         parts = build_parts(config, shards, task, device, rank, world, weights, columns)
-        if isinstance(parts.evaluate, ClassifierEvaluation) and known:
+        if isinstance(parts.evaluate, ClassifierEvaluation) and can_evaluate:
             parts.evaluate = StudentEvaluation(parts.evaluate, teacher)
         return parts
 
     def _teacher(
         self, teacher: Artifact | None, shards: Artifact, columns: Artifact | None, device: torch.device
     ) -> tuple[Teacher, bool]:
-        """The teacher, and whether it can be asked about the validation images."""
+        """The teacher, and whether it has predictions for all validation images."""
         loss = self.config.distillation
         if loss.teacher_column is None:
             assert teacher is not None
@@ -131,7 +132,7 @@ class DistillationRecipe:
         assert columns is not None
         index = SampleIndex.open(shards)
         stored = StoredTeacher(JoinedColumns.open(columns, index), loss.teacher_column, loss.teacher_outputs)
-        return stored, stored.knows(labelled_rows(index, "val"))
+        return stored, stored.covers(labelled_rows(index, "val"))
 
 
 class DistillStudent:
@@ -141,12 +142,12 @@ class DistillStudent:
     version: ClassVar[int] = 2
 
     def run(self, config: DistillationConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
-        """Fills `work.output` with model/, metrics.jsonl and training.json.
+        """Writes model/, metrics.jsonl and training.json to `work.output`.
 
         Args:
             inputs: "shards"; "teacher", an artifact with an exported classifier, unless its outputs are joined;
-                "weights", imported ones, if model.pretrained is set; "columns", joined ones, if keep or
-                distillation.teacher_column is.
+                "weights", imported, if model.pretrained is set; "columns", joined, if keep or
+                distillation.teacher_column is set.
         """
         shards, weights = inputs["shards"], inputs.get("weights")
         index = config.check(shards, inputs.get("columns"))

@@ -1,7 +1,7 @@
-"""A teacher that answered before: its outputs are a joined column, and it is not run.
+"""A teacher with precomputed outputs: they are a joined column, and the model is not run during training.
 
-It saw the images as they are stored. The student sees crops of them in other colours, and learns the answer to the
-whole picture: less than a teacher gives that looks at the same view (Beyer 2022, "Knowledge distillation: A good
+The teacher saw the stored images. The student sees augmented views of them, but its targets are for the whole image:
+less accurate than the outputs of a teacher that sees the same view (Beyer 2022, "Knowledge distillation: A good
 teacher is patient and consistent"), at no cost in training.
 """
 
@@ -24,18 +24,17 @@ from pipeline.training.mixing import partners
 if TYPE_CHECKING:
     from pipeline.sharding.format.index import SampleIndex
 
-_LEAST = 1e-30
-# Rows whose outputs are looked at before the training: all of a small data set, some of a large one.
-_LOOKED_AT = 2000
+_MIN_PROBABILITY = 1e-30
+_CHECKED_ROWS = 2000  # at most, evenly spaced over the training samples
 
 
 class StoredTeacher:
-    """Answers with what a column holds.
+    """A Teacher that reads its outputs from a joined column.
 
     Args:
         columns: joined to the shards.
-        column: its name; K numbers a sample.
-        outputs: what they are.
+        column: name of the column with K numbers per sample.
+        outputs: whether the numbers are logits or probabilities.
     """
 
     def __init__(self, columns: JoinedColumns, column: str, outputs: Outputs) -> None:
@@ -43,36 +42,36 @@ class StoredTeacher:
         self._column = column
         self._outputs = outputs
 
-    def answers(self, batch: Batch, pixels: Tensor, shares: list[float]) -> Tensor:
-        """Logits [B, K]. The answer to two mixed images is the mixture of both, in probabilities, as of the labels."""
-        answers = self._logits(batch.columns[self._column])
+    def batch_logits(self, batch: Batch, pixels: Tensor, shares: list[float]) -> Tensor:
+        """Logits [B, K]. For a mixed image the probabilities of its two images are mixed, as the labels are."""
+        logits = self._logits(batch.columns[self._column])
         if len(shares) == 1:
-            return answers
-        chances = answers.float().softmax(dim=-1)
-        mixed = shares[0] * chances + shares[1] * chances[partners(len(batch), chances.device)]
-        return mixed.clamp_min(_LEAST).log()
+            return logits
+        probabilities = logits.float().softmax(dim=-1)
+        mixed = shares[0] * probabilities + shares[1] * probabilities[partners(len(batch), probabilities.device)]
+        return mixed.clamp_min(_MIN_PROBABILITY).log()
 
-    def decisions(self, batch: Batch, device: torch.device) -> Tensor:
-        """As of a teacher; for samples that have a value."""
+    def predictions(self, batch: Batch, device: torch.device) -> Tensor:
+        """See `Teacher.predictions`; every sample of the batch must have a value."""
         values = self._columns.numbers(self._column)[batch.ids.numpy()].astype(np.float32)
         return torch.from_numpy(values).argmax(dim=-1).to(device)
 
-    def knows(self, rows: RowRuns) -> bool:
-        """Whether every one of these samples has a value."""
+    def covers(self, rows: RowRuns) -> bool:
+        """Whether each of these samples has a value."""
         return len(_missing(self._columns, self._column, rows)) == 0
 
     def _logits(self, values: Tensor) -> Tensor:
-        return values.clamp_min(_LEAST).log() if self._outputs == "probabilities" else values
+        return values.clamp_min(_MIN_PROBABILITY).log() if self._outputs == "probabilities" else values
 
 
 def check_outputs(config: DistillationLossConfig, columns: JoinedColumns, index: SampleIndex, rows: RowRuns) -> float:
-    """Refuses a column that is not a teacher's outputs for these samples; its accuracy on some of them otherwise.
+    """Checks that the column has a teacher's outputs for these samples; returns their accuracy on some samples.
 
     Args:
-        rows: that are trained on.
+        rows: the training samples.
     Raises:
-        InputError: there is no such column, it is not of K floats, a sample has no value, or the values are not what
-            `teacher_outputs` says.
+        InputError: there is no such column, it has not K floats per sample, a sample has no value, or the values do
+            not match `teacher_outputs`.
     """
     name = config.teacher_column
     assert name is not None
@@ -81,19 +80,19 @@ def check_outputs(config: DistillationLossConfig, columns: JoinedColumns, index:
     kind = columns.facts[name].kind
     if not kind.is_float or values.ndim != 2 or values.shape[1] != classes:
         raise InputError(
-            f"{where}: holds {kind} a sample; a teacher of these shards gives {classes} floats, one a label"
+            f"{where}: has {kind} per sample; a teacher for these shards has {classes} floats, one per label"
         )
     missing = _missing(columns, name, rows)
     if len(missing):
         key = index.key(int(missing.starts[0]))
         raise InputError(f"{where}: {len(missing):,} of {len(rows):,} training samples have no value, e.g. {key!r}")
-    looked_at = rows.ids(np.linspace(0, len(rows) - 1, min(_LOOKED_AT, len(rows))).astype(np.int64))
-    some = values[looked_at].astype(np.float32)
-    if config.teacher_outputs == "probabilities" and not _are_probabilities(some):
+    checked = rows.ids(np.linspace(0, len(rows) - 1, min(_CHECKED_ROWS, len(rows))).astype(np.int64))
+    outputs = values[checked].astype(np.float32)
+    if config.teacher_outputs == "probabilities" and not _are_probabilities(outputs):
         raise InputError(f"{where}: its values are not probabilities; set distillation.teacher_outputs=logits")
-    if config.teacher_outputs == "logits" and _are_probabilities(some):
+    if config.teacher_outputs == "logits" and _are_probabilities(outputs):
         raise InputError(f"{where}: its values are probabilities; set distillation.teacher_outputs=probabilities")
-    return float((some.argmax(axis=1) == index.labels[looked_at]).mean())
+    return float((outputs.argmax(axis=1) == index.labels[checked]).mean())
 
 
 def _missing(columns: JoinedColumns, column: str, rows: RowRuns) -> RowRuns:
@@ -103,5 +102,5 @@ def _missing(columns: JoinedColumns, column: str, rows: RowRuns) -> RowRuns:
 
 
 def _are_probabilities(values: NDArray[np.float32]) -> bool:
-    # float16 outputs of 1,000 classes add up to 1 within 1 %.
+    # float16 probabilities of 1,000 classes sum to 1 within 1 %.
     return bool((values >= 0).all() and np.allclose(values.sum(axis=1), 1, atol=0.01))

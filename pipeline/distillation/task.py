@@ -1,4 +1,4 @@
-"""The distillation task: a student learns from labels and from a frozen teacher."""
+"""The distillation task: a student is trained on labels and on a frozen teacher's outputs."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from pipeline.training.task import StepOutput
 
 
 class Distillation:
-    """Learns the label of an image, and what the teacher says of it.
+    """Trains a student on the labels and on the teacher's outputs.
 
-    The student's own head, or its two, learn from both; auxiliary heads learn the label alone, with their weight.
+    The student's one or two main heads get the distillation loss; auxiliary heads get the label loss only, weighted.
 
     Args:
-        teacher: sees the view that the student sees, or answered before for the stored image.
+        teacher: sees the student's view of an image, or has stored outputs for the stored image.
         preprocessing: of the student.
-        loss: which loss.
-        smoothing: of the true labels only.
+        loss: the distillation loss.
+        smoothing: label smoothing, of the true labels only.
         mixing: mixup and CutMix; the teacher sees the mixed image too.
-        seed: of the run; keys the mixing.
+        seed: of the run; determines the mixing.
     """
 
     def __init__(
@@ -55,49 +55,49 @@ class Distillation:
 
     def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
         pixels, labels, shares = mixed(batch, self.mixing, self.seed)
-        taught = self.teacher.answers(batch, pixels, shares)
+        teacher_logits = self.teacher.batch_logits(batch, pixels, shares)
         outputs = model(self.preprocessing.normalise(pixels))
         extra_loss = auxiliary_loss(outputs, labels, shares, self.smoothing)
         outputs = without_auxiliary(outputs)
-        for_label, for_teacher = outputs if self.loss.method == "token" else (outputs, outputs)
-        label_loss = mixed_cross_entropy(for_label, labels, shares, self.smoothing)
-        loss = distillation_loss(label_loss, for_teacher, taught, self.loss) + extra_loss
+        class_logits, distillation_logits = outputs if self.loss.method == "token" else (outputs, outputs)
+        label_loss = mixed_cross_entropy(class_logits, labels, shares, self.smoothing)
+        loss = distillation_loss(label_loss, distillation_logits, teacher_logits, self.loss) + extra_loss
         metrics = {
-            "accuracy": accuracy(for_label, batch.labels),
-            "agreement": accuracy(for_teacher, taught.argmax(dim=-1)),
+            "accuracy": accuracy(class_logits, batch.labels),
+            "agreement": accuracy(distillation_logits, teacher_logits.argmax(dim=-1)),
             "label_loss": label_loss.detach(),
         }
         return StepOutput(loss, metrics)
 
 
 class StudentEvaluation:
-    """The classifier's evaluation, and how often the student decides as the teacher does.
+    """The classifier's evaluation, with the fraction of images on which student and teacher agree.
 
     Args:
         evaluation: of the student as a classifier.
-        teacher: asked once for each image, since evaluation images never vary.
+        teacher: called once per image; later evaluations reuse its predictions, since the images do not vary.
     """
 
     def __init__(self, evaluation: ClassifierEvaluation, teacher: Teacher) -> None:
         self._evaluation = evaluation
         self._teacher = teacher
-        self._decisions: list[Tensor] = []
+        self._predictions: list[Tensor] = []
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         device = self._evaluation.device
         totals = torch.zeros(2, dtype=torch.float64, device=device)
-        known, all_decisions = iter(self._decisions), []
+        known, all_predictions = iter(self._predictions), []
 
         def compare(batch: Batch, logits: Tensor) -> None:
-            decisions = next(known, None)
-            if decisions is None:
-                decisions = self._teacher.decisions(batch, device)
-            all_decisions.append(decisions)
-            totals[0] += (logits.argmax(dim=-1) == decisions).sum()
-            totals[1] += len(decisions)
+            predictions = next(known, None)
+            if predictions is None:
+                predictions = self._teacher.predictions(batch, device)
+            all_predictions.append(predictions)
+            totals[0] += (logits.argmax(dim=-1) == predictions).sum()
+            totals[1] += len(predictions)
 
         metrics = self._evaluation(model, compare)
-        self._decisions = all_decisions
+        self._predictions = all_predictions
         if self._evaluation.world > 1:
             dist.all_reduce(totals)
         agreed, rows = totals.tolist()

@@ -1,4 +1,4 @@
-"""The teacher: an exported classifier, frozen, that looks at the student's own view of an image.
+"""The teacher: a frozen exported classifier that sees the same augmented view of an image as the student.
 
 A consistent teacher (Beyer 2022, "Knowledge distillation: A good teacher is patient and consistent"):
 crop, colours and mixing are the student's; only size and normalisation are the teacher's own.
@@ -20,27 +20,27 @@ from pipeline.sharding.format.index import SampleIndex
 
 
 class Teacher(Protocol):
-    """Who is asked: a model that looks, or outputs that were stored."""
+    """A model that is run on each batch, or stored outputs of one."""
 
-    def answers(self, batch: Batch, pixels: Tensor, shares: list[float]) -> Tensor:
+    def batch_logits(self, batch: Batch, pixels: Tensor, shares: list[float]) -> Tensor:
         """Logits [B, K] for the images of a batch as the student sees them.
 
         Args:
             pixels: [B, C, H, W] in 0..255, after mixing.
-            shares: of each image and of its partner in the mixed one; [1.0] without mixing.
+            shares: weights of an image and its partner in the mixed image; [1.0] without mixing.
         """
 
-    def decisions(self, batch: Batch, device: torch.device) -> Tensor:
-        """The class of each image of an evaluation batch, int64 [B] on the device."""
+    def predictions(self, batch: Batch, device: torch.device) -> Tensor:
+        """The predicted class of each image of an evaluation batch, int64 [B] on the device."""
 
 
 class FrozenTeacher:
-    """Answers with logits; never trains, never takes a gradient, is in no checkpoint.
+    """A Teacher that runs a model; it is not trained, has no gradients and is not in checkpoints.
 
     Args:
         model: a classifier [B, C, H, W] -> [B, K].
-        preprocessing: what it was trained with.
-        device: where it works.
+        preprocessing: with which the model was trained.
+        device: on which the model runs.
     """
 
     def __init__(self, model: nn.Module, preprocessing: Preprocessing, device: torch.device) -> None:
@@ -51,12 +51,12 @@ class FrozenTeacher:
     def of(cls, exported: ExportedModel, device: torch.device) -> FrozenTeacher:
         return cls(exported.build(), exported.preprocessing, device)
 
-    def answers(self, batch: Batch, pixels: Tensor, shares: list[float]) -> Tensor:
-        """The logits of the view itself."""
+    def batch_logits(self, batch: Batch, pixels: Tensor, shares: list[float]) -> Tensor:
+        """The model's logits for `pixels`; `batch` and `shares` are not used."""
         return self.logits(pixels)
 
-    def decisions(self, batch: Batch, device: torch.device) -> Tensor:
-        """As in the protocol."""
+    def predictions(self, batch: Batch, device: torch.device) -> Tensor:
+        """See `Teacher.predictions`."""
         return self.logits(batch.images.to(device)).argmax(dim=-1)
 
     @torch.no_grad()
@@ -69,21 +69,21 @@ class FrozenTeacher:
         side = self._preprocessing.image_size
         if pixels.shape[-2:] != (side, side):
             pixels = F.interpolate(pixels.float(), size=(side, side), mode="bilinear", antialias=True)
-        answer: Tensor = self._model(self._preprocessing.normalise(pixels))
-        return answer
+        logits: Tensor = self._model(self._preprocessing.normalise(pixels))
+        return logits
 
 
 def check_labels(teacher: Artifact, index: SampleIndex) -> ExportedModel:
-    """The classifier of an artifact, if it speaks of the labels of the shards.
+    """The classifier of an artifact, checked to have the labels of the shards.
 
     Raises:
-        InputError: it is no classifier, or its labels are others.
+        InputError: it is not a classifier, or has other labels.
     """
     exported = ExportedModel.open(teacher)
     if exported.kind != "classifier":
         raise InputError(f"{teacher.uri}: is a {exported.kind}; a teacher must be a classifier")
     if exported.labels != index.label_names:
         differing = sorted(set(exported.labels) ^ set(index.label_names))
-        how = f"e.g. {differing[0]!r} is not in both" if differing else "they stand in another order"
+        how = f"e.g. {differing[0]!r} is not in both" if differing else "they are in another order"
         raise InputError(f"{teacher.uri}: its labels are not those of the shards ({how}); train a teacher on them")
     return exported

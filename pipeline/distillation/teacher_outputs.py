@@ -1,7 +1,7 @@
 """The stage teacher-outputs: a classifier's logits for every image, as a joined column of the shards.
 
-Students learn from the column (`distillation.teacher_column`) as often as they like; the teacher runs once. The images
-are seen as they are stored: resized to the teacher's size, not varied.
+Any number of students can be trained on the column (`distillation.teacher_column`), and the teacher runs once. It
+sees the stored images, resized to its own size and not augmented.
 """
 
 from __future__ import annotations
@@ -28,28 +28,30 @@ from pipeline.stage import Workspace
 
 
 class TeacherOutputsConfig(Config):
-    """Which outputs are kept, and how."""
+    """Which outputs are stored, and how."""
 
     column: str = Field("logits", min_length=1, description="Name of the column.")
     splits: tuple[Literal["train", "val", "test"], ...] = Field(
-        ("train", "val"), min_length=1, description="Splits whose images the teacher sees; others have no value."
+        ("train", "val"),
+        min_length=1,
+        description="Splits to compute outputs for; samples of other splits have no value.",
     )
     dtype: Literal["float32", "float16"] = Field(
-        "float32", description="Numbers that are stored; float16 takes half the disk: 2 bytes a class and sample."
+        "float32", description="Type of the stored logits; float16 takes half the disk: 2 bytes per class and sample."
     )
-    batch_size: int = unkeyed(256, ge=1, le=65_536, description="Images at once; it changes results by rounding only.")
+    batch_size: int = unkeyed(256, ge=1, le=65_536, description="Images per batch; changes results by rounding only.")
     threads: int = unkeyed(2, ge=1, le=256, description="Threads that decode images.")
 
     @field_validator("column")
     @classmethod
-    def _column_can_be_called_so(cls, column: str) -> str:
+    def _column_name_is_valid(cls, column: str) -> str:
         if fault := column_name_fault(column):
             raise ValueError(fault)
         return column
 
 
-class AskTeacher:
-    """Inputs {"shards", "teacher"}; output: columns.arrow and facts.json, for `JoinedColumns`, as of join-columns."""
+class ComputeTeacherOutputs:
+    """Inputs: "shards", "teacher". Output: columns.arrow and facts.json for `JoinedColumns`, as join-columns writes."""
 
     name: ClassVar[str] = "teacher-outputs"
     version: ClassVar[int] = 1
@@ -59,7 +61,7 @@ class AskTeacher:
         index = SampleIndex.open(shards)
         exported = check_labels(teacher, index)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        asked = FrozenTeacher.of(exported, device)
+        model = FrozenTeacher.of(exported, device)
         rows = np.sort(np.concatenate([index.rows(split) for split in SPLITS if split in config.splits]))
         kind = ColumnKind(np.dtype(config.dtype), len(index.label_names))
         shutil.rmtree(work.scratch / "column", ignore_errors=True)
@@ -74,13 +76,13 @@ class AskTeacher:
             batch_size=config.batch_size,
             threads=config.threads,
         ):
-            logits = asked.logits(batch.images.to(device)).float().cpu()
+            logits = model.logits(batch.images.to(device)).float().cpu()
             flat = pa.array(logits.numpy().astype(config.dtype).reshape(-1))
             spool.put(batch.ids.numpy(), pa.FixedSizeListArray.from_arrays(flat, logits.shape[1]))
-            known = batch.labels >= 0
-            right += int((logits.argmax(dim=-1) == batch.labels)[known].sum())
-            labelled += int(known.sum())
+            has_label = batch.labels >= 0
+            right += int((logits.argmax(dim=-1) == batch.labels)[has_label].sum())
+            labelled += int(has_label.sum())
             done += len(batch)
-            work.progress(step=done, total=len(rows), note="asking the teacher")
+            work.progress(step=done, total=len(rows), note="running the teacher")
         write_columns(work.output, {config.column: (kind, spool.finish(), spool.valid)}, shards=index.fingerprint)
         return {"samples": done, "classes": len(index.label_names), "accuracy": round(right / max(1, labelled), 4)}

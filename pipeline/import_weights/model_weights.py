@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pipeline.artifacts import ArtifactStore
-from pipeline.contrastive.text_tower import TextTowerConfig
+from pipeline.contrastive.text_backbone import TextBackboneConfig
 from pipeline.import_weights.stage import ImportConfig
 from pipeline.training.model_config import ModelConfig
 
 
-def import_config(model: ModelConfig | TextTowerConfig, store: ArtifactStore) -> ImportConfig | None:
+def import_config(model: ModelConfig | TextBackboneConfig, store: ArtifactStore) -> ImportConfig | None:
     """The import of what a model starts from, as it is now; None if it starts from fresh weights.
 
     Raises:
@@ -16,5 +16,5 @@ def import_config(model: ModelConfig | TextTowerConfig, store: ArtifactStore) ->
     """
     if model.pretrained is None:
         return None
-    texts = {"reads_texts": True, "tokenizer": model.tokenizer} if isinstance(model, TextTowerConfig) else {}
+    texts = {"reads_texts": True, "tokenizer": model.tokenizer} if isinstance(model, TextBackboneConfig) else {}
     return ImportConfig.for_model(model.name, model.pretrained, **texts).resolved(store)

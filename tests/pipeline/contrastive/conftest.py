@@ -1,4 +1,4 @@
-"""Ontologies made by hand, and a small data set of captioned drawings."""
+"""Small ontologies, and a small data set of captioned drawings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MakeOntology = Callable[..., Ontology]
 def make_ontology() -> MakeOntology:
     """An ontology of two families with `leaves` leaves each; every leaf has `contents` contents of `copies` pairs.
 
-    Captions are by content. Of every content pair number 0 is held out if `held_out` is set.
+    Each content has one caption. The first pair of every content is held out if `held_out` is set.
     """
 
     def make(leaves: int = 3, contents: int = 12, copies: int = 3, held_out: bool = True, needed: int = 4) -> Ontology:
@@ -32,8 +32,8 @@ def make_ontology() -> MakeOntology:
         node_of = np.repeat(np.arange(3, len(entries)), contents * copies)
         content = np.repeat(np.arange(2 * leaves * contents), copies)
         ids = np.arange(len(node_of), dtype=np.int64)
-        apart = (ids % copies == 0) & held_out
-        return build(entries, node_of, content, content + 10**6, ids[~apart], ids[apart], needed=needed)
+        is_held_out = (ids % copies == 0) & held_out
+        return build(entries, node_of, content, content + 10**6, ids[~is_held_out], ids[is_held_out], needed=needed)
 
     return make
 
@@ -52,7 +52,7 @@ COLOURS = {
 
 
 def drawing(shape: str, colour: tuple[int, int, int], copy: int) -> bytes:
-    """A 32 px PNG of a shape, at another place for each copy."""
+    """A 32 px PNG of a shape, at a different position for each copy."""
     y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
     y, x = y - 12 - 3 * (copy % 3), x - 12 - 3 * (copy // 3)
     distance = (x**2 + y**2).sqrt()
@@ -68,7 +68,7 @@ def drawing(shape: str, colour: tuple[int, int, int], copy: int) -> bytes:
 
 @pytest.fixture(scope="session")
 def drawings_store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
-    """A store with a shards artifact: 4 shapes x 8 colours, 5 copies to train on, 1 to validate; nodes are shapes."""
+    """A store with a shards artifact: 4 shapes x 8 colours, 5 training and 1 validation copy; nodes are shapes."""
     folder = tmp_path_factory.mktemp("drawings")
     store = ArtifactStore.open(str(folder / "store"))
     rows = []

@@ -1,4 +1,4 @@
-"""The accuracy that moves the curriculum."""
+"""The accuracy on held-out pairs, by which the curriculum advances."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.errors import InputError
 MakeOntology = Callable[..., Ontology]
 
 
-def test_batches_are_of_the_node_fixed_and_never_trained_on(make_ontology: MakeOntology) -> None:
+def test_batches_come_from_the_node_are_fixed_and_are_never_trained_on(make_ontology: MakeOntology) -> None:
     ontology = make_ontology()
     held_out = HeldOutPairs(ontology, size=8, batches=5, seed=3)
     for node in range(len(ontology)):

@@ -42,23 +42,23 @@ def test_infonce_is_its_formula(groups: list[int]) -> None:
     assert float(found) == pytest.approx(by_hand(images, texts, 7.0, positives), rel=1e-5)
 
 
-def test_with_one_positive_a_row_it_is_clips_cross_entropy() -> None:
+def test_with_one_positive_per_row_it_is_clips_cross_entropy() -> None:
     images, texts = unit(6, 1), unit(6, 2)
     logits, labels = 9.0 * images @ texts.T, torch.arange(6)
     clip = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
     assert float(infonce(images, texts, torch.tensor(9.0), torch.eye(6).bool())) == pytest.approx(float(clip), rel=1e-5)
 
 
-def test_a_model_that_knows_nothing_has_the_loss_of_chance() -> None:
+def test_equal_features_have_the_loss_of_chance() -> None:
     same = unit(1, 0).expand(8, -1)
     assert float(infonce(same, same, torch.tensor(20.0), torch.eye(8).bool())) == pytest.approx(math.log(8), rel=1e-5)
 
 
 def test_autocast_does_not_coarsen_the_loss_or_its_gradient() -> None:
     losses, gradients = [], []
-    for coarse in (False, True):
+    for autocast in (False, True):
         images, texts = unit(32, 1, width=64).requires_grad_(), unit(32, 2, width=64)
-        with torch.autocast("cpu", torch.bfloat16, enabled=coarse):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             loss = infonce(images, texts, torch.tensor(80.0), torch.eye(32).bool())
         (gradient,) = torch.autograd.grad(loss, images)
         losses.append(loss.detach())
@@ -67,7 +67,7 @@ def test_autocast_does_not_coarsen_the_loss_or_its_gradient() -> None:
     assert torch.equal(*gradients)
 
 
-def test_cosines_of_batches_are_those_of_each_batch() -> None:
+def test_cosines_of_stacked_batches_equal_those_of_each_batch() -> None:
     queries, keys = unit(12, 1).view(3, 4, 5), unit(15, 2).view(3, 5, 5)
     together = cosines(queries, keys)
     for batch in range(3):
@@ -95,12 +95,12 @@ def test_caption_keys_differ_where_tokens_do() -> None:
     assert len(content_keys(zeros, zeros, both)[:, 2].unique()) == len(both)
 
 
-def test_one_rank_gathers_what_it_has() -> None:
+def test_gathering_on_one_rank_returns_its_own_rows() -> None:
     local = unit(3, 0)
     assert gather_rows(local, [3]) is local
 
 
-# A linear tower for each kind and a temperature; shares of 3 and 4 rows; DDP's own averaging.
+# A linear backbone for images, one for texts, and a temperature; ranks of 3 and 4 rows; DDP's own averaging.
 SHARE = """
 import json, os, sys
 import torch, torch.distributed as dist
@@ -109,7 +109,7 @@ from torch.nn.parallel import DistributedDataParallel
 import torch.nn.functional as F
 from pipeline.contrastive.losses import content_keys, gather_rows, infonce, same_content
 
-class Towers(nn.Module):
+class Backbones(nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
@@ -124,14 +124,14 @@ def gradients(rank, world):
     ids, groups = torch.arange(rows), torch.tensor([0, 1, 0, 2, 3, 1, 4])
     sizes = [rows * (r + 1) // world - rows * r // world for r in range(world)]
     own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
-    towers = Towers()
-    model = DistributedDataParallel(towers) if world > 1 else towers
+    backbones = Backbones()
+    model = DistributedDataParallel(backbones) if world > 1 else backbones
     images, texts, scale = model(x[own], y[own])
     keys = content_keys(ids[own], groups[own], ids[own, None])
     loss = infonce(images, texts, scale, same_content(keys, gather_rows(keys, sizes)),
                    gather_rows(images, sizes), gather_rows(texts, sizes))
     (loss * (sizes[rank] * world / rows)).backward()
-    return [p.grad.flatten().tolist() for p in towers.parameters()]
+    return [p.grad.flatten().tolist() for p in backbones.parameters()]
 """
 RANK = """
 torch.set_num_threads(1)
@@ -141,13 +141,13 @@ rank = int(sys.argv[1])
 shared = from_rank_0([rank + 1 / 3, 1e-300 * (rank + 1)], torch.device("cpu"), 2)
 print(json.dumps({"gradients": gradients(rank, 2), "shared": shared}), flush=True)
 dist.barrier()
-os._exit(0)  # gloo's threads sometimes abort a process that ends while its peer is still there
+os._exit(0)  # gloo's threads sometimes abort a process that ends while its peer is still running
 """
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two gloo processes says."""
+    """The output of each of two gloo processes."""
     folder = tmp_path_factory.mktemp("ranks")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "GLOO_SOCKET_IFNAME": "lo"}
     ranks = [
@@ -168,7 +168,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return found
 
 
-def test_two_ranks_with_unequal_shares_have_the_gradient_of_one_process(two_ranks: list[dict[str, Any]]) -> None:
+def test_two_ranks_with_unequal_batches_have_the_gradient_of_one_process(two_ranks: list[dict[str, Any]]) -> None:
     here: dict[str, Any] = {}
     exec(SHARE, here)
     alone = here["gradients"](0, 1)
@@ -178,5 +178,5 @@ def test_two_ranks_with_unequal_shares_have_the_gradient_of_one_process(two_rank
             assert two == pytest.approx(one, rel=1e-4, abs=1e-6)
 
 
-def test_every_rank_acts_on_the_numbers_of_rank_0_to_the_bit(two_ranks: list[dict[str, Any]]) -> None:
+def test_every_rank_receives_the_numbers_of_rank_0_bit_for_bit(two_ranks: list[dict[str, Any]]) -> None:
     assert [rank["shared"] for rank in two_ranks] == [[1 / 3, 1e-300]] * 2

@@ -1,4 +1,4 @@
-"""The tree that is kept, and which pairs lie below it."""
+"""The retained tree, and the pairs below each of its nodes."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ ENTRIES = [
 
 
 def hand_made(sizes: dict[str, int], needed: int, copies: int = 2) -> Ontology:
-    """An ontology in which a taxonomy node directly holds so many contents, each in `copies` pairs."""
+    """An ontology of taxonomy nodes with `sizes` own contents, each in `copies` pairs."""
     names = [name for name, _ in ENTRIES]
     node_of = np.concatenate([np.full(count * copies, names.index(name)) for name, count in sizes.items()])
     ids = np.arange(len(node_of), dtype=np.int64)
     return build(ENTRIES, node_of, ids // copies, ids // copies, ids, ids[:0], needed=needed)
 
 
-def test_concepts_stay_by_their_contents_and_parents_by_two_children() -> None:
+def test_concepts_are_retained_by_contents_and_parents_by_two_children() -> None:
     ontology = hand_made({"cats": 10, "dogs": 9, "rare": 2, "box": 8, "odd": 1}, needed=8)
-    # "rare" and "odd" are too small; "things" would join one concept only, so "box" takes its place.
+    # "rare" and "odd" are too small; "things" would join one concept only, so "box" replaces it.
     assert [node.path for node in ontology.nodes] == ["all", "animals", "box", "animals/cats", "animals/dogs"]
     assert [node.parent for node in ontology.nodes] == [-1, 0, 0, 1, 1]
     counts = {node.name: len(ontology.below(number)) for number, node in enumerate(ontology.nodes)}
     assert counts == {"all": 60, "animals": 42, "box": 16, "cats": 20, "dogs": 18}
 
 
-def test_a_parent_of_many_small_concepts_stays_as_a_concept() -> None:
+def test_a_parent_of_many_small_concepts_is_retained_as_a_concept() -> None:
     ontology = hand_made({"cats": 3, "dogs": 3, "rare": 3, "box": 9}, needed=8)
     assert [node.path for node in ontology.nodes] == ["all", "animals", "box"]
 
@@ -53,7 +53,7 @@ def test_pairs_of_copies_do_not_make_a_concept_large() -> None:
     assert len(hand_made({"cats": 4, "dogs": 3}, needed=8, copies=50)) == 1
 
 
-def test_every_pair_lies_below_the_root_once_and_slices_are_nested() -> None:
+def test_every_pair_is_below_the_root_once_and_slices_are_nested() -> None:
     ontology = hand_made({"cats": 10, "dogs": 9, "rare": 2, "box": 8, "odd": 1}, needed=8)
     assert sorted(ontology.below(0)) == list(range(60))
     for number, node in enumerate(ontology.nodes):
@@ -66,8 +66,8 @@ def test_every_pair_lies_below_the_root_once_and_slices_are_nested() -> None:
 
 def test_depth_first_puts_own_pairs_before_those_of_children() -> None:
     nodes = tree([("r", -1), ("a", 0), ("b", 0), ("a1", 1)])
-    laid_out, spans = depth_first(nodes, np.array([2, 3, 1, 0, 3]), np.array([10, 11, 12, 13, 14]))
-    assert laid_out.tolist() == [13, 12, 11, 14, 10]
+    ordered, spans = depth_first(nodes, np.array([2, 3, 1, 0, 3]), np.array([10, 11, 12, 13, 14]))
+    assert ordered.tolist() == [13, 12, 11, 14, 10]
     assert spans.tolist() == [[0, 1, 5], [1, 2, 4], [4, 5, 5], [2, 4, 4]]
 
 
@@ -100,13 +100,13 @@ def shards(store: ArtifactStore, rows: list[SampleRow], taxonomy: list[TaxonomyN
 TAXONOMY = [TaxonomyNode("all", -1), TaxonomyNode("a", 0), TaxonomyNode("b", 0)]
 
 
-def test_stage_holds_out_the_validation_split_and_a_share_with_its_twins(tmp_path: Path) -> None:
+def test_stage_holds_out_the_validation_split_and_a_fraction_with_its_duplicates(tmp_path: Path) -> None:
     store = ArtifactStore.open(str(tmp_path / "store"))
     rows = [sample(n, node=1 + n % 2, split=int(n >= 200)) for n in range(240)]
     rows.append(sample(240, node=1, caption=""))
-    made = shards(store, rows, TAXONOMY, tmp_path / "s")
+    data = shards(store, rows, TAXONOMY, tmp_path / "s")
     config = OntologyConfig(min_count=10, held_out_share=0.2)
-    artifact = run_stage(BuildOntology(), config, {"shards": made}, store=store)  # type: ignore[dict-item]
+    artifact = run_stage(BuildOntology(), config, {"shards": data}, store=store)  # type: ignore[dict-item]
     ontology = Ontology.open(artifact)
     assert [node.name for node in ontology.nodes] == ["all", "a", "b"]
     held, trained = set(ontology.held_out.tolist()), set(ontology.postings.tolist())
@@ -133,6 +133,6 @@ def test_data_that_cannot_have_an_ontology_is_refused(
     tmp_path: Path, rows: list[SampleRow], taxonomy: list[TaxonomyNode], words: str
 ) -> None:
     store = ArtifactStore.open(str(tmp_path / "store"))
-    made = shards(store, rows, taxonomy, tmp_path / "s")
+    data = shards(store, rows, taxonomy, tmp_path / "s")
     with pytest.raises(InputError, match=words):
-        run_stage(BuildOntology(), OntologyConfig(), {"shards": made}, store=store)  # type: ignore[dict-item]
+        run_stage(BuildOntology(), OntologyConfig(), {"shards": data}, store=store)  # type: ignore[dict-item]

@@ -27,12 +27,12 @@ from pipeline.loading.batch import Batch
 from pipeline.stage import run_stage
 from pipeline.training.task import StepOutput
 
-NEW_TOWER: dict[str, Any] = {
+NEW_BACKBONE: dict[str, Any] = {
     "model": {"name": "vit_micro", "kwargs": {"width": 48, "depth": 2, "heads": 2}},
     "image_size": 32,
 }
 QUICK: dict[str, Any] = {
-    "new_tower": NEW_TOWER,
+    "new_tower": NEW_BACKBONE,
     "text": {"width": 32, "depth": 1, "heads": 2, "context_length": 10},
     "embed_dim": 32,
     "policy": {
@@ -86,7 +86,7 @@ def test_loss_falls_and_retrieval_beats_chance(trained: Artifact) -> None:
     assert trained.summary["val_text_recall_at_1"] > 5 / 32
 
 
-def test_curriculum_moves_when_accuracy_passes(trained: Artifact) -> None:
+def test_curriculum_opens_nodes_when_accuracy_passes_the_threshold(trained: Artifact) -> None:
     lines = lines_of(trained, "curriculum.jsonl")
     assert [line["step"] for line in lines] == [25, 50, 75]
     assert [line["version"] for line in lines] == [1, 2, 3]
@@ -101,7 +101,7 @@ def test_curriculum_moves_when_accuracy_passes(trained: Artifact) -> None:
     assert opened["accuracy"]["shape"] >= 0.35
 
 
-def test_artifact_is_a_dual_encoder_for_others(trained: Artifact) -> None:
+def test_artifact_holds_an_exported_dual_encoder(trained: Artifact) -> None:
     exported = ExportedModel.open(trained)
     assert (exported.kind, exported.context_length, exported.templates) == (
         "dual-encoder",
@@ -127,7 +127,7 @@ def test_killed_run_ends_in_the_same_bits_and_the_same_curriculum(
 
     def cut(self: ContrastiveTask, model: torch.nn.Module, batch: Batch) -> StepOutput:
         if batch.step == 67:
-            raise ConnectionError("the power went")
+            raise ConnectionError("power failure")
         return whole(self, model, batch)
 
     with monkeypatch.context() as patched:
@@ -136,18 +136,20 @@ def test_killed_run_ends_in_the_same_bits_and_the_same_curriculum(
             run_stage(PretrainClip(), changed(), inputs_of(store), store=store)
     steps = []
 
-    def noted(self: ContrastiveTask, model: torch.nn.Module, batch: Batch) -> StepOutput:
+    def recorded(self: ContrastiveTask, model: torch.nn.Module, batch: Batch) -> StepOutput:
         steps.append(batch.step)
         return whole(self, model, batch)
 
-    monkeypatch.setattr(ContrastiveTask, "training_step", noted)
+    monkeypatch.setattr(ContrastiveTask, "training_step", recorded)
     again = run_stage(PretrainClip(), changed(), inputs_of(store), store=store)
     assert steps == list(range(60, 100))
     assert again.read("curriculum.jsonl") == trained.read("curriculum.jsonl")
     assert again.read("model/model.safetensors") == trained.read("model/model.safetensors")
 
 
-def test_image_tower_starts_from_the_student_and_can_be_frozen(drawings_store: ArtifactStore, tmp_path: Path) -> None:
+def test_image_backbone_starts_from_the_student_and_can_be_frozen(
+    drawings_store: ArtifactStore, tmp_path: Path
+) -> None:
     from model_defs import create_model
 
     torch.manual_seed(5)
@@ -163,17 +165,17 @@ def test_image_tower_starts_from_the_student_and_can_be_frozen(drawings_store: A
         preprocessing=preprocessing,
         labels=("a", "b", "c", "d"),
     )
-    tower = drawings_store.commit(
+    classifier = drawings_store.commit(
         "distill-student", "frozen", tmp_path / "s", config={}, inputs={}, summary={}, seconds=0, origin={}
     )
-    inputs = {**inputs_of(drawings_store), "tower": tower}
+    inputs = {**inputs_of(drawings_store), "tower": classifier}
     model = build_model(changed(), Inputs.open(inputs))
     for name, value in model.image.state_dict().items():
         assert torch.equal(value, student.state_dict()[name])
     config = changed(freeze_tower=True, training={**QUICK["training"], "steps": 3})
-    made = ExportedModel.open(run_stage(PretrainClip(), config, inputs, store=drawings_store))
-    assert made.preprocessing == preprocessing
-    weights = made.weights()
+    exported = ExportedModel.open(run_stage(PretrainClip(), config, inputs, store=drawings_store))
+    assert exported.preprocessing == preprocessing
+    weights = exported.weights()
     for name, value in model.image.state_dict().items():
         assert torch.equal(value, weights[f"image.{name}"])
     assert not torch.equal(weights["image_projection.weight"], model.image_projection.weight)
@@ -202,7 +204,7 @@ def test_held_out_pairs_are_not_trained_on_by_any_policy(drawings_store: Artifac
     ("changes", "words"),
     [
         ({"training": {"accumulation": 2}}, "accumulation must be 1"),
-        ({"freeze_tower": True}, "no trained tower to keep"),
+        ({"freeze_tower": True}, "no trained image backbone to freeze"),
         ({"templates": ["an emoji"]}, "needs exactly one {}"),
         ({"text": {"width": 10, "heads": 3}}, "3 heads do not divide the width 10"),
         ({"new_tower": {"model": {"name": "vit_mikro"}}}, "vit_micro"),
@@ -210,14 +212,14 @@ def test_held_out_pairs_are_not_trained_on_by_any_policy(drawings_store: Artifac
         ({"policy": {**QUICK["policy"], "nodes_per_batch": 17}}, "more than the global batch of 16"),
     ],
 )
-def test_what_cannot_be_trained_is_refused(drawings_store: ArtifactStore, changes: dict[str, Any], words: str) -> None:
+def test_impossible_configs_are_refused(drawings_store: ArtifactStore, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         run_stage(PretrainClip(), changed(**changes), inputs_of(drawings_store), store=drawings_store)
 
 
 @pytest.mark.gpu
 @pytest.mark.usefixtures("without_tf32")
-def test_an_encoder_trained_on_a_gpu_says_there_what_it_says_on_a_cpu(trained: Artifact) -> None:
+def test_an_encoder_trained_on_a_gpu_has_the_same_features_there_as_on_a_cpu(trained: Artifact) -> None:
     assert json.loads(trained.read("training.json"))["device"] == torch.cuda.get_device_name()
     assert trained.summary["val_text_recall_at_1"] > 5 / 32
     exported = ExportedModel.open(trained)

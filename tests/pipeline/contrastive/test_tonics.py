@@ -1,4 +1,4 @@
-"""The curriculum: what its batches are made of, how it moves, and that it can be put back."""
+"""The curriculum: the contents of its batches, its refreshes, and the restoring of its state."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def policy(ontology: Ontology, global_batch: int = 24, seed: int = 0, **constant
     return TonicsConfig(**{**defaults, **constants}).build(ontology, global_batch, seed)
 
 
-def everywhere(tonics: Tonics, accuracy: float) -> dict[int, float]:
+def all_nodes(tonics: Tonics, accuracy: float) -> dict[int, float]:
     return dict.fromkeys(tonics.frontier, accuracy)
 
 
 def shares_nothing(ontology: Ontology, ids: np.ndarray) -> bool:
-    return all(len(np.unique(kinds[ids])) == len(ids) for kinds in (ontology.contents, ontology.captions))
+    return all(len(np.unique(numbers[ids])) == len(ids) for numbers in (ontology.contents, ontology.captions))
 
 
 def test_it_is_a_sampling_policy(make_ontology: MakeOntology) -> None:
@@ -53,7 +53,7 @@ def test_root_batches_repeat_no_content_and_no_caption(
 
 @settings(max_examples=40, deadline=None)
 @given(node=st.integers(0, 8), count=st.integers(1, 12), seed=st.integers(0, 2**31 - 1))
-def test_a_node_gives_its_own_pairs_only_while_it_has_enough(
+def test_a_node_with_enough_pairs_supplies_only_its_own(
     make_ontology: MakeOntology, node: int, count: int, seed: int
 ) -> None:
     ontology = make_ontology()
@@ -69,12 +69,12 @@ def test_an_inner_node_is_balanced_over_its_children(make_ontology: MakeOntology
     for seed in range(20):
         ids = compose(ontology, {1: 8}, np.random.default_rng(seed)).ids
         leaves = np.unique([leaf_of[int(id)] for id in ids], return_counts=True)[1]
-        # Two candidates of one content may meet, so a leaf can be off by one or two.
+        # Two candidates can have the same content, so a leaf can be off by one or two.
         assert len(leaves) == 4
         assert leaves.max() <= 4
 
 
-def test_a_small_node_is_topped_up_from_above(make_ontology: MakeOntology) -> None:
+def test_a_small_node_is_topped_up_from_its_ancestors(make_ontology: MakeOntology) -> None:
     ontology = make_ontology()
     composed = compose(ontology, {3: 20}, np.random.default_rng(0))
     from_leaf = np.isin(composed.ids, ontology.below(3)).sum()
@@ -84,28 +84,28 @@ def test_a_small_node_is_topped_up_from_above(make_ontology: MakeOntology) -> No
     assert shares_nothing(ontology, composed.ids)
 
 
-def test_a_batch_of_more_pairs_than_contents_relaxes_and_says_so(make_ontology: MakeOntology) -> None:
+def test_a_batch_of_more_pairs_than_contents_counts_the_relaxed_pairs(make_ontology: MakeOntology) -> None:
     ontology = make_ontology()
     composed = compose(ontology, {0: 100}, np.random.default_rng(0))
     assert len(np.unique(composed.ids)) == 100
     assert composed.relaxed == 100 - 72
 
 
-def test_the_draw_keeps_to_the_probabilities_within_a_slot(make_ontology: MakeOntology) -> None:
+def test_pairs_per_node_match_the_probabilities_within_a_slot(make_ontology: MakeOntology) -> None:
     tonics = policy(make_ontology(), global_batch=40, nodes_per_batch=10)
-    tonics.refresh(everywhere(tonics, 1.0))
+    tonics.refresh(all_nodes(tonics, 1.0))
     for step in range(10, 20):
-        drawn = tonics.drawn(step)
-        assert sum(drawn.values()) == 40
+        pairs = tonics.node_pairs(step)
+        assert sum(pairs.values()) == 40
         for node, mass in tonics.mass.items():
-            assert abs(drawn.get(node, 0) - 40 * mass) < 4 + 1e-9
+            assert abs(pairs.get(node, 0) - 40 * mass) < 4 + 1e-9
 
 
-def test_one_node_a_batch_is_the_leaf_batch_of_tonics(make_ontology: MakeOntology) -> None:
+def test_one_node_per_batch_is_the_leaf_batch_of_tonics(make_ontology: MakeOntology) -> None:
     ontology = make_ontology()
     tonics = policy(ontology, global_batch=8, nodes_per_batch=1)
     for _ in range(2):
-        tonics.refresh(everywhere(tonics, 1.0))
+        tonics.refresh(all_nodes(tonics, 1.0))
     pure = [
         set(ids) <= set(ontology.below(leaf))
         for ids in (tonics.batch(step) for step in range(20, 30))
@@ -114,7 +114,7 @@ def test_one_node_a_batch_is_the_leaf_batch_of_tonics(make_ontology: MakeOntolog
     assert sum(pure) >= 6
 
 
-def test_opening_moves_mass_to_the_children_and_keeps_the_floor(make_ontology: MakeOntology) -> None:
+def test_opening_moves_mass_to_the_children_but_for_the_floor(make_ontology: MakeOntology) -> None:
     tonics = policy(make_ontology(), floor=0.2, patience=2)
     tonics.refresh({0: 0.95})
     assert tonics.mass == {0: 1.0}
@@ -127,7 +127,7 @@ def test_opening_moves_mass_to_the_children_and_keeps_the_floor(make_ontology: M
     assert tonics.frontier == [0, 1, 2, 3, 4, 5]
 
 
-def test_accuracy_is_averaged_and_a_lapse_starts_the_patience_again(make_ontology: MakeOntology) -> None:
+def test_accuracy_is_averaged_and_one_low_average_resets_the_streak(make_ontology: MakeOntology) -> None:
     tonics = policy(make_ontology(), momentum=0.5, patience=2, threshold=0.8)
     for accuracy, averaged, streak in ((0.9, 0.9, 1), (0.5, 0.7, 0), (1.0, 0.85, 1)):
         tonics.refresh({0: accuracy})
@@ -138,17 +138,17 @@ def test_accuracy_is_averaged_and_a_lapse_starts_the_patience_again(make_ontolog
 
 def test_an_opened_node_whose_accuracy_falls_is_closed_again(make_ontology: MakeOntology) -> None:
     tonics = policy(make_ontology(), threshold=0.8, retreat=0.2)
-    tonics.refresh(everywhere(tonics, 0.9))
-    tonics.refresh(everywhere(tonics, 0.9))
+    tonics.refresh(all_nodes(tonics, 0.9))
+    tonics.refresh(all_nodes(tonics, 0.9))
     assert len(tonics.frontier) == 9
-    tonics.refresh(everywhere(tonics, 0.9) | {0: 0.65})
+    tonics.refresh(all_nodes(tonics, 0.9) | {0: 0.65})
     assert len(tonics.frontier) == 9
-    tonics.refresh(everywhere(tonics, 0.9) | {0: 0.55})
+    tonics.refresh(all_nodes(tonics, 0.9) | {0: 0.55})
     assert tonics.mass == pytest.approx({0: 1.0})
-    kept = policy(make_ontology(), threshold=0.8, retreat=None)
-    kept.refresh({0: 0.9})
-    kept.refresh({0: 0.0, 1: 0.0, 2: 0.0})
-    assert kept.frontier == [0, 1, 2]
+    without_retreat = policy(make_ontology(), threshold=0.8, retreat=None)
+    without_retreat.refresh({0: 0.9})
+    without_retreat.refresh({0: 0.0, 1: 0.0, 2: 0.0})
+    assert without_retreat.frontier == [0, 1, 2]
 
 
 @settings(max_examples=60, deadline=None)
@@ -157,7 +157,7 @@ def test_an_opened_node_whose_accuracy_falls_is_closed_again(make_ontology: Make
     floor=st.floats(0.01, 0.9),
     alpha=st.floats(0, 1),
 )
-def test_probabilities_sum_to_one_and_every_opened_node_keeps_some(
+def test_probabilities_sum_to_one_and_no_opened_node_falls_to_zero(
     make_ontology: MakeOntology, accuracies: list[list[float]], floor: float, alpha: float
 ) -> None:
     tonics = policy(make_ontology(), floor=floor, alpha=alpha, threshold=0.5, retreat=0.2)
@@ -168,7 +168,7 @@ def test_probabilities_sum_to_one_and_every_opened_node_keeps_some(
         assert min(tonics.mass.values()) > 0
         assert set(tonics.opened) <= set(tonics.mass)
         for node in tonics.frontier:
-            assert all(above in tonics.opened for above in tonics.ontology.ancestors(node))
+            assert all(ancestor in tonics.opened for ancestor in tonics.ontology.ancestors(node))
         restored = policy(make_ontology(), floor=floor, alpha=alpha, threshold=0.5, retreat=0.2)
         restored.load_state(json.loads(json.dumps(tonics.state())))
         assert restored.state() == tonics.state()
@@ -176,7 +176,7 @@ def test_probabilities_sum_to_one_and_every_opened_node_keeps_some(
         assert restored.batch(step).tolist() == tonics.batch(step).tolist()
 
 
-def test_no_step_is_planned_beyond_the_next_refresh(make_ontology: MakeOntology) -> None:
+def test_no_batch_is_drawn_beyond_the_next_refresh(make_ontology: MakeOntology) -> None:
     tonics = policy(make_ontology())
     assert tonics.ready_until() == 10
     tonics.batch(9)
@@ -193,7 +193,7 @@ def test_an_ontology_without_concepts_waits_for_no_refresh(make_ontology: MakeOn
     assert len(tonics.batch(10**6)) == 24
 
 
-def test_every_rank_and_every_run_plans_the_same_batches(make_ontology: MakeOntology) -> None:
+def test_every_rank_and_every_run_draws_the_same_batches(make_ontology: MakeOntology) -> None:
     first, second = policy(make_ontology()), policy(make_ontology())
     for step in (9, 0, 5):
         assert first.batch(step).tolist() == second.batch(step).tolist()
@@ -213,15 +213,15 @@ def test_impossible_batches_are_refused(make_ontology: MakeOntology) -> None:
         policy(make_ontology(), global_batch=145)
 
 
-def test_the_survey_counts_what_was_drawn(make_ontology: MakeOntology) -> None:
+def test_statistics_count_the_drawn_pairs(make_ontology: MakeOntology) -> None:
     tonics = policy(make_ontology())
-    survey = tonics.survey(0, 10)
-    assert survey.hits == {0: 240}
-    assert (survey.topped_up, survey.relaxed) == (0, 0)
+    drawn = tonics.drawn_batches(0, 10)
+    assert drawn.hits == {0: 240}
+    assert (drawn.topped_up, drawn.relaxed) == (0, 0)
 
 
-def seconds_a_batch(pairs: int) -> float:
-    """The fastest of ten batches of 256 from 8 of 64 nodes, each checked."""
+def seconds_per_batch(pairs: int) -> float:
+    """The fastest of ten batches of 256 pairs from 8 of 64 nodes, each checked for duplicates."""
     leaves = 64
     nodes = tree([("all", -1)] + [(f"n{n}", 0) for n in range(leaves)])
     ids = np.arange(pairs, dtype=np.int64)
@@ -239,7 +239,7 @@ def seconds_a_batch(pairs: int) -> float:
     return min(seconds)
 
 
-def test_planning_a_batch_takes_no_longer_where_there_are_a_hundred_times_as_many_pairs() -> None:
-    few, many = seconds_a_batch(20_000), seconds_a_batch(2_000_000)
+def test_drawing_a_batch_takes_no_longer_from_a_hundred_times_as_many_pairs() -> None:
+    few, many = seconds_per_batch(20_000), seconds_per_batch(2_000_000)
     print(f"{1000 * few:.2f} and {1000 * many:.2f} ms")
     assert many < 5 * few

@@ -1,4 +1,4 @@
-"""A store with digits, teachers of them that were never trained, and configs of students that train in a second."""
+"""A store with digits, untrained teachers for them, and configs of students that train in a second."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def shards(store: ArtifactStore) -> Artifact:
 
 @pytest.fixture
 def make_teacher() -> Callable[..., Artifact]:
-    """Makes an untrained LeNet on images of 32 pixels: enough to be asked."""
+    """Builds an untrained LeNet for images of 32 pixels."""
     return _make_teacher
 
 
@@ -75,7 +75,7 @@ def _make_teacher(store: ArtifactStore, labels: tuple[str, ...] = DIGITS, channe
 
 @pytest.fixture
 def config() -> Callable[..., DistillationConfig]:
-    """Makes the config of a small student; keyword arguments replace its parts."""
+    """Builds the config of a small student; keyword arguments replace its fields."""
     return _config
 
 

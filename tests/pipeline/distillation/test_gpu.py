@@ -1,4 +1,4 @@
-"""Distillation on a GPU: every method steps there, and a stored teacher says what it says on the CPU."""
+"""Distillation on a GPU: every method trains there, and stored outputs equal those of the CPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.distillation.losses import DistillationLossConfig
 from pipeline.distillation.stage import DistillStudent
 from pipeline.distillation.task import Distillation
 from pipeline.distillation.teacher import FrozenTeacher
-from pipeline.distillation.teacher_outputs import AskTeacher, TeacherOutputsConfig
+from pipeline.distillation.teacher_outputs import ComputeTeacherOutputs, TeacherOutputsConfig
 from pipeline.exported_model import ExportedModel, Preprocessing
 from pipeline.loading.batch import Batch
 from pipeline.loading.evaluation_batches import evaluation_batches
@@ -49,23 +49,25 @@ def test_a_student_comes_to_agree_with_its_teacher(
     distillation: dict[str, Any],
     changes: dict[str, Any],
 ) -> None:
-    asked = config(distillation=distillation, **changes)
+    student = config(distillation=distillation, **changes)
     inputs = {"shards": shards, "teacher": make_teacher(store)}
-    artifact = run_stage(DistillStudent(), asked, inputs, store=store)
+    artifact = run_stage(DistillStudent(), student, inputs, store=store)
     assert json.loads(artifact.read("training.json"))["device"] == torch.cuda.get_device_name(GPU)
     rows = rows_of(artifact)
     losses = [row["train/loss"] for row in rows if "train/loss" in row]
     assert losses[-1] < losses[0]
-    # An untrained teacher's answers are nearly even: softly they teach which class is largest in no hundred steps.
+    # An untrained teacher's probabilities are nearly uniform: as soft targets they do not teach its largest class
+    # within a hundred steps.
     if "soft" not in distillation.values():
         assert [row["val/agreement"] for row in rows if "val/agreement" in row][-1] > 0.5
 
 
-def test_a_stored_teacher_answered_on_the_gpu_what_it_answers_on_the_cpu(
+def test_outputs_stored_on_the_gpu_equal_those_of_the_cpu(
     store: ArtifactStore, shards: Artifact, make_teacher: Any, config: Any
 ) -> None:
     teacher = make_teacher(store)
-    columns = run_stage(AskTeacher(), TeacherOutputsConfig(), {"shards": shards, "teacher": teacher}, store=store)
+    inputs = {"shards": shards, "teacher": teacher}
+    columns = run_stage(ComputeTeacherOutputs(), TeacherOutputsConfig(), inputs, store=store)
     index = SampleIndex.open(shards)
     stored = JoinedColumns.open(columns, index).numbers("logits")
     on_cpu = FrozenTeacher.of(ExportedModel.open(teacher), torch.device("cpu"))
@@ -73,12 +75,12 @@ def test_a_stored_teacher_answered_on_the_gpu_what_it_answers_on_the_cpu(
     for batch in evaluation_batches(reader, index, index.rows(), image_size=32, channels=1, batch_size=64):
         np.testing.assert_allclose(stored[batch.ids], on_cpu.logits(batch.images).numpy(), rtol=1e-3, atol=1e-4)
 
-    asked = config(distillation={"method": "token", "teacher_column": "logits"})
-    student = run_stage(DistillStudent(), asked, {"shards": shards, "columns": columns}, store=store)
+    stored_teacher = config(distillation={"method": "token", "teacher_column": "logits"})
+    student = run_stage(DistillStudent(), stored_teacher, {"shards": shards, "columns": columns}, store=store)
     assert [row["val/agreement"] for row in rows_of(student) if "val/agreement" in row][-1] > 0.5
 
 
-def test_asking_the_teacher_does_not_wait_for_the_gpu(no_waiting: Any) -> None:
+def test_running_the_teacher_does_not_wait_for_the_gpu(no_waiting: Any) -> None:
     def net(side: int) -> torch.nn.Module:
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(side * side, 10))
 

@@ -24,7 +24,7 @@ def test_soft_targets_are_t2_kl_by_batch(logits: tuple[torch.Tensor, torch.Tenso
     torch.testing.assert_close(soft_targets(student, teacher, t), expected)
 
 
-def test_the_gradient_of_soft_targets_keeps_its_size_over_temperatures(
+def test_the_gradient_of_soft_targets_does_not_shrink_at_high_temperature(
     logits: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
     student, teacher = logits
@@ -34,11 +34,11 @@ def test_the_gradient_of_soft_targets_keeps_its_size_over_temperatures(
     torch.testing.assert_close(gradient, (centred[0] - centred[1]) / 7 / 6, rtol=0.02, atol=1e-4)
 
 
-def test_hard_targets_are_cross_entropy_with_the_teachers_decision(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_hard_targets_are_cross_entropy_with_the_teachers_class(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
     student, teacher = logits
-    decided = teacher.argmax(1)
+    predicted = teacher.argmax(1)
     probabilities = student.exp() / student.exp().sum(1, keepdim=True)
-    expected = -probabilities[torch.arange(6), decided].log().mean()
+    expected = -probabilities[torch.arange(6), predicted].log().mean()
     torch.testing.assert_close(hard_targets(student, teacher), expected)
 
 
@@ -51,7 +51,7 @@ def test_hard_targets_are_cross_entropy_with_the_teachers_decision(logits: tuple
         ({"method": "token", "token_target": "soft"}, True),
     ],
 )
-def test_shares_of_label_and_teacher(
+def test_weights_of_label_and_teacher(
     logits: tuple[torch.Tensor, torch.Tensor], config: dict[str, str], soft: bool
 ) -> None:
     student, teacher = logits
@@ -62,8 +62,8 @@ def test_shares_of_label_and_teacher(
         teacher,
         DistillationLossConfig.model_validate({**config, "temperature": 2.0, "weight": 0.1}),
     )
-    taught = 0.1 * soft_targets(student, teacher, 2.0) if soft else 0.5 * hard_targets(student, teacher)
-    torch.testing.assert_close(loss, (0.9 if soft else 0.5) * label_loss + taught)
+    teacher_loss = 0.1 * soft_targets(student, teacher, 2.0) if soft else 0.5 * hard_targets(student, teacher)
+    torch.testing.assert_close(loss, (0.9 if soft else 0.5) * label_loss + teacher_loss)
 
 
 @pytest.mark.parametrize("loss", [hard_targets, lambda s, t: soft_targets(s, t, 2.0)])

@@ -1,4 +1,4 @@
-"""A student of digits learns from a teacher of digits."""
+"""The stage distill-student, on digits."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def test_a_student_comes_to_agree_with_its_teacher(
 
 
 @pytest.mark.parametrize(
-    ("teacher", "change", "said"),
+    ("teacher", "change", "words"),
     [
         ({"labels": (*DIGITS[:9], "nine")}, {}, "its labels are not those of the shards .e.g. '9' is not in both"),
-        ({"labels": DIGITS[::-1]}, {}, "they stand in another order"),
-        ({"channels": 3}, {}, "takes 3 channels, the student 1"),
+        ({"labels": DIGITS[::-1]}, {}, "they are in another order"),
+        ({"channels": 3}, {}, "takes images of 3 channels, the student of 1; set channels=3"),
         ({}, {"distillation": {"method": "soft"}}, "set distillation.method=token"),
         ({}, {"model": {"name": "vit_micro", "kwargs": {"patch_size": 4}}}, "set distillation.method=soft or hard"),
     ],
@@ -55,21 +55,21 @@ def test_a_teacher_or_student_that_does_not_fit_is_refused(
     config: Any,
     teacher: dict[str, Any],
     change: dict[str, Any],
-    said: str,
+    words: str,
 ) -> None:
     inputs = {"shards": shards, "teacher": make_teacher(store, **teacher)}
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=words):
         run_stage(DistillStudent(), config(**change), inputs, store=store)
 
 
 def test_the_teacher_sees_the_mixed_view_in_its_own_size_and_normalisation() -> None:
-    class Watching(nn.Module):
+    class RecordingModel(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             self.seen = x
             return x.flatten(1)[:, :3]
 
-    watched, student = Watching(), Watching()
-    teacher = FrozenTeacher(watched, Preprocessing(16, 1, (0.0,), (1.0,)), torch.device("cpu"))
+    teacher_model, student = RecordingModel(), RecordingModel()
+    teacher = FrozenTeacher(teacher_model, Preprocessing(16, 1, (0.0,), (1.0,)), torch.device("cpu"))
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (4, 1, 1, 1), dtype=torch.uint8, generator=random).expand(4, 1, 8, 8)
     ids = torch.arange(4)
@@ -83,6 +83,6 @@ def test_the_teacher_sees_the_mixed_view_in_its_own_size_and_normalisation() -> 
     assert mix is not None
     plain = images.float()[:, 0, 0, 0] / 255
     mixed = mix.share * plain + (1 - mix.share) * plain[[1, 0, 3, 2]]
-    torch.testing.assert_close(watched.seen, mixed[:, None, None, None].expand(4, 1, 16, 16))
+    torch.testing.assert_close(teacher_model.seen, mixed[:, None, None, None].expand(4, 1, 16, 16))
     torch.testing.assert_close(student.seen, ((mixed - 0.5) / 0.5)[:, None, None, None].expand(4, 1, 8, 8))
     assert set(output.metrics) == {"accuracy", "agreement", "label_loss"}

@@ -1,4 +1,4 @@
-"""Students of stored outputs: what the teacher would say of the stored images, without a teacher in the training."""
+"""Students trained on stored outputs of a teacher for the stored images, without running the teacher."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.distillation.losses import DistillationLossConfig
 from pipeline.distillation.stage import DistillStudent
 from pipeline.distillation.stored_teacher import StoredTeacher
 from pipeline.distillation.teacher import FrozenTeacher
-from pipeline.distillation.teacher_outputs import AskTeacher, TeacherOutputsConfig
+from pipeline.distillation.teacher_outputs import ComputeTeacherOutputs, TeacherOutputsConfig
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import Batch
@@ -32,25 +32,26 @@ from pipeline.stage import run_stage
 CPU = torch.device("cpu")
 STORED = {"teacher_column": "logits"}
 RANDOM = np.random.default_rng(0).normal(size=(200, 10))
-CHANCES = np.exp(RANDOM) / np.exp(RANDOM).sum(axis=1, keepdims=True)
+PROBABILITIES = np.exp(RANDOM) / np.exp(RANDOM).sum(axis=1, keepdims=True)
 
 
 @pytest.fixture
 def teacher(store: ArtifactStore, make_teacher: Any) -> Artifact:
-    made: Artifact = make_teacher(store)
-    return made
+    artifact: Artifact = make_teacher(store)
+    return artifact
 
 
-def ask(store: ArtifactStore, shards: Artifact, teacher: Artifact, **config: Any) -> Artifact:
-    return run_stage(AskTeacher(), TeacherOutputsConfig(**config), {"shards": shards, "teacher": teacher}, store=store)
+def outputs_of(store: ArtifactStore, shards: Artifact, teacher: Artifact, **config: Any) -> Artifact:
+    inputs = {"shards": shards, "teacher": teacher}
+    return run_stage(ComputeTeacherOutputs(), TeacherOutputsConfig(**config), inputs, store=store)
 
 
 def joined(store: ArtifactStore, shards: Artifact, path: Path, values: Any, **config: Any) -> Artifact:
-    """Columns "logits" from a file that somebody else made; `values` [n, K] of the first n samples."""
+    """A column "logits" joined from a Parquet file, with `values` [n, K] for the first n samples."""
     keys = [f"digit{number:03d}" for number in range(len(values))]
     pq.write_table(pa.table({"key": keys, "logits": pa.array([list(map(float, row)) for row in values])}), path)
-    made = JoinColumnsConfig(source=str(path), **config).resolved()
-    return run_stage(JoinColumns(), made, {"shards": shards}, store=store)
+    resolved = JoinColumnsConfig(source=str(path), **config).resolved()
+    return run_stage(JoinColumns(), resolved, {"shards": shards}, store=store)
 
 
 def train(store: ArtifactStore, config: Any, **inputs: Artifact) -> list[dict[str, Any]]:
@@ -61,30 +62,30 @@ def train(store: ArtifactStore, config: Any, **inputs: Artifact) -> list[dict[st
 def test_stored_outputs_are_those_of_the_teacher_on_the_stored_images(
     store: ArtifactStore, shards: Artifact, teacher: Artifact
 ) -> None:
-    artifact = ask(store, shards, teacher)
+    artifact = outputs_of(store, shards, teacher)
     index = SampleIndex.open(shards)
     stored = JoinedColumns.open(artifact, index).numbers("logits")
-    asked = FrozenTeacher.of(ExportedModel.open(teacher), CPU)
+    model = FrozenTeacher.of(ExportedModel.open(teacher), CPU)
     reader = SampleReader.open(shards)
     right = 0
     for batch in evaluation_batches(reader, index, index.rows(), image_size=32, channels=1, batch_size=64):
-        logits = asked.logits(batch.images)
+        logits = model.logits(batch.images)
         np.testing.assert_allclose(stored[batch.ids], logits.numpy(), rtol=1e-5, atol=1e-6)
         right += int((logits.argmax(dim=-1) == batch.labels).sum())
     assert artifact.summary == {"samples": 200, "classes": 10, "accuracy": round(right / 200, 4)}
 
 
-def test_a_student_of_stored_outputs_trains_as_with_the_teacher_beside_it(
+def test_a_student_of_stored_outputs_trains_as_with_the_teacher_itself(
     store: ArtifactStore, shards: Artifact, teacher: Artifact, config: Any
 ) -> None:
-    """Without augmentation, at the teacher's size, both see the same images: so the losses are the same."""
+    """Without augmentation and at the teacher's size, both see the same images, so the losses are equal."""
     small: dict[str, Any] = {
         "image_size": 32,
         "training": {"steps": 8, "global_batch": 25, "log_every_steps": 2, "accumulation": 2, "precision": "float32"},
     }
     loss = {"method": "token", "token_target": "soft"}
     live = train(store, config(**small, distillation=loss), shards=shards, teacher=teacher)
-    columns = ask(store, shards, teacher)
+    columns = outputs_of(store, shards, teacher)
     stored = train(store, config(**small, distillation={**loss, **STORED}), shards=shards, columns=columns)
     for name in ("train/loss", "train/agreement", "val/agreement", "val/loss"):
         ends = [[row[name] for row in rows if name in row] for rows in (live, stored)]
@@ -95,11 +96,12 @@ def test_a_student_of_stored_outputs_trains_as_with_the_teacher_beside_it(
 def test_a_student_comes_to_agree_with_stored_outputs_and_needs_no_teacher(
     store: ArtifactStore, shards: Artifact, teacher: Artifact, config: Any
 ) -> None:
-    columns = ask(store, shards, teacher, dtype="float16")
-    made = run_stage(DistillStudent(), config(distillation=STORED), {"shards": shards, "columns": columns}, store=store)
-    assert set(made.manifest["inputs"]) == {"shards", "columns"}
-    assert made.summary["val_agreement"] > 0.5
-    assert made.summary["stored_teacher_accuracy"] == pytest.approx(columns.summary["accuracy"], abs=0.1)
+    columns = outputs_of(store, shards, teacher, dtype="float16")
+    inputs = {"shards": shards, "columns": columns}
+    student = run_stage(DistillStudent(), config(distillation=STORED), inputs, store=store)
+    assert set(student.manifest["inputs"]) == {"shards", "columns"}
+    assert student.summary["val_agreement"] > 0.5
+    assert student.summary["stored_teacher_accuracy"] == pytest.approx(columns.summary["accuracy"], abs=0.1)
 
 
 def batch_of(values: torch.Tensor) -> Batch:
@@ -108,23 +110,24 @@ def batch_of(values: torch.Tensor) -> Batch:
     return Batch(images, ids, ids, ids, None, 0, 0, len(values), {"logits": values})
 
 
-def test_mixed_images_have_mixed_answers(store: ArtifactStore, shards: Artifact, teacher: Artifact) -> None:
-    columns = JoinedColumns.open(ask(store, shards, teacher), SampleIndex.open(shards))
+def test_mixed_images_have_mixed_probabilities(store: ArtifactStore, shards: Artifact, teacher: Artifact) -> None:
+    columns = JoinedColumns.open(outputs_of(store, shards, teacher), SampleIndex.open(shards))
     values = torch.randn(4, 10, generator=torch.Generator().manual_seed(0)) * 3
     batch = batch_of(values)
     stored = StoredTeacher(columns, "logits", "logits")
-    assert torch.equal(stored.answers(batch, batch.images, [1.0]), values)
-    mixed = stored.answers(batch, batch.images, [0.7, 0.3]).softmax(-1)
-    chances = values.softmax(-1)
-    torch.testing.assert_close(mixed, 0.7 * chances + 0.3 * chances[[1, 0, 3, 2]])
-    of_probabilities = StoredTeacher(columns, "logits", "probabilities").answers(batch_of(chances), batch.images, [1.0])
-    torch.testing.assert_close(of_probabilities.softmax(-1), chances)
+    assert torch.equal(stored.batch_logits(batch, batch.images, [1.0]), values)
+    mixed = stored.batch_logits(batch, batch.images, [0.7, 0.3]).softmax(-1)
+    expected = values.softmax(-1)
+    torch.testing.assert_close(mixed, 0.7 * expected + 0.3 * expected[[1, 0, 3, 2]])
+    probabilities = StoredTeacher(columns, "logits", "probabilities")
+    logits = probabilities.batch_logits(batch_of(expected), batch.images, [1.0])
+    torch.testing.assert_close(logits.softmax(-1), expected)
 
 
 def test_outputs_of_the_training_split_alone_are_enough(
     store: ArtifactStore, shards: Artifact, teacher: Artifact, config: Any
 ) -> None:
-    columns = ask(store, shards, teacher, splits=("train",))
+    columns = outputs_of(store, shards, teacher, splits=("train",))
     short = config(distillation=STORED, training={"steps": 2, "global_batch": 50})
     rows = train(store, short, shards=shards, columns=columns)
     assert "val/accuracy" in rows[-1]
@@ -132,37 +135,43 @@ def test_outputs_of_the_training_split_alone_are_enough(
 
 
 @pytest.mark.parametrize(
-    ("values", "changes", "said"),
+    ("values", "changes", "words"),
     [
-        (RANDOM[:, :9], {}, "holds float32 x 9 a sample; a teacher of these shards gives 10 floats"),
+        (RANDOM[:, :9], {}, "has float32 x 9 per sample; a teacher for these shards has 10 floats"),
         (RANDOM[:120], {}, "30 of 150 training samples have no value, e.g. 'digit120'"),
         (RANDOM, {"teacher_column": "logitz"}, "'logitz'; did you mean logits"),
         (RANDOM, {"teacher_outputs": "probabilities"}, "not probabilities; set distillation.teacher_outputs=logits"),
-        (CHANCES, {}, "are probabilities; set distillation.teacher_outputs=probabilities"),
+        (PROBABILITIES, {}, "are probabilities; set distillation.teacher_outputs=probabilities"),
     ],
 )
-def test_a_column_that_is_no_teachers_is_refused(
-    store: ArtifactStore, shards: Artifact, tmp_path: Path, config: Any, values: Any, changes: dict[str, Any], said: str
+def test_a_column_that_does_not_fit_is_refused(
+    store: ArtifactStore,
+    shards: Artifact,
+    tmp_path: Path,
+    config: Any,
+    values: Any,
+    changes: dict[str, Any],
+    words: str,
 ) -> None:
     columns = joined(store, shards, tmp_path / "outputs.parquet", values, max_missing_share=0.5)
-    made = config(distillation={**STORED, **changes})
-    with pytest.raises(InputError, match=said):
-        run_stage(DistillStudent(), made, {"shards": shards, "columns": columns}, store=store)
+    student = config(distillation={**STORED, **changes})
+    with pytest.raises(InputError, match=words):
+        run_stage(DistillStudent(), student, {"shards": shards, "columns": columns}, store=store)
 
 
-def test_outputs_that_were_not_given_are_asked_for(store: ArtifactStore, shards: Artifact, config: Any) -> None:
+def test_missing_outputs_are_reported(store: ArtifactStore, shards: Artifact, config: Any) -> None:
     with pytest.raises(InputError, match="teacher_column: logits: no columns were joined"):
         run_stage(DistillStudent(), config(distillation=STORED), {"shards": shards}, store=store)
     with pytest.raises(InputError, match=r"needs a teacher, or distillation\.teacher_column"):
         run_stage(DistillStudent(), config(), {"shards": shards}, store=store)
 
 
-def test_a_teacher_of_other_labels_is_not_asked(store: ArtifactStore, shards: Artifact, make_teacher: Any) -> None:
+def test_a_teacher_with_other_labels_is_refused(store: ArtifactStore, shards: Artifact, make_teacher: Any) -> None:
     with pytest.raises(InputError, match="its labels are not those of the shards"):
-        ask(store, shards, make_teacher(store, labels=tuple("9876543210")))
+        outputs_of(store, shards, make_teacher(store, labels=tuple("9876543210")))
 
 
-def test_students_that_were_made_before_keep_their_keys() -> None:
+def test_keys_of_students_from_before_teacher_column_are_unchanged() -> None:
     plain = DistillationLossConfig()
     older = {"method": "token", "token_target": "hard", "temperature": 3.0, "weight": 0.5}
     assert digest(plain) == digest(older)

