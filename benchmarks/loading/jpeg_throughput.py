@@ -1,16 +1,16 @@
-"""Images a second from 400 x 357 JPEGs to random 224-pixel crops in batches: our loader beside its peers.
+"""Images per second from 400 x 357 JPEGs to batches of random 224-pixel crops: our loader against its peers.
 
     pip install -e '.[bench]'
     python benchmarks/loading/jpeg_throughput.py            # all peers, 5 rounds
     python benchmarks/loading/jpeg_throughput.py --peers ImageFolder DALI --images 2000
 
-Every loader reads the same JPEG files (from its own container), shuffled, crops a random quarter to whole of the area,
-flips half of them and gives batches of 128, with as many workers as asked for: threads for ours and DALI, processes
-for the others. Ours leaves uint8; so does DALI; the others give the uint8 tensors of torchvision's v2 transforms, so
-that none pays for normalising. The rounds alternate; medians are printed. A round is one pass over all images; its
-first batch, which pays for starting workers, is left out (of ray.data's, which works on everything at once, nothing
-is). `processes` is ours with its threads in processes of their own, `curriculum` ours when every batch is made of whole
-groups of samples from anywhere, as a curriculum asks for them.
+Every loader reads the same JPEG files (from its own container) in shuffled order, crops a random 25% to 100% of the
+area, flips half of the images and produces batches of 128, with `--workers` workers: threads for ours and DALI,
+processes for the others. All produce uint8 (the others by torchvision's v2 transforms), so that none spends time on
+normalisation. The rounds alternate; medians are printed. A round is one pass over all images. Its first batch, which
+includes the start of the workers, is excluded (except for ray.data, which works on all images at once). `processes` is
+ours with its threads in separate processes; `curriculum` is ours with batches of whole groups of samples from anywhere
+in the data, as a curriculum draws them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ Batches = Iterator[torch.Tensor]
 
 
 class SameGroupBatches:
-    """Batches of 8 groups of 16 neighbours each, from anywhere in the data: what a curriculum's nodes look like."""
+    """Batches of 8 groups of 16 neighbours each, from anywhere in the data, like the nodes of a curriculum."""
 
     version = 0
     global_batch = BATCH
@@ -80,7 +80,7 @@ class SameGroupBatches:
 def our_loader(
     artifact: Artifact, workers: int, *, processes: int = 0, curriculum: bool = False, remote: RemoteMode = "parts"
 ) -> Loader:
-    """Ours with the crops and flips that the peers do; `workers` are its threads, in so many processes."""
+    """Our loader with the crops and flips of its peers; `workers` is the number of threads in all its processes."""
     index = SampleIndex.open(artifact)
     augment = AugmentConfig(crop_min_area=AREA[0], flip=0.5, brightness=0, contrast=0, saturation=0)
     policy = SameGroupBatches(len(index)) if curriculum else Streams(RowRuns.of_rows(index.rows()), BATCH, 0)
@@ -112,7 +112,7 @@ def data_loader(data: object, workers: int, **options: object) -> DataLoader:
 
 
 def image_folder(folder: Path, workers: int) -> Batches:
-    # PIL's crop and resize, which are faster here than torch's on whole images: what ImageFolder's users write.
+    # PIL's crop and resize, the usual way with ImageFolder; on whole images they are faster here than torch's.
     crop = v2.Compose([v2.RandomResizedCrop(SIZE, scale=AREA), v2.RandomHorizontalFlip(0.5), v2.PILToTensor()])
     for images, _ in data_loader(ImageFolder(str(folder), crop), workers, shuffle=True):
         yield images
@@ -134,7 +134,7 @@ def web_dataset(shards: list[str], workers: int) -> Batches:
 
 
 def dali(folder: Path, workers: int) -> Batches:
-    # As Any: its types do not know what its own documentation calls.
+    # As Any: its type stubs lack functions that its documentation uses.
     nvidia_dali: Any = importlib.import_module("nvidia.dali")
     fn, types = nvidia_dali.fn, nvidia_dali.types
 
@@ -199,7 +199,7 @@ def ray_data(shards: list[str], workers: int) -> Batches:
 
 
 def rate(batches: Batches, *, whole: bool) -> float:
-    """Images a second after the first batch, or from the start."""
+    """Images per second after the first batch, or with `whole` from the start."""
     started, count = time.perf_counter(), len(next(batches))
     first = 0 if whole else count
     if not whole:

@@ -1,4 +1,4 @@
-"""Photographs for the loading benchmarks: crops of scikit-learn's two, with noise, as JPEGs, in every peer's layout."""
+"""Photographs for the loading benchmarks: noisy crops of scikit-learn's two, as JPEGs, in the layout of each peer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLASSES = 10
 
 
 def photograph(number: int) -> bytes:
-    """A JPEG of 400 x 357 pixels, 45 kB in the mean; the same bytes for a number."""
+    """A JPEG of 400 x 357 pixels, 45 kB on average; the bytes depend on the number only."""
     rng = np.random.default_rng(number)
     whole = load_sample_image(("china.jpg", "flower.jpg")[number % 2])
     top = rng.integers(0, whole.shape[0] - HEIGHT + 1)
@@ -32,7 +32,7 @@ def photograph(number: int) -> bytes:
 
 
 def write_image_folder(folder: Path, count: int) -> list[Path]:
-    """FOLDER/CLASS/NUMBER.jpg."""
+    """Writes FOLDER/CLASS/NUMBER.jpg; returns the paths."""
     paths = []
     for number in range(count):
         path = folder / f"{number % CLASSES}" / f"{number:06d}.jpg"
@@ -43,7 +43,7 @@ def write_image_folder(folder: Path, count: int) -> list[Path]:
 
 
 def write_shards(store: ArtifactStore, images: list[Path], samples_per_shard: int = 500) -> Artifact:
-    """The same files as a committed shards artifact: ours, and webdataset's input."""
+    """The same files as a committed shards artifact, the input of our loader and of webdataset."""
     folder = store.local / "new"
     rows = []
     with TarWriter(folder, samples_per_shard) as tar:

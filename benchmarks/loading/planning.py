@@ -1,10 +1,11 @@
-"""What planning costs: seconds and memory to find the rows of a split and to plan batches, for 1 and 100 million rows.
+"""The cost of planning: time and memory to find the rows of a split and to plan batches, for 1 and 100 million rows.
 
     python benchmarks/loading/planning.py
 
-Columns are memory-mapped, as an index's are (their files are sparse here: nothing is stored). Each size runs in a
-process of its own; `resident` is the process's anonymous memory above that of a process with no rows, which is what
-a worker adds for each data set. `first batch` is from nothing to the ids of step 10,000: what a resumed run waits for.
+Columns are memory-mapped like those of an index (their files are sparse here). Each size runs in a separate process.
+`to a plan` is the time to the first batch; `step 10,000` is the time from nothing to the ids of that step, which a
+resumed run waits for. `resident` is the anonymous memory that planning adds to the process, which a worker pays for
+each data set.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def anonymous_kilobytes() -> int:
 
 
 def measure(rows: int) -> None:
-    """Prints: seconds to a plan, seconds an epoch's ids take, seconds to step 10,000, kilobytes."""
+    """Prints seconds to a plan, seconds to step 10,000, seconds per batch, kilobytes."""
     with tempfile.TemporaryDirectory() as name:
         splits = np.memmap(f"{name}/split", np.int8, "w+", shape=(rows,))
         labels = np.memmap(f"{name}/label", np.int32, "w+", shape=(rows,))

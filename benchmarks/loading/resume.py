@@ -1,10 +1,10 @@
-"""Seconds to the first batch of a run that goes on at step 10,000, beside reading and dropping what came before.
+"""Seconds to the first batch of a run that resumes at step 10,000, against reading and dropping all earlier samples.
 
     python benchmarks/loading/resume.py
 
-Ours opens the index, plans, reads and decodes the batch of that step. The peer, webdataset in this process, reads as
-many samples from the tars, drops them without decoding any, and decodes one batch. The data set is gone through many
-times and stays in the page cache, to the peer's favour. Rounds alternate; medians are printed.
+Ours opens the index, plans, reads and decodes the batch of that step. The peer, webdataset in this process, reads all
+earlier samples from the tars, drops them without decoding, and decodes one batch. It passes over the data set many
+times and finds it in the page cache, which favours the peer. Rounds alternate; medians are printed.
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ def main() -> None:
         images = write_image_folder(Path(name) / "folder", options.images)
         artifact = write_shards(ArtifactStore.open(f"{name}/store"), images)
         shards = [str(artifact.path(file)) for file in artifact.files if file.endswith(".tar")]
-        ways = {
+        readers = {
             "tutelage": partial(tutelage, artifact, options.step, options.workers),
             "webdataset, read and drop": partial(read_and_drop, shards, options.step),
         }
-        took: dict[str, list[float]] = {way: [] for way in ways}
+        times: dict[str, list[float]] = {reader: [] for reader in readers}
         for _ in range(options.rounds):
-            for way, first_batch in ways.items():
-                took[way].append(seconds(first_batch))
+            for reader, first_batch in readers.items():
+                times[reader].append(seconds(first_batch))
     print(f"to the first batch of {BATCH} at step {options.step:,}; {options.images:,} JPEGs; {options.rounds} rounds")
-    for way, runs in took.items():
-        print(f"{way:26} {statistics.median(runs):7.2f} s ({min(runs):.2f} to {max(runs):.2f})")
+    for reader, runs in times.items():
+        print(f"{reader:26} {statistics.median(runs):7.2f} s ({min(runs):.2f} to {max(runs):.2f})")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Images a second from shards on S3 to 224-pixel crops: our loader beside webdataset, on a real server on loopback.
+"""Images per second from shards on S3 to 224-pixel crops: our loader against webdataset, on a real server on loopback.
 
     python benchmarks/loading/s3_throughput.py
 
-SeaweedFS serves the shards. Ours reads them in parts through an empty cache, then again with what the cache kept, and
-in ranges without a cache; webdataset reads whole shards over `pipe:curl` with presigned addresses and over boto3.
-A round is one pass from new workers, with nothing cached by the peers; its first batch is counted, since what a cold
-start over a network costs is the question. Rounds alternate; medians are printed.
+SeaweedFS serves the shards. Ours reads them in ranges of 8 MiB (`parts`) through an empty cache, then again through the
+warm cache, and in ranges of samples (`ranges`) without a cache; webdataset reads whole shards over `pipe:curl` with
+presigned URLs and over boto3. A round is one pass from new workers; the peers have no cache. Its first batch is
+included, since the cost of a cold start over a network is the question. Rounds alternate; medians are printed.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Training steps a second: our models beside the same ones of timm, torchvision and open_clip; and what building costs.
+"""Speed of training steps of our models against the same models of timm, torchvision and open_clip; cost of building.
 
-    python benchmarks/models/forward_backward.py                       # every pair, then the building of the whole zoo
+    python benchmarks/models/forward_backward.py                       # all pairs, then building of all models
     python benchmarks/models/forward_backward.py resnet50 vit_small    # these pairs only
 
-A step is forward, a loss, backward, on one random batch in training mode, with fresh weights; the two of a pair have
-the same number of parameters, which is checked. In each round both run, in turns which of them first; the table has
-the medians over the rounds, and the ratio of ours to theirs with its range between the quartiles. 1.00 is a draw.
+A step is forward, a loss and backward on one random batch in training mode, with new weights. The script checks that
+both models of a pair have the same number of parameters. In each round both run, in alternating order; the table has
+the medians over the rounds, and the ratio ours / theirs with its quartiles. Above 1.00 ours is faster.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ SLOW_S = 0.5
 
 @dataclass(frozen=True)
 class Pair:
-    """One net, by us and by somebody else.
+    """One model, by us and by a peer.
 
     Attributes:
         size: side of the images in pixels.
-        batch: images in a step, for a CPU; a GPU gets `--scale` times as many.
+        batch: images per step, multiplied by `--scale`.
     """
 
     name: str
@@ -51,29 +51,29 @@ class Pair:
 
 
 def named(name: str, **kwargs: Any) -> Callable[[int], nn.Module]:
-    """Our model, for a size."""
+    """Builds our model for an image size."""
     return lambda size: create_model(name, img_size=size, **kwargs)
 
 
 def of_torchvision(name: str, **kwargs: Any) -> Callable[[int], nn.Module]:
-    """torchvision's, which needs no size."""
+    """Builds torchvision's model, which needs no size."""
     return lambda size: torchvision.models.get_model(name, weights=None, **kwargs)
 
 
 def of_timm(name: str, sized: bool = False) -> Callable[[int], nn.Module]:
-    """timm's; a transformer has to know the size."""
+    """Builds timm's model; with `sized`, for a transformer, it gets the image size."""
     return lambda size: timm.create_model(name, img_size=size) if sized else timm.create_model(name)
 
 
 def distilled_of_timm(size: int) -> nn.Module:
-    """With both heads apart in training, as ours."""
+    """timm's DeiT, which returns both heads separately in training, as ours does."""
     model: Any = timm.create_model("deit_small_distilled_patch16_224", img_size=size)
     model.set_distilled_training(True)
     return model
 
 
 def our_clip(size: int) -> nn.Module:
-    """A CLIP with towers of width 384."""
+    """Our CLIP with backbones of width 384."""
     return create_model(
         "clip",
         image_tower="vit",
@@ -87,7 +87,7 @@ def our_clip(size: int) -> nn.Module:
 
 
 def open_clips_clip(size: int) -> nn.Module:
-    """The same by open_clip."""
+    """open_clip's CLIP with the same sizes."""
     return open_clip.CLIP(
         384,
         CLIPVisionCfg(layers=12, width=384, head_width=64, patch_size=16, image_size=size),
@@ -111,7 +111,7 @@ PAIRS = (
 
 
 def step_of(model: nn.Module, size: int, batch: int, device: str, bfloat16: bool) -> Callable[[], None]:
-    """One training step without an optimiser."""
+    """A function that runs one training step without an optimiser."""
     model = model.to(device).train()
     images = torch.randn(batch, 3, size, size, device=device)
     tokens = torch.randint(1, 49_000, (batch, TEXT_TOKENS), device=device)
@@ -122,8 +122,8 @@ def step_of(model: nn.Module, size: int, batch: int, device: str, bfloat16: bool
         model.zero_grad(set_to_none=True)
         with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
             out = model(images, tokens) if with_text else model(images)
-        parts = [part for part in (out if isinstance(out, tuple) else (out,)) if isinstance(part, Tensor)]
-        sum(part.float().square().mean() for part in parts).backward()  # type: ignore[union-attr]
+        outputs = [output for output in (out if isinstance(out, tuple) else (out,)) if isinstance(output, Tensor)]
+        sum(output.float().square().mean() for output in outputs).backward()  # type: ignore[union-attr]
         if device != "cpu":
             torch.cuda.synchronize()
 
@@ -131,7 +131,7 @@ def step_of(model: nn.Module, size: int, batch: int, device: str, bfloat16: bool
 
 
 def seconds(step: Callable[[], None], steps: int) -> float:
-    """Of one of `steps` steps, on average."""
+    """Mean seconds per step over `steps` steps."""
     start = time.perf_counter()
     for _ in range(steps):
         step()
@@ -144,10 +144,10 @@ def compare(pair: Pair, arguments: argparse.Namespace) -> str:
     models = [pair.ours(size), pair.theirs(size)]
     counts = [count_parameters(model) for model in models]
     if counts[0] != counts[1]:
-        raise SystemExit(f"{pair.name}: {counts[0]:,} parameters here and {counts[1]:,} there: not the same net")
+        raise SystemExit(f"{pair.name}: {counts[0]:,} parameters here and {counts[1]:,} there: not the same model")
     steps = [step_of(model, size, batch, arguments.device, arguments.bfloat16) for model in models]
     for step in steps:
-        step()  # memory is allocated, algorithms are chosen
+        step()  # warm-up: memory is allocated, algorithms are chosen
     taken: list[list[float]] = [[], []]
     for turn in range(arguments.rounds):
         for which in (0, 1) if turn % 2 == 0 else (1, 0):
@@ -162,7 +162,7 @@ def compare(pair: Pair, arguments: argparse.Namespace) -> str:
 
 
 def building() -> str:
-    """What it costs to name the zoo and to build each model on meta."""
+    """The cost of listing all models and of building each on the meta device."""
     code = (
         "import sys, time; start = time.perf_counter(); import model_defs; names = model_defs.list_models();"
         "print(time.perf_counter() - start, 'torch' in sys.modules or 'torchvision' in sys.modules)"
@@ -170,7 +170,7 @@ def building() -> str:
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     taken = []
     for name in list_models():
-        on_meta(name)  # its file is imported
+        on_meta(name)  # imports its file
         start = time.perf_counter()
         on_meta(name)
         taken.append((time.perf_counter() - start, name))
@@ -185,17 +185,17 @@ def building() -> str:
 
 
 def main() -> None:
-    """Prints a Markdown table, a row as soon as it is measured, and two lines on building."""
+    """Prints a Markdown table, each row as soon as it is measured, and two lines on building."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", nargs="*", metavar="PAIR", help=", ".join(pair.name for pair in PAIRS))
-    parser.add_argument("--rounds", type=int, default=7, help="of each pair (7)")
-    parser.add_argument("--steps", type=int, default=2, help="of each model in a round (2)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of each pair (7)")
+    parser.add_argument("--steps", type=int, default=2, help="steps of each model in a round (2)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--bfloat16", action="store_true", help="under autocast, as a GPU trains by default")
-    parser.add_argument("--scale", type=int, default=1, help="times the batch of a CPU (1)")
+    parser.add_argument("--scale", type=int, default=1, help="factor on the batch sizes (1)")
     parser.add_argument("--size", type=int, help="side of the images, for all pairs")
-    parser.add_argument("--no-building", action="store_true", help="leave out what building costs")
+    parser.add_argument("--no-building", action="store_true", help="do not measure building")
     arguments = parser.parse_args()
     unknown = set(arguments.pairs) - {pair.name for pair in PAIRS}
     if unknown:

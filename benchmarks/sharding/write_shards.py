@@ -1,14 +1,14 @@
-"""MB a second from samples in memory to shards on disk: our tar writer beside its peers.
+"""MB/s from samples in memory to shards on disk: our tar writer against its peers.
 
     pip install -e '.[bench]'
     python benchmarks/sharding/write_shards.py                  # all peers that are installed, 7 rounds
     python benchmarks/sharding/write_shards.py --peers tarfile ShardWriter --folder /mnt/fast
 
-Everyone writes the same samples: an image (random bytes of the size of a JPEG), JSON and a caption, 1,000 to a shard.
-`ours` is the tar writer alone; `ours, hashed` also computes each image's SHA-256 and writes the index, which is what
-a shard's task does. LitData and MDSWriter write their own formats, in this process and without compression. The rounds
-alternate, each into an empty folder; medians are printed. A round ends when the last file is closed: what is measured
-is the writer and the page cache, not the disk.
+All writers get the same samples: an image (random bytes of the size of a JPEG), JSON and a caption, 1,000 per shard.
+`ours` is the tar writer alone; `ours, hashed` also computes each image's SHA-256 and writes the index, as a shard's
+task does. LitData and MDSWriter write their own formats, in this process and without compression. The rounds
+alternate, each into an empty folder; medians are printed. A round ends when the last file is closed, so it measures
+the writer and the page cache, not the disk.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Sample = tuple[str, bytes, bytes, bytes]  # key, image, JSON, caption
 
 
 def samples_in_memory(count: int, image_bytes: int) -> list[Sample]:
-    """Samples of random bytes; images of half to one and a half times `image_bytes`."""
+    """Samples of random bytes; images have 0.5 to 1.5 times `image_bytes`."""
     rng = np.random.default_rng(0)
     sizes = rng.integers(image_bytes // 2, image_bytes * 3 // 2, count)
     notes = b'{"key":"%s","label":"goldfish","width":400,"height":357,"source":"bench","extra":"' + b"x" * 300 + b'"}'
@@ -131,7 +131,7 @@ PEERS: dict[str, tuple[Callable[[list[Sample], Path], None], str | None]] = {
 
 
 def installed(package: str | None) -> str | None:
-    """A package's version; "" for what is always there, None for what is not."""
+    """A package's version; "" for no package (None), None if it is not installed."""
     if package is None:
         return ""
     try:
@@ -149,7 +149,7 @@ def seconds(write: Callable[[list[Sample], Path], None], samples: list[Sample], 
         return time.perf_counter() - started
     finally:
         shutil.rmtree(folder)
-        os.sync()  # so that nobody pays for what another one left to be written
+        os.sync()  # so that no writer pays for the dirty pages of another
 
 
 def main() -> None:
@@ -157,12 +157,12 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=4000)
     parser.add_argument("--image-bytes", type=int, default=91_000, help="mean size of an image")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--folder", type=Path, help="where to write; default: the machine's folder for such files")
+    parser.add_argument("--folder", type=Path, help="where to write; default: the system's folder for temporary files")
     parser.add_argument("--peers", nargs="+", choices=[*PEERS], default=[*PEERS])
     arguments = parser.parse_args()
 
     samples = samples_in_memory(arguments.samples, arguments.image_bytes)
-    megabytes = sum(len(part) for _, *parts in samples for part in parts) / 1e6
+    megabytes = sum(len(member) for _, *members in samples for member in members) / 1e6
     peers = {name: PEERS[name][0] for name in arguments.peers if installed(PEERS[name][1]) is not None}
     for name in set(arguments.peers) - set(peers):
         print(f"{name}: not installed")
