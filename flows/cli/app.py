@@ -19,6 +19,7 @@ from flows.catalog import find_flow
 from flows.cli.data_app import data_app
 from flows.cli.models_app import models_app
 from flows.cli.shell_arguments import AsJson, Flow, Images, ModelUri, Preset, Settings
+from flows.cli.standard_files import BROKEN_PIPE, discard_output, open_standard_files
 from flows.prefect_login import take_login_from_url
 from pipeline.errors import InputError, TutelageError, WorkError, first_line, shortened
 
@@ -263,6 +264,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: None: those of the process, which then ends here if it ran a flow.
     """
+    if arguments is None:
+        open_standard_files()
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     take_login_from_url()
@@ -281,6 +284,7 @@ def _answer(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
     try:
         code = command.main(args=arguments, prog_name="tutelage", standalone_mode=False)
+        sys.stdout.flush()
     except typer.TyperException as error:
         print(f"tutelage: {_usage_line(error)}", file=sys.stderr)
         return InputError.exit_code
@@ -288,9 +292,15 @@ def _answer(arguments: list[str]) -> int:
         print(f"tutelage: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # Whoever read our output has gone, as `head` does. What Python flushes at its end must not say so again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        # The reader of our output has gone, as `head` does.
+        discard_output()
+        return BROKEN_PIPE
+    except SystemExit as ended:
+        # Typer's answer to the same, which says nothing and gives 1: "the work failed".
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        discard_output()
+        return BROKEN_PIPE
     except Exception as error:
         from flows.cli.machine_errors import machine_line
 

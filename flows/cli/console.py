@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,11 +11,16 @@ from rich.segment import Segment
 
 from pipeline.printable import printable
 
+_LEAST_WIDTH = 20
+_WIDTH = 80
+
 
 class Console(rich.console.Console):
     """Rich's console, to which texts are texts: no markup, no emoji codes, control characters written out."""
 
     def __init__(self, **options: Any) -> None:
+        if "width" not in options and _narrow(os.environ.get("COLUMNS", "")):
+            options["width"] = _WIDTH
         super().__init__(**{"markup": False, "emoji": False, **options})
 
     def on_broken_pipe(self) -> None:
@@ -25,6 +31,11 @@ class Console(rich.console.Console):
         return super()._render_buffer(
             segment if segment.control else segment._replace(text=_shown(segment.text)) for segment in buffer
         )
+
+
+def _narrow(columns: str) -> bool:
+    """Whether COLUMNS leaves no room for a table: Rich draws nothing at all then."""
+    return columns.isdigit() and int(columns[:9]) < _LEAST_WIDTH
 
 
 def _shown(text: str) -> str:

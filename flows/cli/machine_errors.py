@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from flows.cli.standard_files import NAMES
 from pipeline.errors import TutelageError, first_line
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -45,6 +46,8 @@ def machine_line(error: BaseException) -> str | None:
 def _line(error: BaseException) -> str | None:
     number = error.errno if isinstance(error, OSError) else None
     where = _path(error)
+    if where in NAMES.values():
+        return f"{where}: cannot be written ({_reason(error)}); send it somewhere else"
     said = f"{where}: {_reason(error)}" if where else _reason(error)
     if number in _FULL or _FULL_WORDS.search(str(error)):
         return f"{_full(where)}; free some space there, or set {_variables()} to folders on another disk"

@@ -72,10 +72,19 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
             with contextlib.suppress(OSError):  # of a disk that is full
                 sys.stderr.write(without_credentials(traceback.format_exc()))
         outcome = outcome_of(entry.name, store, board, summary, time.monotonic() - started, log)
-        if as_json:
-            real_out.write(json.dumps(outcome.plain(error)) + "\n")
-        else:
-            print_outcome(outcome, console, ok=error is None)
+        try:
+            if as_json:
+                real_out.write(json.dumps(outcome.plain(error)) + "\n")
+            else:
+                print_outcome(outcome, console, ok=error is None)
+            real_out.flush()
+        except OSError as refused:
+            if isinstance(refused, BrokenPipeError) or error is not None:
+                raise
+            raise WorkError(
+                f"standard output: cannot be written ({refused.strerror}); the run is done and its artifacts are "
+                "committed: the same command prints what it found"
+            ) from None
         return exit_code(error, log, real_err)
 
 

@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.cli.console import Console
+from flows.cli.standard_files import NAMES, opened
 from flows.run_board import RunBoard, StageRow
 
 _PLAIN_EVERY_S = 5.0
@@ -46,7 +47,7 @@ def output_to_log(log: Path) -> Iterator[tuple[IO[str], IO[str]]]:
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [os.dup(1), os.dup(2)]
-    real_out, real_err = (os.fdopen(os.dup(descriptor), "w", buffering=1) for descriptor in saved)
+    real_out, real_err = (opened(os.dup(descriptor), NAMES[number]) for number, descriptor in enumerate(saved, start=1))
     with log.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -59,8 +60,9 @@ def output_to_log(log: Path) -> Iterator[tuple[IO[str], IO[str]]]:
         for number, descriptor in enumerate(saved, start=1):
             os.dup2(descriptor, number)
             os.close(descriptor)
-        real_out.close()
-        real_err.close()
+        for real in (real_out, real_err):
+            with suppress(OSError):  # Its reader has gone, or its disk is full.
+                real.close()
 
 
 class RunDisplay:

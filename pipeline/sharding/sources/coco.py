@@ -9,7 +9,6 @@ content group. A file whose NAME says val is the test split if none says test: C
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as places
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
+from pipeline.sharding.sources.foreign_json import parse_json
 from pipeline.sharding.sources.given_split import split_of_name
 from pipeline.sharding.sources.recognised import HEAD_BYTES, refuse_recognised
 from pipeline.sharding.sources.roots import Roots, leads_inside, roots_of
@@ -176,7 +176,7 @@ def _read_part(file: FoundFile) -> _Part:
     data = places.read(file.url)
     refuse_recognised(file.url, data[:HEAD_BYTES])
     try:
-        content = json.loads(data)
+        content = parse_json(data)
         captions: dict[int, list[str]] = {}
         for annotation in content["annotations"]:
             captions.setdefault(int(annotation["image_id"]), []).append(str(annotation["caption"]))

@@ -124,9 +124,15 @@ def read_class_names(address: str) -> tuple[str, ...]:
 
 def ordered(labels: Iterable[str]) -> tuple[str, ...]:
     """Each label once: numbers in their order, then words in theirs."""
-    return tuple(
-        sorted(set(labels), key=lambda label: (not _is_number(label), int(label) if _is_number(label) else 0, label))
-    )
+    return tuple(sorted(set(labels), key=_rank))
+
+
+def _rank(label: str) -> tuple[bool, int, str, str]:
+    """Sorts numbers by value; of any length, which Python does not convert beyond 4,300 digits."""
+    if not _is_number(label):
+        return True, 0, "", label
+    digits = label.lstrip("0")
+    return False, len(digits), digits, label
 
 
 def _is_number(text: str) -> bool:
@@ -138,6 +144,7 @@ def named(label: str, names: tuple[str, ...]) -> str | None:
     if label in names:
         return label
     label = label.removesuffix(".0")  # A column of numbers with gaps is written as 3.0 by pandas.
-    if _is_number(label) and int(label) < len(names):
-        return names[int(label)]
-    return None
+    if not _is_number(label):
+        return None
+    digits = label.lstrip("0") or "0"
+    return names[int(digits)] if len(digits) <= len(str(len(names))) and int(digits) < len(names) else None

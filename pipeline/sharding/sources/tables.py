@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import InputError, first_line, listed
 from pipeline.sharding.format import file_addresses as places
 from pipeline.sharding.format.file_addresses import FoundFile
+from pipeline.sharding.sources.foreign_json import parse_json
 from pipeline.sharding.sources.recognised import HEAD_BYTES, recognised, refuse_recognised
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -252,7 +252,7 @@ def _json_rows(file: FoundFile) -> Iterator[Row]:
                 continue
             number += 1
             try:
-                values = json.loads(line)
+                values = parse_json(line)
             except (ValueError, RecursionError) as error:
                 yield Row(number, problem=f"not JSON ({first_line(error)})")
                 continue

@@ -24,6 +24,7 @@ from pipeline.errors import InputError, listed, shortened
 from pipeline.pixels.extensions import IMAGE_SUFFIXES, OTHER_SUFFIXES
 from pipeline.pixels.formats import HEAD_BYTES, format_of
 from pipeline.sharding.format.file_addresses import FoundFile
+from pipeline.sharding.sources.foreign_json import parse_json
 from pipeline.sharding.sources.labels import MOST_LABELS, label_of, label_text, missing_label
 from pipeline.sharding.sources.passed_over import (
     HIDDEN,
@@ -269,9 +270,10 @@ def _label(members: Mapping[str, Member], meaning: Meaning, read: Callable[[int,
 def _field(members: Mapping[str, Member], name: str, read: Callable[[int, int], bytes]) -> Any:
     if "json" not in members:
         return None
+    text = _member_text("json", members, read)
     try:
-        content = json.loads(_member_text("json", members, read))
-    except (json.JSONDecodeError, RecursionError) as error:
+        content = parse_json(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"its .json is not JSON ({error})") from None
     return content.get(name) if isinstance(content, dict) else None
 

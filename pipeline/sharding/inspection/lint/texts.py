@@ -10,10 +10,12 @@ from functools import cached_property
 from typing import Any
 
 from pipeline.sharding.inspection.lint.findings import Code, Severity, code
+from pipeline.sharding.sources.foreign_json import parse_json
 
 MOST_CAPTION_CHARS = 2000
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
 _INTEGER = re.compile(rb"\s*[+-]?[0-9]+\s*")
+_MOST_DIGITS = 4300  # Python's own limit for int()
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,15 @@ class Text:
         if fault is not None:
             return None, Spot(f"not JSON: {_not_utf8(fault)}", fault.start)
         try:
-            return json.loads(text.removeprefix("\ufeff")), None
+            return parse_json(text.removeprefix("\ufeff")), None
         except json.JSONDecodeError as error:
             mark = len("\ufeff".encode()) if text.startswith("\ufeff") else 0
             place = len(error.doc[: error.pos].encode("utf-8", "surrogatepass")) + mark
             return None, Spot(f"not JSON ({error.msg})", place)
-        except (RecursionError, ValueError) as error:
-            return None, Spot(f"not JSON that can be read ({type(error).__name__})")
+        except RecursionError:
+            return None, Spot("not JSON that can be read (it is nested too deeply)")
+        except ValueError as error:
+            return None, Spot(f"not JSON that can be read ({error})")
 
     @property
     def tells(self) -> frozenset[str]:
@@ -148,10 +152,12 @@ def unwritable(text: Text) -> Spot | None:
 
 @check("cls", "label-not-integer", "error", "A `.cls` that is no integer: WebDataset's decoder raises ValueError.")
 def not_integer(text: Text) -> Spot | None:
-    if _INTEGER.fullmatch(text.data):
-        return None
     shown = text.decoded[0][:40]
-    return Spot(f"{shown!r} is no integer")
+    if not _INTEGER.fullmatch(text.data):
+        return Spot(f"{shown!r} is no integer")
+    if len(text.data) > _MOST_DIGITS:
+        return Spot(f"{shown!r}... has {len(text.data):,} digits, more than Python converts")
+    return None
 
 
 def _not_utf8(fault: UnicodeDecodeError) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from pipeline.sharding.format.file_addresses import FoundFile
+from pipeline.sharding.sources.foreign_json import parse_json
 from pipeline.sharding.sources.tar_bytes import opened_tar
 from pipeline.sharding.sources.tar_listing import MEMBER_NAME, META_NAME, MOST_TEXT_BYTES, Meaning
 from pipeline.sharding.sources.tar_members import Member, tar_members
@@ -53,7 +53,7 @@ def _first_sample(tar: FoundFile) -> tuple[set[str], dict[str, Any]]:
         if notes is None or notes.length > MOST_TEXT_BYTES:
             return extensions, {}
         try:
-            value = json.loads(read(notes.offset, notes.length))
+            value = parse_json(read(notes.offset, notes.length))
         except (ValueError, RecursionError):
             return extensions, {}
     return extensions, value if isinstance(value, dict) else {}

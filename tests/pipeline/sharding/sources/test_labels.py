@@ -17,7 +17,7 @@ import pytest
 from pipeline.artifacts import Artifact
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.sources.base import Collection, Item
-from pipeline.sharding.sources.labels import MISSING_WORDS, label_of, named, one_text
+from pipeline.sharding.sources.labels import MISSING_WORDS, label_of, named, one_text, ordered
 from pipeline.sharding.writing.intake import safe_key
 
 Collect = Callable[..., tuple[Collection, list[Item]]]
@@ -77,6 +77,16 @@ def test_lists_and_the_like_are_no_labels(form: str, tmp_path: Path, collect: Co
     collection, items = collect(**write(tmp_path / f"a.{form}", [["cat"], ["dog", "cat"]]))
     assert collection.label_names == ()
     assert [reason(item) for item in items] == ["its label is no text and no number, but list"] * 2
+
+
+def test_numbers_of_any_length_are_labels_in_their_order() -> None:
+    # Python converts no more than 4,300 digits.
+    long = "9" * 6000
+    assert ordered([long, "b", "10", "007", "7", "2", "1" + long, "a"]) == (
+        "2", "007", "7", "10", long, "1" + long, "a", "b",
+    )  # fmt: skip
+    assert named(long, ("a", "b")) is None
+    assert (named("0", ("a", "b")), named("01", ("a", "b")), named("2", ("a", "b"))) == ("a", "b", None)
 
 
 def test_words_are_missing_only_as_they_are_written() -> None:

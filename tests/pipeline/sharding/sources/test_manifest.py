@@ -130,6 +130,9 @@ def test_bad_rows_are_quarantined_with_their_reason(folder: Path, collect: Colle
     assert "not JSON" in reason(items[1])
     assert reason(items[2]) == "not a JSON object"
     assert reason(items[3]) == "its caption is not text"
+    lines.write_text('{"path": "x/0.png", "label": "a"}\n{"path": "x/0.png", "label": %s}\n' % ("9" * 5000))
+    _, items = collect(kind="manifest", manifest=str(lines), label_column="label")
+    assert reason(items[1]) == "not JSON (a number of 5,000 digits)"
 
 
 def test_numbers_are_labels_in_their_order_and_get_their_names(folder: Path, collect: Collect, reason: Reason) -> None:

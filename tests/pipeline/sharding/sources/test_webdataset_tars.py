@@ -178,6 +178,9 @@ def test_captions_are_lines_or_a_field_and_labels_are_numbers_or_a_field(
     )
     assert (items[0].captions, items[0].label, field.label_names) == (("one", "two"), "cat", ("cat",))
     assert "its .json is not JSON" in reason(items[1])
+    long = write_tar(tmp_path / "long.tar", ("a.jpg", picture(3, "JPEG")), ("a.json", b'{"class": %s}' % (b"9" * 5000)))
+    _, items = collect(kind="webdataset", tars=str(long), labels="json", label_field="class")
+    assert reason(items[0]) == "its .json is not JSON (a number of 5,000 digits)"
     names = tmp_path / "names.txt"
     names.write_text("dog\ncat\n")
     named, items = collect(kind="webdataset", tars=str(tar), class_names=str(names))

@@ -238,6 +238,7 @@ CASES: dict[str, list[tuple[Callable[[bytes], bytes], Told]]] = {
     ],
     "label-not-integer": [
         (lambda image: tar(("a.jpg", image), ("a.cls", b"cat")), ("label-not-integer", "a", "a.cls", 1536 + 512)),
+        (lambda image: tar(("a.jpg", image), ("a.cls", b"9" * 5000)), ("label-not-integer", "a", "a.cls", 1536 + 512)),
     ],
     "caption-missing": [
         (

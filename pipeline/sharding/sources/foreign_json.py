@@ -1,0 +1,24 @@
+"""JSON of others: Python's parser, with an error for a number that it would refuse in words about itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+
+def parse_json(data: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is not JSON, or holds an integer of more digits than Python converts (4,300).
+        RecursionError: it is nested too deeply.
+    """
+    return json.loads(data, parse_int=_integer)
+
+
+def _integer(digits: str) -> int:
+    most = sys.get_int_max_str_digits()
+    if most and len(digits) > most:
+        raise ValueError(f"a number of {len(digits):,} digits")
+    return int(digits)
