@@ -52,7 +52,7 @@ def confusion_figure(confusion: NDArray[np.int64], names: Sequence[str]) -> Mark
     cell = max(13.0, min(40.0, 760.0 / count))
     left = top = 8.0 + 5.6 * min(_LONGEST_NAME, max(len(names[c]) for c in classes))
     size = cell * count
-    width, height = left + size + 46.0, top + size + 24.0
+    width, height = left + size + 46.0, top + size + 6.0
     totals = np.maximum(confusion.sum(axis=1), 1)
     accuracies = per_class_accuracy(confusion)
     parts = [
@@ -88,8 +88,6 @@ def confusion_figure(confusion: NDArray[np.int64], names: Sequence[str]) -> Mark
                     f'<text x="{left + (column + 0.5) * cell:.1f}" y="{top + row * cell + middle_of(cell):.1f}" '
                     f'text-anchor="middle" pointer-events="none">{n}</text>'
                 )
-    legend = "columns: predicted · rows: true · right margin: accuracy of the class"
-    parts.append(f'<text class="axis" x="{left:.1f}" y="{top + size + 16:.1f}">{legend}</text>')
     parts.append("</svg>")
     return Markup("".join(parts))
 

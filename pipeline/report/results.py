@@ -84,7 +84,8 @@ def confusion_section(run: Run) -> Markup | None:
             continue
         names = _label_names(run, len(confusion))
         figure = tag("div", confusion_figure(confusion, names), class_="scroll", tabindex=0)
-        parts.append(_open_or_folded(parts, evaluation, join(figure, _pairs(confusion, names))))
+        legend = tag("p", "Rows: true class; columns: predicted class; right margin: accuracy.", class_="note")
+        parts.append(_open_or_folded(parts, evaluation, join(figure, legend, _pairs(confusion, names))))
     return join(*parts) if parts else None
 
 
