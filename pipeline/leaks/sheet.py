@@ -14,9 +14,9 @@ from PIL import ImageDraw, ImageOps
 
 from pipeline.leaks.findings import Image, Pair
 from pipeline.leaks.search import Kind
-from pipeline.sharding.card.contact_sheet import COLOURS, FAINT, INK, PANEL, PAPER, cut_to, font
+from pipeline.sharding.card.sheet_style import COLOURS, FAINT, INK, MARGIN, PANEL, PAPER, cut_to, draw_heading, font
 
-_SIDE, _GAP, _MARGIN, _HEADER, _COLUMNS = 132, 8, 36, 112, 4
+_SIDE, _GAP, _HEADER, _COLUMNS = 132, 8, 112, 4
 _TILE = 2 * _SIDE + _GAP
 _BETWEEN = 28
 _HEIGHT = 24 + _SIDE + 66
@@ -39,14 +39,13 @@ def leak_sheet(pairs: Sequence[Pair], read: Read, *, title: str, told: str, plac
         places: pairs that are shown, at most.
     """
     shown = chosen(pairs, places)
-    width = 2 * _MARGIN + _COLUMNS * _TILE + (_COLUMNS - 1) * _BETWEEN
+    width = 2 * MARGIN + _COLUMNS * _TILE + (_COLUMNS - 1) * _BETWEEN
     rows = -(-len(shown) // _COLUMNS)
-    sheet = Picture.new("RGB", (width, _HEADER + rows * _HEIGHT + _MARGIN), PAPER)
+    sheet = Picture.new("RGB", (width, _HEADER + rows * _HEIGHT + MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, 26), cut_to(draw, title, width - 2 * _MARGIN, font(26, bold=True)), INK, font(26, bold=True))
-    draw.text((_MARGIN, 64), cut_to(draw, told, width - 2 * _MARGIN, font(15)), FAINT, font(15))
+    draw_heading(draw, title, told, title_width=width - 2 * MARGIN, line_width=width - 2 * MARGIN)
     for place, pair in enumerate(shown):
-        x = _MARGIN + (place % _COLUMNS) * (_TILE + _BETWEEN)
+        x = MARGIN + (place % _COLUMNS) * (_TILE + _BETWEEN)
         y = _HEADER + (place // _COLUMNS) * _HEIGHT
         _draw_pair(sheet, draw, pair, read, x, y)
     return sheet

@@ -12,20 +12,17 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
-from pipeline.errors import shortened
 from pipeline.pixels.decode import decode
+from pipeline.sharding.card.sheet_style import COLOURS, FAINT, INK, MARGIN, PANEL, PAPER, cut_to, draw_heading, font
 from pipeline.sharding.format import file_addresses as places
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 
-_CELL, _GAP, _ROW_GAP, _NAME, _MARGIN, _HEADER = 60, 8, 20, 176, 36, 112
+_CELL, _GAP, _ROW_GAP, _NAME, _HEADER = 60, 8, 20, 176, 112
 _CELLS = 12
 _MAX_LABELS = 80
 _CANDIDATES = 400
-_MOST_CHARS = 500
-PAPER, PANEL, INK, FAINT = "#f4f3ee", "#ffffff", "#23241f", "#85867e"
-COLOURS = {"train": "#2f6f8f", "val": "#d99a2b", "test": "#c0492f"}
 # Of the twelve cells of a row.
 _QUOTA = {"train": 7, "val": 2, "test": 3}
 
@@ -44,12 +41,12 @@ def contact_sheet(index: SampleIndex, image: Callable[[int], bytes], title: str)
     columns = 2 if len(rows) > 12 else 1
     height = -(-len(rows) // columns)
     row_width = _NAME + _CELLS * (_CELL + _GAP)
-    width = 2 * _MARGIN + columns * row_width + (columns - 1) * _MARGIN
-    sheet = Image.new("RGB", (width, _HEADER + height * (_CELL + _ROW_GAP) + _MARGIN), PAPER)
+    width = 2 * MARGIN + columns * row_width + (columns - 1) * MARGIN
+    sheet = Image.new("RGB", (width, _HEADER + height * (_CELL + _ROW_GAP) + MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
     _draw_header(draw, index, title, width, shown=min(len(index.label_names), _MAX_LABELS))
     for place, (name, ids) in enumerate(rows):
-        x = _MARGIN + (place // height) * (row_width + _MARGIN)
+        x = MARGIN + (place // height) * (row_width + MARGIN)
         y = _HEADER + (place % height) * (_CELL + _ROW_GAP)
         _draw_name(draw, name, len(ids), x, y)
         for cell, id in enumerate(chosen_ids(index, ids, _QUOTA)):
@@ -59,12 +56,11 @@ def contact_sheet(index: SampleIndex, image: Callable[[int], bytes], title: str)
 
 
 def _draw_header(draw: ImageDraw.ImageDraw, index: SampleIndex, title: str, width: int, shown: int) -> None:
-    draw.text((_MARGIN, 26), cut_to(draw, title, width - 2 * _MARGIN, font(26, bold=True)), INK, font(26, bold=True))
     labels = f"{len(index.label_names)} labels" + ("" if shown == len(index.label_names) else f" ({shown} shown)")
     sources = f", by {', '.join(index.source_names)}" if len(index.source_names) > 1 else ""
-    told = f"{len(index):,} images, {labels}{sources}"
-    draw.text((_MARGIN, 64), cut_to(draw, told, width // 2, font(15)), FAINT, font(15))
-    x = float(width - _MARGIN)
+    line = f"{len(index):,} images, {labels}{sources}"
+    draw_heading(draw, title, line, title_width=width - 2 * MARGIN, line_width=width // 2)
+    x = float(width - MARGIN)
     for split in reversed(SPLITS):
         text = f"{split} {index.rows(split).size:,}"
         x -= draw.textlength(text, font(15))
@@ -116,18 +112,3 @@ def encoded_image(index: SampleIndex, folder: Path, id: int) -> bytes:
     name = index.shard_names[int(index.shards[id])]
     place = name if places.is_remote(name) else str(folder / name)
     return places.read(place, int(index.offsets[id]), int(index.lengths[id]))
-
-
-def cut_to(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
-    """A text as one line that is at most `width` pixels wide, its end cut off if need be."""
-    text = shortened(text, _MOST_CHARS)
-    while draw.textlength(text, font) > width and len(text) > 4:
-        text = text.removesuffix("…")[:-1] + "…"
-    return text
-
-
-def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Matplotlib's own font: it is there on every machine that has Tutelage, and the same on each."""
-    from matplotlib import get_data_path
-
-    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans{'-Bold' if bold else ''}.ttf", size)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.sharding.card.contact_sheet import COLOURS, FAINT, INK, PANEL, PAPER, cut_to, font
+from pipeline.sharding.card.sheet_style import COLOURS, FAINT, INK, MARGIN, PANEL, PAPER, cut_to, font
 from pipeline.sharding.inspection.survey.shown import ShownSample
 from pipeline.sharding.writing.images import UnreadableError, examine
 
-_CELL, _GAP, _MARGIN, _HEADER = 200, 22, 36, 96
+_CELL, _GAP, _HEADER = 200, 22, 96
 _TEXT = 104
 _COLUMNS = 6
 _CAPTION_LINES = 3
@@ -27,14 +27,14 @@ def preview_sheet(samples: Sequence[ShownSample], title: str, told: str) -> Imag
     columns = max(1, min(_COLUMNS, len(samples)))
     rows = -(-len(samples) // columns)
     # A title needs its room, however few the samples.
-    width = 2 * _MARGIN + max(columns, 3) * (_CELL + _GAP) - _GAP
-    height = _HEADER + rows * (_CELL + _TEXT + _GAP) + _MARGIN - _GAP
+    width = 2 * MARGIN + max(columns, 3) * (_CELL + _GAP) - _GAP
+    height = _HEADER + rows * (_CELL + _TEXT + _GAP) + MARGIN - _GAP
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, 24), _fitted(draw, title, font(24, bold=True), width - 2 * _MARGIN), INK, font(24, bold=True))
-    draw.text((_MARGIN, 58), _fitted(draw, told, font(14), width - 2 * _MARGIN), FAINT, font(14))
+    draw.text((MARGIN, 24), _fitted(draw, title, font(24, bold=True), width - 2 * MARGIN), INK, font(24, bold=True))
+    draw.text((MARGIN, 58), _fitted(draw, told, font(14), width - 2 * MARGIN), FAINT, font(14))
     for place, sample in enumerate(samples):
-        x = _MARGIN + place % columns * (_CELL + _GAP)
+        x = MARGIN + place % columns * (_CELL + _GAP)
         y = _HEADER + place // columns * (_CELL + _TEXT + _GAP)
         _draw_picture(sheet, draw, sample, x, y)
         _draw_words(draw, sample, x, y + _CELL + 8)
