@@ -9,24 +9,24 @@ from pipeline.errors import InputError
 from pipeline.sharding.inspection.lint.findings import Code, Finding, Findings, code
 from pipeline.sharding.sources.tar_members import FaultKind, Member, Read, TarFault, TarWalk, check_tar
 
-NOT_A_TAR = code("not-a-tar", "error", "The file is empty, compressed, or no tar: no reader gets a sample out of it.")
-UNREADABLE = code("tar-unreadable", "error", "The tar is gone, or cannot be read to its end by this user.")
+NOT_A_TAR = code("not-a-tar", "error", "The file is empty, compressed, or not a tar: no reader gets a sample from it.")
+UNREADABLE = code("tar-unreadable", "error", "The tar is missing, or this user cannot read it to its end.")
 CUT = code("tar-truncated", "error", "The archive ends before a member does: readers raise, or drop the last samples.")
 HEADER = code("tar-header", "error", "A header's checksum, size, name or pax records are damaged: readers stop here.")
 AFTER_END = code(
-    "tar-after-end", "error", "Data follow the end mark, as in tars joined by `cat`: readers never come to them."
+    "tar-after-end", "error", "Data follow the end mark, as in tars joined by `cat`: readers never reach them."
 )
 NO_END = code(
     "tar-no-end",
     "warning",
-    "The two empty blocks at the end are missing or not whole: the writer may have been killed between two members.",
+    "The two empty blocks at the end are missing or incomplete: the writer may have been killed between two members.",
 )
 NAME = code(
     "member-name", "error", "A name is absolute, leaves the folder by `..`, is empty or has control characters."
 )
-LINK = code("member-link", "error", "A hard or symbolic link, which WebDataset passes over and unpacking follows.")
-SPECIAL = code("member-special", "error", "A device, pipe, sparse file or another thing that is no plain file.")
-LARGE = code("member-large", "warning", "More bytes than an image (256 MiB) or a text (1 MiB) of a sample has.")
+LINK = code("member-link", "error", "A hard or symbolic link, which WebDataset skips and unpacking follows.")
+SPECIAL = code("member-special", "error", "A device, pipe, sparse file or anything else that is not a regular file.")
+LARGE = code("member-large", "warning", "More bytes than the limit for an image (256 MiB) or a text (1 MiB).")
 _CODES: dict[FaultKind, Code] = {
     "header": HEADER, "cut": CUT, "name": NAME, "link": LINK, "special": SPECIAL, "large": LARGE,
     "after": AFTER_END, "end": NO_END, "mark": NO_END,

@@ -17,19 +17,19 @@ from pipeline.sharding.inspection.lint.pictures import Picture
 from pipeline.sharding.inspection.lint.samples import Sample
 from pipeline.sharding.writing.intake import safe_key
 
-RANGE = code("index-range", "error", "A number that cannot be: a shard, label, split, node, place or size.")
-KEY_REPEATED = code("index-key-repeated", "error", "Two rows with one key: joined columns cannot tell them apart.")
-OFFSET = code("index-offset", "error", "No image begins where a row of the index says: a read gives rubbish.")
+RANGE = code("index-range", "error", "An invalid number: a shard, label, split, node, offset or size.")
+KEY_REPEATED = code("index-key-repeated", "error", "Two rows with one key: joined columns cannot distinguish them.")
+OFFSET = code("index-offset", "error", "No image begins at the offset in a row of the index: a read returns garbage.")
 LENGTH = code(
-    "index-length", "error", "The image is longer or shorter than its row says: a read cuts it, or takes more."
+    "index-length", "error", "The image is longer or shorter than its row says: a read gets too few or too many bytes."
 )
-KEY = code("index-key", "error", "Another sample lies where a row of the index says.")
+KEY = code("index-key", "error", "The offset in a row of the index leads to another sample.")
 HASH = code("index-hash", "error", "The image's bytes are not those that were indexed: their content hash differs.")
 SIZE = code("index-size", "error", "Width or height in the index are not the image's.")
 LABEL = code("index-label", "error", "The label in the index is not that of the sample's `.json`.")
 CAPTIONS = code("index-captions", "error", "The captions in the index are not those of the sample's `.json`.")
 SPLIT = code("index-split", "error", "The split in the index is not that of the shard's name.")
-LACKS = code("index-lacks", "error", "A sample in one of our shards that no row leads to: it is never read.")
+LACKS = code("index-lacks", "error", "A sample in one of our shards has no row in the index: it is never read.")
 
 _OUR_SHARD = re.compile(rf"shards/({'|'.join(SPLITS)})-\d+\.tar")
 _HEADER = 512

@@ -84,13 +84,13 @@ def check(name: str, severity: Severity, doc: str) -> Callable[[Check], Check]:
 @check(
     "image-truncated",
     "error",
-    "The image's own data end too early, though the tar is whole: decoders raise, or show a part.",
+    "The image data end too early, although the tar is complete: decoders raise, or return a part.",
 )
 def truncated(picture: Picture) -> str | None:
     return f"its data end early ({picture.reason})" if picture.fault == "cut" else None
 
 
-@check("image-broken", "error", "Empty, no image at all, or damaged: decoders raise.")
+@check("image-broken", "error", "Empty, not an image, or damaged: decoders raise.")
 def broken(picture: Picture) -> str | None:
     return picture.reason if picture.fault in ("empty", "foreign", "damaged", "long") else None
 
@@ -100,12 +100,12 @@ def bomb(picture: Picture) -> str | None:
     return picture.reason if picture.fault == "bomb" else None
 
 
-@check("image-cmyk", "warning", "A CMYK JPEG: loaders make RGB of it each in its own way, some inverted.")
+@check("image-cmyk", "warning", "A CMYK JPEG: loaders convert it to RGB differently, some with inverted colours.")
 def cmyk(picture: Picture) -> str | None:
     return "four colours (CMYK)" if "was CMYK" in picture.forms else None
 
 
-@check("image-rotated", "warning", "Its EXIF turns it, which viewers do and most loaders do not.")
+@check("image-rotated", "warning", "Rotated by its EXIF, which viewers apply and most loaders do not.")
 def rotated(picture: Picture) -> str | None:
     return "turned by its EXIF orientation" if picture.turned else None
 
@@ -115,12 +115,12 @@ def animated(picture: Picture) -> str | None:
     return "it has several frames" if "animated" in picture.forms else None
 
 
-@check("image-16-bit", "warning", "16 bits or floats a channel: loaders cut them to 8, each in its own way.")
+@check("image-16-bit", "warning", "16 bits or floats per channel: loaders convert them to 8 bits differently.")
 def deep(picture: Picture) -> str | None:
     return "more than 8 bits a channel" if "16 bit" in picture.forms else None
 
 
-@check("image-transparent", "warning", "Transparent: what lies behind (black, white, rubbish) depends on the loader.")
+@check("image-transparent", "warning", "Transparent: the background (black, white, garbage) depends on the loader.")
 def transparent(picture: Picture) -> str | None:
     return "it has transparency" if "transparent" in picture.forms else None
 

@@ -15,25 +15,21 @@ from pipeline.sharding.sources.tar_listing import EVERY_IMAGE_EXTENSION, MEMBER_
 from pipeline.sharding.sources.tar_members import Member
 from pipeline.sharding.writing.chunks import short_hash
 
-IGNORED = code(
-    "member-ignored", "warning", "A name without an extension, or that begins with a dot: WebDataset passes it over."
-)
-UNKNOWN = code("member-unknown", "warning", "An extension that no decoder of WebDataset knows: it stays bytes.")
-EMPTY = code("member-empty", "warning", "A member without a byte, which is no image.")
-PICKLE = code("member-pickle", "warning", "A pickle: whoever reads it runs what its writer wished.")
+IGNORED = code("member-ignored", "warning", "A name without an extension, or with a leading dot: WebDataset skips it.")
+UNKNOWN = code("member-unknown", "warning", "An extension unknown to WebDataset's decoders: the member stays bytes.")
+EMPTY = code("member-empty", "warning", "An empty member that is not an image.")
+PICKLE = code("member-pickle", "warning", "A pickle: reading it can execute any code.")
 CASE = code(
     "extension-case",
     "warning",
-    "One extension in capitals and in small letters: WebDataset makes them small, other readers see two.",
+    "One extension in upper and lower case: WebDataset lower-cases it, other readers see two extensions.",
 )
 REPEATED = code(
     "member-repeated", "error", "A key has an extension twice, one after the other: WebDataset raises ValueError."
 )
-SPLIT = code(
-    "sample-split", "error", "The members of a key do not stand side by side: readers make two samples of one."
-)
+SPLIT = code("sample-split", "error", "The members of a key are not adjacent: readers see two samples instead of one.")
 KEY_REPEATED = code(
-    "key-repeated", "warning", "A key comes again in the same tar, further on: readers make two samples of one key."
+    "key-repeated", "warning", "A key is repeated later in the same tar: readers see two samples with one key."
 )
 DOTS = code(
     "key-dots",

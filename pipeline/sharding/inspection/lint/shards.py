@@ -16,10 +16,10 @@ from pipeline.sharding.inspection.lint.findings import Finding, Findings, code
 SIZE = code(
     "shard-size",
     "warning",
-    "A shard is over ten times as large as the others of its series, or as small: work is spread unevenly.",
+    "A shard is more than ten times larger or smaller than others of its series: work is distributed unevenly.",
 )
-EMPTY = code("shard-empty", "warning", "A tar without a sample: some readers stop, a worker gets nothing to do.")
-REPEATED = code("shard-repeated", "warning", "Two shards with equal bytes: their samples are trained on twice.")
+EMPTY = code("shard-empty", "warning", "A tar without a sample: some readers stop, and a worker has no data.")
+REPEATED = code("shard-repeated", "warning", "Two shards with identical bytes: their samples are trained on twice.")
 _ODD = 10
 _FEWEST = 3
 _WINDOW = 4 << 20

@@ -14,13 +14,13 @@ from pipeline.sharding.format.shard_locations import ShardPlaces, is_own
 from pipeline.sharding.format.tars_file import TARS_FILE, foreign_tars
 from pipeline.sharding.inspection.lint.findings import Finding, Findings, code
 
-MISSING = code("shard-missing", "error", "A shard that the index or the manifest names is not there.")
+MISSING = code("shard-missing", "error", "A shard in the index or the manifest is missing.")
 CHANGED = code(
     "tar-changed",
     "error",
-    "A tar that was indexed in place has another size or time than then: reads are refused.",
+    "A tar that was indexed in place has changed in size or time since: reads are refused.",
 )
-DAMAGED = code("file-damaged", "error", "A file of the artifact is missing, or its bytes are not the manifest's.")
+DAMAGED = code("file-damaged", "error", "A file of the artifact is missing, or its bytes differ from the manifest.")
 INDEX = code("index-damaged", "error", "The index cannot be opened: nothing can be read by number.")
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")

@@ -94,7 +94,7 @@ def encoding(text: Text) -> Spot | None:
     return None if fault is None else Spot(_not_utf8(fault), fault.start)
 
 
-@check("txt text", "caption-empty", "warning", "A caption without a letter: an image is trained on with no words.")
+@check("txt text", "caption-empty", "warning", "A caption without a letter: the image is trained on without text.")
 def empty(text: Text) -> Spot | None:
     return None if text.data.strip() else Spot("the caption is empty")
 
@@ -103,7 +103,7 @@ def empty(text: Text) -> Spot | None:
     "txt text",
     "caption-long",
     "warning",
-    f"A caption of more than {MOST_CAPTION_CHARS:,} characters: text towers read the first 77 tokens.",
+    f"A caption of more than {MOST_CAPTION_CHARS:,} characters: text backbones read the first 77 tokens.",
 )
 def long(text: Text) -> Spot | None:
     count = len(text.decoded[0])
@@ -123,7 +123,7 @@ def broken(text: Text) -> Spot | None:
     return text.parsed[1]
 
 
-@check("json", "json-key", "warning", "The `key` in the `.json` is not the sample's: the notes may be another image's.")
+@check("json", "json-key", "warning", "The `key` in the `.json` is not the sample's: it may be of another image.")
 def other_key(text: Text) -> Spot | None:
     notes = text.parsed[0]
     told = notes.get("key") if isinstance(notes, dict) else None
@@ -150,7 +150,7 @@ def unwritable(text: Text) -> Spot | None:
     return None
 
 
-@check("cls", "label-not-integer", "error", "A `.cls` that is no integer: WebDataset's decoder raises ValueError.")
+@check("cls", "label-not-integer", "error", "A `.cls` that is not an integer: WebDataset's decoder raises ValueError.")
 def not_integer(text: Text) -> Spot | None:
     shown = text.decoded[0][:40]
     if not _INTEGER.fullmatch(text.data):
