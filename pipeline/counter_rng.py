@@ -2,12 +2,14 @@
 
 A number is a pure function of a seed and a few counters: (seed, epoch) for an order,
 (seed, step) for a batch, (seed, epoch, sample) for an augmentation. Any of them can be drawn
-again, on any worker, in any order; a loader therefore has nothing to save but its step.
+again, on any worker, in any order; a loader therefore has nothing to save but its step. What
+is drawn for a text (a key, a caption, a content group) is a hash of it: `text_hash`.
 """
 
 from __future__ import annotations
 
 import hashlib
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +42,23 @@ def uniforms(seed: int, purpose: str, epoch: int, ids: NDArray[np.int64], column
         keyed = _mix(ids.astype(np.uint64) * _GOLDEN + base)
         cells = keyed[:, None] + np.arange(1, columns + 1, dtype=np.uint64)[None, :] * _GOLDEN
         return (_mix(cells) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def text_hash(text: str, *, digest_bytes: int = 64, byteorder: Literal["big", "little"] = "big") -> int:
+    """64 bits of a text: the first eight bytes of its BLAKE2b digest as an unsigned number.
+
+    BLAKE2b hashes its digest's length too, so that each length is another hash. Three forms are part of what is
+    stored, so none of them may change: (64, "big") orders samples in their split and recognises items, captions and
+    keys in listings and deltas; (8, "big") draws the split of a content group; (8, "little") draws the held-out
+    samples of an ontology and numbers its contents and captions.
+
+    Args:
+        text: lone surrogates, as the names of files have that are no UTF-8, are hashed too.
+        digest_bytes: length of the digest of which eight bytes are taken, 8 to 64.
+        byteorder: in which these eight bytes are read.
+    """
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=digest_bytes).digest()
+    return int.from_bytes(digest[:8], byteorder)
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -7,7 +7,6 @@ Pairs of a removed concept count for its nearest retained ancestor.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ from pydantic import Field
 from pipeline.artifacts import Artifact
 from pipeline.config import Config
 from pipeline.contrastive.ontology import Ids, Ontology, depth_first, tree
+from pipeline.counter_rng import text_hash
 from pipeline.errors import InputError
 from pipeline.sharding.format.choice import KeepRanges, captions_from_field, keep_field, open_columns
 from pipeline.sharding.format.index import SampleIndex
@@ -200,21 +200,21 @@ def content_numbers(index: SampleIndex) -> Ids:
     """One number per sample, equal for equal content: the content group, or a hash of the bytes without a group."""
     contents = np.array(index.groups, np.int64)
     for row in np.flatnonzero(contents < 0):
-        contents[row] = -1 - (_hash64(index.content_hash(int(row))) >> 1)
+        contents[row] = -1 - (_number(index.content_hash(int(row))) >> 1)
     return contents
 
 
 def caption_numbers(index: SampleIndex, ids: Ids) -> Ids:
     """One number per sample, equal for equal first captions; -1 without a caption."""
     firsts = (next(iter(index.captions(int(row))), "") for row in ids)
-    return np.fromiter((_hash64(text) >> 1 if text.strip() else -1 for text in firsts), np.int64, len(ids))
+    return np.fromiter((_number(text) >> 1 if text.strip() else -1 for text in firsts), np.int64, len(ids))
 
 
 def image_numbers(index: SampleIndex, ids: Ids, seed: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """One number in [0, 1) per sample, equal for equal images, so that duplicates are held out together."""
-    hashes = (_hash64(f"{seed}/{index.content_hash(int(row))}") for row in ids)
+    hashes = (_number(f"{seed}/{index.content_hash(int(row))}") for row in ids)
     return np.fromiter((number / 2.0**64 for number in hashes), np.float64, len(ids))
 
 
-def _hash64(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+def _number(text: str) -> int:
+    return text_hash(text, digest_bytes=8, byteorder="little")

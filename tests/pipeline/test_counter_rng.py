@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pipeline.counter_rng import generator, uniforms
+from pipeline.counter_rng import generator, text_hash, uniforms
 
 IDS = arrays.arrays(np.int64, st.integers(0, 40), elements=st.integers(0, 2**62))
 
@@ -77,3 +77,14 @@ def test_a_generator_is_drawn_again_from_its_place():
         ]
     }
     assert len(draws) == 8
+
+
+def test_the_three_forms_of_a_texts_hash_never_change():
+    # Splits, orders, listings and ontologies that are stored somewhere were made with these numbers.
+    assert text_hash("3/cat") == 0xDB7C2270BB1AC9A9
+    assert text_hash("3/cat", digest_bytes=8) == 0x290F7B8C2DDC1AF9
+    assert text_hash("3/cat", digest_bytes=8, byteorder="little") == 0xF91ADC2D8C7B0F29
+
+
+def test_the_name_of_a_file_that_is_no_utf_8_has_a_hash():
+    assert text_hash(b"caf\xe9.png".decode("utf-8", "surrogateescape")) != text_hash("caf.png")

@@ -24,6 +24,7 @@ from pydantic import Field
 
 from pipeline.artifacts import Artifact
 from pipeline.config import Config, unkeyed
+from pipeline.counter_rng import text_hash
 from pipeline.errors import DamagedError, InputError
 from pipeline.sharding.card.data_card import markdown
 from pipeline.sharding.deltas.delta_base import RECIPE_FILE, STAGES, read_recipe
@@ -33,7 +34,6 @@ from pipeline.sharding.deltas.items_table import ROW_GROUP, Listing, write_listi
 from pipeline.sharding.format.index import SCHEMA, SampleIndex, content_hash
 from pipeline.sharding.format.shard_locations import ShardPlaces, elsewhere, is_own, owner_of
 from pipeline.sharding.format.tars_file import TARS_FILE
-from pipeline.sharding.writing.chunks import short_hash
 from pipeline.sharding.writing.plan import ShardSize, cut, names_of_shards, sorted_in_splits
 from pipeline.sharding.writing.runner import Stop, StoppedEarlyError, each, never
 from pipeline.sharding.writing.scratch import Scratch
@@ -112,7 +112,7 @@ class CompactShards:
         work.progress(note="planning the shards")
         places = ShardPlaces(shards, index.shard_names)
         starts, lengths = _spans(shards, index, places)
-        order = np.fromiter((short_hash(key.as_py()) for key in index.keys), np.uint64, len(index))
+        order = np.fromiter((text_hash(key.as_py()) for key in index.keys), np.uint64, len(index))
         ids = sorted_in_splits(index.splits, order)
         edges = cut(index.splits[ids], lengths[ids], size)
         names = names_of_shards(index.splits[ids[edges[:-1]]])

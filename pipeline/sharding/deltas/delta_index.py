@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.counter_rng import text_hash
 from pipeline.sharding.deltas.delta import Delta
 from pipeline.sharding.deltas.items_table import ROW_GROUP, chunk_listing, rows_of_plan
 from pipeline.sharding.deltas.items_table import SCHEMA as LISTING_SCHEMA
 from pipeline.sharding.format.index import SCHEMA, SPLITS, SampleIndex
 from pipeline.sharding.format.shard_locations import elsewhere
 from pipeline.sharding.format.taxonomy import Paths
-from pipeline.sharding.writing.chunks import short_hash
 from pipeline.sharding.writing.duplicates import DROPPED
 from pipeline.sharding.writing.numbering import Numbering, used_nodes
 from pipeline.sharding.writing.plan import Plan
@@ -44,7 +44,7 @@ def taken_keys(delta: Delta) -> NDArray[np.uint64]:
         return np.empty(0, dtype=np.uint64)
     ids, keys = kept_ids(delta), delta.base.index.keys
     batches = (keys.take(pa.array(ids[start : start + _BATCH_ROWS])) for start in range(0, len(ids), _BATCH_ROWS))
-    return np.fromiter((short_hash(key) for batch in batches for key in batch.to_pylist()), np.uint64, len(ids))
+    return np.fromiter((text_hash(key) for batch in batches for key in batch.to_pylist()), np.uint64, len(ids))
 
 
 def delta_numbering(delta: Delta, plan: Plan, root: str) -> Numbering:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 
 import numpy as np
 
-
-def key_hash(key: str) -> int:
-    """64 bits of a key."""
-    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
+from pipeline.counter_rng import text_hash
 
 
 class KeyCount:
@@ -20,7 +16,7 @@ class KeyCount:
         self._hashes = array("Q")
 
     def add(self, key: str) -> None:
-        self._hashes.append(key_hash(key))
+        self._hashes.append(text_hash(key))
 
     def repeated(self) -> frozenset[int]:
         """The hashes of the keys that were added more than once."""

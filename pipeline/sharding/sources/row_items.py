@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.counter_rng import text_hash
 from pipeline.errors import InputError
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.base import Item, unreadable
 from pipeline.sharding.sources.given_split import WORDS, given_split, split_of_name
-from pipeline.sharding.sources.keys import KeyCount, key_hash
+from pipeline.sharding.sources.keys import KeyCount
 from pipeline.sharding.sources.labels import (
     MOST_LABELS,
     Spellings,
@@ -209,7 +210,7 @@ def _repeated_key(files: Iterable[FoundFile], columns: Columns, repeated: frozen
     for file in files:
         for row in rows_of(file, [columns.key]):
             key = _key_text(row.values.get(columns.key, ""))
-            if key_hash(key) in repeated:
+            if text_hash(key) in repeated:
                 where = f"{file.url}, row {row.number}"
                 if key in seen:
                     return InputError(f"{where}: key {key!r} is that of {seen[key]} too; keys must be unique")

@@ -7,7 +7,6 @@ numbered inside the chunk; `Columns` numbers them over all chunks.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,11 +90,6 @@ class ChunkFacts:
     @property
     def rows(self) -> int:
         return self.items - len(self.unreadable)
-
-
-def short_hash(text: str) -> int:
-    """The first 64 bits of BLAKE2b: two texts with one number are taken for the same."""
-    return int.from_bytes(hashlib.blake2b(text.encode()).digest()[:8], "big")
 
 
 def write_table(scratch: Scratch, chunk: int, columns: dict[str, list[Any]], facts: ChunkFacts) -> None:

@@ -19,6 +19,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO
 
+from pipeline.counter_rng import text_hash
 from pipeline.errors import UnknownNameError, WorkError, shortened
 from pipeline.pixels.decode import decoding_reason
 from pipeline.progress import Progress
@@ -26,7 +27,7 @@ from pipeline.sharding.format.index import SPLITS, content_hash
 from pipeline.sharding.sources.base import Collection, Item
 from pipeline.sharding.sources.recognised import HEAD_BYTES, recognised
 from pipeline.sharding.writing.captions import BadTextError, CaptionsConfig, cleaned
-from pipeline.sharding.writing.chunks import SCHEMA, ChunkFacts, Unreadable, done_before, short_hash, write_table
+from pipeline.sharding.writing.chunks import SCHEMA, ChunkFacts, Unreadable, done_before, write_table
 from pipeline.sharding.writing.image_process import storable_apart
 from pipeline.sharding.writing.images import Encoded, ImagesConfig, UnreadableError
 from pipeline.sharding.writing.item_hashes import plain_text, remembered
@@ -230,12 +231,12 @@ class _Taken:
             "node": self._nodes.setdefault(item.taxonomy, len(self._nodes)),
             "given": SPLITS.index(item.split) if item.split is not None else -1,
             "group": item.group or None,
-            "group_code": short_hash(group),
+            "group_code": text_hash(group),
             "named": int(bool(item.group)),
             "place": group_number(content if self._intake.by_image else group, self._intake.seed),
             "captions": captions,
-            "meaning": short_hash("\0".join(captions)),
-            "order": short_hash(key),
+            "meaning": text_hash("\0".join(captions)),
+            "order": text_hash(key),
             "stored": sample_bytes(len(data) for _, data in members(key, image.extension, image.data, notes, captions)),
             "notes": notes,
         }

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pipeline.counter_rng import text_hash
 from pipeline.sharding.sources.base import Item
-from pipeline.sharding.writing.chunks import short_hash
 
 
 def remembered(item: Item) -> dict[str, Any]:
@@ -25,9 +25,9 @@ def remembered(item: Item) -> dict[str, Any]:
     ]
     return {
         "name": name,
-        "item": short_hash(name),
-        "facts": short_hash(plain_text(json.dumps(said, ensure_ascii=False, sort_keys=True, separators=(",", ":")))),
-        "stamp": short_hash(item.stamp) if item.stamp is not None else 0,
+        "item": text_hash(name),
+        "facts": text_hash(plain_text(json.dumps(said, ensure_ascii=False, sort_keys=True, separators=(",", ":")))),
+        "stamp": text_hash(item.stamp) if item.stamp is not None else 0,
     }
 
 

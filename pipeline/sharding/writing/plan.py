@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.config import Config
+from pipeline.counter_rng import text_hash
 from pipeline.sharding.format.index import SPLITS
-from pipeline.sharding.writing.chunks import Columns, short_hash
+from pipeline.sharding.writing.chunks import Columns
 from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, Kept
 from pipeline.sharding.writing.split import Settled, assign_splits
 from pipeline.sharding.writing.split_config import SplitConfig
@@ -187,7 +188,7 @@ def _distinct_keys(
     for place in again.tolist():
         key, number = key_of(int(rows[place])), next_of.get(int(order[place]), 2)
         base = int(order[place])
-        while (hashed := short_hash(f"{key}-{number}")) in added or _holds(taken, hashed):
+        while (hashed := text_hash(f"{key}-{number}")) in added or _holds(taken, hashed):
             number += 1
         next_of[base] = number + 1
         added.add(hashed)

@@ -9,7 +9,6 @@ A class that would miss a split gets its nearest group moved there; one with few
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.counter_rng import text_hash
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.sharding.format.index import SPLITS
 from pipeline.sharding.writing.chunks import Columns
@@ -140,8 +140,7 @@ def _rare_images(
 
 def group_number(group: str, seed: int) -> float:
     """A number in [0, 1) that depends on the group's name and the seed only."""
-    digest = hashlib.blake2b(f"{seed}/{group}".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) * 2.0**-53
+    return (text_hash(f"{seed}/{group}", digest_bytes=8) >> 11) * 2.0**-53
 
 
 def fixed_splits(columns: Columns, config: SplitConfig) -> NDArray[np.int8]:

@@ -14,12 +14,13 @@ from PIL import Image
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
+from pipeline.counter_rng import text_hash
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.deltas.delta_base import find_base
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.sharding.stage import ShardDataset, check_sharding
-from pipeline.sharding.writing.chunks import Columns, short_hash
+from pipeline.sharding.writing.chunks import Columns
 from pipeline.sharding.writing.split import group_number
 from pipeline.stage import run_stage
 
@@ -131,7 +132,7 @@ def columns_of() -> Callable[..., Columns]:
     """
 
     def number(texts: list[str]) -> np.ndarray[Any, np.dtype[np.uint64]]:
-        return np.array([short_hash(text) for text in texts], dtype=np.uint64)
+        return np.array([text_hash(text) for text in texts], dtype=np.uint64)
 
     def make(images: list[dict[str, Any]]) -> Columns:
         def of(name: str, default: Any = None) -> list[Any]:

@@ -9,10 +9,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.counter_rng import text_hash
 from pipeline.html.markup import Markup, tag
 from pipeline.html.pictures import picture_uri
 from pipeline.sharding.format.index import SPLITS, SampleIndex
-from pipeline.sharding.writing.chunks import short_hash
 
 _PX, _BYTES = 96, 3_600
 _AT_ONCE = 8
@@ -60,7 +60,7 @@ def by_hash(index: SampleIndex, ids: NDArray[np.int64]) -> NDArray[np.int64]:
     """Some hundred of the ids at most, spread evenly, in the order of a hash of their keys."""
     if len(ids) > _CANDIDATES:
         ids = ids[np.linspace(0, len(ids) - 1, _CANDIDATES).round().astype(np.int64)]
-    hashes = [short_hash(index.key(id)) for id in ids.tolist()]
+    hashes = [text_hash(index.key(id)) for id in ids.tolist()]
     return ids[np.argsort(np.array(hashes, dtype=np.uint64), kind="stable")]
 
 

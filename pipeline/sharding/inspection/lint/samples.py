@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipeline.counter_rng import text_hash
 from pipeline.errors import listed
 from pipeline.sharding.inspection.lint.findings import Code, Finding, Findings, code
 from pipeline.sharding.sources.tar_listing import EVERY_IMAGE_EXTENSION, MEMBER_NAME, META_NAME
 from pipeline.sharding.sources.tar_members import Member
-from pipeline.sharding.writing.chunks import short_hash
 
 IGNORED = code("member-ignored", "warning", "A name without an extension, or with a leading dot: WebDataset skips it.")
 UNKNOWN = code("member-unknown", "warning", "An extension unknown to WebDataset's decoders: the member stays bytes.")
@@ -145,7 +145,7 @@ class Grouping:
     def _check_key(self, key: str, members: Mapping[str, Member], first: Member, again: bool) -> bool:
         """Compares a sample's key with those before; whether it is a sample of its own."""
         bits = sum(1 << self._bits.setdefault(extension, len(self._bits)) for extension in members)
-        hashed = short_hash(key.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+        hashed = text_hash(key.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
         before = self._seen.get(hashed)
         if before is None:
             if len(self._seen) < _REMEMBERED_KEYS:
