@@ -116,7 +116,7 @@ def _describe(config: ShardingConfig, collection: Collection, written: Written, 
     index = written.index
     unreadable = [one for facts in written.chunks for one in facts.unreadable]
     rare = rare_card(config.split.rare_classes, written.rare)
-    card = data_card(index, collection, written.plan, written.chunks, written.changes, rare)
+    card = data_card(index, collection, written.plan, written.chunks, unreadable, written.changes, rare)
     write_json(work.output / "data_card.json", card)
     (work.output / "data_card.md").write_text(markdown(card), encoding="utf-8")
     write_json(work.output / "labels.json", list(index.label_names))
@@ -137,7 +137,7 @@ def _describe(config: ShardingConfig, collection: Collection, written: Written, 
         "shards": len(index.shard_names),
         "megabytes": round(size / 1e6, 1),
         "unreadable": len(unreadable),
-        "duplicates": written.plan.kept.copies,
+        "duplicates": written.plan.kept.equal.copies,
         **({"passed_over": card["passed_over"]} if collection.passed_over.count else {}),
         "source": place_of_source(config),
         **({"rare_classes": {**rare, "of": dict(islice(rare["of"].items(), 20))}} if written.rare else {}),

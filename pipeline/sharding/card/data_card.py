@@ -13,11 +13,20 @@ from pipeline.html.markdown import Cell, address, code, table, text
 from pipeline.service_url import without_credentials
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.sharding.sources.base import Collection
-from pipeline.sharding.writing.chunks import ChunkFacts
+from pipeline.sharding.writing.chunks import ChunkFacts, Unreadable
 from pipeline.sharding.writing.plan import Plan
 
 _UNREADABLE_SHOWN = 20
 _NO_LABEL = "(no label)"
+DUPLICATES = {
+    "found": "images whose bytes another image has too",
+    "dropped_copies_of_held_out": "dropped, because the other is held out",
+    "dropped_repeats": "dropped, because the other is in the same split, with the same label and captions",
+    "dropped_conflicts": "dropped, because an equal or alike image has another label",
+    "dropped_alike": "dropped, because another image looks like them",
+    "with_conflicting_labels": "sets of equal images with different labels",
+}
+"""The counts of duplicates, in words."""
 
 
 def data_card(
@@ -25,17 +34,18 @@ def data_card(
     collection: Collection,
     plan: Plan,
     chunks: Sequence[ChunkFacts],
+    unreadable: Sequence[Unreadable],
     changes: Mapping[str, Any] | None = None,
     rare: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Counts and licences as plain JSON values; the same data give the same card.
 
     Args:
+        unreadable: what could not be read in any of the chunks.
         rare: see `rare_card`.
         changes: of a delta: its base, and how many samples are new, changed, removed.
     """
     kept = plan.kept
-    unreadable = [one for facts in chunks for one in facts.unreadable]
     return {
         "title": collection.title,
         **({"delta": dict(changes)} if changes else {}),
@@ -44,7 +54,7 @@ def data_card(
         "encoded_anew": _summed(chunks, "images"),
         "caption_cleaning": _summed(chunks, "captions"),
         "duplicates": {
-            "found": kept.copies,
+            "found": kept.equal.copies,
             "dropped_copies_of_held_out": kept.held_out_copies,
             "dropped_repeats": kept.repeats,
             "dropped_alike": kept.alike,
@@ -122,6 +132,11 @@ def _per_label(index: SampleIndex) -> list[dict[str, Any]]:
     return [*entries, *([{"label": _NO_LABEL, **_counted(without)}] if without.any() else [])]
 
 
+def unlabelled(card: Mapping[str, Any]) -> int:
+    """How many images have no label: the entry behind those of the labels."""
+    return sum(one["samples"] for one in card["per_label"][card["labels"] :])
+
+
 def _per_source(index: SampleIndex) -> list[dict[str, Any]]:
     counts = _per_split(index.source_codes, index.splits, len(index.source_names))
     return [{"source": name, **_counted(counts[code])} for code, name in enumerate(index.source_names)]
@@ -143,9 +158,9 @@ def _image_sizes(index: SampleIndex) -> dict[str, Any]:
     sizes, counts = np.unique(index.widths.astype(np.int64) << 32 | index.heights, return_counts=True)
     common = np.lexsort((sizes, -counts))[:5]
     return {
-        "width": _spread(index.widths),
-        "height": _spread(index.heights),
-        "bytes": _spread(index.lengths),
+        "width": spread(index.widths),
+        "height": spread(index.heights),
+        "bytes": spread(index.lengths),
         "most_common": [
             {"width": int(sizes[place] >> 32), "height": int(sizes[place] & 0xFFFFFFFF), "samples": int(counts[place])}
             for place in common
@@ -153,13 +168,14 @@ def _image_sizes(index: SampleIndex) -> dict[str, Any]:
     }
 
 
-def _spread(values: Any) -> dict[str, int]:
+def spread(values: Any) -> dict[str, int]:
+    """Least, middle and greatest of some numbers."""
     return {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
 
 
 def markdown(card: dict[str, Any]) -> str:
     """The card as a page."""
-    splits, sizes, duplicates = card["splits"], card["image_sizes"], card["duplicates"]
+    splits, sizes = card["splits"], card["image_sizes"]
     lines = [
         f"# {text(card['title'])}",
         "",
@@ -193,13 +209,12 @@ def markdown(card: dict[str, Any]) -> str:
         "",
         "## What was left out",
         "",
-        f"- images whose bytes another image has too: {duplicates['found']}; of these",
-        f"  - dropped, because the other is held out: {duplicates['dropped_copies_of_held_out']}",
-        f"  - dropped, because the other is in the same split, with the same label and captions: "
-        f"{duplicates['dropped_repeats']}",
-        f"- sets of equal images with different labels: {duplicates['with_conflicting_labels']}",
-        f"- dropped, because an equal or alike image has another label: {duplicates['dropped_conflicts']}",
-        f"- dropped, because another image looks like them: {duplicates['dropped_alike']}",
+        f"- {_duplicates(card, 'found')}; of these",
+        f"  - {_duplicates(card, 'dropped_copies_of_held_out')}",
+        f"  - {_duplicates(card, 'dropped_repeats')}",
+        f"- {_duplicates(card, 'with_conflicting_labels')}",
+        f"- {_duplicates(card, 'dropped_conflicts')}",
+        f"- {_duplicates(card, 'dropped_alike')}",
         f"- training images left out by the caps: {_in_words(card['capped'])}",
         *([f"- {text(rare)}"] if (rare := in_words_of_rare(card.get("rare_classes", {}))) else []),
         f"- unreadable: {card['unreadable']['count']} (all of them, with reasons: quarantine.parquet)",
@@ -211,6 +226,10 @@ def markdown(card: dict[str, Any]) -> str:
         *_table(("label", "images", *SPLITS), [tuple(entry.values()) for entry in card["per_label"]]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _duplicates(card: Mapping[str, Any], name: str) -> str:
+    return f"{DUPLICATES[name]}: {card['duplicates'][name]}"
 
 
 def _delta_lines(delta: Mapping[str, Any]) -> list[str]:

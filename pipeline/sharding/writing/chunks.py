@@ -114,6 +114,22 @@ def read_table(scratch: Scratch, chunk: int) -> pa.Table:
     return pa.ipc.open_file(pa.memory_map(str(scratch.table(chunk)))).read_all()
 
 
+def read_rows(scratch: Scratch, chunks: NDArray[np.int64], rows: NDArray[np.int64], names: Sequence[str]) -> pa.Table:
+    """Columns of rows out of several chunks, in the order they are given, in one piece.
+
+    Args:
+        chunks, rows: the chunk of each and its row there; at least one.
+    """
+    order = np.argsort(chunks, kind="stable")
+    present, starts = np.unique(chunks[order], return_index=True)
+    pieces = []
+    for chunk, places in zip(present.tolist(), np.split(order, starts[1:]), strict=True):
+        pieces.append(read_table(scratch, chunk).select(names).take(pa.array(rows[places])))
+    back = np.empty(len(order), dtype=np.int64)
+    back[order] = np.arange(len(order))
+    return pa.concat_tables(pieces).combine_chunks().take(pa.array(back)).combine_chunks()
+
+
 def read_facts(scratch: Scratch, chunk: int) -> ChunkFacts:
     """What is known of a chunk that is done."""
     with pa.memory_map(str(scratch.table(chunk))) as file:
@@ -189,6 +205,11 @@ class Columns:
         """Bytes that the columns take."""
         return sum(getattr(self, name).nbytes for name in _PLANNED)
 
+    def locate(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The chunk of each row, and its row in that chunk's table."""
+        chunks = np.searchsorted(self.starts, rows, side="right") - 1
+        return chunks, rows - self.starts[chunks]
+
     @classmethod
     def load(cls, scratch: Scratch, chunks: Sequence[ChunkFacts]) -> Columns:
         """The columns of all chunks, in their order, in files of the scratch folder."""
@@ -214,5 +235,5 @@ class Columns:
 
 def key_of_row(scratch: Scratch, columns: Columns, row: int) -> str:
     """The key of one image."""
-    chunk = int(np.searchsorted(columns.starts, row, side="right")) - 1
-    return str(read_table(scratch, chunk).column("key")[row - int(columns.starts[chunk])].as_py())
+    chunk, place = columns.locate(np.array([row]))
+    return str(read_table(scratch, int(chunk[0])).column("key")[int(place[0])].as_py())

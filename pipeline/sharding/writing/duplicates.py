@@ -18,6 +18,7 @@ from pydantic import Field
 
 from pipeline.config import Config
 from pipeline.sharding.format.perceptual import near_pairs
+from pipeline.sharding.writing.equal_sets import EqualSets
 
 DROPPED = -1
 
@@ -43,7 +44,7 @@ class Kept:
 
     Attributes:
         splits: [samples] number in `SPLITS`, or DROPPED.
-        copies: samples whose bytes an earlier sample has too, dropped or not.
+        equal: the sets of equal images, dropped or not.
         held_out_copies: samples dropped because the same image is in a more protected split.
         repeats: samples dropped because the same image with the same label and captions is in the same split.
         conflicts: sets of equal images that carry different labels.
@@ -53,7 +54,7 @@ class Kept:
     """
 
     splits: NDArray[np.int8]
-    copies: int = 0
+    equal: EqualSets
     held_out_copies: int = 0
     repeats: int = 0
     conflicts: int = 0
@@ -66,7 +67,7 @@ def without_duplicates(
     splits: NDArray[np.int8],
     *,
     labels: NDArray[np.int32],
-    content: tuple[NDArray[np.uint64], NDArray[np.uint64]],
+    equal: EqualSets,
     meaning: NDArray[np.uint64],
     looks: NDArray[np.uint64],
     config: DuplicatesConfig,
@@ -76,13 +77,13 @@ def without_duplicates(
 
     Args:
         splits: [samples] number in `SPLITS`.
-        content: the content hash, in two numbers.
+        equal: the sets of equal images.
         meaning: equal for equal captions.
         looks: difference hashes; read only if near-duplicates are removed.
         rank: [samples] of repeats one with the lowest rank stays; None: the first.
     """
     ranks = np.zeros(len(splits), dtype=np.int8) if rank is None else rank
-    kept = _without_equal(Kept(splits.copy()), labels, content, meaning, ranks, config)
+    kept = _without_equal(Kept(splits.copy(), equal), labels, meaning, ranks, config)
     if config.near == "remove":
         kept = _without_alike(kept, labels, looks, config)
     return kept
@@ -91,20 +92,18 @@ def without_duplicates(
 def _without_equal(
     kept: Kept,
     labels: NDArray[np.int32],
-    content: tuple[NDArray[np.uint64], NDArray[np.uint64]],
     meaning: NDArray[np.uint64],
     ranks: NDArray[np.int8],
     config: DuplicatesConfig,
 ) -> Kept:
-    rows, starts = equal_sets(*content)
+    rows, starts = kept.equal.rows, kept.equal.starts
     if not rows.size:
         return kept
     splits = kept.splits
-    sizes = np.diff(np.append(starts, len(rows)))
-    set_of = np.repeat(np.arange(len(starts)), sizes)
+    set_of = np.repeat(np.arange(len(starts)), kept.equal.sizes)
     of_row = splits[rows]
     protected = np.maximum.reduceat(of_row, starts)[set_of]
-    conflicting = np.minimum.reduceat(labels[rows], starts) != np.maximum.reduceat(labels[rows], starts)
+    conflicting = kept.equal.differ(labels)
 
     drop = of_row < protected
     held_out_copies = int(drop.sum())
@@ -131,30 +130,11 @@ def _without_equal(
     splits[rows[drop | repeats]] = DROPPED
     return replace(
         kept,
-        copies=len(rows) - len(starts),
         held_out_copies=held_out_copies,
         repeats=int(repeats.sum()),
         conflicts=int(conflicting.sum()),
         contradicted=int(contradicted.sum()),
     )
-
-
-def equal_sets(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows whose content another row has too, set by set, each in the order of the rows; where the sets start."""
-    # Nearly all hashes differ in their first half already, and sorting one column is the fastest.
-    order = np.argsort(high)
-    rows = np.sort(order[_in_run(high[order])])
-    rows = rows[np.lexsort((low[rows], high[rows]))]
-    same = (high[rows[1:]] == high[rows[:-1]]) & (low[rows[1:]] == low[rows[:-1]])
-    with_former = np.append(False, same)[: len(rows)]
-    member = with_former | np.append(same, False)[: len(rows)]
-    return rows[member], np.flatnonzero(~with_former[member])
-
-
-def _in_run(ascending: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which values are equal to a neighbour."""
-    same = ascending[1:] == ascending[:-1]
-    return (np.append(False, same) | np.append(same, False))[: len(ascending)]
 
 
 def _without_alike(kept: Kept, labels: NDArray[np.int32], looks: NDArray[np.uint64], config: DuplicatesConfig) -> Kept:

@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.sharding.format.index import SCHEMA, SampleIndex
+from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.tars_file import write_tars
 from pipeline.sharding.sources.base import Collection
 from pipeline.sharding.writing.chunks import Columns, read_table
+from pipeline.sharding.writing.index_part import IndexNumbers, content_hashes, final_keys, index_part
 from pipeline.sharding.writing.numbering import Numbering, numbered
 from pipeline.sharding.writing.plan import Plan
 from pipeline.sharding.writing.scratch import Scratch
@@ -67,30 +68,20 @@ def _parts(
     Args:
         rows, splits: [samples] of the columns, in the order of the ids.
     """
-    chunks = np.searchsorted(columns.starts, rows, side="right") - 1
+    chunks, places = columns.locate(rows)
     changes = np.flatnonzero((np.diff(chunks) != 0) | (np.diff(splits) != 0)) + 1
     for start, end in pairwise([0, *changes.tolist(), len(rows)]):
         if start == end:
             continue
         ids = slice(start, end)
-        chunk = int(chunks[start])
-        table = read_table(scratch, chunk).take(pa.array(rows[ids] - columns.starts[chunk])).combine_chunks()
-        keys = table.column("key").to_pylist()
-        if plan.suffixes:
-            numbers = [plan.suffixes.get(row) for row in rows[ids].tolist()]
-            keys = [key if number is None else f"{key}-{number}" for key, number in zip(keys, numbers, strict=True)]
-        high, low = table.column("hash_high").to_pylist(), table.column("hash_low").to_pylist()
-        sources = numbering.sources[columns.source[rows[ids]]]
-        values = {
-            "key": pa.array(keys, SCHEMA.field("key").type),
-            "shard": table.column("tar").chunk(0),
-            "offset": table.column("start").chunk(0),
-            "content_hash": pa.array([f"{a:016x}{b:016x}" for a, b in zip(high, low, strict=True)], pa.large_string()),
-            "split": pa.array(splits[ids]),
-            "group": pa.array(numbering.groups[ids]),
-            "node": pa.array(numbering.nodes[columns.node[rows[ids]]]),
-            "source": pa.DictionaryArray.from_arrays(pa.array(sources), pa.array(numbering.source_names, pa.string())),
-            "label": pa.array(numbering.labels[columns.label[rows[ids]]]),
-            **{name: table.column(name).chunk(0) for name in ("length", "captions", "width", "height")},
-        }
-        yield pa.Table.from_arrays([values[field.name] for field in SCHEMA], schema=SCHEMA)
+        table = read_table(scratch, int(chunks[start])).take(pa.array(places[ids])).combine_chunks()
+        yield index_part(
+            table,
+            IndexNumbers.of_rows(columns, numbering, ids, rows[ids]),
+            numbering.source_names,
+            keys=final_keys(table, plan.suffixes_of(rows[ids])),
+            contents=content_hashes(table),
+            shards=table.column("tar").chunk(0),
+            offsets=table.column("start").chunk(0),
+            splits=splits[ids],
+        )

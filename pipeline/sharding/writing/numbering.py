@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.sharding.format.index import TaxonomyNode
-from pipeline.sharding.writing.chunks import Columns, read_table
+from pipeline.sharding.writing.chunks import Columns, read_rows
 from pipeline.sharding.writing.rare_classes import GONE
 from pipeline.sharding.writing.scratch import Scratch
 
@@ -100,13 +100,4 @@ def _names(scratch: Scratch, columns: Columns, rows: NDArray[np.int64]) -> Any:
     """The names of the content groups of some rows, one of each group."""
     if not len(rows):
         return pa.array([], pa.large_string())
-    order = np.argsort(rows)
-    chunks = np.searchsorted(columns.starts, rows[order], side="right") - 1
-    present, starts = np.unique(chunks, return_index=True)
-    parts = []
-    for chunk, places in zip(present.tolist(), np.split(order, starts[1:]), strict=True):
-        names = read_table(scratch, chunk).column("group")
-        parts += names.take(pa.array(rows[places] - columns.starts[chunk])).chunks
-    back = np.empty(len(order), dtype=np.int64)
-    back[order] = np.arange(len(order))
-    return pa.concat_arrays(parts).take(pa.array(back))
+    return read_rows(scratch, *columns.locate(rows), ["group"]).column("group").chunk(0)

@@ -71,6 +71,12 @@ class Plan:
     kept: Kept
     capped: dict[str, int]
 
+    def suffixes_of(self, rows: NDArray[np.int64]) -> dict[int, int]:
+        """`suffixes` of some rows of the columns, by their places among these."""
+        if not self.suffixes:
+            return {}
+        return {place: self.suffixes[row] for place, row in enumerate(rows.tolist()) if row in self.suffixes}
+
 
 def make_plan(
     columns: Columns,

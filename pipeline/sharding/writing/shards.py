@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from pipeline.errors import DamagedError
 from pipeline.progress import Progress
 from pipeline.sharding.format.arrow_file import write_arrow
-from pipeline.sharding.format.index import SCHEMA, content_hash
-from pipeline.sharding.writing.chunks import Columns, read_table
+from pipeline.sharding.format.index import content_hash
+from pipeline.sharding.writing.chunks import Columns, read_rows
+from pipeline.sharding.writing.index_part import IndexNumbers, content_hashes, final_keys, index_part
 from pipeline.sharding.writing.numbering import Numbering
 from pipeline.sharding.writing.plan import Plan
 from pipeline.sharding.writing.runner import RunnerName, Stop, StoppedEarlyError, each, never
@@ -34,6 +35,10 @@ from pipeline.whole_files import written_whole
 
 _OPEN_SPOOLS = 128
 _STOP_EVERY = 64  # samples
+# Of a chunk's table: what the tar and the index need.
+_COLUMNS = (
+    "key", "extension", "start", "length", "width", "height", "hash_high", "hash_low", "captions", "notes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +47,7 @@ class Shard:
 
     Attributes:
         chunks, rows: [samples] where each sample lies.
-        suffixes: place -> n of the samples whose key becomes KEY-n.
+        suffixes: number among these samples -> n, where the key becomes KEY-n.
         done: an earlier run wrote it.
     """
 
@@ -51,10 +56,7 @@ class Shard:
     split: int
     chunks: NDArray[np.int64]
     rows: NDArray[np.int64]
-    groups: NDArray[np.int32]
-    nodes: NDArray[np.int32]
-    sources: NDArray[np.int16]
-    labels: NDArray[np.int32]
+    numbers: IndexNumbers
     suffixes: dict[int, int]
     done: bool = False
 
@@ -62,7 +64,8 @@ class Shard:
     def digest(self) -> str:
         """Of everything that decides about its bytes."""
         hasher = hashlib.sha256(json.dumps([self.number, self.name, self.split, *self.suffixes.items()]).encode())
-        for column in (self.chunks, self.rows, self.groups, self.nodes, self.sources, self.labels):
+        numbers = self.numbers
+        for column in (self.chunks, self.rows, numbers.groups, numbers.nodes, numbers.sources, numbers.labels):
             hasher.update(column.tobytes())
         return hasher.hexdigest()[:32]
 
@@ -115,11 +118,8 @@ def write_shard(scratch: Scratch, sources: tuple[str, ...], shard: Shard, *, sto
     if shard.done:
         return len(shard.rows)
     scratch.check()
-    table = _rows(scratch, shard)
-    keys = table.column("key").to_pylist()
-    for place, number in shard.suffixes.items():
-        keys[place] = f"{keys[place]}-{number}"
-    contents = _hex(table)
+    table = read_rows(scratch, shard.chunks, shard.rows, _COLUMNS)
+    keys, contents = final_keys(table, shard.suffixes), content_hashes(table)
     captions = table.column("captions")
     with written_whole(scratch.tar(shard.name)) as aside, _Spools(scratch) as spools:
         tar = TarFile(aside)
@@ -153,42 +153,17 @@ def _shards(scratch: Scratch, columns: Columns, plan: Plan, numbering: Numbering
     for number, name in enumerate(plan.shard_names):
         ids = slice(plan.edges[number], plan.edges[number + 1])
         rows = plan.rows[ids]
-        chunks = np.searchsorted(columns.starts, rows, side="right") - 1
-        again = [
-            (place, row) for place, row in enumerate(rows.tolist() if plan.suffixes else ()) if row in plan.suffixes
-        ]
+        chunks, places = columns.locate(rows)
         shard = Shard(
             number=number,
             name=name,
             split=int(plan.splits[plan.edges[number]]),
             chunks=chunks,
-            rows=rows - columns.starts[chunks],
-            groups=numbering.groups[ids],
-            nodes=numbering.nodes[columns.node[rows]],
-            sources=numbering.sources[columns.source[rows]],
-            labels=numbering.labels[columns.label[rows]],
-            suffixes={place: plan.suffixes[row] for place, row in again},
+            rows=places,
+            numbers=IndexNumbers.of_rows(columns, numbering, ids, rows),
+            suffixes=plan.suffixes_of(rows),
         )
         yield replace(shard, done=_part_facts(scratch, name) == (shard.digest, _size(scratch.tar(name))))
-
-
-def _rows(scratch: Scratch, shard: Shard) -> pa.Table:
-    """The chunk tables' rows of a shard, in its order, in one piece."""
-    wanted = ["key", "extension", "start", "length", "width", "height", "hash_high", "hash_low"]
-    order = np.argsort(shard.chunks, kind="stable")
-    chunks, starts = np.unique(shard.chunks[order], return_index=True)
-    parts = []
-    for chunk, places in zip(chunks.tolist(), np.split(order, starts[1:]), strict=True):
-        table = read_table(scratch, chunk).select([*wanted, "captions", "notes"])
-        parts.append(table.take(pa.array(shard.rows[places])))
-    back = np.empty(len(order), dtype=np.int64)
-    back[order] = np.arange(len(order))
-    return pa.concat_tables(parts).combine_chunks().take(pa.array(back)).combine_chunks()
-
-
-def _hex(table: pa.Table) -> list[str]:
-    high, low = table.column("hash_high").to_pylist(), table.column("hash_low").to_pylist()
-    return [f"{one:016x}{other:016x}" for one, other in zip(high, low, strict=True)]
 
 
 def _write_part(
@@ -203,20 +178,16 @@ def _write_part(
 ) -> None:
     """Writes a shard's rows of the index; the shard is done then."""
     count = len(keys)
-    columns = {
-        "key": pa.array(keys, SCHEMA.field("key").type),
-        "shard": pa.array(np.full(count, shard.number, np.int32)),
-        "offset": pa.array(offsets, pa.int64()),
-        "content_hash": pa.array(contents, SCHEMA.field("content_hash").type),
-        "split": pa.array(np.full(count, shard.split, np.int8)),
-        "group": pa.array(shard.groups),
-        "node": pa.array(shard.nodes),
-        "source": pa.DictionaryArray.from_arrays(pa.array(shard.sources), pa.array(sources, pa.string())),
-        "label": pa.array(shard.labels),
-        **{name: table.column(name).chunk(0) for name in ("length", "captions", "width", "height")},
-    }
-    schema = SCHEMA.with_metadata({"digest": shard.digest, "tar_bytes": str(size)})
-    part = pa.Table.from_arrays([columns[field.name] for field in SCHEMA], schema=schema)
+    part = index_part(
+        table,
+        shard.numbers,
+        sources,
+        keys=keys,
+        contents=contents,
+        shards=pa.array(np.full(count, shard.number, np.int32)),
+        offsets=pa.array(offsets, pa.int64()),
+        splits=np.full(count, shard.split, np.int8),
+    ).replace_schema_metadata({"digest": shard.digest, "tar_bytes": str(size)})
     with written_whole(scratch.part(shard.name)) as aside, pa.OSFile(str(aside), "wb") as file:
         write_arrow(file, part)
 

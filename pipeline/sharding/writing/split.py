@@ -21,6 +21,7 @@ from pipeline.errors import InputError, UnknownNameError
 from pipeline.sharding.format.index import SPLITS
 from pipeline.sharding.writing.chunks import Columns
 from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, Kept, without_duplicates
+from pipeline.sharding.writing.equal_sets import EqualSets
 from pipeline.sharding.writing.rare_classes import too_small, wanted_splits
 from pipeline.sharding.writing.split_config import SplitConfig
 
@@ -82,6 +83,7 @@ def assign_splits(
             if len(everywhere[label]) < len(wanted):
                 rare[label] = True
                 to_train[codes[pool & (labels == label)]] = True
+    equal = EqualSets.of_hashes(columns.hash_high, columns.hash_low)
     attempt = 0
     while True:
         members = _groups_of_labels(labels, codes, live, count)
@@ -97,7 +99,7 @@ def assign_splits(
             kept = without_duplicates(
                 np.where(pool, of_group[codes], fixed).astype(np.int8),
                 labels=labels,
-                content=(columns.hash_high, columns.hash_low),
+                equal=equal,
                 meaning=columns.meaning,
                 looks=columns.look,
                 config=duplicates,

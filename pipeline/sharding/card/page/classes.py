@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.html.markup import Child, Markup, details, join, table, tag
 from pipeline.sharding.card.contact_sheet import chosen_ids
+from pipeline.sharding.card.data_card import unlabelled
 from pipeline.sharding.card.page.charts import curve
 from pipeline.sharding.card.page.gallery import Gallery, by_hash, rows_by_label, thumbs
 from pipeline.sharding.format.index import SPLITS, SampleIndex
@@ -37,8 +38,7 @@ def splits_section(card: Mapping[str, Any]) -> Markup:
 
 def balance_section(card: Mapping[str, Any]) -> Markup | None:
     """How many images each class has."""
-    # Behind the labels come those images that have none.
-    labels, without = card["per_label"][: card["labels"]], card["per_label"][card["labels"] :]
+    labels = card["per_label"][: card["labels"]]
     if not labels:
         return None
     ranked = sorted(labels, key=lambda one: (-one["samples"], one["label"]))
@@ -58,7 +58,7 @@ def balance_section(card: Mapping[str, Any]) -> Markup | None:
     ]
     shown = "" if len(ranked) <= _MOST_LISTED else f", the first {_MOST_LISTED:,} of {len(ranked):,}"
     return join(
-        tag("p", _balance_told(counts, sum(one["samples"] for one in without)), class_="lead"),
+        tag("p", _balance_told(counts, unlabelled(card)), class_="lead"),
         tag(
             "figure",
             curve("Images of each class, by rank", counts, x_label="rank of the class"),

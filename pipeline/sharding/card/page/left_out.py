@@ -11,24 +11,16 @@ from typing import Any
 import numpy as np
 
 from pipeline.html.markup import Child, Markup, details, join, table, tag
+from pipeline.sharding.card.data_card import DUPLICATES
 from pipeline.sharding.card.page.classes import counted_bars
 from pipeline.sharding.card.page.gallery import Gallery
 from pipeline.sharding.format.index import SPLITS
 from pipeline.sharding.writing.chunks import Columns, Unreadable
-from pipeline.sharding.writing.duplicates import equal_sets
 from pipeline.sharding.writing.plan import Plan
 
 _SETS, _ROWS_OF_SET = 12, 6
 _MOST_REASONS, _MOST_LABELS, _MOST_NAMES = 24, 12, 60
 _EQUAL = "Images are equal if their bytes are. Of equal images the most protected split keeps its own."
-_TOLD = {
-    "found": "images whose bytes another image has too",
-    "dropped_copies_of_held_out": "dropped, because the other is held out",
-    "dropped_repeats": "dropped, because the other is in the same split, with the same label and captions",
-    "dropped_conflicts": "dropped, because an equal or alike image has another label",
-    "dropped_alike": "dropped, because another image looks like them",
-    "with_conflicting_labels": "sets of equal images with different labels",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +46,8 @@ def equal_images(
     Args:
         key_of: the key of a row; asked for the rows that are shown.
     """
-    rows, starts = equal_sets(columns.hash_high, columns.hash_low)
-    if not len(rows):
-        return []
-    ends = np.append(starts[1:], len(rows))
-    sizes = ends - starts
+    equal = plan.kept.equal
+    rows, sizes = equal.rows, equal.sizes
     kept_rows = np.argsort(plan.rows)
     sorted_rows = plan.rows[kept_rows]
 
@@ -68,7 +57,7 @@ def equal_images(
 
     sets = []
     for chosen in np.argsort(-sizes, kind="stable")[:_SETS].tolist():
-        members = rows[starts[chosen] : ends[chosen]].tolist()
+        members = rows[equal.starts[chosen] : equal.starts[chosen] + sizes[chosen]].tolist()
         ids = [id_of(row) for row in members]
         told = []
         for row, id in zip(members[:_ROWS_OF_SET], ids, strict=False):
@@ -84,7 +73,7 @@ def equal_images(
 def duplicates_section(card: Mapping[str, Any], sets: Sequence[EqualSet], gallery: Gallery) -> Markup:
     """How many duplicates there were and what became of them; some sets with their picture."""
     found = card["duplicates"]
-    counts: list[list[Child]] = [[told, f"{found[name]:,}"] for name, told in _TOLD.items() if any(found.values())]
+    counts: list[list[Child]] = [[told, f"{found[name]:,}"] for name, told in DUPLICATES.items() if any(found.values())]
     capped: list[list[Child]] = [
         [f"training images left out by the cap {name.replace('_', ' ')}", f"{count:,}"]
         for name, count in card["capped"].items()

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from pipeline.html.markup import Child, Markup, join, table, tag
+from pipeline.sharding.card.data_card import spread
 from pipeline.sharding.card.page.charts import Bin, binned, histogram
 from pipeline.sharding.card.page.gallery import Gallery, by_hash
 from pipeline.sharding.format.index import SampleIndex
@@ -84,9 +85,9 @@ class Captioned:
             ),
             tag(
                 "div",
-                _figure("Characters of a caption", histogram("Caption lengths", binned(lengths)), _spread(lengths)),
+                _figure("Characters of a caption", histogram("Caption lengths", binned(lengths)), spread(lengths)),
                 _figure(
-                    "Captions of an image", histogram("Captions an image", binned(self._counts)), _spread(self._counts)
+                    "Captions of an image", histogram("Captions an image", binned(self._counts)), spread(self._counts)
                 ),
                 class_="cards wide",
             ),
@@ -153,10 +154,6 @@ def _figure(
     return tag(
         "div", tag("h3", title), tag("p", told, class_="label") if told else None, tag("figure", chart), class_="card"
     )
-
-
-def _spread(values: Any) -> dict[str, int]:
-    return {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
 
 
 def _short(text: str) -> str:

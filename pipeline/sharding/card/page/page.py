@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.html.document import document, number_card
 from pipeline.html.markup import Markup, tag
-from pipeline.sharding.card.data_card import in_words_of_rare
+from pipeline.sharding.card.data_card import in_words_of_rare, unlabelled
 from pipeline.sharding.card.page.classes import Sheets, balance_section, share_bar, split_key, splits_section
 from pipeline.sharding.card.page.gallery import Gallery
 from pipeline.sharding.card.page.left_out import EqualSet, duplicates_section, passed_over_section, quarantine_section
@@ -62,7 +62,7 @@ def card_page(
         introduction=[
             tag("p", _lead(card), class_="lead"),
             [tag("p", f"Note: {note}.", class_="lead") for note in _notes(card)],
-            _numbers(card, index, len(unreadable)),
+            _numbers(card, len(unreadable)),
         ],
         sections=sections,
         footer="Made by Tutelage's stage shard-dataset. The same counts for programs: data_card.json.",
@@ -91,11 +91,11 @@ def _lead(card: Mapping[str, Any]) -> str:
     )
 
 
-def _numbers(card: Mapping[str, Any], index: SampleIndex, unreadable: int) -> Markup:
+def _numbers(card: Mapping[str, Any], unreadable: int) -> Markup:
     samples = max(card["samples"], 1)
     dropped = sum(count for name, count in card["duplicates"].items() if name.startswith("dropped"))
     capped = sum(card["capped"].values())
-    without = int((index.labels < 0).sum())
+    without = unlabelled(card)
     sizes = card["image_sizes"]
     middle = f"{sizes['width']['median']:,} x {sizes['height']['median']:,} pixels in the middle" if sizes else ""
     of_classes = f"{without:,} images have no label" if without else "every image has one"

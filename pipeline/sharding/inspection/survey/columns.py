@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.sharding.format.index import SampleIndex
+from pipeline.sharding.writing.equal_sets import EqualSets
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,15 @@ class Duplicates:
     copies: int = 0
     in_two_splits: int = 0
     with_two_labels: int = 0
+
+    @classmethod
+    def counted(cls, equal: EqualSets, splits: NDArray[np.int8], labels: NDArray[np.int32]) -> Duplicates:
+        """Counts sets of equal images.
+
+        Args:
+            splits, labels: [images].
+        """
+        return cls(len(equal), equal.copies, int(equal.differ(splits).sum()), int(equal.differ(labels).sum()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +88,7 @@ def index_columns(
         lengths=index.lengths.astype(np.int64),
         caption_counts=pc.list_value_length(index.caption_lists).to_numpy(zero_copy_only=False).astype(np.int64),
         caption_chars=pc.utf8_length(index.caption_lists.flatten()).to_numpy(zero_copy_only=False).astype(np.int64),
-        duplicates=equal_images(equal_codes(index), index.splits, index.labels),
+        duplicates=Duplicates.counted(EqualSets.of_codes(equal_codes(index)), index.splits, index.labels),
         shard_bytes=shard_bytes,
         formats=formats or {},
         formats_of=sum((formats or {}).values()),
@@ -89,24 +99,3 @@ def equal_codes(index: SampleIndex) -> NDArray[np.int64]:
     """[rows] equal for images with equal bytes."""
     codes: NDArray[np.int64] = index.content_hashes.dictionary_encode().indices.to_numpy(zero_copy_only=False)
     return codes.astype(np.int64, copy=False)
-
-
-def equal_images(codes: NDArray[np.int64], splits: NDArray[np.int8], labels: NDArray[np.int32]) -> Duplicates:
-    """Counts the sets of images that have one code.
-
-    Args:
-        codes: [images] from 0; -1 for an image that is known to be the only one.
-    """
-    counts = np.bincount(codes[codes >= 0]) if (codes >= 0).any() else np.zeros(0, dtype=np.int64)
-    repeated = counts > 1
-    if not repeated.any():
-        return Duplicates()
-    rows = np.flatnonzero((codes >= 0) & repeated[codes])
-    order = rows[np.argsort(codes[rows], kind="stable")]
-    starts = np.flatnonzero(np.append(True, np.diff(codes[order]) != 0))
-
-    def differ(values: NDArray[np.int8] | NDArray[np.int32]) -> int:
-        of_rows = values[order]
-        return int((np.minimum.reduceat(of_rows, starts) != np.maximum.reduceat(of_rows, starts)).sum())
-
-    return Duplicates(int(repeated.sum()), int((counts[repeated] - 1).sum()), differ(splits), differ(labels))

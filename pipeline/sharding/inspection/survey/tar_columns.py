@@ -18,13 +18,14 @@ from pipeline.progress import Progress, silent
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.format.index import SPLITS, content_hash
 from pipeline.sharding.format.range_file import RangeFile
-from pipeline.sharding.inspection.survey.columns import ImageColumns, equal_images
+from pipeline.sharding.inspection.survey.columns import Duplicates, ImageColumns
 from pipeline.sharding.inspection.survey.meaning import meaning_of
 from pipeline.sharding.sources.given_split import split_of_name
 from pipeline.sharding.sources.labels import label_of, ordered
 from pipeline.sharding.sources.tar_bytes import opened_tar
 from pipeline.sharding.sources.tar_listing import tar_samples
 from pipeline.sharding.sources.tar_members import Read, TarFault
+from pipeline.sharding.writing.equal_sets import EqualSets
 
 _HEADER_BUFFER = 4096
 _END = "a tar that goes on after its end mark, has none, or is cut: see data lint"
@@ -99,7 +100,7 @@ def tar_columns(tars: Sequence[FoundFile], progress: Progress = silent) -> Image
         lengths=lengths,
         caption_counts=_column(growing.caption_counts, np.int64),
         caption_chars=_column(growing.caption_chars, np.int64),
-        duplicates=equal_images(equal, splits, labels),
+        duplicates=Duplicates.counted(EqualSets.of_codes(equal), splits, labels),
         shard_bytes=np.array([tar.size for tar in tars], dtype=np.int64),
         formats=dict(formats.most_common()),
         formats_of=len(lengths),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pipeline.sharding.format.index import SPLITS
 from pipeline.sharding.writing.chunks import Columns
 from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, without_duplicates
+from pipeline.sharding.writing.equal_sets import EqualSets
 from pipeline.sharding.writing.plan import CapsConfig, Plan, ShardSize, make_plan
 from pipeline.sharding.writing.split_config import SplitConfig
 
@@ -119,7 +120,7 @@ def test_duplicates_are_those_of_the_plain_reading(
     kept = without_duplicates(
         columns.given,
         labels=columns.label,
-        content=(columns.hash_high, columns.hash_low),
+        equal=EqualSets.of_hashes(columns.hash_high, columns.hash_low),
         meaning=columns.meaning,
         looks=columns.look,
         config=config,
@@ -128,7 +129,7 @@ def test_duplicates_are_those_of_the_plain_reading(
     dropped = kept.held_out_copies + kept.repeats + kept.contradicted + kept.alike
     assert dropped == (kept.splits == DROPPED).sum()
     contents = {image["content"] for image in images}
-    assert kept.copies == len(images) - len(contents)
+    assert kept.equal.copies == len(images) - len(contents)
     assert kept.conflicts == sum(
         len({image["label"] for image in images if image["content"] == content}) > 1 for content in contents
     )

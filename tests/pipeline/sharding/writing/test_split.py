@@ -136,7 +136,7 @@ def test_a_copy_in_train_of_a_held_out_image_is_dropped_and_counted(split: Split
     samples += [("other", 0, "openmoji", "same"), ("same", 0, "noto", "same")]
     result = split(samples, SplitConfig(holdout_family="noto", val_share=0.2), labels=1)
     assert result.splits[-2:].tolist() == [DROPPED, TEST]
-    assert (result.copies, result.held_out_copies, result.repeats) == (1, 1, 0)
+    assert (result.equal.copies, result.held_out_copies, result.repeats) == (1, 1, 0)
 
 
 def test_a_repeat_is_dropped_and_a_conflict_is_kept_and_counted(split: Split) -> None:
@@ -145,7 +145,7 @@ def test_a_repeat_is_dropped_and_a_conflict_is_kept_and_counted(split: Split) ->
     result = split(samples, SplitConfig(), labels=2)
     assert result.splits[0] == result.splits[2] != DROPPED
     assert result.splits[1] == DROPPED
-    assert (result.copies, result.repeats, result.conflicts) == (2, 1, 1)
+    assert (result.equal.copies, result.repeats, result.conflicts) == (2, 1, 1)
 
 
 def test_a_class_too_small_is_named_with_its_count(split: Split) -> None:

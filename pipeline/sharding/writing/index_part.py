@@ -1,0 +1,88 @@
+"""A part of the sample index: the rows of some samples, from their chunk's table and the numbers of the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.sharding.format.index import SCHEMA
+from pipeline.sharding.writing.chunks import Columns
+from pipeline.sharding.writing.numbering import Numbering
+
+_FROM_CHUNKS = ("length", "captions", "width", "height")
+
+
+@dataclass(frozen=True, eq=False)
+class IndexNumbers:
+    """The numbers that the index gives samples, [samples] each: content group, node, source, label."""
+
+    groups: NDArray[np.int32]
+    nodes: NDArray[np.int32]
+    sources: NDArray[np.int16]
+    labels: NDArray[np.int32]
+
+    @classmethod
+    def of_rows(cls, columns: Columns, numbering: Numbering, ids: slice, rows: NDArray[np.int64]) -> IndexNumbers:
+        """The numbers of the samples `ids`, which are these rows of the columns."""
+        return cls(
+            numbering.groups[ids],
+            numbering.nodes[columns.node[rows]],
+            numbering.sources[columns.source[rows]],
+            numbering.labels[columns.label[rows]],
+        )
+
+
+def final_keys(table: pa.Table, suffixes: Mapping[int, int]) -> list[str]:
+    """The keys of a chunk table's rows as they are stored.
+
+    Args:
+        suffixes: row of the table -> n, where KEY becomes KEY-n.
+    """
+    keys: list[str] = table.column("key").to_pylist()
+    for row, number in suffixes.items():
+        keys[row] = f"{keys[row]}-{number}"
+    return keys
+
+
+def content_hashes(table: pa.Table) -> list[str]:
+    """The content hashes of a chunk table's rows, in hex."""
+    high, low = table.column("hash_high").to_pylist(), table.column("hash_low").to_pylist()
+    return [f"{first:016x}{second:016x}" for first, second in zip(high, low, strict=True)]
+
+
+def index_part(
+    table: pa.Table,
+    numbers: IndexNumbers,
+    source_names: tuple[str, ...],
+    *,
+    keys: list[str],
+    contents: list[str],
+    shards: pa.Array,
+    offsets: pa.Array,
+    splits: NDArray[np.int8],
+) -> pa.Table:
+    """The index's rows of these samples.
+
+    Args:
+        table: their rows of the chunk tables, in one piece.
+        source_names: what the source numbers mean, in all parts of an index the same.
+        keys, contents: see `final_keys`, `content_hashes`.
+        shards, offsets: the shard that holds each sample, and where its image begins there.
+    """
+    columns = {
+        "key": pa.array(keys, SCHEMA.field("key").type),
+        "shard": shards,
+        "offset": offsets,
+        "content_hash": pa.array(contents, SCHEMA.field("content_hash").type),
+        "split": pa.array(splits),
+        "group": pa.array(numbers.groups),
+        "node": pa.array(numbers.nodes),
+        "source": pa.DictionaryArray.from_arrays(pa.array(numbers.sources), pa.array(source_names, pa.string())),
+        "label": pa.array(numbers.labels),
+        **{name: table.column(name).chunk(0) for name in _FROM_CHUNKS},
+    }
+    return pa.Table.from_arrays([columns[field.name] for field in SCHEMA], schema=SCHEMA)
