@@ -33,6 +33,7 @@ from pipeline.sharding.deltas.items_table import FILE as LISTING_FILE
 from pipeline.sharding.deltas.items_table import ROW_GROUP, Listing, write_listing
 from pipeline.sharding.format.index import SCHEMA, SampleIndex, content_hash
 from pipeline.sharding.format.shard_locations import ShardPlaces, elsewhere, is_own, owner_of
+from pipeline.sharding.format.tar_layout import BLOCK, END_BYTES
 from pipeline.sharding.format.tars_file import TARS_FILE
 from pipeline.sharding.writing.plan import ShardSize, cut, names_of_shards, sorted_in_splits
 from pipeline.sharding.writing.runner import Stop, StoppedEarlyError, each, never
@@ -41,9 +42,7 @@ from pipeline.sharding.writing.shards import placed
 from pipeline.stage import NothingNew, Workspace
 from pipeline.whole_files import write_json, written_whole
 
-_BLOCK = 512
 _OFFSET_BITS = 42  # A tar of 4 TB.
-_TAR_END_BYTES = 1024
 _WRITE_AT_BYTES = 4 << 20
 _STOP_EVERY = 64  # samples
 _BATCH_ROWS = 1 << 16
@@ -117,7 +116,7 @@ class CompactShards:
         edges = cut(index.splits[ids], lengths[ids], size)
         names = names_of_shards(index.splits[ids[edges[:-1]]])
         tars = [
-            _Tar(name, ids[start:end], int(lengths[ids[start:end]].sum()) + _TAR_END_BYTES)
+            _Tar(name, ids[start:end], int(lengths[ids[start:end]].sum()) + END_BYTES)
             for name, (start, end) in zip(names, pairwise(edges.tolist()), strict=True)
         ]
         scratch = Scratch(work.scratch.absolute())
@@ -195,7 +194,7 @@ def _write_tar(scratch: Scratch, source: _Source, tar: _Tar, *, stop: Stop = nev
                 if len(waiting) >= _WRITE_AT_BYTES:
                     file.write(waiting)
                     waiting.clear()
-            file.write(waiting + bytes(_TAR_END_BYTES))
+            file.write(waiting + bytes(END_BYTES))
     finally:
         for descriptor in opened.values():
             os.close(descriptor)
@@ -235,14 +234,14 @@ def _spans(shards: Artifact, index: SampleIndex, places: ShardPlaces) -> tuple[N
         places_there = np.sort(_place(owner.shards, owner.offsets))
         shard, offset = places_there >> _OFFSET_BITS, places_there & ((1 << _OFFSET_BITS) - 1)
         last = np.append(shard[1:] != shard[:-1], True)
-        ends = np.where(last, tar_bytes[shard] - _TAR_END_BYTES, np.append(offset[1:], 0) - _BLOCK)
+        ends = np.where(last, tar_bytes[shard] - END_BYTES, np.append(offset[1:], 0) - BLOCK)
         mine = np.flatnonzero(there[index.shards] >= 0)
         wanted = _place(there[index.shards[mine]], index.offsets[mine])
         at = np.minimum(np.searchsorted(places_there, wanted), len(places_there) - 1)
         if (there[numbers] < 0).any() or not np.array_equal(places_there[at], wanted):
             raise DamagedError(f"{shards.uri}: its index and that of {uri} differ; re-run {shards.stage}")
-        lengths[mine] = ends[at] - (index.offsets[mine] - _BLOCK)
-    return index.offsets - _BLOCK, lengths
+        lengths[mine] = ends[at] - (index.offsets[mine] - BLOCK)
+    return index.offsets - BLOCK, lengths
 
 
 def _place(shards: NDArray[Any], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -270,7 +269,7 @@ def _index(
             table = index.table.take(pa.array(ids[some])).combine_chunks()
             columns = {name: table.column(name) for name in SCHEMA.names}
             columns["shard"] = pa.array(shards[some])
-            columns["offset"] = pa.array(starts[some] + _BLOCK)
+            columns["offset"] = pa.array(starts[some] + BLOCK)
             yield pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
     return SampleIndex.assemble(

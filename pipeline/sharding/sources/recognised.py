@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from pipeline.errors import InputError
 from pipeline.pixels.formats import format_of
+from pipeline.sharding.format.tar_layout import BLOCK, is_ustar
 
-HEAD_BYTES = 512
+HEAD_BYTES = BLOCK
 """How many of a file's first bytes `recognised` looks at."""
 
 _STARTS = (
@@ -37,7 +38,6 @@ _STARTS = (
     (b"\x93NUMPY", "a NumPy array"),
 )
 _WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<script")
-_TAR_MARK = slice(257, 262)
 
 
 def recognised(head: bytes) -> str | None:
@@ -45,7 +45,7 @@ def recognised(head: bytes) -> str | None:
     for start, what in _STARTS:
         if head.startswith(start):
             return what
-    if head[_TAR_MARK] == b"ustar":
+    if is_ustar(head):
         return "a tar"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
     if text.startswith(_WEB_PAGE):

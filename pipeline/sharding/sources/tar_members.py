@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.errors import InputError
+from pipeline.sharding.format import tar_layout
+from pipeline.sharding.format.tar_layout import BLOCK, END_BYTES, padding
 from pipeline.sharding.sources.recognised import recognised
 
-_BLOCK = 512
 _WINDOW = 1 << 20
 _LONGEST_NAME = 4096
 _PAX_BYTES = 1 << 20
@@ -90,7 +91,7 @@ def check_tar(tar: str, size: int, start: bytes) -> None:
             raise InputError(
                 f"{tar}: compressed ({form}), so that no image in it can be read by its place; decompress it first"
             )
-    if size == 0 or len(start) < _BLOCK or (any(start) and not _sum_holds(start)):
+    if size == 0 or len(start) < BLOCK or (any(start) and not _sum_holds(start)):
         what = recognised(start)
         said = f"it is {what}" if what is not None else f"{size} bytes that no tar begins with"
         raise InputError(f"{tar}: not a tar ({said})")
@@ -112,7 +113,7 @@ def tar_members(
         HostileTarError: a member that is refused, or an archive that goes on after its end mark, has none or is cut;
             the members before it have come out.
     """
-    check_tar(tar, size, read(0, min(size, _BLOCK)))
+    check_tar(tar, size, read(0, min(size, BLOCK)))
 
     def fault_found(fault: TarFault) -> None:
         if on_end is None or fault.kind not in _OF_THE_END:
@@ -160,8 +161,8 @@ class TarWalk:
 
     def members(self) -> Iterator[Member]:
         """The files, in their order; of a tar that is `check_tar`'s."""
-        while self.end + _BLOCK <= self._size:
-            header = self._read(self.end, _BLOCK)
+        while self.end + BLOCK <= self._size:
+            header = self._read(self.end, BLOCK)
             if not any(header):
                 self._marked = True
                 if self._past_marks and (place := self._header_behind(self.end)) is not None:
@@ -170,8 +171,8 @@ class TarWalk:
                     continue
                 return
             name = self._long_name if self._long_name is not None else _header_name(header)
-            kind = header[156:157]
-            length = _number(header[124:136]) if self._long_size is None or kind in b"xgLK" else self._long_size
+            kind = header[tar_layout.KIND]
+            length = _number(header[tar_layout.SIZE]) if self._long_size is None or kind in b"xgLK" else self._long_size
             if not _sum_holds(header):
                 self._fault("header", "", "no tar header: the archive is damaged or was cut and went on")
                 self._to_next_header()
@@ -182,7 +183,7 @@ class TarWalk:
                 continue
             if kind == _FOLDER:  # What some tars note there is a hint, no data follow.
                 length = 0
-            place = self.end + _BLOCK
+            place = self.end + BLOCK
             if place + length > self._size:
                 left = self._size - place
                 self._fault("cut", name, f"{length} bytes are promised and {left} are left: the archive is cut")
@@ -194,7 +195,7 @@ class TarWalk:
             else:
                 self._long_name, self._long_size = None, None
                 member = self._file(kind, name, place, length)
-            self.end = place + -(-length // _BLOCK) * _BLOCK
+            self.end = place + length + padding(length)
             if member is not None:
                 yield member
 
@@ -207,7 +208,7 @@ class TarWalk:
             if left > 0:
                 # An end mark that is cut holds nothing but zeros.
                 inside = "a header" if any(self._read(self.end, left)) else "its end mark"
-                what = f"the archive ends inside {inside}, of which {left} of 512 bytes are there"
+                what = f"the archive ends inside {inside}, of which {left} of {BLOCK} bytes are there"
                 return TarFault("cut" if inside == "a header" else "mark", "", self._size, what)
             what = "the archive ends without its end mark, two empty blocks: it may have been cut"
             return TarFault("end", "", self._size, what)
@@ -222,22 +223,22 @@ class TarWalk:
                 what = f"the end mark is at byte {self.end}, and {self._size - byte} bytes follow from here"
                 return TarFault("after", "", byte, what)
             place += len(window)
-        if self._size < self.end + 2 * _BLOCK:
-            what = f"{self._size - self.end} of the 1024 empty bytes of the end mark are there"
+        if self._size < self.end + END_BYTES:
+            what = f"{self._size - self.end} of the {END_BYTES} empty bytes of the end mark are there"
             return TarFault("mark", "", self.end, what)
         return None
 
     def _header_behind(self, place: int) -> int | None:
         """The next block that is a whole header; None: there is none."""
-        while place + _BLOCK <= self._size:
-            window = self._read(place, min(_WINDOW, (self._size - place) // _BLOCK * _BLOCK))
-            if len(window) < _BLOCK:
+        while place + BLOCK <= self._size:
+            window = self._read(place, min(_WINDOW, (self._size - place) // BLOCK * BLOCK))
+            if len(window) < BLOCK:
                 return None
-            for start in range(0, len(window) - _BLOCK + 1, _BLOCK):
-                block = window[start : start + _BLOCK]
+            for start in range(0, len(window) - BLOCK + 1, BLOCK):
+                block = window[start : start + BLOCK]
                 if any(block) and _sum_holds(block):
                     return place + start
-            place += len(window) // _BLOCK * _BLOCK
+            place += len(window) // BLOCK * BLOCK
         return None
 
     def _fault(self, kind: FaultKind, member: str, what: str) -> None:
@@ -290,20 +291,20 @@ class TarWalk:
     def _to_next_header(self) -> None:
         """Goes on to the next block that is a whole header, or an empty one; else to the end."""
         self._long_name, self._long_size = None, None
-        self.end += _BLOCK
-        while self.end + _BLOCK <= self._size:
-            block = self._read(self.end, _BLOCK)
-            if not any(block) and not any(self._read(self.end, min(2 * _BLOCK, self._size - self.end))):
+        self.end += BLOCK
+        while self.end + BLOCK <= self._size:
+            block = self._read(self.end, BLOCK)
+            if not any(block) and not any(self._read(self.end, min(END_BYTES, self._size - self.end))):
                 return
             if any(block) and _sum_holds(block):
                 return
-            self.end += _BLOCK
+            self.end += BLOCK
 
 
 def _sum_holds(header: bytes) -> bool:
     """Whether a header's checksum is right; old tars took it over signed bytes."""
-    said = _number(header[148:156])
-    rest = header[:148] + b" " * 8 + header[156:]
+    said = _number(header[tar_layout.CHECKSUM])
+    rest = header[: tar_layout.CHECKSUM.start] + b" " * 8 + header[tar_layout.CHECKSUM.stop :]
     return said is not None and (said == sum(rest) or said == sum(rest) - 256 * sum(byte > 127 for byte in rest))
 
 
@@ -318,8 +319,8 @@ def _number(field: bytes) -> int | None:
 
 
 def _header_name(header: bytes) -> str:
-    name = _text(header[:100].split(b"\0")[0])
-    prefix = _text(header[345:500].split(b"\0")[0]) if header[257:263] == b"ustar\0" else ""
+    name = _text(header[tar_layout.NAME].split(b"\0")[0])
+    prefix = _text(header[tar_layout.PREFIX].split(b"\0")[0]) if header[tar_layout.MAGIC] == tar_layout.USTAR else ""
     return f"{prefix}/{name}" if prefix else name
 
 

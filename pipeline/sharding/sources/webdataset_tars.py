@@ -25,6 +25,7 @@ from pipeline.errors import shortened
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as places
 from pipeline.sharding.format.file_addresses import FoundFile
+from pipeline.sharding.format.tar_layout import BLOCK
 from pipeline.sharding.sources.base import About, Collection, Credit, InTar, Item, unreadable
 from pipeline.sharding.sources.given_split import split_of_name
 from pipeline.sharding.sources.labels import Spellings, label_of, missing_in_words, named, ordered, read_class_names
@@ -91,7 +92,7 @@ class WebdatasetConfig(Config):
         tars = places.find(self.tars, _SUFFIXES)
         # A name is believed here; each tar's own bytes are looked at when it is listed.
         first = next((tar for tar in tars if not tar.name.endswith(".tar")), tars[0])
-        check_tar(first.url, first.size, places.read(first.url, 0, min(first.size, 512)))
+        check_tar(first.url, first.size, places.read(first.url, 0, min(first.size, BLOCK)))
         if self.class_names is not None:
             read_class_names(self.class_names)
 

@@ -17,6 +17,7 @@ from pydantic import Field
 from pipeline.config import Config
 from pipeline.counter_rng import text_hash
 from pipeline.sharding.format.index import SPLITS
+from pipeline.sharding.format.tar_layout import END_BYTES
 from pipeline.sharding.writing.chunks import Columns
 from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, Kept
 from pipeline.sharding.writing.split import Settled, assign_splits
@@ -24,7 +25,6 @@ from pipeline.sharding.writing.split_config import SplitConfig
 from pipeline.sharding.writing.tar_writer import shard_name
 
 _TRAIN = SPLITS.index("train")
-_TAR_END_BYTES = 1024
 
 
 class CapsConfig(Config):
@@ -224,7 +224,7 @@ def cut(splits: NDArray[np.int8], stored: NDArray[np.int64], size: ShardSize) ->
             stop = min(start + size.samples, end)
             if size.bytes is not None:
                 before = int(ends[start - 1]) if start else 0
-                fits = int(np.searchsorted(ends, before + size.bytes - _TAR_END_BYTES, side="right"))
+                fits = int(np.searchsorted(ends, before + size.bytes - END_BYTES, side="right"))
                 stop = max(start + 1, min(stop, fits))
             edges.append(stop)
     return np.array(edges, dtype=np.int64)

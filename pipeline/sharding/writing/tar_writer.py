@@ -13,11 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_BLOCK = 512
-_NAME_BYTES = 100
+from pipeline.sharding.format import tar_layout
+from pipeline.sharding.format.tar_layout import BLOCK, END_BYTES, padding
+
 _WRITE_AT_BYTES = 4 << 20
 _WRITE_AT_PIECES = 1000  # Linux takes 1,024 at once
-_PADDING = tuple(bytes(count) for count in range(_BLOCK))
+_PADDING = tuple(bytes(count) for count in range(BLOCK))
 IMAGE_EXTENSIONS = ("png", "jpg", "webp")
 
 Members = Sequence[tuple[str, bytes]]
@@ -36,7 +37,7 @@ def members(key: str, extension: str, image: bytes, notes: str, captions: Sequen
 
 def sample_bytes(sizes: Iterable[int]) -> int:
     """Bytes that a sample with members of these sizes takes in a tar."""
-    return sum(_BLOCK + size + -size % _BLOCK for size in sizes)
+    return sum(BLOCK + size + padding(size) for size in sizes)
 
 
 class TarFile:
@@ -66,16 +67,16 @@ class TarFile:
         """
         if not key or "." in key or "/" in key or not key.isascii():
             raise ValueError(f"sample key {key!r}: must be ASCII, not empty, without dots and slashes")
-        start = self.size + _BLOCK
+        start = self.size + BLOCK
         before = self.size
         pieces = self._pieces
         for extension, data in members:
             size = len(data)
-            padding = -size % _BLOCK
+            zeros = padding(size)
             pieces += (_header(f"{key}.{extension}", size), data)
-            if padding:
-                pieces.append(_PADDING[padding])
-            self.size += _BLOCK + size + padding
+            if zeros:
+                pieces.append(_PADDING[zeros])
+            self.size += BLOCK + size + zeros
         self._waiting += self.size - before
         if self._waiting >= _WRITE_AT_BYTES or len(pieces) >= _WRITE_AT_PIECES:
             self._write()
@@ -84,8 +85,8 @@ class TarFile:
     def close(self) -> int:
         """Ends the archive; its size in bytes."""
         if self._descriptor >= 0:
-            self._pieces.append(bytes(2 * _BLOCK))
-            self.size += 2 * _BLOCK
+            self._pieces.append(bytes(END_BYTES))
+            self.size += END_BYTES
             try:
                 self._write()
             finally:
@@ -185,24 +186,28 @@ def _header(name: str, size: int) -> bytes:
     """A ustar header with mode 644, no time and no owner: what tarfile writes, in a tenth of its time."""
     encoded = name.encode("ascii")
     length = len(encoded)
-    if length > _NAME_BYTES:
-        raise ValueError(f"{name}: {length} bytes, a name in a tar has {_NAME_BYTES} at most")
+    if length > tar_layout.NAME.stop:
+        raise ValueError(f"{name}: {length} bytes, a name in a tar has {tar_layout.NAME.stop} at most")
     digits = b"%011o" % size
     # The sum of all bytes, with eight spaces in its own place; only name and size differ from the empty header.
     total = _HEADER_SUM + sum(encoded) + sum(digits)
-    return b"".join((encoded, _HEADER[length:124], digits, _HEADER[135:148], b"%06o\0 " % total, _HEADER[156:]))
+    return b"".join((encoded, _HEADER[length:_SIZE_AT], digits, _BEFORE_SUM, b"%06o\0 " % total, _AFTER_SUM))
 
 
 def _empty_header() -> bytes:
-    header = bytearray(_BLOCK)
-    header[100:108] = b"0000644\0"
-    header[108:116] = header[116:124] = b"0000000\0"
-    header[136:148] = b"00000000000\0"
-    header[148:156] = b" " * 8
-    header[156:157] = b"0"
-    header[257:265] = b"ustar\x0000"
+    header = bytearray(BLOCK)
+    header[tar_layout.MODE] = b"0000644\0"
+    header[tar_layout.USER] = header[tar_layout.GROUP] = b"0000000\0"
+    header[tar_layout.TIME] = b"00000000000\0"
+    header[tar_layout.CHECKSUM] = b" " * 8
+    header[tar_layout.KIND] = b"0"
+    header[tar_layout.MAGIC] = tar_layout.USTAR
+    header[tar_layout.VERSION] = b"00"
     return bytes(header)
 
 
 _HEADER = _empty_header()
 _HEADER_SUM = sum(_HEADER)
+_SIZE_AT = tar_layout.SIZE.start
+_BEFORE_SUM = _HEADER[tar_layout.SIZE.stop - 1 : tar_layout.CHECKSUM.start]
+_AFTER_SUM = _HEADER[tar_layout.CHECKSUM.stop :]

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 
 from pipeline.errors import InputError
+from pipeline.sharding.format.tar_layout import BLOCK
 from pipeline.sharding.inspection.lint.findings import Code, Finding, Findings, code
 from pipeline.sharding.sources.tar_members import FaultKind, Member, Read, TarFault, TarWalk, check_tar
 
@@ -33,7 +34,6 @@ _CODES: dict[FaultKind, Code] = {
 }  # fmt: skip
 
 MOST_MEMBER_BYTES = 256 << 20
-_BLOCK = 512
 
 
 class Archive:
@@ -64,7 +64,7 @@ class Archive:
     def members(self) -> Iterator[Member]:
         """The files, in their order, with those that have odd names; links and the like do not come out."""
         try:
-            check_tar(self._name, self._size, self._read(0, min(self._size, _BLOCK)))
+            check_tar(self._name, self._size, self._read(0, min(self._size, BLOCK)))
         except InputError as error:
             self._found(NOT_A_TAR, str(error).removeprefix(f"{self._name}: "), byte=0)
             self._is_tar = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from pipeline.sharding.format.tar_layout import BLOCK
 from pipeline.sharding.inspection.lint.findings import Finding, Findings, code
 from pipeline.sharding.inspection.lint.samples import Sample
 
@@ -17,7 +18,6 @@ _CODES = {"caption": CAPTION, "label": LABEL}
 _THINGS = {"txt": "caption", "cls": "label"}
 # Different sets of companions of which examples are remembered.
 _MOST_SETS = 256
-_HEADER = 512
 
 
 class Companions:
@@ -63,5 +63,5 @@ class Companions:
                 image = sample.image
                 assert image is not None
                 says = f"no {thing}, which {number} of {self.images} images have"
-                findings.add(Finding(code, shard, says, sample.key, image.name, image.offset - _HEADER))
+                findings.add(Finding(code, shard, says, sample.key, image.name, image.offset - BLOCK))
             findings.add_uncounted(code, lacking - len(shown))

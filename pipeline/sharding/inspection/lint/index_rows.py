@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.sharding.format.shard_locations import is_own
+from pipeline.sharding.format.tar_layout import BLOCK
 from pipeline.sharding.inspection.lint.findings import Code, Finding, Findings, code
 from pipeline.sharding.inspection.lint.pictures import Picture
 from pipeline.sharding.inspection.lint.samples import Sample
@@ -32,7 +33,6 @@ SPLIT = code("index-split", "error", "The split in the index is not that of the 
 LACKS = code("index-lacks", "error", "A sample in one of our shards has no row in the index: it is never read.")
 
 _OUR_SHARD = re.compile(rf"shards/({'|'.join(SPLITS)})-\d+\.tar")
-_HEADER = 512
 
 
 class IndexRows:
@@ -99,7 +99,7 @@ class IndexRows:
             # A tar of its base may hold what a delta has no more.
             if self._ours and is_own(shard):
                 says = "no row of the index leads here"
-                self._findings.add(Finding(LACKS, shard, says, sample.key, image.name, image.offset - _HEADER))
+                self._findings.add(Finding(LACKS, shard, says, sample.key, image.name, image.offset - BLOCK))
             return None
         id = int(self._rows[place])
         self._met[place] = True

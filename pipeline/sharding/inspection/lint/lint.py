@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.errors import TutelageError
 from pipeline.progress import Progress, silent
+from pipeline.sharding.format.tar_layout import BLOCK
 from pipeline.sharding.inspection.lint import pictures, texts
 from pipeline.sharding.inspection.lint.archive import LARGE, MOST_MEMBER_BYTES, UNREADABLE, Archive
 from pipeline.sharding.inspection.lint.companions import Companions
@@ -35,7 +36,6 @@ _AHEAD_BYTES = 1 << 20
 # Images that wait for a thread, encoded, in one shard.
 _WAITING_BYTES = 256 << 20
 _MOST_WAITING = 256
-_HEADER = 512
 
 
 @dataclass(slots=True)
@@ -159,7 +159,7 @@ class _ShardWalk:
         if extension in texts.CHECKED:
             if member.length > MOST_TEXT_BYTES:
                 says = f"{member.length} bytes, more than a text of a sample has ({MOST_TEXT_BYTES >> 20} MiB)"
-                self._found(LARGE, key, member, says, -_HEADER)
+                self._found(LARGE, key, member, says, -BLOCK)
                 return
             text = Text(key, read(member.offset, member.length))
             for extensions, code, check in texts.CHECKS:

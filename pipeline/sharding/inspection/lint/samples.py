@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pipeline.counter_rng import text_hash
 from pipeline.errors import listed
+from pipeline.sharding.format.tar_layout import BLOCK
 from pipeline.sharding.inspection.lint.findings import Code, Finding, Findings, code
 from pipeline.sharding.sources.tar_listing import EVERY_IMAGE_EXTENSION, MEMBER_NAME, META_NAME
 from pipeline.sharding.sources.tar_members import Member
@@ -48,7 +49,6 @@ _DECODED = frozenset(_DECODED_WORDS.split())
 _PICKLES = frozenset({"pyd", "pickle", "pkl", "pth", "pt"})
 # Beyond it, keys of a tar are no longer compared with the earlier ones: 100 bytes of memory each.
 _REMEMBERED_KEYS = 1_000_000
-_HEADER = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Grouping:
         if self._members and (key != self._key or extension in self._members):
             again = key == self._key
             if again:
-                first = self._members[extension].offset - _HEADER
+                first = self._members[extension].offset - BLOCK
                 self._found(REPEATED, member, key, f".{extension} is there already, at byte {first}")
             ended = self.end()
             self._again = again
@@ -149,7 +149,7 @@ class Grouping:
         before = self._seen.get(hashed)
         if before is None:
             if len(self._seen) < _REMEMBERED_KEYS:
-                self._seen[hashed] = (bits, first.offset - _HEADER)
+                self._seen[hashed] = (bits, first.offset - BLOCK)
             return True
         self._seen[hashed] = (before[0] | bits, before[1])
         if again:
@@ -163,4 +163,4 @@ class Grouping:
         return False
 
     def _found(self, code: Code, member: Member, key: str, says: str) -> None:
-        self._findings.add(Finding(code, self._shard, says, key, member.name, member.offset - _HEADER))
+        self._findings.add(Finding(code, self._shard, says, key, member.name, member.offset - BLOCK))
