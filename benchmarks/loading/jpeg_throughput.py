@@ -126,8 +126,8 @@ def web_dataset(shards: list[str], workers: int) -> Batches:
         webdataset.WebDataset(shards, shardshuffle=len(shards), empty_check=False)
         .shuffle(500)
         .decode("pil")
-        .to_tuple("jpg", "cls")
-        .map_tuple(crop, int)
+        .to_tuple("jpg", "json")
+        .map_tuple(crop, lambda notes: int(notes["label"]))
     )
     for images, _ in data_loader(data, workers):
         yield images

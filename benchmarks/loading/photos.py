@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,10 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash
-from pipeline.sharding.writing.tar_writer import TarWriter
+from pipeline.config import parse_config
+from pipeline.sharding.config import ShardingConfig
+from pipeline.sharding.stage import ShardDataset
+from pipeline.stage import run_stage
 
 WIDTH, HEIGHT, QUALITY = 400, 357, 90
 CLASSES = 10
@@ -43,32 +44,11 @@ def write_image_folder(folder: Path, count: int) -> list[Path]:
 
 
 def write_shards(store: ArtifactStore, images: list[Path], samples_per_shard: int = 500) -> Artifact:
-    """The same files as a committed shards artifact, the input of our loader and of webdataset."""
-    folder = store.local / "new"
-    rows = []
-    with TarWriter(folder, samples_per_shard) as tar:
-        for number, path in enumerate(images):
-            data = path.read_bytes()
-            label = int(path.parent.name)
-            meta = json.dumps({"label": label}).encode()
-            place = tar.add("train", path.stem, [("jpg", data), ("cls", str(label).encode()), ("json", meta)])
-            rows.append(
-                SampleRow(
-                    key=path.stem,
-                    shard=place.shard,
-                    offset=place.offset,
-                    length=place.length,
-                    label=label,
-                    captions=(f"a photograph of class {label}",),
-                    width=WIDTH,
-                    height=HEIGHT,
-                    content_hash=content_hash(data),
-                    split=0,
-                    group=number,
-                    node=-1,
-                    source="photographs",
-                )
-            )
-    index = SampleIndex.build(rows, shard_names=tar.shard_names, label_names=[str(k) for k in range(CLASSES)])
-    index.write(folder)
-    return store.commit("shard-dataset", "0" * 20, folder, config={}, inputs={}, summary={}, seconds=0.0, origin={})
+    """The same files as a shards artifact, all of them for training: the input of our loader and of webdataset."""
+    given = {
+        "source": {"kind": "image_folder", "folder": str(images[0].parents[1]), "caption": "a photograph of {label}"},
+        "split": {"val_share": 0, "test_share": 0},
+        "samples_per_shard": samples_per_shard,
+    }
+    config = parse_config(ShardingConfig, given, "photos").resolved()
+    return run_stage(ShardDataset(), config, {}, store=store)

@@ -11,7 +11,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,25 +164,6 @@ class SampleIndex:
         return cls(table)
 
     @classmethod
-    def build(
-        cls,
-        rows: Iterable[SampleRow],
-        *,
-        shard_names: Sequence[str],
-        label_names: Sequence[str],
-        taxonomy: Sequence[TaxonomyNode] = (),
-    ) -> SampleIndex:
-        """An index in memory; the order of `rows` gives the ids."""
-        columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-        appends = [(columns[field.name].append, field.name) for field in fields(SampleRow)]
-        for row in rows:
-            for append, name in appends:
-                append(getattr(row, name))
-        arrays = [_array(columns[field.name], field.type) for field in SCHEMA]
-        schema = SCHEMA.with_metadata(_metadata(shard_names, label_names, taxonomy))
-        return cls(pa.Table.from_arrays(arrays, schema=schema))
-
-    @classmethod
     def assemble(
         cls,
         parts: Iterable[pa.Table],
@@ -193,7 +174,7 @@ class SampleIndex:
         taxonomy: Sequence[TaxonomyNode] = (),
         data_sets: Sequence[DataSet] = (),
     ) -> SampleIndex:
-        """The index whose rows are those of the parts, one after another: what `build` makes of the same rows.
+        """The index whose rows are those of the parts, one after another.
 
         Args:
             parts: tables with the columns of `SCHEMA`, with one order of source names.
@@ -315,17 +296,15 @@ def _canonical(table: pa.Table) -> pa.Table:
     for field in SCHEMA:
         column = table.column(field.name)
         if pa.types.is_dictionary(field.type):
-            arrays.append(_array(column.to_pylist(), field.type))
+            arrays.append(_dictionary(column.to_pylist(), field.type))
         else:
             whole = column.cast(field.type).combine_chunks()
             arrays.append(pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole)
     return pa.Table.from_arrays(arrays, schema=SCHEMA.with_metadata(metadata))
 
 
-def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
-    if not pa.types.is_dictionary(kind):
-        return pa.array(values, type=kind)
-    # Names sorted, so that the codes do not depend on the order of the rows.
+def _dictionary(values: list[Any], kind: pa.DictionaryType) -> pa.Array:
+    """Names as codes; sorted, so that the codes do not depend on the order of the rows."""
     names = sorted(set(values))
     codes = {name: code for code, name in enumerate(names)}
     indices = pa.array([codes[value] for value in values], type=kind.index_type)

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from pipeline.sharding.format import tar_layout
 from pipeline.sharding.format.tar_layout import BLOCK, END_BYTES, padding
@@ -104,77 +101,6 @@ class TarFile:
                 rest = memoryview(b"".join(some))[written:]
                 while rest:
                     rest = rest[os.write(self._descriptor, rest) :]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a member's data lies: the number of its shard, and bytes [offset, offset + length) of it."""
-
-    shard: int
-    offset: int
-    length: int
-
-
-class TarWriter:
-    """Fills shards/SPLIT-NUMBER.tar below a folder, a new one every `samples_per_shard` samples.
-
-    Args:
-        folder: where shards/ is made.
-        samples_per_shard: how many samples a shard holds at most.
-    """
-
-    def __init__(self, folder: Path, samples_per_shard: int) -> None:
-        self.shard_names: list[str] = []
-        self._folder = folder
-        self._samples_per_shard = samples_per_shard
-        self._file: TarFile | None = None
-        self._split = ""
-        self._in_split = 0
-        self._in_shard = 0
-        (folder / "shards").mkdir(parents=True, exist_ok=True)
-
-    def add(self, split: str, key: str, members: Members) -> Place:
-        """Appends a sample; all samples of a split come one after another. Arguments as those of `TarFile.add`.
-
-        Returns:
-            Where the data of the first member lies.
-        """
-        if split != self._split:
-            self._close_shard()
-            self._split, self._in_split = split, 0
-        if self._file is None or self._in_shard == self._samples_per_shard:
-            self._file = self._opened()
-        offset, length = self._file.add(key, members)
-        self._in_shard += 1
-        return Place(len(self.shard_names) - 1, offset, length)
-
-    def close(self) -> None:
-        """Ends the last shard."""
-        self._close_shard()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _opened(self) -> TarFile:
-        self._close_shard()
-        name = shard_name(self._split, self._in_split)
-        if name in self.shard_names:
-            raise ValueError(f"{name}: written already; the samples of a split must come one after another")
-        file = TarFile(self._folder / name)
-        self.shard_names.append(name)
-        self._in_split += 1
-        self._in_shard = 0
-        return file
-
-    def _close_shard(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
 
 def shard_name(split: str, number: int) -> str:

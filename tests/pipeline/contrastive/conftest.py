@@ -13,8 +13,8 @@ from torchvision.io import encode_png
 from pipeline.artifacts import ArtifactStore
 from pipeline.contrastive.build_ontology import build
 from pipeline.contrastive.ontology import Ontology
-from pipeline.sharding.format.index import SampleIndex, SampleRow, TaxonomyNode, content_hash
-from pipeline.sharding.writing.tar_writer import TarWriter
+from pipeline.sharding.format.index import SampleRow, TaxonomyNode, content_hash
+from tests.small_shards import SmallShards, index_of
 
 MakeOntology = Callable[..., Ontology]
 
@@ -72,7 +72,7 @@ def drawings_store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
     folder = tmp_path_factory.mktemp("drawings")
     store = ArtifactStore.open(str(folder / "store"))
     rows = []
-    with TarWriter(folder / "output", 1000) as tars:
+    with SmallShards(folder / "output", 1000) as tars:
         for split, copies in (("train", range(1, 6)), ("val", range(1))):
             for shape, (colour, rgb), copy in itertools.product(SHAPES, COLOURS.items(), copies):
                 key, data = f"{colour}-{shape}-{copy}", drawing(shape, rgb, copy)
@@ -96,7 +96,7 @@ def drawings_store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
                     )
                 )
     taxonomy = [TaxonomyNode("shape", -1), *(TaxonomyNode(shape, 0) for shape in SHAPES)]
-    index = SampleIndex.build(rows, shard_names=tars.shard_names, label_names=SHAPES, taxonomy=taxonomy)
+    index = index_of(rows, shard_names=tars.shard_names, label_names=SHAPES, taxonomy=taxonomy)
     index.write(folder / "output")
     store.commit("shard-dataset", "drawings", folder / "output", config={}, inputs={}, summary={}, seconds=0, origin={})
     return store

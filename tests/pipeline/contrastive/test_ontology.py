@@ -11,8 +11,9 @@ from pipeline.artifacts import ArtifactStore
 from pipeline.contrastive.build_ontology import BuildOntology, OntologyConfig, build
 from pipeline.contrastive.ontology import Ontology, depth_first, tree
 from pipeline.errors import InputError
-from pipeline.sharding.format.index import SampleIndex, SampleRow, TaxonomyNode
+from pipeline.sharding.format.index import SampleRow, TaxonomyNode
 from pipeline.stage import run_stage
+from tests.small_shards import index_of
 
 ENTRIES = [
     ("all", -1),
@@ -93,7 +94,7 @@ def sample(
 
 def shards(store: ArtifactStore, rows: list[SampleRow], taxonomy: list[TaxonomyNode], folder: Path) -> object:
     folder.mkdir(parents=True)
-    SampleIndex.build(rows, shard_names=["s"], label_names=["a"], taxonomy=taxonomy).write(folder)
+    index_of(rows, shard_names=["s"], label_names=["a"], taxonomy=taxonomy).write(folder)
     return store.commit("shard-dataset", "k0", folder, config={}, inputs={}, summary={}, seconds=0, origin={})
 
 

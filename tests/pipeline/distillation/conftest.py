@@ -17,8 +17,8 @@ from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.distillation.stage import DistillationConfig
 from pipeline.exported_model import ExportedModel, Preprocessing
-from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash
-from pipeline.sharding.writing.tar_writer import TarWriter
+from pipeline.sharding.format.index import SampleRow, content_hash
+from tests.small_shards import SmallShards, index_of
 
 DIGITS = tuple("0123456789")
 SIDE = 8
@@ -33,7 +33,7 @@ def store(tmp_path: Path) -> ArtifactStore:
 def shards(store: ArtifactStore) -> Artifact:
     """200 digits of 8 x 8 pixels, the last 50 for validation."""
     digits, folder, rows = load_digits(), store.local / "new", []
-    with TarWriter(folder, samples_per_shard=100) as tar:
+    with SmallShards(folder, samples_per_shard=100) as tar:
         for number in range(200):
             split = int(number >= 150)
             buffer = io.BytesIO()
@@ -46,7 +46,7 @@ def shards(store: ArtifactStore) -> Artifact:
                     SIDE, SIDE, content_hash(data), split, number, -1, "scan",
                 )
             )  # fmt: skip
-    SampleIndex.build(rows, shard_names=tar.shard_names, label_names=DIGITS).write(folder)
+    index_of(rows, shard_names=tar.shard_names, label_names=DIGITS).write(folder)
     return store.commit("shard-dataset", "d19175", folder, config={}, inputs={}, summary={}, seconds=0, origin={})
 
 

@@ -16,9 +16,9 @@ from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config
 from pipeline.exported_model import ExportedModel, Preprocessing
-from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash
-from pipeline.sharding.writing.tar_writer import TarWriter
+from pipeline.sharding.format.index import SampleRow, content_hash
 from pipeline.stage import Workspace, run_stage
+from tests.small_shards import SmallShards, index_of
 
 SHAPES = ("circle", "square", "triangle")
 COLOURS = ("red", "green", "blue", "orange")
@@ -46,7 +46,7 @@ class DrawShapes:
                 drawn.append((split, hand, scale, group, shape, colour))
         drawn.sort(key=lambda entry: entry[0])
         rows = []
-        with TarWriter(work.output, 20) as tars:
+        with SmallShards(work.output, 20) as tars:
             for split, hand, scale, group, shape, colour in drawn:
                 data = draw(shape, colour, scale)
                 place = tars.add(("train", "val", "test")[split], f"{hand}-{colour}-{shape}", [("png", data)])
@@ -59,7 +59,7 @@ class DrawShapes:
                         PIXELS, PIXELS, content_hash(data), split, group, -1, hand,
                     )
                 )  # fmt: skip
-        index = SampleIndex.build(rows, shard_names=tars.shard_names, label_names=SHAPES)
+        index = index_of(rows, shard_names=tars.shard_names, label_names=SHAPES)
         index.write(work.output)
         return {"samples": len(index)}
 

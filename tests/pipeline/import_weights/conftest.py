@@ -15,8 +15,8 @@ from PIL import Image
 from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.exported_model import ExportedModel, Preprocessing
-from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash
-from pipeline.sharding.writing.tar_writer import TarWriter
+from pipeline.sharding.format.index import SampleRow, content_hash
+from tests.small_shards import SmallShards, index_of
 
 LABELS = ("dark", "light", "striped")
 SIDE = 32
@@ -70,7 +70,7 @@ def teacher(store: ArtifactStore, exported: ExportedModel) -> Artifact:
 def shards(store: ArtifactStore) -> Artifact:
     """24 pictures of 32 pixels to train on and 6 to validate, of three labels."""
     folder, rows = store.local / "new", []
-    with TarWriter(folder, samples_per_shard=100) as tar:
+    with SmallShards(folder, samples_per_shard=100) as tar:
         for number in range(30):
             label, split = number % 3, int(number >= 24)
             pixels = np.random.default_rng(number).integers(0, 60, (SIDE, SIDE, 3)).astype(np.uint8)
@@ -86,6 +86,6 @@ def shards(store: ArtifactStore) -> Artifact:
                     node=-1, source="us",
                 )
             )  # fmt: skip
-    SampleIndex.build(rows, shard_names=tar.shard_names, label_names=LABELS).write(folder)
+    index_of(rows, shard_names=tar.shard_names, label_names=LABELS).write(folder)
     key = "00000000000000d19175"
     return store.commit("shard-dataset", key, folder, config={}, inputs={}, summary={}, seconds=0, origin={})

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.sharding.format.index import SPLITS, SampleIndex, SampleRow, content_hash
-from pipeline.sharding.writing.tar_writer import TarWriter
+from pipeline.sharding.format.index import SPLITS, SampleRow, content_hash
+from tests.small_shards import SmallShards, index_of
 
 Planted = tuple[str, str, bytes] | tuple[str, str, bytes, int]
 Shard = Callable[..., Artifact]
@@ -57,7 +57,7 @@ def shard(store: ArtifactStore, tmp_path: Path) -> Shard:
         folder = into.local / "new" / key
         folder.mkdir(parents=True)
         rows = []
-        with TarWriter(folder, 100) as tars:
+        with SmallShards(folder, 100) as tars:
             for split, name, data, *label in sorted(images, key=lambda image: SPLITS.index(image[0])):
                 place = tars.add(split, name, [("jpg" if data.startswith(b"\xff\xd8") else "png", data)])
                 rows.append(
@@ -66,7 +66,7 @@ def shard(store: ArtifactStore, tmp_path: Path) -> Shard:
                         content_hash(data), SPLITS.index(split), 0, -1, "test",
                     )
                 )  # fmt: skip
-        SampleIndex.build(rows, shard_names=tars.shard_names, label_names=("cat", "dog")).write(folder)
+        index_of(rows, shard_names=tars.shard_names, label_names=("cat", "dog")).write(folder)
         return into.commit("shard-dataset", key, folder, config={}, inputs={}, summary={}, seconds=0.0, origin={})
 
     return make

@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.counter_rng import generator
 from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash
-from pipeline.sharding.writing.tar_writer import TarWriter
+from tests.small_shards import SmallShards, index_of
 
 SAMPLES = 60
 _FORMATS = (("png", "PNG", {}), ("jpg", "JPEG", {"quality": 95}), ("webp", "WEBP", {"lossless": True}))
@@ -39,7 +39,7 @@ def make_shards(store: ArtifactStore, folder: Path) -> Shards:
     """Writes and commits the artifact."""
     pictures = [picture(number) for number in range(SAMPLES)]
     rows = []
-    with TarWriter(folder, samples_per_shard=25) as tar:
+    with SmallShards(folder, samples_per_shard=25) as tar:
         for number, image in enumerate(pictures):
             extension, kind, options = _FORMATS[number % 3]
             buffer = io.BytesIO()
@@ -62,7 +62,7 @@ def make_shards(store: ArtifactStore, folder: Path) -> Shards:
                     source="test",
                 )
             )
-    index = SampleIndex.build(rows, shard_names=tar.shard_names, label_names=("a", "b", "c"))
+    index = index_of(rows, shard_names=tar.shard_names, label_names=("a", "b", "c"))
     index.write(folder)
     artifact = store.commit(
         "shard-dataset", "0123456789abcdef0123", folder, config={}, inputs={}, summary={}, seconds=0.0, origin={}

@@ -21,7 +21,8 @@ from pipeline.loading.loader import Loader, LoaderConfig
 from pipeline.loading.policies.shuffled import Shuffled
 from pipeline.loading.quarantine import DamagedSampleError, Quarantine, substitutes
 from pipeline.loading.reader import SampleReader, Verify
-from pipeline.sharding.format.index import SampleIndex, content_hash
+from pipeline.sharding.format.index import content_hash
+from tests.small_shards import index_of
 
 AUGMENT = AugmentConfig(crop_min_area=0.4, flip=0.5)
 STEPS = 11  # two and a half epochs of 60 samples in batches of 14
@@ -146,7 +147,7 @@ def test_right_bytes_that_are_no_image_are_left_out_too(own_shards: Any) -> None
         file.write(bytes(length))
     rows = [own_shards.index.row(id) for id in range(60)]
     rows[12] = replace(rows[12], content_hash=content_hash(bytes(length)))
-    index = SampleIndex.build(rows, shard_names=own_shards.index.shard_names, label_names=("a", "b", "c"))
+    index = index_of(rows, shard_names=own_shards.index.shard_names, label_names=("a", "b", "c"))
     loader = loader_of(replace(own_shards, index=index))
     assert all(12 not in batch.ids for batch in loader.batches(0, STEPS))
     assert loader.quarantine is not None

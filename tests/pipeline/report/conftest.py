@@ -20,9 +20,9 @@ from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
 from pipeline.exported_model import ExportedModel, Preprocessing
 from pipeline.leaks.bounds import LeakCheckConfig
 from pipeline.leaks.stage import CheckLeaks
-from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash
-from pipeline.sharding.writing.tar_writer import TarWriter
+from pipeline.sharding.format.index import SampleRow, content_hash
 from pipeline.stage import Workspace, run_stage
+from tests.small_shards import SmallShards, index_of
 
 HOSTILE = '<script>alert("x")</script> & $\\frac{1}$'
 LABELS = ("circle", HOSTILE, "a|b\"c'd")
@@ -62,7 +62,7 @@ class DrawShapes:
         cells = [(hand, label, colour) for hand in ("flat", "noto") for label in range(3) for colour in COLOURS]
         cells.sort(key=lambda cell: split_of(cell[0], cell[2]))
         rows = []
-        with TarWriter(work.output, 100) as tars:
+        with SmallShards(work.output, 100) as tars:
             for hand, label, colour in cells:
                 key, data = f"{hand}-{label}-{colour}", draw(label, colour)
                 split = split_of(hand, colour)
@@ -74,7 +74,7 @@ class DrawShapes:
                         PIXELS, PIXELS, content_hash(data), split, group, -1, hand,
                     )
                 )  # fmt: skip
-        SampleIndex.build(rows, shard_names=tars.shard_names, label_names=LABELS).write(work.output)
+        index_of(rows, shard_names=tars.shard_names, label_names=LABELS).write(work.output)
         card = {
             "title": f"Shapes {HOSTILE}",
             "samples": len(rows),

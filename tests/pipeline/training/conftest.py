@@ -18,10 +18,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash
-from pipeline.sharding.writing.tar_writer import TarWriter
+from pipeline.sharding.format.index import SampleRow, content_hash
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.worker import CheckpointPlace
+from tests.small_shards import SmallShards, index_of
 
 SIDE = 16
 SHARDS_KEY = "00000000000000d19175"
@@ -86,7 +86,7 @@ def write_digits(store: ArtifactStore) -> Artifact:
     digits = load_digits()
     folder = store.local / "new"
     rows = []
-    with TarWriter(folder, samples_per_shard=100) as tar:
+    with SmallShards(folder, samples_per_shard=100) as tar:
         for number in range(300):
             split = 0 if number < 240 else 1
             image = Image.fromarray((digits.images[number] * 15.9).astype(np.uint8)).resize((SIDE, SIDE))
@@ -111,7 +111,7 @@ def write_digits(store: ArtifactStore) -> Artifact:
                 )
             )
     names = [str(digit) for digit in range(10)]
-    SampleIndex.build(rows, shard_names=tar.shard_names, label_names=names).write(folder)
+    index_of(rows, shard_names=tar.shard_names, label_names=names).write(folder)
     return store.commit("shard-dataset", SHARDS_KEY, folder, config={}, inputs={}, summary={}, seconds=0, origin={})
 
 

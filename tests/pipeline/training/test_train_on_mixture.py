@@ -19,7 +19,6 @@ from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import Batch
 from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash
 from pipeline.sharding.mixture.stage import MixDatasets, MixDatasetsConfig
-from pipeline.sharding.writing.tar_writer import TarWriter
 from pipeline.stage import run_stage
 from pipeline.training.classification import Classification
 from pipeline.training.classification_config import ClassificationConfig
@@ -28,6 +27,7 @@ from pipeline.training.reporter import Unheard
 from pipeline.training.stage import ClassificationRecipe, TrainTeacher
 from pipeline.training.task import StepOutput
 from pipeline.training.worker import CheckpointPlace, train_recipe
+from tests.small_shards import SmallShards, index_of
 
 Make = Callable[..., ClassificationConfig]
 BARS = {"kind": "mixture", "weights": {"digits": 3, "bars": 1}}
@@ -36,7 +36,7 @@ BARS = {"kind": "mixture", "weights": {"digits": 3, "bars": 1}}
 def write_bars(store: ArtifactStore) -> Artifact:
     """40 pictures of 20 pixels with a bright row (label "1", as a digit is called) or a bright column (label "bar")."""
     folder, rows = store.local / "bars", []
-    with TarWriter(folder, samples_per_shard=15) as tar:
+    with SmallShards(folder, samples_per_shard=15) as tar:
         for number in range(40):
             split, label = int(number >= 30), number % 2
             pixels = np.random.default_rng(number).integers(0, 60, (20, 20), dtype=np.uint8)
@@ -50,7 +50,7 @@ def write_bars(store: ArtifactStore) -> Artifact:
                     content_hash(buffer.getvalue()), split, number, -1, "drawn",
                 )
             )  # fmt: skip
-    SampleIndex.build(rows, shard_names=tar.shard_names, label_names=["bar", "1"]).write(folder)
+    index_of(rows, shard_names=tar.shard_names, label_names=["bar", "1"]).write(folder)
     return store.commit("shard-dataset", "ba45", folder, config={}, inputs={}, summary={}, seconds=0, origin={})
 
 

@@ -20,7 +20,8 @@ from pipeline.sharding.card.page.classes import Sheets, balance_section
 from pipeline.sharding.card.page.gallery import Gallery, by_hash, rows_by_label
 from pipeline.sharding.card.page.left_out import reason_kind
 from pipeline.sharding.card.page.measures import Captioned, in_bytes
-from pipeline.sharding.format.index import SampleIndex, SampleRow
+from pipeline.sharding.format.index import SampleRow
+from tests.small_shards import index_of
 
 Shard = Callable[..., Artifact]
 Picture = Callable[..., bytes]
@@ -186,7 +187,7 @@ def rows(labels: Mapping[int, int]) -> list[SampleRow]:
 
 def test_of_thousands_of_classes_few_are_pictured_and_the_page_stays_small() -> None:
     names = [f"class {number}" for number in range(3000)]
-    index = SampleIndex.build(
+    index = index_of(
         rows({number: 1 + (number % 7) for number in range(3000)}), shard_names=["s.tar"], label_names=names
     )
     assert len(Sheets(index).ids) <= 64 * 8
@@ -219,15 +220,15 @@ def test_a_bounded_number_of_images_is_read(
 
 
 def test_the_sample_depends_on_keys_and_not_on_their_order() -> None:
-    index = SampleIndex.build(rows({0: 50}), shard_names=["s.tar"], label_names=["a"])
-    backwards = SampleIndex.build(rows({0: 50})[::-1], shard_names=["s.tar"], label_names=["a"])
+    index = index_of(rows({0: 50}), shard_names=["s.tar"], label_names=["a"])
+    backwards = index_of(rows({0: 50})[::-1], shard_names=["s.tar"], label_names=["a"])
     ids = np.arange(50, dtype=np.int64)
     assert [index.key(id) for id in by_hash(index, ids)] == [backwards.key(id) for id in by_hash(backwards, ids)]
     assert len(by_hash(index, np.arange(50, dtype=np.int64).repeat(100))) == 400
 
 
 def test_rows_are_found_by_label() -> None:
-    index = SampleIndex.build(rows({2: 3, -1: 2, 0: 1}), shard_names=["s.tar"], label_names=["a", "b", "c"])
+    index = index_of(rows({2: 3, -1: 2, 0: 1}), shard_names=["s.tar"], label_names=["a", "b", "c"])
     assert [ids.tolist() for ids in rows_by_label(index)] == [[5], [], [0, 1, 2], [3, 4]]
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pipeline.errors import DamagedError, UnknownNameError
 from pipeline.sharding.format.index import SPLITS, SampleIndex, SampleRow, TaxonomyNode
 from pipeline.storage.checked_files import file_sha256
+from tests.small_shards import index_of
 
 INT32 = st.integers(0, 2**31 - 1)
 ROWS = st.lists(
@@ -42,9 +43,7 @@ TAXONOMY = (TaxonomyNode("root", -1), TaxonomyNode("leaf", 0))
 
 
 def build(rows: list[SampleRow]) -> SampleIndex:
-    return SampleIndex.build(
-        rows, shard_names=["shards/train-00000.tar"], label_names=["cat", "dog"], taxonomy=TAXONOMY
-    )
+    return index_of(rows, shard_names=["shards/train-00000.tar"], label_names=["cat", "dog"], taxonomy=TAXONOMY)
 
 
 @given(ROWS)

@@ -24,8 +24,8 @@ from pipeline.sharding.inspection.lint.target import artifact_target
 from pipeline.sharding.mixture.stage import MixDatasets, MixDatasetsConfig
 from pipeline.sharding.sources.webdataset_tars import WebdatasetConfig
 from pipeline.sharding.stage import ShardDataset
-from pipeline.sharding.writing.tar_writer import TarWriter
 from pipeline.stage import run_stage
+from tests.small_shards import SmallShards, index_of
 
 
 def png(colour: int, side: int = 12) -> bytes:
@@ -45,7 +45,7 @@ def make(
     """A shards artifact of plain colours: every fifth is for validation, labels and sources in turn."""
     folder = store.local / f"new-{key}"
     rows = []
-    with TarWriter(folder, samples_per_shard=7) as tar:
+    with SmallShards(folder, samples_per_shard=7) as tar:
         for number, colour in sorted(enumerate(colours), key=lambda one: (one[0] % 5 == 4, one[0])):
             split = int(number % 5 == 4)
             place = tar.add(("train", "val")[split], f"s{number}", [("png", png(colour))])
@@ -56,7 +56,7 @@ def make(
                     number % len(taxonomy) if taxonomy else -1, sources[number % len(sources)],
                 )
             )  # fmt: skip
-    index = SampleIndex.build(rows, shard_names=tar.shard_names, label_names=labels, taxonomy=taxonomy)
+    index = index_of(rows, shard_names=tar.shard_names, label_names=labels, taxonomy=taxonomy)
     index.write(folder)
     card = {"title": key, "credits": [{"work": key, "author": "us", "licence": "CC0", "url": ""}]}
     (folder / "data_card.json").write_text(json.dumps(card))

@@ -20,6 +20,7 @@ from pipeline.sharding.inspection.lint.lint import lint
 from pipeline.sharding.inspection.lint.target import Target, artifact_target, tars_target
 from pipeline.storage import open_storage
 from pipeline.storage.checked_files import file_sha256
+from tests.small_shards import index_of
 
 Shard = Callable[..., Artifact]
 Picture = Callable[..., bytes]
@@ -44,7 +45,7 @@ def with_rows(artifact: Artifact, change: Callable[[list[SampleRow]], list[Sampl
     """What is told of the artifact's tars beside an index that was changed."""
     index = SampleIndex.open(artifact)
     rows = change([index.row(id) for id in range(len(index))])
-    changed = SampleIndex.build(
+    changed = index_of(
         rows,
         shard_names=names.get("shards", index.shard_names),
         label_names=names.get("labels", index.label_names),
@@ -153,9 +154,7 @@ def test_an_index_that_cannot_be_opened_leaves_the_tars_to_look_at(artifact: Art
 def test_an_index_that_names_a_shard_which_the_manifest_lacks(artifact: Artifact) -> None:
     index = SampleIndex.open(artifact)
     names = (*index.shard_names[:-1], "shards/other-00000.tar")
-    changed = SampleIndex.build(
-        [index.row(id) for id in range(len(index))], shard_names=names, label_names=index.label_names
-    )
+    changed = index_of([index.row(id) for id in range(len(index))], shard_names=names, label_names=index.label_names)
     path = artifact.path("index.arrow")
     path.chmod(0o644)
     changed.write(path.parent)
