@@ -12,12 +12,14 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DamagedError, InputError, UnknownNameError, WorkError
 from pipeline.storage import Storage, open_storage
-from pipeline.storage.checked_files import file_sha256, is_as_committed
+from pipeline.storage.checked_files import is_as_committed
+from pipeline.storage.sha256 import file_sha256, ranges_sha256
 from pipeline.whole_files import written_whole
 
 MANIFEST = "manifest.json"
@@ -359,13 +361,9 @@ def _check_manifest(manifest: Any) -> None:
             raise TypeError("files")
 
 
-def _object_sha256(storage: Storage, path: str, size: int, chunk: int = 8 << 20) -> str:
-    hasher = hashlib.sha256()
-    for start in range(0, size, chunk):
-        hasher.update(storage.read(path, start, min(chunk, size - start)))
+def _object_sha256(storage: Storage, path: str, size: int) -> str:
+    sha256 = ranges_sha256(partial(storage.read, path), size)
     info = storage.stat(path)
     if info is None:
         raise FileNotFoundError(path)
-    if info.size != size:
-        return f"(of {info.size} bytes, not {size})"
-    return hasher.hexdigest()
+    return sha256 if info.size == size else f"(of {info.size} bytes, not {size})"

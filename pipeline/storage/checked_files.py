@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from pipeline.storage.sha256 import file_sha256
 from pipeline.whole_files import written_whole
 
 # Below it a file is hashed in a few hundredths of a second, which is no reason to believe a stamp.
@@ -23,12 +24,6 @@ _SETTLED_S = 2.0
 
 _seen: dict[str, tuple[list[int], str]] = {}
 _lock = threading.Lock()
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_as_committed(path: Path, size: int, sha256: str, *, notes: Path, in_every_process: bool) -> bool:

@@ -20,7 +20,7 @@ import torch
 
 from pipeline.owners import TEMPORARY, owned_name
 from pipeline.storage import Storage
-from pipeline.storage.checked_files import file_sha256
+from pipeline.storage.sha256 import file_sha256
 
 _log = logging.getLogger("tutelage.training")
 

@@ -16,6 +16,7 @@ import stat as stat_modes
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import BinaryIO
 
 from braceexpand import braceexpand
@@ -25,6 +26,7 @@ from pipeline.errors import InputError
 from pipeline.folders import files_below, matching
 from pipeline.sharding.format.range_file import RangeFile
 from pipeline.storage import Storage, open_storage
+from pipeline.storage.sha256 import file_sha256
 
 _REMOTE = "s3://"
 _WEB = ("http://", "https://", "ftp://")
@@ -235,8 +237,7 @@ def file_digest(found: FoundFile) -> str:
     """A digest of a file's bytes; for one in S3 of its ETag."""
     if is_remote(found.url):
         return f"{found.size}-{found.version}"
-    with open(found.url, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(Path(found.url))
 
 
 def listing_digest(files: Iterable[FoundFile], root: str) -> str:

@@ -25,7 +25,7 @@ def small_parts(monkeypatch):
 
     transfer = TransferConfig(multipart_threshold=6 << 20, multipart_chunksize=5 << 20, max_concurrency=4)
     for name, value in (("TRANSFER", transfer), ("LARGEST_PUT", 6 << 20), ("PART_BYTES", 5 << 20)):
-        monkeypatch.setattr(f"pipeline.storage.s3.{name}", value)
+        monkeypatch.setattr(f"pipeline.storage.s3_objects.{name}", value)
 
 
 def folder_of(tmp_path, **files):

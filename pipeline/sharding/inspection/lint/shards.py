@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from pipeline.sharding.format import file_addresses as places
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.inspection.lint.findings import Finding, Findings, code
+from pipeline.storage.sha256 import ranges_sha256
 
 SIZE = code(
     "shard-size",
@@ -22,7 +23,6 @@ EMPTY = code("shard-empty", "warning", "A tar without a sample: some readers sto
 REPEATED = code("shard-repeated", "warning", "Two shards with identical bytes: their samples are trained on twice.")
 _ODD = 10
 _FEWEST = 3
-_WINDOW = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +74,7 @@ def _check_repeats(shards: Sequence[Walked], findings: Findings) -> None:
             continue
         first: dict[str, str] = {}
         for shard in some:
-            content = _sha256(shard.file)
+            content = ranges_sha256(partial(places.read, shard.file.url), shard.file.size)
             if content in first:
                 findings.add(Finding(REPEATED, shard.name, f"its bytes are those of {first[content]}"))
             first.setdefault(content, shard.name)
-
-
-def _sha256(file: FoundFile) -> str:
-    hasher = hashlib.sha256()
-    for start in range(0, file.size, _WINDOW):
-        hasher.update(places.read(file.url, start, min(_WINDOW, file.size - start)))
-    return hasher.hexdigest()

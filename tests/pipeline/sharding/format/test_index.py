@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import DamagedError, UnknownNameError
 from pipeline.sharding.format.index import SPLITS, SampleIndex, SampleRow, TaxonomyNode
-from pipeline.storage.checked_files import file_sha256
+from pipeline.storage.sha256 import file_sha256
 from tests.small_shards import index_of
 
 INT32 = st.integers(0, 2**31 - 1)

@@ -19,7 +19,7 @@ from pipeline.sharding.inspection.lint.findings import CODES, Findings
 from pipeline.sharding.inspection.lint.lint import lint
 from pipeline.sharding.inspection.lint.target import Target, artifact_target, tars_target
 from pipeline.storage import open_storage
-from pipeline.storage.checked_files import file_sha256
+from pipeline.storage.sha256 import file_sha256
 from tests.small_shards import index_of
 
 Shard = Callable[..., Artifact]

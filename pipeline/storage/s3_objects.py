@@ -1,0 +1,207 @@
+"""The objects of an S3 bucket: each request, how often it is tried, and what its errors mean.
+
+Endpoint, keys and region come from where boto3 looks for them (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
+AWS_PROFILE, ...). What boto3 raises becomes one of our errors, in one line.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
+from botocore.parsers import ResponseParserError
+
+from pipeline.errors import InputError
+from pipeline.storage.base import ObjectInfo
+from pipeline.storage.s3_client import LARGEST_PUT, PART_BYTES, TRANSFER, is_over, patience, s3_client
+from pipeline.storage.s3_digests import Digests
+from pipeline.storage.s3_errors import explain, status_of
+
+T = TypeVar("T")
+
+TRIES = 4
+ASIDE = ".aside"
+"""Folder of a storage for what its processes note for themselves."""
+PROBES = f"{ASIDE}/probe-"
+_TORN = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload in parts: the object's key, the upload's id, and the Unix time when it was begun."""
+
+    key: str
+    id: str
+    begun: float
+
+
+class S3Objects:
+    """Objects below `prefix` in a bucket.
+
+    Args:
+        bucket: its name; it must exist.
+        prefix: folder in the bucket; "" for the bucket itself.
+    """
+
+    def __init__(self, bucket: str, prefix: str = "") -> None:
+        self.bucket = bucket
+        self.prefix = prefix.strip("/")
+        self._answered = False
+        try:
+            self._client = s3_client()
+        except (BotoCoreError, ValueError) as error:
+            raise explain(error, self.url, answered=False) from error
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """The storage that s3://bucket/prefix names.
+
+        Raises:
+            InputError: the URL names no bucket.
+        """
+        parts = urlsplit(url)
+        if parts.scheme != "s3" or not parts.netloc:
+            raise InputError(f"{url}: names no bucket; write s3://bucket/prefix")
+        return cls(parts.netloc, url.removeprefix(f"s3://{parts.netloc}"))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A client does not travel to another process; its description does.
+        return type(self), (self.bucket, self.prefix)
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
+        if length == 0:
+            if self.stat(path) is None:
+                raise FileNotFoundError(f"{self.url}/{path}")
+            return b""
+        span = f"bytes={start}-" + ("" if length is None else str(start + length - 1))
+
+        def get() -> bytes:
+            for attempt in range(TRIES):
+                try:
+                    answer = self._client.get_object(Bucket=self.bucket, Key=self._key(path), Range=span)
+                    data = answer["Body"].read()
+                except ClientError as error:
+                    if status_of(error) == 416:  # From the end on there are no bytes, as in a file.
+                        return b""
+                    raise
+                except _TORN as error:  # boto3 retries the request, not the reading of what it answers.
+                    if attempt == TRIES - 1 or (isinstance(error, ReadTimeoutError) and is_over()):
+                        raise
+                    # Of many workers that a busy server cut off, not all come back at once.
+                    time.sleep(random.uniform(0, 0.2 * 2**attempt))
+                else:
+                    if "ContentRange" in answer:
+                        return data
+                    # A server may answer a range with the whole.
+                    return data[start:] if length is None else data[start : start + length]
+            raise AssertionError("unreachable")
+
+        return self._ask(path, get)
+
+    def stat(self, path: str) -> ObjectInfo | None:
+        try:
+            head = self._ask(path, lambda: self._client.head_object(Bucket=self.bucket, Key=self._key(path)))
+        except FileNotFoundError:
+            return None
+        return ObjectInfo(path, head["ContentLength"], head["ETag"], head["LastModified"].timestamp())
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        top = self._key(prefix.strip("/"))
+        pages = iter(
+            self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=f"{top.rstrip('/')}/" if top else ""
+            )
+        )
+        found = []
+        while (page := self._ask(prefix, lambda: next(pages, None))) is not None:
+            found += [
+                ObjectInfo(
+                    item["Key"].removeprefix(self._key("")),
+                    item["Size"],
+                    item["ETag"],
+                    item["LastModified"].timestamp(),
+                )
+                for item in page.get("Contents", [])
+            ]
+        # SeaweedFS walks folder by folder ("a/b" before "a-b"); S3 itself sorts by the whole key.
+        yield from sorted(found, key=lambda info: info.path)
+
+    def delete(self, path: str) -> None:
+        self._ask(path, lambda: self._client.delete_object(Bucket=self.bucket, Key=self._key(path)))
+
+    def download(self, path: str, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # It goes into a file beside the target and is moved there by boto3.
+        self._ask(path, lambda: self._client.download_file(self.bucket, self._key(path), str(target), Config=TRANSFER))
+
+    def local_path(self, path: str) -> Path | None:
+        return None
+
+    def _send(self, source: Path, path: str) -> Digests:
+        """Uploads a file, without a look at what the server stored."""
+        digests = Digests.of_file(source, largest_put=LARGEST_PUT, part_bytes=PART_BYTES)
+        self._ask(
+            path,
+            lambda: self._client.upload_file(
+                str(source), self.bucket, self._key(path), ExtraArgs={"ChecksumAlgorithm": "SHA256"}, Config=TRANSFER
+            ),
+        )
+        return digests
+
+    def _uploads(self, prefix: str) -> Iterator[Upload]:
+        """The uploads in parts that were begun below a folder and neither ended nor given up."""
+        pages = iter(
+            self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self._key(prefix))
+        )
+        while (page := self._ask("", lambda: next(pages, None))) is not None:
+            for upload in page.get("Uploads", []):
+                if upload["Key"].startswith(self._key(prefix)):
+                    yield Upload(upload["Key"], upload["UploadId"], upload["Initiated"].timestamp())
+
+    def _abort(self, upload: Upload) -> None:
+        """Gives up an upload in parts."""
+        self._ask(
+            "",
+            lambda: self._client.abort_multipart_upload(Bucket=self.bucket, Key=upload.key, UploadId=upload.id),
+        )
+
+    def _delete_all(self, prefix: str) -> None:
+        for info in list(self.list(prefix)):
+            self.delete(info.path)
+
+    def _ask(self, path: str, request: Callable[[], T]) -> T:
+        """The answer to a request; what boto3 raises becomes one of our errors."""
+        try:
+            with patience():
+                answer = request()
+        except (BotoCoreError, ClientError, Boto3Error, ResponseParserError) as error:
+            # Whoever asks whether the store can be written knows nothing of a probe.
+            where = self.url if path.startswith(PROBES) else f"{self.url}/{path}".rstrip("/")
+            meaning = explain(error, where, answered=self._answered)
+            if isinstance(meaning, FileNotFoundError) and getattr(error, "operation_name", "") != "HeadObject":
+                self._answered = True
+            raise meaning from error
+        self._answered = True
+        return answer
+
+    def _key(self, path: str) -> str:
+        if ".." in path.split("/") or path.startswith("/"):
+            raise InputError(f"{path}: leaves the storage folder {self.url}")
+        return f"{self.prefix}/{path}" if self.prefix else path

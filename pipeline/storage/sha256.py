@@ -1,0 +1,27 @@
+"""SHA-256 of what is too large to be read at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+_READ_BYTES = 8 << 20
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def ranges_sha256(read: Callable[[int, int], bytes], size: int) -> str:
+    """SHA-256 of `size` bytes, in hex.
+
+    Args:
+        read: read(start, length) gives some of them, e.g. from an object.
+    """
+    hasher = hashlib.sha256()
+    for start in range(0, size, _READ_BYTES):
+        hasher.update(read(start, min(_READ_BYTES, size - start)))
+    return hasher.hexdigest()
