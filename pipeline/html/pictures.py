@@ -8,8 +8,9 @@ import io
 from PIL import Image
 
 from pipeline.pixels.decode import ImageError, loaded, opened, plain_image
+from pipeline.pixels.formats import HEAD_BYTES, format_of
 
-_TYPES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
+_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 
 
 def picture_uri(data: bytes, *, largest_px: int, most_bytes: int) -> str | None:
@@ -18,7 +19,7 @@ def picture_uri(data: bytes, *, largest_px: int, most_bytes: int) -> str | None:
     Returns:
         None if the bytes are no picture.
     """
-    kind = next((name for magic, name in _TYPES.items() if data.startswith(magic)), None)
+    kind = _TYPES.get(format_of(data[:HEAD_BYTES]) or "")
     try:
         with opened(data) as image:
             if kind is not None and len(data) <= most_bytes and max(image.size) <= 2 * largest_px:

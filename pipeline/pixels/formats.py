@@ -7,13 +7,15 @@ decoder, since some of Pillow's plug-ins start other programs (EPS: Ghostscript)
 from __future__ import annotations
 
 from pipeline.pixels.decode import FORMATS as FORMATS
+from pipeline.pixels.jpeg import JPEG
+from pipeline.pixels.soundness import PNG
 
 HEAD_BYTES = 64
 """How many of a file's first bytes `format_of` needs."""
 
 _SIGNATURES = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (JPEG, "JPEG"),
+    (PNG, "PNG"),
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),
     (b"BM", "BMP"),

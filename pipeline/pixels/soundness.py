@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.pixels.jpeg import JPEG, jpeg_pixels, plain_frame
 
-_PNG = b"\x89PNG\r\n\x1a\n"
+PNG = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _INTERLACED = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 _AT_ONCE = 1 << 20
@@ -25,7 +25,7 @@ def png_fault(data: bytes) -> str | None:
 
     A stream may go on after its end mark, and chunks may follow IEND: decoders do not look there.
     """
-    whole, at, stream, header = memoryview(data), len(_PNG), zlib.decompressobj(), b""
+    whole, at, stream, header = memoryview(data), len(PNG), zlib.decompressobj(), b""
     left = length = -1
     while at < len(data):
         size = int.from_bytes(data[at : at + 4], "big")

@@ -22,11 +22,6 @@ _STARTS = (
     (b"PK\x05\x06", "an empty zip archive"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it"),
     (b"Rar!\x1a\x07", "a RAR archive: unpack it"),
-    (b"\x1f\x8b", "compressed (gzip): decompress it first"),
-    (b"BZh91AY&SY", "compressed (bzip2): decompress it first"),
-    (b"\xfd7zXZ", "compressed (xz): decompress it first"),
-    (b"\x28\xb5\x2f\xfd", "compressed (zstd): decompress it first"),
-    (b"\x04\x22\x4d\x18", "compressed (lz4): decompress it first"),
     (b"\xff\xfe", "text in UTF-16: save it as UTF-8"),
     (b"\xfe\xff", "text in UTF-16: save it as UTF-8"),
     (b"PAR1", "a Parquet file"),
@@ -37,7 +32,19 @@ _STARTS = (
     (b"SQLite format 3\0", "an SQLite database"),
     (b"\x93NUMPY", "a NumPy array"),
 )
+_COMPRESSED = (
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh91AY&SY", "bzip2"),
+    (b"\xfd7zXZ", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+)
 _WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<script")
+
+
+def compression_of(head: bytes) -> str | None:
+    """What a file with these first bytes is compressed with; None: nothing that is known."""
+    return next((name for start, name in _COMPRESSED if head.startswith(start)), None)
 
 
 def recognised(head: bytes) -> str | None:
@@ -45,6 +52,9 @@ def recognised(head: bytes) -> str | None:
     for start, what in _STARTS:
         if head.startswith(start):
             return what
+    compression = compression_of(head)
+    if compression is not None:
+        return f"compressed ({compression}): decompress it first"
     if is_ustar(head):
         return "a tar"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()

@@ -15,7 +15,7 @@ from typing import Literal
 from pipeline.errors import InputError
 from pipeline.sharding.format import tar_layout
 from pipeline.sharding.format.tar_layout import BLOCK, END_BYTES, padding
-from pipeline.sharding.sources.recognised import recognised
+from pipeline.sharding.sources.recognised import compression_of, recognised
 
 _WINDOW = 1 << 20
 _LONGEST_NAME = 4096
@@ -33,7 +33,6 @@ _REFUSED = {
     b"D": "a folder dump",
     b"V": "a volume header",
 }
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _CONTROL = re.compile(r"[\x00-\x1f]")
@@ -86,11 +85,11 @@ def check_tar(tar: str, size: int, start: bytes) -> None:
     Raises:
         InputError: it is compressed, or no tar.
     """
-    for magic, form in _COMPRESSED.items():
-        if start.startswith(magic):
-            raise InputError(
-                f"{tar}: compressed ({form}), so that no image in it can be read by its place; decompress it first"
-            )
+    compression = compression_of(start)
+    if compression is not None:
+        raise InputError(
+            f"{tar}: compressed ({compression}), so that no image in it can be read by its place; decompress it first"
+        )
     if size == 0 or len(start) < BLOCK or (any(start) and not _sum_holds(start)):
         what = recognised(start)
         said = f"it is {what}" if what is not None else f"{size} bytes that no tar begins with"

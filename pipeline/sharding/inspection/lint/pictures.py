@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipeline.pixels.formats import HEAD_BYTES, format_of
+from pipeline.pixels.soundness import webp_fault
 from pipeline.sharding.format.index import content_hash
 from pipeline.sharding.inspection.lint.findings import Code, Severity, code
 from pipeline.sharding.writing.images import ImagesConfig, UnreadableError, examine
@@ -16,7 +18,7 @@ _EXTENSIONS = {
     "TIFF": ("tif", "tiff"), "AVIF": ("avif",), "JPEG2000": ("jp2", "j2k", "jpx", "jpf", "j2c"), "QOI": ("qoi",),
     "PPM": ("ppm", "pgm", "pbm", "pnm", "pfm"),
 }  # fmt: skip
-_ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 _LAST_BYTES = 64
 
 
@@ -61,9 +63,10 @@ def look_at(data: bytes, extension: str) -> Picture:
 
 def _is_cut(data: bytes, where: int) -> bool:
     """Whether an image's file ends before the length that it states, or has no end mark in its last `where` bytes."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return 8 + int.from_bytes(data[4:8], "little") > len(data)
-    end = next((end for start, end in _ENDS.items() if data.startswith(start)), None)
+    kind = format_of(data[:HEAD_BYTES])
+    if kind == "WEBP":
+        return webp_fault(data) is not None
+    end = _ENDS.get(kind or "")
     return end is not None and end not in data[-where:]
 
 

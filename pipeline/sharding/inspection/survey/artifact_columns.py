@@ -10,12 +10,12 @@ import numpy as np
 
 from pipeline.artifacts import Artifact
 from pipeline.errors import TutelageError
+from pipeline.pixels.formats import HEAD_BYTES, format_of
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.shard_locations import ShardPlaces
 from pipeline.sharding.inspection.survey.columns import ImageColumns, index_columns
 
 _FORMATS_OF = 1000
-_FORMATS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WEBP"}
 
 
 def artifact_columns(artifact: Artifact, index: SampleIndex, read: Callable[[int], bytes]) -> ImageColumns:
@@ -34,6 +34,5 @@ def _formats(images: int, read: Callable[[int], bytes]) -> dict[str, int]:
     found: Counter[str] = Counter()
     for id in np.unique(np.linspace(0, images - 1, min(images, _FORMATS_OF)).astype(int)).tolist():
         with suppress(TutelageError):
-            data = read(id)
-            found[next((name for magic, name in _FORMATS.items() if data.startswith(magic)), "other")] += 1
+            found[format_of(read(id)[:HEAD_BYTES]) or "other"] += 1
     return dict(found.most_common())
