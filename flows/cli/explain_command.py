@@ -161,12 +161,11 @@ def _model(model_uri: str) -> Iterator[ExportedModel]:
     if folder.exists():
         raise InputError(f"{model_uri}: no exported model ({ARCHITECTURE} is missing); name the folder that has it")
     if model_uri.startswith("models:"):
-        from pipeline.registration.mlflow_registry import Registry, model_uri_parts
+        from pipeline.registration.lookup import find_version
 
-        model_uri_parts(model_uri)  # before a registry is opened, which makes one if there is none
-        registry = Registry.open(open_store())
+        registry, version = find_version(open_store(), model_uri)
         with temporary_folder() as name:
-            yield registry.fetch(registry.named(model_uri), Path(name))
+            yield registry.fetch(version, Path(name))
         return
     if "/" not in model_uri:
         raise InputError(

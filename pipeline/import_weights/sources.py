@@ -79,23 +79,22 @@ class RegistrySource:
         Raises:
             InputError: there is none.
         """
-        from pipeline.registration.mlflow_registry import Registry, model_uri_parts
+        from pipeline.registration.lookup import find_version
 
-        model_uri_parts(model_uri)  # refused before a registry is looked for
-        registry = Registry.open(store)
-        return cls(registry.named(model_uri).uri, registry.identity(), store)
+        registry, version = find_version(store, model_uri)
+        return cls(version.uri, registry.identity(), store)
 
     def locate(self, names: Sequence[str] = FILES, beside: Sequence[str] = ()) -> Path:
-        from pipeline.registration.mlflow_registry import Registry
+        from pipeline.registration.lookup import find_version
 
         place = self.store.local / "registered" / self.registry_id / self.uri.removeprefix("models:/")
         if not place.is_dir():
             aside = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
-            registry = Registry.open(self.store)
+            registry, version = find_version(self.store, self.uri)
             try:
                 # A model that was not registered by Tutelage is no ExportedModel; its files are here all the same.
                 with suppress(DamagedError):
-                    registry.fetch(registry.named(self.uri), aside)
+                    registry.fetch(version, aside)
                 _moved(aside, place)
             finally:
                 shutil.rmtree(aside, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Looks a registered model up and asks it: what `tutelage predict` and `tutelage zero-shot` do."""
+"""Finds a registered model by its name, and asks it, as `tutelage predict` and `tutelage zero-shot` do."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mlflow.exceptions import MlflowException
 
 from pipeline.artifacts import ArtifactStore
 from pipeline.errors import InputError, WorkError, first_line
+from pipeline.registration.mlflow_registry import RegisteredVersion, Registry, model_uri_parts
 from pipeline.service_url import without_credentials
-from pipeline.training.tracking import ensure_tracking
 from pipeline.training.tracking_uri import patient_transfers
 
 
@@ -22,6 +22,19 @@ class NoAnswer:
     """An image that a model cannot answer for, and why, in one line."""
 
     reason: str
+
+
+def find_version(store: ArtifactStore, model_uri: str) -> tuple[Registry, RegisteredVersion]:
+    """The version that models:/NAME@ALIAS or models:/NAME/VERSION names, and the registry that has it.
+
+    Args:
+        store: has the registry in it unless MLFLOW_TRACKING_URI names another.
+    Raises:
+        InputError: the URI is of neither form, the registry cannot be used, or it has no such version.
+    """
+    model_uri_parts(model_uri)  # Refused before a registry is opened, which creates one if there is none.
+    registry = Registry.open(store)
+    return registry, registry.named(model_uri)
 
 
 def ask_model(
@@ -39,11 +52,12 @@ def ask_model(
         InputError: there is no such model, the registry cannot be used, or the model ranks no prompts.
         WorkError: the model's files cannot be fetched or loaded.
     """
-    mlflow.set_tracking_uri(ensure_tracking(store))
+    registry, version = find_version(store, model_uri)
+    mlflow.set_tracking_uri(registry.tracking_uri)
     try:
         # Without its look at the packages that are installed: 1 s, since it reads the file list of every one.
         with patient_transfers():
-            model = mlflow.pyfunc.load_model(model_uri, suppress_warnings=True)
+            model = mlflow.pyfunc.load_model(version.uri, suppress_warnings=True)
     except MlflowException as error:
         raise InputError(f"{model_uri}: cannot be looked up ({without_credentials(first_line(error))})") from None
     except Exception as error:  # Whatever fetching and loading the files raises: of MLflow's stores, torch, the disk.

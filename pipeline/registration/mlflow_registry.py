@@ -62,10 +62,14 @@ class RegisteredVersion:
 
 
 class Registry:
-    """The registry at a tracking URI, initialised."""
+    """The registry at a tracking URI, initialised.
+
+    Attributes:
+        tracking_uri: may have a user and a password in it.
+    """
 
     def __init__(self, tracking_uri: str) -> None:
-        self._uri = tracking_uri
+        self.tracking_uri = tracking_uri
         self._client = MlflowClient(tracking_uri, registry_uri=tracking_uri)
 
     @classmethod
@@ -83,13 +87,13 @@ class Registry:
     @property
     def shown_uri(self) -> str:
         """The tracking URI, fit to be shown: without user and password."""
-        return shown_url(self._uri)
+        return shown_url(self.tracking_uri)
 
     def identity(self) -> str:
         """A word that differs between two registries, also if one was emptied and made anew."""
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
         made = (experiment.experiment_id, experiment.creation_time) if experiment is not None else ()
-        return hashlib.sha256(f"{shown_url(self._uri)} {made}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{shown_url(self.tracking_uri)} {made}".encode()).hexdigest()[:16]
 
     def find(self, name: str, model: str) -> RegisteredVersion | None:
         """The newest version that was made of the model artifact `model` (STAGE/KEY), or None."""
@@ -204,7 +208,7 @@ class Registry:
         try:
             location = self._client.get_model_version_download_uri(version.name, str(version.version))
             with patient_transfers():
-                fetched = download_artifacts(location, dst_path=str(folder), tracking_uri=self._uri)
+                fetched = download_artifacts(location, dst_path=str(folder), tracking_uri=self.tracking_uri)
         except (MlflowException, OSError) as error:
             raise WorkError(
                 f"{version.uri}: its files cannot be fetched ({without_credentials(first_line(error))});"

@@ -13,6 +13,9 @@ import mlflow
 import pytest
 
 from flows.cli.app import main
+from pipeline.artifacts import ArtifactStore
+from pipeline.errors import InputError
+from pipeline.registration.lookup import find_version
 from pipeline.training.tracking import ensure_tracking
 
 CLASSIFIER, CLIP = "models:/asked@champion", "models:/asked-clip@champion"
@@ -74,6 +77,20 @@ def test_the_table_keeps_the_good_answers_too(folder: Path, capfd: pytest.Captur
 def test_nothing_that_can_be_read_is_wrong_input(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", CLASSIFIER, *names(folder, "nowhere.png", "empty.png")]) == 2
     assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_a_model_is_named_by_its_alias_or_its_version(registered: Any, tmp_path: Path) -> None:
+    registry, version = find_version(registered.store, CLASSIFIER)
+    assert version.uri == "models:/asked/1"
+    assert find_version(registered.store, version.uri)[1] == version
+    assert sorted(registry.fetch(version, tmp_path / "fetched").labels) == ["blue", "green", "red"]
+    empty = ArtifactStore.open(str(tmp_path / "store"))
+    with pytest.raises(InputError, match="write models:/NAME@ALIAS"):
+        find_version(empty, "models:/asked")
+    # Nothing was created to look there for a name that is none.
+    assert not (tmp_path / "store" / "services").exists()
+    with pytest.raises(InputError, match="models:/asked@challenger: cannot be looked up"):
+        find_version(registered.store, "models:/asked@challenger")
 
 
 def test_prompts_are_for_models_that_rank_them(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
