@@ -23,7 +23,7 @@ from flows.headline import headline
 from flows.run_board import RunBoard, StageState
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config
-from pipeline.errors import DamagedError, TutelageError, first_line
+from pipeline.errors import TutelageError, first_line
 from pipeline.stage import Stage, run_stage
 from pipeline.training.interruption import StoppedError
 
@@ -53,11 +53,7 @@ class StageResult:
 
     def artifact(self, store: ArtifactStore) -> Artifact:
         """The artifact itself."""
-        stage, _, key = self.reference.partition("/")
-        found = store.find(stage, key)
-        if found is None:
-            raise DamagedError(f"{self.reference}: was committed and is no longer in {store.storage.url}")
-        return found
+        return store.get(self.reference)
 
 
 Accept = Callable[[Artifact], None]

@@ -144,8 +144,7 @@ class Artifact:
         Raises:
             DamagedError: it is not there any more.
         """
-        stage, _, key = uri.partition("/")
-        found = ArtifactStore(self.storage, self.cache.parent).find(stage, key)
+        found = ArtifactStore(self.storage, self.cache.parent).find(uri)
         if found is None:
             raise DamagedError(f"{self.uri} needs {uri}, which is gone from {self.storage.url}; bring it back")
         return found
@@ -215,15 +214,29 @@ class ArtifactStore:
         work = os.environ.get("TUTELAGE_WORK")
         return cls(storage, home / "tutelage" / name, Path(work).expanduser().absolute() / name if work else None)
 
-    def find(self, stage: str, key: str) -> Artifact | None:
-        """The committed artifact with this key, or None.
+    def get(self, uri: str) -> Artifact:
+        """The committed artifact STAGE/KEY, which was there before.
+
+        Raises:
+            DamagedError: it is gone; and as `find`.
+        """
+        found = self.find(uri)
+        if found is None:
+            raise DamagedError(f"{uri}: was committed and is no longer in {self.storage.url}; bring it back")
+        return found
+
+    def find(self, uri: str) -> Artifact | None:
+        """The committed artifact STAGE/KEY, or None.
 
         Raises:
             DamagedError: its manifest is not one.
             WorkError: its manifest cannot be read.
             InputError: a newer Tutelage made it.
         """
-        place = f"artifacts/{stage}/{key}/{MANIFEST}"
+        stage, _, key = uri.partition("/")
+        if not stage or not key:
+            return None
+        place = f"artifacts/{uri}/{MANIFEST}"
         try:
             text = self.storage.read(place)
         except FileNotFoundError:
@@ -251,7 +264,7 @@ class ArtifactStore:
         Raises:
             InputError: none or several match.
         """
-        found = self.find(*self.uri(reference).split("/"))
+        found = self.find(self.uri(reference))
         if found is None:
             raise UnknownNameError("artifact", reference, self.uris())
         return found
@@ -282,7 +295,7 @@ class ArtifactStore:
     def list(self, stage: str | None = None) -> Iterator[Artifact]:
         """All committed artifacts, of one stage or of every stage, sorted by stage and key."""
         for uri in self.uris(stage):
-            artifact = self.find(*uri.split("/"))
+            artifact = self.find(uri)
             if artifact is not None:
                 yield artifact
 
@@ -333,7 +346,7 @@ class ArtifactStore:
         self.storage.publish(
             folder, f"artifacts/{stage}/{key}", json.loads(json.dumps(manifest, default=_plain_number))
         )
-        artifact = self.find(stage, key)
+        artifact = self.find(f"{stage}/{key}")
         if artifact is None:
             raise DamagedError(f"{stage}/{key}: committed, but its manifest cannot be read back")
         return replace(artifact, cached=False)

@@ -52,7 +52,7 @@ def _sweep_work(store: ArtifactStore) -> list[str]:
             owner = file.read(200).decode(errors="replace")
             if not is_left_over(owner, lock.stat().st_mtime) or not is_left_over(owner, _last_changed(place)):
                 continue
-            gone = place if store.find(place.parent.name, place.name) is not None else place / "output"
+            gone = place if store.find(f"{place.parent.name}/{place.name}") is not None else place / "output"
             if gone.exists():
                 shutil.rmtree(gone, ignore_errors=True)
                 swept.append(str(gone))

@@ -103,8 +103,9 @@ def run_stage(
         WorkError: the stage failed; its scratch folder is kept for the next run.
     """
     key = stage_key(stage, config, inputs)
-    place = store.work / stage.name / key
-    found = store.find(stage.name, key)
+    uri = f"{stage.name}/{key}"
+    place = store.work / uri
+    found = store.find(uri)
     if found is not None:
         _remove_unless_held(place)
         return replace(found, cached=True)
@@ -117,7 +118,7 @@ def run_stage(
             "or for a store on S3 TUTELAGE_WORK, to a folder that can be written"
         ) from None
     with _locked(place / "lock", progress):
-        found = store.find(stage.name, key)
+        found = store.find(uri)
         if found is not None:
             shutil.rmtree(place, ignore_errors=True)
             return replace(found, cached=True)

@@ -81,9 +81,8 @@ def _readable(store: ArtifactStore, uris: Iterable[str]) -> tuple[list[Artifact]
     """The artifacts of those whose manifests can be read, and a line about each other."""
     artifacts, wrong = [], []
     for uri in uris:
-        stage, _, key = uri.partition("/")
         try:
-            artifact = store.find(stage, key)
+            artifact = store.find(uri)
         except TutelageError as error:
             wrong.append(str(error))
             continue

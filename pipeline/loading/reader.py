@@ -74,7 +74,7 @@ class SampleReader:
     def opener(self) -> Callable[[], SampleReader]:
         """What opens a reader like this one in another process of this machine, and can be sent there."""
         artifact = self._artifact
-        place = (artifact.storage.url, artifact.cache.parent, artifact.stage, artifact.key)
+        place = (artifact.storage.url, artifact.cache.parent, artifact.uri)
         return partial(_opened, place, self._remote_mode, self._verify)
 
     def prefetch(self, ids: NDArray[np.int64]) -> None:
@@ -180,9 +180,7 @@ class SampleReader:
             os.close(descriptor)
 
 
-def _opened(place: tuple[str, Path, str, str], remote: RemoteMode, verify: Verify) -> SampleReader:
-    url, local, stage, key = place
-    artifact = ArtifactStore(open_storage(url), local).find(stage, key)
-    if artifact is None:
-        raise DamagedError(f"{url}: artifact {stage}/{key} is no longer there")
+def _opened(place: tuple[str, Path, str], remote: RemoteMode, verify: Verify) -> SampleReader:
+    url, local, uri = place
+    artifact = ArtifactStore(open_storage(url), local).get(uri)
     return SampleReader.open(artifact, remote=remote, verify=verify)

@@ -87,16 +87,14 @@ def champion_outcomes(
 
 
 def _model_artifact(champion: RegisteredVersion, registry: Registry, store: ArtifactStore) -> Artifact:
-    stage, _, key = champion.tags.get(MODEL_TAG, "").partition("/")
-    found = store.find(stage, key) if key else None
-    return found or _copy(champion, registry, store)
+    return store.find(champion.tags.get(MODEL_TAG, "")) or _copy(champion, registry, store)
 
 
 def _copy(champion: RegisteredVersion, registry: Registry, store: ArtifactStore) -> Artifact:
     """The registered model as an artifact of this store."""
     origin: dict[str, Any] = {"registry": registry.identity(), "name": champion.name, "version": champion.version}
     key = digest(origin)
-    found = store.find(_COPY, key)
+    found = store.find(f"{_COPY}/{key}")
     if found is not None:
         return found
     place = store.work / _COPY / f"{key}-fetched"

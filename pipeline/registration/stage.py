@@ -201,8 +201,7 @@ def imported_weights(model: Artifact, store: ArtifactStore) -> dict[str, str]:
         if artifact.stage == STAGE:
             weights[artifact.uri] = artifact
         for uri in artifact.manifest["inputs"].values():
-            stage, _, key = uri.partition("/")
-            if uri not in seen and (found := store.find(stage, key)) is not None:
+            if uri not in seen and (found := store.find(uri)) is not None:
                 waiting.append(found)
             seen.add(uri)
     if not weights:

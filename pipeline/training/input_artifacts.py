@@ -12,8 +12,7 @@ def open_artifact(store_url: str, uri: str) -> Artifact:
     Raises:
         WorkError: it cannot be seen from here.
     """
-    stage, _, key = uri.partition("/")
-    artifact = ArtifactStore.open(store_url).find(stage, key)
+    artifact = ArtifactStore.open(store_url).find(uri)
     if artifact is None:
         raise WorkError(
             f"{store_url}: artifact {uri} is not there; workers on other machines need a store they all see"

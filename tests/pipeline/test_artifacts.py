@@ -65,7 +65,7 @@ def test_work_for_a_distant_store_lies_where_it_is_wanted(tmp_path, monkeypatch)
 
 def test_what_was_committed_is_found_whole(store, commit):
     made = commit(store, accuracy=0.5)
-    found = store.find("stage", "0123abcd")
+    found = store.find("stage/0123abcd")
     assert found == made
     assert not found.cached
     assert found.uri == "stage/0123abcd"
@@ -81,9 +81,18 @@ def test_what_was_committed_is_found_whole(store, commit):
     assert found.verify() == []
 
 
+def test_one_that_was_committed_is_got_or_missed_by_its_name(store, commit):
+    made = commit(store)
+    assert store.get(made.uri) == made
+    for gone in ("stage/ffff", "stage", ""):
+        assert store.find(gone) is None
+        with pytest.raises(DamagedError, match="was committed and is no longer in"):
+            store.get(gone)
+
+
 def test_a_folder_without_a_manifest_is_no_artifact(store):
     store.storage.write("artifacts/stage/k/a.bin", b"abc")
-    assert store.find("stage", "k") is None
+    assert store.find("stage/k") is None
     assert list(store.list()) == []
 
 
@@ -148,7 +157,7 @@ def test_a_torn_manifest_is_damage(store, commit):
     commit(store)
     change(store, "artifacts/stage/0123abcd/manifest.json", b'{"format": 1, "sta')
     with pytest.raises(DamagedError, match="not a manifest"):
-        store.find("stage", "0123abcd")
+        store.find("stage/0123abcd")
 
 
 def test_a_newer_format_is_refused(store, commit):
@@ -156,7 +165,7 @@ def test_a_newer_format_is_refused(store, commit):
     place = "artifacts/stage/0123abcd/manifest.json"
     change(store, place, json.dumps({**json.loads(store.storage.read(place)), "format": 99}).encode())
     with pytest.raises(InputError, match="has format 99, not 1; update Tutelage"):
-        store.find("stage", "0123abcd")
+        store.find("stage/0123abcd")
 
 
 @pytest.mark.servers
@@ -232,13 +241,13 @@ def test_three_processes_that_commit_at_once_to_s3_end_with_one_artifact(s3_stor
     assert len(winners) == 1
     # The manifest, and the one file of the winner.
     assert len(list(s3_store.storage.list("artifacts"))) == 2
-    assert s3_store.find("stage", "k").verify() == []
+    assert s3_store.find("stage/k").verify() == []
 
 
 def test_a_store_travels_by_its_url(store, commit):
     commit(store)
     again = ArtifactStore(open_storage(store.storage.url), store.local)
-    assert again.find("stage", "0123abcd").read("a.bin") == b"abc"
+    assert again.find("stage/0123abcd").read("a.bin") == b"abc"
 
 
 def flip(path, at=-1, *, keep_times=True):
@@ -338,5 +347,5 @@ def test_a_fetched_copy_that_a_disk_spoiled_is_fetched_again(s3_store, commit):
 def test_what_is_not_a_manifest_is_one_line(store, text):
     store.storage.write("artifacts/stage/k/manifest.json", text)
     with pytest.raises(DamagedError, match="not a manifest") as caught:
-        store.find("stage", "k")
+        store.find("stage/k")
     assert "\n" not in str(caught.value)

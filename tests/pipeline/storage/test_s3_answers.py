@@ -62,7 +62,7 @@ def test_a_put_that_was_not_done_is_no_part_of_a_committed_artifact(gateway, s3_
         line = one_line(lambda: store.commit("s", "k", folder, **about), WorkError)
         assert "train-000001.tar" in line
         assert gateway.told == [lie]
-        assert store.find("s", "k") is None
+        assert store.find("s/k") is None
         assert list(storage.list()) == []
     gateway.lies = lambda method, path: None
     assert store.commit("s", "k", folder, **about).verify() == []

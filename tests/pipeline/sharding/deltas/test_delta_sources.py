@@ -228,7 +228,7 @@ def test_a_delta_killed_again_and_again_ends_in_the_same_bits(
             kills += 1
         forking.stdin.close()
     assert kills >= 3
-    made = stores[1].find(whole.stage, whole.key)
+    made = stores[1].find(whole.uri)
     assert made is not None
     assert made.files == whole.files
     assert os.listdir(stores[1].local / "work" / "shard-dataset") == []
