@@ -51,6 +51,21 @@ class SamplingPolicy(Protocol):
         """Puts a saved state back."""
 
 
+class StatelessPolicy:
+    """What a policy without state says of it."""
+
+    version = 0
+
+    def ready_until(self) -> int | None:
+        return None
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        pass
+
+
 def steps_per_epoch(samples: int, global_batch: int) -> int:
     """Steps after which every sample of a shuffled epoch was seen at least once; at least 1."""
     return max(1, -(-samples // global_batch))

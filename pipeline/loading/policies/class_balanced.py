@@ -17,7 +17,7 @@ from pydantic import Field
 from pipeline.config import Config
 from pipeline.counter_rng import generator
 from pipeline.errors import InputError
-from pipeline.loading.policies.base import check_samples
+from pipeline.loading.policies.base import StatelessPolicy, check_samples
 from pipeline.loading.policies.row_runs import RowRuns
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class ClassBalancedConfig(Config):
         return ClassBalanced(ids, np.asarray(index.labels)[ids], global_batch, seed, balance=self.balance)
 
 
-class ClassBalanced:
+class ClassBalanced(StatelessPolicy):
     """A stream of cycles over the labels, cut into batches.
 
     Args:
@@ -55,8 +55,6 @@ class ClassBalanced:
     Raises:
         InputError: a sample has no label.
     """
-
-    version = 0
 
     def __init__(
         self,
@@ -100,15 +98,6 @@ class ClassBalanced:
         So an image that is shown ten times while others are shown once is augmented in ten ways.
         """
         return step * self.global_batch // self._epoch_length
-
-    def ready_until(self) -> int | None:
-        return None
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        pass
 
     def _cycle(self, cycle: int) -> NDArray[np.int64]:
         """The ids of one cycle, in order; the last one is kept for the next batch."""

@@ -12,7 +12,7 @@ laps of the data set that is through soonest.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from pydantic import Field
 from pipeline.config import Config
 from pipeline.counter_rng import generator
 from pipeline.errors import InputError, UnknownNameError
+from pipeline.loading.policies.base import StatelessPolicy
 from pipeline.loading.policies.quotas import Quotas
 from pipeline.loading.policies.row_runs import RowRuns
 from pipeline.loading.policies.shuffled import Shuffled, ShuffledConfig
@@ -89,7 +90,7 @@ class MixtureConfig(Config):
         return drawn
 
 
-class Mixture:
+class Mixture(StatelessPolicy):
     """Streams of samples, interleaved by weight.
 
     Args:
@@ -102,8 +103,6 @@ class Mixture:
     Attributes:
         samples_per_epoch: of all data sets, until the largest was shown once: what an epoch of a training is.
     """
-
-    version = 0
 
     def __init__(
         self,
@@ -139,15 +138,6 @@ class Mixture:
         """As in the protocol, for the data set that is through soonest."""
         laps = self._quotas.before(step * self.global_batch) // self._samples
         return int(laps[self._fastest])
-
-    def ready_until(self) -> int | None:
-        return None
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        pass
 
 
 def samples_per_epoch(policy: object, rows: int) -> int:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from pipeline.config import Config
 from pipeline.counter_rng import generator
-from pipeline.loading.policies.base import check_samples
+from pipeline.loading.policies.base import StatelessPolicy, check_samples
 from pipeline.loading.policies.row_runs import RowRuns
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class ShuffledConfig(Config):
         return Shuffled(rows.all(), global_batch, seed)
 
 
-class Shuffled:
+class Shuffled(StatelessPolicy):
     """A continuous stream of permutations, one for each epoch, cut into batches.
 
     Args:
@@ -40,8 +40,6 @@ class Shuffled:
         global_batch: G; may be larger than N.
         seed: of the run.
     """
-
-    version = 0
 
     def __init__(self, rows: NDArray[np.int64], global_batch: int, seed: int) -> None:
         check_samples(rows, global_batch)
@@ -66,15 +64,6 @@ class Shuffled:
 
     def epoch(self, step: int) -> int:
         return step * self.global_batch // len(self._rows)
-
-    def ready_until(self) -> int | None:
-        return None
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        pass
 
     def _epoch_order(self, epoch: int) -> NDArray[np.integer[Any]]:
         """The permutation of an epoch: 4 bytes a sample, the last one kept (1.3M samples: 20 ms)."""

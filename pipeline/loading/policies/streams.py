@@ -13,7 +13,7 @@ are the same for any W. Planning keeps 16 bytes a block and 4 a sample of the op
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from pydantic import Field
 from pipeline.config import Config
 from pipeline.counter_rng import generator
 from pipeline.errors import InputError
+from pipeline.loading.policies.base import StatelessPolicy
 from pipeline.loading.policies.row_runs import RowRuns
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class StreamsConfig(Config):
         )
 
 
-class Streams:
+class Streams(StatelessPolicy):
     """A continuous stream of epochs, each a permutation of the rows that is local in C places.
 
     Args:
@@ -58,8 +59,6 @@ class Streams:
     Raises:
         InputError: there are no rows, or the batch is empty.
     """
-
-    version = 0
 
     def __init__(
         self, rows: RowRuns, global_batch: int, seed: int, *, streams: int = 64, block: int = 1000, window: int = 8000
@@ -100,15 +99,6 @@ class Streams:
 
     def epoch(self, step: int) -> int:
         return step * self.global_batch // self._samples
-
-    def ready_until(self) -> int | None:
-        return None
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        pass
 
     def _ids_of(self, epoch: int, streams: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
         """The samples at `places` of `streams`, each [n], of an epoch; `streams` ascending."""
