@@ -81,6 +81,11 @@ class Credit:
     licence: str
     url: str
 
+    @classmethod
+    def given(cls, work: str, author: str, licence: str, url: str = "") -> Credit:
+        """The credit by a config, whose author or licence may be ""."""
+        return cls(work, author or "not stated", licence or "not stated", url)
+
 
 @dataclass(frozen=True, slots=True)
 class Collection:

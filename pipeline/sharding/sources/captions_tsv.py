@@ -25,7 +25,7 @@ from pipeline.sharding.format import file_addresses as places
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
 from pipeline.sharding.sources.recognised import HEAD_BYTES, refuse_recognised
-from pipeline.sharding.sources.roots import Roots, check_rows, roots_of
+from pipeline.sharding.sources.roots import Roots, check_rows, roots_of_table
 
 _CHECKED_LINES = 100
 
@@ -84,9 +84,7 @@ class CaptionsTsvConfig(Config):
         )
 
     def _roots(self, file: FoundFile) -> Roots:
-        folder = places.parent(file.url)
-        start = places.absolute(self.images) if self.images is not None else folder
-        return roots_of(start, folder, *self.roots)
+        return roots_of_table(file, self.images, self.roots)
 
     def _lists(self) -> list[tuple[str | None, FoundFile]]:
         """Each list with its split; None: the split is drawn."""
@@ -150,7 +148,7 @@ class CaptionsTsvSource:
             items=items,
             total=total,
             label_names=(),
-            credits=(Credit(title, self._author or "not stated", self._licence or "not stated", ""),),
+            credits=(Credit.given(title, self._author, self._licence),),
         )
 
     def _samples(self, file: FoundFile) -> Iterator[list[_Line]]:

@@ -123,7 +123,7 @@ class ImageFolderSource:
             total=sum(len(one.names) for one in data.classes),
             label_names=tuple(_text(label) for label in data.labels),
             root=self._title,
-            credits=(Credit(self._title, self._author or "not stated", self._licence or "not stated", ""),),
+            credits=(Credit.given(self._title, self._author, self._licence),),
             notes=(data.recognised,) if data.recognised else (),
             passed_over=data.passed_over,
         )

@@ -25,7 +25,7 @@ from pipeline.sharding.sources.labels import read_class_names
 from pipeline.sharding.sources.left_out import left_out
 from pipeline.sharding.sources.parquet_cells import read_cell
 from pipeline.sharding.sources.passed_over import PassedOver
-from pipeline.sharding.sources.roots import Roots, check_rows, roots_of
+from pipeline.sharding.sources.roots import Roots, check_rows, roots_of_table
 from pipeline.sharding.sources.row_items import Columns, RowImage, items_of, survey
 from pipeline.sharding.sources.tables import SUFFIXES, Row, check_columns, is_parquet, rows_of
 
@@ -122,9 +122,7 @@ class ManifestConfig(Config):
         return self.model_copy(update={"fingerprint": digest([facts, names]), "roots": roots, **where})
 
     def _roots(self, file: FoundFile) -> Roots:
-        folder = places.parent(file.url)
-        start = places.absolute(self.images) if self.images is not None else folder
-        return roots_of(start, folder, *self.roots)
+        return roots_of_table(file, self.images, self.roots)
 
     def build(self, downloads: Path) -> ManifestSource:
         names = read_class_names(self.class_names) if self.class_names is not None else ()
@@ -145,7 +143,7 @@ class ManifestConfig(Config):
             path_column=self.path_column,
             bytes_column=self.bytes_column,
             left_out=left_out(self.manifest, SUFFIXES, named=True),
-            credit=Credit(_title(files), self.author or "not stated", self.licence or "not stated", ""),
+            credit=Credit.given(_title(files), self.author, self.licence),
         )
 
 
@@ -186,16 +184,7 @@ class ManifestSource:
                 extra = () if self._bytes_column is not None else (self._path_column,)
                 yield from items_of(file, self._columns, extra, partial(self._image, file))
 
-        return Collection(
-            title=self._columns.source,
-            items=items,
-            total=facts.rows,
-            label_names=facts.label_names,
-            root=self._columns.source if facts.label_names else "",
-            credits=(self._credit,),
-            notes=facts.notes,
-            passed_over=self._left_out,
-        )
+        return facts.collection(self._columns.source, items, self._credit, self._left_out)
 
     def _image(self, file: FoundFile, row: Row) -> RowImage:
         if self._bytes_column is not None:

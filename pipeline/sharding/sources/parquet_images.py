@@ -87,7 +87,7 @@ class ParquetImagesConfig(Config):
     def build(self, downloads: Path) -> ParquetImagesSource:
         files = places.find(self.files, _SUFFIXES)
         image, columns = self._columns(files[0])
-        credit = Credit(columns.source, self.author or "not stated", self.licence or "not stated", "")
+        credit = Credit.given(columns.source, self.author, self.licence)
         return ParquetImagesSource(files, image, columns, credit, left_out(self.files, _SUFFIXES))
 
     def _columns(self, file: FoundFile) -> tuple[str, Columns]:
@@ -144,16 +144,7 @@ class ParquetImagesSource:
             for file in self._files:
                 yield from items_of(file, self._columns, (), partial(_cell, file, self._image))
 
-        return Collection(
-            title=self._columns.source,
-            items=items,
-            total=facts.rows,
-            label_names=facts.label_names,
-            root=self._columns.source if facts.label_names else "",
-            credits=(self._credit,),
-            notes=facts.notes,
-            passed_over=self._left_out,
-        )
+        return facts.collection(self._columns.source, items, self._credit, self._left_out)
 
 
 def _cell(file: FoundFile, column: str, row: Row) -> RowImage:

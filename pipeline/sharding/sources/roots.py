@@ -15,6 +15,7 @@ from functools import lru_cache, partial
 
 from pipeline.errors import InputError, listed
 from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format.file_addresses import FoundFile
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 _ADVICE = "name its folder in roots, if it is meant"
@@ -64,6 +65,17 @@ def roots_of(start: str, *more: str | None) -> Roots:
     """
     folders = [start, *(places.absolute(folder) for folder in more if folder is not None)]
     return Roots(start, tuple(dict.fromkeys(folders)))
+
+
+def roots_of_table(table: FoundFile, images: str | None, more: Iterable[str]) -> Roots:
+    """The roots of a table.
+
+    Args:
+        images: folder that relative paths start from; None: the table's own.
+        more: further folders.
+    """
+    folder = places.parent(table.url)
+    return roots_of(places.absolute(images) if images is not None else folder, folder, *more)
 
 
 def read_inside(url: str, folders: tuple[str, ...]) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.counter_rng import text_hash
 from pipeline.errors import InputError
 from pipeline.sharding.format.file_addresses import FoundFile
-from pipeline.sharding.sources.base import Item, unreadable
+from pipeline.sharding.sources.base import Collection, Credit, Item, unreadable
 from pipeline.sharding.sources.given_split import WORDS, given_split, split_of_name
 from pipeline.sharding.sources.keys import KeyCount
 from pipeline.sharding.sources.labels import (
@@ -27,6 +27,7 @@ from pipeline.sharding.sources.labels import (
     named,
     ordered,
 )
+from pipeline.sharding.sources.passed_over import PassedOver
 from pipeline.sharding.sources.tables import Row, require_columns, rows_of
 
 
@@ -65,6 +66,21 @@ class TableFacts:
     rows: int
     label_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+
+    def collection(
+        self, title: str, items: Callable[[], Iterator[Item]], credit: Credit, passed_over: PassedOver
+    ) -> Collection:
+        """The tables as a data set; its labels, if there are any, are below one node."""
+        return Collection(
+            title=title,
+            items=items,
+            total=self.rows,
+            label_names=self.label_names,
+            root=title if self.label_names else "",
+            credits=(credit,),
+            notes=self.notes,
+            passed_over=passed_over,
+        )
 
 
 # An item's name, how its image is read, and its stamp.

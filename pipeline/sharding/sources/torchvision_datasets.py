@@ -107,7 +107,7 @@ class TorchvisionConfig(Config):
             splits=self.splits,
             caption=self.caption,
             limit=self.limit,
-            credit=Credit(self.dataset, self.author or "not stated", self.licence or "not stated", _PAGE),
+            credit=Credit.given(self.dataset, self.author, self.licence, _PAGE),
         )
 
 

@@ -197,7 +197,7 @@ class WebdatasetSource:
             total=sum(listing.samples for listing in listings),
             label_names=self._class_names or ordered(found),
             root=title if self._class_names or found else "",
-            credits=(Credit(title, self._author or "not stated", self._licence or "not stated", ""),),
+            credits=(Credit.given(title, self._author, self._licence),),
             tars=tuple(self._tars) if self._in_place else (),
             notes=(*spellings.notes(), *self._notes(listings, root)),
             passed_over=self._passed_over(listings, root),
