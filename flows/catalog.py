@@ -1,4 +1,4 @@
-"""The flows by name, as plain words: what the command line and the deployments know before anything is imported."""
+"""The flows by name, as plain data: the command line and the deployments read it without importing a flow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FlowEntry:
     Attributes:
         name: e.g. "train-teacher"; the module and the function have the same name with underscores.
         parameters: name of its parameter model in flows.parameters.
-        summary: what it makes from what.
+        summary: inputs -> outputs, in words.
     """
 
     name: str
@@ -32,7 +32,7 @@ class FlowEntry:
 
     @property
     def entrypoint(self) -> str:
-        """What Prefect loads it by."""
+        """The entrypoint from which Prefect loads it: FILE:FUNCTION."""
         return f"flows/{self.function_name}.py:{self.function_name}"
 
     def parameter_model(self) -> type[Config]:

@@ -1,6 +1,6 @@
-"""The deployments, as data: which flow runs when, and how many at once. prefect.yaml is these rows in Prefect's words.
+"""The deployments, as data: which flow runs when, and how many at once. prefect.yaml holds the same rows.
 
-A schedule over data of your own runs with the parameter data.base=newest: a night without news makes nothing.
+To run your own data on a schedule, set the parameter data.base=newest: a night without new data writes nothing.
 
 `tutelage deploy` creates them on the server that PREFECT_API_URL names; `prefect deploy --all` in a clone
 does the same. A worker of the pool runs them: `prefect worker start --pool tutelage`.
@@ -28,8 +28,8 @@ class Deployment:
     Attributes:
         flow: name of the flow.
         name: name of the deployment; Prefect shows FLOW/NAME.
-        cron: when it runs by itself, in UTC; None: when asked.
-        limit: runs at once; another waits. None: any number.
+        cron: schedule in UTC; None: only on demand.
+        limit: runs at the same time; further ones wait. None: no limit.
     """
 
     flow: str
@@ -60,13 +60,13 @@ DEPLOYMENTS = (
     Deployment("distill-student"),
     Deployment("pretrain-clip"),
     Deployment("register-model", limit=1),
-    # After midnight in Europe and before work starts in America; a night's run never overtakes the one before.
+    # After midnight in Europe and before work starts in America; a nightly run waits for the previous one.
     Deployment("lifecycle", name="nightly", cron="0 2 * * *", limit=1),
 )
 
 
 def prefect_yaml() -> dict[str, Any]:
-    """What prefect.yaml holds. No pull step: Prefect then runs the flows in the folder that was deployed from."""
+    """The content of prefect.yaml. Without a pull step, Prefect runs the flows in the folder that deployed them."""
     return {"name": "tutelage", "deployments": [deployment.plain() for deployment in DEPLOYMENTS]}
 
 
@@ -74,15 +74,15 @@ def apply() -> int:
     """Creates the work pool and the deployments, or updates them.
 
     Raises:
-        InputError: this is not a clone.
-        WorkError: the server refused.
+        InputError: there is no prefect.yaml; this is not a clone.
+        WorkError: a prefect command failed.
     """
     if not (ROOT / "prefect.yaml").is_file():
         raise InputError(f"deploy: no prefect.yaml in {ROOT}; run it from a clone of Tutelage, installed with pip -e")
     _prefect("work-pool", "create", WORK_POOL, "--type", "process", "--overwrite")
     _prefect("deploy", "--all")
     print(
-        f"{len(DEPLOYMENTS)} deployments; `tutelage up` has a worker that runs them, "
+        f"{len(DEPLOYMENTS)} deployments; `tutelage up` starts a worker that runs them; "
         f"elsewhere start one: prefect worker start --pool {WORK_POOL}"
     )
     return 0

@@ -1,4 +1,4 @@
-"""distill-student: a small model learns from the labels and from a frozen teacher."""
+"""distill-student: trains a small model on the labels and on the outputs of a frozen teacher."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DEFAULT: DistillStudentParameters = default_parameters(DistillStudentParameters
 
 @flow(name="distill-student", task_runner=SIDE_BY_SIDE)
 def distill_student(parameters: DistillStudentParameters = _DEFAULT) -> Ended:
-    """Shard the data, train the teacher, distil the student, measure both."""
+    """Shard the data, train the teacher, distil the student, evaluate both."""
     with stages_of("distill-student", parameters) as run:
         shards = make_shards(run, parameters.data, parameters.mixture, parameters.shards)
         columns = JoinedInput.of(run, parameters.columns, shards)

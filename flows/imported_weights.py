@@ -1,4 +1,4 @@
-"""Trained weights that a run's models start from: one stage more for each model whose config names some."""
+"""Pretrained weights of a run's models: a stage import-weights for each model whose config names weights."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pipeline.training.model_config import ModelConfig
 def weights_of(
     run: StageRun, model: ModelConfig | TextBackboneConfig, subject: str, name: str = "weights"
 ) -> dict[str, Made]:
-    """The input `name` of a training of `model`; none if it starts from fresh weights.
+    """The input `name` for the training of `model`; empty if it starts from random weights.
 
     Args:
-        subject: whose weights they are, for the display, e.g. "teacher".
+        subject: name of the model in the display, e.g. "teacher".
     """
     config = import_config(model, run.store)
     return {} if config is None else {name: run.make(ImportWeights(), config, label=f"import {subject} weights")}
 
 
 def image_tower_weights(run: StageRun, clip: ContrastiveConfig) -> dict[str, Made]:
-    """The imported weights of a dual encoder's new image tower, if it names some."""
+    """The imported weights of a dual encoder's new image backbone, if its config names weights."""
     return weights_of(run, clip.new_tower.model, "image tower", "image-weights")
 
 
 def text_tower_weights(run: StageRun, clip: ContrastiveConfig) -> dict[str, Made]:
-    """The imported weights of a dual encoder's text tower, if it names some."""
+    """The imported weights of a dual encoder's text backbone, if its config names weights."""
     return weights_of(run, clip.text, "text tower", "text-weights")

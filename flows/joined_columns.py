@@ -1,4 +1,4 @@
-"""The stage join-columns in a flow: there only if the parameters ask for it, an input only of what reads it."""
+"""The stage join-columns in a flow: runs only if the parameters ask for it; an input of the stages that read it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
 
 @dataclass(frozen=True)
 class JoinedInput:
-    """The joined columns of a run; `made` is None where there are none."""
+    """The joined columns of a run; `made` is None if the run has none."""
 
     made: Made | None
 
     @classmethod
     def of(cls, run: StageRun, columns: JoinColumnsConfig | None, shards: Made) -> JoinedInput:
-        """Asks for the columns that the parameters name."""
+        """Submits the stage, if the parameters name columns."""
         return cls(None if columns is None else run.make(JoinColumns(), columns.resolved(), {"shards": shards}))
 
     def beside(self, inputs: Mapping[str, Made], config: Config) -> dict[str, Made]:
-        """The inputs of a stage, with the columns if its config reads them: others are not made anew for them."""
+        """The inputs of a stage, with the columns if its config reads them; the keys of other stages do not change."""
         if self.made is None or not reads_columns(config):
             return dict(inputs)
         return {**inputs, "columns": self.made}
 
 
 def ontology_of(ontology: OntologyConfig, clip: ContrastiveConfig) -> OntologyConfig:
-    """The ontology of the captions and samples that are trained on."""
+    """The ontology config, restricted to the captions and samples that `clip` trains on."""
     return ontology.model_copy(update={"captions_from": clip.captions_from, "keep": clip.keep})

@@ -1,4 +1,4 @@
-"""The stage check-leaks in a flow: there only if the parameters ask for it; training waits for it."""
+"""The stage check-leaks in a flow: runs only if the parameters ask for it; training waits for it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pipeline.leaks.stage import CheckLeaks
 
 
 def check_leaks(run: StageRun, config: LeakCheckConfig | None, shards: Made, against: str | None) -> dict[str, Made]:
-    """Asks for the check, under the name "leaks"; nothing if none is wanted.
+    """Submits the check, as the input "leaks"; empty if `config` is None.
 
-    The finding is committed before its bounds are held, so that whoever stopped by them can look at it.
+    The findings are committed before the bounds are checked, so that they can be read when a run stops.
 
     Args:
         against: the shards of another data set, by STAGE/KEY.

@@ -1,9 +1,9 @@
-"""lifecycle: from a source of images to champions, as one graph; independent stages run side by side.
+"""lifecycle: from a source of images to champions, as one graph; independent stages run concurrently.
 
-shards -> teacher -> student -> its evaluation -> classifier registered   (from imported weights, if named)
+shards -> teacher -> student -> its evaluation -> classifier registered   (from imported weights, if configured)
   |          '-> its evaluation    |
-  |-> leaks checked, if asked for: trainings wait for it
-  '-> ontology ------------------> clip -> its evaluation -> dual encoder registered;  report over all
+  |-> leak check, if configured: trainings wait for it
+  '-> ontology ------------------> clip -> its evaluation -> dual encoder registered;  report on all
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NO_COLUMNS = JoinedInput(None)
 
 @flow(name="lifecycle", task_runner=SIDE_BY_SIDE)
 def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> Ended:
-    """Shard, teach, distil, align with text, evaluate, register what is better, report."""
+    """Shard, train, distil, align with text, evaluate, register, report."""
     with stages_of("lifecycle", parameters) as run:
         shards = make_shards(run, parameters.data, parameters.mixture)
         columns = JoinedInput.of(run, parameters.columns, shards)
@@ -46,7 +46,7 @@ def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> Ended:
         made["classifier-registration"] = _register(run, parameters, "student", made, lineage=["teacher"])
 
         if parameters.clip is not None:
-            # A new image tower with imported weights takes the student's place.
+            # A new image backbone with imported weights replaces the student.
             image = image_tower_weights(run, parameters.clip) or {"tower": student}
             towers = {**image, **text_tower_weights(run, parameters.clip)}
             inputs = columns.beside({"shards": shards, **towers}, parameters.clip)

@@ -1,4 +1,4 @@
-"""Questions to a Prefect server that need no import of Prefect."""
+"""Requests to a Prefect server without importing Prefect."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any
 
 from pipeline.reachability import opener_to, request_to
 
-# "Ask me again", in the words of Prefect's own clients: too many requests, a bad gateway, not available now.
-_ASK_AGAIN = (429, 502, 503)
+# Prefect's own clients retry these: too many requests, bad gateway, service unavailable.
+_RETRIED_CODES = (429, 502, 503)
 
 
 def ask(api: str, path: str, body: Any = None, *, method: str | None = None, patience_s: float = 30.0) -> Any:
-    """What a Prefect server answers, from JSON; None if it answers nothing.
+    """The parsed JSON of a response; None if it has no body.
 
-    A server on SQLite answers 503 at once where somebody else wrote between a request's first read and
-    its first write (SQLITE_BUSY_SNAPSHOT, which no busy timeout waits for). Nothing was done then, and
-    Prefect's clients ask again; so does this.
+    A server on SQLite answers 503 at once if another client wrote between a request's first read and its
+    first write (SQLITE_BUSY_SNAPSHOT, which no busy timeout waits for). The server changed nothing then, so
+    the request is sent again, as Prefect's clients do.
 
     Args:
-        api: PREFECT_API_URL; a user and password in it, or in PREFECT_API_AUTH_STRING, go with the question.
-        path: below it, e.g. "flow_runs/filter".
-        body: sent as JSON; None: nothing is sent.
-        method: by default POST with a body, and GET without.
-        patience_s: how long a server that asks to be asked again is asked.
+        api: PREFECT_API_URL; a user and password in it, or in PREFECT_API_AUTH_STRING, are sent along.
+        path: relative to `api`, e.g. "flow_runs/filter".
+        body: sent as JSON; None: no body.
+        method: default: POST with a body, GET without.
+        patience_s: total time for retries.
 
     Raises:
-        urllib.error.HTTPError: the server refuses, or was not available for so long.
-        OSError: it does not answer.
+        urllib.error.HTTPError: the server refuses, or is still unavailable after `patience_s`.
+        OSError: there is no answer.
     """
     request = request_to(f"{api}/{path}")
     request.data = None if body is None else json.dumps(body).encode()
@@ -47,7 +47,7 @@ def ask(api: str, path: str, body: Any = None, *, method: str | None = None, pat
             with opener.open(request, timeout=30) as answer:
                 return json.loads(answer.read() or b"null")
         except urllib.error.HTTPError as error:
-            if error.code not in _ASK_AGAIN or time.monotonic() + pause_s > deadline:
+            if error.code not in _RETRIED_CODES or time.monotonic() + pause_s > deadline:
                 raise
             error.close()
         time.sleep(pause_s)

@@ -1,6 +1,6 @@
-"""A user and password in PREFECT_API_URL, said as Prefect takes them: in PREFECT_API_AUTH_STRING.
+"""Moves a user and password from PREFECT_API_URL to PREFECT_API_AUTH_STRING, where Prefect reads them.
 
-Prefect's clients send a URL's user and password nowhere, and show the URL in many places.
+Prefect's clients do not send a URL's user and password, and print the URL in many messages.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _URL, _LOGIN = "PREFECT_API_URL", "PREFECT_API_AUTH_STRING"
 
 
 def take_login_from_url(env: MutableMapping[str, str] = os.environ) -> None:
-    """Moves them there, for this process and its children; a PREFECT_API_AUTH_STRING that is set stays."""
+    """Moves the login, for this process and its children; does not overwrite PREFECT_API_AUTH_STRING."""
     bare, login = split_credentials(env.get(_URL, ""))
     if login is not None:
         env[_URL] = bare

@@ -1,4 +1,4 @@
-"""Whole runs as functions. Every flow takes its part of one: `find_preset("emoji").parameters("train-teacher")`."""
+"""Whole runs as functions. A flow takes its subset: `find_preset("emoji").parameters("train-teacher")`."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ DEFAULT_PRESET = "emoji"
 
 
 def emoji() -> LifecycleParameters:
-    """Emoji in several hands, the Noto family held out: the demo, about 7 minutes on two cores.
+    """Emoji by several artists, the Noto family held out: the demo, about 7 minutes on two cores.
 
-    The student has a convolutional stem: 5,000 images do not teach a plain transformer what neighbours are
-    (27% right on the held-out hand with linear patches, 38% with the stem; 10 epochs, one seed). The
+    The student has a convolutional stem: 5,000 images are too few for a plain transformer to learn locality
+    (accuracy on the held-out artist 27% with linear patches, 38% with the stem; 10 epochs, one seed). The
     curriculum is gated on images of known concepts, since too few concepts are held out to gate on them.
     """
     loader = LoaderConfig(
@@ -88,9 +88,9 @@ def emoji() -> LifecycleParameters:
 
 
 def emoji_tiny() -> LifecycleParameters:
-    """The same flow on 95 concepts of two groups, a minute of training: for tests and first tries.
+    """The same flow on 95 concepts of two groups, with a minute of training: for tests and first tries.
 
-    Its models are hardly better than chance, so the gate does not ask for it.
+    Its models are hardly better than chance, so the gate does not require them to beat it.
     """
     short = TrainingConfig(epochs=1, global_batch=64)
     return LifecycleParameters(
@@ -114,7 +114,7 @@ def emoji_tiny() -> LifecycleParameters:
 
 
 def fashion_mnist() -> LifecycleParameters:
-    """Fashion-MNIST, the benchmark whose numbers people know: grey, 28 pixels, ten classes."""
+    """Fashion-MNIST, a benchmark with well-known results: grey, 28 pixels, ten classes."""
     training = TrainingConfig(epochs=4, global_batch=128, optimizer=AdamWConfig(lr=2e-3))
     return LifecycleParameters(
         data=ShardingConfig(source=FashionMnistConfig(), split=SplitConfig(val_share=0.08), samples_per_shard=5000),
@@ -132,14 +132,14 @@ def fashion_mnist() -> LifecycleParameters:
 
 
 def image_folder() -> LifecycleParameters:
-    """Your own images, a sub-folder a class; name the folder by --set data.source.folder=PATH."""
+    """Your own images, one sub-folder for each class; set the folder by --set data.source.folder=PATH."""
     training = TrainingConfig(epochs=20, global_batch=64, optimizer=AdamWConfig(lr=1e-3))
     return LifecycleParameters(
         data=ShardingConfig(
             source=ImageFolderConfig(folder=Path("images"), caption="a photo of a {label}"),
             split=SplitConfig(val_share=0.1, test_share=0.2),
         ),
-        # Folders are full of bursts and frames of films; with more of them than this, accuracy measures memory.
+        # Folders contain bursts and frames of films; with more of them than this, accuracy measures memorization.
         leaks=LeakCheckConfig(max_pixels_share=0.01, max_near_share=0.1),
         teacher=ClassificationConfig(image_size=64, training=training),
         student=DistillationConfig(
@@ -164,8 +164,8 @@ class Preset:
     make: Callable[[], LifecycleParameters]
 
     def parameters(self, flow: str) -> Config:
-        """The part of it that a flow takes."""
-        return _part(self.make(), find_flow(flow).parameter_model())
+        """The parameters of one flow."""
+        return _subset(self.make(), find_flow(flow).parameter_model())
 
 
 PRESETS = {
@@ -191,11 +191,11 @@ def find_preset(name: str) -> Preset:
 
 
 def default_parameters(model: type[ParametersT]) -> ParametersT:
-    """What a flow runs with when nothing is said, on a schedule as in the shell."""
-    return _part(PRESETS[DEFAULT_PRESET].make(), model)
+    """The default parameters of a flow, on a schedule and in the shell."""
+    return _subset(PRESETS[DEFAULT_PRESET].make(), model)
 
 
-def _part(whole: LifecycleParameters, model: type[ParametersT]) -> ParametersT:
-    """The fields of a whole run that `model` has too; the rest of `model` keeps its defaults."""
+def _subset(whole: LifecycleParameters, model: type[ParametersT]) -> ParametersT:
+    """A `model` from the fields it shares with a whole run; its other fields have their defaults."""
     shared = set(model.model_fields) & set(type(whole).model_fields)
     return model(**{name: getattr(whole, name) for name in shared})

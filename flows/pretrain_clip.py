@@ -1,4 +1,4 @@
-"""pretrain-clip: the student's body and a text tower are aligned on captions, under a curriculum."""
+"""pretrain-clip: aligns the student's backbone and a text backbone on captions, under a curriculum."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ _DEFAULT: PretrainClipParameters = default_parameters(PretrainClipParameters)
 
 @flow(name="pretrain-clip", task_runner=SIDE_BY_SIDE)
 def pretrain_clip(parameters: PretrainClipParameters = _DEFAULT) -> Ended:
-    """Shard the data, get an image tower, build the ontology, align images with text, measure."""
+    """Shard the data, get an image backbone, build the ontology, align images with text, evaluate."""
     with stages_of("pretrain-clip", parameters) as run:
         shards = make_shards(run, parameters.data, parameters.mixture, parameters.shards)
         columns = JoinedInput.of(run, parameters.columns, shards)
-        inputs = columns.beside({"shards": shards, **_towers(run, parameters, shards, columns)}, parameters.clip)
+        inputs = columns.beside(
+            {"shards": shards, **_backbone_inputs(run, parameters, shards, columns)}, parameters.clip
+        )
         if parameters.clip.policy.kind == "tonics":
             ontology = ontology_of(parameters.ontology, parameters.clip)
             inputs["ontology"] = run.make(BuildOntology(), ontology, columns.beside({"shards": shards}, ontology))
@@ -34,8 +36,10 @@ def pretrain_clip(parameters: PretrainClipParameters = _DEFAULT) -> Ended:
     return run.ended()
 
 
-def _towers(run: StageRun, parameters: PretrainClipParameters, shards: Made, columns: JoinedInput) -> dict[str, Made]:
-    """What the towers start from: a named classifier, or imported weights, or else the student that is made here."""
+def _backbone_inputs(
+    run: StageRun, parameters: PretrainClipParameters, shards: Made, columns: JoinedInput
+) -> dict[str, Made]:
+    """The inputs of the backbones: a named classifier, or imported weights, or else a student trained in this run."""
     named = run.named(parameters.tower)
     if named is not None:
         return {"tower": named, **text_tower_weights(run, parameters.clip)}

@@ -1,4 +1,4 @@
-"""register-model: a model is measured, registered, and becomes the champion if it is better."""
+"""register-model: evaluates and registers a model, which becomes the champion if it is better."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _DEFAULT: RegisterModelParameters = default_parameters(RegisterModelParameters)
 
 @flow(name="register-model", task_runner=SIDE_BY_SIDE)
 def register_model(parameters: RegisterModelParameters = _DEFAULT) -> Ended:
-    """Take the named model, or make the student; evaluate it, register it, decide."""
+    """Take the named model, or train the student; evaluate it, register it, apply the gate."""
     with stages_of("register-model", parameters) as run:
         named = run.named(parameters.model)
-        # A named model is measured on the shards that it was trained from, and keeps its teacher in its lineage.
+        # A named model is evaluated on the shards that it was trained on, and its lineage includes its teacher.
         shards_of_model = parameters.shards or run.input_of(named, "shards")
         shards = make_shards(run, parameters.data, parameters.mixture, shards_of_model)
         columns = JoinedInput.of(run, parameters.columns, shards)

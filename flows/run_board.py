@@ -1,8 +1,7 @@
-"""The board of a run: where each of its stages stands, for whoever shows it.
+"""The board of a run: the state and progress of each stage, for a display.
 
-Stages write to it from their own threads; a display reads snapshots. It holds only what was
-reported: time left is computed from the steps of the last seconds, and is absent where a stage does not
-say how many steps there will be.
+Stages write to it from their own threads; a display reads snapshots. The time left is computed from the steps of the
+last seconds, and is None for a stage that does not report its total number of steps.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ _RATE_WINDOW_S = 20.0
 
 
 class StageStopped(BaseException):
-    """Raised in a stage's thread by its next progress call after the run was stopped.
+    """Raised in a stage's thread by its first progress call after the run was stopped.
 
-    Not an Exception, so that no stage takes it for a failure of its own.
+    Not an Exception, so that no stage handles it as a failure of its own.
     """
 
 
@@ -37,9 +36,9 @@ class StageRow:
         label: its name in this run; two stages of one kind have different labels.
         step: units done of `total` (None: unknown), as last reported.
         started: time.monotonic() of its start; None while it waits.
-        seconds: what it took, once it has ended.
+        seconds: its duration, once it has ended.
         headline: its result in a few words, once it has ended.
-        left_s: seconds until its last step at the speed of the last seconds; None: unknown.
+        left_s: estimated seconds until its last step; None: unknown.
     """
 
     label: str
@@ -75,7 +74,7 @@ class RunBoard:
         self.checked = checked
         self._lock = threading.Lock()
         self._rows: dict[str, StageRow] = {}
-        self._speed: dict[str, deque[tuple[float, int]]] = {}
+        self._history: dict[str, deque[tuple[float, int]]] = {}
         self._stop_at: float | None = None
         self.flow_run_id: str | None = None
 
@@ -88,10 +87,10 @@ class RunBoard:
         with self._lock:
             row = self._rows.get(label, StageRow(label))
             self._rows[label] = replace(row, state="running", started=time.monotonic())
-            self._speed[label] = deque()
+            self._history[label] = deque()
 
     def report(self, label: str, step: int, total: int | None, note: str, numbers: dict[str, float]) -> None:
-        """Takes over what a stage says of itself.
+        """Records the progress that a stage reports.
 
         Raises:
             StageStopped: the run was stopped; unwinds the stage.
@@ -100,18 +99,18 @@ class RunBoard:
             raise StageStopped(label)
         with self._lock:
             row = self._rows[label]
-            speed = self._speed[label]
-            if total != row.total or (speed and step < speed[-1][1]):
-                speed.clear()
+            history = self._history[label]
+            if total != row.total or (history and step < history[-1][1]):
+                history.clear()
             now = time.monotonic()
-            speed.append((now, step))
-            while now - speed[0][0] > _RATE_WINDOW_S and len(speed) > 2:
-                speed.popleft()
-            left_s = _left_s(speed, total)
+            history.append((now, step))
+            while now - history[0][0] > _RATE_WINDOW_S and len(history) > 2:
+                history.popleft()
+            left_s = _left_s(history, total)
             self._rows[label] = replace(row, step=step, total=total, note=note, numbers=dict(numbers), left_s=left_s)
 
     def end(self, label: str, state: StageState, *, headline: str = "", seconds: float | None = None) -> None:
-        """Closes a stage; `seconds` defaults to the time since it began."""
+        """Sets the final state of a stage; `seconds` defaults to the time since it began."""
         with self._lock:
             row = self._rows.get(label, StageRow(label))
             if seconds is None:
@@ -119,11 +118,11 @@ class RunBoard:
             self._rows[label] = replace(row, state=state, headline=headline, seconds=seconds, left_s=None)
 
     def stop(self, grace_s: float = 0.0) -> None:
-        """Makes every running stage end at its next report after `grace_s` seconds."""
+        """Raises StageStopped in every running stage at its first report after `grace_s` seconds."""
         self._stop_at = time.monotonic() + grace_s
 
     def close(self) -> None:
-        """Marks what never ran, or was stopped in its middle, as that."""
+        """Marks waiting stages as not run and running ones as stopped."""
         with self._lock:
             for label, row in self._rows.items():
                 if row.state == "waiting":
@@ -136,8 +135,8 @@ class RunBoard:
             return list(self._rows.values())
 
 
-def _left_s(speed: deque[tuple[float, int]], total: int | None) -> float | None:
-    (first_time, first_step), (last_time, last_step) = speed[0], speed[-1]
+def _left_s(history: deque[tuple[float, int]], total: int | None) -> float | None:
+    (first_time, first_step), (last_time, last_step) = history[0], history[-1]
     if total is None or last_step <= first_step or last_time - first_time < 1.0:
         return None
     return max(total - last_step, 0) * (last_time - first_time) / (last_step - first_step)
@@ -147,13 +146,13 @@ _current: RunBoard | None = None
 
 
 def current_board() -> RunBoard:
-    """The board that the process shows, or a fresh one that nobody watches."""
+    """The board that this process displays, or a new one that is not displayed."""
     return _current if _current is not None else RunBoard()
 
 
 @contextmanager
 def watched(board: RunBoard) -> Iterator[RunBoard]:
-    """Makes `board` the one that runs in this process write to."""
+    """Makes `board` the current board of this process, for the duration of the block."""
     global _current
     _current = board
     try:

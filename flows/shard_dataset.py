@@ -1,4 +1,4 @@
-"""shard-dataset: a source of images becomes shards, an index and a data card."""
+"""shard-dataset: writes a source of images as shards, an index and a data card."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DEFAULT: ShardDatasetParameters = default_parameters(ShardDatasetParameters)
 
 @flow(name="shard-dataset", task_runner=SIDE_BY_SIDE)
 def shard_dataset(parameters: ShardDatasetParameters = _DEFAULT) -> Ended:
-    """Shard the source, or put several data sets together; check for leaks if asked to."""
+    """Shard the source, or combine several data sets; check for leaks if configured."""
     with stages_of("shard-dataset", parameters, tracked=False) as run:
         shards = make_shards(run, parameters.data, parameters.mixture)
         check_leaks(run, parameters.leaks, shards, parameters.leaks_against)

@@ -1,6 +1,6 @@
-"""The shards of a run: named, put together from several data sets, made from a source, or added to a base.
+"""The shards of a run: a named artifact, a mixture of data sets, or a source sharded whole or as a delta to a base.
 
-Where the source has nothing that the base lacks, the base itself.
+If the source has nothing that the base lacks, the result is the base itself.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ from pipeline.sharding.stage import ShardDataset
 
 
 def make_shards(run: StageRun, data: ShardingConfig, mixture: Mapping[str, str], named: str | None = None) -> Made:
-    """Asks for the shards that a flow works on.
+    """Submits the stage that gives a flow its shards.
 
     Args:
-        data: what is sharded, if nothing else is said.
+        data: the source, used without `mixture` and `named`.
         mixture: name of a data set -> STAGE/KEY of its shards; empty: none.
-        named: STAGE/KEY, which goes before both.
+        named: STAGE/KEY; takes precedence over both.
     """
     if (found := run.named(named)) is not None:
         return found
     if mixture:
-        parts = {name: part for name, reference in mixture.items() if (part := run.named(reference)) is not None}
-        return run.make(MixDatasets(), MixDatasetsConfig(), parts)
+        data_sets = {
+            name: data_set for name, reference in mixture.items() if (data_set := run.named(reference)) is not None
+        }
+        return run.make(MixDatasets(), MixDatasetsConfig(), data_sets)
     config = data.resolved()
     base = find_base(config, run.store)
     found = None if base is None else run.named(base.artifact.uri)

@@ -1,6 +1,6 @@
-"""A stage as a Prefect task: takes and gives small references, shows as Cached when nothing was to do.
+"""A stage as a Prefect task: takes and returns references to artifacts; its state is Cached on a cache hit.
 
-Prefect's own caching and result persistence are off: the artifact store is what remembers.
+Prefect's own caching and result persistence are off: artifacts are the cache.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _LOG_EVERY_S = 10.0
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage of a run came to: a reference to its artifact and its headline.
+    """The result of a stage: a reference to its artifact, and its summary.
 
     Attributes:
         label: its name in this run.
         reference: STAGE/KEY in the store.
-        cached: the artifact was there already.
-        seconds: what making the artifact took, in this run or in an earlier one.
-        summary: headline numbers and words.
-        nothing_new: the stage had nothing to add to one of its inputs, and the artifact is that input.
+        cached: the artifact was in the store already.
+        seconds: duration of the stage, in this run or in the one that built the artifact.
+        summary: the artifact's summary.
+        nothing_new: the stage had nothing to add to one of its inputs; the artifact is that input.
     """
 
     label: str
@@ -52,7 +52,7 @@ class StageResult:
     nothing_new: bool = False
 
     def artifact(self, store: ArtifactStore) -> Artifact:
-        """The artifact itself."""
+        """The artifact, opened from the store."""
         return store.get(self.reference)
 
 
@@ -60,13 +60,13 @@ Accept = Callable[[Artifact], None]
 
 
 def accept_any(artifact: Artifact) -> None:
-    """What most stages' artifacts meet: they are there, so they are good."""
+    """The default: no requirement."""
 
 
 def worth_repeating(task: Any, task_run: Any, state: State[Any]) -> bool:
-    """Whether a failed stage gets a second try: never in the shell, and never after an error raised on purpose.
+    """Whether to retry a failed stage: only in a deployment, and not after a TutelageError.
 
-    In the shell whoever reads the error decides; at night the cause may be a network that was away.
+    In the shell, the user who reads the error decides; at night, the cause may be a network outage.
     """
     error = state.result(raise_on_failure=False)
     return prefect.runtime.deployment.id is not None and not isinstance(error, TutelageError)
@@ -84,11 +84,11 @@ def stage_task(
     board: RunBoard,
     accept: Accept = accept_any,
 ) -> StageResult | State[StageResult]:
-    """The stage's artifact, found or made; reports to the board and to the run's log.
+    """The stage's artifact, from the store or built now; reports to the board and to the run's log.
 
     Args:
-        inputs: name -> StageResult; Prefect puts results in the place of the futures that are submitted.
-        accept: is shown the artifact; what it raises fails the stage in this run, though its artifact stays.
+        inputs: name -> StageResult; Prefect replaces submitted futures by their results.
+        accept: called with the artifact; an exception fails the stage in this run, but the artifact stays committed.
     """
     log = _run_logger()
     board.begin(label)
@@ -107,21 +107,21 @@ def stage_task(
     except BaseException:
         board.end(label, "stopped")
         raise
-    nothing_new = artifact.uri in {one.uri for one in artifacts.values()}
-    words = f"{artifact.uri} has it all" if nothing_new else headline(stage.name, artifact.summary)
+    nothing_new = artifact.uri in {input.uri for input in artifacts.values()}
+    message = f"{artifact.uri} has it all" if nothing_new else headline(stage.name, artifact.summary)
     state: StageState = "nothing new" if nothing_new else "cached" if artifact.cached else "done"
-    board.end(label, state, headline=words)
-    log.info("%s: %s, %s, %s", label, state, artifact.uri, words)
+    board.end(label, state, headline=message)
+    log.info("%s: %s, %s, %s", label, state, artifact.uri, message)
     result = StageResult(label, artifact.uri, artifact.cached, artifact.seconds, artifact.summary, nothing_new)
     if nothing_new:
-        return Completed(name=NOTHING_NEW, message=words, data=result)
+        return Completed(name=NOTHING_NEW, message=message, data=result)
     if artifact.cached:
         return Completed(name="Cached", message=f"{artifact.uri} was there", data=result)
     return result
 
 
 class _BoardProgress:
-    """A Progress that writes to the board at once and to the run's log every few seconds."""
+    """A Progress that writes to the board at once and to the run's log every 10 seconds."""
 
     def __init__(self, label: str, board: RunBoard, log: logging.Logger | logging.LoggerAdapter[Any]) -> None:
         self.label = label
@@ -134,8 +134,8 @@ class _BoardProgress:
         if time.monotonic() - self._logged >= _LOG_EVERY_S:
             self._logged = time.monotonic()
             shown = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-            place = f"{step}/{total}" if total else str(step)
-            self.log.info("%s: %s", self.label, " ".join(part for part in (note, place, shown) if part))
+            counted = f"{step}/{total}" if total else str(step)
+            self.log.info("%s: %s", self.label, " ".join(part for part in (note, counted, shown) if part))
 
 
 def _run_logger() -> logging.Logger | logging.LoggerAdapter[Any]:

@@ -1,4 +1,4 @@
-"""train-teacher: shards become a classifier, trained on Ray, and its metrics."""
+"""train-teacher: trains a classifier on shards and evaluates it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DEFAULT: TrainTeacherParameters = default_parameters(TrainTeacherParameters)
 
 @flow(name="train-teacher", task_runner=SIDE_BY_SIDE)
 def train_teacher(parameters: TrainTeacherParameters = _DEFAULT) -> Ended:
-    """Shard the data, train the teacher, measure it."""
+    """Shard the data, train the teacher, evaluate it."""
     with stages_of("train-teacher", parameters) as run:
         shards = make_shards(run, parameters.data, parameters.mixture, parameters.shards)
         columns = JoinedInput.of(run, parameters.columns, shards)

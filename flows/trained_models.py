@@ -1,4 +1,4 @@
-"""Teacher and student as several flows make them: with what they start from."""
+"""The training stages of teacher and student, which several flows submit, with their inputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.training.stage import TrainTeacher
 def make_teacher(
     run: StageRun, config: ClassificationConfig, shards: Made, columns: JoinedInput, *, after: Sequence[Made] = ()
 ) -> Made:
-    """A teacher of these shards, trained after the stages `after`."""
+    """A teacher trained on these shards, after the stages `after`."""
     inputs = columns.beside({"shards": shards, **weights_of(run, config.model, "teacher")}, config)
     return run.make(TrainTeacher(), config, inputs, after=after)
 
@@ -30,7 +30,7 @@ def find_teacher(
     shards: Made,
     columns: JoinedInput,
 ) -> Made | None:
-    """The teacher that a student needs: named, or made; None if its outputs were given as a column.
+    """The teacher that a student needs: named, or trained now; None if its outputs are given as a column.
 
     Args:
         named: STAGE/KEY.
@@ -44,7 +44,7 @@ def find_teacher(
 def make_student(
     run: StageRun, config: DistillationConfig, shards: Made, teacher: Made | None, columns: JoinedInput
 ) -> Made:
-    """A student of this teacher, or of its outputs: those of the columns, or those that it is asked for once."""
+    """A student of this teacher, or of its stored outputs: a joined column, or outputs computed once by a stage."""
     inputs: dict[str, Made] = {"shards": shards, **weights_of(run, config.model, "student")}
     column = config.distillation.teacher_column
     if teacher is not None and column is None:

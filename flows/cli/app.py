@@ -27,9 +27,9 @@ _USAGE_CHARS = 600
 _QUIET = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # With a server MLflow prints two lines a run to stdout, where --json has its answer.
+    # With a server, MLflow prints two lines for each run to stdout, where --json prints its object.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # The first use of a store makes its database, and says so.
+    # The first use of a store creates MLflow's database, and MLflow logs that.
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -200,9 +200,9 @@ def explain(
             model_uri, data, split=split, limit=limit, out=out, layer=layer, channels=channels, as_json=as_json
         )
     if not images:
-        raise InputError("explain: give image files, or --data STAGE/KEY to look through shards")
+        raise InputError("explain: give image files, or --data STAGE/KEY to read shards")
     if method == "top-activations" or split is not None:
-        raise InputError("explain: top-activations and --split look through shards; name them by --data STAGE/KEY")
+        raise InputError("explain: top-activations and --split need shards; name them by --data STAGE/KEY")
     return explain(
         model_uri,
         images,
@@ -237,10 +237,10 @@ def up(
     from flows.deployments import WORK_POOL
     from infra.local.servers import PortTakenError, ServerError
     from infra.local.up import Ports
-    from infra.local.up import up as hold
+    from infra.local.up import up as run_servers
 
     try:
-        hold(folder, pool=WORK_POOL, ports=Ports.free() if free_ports else None)
+        run_servers(folder, pool=WORK_POOL, ports=Ports.free() if free_ports else None)
     except PortTakenError as error:
         raise InputError(str(error)) from None
     except ServerError as error:
@@ -259,20 +259,20 @@ def deploy() -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code. Whatever goes wrong is one line on stderr.
+    """Runs the command line and returns the exit code. Every error is one line on stderr.
 
     Args:
-        arguments: None: those of the process, which then ends here if it ran a flow.
+        arguments: None: those of the process; a process that ran a flow then exits here.
     """
     if arguments is None:
         open_standard_files()
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     take_login_from_url()
-    code = _answer(list(sys.argv[1:] if arguments is None else arguments) or ["--help"])
+    code = _exit_code(list(sys.argv[1:] if arguments is None else arguments) or ["--help"])
     if arguments is None and "flows.cli.shell_run" in sys.modules:
-        # Everything of ours is closed by now. After an interrupted training, threads in Ray's core hold
-        # a finalizing interpreter for a minute.
+        # All our resources are closed by now. After an interrupted training, threads in Ray's core delay the
+        # interpreter's exit by a minute.
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -280,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _answer(arguments: list[str]) -> int:
+def _exit_code(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
     try:
         code = command.main(args=arguments, prog_name="tutelage", standalone_mode=False)
@@ -292,11 +292,11 @@ def _answer(arguments: list[str]) -> int:
         print(f"tutelage: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # The reader of our output has gone, as `head` does.
+        # The reader of our output has exited, as `head` does.
         discard_output()
         return BROKEN_PIPE
     except SystemExit as ended:
-        # Typer's answer to the same, which says nothing and gives 1: "the work failed".
+        # Typer turns BrokenPipeError into a silent SystemExit(1), which would mean failed work.
         if not isinstance(ended.__context__, BrokenPipeError):
             raise
         discard_output()

@@ -19,7 +19,7 @@ from pipeline.sharding.format.shard_locations import ShardPlaces
 
 
 def list_artifacts(stage: str | None, *, as_json: bool) -> int:
-    """Every committed artifact, a line each."""
+    """Prints one line for each committed artifact."""
     store = open_store()
     artifacts, wrong = _readable(store, store.uris(stage))
     if as_json:
@@ -33,7 +33,7 @@ def list_artifacts(stage: str | None, *, as_json: bool) -> int:
             for artifact in artifacts
         ]
         print(json.dumps(rows, indent=1))
-        return _said(wrong)
+        return _print_errors(wrong)
     if not artifacts and not wrong:
         print(f"no artifacts in {store.storage.url}")
         return 0
@@ -44,11 +44,11 @@ def list_artifacts(stage: str | None, *, as_json: bool) -> int:
     table.add_column("result", overflow="fold")
     for artifact in artifacts:
         megabytes = f"{_size(artifact.manifest) / 1e6:.1f}"
-        words = headline(artifact.stage, artifact.summary)
-        table.add_row(f"{artifact.stage}/{artifact.key[:12]}", megabytes, f"{artifact.seconds:.1f}", words)
+        result = headline(artifact.stage, artifact.summary)
+        table.add_row(f"{artifact.stage}/{artifact.key[:12]}", megabytes, f"{artifact.seconds:.1f}", result)
     if artifacts:
         Console().print(table)
-    return _said(wrong)
+    return _print_errors(wrong)
 
 
 def show_artifact(reference: str) -> int:
@@ -59,13 +59,13 @@ def show_artifact(reference: str) -> int:
 
 
 def verify_artifacts(references: Sequence[str]) -> int:
-    """Reads every file again; 1 if any is missing or changed."""
+    """Compares every file with its manifest; returns 1 if any is missing or changed."""
     store = open_store()
     artifacts, lines = _readable(store, [store.uri(reference) for reference in references] or store.uris())
     damaged = len(lines)
-    _said(lines)
+    _print_errors(lines)
     for artifact in artifacts:
-        wrong = artifact.verify() or _gone(artifact)
+        wrong = artifact.verify() or _missing_artifacts(artifact)
         for line in wrong:
             print(printable(line), file=sys.stderr)
         damaged += bool(wrong)
@@ -78,7 +78,7 @@ def verify_artifacts(references: Sequence[str]) -> int:
 
 
 def _readable(store: ArtifactStore, uris: Iterable[str]) -> tuple[list[Artifact], list[str]]:
-    """The artifacts of those whose manifests can be read, and a line about each other."""
+    """The artifacts with a readable manifest, and an error line for each of the others."""
     artifacts, wrong = [], []
     for uri in uris:
         try:
@@ -91,14 +91,14 @@ def _readable(store: ArtifactStore, uris: Iterable[str]) -> tuple[list[Artifact]
     return artifacts, wrong
 
 
-def _said(wrong: Sequence[str]) -> int:
+def _print_errors(wrong: Sequence[str]) -> int:
     for line in wrong:
         print(f"tutelage: {printable(line)}", file=sys.stderr)
     return 1 if wrong else 0
 
 
-def _gone(artifact: Artifact) -> list[str]:
-    """Lines about artifacts that the shards of a delta or a mixture lie in, and that are not there."""
+def _missing_artifacts(artifact: Artifact) -> list[str]:
+    """Lines about missing artifacts that hold shards of this delta or mixture."""
     if "index.arrow" not in artifact.files:
         return []
     return ShardPlaces(artifact, SampleIndex.open(artifact).shard_names).gone()

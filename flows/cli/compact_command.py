@@ -1,4 +1,4 @@
-"""`tutelage data compact`: a delta becomes a shards artifact that needs no other."""
+"""`tutelage data compact`: merge a delta and its base into one shards artifact."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flows.preflight import open_store
 from pipeline.sharding.deltas.compact import CompactConfig, CompactShards, check_compactable
 from pipeline.stage import run_stage
 
-_TELL_EVERY_S = 2.0
+_PRINT_EVERY_S = 2.0
 
 
 def compact(
@@ -22,27 +22,32 @@ def compact(
     writers: int | None,
     as_json: bool,
 ) -> int:
-    """Folds a delta; progress goes to stderr.
+    """Merges a delta with its base; progress goes to stderr.
 
     Raises:
-        InputError: it is no shards artifact.
+        InputError: the reference is not a shards artifact.
     """
     store = open_store()
     shards = store.resolve(reference)
     check_compactable(shards)
     given = {"samples_per_shard": samples_per_shard, "shard_megabytes": shard_megabytes, "writers": writers}
     config = CompactConfig(**{name: value for name, value in given.items() if value is not None})
-    made = run_stage(CompactShards(), config, {"shards": shards}, store=store, progress=_Progress())
-    nothing = made.uri == shards.uri
+    compacted = run_stage(CompactShards(), config, {"shards": shards}, store=store, progress=_Progress())
+    unchanged = compacted.uri == shards.uri
     if as_json:
-        said = {"artifact": made.uri, "of": shards.uri, "nothing_to_fold": nothing, "summary": made.summary}
-        print(json.dumps(said, indent=1))
-    elif nothing:
-        print(f"{shards.uri}: needs no other artifact, nothing to fold")
+        described = {
+            "artifact": compacted.uri,
+            "of": shards.uri,
+            "nothing_to_fold": unchanged,
+            "summary": compacted.summary,
+        }
+        print(json.dumps(described, indent=1))
+    elif unchanged:
+        print(f"{shards.uri}: depends on no other artifact, nothing to merge")
     else:
-        words = headline(made.stage, made.summary)
-        print(f"{made.uri}: {words}, {made.summary['shards']:,} tars, {made.summary['megabytes']:,} MB")
-        print(f"from {shards.uri}, which nothing needs any more unless another delta adds to it")
+        counts = headline(compacted.stage, compacted.summary)
+        print(f"{compacted.uri}: {counts}, {compacted.summary['shards']:,} tars, {compacted.summary['megabytes']:,} MB")
+        print(f"from {shards.uri}, which is no longer needed unless another delta adds to it")
     return 0
 
 
@@ -50,9 +55,9 @@ class _Progress:
     """Lines on stderr, every two seconds."""
 
     def __init__(self) -> None:
-        self._told = time.monotonic()
+        self._printed_at = time.monotonic()
 
     def __call__(self, *, step: int = 0, total: int | None = None, note: str = "", **numbers: float) -> None:
-        if time.monotonic() - self._told >= _TELL_EVERY_S:
-            self._told = time.monotonic()
+        if time.monotonic() - self._printed_at >= _PRINT_EVERY_S:
+            self._printed_at = time.monotonic()
             print(f"{note} {step:,}/{total:,}" if total else note, file=sys.stderr)

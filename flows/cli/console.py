@@ -1,4 +1,4 @@
-"""The terminal: everything that is printed for people goes through here, and nothing of others is obeyed by it."""
+"""The console for all output to people. It never interprets markup or control characters in printed text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WIDTH = 80
 
 
 class Console(rich.console.Console):
-    """Rich's console, to which texts are texts: no markup, no emoji codes, control characters written out."""
+    """Rich's console without markup and emoji codes; control characters are printed as escapes."""
 
     def __init__(self, **options: Any) -> None:
         if "width" not in options and _narrow(os.environ.get("COLUMNS", "")):
@@ -24,7 +24,7 @@ class Console(rich.console.Console):
         super().__init__(**{"markup": False, "emoji": False, **options})
 
     def on_broken_pipe(self) -> None:
-        """Our command line ends then, and not Rich."""
+        """Raised for `main` to handle; Rich would exit the process."""
         raise BrokenPipeError
 
     def _render_buffer(self, buffer: Iterable[Segment]) -> str:

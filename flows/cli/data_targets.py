@@ -1,4 +1,4 @@
-"""What the argument of `tutelage data ...` names: an artifact of the store, or tars."""
+"""The argument of `tutelage data ...`: an artifact of the store, or tars."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ _REFERENCE = re.compile(r"[a-z][a-z0-9-]*/[0-9a-f]+")
 
 
 def named_artifact(what: str) -> Artifact | None:
-    """The artifact that STAGE/KEY names, or None for what names tars.
+    """The artifact with this STAGE/KEY; None if the argument names tars.
 
     Raises:
-        InputError: it looks like STAGE/KEY, and there is none or there are several.
+        InputError: it has the form STAGE/KEY, and no artifact or several match.
     """
     store = open_store()
-    # An artifact's folder is the artifact; what lies below it is tars.
-    inside = what.removeprefix(f"{store.storage.url}/artifacts/").rstrip("/")
-    if not _REFERENCE.fullmatch(inside) or (inside == what and os.path.exists(what)):
+    # The folder of an artifact names the artifact; a path below it names tars.
+    reference = what.removeprefix(f"{store.storage.url}/artifacts/").rstrip("/")
+    if not _REFERENCE.fullmatch(reference) or (reference == what and os.path.exists(what)):
         return None
-    artifact = store.resolve(inside)
+    artifact = store.resolve(reference)
     if "index.arrow" not in artifact.files:
-        raise InputError(f"{what}: is made by {artifact.stage} and holds no shards; give one of shard-dataset, or tars")
+        raise InputError(
+            f"{what}: is an artifact of {artifact.stage} without shards; give one of shard-dataset, or tars"
+        )
     return artifact

@@ -1,4 +1,4 @@
-"""`tutelage explain`: what a model sees, in image files or over a data set, as PNG files."""
+"""`tutelage explain`: explanations of a model's predictions as PNG files, for images or for a data set."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def explain(
     channels: int | None,
     as_json: bool,
 ) -> int:
-    """Draws an explanation of each image and prints where the files are; none is written unless all can be.
+    """Draws an explanation of each image and prints the files' paths. Writes no file unless all images succeed.
 
     Raises:
         InputError: an image cannot be read, there is no such model, or the method does not fit it.
@@ -48,25 +48,28 @@ def explain(
 
         request = Request(class_name=class_name, prompts=tuple(prompts), layer=_layer(layer), channels=channels)
         pixels = [model_image(exported, encoded, name=str(path)) for path, encoded in zip(images, data, strict=True)]
-        explained = explain(exported, pixels, method=method, request=request)
-    files = [sheet(one.panels, heading=one.heading, caption=one.caption) for one in explained]
-    paths = _paths(images, out, explained[0].method)
+        explanations = explain(exported, pixels, method=method, request=request)
+    files = [
+        sheet(explanation.panels, heading=explanation.heading, caption=explanation.caption)
+        for explanation in explanations
+    ]
+    paths = _paths(images, out, explanations[0].method)
     _write_all(paths, files)
     if as_json:
         rows = [
             {
                 "image": str(image),
                 "explanation": str(path),
-                "method": one.method,
-                "label": one.answer,
-                "score": one.score,
+                "method": explanation.method,
+                "label": explanation.answer,
+                "score": explanation.score,
             }
-            for image, path, one in zip(images, paths, explained, strict=True)
+            for image, path, explanation in zip(images, paths, explanations, strict=True)
         ]
         print(json.dumps(rows, indent=1))
         return 0
-    for path, one in zip(paths, explained, strict=True):
-        print(printable(f"{path}  {one.method}: {one.heading}"))
+    for path, explanation in zip(paths, explanations, strict=True):
+        print(printable(f"{path}  {explanation.method}: {explanation.heading}"))
     return 0
 
 
@@ -81,14 +84,14 @@ def explain_over_data(
     channels: int | None,
     as_json: bool,
 ) -> int:
-    """Draws what excites a net's channels most among the images of shards, and prints where the file is.
+    """Draws the images of shards that activate each channel most, and prints the file's path.
 
     Args:
         data: STAGE/KEY of shards.
-        split: train, val or test; None looks through all of them.
-        limit: how many images are looked through at most, evenly from the first to the last.
+        split: train, val or test; None: all.
+        limit: the largest number of images to read, evenly spaced from the first to the last.
     Raises:
-        InputError: there is no such model or data set, or the net is not one row of layers.
+        InputError: there is no such model or data set, or the network is not a sequence of layers.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; name a folder")
@@ -101,7 +104,7 @@ def explain_over_data(
 
         index = SampleIndex.open(shards)
         rows = spread_evenly(index.rows(split), limit)
-        looked_at, panels = channel_panels(
+        layer_name, panels = channel_panels(
             exported,
             SampleReader(shards, index),
             index,
@@ -110,23 +113,23 @@ def explain_over_data(
             channels=channels or PATCHES,
         )
         name = exported.architecture
-    heading = f"{name}, layer {looked_at}: what excites its channels most among {len(rows):,} images"
+    heading = f"{name}, layer {layer_name}: images that activate each channel most, of {len(rows):,}"
     path = out / f"{name}.top-activations.png"
     _write_all([path], [sheet(panels, heading=heading, caption=CAPTION)])
     if as_json:
-        print(json.dumps({"explanation": str(path), "method": "top-activations", "layer": looked_at}, indent=1))
+        print(json.dumps({"explanation": str(path), "method": "top-activations", "layer": layer_name}, indent=1))
     else:
         print(printable(f"{path}  top-activations: {heading}"))
     return 0
 
 
 def _layer(text: str | None) -> int | str | None:
-    """A number is a place in the row, anything else a name."""
+    """A number is an index into the sequence of layers, any other text a layer's name."""
     return int(text) if text is not None and text.lstrip("-").isdigit() else text
 
 
 def _paths(images: Sequence[Path], out: Path, method: str) -> list[Path]:
-    """cat.jpg becomes cat.grad-cam.png; images of one name in several folders are numbered."""
+    """cat.jpg becomes cat.grad-cam.png; images with the same name in several folders are numbered."""
     paths: list[Path] = []
     for image in images:
         path, number = out / f"{image.stem}.{method}.png", 1
@@ -138,7 +141,7 @@ def _paths(images: Sequence[Path], out: Path, method: str) -> list[Path]:
 
 
 def _write_all(paths: Sequence[Path], files: Sequence[bytes]) -> None:
-    """Writes files of one folder, which is made if it is not there."""
+    """Writes the files into one folder; creates the folder if it is missing."""
     out = paths[0].parent
     try:
         for path, content in zip(paths, files, strict=True):
@@ -150,16 +153,18 @@ def _write_all(paths: Sequence[Path], files: Sequence[bytes]) -> None:
 
 @contextmanager
 def _model(model_uri: str) -> Iterator[ExportedModel]:
-    """The model that a folder, an artifact or a registered version holds."""
+    """The model in a folder, an artifact or a registered version."""
     folder = Path(model_uri)
-    for place in (folder, folder / "model"):
-        if (place / ARCHITECTURE).is_file():
+    for candidate in (folder, folder / "model"):
+        if (candidate / ARCHITECTURE).is_file():
             from pipeline.exported_model import ExportedModel
 
-            yield ExportedModel.read(place)
+            yield ExportedModel.read(candidate)
             return
     if folder.exists():
-        raise InputError(f"{model_uri}: no exported model ({ARCHITECTURE} is missing); name the folder that has it")
+        raise InputError(
+            f"{model_uri}: no exported model ({ARCHITECTURE} is missing); name the folder that contains it"
+        )
     if model_uri.startswith("models:"):
         from pipeline.registration.lookup import find_version
 

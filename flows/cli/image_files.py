@@ -1,4 +1,4 @@
-"""Image files that a command line names, as bytes."""
+"""The bytes of image files named on the command line."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from pathlib import Path
 
 from pipeline.errors import InputError
 
-_MOST_BYTES = 256 << 20  # No image is longer; a disk or an endless file is.
+_MAX_BYTES = 256 << 20  # No image is longer; a disk or an endless file is.
 
 
 def image_bytes(path: Path) -> bytes:
-    """What the file holds.
+    """The content of an image file.
 
     Raises:
-        InputError: it is not there, cannot be read, is no file, is empty or longer than an image.
+        InputError: it is missing, unreadable, not a file, empty, or longer than any image.
     """
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise InputError(f"{path}: a folder; name the image files in it")
-        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):  # a pipe: what the shell makes of <(command)
+        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):  # a pipe: the shell passes one for <(command)
             raise InputError(f"{path}: not a file; give image files")
         with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
+            data = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give image files") from None
     except ValueError as error:
         raise InputError(f"{path}: cannot be read ({error}); give image files") from None
     if not data:
         raise InputError(f"{path}: empty; give image files")
-    if len(data) > _MOST_BYTES:
-        raise InputError(f"{path}: longer than {_MOST_BYTES >> 20} MiB; give image files")
+    if len(data) > _MAX_BYTES:
+        raise InputError(f"{path}: longer than {_MAX_BYTES >> 20} MiB; give image files")
     return data

@@ -1,4 +1,4 @@
-"""`tutelage data leaks`: evaluation images that are in the training data, as a table and as pictures."""
+"""`tutelage data leaks`: evaluation images that also occur in the training data, as a table and as pictures."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from pipeline.stage import run_stage
 def show_leaks(
     shards: str, other: str | None, given: Mapping[str, Any], *, pictures: Path | None, as_json: bool
 ) -> int:
-    """Checks, prints the counts of every evaluation split and where the pictures are.
+    """Runs the leak check; prints the counts of every evaluation split and the path of the pictures.
 
     Args:
         shards, other: STAGE/KEY of shards.
         given: values for a LeakCheckConfig; None: its default.
-        pictures: where the sheet is copied to.
+        pictures: path to which the sheet is copied.
     Raises:
-        InputError: they are not shards, or a value is out of bounds.
-        WorkError: a split has a larger share of leaks than its bound; everything was printed.
+        InputError: an artifact has no shards, or a value is out of bounds.
+        WorkError: a larger fraction of a split is leaked than its bound allows; raised after printing.
     """
     values = {name: value for name, value in given.items() if value is not None}
     config = parse_config(LeakCheckConfig, values, "data leaks")
@@ -61,13 +61,13 @@ def _shards(store: ArtifactStore, reference: str) -> Artifact:
     artifact = store.resolve(reference)
     if "index.arrow" not in artifact.files:
         raise InputError(
-            f"{reference}: is made by {artifact.stage}; give shards, as `tutelage artifacts list` has them"
+            f"{reference}: is an artifact of {artifact.stage}; give shards, as `tutelage artifacts list` prints them"
         )
     return artifact
 
 
 def _checked(config: LeakCheckConfig, inputs: Mapping[str, Artifact], store: ArtifactStore) -> Artifact:
-    """The finding, found or made; says on a terminal what is done meanwhile."""
+    """The artifact of the check, from the store or computed now; shows progress on a terminal."""
     with Console(stderr=True).status("checking for leaks") as status:
 
         def progress(*, step: int = 0, total: int | None = None, note: str = "", **numbers: float) -> None:
@@ -93,5 +93,5 @@ def _print(findings: Mapping[str, Any], config: LeakCheckConfig, artifact: Artif
     console = Console()
     console.print(table)
     lines = {"pictures": str(pictures or where(artifact, SHEET)), "listing": where(artifact, LISTING)}
-    for name, place in lines.items():
-        console.print(Text.assemble((f"{name:<9}", "dim"), place), soft_wrap=True)
+    for name, path in lines.items():
+        console.print(Text.assemble((f"{name:<9}", "dim"), path), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`tutelage data lint`: what a reader would trip over."""
+"""`tutelage data lint`: errors in shards, found before a reader fails on them."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from pipeline.errors import InputError
 from pipeline.printable import printable
 from pipeline.sharding.inspection.lint.findings import CODES, Finding, Findings
 from pipeline.sharding.inspection.lint.lint import Totals
-from pipeline.sharding.inspection.lint.lint import lint as look_through
+from pipeline.sharding.inspection.lint.lint import lint as check
 from pipeline.sharding.inspection.lint.target import artifact_target, tars_target
 
-_MOST_LETTERS = 240
+_MAX_CHARS = 240
 _STYLES = {"error": "bold red", "warning": "yellow"}
 
 
 def lint(what: Sequence[str], *, deep: bool, limit: int, as_json: bool) -> int:
-    """Looks through artifacts and tars; 1 if there are errors.
+    """Checks artifacts and tars; returns 1 if there are errors.
 
     Raises:
-        InputError: nothing was named, or something that is not there.
+        InputError: no argument was given, or one that does not exist.
     """
     if not what:
-        raise InputError("data lint: nothing to look at; name STAGE/KEY of a shards artifact, tars or a folder of them")
+        raise InputError("data lint: nothing to check; name STAGE/KEY of a shards artifact, tars or a folder of them")
     findings = Findings(limit)
-    named = {one: named_artifact(one) for one in what}
-    tars = [one for one, artifact in named.items() if artifact is None]
+    artifacts = {name: named_artifact(name) for name in what}
+    tars = [name for name, artifact in artifacts.items() if artifact is None]
     targets = [tars_target(tars)] if tars else []
-    for artifact in named.values():
+    for artifact in artifacts.values():
         if artifact is not None:
-            findings.inside = artifact.uri if len(named) > 1 else ""
+            findings.inside = artifact.uri if len(artifacts) > 1 else ""
             targets.append(artifact_target(artifact, findings))
     with progress_line("data lint") as progress:
-        totals = look_through(targets, findings, deep=deep, progress=progress)
+        totals = check(targets, findings, deep=deep, progress=progress)
     errors = findings.number("error")
     if as_json:
         print(json.dumps(_described(what, findings, totals, deep), indent=1))
@@ -50,17 +50,17 @@ def lint(what: Sequence[str], *, deep: bool, limit: int, as_json: bool) -> int:
 
 
 def list_codes(*, as_json: bool = False) -> int:
-    """Every code with its severity and its meaning."""
+    """Prints every code with its severity and description."""
     if as_json:
-        rows = [{"code": one.name, "severity": one.severity, "means": one.doc} for _, one in sorted(CODES.items())]
+        rows = [{"code": code.name, "severity": code.severity, "means": code.doc} for _, code in sorted(CODES.items())]
         print(json.dumps(rows, indent=1))
         return 0
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("code", no_wrap=True)
     table.add_column("severity", no_wrap=True)
     table.add_column("what it means", overflow="fold")
-    for _, one in sorted(CODES.items()):
-        table.add_row(one.name, Text(one.severity, _STYLES[one.severity]), one.doc)
+    for _, code in sorted(CODES.items()):
+        table.add_row(code.name, Text(code.severity, _STYLES[code.severity]), code.doc)
     Console().print(table)
     return 0
 
@@ -100,16 +100,16 @@ def _print(findings: Findings, totals: Totals, deep: bool) -> None:
 
 
 def _line(finding: Finding) -> Text:
-    told = finding.described()
-    place = [(str(told["shard"]), "cyan")]
+    described = finding.described()
+    location = [(str(described["shard"]), "cyan")]
     if finding.byte is not None:
-        place.append((f" @{finding.byte}", "cyan"))
-    member = told["member"] or told["key"]
+        location.append((f" @{finding.byte}", "cyan"))
+    member = described["member"] or described["key"]
     return Text.assemble(
         "  ",
-        *place,
-        f"  {printable(member, _MOST_LETTERS)}" if member else "",
-        f": {printable(told['says'], _MOST_LETTERS)}",
+        *location,
+        f"  {printable(member, _MAX_CHARS)}" if member else "",
+        f": {printable(described['says'], _MAX_CHARS)}",
     )
 
 

@@ -1,6 +1,7 @@
-"""What the machine refuses (a full disk, rights, a broken file system) in one line: where, and what to do.
+"""One-line messages for errors of the machine (a full disk, rights, a broken file system): where, and what to do.
 
-Libraries say it in many ways (PyArrow, safetensors, torch, SQLite), so causes and words are looked at, not only types.
+Libraries report them differently (PyArrow, safetensors, torch, SQLite), so causes and messages are matched, not only
+types.
 """
 
 from __future__ import annotations
@@ -22,24 +23,25 @@ _FULL_WORDS = re.compile(
     r"os error (28|122|27)\b|errno (28|122|27)\b|requested and \d+ written",
     re.I,
 )
-# torch's writer of zip archives says nothing of the cause.
+# torch's writer of zip archives does not report the cause.
 _PERHAPS_FULL_WORDS = re.compile(r"failed writing file|file write failed|unexpected pos", re.I)
 _RIGHTS = (errno.EACCES, errno.EPERM, errno.EROFS)
 _BROKEN = (errno.EIO, errno.ESTALE, errno.ENXIO, errno.EREMOTEIO, errno.EUCLEAN)
 _MANY_FILES = (errno.EMFILE, errno.ENFILE)
-_LITTLE = 16 << 20  # bytes free that count as none, for an error that does not say so itself
+_LITTLE = 16 << 20  # bytes; less free space counts as a full disk if the error does not name the cause
 
 
 def machine_line(error: BaseException) -> str | None:
-    """The line for an error that the machine's state has caused; None for any other."""
+    """The line for an error caused by the state of the machine; None for any other error."""
     if isinstance(error, TutelageError):
         return None
-    for one, is_cause in _causes(error):
-        if (line := _line(one)) is not None:
+    for cause, is_cause in _causes(error):
+        if (line := _line(cause)) is not None:
             return line
-        # A file that was missed, and what was done instead had a defect: that must not hide behind the file.
-        if is_cause and isinstance(one, OSError) and (where := _path(one)):
-            return f"{where}: {_reason(one)}; see what lies there, and that it can be read and written"
+        # An error raised while handling a missing file may be a defect of ours: only report the file as the cause
+        # if the chain is explicit.
+        if is_cause and isinstance(cause, OSError) and (where := _path(cause)):
+            return f"{where}: {_reason(cause)}; check what is there, and that it can be read and written"
     return None
 
 
@@ -48,26 +50,26 @@ def _line(error: BaseException) -> str | None:
     where = _path(error)
     if where in NAMES.values():
         return f"{where}: cannot be written ({_reason(error)}); send it somewhere else"
-    said = f"{where}: {_reason(error)}" if where else _reason(error)
+    message = f"{where}: {_reason(error)}" if where else _reason(error)
     if number in _FULL or _FULL_WORDS.search(str(error)):
         return f"{_full(where)}; free some space there, or set {_variables()} to folders on another disk"
     if _PERHAPS_FULL_WORDS.search(str(error)) and _fullest()[1] < _LITTLE:
         return f"{_full(where)}; free some space there, or set {_variables()} to folders on another disk"
     if number in _RIGHTS:
-        return f"{said}; give this user the right, or set {_variables()} to folders that can be written"
+        return f"{message}; give this user the right, or set {_variables()} to folders that can be written"
     if number in _BROKEN:
-        return f"{said}; see that the disk or the network folder works"
+        return f"{message}; check that the disk or the network folder works"
     if number in _MANY_FILES:
-        return f"{said}; raise the limit: ulimit -n 65536"
+        return f"{message}; raise the limit: ulimit -n 65536"
     if isinstance(error, MemoryError) or number == errno.ENOMEM:
-        return f"{said or 'no memory left'}; give it more memory, or lower batch, image size and writers"
+        return f"{message or 'no memory left'}; give it more memory, or lower batch, image size and writers"
     if isinstance(error, FileNotFoundError) and "temporary directory" in str(error):
         return "no folder for temporary files can be written; set TMPDIR to one that can"
     return None
 
 
 def _causes(error: BaseException) -> Iterator[tuple[BaseException, bool]]:
-    """The error, and what it was raised from or during; True: only from, so far."""
+    """The error and its chain of causes and contexts; True: all links so far are explicit causes."""
     seen: set[int] = set()
     current: BaseException | None = error
     is_cause = True
@@ -88,22 +90,22 @@ def _reason(error: BaseException) -> str:
 
 
 def _full(where: str) -> str:
-    """Which folder has no room: that of the file, if it is known, else the fullest that is written to."""
+    """The line for a full disk: the path of the file if it is known, else the fullest folder that a run writes to."""
     folder = where or str(_fullest()[0])
     return f"{folder}: no space left on the disk"
 
 
 def _fullest() -> tuple[Path, int]:
-    """The folder with the least room among those that a run writes to, and its free bytes."""
-    rooms: list[tuple[int, Path]] = []
+    """Of the folders that a run writes to, the one with the least free space, and its free bytes."""
+    folders: list[tuple[int, Path]] = []
     for folder in _folders():
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
         try:
-            rooms.append((shutil.disk_usage(folder).free, folder))
+            folders.append((shutil.disk_usage(folder).free, folder))
         except OSError:
             continue
-    free, folder = min(rooms, default=(0, Path()), key=lambda room: room[0])
+    free, folder = min(folders, default=(0, Path()), key=lambda pair: pair[0])
     return folder, free
 
 
@@ -122,6 +124,6 @@ def _folders() -> Iterator[Path]:
 
 
 def _variables() -> str:
-    """The variables that move what a run writes."""
+    """The environment variables that set the folders a run writes to."""
     store = os.environ.get("TUTELAGE_STORE") or ".tutelage"
     return "TUTELAGE_WORK, XDG_CACHE_HOME or TMPDIR" if "://" in store else "TUTELAGE_STORE or TMPDIR"

@@ -1,4 +1,4 @@
-"""`tutelage models`: the zoo as a table, and one of its models layer by layer."""
+"""`tutelage models`: a table of the zoo, or the layers of one model."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from pipeline.report.wording import magnitude, paper_errors
 if TYPE_CHECKING:
     from model_defs.counting import LayerRow
 
-_WIDE = 110  # columns of a terminal from which the weights' whole names fit
-_MOST_ROWS = 48  # of a layer table, if no depth was asked for
+_WIDE = 110  # columns; a terminal at least this wide shows the full names of weights
+_MAX_ROWS = 48  # of a layer table, if no depth is given
 
 
 def list_architectures(pattern: str, *, as_json: bool = False) -> int:
-    """A table of the zoo.
+    """Prints the models that match a pattern, as a table.
 
     Raises:
         UnknownNameError: nothing matches.
@@ -50,11 +50,11 @@ def show_architecture(
     depth: int | None,
     as_json: bool = False,
 ) -> int:
-    """A model's layers with their outputs, parameters and multiply-accumulates, computed without weights.
+    """Prints a model's layers with output shapes, parameters and multiply-accumulates, computed without weights.
 
     Args:
-        num_classes, in_chans, img_size: of the model; None is its default.
-        depth: levels of nesting that are opened; None: as many as make a readable table.
+        num_classes, in_chans, img_size: arguments of the model; None: its default.
+        depth: levels of nested modules to print; None: as many as make a readable table.
     Raises:
         UnknownNameError: there is no such model.
         InputError: it does not take these arguments.
@@ -80,8 +80,8 @@ def show_architecture(
     console.print(Text(name, "bold"), Text(f"{info.paper}, {info.year}", "dim"), sep="  ", soft_wrap=True)
     if info.errors_from is not None:
         console.print(Text(f"error {paper_errors(info)} %, {info.errors_from}", "dim"), soft_wrap=True)
-    told = [row for row in shown if row.type != "Identity" and (row.shape is not None or row.parameters)]
-    console.print(_layer_table(told, rows[0]))
+    printed = [row for row in shown if row.type != "Identity" and (row.shape is not None or row.parameters)]
+    console.print(_layer_table(printed, rows[0]))
     return 0
 
 
@@ -124,7 +124,7 @@ def _readable_depth(rows: Sequence[LayerRow]) -> int:
     from model_defs.counting import rows_at
 
     deepest = max(row.path.count(".") + 1 for row in rows)
-    fitting = [depth for depth in range(1, deepest + 1) if len(rows_at(rows, depth)) <= _MOST_ROWS]
+    fitting = [depth for depth in range(1, deepest + 1) if len(rows_at(rows, depth)) <= _MAX_ROWS]
     return max(fitting, default=1)
 
 

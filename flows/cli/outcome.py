@@ -1,4 +1,4 @@
-"""What a run came to, in words for people and as JSON for programs."""
+"""The outcome of a run, as text for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from pipeline.sharding.sources.passed_over import PassedOver
 if TYPE_CHECKING:
     from flows.stage_run import RunSummary
 
-_MOST_NAMES = 5
+_MAX_NAMES = 5
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run that has ended, well or not.
+    """A run that has ended, successfully or not.
 
     Attributes:
-        flow_run: Prefect's id of it; None if it never began.
+        flow_run: id of the Prefect flow run; None if it did not start.
         rows: its stages as the board shows them.
         artifacts: label of a stage -> STAGE/KEY.
-        report: where the HTML report is, if one was made.
+        report: path of the HTML report; None if there is none.
         models: summaries of the registrations: registered name, version, decision, lookup line.
-        data: what the run says of its sources: notes, and what was passed over.
+        data: for each sharded source, notes and the files that were passed over.
     """
 
     flow: str
@@ -70,21 +70,23 @@ class Outcome:
                 for row in self.rows
             ],
             "models": [dict(model) for model in self.models],
-            "data": [dict(one) for one in self.data],
+            "data": [dict(source) for source in self.data],
         }
 
 
 def outcome_of(
     flow: str, store: ArtifactStore, board: RunBoard, summary: RunSummary | None, seconds: float, log: Path
 ) -> Outcome:
-    """Gathers what a run left; `summary` is None if it did not end well."""
+    """Collects the outcome; `summary` is None if the run failed."""
     results = summary.results if summary is not None else ()
     report = None
     for result in results:
         if result.reference.startswith("run-report/"):
             report = result.artifact(store).path("report.html")
     models = [result.summary for result in results if result.reference.startswith("register-model/")]
-    data = [_of_source(result.label, result.summary) for result in results if _of_source(result.label, result.summary)]
+    data = [
+        _source_notes(result.label, result.summary) for result in results if _source_notes(result.label, result.summary)
+    ]
     artifacts = {result.label: result.reference for result in results}
     return Outcome(
         flow=flow,
@@ -100,14 +102,14 @@ def outcome_of(
     )
 
 
-def _of_source(label: str, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What a stage says of its source besides counts; {} if there is nothing."""
-    said = {name: summary[name] for name in ("notes", "passed_over") if summary.get(name)}
-    return {"stage": label, **said} if said else {}
+def _source_notes(label: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Notes of a stage about its source, and passed-over files; {} if there are none."""
+    notes = {name: summary[name] for name in ("notes", "passed_over") if summary.get(name)}
+    return {"stage": label, **notes} if notes else {}
 
 
 def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
-    """The table of stages, where the report is, and how to look the models up."""
+    """Prints the table of stages, the path of the report, and code that loads the models."""
     if not outcome.rows:
         return
     console.print()
@@ -120,13 +122,13 @@ def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
         words = "nothing new"
     verdict = ("done", "bold green") if ok else ("not done", "bold red")
     console.print(Text.assemble(verdict, f" in {clock(outcome.seconds)}, {words}"))
-    for one in outcome.data:
-        for line in _data_lines(one):
+    for source in outcome.data:
+        for line in _data_lines(source):
             console.print(Text(line), soft_wrap=True)
     lines = {"report": outcome.report, "store": outcome.store, "log": outcome.log}
-    for name, place in lines.items():
-        if place is not None:
-            console.print(Text.assemble((f"{name:<7}", "dim"), str(place)), soft_wrap=True)
+    for name, location in lines.items():
+        if location is not None:
+            console.print(Text.assemble((f"{name:<7}", "dim"), str(location)), soft_wrap=True)
     if outcome.models:
         console.print()
         console.print(Text("to look the models up, in any Python that has mlflow, torch and torchvision:", "dim"))
@@ -141,7 +143,7 @@ def _data_lines(data: Mapping[str, Any]) -> list[str]:
     lines = [f"{data['stage']}: {note}" for note in data.get("notes", ())]
     if "passed_over" in data:
         passed_over = PassedOver(data["passed_over"]["per_kind"], tuple(data["passed_over"]["first"]))
-        first = ", ".join(passed_over.names[:_MOST_NAMES])
-        more = ", ..." if passed_over.count > _MOST_NAMES else ""
+        first = ", ".join(passed_over.names[:_MAX_NAMES])
+        more = ", ..." if passed_over.count > _MAX_NAMES else ""
         lines.append(f"{data['stage']}: passed over {passed_over.in_words()} ({first}{more})")
     return lines

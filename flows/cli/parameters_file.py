@@ -1,6 +1,6 @@
-"""Parameters from the shell: a preset or a YAML file, changed by --set, checked as one.
+"""Parameters from the shell: a preset or a YAML file, changed by --set, validated together.
 
-`dump` writes what `read` takes: the YAML of a preset gives the same parameters back.
+`read_file` reads what `dump` writes: the YAML of a preset gives the same parameters.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _WANTS_TEXT = ("string_type", "literal_error", "enum", "path_type")
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, or in a JSON file by its name, as `written_values` reads it.
+    """The mapping in a YAML file, or in a file named *.json, read by `written_values`.
 
     Raises:
-        InputError: there is no such file, it is not YAML, or not a mapping.
+        InputError: the file is missing, not YAML, or not a mapping.
     """
     try:
         with path.open("rb") as file:
@@ -39,44 +39,44 @@ def read_file(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise InputError(f"{path}: a mapping of keys to values is wanted, as `tutelage config` prints")
+        raise InputError(f"{path}: not a mapping of keys to values; give one, as `tutelage config` prints")
     return values
 
 
 def apply_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """`values` with each "a.b=value" put in; a value is YAML.
+    """`values` with each setting "a.b=value" applied; a value is YAML.
 
-    A setting of `kind` starts that part afresh, since what belonged to the other kind would be refused.
+    Setting a different `kind` clears the other fields of that mapping, which the new kind would refuse.
 
     Raises:
-        InputError: a setting is not of that form, or leads through something that has no keys.
+        InputError: a setting does not have that form, or its path goes through a plain value.
     """
     changed = _copy(values)
     parsed = [_parse_setting(setting) for setting in settings]
     for path, value in sorted(parsed, key=lambda item: item[0][-1] != "kind"):
-        place = changed
-        for depth, part in enumerate(path[:-1], start=1):
-            inner = place.setdefault(part, {})
-            if isinstance(inner, Written):
-                inner = place[part] = _copy(inner.value)
-            if inner is None:
-                inner = place[part] = {}
-            if not isinstance(inner, dict):
+        mapping = changed
+        for depth, key in enumerate(path[:-1], start=1):
+            nested = mapping.setdefault(key, {})
+            if isinstance(nested, Written):
+                nested = mapping[key] = _copy(nested.value)
+            if nested is None:
+                nested = mapping[key] = {}
+            if not isinstance(nested, dict):
                 raise InputError(f"--set {'.'.join(path)}: {'.'.join(path[:depth])} is a value, it has no keys")
-            place = inner
-        if path[-1] == "kind" and _text(place.get("kind")) != _text(value):
-            place.clear()
-        place[path[-1]] = value
+            mapping = nested
+        if path[-1] == "kind" and _text(mapping.get("kind")) != _text(value):
+            mapping.clear()
+        mapping[path[-1]] = value
     return changed
 
 
 def shell_parameters(
     entry: FlowEntry, preset: str | None, file: Path | None, settings: Iterable[str]
 ) -> tuple[Config, str]:
-    """The parameters that a command line asks for, and where they came from in words.
+    """The parameters given on the command line, and the name of their origin, e.g. "preset emoji".
 
     Raises:
-        InputError: they are wrong; one line.
+        InputError: they are invalid.
     """
     if preset is not None and file is not None:
         raise InputError("--preset and --config: give one of them")
@@ -92,10 +92,10 @@ def shell_parameters(
 
 
 def parsed(model: type[ConfigT], values: Mapping[str, Any], where: str) -> ConfigT:
-    """The parameters that were written; where the model wants a text, what is written is one: yes, on, 1.10.
+    """Validates values; where the model requires a string, the text as written is used: yes, on, 1.10.
 
     Raises:
-        InputError: they are wrong; one line.
+        InputError: they are invalid.
     """
     texts: frozenset[tuple[str | int, ...]] = frozenset()
     while True:
@@ -110,7 +110,7 @@ def parsed(model: type[ConfigT], values: Mapping[str, Any], where: str) -> Confi
 
 
 def dump(parameters: Config) -> str:
-    """The parameters as YAML, each key with what it means as a comment."""
+    """The parameters as YAML; each key has its description as a comment."""
     return "\n".join(_lines(parameters, 0)) + "\n"
 
 
@@ -122,9 +122,9 @@ def _lines(config: BaseModel, depth: int) -> list[str]:
         comment = f"  # {' '.join(field.description.split())}" if field.description else ""
         if isinstance(value, BaseModel):
             lines.append(f"{indent}{name}:{comment}")
-            inner = _lines(value, depth + 1)
-            lines.extend(inner)
-            if not inner:
+            nested = _lines(value, depth + 1)
+            lines.extend(nested)
+            if not nested:
                 lines[-1] = f"{indent}{name}: {{}}{comment}"
         else:
             plain = config.model_dump(mode="json", include={name})[name]
@@ -140,17 +140,17 @@ def _flow_style(value: Any) -> str:
 
 def _parse_setting(setting: str) -> tuple[list[str], Any]:
     path, separator, text = setting.partition("=")
-    parts = path.strip().split(".")
-    if not separator or not all(parts):
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
         raise InputError(
             f"--set {setting}: write KEY=VALUE, with dots between nested keys, e.g. --set teacher.training.epochs=5"
         )
-    where = f"--set {'.'.join(parts)}"
+    where = f"--set {'.'.join(keys)}"
     if len(text) > MOST_BYTES:
         raise InputError(f"{where}: longer than {MOST_BYTES >> 10} KiB; put it into a file for --config")
     value = read_yaml(text, where)
-    # A text may look like a mapping to YAML: {label}.
-    return parts, Written(text, value) if isinstance(value, dict | list) else value
+    # A string such as {label} is a mapping in YAML.
+    return keys, Written(text, value) if isinstance(value, dict | list) else value
 
 
 def _text(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`tutelage predict` and `zero-shot`: ask a registered model."""
+"""`tutelage predict` and `zero-shot`: predictions of a registered model."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _SHOWN = 5
 
 
 def predict(model_uri: str, images: Sequence[Path], *, prompts: Sequence[str], as_json: bool) -> int:
-    """What a registered model says of image files, a line an image; returns the exit code.
+    """Prints a registered model's prediction for each image file; returns the exit code.
 
-    A file without an answer is named on stderr (and by "error" in JSON), and the others keep theirs; the code
-    is 1 then.
+    A file that fails is reported on stderr (and as "error" in JSON), does not affect the others, and makes the
+    exit code 1.
 
     Raises:
-        InputError: none of the images can be read, or there is no such model.
+        InputError: no image can be read, or there is no such model.
     """
     data: dict[int, bytes] = {}
     errors: dict[int, str] = {}
@@ -37,8 +37,8 @@ def predict(model_uri: str, images: Sequence[Path], *, prompts: Sequence[str], a
         except InputError as error:
             errors[number] = str(error).removeprefix(f"{image}: ")
     if not data:
-        said = f"{images[0]}: {errors[0]}" + (f" (nor can the other {len(images) - 1})" if len(images) > 1 else "")
-        raise InputError(printable(said))
+        message = f"{images[0]}: {errors[0]}" + (f" (nor can the other {len(images) - 1})" if len(images) > 1 else "")
+        raise InputError(printable(message))
     from pipeline.registration.lookup import NoAnswer, ask_model
 
     answers: dict[int, dict[str, Any]] = {}
@@ -68,7 +68,7 @@ def _print_table(answers: Sequence[tuple[str, dict[str, Any]]], *, prompts: bool
     table.add_column("score", justify="right", no_wrap=True)
     for image, answer in answers:
         ranked = answer.get("ranking") or answer.get("top_k") or [answer]
-        for place, one in enumerate(ranked[:_SHOWN]):
-            name = Text(printable(str(one["label"])), "bold" if place == 0 else "dim")
-            table.add_row(Text(printable(image)) if place == 0 else "", name, f"{one['score']:.3f}")
+        for rank, entry in enumerate(ranked[:_SHOWN]):
+            name = Text(printable(str(entry["label"])), "bold" if rank == 0 else "dim")
+            table.add_row(Text(printable(image)) if rank == 0 else "", name, f"{entry['score']:.3f}")
     Console().print(table)

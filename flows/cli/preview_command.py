@@ -1,4 +1,4 @@
-"""`tutelage data preview`: samples to look at, as a table and as a sheet of pictures."""
+"""`tutelage data preview`: samples as a table and as a sheet of pictures."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from pipeline.printable import printable
 from pipeline.sharding.inspection.survey.shown import ShownSample, Wish, of_index, of_tars
 
 _COLUMNS = ("key", "split", "label", "image", "bytes")
-_FEWEST_LETTERS = 24
-_NARROWEST = 110  # columns; a narrower terminal breaks the lines itself
+_MIN_CAPTION_CHARS = 24
+_MIN_WIDTH = 110  # columns; a narrower terminal wraps the lines
 
 
 def preview(
@@ -32,27 +32,27 @@ def preview(
     out: Path | None,
     as_json: bool,
 ) -> int:
-    """Shows samples of an artifact or of tars.
+    """Prints samples of an artifact or of tars.
 
     Raises:
         InputError: there is no such sample, or the sheet cannot be written.
     """
     if out is not None and (out.suffix.lower() != ".png" or not out.absolute().parent.is_dir()):
-        raise InputError(f"--out {out}: give the name of a .png in a folder that is there")
+        raise InputError(f"--out {out}: give the name of a .png in a folder that exists")
     wish = Wish(rows, split, label, tuple(keys))
     samples = _samples(what, wish)
     if out is not None:
         from pipeline.sharding.inspection.survey.sheet import preview_sheet
 
         try:
-            preview_sheet(samples, what, _told(samples, wish)).save(out, optimize=True)
+            preview_sheet(samples, what, _heading(samples, wish)).save(out, optimize=True)
         except OSError as error:
             raise InputError(f"--out {out}: cannot be written ({error.strerror or error})") from None
     if as_json:
-        rows_told = [_described(sample) for sample in samples]
-        print(json.dumps({"what": what, "sheet": str(out) if out else None, "samples": rows_told}, indent=1))
+        described = [_described(sample) for sample in samples]
+        print(json.dumps({"what": what, "sheet": str(out) if out else None, "samples": described}, indent=1))
         return 0
-    width = max(Console().width, _NARROWEST)
+    width = max(Console().width, _MIN_WIDTH)
     console = Console(width=width)
     console.print(_table(samples, width))
     if out is not None:
@@ -78,34 +78,34 @@ def _samples(what: str, wish: Wish) -> list[ShownSample]:
         reader.close()
 
 
-def _told(samples: Sequence[ShownSample], wish: Wish) -> str:
-    parts = [f"{len(samples)} samples"]
-    parts += [f"split {wish.split}"] if wish.split else []
-    parts += [f"label {wish.label}"] if wish.label else []
+def _heading(samples: Sequence[ShownSample], wish: Wish) -> str:
+    words = [f"{len(samples)} samples"]
+    words += [f"split {wish.split}"] if wish.split else []
+    words += [f"label {wish.label}"] if wish.label else []
     broken = sum(bool(sample.problem) for sample in samples)
-    return ", ".join(parts + ([f"{broken} of them cannot be shown"] if broken else []))
+    return ", ".join(words + ([f"{broken} of them cannot be shown"] if broken else []))
 
 
 def _table(samples: Sequence[ShownSample], width: int) -> Table:
-    """A line a sample; captions get the room that is left."""
+    """One line for each sample; captions get the remaining width."""
     rows = [
         (
-            printable(one.key, 28),
-            one.split,
-            printable(one.label, 18),
-            f"{one.width}x{one.height} {one.kind}" if not one.problem else "none",
-            f"{len(one.data):,}",
+            printable(sample.key, 28),
+            sample.split,
+            printable(sample.label, 18),
+            f"{sample.width}x{sample.height} {sample.kind}" if not sample.problem else "none",
+            f"{len(sample.data):,}",
         )
-        for one in samples
+        for sample in samples
     ]
-    taken = sum(max(len(name), *(len(row[place]) for row in rows)) + 2 for place, name in enumerate(_COLUMNS))
+    used = sum(max(len(name), *(len(row[column]) for row in rows)) + 2 for column, name in enumerate(_COLUMNS))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in _COLUMNS:
         table.add_column(name, no_wrap=True, justify="right" if name == "bytes" else "left")
     table.add_column("captions", no_wrap=True)
-    for one, row in zip(samples, rows, strict=True):
-        words = one.problem or " | ".join(one.captions)
-        last = Text(printable(words, max(_FEWEST_LETTERS, width - taken)), "red" if one.problem else "")
+    for sample, row in zip(samples, rows, strict=True):
+        words = sample.problem or " | ".join(sample.captions)
+        last = Text(printable(words, max(_MIN_CAPTION_CHARS, width - used)), "red" if sample.problem else "")
         table.add_row(*(Text(cell) for cell in row), last)
     return table
 

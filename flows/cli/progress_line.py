@@ -1,4 +1,4 @@
-"""The progress of a command that is no run: a bar on a terminal, a line now and then elsewhere; always on stderr."""
+"""The progress of a command other than `run`, on stderr: a bar on a terminal, elsewhere a line every 5 seconds."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _PLAIN_EVERY_S = 5.0
 
 @contextmanager
 def progress_line(command: str) -> Iterator[Progress]:
-    """Shows the progress of the block; a short one leaves nothing behind.
+    """Shows the progress of the block; the bar disappears at its end.
 
     Args:
-        command: what plain lines begin with.
+        command: prefix of plain lines.
     """
     console = Console(stderr=True)
     if not console.is_terminal:

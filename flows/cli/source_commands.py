@@ -1,4 +1,4 @@
-"""`tutelage sources`: what data can be read, what each source needs, and how a first run with it looks."""
+"""`tutelage sources`: the data that can be read, what each source needs, and an example command."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from pipeline.errors import UnknownNameError
 from pipeline.sharding.sources.base import About
 from pipeline.sharding.sources.catalogue import SOURCES
 
-# Set by the program, or said by the command itself.
+# Set by the program, or given by the command's argument.
 _HIDDEN = ("kind", "fingerprint")
 
 
 def list_sources(name: str | None, *, as_json: bool = False) -> int:
-    """All sources, or the fields of one.
+    """Prints all sources, or the fields of one.
 
     Raises:
         UnknownNameError: there is no such source.
@@ -42,7 +42,7 @@ def list_sources(name: str | None, *, as_json: bool = False) -> int:
 
 
 def example_command(kind: str, about: About) -> str:
-    """The command of a first run; but for the emoji it starts from the preset that holds no artist out."""
+    """A first run of a source. All but emoji start from the preset image-folder, which holds out no artist."""
     preset = "emoji" if kind == "emoji" else "image-folder"
     settings = [f"--set data.source.{setting}" for setting in (f"kind={kind}", *about.example)]
     return " ".join([f"tutelage run shard-dataset --preset {preset}", *settings])
@@ -71,7 +71,7 @@ def _overview() -> Group:
     table.add_column("needs", overflow="fold")
     for kind, source in SOURCES.items():
         table.add_row(Text(kind, "bold"), source.about.what, source.about.needs)
-    shown = Text("tutelage sources KIND shows the fields of one, and a first run with it", "dim")
+    shown = Text("tutelage sources KIND prints the fields of one, and an example command", "dim")
     return Group(table, Text(), shown)
 
 
@@ -96,7 +96,7 @@ def _page(kind: str, source: type[Any]) -> Group:
 
 
 def _fields(source: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
-    """The fields that a person sets, those that must be set first."""
+    """The fields that a user sets, required fields first."""
     fields = [(name, info) for name, info in source.model_fields.items() if name not in _HIDDEN]
     return sorted(fields, key=lambda field: not field[1].is_required())
 

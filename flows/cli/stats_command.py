@@ -1,4 +1,4 @@
-"""`tutelage data stats`: what is in shards, counted."""
+"""`tutelage data stats`: counts of shards: splits, labels, sizes, formats, captions, duplicates."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LABELS_SHOWN = 12
 
 
 def stats(what: str, *, as_json: bool) -> int:
-    """Counts an artifact by its index, or tars by their headers."""
+    """Prints statistics of an artifact, from its index, or of tars, from their headers."""
     artifact = named_artifact(what)
     if artifact is not None:
         counted = statistics(_artifact_columns(artifact))
@@ -50,7 +50,7 @@ def _artifact_columns(artifact: Artifact) -> ImageColumns:
 
 def _page(counted: dict[str, Any]) -> Group:
     shards, labels, captions = counted["shards"], counted["labels"], counted["captions"]
-    parts: list[RenderableType] = [
+    blocks: list[RenderableType] = [
         Text.assemble(
             (f"{counted['images']:,} images", "bold"),
             f", {counted['image_bytes'] / 1e6:,.1f} MB, in {shards['number']:,} "
@@ -70,14 +70,14 @@ def _page(counted: dict[str, Any]) -> Group:
         ),
         Text(),
     ]
-    facts = []
+    rows = []
     if counted["formats"]:
         some = f" (of {counted['formats_of']:,} images)" if counted["formats_of"] < counted["images"] else ""
-        facts.append(("formats", ", ".join(f"{name} {count:,}" for name, count in counted["formats"].items()) + some))
+        rows.append(("formats", ", ".join(f"{name} {count:,}" for name, count in counted["formats"].items()) + some))
     without = f", {captions['images_without']:,} images have none" if captions["images_without"] else ""
-    facts.append(("captions", f"{captions['number']:,}{without}"))
+    rows.append(("captions", f"{captions['number']:,}{without}"))
     twice = counted["duplicates"]
-    facts.append(
+    rows.append(
         (
             "duplicates",
             f"{twice['copies']:,} images are copies of others ({twice['sets']:,} sets, {twice['sets_in_two_splits']:,} "
@@ -86,16 +86,16 @@ def _page(counted: dict[str, Any]) -> Group:
             else "none with equal bytes",
         )
     )
-    facts += [("problem", f"{count:,} samples: {reason}") for reason, count in counted["problems"].items()]
+    rows += [("problem", f"{count:,} samples: {reason}") for reason, count in counted["problems"].items()]
     without = f", {labels['without']:,} images have none" if labels["without"] else ""
-    facts.append(("labels", f"{labels['number']:,}{without}"))
+    rows.append(("labels", f"{labels['number']:,}{without}"))
     table = Table.grid(padding=(0, 2, 0, 0))
-    for name, told in facts:
-        table.add_row(Text(name, "dim"), Text(printable(told)))
-    parts.append(table)
+    for name, text in rows:
+        table.add_row(Text(name, "dim"), Text(printable(text)))
+    blocks.append(table)
     if labels["per_label"]:
-        parts += [Text(), _labels(labels["per_label"])]
-    return Group(*parts)
+        blocks += [Text(), _labels(labels["per_label"])]
+    return Group(*blocks)
 
 
 def _spreads(spreads: dict[str, dict[str, int]]) -> Table:
@@ -110,18 +110,18 @@ def _spreads(spreads: dict[str, dict[str, int]]) -> Table:
 
 
 def _labels(per_label: list[dict[str, Any]]) -> Table:
-    """The labels with the most images and those with the fewest."""
-    ranked = sorted(per_label, key=lambda one: (-one["images"], one["label"]))
+    """The labels with the most and the fewest images."""
+    ranked = sorted(per_label, key=lambda row: (-row["images"], row["label"]))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("label", overflow="ellipsis", no_wrap=True, max_width=48)
     for name in ("images", *SPLITS):
         table.add_column(name, justify="right", no_wrap=True)
     half = _LABELS_SHOWN // 2
     shown = ranked if len(ranked) <= _LABELS_SHOWN else [*ranked[:half], None, *ranked[-half:]]
-    for one in shown:
-        if one is None:
+    for row in shown:
+        if row is None:
             table.add_row(Text(f"... {len(ranked) - 2 * half:,} more", "dim"))
         else:
-            numbers = (f"{one[name]:,}" for name in ("images", *SPLITS))
-            table.add_row(Text(printable(one["label"])), *numbers)
+            numbers = (f"{row[name]:,}" for name in ("images", *SPLITS))
+            table.add_row(Text(printable(row["label"])), *numbers)
     return table

@@ -1,7 +1,7 @@
-"""The run in the terminal: a live board on a terminal, plain lines elsewhere.
+"""The display of a run: a live table on a terminal, plain lines elsewhere.
 
-While a run is shown, everything else that writes to this process's stdout and stderr (loggers,
-libraries, child processes) goes to the run's log file, so that nothing tears the display.
+While a run is displayed, all other output to this process's stdout and stderr (loggers, libraries, child
+processes) goes to the run's log file, so that it does not break the display.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _STYLES = {state: style for state, (_, style) in _MARKS.items()}
 
 @contextmanager
 def output_to_log(log: Path) -> Iterator[tuple[IO[str], IO[str]]]:
-    """Sends file descriptors 1 and 2 to `log` and gives the real stdout and stderr as files."""
+    """Redirects file descriptors 1 and 2 to `log` and yields the real stdout and stderr as files."""
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -55,7 +55,7 @@ def output_to_log(log: Path) -> Iterator[tuple[IO[str], IO[str]]]:
         yield real_out, real_err
     finally:
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):  # The log's disk is full: what the run came to is said all the same.
+            with suppress(OSError):  # The log's disk is full: still print the outcome.
                 stream.flush()
         for number, descriptor in enumerate(saved, start=1):
             os.dup2(descriptor, number)
@@ -70,8 +70,8 @@ class RunDisplay:
 
     Args:
         flow: name of the flow.
-        preset: what the parameters came from, e.g. "preset emoji".
-        console: where to draw; lines are plain if it is not a terminal.
+        preset: origin of the parameters, e.g. "preset emoji".
+        console: prints plain lines if it is not a terminal.
     """
 
     def __init__(self, flow: str, preset: str, board: RunBoard, console: Console) -> None:
@@ -86,18 +86,18 @@ class RunDisplay:
         self._ended = threading.Event()
 
     def link(self, name: str, address: str) -> None:
-        """Adds an address to the head of the display."""
+        """Adds an address to the header of the display."""
         self.links[name] = address
         if not self.console.is_terminal:
             self._line(f"{name}: {address}")
 
     def says(self, phase: str) -> None:
-        """What the run is doing outside its stages, e.g. "starting the Prefect server"."""
+        """Shows what the run is doing outside its stages, e.g. "starting the Prefect server"."""
         self.phase = phase
 
     @contextmanager
     def shown(self) -> Iterator[RunDisplay]:
-        """Draws while the block runs; the board's last state stays on a terminal."""
+        """Draws the board while the block runs."""
         if self.console.is_terminal:
             with Live(
                 console=self.console,
@@ -119,7 +119,7 @@ class RunDisplay:
             thread.join()
 
     def render(self) -> RenderableType:
-        """The whole display as it stands now."""
+        """The current display."""
         rows = self.board.rows()
         ended = sum(row.ended for row in rows)
         head = Table.grid(expand=True, padding=(0, 1))
@@ -128,16 +128,16 @@ class RunDisplay:
         title = Text.assemble(("tutelage ", "bold"), (self.flow, "bold cyan"), (f"  {self.preset}", "dim"))
         counted = f"{ended} of {len(rows)} stages  " if rows else ""
         head.add_row(title, Text.assemble((counted, "dim"), (clock(time.monotonic() - self._started), "bold")))
-        parts: list[RenderableType] = ["", head]
-        parts += [
+        lines: list[RenderableType] = ["", head]
+        lines += [
             Text.assemble((f"{name}  ", "dim"), (address, "underline"), no_wrap=True, overflow="ellipsis")
             for name, address in self.links.items()
         ]
         if self.phase and not any(row.state == "running" for row in rows):
             self._spinner.update(text=Text(self.phase, "dim"))
-            parts.append(self._spinner)
-        parts += ["", self._stages(rows), ""]
-        return Group(*parts)
+            lines.append(self._spinner)
+        lines += ["", self._stages(rows), ""]
+        return Group(*lines)
 
     def _stages(self, rows: list[StageRow]) -> Table:
         names = max((len(row.label) for row in rows), default=0)
@@ -146,13 +146,13 @@ class RunDisplay:
         table.add_column(no_wrap=True, width=names)
         table.add_column(justify="right", width=5)
         table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-        room = self.console.width - 1 - names - 5 - 3
+        width = self.console.width - 1 - names - 5 - 3
         for row in rows:
             mark, style = _MARKS[row.state]
             seconds = "" if row.elapsed_s is None else clock(row.elapsed_s)
             name_style = {"waiting": "dim", "not run": "dim", "running": "bold"}.get(row.state, "")
             table.add_row(
-                Text(mark, style), Text(row.label, name_style), Text(seconds, "dim"), _middle(row, style, room)
+                Text(mark, style), Text(row.label, name_style), Text(seconds, "dim"), _details(row, style, width)
             )
         return table
 
@@ -186,31 +186,31 @@ class RunDisplay:
         )
 
 
-def _middle(row: StageRow, style: str, room: int) -> RenderableType:
-    """What stands right of a stage's name, in `room` columns."""
+def _details(row: StageRow, style: str, width: int) -> RenderableType:
+    """The text to the right of a stage's name, in `width` columns."""
     if row.state == "waiting":
         return Text("waiting", "dim")
     if row.state != "running":
         word = "" if row.state == "done" and row.headline else row.state + ("  " if row.headline else "")
         return Text.assemble((word, style), (row.headline, "red" if row.state == "failed" else ""))
-    bar, gap = (24, 2) if room > 80 else (8, 1)
+    bar, gap = (24, 2) if width > 80 else (8, 1)
     counted = f"{row.step:,}/{row.total:,}" if row.total else f"{row.step:,}" if row.step else ""
     left = f"{clock(row.left_s)} left" if row.left_s is not None else ""
     numbers = numbers_shown(row)
-    # In the order in which they are given up when there is no room; shown in the order of `shown`.
+    # Most important first: later ones are dropped when the width is too small. They are drawn in the order of `shown`.
     wanted = [counted, *numbers[:1], left, *numbers[1:2], row.note, *numbers[2:]]
-    taken = bar + gap if row.total else 0
-    kept = set()
+    used = bar + gap if row.total else 0
+    fitting = set()
     for text in wanted:
-        if text and taken + len(text) <= room:
-            kept.add(text)
-            taken += len(text) + gap
+        if text and used + len(text) <= width:
+            fitting.add(text)
+            used += len(text) + gap
     line = Table.grid(padding=(0, gap, 0, 0), pad_edge=False)
     cells: list[RenderableType] = []
     if row.total:
         cells.append(ProgressBar(total=row.total, completed=min(row.step, row.total), width=bar, complete_style="cyan"))
     shown = [(counted, ""), *((text, "") for text in numbers), (left, "cyan"), (row.note, "dim")]
-    cells += [Text(text, look) for text, look in shown if text in kept]
+    cells += [Text(text, style) for text, style in shown if text in fitting]
     for _ in cells:
         line.add_column(no_wrap=True)
     line.add_row(*cells)
@@ -224,19 +224,19 @@ def plain_line(row: StageRow) -> str:
         if row.state not in ("cached", "nothing new") and row.seconds is not None:
             words.append(f"in {clock(row.seconds)}")
         return " ".join(words) + (f": {row.headline}" if row.headline else "")
-    parts = [row.note] if row.note else []
+    lines = [row.note] if row.note else []
     if row.total:
-        parts.append(f"{row.step:,}/{row.total:,}")
+        lines.append(f"{row.step:,}/{row.total:,}")
     elif row.step:
-        parts.append(f"{row.step:,}")
-    parts += numbers_shown(row)
+        lines.append(f"{row.step:,}")
+    lines += numbers_shown(row)
     if row.left_s is not None:
-        parts.append(f"{clock(row.left_s)} left")
-    return f"{row.label}: {', '.join(parts)}" if parts else f"{row.label}: started"
+        lines.append(f"{clock(row.left_s)} left")
+    return f"{row.label}: {', '.join(lines)}" if lines else f"{row.label}: started"
 
 
 def numbers_shown(row: StageRow, limit: int = 4) -> list[str]:
-    """The numbers that a stage reported, the ones people look for first."""
+    """The numbers that a stage reported, the most important first."""
     order = ["loss", "images_per_s"]
     names = [name for name in order if name in row.numbers] + [name for name in row.numbers if name not in order]
     return [_number(name, row.numbers[name]) for name in names[:limit]]
@@ -249,7 +249,7 @@ def _number(name: str, value: float) -> str:
 
 
 def stage_table(rows: list[StageRow], width: int) -> Table:
-    """The table at the end: every stage, how it ended, seconds, headline."""
+    """The table at the end: every stage with state, seconds and headline."""
     table = Table(box=None, padding=(0, 2, 0, 0), width=width, header_style="dim", pad_edge=False)
     table.add_column("stage", no_wrap=True)
     table.add_column("state", no_wrap=True)

@@ -1,9 +1,9 @@
-"""YAML and JSON of configurations: bounded, no key twice, and what is written without quotes still known as text.
+"""YAML and JSON of configurations: bounded in size, without duplicate keys; unquoted scalars keep their text.
 
-YAML reads `yes`, `no`, `on` and `1.10` as a boolean and a number, whatever they are for. Only the parameter model
-knows where a text is wanted, so a scalar without quotes is kept as both (`Written`) until it is asked.
+YAML reads `yes`, `no`, `on` and `1.10` as booleans and a number, also where a string is meant. Only the parameter
+model knows where a string is required, so an unquoted scalar is stored as both (`Written`) until validation.
 
-Not of YAML 1.1: 010 and 1:30 are texts, no octal number and no 90; a date is a text.
+Different from YAML 1.1: 010, 1:30 and dates are strings, not an octal number, 90 and a date.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ import yaml
 from pipeline.errors import InputError, first_line
 
 MOST_BYTES = 256 << 10
-_DEEPEST = 40
-_MOST_NODES = 10_000  # with what anchors repeat
-_MOST_DIGITS = 40
+_MAX_DEPTH = 40
+_MAX_NODES = 10_000  # including repetitions by anchors
+_MAX_DIGITS = 40
 _CORE = "tag:yaml.org,2002:"
 _UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Written:
-    """A value as YAML reads it, and the text that stands there."""
+    """A value as YAML reads it, and its text as written."""
 
     text: str
     value: Any
@@ -39,7 +39,8 @@ def read_yaml(text: str, where: str) -> Any:
     """The mappings, lists, strings, None and `Written` of a YAML document; None for an empty one.
 
     Raises:
-        InputError: it is not YAML, has a key twice, refers to itself, is too deep or too much; begins with `where`.
+        InputError: it is not YAML, has a duplicate key, refers to itself, or is too deep or too large; the message
+            begins with `where`.
     """
     try:
         _check_size(text, where)
@@ -48,11 +49,11 @@ def read_yaml(text: str, where: str) -> Any:
         raise InputError(f"{where}: not YAML: {_reason(error)}") from None
     except (ValueError, OverflowError) as error:  # PyYAML's own, of "\UFFFFFFFF" and of a long version
         raise InputError(f"{where}: not YAML: {first_line(error)}") from None
-    return None if node is None else _Reading(where).value(node, 1)
+    return None if node is None else _NodeReader(where).value(node, 1)
 
 
 def read_json(text: str, where: str) -> Any:
-    """The same of a JSON document.
+    """The same for a JSON document.
 
     Raises:
         InputError: as `read_yaml`.
@@ -62,12 +63,12 @@ def read_json(text: str, where: str) -> Any:
         values: dict[str, Any] = {}
         for key, value in pairs:
             if key in values:
-                raise InputError(f"{where}: the key {key!r} is there twice; keep one of them")
+                raise InputError(f"{where}: the key {key!r} occurs twice; remove one")
             values[key] = value
         return values
 
     def constant(name: str) -> Any:
-        raise InputError(f"{where}: {name} is no number of JSON; give a finite one")
+        raise InputError(f"{where}: {name} is not a number in JSON; give a finite one")
 
     try:
         values = json.loads(
@@ -78,19 +79,19 @@ def read_json(text: str, where: str) -> Any:
             parse_float=lambda digits: _number(digits, where, float),
         )
     except RecursionError:
-        raise InputError(f"{where}: nested deeper than {_DEEPEST} levels; flatten it") from None
+        raise InputError(f"{where}: nested deeper than {_MAX_DEPTH} levels; flatten it") from None
     except ValueError as error:
         raise InputError(f"{where}: not JSON: {error}") from None
-    for depth, value in _inside(values):
-        if depth > _DEEPEST:
-            raise InputError(f"{where}: nested deeper than {_DEEPEST} levels; flatten it")
+    for depth, value in _with_depth(values):
+        if depth > _MAX_DEPTH:
+            raise InputError(f"{where}: nested deeper than {_MAX_DEPTH} levels; flatten it")
         if isinstance(value, str):
             _check_text(value, where)
     return values
 
 
 def settled(tree: Any, texts: frozenset[tuple[str | int, ...]] = frozenset(), path: tuple[str | int, ...] = ()) -> Any:
-    """Plain values: each `Written` as its value, those whose paths are in `texts` as the text."""
+    """Plain values: each `Written` becomes its text if its path is in `texts`, else its value."""
     if isinstance(tree, Written):
         return tree.text if path in texts else settled(tree.value, texts, path)
     if isinstance(tree, dict):
@@ -101,34 +102,34 @@ def settled(tree: Any, texts: frozenset[tuple[str | int, ...]] = frozenset(), pa
 
 
 def written_at(tree: Any, location: tuple[str | int, ...]) -> tuple[str | int, ...] | None:
-    """The path of the `Written` that a location of pydantic's leads to, None if it leads elsewhere.
+    """The path of the `Written` at a pydantic error location; None if there is another value.
 
-    Parts of a location that nobody wrote (the names of a union's members) are passed over.
+    Elements of the location that are not in the document (the names of a union's members) are skipped.
     """
     path: tuple[str | int, ...] = ()
     for part in location:
-        inside = tree.value if isinstance(tree, Written) else tree
-        found = (isinstance(inside, dict) and part in inside) or (
-            isinstance(inside, list) and isinstance(part, int) and part < len(inside)
+        container = tree.value if isinstance(tree, Written) else tree
+        found = (isinstance(container, dict) and part in container) or (
+            isinstance(container, list) and isinstance(part, int) and part < len(container)
         )
         if found:
-            tree, path = inside[part], (*path, part)
+            tree, path = container[part], (*path, part)
     return path if isinstance(tree, Written) else None
 
 
-class _Reading:
-    """Nodes to values; what anchors repeat is counted each time."""
+class _NodeReader:
+    """Converts YAML nodes to values; a repetition by an anchor counts again."""
 
     def __init__(self, where: str) -> None:
         self.where = where
-        self._left = _MOST_NODES
+        self._left = _MAX_NODES
 
     def value(self, node: yaml.Node, depth: int) -> Any:
         self._left -= 1
         if self._left < 0:
-            raise self._refused(node, f"more than {_MOST_NODES:,} values with what its anchors repeat; write less")
-        if depth > _DEEPEST:
-            raise self._refused(node, f"nested deeper than {_DEEPEST} levels, or refers to itself; flatten it")
+            raise self._error(node, f"more than {_MAX_NODES:,} values, with repetitions by anchors; write less")
+        if depth > _MAX_DEPTH:
+            raise self._error(node, f"nested deeper than {_MAX_DEPTH} levels, or refers to itself; flatten it")
         tag = node.tag.removeprefix(_CORE)
         if isinstance(node, yaml.MappingNode) and tag == "map":
             return self._mapping(node, depth)
@@ -138,25 +139,25 @@ class _Reading:
             try:
                 return self._scalar(node, tag)
             except ValueError:
-                raise self._refused(node, f"{node.value[:40]!r} is no !!{tag}; a text needs quotes") from None
-        raise self._refused(node, f"the tag {node.tag.replace(_CORE, '!!')} is not known here; leave it out")
+                raise self._error(node, f"{node.value[:40]!r} is not a valid !!{tag}; put a string in quotes") from None
+        raise self._error(node, f"the tag {node.tag.replace(_CORE, '!!')} is not supported; remove it")
 
     def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
         values: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for key, item in node.value:
             if not isinstance(key, yaml.ScalarNode) or (key.tag == f"{_CORE}null" and not key.value):
-                raise self._refused(key, "a key is a word, not nothing, a list or a mapping")
+                raise self._error(key, "a key must be a plain value, not empty, a list or a mapping")
             if key.tag == f"{_CORE}merge":
                 inner = self.value(item, depth + 1)
-                for one in inner if isinstance(inner, list) else [inner]:
-                    if not isinstance(one, dict):
-                        raise self._refused(item, "<< takes a mapping")
-                    merged = {**one, **merged}
+                for item in inner if isinstance(inner, list) else [inner]:
+                    if not isinstance(item, dict):
+                        raise self._error(item, "<< takes a mapping")
+                    merged = {**item, **merged}
                 continue
             _check_text(key.value, self.where)
             if key.value in values:
-                raise self._refused(key, f"the key {key.value!r} is there twice; keep one of them")
+                raise self._error(key, f"the key {key.value!r} occurs twice; remove one")
             values[key.value] = self.value(item, depth + 1)
         return {**merged, **values}
 
@@ -179,38 +180,36 @@ class _Reading:
         elif node.style is None or tag in ("str", "value", "merge"):
             return text
         else:
-            raise self._refused(node, f"{text[:40]!r} is no !!{tag}")
+            raise self._error(node, f"{text[:40]!r} is not a valid !!{tag}")
         return self._as_written(node, Written(text, value))
 
     def _as_written(self, node: yaml.ScalarNode, found: Written) -> Any:
-        """With a tag before quotes the author has said what he means."""
+        """A quoted scalar with an explicit tag is its value; an unquoted one keeps its text."""
         return found if node.style is None else found.value
 
-    def _refused(self, node: yaml.Node, why: str) -> InputError:
+    def _error(self, node: yaml.Node, why: str) -> InputError:
         mark = node.start_mark
         return InputError(f"{self.where}: line {mark.line + 1}, column {mark.column + 1}: {why}")
 
 
 def _check_size(text: str, where: str) -> None:
-    """Before anything is built: PyYAML builds by recursion, 5,000 values a second."""
+    """Checks size and depth from events first: PyYAML composes by recursion, 5,000 values a second."""
     depth = 0
     for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
-        if number > 2 * _MOST_NODES:
-            raise InputError(f"{where}: more than {_MOST_NODES:,} values; write less")
+        if number > 2 * _MAX_NODES:
+            raise InputError(f"{where}: more than {_MAX_NODES:,} values; write less")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-        if depth > _DEEPEST:
+        if depth > _MAX_DEPTH:
             line = event.start_mark.line + 1 if event.start_mark is not None else 1
-            raise InputError(f"{where}: nested deeper than {_DEEPEST} levels at line {line}; flatten it")
+            raise InputError(f"{where}: nested deeper than {_MAX_DEPTH} levels at line {line}; flatten it")
 
 
 def _number(text: str, where: str, kind: type[int] | type[float]) -> Written:
-    if len(text) > _MOST_DIGITS:
-        raise InputError(
-            f"{where}: {text[:12]}... is a number of {len(text):,} characters; give at most {_MOST_DIGITS}"
-        )
+    if len(text) > _MAX_DIGITS:
+        raise InputError(f"{where}: {text[:12]}... is a number of {len(text):,} characters; give at most {_MAX_DIGITS}")
     value = kind(text.replace("_", ""))
     if not math.isfinite(value):
         raise InputError(f"{where}: {text} is too large for a number; give a smaller one")
@@ -219,19 +218,19 @@ def _number(text: str, where: str, kind: type[int] | type[float]) -> Written:
 
 def _check_text(text: str, where: str) -> None:
     if _UNWRITABLE.search(text):
-        raise InputError(f"{where}: {text[:40]!r} holds a character that no text can hold; leave it out")
+        raise InputError(f"{where}: {text[:40]!r} contains a character that is not allowed in text; remove it")
 
 
-def _inside(values: Any) -> Iterator[tuple[int, Any]]:
-    """Every key and value, with how deep it lies."""
+def _with_depth(values: Any) -> Iterator[tuple[int, Any]]:
+    """Every key and value, with its depth."""
     waiting = [(1, values)]
     while waiting:
         depth, value = waiting.pop()
         yield depth, value
         if isinstance(value, dict):
-            waiting += [(depth + 1, one) for pair in value.items() for one in pair]
+            waiting += [(depth + 1, item) for pair in value.items() for item in pair]
         elif isinstance(value, list):
-            waiting += [(depth + 1, one) for one in value]
+            waiting += [(depth + 1, item) for item in value]
 
 
 def _reason(error: yaml.YAMLError) -> str:

@@ -120,4 +120,4 @@ def test_compact_from_the_shell(growing: Path, tmp_path: Path, capsys: pytest.Ca
     assert main(["data", "lint", delta]) == 1
     assert "shard-missing" in capsys.readouterr().out
     assert main(["artifacts", "verify", delta]) == 1
-    assert f"{delta} needs {first}, which is gone from" in capsys.readouterr().err
+    assert f"{delta} needs {first}, which is missing from" in capsys.readouterr().err

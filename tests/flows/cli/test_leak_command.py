@@ -95,4 +95,4 @@ def test_only_shards_can_be_checked(tmp_path: Path, capsys: pytest.CaptureFixtur
     main(["data", "leaks", shards_of(tmp_path / "one", range(10)).uri])
     finding = next(ArtifactStore.open().list("check-leaks"))
     assert main(["data", "leaks", finding.uri]) == 2
-    assert "is made by check-leaks; give shards" in capsys.readouterr().err
+    assert "is an artifact of check-leaks; give shards" in capsys.readouterr().err

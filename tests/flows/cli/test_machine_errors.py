@@ -29,11 +29,11 @@ from pipeline.errors import InputError
         (sqlite3.OperationalError("database or disk is full"), "no space left"),
         (PermissionError(errno.EACCES, "Permission denied", "/etc/x"), "/etc/x: Permission denied; give this user"),
         (OSError(errno.EROFS, "Read-only file system", "/ro/x"), "/ro/x: Read-only file system; give"),
-        (OSError(errno.EIO, "Input/output error", "/nfs/x"), "/nfs/x: Input/output error; see that the disk"),
+        (OSError(errno.EIO, "Input/output error", "/nfs/x"), "/nfs/x: Input/output error; check that the disk"),
         (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
         (MemoryError(), "give it more memory"),
         (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/x']"), "TMPDIR"),
-        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "/a/b"), "/a/b: Not a directory; see"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "/a/b"), "/a/b: Not a directory; check"),
     ],
 )  # fmt: skip
 def test_what_the_machine_refuses_is_said_with_the_place_and_what_to_do(error: Exception, says: str) -> None:
