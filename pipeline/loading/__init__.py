@@ -1,1 +1,1 @@
-"""Loading: from an index and a policy to batches of pixels, the same on any number of workers."""
+"""Loading: from an index and a policy to batches of pixels, identical for any number of workers."""

@@ -1,10 +1,9 @@
-"""Augmentation as data: what is done to a sample is a function of (seed, epoch, sample) alone.
+"""Augmentation as data: the view of a sample is a function of (seed, epoch, sample) alone.
 
-`view_parameters` draws it for a batch of ids, and again whenever asked: in another process, in
-another batch, a year later. So a teacher's answer for a view can be cached, and the same sample
-looks the same on any number of workers. The crop is applied while decoding; the rest by
-`apply_on_device` to many images at once, on whatever device they are, with the same bits for a sample in
-any batch: its arithmetic is made of single-element operations and integer sums only.
+`view_parameters` draws the parameters for a batch of ids. They are the same in every process and every batch, so a
+teacher's output for a view can be cached, and batches do not depend on the number of workers. The crop is applied
+while decoding; `apply_on_device` applies the rest to many images at once, on their device. Its bits for a sample do
+not depend on the batch, because it uses only elementwise operations and integer sums.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from pipeline.loading.batch import on_device
 from pipeline.loading.decode import Crop
 from pipeline.loading.rand_augment import RandAugmentConfig, draw, rand_augment
 
-# How bright red, green and blue look (ITU-R BT.601, as PIL and torchvision convert to grey).
+# Weights of red, green and blue in luminance (ITU-R BT.601, as PIL and torchvision convert to grey).
 _LUMA: tuple[float, ...] = (0.299, 0.587, 0.114)
 _BLOCK_BYTES = 1 << 18
 _BY_SAMPLE = ("crops", "flips", "colours", "boxes", "operations", "strengths")
@@ -57,7 +56,7 @@ class AugmentConfig(Config):
 
     @property
     def changes_colours(self) -> bool:
-        """Whether more is done than to crop and flip."""
+        """Whether anything but crop and flip is applied."""
         factors = (self.brightness, self.contrast, self.saturation, self.erase)
         return any(factors) or self.rand_augment is not None
 
@@ -72,16 +71,16 @@ class AugmentConfig(Config):
 
 @dataclass(frozen=True)
 class ViewParameters:
-    """What is done to each sample of a batch.
+    """The augmentation of each sample of a batch.
 
     Attributes:
         crops: [B, 4] area, ratio, top, left: see `Crop`.
         flips: bool [B].
         colours: float32 [B, 3]: factors of brightness, contrast, saturation, applied in this order.
-        boxes: float32 [B, 4]: top, left, bottom, right of the part painted over, as shares of the
-            side; all zero for none.
-        of_square: the crops' areas are shares of the largest square in the image: see `Crop`.
-        operations, strengths: [B, layers] of RandAugment, see `rand_augment.draw`; no layers for none.
+        boxes: float32 [B, 4]: top, left, bottom, right of the erased box, as fractions of the side; all zero:
+            no box.
+        of_square: the crops' areas are fractions of the largest square in the image, see `Crop`.
+        operations, strengths: [B, layers] of RandAugment, see `rand_augment.draw`; layers is 0 without it.
     """
 
     crops: NDArray[np.float64]
@@ -97,19 +96,19 @@ class ViewParameters:
         area, ratio, top, left = self.crops[row].tolist()
         return Crop(area, ratio, top, left, self.of_square)
 
-    def part(self, rows: slice) -> ViewParameters:
-        """The views of some samples of the batch."""
+    def select(self, rows: slice) -> ViewParameters:
+        """The views of a slice of the batch."""
         return replace(self, **{name: getattr(self, name)[rows] for name in _BY_SAMPLE})
 
     @classmethod
-    def joined(cls, parts: Sequence[ViewParameters]) -> ViewParameters:
-        """The views of several batches, one after another, drawn by one config."""
-        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _BY_SAMPLE}
-        return cls(of_square=parts[0].of_square, **joined)
+    def concatenated(cls, views: Sequence[ViewParameters]) -> ViewParameters:
+        """The views of several batches, concatenated; all drawn by one config."""
+        joined = {name: np.concatenate([getattr(view, name) for view in views]) for name in _BY_SAMPLE}
+        return cls(of_square=views[0].of_square, **joined)
 
 
 def view_parameters(config: AugmentConfig, seed: int, epoch: int, ids: NDArray[np.int64]) -> ViewParameters:
-    """The parameters of each sample's view in an epoch; the same for a sample in any batch."""
+    """The parameters of each sample's view in an epoch; they do not depend on the batch."""
     u = uniforms(seed, "view", epoch, ids, 12)
     if config.scale_jitter is None:
         longest = math.log(config.crop_max_ratio)
@@ -121,13 +120,13 @@ def view_parameters(config: AugmentConfig, seed: int, epoch: int, ids: NDArray[n
     crops = np.stack([area, ratio, u[:, 2], u[:, 3]], axis=1)
     spans = np.array([config.brightness, config.contrast, config.saturation])
     colours = 1 + spans * (2 * u[:, 5:8] - 1)
-    # A box between 0.02 and its largest area, at most 3:1, wholly inside (Zhong 2020, section 3.2).
+    # A box between 0.02 and its largest area, at most 3:1, entirely inside (Zhong 2020, section 3.2).
     area = 0.02 + (config.erase_max_area - 0.02) * u[:, 9]
     ratio = np.exp(math.log(3.0) * (2 * u[:, 10] - 1))
     height, width = np.minimum(1, np.sqrt(area / ratio)), np.minimum(1, np.sqrt(area * ratio))
-    # One number places the box: its digits are split between the two axes.
-    place = u[:, 11] * 1024
-    top, left = np.floor(place) / 1024 * (1 - height), (place % 1) * (1 - width)
+    # One number gives the position of the box: its digits are split between the two axes.
+    position = u[:, 11] * 1024
+    top, left = np.floor(position) / 1024 * (1 - height), (position % 1) * (1 - width)
     boxes = np.stack([top, left, top + height, left + width], axis=1) * (u[:, 8] < config.erase)[:, None]
     operations, strengths = np.empty((len(ids), 0), np.int8), np.empty((len(ids), 0), np.float32)
     if config.rand_augment is not None:
@@ -147,8 +146,8 @@ def apply_on_device(images: Tensor, views: ViewParameters) -> Tensor:
     """The batch with all but the crop applied, uint8 [B, C, H, W]; `images` may be changed in place.
 
     The order is brightness, contrast, saturation, flip, RandAugment, erasing. The three colour changes are one
-    linear map per sample, rounded once; only its result is cut to 0..255. On a CPU it is for a thread to which torch
-    gives one core, as `DecodePool`'s have.
+    linear map per sample, rounded once; only its result is clamped to 0..255. On a CPU, call it from a thread for which
+    torch uses one core, such as those of `DecodePool`.
 
     Args:
         images: uint8 [B, C, H, W], C is 1 or 3, on any device.
@@ -158,15 +157,15 @@ def apply_on_device(images: Tensor, views: ViewParameters) -> Tensor:
         return images
     changed = np.flatnonzero(np.any(views.colours != 1, axis=1))
     if len(changed):
-        # Blocks that stay in a core's cache.
+        # Blocks that fit into a core's cache.
         block = max(1, _BLOCK_BYTES // images[0].numel()) if images.device.type == "cpu" else len(images)
         for start in range(0, len(images), block):
-            part = slice(start, start + block)
-            images[part] = _recoloured(images[part], views.colours[part])
+            piece = slice(start, start + block)
+            images[piece] = _recoloured(images[piece], views.colours[piece])
     flipped = np.flatnonzero(views.flips)
     if images.device.type == "cpu":
-        # NumPy chooses rows in a tenth of torch's time; and one operation for all of them, not some for each, since
-        # every one hands the interpreter's lock to another decoding thread.
+        # NumPy selects rows in a tenth of torch's time. One operation for all rows, because each call passes the
+        # interpreter's lock to another decoding thread.
         pixels = images.numpy()
         pixels[flipped] = torch.from_numpy(pixels[flipped]).flip(-1).numpy()
     elif len(flipped):
@@ -180,7 +179,7 @@ def apply_on_device(images: Tensor, views: ViewParameters) -> Tensor:
 
 
 def _recoloured(images: Tensor, colours: NDArray[np.float32]) -> Tensor:
-    """Brightness b, contrast c and saturation s as one map of each pixel p, with grey() = luma . p:
+    """Brightness b, contrast c and saturation s as one linear map of each pixel p, with grey(p) = luma . p:
 
         x = b p;   y = c x + (1 - c) mean(grey(x));   z = s y + (1 - s) grey(y)
 
@@ -197,7 +196,7 @@ def _recoloured(images: Tensor, colours: NDArray[np.float32]) -> Tensor:
     grey_mean = sum((means[:, i] * luma[i] for i in range(channels)), torch.zeros_like(b))
     per_sample = (slice(None), None, None)
     pixels = images.to(torch.float32)
-    # Half is added so that cutting the fraction off rounds.
+    # Adding 0.5 makes the truncation to integers round.
     shared = ((1 - c) * b * grey_mean + 0.5)[per_sample]
     if channels == 3:
         grey = pixels[:, 0] * luma[0]
@@ -209,7 +208,7 @@ def _recoloured(images: Tensor, colours: NDArray[np.float32]) -> Tensor:
 
 
 def _erased(images: Tensor, boxes: NDArray[np.float32]) -> Tensor:
-    """Each sample's box painted in the sample's mean colour."""
+    """Fills each sample's box with the sample's mean colour."""
     height, width = images.shape[-2:]
     edges = np.rint(boxes * np.array([height, width, height, width], np.float32)).astype(np.int64)
     top, left, bottom, right = on_device(edges, images.device)[:, :, None, None].unbind(1)

@@ -1,4 +1,4 @@
-"""Batch: what the loader hands to a task, and how a global batch is shared out among ranks."""
+"""Batch: the input of a task; and the split of a global batch among ranks."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pipeline.sharding.format.joined_columns import JoinedColumns
 
 @dataclass(frozen=True)
 class Batch:
-    """One rank's share of a global batch.
+    """One rank's slice of a global batch.
 
     Attributes:
-        images: uint8 [B, C, H, W]; normalising them is the task's business, on the device.
+        images: uint8 [B, C, H, W]; the task normalises them, on the device.
         ids: int64 [B], row numbers of the index.
-        labels: int64 [B]; -1 where a sample has none.
+        labels: int64 [B]; -1 for a sample without a label.
         groups: int64 [B], content groups: samples of one group show the same thing.
-        tokens: int64 [B, L], one caption a sample; None if the loader has no tokenizer.
-        step: the training step it belongs to; for evaluation, its place in the sequence.
+        tokens: int64 [B, L], one caption for each sample; None if the loader has no tokenizer.
+        step: the training step; in evaluation, the number of the batch.
         policy_version: the policy's version when the batch was planned.
         global_size: samples in the batches of all ranks together.
-        columns: joined columns of numbers by name, float32 or int64, [B] or [B, D]; NaN or -1 where a sample has
-            no value.
+        columns: joined columns of numbers by name, float32 or int64, [B] or [B, D]; NaN or -1 for a sample
+            without a value.
     """
 
     images: Tensor
@@ -58,28 +58,28 @@ class Batch:
 
 
 def on_device(values: NDArray[Any], device: torch.device) -> Tensor:
-    """The values on a device; unlike a plain copy it does not wait until a GPU has done what it was given before.
+    """The values on a device. Unlike a plain copy, it does not wait for the earlier work of a GPU.
 
-    The values may be thrown away at once: CUDA has taken a copy of what lies in ordinary memory when it returns.
+    The array may be freed at once: CUDA has copied pageable memory before the call returns.
     """
     return torch.from_numpy(values).to(device, non_blocking=True)
 
 
 def rank_slice(ids: NDArray[np.int64], rank: int, world: int) -> NDArray[np.int64]:
-    """The contiguous part of a global batch that belongs to a rank; parts differ by at most one.
+    """The contiguous slice of a global batch for one rank; sizes differ by at most one.
 
-    The parts of rank 0, 1, ... put together are the global batch, in order.
+    The slices of ranks 0, 1, ... concatenated are the global batch.
     """
     return ids[len(ids) * rank // world : len(ids) * (rank + 1) // world]
 
 
 def column_tensor(values: NDArray[np.int32], ids: NDArray[np.int64]) -> Tensor:
-    """A column of the index at some rows, int64 [len(ids)]."""
+    """The values of an index column at these rows, int64 [len(ids)]."""
     return torch.from_numpy(values[ids].astype(np.int64))
 
 
 def joined_tensors(columns: JoinedColumns | None, ids: NDArray[np.int64]) -> dict[str, Tensor]:
-    """The joined columns of numbers at some rows, by name; none where none were joined."""
+    """The values of all joined numeric columns at these rows, by name; empty without joined columns."""
     if columns is None:
         return {}
     return {name: torch.from_numpy(values) for name, values in columns.batch(ids).items()}

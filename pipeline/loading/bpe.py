@@ -1,8 +1,8 @@
 """CLIP's byte-pair encoding in plain Python: the same token ids as the compiled tokenizer.
 
-This file imports the standard library only, because its source goes into registered models: they
-tokenise prompts in processes where nothing of ours is installed. Its vocabulary comes in a file
-(`pipeline.loading.vocabulary` writes it). About 60,000 captions/s (one core), as words seen before are kept.
+This file imports the standard library only, because registered models carry its source: they tokenise prompts in
+processes without Tutelage. The vocabulary is read from a file that `pipeline.loading.vocabulary` writes. About 60,000
+captions/s (one core), because the tokens of words are cached.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 START, END = "<start_of_text>", "<end_of_text>"
 
-# CLIP numbers the bytes that print first. Token b + 256 is byte b at the end of a word.
+# CLIP numbers the printable bytes first. Token b + 256 is byte b at the end of a word.
 PRINTED = [*range(33, 127), *range(161, 173), *range(174, 256)]
 _BYTES = [*PRINTED, *(byte for byte in range(256) if byte not in PRINTED)]
 _TOKEN_OF_BYTE = {byte: token for token, byte in enumerate(_BYTES)}
@@ -28,8 +28,8 @@ class BytePairEncoder:
     """Encodes text.
 
     Args:
-        vocabulary: "merges", the two tokens that token 512, 513, ... is made of; "letters",
-            "numbers" and "spaces", the insides of regular expression classes.
+        vocabulary: "merges", the two tokens of which token 512, 513, ... consists; "letters",
+            "numbers" and "spaces", the contents of regular expression classes.
     """
 
     def __init__(self, vocabulary: Mapping[str, Any]) -> None:
@@ -53,7 +53,7 @@ class BytePairEncoder:
         return [token for word in self._words.findall(text.lower()) for token in self._word_tokens(word)]
 
     def encode_batch(self, texts: Iterable[str], context_length: int) -> list[list[int]]:
-        """Each text between start and end, cut or padded with 0 to `context_length` tokens."""
+        """Token ids of each text between start and end, truncated or padded with 0 to `context_length`."""
         rows = []
         for text in texts:
             row = [self.start_of_text, *self.encode(text)[: context_length - 2], self.end_of_text]
@@ -71,17 +71,17 @@ class BytePairEncoder:
 
 
 def _merge(tokens: list[int], merges: Mapping[tuple[int, int], int]) -> list[int]:
-    """Replaces neighbours by the token made of them, the earliest merge first, until none is left."""
+    """Merges neighbouring tokens, the earliest merge first, until no merge applies."""
     while len(tokens) > 1:
         pairs = [(merges[pair], pair) for pair in itertools.pairwise(tokens) if pair in merges]
         if not pairs:
             break
-        made, (left, right) = min(pairs)
+        new, (left, right) = min(pairs)
         merged: list[int] = []
         for token in tokens:
-            # `merged` ends in `left` only if it was not used up: then this pair becomes one token.
+            # `merged` ends in `left` only if that token was not merged already: then this pair becomes one token.
             if token == right and merged and merged[-1] == left:
-                merged[-1] = made
+                merged[-1] = new
             else:
                 merged.append(token)
         tokens = merged

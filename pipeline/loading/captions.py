@@ -1,4 +1,4 @@
-"""Which of its captions a sample comes with."""
+"""The choice of one caption for each sample."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CaptionChoice = Literal["first", "random"]
 def chosen_captions(
     index: SampleIndex, ids: NDArray[np.int64], choice: CaptionChoice, *, seed: int = 0, epoch: int = 0
 ) -> list[str]:
-    """One caption of each sample: its first, or one drawn for each epoch; "" for a sample that has none."""
+    """One caption for each sample: its first, or one drawn for each epoch; "" for a sample without captions."""
     if choice == "first":
         return [next(iter(index.captions(id)), "") for id in ids.tolist()]
     draws = uniforms(seed, "caption", epoch, ids, 1)[:, 0]

@@ -1,14 +1,13 @@
 """DecodePool: threads that read and decode samples into preallocated uint8 batches.
 
-A batch is handed to the threads in pieces, so that one batch uses all of them, and comes back
-whole and in the order it was asked for. A damaged sample leaves its row empty, and whoever waits for the
-batch decides what becomes of it; any other error in a thread reaches them.
+A batch is split into pieces, so that it uses all threads. Batches complete in the order of submission. The row of a
+damaged sample is left unfilled and reported to the caller, who decides what to do; any other error of a thread is
+raised in the caller.
 
-The threads are torch's as well: each works on one core, since operations on a few images shared out between cores
-take those many times as long (50 times, measured on two cores that decode and train), and what a CPU does to an image
-after the crop is done by them too: so the thread that takes the batches, which trains, has no work for each image.
-More than about 8 of them gain nothing, probably since all need the interpreter's lock between two calls of a library
-(docs/benchmarks.md): DecodeProcesses has more.
+In these threads torch uses one core each: operations on a few images take many times as long when torch distributes
+them over cores (50 times, measured on two cores that decode and train). The threads also apply the augmentations after
+the crop on a CPU, so the training thread has no work for each image. More than about 8 threads gain nothing, probably
+because all need the interpreter's lock between two library calls (docs/benchmarks.md): use DecodeProcesses for more.
 """
 
 from __future__ import annotations
@@ -31,28 +30,28 @@ from pipeline.loading.decode import Crop, decode
 from pipeline.loading.quarantine import DamagedSampleError
 from pipeline.loading.reader import SampleReader
 
-# What a thread takes at a time, 1 to 20 ms of work, so that stopping never takes longer: 10 samples at 224 pixels.
+# The work of one task, 1 to 20 ms, which bounds the time to stop: 10 samples at 224 pixels.
 _PIECE_PIXELS, _PIECE_SAMPLES = 1 << 19, 16
 
 DamagedRow = tuple[int, DamagedSampleError]
-"""A row of a batch, and what is wrong with its sample."""
+"""A row of a batch, and the error of its sample."""
 
 
 class PendingImages(ABC):
     """A batch that is being filled.
 
     Attributes:
-        images: uint8 [B, C, H, W], full once `damaged` has answered.
+        images: uint8 [B, C, H, W], complete after `damaged` returns.
     """
 
     images: Tensor
 
     @abstractmethod
     def damaged(self) -> list[DamagedRow]:
-        """Once the batch is full: the rows whose samples are damaged, which hold no image."""
+        """Waits for the batch; returns the rows of damaged samples, which have no image."""
 
     def wait(self) -> Tensor:
-        """The batch, uint8 [B, C, H, W], once it is full.
+        """Waits for the batch; returns it, uint8 [B, C, H, W].
 
         Raises:
             DamagedSampleError: a sample could not be read or decoded.
@@ -72,15 +71,15 @@ class _Pieces(PendingImages):
 
 
 class DecodePool:
-    """A context that owns the threads; when it is left they have ended.
+    """A context that owns the threads and joins them on exit.
 
     Args:
-        reader: where the samples are.
+        reader: reads the samples.
         channels: 3 for RGB, 1 for grey.
-        threads: how many.
+        threads: number of threads.
         pinned: fill page-locked memory, from which a GPU copies while it computes.
-        memory_format: of the batches; channels_last, as decoders leave pixels, costs no reordering.
-        crop_only: leave all of a view but its crop to whoever takes the batch, who has a faster device for it.
+        memory_format: of the batches; channels_last is the layout of decoders and needs no reordering.
+        crop_only: apply only the crop of a view; the caller applies the rest on a faster device.
     """
 
     def __init__(
@@ -102,13 +101,13 @@ class DecodePool:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def submit(self, ids: NDArray[np.int64], image_size: int, views: ViewParameters | None = None) -> PendingImages:
-        """Starts to fill a batch with these samples, `image_size` pixels a side, as `views` show them."""
+        """Starts to fill a batch with these samples, `image_size` pixels a side, augmented by `views`."""
         shape = (len(ids), self._channels, image_size, image_size)
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned, memory_format=self._memory_format)
         return self.start(images, ids, views)
 
     def start(self, images: Tensor, ids: NDArray[np.int64], views: ViewParameters | None = None) -> PendingImages:
-        """The same, into memory that is there: uint8 [B, C, size, size]."""
+        """Like `submit`, but into existing memory: uint8 [B, C, size, size]."""
         self._reader.prefetch(ids)
         length = max(1, min(_PIECE_SAMPLES, _PIECE_PIXELS // images.shape[-1] ** 2))
         pieces = [
@@ -122,12 +121,12 @@ class DecodePool:
         started = threading.Barrier(self._count + 1)
         try:
             for _ in range(self._count):
-                self._threads.submit(_stay_on_one_core, started)
+                self._threads.submit(_use_one_core, started)
             started.wait()
         except BaseException:
-            started.abort()  # The machine has no thread left, or a Ctrl-C: those that wait would do so for ever.
+            started.abort()  # The machine has no thread left, or Ctrl-C: the waiting threads would wait forever.
             raise
-        # The number is a thread's own, but the last one that was set is also what new threads begin with.
+        # The number is per thread, but the value set last is also the default of new threads.
         torch.set_num_threads(threads)
         return self
 
@@ -141,7 +140,7 @@ class DecodePool:
         """Fills one row of a batch with a sample.
 
         Raises:
-            DamagedSampleError: it could not be read or decoded.
+            DamagedSampleError: the sample could not be read or decoded.
         """
         ids = np.full(len(images), id)
         for _, error in self._threads.submit(self._fill, images, ids, views, slice(row, row + 1)).result():
@@ -157,10 +156,10 @@ class DecodePool:
             except DamagedSampleError as error:
                 damaged.append((row, error))
         if views is not None and not self._crop_only:
-            part = images[rows]
-            shown = apply_on_device(part, views.part(rows))
-            if shown.data_ptr() != part.data_ptr():
-                part.copy_(shown)
+            piece = images[rows]
+            augmented = apply_on_device(piece, views.select(rows))
+            if augmented.data_ptr() != piece.data_ptr():
+                piece.copy_(augmented)
         return damaged
 
     def _decode_into(self, row: NDArray[np.uint8], id: int, crop: Crop | None) -> None:
@@ -169,18 +168,18 @@ class DecodePool:
         try:
             pixels = decode(data, size=size, channels=self._channels, crop=crop)
         except ValueError:
-            data = self._reader.read(id, anew=True)
+            data = self._reader.read(id, fresh=True)
             try:
                 pixels = decode(data, size=size, channels=self._channels, crop=crop)
             except ValueError as error:
                 raise self._reader.damaged(
-                    id, f"cannot be decoded ({error}), though its bytes are those that were written"
+                    id, f"cannot be decoded ({error}), although its content hash is right"
                 ) from None
         row[:] = pixels
 
 
-def _stay_on_one_core(started: threading.Barrier) -> None:
-    # Asking comes first: a thread that has never asked takes over the number of all others when it first computes.
+def _use_one_core(started: threading.Barrier) -> None:
+    # The get call must come first: a thread that has never called it takes the global number at its first operation.
     torch.get_num_threads()
     torch.set_num_threads(1)
     started.wait()

@@ -1,15 +1,16 @@
-"""DecodeProcesses: processes that fill batches, each with the threads of a DecodePool, for many cores a trainer.
+"""DecodeProcesses: processes that fill batches, each with the threads of a DecodePool, for trainers with many cores.
 
-Threads of one process need its interpreter's lock between two calls of a library, and more than about 8 of them gain
-nothing; a process has a lock of its own. Each fills its rows of every batch, in memory that all of them share with the
-trainer, which copies a full batch out.
+Threads of one process need its interpreter's lock between two library calls, so more than about 8 of them gain nothing;
+each process has its own lock. Each process fills its rows of every batch, in memory shared with the trainer, which
+copies a complete batch out.
 
-    trainer -> process    of a batch: its slot in the shared memory, the process's rows, their samples and views
-    process -> trainer    the rows whose samples are damaged, or the error that it met
+    trainer -> process    for a batch: its slot in the shared memory, the process's rows, their samples and views
+    process -> trainer    the rows of damaged samples, or the error that occurred
 
-Both run over a pipe, and a process ends when its pipe does: when the loader is closed or no longer used, and when the
-trainer is killed. They are plain interpreters and no children of `multiprocessing`, which would import the trainer's
-main module again; they lie in a session of their own, since a Ctrl-C or a request to stop is the trainer's business.
+Messages go over a pipe, and a process ends when its pipe is closed: when the loader is closed or garbage-collected, and
+when the trainer is killed. The processes are plain interpreters instead of children of `multiprocessing`, which would
+import the trainer's main module again. They run in a session of their own, because the trainer handles Ctrl-C and stop
+signals.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ from pipeline.loading.reader import SampleReader
 
 _log = logging.getLogger("tutelage.loading")
 
-# What a process may need to give up a read that is under way.
+# Time for a process to abandon a read in progress.
 _ENDS_WITHIN_S = 10.0
 
 
 class _Share(NamedTuple):
-    """A process's part of a batch."""
+    """The rows of a batch that one process fills."""
 
     slot: int
     shape: tuple[int, int, int, int]
@@ -59,8 +60,8 @@ class _Share(NamedTuple):
     views: ViewParameters | None
 
 
-class _Setting(NamedTuple):
-    """What a process is told first."""
+class _Settings(NamedTuple):
+    """The first message to a process."""
 
     open_reader: Callable[[], SampleReader]
     slots: int
@@ -72,22 +73,22 @@ class _Setting(NamedTuple):
 
 
 class DecodeProcesses:
-    """A context, as a DecodePool is; but its processes outlive it, until `close`, since starting them takes seconds.
+    """A context like DecodePool, but its processes live until `close`, because starting them takes seconds.
 
-    Batches must be waited for in the order in which they were submitted, by one thread. If a process is lost, all are
-    replaced, and what was under way is done again; once for each batch.
+    One thread must wait for the batches in the order of submission. If a process dies, all are replaced and the pending
+    batches are submitted again; once for each batch.
 
     Args:
-        reader: where the samples are; each process opens its own.
-        processes: how many.
-        threads: of each process.
+        reader: reads the samples; each process opens its own.
+        processes: number of processes.
+        threads: number of threads in each process.
         channels: 3 for RGB, 1 for grey.
         largest: bytes of the largest batch.
-        ahead: how many batches are under way at most.
-        pinned, memory_format, crop_only: as of a DecodePool.
+        ahead: largest number of pending batches.
+        pinned, memory_format, crop_only: see DecodePool.
 
     Attributes:
-        lost: how often processes were replaced.
+        lost: number of times the processes were replaced.
     """
 
     def __init__(
@@ -106,79 +107,79 @@ class DecodeProcesses:
         self.lost = 0
         self._reader = reader
         self._count = processes
-        self._setting = _Setting(reader.opener(), ahead, largest, threads, channels, memory_format, crop_only)
+        self._setting = _Settings(reader.opener(), ahead, largest, threads, channels, memory_format, crop_only)
         self._pinned = pinned
         self._processes: _Processes | None = None
-        self._under_way: deque[_Batch] = deque()
+        self._pending: deque[_Batch] = deque()
 
     def __enter__(self) -> Self:
         if self._processes is None:
             self._processes = _Processes(self._setting, self._count)
             self._free_slots = list(range(self._setting.slots))
-        # Decodes what takes the place of a damaged sample.
-        self._own = DecodePool(
+        # Decodes the substitutes of damaged samples.
+        self._substitutes = DecodePool(
             self._reader, channels=self._setting.channels, threads=1, crop_only=self._setting.crop_only
         )
-        self._own.__enter__()
+        self._substitutes.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._own.__exit__(kind, error, trace)
-        if self._under_way:
-            # It was left early: what is under way would be the answer to whoever enters next.
+        self._substitutes.__exit__(kind, error, trace)
+        if self._pending:
+            # Left early: the next user of the processes would receive the answers to these pending batches.
             self.close()
 
     def close(self) -> None:
-        """Ends the processes; entered again, it starts others."""
+        """Ends the processes; entering the context again starts new ones."""
         if self._processes is not None:
             self._processes.end()
         self._processes = None
-        self._under_way.clear()
+        self._pending.clear()
 
     def submit(self, ids: NDArray[np.int64], image_size: int, views: ViewParameters | None = None) -> PendingImages:
-        """Starts to fill a batch with these samples, `image_size` pixels a side, as `views` show them."""
+        """Starts to fill a batch with these samples, `image_size` pixels a side, augmented by `views`."""
         shape = (len(ids), self._setting.channels, image_size, image_size)
         batch = _Batch(self, self._free_slots.pop(), shape, ids, views)
-        self._under_way.append(batch)
-        self._ask_for(batch)
+        self._pending.append(batch)
+        self._request(batch)
         return batch
 
     def fill(self, images: Tensor, row: int, id: int, views: ViewParameters | None) -> None:
         """Fills one row of a batch with a sample.
 
         Raises:
-            DamagedSampleError: it could not be read or decoded.
+            DamagedSampleError: the sample could not be read or decoded.
         """
-        self._own.fill(images, row, id, views)
+        self._substitutes.fill(images, row, id, views)
 
-    def _ask_for(self, batch: _Batch) -> None:
+    def _request(self, batch: _Batch) -> None:
         assert self._processes is not None
         rows, views = len(batch.ids), batch.views
         for number in range(self._count):
-            part = slice(rows * number // self._count, rows * (number + 1) // self._count)
-            shown = None if views is None else views.part(part)
-            self._processes.send(number, _Share(batch.slot, batch.shape, part.start, batch.ids[part], shown))
+            share = slice(rows * number // self._count, rows * (number + 1) // self._count)
+            own_views = None if views is None else views.select(share)
+            self._processes.send(number, _Share(batch.slot, batch.shape, share.start, batch.ids[share], own_views))
 
     def _collect(self, batch: _Batch) -> tuple[Tensor, list[DamagedRow]]:
-        """The images of a full batch, and the rows whose samples are damaged."""
+        """The images of a complete batch, and the rows of damaged samples."""
         assert self._processes is not None
-        assert batch is self._under_way[0]
+        assert batch is self._pending[0]
         try:
             damaged = self._processes.receive()
-        except _LostError as lost:
+        except _DeadProcessError as lost:
             _log.warning("%s; all are replaced", lost)
             self.lost += 1
             self._processes.end()
             self._processes = _Processes(self._setting, self._count)
-            for again in self._under_way:
-                self._ask_for(again)
+            for pending in self._pending:
+                self._request(pending)
             damaged = self._processes.receive()
         memory_format = self._setting.memory_format
         images = torch.empty(batch.shape, dtype=torch.uint8, pin_memory=self._pinned, memory_format=memory_format)
         images.copy_(_images(self._processes.memory[batch.slot], batch.shape, memory_format))
-        self._free_slots.append(self._under_way.popleft().slot)
+        self._free_slots.append(self._pending.popleft().slot)
         return images, damaged
 
 
@@ -199,21 +200,21 @@ class _Batch(PendingImages):
         return damaged
 
 
-class _LostError(WorkError):
-    """A process has ended that should not have."""
+class _DeadProcessError(WorkError):
+    """A process ended unexpectedly."""
 
 
 class _Processes:
-    """Processes that were started together, and the memory that they share with this one.
+    """Processes that were started together, and the memory they share with this process.
 
     Attributes:
         memory: uint8 [slots, bytes of the largest batch].
     """
 
-    def __init__(self, setting: _Setting, count: int) -> None:
+    def __init__(self, setting: _Settings, count: int) -> None:
         self._connections: list[Connection[Any, Any]] = []
         self._processes: list[subprocess.Popen[bytes]] = []
-        # Called at the latest when this object is no longer used.
+        # Called at the latest when this object is garbage-collected.
         self.end = weakref.finalize(self, _end, self._connections, self._processes)
         with _memory_file(setting.slots * setting.slot_bytes) as file:
             self.memory = _mapped(file.fileno(), setting.slots, setting.slot_bytes)
@@ -225,16 +226,16 @@ class _Processes:
         for number in range(count):
             self.send(number, setting)
 
-    def send(self, number: int, message: _Share | _Setting) -> None:
-        with contextlib.suppress(ConnectionError):  # Whoever waits for the answer hears that it has ended.
+    def send(self, number: int, message: _Share | _Settings) -> None:
+        with contextlib.suppress(ConnectionError):  # `receive` reports that the process has ended.
             self._connections[number].send(message)
 
     def receive(self) -> list[DamagedRow]:
-        """What all answer to the oldest batch: its damaged rows.
+        """Receives the answers of all processes to the oldest batch: its damaged rows.
 
         Raises:
-            _LostError: one has ended.
-            Exception: one has met this error.
+            _LostError: a process has ended.
+            Exception: the error of a process.
         """
         damaged: list[DamagedRow] = []
         for number, connection in enumerate(self._connections):
@@ -247,12 +248,12 @@ class _Processes:
             damaged += answer
         return damaged
 
-    def _lost(self, number: int) -> _LostError:
+    def _lost(self, number: int) -> _DeadProcessError:
         code = self._processes[number].wait()
         how = f"ended with code {code}"
         if code < 0:
-            how = f"was ended by signal {-code} (if memory is short: fewer loader.processes)"
-        return _LostError(f"decoding process {number + 1} of {len(self._processes)} {how}")
+            how = f"was killed by signal {-code} (if memory ran out, lower loader.processes)"
+        return _DeadProcessError(f"decoding process {number + 1} of {len(self._processes)} {how}")
 
 
 def _started(pipe: int, memory: int) -> subprocess.Popen[bytes]:
@@ -279,7 +280,7 @@ def _end(connections: Sequence[Connection[Any, Any]], processes: Sequence[subpro
 
 
 def _memory_file(size: int) -> BinaryIO:
-    """A file of so many bytes without a name, in memory where the system can: in no /dev/shm, small in containers."""
+    """An unnamed file of `size` bytes, in memory if the system can; not in /dev/shm, which is small in containers."""
     in_memory = hasattr(os, "memfd_create")
     file = os.fdopen(os.memfd_create("tutelage-batches"), "r+b") if in_memory else tempfile.TemporaryFile()  # noqa: SIM115
     file.truncate(size)
@@ -292,7 +293,7 @@ def _mapped(file: int, slots: int, slot_bytes: int) -> Tensor:
 
 
 def _images(slot: Tensor, shape: tuple[int, int, int, int], memory_format: torch.memory_format) -> Tensor:
-    """A batch in a slot, uint8 [B, C, H, W]."""
+    """The batch in a slot, uint8 [B, C, H, W]."""
     size, channels, height, width = shape
     memory = slot[: math.prod(shape)]
     if memory_format == torch.channels_last:
@@ -301,18 +302,18 @@ def _images(slot: Tensor, shape: tuple[int, int, int, int], memory_format: torch
 
 
 def serve(pipe: int, file: int) -> None:
-    """What a process does: fills its share of the batches that it is asked for, until the pipe ends.
+    """The main function of a process: fills its rows of each requested batch until the pipe is closed.
 
     Args:
-        pipe, file: descriptors of its end of the pipe and of the shared memory.
+        pipe, file: file descriptors of its end of the pipe and of the shared memory.
     """
     connection: Connection[Any, Any] = Connection(pipe)
     with contextlib.suppress(EOFError, ConnectionError), ThreadPoolExecutor(1) as answers:
-        setting: _Setting = connection.recv()
+        setting: _Settings = connection.recv()
         try:
             reader = setting.open_reader()
         except Exception as error:
-            connection.send(_told(error))
+            connection.send(_picklable(error))
             return
         memory = _mapped(file, setting.slots, setting.slot_bytes)
         with DecodePool(
@@ -331,15 +332,15 @@ def _answer(connection: Connection[Any, Any], pending: PendingImages, first_row:
     try:
         answer = [(first_row + row, error) for row, error in pending.damaged()]
     except Exception as error:
-        answer = _told(error)
+        answer = _picklable(error)
     connection.send(answer)
 
 
-def _told(error: Exception) -> Exception:
-    """The error with the lines that led to it, which do not travel with it."""
+def _picklable(error: Exception) -> Exception:
+    """The error with its traceback as a note, because pickling drops tracebacks."""
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # It cannot travel itself.
+    except Exception:  # It cannot be pickled.
         error = RuntimeError(repr(error)).with_traceback(error.__traceback__)
     error.add_note("in a decoding process:\n" + "".join(traceback.format_exception(error)))
     return error

@@ -1,4 +1,4 @@
-"""Batches to measure on: given samples, in order, as they are stored; a damaged one is an error, never left out."""
+"""Evaluation batches: given samples, in order, without augmentation; a damaged sample is an error."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from pipeline.sharding.format.index import SampleIndex
 _AHEAD = 2
 
 
-class HeldBatches:
-    """Batches that are measured on again and again: kept decoded as far as they fit, the rest is decoded each time.
+class CachedBatches:
+    """Batches for repeated evaluations: cached decoded up to a size; the rest is decoded each time.
 
     Args:
-        batches: gives the batches of some samples.
-        ids: all of them.
-        megabytes: of images are kept, and at least one batch.
+        batches: returns the batches of given samples.
+        ids: all samples.
+        megabytes: size of the cached images; at least one batch is cached.
     Raises:
-        DamagedSampleError: one of those that are kept is damaged; of the others, whoever comes to it hears of it.
+        DamagedSampleError: a cached sample is damaged; for the others it is raised during iteration.
     """
 
     def __init__(
         self, batches: Callable[[NDArray[np.int64]], Generator[Batch]], ids: NDArray[np.int64], megabytes: int
     ) -> None:
         self._batches = batches
-        self._held: list[Batch] = []
+        self._cached: list[Batch] = []
         left, rows = megabytes * 1_000_000, 0
         with closing(batches(ids)) as decoded:
             for batch in decoded:
-                self._held.append(batch)
+                self._cached.append(batch)
                 rows += len(batch)
                 left -= batch.images.nbytes
                 if left <= 0:
@@ -47,7 +47,7 @@ class HeldBatches:
         self._others = ids[rows:]
 
     def __iter__(self) -> Iterator[Batch]:
-        yield from self._held
+        yield from self._cached
         if len(self._others):
             yield from self._batches(self._others)
 
@@ -63,27 +63,27 @@ def evaluation_batches(
     threads: int = 2,
     tokenizer: CaptionTokenizer | None = None,
 ) -> Generator[Batch]:
-    """The samples `ids`, in that order, resized and not varied; the last batch may be smaller.
+    """The samples `ids`, in this order, resized without augmentation; the last batch may be smaller.
 
-    Captions are the first of each sample. `step` counts the batches.
+    The caption of a sample is its first. `step` counts the batches.
 
     Raises:
-        DamagedSampleError: a sample is damaged: a measure of the others would not be the measure that was asked for.
+        DamagedSampleError: a sample is damaged; a metric over the others would be a different metric.
     """
-    parts = [ids[start : start + batch_size] for start in range(0, len(ids), batch_size)]
+    chunks = [ids[start : start + batch_size] for start in range(0, len(ids), batch_size)]
     with DecodePool(reader, channels=channels, threads=threads) as pool:
-        pending = deque(pool.submit(part, image_size) for part in parts[:_AHEAD])
-        for step, part in enumerate(parts):
+        pending = deque(pool.submit(chunk, image_size) for chunk in chunks[:_AHEAD])
+        for step, chunk in enumerate(chunks):
             images = pending.popleft().wait()
-            if step + _AHEAD < len(parts):
-                pending.append(pool.submit(parts[step + _AHEAD], image_size))
+            if step + _AHEAD < len(chunks):
+                pending.append(pool.submit(chunks[step + _AHEAD], image_size))
             yield Batch(
                 images=images,
-                ids=torch.from_numpy(np.array(part, np.int64)),
-                labels=column_tensor(index.labels, part),
-                groups=column_tensor(index.groups, part),
-                tokens=tokenizer.encode(chosen_captions(index, part, "first")) if tokenizer else None,
+                ids=torch.from_numpy(np.array(chunk, np.int64)),
+                labels=column_tensor(index.labels, chunk),
+                groups=column_tensor(index.groups, chunk),
+                tokens=tokenizer.encode(chosen_captions(index, chunk, "first")) if tokenizer else None,
                 step=step,
                 policy_version=0,
-                global_size=len(part),
+                global_size=len(chunk),
             )

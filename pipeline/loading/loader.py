@@ -1,13 +1,13 @@
-"""Loader: the batches of one rank, from any step on.
+"""Loader: the batches of one rank, from any step.
 
-    plan    the policy names the global batch of a step, the rank takes its slice, the parameters of
+    plan    the policy chooses the global batch of a step, the rank takes its slice, the parameters of
             each sample's view are drawn
-    fill    threads read, decode, crop and resize into a uint8 batch, a few batches ahead; for a CPU they change
-            colours, flip and erase as well
-    finish  in order: captions become tokens; on a GPU it is there that colours are changed and so on
+    fill    threads read, decode, crop and resize into a uint8 batch, a few batches ahead; for a CPU they also
+            change colours, flip and erase
+    finish  in order: captions become tokens; for a GPU, colour changes, flips and erasing run here, on the GPU
 
-Nothing in it depends on what was loaded before, so its whole state is the step: a loader that starts
-at step 700 gives the batches that one started at 0 gives from there on.
+No batch depends on earlier ones, so the whole state is the step: a loader that starts at step 700 yields the same
+batches from there on as one that started at 0.
 """
 
 from __future__ import annotations
@@ -92,10 +92,10 @@ class LoaderConfig(Config):
         return self
 
     def distinct(self, global_batch: int) -> int:
-        """Samples in a batch of `global_batch` images: what the policy is built with.
+        """The number of distinct samples in a batch of `global_batch` images, for which the policy is built.
 
         Raises:
-            InputError: the copies do not fill the batch.
+            InputError: `global_batch` is not a multiple of `copies`.
         """
         if global_batch % self.copies:
             raise InputError(
@@ -120,7 +120,7 @@ class LoaderConfig(Config):
         columns: JoinedColumns | None = None,
         device: torch.device | str = "cpu",
     ) -> Loader:
-        """The loader of one rank; `policy` chooses the `distinct` samples of a batch, from `samples` in all."""
+        """The loader of one rank; `policy` chooses the `distinct` samples of a batch out of `samples`."""
         return Loader(
             reader,
             index,
@@ -146,7 +146,7 @@ class LoaderConfig(Config):
 
 @dataclass(frozen=True)
 class _Planned:
-    """A batch on its way."""
+    """A batch that is being filled."""
 
     step: int
     epoch: int
@@ -160,26 +160,26 @@ class Loader:
     """Training batches of one rank.
 
     Args:
-        reader: where the samples are.
-        index: what is known of them.
-        policy: which samples make a step's global batch.
+        reader: reads the samples.
+        index: labels, groups and captions of the samples.
+        policy: chooses the samples of each step's global batch.
         image_size: side of the images in pixels.
         channels: 3 for RGB, 1 for grey.
-        augment: how images are varied; None: they are resized, no more.
-        copies: how often each sample of the policy comes in a batch (repeated augmentation, Hoffer 2020), each
-            time in another view. They stand a whole share of the batch apart, as in DeiT: neighbours, which
-            mixup blends, are different samples.
-        size_of_epoch: the side of the images for each epoch, in place of `image_size`.
+        augment: the augmentation; None: images are only resized.
+        copies: number of views of each sample in a batch (repeated augmentation, Hoffer 2020). As in DeiT, the
+            copies of a sample are global_batch / copies apart, so that neighbours, which mixup blends, are
+            different samples.
+        size_of_epoch: the side of the images for each epoch, instead of `image_size`.
         seed: of the run; keys the augmentation and the choice of captions.
-        rank, world: which of how many workers this is.
-        threads: threads that read and decode.
-        processes: processes that have these threads, each so many; 0: this process has them.
+        rank, world: this worker's number, and the number of workers.
+        threads: threads that read and decode, in each process.
+        processes: processes with these threads; 0: this process runs them.
         prefetch: batches prepared ahead.
-        tokenizer: turns captions into tokens; None: batches have none.
+        tokenizer: encodes captions; None: batches have no tokens.
         captions: the first of a sample's captions, or one drawn for each epoch.
-        columns: joined columns, whose numbers come with each batch.
-        quarantine: where damaged samples go, in whose place others come; None: they are errors.
-        device: where batches are wanted.
+        columns: joined columns; their numeric values are part of each batch.
+        quarantine: records damaged samples, which other samples replace; None: a damaged sample is an error.
+        device: device of the batches.
     """
 
     def __init__(
@@ -220,8 +220,8 @@ class Loader:
         self._captions = captions
         self._columns = columns
         self._device = torch.device(device)
-        # A GPU trains convolutions up to 1.9 times as fast on channels_last images, whatever the layout of the weights;
-        # what changes colours or paints takes a CPU twice as long on them.
+        # A GPU trains convolutions up to 1.9 times as fast on channels_last images, with any layout of the weights.
+        # On a CPU, colour changes and erasing take twice as long on them.
         self._on_cpu = self._device.type == "cpu"
         planes = self._on_cpu and augment is not None and augment.changes_colours
         decoding: dict[str, Any] = {
@@ -241,15 +241,14 @@ class Loader:
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
         """The batches of steps start_step to stop_step - 1, in order.
 
-        Threads work while the iterator is alive; when it ends, is closed or is left by an exception,
-        they have ended. Decoding processes wait for the next iterator, until `close`. A step at or
-        behind `policy.ready_until()` is planned no sooner than it is asked for, so the policy must
-        have been refreshed by then.
+        Threads run while the iterator is alive; they are joined when it ends, is closed or is left by an
+        exception. Decoding processes wait for the next iterator, until `close`. A step at or after
+        `policy.ready_until()` is not planned ahead, so the policy must have been refreshed when it is requested.
 
         Raises:
-            DamagedError: a sample is damaged, and there is no quarantine, or there are too many.
-            WorkError: decoding processes were lost twice over one batch.
-            RuntimeError: a step was asked for that the policy is not ready for.
+            DamagedError: a sample is damaged and there is no quarantine, or too many samples are damaged.
+            WorkError: decoding processes died twice during one batch.
+            RuntimeError: the policy is not ready for a requested step.
         """
         planned: deque[_Planned] = deque()
         next_step = start_step
@@ -257,7 +256,9 @@ class Loader:
             for step in range(start_step, stop_step):
                 limit = self.policy.ready_until()
                 if limit is not None and step >= limit:
-                    raise RuntimeError(f"step {step} was asked for, but its policy waits for a refresh at step {limit}")
+                    raise RuntimeError(
+                        f"step {step} was requested, but the policy needs a refresh at step {limit} first"
+                    )
                 planned_until = min(step + self._prefetch, stop_step if limit is None else min(limit, stop_step))
                 while next_step < planned_until:
                     planned.append(self._plan(next_step, pool))
@@ -266,11 +267,11 @@ class Loader:
 
     @property
     def lost_processes(self) -> int:
-        """How often a decoding process ended before its time, and was replaced."""
+        """Number of times that decoding processes died and were replaced."""
         return 0 if self._processes is None else self._processes.lost
 
     def close(self) -> None:
-        """Ends the decoding processes, if there are any; they begin again when batches are asked for."""
+        """Ends the decoding processes, if any; the next call of `batches` starts new ones."""
         if self._processes is not None:
             self._processes.close()
 
@@ -283,19 +284,19 @@ class Loader:
         return _Planned(step, epoch, self.policy.version, ids, views, pending)
 
     def _views(self, epoch: int, ids: NDArray[np.int64], distinct: int) -> ViewParameters | None:
-        """The views of this rank's rows, where a global batch has so many distinct samples."""
+        """The views of this rank's rows of a global batch with `distinct` different samples."""
         if self._augment is None:
             return None
         copies = rank_slice(np.repeat(np.arange(self._copies), distinct), self._rank, self._world)
-        return ViewParameters.joined(
+        return ViewParameters.concatenated(
             [
                 view_parameters(self._augment, self._seed, epoch * self._copies + copy, ids[copies == copy])
                 for copy in range(self._copies)
             ]
         )
 
-    def _whole(self, planned: _Planned, pool: Decoders) -> _Planned:
-        """The batch once it is full, with others in the place of damaged samples."""
+    def _completed(self, planned: _Planned, pool: Decoders) -> _Planned:
+        """Waits for the batch; replaces damaged samples by others."""
         for row, error in planned.pending.damaged():
             if self.quarantine is None:
                 raise error
@@ -306,7 +307,7 @@ class Loader:
         self, planned: _Planned, row: int, error: DamagedSampleError, quarantine: Quarantine, pool: Decoders
     ) -> _Planned:
         distinct = self.policy.global_batch
-        # The copies of a sample have the same one in their place.
+        # All copies of a sample are replaced by the same substitute.
         slot = (distinct * self._copies * self._rank // self._world + row) % distinct
         ids = planned.ids.copy()
         for id in substitutes(self.policy, self._seed, planned.step, slot):
@@ -315,14 +316,14 @@ class Loader:
             views = self._views(planned.epoch, ids, distinct)
             try:
                 pool.fill(planned.pending.images, row, id, views)
-            except DamagedSampleError as another:
-                error = another
+            except DamagedSampleError as next_error:
+                error = next_error
             else:
                 return replace(planned, ids=ids, views=views)
         raise error
 
     def _finish(self, planned: _Planned, pool: Decoders) -> Batch:
-        planned = self._whole(planned, pool)
+        planned = self._completed(planned, pool)
         ids = planned.ids
         tokens = None
         if self._tokenizer is not None:

@@ -1,4 +1,4 @@
-"""Progressive resolution: early epochs see smaller images, which cost a share of the time.
+"""Progressive resolution: early epochs use smaller images, which take less time.
 
 Touvron 2019, "Fixing the train-test resolution discrepancy"; Tan 2021, "EfficientNetV2", section 4.
 """
@@ -13,8 +13,8 @@ class SizeOfEpoch:
     """The side of the images in pixels, as a function of the epoch.
 
     Attributes:
-        last: the size after the smaller ones.
-        smaller: sizes to begin with, each for `epochs` epochs.
+        last: size after the smaller ones.
+        smaller: first sizes, each for `epochs` epochs.
     """
 
     last: int

@@ -1,11 +1,11 @@
-"""Quarantine: the damaged samples of a training, what stands in for them, and how many are too many.
+"""Quarantine: the damaged samples of a training, their substitutes, and the limit on their number.
 
-A sample is damaged if its bytes are not those of the index after they were read again, if its shard ends before it
-or is gone, or if right bytes cannot be decoded. It is never trained on. Its slot of a batch goes to a sample of the
-next step's batch (`substitutes`): a pure function of (seed, step, slot), of the policy's state, and of which samples
-are damaged when they are read. So the global batch is the same on any number of workers, and in a resumed run. What
-is not promised: if the damage heals or grows between a run and its resumption, the batches from there on are those of
-the samples as they are then. No memory of damaged samples decides: it would differ between workers.
+A sample is damaged if its bytes differ from the index's content hash also when read again, if its shard is missing or
+too short, or if correct bytes cannot be decoded. It is not trained on. It is replaced in the batch by a sample of a
+later step's batch (`substitutes`), chosen by a pure function of (seed, step, slot), of the policy's state, and of which
+samples are damaged when they are read. So the global batch is the same on any number of workers, and in a resumed run.
+If the set of damaged samples changes between a run and its resumption, the batches after the resumption differ
+accordingly. The choice uses no record of damaged samples, which would differ between workers.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from pipeline.loading.policies.base import SamplingPolicy
 _log = logging.getLogger("tutelage.loading")
 
 FILE = "quarantine.jsonl"
-# Steps whose batches are tried before a slot is given up: with a damaged share of 1 %, one nearly always does.
+# Number of later steps whose batches are tried. With 1 % of the samples damaged, one nearly always suffices.
 _STEPS_TRIED = 8
 
 
 class DamagedSampleError(DamagedError):
-    """A sample that cannot be had as it was written.
+    """A sample that cannot be read as it was written.
 
     Args:
         id: its row in the index.
-        shard, key, byte: where it lies: the shard's name, its name there, its first byte.
+        shard, key, byte: name of the shard, key of the sample, and offset of its first byte.
         reason: what is wrong.
-        advice: what to do about it.
+        advice: what to do.
     """
 
     def __init__(self, id: int, shard: str, key: str, byte: int, reason: str, advice: str = "") -> None:
@@ -49,7 +49,7 @@ class DamagedSampleError(DamagedError):
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A line of quarantine.jsonl: a damaged sample, and the first step that wanted it."""
+    """A line of quarantine.jsonl: a damaged sample, and the first step that drew it."""
 
     sample: int
     shard: str
@@ -60,11 +60,11 @@ class Quarantined:
 
 
 class Quarantine:
-    """The damaged samples that a training found, each once.
+    """The damaged samples of a training, each once.
 
     Args:
-        samples: that are trained on.
-        max_share: of them may be damaged; one more stops the training.
+        samples: number of training samples.
+        max_share: largest fraction of them that may be damaged; more stop the training.
     """
 
     def __init__(self, samples: int, max_share: float) -> None:
@@ -73,67 +73,69 @@ class Quarantine:
         # 0.29 * 100 is 28.999999999999996.
         self._allowed = int(max_share * samples + 1e-6)
         self._found: dict[int, Quarantined] = {}
-        self._untold: list[Quarantined] = []
+        self._unreported: list[Quarantined] = []
 
     def __len__(self) -> int:
         return len(self._found)
 
     def add(self, error: DamagedSampleError, step: int) -> None:
-        """A damaged sample was met.
+        """Records a damaged sample.
 
         Raises:
-            DamagedError: there are too many by now.
+            DamagedError: too many samples are damaged.
         """
         if error.id in self._found:
             return
-        one = Quarantined(error.id, error.shard, error.key, error.byte, error.reason, step)
+        sample = Quarantined(error.id, error.shard, error.key, error.byte, error.reason, step)
         _log.warning("step %d: left out: %s", step, error)
-        self._untold.append(one)
-        self._take(one)
+        self._unreported.append(sample)
+        self._add(sample)
 
-    def untold(self) -> list[dict[str, Any]]:
-        """What was found since the last call, as JSON values: what other workers have to hear."""
-        told, self._untold = self._untold, []
-        return [asdict(one) for one in told]
+    def unreported(self) -> list[dict[str, Any]]:
+        """The samples recorded since the last call, as JSON values, to be sent to other workers."""
+        unreported, self._unreported = self._unreported, []
+        return [asdict(sample) for sample in unreported]
 
     def merge(self, lines: Iterable[dict[str, Any]]) -> None:
-        """Takes in what other workers found, or an earlier process of this training.
+        """Adds the samples that other workers recorded, or an earlier process of this training.
 
         Raises:
-            DamagedError: there are too many by now.
+            DamagedError: too many samples are damaged.
         """
         for line in lines:
-            self._take(Quarantined(**line))
+            self._add(Quarantined(**line))
 
     def lines(self) -> list[dict[str, Any]]:
-        """Everything found, as JSON values, in the order of the steps."""
-        return [asdict(one) for one in sorted(self._found.values(), key=lambda one: (one.step, one.sample))]
+        """All recorded samples, as JSON values, in the order of the steps."""
+        return [
+            asdict(sample) for sample in sorted(self._found.values(), key=lambda sample: (sample.step, sample.sample))
+        ]
 
-    def _take(self, one: Quarantined) -> None:
-        known = self._found.get(one.sample)
-        if known is None or one.step < known.step:
-            self._found[one.sample] = one
+    def _add(self, sample: Quarantined) -> None:
+        known = self._found.get(sample.sample)
+        if known is None or sample.step < known.step:
+            self._found[sample.sample] = sample
         if len(self._found) > self._allowed:
             raise DamagedError(
                 f"{len(self._found)} of {self._samples:,} training samples are damaged, {self._allowed} may be "
-                f"(loader.max_damaged_share={self._max_share}); {one.shard}, sample {one.key} at byte {one.byte}: "
-                f"{one.reason}; mend the shards, or allow more"
+                f"(loader.max_damaged_share={self._max_share}); {sample.shard}, sample {sample.key} at byte "
+                f"{sample.byte}: {sample.reason}; fix the shards, or allow more"
             )
 
 
 def substitutes(policy: SamplingPolicy, seed: int, step: int, slot: int) -> Iterator[int]:
-    """Ids that may stand in for a sample of a step's global batch, the best first; a pure function of its arguments.
+    """Substitutes for a sample of a step's global batch, the best first; a pure function of its arguments.
 
-    They come from the batches of the next steps, so they are samples that the policy draws, and as often; those
-    that the step has anyway come last.
+    They come from the batches of the next steps, so they have the policy's distribution; samples that are already
+    in the step's batch come last.
 
     Args:
-        slot: place of the sample in the global batch.
+        slot: position of the sample in the global batch.
     """
     own = policy.batch(step)
     limit = policy.ready_until()
     for later in range(1, _STEPS_TRIED + 1):
-        # Behind a refresh no batch is known yet.
+        # No batch is known beyond the next refresh.
         if limit is not None and step + later >= limit:
             break
         other = generator(seed, "substitute", step, slot, later).permutation(policy.batch(step + later))

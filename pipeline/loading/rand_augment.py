@@ -1,12 +1,11 @@
-"""RandAugment on whole batches: each sample gets a few operations, drawn by (seed, epoch, sample).
+"""RandAugment on whole batches: a few operations for each sample, drawn by (seed, epoch, sample).
 
 Cubuk 2020, "RandAugment: Practical automated data augmentation with a reduced search space", with the operations and
-strengths of timm's "rand-m9-mstd0.5-inc1", DeiT's recipe: each gets stronger with the magnitude, and each is applied
-with probability 0.5. Differs: affine operations interpolate bilinearly and fill with mid grey.
+strengths of timm's "rand-m9-mstd0.5-inc1", DeiT's recipe: strength increases with magnitude, and each operation is
+applied with probability 0.5. Difference: affine operations interpolate bilinearly and fill with mid grey.
 
-A batch is sorted by operation, and an operation runs once for all samples that drew it, on their device. Pixel
-arithmetic is that of PIL's ImageOps and ImageEnhance, element by element or by integer sums, so a sample's bits do
-not depend on its batch.
+An operation runs once for all samples of a batch that drew it, on their device. The pixel arithmetic is that of PIL's
+ImageOps and ImageEnhance, elementwise or by integer sums, so a sample's bits do not depend on its batch.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from pipeline.counter_rng import uniforms
 from pipeline.loading.batch import on_device
 
 _FILL = 128.0
-_COLUMNS = 5  # random numbers of a layer: whether, which, two for the strength, the sign
+_COLUMNS = 5  # random numbers of a layer: whether, which operation, two for the strength, its sign
 
 
 class RandAugmentConfig(Config):
-    """How many operations, and how strong."""
+    """Number and strength of the operations."""
 
     layers: int = Field(2, description="Operations one after another.", ge=1, le=8)
     magnitude: float = Field(9.0, description="Strength of an operation, 0 to 10.", ge=0, le=10)
@@ -41,7 +40,7 @@ class RandAugmentConfig(Config):
 def draw(
     config: RandAugmentConfig, seed: int, epoch: int, ids: NDArray[np.int64]
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Each sample's operations (numbers into `OPERATIONS`, -1: none) and strengths in [-1, 1], both [B, layers]."""
+    """Each sample's operations (indices into `OPERATIONS`, -1: none) and strengths in [-1, 1], both [B, layers]."""
     u = uniforms(seed, "rand-augment", epoch, ids, _COLUMNS * config.layers).reshape(len(ids), config.layers, _COLUMNS)
     chosen = np.where(u[..., 0] < config.probability, (u[..., 1] * len(OPERATIONS)).astype(np.int8), -1)
     # Box and Muller; 1 - u is never zero.
@@ -51,7 +50,7 @@ def draw(
 
 
 def rand_augment(images: Tensor, operations: NDArray[np.int8], strengths: NDArray[np.float32]) -> Tensor:
-    """The operations of each sample, one layer after the other; uint8 [B, C, H, W], changed in place.
+    """Applies each sample's operations, layer by layer; uint8 [B, C, H, W], changed in place.
 
     Args:
         operations, strengths: [B, layers], see `draw`.
@@ -60,15 +59,15 @@ def rand_augment(images: Tensor, operations: NDArray[np.int8], strengths: NDArra
         for number in np.unique(operations[:, layer]):
             if number < 0:
                 continue
-            mine = np.flatnonzero(operations[:, layer] == number)
-            rows = on_device(mine, images.device)
-            strength = on_device(strengths[mine, layer], images.device)[:, None, None, None]
+            selected = np.flatnonzero(operations[:, layer] == number)
+            rows = on_device(selected, images.device)
+            strength = on_device(strengths[selected, layer], images.device)[:, None, None, None]
             images[rows] = list(OPERATIONS.values())[number](images[rows], strength)
     return images
 
 
 def auto_contrast(images: Tensor, _: Tensor) -> Tensor:
-    """Each channel stretched to 0..255."""
+    """Stretches each channel to 0..255."""
     flat = images.flatten(2).float()
     low, high = flat.amin(2)[..., None, None], flat.amax(2)[..., None, None]
     stretched = (images.float() - low) * (255 / (high - low).clamp(min=1))
@@ -76,7 +75,7 @@ def auto_contrast(images: Tensor, _: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor, _: Tensor) -> Tensor:
-    """Each channel with a flat histogram, by PIL's integer rule."""
+    """Flattens the histogram of each channel, by PIL's integer rule."""
     batch, channels = images.shape[:2]
     values = images.reshape(batch * channels, -1).long()
     counts = torch.zeros(len(values), 256, dtype=torch.long, device=images.device)
@@ -103,19 +102,19 @@ def posterize(images: Tensor, strength: Tensor) -> Tensor:
 
 
 def solarize(images: Tensor, strength: Tensor) -> Tensor:
-    """Inverts what is at or above a threshold."""
+    """Inverts values at or above a threshold."""
     threshold = 256 - (strength.abs() * 256).int()
     return torch.where(images.int() >= threshold, 255 - images, images)
 
 
 def solarize_add(images: Tensor, strength: Tensor) -> Tensor:
-    """Adds up to 110 to what is below 128."""
+    """Adds up to 110 to values below 128."""
     added = (images.int() + (strength.abs() * 110).int()).clamp(max=255).to(torch.uint8)
     return torch.where(images < 128, added, images)
 
 
 def color(images: Tensor, strength: Tensor) -> Tensor:
-    """More or less saturation; a grey image stays as it is."""
+    """More or less saturation; a grey image does not change."""
     return _blended(_grey(images).float().expand(images.shape), images, strength)
 
 
@@ -133,7 +132,7 @@ def brightness(images: Tensor, strength: Tensor) -> Tensor:
 
 
 def sharpness(images: Tensor, strength: Tensor) -> Tensor:
-    """Away from or towards a smoothed image; the border pixels stay as they are."""
+    """Away from or towards a smoothed image; the border pixels do not change."""
     x = images.int()
     height, width = x.shape[-2:]
     if min(height, width) < 3:
@@ -148,34 +147,34 @@ def sharpness(images: Tensor, strength: Tensor) -> Tensor:
 
 
 def rotate(images: Tensor, strength: Tensor) -> Tensor:
-    """Up to 30 degrees around the centre."""
+    """Rotates by up to 30 degrees around the centre."""
     angle = strength.flatten() * math.radians(30)
     cos, sin = angle.cos(), angle.sin()
     return _affine(images, [[cos, -sin], [sin, cos]])
 
 
 def shear_x(images: Tensor, strength: Tensor) -> Tensor:
-    """Rows shifted by up to 0.3 of their distance to the middle."""
+    """Shifts rows by up to 0.3 of their distance to the middle."""
     shear = strength.flatten() * 0.3
     one = torch.ones_like(shear)
     return _affine(images, [[one, shear], [0 * one, one]])
 
 
 def shear_y(images: Tensor, strength: Tensor) -> Tensor:
-    """Columns shifted by up to 0.3 of their distance to the middle."""
+    """Shifts columns by up to 0.3 of their distance to the middle."""
     shear = strength.flatten() * 0.3
     one = torch.ones_like(shear)
     return _affine(images, [[one, 0 * one], [shear, one]])
 
 
 def translate_x(images: Tensor, strength: Tensor) -> Tensor:
-    """Up to 0.45 of the width."""
+    """Shifts by up to 0.45 of the width."""
     one = torch.ones_like(strength.flatten())
     return _affine(images, [[one, 0 * one], [0 * one, one]], x=strength.flatten() * 0.9)
 
 
 def translate_y(images: Tensor, strength: Tensor) -> Tensor:
-    """Up to 0.45 of the height."""
+    """Shifts by up to 0.45 of the height."""
     one = torch.ones_like(strength.flatten())
     return _affine(images, [[one, 0 * one], [0 * one, one]], y=strength.flatten() * 0.9)
 
@@ -190,13 +189,13 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def _blended(degenerate: Tensor, images: Tensor, strength: Tensor) -> Tensor:
-    """PIL's ImageEnhance: factor 1 gives the image, 0 the degenerate; here 0.1 to 1.9."""
+    """PIL's ImageEnhance: factor 1 gives the image, 0 the degenerate image; here 0.1 to 1.9."""
     factor = 1 + 0.9 * strength
     return (degenerate + factor * (images.float() - degenerate)).clamp(0, 255).to(torch.uint8)
 
 
 def _grey(images: Tensor) -> Tensor:
-    """Grey [B, 1, H, W] as int32 by PIL's fixed point."""
+    """Grey [B, 1, H, W] as int32, by PIL's fixed-point weights."""
     x = images.int()
     if images.shape[1] == 1:
         return x
@@ -204,9 +203,9 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def _affine(images: Tensor, matrix: list[list[Tensor]], x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
-    """Each output pixel taken from where `matrix` (and a shift, in half sides) sends it; outside is mid grey.
+    """Samples each output pixel at the position to which `matrix` and a shift map it; outside is mid grey.
 
-    The matrix works in pixels, so that a rotation of an oblong image is one; affine_grid works in half sides.
+    The matrix is in pixels, so that it rotates oblong images correctly; affine_grid, and the shift, use half sides.
     """
     height, width = images.shape[-2:]
     (a, b), (c, d) = matrix

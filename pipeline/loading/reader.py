@@ -1,12 +1,12 @@
 """SampleReader: the encoded bytes of any sample of a shards artifact, by its id.
 
-From a local shard one `pread`; from S3 through a bounded local cache or by coalesced range requests. Several threads
-may read at once: a `pread` waits for the disk without holding the interpreter's lock, which a page fault in a memory
-map would, and a shard that was cut short is an error and not a SIGBUS.
+A sample is one `pread` from a local shard; from S3 it is read through a bounded local cache or by coalesced range
+requests. Several threads may read at the same time: a `pread` waits for the disk without the interpreter's lock, which
+a page fault in a memory map would hold, and a truncated shard is an error instead of a SIGBUS.
 
-Bytes are compared with the content hash in the index before anyone decodes them: what comes over a network always, what
-comes from the local disk as `verify` says. Wrong bytes are read again, from where they lie and not from what is kept of
-them; if they stay wrong the sample is named in an error. It is never passed on.
+Bytes are compared with the content hash in the index before they are returned: always if they come over a network, and
+as `verify` says if they come from the local disk. Wrong bytes are read again from the original, bypassing caches; if
+they are still wrong, the sample is named in an error.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pipeline.sharding.format.index import SampleIndex, content_hash
 from pipeline.sharding.format.shard_locations import ShardPlaces
 from pipeline.storage import open_storage
 
-# Shards held open; those beyond are opened for each read. The usual limit of a process is 1,024 files.
+# Shards that stay open; further ones are opened for each read. The usual limit of a process is 1,024 files.
 _OPEN_SHARDS = 256
 _LOCAL_TRIES, _REMOTE_TRIES = 2, 4
 
@@ -44,10 +44,10 @@ class SampleReader:
     Args:
         artifact: of the stage shard-dataset; its shards, or the tars that it indexes in place, are read.
         index: its index.
-        remote: how shards are read that do not lie on this machine's disk, see `remote_shards`.
-        verify: how often what is read from the local disk is compared with its content hash: at every read, at a
-            sample's first read by this reader (what a disk did to it shows then; a bit a sample remembers that), or
-            never. Bytes that cannot be decoded are compared in any case.
+        remote: how shards outside this machine's disk are read, see `remote_shards`.
+        verify: when bytes from the local disk are compared with their content hash: at every read, at a sample's
+            first read by this reader (recorded in one bit a sample), or never. Bytes that cannot be decoded are
+            always compared.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class SampleReader:
         self._index = index
         self._remote_mode: RemoteMode = remote
         self._verify: Verify = verify
-        # A byte's worth of samples each; two threads may lose each other's mark, and a sample is compared again then.
+        # One bit a sample. Two threads may overwrite each other's bit; then a sample is compared again.
         self._verified = np.zeros(-(-len(index) // 8) if verify == "first" else 0, np.uint8)
         self._lock = threading.Lock()
         self._open: dict[int, int] = {}
@@ -68,31 +68,31 @@ class SampleReader:
 
     @classmethod
     def open(cls, artifact: Artifact, *, remote: RemoteMode = "parts", verify: Verify = "first") -> SampleReader:
-        """A reader with its own index."""
+        """A reader that opens the index itself."""
         return cls(artifact, SampleIndex.open(artifact), remote=remote, verify=verify)
 
     def opener(self) -> Callable[[], SampleReader]:
-        """What opens a reader like this one in another process of this machine, and can be sent there."""
+        """A picklable function that opens the same reader in another process of this machine."""
         artifact = self._artifact
-        place = (artifact.storage.url, artifact.cache.parent, artifact.uri)
-        return partial(_opened, place, self._remote_mode, self._verify)
+        address = (artifact.storage.url, artifact.cache.parent, artifact.uri)
+        return partial(_open_at, address, self._remote_mode, self._verify)
 
     def prefetch(self, ids: NDArray[np.int64]) -> None:
-        """Begins to fetch samples that will soon be read; nothing to do where they lie on this machine."""
+        """Starts to fetch samples that will be read soon; does nothing for shards on this machine."""
         if self._remote is not None:
             spans = (self._span(id) for id in ids.tolist())
             self._remote.prefetch([span for span in spans if self._places.remote[span.shard]])
 
     def stop_prefetch(self) -> None:
-        """Gives up what was to be fetched ahead and waits for the requests under way."""
+        """Cancels pending prefetches and waits for the running requests."""
         if self._remote is not None:
             self._remote.stop()
 
-    def read(self, id: int, *, anew: bool = False) -> bytes:
+    def read(self, id: int, *, fresh: bool = False) -> bytes:
         """The encoded image of a sample.
 
         Args:
-            anew: drop what is kept of it, read it from where it lies, and compare it: it could not be decoded.
+            fresh: bypass caches, read the original and compare its hash; for a sample that could not be decoded.
         Raises:
             DamagedSampleError: the shard is missing or too short, or the bytes are not those that were written.
         """
@@ -100,7 +100,7 @@ class SampleReader:
         remote = self._remote if self._places.remote[span.shard] else None
         tries = _LOCAL_TRIES if remote is None else _REMOTE_TRIES
         for number in range(1, tries + 1):
-            again = anew or number > 1
+            again = fresh or number > 1
             if remote is not None and again:
                 remote.forget(span)
             try:
@@ -111,13 +111,13 @@ class SampleReader:
         raise AssertionError("unreachable")
 
     def damaged(self, id: int, reason: str, advice: str = "") -> DamagedSampleError:
-        """The error that names a sample and what is wrong with it."""
+        """The error for a damaged sample, with its location."""
         shard = self._index.shard_names[int(self._index.shards[id])]
         return DamagedSampleError(int(id), shard, self._index.key(id), int(self._index.offsets[id]), reason, advice)
 
-    def _read_once(self, id: int, span: Span, remote: RemoteShards | None, anew: bool) -> bytes:
+    def _read_once(self, id: int, span: Span, remote: RemoteShards | None, fresh: bool) -> bytes:
         try:
-            data = self._read_local(span, anew) if remote is None else remote.read(span)
+            data = self._read_local(span, fresh) if remote is None else remote.read(span)
         except FileNotFoundError:
             raise self.damaged(id, *self._places.missing(span.shard)) from None
         except DamagedError as error:
@@ -129,11 +129,11 @@ class SampleReader:
         if len(data) != span.length:
             ends = f"the shard ends early ({len(data)} of {span.length} bytes)"
             raise self.damaged(id, ends, self._places.advice(span.shard))
-        if anew or remote is not None or self._to_verify(id):
+        if fresh or remote is not None or self._to_verify(id):
             if content_hash(data) != self._index.content_hash(id):
                 raise self.damaged(id, "the bytes are not those that were written", self._places.advice(span.shard))
-            # What was right when read anew says nothing of what the next plain read gives.
-            if self._verify == "first" and not anew:
+            # A fresh read bypasses the page cache, so it does not verify what the next plain read returns.
+            if self._verify == "first" and not fresh:
                 self._verified[id >> 3] |= 1 << (id & 7)
         return data
 
@@ -158,11 +158,11 @@ class SampleReader:
         index = self._index
         return Span(int(index.shards[id]), int(index.offsets[id]), int(index.lengths[id]))
 
-    def _read_local(self, span: Span, anew: bool = False) -> bytes:
+    def _read_local(self, span: Span, fresh: bool = False) -> bytes:
         descriptor = self._open.get(span.shard)
-        if descriptor is not None and not anew:
+        if descriptor is not None and not fresh:
             return os.pread(descriptor, span.length, span.offset)
-        if not anew:
+        if not fresh:
             with self._lock:
                 if span.shard not in self._open and len(self._open) < _OPEN_SHARDS:
                     self._open[span.shard] = self._places.open(span.shard)
@@ -171,8 +171,8 @@ class SampleReader:
                 return os.pread(descriptor, span.length, span.offset)
         descriptor = self._places.open(span.shard)
         try:
-            if anew:
-                # Out of the page cache too, where the disk has the right bytes and memory does not.
+            if fresh:
+                # Drops the page cache as well, in case the bytes are right on the disk but not in memory.
                 with contextlib.suppress(OSError, AttributeError):
                     os.posix_fadvise(descriptor, span.offset, span.length, os.POSIX_FADV_DONTNEED)
             return os.pread(descriptor, span.length, span.offset)
@@ -180,7 +180,7 @@ class SampleReader:
             os.close(descriptor)
 
 
-def _opened(place: tuple[str, Path, str], remote: RemoteMode, verify: Verify) -> SampleReader:
-    url, local, uri = place
+def _open_at(address: tuple[str, Path, str], remote: RemoteMode, verify: Verify) -> SampleReader:
+    url, local, uri = address
     artifact = ArtifactStore(open_storage(url), local).get(uri)
     return SampleReader.open(artifact, remote=remote, verify=verify)

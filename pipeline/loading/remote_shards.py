@@ -1,11 +1,11 @@
-"""How samples of shards in an object store are read: in cached parts, or in coalesced ranges.
+"""Reading samples of shards in an object store: in cached parts, or in coalesced ranges.
 
-    parts     whole parts of shards go through the local ShardCache: for orders that read a shard from end to end,
-              and for data that fit the cache, which are fetched once
-    ranges    just the samples of the coming batches, neighbours in one request, nothing kept: for random access to
-              more data than the disk holds
+    parts     shards are fetched in parts of 8 MiB through the local ShardCache: for orders that read a shard from end
+              to end, and for data that fit into the cache, which are fetched once
+    ranges    only the samples of the next batches are fetched, neighbours in one request, without a cache: for random
+              access to more data than the disk holds
 
-Both fetch what a loader plans ahead, many requests at a time, while decode threads work on what is there.
+Both prefetch the batches that a loader plans ahead, with many concurrent requests, while decode threads work.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 RemoteMode = Literal["parts", "ranges"]
 CACHE_VARIABLE = "TUTELAGE_SHARD_CACHE_GB"
 
-# Requests under way at a time. An object store answers one in 20 to 100 ms, whatever its load.
+# Concurrent requests. An object store answers one in 20 to 100 ms, at any load.
 _REQUESTS = 16
-# Two samples with less than this between them are fetched by one request, of so many bytes at most.
+# Samples with a smaller gap between them are fetched by one request of at most _RANGE_BYTES.
 _GAP_BYTES = 64 << 10
 _RANGE_BYTES = 8 << 20
 
@@ -44,10 +44,10 @@ class Span:
 
 
 class RemoteShards(Protocol):
-    """Reads spans of an artifact's shards."""
+    """Reads spans of the remote shards of an artifact."""
 
     def prefetch(self, spans: Sequence[Span]) -> None:
-        """Begins to fetch what will soon be read."""
+        """Starts to fetch spans that will be read soon."""
 
     def read(self, span: Span) -> bytes:
         """The bytes of a span, fewer if the shard ends early.
@@ -57,40 +57,40 @@ class RemoteShards(Protocol):
         """
 
     def forget(self, span: Span) -> None:
-        """Drops what is kept of a span, whose bytes were wrong: the next read asks the store again."""
+        """Drops cached bytes of a span because they were wrong; the next read asks the store again."""
 
     def stop(self) -> None:
-        """Gives up what was asked for ahead and ends the threads; a later prefetch begins anew."""
+        """Cancels pending fetches and ends the threads; a later prefetch starts new ones."""
 
 
 def open_remote_shards(places: ShardPlaces, mode: RemoteMode) -> RemoteShards:
-    """Shards that do not lie on this machine's disk."""
+    """The reader of shards that are not on this machine's disk."""
     if mode == "ranges":
         return Ranges(places)
     return Parts(places, ShardCache(places.cache, cache_limit(places.cache)))
 
 
 def cache_limit(folder: Path) -> int:
-    """Bytes that the cache may take: TUTELAGE_SHARD_CACHE_GB, else a tenth of the disk, 100 GB at most.
+    """Largest size of the cache in bytes: TUTELAGE_SHARD_CACHE_GB, else a tenth of the disk, 100 GB at most.
 
     Raises:
         InputError: the variable is not a positive number.
     """
-    said = os.environ.get(CACHE_VARIABLE)
-    if said is None:
+    value = os.environ.get(CACHE_VARIABLE)
+    if value is None:
         folder.mkdir(parents=True, exist_ok=True)
         return min(shutil.disk_usage(folder).total // 10, 100 * 10**9)
     try:
-        gigabytes = float(said)
+        gigabytes = float(value)
     except ValueError:
         gigabytes = 0.0
     if not 0 < gigabytes < 1e9:
-        raise InputError(f"{CACHE_VARIABLE}={said}: must be a number of gigabytes above 0")
+        raise InputError(f"{CACHE_VARIABLE}={value}: must be a number of gigabytes above 0")
     return int(gigabytes * 10**9)
 
 
 class _Fetching:
-    """What both ways have in common: the shards' places, and threads that live from a prefetch to a stop."""
+    """Base of both modes: the locations of the shards, and threads that run from a prefetch to `stop`."""
 
     def __init__(self, places: ShardPlaces) -> None:
         self._places = places
@@ -108,21 +108,21 @@ class _Fetching:
 
 
 class Parts(_Fetching):
-    """Shards through the local cache."""
+    """Reads shards through the local cache."""
 
     def __init__(self, places: ShardPlaces, cache: ShardCache) -> None:
         super().__init__(places)
         self._cache = cache
-        self._asked: set[tuple[int, int]] = set()
+        self._requested: set[tuple[int, int]] = set()
 
     def prefetch(self, spans: Sequence[Span]) -> None:
         for shard, part in sorted({(s.shard, p) for s in spans for p in self._cache.parts(s.offset, s.length)}):
-            if (shard, part) in self._asked:
+            if (shard, part) in self._requested:
                 continue
-            if len(self._asked) > 100_000:
-                self._asked.clear()
-            self._asked.add((shard, part))
-            # An error comes again, and is told, when the part is read.
+            if len(self._requested) > 100_000:
+                self._requested.clear()
+            self._requested.add((shard, part))
+            # An error is raised again when the part is read.
             self._pool().submit(self._ensure, shard, part)
 
     def read(self, span: Span) -> bytes:
@@ -135,7 +135,7 @@ class Parts(_Fetching):
 
     def stop(self) -> None:
         super().stop()
-        self._asked.clear()
+        self._requested.clear()
 
     def _ensure(self, shard: int, part: int) -> None:
         self._cache.ensure(self._name(shard), self._size(shard), part, self._fetch(shard))
@@ -152,35 +152,35 @@ class Parts(_Fetching):
 
 
 class Ranges(_Fetching):
-    """Only what is asked for, neighbours together; kept in memory until it is read once."""
+    """Fetches only the requested spans, neighbours together, and holds them in memory until they are read."""
 
     def __init__(self, places: ShardPlaces) -> None:
         super().__init__(places)
-        self._coming: dict[Span, tuple[Future[bytes], int]] = {}
+        self._pending: dict[Span, tuple[Future[bytes], int]] = {}
 
     def prefetch(self, spans: Sequence[Span]) -> None:
-        for group in coalesced(span for span in spans if span not in self._coming):
+        for group in coalesced(span for span in spans if span not in self._pending):
             start = group[0].offset
             whole = Span(group[0].shard, start, group[-1].offset + group[-1].length - start)
             future = self._pool().submit(self._get, whole)
             for span in group:
-                self._coming[span] = future, span.offset - start
+                self._pending[span] = future, span.offset - start
 
     def read(self, span: Span) -> bytes:
-        coming = self._coming.pop(span, None)
-        if coming is None:
+        pending = self._pending.pop(span, None)
+        if pending is None:
             return self._get(span)
-        future, at = coming
+        future, start = pending
         try:
-            return future.result()[at : at + span.length]
-        except CancelledError:  # by the end of another reading of the same reader
+            return future.result()[start : start + span.length]
+        except CancelledError:  # by `stop`, called for another iterator of the same reader
             return self._get(span)
 
     def forget(self, span: Span) -> None:
-        self._coming.pop(span, None)
+        self._pending.pop(span, None)
 
     def stop(self) -> None:
-        self._coming.clear()
+        self._pending.clear()
         super().stop()
 
     def _get(self, span: Span) -> bytes:
@@ -189,7 +189,7 @@ class Ranges(_Fetching):
 
 
 def coalesced(spans: Iterable[Span]) -> list[list[Span]]:
-    """Spans in groups that one request each fetches: of one shard, in order, close together."""
+    """Groups of spans, each fetched by one request: of one shard, in order, close together."""
     groups: list[list[Span]] = []
     for span in sorted(set(spans)):
         if groups:

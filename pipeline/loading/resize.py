@@ -1,10 +1,10 @@
-"""How an image becomes a square of the model's size: the one rule, for training, evaluation and service.
+"""Resizing an image to a square of the model's size, by one rule for training, evaluation and serving.
 
-The short side becomes `size` by antialiased bilinear interpolation on uint8, the long side
-int(size * long / short), and the centre is cut out. Square images, which is what our sharding
-makes, are scaled whole. It is what torchvision.transforms.v2 does as Resize(size) followed by
-CenterCrop(size), to the bit (on a processor without AVX2 torchvision rounds some values the other
-way); a registered model, which cannot import this file, uses those or the same calls of torch.
+The short side is resized to `size` and the long side to int(size * long / short), by antialiased bilinear interpolation
+on uint8; then the centre is cropped. Square images, as our sharding writes them, are only resized. The result equals
+Resize(size) followed by CenterCrop(size) of torchvision.transforms.v2, bit for bit (on a processor without AVX2,
+torchvision rounds some values the other way). A registered model, which cannot import this file, uses these
+transforms or the same torch calls.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 
 
 def resize_to_square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The centre square of an image at the size of a model, uint8 [size, size, C].
+    """The centre square of an image, resized to [size, size, C], uint8.
 
     Args:
         pixels: uint8 [H, W, C].
@@ -30,11 +30,11 @@ def resize_to_square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def resize(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """An image uint8 [H, W, C] scaled to exactly this size, antialiased bilinear on uint8, [height, width, C]."""
+    """An image uint8 [H, W, C] resized to [height, width, C], antialiased bilinear on uint8."""
     if pixels.shape[:2] == (height, width):
         return pixels
-    # One operation of torch, on memory that shows it that a pixel's colours lie side by side: it takes twice as long to
-    # see that from a part of an image, and each operation more hands the interpreter's lock to a waiting thread.
+    # One torch operation, on contiguous channels-last memory: on a view of a larger image it takes twice as long, and
+    # each further operation passes the interpreter's lock to a waiting thread.
     batch = np.empty((1, *pixels.shape), np.uint8)
     batch[0] = pixels
     images = torch.from_numpy(batch.transpose(0, 3, 1, 2))

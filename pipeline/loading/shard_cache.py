@@ -1,9 +1,9 @@
-"""ShardCache: parts of remote shards on this machine's disk, shared by its processes, and never above a bound.
+"""ShardCache: parts of remote shards on this machine's disk, shared by its processes, with a size limit.
 
-A part is PART_BYTES of a shard, from a multiple of it on. It is fetched once, by whichever process asks first
-(a file lock per part makes the others wait for it and not for the network), written aside and renamed, so a killed
-process leaves no half part and the next run finds what this one fetched. When the parts exceed the bound, those
-unused for longest go.
+A part is PART_BYTES of a shard, starting at a multiple of PART_BYTES. The first process that needs it fetches it; a
+file lock for each part makes the others wait. It is written to a temporary file and renamed, so a killed process leaves
+no incomplete part, and later runs reuse the cache. When the parts exceed the limit, the least recently used are
+deleted.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pipeline.errors import DamagedError
 from pipeline.whole_files import locked, written_whole
 
 PART_BYTES = 8 << 20
-# Eviction goes down to this share of the bound, so that it does not run for every part.
+# Eviction goes down to this fraction of the limit, so that it does not run for every part.
 _AFTER_EVICTION = 0.9
-# A part's time of use is noted at most this often.
+# Shortest time between two updates of a part's time of use.
 _TOUCH_S = 30.0
 
 Fetch = Callable[[int, int], bytes]
@@ -32,9 +32,9 @@ class ShardCache:
     """A folder of parts.
 
     Args:
-        folder: on a local disk; made if need be.
-        limit_bytes: what the parts may take; one part at least is kept.
-        part_bytes: what is fetched at a time.
+        folder: on a local disk; created if missing.
+        limit_bytes: largest total size of the parts; at least one part is cached.
+        part_bytes: size of a part.
     """
 
     def __init__(self, folder: Path, limit_bytes: int, *, part_bytes: int = PART_BYTES) -> None:
@@ -46,16 +46,16 @@ class ShardCache:
         self._lock = threading.Lock()
 
     def parts(self, offset: int, length: int) -> range:
-        """The numbers of the parts that hold these bytes of a shard."""
+        """The numbers of the parts that contain these bytes of a shard."""
         return range(offset // self.part_bytes, -(-(offset + max(1, length)) // self.part_bytes))
 
     def read(self, shard: str, size: int, offset: int, length: int, fetch: Fetch) -> bytes:
-        """Bytes [offset, offset + length) of a shard; what is not here is fetched.
+        """Bytes [offset, offset + length) of a shard; missing parts are fetched.
 
         Args:
-            shard: names it for good: two different shards never have one name.
+            shard: a permanent, unique name of the shard.
             size: of the whole shard, in bytes.
-            fetch: fetch(start, length) gives bytes of the shard from where it lies.
+            fetch: fetch(start, length) reads bytes of the shard from the object store.
         Raises:
             DamagedError: the shard is shorter than `size`.
         """
@@ -67,13 +67,13 @@ class ShardCache:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def ensure(self, shard: str, size: int, part: int, fetch: Fetch) -> None:
-        """Fetches a part unless it is here."""
+        """Fetches a part unless it is cached."""
         path = self._path(shard, part)
         if not path.exists():
             self._fetch_part(path, shard, size, part, fetch)
 
     def forget(self, shard: str, offset: int, length: int) -> None:
-        """Removes the parts that hold these bytes, since they are not what was written."""
+        """Deletes the parts that contain these bytes, because they are damaged."""
         for part in self.parts(offset, length):
             self._path(shard, part).unlink(missing_ok=True)
 
@@ -102,7 +102,8 @@ class ShardCache:
                 aside.write_bytes(data)
         with self._lock:
             self._new_bytes += len(data)
-            # What other processes fetch is seen at the next look; the bound is one look's fetching above the truth.
+            # Parts fetched by other processes are counted at the next eviction, so the limit may be exceeded until
+            # then.
             due = self._new_bytes >= self._limit * (1 - _AFTER_EVICTION) / 2
             if due:
                 self._new_bytes = 0
@@ -139,7 +140,7 @@ class ShardCache:
 
     def _lock_of(self, path: Path) -> Path:
         """The lock file of a part."""
-        # A fixed number of lock files: two parts that share one wait for each other, which harms nothing.
+        # A fixed number of lock files: two parts that share one wait for each other, which is harmless.
         return self.folder / "locks" / hashlib.blake2b(str(path).encode(), digest_size=1).hexdigest()
 
     def _path(self, shard: str, part: int) -> Path:

@@ -13,20 +13,20 @@ from pipeline.loading.wordpiece import WordPieceEncoder
 
 
 class CaptionTokenizer(Protocol):
-    """What a loader needs of a tokenizer."""
+    """The interface of tokenizers that a loader uses."""
 
     @property
     def vocabulary_size(self) -> int: ...
 
     def encode(self, texts: Sequence[str], context_length: int | None = None) -> Tensor:
-        """Token ids of each text between start and end, padded with 0, int64 [B, L]; longer texts are cut."""
+        """Token ids of each text between start and end, padded with 0, int64 [B, L]; longer texts are truncated."""
 
 
 class Tokenizer:
     """CLIP's byte-pair encoding, lower-cased, compiled (about 300,000 captions/s).
 
     Args:
-        context_length: L, tokens of a text with its start and end; longer texts are cut.
+        context_length: L, tokens of a text with its start and end; longer texts are truncated.
     """
 
     vocabulary_size = 49_408
@@ -49,12 +49,12 @@ class Tokenizer:
 class WordPieceTokenizer:
     """BERT's word pieces, about 28,000 captions/s (one core of an AMD EPYC, 20,000 captions of 6 to 9 pieces).
 
-    Plain Python, which here is as fast as the compiled one of `tokenizers` called a batch at a time (18,000/s with its
-    answers brought into a tensor), and the code that a registered model runs.
+    Plain Python, the same code that a registered model runs. The compiled tokenizer of `tokenizers`, called a batch at
+    a time, is no faster (18,000/s including the conversion to a tensor).
 
     Args:
         vocabulary: "tokens", the pieces in the order of their ids, and "lowercase".
-        context_length: L, tokens of a text with its start and end; longer texts are cut.
+        context_length: L, tokens of a text with its start and end; longer texts are truncated.
     """
 
     def __init__(self, vocabulary: Mapping[str, Any], context_length: int = 77) -> None:

@@ -1,8 +1,8 @@
 """CLIP's vocabulary, as plain data for `bpe.py`.
 
 clip_merges.txt.gz holds the lines that CLIP reads of the file bpe_simple_vocab_16e6.txt.gz of github.com/openai/CLIP,
-its first 48,895 of 262,145 (MIT, see clip_merges.LICENSE): a header, then the two symbols of each merge. A byte that
-does not print is written as a character from U+0100 on, and "</w>" ends a word.
+its first 48,895 of 262,145 (MIT, see clip_merges.LICENSE): a header, then the two symbols of each merge. A
+non-printable byte is written as a character from U+0100 on, and "</w>" ends a word.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _PLANES = range(4)
 
 @functools.cache
 def clip_vocabulary() -> dict[str, Any]:
-    """What `BytePairEncoder` takes: merges and the classes of characters. Takes 1 s, once a process."""
+    """The vocabulary for `BytePairEncoder`: merges and character classes. Takes 1 s, once in each process."""
     return {"merges": _merges(), **_classes(CompiledTokenizer())}
 
 
 def write_vocabulary(path: Path) -> None:
-    """Writes the vocabulary file that a registered model ships; always the same bytes (211 kB)."""
+    """Writes the vocabulary file of a registered model; the bytes are deterministic (211 kB)."""
     text = json.dumps(clip_vocabulary(), separators=(",", ":"))
     path.write_bytes(gzip.compress(text.encode("ascii"), mtime=0))
 
 
 def _merges() -> list[tuple[int, int]]:
-    """The two tokens that each token from 512 on is made of."""
+    """The two tokens of which each token from 512 on consists."""
     symbols = [chr(byte) for byte in PRINTED] + [chr(256 + number) for number in range(256 - len(PRINTED))]
     symbols += [f"{symbol}</w>" for symbol in symbols]
     tokens = {symbol: token for token, symbol in enumerate(symbols)}
@@ -52,9 +52,9 @@ def _merges() -> list[tuple[int, int]]:
 
 
 def _classes(compiled: CompiledTokenizer) -> dict[str, str]:
-    """Which characters the compiled tokenizer takes for letters, numbers and spaces.
+    """The characters that the compiled tokenizer treats as letters, numbers and spaces.
 
-    Python's own tables are those of its Unicode version, and the two need not have the same.
+    Python's own tables may be of another Unicode version.
     """
 
     def first(text: str) -> int:
@@ -76,7 +76,7 @@ def _classes(compiled: CompiledTokenizer) -> dict[str, str]:
 
 
 def _ranges(codes: Iterable[int]) -> str:
-    """Code points in ascending order as the inside of a regular expression class."""
+    """Ascending code points as the content of a regular expression class."""
     ranges: list[list[int]] = []
     for code in codes:
         if ranges and ranges[-1][1] == code - 1:

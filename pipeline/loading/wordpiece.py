@@ -1,12 +1,12 @@
-"""BERT's word pieces in plain Python: the same token ids as the Hugging Face library `tokenizers` gives.
+"""BERT's word pieces in plain Python: the same token ids as the Hugging Face library `tokenizers`.
 
-This file imports the standard library only, because its source goes into registered models: they
-tokenise prompts in processes where nothing of ours is installed. Its vocabulary comes in a file
-(`pipeline.loading.wordpiece_vocabulary` writes it). Words seen before are kept.
+This file imports the standard library only, because registered models carry its source: they tokenise prompts in
+processes without Tutelage. The vocabulary is read from a file that `pipeline.loading.wordpiece_vocabulary` writes. The
+pieces of words are cached.
 
-Devlin et al. 2018, section 3, after the authors' code: text is cleaned, lower-cased without accents where the
-vocabulary is uncased, cut at spaces and punctuation, and each word into the longest pieces known. Signs that Unicode
-assigned since 2018 are what Python's tables say, where `tokenizers` takes them for letters.
+Devlin et al. 2018, section 3, after the authors' code: text is cleaned, for an uncased vocabulary lower-cased and
+stripped of accents, split at spaces and punctuation, and each word into the longest known pieces. Characters that
+Unicode assigned since 2018 are classified by Python's tables, whereas `tokenizers` treats them as letters.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import Any
 PADDING, UNKNOWN, START, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 _LONGEST_WORD = 100  # characters; a longer word is unknown
 _PUNCTUATION = {chr(code) for code in (*range(33, 48), *range(58, 65), *range(91, 97), *range(123, 127))}
-# Chinese characters are words each; Hangul and kana are not among them.
+# Each Chinese character is a word; Hangul and kana are not included.
 _CHINESE = (
     (0x4E00, 0x9FFF),
     (0x3400, 0x4DBF),
     (0x20000, 0x2A6DF),
     (0x2A700, 0x2B73F),
     (0x2B740, 0x2B81F),
-    (0x2B920, 0x2CEAF),  # not from 0x2B820 on: so `tokenizers` has it
+    (0x2B920, 0x2CEAF),  # not from 0x2B820 on, as in `tokenizers`
     (0xF900, 0xFAFF),
     (0x2F800, 0x2FA1F),
 )
@@ -58,7 +58,7 @@ class WordPieceEncoder:
         return [piece for word in self._words(text) for piece in self._pieces(word)]
 
     def encode_batch(self, texts: Iterable[str], context_length: int) -> list[list[int]]:
-        """Each text between start and end, cut or padded with 0 to `context_length` tokens."""
+        """Token ids of each text between start and end, truncated or padded with 0 to `context_length`."""
         rows = []
         for text in texts:
             row = [self._start, *self.encode(text)[: context_length - 2], self._end]
@@ -72,7 +72,7 @@ class WordPieceEncoder:
         return "".join(f" {c} " if _is_punctuation(c) else c for c in text).split()
 
     def _cut(self, word: str) -> tuple[int, ...]:
-        """The longest piece that the word begins with, then of the rest likewise; one unknown if a rest has none."""
+        """Splits off the longest known prefix repeatedly; the unknown token if a remainder has no known prefix."""
         if len(word) > _LONGEST_WORD:
             return (self._unknown,)
         pieces, start = [], 0
@@ -90,7 +90,7 @@ class WordPieceEncoder:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _cleaned(character: str) -> str:
-    """Nothing for control characters, a space for every white one, room around Chinese ones."""
+    """Removes control characters, replaces white space by a space, puts spaces around Chinese characters."""
     if character in "\t\n\r":
         return " "
     category = unicodedata.category(character)
@@ -104,7 +104,7 @@ def _cleaned(character: str) -> str:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _lowered(character: str) -> str:
-    """Nothing for an accent; one by one, so that a capital sigma is the same wherever it stands."""
+    """Removes accents, lower-cases others; by single characters, so that a final capital sigma is not special."""
     return "" if unicodedata.category(character) == "Mn" else character.lower()
 
 

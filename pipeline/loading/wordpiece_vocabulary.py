@@ -1,4 +1,4 @@
-"""The word pieces of a released text model, from its folder, as plain data for `wordpiece.py`."""
+"""The word pieces of a released text model, read from its folder as plain data for `wordpiece.py`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 
 
 def read_vocabulary(folder: Path) -> dict[str, Any] | None:
-    """The vocabulary of a folder's tokenizer.json, else of its vocab.txt, or of an exported model; None: it has none.
+    """The vocabulary of an exported model, of tokenizer.json or of vocab.txt in a folder; None if there is none.
 
     Raises:
-        InputError: the tokenizer is none of word pieces as BERT's, or damaged.
+        InputError: the tokenizer is not of BERT's word pieces, or damaged.
     """
     for name, read in ((VOCABULARY, load_vocabulary), (FILES[0], _from_json), (FILES[1], _from_text)):
         path = folder / name
@@ -34,13 +34,13 @@ def read_vocabulary(folder: Path) -> dict[str, Any] | None:
 
 
 def write_vocabulary(vocabulary: Mapping[str, Any], path: Path) -> None:
-    """Writes the file that `WordPieceEncoder.read` takes; always the same bytes."""
+    """Writes the file for `WordPieceEncoder.read`; the bytes are deterministic."""
     text = json.dumps(dict(vocabulary), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     path.write_bytes(gzip.compress(text.encode("utf-8"), mtime=0))
 
 
 def load_vocabulary(path: Path) -> dict[str, Any]:
-    """What `write_vocabulary` wrote."""
+    """Reads a file of `write_vocabulary`."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         vocabulary: dict[str, Any] = json.load(file)
     return vocabulary
@@ -50,7 +50,7 @@ def _from_json(path: Path) -> dict[str, Any]:
     content = json.loads(path.read_text(encoding="utf-8"))
     model, normalizer = content["model"], content.get("normalizer") or {}
     if model.get("type") != "WordPiece" or model.get("continuing_subword_prefix", "##") != "##":
-        raise InputError(f"{path}: its model is {model.get('type')}; the text towers here read BERT's word pieces")
+        raise InputError(f"{path}: its model is {model.get('type')}; text backbones support BERT's word pieces only")
     if normalizer.get("type") != "BertNormalizer" or normalizer.get("strip_accents") not in (
         None,
         normalizer["lowercase"],
@@ -75,6 +75,6 @@ def _in_order(ids: Mapping[str, int]) -> list[str]:
 def _check(tokens: list[str], path: Path) -> None:
     missing = [token for token in (UNKNOWN, START, END) if token not in tokens]
     if missing:
-        raise InputError(f"{path}: has no {listed(missing)}; it is no vocabulary of BERT")
+        raise InputError(f"{path}: has no {listed(missing)}; this is not a vocabulary of BERT")
     if tokens[0] != PADDING:
-        raise InputError(f"{path}: token 0 is {tokens[0]!r}, not {PADDING}; the text towers pad with 0")
+        raise InputError(f"{path}: token 0 is {tokens[0]!r}, not {PADDING}; text backbones pad with token 0")

@@ -10,7 +10,7 @@ import torch
 from pipeline.artifacts import Artifact
 from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import rank_slice
-from pipeline.loading.evaluation_batches import HeldBatches, evaluation_batches
+from pipeline.loading.evaluation_batches import CachedBatches, evaluation_batches
 from pipeline.loading.policies.mixture import samples_per_epoch
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.format.choice import open_columns
@@ -71,7 +71,7 @@ def build_parts(
             batch_size=256,
             threads=config.loader.threads,
         )
-        held = HeldBatches(batches, rank_slice(held_out, rank, world), config.loader.evaluation_megabytes)
+        held = CachedBatches(batches, rank_slice(held_out, rank, world), config.loader.evaluation_megabytes)
         evaluation = ClassifierEvaluation(held, config.preprocessing(), device=device, world=world, prefix="val")
     torch.manual_seed(seed)  # initial weights depend on nothing that came before
     model = config.build_model(len(index.label_names))

@@ -19,7 +19,7 @@ def share_damage(quarantine: Quarantine | None, world: int, device: torch.device
     if quarantine is None:
         return {}
     if world > 1:
-        mine = quarantine.untold()
+        mine = quarantine.unreported()
         found = torch.tensor(len(mine), device=device)
         dist.all_reduce(found)
         if found:

@@ -1,1 +1,1 @@
-"""Sampling policies: which samples make the global batch of a step. One policy a file."""
+"""Sampling policies: the samples of each step's global batch. One file for each policy."""

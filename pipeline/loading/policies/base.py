@@ -1,9 +1,8 @@
-"""The sampling policy protocol: which samples make the global batch of a step.
+"""The protocol of sampling policies: the samples of each step's global batch.
 
-A batch is a pure function of (config, step, state). So a loader has nothing to save but its step,
-every rank plans the same global batch without talking to the others, and a run that was killed sees
-the batches it would have seen. Most policies have no state; a curriculum has one, which changes
-only at a refresh.
+A batch is a pure function of (config, step, state). So a loader saves only its step, every rank plans the same global
+batch without communication, and a killed run resumes with the batches it would have had. Most policies have no state;
+a curriculum has one, which changes only at a refresh.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ class SamplingPolicy(Protocol):
 
     Attributes:
         global_batch: G, samples in a global batch.
-        version: raised by one at each refresh of the state; batches carry it.
+        version: incremented at each refresh of the state; stored in each batch.
     """
 
     global_batch: int
@@ -33,22 +32,21 @@ class SamplingPolicy(Protocol):
     def epoch(self, step: int) -> int:
         """The counter that keys the augmentations of a step's batch, together with (seed, sample).
 
-        It is the epoch of the batch's first sample. A batch that straddles two epochs is augmented
-        as one of the earlier, all of it; a sample can therefore look the same twice, never differ
-        between two workers.
+        It is the epoch of the batch's first sample. All of a batch that spans two epochs is augmented with
+        the earlier one; so a sample can have the same view twice, but never different views on two workers.
         """
 
     def ready_until(self) -> int | None:
         """The first step whose batch depends on a refresh that has not happened; None: no limit.
 
-        The loader never plans this step or a later one, so a batch is never made from a stale state.
+        The loader does not plan this step or later ones, so no batch is drawn from a stale state.
         """
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint has to hold, as JSON values; {} for a policy without state."""
+        """The state for a checkpoint, as JSON values; {} for a policy without state."""
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Puts a saved state back."""
+        """Restores a saved state."""
 
 
 class StatelessPolicy:
@@ -67,17 +65,17 @@ class StatelessPolicy:
 
 
 def steps_per_epoch(samples: int, global_batch: int) -> int:
-    """Steps after which every sample of a shuffled epoch was seen at least once; at least 1."""
+    """Steps until a shuffled epoch has shown every sample at least once; at least 1."""
     return max(1, -(-samples // global_batch))
 
 
 def check_samples(rows: NDArray[np.int64], global_batch: int) -> None:
-    """Refuses to sample from nothing.
+    """Checks that there are samples and that the batch is not empty.
 
     Raises:
         InputError: there are no samples, or the batch would be empty.
     """
     if len(rows) == 0:
-        raise InputError("there are no samples to train on: the split is empty; look at the data card of the shards")
+        raise InputError("there are no samples to train on: the split is empty; see the data card of the shards")
     if global_batch < 1:
         raise InputError(f"global_batch: must be at least 1 (got {global_batch})")

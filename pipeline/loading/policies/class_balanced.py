@@ -1,9 +1,8 @@
-"""ClassBalanced: rare labels as often as common ones, or in between.
+"""ClassBalanced: all labels equally often, or in proportion to the square roots of their counts.
 
-The stream of samples is a sequence of cycles. In a cycle every label has a fixed number of places
-(one, when all are to be equally likely), dealt in random order; a label fills its places from its
-own samples, each once before any comes again. How often a label came before a step follows from
-counting cycles, so a batch is a pure function of its step.
+The stream of samples is a sequence of cycles. In a cycle every label has a fixed number of slots (one, if all labels
+are equally likely), in random order; a label fills its slots from its own samples, each once before any is repeated.
+The number of a label's slots before a step follows from counting cycles, so a batch is a pure function of its step.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from pipeline.loading.policies.row_runs import RowRuns
 if TYPE_CHECKING:
     from pipeline.sharding.format.index import SampleIndex
 
-# Places of the rarest label in a cycle: shares are met to within 1/16 of it.
+# Slots of the rarest label in a cycle: shares are accurate to within 1/16 of it.
 _RESOLUTION = 8
 
 
@@ -74,61 +73,63 @@ class ClassBalanced(StatelessPolicy):
         by_label = np.argsort(labels, kind="stable")
         self._rows = np.asarray(rows, dtype=np.int64)[by_label]
         _, self._starts, self._counts = np.unique(labels[by_label], return_index=True, return_counts=True)
-        self._places = _places(self._counts, 0.0 if balance == "equal" else 0.5)
-        self._cycle_length = int(self._places.sum())
-        # Of all labels, the one that starts anew soonest: cycles until each of its samples came once.
-        cycles = max(1, int((self._counts // self._places).min()))
+        self._slots = _slots(self._counts, 0.0 if balance == "equal" else 0.5)
+        self._cycle_length = int(self._slots.sum())
+        # Cycles until the label that is repeated first has shown each of its samples once.
+        cycles = max(1, int((self._counts // self._slots).min()))
         self._epoch_length = cycles * self._cycle_length
         self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}
         self._last_cycle: tuple[int, NDArray[np.int64]] = (-1, self._rows[:0])
 
     def batch(self, step: int) -> NDArray[np.int64]:
         position, stop = step * self.global_batch, (step + 1) * self.global_batch
-        parts = []
+        pieces = []
         while position < stop:
             cycle, start = divmod(position, self._cycle_length)
-            part = self._cycle(cycle)[start : start + stop - position]
-            parts.append(part)
-            position += len(part)
-        return np.concatenate(parts)
+            piece = self._cycle(cycle)[start : start + stop - position]
+            pieces.append(piece)
+            position += len(piece)
+        return np.concatenate(pieces)
 
     def epoch(self, step: int) -> int:
-        """As in the protocol; an epoch ends when the label that is repeated most starts anew.
+        """As in the protocol; an epoch ends when the most repeated label has shown all its samples.
 
-        So an image that is shown ten times while others are shown once is augmented in ten ways.
+        So an image that is shown ten times while others are shown once has ten different views.
         """
         return step * self.global_batch // self._epoch_length
 
     def _cycle(self, cycle: int) -> NDArray[np.int64]:
-        """The ids of one cycle, in order; the last one is kept for the next batch."""
-        kept_cycle, ids = self._last_cycle
-        if kept_cycle != cycle:
-            turns = [self._turns(label, cycle * places, places) for label, places in enumerate(self._places.tolist())]
-            ids = generator(self._seed, "class-balanced", cycle).permutation(np.concatenate(turns))
+        """The ids of one cycle, in order; the last cycle is cached for the next batch."""
+        cached_cycle, ids = self._last_cycle
+        if cached_cycle != cycle:
+            ids_of_labels = [
+                self._label_ids(label, cycle * slots, slots) for label, slots in enumerate(self._slots.tolist())
+            ]
+            ids = generator(self._seed, "class-balanced", cycle).permutation(np.concatenate(ids_of_labels))
             self._last_cycle = (cycle, ids)
         return ids
 
-    def _turns(self, label: int, first: int, turns: int) -> NDArray[np.int64]:
-        """The ids that a label gives at its turns first, first + 1, ..."""
+    def _label_ids(self, label: int, first: int, slots: int) -> NDArray[np.int64]:
+        """The ids that fill a label's slots first, first + 1, ..., first + slots - 1."""
         start, count = int(self._starts[label]), int(self._counts[label])
-        parts = []
-        stop = first + turns
+        pieces = []
+        stop = first + slots
         while first < stop:
             lap, offset = divmod(first, count)
-            kept_lap, order = self._orders.get(label, (-1, self._rows[:0]))
-            if kept_lap != lap:
+            cached_lap, order = self._orders.get(label, (-1, self._rows[:0]))
+            if cached_lap != lap:
                 order = generator(self._seed, "class-balanced-label", label, lap).permutation(
                     self._rows[start : start + count]
                 )
                 self._orders[label] = (lap, order)
-            part = order[offset : offset + stop - first]
-            parts.append(part)
-            first += len(part)
-        return np.concatenate(parts)
+            piece = order[offset : offset + stop - first]
+            pieces.append(piece)
+            first += len(piece)
+        return np.concatenate(pieces)
 
 
-def _places(counts: NDArray[np.int64], power: float) -> NDArray[np.int64]:
-    """Places of each label in a cycle, in proportion to count ** power, in lowest terms."""
+def _slots(counts: NDArray[np.int64], power: float) -> NDArray[np.int64]:
+    """Slots of each label in a cycle, in proportion to count ** power, in lowest terms."""
     weights = counts.astype(np.float64) ** power
-    places = np.maximum(1, np.rint(_RESOLUTION * weights / weights.min())).astype(np.int64)
-    return places // np.gcd.reduce(places)
+    slots = np.maximum(1, np.rint(_RESOLUTION * weights / weights.min())).astype(np.int64)
+    return slots // np.gcd.reduce(slots)

@@ -1,12 +1,12 @@
-"""Mixture: several data sets in one stream, each with its share of every batch, each in its own epochs.
+"""Mixture: several data sets in one stream, each with its share of every batch and with its own epochs.
 
-    quotas   the turns of a batch are dealt to the data sets by weight, to within one sample from the first step on
-    order    a data set gives its own stream of epochs, in which each of its samples comes once an epoch
-    batch    the data sets' samples are spread evenly over it, then shuffled among neighbours: every rank has all of
-             them, and neighbours, which mixup blends, are of one data set as often as of two
+    quotas   the slots of a batch are assigned to the data sets by weight, to within one sample from the first step on
+    order    a data set is a stream of its own epochs, in which each of its samples occurs once
+    batch    the samples of each data set are spread evenly over it, then shuffled among neighbours: every rank has
+             samples of all data sets, and neighbours, which mixup blends, are of one data set as often as of two
 
-A data set that is small and weighs much comes often: its samples are augmented anew each time, since `epoch` counts the
-laps of the data set that is through soonest.
+A small data set with a large weight is repeated often; its samples have a new view each time, since `epoch` counts the
+epochs of the data set that finishes first.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from pipeline.loading.policies.streams import Streams, StreamsConfig
 if TYPE_CHECKING:
     from pipeline.sharding.format.index import SampleIndex
 
-# Neighbours that are shuffled among each other: few, so that a rank still reads from its own streams.
+# Number of neighbours that are shuffled together: small, so that a rank still reads from its own streams.
 _NEIGHBOURS = 16
 
 
 class MixtureConfig(Config):
-    """A weighted mixture of the data sets that mix-datasets put together."""
+    """A weighted mixture of the data sets of an artifact of mix-datasets."""
 
     kind: Literal["mixture"] = Field("mixture", description="Several data sets, each with its share of every batch.")
     weights: dict[str, Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]] = Field(
@@ -52,25 +52,25 @@ class MixtureConfig(Config):
         """The policy over the samples `rows` of the index.
 
         Raises:
-            InputError: the index is of one data set, the weights are not those of its data sets, or one that has a
+            InputError: the index has one data set, the weights do not match its data sets, or a data set with a
                 weight has no samples.
         """
         if not index.data_sets:
-            raise InputError("policy mixture: the shards are of one data set; put several together: mixture={...}")
-        parts = {one.name: rows.within(one.first, one.last) for one in index.data_sets}
-        weights = self.weights_of({name: len(part) for name, part in parts.items()})
+            raise InputError("policy mixture: the shards are of one data set; combine several: mixture={...}")
+        rows_of = {data_set.name: rows.within(data_set.first, data_set.last) for data_set in index.data_sets}
+        weights = self.weights_of({name: len(own_rows) for name, own_rows in rows_of.items()})
         policies: list[Shuffled | Streams] = []
         for name in weights:
-            # Two data sets of one size must not be shuffled alike.
-            own = int(generator(seed, f"mixture-{name}").integers(0, 2**31))
-            policies.append(self.order.build(index, parts[name], global_batch, own))
-        return Mixture(policies, [len(parts[name]) for name in weights], list(weights.values()), global_batch, seed)
+            # Two data sets of the same size must not be shuffled alike.
+            own_seed = int(generator(seed, f"mixture-{name}").integers(0, 2**31))
+            policies.append(self.order.build(index, rows_of[name], global_batch, own_seed))
+        return Mixture(policies, [len(rows_of[name]) for name in weights], list(weights.values()), global_batch, seed)
 
     def weights_of(self, samples: Mapping[str, int]) -> dict[str, float]:
-        """The weight of each data set that is drawn from.
+        """The weights above 0, by name of the data set.
 
         Args:
-            samples: name -> how many there are to train on.
+            samples: name -> number of training samples.
         Raises:
             InputError: see `build`.
         """
@@ -81,12 +81,12 @@ class MixtureConfig(Config):
                 raise UnknownNameError("data set in policy.weights", name, samples)
         for name, count in samples.items():
             if name not in self.weights:
-                raise InputError(f"policy.weights: says nothing of the data set {name!r}; 0 leaves it out")
+                raise InputError(f"policy.weights: no weight for the data set {name!r}; give one, or 0 to leave it out")
             if self.weights[name] and not count:
                 raise InputError(f"policy.weights: the data set {name!r} has no samples to train on; give it weight 0")
         drawn = {name: weight for name, weight in self.weights.items() if weight}
         if not drawn:
-            raise InputError("policy.weights: every weight is 0")
+            raise InputError("policy.weights: every weight is 0; give one above 0")
         return drawn
 
 
@@ -94,28 +94,28 @@ class Mixture(StatelessPolicy):
     """Streams of samples, interleaved by weight.
 
     Args:
-        parts: the stream of each data set.
-        samples: of each data set: how long its epoch is.
-        weights: of the data sets, above 0.
+        streams: the stream of each data set.
+        samples: number of samples of each data set, the length of its epoch.
+        weights: weights of the data sets, above 0.
         global_batch: G.
         seed: of the run.
 
     Attributes:
-        samples_per_epoch: of all data sets, until the largest was shown once: what an epoch of a training is.
+        samples_per_epoch: samples of all data sets until the largest was shown once: an epoch of the training.
     """
 
     def __init__(
         self,
-        parts: list[Shuffled | Streams],
+        streams: list[Shuffled | Streams],
         samples: list[int],
         weights: list[float],
         global_batch: int,
         seed: int,
     ) -> None:
-        if not parts:
+        if not streams:
             raise InputError("there are no samples to train on: every data set's split is empty")
         self.global_batch = global_batch
-        self._parts = parts
+        self._streams = streams
         self._samples = np.array(samples, np.int64)
         self._seed = seed
         self._quotas = Quotas(weights)
@@ -126,20 +126,22 @@ class Mixture(StatelessPolicy):
     def batch(self, step: int) -> NDArray[np.int64]:
         first = self._quotas.before(step * self.global_batch)
         last = self._quotas.before((step + 1) * self.global_batch)
-        ids = [part.ids(*bounds) for part, *bounds in zip(self._parts, first.tolist(), last.tolist(), strict=True)]
-        # Sample j of n is put at (j + 1/2) / n of the batch, then drawn to a place among its neighbours.
-        places = np.concatenate([(np.arange(len(one)) + 0.5) / max(1, len(one)) for one in ids])
-        spread = np.argsort(places, kind="stable")
+        ids = [
+            stream.ids(*bounds) for stream, *bounds in zip(self._streams, first.tolist(), last.tolist(), strict=True)
+        ]
+        # Sample j of n gets the position (j + 1/2) / n in the batch, then is shuffled among its neighbours.
+        positions = np.concatenate([(np.arange(len(own_ids)) + 0.5) / max(1, len(own_ids)) for own_ids in ids])
+        spread = np.argsort(positions, kind="stable")
         block = np.arange(self.global_batch) // _NEIGHBOURS
         draws = generator(self._seed, "mixture-batch", step).random(self.global_batch)
         return np.concatenate(ids)[spread[np.argsort(block + draws, kind="stable")]]
 
     def epoch(self, step: int) -> int:
-        """As in the protocol, for the data set that is through soonest."""
+        """As in the protocol, for the data set that finishes first."""
         laps = self._quotas.before(step * self.global_batch) // self._samples
         return int(laps[self._fastest])
 
 
 def samples_per_epoch(policy: object, rows: int) -> int:
-    """What an epoch of a training is, in samples: all rows once, or what a mixture says."""
+    """Samples in an epoch of a training: all rows once, or as a mixture defines it."""
     return policy.samples_per_epoch if isinstance(policy, Mixture) else rows

@@ -1,4 +1,4 @@
-"""RowRuns: a set of sample ids kept as runs of consecutive ones, so that it costs memory by the run and not by the row.
+"""RowRuns: a set of sample ids, stored as runs of consecutive ids: its memory grows with the runs, not the rows.
 
 Shards hold one split each and ids follow the shards, so the rows of a split are a few long runs: the train split of
 100 million samples is one pair of numbers here and 800 MB as an array.
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Rows looked at together: what scanning costs in memory, 4 MB at most.
+# Rows scanned at a time; bounds the memory of a scan to 4 MB.
 _SCANNED = 1 << 19
 
 
@@ -20,14 +20,14 @@ class RowRuns:
     """Ascending ids as half-open runs; position p is the p-th smallest id.
 
     Args:
-        starts, stops: int64 [R], each run [start, stop) not empty and behind the one before it.
+        starts, stops: int64 [R], runs [start, stop), not empty, ascending, without overlap.
     """
 
     def __init__(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> None:
         self.starts = np.asarray(starts, dtype=np.int64)
         self.stops = np.asarray(stops, dtype=np.int64)
         if (self.stops <= self.starts).any() or (self.starts[1:] < self.stops[:-1]).any():
-            raise ValueError("runs must not be empty, and stand in ascending order without overlap")
+            raise ValueError("runs must be non-empty, ascending and without overlap")
         self._ends: NDArray[np.int64] = np.cumsum(self.stops - self.starts)
 
     @classmethod
@@ -50,38 +50,38 @@ class RowRuns:
         """The ids of [0, rows) that meet all conditions, found without an array of `rows` entries.
 
         Args:
-            conditions: (column [rows], value, equal): its value is, or (equal=False) is not, the given one.
+            conditions: (column [rows], value, equal): the column equals the value, or differs from it (equal=False).
         """
         starts: list[NDArray[np.int64]] = []
         stops: list[NDArray[np.int64]] = []
         for first in range(0, rows, _SCANNED):
             last = min(first + _SCANNED, rows)
-            kept = np.ones(last - first + 2, dtype=bool)
-            kept[0] = kept[-1] = False
+            matches = np.ones(last - first + 2, dtype=bool)
+            matches[0] = matches[-1] = False
             for column, value, equal in conditions:
-                kept[1:-1] &= (column[first:last] == value) if equal else (column[first:last] != value)
-            edges = np.flatnonzero(kept[1:] != kept[:-1]) + first
+                matches[1:-1] &= (column[first:last] == value) if equal else (column[first:last] != value)
+            edges = np.flatnonzero(matches[1:] != matches[:-1]) + first
             starts.append(edges[::2])
             stops.append(edges[1::2])
         return _merged(_joined(starts), _joined(stops))
 
-    def narrowed(self, kept: Callable[[int, int], NDArray[np.bool_]]) -> RowRuns:
-        """The ids that also meet a condition, which is asked for a part of the rows at a time.
+    def narrowed(self, meets: Callable[[int, int], NDArray[np.bool_]]) -> RowRuns:
+        """The ids that also meet a condition, evaluated for a block of rows at a time.
 
         Args:
-            kept: for (first, last), which of the rows [first, last) meet it, bool [last - first].
+            meets: meets(first, last) says which of the rows [first, last) meet it, bool [last - first].
         """
         starts: list[NDArray[np.int64]] = []
         stops: list[NDArray[np.int64]] = []
         for first, length in zip(*self.blocks(_SCANNED), strict=True):
-            inside = np.r_[False, kept(int(first), int(first + length)), False]
+            inside = np.r_[False, meets(int(first), int(first + length)), False]
             edges = np.flatnonzero(inside[1:] != inside[:-1]) + first
             starts.append(edges[::2])
             stops.append(edges[1::2])
         return _merged(_joined(starts), _joined(stops))
 
     def within(self, first: int, last: int) -> RowRuns:
-        """The ids that lie in [first, last)."""
+        """The ids in [first, last)."""
         starts, stops = np.maximum(self.starts, first), np.minimum(self.stops, last)
         return RowRuns(starts[starts < stops], stops[starts < stops])
 
@@ -107,10 +107,10 @@ class RowRuns:
 
 
 def _merged(starts: NDArray[np.int64], stops: NDArray[np.int64]) -> RowRuns:
-    """The runs of parts: one that goes on over the border of two parts is one run."""
+    """Merges runs that touch at the border of two scanned blocks."""
     apart = np.r_[True, starts[1:] != stops[:-1]] if len(starts) else np.empty(0, bool)
     return RowRuns(starts[apart], stops[np.r_[apart[1:], True]] if len(stops) else stops)
 
 
-def _joined(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    return np.concatenate(parts) if parts else np.empty(0, np.int64)
+def _joined(arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.concatenate(arrays) if arrays else np.empty(0, np.int64)

@@ -1,8 +1,8 @@
-"""Shuffled: every sample once an epoch, in an order drawn anew for each epoch.
+"""Shuffled: every sample once an epoch, in a new order for each epoch.
 
-The epochs follow one another without a gap: where the batch size does not divide the number of
-samples, a batch takes the end of one epoch and the beginning of the next. Nothing is dropped and
-every batch is full, which keeps the steps of all ranks equal.
+Epochs follow one another without a gap: if the batch size does not divide the number of samples, a batch contains the
+end of one epoch and the beginning of the next. No sample is dropped and every batch is full, so all ranks have the same
+number of steps.
 """
 
 from __future__ import annotations
@@ -52,23 +52,23 @@ class Shuffled(StatelessPolicy):
         return self.ids(step * self.global_batch, (step + 1) * self.global_batch)
 
     def ids(self, position: int, stop: int) -> NDArray[np.int64]:
-        """The samples at the places [position, stop) of the stream, int64 [stop - position]."""
+        """The samples at positions [position, stop) of the stream, int64 [stop - position]."""
         samples = len(self._rows)
-        parts = [self._rows[:0]]
+        pieces = [self._rows[:0]]
         while position < stop:
             epoch, start = divmod(position, samples)
-            part = self._epoch_order(epoch)[start : start + stop - position]
-            parts.append(self._rows[part])
-            position += len(part)
-        return np.concatenate(parts)
+            piece = self._epoch_order(epoch)[start : start + stop - position]
+            pieces.append(self._rows[piece])
+            position += len(piece)
+        return np.concatenate(pieces)
 
     def epoch(self, step: int) -> int:
         return step * self.global_batch // len(self._rows)
 
     def _epoch_order(self, epoch: int) -> NDArray[np.integer[Any]]:
-        """The permutation of an epoch: 4 bytes a sample, the last one kept (1.3M samples: 20 ms)."""
-        kept_epoch, order = self._order
-        if kept_epoch != epoch:
+        """The permutation of an epoch, 4 bytes a sample; the last one is cached (1.3M samples: 20 ms)."""
+        cached_epoch, order = self._order
+        if cached_epoch != epoch:
             samples = len(self._rows)
             order = np.arange(samples, dtype=np.int32 if samples < 2**31 else np.int64)
             generator(self._seed, "shuffled", epoch).shuffle(order)

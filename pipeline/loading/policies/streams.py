@@ -1,14 +1,15 @@
 """Streams: every sample once an epoch, shuffled so that each rank reads few shards at a time.
 
-    blocks    consecutive samples of a shard; each epoch puts all blocks of the data set in a new order
-    streams   that order is cut into C streams of equal length, whatever the number of ranks
-    windows   a stream is shuffled inside windows of some blocks
+    blocks    consecutive samples of a shard; each epoch shuffles all blocks of the data set
+    streams   that order is cut into C streams of equal length, for any number of ranks
+    windows   a stream is shuffled within windows of several blocks
     batch     takes the next samples of every stream; a rank gets those of its own streams
 
-A rank of W has about C / W streams open, a window of each: it reads from the shards of those blocks and no others,
-from end to end, which disks like and which turns the requests of an object store into few long ones. Batches still
-mix C places of the data set. The number of streams belongs to the run and not to the machines, so the global batches
-are the same for any W. Planning keeps 16 bytes a block and 4 a sample of the open windows, never an order of the rows.
+Each of W ranks has about C / W streams open, with one window each: it reads only the shards of those blocks, from end
+to end, which is fast on disks and needs few, long requests to an object store. Batches still mix samples from C
+locations in the data set. The number of streams depends on the run and not on the machines, so the global batches are
+the same for any W. Planning stores 16 bytes for each block and 4 for each sample of the open windows, not an order of
+all rows.
 """
 
 from __future__ import annotations
@@ -47,15 +48,15 @@ class StreamsConfig(Config):
 
 
 class Streams(StatelessPolicy):
-    """A continuous stream of epochs, each a permutation of the rows that is local in C places.
+    """A continuous stream of epochs, each a permutation of the rows that is local in each of C streams.
 
     Args:
         rows: ids to sample from.
         global_batch: G; may be larger than the number of rows.
         seed: of the run.
-        streams: C; fewer are used if there are fewer rows.
-        block: consecutive ids that move together.
-        window: positions of a stream that are shuffled together.
+        streams: C; at most the number of rows.
+        block: number of consecutive ids that stay together.
+        window: number of positions of a stream that are shuffled together.
     Raises:
         InputError: there are no rows, or the batch is empty.
     """
@@ -64,9 +65,7 @@ class Streams(StatelessPolicy):
         self, rows: RowRuns, global_batch: int, seed: int, *, streams: int = 64, block: int = 1000, window: int = 8000
     ) -> None:
         if len(rows) == 0:
-            raise InputError(
-                "there are no samples to train on: the split is empty; look at the data card of the shards"
-            )
+            raise InputError("there are no samples to train on: the split is empty; see the data card of the shards")
         if global_batch < 1:
             raise InputError(f"global_batch: must be at least 1 (got {global_batch})")
         self.global_batch = global_batch
@@ -76,59 +75,59 @@ class Streams(StatelessPolicy):
         self._seed = seed
         self._first, self._length = rows.blocks(block)
         self._epochs: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
-        self._windows: dict[int, tuple[tuple[int, int], NDArray[np.int32]]] = {}  # the last one of each stream
+        self._windows: dict[int, tuple[tuple[int, int], NDArray[np.int32]]] = {}  # the last window of each stream
 
     def batch(self, step: int) -> NDArray[np.int64]:
         return self.ids(step * self.global_batch, (step + 1) * self.global_batch)
 
     def ids(self, start: int, stop: int) -> NDArray[np.int64]:
-        """The samples at the places [start, stop) of the epochs laid end to end, int64 [stop - start], by stream."""
+        """The samples at positions [start, stop) of the concatenated epochs, int64 [stop - start], sorted by stream."""
         if start == stop:
             return np.empty(0, np.int64)
-        positions = np.arange(start, stop, dtype=np.int64)
-        epochs, places = np.divmod(positions, self._samples)
-        streams = places % self._streams
+        overall = np.arange(start, stop, dtype=np.int64)
+        epochs, positions = np.divmod(overall, self._samples)
+        streams = positions % self._streams
         # Sorted by stream, so that the slice of a rank is the same streams in every step.
-        order = np.lexsort((positions, streams))
+        order = np.lexsort((overall, streams))
         ids = np.empty(stop - start, dtype=np.int64)
         for epoch in np.unique(epochs).tolist():
-            mine = epochs[order] == epoch
-            ids[mine] = self._ids_of(epoch, streams[order][mine], places[order][mine] // self._streams)
+            in_epoch = epochs[order] == epoch
+            ids[in_epoch] = self._ids_of(epoch, streams[order][in_epoch], positions[order][in_epoch] // self._streams)
         self._forget(int(epochs[0]))
         return ids
 
     def epoch(self, step: int) -> int:
         return step * self.global_batch // self._samples
 
-    def _ids_of(self, epoch: int, streams: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The samples at `places` of `streams`, each [n], of an epoch; `streams` ascending."""
-        shuffled = np.empty_like(places)
-        pairs = streams * (self._samples // self._window + 2) + places // self._window
+    def _ids_of(self, epoch: int, streams: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The samples at `positions` of `streams`, each [n], of an epoch; `streams` ascending."""
+        shuffled = np.empty_like(positions)
+        pairs = streams * (self._samples // self._window + 2) + positions // self._window
         borders = np.flatnonzero(np.diff(pairs)) + 1
-        for part in np.split(np.arange(len(places)), borders):
-            stream, window = int(streams[part[0]]), int(places[part[0]]) // self._window
+        for rows in np.split(np.arange(len(positions)), borders):
+            stream, window = int(streams[rows[0]]), int(positions[rows[0]]) // self._window
             order = self._window_order(epoch, stream, window)
-            shuffled[part] = window * self._window + order[places[part] - window * self._window]
-        # Where a stream begins in the epoch's order: stream c holds the places c, c + C, ... of the epoch.
+            shuffled[rows] = window * self._window + order[positions[rows] - window * self._window]
+        # The begin of a stream in the epoch's order: stream c holds the positions c, c + C, ... of the epoch.
         longer = self._samples % self._streams
         length = self._samples // self._streams
         begin = streams * length + np.minimum(streams, longer)
         return self._at(epoch, begin + shuffled)
 
-    def _at(self, epoch: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The samples at places of the epoch's blocks laid end to end."""
+    def _at(self, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The samples at positions in the epoch's concatenated blocks."""
         if epoch not in self._epochs:
             order = generator(self._seed, "blocks", epoch).permutation(len(self._first))
             self._epochs[epoch] = order, np.cumsum(self._length[order])
         order, ends = self._epochs[epoch]
-        block = np.searchsorted(ends, places, side="right")
-        ids: NDArray[np.int64] = self._first[order[block]] + places - (ends[block] - self._length[order[block]])
+        block = np.searchsorted(ends, positions, side="right")
+        ids: NDArray[np.int64] = self._first[order[block]] + positions - (ends[block] - self._length[order[block]])
         return ids
 
     def _window_order(self, epoch: int, stream: int, window: int) -> NDArray[np.int32]:
-        kept = self._windows.get(stream)
-        if kept is not None and kept[0] == (epoch, window):
-            return kept[1]
+        cached = self._windows.get(stream)
+        if cached is not None and cached[0] == (epoch, window):
+            return cached[1]
         length = self._samples // self._streams + (stream < self._samples % self._streams)
         order = np.arange(min(self._window, length - window * self._window), dtype=np.int32)
         generator(self._seed, "window", epoch, stream, window).shuffle(order)
@@ -136,5 +135,5 @@ class Streams(StatelessPolicy):
         return order
 
     def _forget(self, epoch: int) -> None:
-        for stale in [kept for kept in self._epochs if kept < epoch]:
+        for stale in [cached for cached in self._epochs if cached < epoch]:
             del self._epochs[stale]

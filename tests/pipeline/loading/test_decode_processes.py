@@ -19,7 +19,7 @@ import torch
 
 from pipeline.errors import DamagedError, WorkError
 from pipeline.loading.augment import AugmentConfig
-from pipeline.loading.decode_processes import _told
+from pipeline.loading.decode_processes import _picklable
 from pipeline.loading.loader import Loader
 from pipeline.loading.policies.shuffled import Shuffled
 from pipeline.loading.progressive import SizeOfEpoch
@@ -84,7 +84,7 @@ def test_processes_wait_for_the_next_batches_unless_some_are_left_and_a_lost_one
     assert_same(batches, expected[6:])
     assert [process.returncode for process in first] == [0, -9]
     assert loader.lost_processes == 1
-    assert "decoding process 2 of 2 was ended by signal 9 (if memory is short: fewer loader.processes)" in caplog.text
+    assert "decoding process 2 of 2 was killed by signal 9 (if memory ran out, lower loader.processes)" in caplog.text
 
     second = processes_of(loader)
     batches = loader.batches(0, 12)
@@ -137,7 +137,7 @@ def test_an_error_in_a_process_is_the_trainers_with_the_lines_that_led_to_it(own
     assert "in a decoding process" in caught.value.__notes__[0]
     assert "reader.py" in caught.value.__notes__[0]
     shutil.rmtree(own_shards.artifact.path("shards/train-00000.tar").parents[1])
-    with pytest.raises(DamagedError, match=r"artifact shard-dataset/0123456789abcdef0123 is no longer there"):
+    with pytest.raises(DamagedError, match=r"artifact shard-dataset/0123456789abcdef0123 no longer exists"):
         list(loader.batches(0, 9))
 
 
@@ -145,9 +145,9 @@ def test_an_error_that_cannot_travel_is_told_in_words() -> None:
     class LocalError(Exception):
         pass
 
-    told = _told(LocalError("of this function"))
-    assert type(told) is RuntimeError
-    assert str(told) == "LocalError('of this function')"
+    sent = _picklable(LocalError("of this function"))
+    assert type(sent) is RuntimeError
+    assert str(sent) == "LocalError('of this function')"
 
 
 _TRAINER = """

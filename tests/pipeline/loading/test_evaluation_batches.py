@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.loading.evaluation_batches import HeldBatches, evaluation_batches
+from pipeline.loading.evaluation_batches import CachedBatches, evaluation_batches
 from pipeline.loading.reader import SampleReader
 
 
@@ -19,9 +19,9 @@ class CountingReader(SampleReader):
 
     asked: list[int]
 
-    def read(self, id: int, *, anew: bool = False) -> bytes:
+    def read(self, id: int, *, fresh: bool = False) -> bytes:
         self.asked.append(id)
-        return super().read(id, anew=anew)
+        return super().read(id, fresh=fresh)
 
 
 IDS = np.arange(60)  # A batch of 8 takes 1.6 MB.
@@ -34,7 +34,7 @@ def test_what_does_not_fit_is_decoded_each_time(shards: Any, megabytes: int, hel
     batches = partial(evaluation_batches, reader, shards.index, image_size=256, batch_size=8, threads=1)
     expected = list(batches(IDS))
     reader.asked.clear()
-    kept = HeldBatches(batches, IDS, megabytes)
+    kept = CachedBatches(batches, IDS, megabytes)
     for _ in range(3):
         reader.asked.clear()
         found = list(kept)
@@ -49,4 +49,4 @@ def test_what_does_not_fit_is_decoded_each_time(shards: Any, megabytes: int, hel
 def test_no_samples_are_no_batches(shards: Any) -> None:
     reader = SampleReader(shards.artifact, shards.index)
     batches = partial(evaluation_batches, reader, shards.index, image_size=16, batch_size=8)
-    assert list(HeldBatches(batches, IDS[:0], 10)) == []
+    assert list(CachedBatches(batches, IDS[:0], 10)) == []

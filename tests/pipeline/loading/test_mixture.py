@@ -159,7 +159,7 @@ def test_weight_0_leaves_a_data_set_out() -> None:
     ("sizes", "config", "words"),
     [
         ((5, 5), {"weights": {"set0": 1, "sett1": 1}}, "'sett1'; did you mean set1"),
-        ((5, 5), {"weights": {"set0": 1}}, "says nothing of the data set 'set1'; 0 leaves it out"),
+        ((5, 5), {"weights": {"set0": 1}}, "no weight for the data set 'set1'; give one, or 0"),
         ((5, 0), {"weights": {"set0": 1, "set1": 1}}, "'set1' has no samples to train on"),
         ((5, 5), {"weights": {"set0": 0, "set1": 0}}, "every weight is 0"),
         ((5, 5), {"weights": {"set0": -1, "set1": 2}}, "greater than or equal to 0"),

@@ -103,11 +103,11 @@ def test_the_vocabulary_of_either_file_goes_through_ours_unchanged(tmp_path: Pat
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model__type": "BPE"}, "its model is BPE; the text towers here read BERT's word pieces"),
+        ({"model__type": "BPE"}, "its model is BPE; text backbones support BERT's word pieces only"),
         ({"normalizer__type": "NFC"}, "does not normalise text as BERT does"),
         ({"normalizer__strip_accents": False}, "does not normalise text as BERT does"),
         ({"model__vocab": {"[PAD]": 0, "[UNK]": 1}}, r"has no \[CLS\], \[SEP\]"),
-        ({"model__vocab": {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2}}, "the text towers pad with 0"),
+        ({"model__vocab": {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2}}, "text backbones pad with token 0"),
         ({"model__vocab": {"[PAD]": 0, "[UNK]": 2}}, "its ids have gaps"),
         ({"model__vocab": None}, "cannot be read as a tokenizer"),
     ],
