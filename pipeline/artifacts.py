@@ -1,8 +1,8 @@
-"""Artifacts: immutable folders under a key, whole or not there at all.
+"""Artifacts: immutable folders under a key, committed atomically.
 
-An artifact lies in the store at artifacts/STAGE/KEY. Its manifest.json, written last, names every
-file with its size and SHA-256; a folder without a manifest is not an artifact. The key is a hash of
-everything the content depends on, so a committed key is never made again and never changed.
+An artifact is stored at artifacts/STAGE/KEY. Its manifest.json, written last, lists every file with its size and
+SHA-256; a folder without a manifest is not an artifact. The key is a hash of everything the content depends on, so the
+artifact of a committed key is reused and does not change.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipeline.whole_files import written_whole
 MANIFEST = "manifest.json"
 _FORMAT = 1
 ASIDE = ".aside"
-_MEND = "delete this artifact and run its stage again"
+_FIX = "delete this artifact and run its stage again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ class Artifact:
     """A committed folder.
 
     Attributes:
-        stage: name of the stage that made it.
+        stage: name of the stage that built it.
         key: hash of the stage, its version, its config and its inputs' keys.
         files: relative name -> size and digest.
-        summary: headline numbers and words that the stage reported.
+        summary: numbers and words that the stage reported.
         manifest: the whole manifest.
-        cached: it was found, not made, by the `run_stage` that returned it.
+        cached: `run_stage` found it in the store instead of running the stage.
     """
 
     stage: str
@@ -58,12 +58,12 @@ class Artifact:
 
     @property
     def uri(self) -> str:
-        """STAGE/KEY: what names this artifact inside its store."""
+        """STAGE/KEY, the name of this artifact in its store."""
         return f"{self.stage}/{self.key}"
 
     @property
     def url(self) -> str:
-        """Where it lies, with the store's URL before it."""
+        """The artifact's URL: the store's URL and the path in it."""
         return f"{self.storage.url}/{self._base}"
 
     @property
@@ -80,86 +80,86 @@ class Artifact:
 
     @property
     def seconds(self) -> float:
-        """What making it took, in seconds."""
+        """Duration of the stage in seconds."""
         return float(self.manifest["seconds"])
 
     def object_path(self, name: str) -> str:
-        """The path of one of its files in the storage, for range reads.
+        """The path of a file in the storage, for range reads.
 
         Raises:
-            UnknownNameError: it has no such file.
+            UnknownNameError: the artifact has no such file.
         """
         if name not in self.manifest["files"]:
             raise UnknownNameError(f"file in artifact {self.uri}", name, self.manifest["files"])
         return f"{self._base}/{self.manifest['root']}{name}"
 
     def path(self, name: str, *, hashed: bool = True) -> Path:
-        """One of its files on this machine's disk, compared with the manifest; from S3 it is fetched once and kept.
+        """The local path of a file, verified against the manifest; from S3 it is fetched once and cached.
 
-        A file is compared once a process. A large one is not hashed again while its size and times are those that
-        the store remembers; weights and the index are hashed in every process.
+        A file is verified once in each process. A large file is not hashed again while its size and times match the
+        record in the store; weights and the index are hashed in every process.
 
         Args:
-            hashed: False: whoever reads the file compares what it reads, as readers of shards do, image by image.
+            hashed: False: skip the hash because the reader verifies what it reads, as readers of shards do.
         Raises:
-            DamagedError: it is missing, or its bytes are not what was committed.
+            DamagedError: the file is missing, or differs from what was committed.
         """
         stored = self.object_path(name)
         local = self.storage.local_path(stored)
         if local is not None:
             if not local.exists():
-                raise DamagedError(f"{local}: missing; {_MEND}")
+                raise DamagedError(f"{local}: missing; {_FIX}")
             if hashed and not self._is_whole(local, name):
-                raise DamagedError(f"{local}: its bytes are not those that were committed; {_MEND}")
+                raise DamagedError(f"{local}: its bytes are not those that were committed; {_FIX}")
             return local
-        # The root is part of the place: a copy from another server's artifact with this key is not ours.
-        kept = self.cache / stored
-        if kept.is_file() and self._is_whole(kept, name):
-            return kept
+        # The path includes the root, which differs for an artifact with the same key from another server.
+        cached_copy = self.cache / stored
+        if cached_copy.is_file() and self._is_whole(cached_copy, name):
+            return cached_copy
         try:
-            with written_whole(kept, aside=self.cache / ASIDE, durable=False) as aside:
+            with written_whole(cached_copy, aside=self.cache / ASIDE, durable=False) as aside:
                 self.storage.download(stored, aside)
                 if file_sha256(aside) != self.files[name].sha256:
-                    raise DamagedError(f"{self.url}/{name}: fetched bytes do not match the manifest; {_MEND}")
+                    raise DamagedError(f"{self.url}/{name}: fetched bytes do not match the manifest; {_FIX}")
         except FileNotFoundError:
-            raise DamagedError(f"{self.url}/{name}: missing; {_MEND}") from None
-        return kept
+            raise DamagedError(f"{self.url}/{name}: missing; {_FIX}") from None
+        return cached_copy
 
     def _is_whole(self, path: Path, name: str) -> bool:
         entry = self.files[name]
         in_every_process = name.endswith(".safetensors") or name == "index.arrow"
-        notes = self.cache.parent / "checked"
+        stamps = self.cache.parent / "checked"
         try:
-            return is_as_committed(path, entry.size, entry.sha256, notes=notes, in_every_process=in_every_process)
+            return is_as_committed(path, entry.size, entry.sha256, stamps=stamps, in_every_process=in_every_process)
         except OSError as error:
-            raise WorkError(f"{path}: cannot be read ({error.strerror}); see to the disk, then run again") from None
+            raise WorkError(f"{path}: cannot be read ({error.strerror}); check the disk, then run again") from None
 
     def read(self, name: str) -> bytes:
-        """The bytes of one of its files."""
+        """The bytes of a file."""
         return self.path(name).read_bytes()
 
     def beside(self, uri: str) -> Artifact:
         """Another artifact of the same store, by STAGE/KEY.
 
         Raises:
-            DamagedError: it is not there any more.
+            DamagedError: it no longer exists.
         """
         found = ArtifactStore(self.storage, self.cache.parent).find(uri)
         if found is None:
-            raise DamagedError(f"{self.uri} needs {uri}, which is gone from {self.storage.url}; bring it back")
+            raise DamagedError(f"{self.uri} needs {uri}, which is missing from {self.storage.url}; restore it")
         return found
 
     def folder(self, prefix: str = "") -> Path:
-        """A local folder that holds all its files (below `prefix`), fetched if need be."""
+        """A local folder with all its files (below `prefix`), fetched if necessary."""
         for name in self.manifest["files"]:
             if name.startswith(prefix):
                 self.path(name)
-        place = f"{self._base}/{self.manifest['root']}{prefix}".rstrip("/")
-        local = self.storage.local_path(place)
-        return local if local is not None else self.cache / place
+        path = f"{self._base}/{self.manifest['root']}{prefix}".rstrip("/")
+        local = self.storage.local_path(path)
+        return local if local is not None else self.cache / path
 
     def verify(self) -> list[str]:
-        """Reads and re-hashes every file; one line for each that is missing or changed."""
+        """Hashes every file again; returns one line for each missing or changed file."""
         wrong = []
         for name, entry in self.files.items():
             stored = self.object_path(name)
@@ -184,11 +184,11 @@ class Artifact:
 
 
 class ArtifactStore:
-    """The artifacts of one storage, and the local folders in which new ones are made.
+    """The artifacts of one storage, and local folders for new ones.
 
     Args:
-        storage: where committed artifacts lie.
-        local: folder on this machine for what is fetched, and for logs and servers' data.
+        storage: storage of the committed artifacts.
+        local: folder on this machine for fetched files, logs and servers' data.
         work: folder for work in progress; None: "work" in `local`. Inside the storage folder when the
             storage is local, so that committing is a rename.
     """
@@ -202,8 +202,8 @@ class ArtifactStore:
     def open(cls, url: str | None = None) -> ArtifactStore:
         """The store at a URL (None: TUTELAGE_STORE, else .tutelage/ here).
 
-        Its local folder is the storage itself, or one in the user's cache for S3; work in progress then lies
-        in a folder of its own in TUTELAGE_WORK, if that is set.
+        Its local folder is the storage itself, or for S3 a folder in the user's cache; work in progress is then
+        in a subfolder of TUTELAGE_WORK, if that is set.
         """
         storage = open_storage(url or os.environ.get("TUTELAGE_STORE") or ".tutelage")
         root = storage.local_path("")
@@ -215,35 +215,35 @@ class ArtifactStore:
         return cls(storage, home / "tutelage" / name, Path(work).expanduser().absolute() / name if work else None)
 
     def get(self, uri: str) -> Artifact:
-        """The committed artifact STAGE/KEY, which was there before.
+        """The committed artifact STAGE/KEY, which must exist.
 
         Raises:
-            DamagedError: it is gone; and as `find`.
+            DamagedError: it no longer exists, or its manifest is invalid; see `find`.
         """
         found = self.find(uri)
         if found is None:
-            raise DamagedError(f"{uri}: was committed and is no longer in {self.storage.url}; bring it back")
+            raise DamagedError(f"{uri}: was committed and is no longer in {self.storage.url}; restore it")
         return found
 
     def find(self, uri: str) -> Artifact | None:
         """The committed artifact STAGE/KEY, or None.
 
         Raises:
-            DamagedError: its manifest is not one.
+            DamagedError: its manifest is invalid.
             WorkError: its manifest cannot be read.
-            InputError: a newer Tutelage made it.
+            InputError: a newer Tutelage wrote it.
         """
         stage, _, key = uri.partition("/")
         if not stage or not key:
             return None
-        place = f"artifacts/{uri}/{MANIFEST}"
+        path = f"artifacts/{uri}/{MANIFEST}"
         try:
-            text = self.storage.read(place)
+            text = self.storage.read(path)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise WorkError(
-                f"{self.storage.url}/{place}: cannot be read ({error.strerror}); see to its rights and to the disk"
+                f"{self.storage.url}/{path}: cannot be read ({error.strerror}); check its permissions and the disk"
             ) from None
         try:
             manifest = json.loads(text)
@@ -251,15 +251,15 @@ class ArtifactStore:
             if not newer:
                 _check_manifest(manifest)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-            raise DamagedError(f"{self.storage.url}/{place}: not a manifest; {_MEND}") from None
+            raise DamagedError(f"{self.storage.url}/{path}: not a manifest; {_FIX}") from None
         if newer:
             raise InputError(
-                f"{self.storage.url}/{place}: has format {manifest['format']}, not {_FORMAT}; update Tutelage"
+                f"{self.storage.url}/{path}: has format {manifest['format']}, not {_FORMAT}; update Tutelage"
             )
         return Artifact(stage, key, self.storage, self.local / "fetched", manifest)
 
     def resolve(self, reference: str) -> Artifact:
-        """The artifact that STAGE/KEY, or an unambiguous beginning of KEY, names.
+        """The artifact named by STAGE/KEY; a unique prefix of the key is enough.
 
         Raises:
             InputError: none or several match.
@@ -270,13 +270,13 @@ class ArtifactStore:
         return found
 
     def uri(self, reference: str) -> str:
-        """STAGE/KEY of the artifact that a reference names, as `resolve` takes it.
+        """STAGE/KEY of the artifact that a reference names, see `resolve`.
 
         Raises:
             InputError: none or several match.
         """
         stage, _, start = reference.removeprefix(f"{self.storage.url}/artifacts/").strip("/").partition("/")
-        # By their names: a damaged manifest of another artifact is no obstacle.
+        # By name only, so that a damaged manifest of another artifact does not matter.
         matches = [uri for uri in self.uris(stage) if start and uri.startswith(f"{stage}/{start}")]
         if len(matches) > 1:
             raise InputError(f"{reference}: names {len(matches)} artifacts; give more of the key")
@@ -285,12 +285,12 @@ class ArtifactStore:
         return matches[0]
 
     def uris(self, stage: str | None = None) -> Iterator[str]:
-        """STAGE/KEY of all committed artifacts, of one stage or of every stage, sorted; nothing of them is read."""
+        """STAGE/KEY of all committed artifacts, of one stage or of every stage, sorted; reads no manifest."""
         prefix = f"artifacts/{stage}" if stage else "artifacts"
         for info in self.storage.list(prefix):
-            parts = info.path.split("/")
-            if len(parts) == 4 and parts[3] == MANIFEST:
-                yield f"{parts[1]}/{parts[2]}"
+            names = info.path.split("/")
+            if len(names) == 4 and names[3] == MANIFEST:
+                yield f"{names[1]}/{names[2]}"
 
     def list(self, stage: str | None = None) -> Iterator[Artifact]:
         """All committed artifacts, of one stage or of every stage, sorted by stage and key."""
@@ -313,12 +313,12 @@ class ArtifactStore:
     ) -> Artifact:
         """Publishes `folder` (which is consumed) as the artifact with this key.
 
-        If another process was first, its artifact is returned and `folder` is dropped: the key says
-        that both mean the same.
+        If another process was first, its artifact is returned and `folder` is deleted: artifacts with the
+        same key are equivalent.
 
         Args:
-            inputs: name -> STAGE/KEY of the artifacts it was made from.
-            origin: what made it: stage version, code version, commit.
+            inputs: name -> STAGE/KEY of the input artifacts.
+            origin: stage version, code version and commit.
 
         Raises:
             ValueError: the folder holds a link or a manifest.json.
@@ -353,17 +353,17 @@ class ArtifactStore:
 
 
 def _plain_number(value: Any) -> Any:
-    """A NumPy or Torch number as Python's: hours of work must not fail on a summary's float32."""
+    """Converts a NumPy or Torch number to Python's, so that a float32 in a summary does not fail a long run."""
     if hasattr(value, "item"):
         return value.item()
     raise TypeError(f"{value!r} in a manifest is not JSON")
 
 
 def _check_manifest(manifest: Any) -> None:
-    """Does nothing if it has what an artifact's manifest has.
+    """Checks the fields of a manifest.
 
     Raises:
-        ValueError, TypeError, KeyError, AttributeError: it has not.
+        ValueError, TypeError, KeyError, AttributeError: a field is missing or invalid.
     """
     for name, kind in (("files", dict), ("summary", dict), ("config", dict), ("inputs", dict), ("root", str)):
         if not isinstance(manifest[name], kind):

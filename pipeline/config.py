@@ -1,9 +1,9 @@
 """Config: frozen pydantic models that refuse unknown keys and have one canonical form.
 
-Two configs that mean the same give the same canonical JSON, which is what artifact keys are made
-from. A field that cannot change a stage's result (threads, progress, where to run) is declared
-with `unkeyed(...)` and stays out of it; one that came later, with `added(...)`; one that had another name, with
-`renamed(...)`. No field is called like a keyword of JSON Schema: Prefect takes such names out of its forms' schemas.
+Equal configs have the same canonical JSON, from which artifact keys are computed. A field that cannot change a stage's
+result (threads, progress, where to run) is declared with `unkeyed(...)`, which excludes it from the key; a field that
+was added later with `added(...)`; a field that had another name with `renamed(...)`. No field has the name of a keyword
+of JSON Schema, because Prefect removes such names from the schemas of its forms.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Config(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """The schema of pydantic, in which a number says so in a way that Prefect's form does not see.
+        """Pydantic's schema, with `type: number` expressed so that Prefect's form does not recognise it.
 
-        For `type: number` the form of Prefect 3.8 has an input whose step is 0.01: a learning rate of 0.003 cannot be
-        entered, and the form sends nothing while any number in it is no multiple of 0.01. A field without a type is
-        entered as JSON there. The double negation keeps what validators refuse the same.
+        For `type: number`, the form of Prefect 3.8 uses an input with a step of 0.01: a learning rate of 0.003 cannot
+        be entered, and the form cannot be submitted while any number is not a multiple of 0.01. A field without a type
+        is entered as JSON. With the double negation, validators still accept the same values.
         """
         schema = handler(core_schema)
         for field in handler.resolve_ref_schema(schema).get("properties", {}).values():
@@ -48,7 +48,7 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _booleans_are_no_numbers(cls, values: Any) -> Any:
-        """Pydantic takes True for 1; `epochs: on` is a mistake."""
+        """Pydantic accepts True as 1; `epochs: on` is a mistake."""
         for name, value in values.items() if isinstance(values, Mapping) else ():
             field = cls.model_fields.get(name)
             if isinstance(value, bool) and field is not None and field.annotation in _NUMBERS:
@@ -57,27 +57,27 @@ class Config(BaseModel):
 
 
 def unkeyed(default: Any, **kwargs: Any) -> Any:
-    """A pydantic Field that is left out of the artifact key, because it cannot change the result."""
+    """A pydantic Field that is excluded from the artifact key, because it cannot change the result."""
     return Field(default, json_schema_extra={"keyed": False}, **kwargs)
 
 
 def added(default: Any, **kwargs: Any) -> Any:
-    """A pydantic Field that came later: left out of the artifact key at its default, so that older keys still hold."""
+    """A pydantic Field that was added later: at its default it is excluded from the key, so older keys stay valid."""
     return Field(default, json_schema_extra={"keyed": "unless default"}, **kwargs)
 
 
 def renamed(default: Any, was: str, **kwargs: Any) -> Any:
-    """A pydantic Field that had another name: keys are still made of that one, and its use is an error with the new."""
+    """A pydantic Field that had another name: keys still use the old one; setting it is an error naming the new."""
     return Field(default, json_schema_extra={"was": was}, **kwargs)
 
 
 def is_keyed(field: FieldInfo) -> bool:
-    """Whether another value of the field makes another artifact."""
+    """Whether the field is part of the artifact key."""
     return _extra(field).get("keyed") is not False
 
 
 def canonical_json(value: Any) -> str:
-    """One text for one meaning: keys sorted, no spaces, unkeyed fields left out."""
+    """JSON with sorted keys, without spaces and without unkeyed fields; equal for equal values."""
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -87,7 +87,7 @@ def digest(value: Any, length: int = 20) -> str:
 
 
 def parse_config(config_type: type[ConfigT], values: Mapping[str, Any], where: str) -> ConfigT:
-    """Validates `values`; a mistake becomes one line that names the place and what would be right.
+    """Validates `values`; an error is one line with the path of the key and what is wrong.
 
     Raises:
         InputError: an unknown key (with the near ones), a missing key or a wrong value.
@@ -99,7 +99,7 @@ def parse_config(config_type: type[ConfigT], values: Mapping[str, Any], where: s
 
 
 def committed_config(config_type: type[ConfigT], values: Mapping[str, Any], where: str) -> ConfigT:
-    """The config that an artifact's manifest holds, where fields have the names that its key is made of.
+    """The config in an artifact's manifest, in which renamed fields have their old names.
 
     Raises:
         InputError: as `parse_config`.
@@ -109,7 +109,7 @@ def committed_config(config_type: type[ConfigT], values: Mapping[str, Any], wher
 
 
 def explain(config_type: type[BaseModel], error: ValidationError) -> str:
-    """A validation error in one line: the path of each wrong key and what is wrong with it."""
+    """A validation error in one line: the path of each invalid key and the reason."""
     return "; ".join(_explain_one(config_type, detail) for detail in error.errors())
 
 
@@ -134,19 +134,19 @@ def _explain_one(config_type: type[BaseModel], detail: ErrorDetails) -> str:
 
 
 def _walk(config_type: type[BaseModel], location: list[str | int]) -> tuple[list[str | int], type[BaseModel] | None]:
-    """The keys of a location as its author wrote them, and the config class that they lead to.
+    """The keys of a location as written by the user, and the config class they lead to.
 
-    Pydantic puts the tag of a union's member into the location; nobody wrote that.
+    Pydantic also puts the tag of a union's member into the location, which is not in the user's input.
     """
     keys: list[str | int] = []
     current: list[type[BaseModel]] = [config_type]
-    for part in location:
-        tagged = [model for model in current if _has_tag(model, part)] if len(current) > 1 else []
+    for key in location:
+        tagged = [model for model in current if _has_tag(model, key)] if len(current) > 1 else []
         if tagged:  # also where a member has a field of that name: the tag comes first
             current = tagged
             continue
-        fields = [model.model_fields[str(part)] for model in current if str(part) in model.model_fields]
-        keys.append(part)
+        fields = [model.model_fields[str(key)] for model in current if str(key) in model.model_fields]
+        keys.append(key)
         nested = [model for field in fields for model in _models_in(field.annotation)]
         current = nested or current
     return keys, current[0] if current else None

@@ -1,9 +1,8 @@
-"""Random numbers that depend on what they are for, never on how many were drawn before.
+"""Counter-based random numbers: they depend on their purpose, not on the numbers drawn before.
 
-A number is a pure function of a seed and a few counters: (seed, epoch) for an order,
-(seed, step) for a batch, (seed, epoch, sample) for an augmentation. Any of them can be drawn
-again, on any worker, in any order; a loader therefore has nothing to save but its step. What
-is drawn for a text (a key, a caption, a content group) is a hash of it: `text_hash`.
+A number is a pure function of a seed and a few counters: (seed, epoch) for an order, (seed, step) for a batch, (seed,
+epoch, sample) for an augmentation. It can be drawn again on any worker in any order, so the state of a loader is only
+its step. The number for a text (a key, a caption, a content group) is its hash: `text_hash`.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
-    """A NumPy generator for one purpose and one place in the run.
+    """A NumPy generator for one purpose and one set of counters.
 
     Args:
         seed: the run's seed.
-        purpose: a word that keeps two uses of the same counters apart, e.g. "order".
-        counters: epoch, step, node: whatever identifies the place.
+        purpose: a word that distinguishes uses of the same counters, e.g. "order".
+        counters: e.g. epoch, step or node.
     """
     text = f"{seed}/{purpose}/" + "/".join(str(int(counter)) for counter in counters)
     key = np.frombuffer(hashlib.blake2b(text.encode(), digest_size=16).digest(), dtype=np.uint64)
@@ -33,7 +32,7 @@ def generator(seed: int, purpose: str, *counters: int) -> np.random.Generator:
 
 
 def uniforms(seed: int, purpose: str, epoch: int, ids: NDArray[np.int64], columns: int) -> NDArray[np.float64]:
-    """Numbers in [0, 1) for each sample, [len(ids), columns], the same for a sample in any batch.
+    """Numbers in [0, 1) for each sample, [len(ids), columns]; they do not depend on the batch.
 
     Source: SplitMix64's output function (Steele, Lea, Flood 2014) over a keyed counter.
     """

@@ -1,13 +1,13 @@
-"""The errors Tutelage raises on purpose; every other exception is a defect.
+"""The errors that Tutelage raises on purpose; any other exception is a defect.
 
     TutelageError
-    ├── InputError            what was asked for cannot be done: exit code 2, nothing was changed
+    ├── InputError            the request cannot be carried out: exit code 2, nothing was changed
     │   └── UnknownNameError  a name that does not exist, shown with the near ones
     └── WorkError             the work itself failed: exit code 1, what was committed stays
         └── DamagedError      stored bytes are not the bytes that were committed
 
-A message says what is wrong, where, and what to do about it, in one line. However long the names in it are, the
-line is bounded: `listed` for some of many names, `shortened` for one text, and the base class for the whole.
+A message says what is wrong, where, and what to do, in one line. Its length is limited: `listed` limits a list of
+names, `shortened` one text, and the base class the whole line.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class TutelageError(Exception):
     """Base of all errors raised on purpose.
 
     Args:
-        message: made one line of printable characters, without the passwords of URLs and the middle of a very long one.
+        message: reduced to one line of printable characters, without passwords of URLs; the middle of a long line is
+            cut.
     """
 
     exit_code = 1
@@ -37,7 +38,7 @@ class TutelageError(Exception):
 
 
 class InputError(TutelageError):
-    """The request cannot be carried out as it stands; raised before any work is done."""
+    """The request cannot be carried out; raised before any work is done."""
 
     exit_code = 2
 
@@ -61,13 +62,13 @@ class WorkError(TutelageError):
 
 
 class DamagedError(WorkError):
-    """Stored bytes differ from what their manifest promises."""
+    """Stored bytes differ from their manifest."""
 
 
 def first_line(error: object, most: int = 300) -> str:
     """The first line of an error's message, at most `most` characters; the name of its type if it has no message."""
-    said = str(error).strip() or type(error).__name__
-    line = said.splitlines()[0].strip()
+    message = str(error).strip() or type(error).__name__
+    line = message.splitlines()[0].strip()
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
@@ -83,19 +84,19 @@ def near_names(name: str, known: Iterable[str], limit: int = 3) -> str:
 
 
 def listed(names: Collection[str], *, most: int = _NAMES, separator: str = ", ") -> str:
-    """The first of some names, each shortened, and how many more there are: "a, b, c and 24 more"."""
+    """The first names, each shortened, and the number of the others: "a, b, c and 24 more"."""
     shown = separator.join(shortened(name, _NAME_CHARS) for name in islice(names, most))
     return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
 
 
 def shortened(text: str, most: int = _NAME_CHARS) -> str:
-    """A text as one line of printable characters: what is left out of a long one is its middle."""
+    """A text as one line of printable characters; the middle of a long one is left out."""
     line = text
     if not line.isprintable():
         line = "".join(map(_printable, line))
     if len(line) <= most:
         return line
-    # The end says what to do, or how a path ends.
+    # The end of a message says what to do; the end of a path is its file.
     gap = f" ... ({len(line) - most:,} characters) ... "
     start = max(0, most - len(gap)) * 2 // 3
     end = max(0, most - len(gap) - start)

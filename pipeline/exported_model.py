@@ -1,13 +1,12 @@
-"""ExportedModel: a trained model for everyone but the run that trained it.
+"""ExportedModel: a trained model for every use except resuming its training.
 
     model/model.safetensors    weights; no pickle anywhere
-    model/architecture.json    {"name", "kwargs", "kind", "templates"}: what `create_model` is called with
+    model/architecture.json    {"name", "kwargs", "kind", "templates"}: the arguments of `create_model`
     model/preprocessing.json   image size, channels, mean and standard deviation
     model/labels.json          the names of the classes, in the order of the logits
-    model/wordpieces.json.gz   the vocabulary of a dual encoder whose text tower reads word pieces
+    model/wordpieces.json.gz   the vocabulary of a dual encoder with a text backbone for word pieces
 
-Teachers, image towers, evaluation and the registry read this folder. To resume a run is the business of
-its checkpoints.
+Teachers, image backbones, evaluation and the registry read this folder. A run resumes from its checkpoints instead.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ Kind = Literal["classifier", "dual-encoder"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pixels become a model's input.
+    """The conversion of pixels to a model's input.
 
     Attributes:
         image_size: side of the square images in pixels.
@@ -61,7 +60,7 @@ class Preprocessing:
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W] to float32, each channel with its mean and deviation, on the images' device."""
-        # Not to wait for a GPU here lets it work on one step while the next is prepared.
+        # Without waiting here, a GPU can work on one step while the next is prepared.
         mean, std = (values.to(images.device, non_blocking=True) for values in self.in_pixels())
         return normalise_pixels(images, mean, std)
 
@@ -72,22 +71,22 @@ class Preprocessing:
 
 
 def normalise_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """The one formula, in training and in the registered program: float32 (images - mean) / std."""
+    """float32 (images - mean) / std, in training and in the registered program."""
     return (images.float() - mean) / std
 
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """A model folder that was read; weights are loaded by `build` and `weights` only.
+    """The metadata of a model folder; only `build` and `weights` load weights.
 
     Attributes:
-        folder: where its files lie on this machine.
+        folder: local folder of its files.
         kind: "classifier" or "dual-encoder".
         architecture: name in model_defs.
-        kwargs: what `create_model` takes besides.
-        labels: class names, in the order of the logits; for a dual encoder the data set's, for prompts.
-        templates: of prompts, each with one {}; empty for a classifier.
-        artifact: the artifact that it lies in, if it was opened from one.
+        kwargs: other arguments of `create_model`.
+        labels: class names, in the order of the logits; for a dual encoder those of the data set, for prompts.
+        templates: prompt templates, each with one {}; empty for a classifier.
+        artifact: the artifact that contains it, if it was opened from one.
     """
 
     folder: Path
@@ -116,12 +115,12 @@ class ExportedModel:
         """Writes the files of a model.
 
         Args:
-            folder: made if need be; in a stage `work.output / "model"`.
-            model: the module (not wrapped), or its state dict, e.g. that of the moving average.
-            kwargs: all that `create_model(architecture, ...)` needs to build it again; plain JSON values.
-            vocabulary: of the word pieces that its text tower reads; None: CLIP's byte pairs, or no texts.
+            folder: created if missing; in a stage `work.output / "model"`.
+            model: the module (not wrapped), or a state dict, e.g. that of the moving average.
+            kwargs: all arguments with which `create_model(architecture, ...)` builds the module; JSON values.
+            vocabulary: of a text backbone for word pieces; None: CLIP's byte pairs, or no texts.
         Raises:
-            InputError: the weights are not those of that architecture with those arguments.
+            InputError: the weights do not fit the architecture with these arguments.
         """
         plain = json.loads(json.dumps(dict(kwargs)))
         state = model.state_dict() if isinstance(model, nn.Module) else dict(model)
@@ -145,18 +144,18 @@ class ExportedModel:
         """The model of a training artifact.
 
         Raises:
-            InputError: the artifact holds no model.
+            InputError: the artifact contains no model.
         """
         if f"{FOLDER}/architecture.json" not in artifact.files:
-            raise InputError(f"{artifact.uri}: holds no model; give the artifact of a stage that trains one")
+            raise InputError(f"{artifact.uri}: contains no model; give the artifact of a stage that trains one")
         return replace(cls.read(artifact.folder(f"{FOLDER}/")), artifact=artifact)
 
     @classmethod
     def read(cls, folder: Path) -> ExportedModel:
-        """The model whose files lie in `folder`.
+        """The model in a folder.
 
         Raises:
-            DamagedError: a file is missing or cannot be understood.
+            DamagedError: a file is missing or invalid.
         """
         try:
             architecture = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
@@ -174,20 +173,20 @@ class ExportedModel:
                 templates=tuple(architecture["templates"]),
             )
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise DamagedError(f"{folder}: no whole exported model ({error}); run its stage again") from None
+            raise DamagedError(f"{folder}: not a complete exported model ({error}); run its stage again") from None
 
     @property
     def context_length(self) -> int:
-        """Tokens of a text that the dual encoder reads."""
+        """Number of tokens that the dual encoder reads of a text."""
         return int(self.kwargs.get("text_kwargs", {}).get("context_length", 77))
 
     @property
     def reads_word_pieces(self) -> bool:
-        """Whether the text tower reads BERT's word pieces; else it reads CLIP's byte pairs."""
+        """Whether the text backbone reads BERT's word pieces instead of CLIP's byte pairs."""
         return (self.folder / VOCABULARY).exists()
 
     def tokenizer(self) -> CaptionTokenizer:
-        """What turns texts into the tokens that the dual encoder was trained on.
+        """The tokenizer with which the dual encoder was trained.
 
         Raises:
             DamagedError: its vocabulary cannot be read.
@@ -198,17 +197,17 @@ class ExportedModel:
         try:
             return WordPieceTokenizer(load_vocabulary(path), self.context_length)
         except (OSError, EOFError, ValueError, KeyError) as error:
-            raise DamagedError(f"{path}: no vocabulary ({error}); run its stage again") from None
+            raise DamagedError(f"{path}: not a vocabulary ({error}); run its stage again") from None
 
     def weights(self) -> dict[str, Tensor]:
         """The state dict, on the CPU.
 
         Raises:
-            DamagedError: the file is missing, cut or not in its format, or its bytes are not what was committed.
+            DamagedError: the file is missing, truncated, not in its format, or differs from what was committed.
         """
         path = self.folder / WEIGHTS
         if self.artifact is not None:
-            # Compared when it was opened; again if it was written to since.
+            # Verified when the artifact was opened; verified again if the file was changed since.
             path = self.artifact.path(f"{FOLDER}/{WEIGHTS}")
         try:
             with safe_open(path, framework="pt") as file:
@@ -242,7 +241,7 @@ def _created(where: str, architecture: str, kwargs: Mapping[str, Any]) -> nn.Mod
 
 
 def _differences(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], shown: int = 3) -> str:
-    """What tells two state dicts apart, in a few words; empty if nothing does."""
+    """The differences of two state dicts in a few words; "" if there are none."""
     missing = [name for name in wanted if name not in found]
     unknown = [name for name in found if name not in wanted]
     reshaped = [
@@ -250,15 +249,15 @@ def _differences(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], show
         for name, tensor in wanted.items()
         if name in found and found[name].shape != tensor.shape
     ]
-    parts = []
+    differences = []
     for word, names in (("missing", missing), ("unknown", unknown), ("other shape", reshaped)):
         if names:
-            parts.append(f"{word} {', '.join(names[:shown])}" + (", ..." if len(names) > shown else ""))
-    return "; ".join(parts)
+            differences.append(f"{word} {', '.join(names[:shown])}" + (", ..." if len(names) > shown else ""))
+    return "; ".join(differences)
 
 
 def _save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Writes each tensor once; names of the same tensor (tied weights) are noted in the file's metadata."""
+    """Writes each tensor once; other names of a tensor (tied weights) are stored in the file's metadata."""
     tensors: dict[str, Tensor] = {}
     same_as: dict[str, str] = {}
     first: dict[tuple[Any, ...], str] = {}

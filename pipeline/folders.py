@@ -1,7 +1,7 @@
-"""What lies in folders of this machine, listed whole or refused: a listing that leaves something out looks like a loss.
+"""Complete listings of local folders: a folder that cannot be listed is an error.
 
-`os.walk`, `glob` and `Path.rglob` take a folder that may not be read, or whose disk fails, for an empty one. Whoever
-compares such a listing with an earlier one takes all of its files for deleted.
+`os.walk`, `glob` and `Path.rglob` treat an unreadable folder, or one on a failing disk, as empty. Compared with an
+earlier listing, all of its files would appear to be deleted.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def entries(folder: str) -> list[os.DirEntry[str]]:
-    """What lies in a folder, in the order of the names.
+    """The entries of a folder, sorted by name.
 
     Raises:
-        InputError: there is no such folder, or it cannot be listed to its end.
+        InputError: the folder does not exist, or cannot be listed completely.
     """
     try:
         with os.scandir(folder) as listed:
@@ -37,10 +37,10 @@ def entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def kind_of(entry: os.DirEntry[str]) -> EntryKind:
-    """What an entry is, links followed; special: a pipe, a socket or a device.
+    """The kind of an entry, following links; special: a pipe, a socket or a device.
 
     Raises:
-        InputError: the file system does not say.
+        InputError: the file system returns an error.
     """
     try:
         if entry.is_dir():
@@ -51,7 +51,7 @@ def kind_of(entry: os.DirEntry[str]) -> EntryKind:
         if error.errno not in _LEADS_NOWHERE:
             raise unlistable(entry.path, error) from None
         return "broken link"
-    # An entry that is neither and no link is special, or was deleted since it was listed.
+    # An entry that is neither a folder, a file nor a link is special, or was deleted since the listing.
     return "broken link" if entry.is_symlink() or not os.path.lexists(entry.path) else "special"
 
 
@@ -59,25 +59,25 @@ Identity = tuple[int, int]
 
 
 def identity(folder: str) -> Identity:
-    """What is the same of two paths to one folder.
+    """Device and inode, equal for two paths to the same folder.
 
     Raises:
-        InputError: the file system does not say.
+        InputError: the file system returns an error.
     """
     try:
-        facts = os.stat(folder)
+        status = os.stat(folder)
     except OSError as error:
         raise unlistable(folder, error) from None
-    return facts.st_dev, facts.st_ino
+    return status.st_dev, status.st_ino
 
 
 def files_below(folder: str, *, hidden: bool = True, above: tuple[Identity, ...] = ()) -> Iterator[os.DirEntry[str]]:
-    """What lies below a folder and is none, broken links too, in the order of the names.
+    """All entries below a folder that are not folders, including broken links, sorted by name.
 
-    Links are followed, but for those that lead back to a folder above.
+    Links are followed, except those that lead back to a parent folder.
 
     Args:
-        hidden: also those whose name, or a folder's on the way, begins with a dot.
+        hidden: include entries with a name, or in a folder with a name, that begins with a dot.
     Raises:
         InputError: a folder cannot be listed.
     """
@@ -92,26 +92,27 @@ def files_below(folder: str, *, hidden: bool = True, above: tuple[Identity, ...]
 
 
 def matching(pattern: str) -> list[str]:
-    """The paths that an absolute pattern with *, ?, [] and ** means, as `glob.glob` finds them; hidden ones are not
-    matched by wild signs, and ** follows links, but for those that lead back to a folder above.
+    """The paths that match an absolute pattern with *, ?, [] and **, as in `glob.glob`.
+
+    Wildcards do not match hidden names; ** follows links, except those that lead back to a parent folder.
 
     Raises:
-        InputError: a folder on the way cannot be listed.
+        InputError: a folder cannot be listed.
     """
     found = ["/"]
-    parts = pattern.split("/")[1:]
-    for place, part in enumerate(parts):
-        if part == "**":
-            ends = place == len(parts) - 1
+    segments = pattern.split("/")[1:]
+    for number, segment in enumerate(segments):
+        if segment == "**":
+            ends = number == len(segments) - 1
             found = [path for start in found if _is_folder(start) for path in _below(start, files=ends)]
-        elif any(sign in part for sign in "*?["):
-            found = [path for folder in found if _is_folder(folder) for path in _matches(folder, part)]
+        elif any(sign in segment for sign in "*?["):
+            found = [path for folder in found if _is_folder(folder) for path in _matches(folder, segment)]
         else:
-            found = [path for path in (os.path.join(folder, part) for folder in found) if _is_there(path)]
+            found = [path for path in (os.path.join(folder, segment) for folder in found) if _exists(path)]
     return found
 
 
-def _is_there(path: str) -> bool:
+def _exists(path: str) -> bool:
     try:
         os.lstat(path)
     except OSError as error:
@@ -122,19 +123,19 @@ def _is_there(path: str) -> bool:
 
 
 def unlistable(path: str, error: OSError) -> InputError:
-    """The error of a folder, or of something in it, that the file system does not show."""
+    """The error for a folder, or an entry in it, that the file system does not list."""
     advice = (
         "change its permissions, or run as a user who may read it"
         if error.errno in (errno.EACCES, errno.EPERM)
-        else "see to the disk or the mount, then run again"
+        else "check the disk or the mount, then run again"
     )
     return InputError(
-        f"{path}: cannot be listed ({error.strerror or error}), and what it holds must not be missed; {advice}"
+        f"{path}: cannot be listed ({error.strerror or error}), and none of its files may be missed; {advice}"
     )
 
 
 def _is_folder(path: str) -> bool:
-    """As `os.path.isdir`, which takes a folder that may not be looked at for none."""
+    """Like `os.path.isdir`, but an inaccessible path is an error."""
     try:
         return stat.S_ISDIR(os.stat(path).st_mode)
     except OSError as error:
@@ -144,7 +145,7 @@ def _is_folder(path: str) -> bool:
 
 
 def _below(folder: str, *, files: bool, above: tuple[Identity, ...] = ()) -> Iterator[str]:
-    """A folder and the folders below it, with `files` also what is none."""
+    """A folder and all folders below it; with `files` also the other entries."""
     yield folder
     above = (*above, identity(folder))
     for entry in entries(folder):

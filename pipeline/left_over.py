@@ -1,8 +1,8 @@
-"""Sweeps what killed processes left in a store and on this machine; each run begins with it.
+"""Removes what killed processes left in a store and on this machine, at the start of each run.
 
-Only what is provably left over goes: by the name of a process that is gone (owners.py), by a file lock that
-nobody holds, or by a week without a change where it cannot be known. What is committed stays, and so does the scratch
-of an unfinished artifact: its next run goes on there.
+Only left-over files are removed: those named after a process that has ended (owners.py), those with a file lock that
+nobody holds, or, if neither is known, those unchanged for a week. Committed artifacts are not touched, nor is the
+scratch folder of an unfinished artifact, where its next run continues.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _log = logging.getLogger("tutelage.store")
 
 
 def sweep(store: ArtifactStore) -> list[str]:
-    """Removes what is left over; what was removed. What cannot be removed now is for the next run."""
+    """Removes left-over files; returns their paths. What cannot be removed now is left to the next run."""
     swept: list[str] = []
-    for look in (
+    for sweep_one in (
         lambda: store.storage.sweep(),
         lambda: sweep_folder(store.local / "fetched" / ASIDE),
         lambda: sweep_folder(store.local / "checked"),
@@ -33,44 +33,48 @@ def sweep(store: ArtifactStore) -> list[str]:
         _sweep_temporary,
     ):
         with suppress(OSError, TutelageError):
-            swept += look()
+            swept += sweep_one()
     if swept:
         _log.info("removed what killed processes left: %s", ", ".join(swept[:5]) + (", ..." if swept[5:] else ""))
     return swept
 
 
 def _sweep_work(store: ArtifactStore) -> list[str]:
-    """Outputs of runs that are gone, and whole work folders whose artifact is committed."""
+    """Removes the outputs of runs that have ended, and the work folders of committed artifacts."""
     swept = []
     for lock in sorted(store.work.glob("*/*/lock")):
-        place = lock.parent
+        work_folder = lock.parent
         with suppress(OSError, TutelageError), open_lock(lock) as file:
-            # Its holder may have removed the folder between our look and our opening it.
+            # Its holder may have removed the folder between listing and opening it.
             if not try_lock(file) or not os.path.samestat(lock.stat(), os.fstat(file.fileno())):
                 continue
             # A shared file system may not show the locks of other machines, and a training may take weeks.
             owner = file.read(200).decode(errors="replace")
-            if not is_left_over(owner, lock.stat().st_mtime) or not is_left_over(owner, _last_changed(place)):
+            if not is_left_over(owner, lock.stat().st_mtime) or not is_left_over(owner, _last_changed(work_folder)):
                 continue
-            gone = place if store.find(f"{place.parent.name}/{place.name}") is not None else place / "output"
-            if gone.exists():
-                shutil.rmtree(gone, ignore_errors=True)
-                swept.append(str(gone))
+            left_over = (
+                work_folder
+                if store.find(f"{work_folder.parent.name}/{work_folder.name}") is not None
+                else work_folder / "output"
+            )
+            if left_over.exists():
+                shutil.rmtree(left_over, ignore_errors=True)
+                swept.append(str(left_over))
     return swept
 
 
 def _last_changed(folder: Path) -> float:
-    """Unix time when something in a folder was last written."""
+    """Unix time of the last change in a folder."""
     return max(path.lstat().st_mtime for path in [folder, *folder.rglob("*")])
 
 
 def _sweep_temporary() -> list[str]:
-    """Temporary folders of this user's processes."""
+    """Removes temporary entries of this user's processes."""
     swept = []
     for path in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
         with suppress(OSError):
-            about = path.lstat()
-            if is_owned(path.name) and about.st_uid == os.getuid() and is_left_over(path.name, about.st_mtime):
+            status = path.lstat()
+            if is_owned(path.name) and status.st_uid == os.getuid() and is_left_over(path.name, status.st_mtime):
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)
                 else:

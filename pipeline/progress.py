@@ -1,7 +1,7 @@
-"""Progress: how a stage tells whoever watches where it stands.
+"""Progress: the callback by which a stage reports its progress.
 
-A stage calls it with its step and any numbers worth showing; what is done with them (a live
-display, plain lines, nothing) is the caller's choice. Calling it must be cheap and never fail.
+A stage calls it with its step and any numbers worth showing; the caller decides how to show them (a live display, plain
+lines, not at all). The call must be cheap and must not fail; it may raise to stop the stage.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Progress(Protocol):
         Args:
             step: units done so far.
             total: units to do, if known.
-            note: what is being done, in a few words, e.g. "rasterising".
+            note: the current activity in a few words, e.g. "rasterising".
             numbers: values to show, e.g. loss=2.31, images_per_s=412.0.
         """
 

@@ -1,7 +1,7 @@
-"""Whether somebody answers at an address, asked before work is begun: in seconds, whatever the address does.
+"""Checks before a run whether a server answers at an address, within a time limit.
 
-A host that drops packets, a name server that is gone, and a server that accepts and then sends nothing, or a byte now
-and then, are all "no answer within 5 s": the limit is for the whole question, which no socket option gives.
+A host that drops packets, a name server that does not answer, and a server that accepts and then sends nothing, or a
+byte now and then, are all "no answer within 5 s": the limit is for the whole check, which no socket option provides.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from pipeline.errors import first_line
 
 WITHIN_S = 5.0
 NO_URL = "not a URL; of a password in it, write / ? # @ as %2F %3F %23 %40"
-_ANSWER_BYTES = 4096  # of an answer: all that a health check looks at
+_ANSWER_BYTES = 4096  # read of a response; enough for a health check
 
 
 def http_refusal(
     url: str, *, says: bytes | None = None, also_well: Collection[int] = (), within_s: float = WITHIN_S
 ) -> str | None:
-    """Why an http URL does not answer as it should, in a few words that hold no password; None if it does.
+    """Why an HTTP URL does not answer as expected, in a few words without passwords; None if it does.
 
     Args:
         url: user and password in it are sent as basic authentication.
-        says: what the answer must be, apart from white space at its ends; None: anything.
-        also_well: status codes of 400 and more that are right too, e.g. 401 of a server that knows nobody yet.
-        within_s: how long the whole question may take.
+        says: the expected body, without surrounding white space; None: anything.
+        also_well: status codes from 400 on that are accepted, e.g. 401 of a server that requires a login.
+        within_s: time limit for the whole check.
     """
 
-    def question() -> str | None:
+    def check() -> str | None:
         try:
             with opener_to(url).open(request_to(url), timeout=within_s) as answer:
                 body = answer.read(_ANSWER_BYTES)
@@ -46,59 +46,62 @@ def http_refusal(
             return "answers, but as another kind of server"
         return None
 
-    return answered_within(within_s, question)
+    return answered_within(within_s, check)
 
 
 def tcp_refusal(host: str, port: int, *, within_s: float = WITHIN_S) -> str | None:
-    """Why nobody accepts a connection at a port, in a few words; None if somebody does."""
+    """Why no connection to a port is accepted, in a few words; None if it is."""
 
-    def question() -> None:
+    def check() -> None:
         socket.create_connection((host, port), within_s).close()
 
-    return answered_within(within_s, question)
+    return answered_within(within_s, check)
 
 
-def answered_within(seconds: float, question: Callable[[], str | None]) -> str | None:
-    """What a question gives, or why it gives nothing; it is left alone when its time is over.
+def answered_within(seconds: float, check: Callable[[], str | None]) -> str | None:
+    """Runs a check in a thread; returns its result, or why there is none within the time limit.
 
     Args:
-        question: gives why not, in a few words, or None.
+        check: returns the reason of a refusal in a few words, or None.
     """
     answers: list[str | None] = []
 
-    def ask() -> None:
+    def run_check() -> None:
         try:
-            answers.append(question())
+            answers.append(check())
         except urllib.error.URLError as error:
             answers.append(f"nobody answers ({_reason(error.reason, seconds)})")
-        except (ValueError, http.client.InvalidURL):  # They quote what they take for the port: half a password.
+        except (
+            ValueError,
+            http.client.InvalidURL,
+        ):  # Their messages quote the supposed port, which may be half a password.
             answers.append(NO_URL)
-        except Exception as error:  # http.client's own, of a server that speaks something else
+        except Exception as error:  # http.client's errors for a server with another protocol
             answers.append(f"nobody answers ({_reason(error, seconds)})")
 
-    thread = threading.Thread(target=ask, name="reachability", daemon=True)
+    thread = threading.Thread(target=run_check, name="reachability", daemon=True)
     thread.start()
     thread.join(seconds)
     return answers[0] if answers else f"nobody answers ({_reason(TimeoutError(), seconds)})"
 
 
 def request_to(url: str) -> urllib.request.Request:
-    """A request without user and password in its address; they go with it as basic authentication."""
-    parts = urlsplit(url)
-    request = urllib.request.Request(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
-    if parts.username is not None:
-        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    """A request with the URL's user and password as basic authentication instead of in the URL."""
+    split = urlsplit(url)
+    request = urllib.request.Request(urlunsplit(split._replace(netloc=split.netloc.rpartition("@")[2])))
+    if split.username is not None:
+        login = f"{unquote(split.username)}:{unquote(split.password or '')}"
         request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
     return request
 
 
 def opener_to(url: str) -> urllib.request.OpenerDirector:
-    """Asks an address, without the environment's proxies on this machine: a proxy must not answer for a server here."""
-    proxies = urllib.request.ProxyHandler({} if _is_here(urlsplit(url).hostname or "") else None)
+    """An opener for a URL; without the environment's proxies for local addresses, so that no proxy answers for them."""
+    proxies = urllib.request.ProxyHandler({} if _is_local(urlsplit(url).hostname or "") else None)
     return urllib.request.build_opener(proxies)
 
 
-def _is_here(host: str) -> bool:
+def _is_local(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

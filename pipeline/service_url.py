@@ -1,4 +1,4 @@
-"""URLs of services: shown and stored without the user, password and tokens in them."""
+"""URLs of services, displayed and stored without user, password and tokens."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ _HIDDEN = "***"
 
 
 def shown_url(url: str) -> str:
-    """A URL, or HOST:PORT, without user, password, query and fragment; a path stays as it is."""
+    """A URL, or HOST:PORT, without user, password, query and fragment; a path is unchanged."""
     scheme = _SCHEME.match(url)
     if scheme is None:
         return url if url.startswith(("/", ".", "~")) else url.rpartition("@")[2]
-    _, bare = _cut(url[scheme.end() :])
+    _, bare = _split(url[scheme.end() :])
     return scheme.group() + re.split(r"[?#]", bare, maxsplit=1)[0]
 
 
 def without_credentials(text: str) -> str:
-    """A text in which every URL has *** for its user and password, the values in its query, and no fragment."""
+    """The text with *** for user, password and query values in each URL, and without fragments."""
     return _URL.sub(lambda found: _masked(found.group()), text)
 
 
 def split_credentials(url: str) -> tuple[str, str | None]:
-    """The URL without user and password, and "user:password" as it is meant (None: there is none)."""
+    """The URL without user and password, and the decoded "user:password"; None if there is none."""
     scheme = _SCHEME.match(url)
     if scheme is None:
         return url, None
-    credentials, bare = _cut(url[scheme.end() :])
+    credentials, bare = _split(url[scheme.end() :])
     return scheme.group() + bare, None if credentials is None else unquote(credentials)
 
 
-def _cut(rest: str) -> tuple[str | None, str]:
-    """What stands before and after the @ of what follows "://".
+def _split(rest: str) -> tuple[str | None, str]:
+    """Splits the part after "://" at the @: credentials and the rest.
 
-    A password may have a slash or a question mark in it that should have been written as %2F or %3F: then the
-    last @ ends it. Better too much is hidden than half a password shown.
+    If a password contains an unescaped slash or question mark, it ends at the last @: hiding too much is better than
+    showing half a password.
     """
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     end = rest.rfind("@", 0, len(authority)) if "@" in authority else rest.rfind("@")
@@ -52,7 +52,7 @@ def _cut(rest: str) -> tuple[str | None, str]:
 
 def _masked(url: str) -> str:
     scheme, _, rest = url.partition("://")
-    credentials, bare = _cut(rest)
-    place, mark, query = bare.partition("#")[0].partition("?")
+    credentials, bare = _split(rest)
+    address, mark, query = bare.partition("#")[0].partition("?")
     query = re.sub(r"=[^&]*", f"={_HIDDEN}", query)
-    return f"{scheme}://{'' if credentials is None else f'{_HIDDEN}@'}{place}{mark}{query}"
+    return f"{scheme}://{'' if credentials is None else f'{_HIDDEN}@'}{address}{mark}{query}"

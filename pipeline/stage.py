@@ -1,8 +1,7 @@
 """A stage: a function from a config and input artifacts to one artifact.
 
-`run_stage` is the one rule everything rests on: if the artifact with the stage's key is committed it
-is returned, else the stage runs in a folder aside and its output is committed at the end. Retries,
-caching, lineage and re-runs follow from it.
+`run_stage` returns the artifact with the stage's key if it is committed; else it runs the stage in a work folder and
+commits the output at the end. Retries, caching, lineage and re-runs follow from this rule.
 """
 
 from __future__ import annotations
@@ -27,23 +26,23 @@ from pipeline.owners import owned_name
 from pipeline.progress import Progress, silent
 from pipeline.whole_files import open_lock, take_lock, try_lock
 
-# A lock's file goes with its folder when its holder ends; a new one is looked for so often.
-_LOOKS = 200
-_LOOK_S = 0.02
+# A lock file is removed with its folder when its holder ends; then the lock is tried again.
+_LOCK_TRIES = 200
+_LOCK_PAUSE_S = 0.02
 
 ConfigT = TypeVar("ConfigT", bound=Config, contravariant=True)
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """What a running stage works with.
+    """The folders and services of a running stage.
 
     Attributes:
-        output: empty local folder; what is in it when the stage returns becomes the artifact.
+        output: empty local folder; its content at the end of the stage becomes the artifact.
         scratch: local folder that survives a killed run of the same key, e.g. for checkpoints.
         store: the artifact store; a worker on another machine opens `store.storage.url` itself.
-        key: the key of the artifact being made.
-        progress: where to report.
+        key: the key of the artifact that the stage builds.
+        progress: callback for progress reports.
     """
 
     output: Path
@@ -54,7 +53,7 @@ class Workspace:
 
 
 class NothingNew(Exception):
-    """Raised by a stage whose result an input is already; nothing is committed, and `run_stage` gives that input."""
+    """Raised by a stage if its result equals an input; nothing is committed, and `run_stage` returns that input."""
 
     def __init__(self, artifact: Artifact) -> None:
         super().__init__(artifact.uri)
@@ -62,17 +61,17 @@ class NothingNew(Exception):
 
 
 class Stage(Protocol[ConfigT]):
-    """One step of the pipeline. Raise `version` when the same inputs give another result."""
+    """One step of the pipeline. Increment `version` when the same inputs give another result."""
 
     name: ClassVar[str]
     version: ClassVar[int]
 
     def run(self, config: ConfigT, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
-        """Fills `work.output`; returns the summary: headline numbers and words, plain JSON values."""
+        """Writes the result to `work.output`; returns the summary: numbers and words, as JSON values."""
 
 
 def stage_key(stage: Stage[Any], config: Config, inputs: Mapping[str, Artifact]) -> str:
-    """The key of the artifact that these would give."""
+    """The key of the artifact of this stage, config and inputs."""
     return digest(
         {
             "stage": stage.name,
@@ -91,38 +90,38 @@ def run_stage(
     store: ArtifactStore,
     progress: Progress = silent,
 ) -> Artifact:
-    """The stage's artifact for this config and these inputs: found if committed, else made.
+    """The stage's artifact for this config and these inputs: from the store if committed, else built.
 
-    A stage that finds nothing to add to one of its inputs gives that input.
+    A stage that has nothing to add to one of its inputs returns that input.
 
-    Two processes on one machine that want the same artifact wait for each other; on two machines
-    both work and one wins.
+    Of two processes on one machine that need the same artifact, one waits for the other; on two machines both
+    run the stage and the first commit is used.
 
     Raises:
         InputError: the store cannot be written, or the stage refused its input.
-        WorkError: the stage failed; its scratch folder is kept for the next run.
+        WorkError: the stage failed; its scratch folder remains for the next run.
     """
     key = stage_key(stage, config, inputs)
     uri = f"{stage.name}/{key}"
-    place = store.work / uri
+    work_folder = store.work / uri
     found = store.find(uri)
     if found is not None:
-        _remove_unless_held(place)
+        _remove_unless_held(work_folder)
         return replace(found, cached=True)
     store.storage.check_writable()
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
+        work_folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{place.parent}: cannot be made ({error.strerror}), and work in progress lies there; set TUTELAGE_STORE, "
+            f"{work_folder.parent}: cannot be created ({error.strerror}) for work in progress; set TUTELAGE_STORE, "
             "or for a store on S3 TUTELAGE_WORK, to a folder that can be written"
         ) from None
-    with _locked(place / "lock", progress):
+    with _locked(work_folder / "lock", progress):
         found = store.find(uri)
         if found is not None:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(work_folder, ignore_errors=True)
             return replace(found, cached=True)
-        work = Workspace(place / "output", place / "scratch", store, key, progress)
+        work = Workspace(work_folder / "output", work_folder / "scratch", store, key, progress)
         shutil.rmtree(work.output, ignore_errors=True)
         work.output.mkdir()
         work.scratch.mkdir(exist_ok=True)
@@ -130,7 +129,7 @@ def run_stage(
         try:
             summary = stage.run(config, inputs, work)
         except NothingNew as found_nothing:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(work_folder, ignore_errors=True)
             return replace(found_nothing.artifact, cached=True)
         artifact = store.commit(
             stage.name,
@@ -142,7 +141,7 @@ def run_stage(
             seconds=time.monotonic() - started,
             origin={"stage_version": stage.version, **code_origin(), "committed": round(time.time(), 3)},
         )
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(work_folder, ignore_errors=True)
         return artifact
 
 
@@ -158,45 +157,45 @@ def code_origin() -> dict[str, str]:
         describe = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
         try:
             answer = subprocess.run(describe, capture_output=True, text=True, check=False)
-        except OSError:  # There is no git on this machine.
+        except OSError:  # git is not installed.
             return origin
         if answer.returncode == 0:
             origin["commit"] = answer.stdout.strip()
     return origin
 
 
-def _remove_unless_held(place: Path) -> None:
-    """A run that was killed after its commit may have left gigabytes there; one that lives may just be at its end."""
-    with suppress(OSError, WorkError), open_lock(place / "lock") as file:
+def _remove_unless_held(work_folder: Path) -> None:
+    """Removes the work folder of a run that was killed after its commit; not of one that is still ending."""
+    with suppress(OSError, WorkError), open_lock(work_folder / "lock") as file:
         if try_lock(file):
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(work_folder, ignore_errors=True)
 
 
 @contextmanager
 def _locked(path: Path, progress: Progress) -> Iterator[None]:
-    """Holds a file lock; it goes with the process, so a killed holder never blocks the next."""
-    for _ in range(_LOOKS):
-        file = _lock_taken(path, progress)
+    """Holds a file lock; the system releases it with the process, so a killed holder does not block others."""
+    for _ in range(_LOCK_TRIES):
+        file = _try_to_lock(path, progress)
         if file is not None:
             break
-        time.sleep(_LOOK_S)
+        time.sleep(_LOCK_PAUSE_S)
     else:
-        raise WorkError(f"{path.parent}: is no folder that work can be done in; remove what lies there, run again")
+        raise WorkError(f"{path.parent}: cannot be used as a work folder; remove what is there, then run again")
     with file:
-        # For the sweep (left_over.py): where locks of other machines are not seen, it goes by this.
+        # left_over.py reads the owner if it cannot see the locks of other machines.
         file.truncate(0)
         file.write(owned_name().encode())
         file.flush()
         yield
 
 
-def _lock_taken(path: Path, progress: Progress) -> IO[bytes] | None:
-    """The locked file; None if the holder before us removed it with its folder, as it does at its end."""
+def _try_to_lock(path: Path, progress: Progress) -> IO[bytes] | None:
+    """The locked file; None if its previous holder removed the file with its folder, as it does at its end."""
     with suppress(FileExistsError):
         path.parent.mkdir()
     with suppress(FileNotFoundError), ExitStack() as stack:
         file = stack.enter_context(open_lock(path))
-        take_lock(file, waiting=lambda: progress(note="waiting for another process that makes the same artifact"))
+        take_lock(file, waiting=lambda: progress(note="waiting for another process that builds the same artifact"))
         if os.path.samestat(path.stat(), os.fstat(file.fileno())):
             stack.pop_all()
             return file

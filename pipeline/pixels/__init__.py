@@ -1,1 +1,1 @@
-"""Encoded images to pixels: which formats are read, and what the pixels of each are."""
+"""Decoding images: the supported formats, and the definition of their pixels."""

@@ -1,22 +1,21 @@
-"""The pixels of an encoded image: the one contract of sharding, training, evaluation and serving.
+"""The pixels of an encoded image: one contract for sharding, training, evaluation and serving.
 
-    formats       those of `FORMATS`, by content; no other is given to a decoder
+    formats       those of `FORMATS`, by content; others are not passed to a decoder
     frame         the first of an animation, of a multi-page TIFF, of an MPO
-    orientation   applied: what a viewer shows upright is upright (EXIF and XMP, in every format)
-    transparency  laid on white: alpha channels, palettes with alpha, colour keys (tRNS)
-    bit depth     8 bits a channel, by range: 16 bits are value * 255 / 65535. A 16-bit TIFF says with its tags how
-                  many bits are used, else the least of 8, 10, 12, 14 and 16 that holds the largest value counts.
-                  Floats from 0 to 1 are scaled to 255, from 0 to 255 are taken as they are, others are stretched
-                  linearly from the least to the largest value
-    colours       palettes, CMYK, YCbCr and the like become RGB by Pillow; ICC profiles, gAMA, sRGB and cHRM are
-                  ignored: the numbers are taken for sRGB
+    orientation   applied, from EXIF and XMP in every format, so that images are upright as in a viewer
+    transparency  composited on white: alpha channels, palettes with alpha, colour keys (tRNS)
+    bit depth     8 bits a channel, scaled by range: 16 bits become value * 255 / 65535. For a 16-bit TIFF the range
+                  is that of its tags, else the smallest of 8, 10, 12, 14 and 16 bits that holds the largest value.
+                  Floats from 0 to 1 are scaled to 255, floats from 0 to 255 are unchanged, others are scaled
+                  linearly from their minimum and maximum
+    colours       palettes, CMYK, YCbCr and others are converted to RGB by Pillow; ICC profiles, gAMA, sRGB and cHRM
+                  are ignored: values are interpreted as sRGB
     grey          ITU-R BT.601 of the 8-bit RGB pixels
 
 This file needs Pillow and NumPy only: a registered model carries a copy of it (pipeline/registration/package.py).
-Pillow reads all formats here. torchvision's PNG decoder is no choice for bytes that nobody vouches for: it ends the
-process with SIGSEGV on every error of libpng (0.29), and with a full check before it, it is no faster than Pillow
-(72-px PNG, us: Pillow 392, torchvision 302 and 84 for the check). JPEGs have a faster way, with the same result, in
-pipeline/pixels/jpeg/py/
+Pillow reads all formats here. torchvision's PNG decoder is unsafe for untrusted bytes: it ends the process with SIGSEGV
+on every error of libpng (0.29), and with a full check first it is no faster than Pillow (72-px PNG, us: Pillow 392,
+torchvision 302 and 84 for the check). pipeline/pixels/jpeg.py decodes JPEGs faster, with the same result.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI")
-"""Pillow's names of the formats that are read; its JPEG plug-in reads MPO too. Others are never opened: EPS starts
-Ghostscript, many are seldom tested."""
+"""Pillow's names of the supported formats; its JPEG plug-in also reads MPO. Others are not opened: EPS starts
+Ghostscript, and many plug-ins are rarely tested."""
 
 MAX_DECODED_BYTES = 256 << 20
-"""Bound of a decoded image: width x height x bytes per pixel, 89 million pixels of RGB. Decoding needs 3 times that."""
+"""Largest decoded image: width x height x bytes per pixel; 89 million pixels of RGB. Decoding needs 3 times that."""
 
 _BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "LA": 2, "PA": 2, "I;16": 2, "I;16B": 2, "I;16L": 2, "RGB": 3, "YCbCr": 3}
-_STRIP_BYTES = 1 << 22  # what is computed at once; bounds the memory of intermediate values
+_STRIP_BYTES = 1 << 22  # computed at a time; bounds the memory of intermediate values
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -52,16 +51,16 @@ _TURNS = {
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_MAX_VALUE, _TIFF_SAMPLE_FORMAT = 258, 262, 281, 339
 _DEPTHS = (8, 10, 12, 14, 16)
 
-# Pillow warns of odd EXIF and of many pixels: the first does not matter, the second is bounded here. (A filter of the
-# whole process, since `catch_warnings` is not made for threads.)
+# Pillow warns of odd EXIF and of many pixels: the first does not matter, the second is limited here. (The filter is
+# process-wide, because `catch_warnings` is not thread-safe.)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class ImageError(ValueError):
-    """An image cannot be decoded; the text is the reason, in one line.
+    """An image cannot be decoded; the message is the reason, in one line.
 
     Attributes:
-        fault: "empty"; "foreign": of no format that is read; "bomb": too large; "damaged".
+        fault: "empty"; "foreign": not a supported format; "bomb": too large; "damaged".
     """
 
     def __init__(self, reason: str, fault: str = "damaged") -> None:
@@ -70,13 +69,13 @@ class ImageError(ValueError):
 
 
 def decode(data: bytes, channels: int = 3, *, max_bytes: int | None = None) -> NDArray[np.uint8]:
-    """An encoded image as uint8 [H, W, channels], as the contract above says.
+    """Decodes an image to uint8 [H, W, channels], by the contract above.
 
     Args:
         channels: 3 for RGB, 1 for grey.
-        max_bytes: bound of the decoded image, see `decoded_bytes`; None: Pillow's own, 179 million pixels.
+        max_bytes: limit of the decoded image, see `decoded_bytes`; None: Pillow's own, 179 million pixels.
     Raises:
-        ImageError: whatever the decoder raises.
+        ImageError: replaces any error of the decoder.
     """
     image = opened(data)
     try:
@@ -90,10 +89,10 @@ def decode(data: bytes, channels: int = 3, *, max_bytes: int | None = None) -> N
 
 
 def opened(data: bytes) -> Image.Image:
-    """The image, its header read and no pixel decoded.
+    """Opens an image: reads the header and decodes no pixel.
 
     Raises:
-        ImageError: it is empty, of no format that is read, or its header is damaged.
+        ImageError: the data is empty or not in a supported format, or the header is damaged.
     """
     if not data:
         raise ImageError("empty (0 bytes)", "empty")
@@ -108,12 +107,12 @@ def opened(data: bytes) -> Image.Image:
 
 
 def decoded_bytes(image: Image.Image) -> int:
-    """What the decoded image takes, width x height x bytes per pixel of its mode."""
+    """Size of the decoded image: width x height x bytes per pixel of its mode."""
     return image.width * image.height * _BYTES_PER_PIXEL.get(image.mode, 4)
 
 
 def check_size(image: Image.Image, max_bytes: int | None) -> None:
-    """Raises ImageError if the decoded image takes more than `max_bytes`; its header is enough for that."""
+    """Raises ImageError if the decoded image would exceed `max_bytes`; needs only the header."""
     if max_bytes is not None and decoded_bytes(image) > max_bytes:
         raise ImageError(
             f"{image.width}x{image.height} in mode {image.mode}: {decoded_bytes(image) >> 20} MiB decoded, "
@@ -123,17 +122,17 @@ def check_size(image: Image.Image, max_bytes: int | None) -> None:
 
 
 def loaded(image: Image.Image) -> Image.Image:
-    """The same image, its pixels decoded, its colour key at the scale of its pixels.
+    """The same image with its pixels decoded, and its colour key scaled to the depth of the pixels.
 
     Raises:
-        ImageError: whatever the decoder raises; Pillow's plug-ins raise much besides OSError.
+        ImageError: replaces any error of the decoder; Pillow's plug-ins raise more types than OSError.
     """
     raw_mode = _raw_mode(image)
     try:
         image.load()
     except Exception as error:
         raise ImageError(decoding_reason(error)) from None
-    # The key of a PNG has the bit depth of the file, and the pixels the one they are decoded to.
+    # The colour key of a PNG has the bit depth of the file, the decoded pixels may have another.
     key = image.info.get("transparency")
     if raw_mode in ("L;2", "L;4") and isinstance(key, int):
         image.info["transparency"] = key * (85 if raw_mode == "L;2" else 17)
@@ -143,10 +142,10 @@ def loaded(image: Image.Image) -> Image.Image:
 
 
 def plain_image(image: Image.Image) -> Image.Image:
-    """A decoded image as the contract says: mode "RGB" or "L", upright, opaque.
+    """A decoded image converted by the contract: mode "RGB" or "L", upright, opaque.
 
     Raises:
-        ImageError: its values cannot be shown as 8 bits, or its mode not as RGB.
+        ImageError: its values cannot be converted to 8 bits, or its mode to RGB.
     """
     try:
         turn = _TURNS.get(orientation(image))
@@ -166,7 +165,7 @@ def plain_image(image: Image.Image) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation of a decoded image, 1 to 8; 1 where there is none or it cannot be read."""
+    """The EXIF orientation of a decoded image, 1 to 8; 1 if it is missing or cannot be read."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:
@@ -175,16 +174,16 @@ def orientation(image: Image.Image) -> int:
 
 
 def decoding_reason(error: BaseException) -> str:
-    """What an error says, in one line: nothing of the file is quoted, nor where things lie in memory."""
+    """An error's message in one line, without quotations from the file and without memory addresses."""
     text = str(error).strip()
     line = text.splitlines()[0] if text else type(error).__name__
-    # Pillow's PPM reader shows the words that it finds in the header; the file may be a secret with a magic before it.
+    # Pillow's PPM reader quotes words of the header; the file may be a secret that begins with a PPM signature.
     line = re.sub(r"^(?:b['\"])?(.*\b(?:[Tt]oken|ASCII|invalid literal)\b[^:]*): .*", r"\1", line)
     return re.sub(r"<_io\.BytesIO object at 0x[0-9a-f]+>", "the file", line)
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """How a PNG stores its pixels, e.g. "L;4"; "" for other formats."""
+    """The raw mode of a PNG's pixels, e.g. "L;4"; "" for other formats."""
     if image.format != "PNG" or not getattr(image, "tile", None):
         return ""
     args: Any = image.tile[0][3]  # type: ignore[attr-defined]
@@ -197,7 +196,7 @@ def _strips(height: int, row_bytes: int) -> list[slice]:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """RGB over white, rounded to the nearest level; strip by strip, for the sake of memory."""
+    """RGB composited on white, rounded to the nearest level; strip by strip to limit memory."""
     key = image.info.get("transparency")
     flat = np.empty((image.height, image.width, 3), np.uint8)
     for rows in _strips(image.height, 16 * image.width):
@@ -220,11 +219,11 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """8-bit grey of an image of 16 or 32 bits or of floats, by range."""
+    """Converts 16-bit, 32-bit or float grey to 8 bits, by range."""
     values = np.asarray(image)
     tags = _tiff_tags(image)
     if tags.get(_TIFF_BITS) == (32,) and tags.get(_TIFF_SAMPLE_FORMAT, (1,)) == (1,):
-        values = values.view(np.uint32)  # Pillow has signed numbers only
+        values = values.view(np.uint32)  # Pillow has signed integers only
     low, high = _range(image, values)
     key = image.info.get("transparency")
     is_inverted = tags.get(_TIFF_PHOTOMETRIC) == 0 and image.mode != "F"
@@ -239,7 +238,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _range(image: Image.Image, values: NDArray[Any]) -> tuple[float, float]:
-    """The values that become 0 and 255."""
+    """The values that are mapped to 0 and 255."""
     least, largest = float(values.min()), float(values.max())
     if not (np.isfinite(least) and np.isfinite(largest)):
         raise ImageError("floats that are infinite or not a number")

@@ -1,4 +1,4 @@
-"""What files of the formats that are read are called, for listings that need not look into each file."""
+"""File name extensions of the supported image formats, for listings that do not open each file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ IMAGE_SUFFIXES = frozenset(
         *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
     }
 )
-"""A file with one of these is taken for an image; one that is none is told of when it is read."""
+"""A file with one of these is listed as an image; if it is not one, that is reported when it is read."""
 
 OTHER_SUFFIXES = frozenset(
     {
@@ -32,4 +32,4 @@ OTHER_SUFFIXES = frozenset(
         *(".csv", ".tsv", ".parquet", ".arrow", ".py", ".ipynb", ".sh", ".ini", ".cfg", ".cls"),
     }
 )
-"""A file with one of these is no image, and is not looked into."""
+"""A file with one of these is not an image, and is not opened."""

@@ -1,7 +1,7 @@
 """The image formats that Tutelage reads, recognised by their first bytes.
 
-A file's name says nothing here: a `.png` that holds a JPEG is a JPEG. Formats outside this list are never given to a
-decoder, since some of Pillow's plug-ins start other programs (EPS: Ghostscript) or are seldom tested.
+The file name is ignored: a `.png` that contains a JPEG is a JPEG. Other formats are not passed to a decoder, because
+some of Pillow's plug-ins start other programs (EPS: Ghostscript) or are rarely tested.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pipeline.pixels.jpeg import JPEG
 from pipeline.pixels.soundness import PNG
 
 HEAD_BYTES = 64
-"""How many of a file's first bytes `format_of` needs."""
+"""Number of leading bytes that `format_of` needs."""
 
 _SIGNATURES = (
     (JPEG, "JPEG"),
@@ -30,9 +30,9 @@ _SIGNATURES = (
 
 
 def format_of(head: bytes) -> str | None:
-    """Pillow's name of the format that a file's first `HEAD_BYTES` bytes begin; None: none of `FORMATS`.
+    """Pillow's name of the format of a file, by its first `HEAD_BYTES` bytes; None: none of `FORMATS`.
 
-    An MPO is answered as "JPEG", which it begins as.
+    For an MPO, which begins as a JPEG, it is "JPEG".
     """
     for signature, name in _SIGNATURES:
         if head.startswith(signature):

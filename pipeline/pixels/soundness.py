@@ -1,8 +1,8 @@
-"""Whether an image's file is sound, beyond that our decoder shows it: other readers are less patient than Pillow.
+"""Strict checks of image files: other readers are less tolerant than Pillow.
 
-torchvision's PNG decoder, which readers of WebDataset tars like to use, ends the process on a PNG without end mark or
-whose compressed stream lacks its checksum; libjpeg-turbo's strict callers refuse what it warns of. Such a file is not
-stored as it is.
+torchvision's PNG decoder, which readers of WebDataset tars often use, crashes the process on a PNG without an end mark
+or without the checksum of its compressed stream; strict callers of libjpeg-turbo treat its warnings as errors. Such a
+file is not stored unchanged.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _AT_ONCE = 1 << 20
 
 
 def png_fault(data: bytes) -> str | None:
-    """What is wrong with a PNG's chunks, their checksums or its compressed pixels; None: nothing.
+    """The first fault in a PNG's chunks, their checksums or its compressed pixels; None: no fault.
 
-    A stream may go on after its end mark, and chunks may follow IEND: decoders do not look there.
+    Data after the end mark of the stream and chunks after IEND are allowed, since decoders ignore them.
     """
     whole, at, stream, header = memoryview(data), len(PNG), zlib.decompressobj(), b""
     left = length = -1
@@ -53,13 +53,13 @@ def png_fault(data: bytes) -> str | None:
             left -= len(stream.flush())
             if not stream.eof:
                 return "the PNG's compressed pixels end early"
-            return None if left == 0 else "the PNG has not as many pixels as its header says"
+            return None if left == 0 else "the PNG has fewer or more pixels than its header says"
         at = end
     return "the PNG ends without its end mark"
 
 
 def _raw_length(header: bytes) -> int:
-    """Bytes of the pixels before compression, a filter byte a row included."""
+    """Uncompressed size of the pixels in bytes, including one filter byte in each row."""
     width, height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:8], "big")
     bits = header[8] * _CHANNELS[header[9]]
     passes = _INTERLACED if header[12] else ((0, 0, 1, 1),)
@@ -71,14 +71,14 @@ def _raw_length(header: bytes) -> int:
 
 
 def webp_fault(data: bytes) -> str | None:
-    """What is wrong with the length that a WebP states; None: nothing."""
+    """A fault in the length that a WebP states; None: no fault."""
     return "the WebP ends early" if 8 + int.from_bytes(data[4:8], "little") > len(data) else None
 
 
 def jpeg_fault(data: bytes) -> tuple[NDArray[np.uint8] | None, str | None]:
-    """The pixels of a plain JPEG that strict decoders read too, [H, W, 1 or 3], or what speaks against it.
+    """The pixels of a plain JPEG that strict decoders accept, [H, W, 1 or 3], or its fault.
 
-    Both are None for a JPEG that is sound as far as it can be told but not plain, e.g. CMYK or turned by its EXIF.
+    Both are None for a JPEG without a known fault that is not plain, e.g. CMYK or rotated by its EXIF.
     """
     frame = plain_frame(data)
     if frame is None:
@@ -88,7 +88,7 @@ def jpeg_fault(data: bytes) -> tuple[NDArray[np.uint8] | None, str | None]:
 
 
 def _has_sound_header(data: bytes) -> bool:
-    """Whether every segment up to the first scan begins where the one before it ends."""
+    """Whether every segment up to the first scan begins where the previous one ends."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0x00:
         if data[at + 1] == 0xDA:

@@ -11,10 +11,10 @@ __all__ = ["ObjectInfo", "Storage", "open_storage"]
 
 
 def open_storage(url: str) -> Storage:
-    """The storage that a URL names: "s3://bucket/prefix", "file:///folder" or a folder.
+    """Opens the storage at a URL: "s3://bucket/prefix", "file:///folder" or a folder.
 
     Raises:
-        InputError: the URL is empty or its scheme is not known.
+        InputError: the URL is empty or its scheme is unknown.
     """
     scheme, separator, rest = url.partition("://")
     if url.startswith("s3:") and scheme != "s3":
@@ -30,7 +30,7 @@ def open_storage(url: str) -> Storage:
     if scheme == "s3":
         if "@" in rest:
             raise InputError(
-                f"{url}: keys do not belong into the URL of a store; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                f"{url}: keys are not allowed in the URL of a store; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             )
         from pipeline.storage.s3 import S3Storage
 

@@ -1,8 +1,7 @@
 """The storage protocol: named immutable bytes, two conditional writes, one publish.
 
-Paths are relative, with "/" between their parts. Everything that needs two processes to agree
-(committing an artifact, moving the champion) rests on `create`, `replace` and `publish`; the rest
-is plain reading and writing.
+Paths are relative, with "/" as separator. Operations in which processes compete (committing an artifact, moving the
+champion) are built on `create`, `replace` and `publish`; the others are plain reads and writes.
 """
 
 from __future__ import annotations
@@ -15,9 +14,11 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object in storage: its path, its size in bytes, and a token that changes with its bytes.
+    """An object in storage.
 
     Attributes:
+        size: in bytes.
+        etag: a token that changes with the bytes.
         modified: Unix time of its last change, to the second.
     """
 
@@ -28,17 +29,17 @@ class ObjectInfo:
 
 
 class Storage(Protocol):
-    """A place that keeps named bytes."""
+    """Named objects of bytes, in a folder or a bucket."""
 
     @property
     def url(self) -> str:
-        """What `pipeline.storage.open_storage` takes to get here, e.g. "/data/store" or "s3://bucket/prefix"."""
+        """The URL for `pipeline.storage.open_storage`, e.g. "/data/store" or "s3://bucket/prefix"."""
 
     def check_writable(self) -> None:
         """Writes and removes a small object.
 
         Raises:
-            InputError: the storage cannot be reached or written; the line says why and what to do.
+            InputError: the storage cannot be reached or written.
         """
 
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
@@ -49,48 +50,48 @@ class Storage(Protocol):
         """
 
     def write(self, path: str, data: bytes) -> None:
-        """Puts an object, whole or not at all; replaces one that is there."""
+        """Writes an object atomically; replaces an existing one."""
 
     def create(self, path: str, data: bytes) -> bool:
-        """Puts an object unless one is there already; True if this call made it."""
+        """Writes an object unless it exists; True if this call created it."""
 
     def replace(self, path: str, data: bytes, etag: str) -> bool:
-        """Replaces an object whose etag is still `etag`; True if this call did (compare-and-swap)."""
+        """Replaces an object if its etag is still `etag`; True if this call replaced it (compare-and-swap)."""
 
     def stat(self, path: str) -> ObjectInfo | None:
         """The object at `path`, or None."""
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Every object whose path is below the folder `prefix`, sorted by path."""
+        """All objects below the folder `prefix`, sorted by path."""
 
     def delete(self, path: str) -> None:
         """Removes an object; does nothing if there is none."""
 
     def upload(self, source: Path, path: str) -> None:
-        """Puts a local file, of any size, whole or not at all."""
+        """Uploads a local file of any size, atomically."""
 
     def download(self, path: str, target: Path) -> None:
-        """Gets an object into a local file, whole or not at all; makes parent folders.
+        """Downloads an object to a local file, atomically; creates parent folders.
 
         Raises:
             FileNotFoundError: there is no such object.
         """
 
     def local_path(self, path: str) -> Path | None:
-        """Where the object lies on this machine's disk, or None if it does not."""
+        """The path of the object on this machine's disk; None if it is not on this machine."""
 
     def publish(self, folder: Path, path: str, manifest: dict[str, object]) -> bool:
-        """Makes the files of a local folder visible under `path` by one atomic step, manifest.json last.
+        """Publishes the files of a local folder under `path` in one atomic step, manifest.json last.
 
-        Consumes `folder`. Of several calls for one path exactly one returns True; the files of the
-        others are dropped. Where files cannot be moved into place at once (S3), they go into a folder
-        of their own and the manifest names it as "root".
+        Consumes `folder`. Of several calls for the same path exactly one returns True; the files of the
+        others are deleted. On S3, where a folder cannot be moved atomically, the files go into a subfolder
+        for this call, which the manifest names as "root".
 
         Args:
             folder: local folder with the files; on the same file system for local storage.
-            path: the artifact's place, e.g. "artifacts/shard-dataset/0a1b".
+            path: the artifact's path, e.g. "artifacts/shard-dataset/0a1b".
             manifest: JSON content of manifest.json; "root" is set by this call.
         """
 
     def sweep(self) -> Sequence[str]:
-        """Removes what processes that are gone left half done; what went. Nothing that was published is touched."""
+        """Removes incomplete work of processes that have ended; returns its paths. Published files are not touched."""

@@ -1,8 +1,8 @@
-"""Which files on this machine were compared with what was committed, so that none is hashed again without need.
+"""Records which files on this machine were compared with their committed hash, to avoid hashing them again.
 
-A file counts as compared while its stamp (size, times of change, inode) is the same: in this process, and, for large
-files, in those after it, since the store remembers the stamp. A bit that a disk flips leaves the stamp as it was; so
-what decides over results is hashed in every process all the same.
+A comparison is valid while the file's stamp (size, modification and change times, inode) is the same: in this process,
+and for large files also in later ones, because the store records the stamp. A bit flip on the disk does not change the
+stamp, so files that determine results are hashed in every process.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from pathlib import Path
 from pipeline.storage.sha256 import file_sha256
 from pipeline.whole_files import written_whole
 
-# Below it a file is hashed in a few hundredths of a second, which is no reason to believe a stamp.
+# Smaller files are hashed in a few hundredths of a second, so their stamps are not recorded.
 _LARGE = 16 << 20
-# A file that changed so lately could change again without another time.
+# A file that changed more recently could change again within the resolution of its times.
 _SETTLED_S = 2.0
 
 _seen: dict[str, tuple[list[int], str]] = {}
 _lock = threading.Lock()
 
 
-def is_as_committed(path: Path, size: int, sha256: str, *, notes: Path, in_every_process: bool) -> bool:
-    """Whether a file has the bytes that were committed.
+def is_as_committed(path: Path, size: int, sha256: str, *, stamps: Path, in_every_process: bool) -> bool:
+    """Whether a file has the committed bytes.
 
     Args:
-        notes: folder of the store for the stamps of large files.
-        in_every_process: an earlier process's word is not taken.
+        stamps: folder of the store for the stamps of large files.
+        in_every_process: ignore stamps that earlier processes recorded.
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     stamp = _stamp(path)
     if stamp[0] != size:
@@ -42,33 +42,33 @@ def is_as_committed(path: Path, size: int, sha256: str, *, notes: Path, in_every
     with _lock:
         if _seen.get(name) == (stamp, sha256):
             return True
-    note = notes / f"{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:32]}.json"
-    if in_every_process or size < _LARGE or not _is_noted(note, name, stamp, sha256):
+    record = stamps / f"{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:32]}.json"
+    if in_every_process or size < _LARGE or not _is_recorded(record, name, stamp, sha256):
         if file_sha256(path) != sha256 or _stamp(path) != stamp:
             return False
         if size >= _LARGE and not in_every_process:
-            _note(note, name, stamp, sha256)
+            _record(record, name, stamp, sha256)
     with _lock:
         _seen[name] = (stamp, sha256)
     return True
 
 
 def _stamp(path: Path) -> list[int]:
-    about = path.stat()
-    # The time of the inode's change cannot be set back, as that of the bytes can.
-    return [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino]
+    status = path.stat()
+    # Unlike the modification time, the inode's change time cannot be set by a program.
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
-def _is_noted(note: Path, name: str, stamp: list[int], sha256: str) -> bool:
+def _is_recorded(record: Path, name: str, stamp: list[int], sha256: str) -> bool:
     try:
-        return bool(json.loads(note.read_bytes()) == {"file": name, "stamp": stamp, "sha256": sha256})
+        return bool(json.loads(record.read_bytes()) == {"file": name, "stamp": stamp, "sha256": sha256})
     except (OSError, ValueError, RecursionError):
         return False
 
 
-def _note(note: Path, name: str, stamp: list[int], sha256: str) -> None:
+def _record(record: Path, name: str, stamp: list[int], sha256: str) -> None:
     if time.time() - max(stamp[1], stamp[2]) / 1e9 < _SETTLED_S:
         return
-    # A store that cannot be written is read all the same, a little slower.
-    with suppress(OSError), written_whole(note, durable=False) as aside:
+    # A read-only store still works, a little slower.
+    with suppress(OSError), written_whole(record, durable=False) as aside:
         aside.write_text(json.dumps({"file": name, "stamp": stamp, "sha256": sha256}))

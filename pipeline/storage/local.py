@@ -1,4 +1,4 @@
-"""Local storage: a folder. Whole writes by rename, conditional writes under a file lock."""
+"""Local storage: a folder. Writes are atomic by rename; conditional writes use a file lock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MANIFEST = "manifest.json"
 
 
 class LocalStorage:
-    """Objects are files below `root`; writes go aside first and are moved into place."""
+    """Objects are files below `root`; a write goes to a temporary file, which is then renamed."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root.expanduser()))
@@ -34,7 +34,7 @@ class LocalStorage:
     def check_writable(self) -> None:
         probe = f"{_ASIDE}/probe-{owned_name()}"
         try:
-            # Not only a write: `create` needs hard links, which a few file systems lack.
+            # `create` also tests hard links, which a few file systems lack.
             self.create(probe, b"probe")
             self.delete(probe)
         except OSError as error:
@@ -44,52 +44,52 @@ class LocalStorage:
 
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
         try:
-            with self._place(path).open("rb") as file:
+            with self._full_path(path).open("rb") as file:
                 file.seek(start)
                 return file.read() if length is None else file.read(length)
         except (IsADirectoryError, NotADirectoryError) as error:
             raise FileNotFoundError(f"{self.root}/{path}") from error
 
     def write(self, path: str, data: bytes) -> None:
-        with self._written_aside(data) as aside, self._locked():
-            os.replace(aside, self._parent_made(path))
+        with self._written_temporary(data) as aside, self._locked():
+            os.replace(aside, self._with_parent(path))
 
     def create(self, path: str, data: bytes) -> bool:
-        place = self._parent_made(path)
-        with self._written_aside(data) as aside:
+        full_path = self._with_parent(path)
+        with self._written_temporary(data) as aside:
             try:
-                # A hard link fails if the name is taken: create-if-absent and whole, in one step.
-                os.link(aside, place)
+                # A hard link fails if the name exists: an atomic create-if-absent.
+                os.link(aside, full_path)
             except FileExistsError:
-                # On NFS a repeated request can fail because the first one did it, its answer lost.
+                # On NFS a repeated request can fail because the first one succeeded and its reply was lost.
                 return aside.stat().st_nlink == 2
         return True
 
     def replace(self, path: str, data: bytes, etag: str) -> bool:
-        # `write` and `delete` take the lock too: nothing comes between the look and the move.
-        with self._written_aside(data) as aside, self._locked():
+        # `write` and `delete` take the lock too, so the object cannot change between the check and the rename.
+        with self._written_temporary(data) as aside, self._locked():
             current = self.stat(path)
             if current is None or current.etag != etag:
                 return False
-            os.replace(aside, self._place(path))
+            os.replace(aside, self._full_path(path))
             return True
 
     def stat(self, path: str) -> ObjectInfo | None:
-        place = self._place(path)
+        full_path = self._full_path(path)
         try:
-            data = place.stat()
+            data = full_path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        if not place.is_file():
+        if not full_path.is_file():
             return None
-        # Inode and time tell two versions apart, since every write makes a new file.
+        # Inode and time distinguish versions, since every write creates a new file.
         token = f"{data.st_ino}-{data.st_mtime_ns}-{data.st_size}"
         return ObjectInfo(path, data.st_size, hashlib.blake2b(token.encode(), digest_size=8).hexdigest(), data.st_mtime)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        top = self._place(prefix) if prefix else self.root
+        top = self._full_path(prefix) if prefix else self.root
         found: list[str] = []
-        for folder, names, files in os.walk(top, onerror=_told_unless_gone):
+        for folder, names, files in os.walk(top, onerror=_raise_unless_removed):
             if Path(folder) == self.root and _ASIDE in names:
                 names.remove(_ASIDE)
             found.extend(str((Path(folder) / name).relative_to(self.root)) for name in files)
@@ -99,43 +99,43 @@ class LocalStorage:
                 yield info
 
     def delete(self, path: str) -> None:
-        place = self._place(path)
-        if place.is_file():
+        full_path = self._full_path(path)
+        if full_path.is_file():
             with self._locked():
-                place.unlink(missing_ok=True)
+                full_path.unlink(missing_ok=True)
 
     def upload(self, source: Path, path: str) -> None:
         with self._aside() as aside:
             shutil.copyfile(source, aside)
             flush_to_disk(aside)
             with self._locked():
-                os.replace(aside, self._parent_made(path))
+                os.replace(aside, self._with_parent(path))
 
     def download(self, path: str, target: Path) -> None:
-        source = self._place(path)
+        source = self._full_path(path)
         if not source.is_file():
             raise FileNotFoundError(str(source))
         with written_whole(target, durable=False) as aside:
             shutil.copyfile(source, aside)
 
     def local_path(self, path: str) -> Path | None:
-        return self._place(path)
+        return self._full_path(path)
 
     def publish(self, folder: Path, path: str, manifest: dict[str, object]) -> bool:
         (folder / _MANIFEST).write_text(json.dumps({**manifest, "root": ""}, indent=1, sort_keys=True))
-        # What the rename makes visible must be on the disk before it.
+        # The files must be on the disk before the rename makes them visible.
         for item in [*folder.rglob("*"), folder]:
             flush_to_disk(item)
-        place = self._parent_made(path)
-        won = _moved(folder, place)
-        if not won and not (place / _MANIFEST).exists():
-            # The remains of an artifact that somebody removed in part: no artifact, and in our way.
+        full_path = self._with_parent(path)
+        won = _renamed(folder, full_path)
+        if not won and not (full_path / _MANIFEST).exists():
+            # The remains of a partly removed artifact: not an artifact, but they block the rename.
             with self._locked(), self._aside() as remains:
-                if not (place / _MANIFEST).exists():
-                    os.rename(place, remains)
-                won = _moved(folder, place)
+                if not (full_path / _MANIFEST).exists():
+                    os.rename(full_path, remains)
+                won = _renamed(folder, full_path)
         if won:
-            flush_to_disk(place.parent)
+            flush_to_disk(full_path.parent)
         else:
             shutil.rmtree(folder)
         return won
@@ -143,20 +143,20 @@ class LocalStorage:
     def sweep(self) -> Sequence[str]:
         return sweep_folder(self.root / _ASIDE)
 
-    def _place(self, path: str) -> Path:
-        place = Path(os.path.normpath(self.root / path))
-        if not place.is_relative_to(self.root):
+    def _full_path(self, path: str) -> Path:
+        full_path = Path(os.path.normpath(self.root / path))
+        if not full_path.is_relative_to(self.root):
             raise InputError(f"{path}: leaves the storage folder {self.root}")
-        return place
+        return full_path
 
-    def _parent_made(self, path: str) -> Path:
-        place = self._place(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        return place
+    def _with_parent(self, path: str) -> Path:
+        full_path = self._full_path(path)
+        full_path.parent.mkdir(parents=True, exist_ok=True)
+        return full_path
 
     @contextmanager
     def _aside(self) -> Iterator[Path]:
-        """A name on the same file system for something in the making; what is left there is removed."""
+        """A temporary path on the same file system; removed at the end of the block."""
         folder = self.root / _ASIDE
         folder.mkdir(parents=True, exist_ok=True)
         aside = folder / owned_name()
@@ -169,7 +169,7 @@ class LocalStorage:
                 aside.unlink(missing_ok=True)
 
     @contextmanager
-    def _written_aside(self, data: bytes) -> Iterator[Path]:
+    def _written_temporary(self, data: bytes) -> Iterator[Path]:
         with self._aside() as aside:
             with aside.open("xb") as file:
                 file.write(data)
@@ -183,16 +183,16 @@ class LocalStorage:
             yield
 
 
-def _told_unless_gone(error: OSError) -> None:
-    """A folder that may not be listed is not an empty one; one that another process removed meanwhile is."""
+def _raise_unless_removed(error: OSError) -> None:
+    """Raises if a folder cannot be listed; ignores one that another process has removed meanwhile."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise unlistable(str(error.filename), error) from None
 
 
-def _moved(folder: Path, place: Path) -> bool:
-    """Moves a folder to a place where there is nothing; False if there is something."""
+def _renamed(folder: Path, full_path: Path) -> bool:
+    """Renames a folder to a path; False if there is something already."""
     try:
-        os.rename(folder, place)
+        os.rename(folder, full_path)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise

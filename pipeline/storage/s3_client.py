@@ -1,10 +1,11 @@
-"""The S3 client: what it takes for an answer, and how long it waits for one.
+"""The S3 client: validation of responses, and limits on waiting for them.
 
-A proxy, a portal or a web server at the wrong address may answer "200 OK" to anything. An answer counts only if it
-has what S3's answer to that request has, so none of them is believed.
+A proxy, a portal or a web server at the wrong address may answer "200 OK" to any request. A response is accepted only
+if it has the field that S3's response to that request always has.
 
-Every request has an end: a try waits 20 s for the next byte, and none is begun after 45 s. What needs several requests
-does them within `patience`, so that an endpoint that accepts and never answers is an error within two minutes.
+Every request is limited: a try waits 20 s for the next byte, and no try starts after 45 s. Operations of several
+requests run within `patience`, so that an endpoint that accepts connections and does not answer is an error within two
+minutes.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ TRANSFER = TransferConfig(
 )
 
 _UNTIL = "tutelage_until"
-# What an answer of S3 always has; a page that somebody else sends with "200 OK" has not.
+# A field that S3's response always has, and a page of another server with "200 OK" has not.
 _PROOF = {
     "PutObject": "ETag",
     "HeadObject": "ETag",
@@ -52,23 +53,23 @@ _waiting = threading.local()
 
 
 class NotS3Error(BotoCoreError):
-    """Something answered that is no S3 server."""
+    """The response is not from an S3 server."""
 
     fmt = "{reason}"
 
 
 class SilentError(HTTPClientError):
-    """The endpoint took the request and did not answer."""
+    """The endpoint accepted the request and did not answer."""
 
     fmt = "no answer in {seconds:.0f} s"
 
 
 @contextmanager
 def patience(seconds: float | None = None) -> Iterator[None]:
-    """Within it, in this thread, no request is tried again after so many seconds; each is tried once all the same.
+    """Within the block, in this thread, no request is retried after `seconds`; each is tried at least once.
 
     Args:
-        seconds: None: `PATIENCE_S`. One that is within another does not make it longer.
+        seconds: None: `PATIENCE_S`. A nested block does not extend the outer one.
     """
     before = _until()
     _waiting.until = min(before, time.monotonic() + (PATIENCE_S if seconds is None else seconds))
@@ -79,18 +80,18 @@ def patience(seconds: float | None = None) -> Iterator[None]:
 
 
 def is_over() -> bool:
-    """Whether the patience of this thread is at its end."""
+    """Whether the time limit of this thread's `patience` has passed."""
     return time.monotonic() >= _until()
 
 
 def s3_client() -> S3Client:
-    """A client of the server that the environment names."""
+    """A client for the endpoint in the environment."""
     own_endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     client = boto3.session.Session().client(
         "s3",
         config=ClientConfig(
             signature_version="s3v4",
-            # A server of one's own rarely answers at BUCKET.its-name; AWS does.
+            # Self-hosted servers rarely support BUCKET.HOST addresses; AWS does.
             s3={"addressing_style": "path"} if own_endpoint else None,
             retries={"mode": "standard", "total_max_attempts": 4},
             connect_timeout=CONNECT_TIMEOUT_S,
@@ -101,7 +102,7 @@ def s3_client() -> S3Client:
     events = client.meta.events
     events.register("before-call.s3", _begin)
     events.register_first("needs-retry.s3", _give_up)
-    # Before botocore's own look at it, which takes a page for an error 500 and asks again.
+    # Before botocore's own check, which treats a page as an error 500 and retries.
     events.register_first("before-parse.s3", _refuse_page)
     events.register("after-call.s3", _need_proof)
     return client
@@ -115,7 +116,7 @@ def _until() -> float:
 def _begin(model: Any, context: dict[str, Any], **_: Any) -> None:
     now = time.monotonic()
     context["tutelage_begun"] = now
-    # Tidying up after a failure must not double the wait. (s3transfer does it in threads of its own.)
+    # Cleaning up after a failure must not double the wait. (s3transfer does it in its own threads.)
     tidying = model.name == "AbortMultipartUpload"
     context[_UNTIL] = now if tidying else min(_until(), now + PATIENCE_S)
 
@@ -128,7 +129,7 @@ def _give_up(request_dict: dict[str, Any], caught_exception: Exception | None, *
 
 
 def _refuse_page(response_dict: dict[str, Any], operation_model: Any, **_: Any) -> None:
-    """S3 answers in XML; an object that is a web page comes with headers of S3's own."""
+    """Raises NotS3Error for a page: S3 answers in XML, and sends a stored web page with headers of its own."""
     headers, status, body = response_dict["headers"], response_dict["status_code"], response_dict["body"]
     if any(name.lower().startswith("x-amz-") for name in headers):
         return

@@ -1,8 +1,8 @@
-"""What S3 must say of an object that lies there as it was sent: its size, its ETag, its SHA-256.
+"""The size, ETag and SHA-256 that S3 must report for an object that was stored correctly.
 
-The ETag of an object that was put at once is its MD5; of one that came in parts it is the MD5 of the parts' MD5s, and
-how many there were. Buckets that encrypt with keys of their own have other ETags; for them S3 keeps the SHA-256 that
-came with the bytes, made of the parts' in the same way.
+The ETag of an object from a single put is its MD5; of a multipart upload it is the MD5 of the parts' MD5s and the
+number of parts. Buckets that encrypt with their own keys have other ETags; for them S3 stores the SHA-256 sent with the
+bytes, combined from the parts in the same way.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-_MOST_PARTS = 10_000  # S3's limit
+_MAX_PARTS = 10_000  # S3's limit
 
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """Of the bytes that were sent.
+    """Digests of uploaded bytes.
 
     Attributes:
         size: bytes.
-        etag: as S3 gives it, without its quotes.
-        checksum: SHA-256 as S3 gives it (base64; of an upload in parts with "-N" behind it).
-        sha256: of all bytes, in hex.
+        etag: as reported by S3, without quotes.
+        checksum: SHA-256 as reported by S3 (base64; with the suffix "-N" for a multipart upload).
+        sha256: SHA-256 of all bytes, in hex.
     """
 
     size: int
@@ -34,19 +34,19 @@ class Digests:
 
     @classmethod
     def of_bytes(cls, data: bytes) -> Digests:
-        """Of an object that is put at once."""
+        """The digests of an object from a single put."""
         return _digests([data], in_parts=False)
 
     @classmethod
     def of_file(cls, path: Path, *, largest_put: int, part_bytes: int) -> Digests:
-        """Of a file that boto3 uploads.
+        """The digests of a file that boto3 uploads.
 
         Args:
-            largest_put: from this size on it goes in parts.
+            largest_put: size in bytes from which the upload is multipart.
             part_bytes: size of a part; boto3 doubles it until there are at most 10,000.
         """
         size = path.stat().st_size
-        while size > part_bytes * _MOST_PARTS:
+        while size > part_bytes * _MAX_PARTS:
             part_bytes *= 2
         with path.open("rb") as file:
             return _digests(iter(lambda: file.read(part_bytes), b""), in_parts=size >= largest_put)

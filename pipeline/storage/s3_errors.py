@@ -1,4 +1,4 @@
-"""What an S3 client raises, said in one line: what is wrong, where, what to do. No secret is in it."""
+"""Converts errors of the S3 client to one line: what is wrong, where, what to do; without secrets."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "E
 
 
 def explain(error: Exception, where: str, *, answered: bool) -> TutelageError | FileNotFoundError:
-    """Our error for one of boto3's.
+    """Converts an error of boto3 to one of ours.
 
     Args:
         error: what boto3 or botocore raised.
         where: s3:// URL of the object or the storage.
-        answered: the server answered before. One that never did is named wrongly (InputError), one that
-            stopped is failed work (WorkError).
+        answered: the server has answered before. If not, the URL or endpoint is wrong (InputError); else the
+            server has failed (WorkError).
     """
     if isinstance(error, Boto3Error) and isinstance(error.__context__, ClientError | BotoCoreError):
-        # Uploads wrap the error that has the code.
+        # Uploads wrap the error that contains the code.
         error = error.__context__
     if isinstance(error, ClientError):
         return _of_answer(error, where, answered=answered)
@@ -55,7 +55,7 @@ def explain(error: Exception, where: str, *, answered: bool) -> TutelageError | 
 
 
 def status_of(error: ClientError) -> int:
-    """The HTTP status of an answer."""
+    """The HTTP status of a response."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
@@ -69,10 +69,10 @@ def endpoint() -> str:
 
 
 def _not_s3(what: str, where: str, *, answered: bool) -> TutelageError:
-    """Something else answered than an S3 server, from the start or by and by."""
+    """The error for a response that is not from an S3 server."""
     if answered:
         return WorkError(
-            f"{where}: {endpoint()} did not answer as an S3 server: {what}; it did before: see what lies between here "
+            f"{where}: {endpoint()} did not answer as an S3 server: {what}; it did before: check what is between here "
             "and the server (a proxy, a gateway) and run again, what is committed stays"
         )
     return InputError(f"{where}: {endpoint()} is not an S3 server: {what}; set AWS_ENDPOINT_URL to the right one")
@@ -84,7 +84,7 @@ def _of_answer(error: ClientError, where: str, *, answered: bool) -> TutelageErr
     if code == "NoSuchBucket":
         bucket = where.removeprefix("s3://").partition("/")[0]
         return InputError(f"{where}: there is no bucket {bucket!r} at {server}; create it or correct the store's URL")
-    # An answer to HEAD has no body; any other 404 of S3's says in its XML what is not found.
+    # A response to HEAD has no body; any other 404 of S3 says in its XML what was not found.
     if status == 404 and (error.operation_name == "HeadObject" or code not in ("", "404")):
         return FileNotFoundError(where)
     if status in (404, 405, 411, 501) and not code.isalpha():

@@ -46,7 +46,7 @@ def test_an_artifact_without_a_model_is_refused(tmp_path: Path) -> None:
     folder = store.local / "aside"
     folder.mkdir(parents=True)
     artifact = store.commit("evaluate", "0a", folder, config={}, inputs={}, summary={}, seconds=0.0, origin={})
-    with pytest.raises(InputError, match="evaluate/0a: holds no model"):
+    with pytest.raises(InputError, match="evaluate/0a: contains no model"):
         ExportedModel.open(artifact)
 
 
@@ -114,7 +114,7 @@ def test_damage_is_told_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(DamagedError, match=r"does not fit lenet5: missing head\.bias"):
         exported.build()
     (exported.folder / "labels.json").unlink()
-    with pytest.raises(DamagedError, match=r"no whole exported model.*labels\.json"):
+    with pytest.raises(DamagedError, match=r"not a complete exported model.*labels\.json"):
         ExportedModel.read(exported.folder)
 
 

@@ -226,7 +226,7 @@ def test_whoever_waits_is_told_so(store, tmp_path):
     inside.wait(30)
     assert run_stage(Patient(), Settings(), {}, store=store, progress=note).cached
     first.join()
-    assert notes == ["waiting for another process that makes the same artifact"]
+    assert notes == ["waiting for another process that builds the same artifact"]
 
 
 def test_a_lock_file_that_its_holder_removed_is_not_taken_for_the_lock(tmp_path, monkeypatch):
@@ -301,6 +301,6 @@ def test_work_in_progress_that_cannot_be_anywhere_is_one_line_that_says_what_to_
     (tmp_path / "file").write_text("")
     store = ArtifactStore(ArtifactStore.open(str(tmp_path / "store")).storage, tmp_path, tmp_path / "file" / "work")
     with pytest.raises(
-        InputError, match=r"file/work/write: cannot be made \(Not a directory\).*set TUTELAGE_STORE, or"
+        InputError, match=r"file/work/write: cannot be created \(Not a directory\).*set TUTELAGE_STORE, or"
     ):
         run_stage(Write(), Settings(), {}, store=store)

@@ -290,5 +290,5 @@ def test_a_base_that_is_gone_is_told(
     with pytest.raises(DamagedError, match="missing"):
         SampleReader(delta, index).read(id)
     place.rename(tmp_path / "away")
-    with pytest.raises(DamagedError, match=rf"{delta.uri} needs {base.uri}, which is gone from"):
+    with pytest.raises(DamagedError, match=rf"{delta.uri} needs {base.uri}, which is missing from"):
         SampleReader(delta, index).read(id)
