@@ -1,6 +1,6 @@
-"""Files that processes share: written aside and renamed, so that one that is there is whole; JSON files; file locks.
+"""Files shared by processes: atomic writes by rename, JSON files, file locks.
 
-A lock goes with the process that holds it, so a killed holder never blocks the next.
+The system releases a lock when its process ends, so a killed holder does not block others.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pipeline.owners import owned_name
 
 @contextmanager
 def written_whole(path: Path, *, aside: Path | None = None, durable: bool = True) -> Iterator[Path]:
-    """A name to write a file under, which becomes `path` if the block ends well; else the file is removed.
+    """A temporary file that is renamed to `path` at the end of the block, or removed if the block raises.
 
-    What a killed process leaves has a name that says so (owners.py).
+    Its name identifies its owner process, so that left-over files can be removed (owners.py).
 
     Args:
-        aside: folder on the file system of `path` in which it is written; None: that of `path`. Both are created.
-        durable: the bytes are on the disk before the file gets its name, so that a power cut leaves no empty file.
+        aside: folder of the temporary file, on the same file system as `path`; None: that of `path`. Both are created.
+        durable: flush the bytes to the disk before the rename, so that a power cut leaves no empty file.
     """
     name = owned_name() if aside is not None else f".{path.name}.{owned_name()}"
     unfinished = (aside or path.parent) / name
@@ -42,7 +42,7 @@ def written_whole(path: Path, *, aside: Path | None = None, durable: bool = True
 
 
 def flush_to_disk(path: Path) -> None:
-    """Returns when the bytes of a file, or the names in a folder, are on the disk."""
+    """Flushes the bytes of a file, or the names in a folder, to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -54,7 +54,7 @@ def write_json(path: Path, value: Any, *, sort_keys: bool = False, allow_nan: bo
     """Writes a value as an indented JSON file in UTF-8.
 
     Raises:
-        ValueError: there is a NaN or an infinity in it and `allow_nan` is false.
+        ValueError: the value contains NaN or infinity, and `allow_nan` is false.
     """
     text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=sort_keys, allow_nan=allow_nan)
     path.write_text(text + "\n", encoding="utf-8")
@@ -62,10 +62,10 @@ def write_json(path: Path, value: Any, *, sort_keys: bool = False, allow_nan: bo
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds the lock of a file, which is created with its folders.
+    """Holds the lock of a file; creates the file and its folders.
 
     Raises:
-        WorkError: it cannot be a lock.
+        WorkError: the file cannot be used as a lock.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,14 +78,14 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def open_lock(path: Path) -> IO[bytes]:
-    """The file of a lock, created if need be, not yet locked.
+    """Opens the file of a lock without locking it; creates it if it is missing.
 
     Raises:
-        WorkError: something else is there, e.g. a folder, or it cannot be written.
-        FileNotFoundError: its folder is not there.
+        WorkError: the path is not a file, e.g. a folder, or cannot be written.
+        FileNotFoundError: its folder does not exist.
     """
     try:
-        # Not "a": that waits for ever for a reader where a named pipe lies.
+        # Not mode "a": on a named pipe it would wait for a reader forever.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
     except FileNotFoundError:
         raise
@@ -98,7 +98,7 @@ def open_lock(path: Path) -> IO[bytes]:
 
 
 def take_lock(file: IO[bytes], *, waiting: Callable[[], None] = lambda: None) -> None:
-    """Takes the lock, when the process that holds it releases it.
+    """Takes the lock; waits until no other process holds it.
 
     Args:
         waiting: called if another process holds it.
@@ -111,7 +111,7 @@ def take_lock(file: IO[bytes], *, waiting: Callable[[], None] = lambda: None) ->
 
 
 def try_lock(file: IO[Any]) -> bool:
-    """Takes the lock if nobody holds it.
+    """Takes the lock without waiting; False if another process holds it.
 
     Raises:
         WorkError: the file system has no locks.
@@ -126,6 +126,6 @@ def try_lock(file: IO[Any]) -> bool:
 
 
 def unusable(path: Path, error: OSError) -> WorkError:
-    """The line for a lock that cannot be one."""
+    """The error for a path that cannot be used as a lock."""
     reason = error.strerror or type(error).__name__
-    return WorkError(f"{path}: cannot be used as a lock ({reason}); remove what lies there or make its folder writable")
+    return WorkError(f"{path}: cannot be used as a lock ({reason}); remove what is there or make its folder writable")

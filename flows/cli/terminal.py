@@ -210,7 +210,7 @@ def _details(row: StageRow, style: str, width: int) -> RenderableType:
     if row.total:
         cells.append(ProgressBar(total=row.total, completed=min(row.step, row.total), width=bar, complete_style="cyan"))
     shown = [(counted, ""), *((text, "") for text in numbers), (left, "cyan"), (row.note, "dim")]
-    cells += [Text(text, style) for text, style in shown if text in fitting]
+    cells += [Text(text, text_style) for text, text_style in shown if text in fitting]
     for _ in cells:
         line.add_column(no_wrap=True)
     line.add_row(*cells)

@@ -150,10 +150,10 @@ class _NodeReader:
                 raise self._error(key, "a key must be a plain value, not empty, a list or a mapping")
             if key.tag == f"{_CORE}merge":
                 inner = self.value(item, depth + 1)
-                for item in inner if isinstance(inner, list) else [inner]:
-                    if not isinstance(item, dict):
+                for mapping in inner if isinstance(inner, list) else [inner]:
+                    if not isinstance(mapping, dict):
                         raise self._error(item, "<< takes a mapping")
-                    merged = {**item, **merged}
+                    merged = {**mapping, **merged}
                 continue
             _check_text(key.value, self.where)
             if key.value in values:

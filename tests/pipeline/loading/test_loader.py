@@ -203,7 +203,7 @@ def test_asking_for_a_batch_without_the_refresh_is_an_error(shards: Any) -> None
     batches = loader_of(shards, policy=Curriculum()).batches(0, 10)
     for _ in range(3):
         next(batches)
-    with pytest.raises(RuntimeError, match="step 3 was asked for"):
+    with pytest.raises(RuntimeError, match="step 3 was requested"):
         next(batches)
     assert decode_threads() == []
 
