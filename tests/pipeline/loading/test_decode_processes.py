@@ -137,7 +137,7 @@ def test_an_error_in_a_process_is_the_trainers_with_the_lines_that_led_to_it(own
     assert "in a decoding process" in caught.value.__notes__[0]
     assert "reader.py" in caught.value.__notes__[0]
     shutil.rmtree(own_shards.artifact.path("shards/train-00000.tar").parents[1])
-    with pytest.raises(DamagedError, match=r"artifact shard-dataset/0123456789abcdef0123 no longer exists"):
+    with pytest.raises(DamagedError, match=r"shard-dataset/0123456789abcdef0123: was committed and is no longer in"):
         list(loader.batches(0, 9))
 
 
