@@ -7,11 +7,14 @@ import ipaddress
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -74,6 +77,55 @@ def prefect(prefect_home: Callable[[Path], Path], tmp_path_factory: pytest.TempP
     with prefect_server(home, free_port()) as server:
         yield server
         flush_prefect()
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[[type[BaseHTTPRequestHandler]], AbstractContextManager[str]]:
+    """Within it an HTTP server on a free port of loopback answers as a handler says; the value is HOST:PORT."""
+
+    @contextmanager
+    def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+        class Quiet(handler):  # type: ignore[misc, valid-type]
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+    return served
+
+
+@pytest.fixture
+def deaf() -> Iterator[str]:
+    """HOST:PORT where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.fixture
+def web(serving: Callable[[type[BaseHTTPRequestHandler]], AbstractContextManager[str]]) -> Iterator[str]:
+    """HOST:PORT of a web server: /503/... answers that status, any other path a page, whatever is asked."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            what = self.path.split("/")[1]
+            self.send_response(int(what) if what.isdecimal() else 200)
+            self.end_headers()
+            self.wfile.write(b"<html>\n<p>Welcome\n</html>")
+
+        do_POST = do_GET
+
+    with serving(Answer) as address:
+        yield address
 
 
 @dataclass(frozen=True)

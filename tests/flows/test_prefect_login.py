@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import http.server
 import json
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -29,10 +29,10 @@ def test_a_login_in_the_url_is_said_as_prefect_takes_it() -> None:
 
 
 @pytest.fixture
-def guarded() -> Iterator[str]:
+def guarded(serving: Callable[[type[BaseHTTPRequestHandler]], AbstractContextManager[str]]) -> Iterator[str]:
     """HOST:PORT of a server that answers me:hush, as Prefect's does, and its health to all."""
 
-    class Answer(http.server.BaseHTTPRequestHandler):
+    class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             wanted = f"Basic {base64.b64encode(b'me:hush').decode()}"
             known = self.path.endswith("/health") or self.headers.get("Authorization") == wanted
@@ -40,16 +40,8 @@ def guarded() -> Iterator[str]:
             self.end_headers()
             self.wfile.write(b"true" if self.path.endswith("/health") else json.dumps("3.8").encode())
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Answer) as address:
+        yield address
 
 
 @pytest.mark.parametrize("login", ["me:hush@", "me:hsuh@", ""])

@@ -12,9 +12,10 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
 
 import pytest
@@ -22,6 +23,7 @@ import pytest
 from infra.local.servers import Keys, weed_mini
 
 BUCKET = "tutelage-tests"
+Serving = Callable[[type[BaseHTTPRequestHandler]], AbstractContextManager[str]]
 
 
 @dataclass(frozen=True)
@@ -83,20 +85,73 @@ class BadLine:
             return fault
 
 
+class Proxy(BaseHTTPRequestHandler):
+    """A proxy before the S3 server; what it does with a request says `serve` of a subclass.
+
+    Attributes:
+        upstream: HOST:PORT of the server.
+    """
+
+    protocol_version = "HTTP/1.1"
+    upstream: str
+
+    def serve(self, body: bytes) -> None:
+        self.answer(*self.passed_on(body))
+
+    def passed_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        """The server's answer to the request: status, headers, body."""
+        connection = http.client.HTTPConnection(self.upstream, timeout=60)
+        # The signature covers the Host header: the server must see the one the client signed.
+        connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():
+            if name.lower() not in ("connection", "expect"):
+                connection.putheader(name, value)
+        connection.endheaders(body)
+        response = connection.getresponse()
+        data = response.read()
+        connection.close()
+        skipped = ("transfer-encoding", "connection")
+        return response.status, {n: v for n, v in response.getheaders() if n.lower() not in skipped}, data
+
+    def answer(self, status: int, headers: dict[str, str], data: bytes, sent: int | None = None) -> None:
+        """Answers; `sent`: with so many bytes of the body only, whatever the headers promise."""
+        self.send_response_only(status)
+        for name, value in headers.items():
+            if name.lower() != "content-length":
+                self.send_header(name, value)
+        length = headers.get("Content-Length", str(len(data))) if self.command == "HEAD" else str(len(data))
+        self.send_header("Content-Length", length)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data[:sent])
+            self.wfile.flush()
+
+    def _serve(self) -> None:
+        self.serve(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+
+    do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _serve
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            super().handle()
+
+
 @pytest.fixture(scope="session")
-def bad_line_server(s3_server: S3Server) -> Iterator[BadLine]:
+def s3_proxy(s3_server: S3Server) -> type[Proxy]:
+    """What a proxy before the S3 server is made from."""
+
+    class S3Proxy(Proxy):
+        upstream = urlsplit(s3_server.url).netloc
+
+    return S3Proxy
+
+
+@pytest.fixture(scope="session")
+def bad_line_server(s3_proxy: type[Proxy], serving: Serving) -> Iterator[BadLine]:
     """The proxy; of the session, since a client remembers its endpoint."""
-    upstream = urlsplit(s3_server.url)
-    assert upstream.hostname is not None
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            pass
-
-        def forward(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+    class Handler(s3_proxy):  # type: ignore[misc, valid-type]
+        def serve(self, body: bytes) -> None:
             fault = line.choose() if self.command == "GET" and "list-type" not in self.path else None
             if fault in ("500", "503"):
                 code = "InternalError" if fault == "500" else "SlowDown"
@@ -105,39 +160,16 @@ def bad_line_server(s3_server: S3Server) -> Iterator[BadLine]:
             if fault == "reset":
                 self.cut()
                 return
-            connection = http.client.HTTPConnection(str(upstream.hostname), upstream.port, timeout=60)
-            # The signature covers the Host header: the server must see the one the client signed.
-            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                if name.lower() not in ("connection", "expect"):
-                    connection.putheader(name, value)
-            connection.endheaders(body)
-            response = connection.getresponse()
-            data = response.read()
-            connection.close()
-            headers = {n: v for n, v in response.getheaders() if n.lower() not in ("transfer-encoding", "connection")}
+            status, headers, data = self.passed_on(body)
             if fault == "altered" and data:
                 data = data[:-1] + bytes([data[-1] ^ 255])
-            self.answer(response.status, headers, data, fault)
-
-        def answer(self, status: int, headers: dict[str, str], data: bytes, fault: str | None = None) -> None:
-            self.send_response_only(status)
-            for name, value in headers.items():
-                if name.lower() != "content-length":
-                    self.send_header(name, value)
-            length = headers.get("Content-Length", str(len(data))) if self.command == "HEAD" else str(len(data))
-            self.send_header("Content-Length", length)
-            self.end_headers()
-            if self.command == "HEAD":
+            if fault not in ("truncated", "stall"):
+                self.answer(status, headers, data)
                 return
-            if fault in ("truncated", "stall"):
-                self.wfile.write(data[: len(data) // 2])
-                self.wfile.flush()
-                if fault == "stall":
-                    time.sleep(line.stall_s)
-                self.cut()
-                return
-            self.wfile.write(data)
+            self.answer(status, headers, data, sent=len(data) // 2)
+            if fault == "stall":
+                time.sleep(line.stall_s)
+            self.cut()
 
         def cut(self) -> None:
             """Closes the connection with a reset, as a crashed server's machine does."""
@@ -146,20 +178,9 @@ def bad_line_server(s3_server: S3Server) -> Iterator[BadLine]:
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.connection.close()
 
-        do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = forward
-
-        def handle(self) -> None:
-            with contextlib.suppress(OSError, ValueError):
-                super().handle()
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    line = BadLine(f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield line
-    server.shutdown()
-    server.server_close()
+    with serving(Handler) as address:
+        line = BadLine(f"http://{address}")
+        yield line
 
 
 @pytest.fixture

@@ -1,45 +1,13 @@
 """The doctor: what is well is ok, what is not has a mend, and nothing is changed by looking."""
 
-import http.server
-import socket
 import subprocess
 import sys
-import threading
 from importlib import metadata
 
 import pytest
 
 from flows.cli import doctor
 from flows.cli.doctor_services import mlflow_service, prefect_service, ray_service, s3_service
-
-
-@pytest.fixture
-def web():
-    """A server that answers a path with the status named in it: /200/health, /503, ..."""
-
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(int(self.path.split("/")[1] or 404))
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@pytest.fixture
-def deaf():
-    """HOST:PORT where nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 def test_this_machine_is_examined_and_left_as_it_was(tmp_path):
@@ -156,10 +124,10 @@ def test_missing_data_packages_are_warned_about(tmp_path, monkeypatch):
 
 
 def test_mlflow_is_a_server_a_file_or_a_database(web, deaf, tmp_path):
-    assert mlflow_service(f"{web}/200/")[:2] == ("ok", f"{web}/200/ answers")
-    assert mlflow_service(f"{web}/503") == (
+    assert mlflow_service(f"http://{web}/200/")[:2] == ("ok", f"http://{web}/200/ answers")
+    assert mlflow_service(f"http://{web}/503") == (
         "fail",
-        f"{web}/503: answers 503 Service Unavailable",
+        f"http://{web}/503: answers 503 Service Unavailable",
         "Start that MLflow server, or unset MLFLOW_TRACKING_URI for the embedded one.",
     )
     assert mlflow_service(f"http://{deaf}")[1] == f"http://{deaf}: nobody answers (Connection refused)"
@@ -167,16 +135,16 @@ def test_mlflow_is_a_server_a_file_or_a_database(web, deaf, tmp_path):
     assert mlflow_service(f"sqlite:///{tmp_path}/no/mlflow.db")[0] == "fail"
     assert mlflow_service("./mlruns")[0] == "fail"
     assert mlflow_service(f"postgresql://name:hidden@{deaf}/mlflow")[0] == "fail"
-    assert mlflow_service(web.replace("http", "postgresql"))[0] == "fail"
-    assert "no MLflow server" in mlflow_service(f"{web}/404")[1]
+    assert mlflow_service(f"postgresql://{web}")[0] == "fail"
+    assert "no MLflow server" in mlflow_service(f"http://{web}/404")[1]
     (tmp_path / "garbage.db").write_bytes(b"garbage" * 99)
     assert "not a database" in mlflow_service(f"sqlite:///{tmp_path}/garbage.db")[1]
     assert mlflow_service("databricks://profile")[0] == "warn"
 
 
 def test_prefect_is_a_server_whose_address_ends_in_api(web, deaf):
-    assert prefect_service(f"{web}/200/api")[0] == "ok"
-    assert "should end in /api" in prefect_service(f"{web}/404")[2]
+    assert prefect_service(f"http://{web}/200/api")[0] == "ok"
+    assert "should end in /api" in prefect_service(f"http://{web}/404")[2]
     assert prefect_service(f"http://{deaf}/api")[2].startswith("Start that Prefect server")
     assert prefect_service("not a url")[0] == "fail"
 
@@ -192,8 +160,8 @@ def test_ray_is_a_node_of_our_own_or_the_head_of_a_cluster(deaf):
 
 
 def test_an_s3_server_that_asks_who_is_there_is_well(web, deaf):
-    assert s3_service(f"{web}/403", "s3://b")[0] == "ok"
-    assert s3_service(f"{web}/500", "s3://b")[0] == "fail"
+    assert s3_service(f"http://{web}/403", "s3://b")[0] == "ok"
+    assert s3_service(f"http://{web}/500", "s3://b")[0] == "fail"
     assert s3_service(f"http://{deaf}", "s3://b")[0] == "fail"
     assert s3_service("", "s3://b")[1] == "AWS"
 

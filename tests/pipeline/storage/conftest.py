@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.client
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
+from typing import Any
 
 import pytest
 
@@ -36,19 +35,17 @@ class Gateway:
 
 
 @pytest.fixture
-def gateway(s3_server: object, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+def gateway(
+    s3_proxy: type[Any],
+    serving: Callable[[type[Any]], AbstractContextManager[str]],
+    s3_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Gateway]:
     """The store at `s3_url` is reached through it."""
-    upstream = urlsplit(s3_server.url)  # type: ignore[attr-defined]
     state = Gateway()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            pass
-
-        def serve(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+    class Handler(s3_proxy):  # type: ignore[misc]
+        def serve(self, body: bytes) -> None:
             lie = state.lies(self.command, self.path)
             if lie is not None:
                 state.told.append(lie)
@@ -66,48 +63,13 @@ def gateway(s3_server: object, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> 
             elif lie == "stored":
                 self.answer(200, {"ETag": f'"{hashlib.md5(body).hexdigest()}"'}, b"")
             else:
-                self.pass_on(body)
+                super().serve(body)
 
-        def pass_on(self, body: bytes) -> None:
-            connection = http.client.HTTPConnection(str(upstream.hostname), upstream.port, timeout=60)
-            # The signature covers the Host header: the server must see the one the client signed.
-            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                if name.lower() not in ("connection", "expect"):
-                    connection.putheader(name, value)
-            connection.endheaders(body)
-            response = connection.getresponse()
-            data = response.read()
-            connection.close()
-            skipped = ("transfer-encoding", "connection")
-            self.answer(response.status, {n: v for n, v in response.getheaders() if n.lower() not in skipped}, data)
-
-        def answer(self, status: int, headers: dict[str, str], data: bytes) -> None:
-            self.send_response(status)
-            length = headers.pop("Content-Length", None) if self.command == "HEAD" else None
-            for name, value in headers.items():
-                if name.lower() != "content-length":
-                    self.send_header(name, value)
-            self.send_header("Content-Length", length or str(len(data)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(data)
-
-        do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = serve
-
-        def handle(self) -> None:
-            with contextlib.suppress(OSError, ValueError):
-                super().handle()
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", state.url)
-    yield state
-    state.ending.set()
-    server.shutdown()
-    server.server_close()
+    with serving(Handler) as address:
+        state.url = f"http://{address}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", state.url)
+        yield state
+        state.ending.set()
 
 
 @pytest.fixture

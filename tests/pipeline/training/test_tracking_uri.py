@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import http.server
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,39 +23,6 @@ def silent() -> Iterator[str]:
     """HOST:PORT that takes connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
-
-
-@pytest.fixture
-def deaf() -> Iterator[str]:
-    """HOST:PORT where nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{taken.getsockname()[1]}"
-
-
-@pytest.fixture
-def web() -> Iterator[str]:
-    """Servers that are no MLflow, by the first part of the path: a status, or a page for whatever is asked."""
-
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            what = self.path.split("/")[1]
-            self.send_response(int(what) if what.isdecimal() else 200)
-            self.end_headers()
-            self.wfile.write(b"<html>\n<p>Welcome\n</html>")
-
-        do_POST = do_GET
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 @pytest.mark.parametrize(
