@@ -19,11 +19,11 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from flows.headline import headline
 from flows.run_board import RunBoard, StageState
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config
 from pipeline.errors import TutelageError, first_line
+from pipeline.headline import headline
 from pipeline.stage import Stage, run_stage
 from pipeline.training.interruption import StoppedError
 
@@ -108,7 +108,7 @@ def stage_task(
         board.end(label, "stopped")
         raise
     nothing_new = artifact.uri in {input.uri for input in artifacts.values()}
-    message = f"{artifact.uri} has it all" if nothing_new else headline(stage.name, artifact.summary)
+    message = f"{artifact.uri} has it all" if nothing_new else headline(artifact.summary)
     state: StageState = "nothing new" if nothing_new else "cached" if artifact.cached else "done"
     board.end(label, state, headline=message)
     log.info("%s: %s, %s, %s", label, state, artifact.uri, message)

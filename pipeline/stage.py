@@ -67,7 +67,7 @@ class Stage(Protocol[ConfigT]):
     version: ClassVar[int]
 
     def run(self, config: ConfigT, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
-        """Writes the result to `work.output`; returns the summary: numbers and words, as JSON values."""
+        """Writes the result to `work.output`; returns the summary: JSON values, `headline` the result in words."""
 
 
 def stage_key(stage: Stage[Any], config: Config, inputs: Mapping[str, Artifact]) -> str:

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 
 from flows.cli.console import Console
-from flows.headline import headline
 from flows.preflight import open_store
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import TutelageError
+from pipeline.headline import headline
 from pipeline.printable import printable
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.shard_locations import ShardPlaces
@@ -44,7 +44,7 @@ def list_artifacts(stage: str | None, *, as_json: bool) -> int:
     table.add_column("result", overflow="fold")
     for artifact in artifacts:
         megabytes = f"{_size(artifact.manifest) / 1e6:.1f}"
-        result = headline(artifact.stage, artifact.summary)
+        result = headline(artifact.summary)
         table.add_row(f"{artifact.stage}/{artifact.key[:12]}", megabytes, f"{artifact.seconds:.1f}", result)
     if artifacts:
         Console().print(table)

@@ -6,8 +6,8 @@ import json
 import sys
 import time
 
-from flows.headline import headline
 from flows.preflight import open_store
+from pipeline.headline import headline
 from pipeline.sharding.deltas.compact import CompactConfig, CompactShards, check_compactable
 from pipeline.stage import run_stage
 
@@ -45,7 +45,7 @@ def compact(
     elif unchanged:
         print(f"{shards.uri}: depends on no other artifact, nothing to merge")
     else:
-        counts = headline(compacted.stage, compacted.summary)
+        counts = headline(compacted.summary)
         print(f"{compacted.uri}: {counts}, {compacted.summary['shards']:,} tars, {compacted.summary['megabytes']:,} MB")
         print(f"from {shards.uri}, which is no longer needed unless another delta adds to it")
     return 0

@@ -102,6 +102,7 @@ class BuildOntology:
             "of_nodes": len(entries),
             "training_pairs": len(training),
             "held_out_pairs": len(held_out),
+            "headline": f"{len(ontology)} concepts, {len(training):,} training pairs",
         }
 
 

@@ -16,7 +16,7 @@ from pipeline.contrastive.recipe import ContrastiveRecipe, build_policy
 from pipeline.exported_model import FOLDER, ExportedModel
 from pipeline.stage import Workspace
 from pipeline.training.progressive import check_sizes
-from pipeline.training.runner import TrainingResult, execute
+from pipeline.training.runner import TrainingResult, execute, training_headline
 from pipeline.training.starting_weights import write_report
 
 
@@ -73,4 +73,8 @@ def summary(result: TrainingResult, lines: list[dict[str, Any]]) -> dict[str, An
         if (value := result.last(name)) is not None
     }
     frontier_size = len(lines[-1]["frontier"]) if lines else 1
-    return {**measured, **result.headline_facts(), "refreshes": len(lines), "frontier": frontier_size}
+    reported = {**measured, **result.headline_facts()}
+    words = training_headline(reported)
+    if "val_image_recall_at_1" in reported:
+        words = f"val R@1 {reported['val_image_recall_at_1']:.1%}, {words}"
+    return {**reported, "refreshes": len(lines), "frontier": frontier_size, "headline": words}

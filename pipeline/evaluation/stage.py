@@ -250,7 +250,7 @@ def _device() -> torch.device:
 
 def _summary(config: EvaluationConfig, metrics: Mapping[str, float]) -> dict[str, Any]:
     """The numbers worth a line: one accuracy with its floors, and retrieval with its chance."""
-    headline = (
+    shown = (
         "accuracy/top1",
         "accuracy/chance",
         "accuracy/majority",
@@ -262,4 +262,24 @@ def _summary(config: EvaluationConfig, metrics: Mapping[str, float]) -> dict[str
         "retrieval/text_retrieval_recall@1",
         "retrieval/text_retrieval_chance@1",
     )
-    return {"split": config.split, **{name: metrics[name] for name in headline if name in metrics}}
+    told = {name: metrics[name] for name in shown if name in metrics}
+    return {"split": config.split, **told, "headline": evaluation_headline(told)}
+
+
+def evaluation_headline(summary: Mapping[str, Any]) -> str:
+    """An accuracy never stands without its floors, nor a recall without its chance."""
+    parts = []
+    for name, kind in (("accuracy", "top-1"), ("zero_shot", "zero-shot top-1")):
+        top = summary.get(f"{name}/top1")
+        if top is not None:
+            floors = [
+                f"{floor} {summary[f'{name}/{floor}']:.1%}"
+                for floor in ("chance", "majority")
+                if f"{name}/{floor}" in summary
+            ]
+            parts.append(f"{kind} {top:.1%}" + (f" ({', '.join(floors)})" if floors else ""))
+    recall = summary.get("retrieval/image_retrieval_recall@1")
+    if recall is not None:
+        chance = summary.get("retrieval/image_retrieval_chance@1")
+        parts.append(f"R@1 {recall:.1%}" + (f" (chance {chance:.1%})" if chance is not None else ""))
+    return ", ".join(parts)

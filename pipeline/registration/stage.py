@@ -113,7 +113,9 @@ class RegisterModel:
         record = {**summary, "gate": asdict(decision), "compared_with": against, "lineage": lineage}
         (work.output / "registration.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
         (work.output / "model_card.md").write_text(card, encoding="utf-8")
-        return summary
+        standing = "champion" if summary["champion"] == summary["version"] else "not promoted"
+        words = f"{name} version {version.version}, {standing}: {decision.reason}"
+        return {**summary, "headline": words}
 
 
 def _settle(

@@ -56,4 +56,6 @@ class RunReport:
         )
         (work.output / "report.html").write_text(text, encoding="utf-8")
         (work.output / "report.md").write_text(report_markdown(inputs, config.heading), encoding="utf-8")
-        return {"artifacts": len(inputs), "kilobytes": round(len(text.encode()) / 1000)}
+        kilobytes = round(len(text.encode()) / 1000)
+        words = f"{kilobytes:,} kB over {len(inputs)} artifacts"
+        return {"artifacts": len(inputs), "kilobytes": kilobytes, "headline": words}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
+from pipeline.headline import headline
 from pipeline.html.markup import Child, Markup, details, join, table, tag
 from pipeline.report.facts import Run
 from pipeline.report.gallery import Gallery
-from pipeline.report.wording import duration, headline, short_key, spoken
+from pipeline.report.wording import duration, short_key, spoken
 
 _SPLITS = ("train", "val", "test")
 

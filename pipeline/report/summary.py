@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.artifacts import Artifact
+from pipeline.headline import headline
 from pipeline.html.markdown import table, text
 from pipeline.report.facts import Run, read_run
 from pipeline.report.results import accuracy_rows
-from pipeline.report.wording import duration, headline, percent, short_key, spoken
+from pipeline.report.wording import duration, percent, short_key, spoken
 
 
 def report_markdown(inputs: Mapping[str, Artifact], title: str = "Tutelage run") -> str:

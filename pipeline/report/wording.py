@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from model_defs import ModelInfo
 from pipeline.artifacts import Artifact
 
@@ -65,44 +62,3 @@ def short_key(artifact: Artifact) -> str:
 def spoken(name: str) -> str:
     """The name of an artifact in a run, as words."""
     return name.replace("clip", "dual encoder").replace("-", " ").replace("_", " ")
-
-
-def headline(summary: Mapping[str, Any]) -> str:
-    """The one thing worth saying about an artifact, from its summary."""
-    if isinstance(summary.get("headline"), str):
-        return str(summary["headline"])
-    for name, chance, told in (
-        ("accuracy/top1", "accuracy/chance", "{} right"),
-        ("retrieval/image_retrieval_recall@1", "retrieval/image_retrieval_chance@1", "text → image R@1 {}"),
-        ("zero_shot/top1", "zero_shot/chance", "zero-shot {} right"),
-    ):
-        if name in summary:
-            return f"{told.format(percent(summary[name]))} (chance {percent(summary[chance])})"
-    if "promoted" in summary:
-        version = f"version {summary['version']} " if "version" in summary else ""
-        return f"{version}{'is champion' if summary['promoted'] else 'was not promoted'}"
-    if "val_accuracy" in summary:
-        return f"{percent(summary['val_accuracy'])} right on the validation split{_size(summary)}"
-    if "val_image_recall_at_1" in summary:
-        return f"text → image R@1 {percent(summary['val_image_recall_at_1'])} on the validation split{_size(summary)}"
-    if "nodes" in summary and "leaves" in summary:
-        return f"{summary['nodes']:,} nodes, {summary['leaves']:,} of them leaves"
-    if "samples" in summary:
-        labels = f", {summary['labels']:,} labels" if isinstance(summary.get("labels"), int) else ""
-        return f"{summary['samples']:,} images{labels}"
-    parts = [
-        f"{name.replace('val_', '').replace('_', ' ')} {_value(name, value)}"
-        for name, value in summary.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    ]
-    return ", ".join(parts[:3])
-
-
-def _size(summary: Mapping[str, Any]) -> str:
-    return f", {summary['parameters'] / 1e6:,.2f}M parameters" if "parameters" in summary else ""
-
-
-def _value(name: str, value: float) -> str:
-    if isinstance(value, float) and 0 <= value <= 1 and ("accuracy" in name or "recall" in name):
-        return percent(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"

@@ -22,6 +22,7 @@ from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import InputError
 from pipeline.sharding.card.contact_sheet import contact_sheet
 from pipeline.sharding.card.data_card import data_card, markdown, rare_card
+from pipeline.sharding.card.headline import shards_headline
 from pipeline.sharding.card.page.page import card_page
 from pipeline.sharding.config import ShardingConfig, downloads_folder
 from pipeline.sharding.deltas.delta_base import Base, check_base, check_named_base, place_of_source, write_recipe
@@ -130,7 +131,7 @@ def _describe(config: ShardingConfig, collection: Collection, written: Written, 
     (work.output / "data_card.html").write_text(page, encoding="utf-8")
     contact_sheet(index, image, collection.title).save(work.output / "contact_sheet.png", optimize=True)
     size = sum(path.stat().st_size for path in work.output.glob("shards/*"))
-    return {
+    summary = {
         "samples": len(index),
         **card["splits"],
         "labels": len(index.label_names),
@@ -144,6 +145,7 @@ def _describe(config: ShardingConfig, collection: Collection, written: Written, 
         **({"notes": list(collection.notes)} if collection.notes else {}),
         **{name: written.changes[name] for name in ("new", "changed", "removed") if written.changes},
     }
+    return {**summary, "headline": shards_headline(summary)}
 
 
 def _write_quarantine(path: Path, unreadable: Iterable[Unreadable]) -> None:

@@ -19,7 +19,7 @@ from pipeline.stage import Workspace
 from pipeline.training.classification import ClassifierEvaluation
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.rows import labelled_rows, training_rows
-from pipeline.training.runner import TrainingResult
+from pipeline.training.runner import TrainingResult, training_headline
 from pipeline.training.starting_weights import StartingWeights
 from pipeline.training.task import Parts, Task
 
@@ -107,4 +107,5 @@ def summary(result: TrainingResult) -> dict[str, Any]:
         for name in ("val/accuracy", "val/accuracy_top5", "val/agreement", "train/loss")
         if (value := result.last(name)) is not None
     }
-    return {**measured, **result.headline_facts()}
+    told = {**measured, **result.headline_facts()}
+    return {**told, "headline": training_headline(told)}

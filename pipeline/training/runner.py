@@ -125,3 +125,21 @@ def run_in_process(
     if runner.cpus_per_worker is not None:
         torch.set_num_threads(runner.cpus_per_worker)
     return train_recipe(recipe, device, 0, 1, place, listener)
+
+
+def training_headline(summary: Mapping[str, Any]) -> str:
+    """From the summary of a training: accuracy or loss, speed, size, what was lost on the way."""
+    parts = []
+    if "val_accuracy" in summary:
+        parts.append(f"val accuracy {summary['val_accuracy']:.1%}")
+    elif "train_loss" in summary:
+        parts.append(f"loss {summary['train_loss']:.3f}")
+    if "images_per_s" in summary:
+        parts.append(f"{summary['images_per_s']:,.0f} img/s")
+    if "parameters" in summary:
+        parts.append(f"{summary['parameters'] / 1e6:.2f}M parameters")
+    if summary.get("damaged_samples"):
+        parts.append(f"{summary['damaged_samples']} damaged samples left out")
+    if lost := summary.get("lost_decoding_processes"):
+        parts.append(f"{lost} decoding process{'' if lost == 1 else 'es'} lost and replaced")
+    return ", ".join(parts)

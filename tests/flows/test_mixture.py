@@ -8,7 +8,6 @@ import pytest
 
 from flows.catalog import FLOWS
 from flows.cli.parameters_file import apply_settings, parsed
-from flows.headline import headline
 from flows.preflight import check_ready
 from flows.presets import PRESETS
 from pipeline.artifacts import ArtifactStore
@@ -58,8 +57,3 @@ def test_a_mixture_that_cannot_be_is_refused_before_the_run(mixture: str, words:
     commit(store, "evaluate", "2c3d")
     with pytest.raises(InputError, match=words):
         check_ready(parameters("train-teacher", f"mixture={mixture}", "teacher.runner.runner=process"), store)
-
-
-def test_the_headline_names_the_data_sets() -> None:
-    summary = {"data_sets": {"emoji": 1200, "photos": 80}, "labels": 12, "left_out": 3}
-    assert headline("mix-datasets", summary) == "1,200 emoji + 80 photos, 12 labels, 3 left out"

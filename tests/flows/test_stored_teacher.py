@@ -12,7 +12,6 @@ import pytest
 
 from flows.catalog import FLOWS, find_flow
 from flows.cli.parameters_file import apply_settings, parsed
-from flows.headline import headline
 from flows.presets import PRESETS
 from flows.run_board import RunBoard, watched
 from infra.local.servers import Server
@@ -32,12 +31,6 @@ def parameters(*settings: str, flow: str = "distill-student", preset: str = "ima
 def test_a_range_needs_a_file_that_has_the_outputs_too() -> None:
     with pytest.raises(InputError, match=r"student: reads joined columns .* columns\.source"):
         parameters(STORED, "student.keep={quality: [0.5, null]}", preset="emoji")
-
-
-def test_the_headline_tells_how_good_the_outputs_are() -> None:
-    assert headline("teacher-outputs", {"samples": 1200, "classes": 10, "accuracy": 0.912}) == (
-        "10 outputs of 1,200 images, accuracy 91.2%"
-    )
 
 
 @pytest.fixture

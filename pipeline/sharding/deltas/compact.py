@@ -27,6 +27,7 @@ from pipeline.config import Config, unkeyed
 from pipeline.counter_rng import text_hash
 from pipeline.errors import DamagedError, InputError
 from pipeline.sharding.card.data_card import markdown
+from pipeline.sharding.card.headline import shards_headline
 from pipeline.sharding.deltas.delta_base import RECIPE_FILE, STAGES, read_recipe
 from pipeline.sharding.deltas.delta_index import TOMBSTONES_FILE
 from pipeline.sharding.deltas.items_table import FILE as LISTING_FILE
@@ -141,7 +142,8 @@ class CompactShards:
         (work.output / "data_card.md").write_text(markdown(card), encoding="utf-8")
         told = {name: value for name, value in shards.summary.items() if name not in ("new", "changed", "removed")}
         megabytes = round(sum(tar.size for tar in tars) / 1e6, 1)
-        return {**told, "shards": len(names), "megabytes": megabytes}
+        summary = {**told, "shards": len(names), "megabytes": megabytes}
+        return {**summary, "headline": shards_headline(summary)}
 
     def _write(
         self, tars: list[_Tar], source: _Source, scratch: Scratch, config: CompactConfig, work: Workspace

@@ -102,12 +102,15 @@ class JoinColumns:
             work.progress(step=rows, note="joining")
         work.progress(note="writing the columns")
         facts = write_columns(work.output, join.columns(), shards=index.fingerprint)
+        missing = {one.name: one.missing for one in facts}
+        words = f"{len(facts)} columns for {len(index):,} samples, {sum(missing.values()):,} values missing"
         return {
             "samples": len(index),
             "columns": len(facts),
-            "missing": {one.name: one.missing for one in facts},
+            "missing": missing,
             "source_rows": join.taken + join.dropped,
             "dropped_rows": join.dropped,
+            "headline": words,
         }
 
 

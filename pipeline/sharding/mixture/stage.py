@@ -69,7 +69,7 @@ class MixDatasets:
             nodes = [{"name": node.name, "parent": node.parent} for node in index.taxonomy]
             write_json(work.output / "taxonomy.json", {"nodes": nodes})
         write_json(work.output / "data_card.json", _card(combined, inputs))
-        return {
+        summary = {
             "samples": len(index),
             **{split: int(index.rows(split).size) for split in SPLITS},
             "labels": len(index.label_names),
@@ -77,6 +77,7 @@ class MixDatasets:
             "data_sets": {one.name: len(one) for one in index.data_sets},
             "left_out": sum(combined.left_out.values()),
         }
+        return {**summary, "headline": mixture_headline(summary)}
 
 
 def _card(combined: Combined, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
@@ -101,3 +102,10 @@ def _card(combined: Combined, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
             for one in combined.index.data_sets
         ],
     }
+
+
+def mixture_headline(summary: Mapping[str, Any]) -> str:
+    """From the summary: the data sets by size, and what was left out."""
+    sizes = " + ".join(f"{size:,} {name}" for name, size in summary.get("data_sets", {}).items())
+    left_out = f", {summary['left_out']:,} left out" if summary.get("left_out") else ""
+    return f"{sizes}, {summary.get('labels', 0)} labels{left_out}"

@@ -11,7 +11,6 @@ import pytest
 from rich.console import Console
 
 from flows.cli.terminal import RunDisplay, stage_table
-from flows.headline import headline
 from flows.run_board import RunBoard
 
 
@@ -77,15 +76,3 @@ print("afterwards")
     assert answer.stderr == "said\n"
     for words in ("a print", "a warning", "a library", "a child", "its error"):
         assert words in log.read_text()
-
-
-def test_an_accuracy_never_stands_without_its_floors() -> None:
-    words = headline("evaluate", {"accuracy/top1": 0.5, "accuracy/chance": 0.02, "accuracy/majority": 0.061})
-    assert words == "top-1 50.0% (chance 2.0%, majority 6.1%)"
-
-
-def test_a_stage_without_a_special_headline_shows_its_first_values() -> None:
-    assert (
-        headline("other", {"images": 1200, "share": 0.25, "ok": True, "more": 1}) == "images 1,200, share 0.250, ok yes"
-    )
-    assert headline("other", {"headline": "as it says"}) == "as it says"

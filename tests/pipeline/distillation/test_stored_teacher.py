@@ -72,7 +72,9 @@ def test_stored_outputs_are_those_of_the_teacher_on_the_stored_images(
         logits = model.logits(batch.images)
         np.testing.assert_allclose(stored[batch.ids], logits.numpy(), rtol=1e-5, atol=1e-6)
         right += int((logits.argmax(dim=-1) == batch.labels).sum())
-    assert artifact.summary == {"samples": 200, "classes": 10, "accuracy": round(right / 200, 4)}
+    accuracy = round(right / 200, 4)
+    words = f"10 outputs of 200 images, accuracy {accuracy:.1%}"
+    assert artifact.summary == {"samples": 200, "classes": 10, "accuracy": accuracy, "headline": words}
 
 
 def test_a_student_of_stored_outputs_trains_as_with_the_teacher_itself(

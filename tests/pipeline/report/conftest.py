@@ -92,7 +92,7 @@ class DrawShapes:
         }
         (work.output / "data_card.json").write_text(json.dumps(card), encoding="utf-8")
         Image.new("RGB", (64, 64), "white").save(work.output / "contact_sheet.png")
-        return {"samples": len(rows), "labels": 3}
+        return {"samples": len(rows), "labels": 3, "headline": f"{len(rows)} images, 3 labels"}
 
 
 class WriteModel:

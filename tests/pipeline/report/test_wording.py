@@ -6,7 +6,7 @@ import pytest
 
 from model_defs import ModelInfo
 from pipeline.html.markup import Markup, join, tag
-from pipeline.report.wording import duration, headline, magnitude, p_value, paper_errors, percent, points, spoken
+from pipeline.report.wording import duration, magnitude, p_value, paper_errors, percent, points, spoken
 
 
 @pytest.mark.parametrize(
@@ -23,11 +23,7 @@ def test_shares_differences_and_p_values() -> None:
     assert (p_value(0.0213), p_value(9.5e-76)) == ("p = 0.021", "p < 0.0001")
 
 
-def test_headline_never_shows_an_accuracy_without_its_chance() -> None:
-    summary = {"split": "test", "accuracy/top1": 0.5, "accuracy/chance": 0.02, "accuracy/majority": 0.07}
-    assert headline(summary) == "50.0% right (chance 2.0%)"
-    assert headline({"promoted": False, "version": 4}) == "version 4 was not promoted"
-    assert headline({}) == ""
+def test_an_artifact_of_a_run_is_named_in_words() -> None:
     assert spoken("clip-evaluation") == "dual encoder evaluation"
 
 

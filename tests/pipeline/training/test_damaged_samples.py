@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 
-from flows.headline import headline
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import DamagedError
 from pipeline.sharding.format.index import SampleIndex
@@ -47,7 +46,7 @@ def test_damaged_samples_are_named_in_the_artifact(store: ArtifactStore, digits:
     lines = [json.loads(line) for line in artifact.read("quarantine.jsonl").decode().splitlines()]
     assert sorted(line["key"] for line in lines) == ["digit007", "digit050"]
     assert json.loads(artifact.read("training.json"))["damaged_samples"] == 2
-    assert "2 damaged samples left out" in headline("train-teacher", artifact.summary)
+    assert "2 damaged samples left out" in artifact.summary["headline"]
     rows = [json.loads(line) for line in artifact.read("metrics.jsonl").decode().splitlines()]
     assert [row["train/damaged"] for row in rows if "train/damaged" in row][-1] == 2.0
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.headline import headline
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.stage import run_stage
 from pipeline.training.classification_config import ClassificationConfig
@@ -38,7 +37,7 @@ def test_a_lost_decoding_process_is_counted(store: ArtifactStore, digits: Artifa
     artifact = run_stage(TrainTeacher(), config, {"shards": digits}, store=store)
     killer.join()
     assert json.loads(artifact.read("training.json"))["lost_decoding_processes"] == 1
-    assert headline("train-teacher", artifact.summary).endswith("1 decoding process lost and replaced")
+    assert artifact.summary["headline"].endswith("1 decoding process lost and replaced")
 
     whole = run_stage(TrainTeacher(), small_config(steps=5), {"shards": digits}, store=store)
     assert "lost_decoding_processes" not in whole.summary

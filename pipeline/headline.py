@@ -1,0 +1,29 @@
+"""The result of a stage in a few words: its summary's `headline`, which the stage writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_LIMIT = 3
+
+
+def headline(summary: Mapping[str, Any]) -> str:
+    """What the stage says of its result; the first values of a summary that has no headline, as older ones."""
+    own = summary.get("headline")
+    if isinstance(own, str) and own:
+        return own
+    scalars = [(name, value) for name, value in summary.items() if isinstance(value, str | int | float)]
+    return ", ".join(f"{name.replace('_', ' ')} {_shown(name, value)}" for name, value in scalars[:_LIMIT])
+
+
+def _shown(name: str, value: str | float) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float) and ("accuracy" in name or "recall" in name) and 0 <= value <= 1:
+        return f"{value:.1%}"
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+    return value
