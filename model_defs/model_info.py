@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from model_defs.normalisation import Normalisation
+
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
@@ -21,6 +23,7 @@ class ModelInfo:
         top1_error, top5_error: on ImageNet's validation set, in percent, as the paper prints them.
         weights: where trained weights come from, in a few words, e.g. "torchvision VGG16_Weights".
         errors_from: where the paper prints these errors and how it tested, e.g. "table 3: ten crops"; papers differ.
+        normalisation: what the weights that are usual for it, or that `weights` names, expect of pixels.
     """
 
     name: str
@@ -34,3 +37,4 @@ class ModelInfo:
     top5_error: float | None = None
     weights: str | None = None
     errors_from: str | None = None
+    normalisation: Normalisation | None = None

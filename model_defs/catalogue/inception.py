@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from model_defs.model_info import ModelInfo
+from model_defs.normalisation import HALVES
 from model_defs.registry import register_model
 
 _GOOGLENET = "Szegedy et al., Going Deeper with Convolutions"
@@ -29,6 +30,7 @@ register_model(
         6_624_904,
         1_498_376_192,
         weights="torchvision GoogLeNet_Weights",
+        normalisation=HALVES,
     ),
     "model_defs.googlenet_torchvision:googlenet_torchvision",
 )
@@ -52,6 +54,7 @@ register_model(
         5.6,
         weights="torchvision Inception_V3_Weights",
         errors_from="table 3: one crop of 299 pixels, without 1,762 blacklisted images; with them about +0.2 / +0.1",
+        normalisation=HALVES,
     ),
     "model_defs.inception_v3:inception_v3",
 )
@@ -69,6 +72,7 @@ register_model(
         20.0,
         5.0,
         weights="timm inception_v4.tf_in1k",
+        normalisation=HALVES,
         errors_from=_V4_ERRORS,
     ),
     "model_defs.inception_v4:inception_v4",
@@ -83,7 +87,8 @@ register_model(
 register_model(
     ModelInfo(
         "inception_resnet_v2", "image", 2016, _V4, 299, 55_843_464, 13_155_794_016, 19.9, 4.9,
-        weights="timm inception_resnet_v2.tf_in1k", errors_from=f"{_V4_ERRORS}; the released v2 differs from the paper",
+        weights="timm inception_resnet_v2.tf_in1k", normalisation=HALVES,
+        errors_from=f"{_V4_ERRORS}; the released v2 differs from the paper",
     ),
     "model_defs.inception_resnet:inception_resnet",
     variant="inception_resnet_v2",

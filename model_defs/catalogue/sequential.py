@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from model_defs.model_info import ModelInfo
+from model_defs.normalisation import IMAGENET
 from model_defs.registry import register_model
 
 _LENET = "LeCun et al., Gradient-Based Learning Applied to Document Recognition"
@@ -36,7 +37,7 @@ register_model(
 register_model(
     ModelInfo(
         "alexnet_torchvision", "image", 2014, _ONE_COLUMN, 224, 61_100_840, 714_188_480,
-        weights="torchvision AlexNet_Weights",
+        weights="torchvision AlexNet_Weights", normalisation=IMAGENET,
     ),
     "model_defs.alexnet:alexnet_torchvision",
 )  # fmt: skip
@@ -59,7 +60,7 @@ for _name, _configuration, _parameters, _macs, _top1, _top5, _weights in (
     register_model(
         ModelInfo(
             _name, "image", 2014, _VGG, 224, _parameters, _macs, _top1, _top5, _weights,
-            errors_from=_VGG_ERRORS if _top1 else None,
+            errors_from=_VGG_ERRORS if _top1 else None, normalisation=IMAGENET if _weights else None,
         ),
         "model_defs.vgg:vgg",
         configuration=_configuration,

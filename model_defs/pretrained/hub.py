@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from model_defs.errors import ModelError, first_line
+from model_defs.normalisation import Normalisation
+from model_defs.pretrained import stated_normalisation
 from model_defs.pretrained.files import FILES, file_sha256
+from model_defs.pretrained.timm_cards import of_timm
 
 _SPEC = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>[\w./-]+))?")
 
@@ -73,6 +76,17 @@ class HubSource:
         path = self.locate(names)
         # In the cache a file is a link to its bytes, which bear the hub's digest as their name.
         return f"hub {path.resolve().name if path.is_symlink() else file_sha256(path)}"
+
+    def normalisation(self) -> Normalisation | None:
+        download = _Download(self)
+        for name in stated_normalisation.FILES:
+            path = download(name)
+            if path is not None and (found := stated_normalisation.stated_in(path)):
+                return found
+        if download.offline is not None:
+            self.locate()  # a copy without these files is whole; none at all is an error
+        owner, _, name = self.repo.partition("/")
+        return of_timm(name) if owner == "timm" else None
 
 
 class _Download:

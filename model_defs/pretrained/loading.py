@@ -27,11 +27,12 @@ def load_from_source(model: nn.Module, source: str | Path) -> LoadingReport:
     return load_state(model, read_state(path), str(source))
 
 
-def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> LoadingReport:
+def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, *, normalisation: str = "") -> LoadingReport:
     """Gives `model` the tensors of `state`, which may have the names and shapes of any known library.
 
     Args:
         source: where they came from, for the report and for errors.
+        normalisation: of the images, in words, for the report.
     Raises:
         ModelError: a tensor of either side is left over without a reason; the first ones are listed.
     """
@@ -57,6 +58,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str) -> Lo
         replaced=_notes(fitted.replaced),
         missing=_notes(fitted.missing),
         dropped=_notes({**translated.dropped, **fitted.dropped}),
+        normalisation=normalisation,
     )
     if not on_meta:
         _log.info("%s", report)

@@ -15,6 +15,7 @@ from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 
 from model_defs.errors import ModelError
+from model_defs.normalisation import Normalisation
 from model_defs.pretrained.files import FILES
 from model_defs.pretrained.weights_source import FileSource
 
@@ -49,6 +50,9 @@ class PluginSource:
 
     def identity(self, names: Sequence[str] = FILES) -> str:
         return FileSource(self._opened()).identity(names)
+
+    def normalisation(self) -> Normalisation | None:
+        return FileSource(self._opened()).normalisation()
 
     def _opened(self) -> Path:
         point = plugin_schemes().get(self.scheme)

@@ -27,6 +27,7 @@ class LoadingReport:
         replaced: in both; the model keeps its fresh ones.
         missing: in the model only; it keeps its fresh ones.
         dropped: in the source only, by the source's names.
+        normalisation: by which the model's images are normalised, and where that comes from; "" if nobody said.
     """
 
     source: str
@@ -36,6 +37,7 @@ class LoadingReport:
     replaced: tuple[KeyNote, ...] = field(default=())
     missing: tuple[KeyNote, ...] = field(default=())
     dropped: tuple[KeyNote, ...] = field(default=())
+    normalisation: str = ""
 
     def lines(self) -> list[str]:
         """One line for the whole, then one for each reason with the names it holds for."""
@@ -45,6 +47,8 @@ class LoadingReport:
             for note in getattr(self, word):
                 names_of.setdefault(note.reason, []).append(note.name)
             lines += [f"  {word} {_listed(names)}: {reason}" for reason, names in names_of.items()]
+        if self.normalisation:
+            lines.append(f"  images normalised by {self.normalisation}")
         return lines
 
     def __str__(self) -> str:

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from model_defs.errors import ModelError
 from model_defs.model_info import ModelInfo
+from model_defs.normalisation import Normalisation
 from model_defs.pretrained.files import SUFFIXES
 from model_defs.pretrained.hub import HubSource
 from model_defs.pretrained.plugins import PluginSource, plugin_schemes
+from model_defs.pretrained.timm_cards import of_timm
 from model_defs.pretrained.torchvision_weights import TorchvisionSource
 from model_defs.pretrained.weights_source import FileSource, WeightsSource
 
@@ -69,6 +72,15 @@ def default_source(info: ModelInfo) -> str:
     if info.weights:
         raise ModelError(f"model {info.name!r}: its weights come from {info.weights}; install it and give its file")
     raise ModelError(f"model {info.name!r}: the catalogue knows no weights of it; give a file, a folder or a hub id")
+
+
+def usual_normalisation(info: ModelInfo) -> Normalisation | None:
+    """What the weights that are usual for a model expect of pixels; None if it is not known."""
+    if info.name.startswith("timm/"):
+        return of_timm(info.name.removeprefix("timm/"))
+    if info.normalisation is None:
+        return None
+    return replace(info.normalisation, origin=f"the catalogue's for {info.name}")
 
 
 def _is_path(text: str) -> bool:

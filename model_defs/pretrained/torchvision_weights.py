@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
 from model_defs.errors import ModelError, first_line
+from model_defs.normalisation import HALVES, Normalisation
 from model_defs.pretrained.files import FILES
+
+# torchvision translates images for these nets from ImageNet's numbers, inside the net (transform_input). Ours do so
+# only when they are told to.
+_TRANSLATED = ("GoogLeNet_Weights.", "Inception_V3_Weights.")
 
 
 @dataclass(frozen=True)
@@ -21,10 +26,12 @@ class TorchvisionSource:
     Attributes:
         name: the enum's member, e.g. "ResNet50_Weights.IMAGENET1K_V2".
         url: where it is; the file's name ends in the beginning of its SHA-256.
+        transforms: torchvision's for these weights, with `mean` and `std`.
     """
 
     name: str
     url: str
+    transforms: Any = field(repr=False, compare=False)
 
     @classmethod
     def parse(cls, name: str) -> TorchvisionSource:
@@ -46,7 +53,7 @@ class TorchvisionSource:
         weights = getattr(enum, member or "DEFAULT", None)
         if not isinstance(weights, enum):
             raise ModelError(f"{enum_name}: has no {member!r}; it has {', '.join(enum.__members__)}")
-        return cls(f"{enum_name}.{weights.name}", weights.url)
+        return cls(f"{enum_name}.{weights.name}", weights.url, weights.transforms())
 
     @property
     def path(self) -> Path:
@@ -74,6 +81,12 @@ class TorchvisionSource:
 
     def identity(self, names: Sequence[str] = FILES) -> str:
         return f"torchvision {self.path.name}"
+
+    def normalisation(self) -> Normalisation:
+        if self.name.startswith(_TRANSLATED):
+            return replace(HALVES, origin=f"{self.name}, without torchvision's transform_input")
+        mean, std = tuple(self.transforms.mean), tuple(self.transforms.std)
+        return Normalisation(mean, std, f"torchvision's transforms of {self.name}")
 
 
 def _enums(models: Any) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from model_defs.errors import ModelError
+from model_defs.normalisation import Normalisation
 from model_defs.pretrained.files import FILES, SUFFIXES, file_sha256
+from model_defs.pretrained.stated_normalisation import stated_with
 
 
 class WeightsSource(Protocol):
@@ -26,6 +28,13 @@ class WeightsSource(Protocol):
 
     def identity(self, names: Sequence[str] = FILES) -> str:
         """A word that changes when the weights do; found without fetching them, where that is possible.
+
+        Raises:
+            ModelError: as `locate`.
+        """
+
+    def normalisation(self) -> Normalisation | None:
+        """What the weights expect of pixels; None if the source states nothing.
 
         Raises:
             ModelError: as `locate`.
@@ -53,3 +62,6 @@ class FileSource:
 
     def identity(self, names: Sequence[str] = FILES) -> str:
         return file_sha256(self.locate(names))
+
+    def normalisation(self) -> Normalisation | None:
+        return stated_with(self.locate())

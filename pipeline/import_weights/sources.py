@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model_defs import ModelError
+from model_defs.normalisation import Normalisation
 from model_defs.pretrained.files import FILES
 from model_defs.pretrained.sources import find_source
 from model_defs.pretrained.weights_source import FileSource, WeightsSource
@@ -57,6 +58,9 @@ class ArtifactSource:
 
     def identity(self, names: Sequence[str] = FILES) -> str:
         return self.artifact.uri
+
+    def normalisation(self) -> Normalisation | None:
+        return FileSource(self.locate()).normalisation()
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,9 @@ class RegistrySource:
     def identity(self, names: Sequence[str] = FILES) -> str:
         # The files of a version never change; its alias may.
         return f"{self.registry_id} {self.uri}"
+
+    def normalisation(self) -> Normalisation | None:
+        return FileSource(self.locate()).normalisation()
 
 
 def _moved(aside: Path, place: Path) -> None:

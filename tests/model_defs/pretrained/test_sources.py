@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,11 +17,13 @@ import torchvision
 from safetensors.torch import save_file
 
 from model_defs import ModelError, create_model, list_models, load_pretrained, model_info
+from model_defs.normalisation import OPENAI_CLIP, Normalisation
 from model_defs.pretrained import plugins
 from model_defs.pretrained.files import FILES
 from model_defs.pretrained.hub import HubSource
 from model_defs.pretrained.plugins import PluginSource
 from model_defs.pretrained.sources import default_source, find_source
+from model_defs.pretrained.timm_cards import of_timm
 from model_defs.pretrained.torchvision_weights import TorchvisionSource
 from model_defs.pretrained.weights_source import FileSource
 
@@ -170,6 +173,52 @@ def test_a_repository_in_the_cache_loads_offline(hub_cache: Path, small_file: Pa
     model = create_model("resnet_small", num_classes=9, pretrained="hf:org/net", **NET)
     expected = create_model("resnet_small", num_classes=3, pretrained=str(small_file), **NET)
     assert torch.equal(model.stages[0][0].conv1.weight, expected.stages[0][0].conv1.weight)
+
+
+def test_a_repository_states_what_its_weights_expect(hub_cache: Path, small_file: Path, tmp_path: Path) -> None:
+    card = {"architecture": "x", "pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}
+    (tmp_path / "config.json").write_text(json.dumps(card))
+    laid_out(hub_cache, "org/net", {"model.safetensors": small_file, "config.json": tmp_path / "config.json"})
+    assert find_source("hf:org/net").normalisation() == Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    # A copy without that file: timm knows its own, nobody knows another's.
+    for repo, expected in (("timm/resnet50_clip.openai", OPENAI_CLIP), ("timm/no_such.net", None), ("org/other", None)):
+        laid_out(hub_cache, repo, {"model.safetensors": small_file})
+        assert find_source(f"hf:{repo}").normalisation() == expected
+    with pytest.raises(ModelError, match="hf:org/none: the hub cannot be reached"):
+        find_source("hf:org/none").normalisation()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("preprocessing.json", {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "channels": 3}),
+        ("config.json", {"pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}),
+        ("open_clip_config.json", {"preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}),
+        ("preprocessor_config.json", {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}),
+        ("config.json", {"hidden_size": 384, "mean": "cls"}),
+    ],
+)
+def test_a_folder_of_weights_states_what_they_expect(name: str, content: Any, small_file: Path) -> None:
+    assert FileSource(small_file).normalisation() is None
+    (small_file.parent / name).write_text(json.dumps(content))
+    stated = Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)) if "hidden_size" not in content else None
+    assert FileSource(small_file).normalisation() == stated
+
+
+def test_the_catalogue_knows_what_the_weights_it_names_expect() -> None:
+    for name in list_models():
+        info = model_info(name)
+        library, _, weights = (info.weights or "").partition(" ")
+        if library == "timm":
+            stated = of_timm(weights)
+        elif library == "torchvision":
+            stated = TorchvisionSource.parse(weights).normalisation()
+        else:
+            assert library in ("", "hf", "package")
+            continue
+        assert info.normalisation == stated is not None, name
+    assert model_info("resnet50").normalisation == Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert model_info("vit_base_patch16_224").normalisation == Normalisation((0.5,) * 3, (0.5,) * 3)
 
 
 def test_a_dual_encoder_takes_the_file_of_both_towers(hub_cache: Path, small_file: Path, tmp_path: Path) -> None:

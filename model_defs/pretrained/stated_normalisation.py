@@ -1,0 +1,58 @@
+"""The normalisation that files with weights state: our exports, timm, open_clip, transformers.
+
+preprocessing.json          {"mean", "std"}                       an exported model
+config.json                 {"pretrained_cfg": {"mean", "std"}}   timm
+open_clip_config.json       {"preprocess_cfg": {"mean", "std"}}   open_clip, OpenAI's CLIP
+preprocessor_config.json    {"image_mean", "image_std"}           transformers
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from model_defs.errors import ModelError
+from model_defs.normalisation import Normalisation
+
+FILES = ("preprocessing.json", "config.json", "open_clip_config.json", "preprocessor_config.json")
+_INSIDE = ("pretrained_cfg", "preprocess_cfg")
+_NAMES = (("mean", "std"), ("image_mean", "image_std"))
+
+
+def stated_with(weights: Path) -> Normalisation | None:
+    """What the folder of a file of weights states; None if it states nothing.
+
+    Raises:
+        ModelError: a file cannot be read.
+    """
+    places = (weights.parent / name for name in FILES)
+    return next((found for place in places if place.is_file() and (found := stated_in(place))), None)
+
+
+def stated_in(file: Path) -> Normalisation | None:
+    """What one of FILES states.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file}: cannot be read as JSON ({error}); set mean and std to do without it") from None
+    if not isinstance(content, dict):
+        return None
+    for part in (content, *(content.get(name) for name in _INSIDE)):
+        if not isinstance(part, dict):
+            continue
+        for mean_name, std_name in _NAMES:
+            mean, std = _numbers(part.get(mean_name)), _numbers(part.get(std_name))
+            if mean and len(mean) == len(std):
+                return Normalisation(mean, std, f"{file.name} of the weights")
+    return None
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    """Empty if it is no list of numbers."""
+    values = value if isinstance(value, list) else [value]
+    return tuple(map(float, values)) if all(type(one) in (int, float) for one in values) else ()
