@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from flows.stage_run import Made, StageRun
 from pipeline.contrastive.config import ContrastiveConfig
 from pipeline.contrastive.text_backbone import TextBackboneConfig
+from pipeline.import_weights.expected_normalisation import with_normalisation
 from pipeline.import_weights.model_weights import import_config
 from pipeline.import_weights.stage import ImportWeights
 from pipeline.training.model_config import ModelConfig
@@ -20,6 +23,19 @@ def weights_of(
     """
     config = import_config(model, run.store)
     return {} if config is None else {name: run.make(ImportWeights(), config, label=f"import {subject} weights")}
+
+
+def with_backbone_normalisation(
+    run: StageRun, clip: ContrastiveConfig, inputs: Mapping[str, Made]
+) -> ContrastiveConfig:
+    """The config of a dual encoder, with the normalisation that the weights of its new image backbone expect.
+
+    A trained classifier among the inputs has its own, and the weights of a new backbone are then not used.
+    """
+    tower = clip.new_tower
+    if "tower" in inputs:
+        tower = tower.model_copy(update={"model": tower.model.model_copy(update={"pretrained": None})})
+    return clip.model_copy(update={"new_tower": with_normalisation(tower, run.store)})
 
 
 def image_tower_weights(run: StageRun, clip: ContrastiveConfig) -> dict[str, Made]:

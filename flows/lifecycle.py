@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from prefect import flow
 
-from flows.imported_weights import image_tower_weights, text_tower_weights
+from flows.imported_weights import image_tower_weights, text_tower_weights, with_backbone_normalisation
 from flows.joined_columns import JoinedInput, ontology_of
 from flows.leak_check import check_leaks
 from flows.parameters import LifecycleParameters
@@ -49,12 +49,13 @@ def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> Ended:
             # A new image backbone with imported weights replaces the student.
             image = image_tower_weights(run, parameters.clip) or {"tower": student}
             towers = {**image, **text_tower_weights(run, parameters.clip)}
-            inputs = columns.beside({"shards": shards, **towers}, parameters.clip)
+            clip = with_backbone_normalisation(run, parameters.clip, towers)
+            inputs = columns.beside({"shards": shards, **towers}, clip)
             if parameters.clip.policy.kind == "tonics":
                 ontology = ontology_of(parameters.ontology, parameters.clip)
                 made["ontology"] = run.make(BuildOntology(), ontology, columns.beside({"shards": shards}, ontology))
                 inputs["ontology"] = made["ontology"]
-            made["clip"] = run.make(PretrainClip(), parameters.clip, inputs, after=[*checked.values()])
+            made["clip"] = run.make(PretrainClip(), clip, inputs, after=[*checked.values()])
             made["clip-evaluation"] = _measure(run, parameters, "clip", made, columns)
             made["clip-registration"] = _register(run, parameters, "clip", made, lineage=["student", "ontology"])
 

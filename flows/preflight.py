@@ -103,13 +103,12 @@ def _check_references(parameters: Config, store: ArtifactStore) -> None:
 
 def _check_model(path: str, config: BaseModel) -> None:
     """Refuses a model that is not in the zoo, or that cannot be built as it is configured."""
-    from pipeline.contrastive.config import NewBackboneConfig
-    from pipeline.training.classification_config import ClassificationConfig
+    from pipeline.training.image_model_config import ImageModelConfig
     from pipeline.training.model_config import ModelConfig
 
     if isinstance(config, ModelConfig) and not config.name.startswith("timm/") and config.name not in list_models():
         raise UnknownNameError(f"{path}.name: model", config.name, list_models())
-    if isinstance(config, ClassificationConfig | NewBackboneConfig):
+    if isinstance(config, ImageModelConfig):
         try:
             config.model.check(in_chans=config.channels, img_size=config.image_size)
         except InputError as error:
@@ -117,18 +116,23 @@ def _check_model(path: str, config: BaseModel) -> None:
 
 
 def _check_weights(path: str, config: BaseModel, store: ArtifactStore) -> None:
-    """Refuses trained weights that are not there, or cannot be fetched here."""
-    if getattr(config, "pretrained", None) is None:
+    """Refuses trained weights that are not there, cannot be fetched here, or state no usable normalisation."""
+    if getattr(getattr(config, "model", config), "pretrained", None) is None:
         return
     from pipeline.contrastive.text_backbone import TextBackboneConfig
+    from pipeline.import_weights.expected_normalisation import with_normalisation
     from pipeline.import_weights.model_weights import import_config
+    from pipeline.training.image_model_config import ImageModelConfig
     from pipeline.training.model_config import ModelConfig
 
-    if isinstance(config, ModelConfig | TextBackboneConfig):
-        try:
+    try:
+        if isinstance(config, ModelConfig | TextBackboneConfig):
             import_config(config, store)
-        except InputError as error:
-            raise InputError(f"{path}.pretrained: {error}") from None
+        elif isinstance(config, ImageModelConfig):
+            path = f"{path}.model"
+            with_normalisation(config, store)
+    except InputError as error:
+        raise InputError(f"{path}.pretrained: {error}") from None
 
 
 def _check_runner(path: str, config: BaseModel) -> None:

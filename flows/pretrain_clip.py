@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.imported_weights import image_tower_weights, text_tower_weights
+from flows.imported_weights import image_tower_weights, text_tower_weights, with_backbone_normalisation
 from flows.joined_columns import JoinedInput, ontology_of
 from flows.parameters import PretrainClipParameters
 from flows.presets import default_parameters
@@ -24,13 +24,13 @@ def pretrain_clip(parameters: PretrainClipParameters = _DEFAULT) -> Ended:
     with stages_of("pretrain-clip", parameters) as run:
         shards = make_shards(run, parameters.data, parameters.mixture, parameters.shards)
         columns = JoinedInput.of(run, parameters.columns, shards)
-        inputs = columns.beside(
-            {"shards": shards, **_backbone_inputs(run, parameters, shards, columns)}, parameters.clip
-        )
+        backbones = _backbone_inputs(run, parameters, shards, columns)
+        config = with_backbone_normalisation(run, parameters.clip, backbones)
+        inputs = columns.beside({"shards": shards, **backbones}, config)
         if parameters.clip.policy.kind == "tonics":
             ontology = ontology_of(parameters.ontology, parameters.clip)
             inputs["ontology"] = run.make(BuildOntology(), ontology, columns.beside({"shards": shards}, ontology))
-        clip = run.make(PretrainClip(), parameters.clip, inputs)
+        clip = run.make(PretrainClip(), config, inputs)
         measured = columns.beside({"shards": shards, "model": clip}, parameters.evaluation)
         run.make(EvaluateModel(), parameters.evaluation, measured, label="evaluate clip")
     return run.ended()

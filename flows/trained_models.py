@@ -9,6 +9,7 @@ from flows.joined_columns import JoinedInput
 from flows.stage_run import Made, StageRun
 from pipeline.distillation.stage import DistillationConfig, DistillStudent
 from pipeline.distillation.teacher_outputs import ComputeTeacherOutputs, TeacherOutputsConfig
+from pipeline.import_weights.expected_normalisation import with_normalisation
 from pipeline.sharding.format.choice import reads_teacher_outputs
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.stage import TrainTeacher
@@ -18,6 +19,7 @@ def make_teacher(
     run: StageRun, config: ClassificationConfig, shards: Made, columns: JoinedInput, *, after: Sequence[Made] = ()
 ) -> Made:
     """A teacher trained on these shards, after the stages `after`."""
+    config = with_normalisation(config, run.store)
     inputs = columns.beside({"shards": shards, **weights_of(run, config.model, "teacher")}, config)
     return run.make(TrainTeacher(), config, inputs, after=after)
 
@@ -45,6 +47,7 @@ def make_student(
     run: StageRun, config: DistillationConfig, shards: Made, teacher: Made | None, columns: JoinedInput
 ) -> Made:
     """A student of this teacher, or of its stored outputs: a joined column, or outputs computed once by a stage."""
+    config = with_normalisation(config, run.store)
     inputs: dict[str, Made] = {"shards": shards, **weights_of(run, config.model, "student")}
     column = config.distillation.teacher_column
     if teacher is not None and column is None:

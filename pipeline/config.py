@@ -55,6 +55,10 @@ class Config(BaseModel):
                 raise ValueError(f"{name} is a number, not {value}")
         return values
 
+    def key_value(self, name: str) -> Any:
+        """What the artifact key is made of for a field; a config may give one form to several with one meaning."""
+        return getattr(self, name)
+
 
 def unkeyed(default: Any, **kwargs: Any) -> Any:
     """A pydantic Field that is excluded from the artifact key, because it cannot change the result."""
@@ -178,7 +182,9 @@ def _plain(value: Any) -> Any:
             keyed = extra.get("keyed", True)
             if keyed is False or (keyed == "unless default" and getattr(value, name) == field.default):
                 continue
-            plain[str(extra.get("was", name))] = _plain(getattr(value, name))
+            plain[str(extra.get("was", name))] = _plain(
+                value.key_value(name) if isinstance(value, Config) else getattr(value, name)
+            )
         return plain
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}

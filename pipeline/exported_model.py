@@ -12,6 +12,7 @@ Teachers, image backbones, evaluation and the registry read this folder. A run r
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -55,8 +56,15 @@ class Preprocessing:
             raise InputError(
                 f"preprocessing: {len(self.mean)} means and {len(self.std)} deviations for {self.channels} channels"
             )
+        if not all(map(math.isfinite, (*self.mean, *self.std))):
+            raise InputError(f"preprocessing: mean {self.mean} and std {self.std} must be finite")
         if min(self.std) <= 0:
             raise InputError(f"preprocessing: a standard deviation is {min(self.std)}; it must be above 0")
+
+    @property
+    def normalisation(self) -> str:
+        """Mean and deviation in words; one number where all channels have the same."""
+        return f"mean {_in_words(self.mean)} and std {_in_words(self.std)}"
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W] to float32, each channel with its mean and deviation, on the images' device."""
@@ -68,6 +76,11 @@ class Preprocessing:
         """Mean and deviation for pixels in [0, 255], each [C, 1, 1]."""
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
         return 255 * mean[:, None, None], 255 * std[:, None, None]
+
+
+def per_channel(value: float | Sequence[float], channels: int) -> tuple[float, ...]:
+    """A number for each channel, of one for all of them or of as many."""
+    return (value,) * channels if isinstance(value, int | float) else tuple(value)
 
 
 def normalise_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -168,7 +181,9 @@ class ExportedModel:
                 kind=architecture["kind"],
                 architecture=architecture["name"],
                 kwargs=architecture["kwargs"],
-                preprocessing=Preprocessing(**{**shape, "mean": tuple(shape["mean"]), "std": tuple(shape["std"])}),
+                preprocessing=Preprocessing(
+                    **{**shape, **{name: per_channel(shape[name], shape["channels"]) for name in ("mean", "std")}}
+                ),
                 labels=tuple(labels),
                 templates=tuple(architecture["templates"]),
             )
@@ -231,6 +246,10 @@ class ExportedModel:
             raise DamagedError(f"{self.folder / WEIGHTS}: does not fit {self.architecture}: {differences}")
         model.load_state_dict(state, strict=True)
         return model.eval()
+
+
+def _in_words(values: Sequence[float]) -> str:
+    return ", ".join(f"{one:.8g}" for one in (values[:1] if len(set(values)) == 1 else values))
 
 
 def _created(where: str, architecture: str, kwargs: Mapping[str, Any]) -> nn.Module:

@@ -15,6 +15,7 @@ from pipeline.loading.policies.mixture import MixtureConfig
 from pipeline.loading.policies.shuffled import ShuffledConfig
 from pipeline.loading.policies.streams import StreamsConfig
 from pipeline.sharding.format.choice import KeepRanges, captions_from_field, keep_field
+from pipeline.training.image_model_config import ImageModelConfig
 from pipeline.training.model_config import ModelConfig
 from pipeline.training.placement import RunnerConfig
 from pipeline.training.training_config import TrainingConfig
@@ -22,16 +23,12 @@ from pipeline.training.training_config import TrainingConfig
 PolicyConfig = Annotated[TonicsConfig | ShuffledConfig | StreamsConfig | MixtureConfig, Field(discriminator="kind")]
 
 
-class NewBackboneConfig(Config):
+class NewBackboneConfig(ImageModelConfig):
     """An image backbone with new weights, for runs without a trained classifier."""
 
     model: ModelConfig = Field(
         ModelConfig(name="deit_micro_distilled"), description="The image model; its head is dropped."
     )
-    image_size: int = Field(64, ge=8, le=1024, description="Side of the square input in pixels.")
-    channels: int = Field(3, ge=1, le=3, description="3 for RGB, 1 for grey.")
-    mean: float = Field(0.5, ge=0, le=1, description="Subtracted from pixels in 0..1 before the model.")
-    std: float = Field(0.25, gt=0, le=1, description="Pixels are divided by this after the mean is subtracted.")
 
 
 class ContrastiveConfig(Config):

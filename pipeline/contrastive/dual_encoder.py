@@ -20,10 +20,7 @@ from pipeline.training.starting_weights import check_given
 
 def preprocessing_of(config: ContrastiveConfig, classifier: ExportedModel | None) -> Preprocessing:
     """The preprocessing of the trained classifier if there is one, else of the new backbone."""
-    if classifier is not None:
-        return classifier.preprocessing
-    new = config.new_tower
-    return Preprocessing(new.image_size, new.channels, (new.mean,) * new.channels, (new.std,) * new.channels)
+    return classifier.preprocessing if classifier is not None else config.new_tower.preprocessing()
 
 
 def model_kwargs(config: ContrastiveConfig, inputs: Inputs) -> dict[str, Any]:
@@ -55,7 +52,7 @@ def build_model(config: ContrastiveConfig, inputs: Inputs) -> CLIP:
     if inputs.classifier is not None:
         load_classifier_weights(model.image, inputs.classifier)
     elif inputs.image_weights is not None:
-        inputs.image_weights.load_into(model.image)
+        inputs.image_weights.load_into(model.image, normalisation=config.new_tower.normalisation)
     if inputs.text_weights is not None:
         inputs.text_weights.load_into(model.text)
     for parameter in model.image.parameters():
@@ -89,8 +86,11 @@ def starting_reports(config: ContrastiveConfig, inputs: Mapping[str, Artifact]) 
     with torch.device("meta"):
         model = _new_model(config, Inputs.open(inputs, captions_from=config.captions_from, keep=config.keep))
     backbones = (model.image, model.text)
+    normalisations = (config.new_tower.normalisation if given[0] is not None else "", "")
     return [
-        weights.load_into(backbone) for weights, backbone in zip(given, backbones, strict=True) if weights is not None
+        weights.load_into(backbone, normalisation=normalisation)
+        for weights, backbone, normalisation in zip(given, backbones, normalisations, strict=True)
+        if weights is not None
     ]
 
 

@@ -152,7 +152,7 @@ class DistillStudent:
         shards, weights = inputs["shards"], inputs.get("weights")
         index = config.check(shards, inputs.get("columns"))
         stored = config.check_teacher(inputs.get("teacher"), inputs.get("columns"), index)
-        report = starting_report(config.model.pretrained, weights, lambda: config.build_model(len(index.label_names)))
+        report = starting_report(config, weights, lambda: config.build_model(len(index.label_names)))
         uris = {name: artifact.uri for name, artifact in inputs.items()}
         recipe = DistillationRecipe(
             config,

@@ -56,7 +56,8 @@ def model_card(
         [
             f"# {text(name)}",
             "",
-            f"{what}; architecture {code(exported.architecture)}, {size} x {size} {colours} images.",
+            f"{what}; architecture {code(exported.architecture)}, {size} x {size} {colours} images."
+            f" It normalises pixels by {exported.preprocessing.normalisation} itself.",
             "",
             "```python",
             f'model = mlflow.pyfunc.load_model("models:/{name}@champion")',

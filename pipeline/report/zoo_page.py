@@ -50,6 +50,13 @@ Dropped, adapted and missing weights are logged; any other mismatch is an error.
 | `"hf:ORG/NAME"` | from the Hugging Face hub |
 | `"models:/NAME@champion"`, `"train-teacher/KEY"` | a registered model, an artifact of the store |
 
+Weights expect pixels normalised as in their own training: `(pixels - mean) / std` with one mean and one std for each
+channel. A flow uses the values of the weights that a training starts from (`model.pretrained`) unless `mean` and `std`
+are set, each to one number or to a list of one per channel. They come from torchvision's transforms, from the JSON of
+timm, open_clip or transformers next to the weights, or from our exported models; else from the catalogue
+(`model_info(NAME).normalisation`); else they are 0.5 and 0.25. `pretrained.txt` in the artifact of the training names
+the values and their origin. A registered model normalises its images itself, `create_model` does not.
+
 ## Columns of the tables
 **MACs**: multiply-accumulates for one image of that size (or one text, or one pair) in convolutions and matrix
 products, including the two products of attention. **Error**: top-1 / top-5 of a single model on ImageNet's validation

@@ -7,16 +7,15 @@ from pydantic import Field
 from torch import nn
 
 from pipeline.artifacts import Artifact
-from pipeline.config import Config, unkeyed
+from pipeline.config import unkeyed
 from pipeline.errors import InputError
-from pipeline.exported_model import Preprocessing
 from pipeline.loading.loader import LoaderConfig
 from pipeline.loading.policies.mixture import MixtureConfig
 from pipeline.loading.policies.shuffled import ShuffledConfig
 from pipeline.sharding.format.choice import KeepRanges, keep_field, open_columns
 from pipeline.sharding.format.index import SampleIndex
+from pipeline.training.image_model_config import ImageModelConfig
 from pipeline.training.mixing import MixingConfig
-from pipeline.training.model_config import ModelConfig
 from pipeline.training.placement import RunnerConfig
 from pipeline.training.policies import PolicyConfig
 from pipeline.training.progressive import check_sizes
@@ -24,14 +23,9 @@ from pipeline.training.rows import labelled_rows, training_rows
 from pipeline.training.training_config import TrainingConfig
 
 
-class ClassificationConfig(Config):
+class ClassificationConfig(ImageModelConfig):
     """Training of a classifier on the labels of the shards."""
 
-    model: ModelConfig = Field(ModelConfig(), description="What is trained.")
-    image_size: int = Field(64, ge=8, le=1024, description="Side of the model's square input in pixels.")
-    channels: int = Field(3, ge=1, le=3, description="3 for RGB, 1 for grey.")
-    mean: float = Field(0.5, ge=0, le=1, description="Subtracted from pixels in 0..1 before the model.")
-    std: float = Field(0.25, gt=0, le=1, description="Pixels are divided by this after the mean is subtracted.")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="Share of a target that is spread over all classes.")
     mixing: MixingConfig = Field(MixingConfig(), description="Mixup and CutMix.")
     policy: PolicyConfig = Field(ShuffledConfig(), description="Which samples make a batch.")
@@ -39,15 +33,6 @@ class ClassificationConfig(Config):
     training: TrainingConfig = Field(TrainingConfig(), description="Length, batch, optimiser, precision.")
     runner: RunnerConfig = unkeyed(RunnerConfig(), description="Where it runs.")
     keep: KeepRanges = keep_field()
-
-    def preprocessing(self) -> Preprocessing:
-        """How this classifier wants its images."""
-        return Preprocessing(
-            image_size=self.image_size,
-            channels=self.channels,
-            mean=(self.mean,) * self.channels,
-            std=(self.std,) * self.channels,
-        )
 
     def build_model(self, classes: int) -> nn.Module:
         """The model with fresh weights, which depend on torch's seed."""
@@ -57,9 +42,10 @@ class ClassificationConfig(Config):
         """Refuses what cannot be trained, before any work.
 
         Raises:
-            InputError: the model is unknown, the shards have too few labels or no labelled training rows, or the
-                columns are not those that `keep` names.
+            InputError: the model is unknown, the normalisation of its weights was not looked up, the shards have too
+                few labels or no labelled training rows, or the columns are not those that `keep` names.
         """
+        self.preprocessing()
         index = SampleIndex.open(shards)
         if len(index.label_names) < 2:
             raise InputError(f"{shards.uri}: has {len(index.label_names)} labels; a classifier needs two at least")

@@ -76,7 +76,7 @@ def build_parts(
     torch.manual_seed(seed)  # initial weights depend on nothing that came before
     model = config.build_model(len(index.label_names))
     if weights is not None:
-        StartingWeights.open(weights).load_into(model)
+        StartingWeights.open(weights).load_into(model, normalisation=config.normalisation)
     # Convolutions run on this layout without conversions: resnet_small trains 1.2x faster on CPUs.
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Parts(model, task, loader, rows=samples_per_epoch(policy, len(rows)), evaluate=evaluation)

@@ -62,7 +62,7 @@ class TrainTeacher:
         """
         shards, weights = inputs["shards"], inputs.get("weights")
         index = config.check(shards, inputs.get("columns"))
-        report = starting_report(config.model.pretrained, weights, lambda: config.build_model(len(index.label_names)))
+        report = starting_report(config, weights, lambda: config.build_model(len(index.label_names)))
         uris = {name: artifact.uri for name, artifact in inputs.items()}
         recipe = ClassificationRecipe(
             config, work.store.storage.url, shards.uri, uris.get("weights"), uris.get("columns")

@@ -23,6 +23,7 @@ from model_defs.pretrained.loading import load_state
 from pipeline.artifacts import Artifact
 from pipeline.errors import DamagedError, InputError
 from pipeline.loading.wordpiece_vocabulary import VOCABULARY, load_vocabulary
+from pipeline.training.image_model_config import ImageModelConfig
 
 STAGE = "import-weights"
 WEIGHTS, SOURCE, LICENCE = "weights.safetensors", "source.json", "LICENSE"
@@ -56,9 +57,11 @@ class StartingWeights:
         """Of the word pieces that they read, if they do."""
         return load_vocabulary(self.artifact.path(VOCABULARY)) if VOCABULARY in self.artifact.files else None
 
-    def load_into(self, model: nn.Module) -> LoadingReport:
+    def load_into(self, model: nn.Module, *, normalisation: str = "") -> LoadingReport:
         """Gives them to a model, fitted to its shapes; on the meta device only the report is made.
 
+        Args:
+            normalisation: of the images, in words, for the report.
         Raises:
             InputError: they are not weights of this architecture.
         """
@@ -68,7 +71,7 @@ class StartingWeights:
         except ModelError as error:
             raise DamagedError(f"{error}; delete this artifact and run {STAGE} again") from None
         try:
-            return load_state(model, state, self.name)
+            return load_state(model, state, self.name, normalisation=normalisation)
         except ModelError as error:
             raise InputError(f"pretrained: {error}") from None
 
@@ -88,22 +91,21 @@ def check_given(pretrained: str | None, weights: Artifact | None, field: str, na
 
 
 def starting_report(
-    pretrained: str | None, weights: Artifact | None, build: Callable[[], nn.Module]
+    config: ImageModelConfig, weights: Artifact | None, build: Callable[[], nn.Module]
 ) -> LoadingReport | None:
     """What will become of the weights that a classifier starts from; None if it starts from fresh ones.
 
     Args:
-        pretrained: `model.pretrained` of the config.
         build: gives the model, here without memory.
     Raises:
         InputError: they are not weights of this model, or the config and the inputs do not say the same.
     """
-    starting = check_given(pretrained, weights, "model.pretrained", "weights")
+    starting = check_given(config.model.pretrained, weights, "model.pretrained", "weights")
     if starting is None:
         return None
     with torch.device("meta"):
         model = build()
-    return starting.load_into(model)
+    return starting.load_into(model, normalisation=config.normalisation)
 
 
 def write_report(report: LoadingReport, folder: Path) -> None:

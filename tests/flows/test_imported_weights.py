@@ -15,11 +15,13 @@ from flows import lifecycle, pretrain_clip, train_teacher
 from flows.parameters import LifecycleParameters, PretrainClipParameters, TrainTeacherParameters
 from flows.preflight import check_ready
 from pipeline.artifacts import ArtifactStore
-from pipeline.config import Config, parse_config
+from pipeline.config import Config, digest, parse_config
 from pipeline.errors import InputError
 from pipeline.registration.stage import RegistrationConfig
 from pipeline.sharding.config import ShardingConfig
 from pipeline.stage import Stage
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Asked:
@@ -82,6 +84,9 @@ def test_a_teacher_waits_for_its_weights_which_have_a_fingerprint(asked: Asked, 
     train_teacher.train_teacher.fn(parse_config(TrainTeacherParameters, {"teacher": {"model": model}}, "test"))
     assert asked.inputs["train-teacher"] == {"shards": "shard-dataset", "weights": "import teacher weights"}
     assert asked.configs["import teacher weights"].fingerprint is not None
+    # The file states none, the catalogue's row of resnet18 does.
+    shape = asked.configs["train-teacher"].preprocessing()
+    assert (shape.mean, shape.std) == IMAGENET
 
 
 def test_every_model_of_a_lifecycle_may_have_weights(asked: Asked, weights: str) -> None:
@@ -97,6 +102,8 @@ def test_every_model_of_a_lifecycle_may_have_weights(asked: Asked, weights: str)
     assert (clip["tower"], clip["text-weights"]) == ("distill-student", "import text tower weights")
     assert "image-weights" not in clip
     assert asked.configs["import text tower weights"].reads_texts
+    assert asked.configs["train-teacher"].preprocessing().mean == IMAGENET[0]
+    assert asked.configs["distill-student"].preprocessing().mean == (0.5,) * 3
 
 
 def test_an_image_tower_with_weights_takes_the_students_place(asked: Asked, weights: str) -> None:
@@ -105,10 +112,30 @@ def test_an_image_tower_with_weights_takes_the_students_place(asked: Asked, weig
     assert "distill-student" not in asked.inputs
     assert "tower" not in asked.inputs["pretrain-clip"]
     assert asked.inputs["pretrain-clip"]["image-weights"] == "import image tower weights"
+    assert asked.configs["pretrain-clip"].new_tower.preprocessing().std == IMAGENET[1]
+
+
+def test_a_given_tower_keeps_the_key_whatever_weights_a_new_one_names(asked: Asked, weights: str) -> None:
+    keys = []
+    for pretrained in (None, weights):
+        values = {"tower": "train-teacher/0a1b2c", "clip": {"new_tower": {"model": {"pretrained": pretrained}}}}
+        pretrain_clip.pretrain_clip.fn(parse_config(PretrainClipParameters, values, "test"))
+        keys.append(digest(asked.configs["pretrain-clip"]))
+    assert keys[0] == keys[1]
 
 
 def test_weights_that_are_not_there_are_refused_before_the_run(tmp_path: Path) -> None:
     values = {"teacher": {"model": {"name": "resnet18", "pretrained": "gone.pth"}}, "shards": None}
     parameters = parse_config(TrainTeacherParameters, values, "test")
     with pytest.raises(InputError, match=r"^teacher\.model\.pretrained: gone\.pth: there is no such file"):
+        check_ready(parameters, ArtifactStore.open(str(tmp_path / "store")))
+
+
+def test_weights_that_state_a_wrong_normalisation_are_refused_before_the_run(tmp_path: Path, weights: str) -> None:
+    (tmp_path / "config.json").write_text('{"mean": [0.5, 0.5, 0.5], "std": [0.0, 0.0, 0.0]}')
+    values = {"teacher": {"model": {"name": "resnet18", "pretrained": weights}}, "shards": None}
+    parameters = parse_config(TrainTeacherParameters, values, "test")
+    with pytest.raises(
+        InputError, match=r"^teacher\.model\.pretrained: config\.json of the weights: std: must be above"
+    ):
         check_ready(parameters, ArtifactStore.open(str(tmp_path / "store")))

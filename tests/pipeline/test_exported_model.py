@@ -143,3 +143,19 @@ def test_normalising_is_the_textbook_formula() -> None:
 def test_preprocessing_with_missing_channels_is_refused() -> None:
     with pytest.raises(InputError, match="1 means and 1 deviations for 3 channels"):
         Preprocessing(32, 3, (0.5,), (0.5,))
+
+
+@pytest.mark.parametrize("std", [float("nan"), float("inf"), 0.0, -0.5])
+def test_a_deviation_that_divides_by_nothing_is_refused(std: float) -> None:
+    with pytest.raises(InputError, match="preprocessing: "):
+        Preprocessing(32, 3, (0.5,) * 3, (0.25, std, 0.25))
+
+
+def test_a_model_that_stores_one_number_for_all_channels_loads_as_what_it_was(tmp_path: Path) -> None:
+    rgb = Preprocessing(28, 3, (0.5,) * 3, (0.25,) * 3)
+    exported = export(tmp_path, create_model("lenet5", **KWARGS), preprocessing=rgb)
+    place = exported.folder / "preprocessing.json"
+    stored = json.loads(place.read_text())
+    place.write_text(json.dumps({**stored, "mean": stored["mean"][0], "std": stored["std"][0]}))
+    assert json.loads(place.read_text())["mean"] == 0.5
+    assert ExportedModel.read(exported.folder).preprocessing == rgb

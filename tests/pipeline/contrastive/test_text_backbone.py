@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pipeline.contrastive.stage import PretrainClip
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
 from pipeline.exported_model import ExportedModel
+from pipeline.import_weights.expected_normalisation import with_normalisation
 from pipeline.import_weights.stage import ImportConfig, ImportWeights
 from pipeline.loading.tokenizer import WordPieceTokenizer
 from pipeline.stage import run_stage
@@ -150,7 +152,9 @@ def test_an_image_backbone_starts_from_imported_weights_and_may_be_frozen(
     text = {"width": 16, "depth": 1, "heads": 2}
     plain = config_of(text)
     model = plain.new_tower.model.model_copy(update={"pretrained": str(tmp_path / "vit.safetensors")})
-    backbone = plain.new_tower.model_copy(update={"model": model})
+    stated = {"preprocess_cfg": {"mean": [0.48, 0.45, 0.4], "std": [0.26, 0.25, 0.27]}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(stated))
+    backbone = with_normalisation(plain.new_tower.model_copy(update={"model": model}), drawings_store)
     config = plain.model_copy(update={"new_tower": backbone, "freeze_tower": True})
     inputs = {"shards": drawings_store.resolve("shard-dataset/drawings"), "image-weights": weights}
     artifact = run_stage(PretrainClip(), config, inputs, store=drawings_store)
@@ -158,7 +162,12 @@ def test_an_image_backbone_starts_from_imported_weights_and_may_be_frozen(
     for name, value in source.state_dict().items():
         if not name.startswith("head."):
             assert torch.equal(trained[f"image.{name}"], value)
-    assert "dropped head.bias, head.weight: the model has no head" in artifact.read("pretrained.txt").decode()
+    report = artifact.read("pretrained.txt").decode()
+    assert "dropped head.bias, head.weight: the model has no head" in report
+    normalised = "mean 0.48, 0.45, 0.4 and std 0.26, 0.25, 0.27 (open_clip_config.json of the weights)"
+    assert f"images normalised by {normalised}" in report
+    shape = ExportedModel.open(artifact).preprocessing
+    assert (shape.mean, shape.std) == ((0.48, 0.45, 0.4), (0.26, 0.25, 0.27))
 
 
 def test_settings_that_contradict_each_other_are_refused(drawings_store: ArtifactStore, bert_folder: Path) -> None:

@@ -86,3 +86,26 @@ def test_the_teacher_sees_the_mixed_view_in_its_own_size_and_normalisation() -> 
     torch.testing.assert_close(teacher_model.seen, mixed[:, None, None, None].expand(4, 1, 16, 16))
     torch.testing.assert_close(student.seen, ((mixed - 0.5) / 0.5)[:, None, None, None].expand(4, 1, 8, 8))
     assert set(output.metrics) == {"accuracy", "agreement", "label_loss"}
+
+
+def test_teacher_and_student_each_see_colours_by_their_own_numbers() -> None:
+    seen: dict[str, Tensor] = {}
+
+    class Watched(nn.Module):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen[self.name] = x
+            return x.flatten(1)[:, :3]
+
+    teachers = Preprocessing(2, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    teacher = FrozenTeacher(Watched("teacher"), teachers, torch.device("cpu"))
+    task = Distillation(teacher, Preprocessing(2, 3, (0.5,) * 3, (0.25,) * 3), DistillationLossConfig(method="soft"))
+    images = torch.tensor([255, 0, 51], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 2, 2)
+    ids = torch.arange(2)
+    task.training_step(Watched("student"), Batch(images, ids, torch.tensor([0, 1]), ids, None, 0, 0, 2))
+    by_teacher = torch.tensor([(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (0.2 - 0.406) / 0.225])
+    torch.testing.assert_close(seen["teacher"][0, :, 0, 0], by_teacher)
+    torch.testing.assert_close(seen["student"][0, :, 0, 0], torch.tensor([2.0, -2.0, -1.2]))

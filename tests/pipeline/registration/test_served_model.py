@@ -153,7 +153,7 @@ def test_a_dual_encoder_ranks_prompts_as_its_model_does(tmp_path: Path) -> None:
         "text_kwargs": {"width": 16, "depth": 1, "heads": 2, "context_length": 10},
         "embed_dim": 8,
     }
-    shape = Preprocessing(SIZE, 3, (0.5,) * 3, (0.25,) * 3)
+    shape = Preprocessing(SIZE, 3, (0.48, 0.45, 0.4), (0.3, 0.2, 0.25))
     exported = ExportedModel.write(
         tmp_path / "model",
         create_model("clip", **kwargs),
@@ -195,7 +195,7 @@ def test_a_dual_encoder_on_word_pieces_brings_its_own_tokenizer(tmp_path: Path) 
         "text_kwargs": {"width": 16, "depth": 1, "heads": 2, "context_length": 6, "vocabulary_size": 9},
         "embed_dim": 8,
     }
-    shape = Preprocessing(SIZE, 3, (0.5,) * 3, (0.25,) * 3)
+    shape = Preprocessing(SIZE, 3, (0.48, 0.45, 0.4), (0.3, 0.2, 0.25))
     exported = ExportedModel.write(
         tmp_path / "model",
         create_model("clip", **kwargs),

@@ -1,0 +1,55 @@
+"""The mean and standard deviation that a training takes from the weights that it starts from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+from model_defs import ModelError, model_info
+from model_defs.normalisation import IMAGENET, Normalisation
+from model_defs.pretrained.sources import usual_normalisation
+from pipeline.artifacts import ArtifactStore
+from pipeline.config import parse_config
+from pipeline.errors import InputError
+from pipeline.import_weights.sources import find
+from pipeline.import_weights.stage import ImportConfig
+from pipeline.training.image_model_config import DEFAULT_MEAN, DEFAULT_STD, ImageModelConfig
+from pipeline.training.model_config import ModelConfig
+
+ImageModelConfigT = TypeVar("ImageModelConfigT", bound=ImageModelConfig)
+
+
+def with_normalisation(config: ImageModelConfigT, store: ArtifactStore) -> ImageModelConfigT:
+    """The config with the mean and std that its weights expect, where it sets none; without weights it stays as it is.
+
+    The source of the weights states them, or else the catalogue's row of the model; else they are the defaults.
+
+    Raises:
+        InputError: there are no such weights, or what they state is no normalisation.
+    """
+    if not config.waits_for_weights:
+        return config
+    expected = _expected(config.model, store).for_channels(config.channels)
+    found = {"mean": expected.mean, "std": expected.std}
+    given = [name for name in found if getattr(config, name) is not None]
+    origin = "; ".join([expected.origin, *(f"{name} set in the config" for name in given)])
+    update = {name: values for name, values in found.items() if name not in given}
+    return parse_config(type(config), {**dict(config), **update, "normalised_as": origin}, expected.origin)
+
+
+def _expected(model: ModelConfig, store: ArtifactStore) -> Normalisation:
+    assert model.pretrained is not None
+    if model.kwargs.get("transform_input"):
+        return replace(IMAGENET, origin="ImageNet's, which the net translates itself: transform_input")
+    source = ImportConfig.for_model(model.name, model.pretrained).source
+    try:
+        stated = find(source, store).normalisation()
+        usual = usual_normalisation(model_info(model.name))
+    except ModelError as error:
+        raise InputError(str(error)) from None
+    if stated is not None:
+        return stated
+    if usual is not None:
+        return replace(usual, origin=f"{usual.origin}; the weights state none")
+    default = "the default; neither the weights nor the catalogue state one"
+    return Normalisation((DEFAULT_MEAN,), (DEFAULT_STD,), default)

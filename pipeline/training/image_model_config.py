@@ -1,0 +1,93 @@
+"""The model that a training builds and the images that it is fed: size, channels, normalisation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator
+
+from pipeline.config import Config, unkeyed
+from pipeline.errors import InputError
+from pipeline.exported_model import Preprocessing, per_channel
+from pipeline.training.model_config import ModelConfig
+
+# Where neither the config nor the weights say.
+DEFAULT_MEAN, DEFAULT_STD = 0.5, 0.25
+
+# Prefect's form takes multiples of 0.01 only in an input of `type: number`; this one is entered as JSON.
+ChannelNumbers = Annotated[
+    float | tuple[float, ...] | None, WithJsonSchema({"not": {"not": {"type": ["number", "array", "null"]}}})
+]
+
+
+class ImageModelConfig(Config):
+    """A model and the images that it is fed."""
+
+    model: ModelConfig = Field(ModelConfig(), description="What is trained.")
+    image_size: int = Field(64, ge=8, le=1024, description="Side of the model's square input in pixels.")
+    channels: int = Field(3, ge=1, le=3, description="3 for RGB, 1 for grey.")
+    mean: ChannelNumbers = Field(
+        None,
+        description="Subtracted from pixels in 0..1 before the model: one number, or one for each channel; null: that"
+        f" of the weights it starts from, or {DEFAULT_MEAN}.",
+    )
+    std: ChannelNumbers = Field(
+        None,
+        description="Pixels are divided by this after the mean is subtracted: one number, or one for each channel;"
+        f" null: that of the weights it starts from, or {DEFAULT_STD}.",
+    )
+    normalised_as: str = unkeyed("", description="Where mean and std come from; set by the program.")
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _a_number_or_one_a_channel(cls, value: Any, info: ValidationInfo) -> Any:
+        """Before the types are: pydantic would report one error for each member of the union."""
+        if value is None:
+            return None
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
+            raise ValueError(f"give a number, or a list of one for each channel, not {value!r}")
+        for number in numbers:
+            if not (0 < number <= 1 or (number == 0 and info.field_name == "mean")):
+                least = "above 0" if info.field_name == "std" else "at least 0"
+                raise ValueError(f"must be {least} and at most 1, for pixels in 0..1, not {number}")
+        channels = info.data.get("channels", len(numbers))
+        if numbers is value and len(numbers) != channels:
+            each = "1 channel" if channels == 1 else f"{channels} channels"
+            raise ValueError(f"{len(numbers)} numbers for {each}; give one number, or one for each channel")
+        return value
+
+    def key_value(self, name: str) -> Any:
+        """As of any config; mean and std as what they come to, so that one meaning has one key."""
+        if name not in ("mean", "std") or self.waits_for_weights:
+            return super().key_value(name)
+        values = getattr(self.preprocessing(), name)
+        return values[0] if len(set(values)) == 1 else values
+
+    @property
+    def waits_for_weights(self) -> bool:
+        """Whether mean or std is to be that of the weights, and was not looked up yet."""
+        return self.model.pretrained is not None and (self.mean is None or self.std is None)
+
+    def preprocessing(self) -> Preprocessing:
+        """How this model wants its images.
+
+        Raises:
+            InputError: the normalisation of the weights was not looked up.
+        """
+        if self.waits_for_weights:
+            raise InputError(
+                f"model.pretrained is {self.model.pretrained!r}, and mean or std is not set: set both, or pass what"
+                " import_weights' with_normalisation makes of the config"
+            )
+        return Preprocessing(
+            image_size=self.image_size,
+            channels=self.channels,
+            mean=per_channel(DEFAULT_MEAN if self.mean is None else self.mean, self.channels),
+            std=per_channel(DEFAULT_STD if self.std is None else self.std, self.channels),
+        )
+
+    @property
+    def normalisation(self) -> str:
+        """Mean and std, and where they come from, in words."""
+        return f"{self.preprocessing().normalisation} ({self.normalised_as or 'set in the config'})"
