@@ -44,8 +44,10 @@ def test_json_tells_everything_the_catalogue_knows(capsys: pytest.CaptureFixture
     assert (row["kind"], row["image_size"], row["parameters"]) == ("image", 384, 86_859_496)
     assert set(row) == {
         "name", "kind", "year", "paper", "image_size", "parameters", "macs", "top1_error", "top5_error", "weights",
-        "errors_from",
+        "errors_from", "normalisation",
     }  # fmt: skip
+    halves = [0.5, 0.5, 0.5]
+    assert (row["normalisation"]["mean"], row["normalisation"]["std"]) == (halves, halves)
 
 
 def test_a_model_s_error_is_told_with_the_paper_s_test(capsys: pytest.CaptureFixture[str]) -> None:
