@@ -8,15 +8,15 @@ from flows.joined_columns import JoinedInput
 from flows.parameters import DistillStudentParameters
 from flows.presets import default_parameters
 from flows.shards_of_run import make_shards
-from flows.stage_run import SIDE_BY_SIDE, Ended, stages_of
+from flows.stage_run import TASK_RUNNER, FlowResult, stages_of
 from flows.trained_models import find_teacher, make_student
 from pipeline.evaluation.stage import EvaluateModel
 
 _DEFAULT: DistillStudentParameters = default_parameters(DistillStudentParameters)
 
 
-@flow(name="distill-student", task_runner=SIDE_BY_SIDE)
-def distill_student(parameters: DistillStudentParameters = _DEFAULT) -> Ended:
+@flow(name="distill-student", task_runner=TASK_RUNNER)
+def distill_student(parameters: DistillStudentParameters = _DEFAULT) -> FlowResult:
     """Shard the data, train the teacher, distil the student, evaluate both."""
     with stages_of("distill-student", parameters) as run:
         shards = make_shards(run, parameters.data, parameters.mixture, parameters.shards)
@@ -26,5 +26,5 @@ def distill_student(parameters: DistillStudentParameters = _DEFAULT) -> Ended:
         for name, model in {"teacher": teacher, "student": student}.items():
             if model is not None:
                 inputs = {"shards": shards, "model": model}
-                run.make(EvaluateModel(), parameters.evaluation, inputs, label=f"evaluate {name}")
-    return run.ended()
+                run.submit(EvaluateModel(), parameters.evaluation, inputs, label=f"evaluate {name}")
+    return run.result()

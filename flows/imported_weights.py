@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flows.stage_run import Made, StageRun
+from flows.stage_run import StageHandle, StageRun
 from pipeline.contrastive.config import ContrastiveConfig
 from pipeline.contrastive.text_backbone import TextBackboneConfig
 from pipeline.import_weights.expected_normalisation import with_normalisation
@@ -15,18 +15,18 @@ from pipeline.training.model_config import ModelConfig
 
 def weights_of(
     run: StageRun, model: ModelConfig | TextBackboneConfig, subject: str, name: str = "weights"
-) -> dict[str, Made]:
+) -> dict[str, StageHandle]:
     """The input `name` for the training of `model`; empty if it starts from random weights.
 
     Args:
         subject: name of the model in the display, e.g. "teacher".
     """
     config = import_config(model, run.store)
-    return {} if config is None else {name: run.make(ImportWeights(), config, label=f"import {subject} weights")}
+    return {} if config is None else {name: run.submit(ImportWeights(), config, label=f"import {subject} weights")}
 
 
 def with_backbone_normalisation(
-    run: StageRun, clip: ContrastiveConfig, inputs: Mapping[str, Made]
+    run: StageRun, clip: ContrastiveConfig, inputs: Mapping[str, StageHandle]
 ) -> ContrastiveConfig:
     """The config of a dual encoder, with the normalisation that the weights of its new image backbone expect.
 
@@ -38,11 +38,11 @@ def with_backbone_normalisation(
     return clip.model_copy(update={"new_tower": with_normalisation(tower, run.store)})
 
 
-def image_tower_weights(run: StageRun, clip: ContrastiveConfig) -> dict[str, Made]:
+def image_tower_weights(run: StageRun, clip: ContrastiveConfig) -> dict[str, StageHandle]:
     """The imported weights of a dual encoder's new image backbone, if its config names weights."""
     return weights_of(run, clip.new_tower.model, "image tower", "image-weights")
 
 
-def text_tower_weights(run: StageRun, clip: ContrastiveConfig) -> dict[str, Made]:
+def text_tower_weights(run: StageRun, clip: ContrastiveConfig) -> dict[str, StageHandle]:
     """The imported weights of a dual encoder's text backbone, if its config names weights."""
     return weights_of(run, clip.text, "text tower", "text-weights")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flows.stage_run import Made, StageRun
+from flows.stage_run import StageHandle, StageRun
 from pipeline.config import Config
 from pipeline.contrastive.build_ontology import OntologyConfig
 from pipeline.contrastive.config import ContrastiveConfig
@@ -15,20 +15,20 @@ from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
 
 @dataclass(frozen=True)
 class JoinedInput:
-    """The joined columns of a run; `made` is None if the run has none."""
+    """The joined columns of a run; `handle` is None if the run has none."""
 
-    made: Made | None
+    handle: StageHandle | None
 
     @classmethod
-    def of(cls, run: StageRun, columns: JoinColumnsConfig | None, shards: Made) -> JoinedInput:
+    def of(cls, run: StageRun, columns: JoinColumnsConfig | None, shards: StageHandle) -> JoinedInput:
         """Submits the stage, if the parameters name columns."""
-        return cls(None if columns is None else run.make(JoinColumns(), columns.resolved(), {"shards": shards}))
+        return cls(None if columns is None else run.submit(JoinColumns(), columns.resolved(), {"shards": shards}))
 
-    def beside(self, inputs: Mapping[str, Made], config: Config) -> dict[str, Made]:
+    def added_to(self, inputs: Mapping[str, StageHandle], config: Config) -> dict[str, StageHandle]:
         """The inputs of a stage, with the columns if its config reads them; the keys of other stages do not change."""
-        if self.made is None or not reads_columns(config):
+        if self.handle is None or not reads_columns(config):
             return dict(inputs)
-        return {**inputs, "columns": self.made}
+        return {**inputs, "columns": self.handle}
 
 
 def ontology_of(ontology: OntologyConfig, clip: ContrastiveConfig) -> OntologyConfig:

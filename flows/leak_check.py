@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from flows.stage_run import Made, StageRun
+from flows.stage_run import StageHandle, StageRun
 from pipeline.leaks.bounds import LeakCheckConfig
 from pipeline.leaks.stage import CheckLeaks
 
 
-def check_leaks(run: StageRun, config: LeakCheckConfig | None, shards: Made, against: str | None) -> dict[str, Made]:
+def check_leaks(
+    run: StageRun, config: LeakCheckConfig | None, shards: StageHandle, against: str | None
+) -> dict[str, StageHandle]:
     """Submits the check, as the input "leaks"; empty if `config` is None.
 
     The findings are committed before the bounds are checked, so that they can be read when a run stops.
@@ -19,4 +21,4 @@ def check_leaks(run: StageRun, config: LeakCheckConfig | None, shards: Made, aga
         return {}
     other = run.named(against)
     inputs = {"shards": shards} if other is None else {"shards": shards, "other": other}
-    return {"leaks": run.make(CheckLeaks(), config, inputs, accept=config.hold)}
+    return {"leaks": run.submit(CheckLeaks(), config, inputs, accept=config.hold)}

@@ -18,7 +18,7 @@ from flows.leak_check import check_leaks
 from flows.parameters import LifecycleParameters
 from flows.presets import default_parameters
 from flows.shards_of_run import make_shards
-from flows.stage_run import SIDE_BY_SIDE, Ended, Made, StageRun, stages_of
+from flows.stage_run import TASK_RUNNER, FlowResult, StageHandle, StageRun, stages_of
 from flows.trained_models import make_student, make_teacher
 from pipeline.contrastive.build_ontology import BuildOntology
 from pipeline.contrastive.stage import PretrainClip
@@ -30,8 +30,8 @@ _DEFAULT: LifecycleParameters = default_parameters(LifecycleParameters)
 _NO_COLUMNS = JoinedInput(None)
 
 
-@flow(name="lifecycle", task_runner=SIDE_BY_SIDE)
-def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> Ended:
+@flow(name="lifecycle", task_runner=TASK_RUNNER)
+def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> FlowResult:
     """Shard, train, distil, align with text, evaluate, register, report."""
     with stages_of("lifecycle", parameters) as run:
         shards = make_shards(run, parameters.data, parameters.mixture)
@@ -39,45 +39,51 @@ def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> Ended:
         checked = check_leaks(run, parameters.leaks, shards, parameters.leaks_against)
         teacher = make_teacher(run, parameters.teacher, shards, columns, after=[*checked.values()])
         student = make_student(run, parameters.student, shards, teacher, columns)
-        made: dict[str, Made] = {"shards": shards, "teacher": teacher, "student": student, **checked}
+        handles: dict[str, StageHandle] = {"shards": shards, "teacher": teacher, "student": student, **checked}
 
-        made["teacher-evaluation"] = _measure(run, parameters, "teacher", made)
-        made["student-evaluation"] = _measure(run, parameters, "student", made)
-        made["classifier-registration"] = _register(run, parameters, "student", made, lineage=["teacher"])
+        handles["teacher-evaluation"] = _measure(run, parameters, "teacher", handles)
+        handles["student-evaluation"] = _measure(run, parameters, "student", handles)
+        handles["classifier-registration"] = _register(run, parameters, "student", handles, lineage=["teacher"])
 
         if parameters.clip is not None:
             # A new image backbone with imported weights replaces the student.
             image = image_tower_weights(run, parameters.clip) or {"tower": student}
             towers = {**image, **text_tower_weights(run, parameters.clip)}
             clip = with_backbone_normalisation(run, parameters.clip, towers)
-            inputs = columns.beside({"shards": shards, **towers}, clip)
+            inputs = columns.added_to({"shards": shards, **towers}, clip)
             if parameters.clip.policy.kind == "tonics":
                 ontology = ontology_of(parameters.ontology, parameters.clip)
-                made["ontology"] = run.make(BuildOntology(), ontology, columns.beside({"shards": shards}, ontology))
-                inputs["ontology"] = made["ontology"]
-            made["clip"] = run.make(PretrainClip(), clip, inputs, after=[*checked.values()])
-            made["clip-evaluation"] = _measure(run, parameters, "clip", made, columns)
-            made["clip-registration"] = _register(run, parameters, "clip", made, lineage=["student", "ontology"])
+                handles["ontology"] = run.submit(
+                    BuildOntology(), ontology, columns.added_to({"shards": shards}, ontology)
+                )
+                inputs["ontology"] = handles["ontology"]
+            handles["clip"] = run.submit(PretrainClip(), clip, inputs, after=[*checked.values()])
+            handles["clip-evaluation"] = _measure(run, parameters, "clip", handles, columns)
+            handles["clip-registration"] = _register(run, parameters, "clip", handles, lineage=["student", "ontology"])
 
-        run.make(RunReport(), parameters.report, made)
-    return run.ended()
+        run.submit(RunReport(), parameters.report, handles)
+    return run.result()
 
 
 def _measure(
     run: StageRun,
     parameters: LifecycleParameters,
     name: str,
-    made: Mapping[str, Made],
+    handles: Mapping[str, StageHandle],
     columns: JoinedInput = _NO_COLUMNS,
-) -> Made:
-    inputs = columns.beside({"shards": made["shards"], "model": made[name]}, parameters.evaluation)
-    return run.make(EvaluateModel(), parameters.evaluation, inputs, label=f"evaluate {name}")
+) -> StageHandle:
+    inputs = columns.added_to({"shards": handles["shards"], "model": handles[name]}, parameters.evaluation)
+    return run.submit(EvaluateModel(), parameters.evaluation, inputs, label=f"evaluate {name}")
 
 
 def _register(
-    run: StageRun, parameters: LifecycleParameters, name: str, made: Mapping[str, Made], lineage: Sequence[str]
-) -> Made:
-    inputs = {"model": made[name], "evaluation": made[f"{name}-evaluation"], "shards": made["shards"]}
-    inputs |= {parent: made[parent] for parent in lineage if parent in made}
+    run: StageRun,
+    parameters: LifecycleParameters,
+    name: str,
+    handles: Mapping[str, StageHandle],
+    lineage: Sequence[str],
+) -> StageHandle:
+    inputs = {"model": handles[name], "evaluation": handles[f"{name}-evaluation"], "shards": handles["shards"]}
+    inputs |= {parent: handles[parent] for parent in lineage if parent in handles}
     registration = parameters.registration.resolved(run.store)
-    return run.make(RegisterModel(), registration, inputs, label=f"register {name}")
+    return run.submit(RegisterModel(), registration, inputs, label=f"register {name}")

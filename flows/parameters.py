@@ -1,7 +1,7 @@
-"""What each flow takes: one model a flow, from which Prefect's form, the shell and a YAML file are checked alike.
+"""The parameters of each flow: one model per flow, which validates Prefect's form, the shell and YAML files alike.
 
-A flow's model holds the configs of its own stage and of those before it, so that an upstream artifact
-that is not named by reference is made, or found.
+A flow's model contains the configs of its own stage and of the stages before it, so that an upstream artifact that is
+not named by reference is built, or found in the store.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pipeline.sharding.joining.stage import JoinColumnsConfig
 from pipeline.training.classification_config import ClassificationConfig
 
 
-def reference(description: str, *stages: str, without: str = "it is made from the config here") -> Any:
+def reference(description: str, *stages: str, without: str = "it is built from the config here") -> Any:
     """A field that names an artifact of one of `stages` by STAGE/KEY.
 
     Args:
-        without: what happens without it.
+        without: the description of null.
     """
     return Field(
         None,
@@ -43,15 +43,15 @@ _REGISTRATION = Field(RegistrationConfig(), description="Registered names, and w
 _SHARDS_STAGES = ("shard-dataset", "compact-shards", "mix-datasets")
 
 
-# What several flows take, once. Prefect's form shows the fields of the last base first.
+# Fields shared by several flows. Prefect's form shows the fields of the last base first.
 class DataParameters(Config):
-    """The images of a flow: of a source, or of several data sets."""
+    """The images of a flow: from one source, or from several data sets."""
 
     data: ShardingConfig = Field(ShardingConfig(), description="The images and their split.")
     mixture: dict[str, str] = Field(
         {},
         description="Several data sets in one: name -> STAGE/KEY of its shards, e.g. {emoji: shard-dataset/0a1b2c, "
-        "photos: shard-dataset/3d4e5f}; instead of data. How often each is drawn says policy={kind: mixture}.",
+        "photos: shard-dataset/3d4e5f}; instead of data. policy={kind: mixture} sets how often each is drawn.",
         json_schema_extra={"stages": list(_SHARDS_STAGES)},
     )
 
@@ -83,13 +83,13 @@ class StudentParameters(TeacherParameters):
 
 
 class NamedTeacherParameters(StudentParameters):
-    """A flow whose teacher may be there already."""
+    """A flow that can start from an existing teacher."""
 
     teacher_model: str | None = reference("The teacher", "train-teacher", "distill-student")
 
 
 class CurriculumParameters(Config):
-    """A flow that trains a dual encoder, if it is asked to."""
+    """A flow that can train a dual encoder."""
 
     ontology: OntologyConfig = Field(OntologyConfig(), description="The concepts of the curriculum.")
     clip: ContrastiveConfig | None = Field(
@@ -103,7 +103,7 @@ class CurriculumParameters(Config):
                 OntologyConfig.model_fields[name].default,
                 getattr(self.clip, name),
             ):
-                raise ValueError(f"ontology.{name}: set clip.{name}; the ontology is made of what is trained on")
+                raise ValueError(f"ontology.{name}: set clip.{name}; the ontology is built from the training samples")
         return self
 
 
@@ -125,13 +125,13 @@ class ColumnsParameters(Config):
 
 
 class LeakCheckParameters(Config):
-    """A flow that checks its data for leaks, if it is asked to."""
+    """A flow that can check its data for leaks."""
 
     leaks: LeakCheckConfig | None = Field(
         None, description="The check for evaluation images in the training data, before training; null: none."
     )
     leaks_against: str | None = reference(
-        "The shards of another data set, whose evaluation images must not be in our training data, nor ours in its,",
+        "Fail if evaluation images of another data set occur in our training data, or ours in its: its shards",
         *_SHARDS_STAGES,
         without="the shards are checked by themselves",
     )
@@ -139,12 +139,12 @@ class LeakCheckParameters(Config):
     @model_validator(mode="after")
     def _leaks_are_checked(self) -> Self:
         if self.leaks_against is not None and self.leaks is None:
-            raise ValueError("leaks_against: no leaks are checked; set leaks, e.g. leaks={}")
+            raise ValueError("leaks_against: the leak check is off; set leaks, e.g. leaks={}")
         return self
 
 
 class _Model(Config):
-    """The model that is registered: the first field of its flow."""
+    """The model to register; the first field of its flow."""
 
     model: str | None = reference("The model", "distill-student", "train-teacher", "pretrain-clip")
 
@@ -166,11 +166,9 @@ class DistillStudentParameters(ColumnsParameters, NamedTeacherParameters, Shards
 
 
 class PretrainClipParameters(ColumnsParameters, CurriculumParameters, NamedTeacherParameters, ShardsParameters):
-    """pretrain-clip: image-text shards and an image tower -> dual encoder and its metrics."""
+    """pretrain-clip: image-text shards and an image backbone -> dual encoder and its metrics."""
 
-    tower: str | None = reference(
-        "The classifier whose body becomes the image tower", "distill-student", "train-teacher"
-    )
+    tower: str | None = reference("The classifier that provides the image backbone", "distill-student", "train-teacher")
     clip: ContrastiveConfig = Field(ContrastiveConfig(), description="The dual encoder and its training.")
     evaluation: EvaluationConfig = _EVALUATION
 

@@ -1,8 +1,8 @@
-"""The Prefect server of one run: started for it on loopback, drained and stopped at its end.
+"""The Prefect server of one run: started on loopback, drained and stopped at its end.
 
-Prefect's own temporary server loses task runs when the process ends (of 50 quick ones, 20 to 44 were
-recorded). This one is stopped only after it has recorded what the run did. Nothing here imports
-Prefect, because PREFECT_API_URL must be set before Prefect is imported.
+Prefect's own temporary server loses task runs when the process ends (of 50 quick ones, 20 to 44 were recorded). This
+server is stopped only after it has recorded the run. This file does not import Prefect, because PREFECT_API_URL must be
+set before the import.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class EmbeddedPrefect:
     """A Prefect server that lives as long as one command.
 
     Args:
-        home: PREFECT_HOME: database and log, kept from run to run. A second command at the same
-            time gets a home of its own, since two servers must not share one SQLite file.
+        home: PREFECT_HOME with database and log, reused by later runs. A concurrent command gets another home,
+            because two servers must not share one SQLite file.
         port: the port to listen on; None: a free one.
     """
 
@@ -51,10 +51,10 @@ class EmbeddedPrefect:
         return self.server.url.removesuffix("/api")
 
     def wait(self) -> None:
-        """Returns when the server answers.
+        """Waits until the server answers.
 
         Raises:
-            WorkError: it did not start; the line names its log.
+            WorkError: the server did not start; the message names its log.
         """
         try:
             self.server.wait()
@@ -69,8 +69,8 @@ class EmbeddedPrefect:
         """Waits until the flow run and its task runs are recorded as ended.
 
         Returns:
-            False if that took too long or the server does not answer. The run's work is done by then and its
-            artifacts are committed, so that is a warning in its log and no error of the run.
+            False if that takes too long or the server does not answer. The artifacts of the run are committed by
+            then, so this is logged as a warning and is not an error.
         """
         deadline = time.monotonic() + timeout_s
         why = f"not within {timeout_s:g} s"
@@ -85,7 +85,7 @@ class EmbeddedPrefect:
         return False
 
     def _recorded(self, flow_run_id: str, task_runs: int) -> bool:
-        """Whether the flow run and that many task runs are recorded as ended."""
+        """Whether the flow run and at least `task_runs` task runs are recorded as ended."""
         state = self._ask(f"flow_runs/{flow_run_id}").get("state") or {}
         if state.get("type") not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
             return False
@@ -103,10 +103,10 @@ class EmbeddedPrefect:
         self._lock.close()
 
     def _settle(self) -> None:
-        """Marks what still shows as running as crashed: we hold the home, so its process is gone."""
+        """Marks runs that are recorded as running as crashed: their process has ended, because we hold the lock."""
         lost = self._ask("flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}})
         for run in lost:
-            state = {"type": "CRASHED", "message": "The process that ran it is gone."}
+            state = {"type": "CRASHED", "message": "The process that ran it has ended."}
             self._ask(f"flow_runs/{run['id']}/set_state", {"state": state, "force": True})
 
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -115,7 +115,7 @@ class EmbeddedPrefect:
 
 @contextmanager
 def prefect_for_a_run(services: Path) -> Iterator[EmbeddedPrefect | None]:
-    """The server of a run: an embedded one, launched and not yet waited for, or None if PREFECT_API_URL names one.
+    """The server of a run: an embedded one, launched and not yet waited for, or None if PREFECT_API_URL is set.
 
     Args:
         services: folder of the store for servers' data.
@@ -132,15 +132,16 @@ def prefect_for_a_run(services: Path) -> Iterator[EmbeddedPrefect | None]:
 
 
 def check_server() -> None:
-    """Does nothing if a run can have its Prefect server.
+    """Checks that a run can use or start its Prefect server.
 
     Raises:
-        InputError: PREFECT_API_URL names one that does not answer, or TUTELAGE_PREFECT_PORT a port that cannot be had.
+        InputError: the server at PREFECT_API_URL does not answer, or the port TUTELAGE_PREFECT_PORT is invalid or
+        taken.
     """
     url = os.environ.get("PREFECT_API_URL")
     if not url:
         port_wanted()
-    # Prefect Cloud, and a server behind a login, let only their users ask how they are.
+    # Prefect Cloud and servers with a login require it for the health check.
     elif reason := http_refusal(f"{url.rstrip('/')}/health", says=b"true", also_well=(401, 403)):
         shown = shown_url(url)
         raise InputError(
@@ -151,7 +152,7 @@ def check_server() -> None:
 
 
 def _check_login(url: str) -> None:
-    """Refuses a server that does not let us in; who has an API key of Prefect Cloud is asked by Prefect itself."""
+    """Refuses a server that rejects our login; Prefect itself checks an API key of Prefect Cloud."""
     if os.environ.get("PREFECT_API_KEY"):
         return
     try:
@@ -164,14 +165,14 @@ def _check_login(url: str) -> None:
                 " set PREFECT_API_AUTH_STRING=USER:PASSWORD"
             ) from None
     except (OSError, ValueError):
-        return  # It has just answered; what is wrong now, the run will say.
+        return  # It has just answered; the run will report another error.
 
 
 def port_wanted() -> int | None:
-    """The port that TUTELAGE_PREFECT_PORT asks for; None if it asks for none.
+    """The port TUTELAGE_PREFECT_PORT; None if it is not set.
 
     Raises:
-        InputError: it is not a port, or it is taken.
+        InputError: it is not a port, or the port is taken.
     """
     text = os.environ.get("TUTELAGE_PREFECT_PORT", "")
     if not text:
@@ -186,20 +187,20 @@ def port_wanted() -> int | None:
 
 
 def _own_home(home: Path) -> tuple[IO[bytes], Path]:
-    """The first of home, home-2, home-3, ... that no other process holds, with its lock.
+    """The first of home, home-2, home-3, ... that no other process has locked, with its lock.
 
     Raises:
-        WorkError: a home cannot be made, or its lock cannot be one.
+        WorkError: a home cannot be created or locked.
     """
     number = 1
     while True:
-        place = home if number == 1 else home.with_name(f"{home.name}-{number}")
+        candidate = home if number == 1 else home.with_name(f"{home.name}-{number}")
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            lock = open_lock(place / "lock")
+            candidate.mkdir(parents=True, exist_ok=True)
+            lock = open_lock(candidate / "lock")
         except OSError as error:
-            raise unusable(place / "lock", error) from None
+            raise unusable(candidate / "lock", error) from None
         if try_lock(lock):
-            return lock, place
+            return lock, candidate
         lock.close()
         number += 1

@@ -1,6 +1,6 @@
-"""What can be checked before a run starts: the store, named artifacts, the source, model names, the machine.
+"""Checks before a run starts: the store, named artifacts, the source, model names, the machine.
 
-Whatever is refused here was refused before anything was started or changed.
+Nothing has been started or changed when a check fails.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _LEAST_FREE = 64 << 20  # bytes
 
 
 def open_store() -> ArtifactStore:
-    """The store that TUTELAGE_STORE names; .tutelage/ in the working directory by default."""
+    """The store at TUTELAGE_STORE; default: .tutelage/ in the working directory."""
     return ArtifactStore.open()
 
 
 def check_ready(parameters: Config, store: ArtifactStore) -> None:
-    """Does nothing if a run with these parameters can start here.
+    """Checks that a run with these parameters can start here.
 
     Raises:
-        InputError: it cannot.
+        InputError: it cannot start.
     """
     from flows.parameters import ColumnsParameters, DataParameters, ShardsParameters
 
@@ -61,21 +61,21 @@ def configs_in(config: BaseModel, path: str = "") -> Iterator[tuple[str, BaseMod
 
 
 def _check_room(store: ArtifactStore) -> None:
-    """Refuses a disk on which not even the databases of Prefect and MLflow have room: their servers would only hang."""
+    """Refuses a disk too full for the databases of Prefect and MLflow, whose servers would hang."""
     for folder in (store.local, store.work):
-        place = folder.absolute()
-        while not place.exists() and place != place.parent:
-            place = place.parent
-        free = shutil.disk_usage(place).free
+        existing = folder.absolute()
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        free = shutil.disk_usage(existing).free
         if free < _LEAST_FREE:
             raise InputError(
-                f"{place}: only {free / 1e6:.1f} MB free; free some space, or set TUTELAGE_STORE (of a store on S3:"
+                f"{existing}: only {free / 1e6:.1f} MB free; free some space, or set TUTELAGE_STORE (of a store on S3:"
                 " TUTELAGE_WORK, XDG_CACHE_HOME) to a folder on another disk"
             )
 
 
 def _check_tracking(parameters: Config) -> None:
-    """Refuses an MLFLOW_TRACKING_URI that nobody answers, where the flow trains or registers."""
+    """Refuses an MLFLOW_TRACKING_URI without an answer, if the flow trains or registers."""
     from flows.parameters import ShardDatasetParameters
     from pipeline.training.tracking_uri import VARIABLE, check_tracking_uri
 
@@ -98,11 +98,13 @@ def _check_references(parameters: Config, store: ArtifactStore) -> None:
                 continue
             artifact = store.resolve(reference)
             if artifact.stage not in wanted:
-                raise InputError(f"{where}: {reference} is made by {artifact.stage}; give one of {' or '.join(wanted)}")
+                raise InputError(
+                    f"{where}: {reference} is an artifact of {artifact.stage}; give one of {' or '.join(wanted)}"
+                )
 
 
 def _check_model(path: str, config: BaseModel) -> None:
-    """Refuses a model that is not in the zoo, or that cannot be built as it is configured."""
+    """Refuses a model that is not in the zoo, or cannot be built from its config."""
     from pipeline.training.image_model_config import ImageModelConfig
     from pipeline.training.model_config import ModelConfig
 
@@ -116,7 +118,7 @@ def _check_model(path: str, config: BaseModel) -> None:
 
 
 def _check_weights(path: str, config: BaseModel, store: ArtifactStore) -> None:
-    """Refuses trained weights that are not there, cannot be fetched here, or state no usable normalisation."""
+    """Refuses pretrained weights that do not exist, cannot be fetched here, or state no usable normalisation."""
     if getattr(getattr(config, "model", config), "pretrained", None) is None:
         return
     from pipeline.contrastive.text_backbone import TextBackboneConfig
@@ -136,7 +138,7 @@ def _check_weights(path: str, config: BaseModel, store: ArtifactStore) -> None:
 
 
 def _check_runner(path: str, config: BaseModel) -> None:
-    """Refuses a runner that asks for more than this machine has, or the cluster of RAY_ADDRESS, if that answers."""
+    """Refuses a runner that needs more than this machine has, or than the cluster of RAY_ADDRESS if it answers."""
     from pipeline.ray_cluster import check_tasks
     from pipeline.sharding.config import ShardingConfig
     from pipeline.training.placement import RunnerConfig

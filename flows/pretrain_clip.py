@@ -9,7 +9,7 @@ from flows.joined_columns import JoinedInput, ontology_of
 from flows.parameters import PretrainClipParameters
 from flows.presets import default_parameters
 from flows.shards_of_run import make_shards
-from flows.stage_run import SIDE_BY_SIDE, Ended, Made, StageRun, stages_of
+from flows.stage_run import TASK_RUNNER, FlowResult, StageHandle, StageRun, stages_of
 from flows.trained_models import find_teacher, make_student
 from pipeline.contrastive.build_ontology import BuildOntology
 from pipeline.contrastive.stage import PretrainClip
@@ -18,27 +18,27 @@ from pipeline.evaluation.stage import EvaluateModel
 _DEFAULT: PretrainClipParameters = default_parameters(PretrainClipParameters)
 
 
-@flow(name="pretrain-clip", task_runner=SIDE_BY_SIDE)
-def pretrain_clip(parameters: PretrainClipParameters = _DEFAULT) -> Ended:
+@flow(name="pretrain-clip", task_runner=TASK_RUNNER)
+def pretrain_clip(parameters: PretrainClipParameters = _DEFAULT) -> FlowResult:
     """Shard the data, get an image backbone, build the ontology, align images with text, evaluate."""
     with stages_of("pretrain-clip", parameters) as run:
         shards = make_shards(run, parameters.data, parameters.mixture, parameters.shards)
         columns = JoinedInput.of(run, parameters.columns, shards)
         backbones = _backbone_inputs(run, parameters, shards, columns)
         config = with_backbone_normalisation(run, parameters.clip, backbones)
-        inputs = columns.beside({"shards": shards, **backbones}, config)
+        inputs = columns.added_to({"shards": shards, **backbones}, config)
         if parameters.clip.policy.kind == "tonics":
             ontology = ontology_of(parameters.ontology, parameters.clip)
-            inputs["ontology"] = run.make(BuildOntology(), ontology, columns.beside({"shards": shards}, ontology))
-        clip = run.make(PretrainClip(), config, inputs)
-        measured = columns.beside({"shards": shards, "model": clip}, parameters.evaluation)
-        run.make(EvaluateModel(), parameters.evaluation, measured, label="evaluate clip")
-    return run.ended()
+            inputs["ontology"] = run.submit(BuildOntology(), ontology, columns.added_to({"shards": shards}, ontology))
+        clip = run.submit(PretrainClip(), config, inputs)
+        measured = columns.added_to({"shards": shards, "model": clip}, parameters.evaluation)
+        run.submit(EvaluateModel(), parameters.evaluation, measured, label="evaluate clip")
+    return run.result()
 
 
 def _backbone_inputs(
-    run: StageRun, parameters: PretrainClipParameters, shards: Made, columns: JoinedInput
-) -> dict[str, Made]:
+    run: StageRun, parameters: PretrainClipParameters, shards: StageHandle, columns: JoinedInput
+) -> dict[str, StageHandle]:
     """The inputs of the backbones: a named classifier, or imported weights, or else a student trained in this run."""
     named = run.named(parameters.tower)
     if named is not None:

@@ -8,7 +8,7 @@ from flows.joined_columns import JoinedInput
 from flows.parameters import RegisterModelParameters
 from flows.presets import default_parameters
 from flows.shards_of_run import make_shards
-from flows.stage_run import SIDE_BY_SIDE, Ended, Made, stages_of
+from flows.stage_run import TASK_RUNNER, FlowResult, StageHandle, stages_of
 from flows.trained_models import find_teacher, make_student
 from pipeline.evaluation.stage import EvaluateModel
 from pipeline.registration.stage import RegisterModel
@@ -16,8 +16,8 @@ from pipeline.registration.stage import RegisterModel
 _DEFAULT: RegisterModelParameters = default_parameters(RegisterModelParameters)
 
 
-@flow(name="register-model", task_runner=SIDE_BY_SIDE)
-def register_model(parameters: RegisterModelParameters = _DEFAULT) -> Ended:
+@flow(name="register-model", task_runner=TASK_RUNNER)
+def register_model(parameters: RegisterModelParameters = _DEFAULT) -> FlowResult:
     """Take the named model, or train the student; evaluate it, register it, apply the gate."""
     with stages_of("register-model", parameters) as run:
         named = run.named(parameters.model)
@@ -25,17 +25,17 @@ def register_model(parameters: RegisterModelParameters = _DEFAULT) -> Ended:
         shards_of_model = parameters.shards or run.input_of(named, "shards")
         shards = make_shards(run, parameters.data, parameters.mixture, shards_of_model)
         columns = JoinedInput.of(run, parameters.columns, shards)
-        inputs: dict[str, Made] = {"shards": shards}
-        teacher: Made | None = run.named(parameters.teacher_model or run.input_of(named, "teacher"))
+        inputs: dict[str, StageHandle] = {"shards": shards}
+        teacher: StageHandle | None = run.named(parameters.teacher_model or run.input_of(named, "teacher"))
         if named is None:
             teacher = teacher or find_teacher(run, None, parameters.teacher, parameters.student, shards, columns)
             inputs["model"] = make_student(run, parameters.student, shards, teacher, columns)
         else:
             inputs["model"] = named
-        inputs["evaluation"] = run.make(
-            EvaluateModel(), parameters.evaluation, columns.beside(inputs, parameters.evaluation)
+        inputs["evaluation"] = run.submit(
+            EvaluateModel(), parameters.evaluation, columns.added_to(inputs, parameters.evaluation)
         )
         if teacher is not None:
             inputs["teacher"] = teacher
-        run.make(RegisterModel(), parameters.registration.resolved(run.store), inputs)
-    return run.ended()
+        run.submit(RegisterModel(), parameters.registration.resolved(run.store), inputs)
+    return run.result()

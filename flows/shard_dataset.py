@@ -8,15 +8,15 @@ from flows.leak_check import check_leaks
 from flows.parameters import ShardDatasetParameters
 from flows.presets import default_parameters
 from flows.shards_of_run import make_shards
-from flows.stage_run import SIDE_BY_SIDE, Ended, stages_of
+from flows.stage_run import TASK_RUNNER, FlowResult, stages_of
 
 _DEFAULT: ShardDatasetParameters = default_parameters(ShardDatasetParameters)
 
 
-@flow(name="shard-dataset", task_runner=SIDE_BY_SIDE)
-def shard_dataset(parameters: ShardDatasetParameters = _DEFAULT) -> Ended:
+@flow(name="shard-dataset", task_runner=TASK_RUNNER)
+def shard_dataset(parameters: ShardDatasetParameters = _DEFAULT) -> FlowResult:
     """Shard the source, or combine several data sets; check for leaks if configured."""
     with stages_of("shard-dataset", parameters, tracked=False) as run:
         shards = make_shards(run, parameters.data, parameters.mixture)
         check_leaks(run, parameters.leaks, shards, parameters.leaks_against)
-    return run.ended()
+    return run.result()

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flows.stage_run import Made, StageRun
+from flows.stage_run import StageHandle, StageRun
 from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.deltas.delta_base import find_base
 from pipeline.sharding.mixture.stage import MixDatasets, MixDatasetsConfig
 from pipeline.sharding.stage import ShardDataset
 
 
-def make_shards(run: StageRun, data: ShardingConfig, mixture: Mapping[str, str], named: str | None = None) -> Made:
+def make_shards(
+    run: StageRun, data: ShardingConfig, mixture: Mapping[str, str], named: str | None = None
+) -> StageHandle:
     """Submits the stage that gives a flow its shards.
 
     Args:
@@ -28,8 +30,8 @@ def make_shards(run: StageRun, data: ShardingConfig, mixture: Mapping[str, str],
         data_sets = {
             name: data_set for name, reference in mixture.items() if (data_set := run.named(reference)) is not None
         }
-        return run.make(MixDatasets(), MixDatasetsConfig(), data_sets)
+        return run.submit(MixDatasets(), MixDatasetsConfig(), data_sets)
     config = data.resolved()
     base = find_base(config, run.store)
     found = None if base is None else run.named(base.artifact.uri)
-    return run.make(ShardDataset(), config, {} if found is None else {"base": found})
+    return run.submit(ShardDataset(), config, {} if found is None else {"base": found})

@@ -1,8 +1,8 @@
-"""A run of stages: what a flow's body talks to.
+"""The stages of a run: submits them to Prefect, waits for them, publishes and cleans up.
 
-A flow opens one, asks it for stages (each starts as soon as its inputs are there, so independent ones
-run side by side) and leaves it; on leaving, everything was waited for, published to Prefect's UI, and
-torn down, however the run ended.
+A flow opens a `StageRun` and submits stages. A stage starts when its inputs are ready, so independent stages run
+concurrently. At the end of the block all stages were waited for, the results are published to Prefect's UI, and
+resources are released, also after an error.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ from pipeline.training.interruption import request_stop
 # Ray Train takes up to 20 s to end a group of workers whose training was stopped.
 _CHECKPOINT_GRACE_S = 25.0
 
-SIDE_BY_SIDE: Any = ThreadPoolTaskRunner()
-"""Runs a flow's stages in threads of its process; a stage that waits for its inputs holds one."""
+TASK_RUNNER: Any = ThreadPoolTaskRunner()
+"""Runs a flow's stages in threads of its process; a stage that waits for its inputs occupies one."""
 
-Made = StageResult | PrefectFuture[Any]
-Ended = Any
-"""What a flow gives back: a RunSummary, or a State of Prefect's that holds one."""
+StageHandle = StageResult | PrefectFuture[Any]
+FlowResult = Any
+"""The return value of a flow: a RunSummary, or a Prefect State that contains one."""
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run came to, in the order in which its stages were asked for."""
+    """The results of a run, in the order in which its stages were submitted."""
 
     flow: str
     results: tuple[StageResult, ...]
 
     @property
     def nothing_new(self) -> bool:
-        """The source held nothing new, and all that follows from it was there."""
+        """Whether the source had nothing new and all other stages were cached."""
         return any(result.nothing_new for result in self.results) and all(result.cached for result in self.results)
 
     def of_stage(self, stage: str) -> list[StageResult]:
@@ -64,45 +64,45 @@ class RunSummary:
 
 
 class StageRun:
-    """Submits stages, remembers them, waits for them."""
+    """Submits stages and waits for them."""
 
     def __init__(self, flow: str, store: ArtifactStore, board: RunBoard) -> None:
         self.flow = flow
         self.store = store
         self.board = board
-        self._made: dict[str, PrefectFuture[Any]] = {}
+        self._futures: dict[str, PrefectFuture[Any]] = {}
 
     def named(self, reference: str | None) -> StageResult | None:
-        """An artifact that exists already, by STAGE/KEY; None if no reference is given."""
+        """The result for an existing artifact STAGE/KEY; None if `reference` is None."""
         if reference is None:
             return None
         artifact = self.store.resolve(reference)
         return StageResult(artifact.stage, artifact.uri, True, artifact.seconds, artifact.summary)
 
-    def input_of(self, made: StageResult | None, name: str) -> str | None:
-        """STAGE/KEY of what an artifact was made from; None if there is no artifact, or no such input."""
-        return made.artifact(self.store).manifest["inputs"].get(name) if made is not None else None
+    def input_of(self, result: StageResult | None, name: str) -> str | None:
+        """STAGE/KEY of an input of a result's artifact; None without a result, or if it has no such input."""
+        return result.artifact(self.store).manifest["inputs"].get(name) if result is not None else None
 
-    def make(
+    def submit(
         self,
         stage: Stage[Any],
         config: Config,
-        inputs: Mapping[str, Made] | None = None,
+        inputs: Mapping[str, StageHandle] | None = None,
         *,
         label: str = "",
-        after: Sequence[Made] = (),
+        after: Sequence[StageHandle] = (),
         accept: Accept = accept_any,
-    ) -> Made:
-        """Asks for the artifact of a stage; returns at once.
+    ) -> StageHandle:
+        """Submits a stage; returns at once.
 
         Args:
-            after: stages that must have ended well before it begins, though it does not read their artifacts.
-            accept: is shown the artifact, made or found; what it raises fails the stage in this run.
+            after: stages that must succeed before it begins, though it does not read their artifacts.
+            accept: called with the artifact; an exception fails the stage in this run.
         """
         label = label or stage.name
         self.board.announce(label)
-        one = stage_task.with_options(name=stage.name, task_run_name=label)
-        self._made[label] = one.submit(
+        task = stage_task.with_options(name=stage.name, task_run_name=label)
+        self._futures[label] = task.submit(
             label,
             stage,
             config,
@@ -113,39 +113,39 @@ class StageRun:
             return_state=False,
             wait_for=list(after),
         )
-        return self._made[label]
+        return self._futures[label]
 
     def wait(self) -> RunSummary:
         """Waits for every stage.
 
         Raises:
-            Exception: that of the first stage that failed by itself.
+            Exception: the error of the first failed stage.
         """
-        for future in self._made.values():
+        for future in self._futures.values():
             future.wait()
-        for label, future in self._made.items():
+        for label, future in self._futures.items():
             if future.state.is_failed() or future.state.is_crashed():
                 error = future.state.result(raise_on_failure=False)
                 raise error if isinstance(error, Exception) else WorkError(f"{label}: {future.state.message}")
         return self.summary()
 
     def stop(self) -> None:
-        """Makes what runs end: trainings with a checkpoint, other stages at their next word."""
+        """Stops running stages: trainings with a checkpoint, other stages at their next progress report."""
         # On SIGTERM, Ray's core sets an alarm that aborts the process 3 s later, before a checkpoint is written.
         signal.alarm(0)
         grace_s = _stop_trainings()
         self.board.stop(grace_s)
         deadline = time.monotonic() + grace_s
-        for future in self._made.values():
+        for future in self._futures.values():
             future.wait(max(deadline - time.monotonic(), 0.0))
 
     def summary(self) -> RunSummary:
-        """The results of the stages that have ended well."""
-        ended = [future.state.result() for future in self._made.values() if future.state.is_completed()]
+        """The results of the stages that have succeeded."""
+        ended = [future.state.result() for future in self._futures.values() if future.state.is_completed()]
         return RunSummary(self.flow, tuple(ended))
 
-    def ended(self) -> Ended:
-        """The summary, in a state of Prefect's that says so if there was nothing new."""
+    def result(self) -> FlowResult:
+        """The summary; if there was nothing new, in a Prefect state with that name."""
         summary = self.summary()
         if not summary.nothing_new:
             return summary
@@ -155,10 +155,10 @@ class StageRun:
 
 @contextmanager
 def stages_of(flow: str, parameters: Config, *, tracked: bool = True) -> Iterator[StageRun]:
-    """A run of stages for a flow; checks what can be checked first.
+    """A run of stages for a flow; checks the parameters first.
 
     Args:
-        tracked: its stages write to MLflow, whose database must be made before they run side by side.
+        tracked: its stages write to MLflow, whose database must be created before they run concurrently.
     Raises:
         InputError: the parameters cannot be carried out here; nothing was started.
     """
@@ -188,7 +188,7 @@ def stages_of(flow: str, parameters: Config, *, tracked: bool = True) -> Iterato
             try:
                 _publish(flow, run)
             except Exception as error:
-                # A server that is gone must not hide how the run ended.
+                # A missing server must not hide the run's own error.
                 get_run_logger().warning("the run's summary was not published: %s", error)
 
 
@@ -200,19 +200,19 @@ def _log_report(flow: str, result: StageResult, store: ArtifactStore) -> None:
 
 
 def _stop_trainings() -> float:
-    """Asks trainings to write a checkpoint and end; the seconds they should get for it."""
+    """Asks trainings to write a checkpoint and end; returns the seconds to wait for them."""
     return _CHECKPOINT_GRACE_S if request_stop() else 0.0
 
 
 def _end_ray() -> None:
-    # Only if a stage of this process used it: importing Ray to end nothing would cost a second.
+    # Only if a stage of this process used Ray: importing it takes a second.
     ray_cluster = sys.modules.get("pipeline.ray_cluster")
     if ray_cluster is not None:
         ray_cluster.shutdown()
 
 
 def _publish(flow: str, run: StageRun) -> None:
-    """The run as a table and as Markdown in Prefect's UI."""
+    """Publishes the run as a table and as Markdown in Prefect's UI."""
     rows = run.board.rows()
     references = {result.label: result.reference for result in run.summary().results}
     create_table_artifact(

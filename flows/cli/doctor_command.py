@@ -1,4 +1,4 @@
-"""`tutelage doctor`: what was found on this machine, and the mend for what is wrong."""
+"""`tutelage doctor`: prints the checks of this machine, and how to fix each problem."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red"
 
 
 def show(*, as_json: bool) -> int:
-    """Prints every check; 1 if something is wrong."""
+    """Prints every check; returns 1 if any failed."""
     checks = examine()
     if as_json:
         print(json.dumps([asdict(check) for check in checks], indent=1))

@@ -1,8 +1,7 @@
-"""Whether a Prefect server's scheduler makes runs: a server whose scheduler fails in every loop answers all the same.
+"""Checks that a Prefect server's scheduler creates runs: a server with a failing scheduler still answers requests.
 
-The only proof is a run that it made just now. So a deployment of nothing, with a schedule a month away, is put on the
-server for the few seconds that it takes until its runs are there, and deleted with them. No worker serves it, and what
-a killed look left is deleted by the next.
+The only proof is a new scheduled run. So an empty deployment with a schedule a month ahead is created, and deleted with
+its runs as soon as they appear, within seconds. No worker serves it; the next check deletes what a killed one left.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from flows.prefect_api import ask
 
 _PROBE = "tutelage-doctor-"
 _MONTH_S = 30 * 86400
-# Longer than any look takes: a probe older than this belongs to nobody.
+# Longer than any check takes: an older probe is left over.
 _LEFT_OVER = timedelta(minutes=10)
 _PATIENCE_S = 5.0
 
 
 def scheduler_service(api: str, within_s: float | None = None) -> Found:
-    """Whether runs are made for a schedule that is new on the server, and whether anyone takes them.
+    """Whether the server creates runs for a new schedule, and whether workers take runs.
 
     Args:
         api: PREFECT_API_URL, of a server that answers.
-        within_s: how long its scheduler may take; by default two of its loops and 5 s.
+        within_s: time limit for its scheduler; default: two of its loops and 5 s.
     """
     api = api.rstrip("/")
     try:
@@ -57,7 +56,7 @@ def scheduler_service(api: str, within_s: float | None = None) -> Found:
 
 
 def _probe(api: str, within_s: float) -> float | None:
-    """Seconds until the scheduler made a run of a new deployment; None: not in time. The deployment is gone after."""
+    """Seconds until the scheduler creates a run of a new deployment, which is then deleted; None: not in time."""
     name = f"{_PROBE}{uuid.uuid4().hex[:12]}"
     flow = _ask(api, "flows/", {"name": name})["id"]
     try:
@@ -76,7 +75,7 @@ def _probe(api: str, within_s: float) -> float | None:
 
 
 def _sweep(api: str) -> None:
-    """Deletes what a look that was killed left."""
+    """Deletes the probes of killed checks."""
     before = datetime.now(UTC) - _LEFT_OVER
     for flow in _ask(api, "flows/filter", {"flows": {"name": {"like_": _PROBE}}}):
         if flow["name"].startswith(_PROBE) and datetime.fromisoformat(flow["created"]) < before:
@@ -85,12 +84,12 @@ def _sweep(api: str) -> None:
 
 def _delete(api: str, flow: str) -> None:
     """Deletes a flow, its deployments and its runs."""
-    with contextlib.suppress(urllib.error.HTTPError):  # Gone already, or the next look's to delete.
+    with contextlib.suppress(urllib.error.HTTPError):  # Deleted already, or left to the next check.
         ask(api, f"flows/{flow}", method="DELETE", patience_s=_PATIENCE_S)
 
 
 def _loop_s(api: str) -> float:
-    """Seconds between two looks of the scheduler for new deployments."""
+    """The interval in seconds at which the scheduler looks for new deployments."""
     settings = _ask(api, "admin/settings")
     return float(settings["server"]["services"]["scheduler"]["recent_deployments_loop_seconds"])
 

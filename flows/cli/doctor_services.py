@@ -1,6 +1,6 @@
-"""Whether the services that the environment names answer; each look takes at most a few seconds.
+"""Checks that the services in the environment answer; each check takes at most a few seconds.
 
-Every function gives what a `Check` needs after its name: status, what was found, the mend.
+Every function returns the fields of a `Check` after its name: status, what was found, the fix.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _TIMEOUT_S = 3.0
 
 
 def mlflow_service(uri: str) -> Found:
-    """The tracking server or database that MLFLOW_TRACKING_URI names."""
+    """The tracking server or database at MLFLOW_TRACKING_URI."""
     if not uri:
         return "ok", "embedded, SQLite under the store", ""
     from pipeline.training.tracking_uri import is_asked, refusal
 
     shown = shown_url(uri)
     if not is_asked(uri):
-        return "warn", f"{shown}: of a kind that was not looked at", "Try it with: mlflow doctor"
+        return "warn", f"{shown}: of a kind that is not checked", "Try it with: mlflow doctor"
     reason = refusal(uri)
     if reason is None:
         return "ok", f"{shown} answers" if not uri.startswith("sqlite") else f"{shown}, a database file", ""
@@ -35,7 +35,7 @@ def mlflow_service(uri: str) -> Found:
 
 
 def prefect_service(url: str) -> Found:
-    """The server that PREFECT_API_URL names."""
+    """The server at PREFECT_API_URL."""
     if not url:
         return "ok", "embedded, a server for each run", ""
     shown = shown_url(url)
@@ -48,7 +48,7 @@ def prefect_service(url: str) -> Found:
 
 
 def ray_service(address: str) -> Found:
-    """The cluster that RAY_ADDRESS names."""
+    """The cluster at RAY_ADDRESS."""
     try:
         if cluster_address(address) is None:
             return "ok", "embedded, started for each run, for this machine and its owner only", ""
@@ -60,11 +60,11 @@ def ray_service(address: str) -> Found:
 
 
 def s3_service(endpoint: str, store_url: str) -> Found:
-    """The S3 server that AWS_ENDPOINT_URL names; whether the keys fit is the store's check."""
+    """The S3 server at AWS_ENDPOINT_URL; the store's check tests the keys."""
     if not endpoint:
         return "ok", "AWS" if store_url.startswith("s3://") else "not used, the store is a folder", ""
     shown = shown_url(endpoint)
-    # Who does not say who he is gets a 403 from a server that is well.
+    # A working server answers a request without credentials with 403.
     reason = http_refusal(endpoint, within_s=_TIMEOUT_S, also_well=(301, 307, 400, 401, 403, 404, 405))
     if reason is None:
         return "ok", f"{shown} answers", ""

@@ -1,7 +1,7 @@
-"""A flow run from the shell: server, display, log and the words at the end.
+"""A flow run from the shell: server, display, log and the summary at the end.
 
-The order is chosen for speed: the Prefect server starts first, as a process, and the imports that a
-run needs are done while it comes up.
+The order is chosen for speed: the Prefect server starts first, as a process, and the imports of a run happen while it
+starts.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
     """Runs a flow to its end; returns the exit code.
 
     Args:
-        origin: where the parameters came from, in words for the display.
-        as_json: one JSON object on stdout at the end; what happens meanwhile goes to stderr.
+        origin: origin of the parameters, for the display.
+        as_json: print one JSON object to stdout at the end; the display goes to stderr.
 
     Raises:
-        InputError: refused before any work.
+        InputError: the parameters were refused; no work was done.
     """
     store = open_store()
     check_ready(parameters, store)
@@ -65,11 +65,11 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
         console = Console(file=real_err if as_json else real_out)
         display = RunDisplay(entry.name, origin, board, console)
         try:
-            with ends_at_once(lambda: _last_words(real_err)), display.shown():
+            with ends_at_once(lambda: _print_end(real_err)), display.shown():
                 summary = _run(entry, parameters, store, board, display)
         except BaseException as raised:
             error = raised
-            with contextlib.suppress(OSError):  # of a disk that is full
+            with contextlib.suppress(OSError):  # the disk is full
                 sys.stderr.write(without_credentials(traceback.format_exc()))
         outcome = outcome_of(entry.name, store, board, summary, time.monotonic() - started, log)
         try:
@@ -90,7 +90,7 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
 
 @contextlib.contextmanager
 def _logged(log: Path) -> Iterator[tuple[IO[str], IO[str]]]:
-    """As `output_to_log`.
+    """Like `output_to_log`.
 
     Raises:
         InputError: the log cannot be written.
@@ -100,28 +100,28 @@ def _logged(log: Path) -> Iterator[tuple[IO[str], IO[str]]]:
         log.open("ab").close()
     except OSError as error:
         raise InputError(
-            f"{log}: the run's log cannot be written ({error.strerror}); give this user the right to it"
+            f"{log}: the run's log cannot be written ({error.strerror}); give this user write permission"
         ) from None
     with output_to_log(log) as files:
         yield files
 
 
 class _LogLine(logging.Formatter):
-    """Without the passwords in URLs."""
+    """A log line without the passwords in URLs."""
 
     def format(self, record: logging.LogRecord) -> str:
         return without_credentials(super().format(record))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """SIGTERM ends a run as Ctrl-C does; Prefect sends it on to the process after it has ended the flow."""
+    """SIGTERM ends a run like Ctrl-C; Prefect sends it to the process again after ending the flow."""
     raise KeyboardInterrupt
 
 
-def _last_words(stderr: IO[str]) -> None:
+def _print_end(stderr: IO[str]) -> None:
     # The display hides a terminal's cursor.
     show_cursor = "\n\x1b[?25h" if stderr.isatty() else ""
-    stderr.write(f"{show_cursor}tutelage: ended at once; the same command goes on where it stopped\n")
+    stderr.write(f"{show_cursor}tutelage: ended at once; the same command continues where it stopped\n")
     stderr.flush()
 
 
@@ -148,7 +148,7 @@ def _run(
 
 
 def flush_prefect() -> None:
-    """Sends Prefect's queued logs and events; what is queued after the server is gone would be retried for a minute."""
+    """Sends Prefect's queued logs and events; after the server has stopped they would be retried for a minute."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogHandler
 
@@ -157,10 +157,10 @@ def flush_prefect() -> None:
 
 
 def _settings(server: EmbeddedPrefect | None) -> contextlib.AbstractContextManager[Any]:
-    """Prefect's settings for a run in this process: no heartbeat where nobody waits for it.
+    """Prefect's settings for a run in this process: no heartbeat with an embedded server.
 
-    Ending a heartbeat costs a flow one second (Prefect 3.8), and only an automation on a server that
-    outlives us could use it.
+    Stopping the heartbeat delays a flow by one second (Prefect 3.8), and only an automation on a server that outlives
+    the run could use it.
     """
     if server is None:
         return contextlib.nullcontext()
@@ -170,16 +170,16 @@ def _settings(server: EmbeddedPrefect | None) -> contextlib.AbstractContextManag
 
 
 def exit_code(error: BaseException | None, log: Path, stderr: IO[str]) -> int:
-    """The exit code for how a run ended; what went wrong is said in one line on `stderr`."""
+    """The exit code of a run; an error is printed in one line to `stderr`."""
     if error is None:
         return 0
     if isinstance(error, InputError):
         stderr.write(f"tutelage: {error}\n")
         return InputError.exit_code
     if not isinstance(error, Exception) or type(error).__name__ == "TerminationSignal":
-        stderr.write("tutelage: interrupted; the same command goes on where it stopped\n")
+        stderr.write("tutelage: interrupted; the same command continues where it stopped\n")
         return 130
-    said = (isinstance(error, TutelageError) and str(error)) or f"{type(error).__name__}: {error}"
-    said = str(WorkError(machine_line(error) or without_credentials(said)))
-    stderr.write(f"tutelage: {said.strip().removesuffix(':')} (log: {log})\n")
+    message = (isinstance(error, TutelageError) and str(error)) or f"{type(error).__name__}: {error}"
+    message = str(WorkError(machine_line(error) or without_credentials(message)))
+    stderr.write(f"tutelage: {message.strip().removesuffix(':')} (log: {log})\n")
     return 1

@@ -1,11 +1,11 @@
-"""S3 storage: the same promises over any server that honours conditional writes.
+"""S3 storage: the `Storage` protocol over any server that honours conditional writes.
 
-An answer that is lost on the way says nothing about the write: every conditional write carries a name of its own in
-the object's metadata, and is looked up before anyone claims to have won or lost.
+A lost response does not tell whether the write succeeded. So every conditional write stores a unique name in the
+object's metadata, which is read back to decide whether this call won.
 
-Nor is a good answer believed: bytes go out with their SHA-256, which the server compares, and what the server then
-stores is looked at before it counts (size and ETag). The files of an artifact are looked at by one listing, before its
-manifest.
+A successful response is verified too: bytes are sent with their SHA-256, which the server compares, and the size and
+ETag of the stored object are checked. The files of an artifact are checked by one listing, before its manifest is
+written.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _WRITER = "writer"
 _ARTIFACTS = "artifacts/"
 _ATTEMPT = "attempt-"
 _FILES_AT_ONCE = 4
-# What changed so lately is left alone, though its owner seems gone: the server may still be at a request of it, and
-# clones of one snapshot of a virtual machine, which nothing tells apart, may share a bucket.
+# Younger objects are not swept, even if their owner has ended: the server may still process a request of it, and clones
+# of one virtual machine snapshot, which cannot be distinguished, may share a bucket.
 _QUIET_S = 3600.0
 
 
 class S3Storage(S3Objects):
-    """A `Storage` below a prefix in a bucket: writes that are confirmed, and artifacts that are published by one."""
+    """A `Storage` below a prefix in a bucket, with confirmed writes; one conditional write publishes an artifact."""
 
     def check_writable(self) -> None:
         probe = f"{PROBES}{owned_name()}"
@@ -77,23 +77,23 @@ class S3Storage(S3Objects):
         self._confirm(path, self.stat(path), digests)
 
     def publish(self, folder: Path, path: str, manifest: dict[str, object]) -> bool:
-        place = f"{path}/manifest.json"
+        manifest_path = f"{path}/manifest.json"
         attempt = f"{_ATTEMPT}{owned_name()}"
         root = f"{attempt}/"
         won = False
-        if self.stat(place) is None:
+        if self.stat(manifest_path) is None:
             try:
-                # Says where to look, should this process be killed: nobody has to list a whole store for that.
+                # Records the folder for `sweep` in case this process is killed, which need not list the store then.
                 self.write(f"{ASIDE}/{attempt}", f"{path}/{root}".encode())
                 self._confirm_all(f"{path}/{root}", self._send_all(folder, f"{path}/{root}"))
             except BaseException:
-                # The server may be the reason: it is asked once, and what stays there is swept later.
+                # The server may be the cause: delete with one try only; `sweep` removes the rest later.
                 with contextlib.suppress(Exception), patience(0):
                     self._delete_all(f"{path}/{root}")
                     self.delete(f"{ASIDE}/{attempt}")
                 raise
-            # If this raises, the manifest may be there all the same and name our files: they stay.
-            won = self.create(place, json.dumps({**manifest, "root": root}, indent=1, sort_keys=True).encode())
+            # If this raises, the manifest may have been written and name our files, so they are not deleted.
+            won = self.create(manifest_path, json.dumps({**manifest, "root": root}, indent=1, sort_keys=True).encode())
             if not won:
                 self._delete_all(f"{path}/{root}")
             self.delete(f"{ASIDE}/{attempt}")
@@ -118,7 +118,7 @@ class S3Storage(S3Objects):
         return [*swept, *self._sweep_uploads()]
 
     def _is_published(self, path: str, root: str) -> bool:
-        """Whether the files below `root` are those of the artifact at `path`; what cannot be read counts as yes."""
+        """Whether the files below `root` are those of the artifact at `path`; True if the manifest is invalid."""
         try:
             manifest = json.loads(self.read(f"{path}/manifest.json"))
             return bool(manifest["root"] == root)
@@ -128,7 +128,7 @@ class S3Storage(S3Objects):
             return True
 
     def _sweep_uploads(self) -> Sequence[str]:
-        """Gives up uploads in parts that nobody will end; their parts are paid for and seen by nobody."""
+        """Aborts abandoned multipart uploads, whose parts are invisible but billed."""
         swept = []
         for upload in list(self._uploads(_ARTIFACTS)):
             if _is_abandoned(upload.key, upload.begun):
@@ -137,7 +137,7 @@ class S3Storage(S3Objects):
         return swept
 
     def _send_all(self, folder: Path, prefix: str) -> dict[str, Digests]:
-        """Uploads the files of a folder; what S3 must say of each, by its path."""
+        """Uploads the files of a folder; returns the expected digests by path."""
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         failed = threading.Event()
 
@@ -155,20 +155,20 @@ class S3Storage(S3Objects):
             return dict(sent for sent in pool.map(send, files) if sent is not None)
 
     def _confirm_all(self, prefix: str, sent: Mapping[str, Digests]) -> None:
-        """Does nothing if all that was sent lies below `prefix`, by one listing.
+        """Checks by one listing that all files are stored below `prefix`.
 
         Raises:
-            WorkError: something does not.
+            WorkError: a file is missing or differs.
         """
         found = {info.path: info for info in self.list(prefix)}
         for path, digests in sent.items():
             self._confirm(path, found.get(path), digests)
 
     def _confirm(self, path: str, found: ObjectInfo | None, sent: Digests) -> None:
-        """Does nothing if what was found is what was sent.
+        """Checks that the stored object is the one that was sent.
 
         Raises:
-            WorkError: it is not.
+            WorkError: it is missing or differs.
         """
         wrong = None
         if found is None:
@@ -180,22 +180,22 @@ class S3Storage(S3Objects):
         if wrong is not None:
             raise WorkError(
                 f"{self.url}/{path}: {endpoint()} answered that it is stored, but {wrong}; nothing was committed with "
-                "it; see what lies between here and the server (a proxy, a gateway), then run again"
+                "it; check what is between here and the server (a proxy, a gateway), then run again"
             )
 
     def _has(self, path: str, sent: Digests) -> bool:
-        """Whether an object whose ETag says nothing of its bytes (of an encrypted bucket, say) has those sent."""
+        """Whether an object with an ETag that is not its MD5 (e.g. in an encrypted bucket) has the sent bytes."""
         head = self._ask(
             path,
             lambda: self._client.head_object(Bucket=self.bucket, Key=self._key(path), ChecksumMode="ENABLED"),
         )
         if head.get("ChecksumSHA256") is not None:
             return bool(head["ChecksumSHA256"] == sent.checksum)
-        # The server stores no checksum: what it gives back is hashed.
+        # The server stores no checksum: read the object and hash it.
         return ranges_sha256(partial(self.read, path), sent.size) == sent.sha256
 
     def _put_if(self, path: str, data: bytes, **condition: str) -> bool:
-        """A conditional put; True only if what lies there now was put by this very call."""
+        """A conditional put; True only if this call wrote the stored object."""
         writer = uuid.uuid4().hex
         key = self._key(path)
         digests = Digests.of_bytes(data)
@@ -213,7 +213,7 @@ class S3Storage(S3Objects):
             except ClientError as error:
                 status = status_of(error)
                 if status == 412:
-                    # boto3 may have sent it twice, so that we lost against ourselves.
+                    # boto3 may have sent the request twice; then the second failed because of the first.
                     return self._written_by(path) == writer
                 if status == 404 and "IfMatch" in condition and error.response["Error"]["Code"] != "NoSuchBucket":
                     return False
@@ -229,7 +229,7 @@ class S3Storage(S3Objects):
                 found = self._written_by(path)
                 if found is None:
                     self._confirm(path, self.stat(path), digests)
-                # Another writer's: it came after us, if the answer was that to our bytes.
+                # If another writer's object is there, it replaced ours, provided that the ETag was of our bytes.
                 return True if found == writer or answer["ETag"].strip('"') == digests.etag else None
             return True if self._written_by(path) == writer else None
 

@@ -1,7 +1,7 @@
-"""The objects of an S3 bucket: each request, how often it is tried, and what its errors mean.
+"""The objects of an S3 bucket: requests, retries and errors.
 
-Endpoint, keys and region come from where boto3 looks for them (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
-AWS_PROFILE, ...). What boto3 raises becomes one of our errors, in one line.
+Endpoint, keys and region are configured as in boto3 (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_PROFILE, ...). Errors of
+boto3 are converted to one of ours, in one line.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ T = TypeVar("T")
 
 TRIES = 4
 ASIDE = ".aside"
-"""Folder of a storage for what its processes note for themselves."""
+"""Folder of a storage for temporary objects and records of its processes."""
 PROBES = f"{ASIDE}/probe-"
 _TORN = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An upload in parts: the object's key, the upload's id, and the Unix time when it was begun."""
+    """A multipart upload: the object's key, the upload's id, and its Unix start time."""
 
     key: str
     id: str
@@ -67,7 +67,7 @@ class S3Objects:
 
     @classmethod
     def from_url(cls, url: str) -> Self:
-        """The storage that s3://bucket/prefix names.
+        """The storage at s3://bucket/prefix.
 
         Raises:
             InputError: the URL names no bucket.
@@ -78,7 +78,7 @@ class S3Objects:
         return cls(parts.netloc, url.removeprefix(f"s3://{parts.netloc}"))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A client does not travel to another process; its description does.
+        # A client cannot be pickled; its description can.
         return type(self), (self.bucket, self.prefix)
 
     @property
@@ -98,18 +98,18 @@ class S3Objects:
                     answer = self._client.get_object(Bucket=self.bucket, Key=self._key(path), Range=span)
                     data = answer["Body"].read()
                 except ClientError as error:
-                    if status_of(error) == 416:  # From the end on there are no bytes, as in a file.
+                    if status_of(error) == 416:  # From the end on there are no bytes, as with a file.
                         return b""
                     raise
-                except _TORN as error:  # boto3 retries the request, not the reading of what it answers.
+                except _TORN as error:  # boto3 retries the request, but not the reading of the body.
                     if attempt == TRIES - 1 or (isinstance(error, ReadTimeoutError) and is_over()):
                         raise
-                    # Of many workers that a busy server cut off, not all come back at once.
+                    # Random, so that many workers cut off by a busy server do not all retry at once.
                     time.sleep(random.uniform(0, 0.2 * 2**attempt))
                 else:
                     if "ContentRange" in answer:
                         return data
-                    # A server may answer a range with the whole.
+                    # A server may answer a range request with the whole object.
                     return data[start:] if length is None else data[start : start + length]
             raise AssertionError("unreachable")
 
@@ -148,14 +148,14 @@ class S3Objects:
 
     def download(self, path: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # It goes into a file beside the target and is moved there by boto3.
+        # boto3 downloads to a temporary file next to the target and renames it.
         self._ask(path, lambda: self._client.download_file(self.bucket, self._key(path), str(target), Config=TRANSFER))
 
     def local_path(self, path: str) -> Path | None:
         return None
 
     def _send(self, source: Path, path: str) -> Digests:
-        """Uploads a file, without a look at what the server stored."""
+        """Uploads a file without checking the stored object."""
         digests = Digests.of_file(source, largest_put=LARGEST_PUT, part_bytes=PART_BYTES)
         self._ask(
             path,
@@ -166,7 +166,7 @@ class S3Objects:
         return digests
 
     def _uploads(self, prefix: str) -> Iterator[Upload]:
-        """The uploads in parts that were begun below a folder and neither ended nor given up."""
+        """The unfinished multipart uploads below a folder."""
         pages = iter(
             self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self._key(prefix))
         )
@@ -176,7 +176,7 @@ class S3Objects:
                     yield Upload(upload["Key"], upload["UploadId"], upload["Initiated"].timestamp())
 
     def _abort(self, upload: Upload) -> None:
-        """Gives up an upload in parts."""
+        """Aborts a multipart upload."""
         self._ask(
             "",
             lambda: self._client.abort_multipart_upload(Bucket=self.bucket, Key=upload.key, UploadId=upload.id),
@@ -187,17 +187,17 @@ class S3Objects:
             self.delete(info.path)
 
     def _ask(self, path: str, request: Callable[[], T]) -> T:
-        """The answer to a request; what boto3 raises becomes one of our errors."""
+        """Runs a request; converts errors of boto3 to ours."""
         try:
             with patience():
                 answer = request()
         except (BotoCoreError, ClientError, Boto3Error, ResponseParserError) as error:
-            # Whoever asks whether the store can be written knows nothing of a probe.
+            # The user does not know about the probe of `check_writable`.
             where = self.url if path.startswith(PROBES) else f"{self.url}/{path}".rstrip("/")
-            meaning = explain(error, where, answered=self._answered)
-            if isinstance(meaning, FileNotFoundError) and getattr(error, "operation_name", "") != "HeadObject":
+            converted = explain(error, where, answered=self._answered)
+            if isinstance(converted, FileNotFoundError) and getattr(error, "operation_name", "") != "HeadObject":
                 self._answered = True
-            raise meaning from error
+            raise converted from error
         self._answered = True
         return answer
 

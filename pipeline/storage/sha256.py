@@ -1,4 +1,4 @@
-"""SHA-256 of what is too large to be read at once."""
+"""SHA-256 of files and objects that are too large to read at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def ranges_sha256(read: Callable[[int, int], bytes], size: int) -> str:
     """SHA-256 of `size` bytes, in hex.
 
     Args:
-        read: read(start, length) gives some of them, e.g. from an object.
+        read: read(start, length) returns some of the bytes, e.g. of an object.
     """
     hasher = hashlib.sha256()
     for start in range(0, size, _READ_BYTES):

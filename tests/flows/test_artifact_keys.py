@@ -56,7 +56,7 @@ class Requested:
     def named(self, reference: str | None) -> None:
         assert reference is None
 
-    def make(
+    def submit(
         self, stage: Any, config: Config, inputs: Mapping[str, str] | None = None, *, label: str = "", **_: Any
     ) -> str:
         made_of = {"stage": stage.name, "version": stage.version, "config": config, "inputs": dict(inputs or {})}
@@ -64,7 +64,7 @@ class Requested:
         self.keys[label or stage.name] = key[:16]
         return f"{stage.name}/{key}"
 
-    def ended(self) -> None:
+    def result(self) -> None:
         pass
 
 

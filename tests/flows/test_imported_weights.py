@@ -32,7 +32,7 @@ class Asked:
         self.inputs: dict[str, dict[str, Any]] = {}
         self.configs: dict[str, Config] = {}
 
-    def make(
+    def submit(
         self,
         stage: Stage[Any],
         config: Config,
@@ -48,7 +48,7 @@ class Asked:
     def named(self, reference: str | None) -> str | None:
         return reference
 
-    def ended(self) -> None: ...
+    def result(self) -> None: ...
 
 
 @pytest.fixture

@@ -47,9 +47,9 @@ def test_a_run_of_a_preset_joins_nothing() -> None:
 def test_columns_are_an_input_of_what_reads_them_only() -> None:
     shards, made = (StageResult(name, f"{name}/0a1b", True, 0.0) for name in ("shard-dataset", "join-columns"))
     reading, other = ContrastiveConfig(captions_from="caption"), ContrastiveConfig()
-    assert JoinedInput(made).beside({"shards": shards}, reading) == {"shards": shards, "columns": made}
+    assert JoinedInput(made).added_to({"shards": shards}, reading) == {"shards": shards, "columns": made}
     for columns, config in ((JoinedInput(made), other), (JoinedInput(None), other)):
-        assert columns.beside({"shards": shards}, config) == {"shards": shards}
+        assert columns.added_to({"shards": shards}, config) == {"shards": shards}
 
 
 def test_the_ontology_is_made_of_what_is_trained_on() -> None:

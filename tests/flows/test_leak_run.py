@@ -84,5 +84,5 @@ def test_leaks_stop_a_run_before_it_trains_and_the_pictures_stay(
 def test_a_second_data_set_without_a_check_is_refused() -> None:
     values = PRESETS["emoji"].parameters("lifecycle").model_dump(mode="json")
     model = find_flow("lifecycle").parameter_model()
-    with pytest.raises(InputError, match="leaks_against: no leaks are checked; set leaks"):
+    with pytest.raises(InputError, match="leaks_against: the leak check is off; set leaks"):
         parsed(model, apply_settings(values, ["leaks_against=shard-dataset/0a1b2c"]), "here")

@@ -46,7 +46,10 @@ def test_shards_and_a_mixture_are_not_both_named() -> None:
     ("mixture", "words"),
     [
         ("{emoji: shard-dataset/0a1b, photos: shard-dataset/ffff}", "unknown artifact 'shard-dataset/ffff'"),
-        ("{emoji: shard-dataset/0a1b, photos: evaluate/2c3d}", r"mixture.photos: evaluate/2c3d is made by evaluate"),
+        (
+            "{emoji: shard-dataset/0a1b, photos: evaluate/2c3d}",
+            r"mixture.photos: evaluate/2c3d is an artifact of evaluate",
+        ),
         ("{emoji: shard-dataset/0a1b}", "names 1 data sets; it takes two"),
         ("{emoji: shard-dataset/0a1b, My Set: shard-dataset/0a1b}", "'My Set' is no name of a data set"),
     ],

@@ -61,7 +61,7 @@ def run_flow(prefect: Server, tmp_path: Path) -> Iterator[Callable[..., RunBoard
     from prefect import flow
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    from flows.stage_run import SIDE_BY_SIDE, StageRun, stages_of
+    from flows.stage_run import TASK_RUNNER, StageRun, stages_of
 
     def run(
         body: Callable[[StageRun], None],
@@ -72,7 +72,7 @@ def run_flow(prefect: Server, tmp_path: Path) -> Iterator[Callable[..., RunBoard
     ) -> RunBoard:
         board = RunBoard(checked)
 
-        @flow(name="steps", task_runner=SIDE_BY_SIDE)
+        @flow(name="steps", task_runner=TASK_RUNNER)
         def steps(parameters: Config) -> None:
             with stages_of("steps", parameters, tracked=False) as stages:
                 body(stages)
@@ -95,8 +95,8 @@ def states(board: RunBoard) -> dict[str, str]:
 
 def test_a_stage_that_is_there_shows_as_cached(run_flow: Callable[..., RunBoard], prefect: Server) -> None:
     def body(run: Any) -> None:
-        first = run.make(Step("first"), Numbers())
-        run.make(Step("second"), Numbers(), {"first": first})
+        first = run.submit(Step("first"), Numbers())
+        run.submit(Step("second"), Numbers(), {"first": first})
 
     assert states(run_flow(body)) == {"first": "done", "second": "done"}
     again = run_flow(body)
@@ -108,17 +108,17 @@ def test_independent_stages_run_side_by_side(run_flow: Callable[..., RunBoard]) 
     both = threading.Barrier(2, timeout=20)
 
     def body(run: Any) -> None:
-        run.make(Step("left", lambda work: both.wait() and None), Numbers())
-        run.make(Step("right", lambda work: both.wait() and None), Numbers())
+        run.submit(Step("left", lambda work: both.wait() and None), Numbers())
+        run.submit(Step("right", lambda work: both.wait() and None), Numbers())
 
     assert states(run_flow(body)) == {"left": "done", "right": "done"}
 
 
 def test_a_failure_stops_what_depends_on_it_and_nothing_else(run_flow: Callable[..., RunBoard]) -> None:
     def body(run: Any) -> None:
-        broken = run.make(Step("broken", fail(WorkError("shard 3: damaged"))), Numbers())
-        run.make(Step("after"), Numbers(), {"broken": broken})
-        run.make(Step("beside", lambda work: time.sleep(0.3)), Numbers())
+        broken = run.submit(Step("broken", fail(WorkError("shard 3: damaged"))), Numbers())
+        run.submit(Step("after"), Numbers(), {"broken": broken})
+        run.submit(Step("beside", lambda work: time.sleep(0.3)), Numbers())
 
     board = run_flow(body, expect=WorkError)
     assert states(board) == {"broken": "failed", "after": "not run", "beside": "done"}
@@ -133,7 +133,7 @@ def test_a_run_checks_its_parameters_before_any_stage_unless_the_shell_has(
     gone, other = ShardDatasetParameters.model_validate(values), ShardDatasetParameters()
 
     def body(run: Any) -> None:
-        run.make(Step("step"), Numbers())
+        run.submit(Step("step"), Numbers())
 
     for checked in (None, other):
         assert states(run_flow(body, InputError, given=gone, checked=checked)) == {}
@@ -141,8 +141,8 @@ def test_a_run_checks_its_parameters_before_any_stage_unless_the_shell_has(
 
 
 def test_the_error_of_the_stage_reaches_the_caller(run_flow: Callable[..., RunBoard]) -> None:
-    run_flow(lambda run: run.make(Step("picky", fail(InputError("no images"))), Numbers()), expect=InputError)
-    run_flow(lambda run: run.make(Step("defect", fail(KeyError("x"))), Numbers()), expect=KeyError)
+    run_flow(lambda run: run.submit(Step("picky", fail(InputError("no images"))), Numbers()), expect=InputError)
+    run_flow(lambda run: run.submit(Step("defect", fail(KeyError("x"))), Numbers()), expect=KeyError)
 
 
 def test_an_interrupt_ends_running_stages_at_their_next_word(run_flow: Callable[..., RunBoard]) -> None:
@@ -152,8 +152,8 @@ def test_an_interrupt_ends_running_stages_at_their_next_word(run_flow: Callable[
             time.sleep(0.05)
 
     def body(run: Any) -> None:
-        long = run.make(Step("long", until_stopped), Numbers())
-        run.make(Step("after"), Numbers(), {"long": long})
+        long = run.submit(Step("long", until_stopped), Numbers())
+        run.submit(Step("after"), Numbers(), {"long": long})
         time.sleep(0.3)
         raise KeyboardInterrupt
 
@@ -163,7 +163,7 @@ def test_an_interrupt_ends_running_stages_at_their_next_word(run_flow: Callable[
 
 
 def test_a_run_leaves_a_table_and_a_summary_in_prefect(run_flow: Callable[..., RunBoard], prefect: Server) -> None:
-    board = run_flow(lambda run: run.make(Step("only"), Numbers(seed=5)))
+    board = run_flow(lambda run: run.submit(Step("only"), Numbers(seed=5)))
     found = ask(prefect.url, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [board.flow_run_id]}}})
     kinds = {one["type"]: one["data"] for one in found}
     assert '"stage": "only"' in kinds["table"]

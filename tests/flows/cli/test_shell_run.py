@@ -30,8 +30,8 @@ class TerminationSignal(BaseException):
         (DamagedError("a/b: missing"), 1, "tutelage: a/b: missing (log: run.log)\n"),
         (KeyError("x"), 1, "tutelage: KeyError: 'x' (log: run.log)\n"),
         (RuntimeError(""), 1, "tutelage: RuntimeError (log: run.log)\n"),
-        (KeyboardInterrupt(), 130, "tutelage: interrupted; the same command goes on where it stopped\n"),
-        (TerminationSignal(), 130, "tutelage: interrupted; the same command goes on where it stopped\n"),
+        (KeyboardInterrupt(), 130, "tutelage: interrupted; the same command continues where it stopped\n"),
+        (TerminationSignal(), 130, "tutelage: interrupted; the same command continues where it stopped\n"),
     ],
 )
 def test_every_end_has_its_code_and_its_line(error: BaseException | None, code: int, says: str) -> None:
