@@ -1,5 +1,5 @@
-"""What a model is worth: measures, their uncertainty, and whether one model beats another.
+"""Evaluation of models: metrics, their uncertainty, and paired tests between two models.
 
-Every accuracy comes with what chance and the most frequent answer would have scored on the same
-samples, because a number alone says nothing.
+Every accuracy comes with the accuracies of chance and of the most frequent class on the same samples, since
+a number alone says nothing.
 """

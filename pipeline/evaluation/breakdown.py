@@ -1,7 +1,7 @@
-"""One set of answers, summed up for all samples and for the parts of them that matter.
+"""Accuracies over all samples and over subsets of them.
 
-The parts: samples of concepts that training saw in another hand, samples of concepts it never saw,
-and each source. A part's chance and majority rate stand beside its accuracy, and its interval too.
+The subsets: samples of concepts that are in the training split, samples of concepts that are not, and each
+source. Each subset has its accuracy with the interval, chance and majority rate.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ _TOP_KS = (1, 5)
 
 
 def unseen_concepts(index: SampleIndex, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which rows show a content group of which no sample is in the training split, [rows]."""
+    """Which rows have a content group without a sample in the training split, [rows]."""
     return ~np.isin(index.groups[rows], index.groups[index.rows("train")])
 
 
-def parts_of(index: SampleIndex, rows: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
-    """Name suffix -> which rows belong to the part; "" is all of them.
+def subsets_of(index: SampleIndex, rows: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
+    """Name suffix -> which rows are in the subset; "" is all rows.
 
-    A division that puts all rows into one part says nothing new and is left out.
+    A division that puts all rows into one subset is left out.
     """
-    parts = {"": np.ones(len(rows), dtype=np.bool_)}
+    subsets = {"": np.ones(len(rows), dtype=np.bool_)}
     unseen = unseen_concepts(index, rows)
     if unseen.any() and not unseen.all():
-        parts[SEEN] = ~unseen
-        parts[UNSEEN] = unseen
+        subsets[SEEN] = ~unseen
+        subsets[UNSEEN] = unseen
     codes = index.source_codes[rows]
     present = np.unique(codes)
     if len(present) > 1:
-        parts.update({f"_source/{index.source_names[code]}": codes == code for code in present})
-    return parts
+        subsets.update({f"_source/{index.source_names[code]}": codes == code for code in present})
+    return subsets
 
 
 def accuracy_breakdown(
@@ -47,20 +47,20 @@ def accuracy_breakdown(
     labels: NDArray[np.integer],
     train_labels: NDArray[np.integer],
     num_classes: int,
-    parts: Mapping[str, NDArray[np.bool_]],
+    subsets: Mapping[str, NDArray[np.bool_]],
 ) -> dict[str, float]:
-    """Accuracies by name: PREFIX/top1, PREFIX/chance, PREFIX/majority, PREFIX/top1_low, ... and so for each part.
+    """Accuracies by name: PREFIX/top1, PREFIX/chance, PREFIX/majority, PREFIX/top1_low, ..., for each subset.
 
     Args:
         prefix: "accuracy" or "zero_shot".
-        ranks: [N] place of the true class, from `label_ranks`.
+        ranks: [N] rank of the true class, from `label_ranks`.
         labels: [N] true classes.
         train_labels: labels of the training split, for the majority rate.
-        num_classes: K; top-5 is left out where K is at most 5.
-        parts: from `parts_of`, cut to the same N.
+        num_classes: K; top-5 is left out if K is at most 5.
+        subsets: from `subsets_of`, restricted to the same N.
     """
     measured: dict[str, float] = {}
-    for suffix, members in parts.items():
+    for suffix, members in subsets.items():
         samples = int(np.count_nonzero(members))
         if samples == 0:
             continue

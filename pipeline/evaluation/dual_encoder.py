@@ -1,8 +1,8 @@
-"""Retrieval of a dual encoder over one split: the pools, their ranks, and examples to look at.
+"""Retrieval of a dual encoder over one split: the pools, the ranks, and examples for a reader.
 
-Every image of the split asks for its captions, every distinct caption asks for its images. Right is
-what shares a concept (content group), so an image may have several right captions and a caption
-several right images. The same is measured among the concepts that training never saw.
+Every image of the split is a query for its captions, every distinct caption a query for its images. A
+candidate is right if it shares a concept (content group) with the query, so an image may have several right
+captions and a caption several right images. The same is measured among the concepts not in training.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class CaptionPool:
         """The pool of `rows`; rows without captions are left out.
 
         Args:
-            only_first: take the plainest caption of each image instead of all.
+            only_first: take only the first caption of each image.
         """
         numbers: dict[str, int] = {}
         holders: list[set[int]] = []
@@ -61,12 +61,12 @@ class CaptionPool:
                     holders.append(set())
                 holders[number].add(int(index.groups[id]))
             own.append(numbers[captions[0]])
-        kept = np.array(ids, dtype=np.int64)
-        groups = index.groups[kept].astype(np.int64)
-        return cls(kept, groups, list(numbers), [sorted(keys) for keys in holders], np.array(own, dtype=np.int64))
+        captioned = np.array(ids, dtype=np.int64)
+        groups = index.groups[captioned].astype(np.int64)
+        return cls(captioned, groups, list(numbers), [sorted(keys) for keys in holders], np.array(own, dtype=np.int64))
 
     def restrict(self, members: NDArray[np.bool_]) -> tuple[CaptionPool, NDArray[np.int64], NDArray[np.int64]]:
-        """The pool of some of its images, with the numbers that these images and their texts have here."""
+        """The pool of some images of this one, with the numbers of these images and their texts in this pool."""
         images = np.flatnonzero(members)
         groups = set(self.groups[images].tolist())
         texts = [t for t, keys in enumerate(self.text_groups) if groups.intersection(keys)]
@@ -88,7 +88,7 @@ class CaptionPool:
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """Ranks of both directions over one pool, and the measures made of them."""
+    """Ranks of both directions over one pool, and the metrics computed from them."""
 
     text_ranks: NDArray[np.float64]
     image_ranks: NDArray[np.float64]
@@ -123,13 +123,13 @@ def retrieval_examples(
     count: int,
     seed: int,
 ) -> dict[str, list[dict[str, Any]]]:
-    """For a fixed random sample of queries their five best answers, for a reader to judge by eye.
+    """The five best candidates of a fixed random sample of queries, to be judged by a reader.
 
-    Half of the queries are about concepts that training never saw, where there are any; good and bad
-    results come as they fall.
+    Half of the queries are about concepts that are not in training, if there are any; queries are not selected
+    by their results.
 
     Args:
-        unseen: [I] whether each image shows such a concept.
+        unseen: [I] whether each image shows a concept that is not in training.
     """
     right_texts, right_images = pool.positives()
     unseen_groups = set(pool.groups[unseen].tolist())
@@ -179,7 +179,7 @@ def retrieval_examples(
 
 
 def _mixed_sample(marked: NDArray[np.bool_], count: int, seed: int, purpose: str) -> NDArray[np.int64]:
-    """Up to `count` numbers, half of them marked ones if there are as many, in ascending order."""
+    """Up to `count` numbers, half of them marked if that many are marked, in ascending order."""
     order = generator(seed, purpose).permutation(len(marked))
     yes, no = order[marked[order]], order[~marked[order]]
     take = min(len(yes), max(count // 2, count - len(no)))

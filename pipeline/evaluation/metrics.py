@@ -1,4 +1,4 @@
-"""Measures of a classifier, each a pure function of arrays.
+"""Metrics of a classifier, each a pure function of arrays.
 
 Axes: N samples, K classes. Labels and predictions are class numbers in [0, K).
 """
@@ -14,16 +14,16 @@ Labels = NDArray[np.integer]
 
 
 def label_ranks(scores: NDArray[np.floating], labels: Labels) -> NDArray[np.int64]:
-    """The place of the true class among all classes, 1 for the best, [N].
+    """The rank of the true class among all classes, 1 for the best, [N].
 
-    Equal scores are placed in the order of the classes, as argmax and topk answer; so rank 1 means
-    exactly that the model's answer is right, and a model that gives all classes one score gains nothing.
+    Equal scores are ranked in the order of the classes, as argmax and topk do; so rank 1 means exactly that
+    the prediction is right, and a model that gives all classes the same score gains nothing.
 
     Args:
         scores: [N, K]; higher is more likely.
         labels: [N].
     Raises:
-        ValueError: a score is not a number (it would compare as if it were best), or shapes differ.
+        ValueError: a score is NaN (which would rank best), or shapes differ.
     """
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.ndim != 2 or len(scores) != len(labels):
@@ -36,27 +36,27 @@ def label_ranks(scores: NDArray[np.floating], labels: Labels) -> NDArray[np.int6
 
 
 def top_k_accuracy(scores: NDArray[np.floating], labels: Labels, k: int = 1) -> float:
-    """Share of samples whose true class is among the k best scores."""
+    """Fraction of samples with the true class among the k best scores."""
     return _share(label_ranks(scores, labels) <= k)
 
 
 def chance_accuracy(num_classes: int, k: int = 1) -> float:
-    """What guessing k different classes at random scores: k / K."""
+    """Accuracy of k different random guesses: k / K."""
     return min(1.0, k / num_classes)
 
 
 def majority_accuracy(train_labels: Labels, labels: Labels, k: int = 1) -> float:
-    """What always answering the k most frequent *training* labels scores on `labels`.
+    """Accuracy on `labels` of always predicting the k most frequent *training* labels.
 
-    A constant answer may use only what training shows, so the most frequent label of the evaluated
-    samples is not its business. Ties go to the smaller class number; negative labels (none) are left out.
+    A constant prediction may use training data only, so the label counts of the evaluated samples do not
+    matter. Ties go to the smaller class number; negative labels (no label) are left out.
     """
     known = train_labels[train_labels >= 0]
     if len(known) == 0:
         raise ValueError("no training labels to take the most frequent from")
     counts = np.bincount(known)
-    answers = np.argsort(-counts, kind="stable")[:k]
-    return _share(np.isin(labels, answers))
+    most_frequent = np.argsort(-counts, kind="stable")[:k]
+    return _share(np.isin(labels, most_frequent))
 
 
 def confusion_matrix(labels: Labels, predicted: Labels, num_classes: int) -> NDArray[np.int64]:
@@ -66,7 +66,7 @@ def confusion_matrix(labels: Labels, predicted: Labels, num_classes: int) -> NDA
 
 
 def per_class_accuracy(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Share of each true class that was answered right, [K]; NaN where a class has no samples."""
+    """Fraction of each true class that was predicted right, [K]; NaN for a class without samples."""
     totals = confusion.sum(axis=1)
     return np.divide(np.diag(confusion), totals, out=np.full(len(totals), np.nan), where=totals > 0)
 
@@ -81,7 +81,7 @@ def balanced_accuracy(confusion: NDArray[np.int64]) -> float:
 
 
 def macro_f1(confusion: NDArray[np.int64]) -> float:
-    """Mean F1 over the classes that occur as truth or as answer.
+    """Mean F1 over the classes that occur as label or as prediction.
 
     Source: Opitz and Burst 2019, the mean of the F1 scores (not the F1 of the means); the same as
         scikit-learn's f1_score(average="macro").
@@ -95,24 +95,24 @@ def macro_f1(confusion: NDArray[np.int64]) -> float:
 
 
 def expected_calibration_error(confidence: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = 15) -> float:
-    """How far stated confidence and reached accuracy lie apart, weighted by samples; 0 is honest.
+    """Mean difference between confidence and accuracy over bins, weighted by samples; 0 is perfectly calibrated.
 
     Args:
-        confidence: [N] in [0, 1], probability the model gave its answer.
-        correct: [N] whether the answer was right.
+        confidence: [N] in [0, 1], probability of the prediction.
+        correct: [N] whether the prediction was right.
         bins: equally wide intervals (low, high]; 0 falls into the first.
     Source: Guo et al. 2017, equation 3, with its 15 bins.
     """
     if len(confidence) == 0:
         raise ValueError("no samples to measure")
-    place = np.clip(np.ceil(np.asarray(confidence, dtype=np.float64) * bins).astype(np.int64) - 1, 0, bins - 1)
-    stated = np.bincount(place, weights=confidence, minlength=bins)
-    reached = np.bincount(place, weights=correct, minlength=bins)
-    return float(np.abs(stated - reached).sum() / len(confidence))
+    bin_of = np.clip(np.ceil(np.asarray(confidence, dtype=np.float64) * bins).astype(np.int64) - 1, 0, bins - 1)
+    confidences = np.bincount(bin_of, weights=confidence, minlength=bins)
+    hits = np.bincount(bin_of, weights=correct, minlength=bins)
+    return float(np.abs(confidences - hits).sum() / len(confidence))
 
 
 def wilson_interval(successes: int, samples: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of a share; unlike the normal one it stays in [0, 1] and is honest near the ends.
+    """Confidence interval of a fraction; unlike the normal interval it stays in [0, 1] and is accurate near the ends.
 
     Source: Wilson 1927.
     """

@@ -1,6 +1,6 @@
 """Is one model better than another on the same samples? Two tests that use the pairing.
 
-Both models answered the same samples, so only the samples on which they differ carry evidence.
+Both models were evaluated on the same samples, so only the samples on which they differ carry evidence.
 `mcnemar` compares right/wrong outcomes exactly; `paired_bootstrap` compares any score per sample
 (reciprocal rank, log-likelihood). Differences are first minus second: positive means the first
 is better.
@@ -24,7 +24,7 @@ class McNemarResult:
     """The outcome of McNemar's exact test.
 
     Attributes:
-        p_value: two-sided; how often two equally good models would differ at least this much.
+        p_value: two-sided; the probability that two equally good models differ at least this much.
         only_first: samples that only the first model got right.
         only_second: samples that only the second model got right.
         samples: samples compared.

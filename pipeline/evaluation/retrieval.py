@@ -1,13 +1,13 @@
 """Retrieval between images and texts, with any number of right answers per query, in both directions.
 
-`text_retrieval_recall@k` asks with an image for its texts, `image_retrieval_recall@k` with a text for
-its images: the thing retrieved gives the name. A query is a hit at k if any of its right answers is
-among the k best, that is if the rank of its first right answer is at most k.
+In `text_retrieval_recall@k` the query is an image and texts are retrieved, in `image_retrieval_recall@k` the
+reverse. A query is a hit at k if any of its right answers is among the k best candidates, that is if the rank
+of its best right answer is at most k.
 
-Equal scores: the rank is the expected one if ties were shuffled. A collapsed model, whose scores are
-all equal, therefore ranks near the middle and hits nothing; it cannot win by the order of the data.
+With equal scores, the rank is the expected one under a random order of the ties. A collapsed model with
+equal scores everywhere thus ranks near the middle and hits nothing; it cannot profit from the order of the data.
 
-Ranks come from counting in chunks of queries; no queries x candidates matrix of right answers exists.
+Ranks are counted in chunks of queries, without a queries x candidates matrix of right answers.
 Axes: Q queries, N candidates, E embedding.
 """
 
@@ -39,10 +39,9 @@ class Positives:
 
     @classmethod
     def from_keys(cls, queries: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]) -> Positives:
-        """Right is a candidate that shares a key with the query.
+        """The right answers of a query are the candidates that share a key with it.
 
-        A key is whatever makes two things belong together: the concept of an image; the concepts
-        that a text is a caption of, which may be several.
+        Keys are e.g. the concept of an image, and the one or more concepts of which a text is a caption.
         """
         holders: dict[int, list[int]] = {}
         for number, keys in enumerate(candidates):
@@ -65,7 +64,7 @@ class Positives:
 def first_positive_ranks(
     queries: Tensor, candidates: Tensor, positives: Positives, scores_at_once: int = _SCORES_AT_ONCE
 ) -> NDArray[np.float64]:
-    """The rank of the best right answer of each query, 1 for the first place, [Q].
+    """The rank of the best right answer of each query, from 1, [Q].
 
     Args:
         queries: [Q, E] unit vectors.
@@ -85,7 +84,7 @@ def first_positive_ranks(
     rows = max(1, scores_at_once // max(1, len(candidates)))
     for start in range(0, len(queries), rows):
         stop = min(start + rows, len(queries))
-        # The training loop measures under autocast; bfloat16 scores would tie where the true ones differ.
+        # The training loop evaluates under autocast, where different scores would tie in bfloat16.
         with torch.autocast(queries.device.type, enabled=False):
             scores = queries[start:stop].float() @ candidates.float().T  # [rows, N]
         low, high = positives.offsets[start], positives.offsets[stop]
@@ -111,14 +110,14 @@ def best_candidates(queries: Tensor, candidates: Tensor, k: int) -> tuple[NDArra
 
 
 def recall_at(ranks: NDArray[np.floating], k: int) -> float:
-    """Share of queries whose first right answer is among the k best."""
+    """Fraction of queries with a right answer among the k best candidates."""
     if len(ranks) == 0:
         raise ValueError("no queries to measure")
     return float((ranks <= k).mean())
 
 
 def chance_recall_at(positives: Positives, candidates: int, k: int) -> float:
-    """What a random order of the candidates scores: mean of 1 - C(N - p, k) / C(N, k)."""
+    """Expected recall of a random order of the candidates: mean of 1 - C(N - p, k) / C(N, k)."""
     if len(positives.counts) == 0:
         raise ValueError("no queries to measure")
     missed = np.ones(len(positives.counts))
@@ -130,10 +129,10 @@ def chance_recall_at(positives: Positives, candidates: int, k: int) -> float:
 def retrieval_metrics(
     direction: str, ranks: NDArray[np.floating], positives: Positives, candidates: int, ks: Sequence[int] = (1, 5, 10)
 ) -> dict[str, float]:
-    """The measures of one direction by name, chance beside each recall.
+    """The metrics of one direction by name, each recall with its chance level.
 
     Args:
-        direction: "text_retrieval" (asked with images) or "image_retrieval" (asked with texts).
+        direction: "text_retrieval" (queries are images) or "image_retrieval" (queries are texts).
     """
     measured: dict[str, float] = {}
     for k in ks:

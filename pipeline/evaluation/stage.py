@@ -1,7 +1,7 @@
-"""EvaluateModel: one stage for classifiers and dual encoders, on one split of the shards it was trained from.
+"""The stage evaluate: a classifier or dual encoder and shards -> metrics and predictions on one split.
 
-The images go through the preprocessing that the model was exported with, without augmentation, in the
-order of their ids, so two models evaluated on the same split can be compared sample by sample.
+Images are preprocessed as the exported model says, without augmentation, and evaluated in the order of their
+ids, so two models evaluated on the same split can be compared sample by sample.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from torch import Tensor
 from pipeline.artifacts import Artifact
 from pipeline.config import Config, renamed, unkeyed
 from pipeline.errors import InputError
-from pipeline.evaluation.answers import Answers, worst_mistakes
-from pipeline.evaluation.breakdown import accuracy_breakdown, parts_of, unseen_concepts
+from pipeline.evaluation.breakdown import accuracy_breakdown, subsets_of, unseen_concepts
 from pipeline.evaluation.dual_encoder import CaptionPool, measure_retrieval, retrieval_examples
 from pipeline.evaluation.metrics import balanced_accuracy, confusion_matrix, expected_calibration_error, macro_f1
+from pipeline.evaluation.predictions import Predictions, worst_mistakes
 from pipeline.evaluation.zero_shot import check_template, class_embeddings, label_text, zero_shot_scores
 from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import Batch
@@ -39,15 +39,15 @@ _TEXTS_AT_ONCE = 256
 
 
 class EvaluationConfig(Config):
-    """How a model is measured."""
+    """On which samples and with which texts a model is evaluated."""
 
-    split: Literal["train", "val", "test"] = Field("test", description="Which split of the shards to measure on.")
-    batch_size: int = Field(256, ge=1, le=65_536, description="Images at once; it changes results by rounding only.")
+    split: Literal["train", "val", "test"] = Field("test", description="The split of the shards to evaluate on.")
+    batch_size: int = Field(256, ge=1, le=65_536, description="Images per batch; changes results by rounding only.")
     templates: tuple[str, ...] = Field(
-        (), description='Prompts for zero-shot classes, each with one "{}"; empty: those the model was exported with.'
+        (), description='Prompts for zero-shot classes, each with one "{}"; empty: the prompts in the exported model.'
     )
     captions: Literal["first", "all"] = Field(
-        "first", description="Texts for retrieval: the plainest caption of each image, or all of them."
+        "first", description="Texts for retrieval: the first caption of each image, or all captions."
     )
     captions_from: str | None = captions_from_field()
     recall_at: tuple[int, ...] = Field((1, 5, 10), min_length=1, description="The k of recall@k in retrieval.")
@@ -56,14 +56,14 @@ class EvaluationConfig(Config):
         was="examples",
         ge=0,
         le=1000,
-        description="How many of the worst mistakes, and of retrieval queries, are kept to look at.",
+        description="How many of the worst mistakes, and of retrieval queries, are stored as examples.",
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="Of the choice of retrieval examples.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed for the choice of retrieval examples.")
     threads: int = unkeyed(2, ge=1, le=256, description="Threads that decode images.")
 
     @field_validator("templates")
     @classmethod
-    def _templates_have_a_place(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
+    def _templates_have_a_placeholder(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(check_template(template) for template in templates)
 
     @field_validator("recall_at")
@@ -75,8 +75,8 @@ class EvaluationConfig(Config):
 
 
 @dataclass(frozen=True)
-class _Findings:
-    """What evaluating a model leaves: measures, one row a sample, and small files to look at."""
+class _Results:
+    """The results of an evaluation: metrics, one row of predictions per sample, and small JSON files."""
 
     metrics: dict[str, float]
     predictions: pa.Table
@@ -91,9 +91,9 @@ class EvaluateModel:
     version: ClassVar[int] = 2
 
     def run(self, config: EvaluationConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
-        """Measures `inputs["model"]` on a split of `inputs["shards"]`; the summary holds the headline numbers.
+        """Evaluates `inputs["model"]` on a split of `inputs["shards"]`; the summary has the headline numbers.
 
-        `inputs["columns"]`, if there is one, holds the captions that `captions_from` names.
+        `inputs["columns"]`, if given, has the captions that `captions_from` names.
         """
         index = SampleIndex.open(inputs["shards"])
         exported = ExportedModel.open(inputs["model"])
@@ -111,14 +111,14 @@ class EvaluateModel:
             raise InputError(f"{inputs['shards'].uri}: its {config.split} split has no samples that can be evaluated")
         run = _Run(config, index, SampleReader.open(inputs["shards"]), exported, rows, work)
         with torch.inference_mode():
-            findings = run.classifier() if exported.kind == "classifier" else run.dual_encoder()
-        write_json(work.output / "metrics.json", findings.metrics, sort_keys=True, allow_nan=False)
-        pq.write_table(findings.predictions, work.output / "predictions.parquet", compression="zstd")
-        for name, content in findings.json_files.items():
+            results = run.classifier() if exported.kind == "classifier" else run.dual_encoder()
+        write_json(work.output / "metrics.json", results.metrics, sort_keys=True, allow_nan=False)
+        pq.write_table(results.predictions, work.output / "predictions.parquet", compression="zstd")
+        for name, content in results.json_files.items():
             write_json(work.output / name, content, sort_keys=isinstance(content, dict), allow_nan=False)
-        if findings.confusion is not None:
-            np.save(work.output / "confusion.npy", findings.confusion)
-        return _summary(config, findings.metrics)
+        if results.confusion is not None:
+            np.save(work.output / "confusion.npy", results.confusion)
+        return _summary(config, results.metrics)
 
 
 @dataclass(frozen=True)
@@ -132,48 +132,48 @@ class _Run:
     rows: NDArray[np.int64]
     work: Workspace
 
-    def classifier(self) -> _Findings:
+    def classifier(self) -> _Results:
         device = _device()
         model = self.exported.build().to(device).eval()
-        answers = Answers.gather((ids, labels, model(images)) for ids, labels, images in self._images(device))
-        metrics = self._accuracies("accuracy", answers)
-        confusion = confusion_matrix(answers.labels, answers.predicted, len(self.index.label_names))
+        predictions = Predictions.gather((ids, labels, model(images)) for ids, labels, images in self._images(device))
+        metrics = self._accuracies("accuracy", predictions)
+        confusion = confusion_matrix(predictions.labels, predictions.predicted, len(self.index.label_names))
         metrics["accuracy/balanced"] = balanced_accuracy(confusion)
         metrics["accuracy/macro_f1"] = macro_f1(confusion)
         files = {
-            "mistakes.json": worst_mistakes(answers, self.index, self.index.label_names, self.config.kept_examples)
+            "mistakes.json": worst_mistakes(predictions, self.index, self.index.label_names, self.config.kept_examples)
         }
-        return _Findings(metrics, answers.table(self.index), files, confusion)
+        return _Results(metrics, predictions.table(self.index), files, confusion)
 
-    def dual_encoder(self) -> _Findings:
+    def dual_encoder(self) -> _Results:
         device = _device()
         model: Any = self.exported.build().to(device).eval()
         encode_text = self._text_encoder(model, device)
         names = [label_text(label) for label in self.index.label_names]
         templates = self.config.templates or tuple(self.exported.templates) or ("{}",)
-        parts = [(ids, labels, model.encode_image(images)) for ids, labels, images in self._images(device)]
-        features = torch.cat([part[2] for part in parts])
+        batches = [(ids, labels, model.encode_image(images)) for ids, labels, images in self._images(device)]
+        features = torch.cat([batch[2] for batch in batches])
         classes = class_embeddings(encode_text, names, templates) if names else features.new_zeros(1, 1)
         scale = model.logit_scale.exp()
-        answers = Answers.gather(
+        predictions = Predictions.gather(
             (ids, labels, zero_shot_scores(image, classes) * scale if names else image.new_zeros(len(ids), 1))
-            for ids, labels, image in parts
+            for ids, labels, image in batches
         )
         metrics: dict[str, float] = {}
         files: dict[str, Any] = {}
         confusion = None
-        labelled = answers.labels >= 0
+        labelled = predictions.labels >= 0
         if labelled.any():
-            metrics.update(self._accuracies("zero_shot", answers))
+            metrics.update(self._accuracies("zero_shot", predictions))
             files["mistakes.json"] = worst_mistakes(
-                answers, self.index, self.index.label_names, self.config.kept_examples
+                predictions, self.index, self.index.label_names, self.config.kept_examples
             )
-            confusion = confusion_matrix(answers.labels[labelled], answers.predicted[labelled], len(names))
+            confusion = confusion_matrix(predictions.labels[labelled], predictions.predicted[labelled], len(names))
         text_ranks, image_ranks = self._retrieval(features, encode_text, metrics, files)
         if not metrics:
             raise InputError(f"the {self.config.split} split has neither labels nor captions: nothing to measure")
-        table = answers.table(self.index, text_rank=text_ranks, image_rank=image_ranks)
-        return _Findings(metrics, table, files, confusion)
+        table = predictions.table(self.index, text_rank=text_ranks, image_rank=image_ranks)
+        return _Results(metrics, table, files, confusion)
 
     def _retrieval(
         self,
@@ -187,30 +187,32 @@ class _Run:
         text_ranks, image_ranks = np.full(len(self.rows), np.nan), np.full(len(self.rows), np.nan)
         if len(pool.ids) == 0:
             return text_ranks, image_ranks
-        places = np.searchsorted(self.rows, pool.ids)
-        images = features[torch.from_numpy(places).to(features.device)]
+        positions = np.searchsorted(self.rows, pool.ids)
+        images = features[torch.from_numpy(positions).to(features.device)]
         texts = encode_text(pool.texts)
         result = measure_retrieval(pool, images, texts, self.config.recall_at)
         metrics.update({f"retrieval/{name}": value for name, value in result.metrics.items()})
-        text_ranks[places] = result.text_ranks
-        image_ranks[places] = result.image_ranks[pool.own_text]
+        text_ranks[positions] = result.text_ranks
+        image_ranks[positions] = result.image_ranks[pool.own_text]
         unseen = unseen_concepts(self.index, pool.ids)
         if unseen.any() and not unseen.all():
-            some, image_numbers, text_numbers = pool.restrict(unseen)
-            among = measure_retrieval(some, images[image_numbers], texts[text_numbers], self.config.recall_at)
-            metrics.update({f"retrieval_unseen_concepts/{name}": value for name, value in among.metrics.items()})
+            unseen_pool, image_numbers, text_numbers = pool.restrict(unseen)
+            restricted = measure_retrieval(
+                unseen_pool, images[image_numbers], texts[text_numbers], self.config.recall_at
+            )
+            metrics.update({f"retrieval_unseen_concepts/{name}": value for name, value in restricted.metrics.items()})
         files["retrieval_examples.json"] = retrieval_examples(
             pool, self.index, images, texts, result, unseen, self.config.kept_examples, self.config.seed
         )
         return text_ranks, image_ranks
 
-    def _accuracies(self, prefix: str, answers: Answers) -> dict[str, float]:
-        labelled = answers.labels >= 0
-        parts = {name: members[labelled] for name, members in parts_of(self.index, self.rows).items()}
-        ranks, labels = answers.ranks[labelled], answers.labels[labelled]
+    def _accuracies(self, prefix: str, predictions: Predictions) -> dict[str, float]:
+        labelled = predictions.labels >= 0
+        subsets = {name: members[labelled] for name, members in subsets_of(self.index, self.rows).items()}
+        ranks, labels = predictions.ranks[labelled], predictions.labels[labelled]
         train_labels = self.index.labels[self.index.rows("train")]
-        metrics = accuracy_breakdown(prefix, ranks, labels, train_labels, len(self.index.label_names), parts)
-        metrics[f"{prefix}/calibration_error"] = expected_calibration_error(answers.scores[labelled], ranks == 1)
+        metrics = accuracy_breakdown(prefix, ranks, labels, train_labels, len(self.index.label_names), subsets)
+        metrics[f"{prefix}/calibration_error"] = expected_calibration_error(predictions.scores[labelled], ranks == 1)
         return metrics
 
     def _images(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -249,7 +251,7 @@ def _device() -> torch.device:
 
 
 def _summary(config: EvaluationConfig, metrics: Mapping[str, float]) -> dict[str, Any]:
-    """The numbers worth a line: one accuracy with its floors, and retrieval with its chance."""
+    """The headline numbers: one accuracy with chance and majority rate, and retrieval with its chance level."""
     shown = (
         "accuracy/top1",
         "accuracy/chance",
@@ -262,8 +264,8 @@ def _summary(config: EvaluationConfig, metrics: Mapping[str, float]) -> dict[str
         "retrieval/text_retrieval_recall@1",
         "retrieval/text_retrieval_chance@1",
     )
-    told = {name: metrics[name] for name in shown if name in metrics}
-    return {"split": config.split, **told, "headline": evaluation_headline(told)}
+    measured = {name: metrics[name] for name in shown if name in metrics}
+    return {"split": config.split, **measured, "headline": evaluation_headline(measured)}
 
 
 def evaluation_headline(summary: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
-"""Zero-shot classification: a class is the mean of what a text tower says about it in several phrasings.
+"""Zero-shot classification: a class is represented by the mean embedding of several prompts.
 
-For each class the prompts are made from templates ("an emoji of {}"), each embedding is normalised,
-they are averaged, and the mean is normalised; an image's score for a class is the cosine.
+The prompts of a class are built from templates ("an emoji of {}"); their embeddings are normalised and
+averaged, and the mean is normalised; an image's score for a class is the cosine.
 
 Source: Radford et al. 2021 (CLIP), section 3.1.4, ensembling in embedding space.
 """
@@ -19,10 +19,10 @@ _PROMPTS_AT_ONCE = 512
 
 
 def check_template(template: str) -> str:
-    """The template itself, if it has one place for the name.
+    """The template itself, checked to have one placeholder for the name.
 
     Raises:
-        ValueError: it has none, or several.
+        ValueError: it has no placeholder, or several.
     """
     if template.count(PLACEHOLDER) != 1:
         raise ValueError(f"template {template!r} needs exactly one {PLACEHOLDER}, where the name goes")
@@ -35,10 +35,7 @@ def label_text(label: str) -> str:
 
 
 def prompts_for(name: str, templates: Sequence[str]) -> list[str]:
-    """The phrasings of one class name.
-
-    The name is put in as it stands: braces in it mean nothing.
-    """
+    """The prompts of one class name; braces in the name have no special meaning."""
     return [check_template(template).replace(PLACEHOLDER, name) for template in templates]
 
 
@@ -50,9 +47,9 @@ def class_embeddings(
     Args:
         encode_text: n texts -> [n, E]; need not be normalised.
         names: K class names.
-        templates: T phrasings, each with one "{}".
+        templates: T prompts, each with one "{}".
     Raises:
-        ValueError: no names, no templates, or a template without its place.
+        ValueError: no names, no templates, or a template without its placeholder.
     """
     if not names or not templates:
         raise ValueError("zero-shot classification needs at least one name and one template")

@@ -1,1 +1,1 @@
-"""Pictures of what a model sees: each method a file, one function of a model and images; `explanations` chooses."""
+"""Explanations of a model's output on images: one method per file; `explanations` chooses the one that fits."""

@@ -1,11 +1,12 @@
-"""Attention rollout: how much of each patch a transformer's class token is made of.
+"""Attention rollout: the share of each patch in a transformer's class token.
 
 Abnar & Zuidema 2020, "Quantifying Attention Flow in Transformers", section 3: a layer mixes tokens by its attention and
-keeps them by its short cut, so it is taken as A = 0.5 attention + 0.5 identity, each row divided by its sum; layers one
-after the other multiply. Values, MLPs and the sign of an effect are left out: it shows where a model looks, for
-whatever class.
+passes them on by its residual connection, so it is modelled as A = 0.5 attention + 0.5 identity, each row divided by
+its sum; the matrices of successive layers are multiplied. Values, MLPs and the sign of an effect are ignored, so the
+map does not depend on the class.
 
-The attention is computed a second time, beside the fused kernel that the model runs by; nothing is hooked or patched.
+The attention weights are computed a second time, since the model's fused kernel does not return them; no hooks or
+patches are needed.
 """
 
 from __future__ import annotations
@@ -38,19 +39,19 @@ def attention_rollout(
     discard: float = 0.0,
     token: OutputToken = "mean",
 ) -> Tensor:
-    """The share of each patch in the token that the answer is read from, float32 [B, h, w].
+    """The share of each patch in the output token that the head reads, float32 [B, h, w].
 
-    Shares are at least 0; what they lack to a sum of 1 is the share of the class and distillation tokens themselves.
+    Shares are at least 0; the remainder to 1 is the share of the class and distillation tokens themselves.
 
     Args:
-        model: a ViT or DeiT of this package, in evaluation.
+        model: a ViT or DeiT of this package, in evaluation mode.
         images: normalised, [B, C, H, W].
-        head_fusion: of the heads of a layer; the paper takes the mean. This and `discard` are those of Gildenblat's
-            vit-explain (2020).
-        discard: share of a token's attention weights, the smallest in a layer, that count as zero; in [0, 1).
-        token: which token's row; "mean" of all there are before the patches.
+        head_fusion: how the heads of a layer are combined; the paper takes the mean. This and `discard` are as in
+            Gildenblat's vit-explain (2020).
+        discard: fraction of a token's attention weights, the smallest in a layer, that is set to zero; in [0, 1).
+        token: the output token; "mean" is the mean over all tokens before the patches.
     Raises:
-        InputError: the model is no such transformer or has no distillation token, or an argument is out of range.
+        InputError: the model is not such a transformer, has no distillation token, or an argument is out of range.
     """
     transformer = _transformer(model)
     if token not in get_args(OutputToken):
@@ -67,7 +68,7 @@ def attention_rollout(
 def token_shares(
     model: VisionTransformer, images: Tensor, *, head_fusion: HeadFusion = "mean", discard: float = 0.0
 ) -> Tensor:
-    """The share of each token that enters (columns) in each that leaves (rows), [B, N, N]; rows sum to 1."""
+    """The share of each input token (columns) in each output token (rows), [B, N, N]; rows sum to 1."""
     x = model.embed(images)
     shares = torch.eye(x.shape[1], device=x.device).expand(x.shape[0], -1, -1)
     for block in model.blocks:
@@ -79,10 +80,10 @@ def token_shares(
 
 
 def layer_shares(weights: Tensor, *, head_fusion: HeadFusion = "mean", discard: float = 0.0) -> Tensor:
-    """One layer's mixing of tokens, short cut included, [B, N, N]; rows sum to 1.
+    """The mixing of tokens by one layer with its residual connection, [B, N, N]; rows sum to 1.
 
     Args:
-        weights: of attention, [B, heads, N, N].
+        weights: attention weights, [B, heads, N, N].
     """
     if head_fusion not in get_args(HeadFusion):
         raise InputError(f"attention rollout: head_fusion must be mean, max or min, not {head_fusion!r}")
@@ -100,9 +101,9 @@ def layer_shares(weights: Tensor, *, head_fusion: HeadFusion = "mean", discard: 
 def _transformer(model: nn.Module) -> VisionTransformer:
     if not isinstance(model, VisionTransformer):
         raise InputError(
-            f"attention rollout: reads the attention of a ViT or DeiT, and {type(model).__name__} is none;"
+            f"attention rollout: needs a ViT or DeiT, and {type(model).__name__} is neither;"
             " use Grad-CAM for a convolutional net"
         )
     if model.training:
-        raise InputError("attention rollout: the model is in training, where it answers differently; call eval()")
+        raise InputError("attention rollout: the model is in training mode, which changes its outputs; call eval()")
     return model

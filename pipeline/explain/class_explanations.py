@@ -1,4 +1,4 @@
-"""Explanations by a map of an image for a class: Grad-CAM, occlusion, and rollout, which knows no class."""
+"""Explanations by a map of an image for a class: Grad-CAM, occlusion, and rollout, which ignores the class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.explain.attention_rollout import attention_rollout
 from pipeline.explain.drawing import Panel, enlarged, overlay, picture
-from pipeline.explain.explanation import Explanation, Method, Request, answers
+from pipeline.explain.explanation import Explanation, Method, Request, class_probabilities
 from pipeline.explain.grad_cam import grad_cam
 from pipeline.explain.occlusion import occlusion
 from pipeline.exported_model import ExportedModel
@@ -24,24 +24,24 @@ _CLASS_MAPS: dict[Method, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
 def explain_by_class(
     exported: ExportedModel, model: nn.Module, images: Tensor, request: Request, method: Method
 ) -> list[Explanation]:
-    """A map of each image for its own answer, or for the class that was asked about."""
+    """A map of each image for its predicted class, or for the requested class."""
     x = exported.preprocessing.normalise(images)
-    probabilities = answers(model, x)
-    own_answers = probabilities.argmax(dim=1)
-    asked = own_answers
+    probabilities = class_probabilities(model, x)
+    predicted = probabilities.argmax(dim=1)
+    classes = predicted
     if request.class_name is not None:
-        asked = torch.full_like(own_answers, exported.labels.index(request.class_name))
-    maps = _CLASS_MAPS[method](model, x, asked)
+        classes = torch.full_like(predicted, exported.labels.index(request.class_name))
+    maps = _CLASS_MAPS[method](model, x, classes)
     if method == "rollout":
-        maps = maps - maps.amin(dim=(1, 2), keepdim=True)  # no share is 0
+        maps = maps - maps.amin(dim=(1, 2), keepdim=True)  # the residual connection makes every share positive
     explained = []
-    for image, heat, own, wanted, row in zip(
-        images, maps, own_answers.tolist(), asked.tolist(), probabilities, strict=True
+    for image, heat, own, shown_class, row in zip(
+        images, maps, predicted.tolist(), classes.tolist(), probabilities, strict=True
     ):
-        label, told = exported.labels[wanted], f"{exported.labels[own]}, {row[own]:.0%}"
-        heading = told if own == wanted else f"{label}, {row[wanted]:.0%} (its answer: {told})"
+        label, prediction = exported.labels[shown_class], f"{exported.labels[own]}, {row[own]:.0%}"
+        heading = prediction if own == shown_class else f"{label}, {row[shown_class]:.0%} (prediction: {prediction})"
         shown = picture(image)
         drawn = overlay(enlarged(shown), (heat.clamp(min=0) / heat.max().clamp(min=1e-12)).numpy())
-        panels = (Panel("image", shown), Panel(label if method != "rollout" else "where it looks", drawn))
+        panels = (Panel("image", shown), Panel(label if method != "rollout" else "attention", drawn))
         explained.append(Explanation(method, exported.labels[own], float(row[own]), heading, panels))
     return explained

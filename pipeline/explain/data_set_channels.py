@@ -1,6 +1,6 @@
-"""What the channels of a net are after, learnt from a whole data set: for each the patches that excite it most.
+"""The patches of a data set with the highest activations of a net's channels.
 
-The figure of Zeiler & Fergus 2013 (2): nine patches a channel beside their projections by deconvnet.
+Figure 2 of Zeiler & Fergus 2013: nine patches per channel, next to their projections by deconvnet.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pipeline.errors import InputError
-from pipeline.explain.channel_explanations import is_one_row, last_activation
+from pipeline.explain.channel_explanations import last_activation, supports_deconvnet
 from pipeline.explain.deconvnet import Layer, activations
 from pipeline.explain.drawing import PAPER, Panel, Picture, picture, signed
 from pipeline.explain.top_activations import Excitation, TopActivations, top_activations
@@ -23,11 +23,11 @@ from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.format.index import SampleIndex
 
-PATCHES = 9  # of a channel
+PATCHES = 9  # per channel
 _GRID = 3  # patches along a side of a panel
 _TILE = 104  # pixels
 _GAP = 4
-_AT_ONCE = 64
+_BATCH_SIZE = 64
 
 CAPTION = (
     "Top activations (Zeiler & Fergus 2013): the nine images with the highest activation of a channel, cut to its "
@@ -52,25 +52,25 @@ def channel_panels(
     channels: int = PATCHES,
     threads: int = 2,
 ) -> tuple[Layer, list[Panel]]:
-    """The layer looked at, and two panels a channel: patches and projections.
+    """The explained layer, and two panels per channel: patches and projections.
 
-    Shown are the channels whose nine strongest activations are the strongest on average. The images are read twice,
-    a batch in memory at a time.
+    The channels shown are those with the highest mean of their nine strongest activations. The images are read twice,
+    with one batch in memory at a time.
 
     Args:
-        rows: ids of the images to look through.
-        layer: of the net's row of layers, by its place or name; None is the last activation.
-        channels: how many are shown, at most.
+        rows: ids of the images to search.
+        layer: index or name in the net's sequence of layers; None is the last activation layer.
+        channels: how many channels are shown, at most.
     Raises:
-        InputError: the net is not one row of layers, it has no such layer, or nothing excites it.
+        InputError: the net is not one sequence of layers, has no such layer, or no image activates the layer.
     """
     model = exported.build()
     preprocessing = exported.preprocessing
     size = preprocessing.image_size
     device = next(model.parameters()).device
-    if not is_one_row(model, torch.zeros(1, preprocessing.channels, size, size, device=device)):
+    if not supports_deconvnet(model, torch.zeros(1, preprocessing.channels, size, size, device=device)):
         raise InputError(
-            f"explain: top-activations does not fit {exported.architecture}; it is for nets that are one row of layers"
+            f"explain: top-activations does not fit {exported.architecture}; use it for nets of one sequence of layers"
         )
     features = model.features
     assert isinstance(features, nn.Sequential)
@@ -78,7 +78,13 @@ def channel_panels(
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for batch in evaluation_batches(
-            reader, index, rows, image_size=size, channels=preprocessing.channels, batch_size=_AT_ONCE, threads=threads
+            reader,
+            index,
+            rows,
+            image_size=size,
+            channels=preprocessing.channels,
+            batch_size=_BATCH_SIZE,
+            threads=threads,
         ):
             yield preprocessing.normalise(batch.images.to(device)), batch.ids
 
@@ -92,34 +98,34 @@ def channel_panels(
 def _most_excited(
     features: nn.Sequential, batches: Iterator[tuple[Tensor, Tensor]], layer: Layer, count: int
 ) -> list[int]:
-    """The channels with the strongest best activations, strongest first; none that nothing excites."""
+    """The channels with the highest top activations, strongest first; never activated channels are left out."""
     best: Tensor | None = None  # [k, channels]
     for images, _ in batches:
         strongest = activations(features, images, layer).amax(dim=(2, 3))
         together = strongest if best is None else torch.cat([best, strongest])
         best = together.topk(min(PATCHES, len(together)), dim=0).values
     if best is None:
-        raise InputError("explain: there are no images to look through")
+        raise InputError("explain: there are no images to search")
     mean = best.clamp(min=0).mean(dim=0)
     order = mean.argsort(descending=True, stable=True)[:count].tolist()
     excited = [channel for channel in order if mean[channel] > 0]
     if not excited:
-        raise InputError(f"explain: no image excites any channel of layer {layer}")
+        raise InputError(f"explain: no image activates any channel of layer {layer}; choose another layer")
     return excited
 
 
 def _pair(top: TopActivations, mean: Sequence[float], std: Sequence[float]) -> list[Panel]:
-    patches = [_image(one, mean, std) for one in top.excitations]
-    projections = [signed(one.projection) for one in top.excitations]
+    patches = [_image(excitation, mean, std) for excitation in top.excitations]
+    projections = [signed(excitation.projection) for excitation in top.excitations]
     low, high = top.excitations[-1].value, top.excitations[0].value
     return [
         Panel(f"channel {top.channel}   {low:.2g} to {high:.2g}", _mosaic(patches)),
-        Panel("what of it counts", _mosaic(projections)),
+        Panel("projections", _mosaic(projections)),
     ]
 
 
 def _image(excitation: Excitation, mean: Sequence[float], std: Sequence[float]) -> Picture:
-    """A normalised patch as it was."""
+    """The patch with its normalisation undone."""
     shape = (-1, 1, 1)
     patch = excitation.patch.cpu()
     whole = patch * torch.tensor(std).view(shape) + torch.tensor(mean).view(shape)
@@ -130,9 +136,9 @@ def _mosaic(pictures: Sequence[Picture]) -> Picture:
     """At most nine pictures as three rows of three tiles."""
     side = _GRID * _TILE + (_GRID - 1) * _GAP
     pixels = np.array(Image.new("RGB", (side, side), PAPER))
-    for place, small in enumerate(pictures):
+    for number, small in enumerate(pictures):
         shown = _fitted(small)
-        row, column = divmod(place, _GRID)
+        row, column = divmod(number, _GRID)
         top = row * (_TILE + _GAP) + (_TILE - shown.shape[0]) // 2
         left = column * (_TILE + _GAP) + (_TILE - shown.shape[1]) // 2
         pixels[top : top + shown.shape[0], left : left + shown.shape[1]] = shown
@@ -140,7 +146,7 @@ def _mosaic(pictures: Sequence[Picture]) -> Picture:
 
 
 def _fitted(small: Picture) -> Picture:
-    """Its longer side as long as a tile's."""
+    """The picture resized so that its longer side equals the side of a tile."""
     height, width = small.shape[:2]
     factor = _TILE / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))

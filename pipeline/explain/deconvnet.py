@@ -1,22 +1,22 @@
-"""Deconvnet: what in an image made one unit of a convolutional net answer, drawn back to pixels.
+"""Deconvnet: the activation of one unit of a convolutional net, projected back to the pixels of an image.
 
 Zeiler, Fergus 2013, "Visualizing and Understanding Convolutional Networks", section 2.1. The image goes forward through
-a row of layers; all of a layer's map but one value is set to zero; that value goes the same way backwards:
+a sequence of layers; all values of a layer's map but one are set to zero; that value goes back through the layers:
 
-    max-pooling         to the place that the maximum came from (its "switch"); where overlapping windows share a
-                        maximum, what they bring is added
-    ReLU                rectified again, so that what is reconstructed is positive as the maps are
-    convolution         its filters, transposed
+    max-pooling         to the position of the maximum (its "switch"); if overlapping windows share a maximum, their
+                        contributions are added
+    ReLU                rectified again, so that the reconstruction is positive as the maps are
+    convolution         transposed filters
     average pooling     spread evenly over the window
-    batch norm          multiplied by its scale, as if that were part of the filters before it
-    tanh                passed on: such maps have both signs, so that there is nothing to rectify
-    response norm       passed on, as in the paper; dropout too
+    batch norm          multiplied by its scale, as if the scale were part of the filters before it
+    tanh                unchanged: its maps have both signs, so there is nothing to rectify
+    response norm       unchanged, as in the paper; dropout likewise
 
-Biases are left out. Pooling, filters and scale are linear once the switches are known, so that their way back is
-the transpose of their way there: what autograd computes from a layer alone, with its stride, padding and groups.
+Biases are left out. Pooling, filters and scale are linear once the switches are known, so the way back is the transpose
+of the way forward: autograd computes it from a layer alone, with its stride, padding and groups.
 
-Only the ratios between the pixels of a projection mean something. What it tells about one image is in the
-switches and rectifiers: in a net that has neither, as the LeNet-5 of 1998, all images share a channel's projection, up
+Only the ratios between the pixels of a projection are meaningful. Its dependence on the image comes from switches
+and rectifiers: in a net with neither, such as the LeNet-5 of 1998, all images have the same projection of a channel, up
 to scale.
 """
 
@@ -40,7 +40,7 @@ _PASSED_ON = (nn.Tanh, nn.LocalResponseNorm, nn.Dropout, nn.Identity)
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle of pixels, the last row and column left out as in a slice."""
+    """A rectangle of pixels; `bottom` and `right` are exclusive, as in a slice."""
 
     top: int
     left: int
@@ -60,23 +60,23 @@ def deconvnet(
     channel: int | Tensor,
     position: tuple[int, int] | Tensor | None = None,
 ) -> Tensor:
-    """What each image has at one unit of a layer, projected back to its pixels, [B, C, H, W].
+    """The activation of one unit of a layer in each image, projected back to its pixels, [B, C, H, W].
 
-    Pixels that the unit does not see are exactly zero. A unit that does not answer (0 after a ReLU) gives zeros.
+    Pixels outside the unit's receptive field are exactly zero. An inactive unit (0 after a ReLU) gives zeros.
 
     Args:
-        features: a flat row of the layers above, in evaluation; `features` of LeNet, AlexNet, ZF-Net and VGG.
+        features: a flat sequence of the layers above, in evaluation mode; `features` of LeNet, AlexNet, ZF-Net and VGG.
         images: normalised, [B, C, H, W].
-        layer: whose output is projected: its place in the row, from the end if negative, or its name.
+        layer: the layer with the unit: its index in the sequence, negative from the end, or its name.
         channel: one for all images, or int64 [B], one for each.
-        position: (row, column) in the layer's map, for all images, or int64 [B, 2]; None is where the channel is
-            strongest in each image.
+        position: (row, column) in the layer's map, for all images, or int64 [B, 2]; None is the position of the
+            channel's maximum in each image.
     Raises:
-        InputError: the row has a layer that is not among those above, or there is no such layer, channel or position.
+        InputError: a layer is not among those above, or there is no such layer, channel or position.
     """
     x, way_back = images, []
-    for module in _row(features, layer):
-        x, back = _there_and_back(module, x)
+    for module in _layers_up_to(features, layer):
+        x, back = _forward_and_back(module, x)
         way_back.append(back)
     channels = torch.as_tensor(channel, device=x.device).expand(len(x))
     if position is None:
@@ -95,7 +95,7 @@ def deconvnet(
 @torch.no_grad()
 def activations(features: nn.Sequential, images: Tensor, layer: Layer) -> Tensor:
     """A layer's map of each image, [B, C, h, w]; arguments and errors as in `deconvnet`."""
-    x: Tensor = _row(features, layer)(images)
+    x: Tensor = _layers_up_to(features, layer)(images)
     return x
 
 
@@ -108,14 +108,14 @@ def peaks(maps: Tensor, channel: int | Tensor) -> tuple[Tensor, Tensor]:
     """
     channels = torch.as_tensor(channel, device=maps.device).expand(len(maps))
     _refuse_outside(maps, channels)
-    values, places = maps[torch.arange(len(maps), device=maps.device), channels].flatten(1).max(dim=1)
-    return values, torch.stack([places // maps.shape[3], places % maps.shape[3]], dim=1)
+    values, positions = maps[torch.arange(len(maps), device=maps.device), channels].flatten(1).max(dim=1)
+    return values, torch.stack([positions // maps.shape[3], positions % maps.shape[3]], dim=1)
 
 
 def receptive_field(
     features: nn.Sequential, layer: Layer, position: tuple[int, int], image_size: tuple[int, int]
 ) -> Box:
-    """The pixels that the units at a position of a layer's map see; what would lie outside the image is cut off.
+    """The receptive field of the units at a position of a layer's map, clipped to the image.
 
     Args:
         position: (row, column) in the layer's map.
@@ -123,17 +123,17 @@ def receptive_field(
     Raises:
         InputError: as in `deconvnet`.
     """
-    windows = [_windows(module) for module in _row(features, layer)]
+    windows = [_windows(module) for module in _layers_up_to(features, layer)]
     spans = []
-    for axis, (place, side) in enumerate(zip(position, image_size, strict=True)):
+    for axis, (index, side) in enumerate(zip(position, image_size, strict=True)):
         sides = [side]
         for window in windows:
-            sides.append(window[axis].places(sides[-1]))
-        if not 0 <= place < sides[-1]:
+            sides.append(window[axis].output_size(sides[-1]))
+        if not 0 <= index < sides[-1]:
             raise InputError(f"deconvnet: position {position} is outside the map of layer {layer!r}")
-        first = last = place
-        for window, before in zip(reversed(windows), reversed(sides[:-1]), strict=True):
-            first, last = window[axis].seen(first, last, before)
+        first = last = index
+        for window, input_size in zip(reversed(windows), reversed(sides[:-1]), strict=True):
+            first, last = window[axis].covered(first, last, input_size)
         spans.append((first, last + 1))
     (top, bottom), (left, right) = spans
     return Box(top, left, bottom, right)
@@ -141,22 +141,22 @@ def receptive_field(
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """How a layer slides over one axis; by default it keeps each place to itself."""
+    """How a layer slides over one axis; the default is a pointwise layer."""
 
-    extent: int = 1  # from the first to the last place that it covers
+    extent: int = 1  # positions from the first to the last that the window covers
     stride: int = 1
     padding: tuple[int, int] = (0, 0)  # before and after
     ceil_mode: bool = False
 
-    def places(self, side: int) -> int:
-        """How many windows fit on a side."""
+    def output_size(self, side: int) -> int:
+        """The number of windows along a side."""
         room = side + sum(self.padding) - self.extent
         count = (-(-room // self.stride) if self.ceil_mode else room // self.stride) + 1
-        # A window that would begin behind the side and its padding in front is left out.
+        # A window that would start in the padding at the end is left out, as in PyTorch.
         return count - 1 if self.ceil_mode and (count - 1) * self.stride >= side + self.padding[0] else count
 
-    def seen(self, first: int, last: int, side: int) -> tuple[int, int]:
-        """The first and the last place on a side that the windows from `first` to `last` cover."""
+    def covered(self, first: int, last: int, side: int) -> tuple[int, int]:
+        """The first and the last position on a side that the windows from `first` to `last` cover."""
         begin = first * self.stride - self.padding[0]
         end = last * self.stride - self.padding[0] + self.extent - 1
         return max(begin, 0), min(end, side - 1)
@@ -186,10 +186,10 @@ def _pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
     return (value, value) if isinstance(value, int) else value
 
 
-def _row(features: nn.Sequential, layer: Layer) -> nn.Sequential:
-    """The row up to a layer, if deconvnet can walk all of it."""
+def _layers_up_to(features: nn.Sequential, layer: Layer) -> nn.Sequential:
+    """The layers up to and including `layer`, checked to be supported."""
     if not isinstance(features, nn.Sequential):
-        raise InputError(f"deconvnet: walks a flat row of layers, and {type(features).__name__} is none; use Grad-CAM")
+        raise InputError(f"deconvnet: needs a flat nn.Sequential, not {type(features).__name__}; use Grad-CAM")
     names = [name for name, _ in features.named_children()]
     if isinstance(layer, str):
         if layer not in names:
@@ -197,23 +197,23 @@ def _row(features: nn.Sequential, layer: Layer) -> nn.Sequential:
         index = names.index(layer)
     else:
         if not -len(names) <= layer < len(names):
-            raise InputError(f"deconvnet: there is no layer {layer}; the row has {len(names)}, from 0")
+            raise InputError(f"deconvnet: there is no layer {layer}; the net has {len(names)}, from 0")
         index = layer % len(names)
-    row = features[: index + 1]
-    for name, module in row.named_children():
+    layers = features[: index + 1]
+    for name, module in layers.named_children():
         if not isinstance(module, (nn.ReLU, *_TRANSPOSED, *_PASSED_ON)):
             raise InputError(
                 f"deconvnet: layer {name!r} is a {type(module).__name__}, which it cannot undo; use Grad-CAM"
             )
         if module.training:
-            raise InputError("deconvnet: the model is in training, where it answers differently; call eval()")
+            raise InputError("deconvnet: the model is in training mode, which changes its outputs; call eval()")
         if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
             raise InputError(f"deconvnet: layer {name!r} pads by {module.padding_mode}; only zeros can be undone")
-    return row
+    return layers
 
 
-def _there_and_back(module: nn.Module, x: Tensor) -> tuple[Tensor, Back]:
-    """A layer's output, and what takes a signal from its output to its input."""
+def _forward_and_back(module: nn.Module, x: Tensor) -> tuple[Tensor, Back]:
+    """A layer's output, and the function that projects a signal from its output to its input."""
     if isinstance(module, nn.ReLU):
         return torch.relu(x), torch.relu  # not the module itself, which may work in place
     if isinstance(module, _PASSED_ON):

@@ -1,8 +1,8 @@
-"""Drawing of explanations: a map over an image, and panels side by side under a caption, as a PNG.
+"""Drawing of explanations: a map over an image, and panels side by side above a caption, as a PNG.
 
-A map lies over the image as glazing: the image loses its colours, a place of value 0 shows it as it is, and a higher
-value covers it more, from yellow over orange to a dark red. So bright and dark images stay legible, and so do the maps
-to readers who tell colours apart by lightness only.
+A map is drawn over the image in grey: value 0 is transparent, and higher values are more opaque, from yellow over
+orange to dark red. Bright and dark images thus stay legible, and the maps too for readers who distinguish colours by
+lightness only.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ Picture: TypeAlias = NDArray[np.uint8]
 """RGB, [H, W, 3]."""
 
 HEAT = LinearSegmentedColormap.from_list("heat", ["#fff3a8", "#fdc24d", "#f4772a", "#c9281d", "#6f0a22"])
-_COVERS_AT_MOST = 0.8
+_MAX_OPACITY = 0.8
 _PAPER_GREY = 0.25  # of white that is mixed into the image below a map
 _PANEL_PX = 320
-A_ROW = 6  # panels
+PANELS_PER_ROW = 6  # panels
 PAPER, _MUTED, _FRAME = LIGHT["paper"], LIGHT["muted"], "#c9281d"
 _DPI = 100
 
@@ -63,21 +63,21 @@ def overlay(below: Picture, heat: NDArray[np.floating[Any]]) -> Picture:
     """A map over a picture, at the picture's size.
 
     Args:
-        heat: [h, w] of any size, in [0, 1]; between its places it is interpolated.
+        heat: [h, w] of any size, in [0, 1]; resized to the picture by bicubic interpolation.
     """
     height, width = below.shape[:2]
     field = Image.fromarray(np.asarray(heat, dtype=np.float32)).resize((width, height), Image.Resampling.BICUBIC)
     value = np.clip(np.asarray(field), 0.0, 1.0)
     grey = below @ np.array([0.299, 0.587, 0.114]) / 255
     base = ((1 - _PAPER_GREY) * grey + _PAPER_GREY)[..., None]
-    cover = (_COVERS_AT_MOST * value**0.7)[..., None]
+    cover = (_MAX_OPACITY * value**0.7)[..., None]
     mixed = (1 - cover) * base + cover * HEAT(value)[..., :3]
     pixels: Picture = (255 * mixed + 0.5).astype(np.uint8)
     return pixels
 
 
 def signed(values: Tensor) -> Picture:
-    """Values of both signs [C, H, W], C 1 or 3, as a picture in which 0 is grey; scaled by the farthest from 0."""
+    """Values of both signs [C, H, W], C 1 or 3, as a picture in which 0 is grey; scaled by the largest magnitude."""
     scaled = values / values.abs().max().clamp(min=1e-12)
     return picture((127.5 * (scaled + 1)).round().to(torch.uint8))
 
@@ -91,7 +91,7 @@ def framed(shown: Picture, top: int, left: int, bottom: int, right: int) -> Pict
 
 
 BLANK = Panel("", np.asarray(Image.new("RGB", (1, 1), PAPER)))
-"""An empty place in a sheet, of its paper's colour."""
+"""An empty panel of a sheet, in the background colour."""
 
 
 def png(pixels: Picture) -> bytes:
@@ -103,7 +103,7 @@ def png(pixels: Picture) -> bytes:
 
 def sheet(panels: Sequence[Panel], *, heading: str, caption: str) -> bytes:
     """Panels in rows of at most six, below a heading and above a caption: the bytes of a PNG file."""
-    columns = min(len(panels), A_ROW)
+    columns = min(len(panels), PANELS_PER_ROW)
     rows = -(-len(panels) // columns)
     pad, title, top, cell = 0.16, 0.36, 0.42, _PANEL_PX / _DPI  # inches
     width = max(pad + columns * (cell + pad), 4.6)
@@ -113,8 +113,8 @@ def sheet(panels: Sequence[Panel], *, heading: str, caption: str) -> bytes:
         figure = Figure(figsize=(width, height), dpi=_DPI, facecolor=PAPER)
         left = (width - columns * (cell + pad) + pad) / 2
         figure.text(left / width, 1 - 0.2 / height, heading, size=12.5, weight="bold", va="center")
-        for place, panel in enumerate(panels):
-            row, column = divmod(place, columns)
+        for number, panel in enumerate(panels):
+            row, column = divmod(number, columns)
             x, y = left + column * (cell + pad), height - top - row * (cell + title) - title - cell
             figure.text(x / width, (y + cell + 0.07) / height, _cut(panel.title), size=9.5, va="bottom")
             axes = figure.add_axes((x / width, y / height, cell / width, cell / height))

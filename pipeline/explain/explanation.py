@@ -1,4 +1,4 @@
-"""An explanation: what was asked, by which method, and what it drew."""
+"""The request for an explanation, and its result."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ CAPTIONS: dict[Method, str] = {
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a model besides its images.
+    """The options of an explanation.
 
     Attributes:
-        class_name: the label to ask about; None is each image's own answer.
-        prompts: texts for a dual encoder; none: the best of its labels.
-        layer: of a net that is one row of layers, by its place or name in `features`; None is the last activation.
-        channels: how many channels of that layer are drawn back, those that answer most; None is five.
+        class_name: the class to explain; None is the predicted class of each image.
+        prompts: texts for a dual encoder; none: its best labels.
+        layer: index or name in `features`, for a net of one sequence of layers; None is the last activation layer.
+        channels: how many of the most active channels of that layer are shown; None is five.
     """
 
     class_name: str | None = None
@@ -47,10 +47,10 @@ class Explanation:
     """One image explained.
 
     Attributes:
-        answer: the model's own, as a label or text.
-        score: of that answer: its probability, for a dual encoder its cosine.
-        heading: what is shown, in a few words.
-        panels: the image, then what the method drew.
+        answer: the model's prediction, a label or text.
+        score: probability of the prediction; for a dual encoder its cosine.
+        heading: the subject of the panels, in a few words.
+        panels: the image, then the drawings of the method.
     """
 
     method: Method
@@ -61,11 +61,11 @@ class Explanation:
 
     @property
     def caption(self) -> str:
-        """How to read the panels, and whose method it is."""
+        """How to read the panels, and the source of the method."""
         return CAPTIONS[self.method]
 
 
-def answers(model: nn.Module, x: Tensor) -> Tensor:
+def class_probabilities(model: nn.Module, x: Tensor) -> Tensor:
     """Probabilities of the labels, [B, K]."""
     with torch.no_grad():
         probabilities: Tensor = model(x).float().softmax(dim=1)

@@ -1,13 +1,12 @@
-"""Explanations: the method that fits a model, on images, drawn.
+"""Explains images by the method that fits a model.
 
-    grad-cam     a convolutional net: where in its last map the evidence for a class lies
-    deconvnet    a convolutional net that is one row of layers: what makes its channels answer, drawn back to pixels
-    rollout      a vision transformer: how much of each patch its class token is made of
-    patch-text   a dual encoder: how near each place is to a text
-    occlusion    any classifier: what covering a place costs the class
+    grad-cam     a convolutional net: the evidence for a class at each position of the last feature map
+    deconvnet    a convolutional net of one sequence of layers: activations of its channels, projected back to pixels
+    rollout      a vision transformer: the share of each patch in its class token
+    patch-text   a dual encoder: the similarity of each patch to a text
+    occlusion    any classifier: the fall of the class's log-probability when a region is covered
 
-"auto" takes the first that fits; where a net's last map has too few places to tell anything, occlusion stands in for
-Grad-CAM.
+"auto" takes the first that fits; occlusion replaces Grad-CAM if the last feature map is too small to be informative.
 """
 
 from __future__ import annotations
@@ -21,31 +20,31 @@ from torch import Tensor, nn
 from model_defs.clip import CLIP
 from model_defs.vit import VisionTransformer
 from pipeline.errors import InputError, UnknownNameError
-from pipeline.explain.channel_explanations import explain_by_channels, is_one_row
+from pipeline.explain.channel_explanations import explain_by_channels, supports_deconvnet
 from pipeline.explain.class_explanations import explain_by_class
 from pipeline.explain.explanation import Explanation, Method, Request
-from pipeline.explain.patch_text import KeepsMap
+from pipeline.explain.patch_text import HasFeatureMap
 from pipeline.explain.text_explanations import explain_by_texts
 from pipeline.exported_model import ExportedModel
 from pipeline.loading.decode import decode
 
-_FEWEST_PLACES = 3  # along a side of a last map that Grad-CAM is worth drawing for
-_AT_ONCE = 16  # images
+_MIN_MAP_SIDE = 3  # of a last feature map on which Grad-CAM is informative
+_BATCH_SIZE = 16
 
 
 def fitting_methods(model: nn.Module, image_size: int, channels: int) -> tuple[Method, ...]:
-    """The methods that can explain a model in evaluation, on any device; the first is what "auto" takes."""
+    """The methods that can explain a model in evaluation mode, on any device; "auto" takes the first."""
     if isinstance(model, CLIP):
         return ("patch-text",)
     if isinstance(model, VisionTransformer):
         return ("rollout", "occlusion")
-    if isinstance(model, KeepsMap):
+    if isinstance(model, HasFeatureMap):
         image = torch.zeros(1, channels, image_size, image_size, device=next(model.parameters()).device)
-        if is_one_row(model, image):
+        if supports_deconvnet(model, image):
             return ("deconvnet", "grad-cam", "occlusion")
         with torch.no_grad():
-            places = min(model.forward_map(image).shape[-2:])
-        return ("grad-cam", "occlusion") if places >= _FEWEST_PLACES else ("occlusion", "grad-cam")
+            map_side = min(model.forward_map(image).shape[-2:])
+        return ("grad-cam", "occlusion") if map_side >= _MIN_MAP_SIDE else ("occlusion", "grad-cam")
     return ("occlusion",)
 
 
@@ -53,7 +52,7 @@ def model_image(exported: ExportedModel, data: bytes, *, name: str) -> Tensor:
     """An image file as the model's uint8 [C, S, S], decoded and scaled as in training.
 
     Raises:
-        InputError: the bytes are no image; `name` is in the message.
+        InputError: the bytes are not an image; `name` is in the message.
     """
     preprocessing = exported.preprocessing
     try:
@@ -72,7 +71,7 @@ def explain(
         images: uint8 [C, S, S] each, at the model's size.
         method: one of `Method`, or "auto".
     Raises:
-        InputError: the method does not fit the model, or what is asked for does not fit the method.
+        InputError: the method does not fit the model, or an option does not fit the method.
         UnknownNameError: there is no such class or method.
     """
     request = request or Request()
@@ -83,8 +82,8 @@ def explain(
     if request.class_name is not None and request.class_name not in exported.labels:
         raise UnknownNameError("class", request.class_name, exported.labels)
     explained: list[Explanation] = []
-    for start in range(0, len(images), _AT_ONCE):
-        batch = torch.stack(list(images[start : start + _AT_ONCE]))
+    for start in range(0, len(images), _BATCH_SIZE):
+        batch = torch.stack(list(images[start : start + _BATCH_SIZE]))
         if chosen == "patch-text":
             explained += explain_by_texts(exported, model, batch, request)
         elif chosen == "deconvnet":
@@ -106,7 +105,7 @@ def _chosen(method: str, fitting: Sequence[Method], architecture: str) -> Method
 
 
 def _refuse_misplaced(request: Request, method: Method) -> None:
-    """What the method would pass over in silence."""
+    """Refuses options that the method would ignore."""
     for option, given, takers in (
         ("--class", request.class_name, ("grad-cam", "occlusion")),
         ("--prompt", request.prompts, ("patch-text",)),

@@ -1,10 +1,11 @@
-"""Grad-CAM: where in the last map of a convolutional net the evidence for a class lies.
+"""Grad-CAM: the evidence for a class at each position of a convolutional net's last feature map.
 
 Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", section 3,
-equations 1 and 2: a channel of the map weighs as much as the class's logit grows with it, on average over the map;
-the map is the weighted sum of the channels, and what speaks against the class is left out.
+equations 1 and 2: the weight of a channel is the gradient of the class's logit, averaged over the map; the result is
+the weighted sum of the channels, rectified so that evidence against the class is left out.
 
-The net is cut in two at its map, `forward_map` and `forward_head`; only the head is differentiated, nothing is hooked.
+The net is split at its feature map into `forward_map` and `forward_head`; only the head is differentiated, without
+hooks.
 """
 
 from __future__ import annotations
@@ -13,25 +14,25 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import InputError
-from pipeline.explain.patch_text import KeepsMap
+from pipeline.explain.patch_text import HasFeatureMap
 
 
 def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """The evidence for a class at each place of the last map, float32 [B, h, w]; never negative.
+    """The evidence for a class at each position of the last feature map, float32 [B, h, w], at least 0.
 
-    Its unit is the logit's, so that maps of one model compare; a map of zeros has no evidence for the class.
+    Its unit is that of the logits, so maps of one model are comparable; a map of zeros has no evidence for the class.
 
     Args:
-        model: a convolutional net with a head, in evaluation.
+        model: a convolutional net with a head, in evaluation mode.
         images: normalised, [B, C, H, W].
-        classes: int64 [B]: the class that each image is asked about.
+        classes: int64 [B]: the class to explain in each image.
     Raises:
-        InputError: the model keeps no map, or gives something else than logits that have these classes.
+        InputError: the model has no feature map, or its output is not logits of these classes.
     """
-    if not isinstance(model, KeepsMap):
-        raise InputError(f"grad-cam: needs the last map of a convolutional net, and {type(model).__name__} keeps none")
+    if not isinstance(model, HasFeatureMap):
+        raise InputError(f"grad-cam: needs a convolutional net, and {type(model).__name__} has no feature map")
     if model.training:
-        raise InputError("grad-cam: the model is in training, where it answers differently; call eval()")
+        raise InputError("grad-cam: the model is in training mode, which changes its outputs; call eval()")
     with torch.no_grad():
         feature_map = model.forward_map(images)
     feature_map = feature_map.detach().requires_grad_()

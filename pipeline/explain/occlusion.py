@@ -1,11 +1,11 @@
-"""Occlusion: how much of the answer is lost when a place of the image is covered.
+"""Occlusion: the fall of a class's log-probability when a region of the image is covered.
 
-Zeiler & Fergus 2013, "Visualizing and Understanding Convolutional Networks", section 4.2 and figure 7. It asks any
-classifier by its answers alone, at any resolution, for one forward pass a place; so it serves nets that keep
-no map, and nets for small images, whose last map of 2 x 2 places tells nothing.
+Zeiler & Fergus 2013, "Visualizing and Understanding Convolutional Networks", section 4.2 and figure 7. It needs only
+the outputs of a classifier and works at any resolution, at one forward pass per position; so it fits nets without a
+feature map, and nets for small images, with a last map of only 2 x 2.
 
-The paper covers with grey; here the cover is the mean colour that images are normalised by, which is the same idea.
-A place is worth the mean over the covers that lie on it.
+The paper covers with grey; here the cover is the mean colour of the normalisation. The value at a pixel is the mean
+over all covers on it.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ _PIXELS_AT_ONCE = 2**20  # of covered images in one forward pass: 256 of 64 pixe
 def occlusion(
     model: nn.Module, images: Tensor, classes: Tensor, *, cover: int | None = None, stride: int | None = None
 ) -> Tensor:
-    """What each place is worth to the class: the mean fall of its log-probability, negative for a rise.
+    """The mean fall of the class's log-probability under covers on each position; negative for a rise.
 
     Args:
-        model: a classifier in evaluation.
+        model: a classifier in evaluation mode.
         images: normalised, [B, C, H, W].
-        classes: int64 [B]: the class that each image is asked about.
-        cover: side of the covering square in pixels; None is a quarter of the image's.
-        stride: pixels from one cover to the next, and of a place of the result; None is half of the cover.
+        classes: int64 [B]: the class to explain in each image.
+        cover: side of the covering square in pixels; None is a quarter of the image's side.
+        stride: pixels from one cover to the next, and per position of the result; None is half of the cover.
     Returns:
-        float32 [B, H / stride, W / stride], rounded up.
+        float32 [B, H / stride, W / stride], sizes rounded up.
     Raises:
-        InputError: the model has no such class or is in training, or the cover is larger than the image.
+        InputError: the model has no such class or is in training mode, or the cover is larger than the image.
     """
     if model.training:
-        raise InputError("occlusion: the model is in training, where it answers differently; call eval()")
+        raise InputError("occlusion: the model is in training mode, which changes its outputs; call eval()")
     height, width = images.shape[-2:]
     cover = cover or max(1, min(height, width) // 4)
     stride = stride or max(1, cover // 2)
@@ -47,20 +47,20 @@ def occlusion(
     covers = _covers(height, width, cover, stride).to(images.device)
     loss = torch.zeros(len(images), height, width, device=images.device)
     at_once = max(1, _PIXELS_AT_ONCE // (len(images) * height * width))
-    for some in covers.split(at_once):
-        covered = images[None] * ~some[:, None, None]  # [places, B, C, H, W]; 0 is the mean colour
-        score = _log_probability(model, covered.flatten(0, 1), classes.repeat(len(some))).view(len(some), -1)
-        loss += torch.einsum("pb,phw->bhw", whole - score, some.float())
+    for masks in covers.split(at_once):
+        covered = images[None] * ~masks[:, None, None]  # [P, B, C, H, W]; 0 is the mean colour
+        score = _log_probability(model, covered.flatten(0, 1), classes.repeat(len(masks))).view(len(masks), -1)
+        loss += torch.einsum("pb,phw->bhw", whole - score, masks.float())
     return adaptive_avg_pool2d(loss / covers.sum(dim=0), (-(-height // stride), -(-width // stride)))
 
 
 def _covers(height: int, width: int, cover: int, stride: int) -> Tensor:
-    """Masks of all places, bool [P, H, W]; those at the edges hang over it, so that a corner is covered as often."""
+    """Masks of all covers, bool [P, H, W]; covers extend beyond the edges, so that corners are covered as often."""
     tops = range(stride - cover, height, stride)
     lefts = range(stride - cover, width, stride)
     masks = torch.zeros(len(tops) * len(lefts), height, width, dtype=torch.bool)
-    for place, (top, left) in enumerate((top, left) for top in tops for left in lefts):
-        masks[place, max(0, top) : top + cover, max(0, left) : left + cover] = True
+    for number, (top, left) in enumerate((top, left) for top in tops for left in lefts):
+        masks[number, max(0, top) : top + cover, max(0, left) : left + cover] = True
     return masks
 
 

@@ -1,4 +1,4 @@
-"""Explanations by the nearness of each place to texts."""
+"""Explanations by the similarity of each patch to texts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TEXTS_SHOWN = 3  # the best labels, if no prompts are given
 
 
 def explain_by_texts(exported: ExportedModel, model: nn.Module, images: Tensor, request: Request) -> list[Explanation]:
-    """A map of each image for each prompt, or for the labels that are nearest to it."""
+    """A map of each image for each prompt, or for the labels most similar to the image."""
     assert isinstance(model, CLIP)
     x = exported.preprocessing.normalise(images)
     template = (exported.templates or (PLACEHOLDER,))[0]

@@ -1,7 +1,8 @@
-"""Top activations: the images of a data set that excite a channel most, and what in each of them did it.
+"""Top activations: the images of a data set with the highest activation of a channel, and their projections.
 
-Zeiler, Fergus 2013, section 4 and figure 2: nine images a channel, one place an image; beside each patch its projection
-by deconvnet. Alike patches tell what a channel is after, their projections which part of them counts.
+Zeiler, Fergus 2013, section 4 and figure 2: nine images per channel, one position per image; next to each patch its
+projection by deconvnet. What the patches have in common is what the channel detects; the projections show by which
+pixels.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from pipeline.explain.deconvnet import Box, Layer, activations, deconvnet, recep
 
 @dataclass(frozen=True, slots=True)
 class Excitation:
-    """The place in one image that excites a channel most.
+    """The position in one image with the highest activation of a channel.
 
     Attributes:
-        image_id: as the data set gave it.
-        value: of the activation, > 0.
+        image_id: id of the image in the data set.
+        value: the activation, > 0.
         position: (row, column) in the layer's map.
-        box: the pixels that this unit sees.
-        patch: the image there, normalised as it was given, [C, h, w] of the box.
-        projection: of that activation, cut to the same box, [C, h, w]; outside it is zero.
+        box: the receptive field of this unit.
+        patch: the normalised image in the box, [C, h, w].
+        projection: of the activation, in the same box, [C, h, w]; outside the box it is zero.
     """
 
     image_id: int
@@ -39,11 +40,11 @@ class Excitation:
 
 @dataclass(frozen=True, slots=True)
 class TopActivations:
-    """What excites a channel.
+    """The top activations of one channel.
 
     Attributes:
-        channel: of the layer.
-        excitations: the strongest first; fewer than asked for if no more images excite the channel at all.
+        channel: index in the layer.
+        excitations: the strongest first; fewer than k if fewer images activate the channel.
     """
 
     channel: int
@@ -59,22 +60,20 @@ def top_activations(
 ) -> list[TopActivations]:
     """For each channel the k images with the strongest activation, in the order of `channels`.
 
-    Each image counts once, by its maximum; of equal ones the earlier image comes first. Memory holds one batch and at
-    most k images a channel, however long the data set is.
+    Each image counts once, by its maximum; of equal maxima the earlier image comes first. Memory holds one batch and
+    at most k images per channel, regardless of the size of the data set.
 
     Args:
-        features: a row of layers that `deconvnet` can walk, in evaluation.
+        features: a sequence of layers that `deconvnet` supports, in evaluation mode.
         batches: images [B, C, H, W], normalised and all of one size, with their ids [B].
-        layer: its place in the row, from the end if negative, or its name.
+        layer: its index in the sequence, negative from the end, or its name.
     Raises:
         InputError: as in `deconvnet`, or k is less than 1.
     """
     if k < 1:
         raise InputError(f"top activations: k must be 1 or more, not {k}")
     best = [_Best(channel) for channel in channels]
-    kept: dict[
-        int, tuple[Tensor, int]
-    ] = {}  # images that are among the best of a channel, by their place in the stream
+    top_images: dict[int, tuple[Tensor, int]] = {}  # images among the best of a channel, by their number in the stream
     seen = 0
     for images, ids in batches:
         maps = activations(features, images, layer)
@@ -83,15 +82,15 @@ def top_activations(
         for of_channel in best:
             of_channel.add(maps[:, of_channel.channel], seen, k)
         wanted = {index for of_channel in best for index in of_channel.indices.tolist()}
-        kept = {index: kept[index] for index in kept.keys() & wanted}
-        for index in sorted(wanted - kept.keys()):
-            kept[index] = (images[index - seen].clone(), int(ids[index - seen]))
+        top_images = {index: top_images[index] for index in top_images.keys() & wanted}
+        for index in sorted(wanted - top_images.keys()):
+            top_images[index] = (images[index - seen].clone(), int(ids[index - seen]))
         seen += len(images)
-    return [TopActivations(of.channel, _excitations(features, layer, of, kept)) for of in best]
+    return [TopActivations(of.channel, _excitations(features, layer, of, top_images)) for of in best]
 
 
 class _Best:
-    """The strongest values of a channel so far, where in their maps they are and in which images, strongest first."""
+    """The strongest values of a channel so far with their positions and image numbers, strongest first."""
 
     def __init__(self, channel: int) -> None:
         self.channel = channel
@@ -100,9 +99,9 @@ class _Best:
         self.positions = torch.empty(0, 2, dtype=torch.int64)
 
     def add(self, maps: Tensor, first: int, k: int) -> None:
-        """Takes in maps [B, h, w] of the images from number `first` on."""
-        values, places = (tensor.cpu() for tensor in maps.flatten(1).max(dim=1))
-        positions = torch.stack([places // maps.shape[2], places % maps.shape[2]], dim=1)
+        """Adds the maps [B, h, w] of the images from number `first` on."""
+        values, flat = (tensor.cpu() for tensor in maps.flatten(1).max(dim=1))
+        positions = torch.stack([flat // maps.shape[2], flat % maps.shape[2]], dim=1)
         excited = values > 0
         values = torch.cat([self.values, values[excited].float()])
         indices = torch.cat([self.indices, first + excited.nonzero()[:, 0]])
@@ -112,11 +111,11 @@ class _Best:
 
 
 def _excitations(
-    features: nn.Sequential, layer: Layer, best: _Best, kept: dict[int, tuple[Tensor, int]]
+    features: nn.Sequential, layer: Layer, best: _Best, top_images: dict[int, tuple[Tensor, int]]
 ) -> tuple[Excitation, ...]:
     if not len(best.indices):
         return ()
-    images = torch.stack([kept[index][0] for index in best.indices.tolist()])
+    images = torch.stack([top_images[index][0] for index in best.indices.tolist()])
     projections = deconvnet(features, images, layer, best.channel, best.positions)
     excitations = []
     for number, index in enumerate(best.indices.tolist()):
@@ -124,7 +123,7 @@ def _excitations(
         box = receptive_field(features, layer, (row, column), (images.shape[2], images.shape[3]))
         excitations.append(
             Excitation(
-                image_id=kept[index][1],
+                image_id=top_images[index][1],
                 value=best.values[number].item(),
                 position=(row, column),
                 box=box,

@@ -122,8 +122,8 @@ def test_what_cannot_be_rolled_out_is_refused() -> None:
     vit = create_model("vit_micro", width=32, depth=1, img_size=32)
     images = torch.zeros(1, 3, 32, 32)
     cases: list[tuple[nn.Module, dict[str, object], str]] = [
-        (create_model("lenet5"), {}, "LeNet5 is none; use Grad-CAM"),
-        (vit, {}, r"in training, where it answers differently; call eval\(\)"),
+        (create_model("lenet5"), {}, "LeNet5 is neither; use Grad-CAM"),
+        (vit, {}, r"in training mode, which changes its outputs; call eval\(\)"),
         (vit.eval(), {"token": "distillation"}, "no distillation token"),
         (vit, {"token": "patch"}, "mean, class or distillation"),
         (vit, {"head_fusion": "sum"}, "mean, max or min"),

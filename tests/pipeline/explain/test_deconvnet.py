@@ -251,15 +251,15 @@ def test_what_cannot_be_projected_is_refused() -> None:
     features = row(nn.Conv2d(1, 2, 3), nn.ReLU())
     pixels = torch.zeros(1, 1, 5, 5)
     cases: list[tuple[nn.Module, dict[str, object], str]] = [
-        (features, {"layer": 2}, "no layer 2; the row has 2, from 0"),
+        (features, {"layer": 2}, "no layer 2; the net has 2, from 0"),
         (features, {"layer": "relu"}, "unknown layer 'relu'; known: 0, 1"),
         (features, {"channel": 2}, r"channels \[2\] of a map that has 2, from 0"),
         (features, {"position": (0, 3)}, r"columns \[3\] of a map that has 3, from 0"),
         (features, {"position": (-1, 0)}, r"rows \[-1\] of a map that has 3"),
         (row(nn.Conv2d(1, 2, 3), nn.GELU()), {"layer": 1}, "layer '1' is a GELU, which it cannot undo; use Grad-CAM"),
         (row(nn.Conv2d(1, 2, 3, padding_mode="circular", padding=1)), {}, "pads by circular; only zeros"),
-        (nn.Conv2d(1, 2, 3), {}, "flat row of layers, and Conv2d is none"),
-        (nn.Sequential(nn.Conv2d(1, 2, 3)), {}, r"in training, where it answers differently; call eval\(\)"),
+        (nn.Conv2d(1, 2, 3), {}, "needs a flat nn.Sequential, not Conv2d"),
+        (nn.Sequential(nn.Conv2d(1, 2, 3)), {}, r"in training mode, which changes its outputs; call eval\(\)"),
     ]
     for net, kwargs, message in cases:
         with pytest.raises(InputError, match=message):

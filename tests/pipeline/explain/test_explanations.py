@@ -138,10 +138,10 @@ def test_the_channels_that_answer_most_are_drawn_back_in_their_order(channels: i
     expected = peaks.argsort(descending=True)[:channels].tolist()
     titles = [panel.title for panel in one.panels if panel.title.startswith("channel")]
     assert [int(title.split()[1]) for title in titles] == expected
-    assert sum(panel.title == "what it sees" for panel in one.panels) == channels
+    assert sum(panel.title == "receptive field" for panel in one.panels) == channels
     rows = -(-channels // 5)
     assert len(one.panels) == 2 * rows * (1 + min(channels, 5))
-    seen = next(panel.picture for panel in one.panels if panel.title == "what it sees")
+    seen = next(panel.picture for panel in one.panels if panel.title == "receptive field")
     assert seen.shape[0] <= 14  # conv 5, pooling 2, conv 5
 
 

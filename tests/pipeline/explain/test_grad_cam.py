@@ -69,7 +69,7 @@ def test_it_leaves_no_gradient_behind_and_works_where_gradients_are_off() -> Non
 @pytest.mark.parametrize(
     ("name", "kwargs", "wanted", "says"),
     [
-        ("vit_micro", {"num_classes": 5}, 0, "VisionTransformer keeps none"),
+        ("vit_micro", {"num_classes": 5}, 0, "VisionTransformer has no feature map"),
         ("resnet_small", {"num_classes": 5}, 5, r"asked for classes \[5\]"),
         ("resnet_small", {"num_classes": 5}, -1, r"asked for classes \[-1\]"),
     ],

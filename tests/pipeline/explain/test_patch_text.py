@@ -108,5 +108,5 @@ def test_what_has_no_places_or_no_texts_is_refused() -> None:
     with pytest.raises(InputError, match="in training"):
         patch_text_similarity(model.train(), images, TEXTS)
     model.eval().image = nn.Flatten()
-    with pytest.raises(InputError, match="image tower Flatten keeps no map"):
+    with pytest.raises(InputError, match="image backbone Flatten has no feature map"):
         patch_text_similarity(model, images, TEXTS)

@@ -112,5 +112,5 @@ def test_what_cannot_be_found_is_refused(net: nn.Sequential) -> None:
         top_activations(net, stream, layer=4, channels=[0], k=0)
     with pytest.raises(InputError, match=r"channels \[1, 4\] of a layer that has 4, from 0"):
         top_activations(net, stream, layer=4, channels=[1, 4])
-    with pytest.raises(InputError, match="no layer 5; the row has 5"):
+    with pytest.raises(InputError, match="no layer 5; the net has 5"):
         top_activations(net, stream, layer=5, channels=[0])

@@ -1,4 +1,4 @@
-"""Answers: what a model said about each sample, gathered batch by batch, and its worst mistakes."""
+"""A model's predictions for each sample, gathered batch by batch, and its worst mistakes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from pipeline.sharding.format.index import SampleIndex
 
 
 @dataclass(frozen=True)
-class Answers:
-    """One answer a sample, in the order of `ids`.
+class Predictions:
+    """One prediction per sample, in the order of `ids`.
 
     Attributes:
         ids: [N] row numbers of the index.
-        labels: [N] true classes; -1 where a sample has none.
+        labels: [N] true classes; -1 for samples without a label.
         predicted: [N] the class with the highest score.
-        scores: [N] the probability given to it.
-        ranks: [N] place of the true class, 1 for right; 0 where there is none.
+        scores: [N] the probability of this class.
+        ranks: [N] rank of the true class, 1 if predicted right; 0 for samples without a label.
     """
 
     ids: NDArray[np.int64]
@@ -36,20 +36,20 @@ class Answers:
     ranks: NDArray[np.int64]
 
     @classmethod
-    def gather(cls, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Answers:
-        """The answers of (ids [B], labels [B], logits [B, K]) batches; logits are not kept.
+    def gather(cls, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Predictions:
+        """The predictions of (ids [B], labels [B], logits [B, K]) batches; logits are not stored.
 
         Raises:
-            WorkError: the model gave something else than numbers.
+            WorkError: a logit is not finite.
         """
         columns: list[tuple[NDArray[Any], ...]] = []
         for ids, labels, logits in batches:
             logits = logits.detach().float()
             if not torch.isfinite(logits).all():
-                bad = int(ids[int((~torch.isfinite(logits).all(dim=1)).nonzero()[0, 0])])
-                raise WorkError(f"evaluate: the model's output for sample {bad} is not finite; train it again")
+                first = int(ids[int((~torch.isfinite(logits).all(dim=1)).nonzero()[0, 0])])
+                raise WorkError(f"evaluate: the model's output for sample {first} is not finite; train it again")
             probability, predicted = logits.softmax(dim=1).max(dim=1)
-            # Softmax can round two logits to one probability, so the answer comes from the logits.
+            # Softmax can round two logits to the same probability, so argmax is taken over the logits.
             predicted = logits.argmax(dim=1)
             true = labels.cpu().numpy()
             ranks = label_ranks(logits.cpu().numpy(), np.maximum(true, 0))
@@ -66,7 +66,7 @@ class Answers:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """[N] whether the answer is the true class; never for a sample without one."""
+        """[N] whether the prediction is the true class; False for samples without a label."""
         return self.ranks == 1
 
     def table(self, index: SampleIndex, **columns: NDArray[Any]) -> pa.Table:
@@ -86,18 +86,18 @@ class Answers:
 
 
 def worst_mistakes(
-    answers: Answers, index: SampleIndex, label_names: Sequence[str], count: int
+    predictions: Predictions, index: SampleIndex, label_names: Sequence[str], count: int
 ) -> list[dict[str, Any]]:
-    """The wrong answers that were given with most confidence, the worst first; equal ones by id."""
-    wrong = np.flatnonzero((answers.labels >= 0) & ~answers.correct)
-    order = wrong[np.lexsort((answers.ids[wrong], -answers.scores[wrong]))][:count]
+    """The wrong predictions with the highest confidence, the worst first; ties by id."""
+    wrong = np.flatnonzero((predictions.labels >= 0) & ~predictions.correct)
+    order = wrong[np.lexsort((predictions.ids[wrong], -predictions.scores[wrong]))][:count]
     return [
         {
-            "id": int(answers.ids[place]),
-            "key": index.key(int(answers.ids[place])),
-            "label": label_names[answers.labels[place]],
-            "predicted": label_names[answers.predicted[place]],
-            "score": float(answers.scores[place]),
+            "id": int(predictions.ids[n]),
+            "key": index.key(int(predictions.ids[n])),
+            "label": label_names[predictions.labels[n]],
+            "predicted": label_names[predictions.predicted[n]],
+            "score": float(predictions.scores[n]),
         }
-        for place in order
+        for n in order
     ]
