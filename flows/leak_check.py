@@ -21,4 +21,4 @@ def check_leaks(
         return {}
     other = run.named(against)
     inputs = {"shards": shards} if other is None else {"shards": shards, "other": other}
-    return {"leaks": run.submit(CheckLeaks(), config, inputs, accept=config.hold)}
+    return {"leaks": run.submit(CheckLeaks(), config, inputs, accept=config.check)}

@@ -53,7 +53,7 @@ def show_leaks(
         print(json.dumps({"artifact": artifact.uri, "ok": not broken, "broken": broken, **files, **findings}, indent=1))
     else:
         _print(findings, config, artifact, pictures)
-    config.hold(artifact)
+    config.check(artifact)
     return 0
 
 

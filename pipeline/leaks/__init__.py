@@ -1,1 +1,1 @@
-"""The leak check: which evaluation images a model may have seen in training, as they are or nearly so."""
+"""The leak check: which evaluation images are also training images, exactly or nearly."""

@@ -1,7 +1,7 @@
-"""The bounds of a leak check: how large a share of an evaluation split may be in the training data.
+"""The bounds of a leak check: which fraction of an evaluation split may be in the training data.
 
-The finding is an artifact, and the bounds are not part of its key. So the check is held after the artifact is there,
-made or found: listing and pictures are at hand for whoever looks, and the same run stops again in a second.
+The result is an artifact, and the bounds are not in its key: they are checked after it is committed or found. So its
+listing and pictures are there for review, and running again with the same data stops within a second.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ def _bound(default: float, description: str) -> Any:
 
 
 class LeakBounds(Config):
-    """Shares of an evaluation split, of 1, above which a run stops."""
+    """A run stops if a larger fraction (0 to 1) of an evaluation split is leaked."""
 
-    max_exact_share: float = _bound(0.0, "has the very bytes of a training image")
-    max_pixels_share: float = _bound(0.0, "has other bytes, but the very pixels of a training image")
-    max_near_share: float = _bound(0.01, "looks like a training image and is none of the above")
+    max_exact_share: float = _bound(0.0, "has the bytes of a training image")
+    max_pixels_share: float = _bound(0.0, "has the pixels of a training image in other bytes")
+    max_near_share: float = _bound(0.01, "looks like a training image without having its pixels")
 
     def broken(self, findings: Mapping[str, Any]) -> list[str]:
-        """The bounds that are broken, a clause each, the worst kind first.
+        """One clause per exceeded bound, the worst kind first.
 
         Args:
-            findings: of leaks.json.
+            findings: the content of leaks.json.
         """
         clauses = []
         for kind in KINDS:
@@ -56,46 +56,46 @@ class LeakBounds(Config):
                     )
         return clauses
 
-    def hold(self, artifact: Artifact) -> None:
-        """Does nothing if the shares of a finding are within the bounds.
+    def check(self, artifact: Artifact) -> None:
+        """Checks the shares in an artifact of check-leaks against the bounds.
 
         Raises:
-            WorkError: they are not; the line names the shares, the bounds and the pictures.
+            WorkError: a bound is exceeded; the message has the shares, the bounds and the path of the pictures.
         """
         clauses = self.broken(json.loads(artifact.read("leaks.json")))
         if clauses:
             more = f" ({len(clauses) - 2} more in leaks.md)" if len(clauses) > 2 else ""
             raise WorkError(
-                f"leaks: {'; '.join(clauses[:2])}{more}; look at {where(artifact, SHEET)} ({LISTING} beside it lists "
-                "them), then take them out of the data, or raise the bound"
+                f"leaks: {'; '.join(clauses[:2])}{more}; look at {where(artifact, SHEET)} ({LISTING} next to it lists "
+                "them), then remove them from the data, or raise the bound"
             )
 
 
 def split_name(data: str, split: str) -> str:
-    """A split as it is spoken of: the data set is named if it is not the first."""
+    """The name of a split in texts; the data set is named unless it is the first."""
     return split if data == "shards" else f"{data} {split}"
 
 
 def where(artifact: Artifact, name: str) -> str:
-    """The path, or the address, of one of an artifact's files."""
+    """The local path, or the URL, of a file of an artifact."""
     stored = artifact.object_path(name)
     return str(artifact.storage.local_path(stored) or f"{artifact.storage.url}/{stored}")
 
 
 class LeakCheckConfig(LeakBounds):
-    """What counts as a leak, what is listed, and what stops a run."""
+    """When two images count as near, how many are listed, and the bounds that stop a run."""
 
     near_radius: int = Field(
-        6, ge=0, le=10, description="Images are compared more closely if their 64-bit hashes differ in so many bits."
+        6, ge=0, le=10, description="Images are compared in detail if at most this many bits of their hashes differ."
     )
     near_difference: float = Field(
         0.01,
         gt=0,
         le=0.1,
-        description="How far two images may be apart on the closer look: 1 - the correlation of their 16x16 cells.",
+        description="Largest difference of near images in detail: 1 - the correlation of their 16x16 grey cells.",
     )
     max_unreadable_share: float = unkeyed(
-        0.01, ge=0, le=1, description="A larger share of images that cannot be read stops the check; fewer are listed."
+        0.01, ge=0, le=1, description="The check stops if a larger fraction of images is damaged; fewer are listed."
     )
     listed: int = Field(3, ge=1, le=100, description="Training images listed for an evaluation image, the worst first.")
     pictures: int = Field(40, ge=0, le=400, description="Pairs shown on the sheet, the worst first.")

@@ -1,4 +1,4 @@
-"""What a leak check found: pairs, and for each evaluation split how many of its images are in the training data."""
+"""The results of a leak check: pairs of images, and the number of leaked images of each evaluation split."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.leaks.look import State
 from pipeline.leaks.search import KINDS, DataSet, Found, Kind, Match
+from pipeline.leaks.signature import State
 from pipeline.sharding.format.index import SPLITS
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image of a pair, as a person finds it.
+    """An image of a pair, with the names by which a person finds it.
 
     Attributes:
         data_set: the name of its data set in the check: "shards" or "other".
-        label: None for an image without.
+        label: None for an image without a label.
     """
 
     data_set: str
@@ -31,10 +31,10 @@ class Image:
 
 @dataclass(frozen=True)
 class Pair:
-    """An evaluation image and a training image that it was found to be.
+    """An evaluation image and a matching training image.
 
     Attributes:
-        matches: how many training images the evaluation image was found to be, listed or not.
+        matches: how many training images match the evaluation image, listed or not.
     """
 
     match: Match
@@ -61,8 +61,8 @@ class SplitFinding:
     Attributes:
         images: all images of the split.
         found: kind -> images.
-        flat: images of one colour, or nearly, of which only equal ones were searched.
-        unreadable: images that could not be decoded, of which only equal bytes were searched.
+        flat: images of (nearly) one colour, for which only equal pixels count as a match.
+        unreadable: damaged images, for which only equal bytes count as a match.
     """
 
     data_set: str
@@ -73,22 +73,22 @@ class SplitFinding:
     unreadable: int
 
     def share(self, kind: str) -> float:
-        """Of all images of the split."""
+        """The fraction of all images of the split."""
         return self.found[kind] / self.images
 
 
 def split_findings(name: str, data: DataSet, found: Iterable[Found]) -> list[SplitFinding]:
     """The findings of each evaluation split of a data set that has images, over all searches for them."""
     worst = np.full(len(data.index), len(KINDS), dtype=np.int8)
-    for one in found:
-        for row, matches in one.matches.items():
+    for result in found:
+        for row, matches in result.matches.items():
             worst[row] = min(int(worst[row]), *(match.kind for match in matches))
     findings = []
     for split in SPLITS[1:]:
         rows = data.index.rows(split)
         if rows.size:
             counts = np.bincount(worst[rows], minlength=len(KINDS) + 1).tolist()
-            states = np.bincount(data.looks.states[rows], minlength=len(State)).tolist()
+            states = np.bincount(data.signatures.states[rows], minlength=len(State)).tolist()
             findings.append(
                 SplitFinding(
                     name,
@@ -107,7 +107,7 @@ def pairs_of(name: str, data: DataSet, searches: Sequence[tuple[str, DataSet, Fo
 
     Args:
         searches: the name of the training data, the data, and what was found in them.
-        listed: pairs of an evaluation image, at most.
+        listed: pairs per evaluation image, at most.
     """
     rows = sorted({row for _, _, found in searches for row in found.matches})
     pairs = []
@@ -119,7 +119,7 @@ def pairs_of(name: str, data: DataSet, searches: Sequence[tuple[str, DataSet, Fo
                 for train_name, train, found in searches
                 for match in found.matches.get(row, ())
             ),
-            key=lambda one: (one[0].rank, one[1], one[0].train),
+            key=lambda candidate: (candidate[0].rank, candidate[1], candidate[0].train),
         )
         shown = _image(name, data, row)
         pairs += [
@@ -136,7 +136,7 @@ def _image(name: str, data: DataSet, row: int) -> Image:
 
 
 def pair_table(pairs: Sequence[Pair]) -> pa.Table:
-    """leaks.parquet: a row a pair."""
+    """The content of leaks.parquet: one row per pair."""
     columns: dict[str, tuple[pa.DataType, list[object]]] = {
         "kind": (pa.string(), [pair.kind for pair in pairs]),
         "distance": (pa.int8(), [pair.match.distance for pair in pairs]),

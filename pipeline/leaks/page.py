@@ -26,7 +26,7 @@ def findings_json(
 
     Args:
         artifacts: name of a data set in the check -> STAGE/KEY.
-        unreadable: name of a data set -> its images that could not be looked at, of all splits.
+        unreadable: name of a data set -> its damaged images, of all splits.
     """
     return {
         "data": dict(artifacts),
@@ -34,31 +34,31 @@ def findings_json(
         "near_difference": config.near_difference,
         "splits": [
             {
-                "data": one.data_set,
-                "split": one.split,
-                "images": one.images,
-                **{kind: {"images": one.found[kind], "share": one.share(kind)} for kind in KINDS},
-                "flat": one.flat,
-                "unreadable": one.unreadable,
+                "data": split.data_set,
+                "split": split.split,
+                "images": split.images,
+                **{kind: {"images": split.found[kind], "share": split.share(kind)} for kind in KINDS},
+                "flat": split.flat,
+                "unreadable": split.unreadable,
             }
-            for one in splits
+            for split in splits
         ],
         "pairs_listed": len(pairs),
         "pairs_with_different_labels": sum(pair.same_label is False for pair in pairs),
         "unreadable": {
-            name: {"images": len(bad), "first": [one.reason for one in bad[:_UNREADABLE_SHOWN]]}
-            for name, bad in unreadable.items()
+            name: {"images": len(damaged), "first": [image.reason for image in damaged[:_UNREADABLE_SHOWN]]}
+            for name, damaged in unreadable.items()
         },
     }
 
 
-def told(findings: Mapping[str, Any]) -> str:
-    """The counts of all evaluation splits in a line."""
+def counts_line(findings: Mapping[str, Any]) -> str:
+    """The counts over all evaluation splits in one line."""
     images = sum(split["images"] for split in findings["splits"])
-    parts = [f"{sum(split[kind]['images'] for split in findings['splits']):,} {kind}" for kind in KINDS]
-    unreadable = sum(bad["images"] for bad in findings["unreadable"].values())
-    unread = f", {unreadable:,} unreadable" if unreadable else ""
-    return f"{', '.join(parts)} of {images:,} evaluation images{unread}"
+    counts = [f"{sum(split[kind]['images'] for split in findings['splits']):,} {kind}" for kind in KINDS]
+    unreadable = sum(damaged["images"] for damaged in findings["unreadable"].values())
+    damaged_count = f", {unreadable:,} unreadable" if unreadable else ""
+    return f"{', '.join(counts)} of {images:,} evaluation images{damaged_count}"
 
 
 def markdown(findings: Mapping[str, Any], pairs: Sequence[Pair]) -> str:
@@ -66,7 +66,7 @@ def markdown(findings: Mapping[str, Any], pairs: Sequence[Pair]) -> str:
     lines = [
         "# Leak check",
         "",
-        f"{told(findings)}.",
+        f"{counts_line(findings)}.",
         "",
         *(f"- {text(name)}: {code(uri)}" for name, uri in findings["data"].items()),
         "",
@@ -85,8 +85,8 @@ def markdown(findings: Mapping[str, Any], pairs: Sequence[Pair]) -> str:
         ),
         "",
         "exact: the bytes of a training image; pixels: its pixels in other bytes; near: it looks the same. An image "
-        "counts once, under the first of these. Of flat images (one colour, or nearly) and of unreadable ones only "
-        "equal ones are found.",
+        "counts once, under the first of these. Flat images (nearly one colour) and unreadable images match only if "
+        "they are equal.",
         "",
         "![Pairs](leaks.png)",
         "",
@@ -111,8 +111,8 @@ def markdown(findings: Mapping[str, Any], pairs: Sequence[Pair]) -> str:
             ],
         )
         lines.append("")
-    for name, bad in findings["unreadable"].items():
-        if bad["images"]:
-            lines += [f"## Unreadable in {text(name)}: {bad['images']:,}", ""]
-            lines += [*(f"- {text(one)}" for one in bad["first"]), ""]
+    for name, damaged in findings["unreadable"].items():
+        if damaged["images"]:
+            lines += [f"## Unreadable in {text(name)}: {damaged['images']:,}", ""]
+            lines += [*(f"- {text(reason)}" for reason in damaged["first"]), ""]
     return "\n".join(lines)

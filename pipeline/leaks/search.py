@@ -1,8 +1,8 @@
-"""The search: for each evaluation image the training images that are the same, or nearly so.
+"""The search: for each evaluation image the training images that are the same, or nearly the same.
 
-Images with equal pixels are one picture, and pictures are searched, not images: a placeholder that is there ten
-thousand times costs no more than one that is there once. Near hashes give candidates, the second look decides. Only
-the best few pictures of each evaluation picture are kept, so memory is bounded by what is listed.
+Images with equal pixels are one picture, and the search is over pictures: a placeholder that occurs ten thousand times
+costs no more than one that occurs once. Near hashes give candidates, the detailed comparison decides. Only the best few
+matches of each evaluation picture are stored, so memory is bounded by the length of the listing.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.leaks.gathering import Looks
-from pipeline.leaks.look import State, difference
+from pipeline.leaks.gathering import Signatures
+from pipeline.leaks.signature import State, difference
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.perceptual import pairs_between
 
-_MOST_KEPT = 1 << 21  # pairs of pictures, before only the best of each evaluation picture are kept
+_PRUNE_AT = 1 << 21  # pairs of pictures, at which all but the best of each evaluation picture are dropped
 
 
 class Kind(IntEnum):
     """How an evaluation image was found in the training data, the worst first."""
 
     EXACT = 0  # the same bytes
-    PIXELS = 1  # the same pixels in other bytes: encoded anew without loss
+    PIXELS = 1  # the same pixels in other bytes: losslessly re-encoded
     NEAR = 2  # it looks the same
 
 
@@ -35,24 +35,24 @@ KINDS = tuple(kind.name.lower() for kind in Kind)
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """A data set with its looks.
+    """A data set with the signatures of its images.
 
     Attributes:
         content: [rows, 2] content hashes.
     """
 
     index: SampleIndex
-    looks: Looks
+    signatures: Signatures
     content: NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
 class Match:
-    """A training image that an evaluation image was found to be.
+    """An evaluation image and a matching training image, by row.
 
     Attributes:
-        distance: in how many of the 64 bits their difference hashes differ.
-        difference: of their second looks, 0 for equal pixels and at most 1.
+        distance: number of the 64 bits in which their difference hashes differ.
+        difference: from the detailed comparison, 0 for equal pixels and at most 1.
     """
 
     kind: Kind
@@ -63,17 +63,17 @@ class Match:
 
     @property
     def rank(self) -> tuple[int, float, int]:
-        """The worst first; the second look sees more than the hash."""
+        """Sort key, the worst first; the detailed comparison counts before the hash, since it is more exact."""
         return self.kind, self.difference, self.distance
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a search came to.
+    """The result of a search.
 
     Attributes:
-        matches: evaluation row -> its matches, the worst first, as many as were asked for.
-        counts: evaluation row -> how many training images it was found to be, listed or not.
+        matches: evaluation row -> its matches, the worst first, at most `listed`.
+        counts: evaluation row -> how many training images match, listed or not.
     """
 
     matches: dict[int, list[Match]]
@@ -91,14 +91,14 @@ def find_leaks(
     listed: int,
     compared: Callable[[int], None] = lambda count: None,
 ) -> Found:
-    """Looks for evaluation images among training images.
+    """Searches for evaluation images among training images.
 
     Args:
-        train_rows, evaluation_rows: [n] rows of the two data sets, which may be one.
-        radius: how many bits of two hashes may differ for a second look.
-        allowed: how far the second looks may be apart, see `difference`.
-        listed: matches of an evaluation image that are given, at most.
-        compared: told now and then how many pairs had a second look.
+        train_rows, evaluation_rows: [n] rows of the two data sets, which may be the same data set.
+        radius: most bits in which the hashes of a candidate pair differ.
+        allowed: largest difference of a match, see `difference`.
+        listed: matches per evaluation image, at most.
+        compared: called from time to time with the number of compared pairs.
     """
     seen, asked = _Pictures.of(train, train_rows), _Pictures.of(evaluation, evaluation_rows)
     same = _equal_pictures(seen, asked)
@@ -107,7 +107,7 @@ def find_leaks(
     for left, right, distance in _candidates(seen, asked, radius):
         differ = same[right] != left
         left, right, distance = left[differ], right[differ], distance[differ]
-        apart = difference(train.looks.at(seen.first[left]), evaluation.looks.at(asked.first[right]), allowed)
+        apart = difference(train.signatures.at(seen.first[left]), evaluation.signatures.at(asked.first[right]), allowed)
         alike = apart <= 1
         near.add(right[alike], left[alike], distance[alike], apart[alike])
         count += len(left)
@@ -130,27 +130,27 @@ def find_leaks(
 
 
 def _equal_matches(train: DataSet, evaluation: DataSet, row: int, equal: NDArray[np.int64], listed: int) -> list[Match]:
-    """The training images with the pixels of an evaluation image, those with its bytes first."""
+    """Matches with the training images of equal pixels, those of equal bytes first."""
     exact = (train.content[equal] == evaluation.content[row]).all(axis=1)
     ordered = np.concatenate([equal[exact], equal[~exact]])[:listed]
     first_others = int(exact.sum())
     return [
-        Match(Kind.EXACT if place < first_others else Kind.PIXELS, row, train_row)
-        for place, train_row in enumerate(ordered.tolist())
+        Match(Kind.EXACT if number < first_others else Kind.PIXELS, row, train_row)
+        for number, train_row in enumerate(ordered.tolist())
     ]
 
 
 @dataclass(frozen=True, eq=False)
 class _Pictures:
-    """The different pictures among some rows.
+    """The distinct pictures among some rows.
 
     Attributes:
-        rows: [rows] in the order of the pictures, and of the rows within a picture.
-        starts: [pictures + 1] where a picture's rows start.
-        first: [pictures] one row of each.
+        rows: [rows] sorted by picture, then by row.
+        starts: [pictures + 1] offset of each picture's rows.
+        first: [pictures] the first row of each picture.
         pixels: [pictures, 2] hashes of the pixels, ascending.
         hashes: [pictures] difference hashes.
-        searchable: [pictures] whether there is something to recognise them by.
+        searchable: [pictures] whether near copies can be recognised: neither flat nor damaged.
     """
 
     rows: NDArray[np.int64]
@@ -162,7 +162,7 @@ class _Pictures:
 
     @classmethod
     def of(cls, data: DataSet, rows: NDArray[np.int64]) -> _Pictures:
-        pixels = data.looks.pixels[rows]
+        pixels = data.signatures.pixels[rows]
         order = np.lexsort((pixels[:, 1], pixels[:, 0]))
         rows, pixels = rows[order], pixels[order]
         begins = np.ones(len(rows), dtype=bool)
@@ -174,8 +174,8 @@ class _Pictures:
             np.append(starts, len(rows)),
             first,
             pixels[starts],
-            data.looks.hashes[first],
-            data.looks.states[first] == State.SEEN,
+            data.signatures.hashes[first],
+            data.signatures.states[first] == State.SEEN,
         )
 
     def __len__(self) -> int:
@@ -186,7 +186,7 @@ class _Pictures:
 
 
 def _equal_pictures(seen: _Pictures, asked: _Pictures) -> NDArray[np.int64]:
-    """[asked] the picture that was seen and has the same pixels; -1 if none has."""
+    """[asked] the picture of `seen` with the same pixels; -1 if there is none."""
     same = np.full(len(asked), -1, dtype=np.int64)
     for left, right, _ in pairs_between(seen.pixels[:, 0], asked.pixels[:, 0], 0):
         both = seen.pixels[left, 1] == asked.pixels[right, 1]
@@ -197,14 +197,14 @@ def _equal_pictures(seen: _Pictures, asked: _Pictures) -> NDArray[np.int64]:
 def _candidates(
     seen: _Pictures, asked: _Pictures, radius: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]]:
-    """Pictures seen and asked for, with near hashes."""
+    """Pairs of pictures of `seen` and `asked` with near hashes, and their distances."""
     left_of, right_of = np.flatnonzero(seen.searchable), np.flatnonzero(asked.searchable)
     for left, right, distance in pairs_between(seen.hashes[left_of], asked.hashes[right_of], radius):
         yield left_of[left], right_of[right], distance
 
 
 class _Nearest:
-    """The best few of the near pictures of each picture, and how many images there are of all."""
+    """The best few near pictures of each picture, and the number of images of all its near pictures."""
 
     def __init__(self, pictures: int, listed: int, sizes: NDArray[np.int64]) -> None:
         self.counts = np.zeros(pictures, dtype=np.int64)
@@ -224,11 +224,11 @@ class _Nearest:
         more = np.empty(len(pictures), dtype=self._best.dtype)
         more["picture"], more["other"], more["distance"], more["apart"] = pictures, others, distance, apart
         self._waiting.append(more)
-        if sum(map(len, self._waiting)) > _MOST_KEPT:
+        if sum(map(len, self._waiting)) > _PRUNE_AT:
             self.prune()
 
     def prune(self) -> None:
-        """Keeps the best of each picture."""
+        """Drops all but the best of each picture."""
         best = np.concatenate([self._best, *self._waiting])
         self._waiting = []
         best = best[np.lexsort((best["other"], best["distance"], best["apart"], best["picture"]))]

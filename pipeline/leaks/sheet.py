@@ -1,7 +1,7 @@
-"""The sheet of leaks: evaluation image and training image side by side, so that a person can judge in one look.
+"""The sheet of leaks: evaluation image and training image side by side, to be judged by a person.
 
-The worst pair of an evaluation image stands for it. Half of the places are for near pairs, if there are so many:
-equal ones need no eye.
+Each evaluation image is shown once, with its worst pair. At least half of the pairs shown are near pairs, if there are
+that many: equal images need no review.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SIDE, _GAP, _HEADER, _COLUMNS = 132, 8, 112, 4
 _TILE = 2 * _SIDE + _GAP
 _BETWEEN = 28
 _HEIGHT = 24 + _SIDE + 66
-_TOLD = {
+_HEADINGS = {
     Kind.EXACT: "same bytes",
     Kind.PIXELS: "same pixels",
     Kind.NEAR: "alike",
@@ -29,42 +29,42 @@ _TOLD = {
 Read = Callable[[Image], bytes | None]
 
 
-def leak_sheet(pairs: Sequence[Pair], read: Read, *, title: str, told: str, places: int) -> Picture.Image:
+def leak_sheet(pairs: Sequence[Pair], read: Read, *, title: str, subtitle: str, most: int) -> Picture.Image:
     """Draws the sheet.
 
     Args:
         pairs: the worst first.
-        read: the encoded image, None if it cannot be read.
-        told: what was found, in a line.
-        places: pairs that are shown, at most.
+        read: returns the encoded image, None if it cannot be read.
+        subtitle: the counts, in one line.
+        most: pairs that are shown, at most.
     """
-    shown = chosen(pairs, places)
+    shown = chosen(pairs, most)
     width = 2 * MARGIN + _COLUMNS * _TILE + (_COLUMNS - 1) * _BETWEEN
     rows = -(-len(shown) // _COLUMNS)
     sheet = Picture.new("RGB", (width, _HEADER + rows * _HEIGHT + MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw_heading(draw, title, told, title_width=width - 2 * MARGIN, line_width=width - 2 * MARGIN)
-    for place, pair in enumerate(shown):
-        x = MARGIN + (place % _COLUMNS) * (_TILE + _BETWEEN)
-        y = _HEADER + (place // _COLUMNS) * _HEIGHT
+    draw_heading(draw, title, subtitle, title_width=width - 2 * MARGIN, line_width=width - 2 * MARGIN)
+    for number, pair in enumerate(shown):
+        x = MARGIN + (number % _COLUMNS) * (_TILE + _BETWEEN)
+        y = _HEADER + (number // _COLUMNS) * _HEIGHT
         _draw_pair(sheet, draw, pair, read, x, y)
     return sheet
 
 
-def chosen(pairs: Sequence[Pair], places: int) -> list[Pair]:
-    """The pairs that are shown: one an evaluation image, and near ones in half of the places if there are so many."""
+def chosen(pairs: Sequence[Pair], most: int) -> list[Pair]:
+    """The pairs to show: one per evaluation image, at least half of them near ones if there are that many."""
     first: dict[tuple[str, int], Pair] = {}
     for pair in pairs:
         first.setdefault((pair.evaluation.data_set, pair.evaluation.row), pair)
     near = [pair for pair in first.values() if pair.match.kind is Kind.NEAR]
     equal = [pair for pair in first.values() if pair.match.kind is not Kind.NEAR]
-    for_equal = max(places - len(near), places // 2)
-    equal = equal[:for_equal]
-    return equal + near[: places - len(equal)]
+    most_equal = max(most - len(near), most // 2)
+    equal = equal[:most_equal]
+    return equal + near[: most - len(equal)]
 
 
 def _draw_pair(sheet: Picture.Image, draw: ImageDraw.ImageDraw, pair: Pair, read: Read, x: int, y: int) -> None:
-    head = _TOLD[pair.match.kind]
+    head = _HEADINGS[pair.match.kind]
     if pair.match.kind is Kind.NEAR:
         bits = pair.match.distance
         head += f" {pair.match.difference:.2f}, {bits} bit{'' if bits == 1 else 's'}"
@@ -85,7 +85,7 @@ def _draw_image(
     if picture is None:
         draw.text((x + 16, y + _SIDE // 2 - 8), "cannot be read", FAINT, font(13))
     else:
-        # Enlarged by whole pixels, an icon shows what is the same in it.
+        # Icons are enlarged by an integer factor, so that their pixels stay sharp.
         times = inner // max(picture.size)
         fitted = (
             picture.resize((picture.width * times, picture.height * times), Picture.Resampling.NEAREST)

@@ -1,14 +1,14 @@
-"""What an image looks like, in 313 bytes: enough to find it again, and to tell it from others that are merely like it.
+"""The signature of an image, in 313 bytes: enough to recognise a copy, and to distinguish it from similar images.
 
-    pixels   a hash of all decoded pixels: equal for an image that was encoded anew without loss
+    pixels   a hash of all decoded pixels: equal after lossless re-encoding
     hash     64 bits (pipeline/sharding/format/perceptual.py): near for images that look alike, but also for some that
              do not
     grey     16x16 cells of brightness
     colour   4x4 cells of the two colour differences
 
-A pair whose hashes are near is taken for one image if the second look agrees: their brightness goes up and down
-together over the cells, and no cell has another colour. Both are measured so that a brighter or darker copy, an
-edge that JPEG softened and, in a photograph, a shift by a pixel do not matter (docs/leaks.md has the figures).
+Two images with near hashes count as the same image if the cells agree in detail: the brightness correlates over the
+cells, and no cell has another colour. Both measures tolerate a change of brightness, the softer edges of JPEG and, in
+a photograph, a shift by one pixel (docs/leaks.md has the figures).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from pipeline.pixels.decode import decoding_reason, loaded, opened, plain_image
 from pipeline.sharding.format.perceptual import difference_hash
 
 _GREY, _COLOUR = 16, 4
-_SMALL_SIDE = 96  # pixels; a larger image is brought near it by whole steps, which costs little
-LOOK = np.dtype(
+_SMALL_SIDE = 96  # pixels; a larger image is first reduced to about this by an integer factor, which is cheap
+SIGNATURE = np.dtype(
     [
         ("pixels", "<u8", 2),
         ("hash", "<u8"),
@@ -34,27 +34,27 @@ LOOK = np.dtype(
         ("state", "u1"),
     ]
 )
-# Of the 256 levels, the standard deviation over the cells: below it there is nothing to recognise an image by.
-_LEAST_CONTRAST = 3.0
+# Standard deviation over the cells, of 256 levels; below it an image has no structure by which to recognise it.
+_MIN_CONTRAST = 3.0
 _COLOUR_ALLOWED = 16  # of 256 levels; a copy of 1.1 times the brightness stays within 10
 _AT_ONCE = 1 << 14
 
 
 class State(IntEnum):
-    """What could be seen of an image."""
+    """How an image can be compared."""
 
     SEEN = 0
-    FLAT = 1  # one colour, or nearly: only equal pixels say that two such images are one
-    UNREADABLE = 2
+    FLAT = 1  # (nearly) one colour: only equal pixels count as a match
+    UNREADABLE = 2  # damaged: only equal bytes count as a match
 
 
-def look_at(data: bytes) -> NDArray[np.void]:
-    """The look of an encoded image, a scalar of dtype `LOOK`.
+def image_signature(data: bytes) -> NDArray[np.void]:
+    """The signature of an encoded image, a scalar of dtype `SIGNATURE`.
 
     Raises:
-        ValueError: it cannot be decoded; its text is the reason, in one line.
+        ValueError: it cannot be decoded; the message is the reason, in one line.
     """
-    look = np.zeros((), dtype=LOOK)
+    signature = np.zeros((), dtype=SIGNATURE)
     try:
         with opened(data) as image:
             rgb = plain_image(loaded(image)).convert("RGB")
@@ -62,33 +62,33 @@ def look_at(data: bytes) -> NDArray[np.void]:
         raise ValueError(decoding_reason(error)) from None
     hashed = hashlib.sha256(f"{rgb.width}x{rgb.height} ".encode())
     hashed.update(rgb.tobytes())
-    look["pixels"] = np.frombuffer(hashed.digest()[:16], dtype="<u8")
+    signature["pixels"] = np.frombuffer(hashed.digest()[:16], dtype="<u8")
     small = rgb.reduce(max(1, min(rgb.size) // _SMALL_SIDE))
     grey = small.convert("L")
     cells = np.asarray(grey.resize((_GREY, _GREY), Image.Resampling.LANCZOS))
     colours = small.resize((_COLOUR, _COLOUR), Image.Resampling.BOX).convert("YCbCr")
-    look["hash"] = difference_hash(grey)
-    look["grey"] = cells.ravel()
-    look["colour"] = np.asarray(colours)[..., 1:].ravel()
-    look["state"] = State.FLAT if cells.std() < _LEAST_CONTRAST else State.SEEN
-    return look
+    signature["hash"] = difference_hash(grey)
+    signature["grey"] = cells.ravel()
+    signature["colour"] = np.asarray(colours)[..., 1:].ravel()
+    signature["state"] = State.FLAT if cells.std() < _MIN_CONTRAST else State.SEEN
+    return signature
 
 
 def difference(one: NDArray[np.void], other: NDArray[np.void], allowed: float) -> NDArray[np.float32]:
-    """[n] how far the second looks of n pairs are apart: at most 1 if they are taken for one image.
+    """[n] differences of n pairs; at most 1 if a pair counts as the same image.
 
-    The larger of two shares of what is allowed: 1 - the correlation of brightness over the cells, and the largest
-    difference of colour in a cell.
+    The maximum of two ratios to the allowed value: of 1 - the correlation of brightness over the cells, and of the
+    largest colour difference in a cell.
 
     Args:
-        one, other: [n] of dtype `LOOK`, none of them flat.
-        allowed: of 1 - correlation.
+        one, other: [n] of dtype `SIGNATURE`, none of them flat.
+        allowed: largest allowed value of 1 - correlation.
     """
     found = np.empty(len(one), dtype=np.float32)
     for start in range(0, len(one), _AT_ONCE):
         left, right = one[start : start + _AT_ONCE], other[start : start + _AT_ONCE]
         a, b = left["grey"].astype(np.float32), right["grey"].astype(np.float32)
-        # All sums are whole numbers below 2**24, so float32 holds them exactly, in whatever order they are made.
+        # All sums are integers below 2**24, so float32 holds them exactly in any order of summation.
         ab, aa, bb = (np.einsum("ij,ij->i", x, y).astype(np.float64) for x, y in ((a, b), (a, a), (b, b)))
         a_mean, b_mean = (x.sum(axis=1, dtype=np.float64) / x.shape[1] for x in (a, b))
         n = a.shape[1]

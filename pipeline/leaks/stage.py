@@ -1,7 +1,7 @@
-"""The stage check-leaks: which evaluation images are in the training data, as they are or nearly so.
+"""The stage check-leaks: which evaluation images are in the training data, exactly or nearly.
 
 shards           its train split against its val and test
-shards + other   besides, the train split of each against val and test of the other
+shards + other   in addition, the train split of each against val and test of the other
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pipeline.artifacts import Artifact
 from pipeline.errors import InputError, TutelageError
 from pipeline.leaks.bounds import LISTING, SHEET, LeakCheckConfig
 from pipeline.leaks.findings import Image, pair_table, pairs_of, split_findings
-from pipeline.leaks.gathering import gather_looks
-from pipeline.leaks.page import findings_json, markdown, told
+from pipeline.leaks.gathering import gather_signatures
+from pipeline.leaks.page import counts_line, findings_json, markdown
 from pipeline.leaks.search import KINDS, DataSet, Found, find_leaks
 from pipeline.leaks.sheet import leak_sheet
 from pipeline.loading.reader import SampleReader
@@ -30,7 +30,7 @@ _TWO = (*_ONE, ("other", "shards"), ("shards", "other"))
 
 
 class CheckLeaks:
-    """shards (+ other) -> leaks.json, leaks.md, leaks.parquet, leaks.png. It never fails for what it finds."""
+    """shards (+ other) -> leaks.json, leaks.md, leaks.parquet, leaks.png; leaks do not make it fail."""
 
     name: ClassVar[str] = "check-leaks"
     version: ClassVar[int] = 2
@@ -51,7 +51,7 @@ class CheckLeaks:
                 pairs += pairs_of(name, data[name], searches, config.listed)
         pairs.sort(key=lambda pair: pair.match.rank)
         work.progress(note="listing and pictures")
-        unreadable = {name: one.looks.unreadable for name, one in data.items()}
+        unreadable = {name: data_set.signatures.unreadable for name, data_set in data.items()}
         findings = findings_json({name: inputs[name].uri for name in data}, config, splits, pairs, unreadable)
         write_json(work.output / "leaks.json", findings)
         (work.output / "leaks.md").write_text(markdown(findings, pairs), encoding="utf-8")
@@ -60,13 +60,13 @@ class CheckLeaks:
         sheet = leak_sheet(
             pairs,
             lambda image: _data_of(readers, image),
-            title="Evaluation images beside training images",
-            told=f"{told(findings)}   (alike: from 0, the same, to 1, just taken for the same; bits of the hash)",
-            places=config.pictures,
+            title="Evaluation images next to training images",
+            subtitle=f"{counts_line(findings)}   (alike: difference from 0, equal, to 1, the limit; bits of the hash)",
+            most=config.pictures,
         )
         sheet.save(work.output / SHEET, optimize=True)
         return {
-            "headline": told(findings),
+            "headline": counts_line(findings),
             "images": sum(split.images for split in splits),
             **{kind: sum(split.found[kind] for split in splits) for kind in KINDS},
             "unreadable": sum(map(len, unreadable.values())),
@@ -74,7 +74,7 @@ class CheckLeaks:
 
 
 def _comparisons(inputs: Mapping[str, Artifact], indexes: Mapping[str, SampleIndex]) -> list[tuple[str, str]]:
-    """Whose training data are searched for whose evaluation data, where both are there.
+    """(training data, evaluation data) of each search for which both exist.
 
     Raises:
         InputError: there is nothing to compare.
@@ -86,25 +86,25 @@ def _comparisons(inputs: Mapping[str, Artifact], indexes: Mapping[str, SampleInd
     comparisons = [(one, other) for one, other in (_TWO if "other" in inputs else _ONE) if train[one] and asked[other]]
     if not comparisons:
         names = " and ".join(artifact.uri for artifact in inputs.values())
-        raise InputError(f"check-leaks: {names} has no training images beside evaluation images; nothing to compare")
+        raise InputError(f"check-leaks: {names} lacks training images or evaluation images; nothing to compare")
     return comparisons
 
 
 def _data_set(name: str, artifact: Artifact, index: SampleIndex, config: LeakCheckConfig, work: Workspace) -> DataSet:
-    looks = gather_looks(
+    signatures = gather_signatures(
         artifact,
         index,
         work.store.local / "looks",
         max_unreadable_share=config.max_unreadable_share,
         threads=config.threads,
         progress=work.progress,
-        note=f"looking at the images of {name}",
+        note=f"reading the images of {name}",
     )
-    return DataSet(index, looks, index.content_numbers())
+    return DataSet(index, signatures, index.content_numbers())
 
 
 def _search(train: DataSet, asked: DataSet, config: LeakCheckConfig, work: Workspace, note: str) -> Found:
-    work.progress(note=f"looking for {note}")
+    work.progress(note=f"searching for {note}")
     rows = asked.index.rows()
     return find_leaks(
         train,
@@ -114,7 +114,7 @@ def _search(train: DataSet, asked: DataSet, config: LeakCheckConfig, work: Works
         radius=config.near_radius,
         allowed=config.near_difference,
         listed=config.listed,
-        compared=lambda count: work.progress(step=count, note=f"looking for {note}"),
+        compared=lambda count: work.progress(step=count, note=f"searching for {note}"),
     )
 
 

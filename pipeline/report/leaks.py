@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.html.markup import Child, Markup, join, table, tag
 from pipeline.leaks.bounds import SHEET, split_name
-from pipeline.leaks.page import told
+from pipeline.leaks.page import counts_line
 from pipeline.leaks.search import KINDS
 from pipeline.report.facts import Run
 from pipeline.report.gallery import sheet_of
@@ -23,12 +23,12 @@ def leaks_section(run: Run) -> Markup | None:
         [split_name(split["data"], split["split"]), f"{split['images']:,}", *(_found(split[kind]) for kind in KINDS)]
         for split in findings["splits"]
     ]
-    sheet = sheet_of(artifact, SHEET, "Evaluation images beside training images") if findings["pairs_listed"] else None
+    sheet = sheet_of(artifact, SHEET, "Evaluation images next to training images") if findings["pairs_listed"] else None
     return join(
         tag(
             "p",
-            f"Images that a model may have seen in training: {told(findings)}. Exact: the bytes of a training image; "
-            "pixels: its pixels in other bytes; near: it looks the same.",
+            f"Images that a model may have seen in training: {counts_line(findings)}. Exact: the bytes of a training "
+            "image; pixels: its pixels in other bytes; near: it looks the same.",
             class_="lead",
         ),
         table(["evaluation split", "images", *KINDS], rows, numeric=frozenset(range(1, 2 + len(KINDS)))),

@@ -58,7 +58,7 @@ def test_clean_data_are_found_clean(shard: Shard, check: Check, clean: list[Any]
     finding = check(shard(clean))
     assert pairs(finding) == []
     assert [one[kind]["images"] for one in splits(finding).values() for kind in ("exact", "pixels", "near")] == [0] * 6
-    LeakBounds(max_exact_share=0, max_pixels_share=0, max_near_share=0).hold(finding)
+    LeakBounds(max_exact_share=0, max_pixels_share=0, max_near_share=0).check(finding)
     assert "0 exact, 0 pixels, 0 near of 30 evaluation images" in finding.read("leaks.md").decode()
 
 
@@ -123,7 +123,7 @@ def test_two_data_sets_are_searched_both_ways(
     assert found == {("other", "ours", "shards", "train-8"), ("shards", "val-35", "other", "theirs")}
     assert splits(finding)["other", "test"]["exact"] == {"images": 1, "share": 0.1}
     with pytest.raises(WorkError, match=r"1 of 10 other test images \(10.00%\) are also training images"):
-        LeakBounds().hold(finding)
+        LeakBounds().check(finding)
 
 
 def test_a_share_above_its_bound_stops_in_one_line_and_the_pictures_stay(
@@ -132,7 +132,7 @@ def test_a_share_above_its_bound_stops_in_one_line_and_the_pictures_stay(
     shards = shard([*clean, ("test", "as-jpeg", encode(photo(5), "JPEG", quality=70))])
     finding = check(shards)
     with pytest.raises(WorkError) as stopped:
-        LeakBounds(max_near_share=0.04).hold(finding)
+        LeakBounds(max_near_share=0.04).check(finding)
     line = str(stopped.value)
     assert "\n" not in line
     assert "1 of 21 test images (4.76%) look like a training image, more than max_near_share=0.04" in line
@@ -143,9 +143,9 @@ def test_a_share_above_its_bound_stops_in_one_line_and_the_pictures_stay(
     again = check(shards, max_near_share=0.5)
     assert again.cached
     assert again.key == finding.key
-    LeakBounds(max_near_share=1 / 21).hold(again)
+    LeakBounds(max_near_share=1 / 21).check(again)
     with pytest.raises(WorkError):
-        LeakBounds(max_near_share=0.047).hold(again)
+        LeakBounds(max_near_share=0.047).check(again)
 
 
 def test_damaged_images_are_named_and_the_others_checked(
@@ -180,13 +180,13 @@ def test_flat_images_are_no_leaks_unless_they_are_equal(
     assert splits(finding)["shards", "test"]["flat"] == 1
 
 
-def test_looks_outlive_a_stopped_run_and_serve_the_next_check(
+def test_signatures_survive_a_stopped_run_and_serve_the_next_check(
     shard: Shard, check: Check, store: ArtifactStore, clean: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gathering, "_PART", 16)
+    monkeypatch.setattr(gathering, "_BLOCK", 16)
     shards = shard(clean)
     looked: list[bytes] = []
-    whole = gathering.look_at
+    whole = gathering.image_signature
 
     def counted(data: bytes) -> np.void:
         if len(looked) == 40:
@@ -194,12 +194,12 @@ def test_looks_outlive_a_stopped_run_and_serve_the_next_check(
         looked.append(data)
         return whole(data)
 
-    monkeypatch.setattr(gathering, "look_at", counted)
+    monkeypatch.setattr(gathering, "image_signature", counted)
     with pytest.raises(KeyboardInterrupt):
         check(shards, threads=1)
-    monkeypatch.setattr(gathering, "look_at", lambda data: looked.append(data) or whole(data))
+    monkeypatch.setattr(gathering, "image_signature", lambda data: looked.append(data) or whole(data))
     check(shards, threads=1)
-    assert len(looked) == 40 + len(clean) - 32  # two parts of 16 were whole
+    assert len(looked) == 40 + len(clean) - 32  # two blocks of 16 were complete
     check(shards, near_radius=2)
     check(shards, shard(clean[:1] + clean[-1:]))
     assert len(looked) == 40 + len(clean) - 32 + 2
@@ -227,5 +227,5 @@ def test_shards_on_s3_are_checked_too(
     finding = run_stage(CheckLeaks(), LeakCheckConfig(), {"shards": shards}, store=store)
     assert [(pair["kind"], pair["train_key"]) for pair in pairs(finding)] == [("exact", "train-3")]
     with pytest.raises(WorkError, match=f"look at {s3_url}/artifacts/check-leaks/.*leaks.png"):
-        LeakBounds().hold(finding)
+        LeakBounds().check(finding)
     assert len(SampleIndex.open(shards)) == len(clean) + 1

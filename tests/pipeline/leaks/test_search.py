@@ -9,29 +9,29 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.leaks.gathering import Looks
-from pipeline.leaks.look import LOOK, State, difference
+from pipeline.leaks.gathering import Signatures
 from pipeline.leaks.search import DataSet, Kind, Match, find_leaks
+from pipeline.leaks.signature import SIGNATURE, State, difference
 
-# (content, pixels, flipped bits of the hash, what the second look sees, flat): few values, so that there are matches.
+# (content, pixels, flipped bits of the hash, seed of the grey cells, flat): few values, so that there are matches.
 IMAGES = st.lists(
     st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 3), st.integers(0, 2), st.booleans()), max_size=25
 )
 
 
 def data_set(images: list[tuple[int, int, int, int, bool]]) -> DataSet:
-    looks = np.zeros(len(images), dtype=LOOK)
+    signatures = np.zeros(len(images), dtype=SIGNATURE)
     content = np.zeros((len(images), 2), dtype=np.uint64)
     for row, (form, pixels, bits, seen, flat) in enumerate(images):
         # Equal pixels look equal; equal bytes have equal pixels.
         bits, seen, flat = (bits, seen, flat) if pixels > 2 else (pixels, pixels, False)
-        looks[row]["pixels"] = (7, hash((pixels, bits, seen, flat)) % 2**63)
-        looks[row]["hash"] = (1 << bits) - 1
-        looks[row]["grey"] = np.random.default_rng(seen // 2).integers(0, 256, 256)
-        looks[row]["state"] = State.FLAT if flat else State.SEEN
-        content[row] = looks[row]["pixels"] + np.uint64(form)
+        signatures[row]["pixels"] = (7, hash((pixels, bits, seen, flat)) % 2**63)
+        signatures[row]["hash"] = (1 << bits) - 1
+        signatures[row]["grey"] = np.random.default_rng(seen // 2).integers(0, 256, 256)
+        signatures[row]["state"] = State.FLAT if flat else State.SEEN
+        content[row] = signatures[row]["pixels"] + np.uint64(form)
     index: Any = SimpleNamespace()
-    return DataSet(index, Looks([looks] if images else [], []), content)
+    return DataSet(index, Signatures([signatures] if images else [], []), content)
 
 
 @given(IMAGES, IMAGES, st.integers(0, 3), st.integers(1, 30))
@@ -53,7 +53,7 @@ def test_matches_are_those_of_a_comparison_of_all_with_all(
 
 def compared(one: DataSet, place: int, other: DataSet, row: int, radius: int) -> Match | None:
     """Two images beside each other, without any search."""
-    left, right = one.looks.at(np.array([place])), other.looks.at(np.array([row]))
+    left, right = one.signatures.at(np.array([place])), other.signatures.at(np.array([row]))
     if (left["pixels"] == right["pixels"]).all():
         same = (one.content[place] == other.content[row]).all()
         return Match(Kind.EXACT if same else Kind.PIXELS, row, place)
@@ -68,7 +68,7 @@ def test_a_placeholder_repeated_costs_no_more_than_one() -> None:
     """30,000 x 30,000 equal images are 9e8 pairs, which nobody wants to go through, or to hold."""
     repeated = [(0, 0, 0, 0, False)] * 30_000
     one = data_set(repeated[:1])
-    many = Looks([np.repeat(one.looks.at(np.array([0])), 30_000)[:4096]] * 8, [])
+    many = Signatures([np.repeat(one.signatures.at(np.array([0])), 30_000)[:4096]] * 8, [])
     crowd = DataSet(one.index, many, np.repeat(one.content, len(many.pixels), axis=0))
     rows = np.arange(30_000)
     found = find_leaks(crowd, rows, crowd, rows[:1000], radius=3, allowed=0.01, listed=2)

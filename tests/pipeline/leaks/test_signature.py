@@ -1,4 +1,4 @@
-"""A look sees through what does not make another picture, and not through what does."""
+"""Signatures match copies of an image, and do not match other images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from pipeline.leaks.bounds import LeakCheckConfig
-from pipeline.leaks.look import LOOK, State, difference, look_at
+from pipeline.leaks.signature import SIGNATURE, State, difference, image_signature
 
 Photo = Callable[..., Image.Image]
 Encode = Callable[..., bytes]
@@ -28,8 +28,8 @@ def as_jpeg(image: Image.Image) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def looks(images: list[bytes]) -> np.ndarray[tuple[int], np.dtype[np.void]]:
-    return np.array([look_at(data) for data in images], dtype=LOOK)
+def signatures(images: list[bytes]) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+    return np.array([image_signature(data) for data in images], dtype=SIGNATURE)
 
 
 def found(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -48,9 +48,11 @@ def found(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         pytest.param(shifted, id="shifted by a pixel"),
     ],
 )
-def test_a_copy_is_known_again(change: Change, photo: Photo, encode: Encode) -> None:
+def test_a_copy_is_recognised(change: Change, photo: Photo, encode: Encode) -> None:
     images = [photo(number) for number in range(10)]
-    assert found(looks([encode(image) for image in images]), looks([encode(change(image)) for image in images])).all()
+    assert found(
+        signatures([encode(image) for image in images]), signatures([encode(change(image)) for image in images])
+    ).all()
 
 
 @pytest.mark.parametrize(
@@ -63,8 +65,8 @@ def test_a_copy_is_known_again(change: Change, photo: Photo, encode: Encode) -> 
 )
 def test_another_picture_is_not_taken_for_it(change: Change, photo: Photo, encode: Encode) -> None:
     images = [photo(number) for number in range(10)]
-    changed = looks([encode(change(image)) for image in images])
-    assert not found(looks([encode(image) for image in images]), changed).any()
+    changed = signatures([encode(change(image)) for image in images])
+    assert not found(signatures([encode(image) for image in images]), changed).any()
 
 
 def test_equal_pixels_are_equal_in_any_lossless_file(photo: Photo, encode: Encode) -> None:
@@ -72,29 +74,32 @@ def test_equal_pixels_are_equal_in_any_lossless_file(photo: Photo, encode: Encod
     decoded = Image.open(io.BytesIO(jpeg)).convert("RGB")
     grey = decoded.convert("L")
     files = [jpeg, encode(decoded), encode(decoded, compress_level=1), encode(decoded, "WEBP", lossless=True)]
-    assert len({look_at(data)["pixels"].tobytes() for data in files}) == 1
-    assert look_at(encode(grey))["pixels"].tobytes() == look_at(encode(grey.convert("RGB")))["pixels"].tobytes()
+    assert len({image_signature(data)["pixels"].tobytes() for data in files}) == 1
+    assert (
+        image_signature(encode(grey))["pixels"].tobytes()
+        == image_signature(encode(grey.convert("RGB")))["pixels"].tobytes()
+    )
     # The same bytes of pixels in another shape are another picture.
     tall, wide = (Image.new("RGB", size, "red") for size in ((2, 8), (8, 2)))
-    assert look_at(encode(tall))["pixels"].tobytes() != look_at(encode(wide))["pixels"].tobytes()
+    assert image_signature(encode(tall))["pixels"].tobytes() != image_signature(encode(wide))["pixels"].tobytes()
 
 
 def test_one_colour_is_nothing_to_recognise_an_image_by(photo: Photo, encode: Encode) -> None:
     noisy = np.random.default_rng(0).integers(126, 130, (40, 40, 3), dtype=np.uint8)
-    assert look_at(encode(Image.new("RGB", (40, 40), "white")))["state"] == State.FLAT
-    assert look_at(encode(Image.fromarray(noisy)))["state"] == State.FLAT
-    assert look_at(encode(photo(1)))["state"] == State.SEEN
+    assert image_signature(encode(Image.new("RGB", (40, 40), "white")))["state"] == State.FLAT
+    assert image_signature(encode(Image.fromarray(noisy)))["state"] == State.FLAT
+    assert image_signature(encode(photo(1)))["state"] == State.SEEN
 
 
 def test_what_is_no_image_is_refused_in_one_line(photo: Photo, encode: Encode) -> None:
     whole = encode(photo(1), "JPEG", quality=90)
     for data in (b"", b"no image", whole[: len(whole) // 2]):
         with pytest.raises(ValueError, match=r"^[^\n]+$"):
-            look_at(data)
+            image_signature(data)
 
 
-def test_the_second_look_is_one_minus_the_correlation(photo: Photo, encode: Encode) -> None:
-    one, other = (looks([encode(photo(number)) for number in range(start, start + 9)]) for start in (0, 100))
+def test_the_difference_is_one_minus_the_correlation(photo: Photo, encode: Encode) -> None:
+    one, other = (signatures([encode(photo(number)) for number in range(start, start + 9)]) for start in (0, 100))
     other["colour"] = one["colour"]
     expected = [1 - np.corrcoef(a, b)[0, 1] for a, b in zip(one["grey"], other["grey"], strict=True)]
     np.testing.assert_allclose(difference(one, other, 0.01), np.array(expected) / 0.01, rtol=1e-5)
