@@ -1,1 +1,1 @@
-"""Registration: a model becomes a registry version, passes the gate or not, and serves by its alias."""
+"""Registration: a model becomes a registry version, and if it passes the gate the champion that services load."""

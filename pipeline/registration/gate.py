@@ -1,7 +1,7 @@
-"""The gate: is the challenger better than the champion? Decided from paired outcomes, and nothing else.
+"""The gate: whether the challenger is better than the champion, decided from paired outcomes only.
 
-    floor      the challenger must beat what needs no model (majority class, chance)
-    evidence   on the same samples it must beat the champion, by more than chance explains
+    floor      the challenger must beat the baselines without a model (majority class, chance)
+    evidence   it must beat the champion on the same samples, by more than chance explains
 
 Right/wrong outcomes go through McNemar's exact test, scores through a paired bootstrap.
 """
@@ -24,28 +24,28 @@ class GateConfig(Config):
     """When a challenger replaces the champion."""
 
     max_p_value: float = Field(
-        0.05, gt=0, le=1, description="The gain must be this unlikely to be luck; 1 asks for a gain only."
+        0.05, gt=0, le=1, description="Largest p-value of the gain over the champion; 1: any gain is enough."
     )
     min_gain: float = Field(
-        0.0, ge=0, le=1, description="The gain must be larger than this, as a share: 0.01 is one point of accuracy."
+        0.0, ge=0, le=1, description="The gain must be larger than this, as a fraction: 0.01 is one point of accuracy."
     )
     beat_floor: bool = Field(
-        True, description="Refuse a model that is no better than chance or the most frequent class, also as the first."
+        True, description="Refuse a model no better than chance or the most frequent class, even without a champion."
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="Of the bootstrap.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of the bootstrap.")
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What a model achieved, sample by sample.
+    """The outcomes of a model, sample by sample.
 
     Attributes:
-        measure: what the values are, in words, e.g. "accuracy".
+        measure: name of the values, e.g. "accuracy".
         ids: [n] the samples.
-        values: [n] booleans (right or wrong), or scores of which higher is better.
-        floor_measure: the measure that is held against the floor, e.g. "accuracy".
-        floor_value: what the model reached in it.
-        floor: what needs no model.
+        values: [n] booleans (right or wrong), or scores; higher is better.
+        floor_measure: name of the measure that is compared with the floor, e.g. "accuracy".
+        floor_value: the model's value of this measure.
+        floor: the value of the best baseline without a model.
     """
 
     measure: str
@@ -57,7 +57,7 @@ class Outcomes:
 
     @property
     def mean(self) -> float:
-        """The measure over all samples."""
+        """The mean over all samples."""
         return float(self.values.mean())
 
 
@@ -67,7 +67,7 @@ class Decision:
 
     Attributes:
         difference: challenger minus champion, None without a comparison.
-        p_value: how often luck alone would give at least this difference, None without a comparison.
+        p_value: probability of at least this difference by chance alone, None without a comparison.
     """
 
     promote: bool
@@ -77,12 +77,12 @@ class Decision:
 
 
 def decide(challenger: Outcomes, champion: Outcomes | None, config: GateConfig) -> Decision:
-    """The gate's decision.
+    """Decides whether the challenger replaces the champion.
 
     Args:
-        champion: on the same samples; None if there is no champion yet.
+        champion: outcomes on the same samples; None if there is no champion yet.
     Raises:
-        WorkError: the two were not measured on the same samples, or not by the same measure.
+        WorkError: the outcomes are of different samples, or of different measures.
     """
     if config.beat_floor and not challenger.floor_value > challenger.floor:
         return Decision(

@@ -1,7 +1,7 @@
 """The registry: MLflow's model versions and their aliases, without MLflow's global state.
 
-Every call goes to one tracking URI through a client, so stages that run side by side in one process do
-not change each other's. A registered model's versions carry their lineage as tags.
+Every call goes through a client to one tracking URI, so concurrent stages in one process do not change each
+other's URI. Versions of a registered model have their lineage as tags.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from pipeline.training.tracking_uri import patient_transfers
 CHAMPION = "champion"
 MODEL_TAG = "tutelage.model"
 
-_PLACE = "model"  # of the MLflow model inside its run
-_LONGEST_TAG = 5000  # MLflow's limit is 8,000 of a run and 100,000 of a version; some databases' is 5,000
-_METRICS_A_CALL = 1000  # MLflow's limit
+_FOLDER = "model"  # of the MLflow model inside its run
+_LONGEST_TAG = 5000  # MLflow's limit is 8,000 for a run and 100,000 for a version; some databases' limit is 5,000
+_METRICS_PER_CALL = 1000  # MLflow's limit
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class RegisteredVersion:
 
     Attributes:
         tags: lineage, and the gate's decision; all names begin with "tutelage.".
-        source: where MLflow keeps its files.
+        source: URI of its files in MLflow.
     """
 
     name: str
@@ -57,7 +57,7 @@ class RegisteredVersion:
 
     @property
     def uri(self) -> str:
-        """What `mlflow.pyfunc.load_model` takes."""
+        """The URI for `mlflow.pyfunc.load_model`."""
         return f"models:/{self.name}/{self.version}"
 
 
@@ -77,26 +77,26 @@ class Registry:
         """The registry that MLFLOW_TRACKING_URI names, else the one inside the store.
 
         Args:
-            in_a_run: work has been done by now, so that what is wrong is no mistake of who asked.
+            in_a_run: a failure is a WorkError, since work has been done before.
         Raises:
-            InputError: it cannot be used.
-            WorkError: the same, in a run.
+            InputError: the registry cannot be used.
+            WorkError: likewise, in a run.
         """
         return cls(tracking_in_a_run(store) if in_a_run else ensure_tracking(store))
 
     @property
     def shown_uri(self) -> str:
-        """The tracking URI, fit to be shown: without user and password."""
+        """The tracking URI without user and password."""
         return shown_url(self.tracking_uri)
 
     def identity(self) -> str:
-        """A word that differs between two registries, also if one was emptied and made anew."""
+        """An identifier of this registry; deleting and creating a registry again changes it."""
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
-        made = (experiment.experiment_id, experiment.creation_time) if experiment is not None else ()
-        return hashlib.sha256(f"{shown_url(self.tracking_uri)} {made}".encode()).hexdigest()[:16]
+        created = (experiment.experiment_id, experiment.creation_time) if experiment is not None else ()
+        return hashlib.sha256(f"{shown_url(self.tracking_uri)} {created}".encode()).hexdigest()[:16]
 
     def find(self, name: str, model: str) -> RegisteredVersion | None:
-        """The newest version that was made of the model artifact `model` (STAGE/KEY), or None."""
+        """The newest version of the model artifact `model` (STAGE/KEY), or None."""
         found = self._search(f"name = '{name}' and tags.`{MODEL_TAG}` = '{model}'")
         return max(found, key=lambda version: version.version, default=None)
 
@@ -113,7 +113,7 @@ class Registry:
         """The version that "models:/NAME@ALIAS" or "models:/NAME/VERSION" names.
 
         Raises:
-            InputError: the URI is of neither form, or there is no such version.
+            InputError: the URI has neither form, or there is no such version.
         """
         name, alias, version = model_uri_parts(model_uri)
         try:
@@ -133,18 +133,18 @@ class Registry:
         description: str,
         alone: AbstractContextManager[Lease] | None = None,
     ) -> RegisteredVersion:
-        """A new version of `name`; the name is made if it is new. Of several that register one model, one makes it.
+        """Creates a version of `name`, or returns the one that another process has created for this model meanwhile.
 
-        Its files and metrics belong to an MLflow run of its own. (A logged model would be looked up at the
-        process's global tracking URI by MLflow's SQL registry.)
+        Its files and metrics belong to an MLflow run of its own. (MLflow's SQL registry would look a logged model
+        up at the process's global tracking URI.)
 
         Args:
             metrics: of the evaluation, shown with the run.
-            tags: with the model's STAGE/KEY as `MODEL_TAG`.
-            description: Markdown, shown beside the version.
-            alone: lets one process at a time look for the model's version and make it; entered for a moment.
+            tags: include the model's STAGE/KEY as `MODEL_TAG`.
+            description: Markdown, shown with the version.
+            alone: a lock under which the model's version is searched and created; held for a moment.
         Raises:
-            WorkError: the experiment is gone.
+            WorkError: the experiment was deleted.
         """
         client = self._client
         experiment = client.get_experiment_by_name(EXPERIMENT)
@@ -156,13 +156,13 @@ class Registry:
         try:
             now = int(time.time() * 1000)
             rows = [Metric(_metric_name(key), float(value), now, 0) for key, value in metrics.items()]
-            for start in range(0, len(rows), _METRICS_A_CALL):
-                client.log_batch(run_id, metrics=rows[start : start + _METRICS_A_CALL])
+            for start in range(0, len(rows), _METRICS_PER_CALL):
+                client.log_batch(run_id, metrics=rows[start : start + _METRICS_PER_CALL])
             with temporary_folder() as folder:
-                package = Path(folder) / _PLACE
-                write_package(exported, package, Model(artifact_path=_PLACE, run_id=run_id))
+                package = Path(folder) / _FOLDER
+                write_package(exported, package, Model(artifact_path=_FOLDER, run_id=run_id))
                 with patient_transfers():
-                    client.log_artifacts(run_id, str(package), _PLACE)
+                    client.log_artifacts(run_id, str(package), _FOLDER)
             with alone or nullcontext() as lease:
                 found = self.find(name, tags[MODEL_TAG]) if MODEL_TAG in tags else None
                 if found is None:
@@ -170,7 +170,7 @@ class Registry:
                         lease.check()
                     version = client.create_model_version(
                         name,
-                        source=f"{run.info.artifact_uri}/{_PLACE}",
+                        source=f"{run.info.artifact_uri}/{_FOLDER}",
                         run_id=run_id,
                         tags=_tags(tags),
                         description=description,
@@ -182,7 +182,7 @@ class Registry:
         finally:
             client.set_terminated(run_id, status)
         if status == "KILLED":
-            # Somebody else registered this very model meanwhile: its version is the one, and our run of no use.
+            # Another process has registered this model meanwhile, so this run is not needed.
             client.delete_run(run_id)
         return found
 
@@ -196,11 +196,11 @@ class Registry:
         self._client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
 
     def fetch(self, version: RegisteredVersion, folder: Path) -> ExportedModel:
-        """The ExportedModel inside a registered version, fetched into `folder`.
+        """The ExportedModel inside a registered version, downloaded to `folder`.
 
         Raises:
-            WorkError: its files are gone or damaged.
-            DamagedError: it was not registered by Tutelage; its files are in `folder` all the same.
+            WorkError: its files are missing or damaged.
+            DamagedError: it was not registered by Tutelage; its files are in `folder` nevertheless.
         """
         from mlflow.artifacts import download_artifacts
 
@@ -218,7 +218,7 @@ class Registry:
         if not served.is_dir():
             raise DamagedError(f"{version.uri}: was not registered by Tutelage; its files hold no exported model")
         try:
-            # Versions of before have no digests.
+            # Versions registered by older releases have no digests.
             digests = json.loads((served / "service.json").read_text(encoding="utf-8")).get("digests", {})
             check_files(served, digests)
         except (OSError, ValueError, AttributeError) as error:
@@ -244,9 +244,9 @@ class Registry:
 
 
 def registry_identity(store: ArtifactStore) -> str:
-    """A word for the registry that `register-model` would write to; part of its config, so of its key.
+    """The identity of the registry to which `register-model` writes; part of its config, and so of its key.
 
-    A fresh registry has another one, so that an artifact which says "registered" is not found for it.
+    A new registry has another identity, so that an artifact of a registration in the old one is not found for it.
     """
     return Registry.open(store).identity()
 
@@ -255,7 +255,7 @@ def model_uri_parts(model_uri: str) -> tuple[str, str | None, str | None]:
     """Name, alias and version of "models:/NAME@ALIAS" (no version) or "models:/NAME/VERSION" (no alias).
 
     Raises:
-        InputError: it is of neither form.
+        InputError: it has neither form.
     """
     parts = re.fullmatch(r"models:/([^@/]+)(?:@([^@/]+)|/(\d+))", model_uri)
     if parts is None:
@@ -273,10 +273,10 @@ def _tags(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def _tag(value: str) -> str:
-    """What a tag may hold of labels, licences and URLs: no control characters, no passwords, MLflow's length."""
+    """The value without control characters and passwords, cut to the length that databases accept."""
     return printable(without_credentials(value), _LONGEST_TAG)
 
 
 def _metric_name(name: str) -> str:
-    """A name that MLflow takes: it refuses the @ of recall@5."""
+    """A valid metric name for MLflow, which refuses e.g. the @ of recall@5."""
     return re.sub(r"[^\w\-. /:]", "_", name.replace("@", "_at_"))

@@ -1,4 +1,4 @@
-"""The model card: what a registered model is, from which data, how good, and how to use it, in Markdown."""
+"""The model card of a registered model in Markdown: architecture, use, metrics, data, licences and lineage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.html.markdown import address, code, text
 
 _LABELS_SHOWN = 60
 
-# Measure, its floors, and what it is in words; those that an evaluation has are shown.
+# Metric, its baselines, and its name in words; metrics that the evaluation lacks are not shown.
 _ROWS = (
     ("accuracy/top1", ("accuracy/chance", "accuracy/majority"), "top-1 accuracy"),
     ("accuracy/top5", (), "top-5 accuracy"),
@@ -43,9 +43,9 @@ def model_card(
     """The card.
 
     Args:
-        split: the split that `metrics` were measured on.
+        split: the split on which `metrics` were measured.
         data: the data card of the shards.
-        lineage: what it was made from, name -> artifact, digest or commit.
+        lineage: the origins of the model, name -> artifact, digest or commit.
     """
     size = exported.preprocessing.image_size
     dual = exported.kind == "dual-encoder"
@@ -98,12 +98,12 @@ def _metric_rows(metrics: Mapping[str, float]) -> list[str]:
     rows = ["| measure | value | without a model |", "|---|---|---|"]
     for key, floors, words in _ROWS:
         if key in metrics:
-            beside = ", ".join(
+            baselines = ", ".join(
                 f"{floor.rpartition('/')[2].split('_')[-1].partition('@')[0]} {metrics[floor]:.4f}"
                 for floor in floors
                 if floor in metrics
             )
-            rows.append(f"| {words} | {metrics[key]:.4f} | {beside} |")
+            rows.append(f"| {words} | {metrics[key]:.4f} | {baselines} |")
     return rows
 
 
@@ -117,6 +117,6 @@ def _licence_rows(credits: Sequence[Mapping[str, Any]]) -> list[str]:
     if not credits:
         return ["Not stated by the source."]
     return [
-        f"- {text(one['work'])} by {text(one['author'])}: {text(one['licence'])} ({address(one['url'])})"
-        for one in credits
+        f"- {text(credit['work'])} by {text(credit['author'])}: {text(credit['licence'])} ({address(credit['url'])})"
+        for credit in credits
     ]

@@ -1,4 +1,4 @@
-"""Outcomes of a model for the gate, read from its evaluation; the champion's on the same samples."""
+"""Outcomes for the gate: a model's from its evaluation, the champion's on the same samples."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _COPY = "registered-model"
 
 
 def read_metrics(evaluation: Artifact) -> dict[str, float]:
-    """The evaluation's measures."""
+    """The metrics of an evaluation."""
     metrics: dict[str, float] = json.loads(evaluation.read("metrics.json"))
     return metrics
 
 
 def read_outcomes(evaluation: Artifact) -> Outcomes:
-    """What the evaluated model achieved, sample by sample.
+    """The outcomes of the evaluated model, sample by sample.
 
-    A classifier is right or wrong; a dual encoder has the mean reciprocal rank of both directions where
-    there are captions, else it is right or wrong at zero-shot.
+    For a classifier: right or wrong. For a dual encoder: the mean reciprocal rank of both directions if there
+    are captions, else right or wrong at zero-shot classification.
 
     Raises:
         WorkError: the evaluation has no outcomes to compare.
@@ -73,11 +73,11 @@ def champion_outcomes(
 ) -> Outcomes:
     """The champion's outcomes on the samples of `evaluation`, measured in the same way.
 
-    If it was evaluated so before, that artifact is found; else it is evaluated now, from its model
-    artifact or, where that is gone, from the registry.
+    An artifact of the same evaluation is reused; else the champion is evaluated now, from its model artifact
+    or, if that does not exist, from the registry.
 
     Raises:
-        InputError: the champion cannot answer on these shards, e.g. its labels are others.
+        InputError: the champion cannot be evaluated on these shards, e.g. because it has other labels.
     """
     config = committed_config(EvaluationConfig, evaluation.config, f"config of {evaluation.uri}")
     model = _model_artifact(champion, registry, work.store)
@@ -97,11 +97,11 @@ def _copy(champion: RegisteredVersion, registry: Registry, store: ArtifactStore)
     found = store.find(f"{_COPY}/{key}")
     if found is not None:
         return found
-    place = store.work / _COPY / f"{key}-fetched"
-    shutil.rmtree(place, ignore_errors=True)
-    exported = registry.fetch(champion, place / "fetched")
-    folder = place / "output"
+    scratch = store.work / _COPY / f"{key}-fetched"
+    shutil.rmtree(scratch, ignore_errors=True)
+    exported = registry.fetch(champion, scratch / "fetched")
+    folder = scratch / "output"
     shutil.copytree(exported.folder, folder / "model")
     artifact = store.commit(_COPY, key, folder, config=origin, inputs={}, summary={}, seconds=0.0, origin={})
-    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(scratch, ignore_errors=True)
     return artifact

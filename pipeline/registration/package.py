@@ -2,14 +2,14 @@
 
     MLmodel, requirements.txt, ...     MLflow's own
     served_model.py                    the code that MLflow runs (models-from-code: no pickle), in one file
-    artifacts/served/service.json      what the code needs to know, with the SHA-256 of every file beside it
-                     *.pt2             exported programs, nothing pickled in them
-                     program_check.py  what looks at both before a program is loaded
-                     model/            the ExportedModel as it was, weights in safetensors
+    artifacts/served/service.json      settings of the code, and the SHA-256 of every other file in served/
+                     *.pt2             exported programs, without pickled content
+                     program_check.py  checks both before a program is loaded
+                     model/            a copy of the ExportedModel, weights in safetensors
                      bpe.py, vocabulary.json.gz    for a dual encoder: the tokenizer; or
                      wordpiece.py, model/wordpieces.json.gz
 
-Paths of the machine that made it are taken out of MLmodel.
+MLmodel has no paths of the machine that created it.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from pipeline.owners import temporary_folder
 from pipeline.registration import program_check
 from pipeline.registration.program import write_programs
 
-# What the stored copy of served_model.py has the decoding contract's source for.
+# The imports that the stored copy of served_model.py replaces by the source of the decoding contract.
 _CONTRACT = (
     "from pipeline.pixels.decode import MAX_DECODED_BYTES\nfrom pipeline.pixels.decode import decode as decode_pixels\n"
 )
 
-# MLflow keeps the model that a script sets in a global, so one package is made at a time.
+# MLflow stores the model that a script sets in a global, so packages are written one at a time.
 _one_at_a_time = threading.Lock()
 
 
@@ -53,7 +53,7 @@ def write_package(exported: ExportedModel, folder: Path, mlflow_model: Model | N
     """Fills `folder`, which must not exist, with the MLflow model.
 
     Args:
-        mlflow_model: carries the run that the model belongs to, if there is one.
+        mlflow_model: has the run to which the model belongs, if there is one.
     """
     with temporary_folder() as name:
         served = Path(name) / "served"
@@ -63,7 +63,7 @@ def write_package(exported: ExportedModel, folder: Path, mlflow_model: Model | N
 
 
 def write_served_files(exported: ExportedModel, folder: Path) -> None:
-    """What the served code reads, in an empty folder."""
+    """Writes the files that the served code reads to an empty folder."""
     service: dict[str, Any] = {
         "kind": exported.kind,
         "programs": write_programs(exported, folder),
@@ -85,7 +85,7 @@ def write_served_files(exported: ExportedModel, folder: Path) -> None:
 
 
 def _write_tokenizer(exported: ExportedModel, folder: Path) -> dict[str, str]:
-    """Copies the source of the encoder and its vocabulary; where they and the class are."""
+    """Copies the source of the encoder and its vocabulary; returns their file names and the class."""
     if exported.reads_word_pieces:
         shutil.copyfile(wordpiece.__file__, folder / "wordpiece.py")
         return {"code": "wordpiece.py", "class": "WordPieceEncoder", "vocabulary": f"model/{WORD_PIECES}"}
@@ -95,12 +95,12 @@ def _write_tokenizer(exported: ExportedModel, folder: Path) -> dict[str, str]:
 
 
 def requirements() -> list[str]:
-    """What a process needs to load a registered model, pinned to what it was made with."""
+    """The packages that a process needs to load a registered model, pinned to the installed versions."""
     return [f"{name}=={version(name).partition('+')[0]}" for name in ("mlflow", "torch", "pandas", "numpy", "pillow")]
 
 
 def served_code() -> str:
-    """The served model's source as one file: the decoding contract stands where it is imported."""
+    """The served model's source as one file, with the source of the decoding contract in place of its import."""
     rooms = Path(__file__).resolve().parents[1]
     code = (rooms / "registration" / "served_model.py").read_text(encoding="utf-8")
     contract = (rooms / "pixels" / "decode.py").read_text(encoding="utf-8")
@@ -143,7 +143,7 @@ def _save(exported: ExportedModel, served: Path, folder: Path, model: Model) -> 
             pip_requirements=requirements(),
             mlflow_model=model,
         )
-    # The type hint gives the inputs; the parameter and the outputs cannot be said by hints.
+    # The type hint gives the inputs only; hints cannot express the parameter and the outputs.
     hinted = model.signature
     model.signature = signature(exported.kind)
     model.signature._is_signature_from_type_hint = hinted._is_signature_from_type_hint
@@ -157,7 +157,7 @@ def _save(exported: ExportedModel, served: Path, folder: Path, model: Model) -> 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """MLflow warns that the code it copies may change; it is pinned by being copied."""
+    """Silences MLflow's warning that the code may change: the copy in the package does not."""
     logger = logging.getLogger("mlflow")
     level = logger.level
     logger.setLevel(logging.ERROR)

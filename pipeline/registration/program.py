@@ -1,7 +1,7 @@
 """Exported programs: a model as a graph that torch runs without its Python source.
 
-A program takes uint8 pixels, so the normalisation travels with the weights, and any batch of 1 to 4,096.
-Each is held against the model it was made from before it is written.
+A program takes uint8 pixels, so it includes the normalisation, and any batch size from 1 to 4,096.
+Each program is compared with its model after it is written.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.exported_model import ExportedModel, Preprocessing, normalise_pixe
 from pipeline.registration.program_check import DamagedProgramError, load_program
 
 _LARGEST_BATCH = 4096
-# torch.export keeps what it is at in globals: two threads that export fail, or get each other's graph.
+# torch.export has its state in globals: two threads that export at once fail, or get each other's graph.
 _one_at_a_time = threading.Lock()
 
 
@@ -66,7 +66,7 @@ def write_programs(exported: ExportedModel, folder: Path) -> list[str]:
     vectors [B, E]) and "encode_text" (tokens int64 [B, L] to unit vectors).
 
     Raises:
-        WorkError: a program does not give what its model gives.
+        WorkError: the outputs of a program differ from those of its model.
     """
     model = exported.build()
     preprocessing = exported.preprocessing
@@ -77,7 +77,7 @@ def write_programs(exported: ExportedModel, folder: Path) -> list[str]:
         programs: dict[str, tuple[nn.Module, Tensor]] = {"program": (_FromPixels(model, preprocessing), pixels)}
     else:
         tokens = torch.zeros(3, exported.context_length, dtype=torch.int64)
-        # Any end of text will do here; without one the first token is pooled.
+        # The end of text may be at any position; without one the first token is pooled.
         tokens[:, 1] = torch.arange(1, 4)
         programs = {
             "encode_image": (_ImageEncoder(model, preprocessing), pixels),
@@ -94,19 +94,19 @@ def write_programs(exported: ExportedModel, folder: Path) -> list[str]:
 
 def _write(module: nn.Module, example: Tensor, path: Path) -> None:
     batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
-    # Two samples: with one the batch would be taken for a constant.
+    # Two samples: torch.export would specialise a batch size of one.
     program = torch.export.export(module, (example[:2],), dynamic_shapes=({0: batch},))
     for node in program.graph.nodes:
-        # Where each operation was written, with the paths of this machine.
+        # Stack traces contain paths of this machine.
         node.meta.pop("stack_trace", None)
     # They would be pickled.
     program.example_inputs = None
     torch.export.save(program, path)
-    # A program that no served model would load is found here, not where it is wanted.
+    # Loaded at once, so that a program that a served model would refuse fails here.
     loaded: Any = load_program(path)
     with torch.inference_mode():
         for count in (1, len(example)):
-            wanted, given = module(example[:count]), loaded(example[:count])
-            if not torch.allclose(wanted, given, rtol=1e-3, atol=1e-4):
-                worst = float((wanted - given).abs().max())
+            expected, found = module(example[:count]), loaded(example[:count])
+            if not torch.allclose(expected, found, rtol=1e-3, atol=1e-4):
+                worst = float((expected - found).abs().max())
                 raise WorkError(f"{path.name}: the exported program differs from its model by {worst:.2g}")

@@ -1,10 +1,10 @@
-"""What a served model looks at before it loads a program: that it is the one that was registered, and that it is data.
+"""The check of a program before a served model loads it: it is the registered file, and it is data only.
 
-torch.export.load may run code of its file: it unpickles sample inputs, and what is marked as pickled, without
+torch.export.load may run code from its file: it unpickles sample inputs, and values marked as pickled, without
 `weights_only` if that fails; it evaluates the expressions of sizes; and a node may name any function below `torch`. The
-programs that Tutelage writes have none of that, so all of it is refused, and nothing is unpickled.
+programs that Tutelage writes have none of these, so all of them are refused, and nothing is unpickled.
 
-It travels with the model, so it imports nothing but the standard library and torch.
+This file is copied into registered models, so it imports only the standard library and torch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _OPERATOR = re.compile(
     r"|_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|pow|neg|pos|eq|ne|lt|le|gt|ge|and_|or_|not_|index)"
 )
 _TOKEN = re.compile(r"[A-Za-z_]\w*|'[^']*'|\d+|\S")
-# Of sizes, as sympy writes them: Mul(Integer(4), Symbol('s77', positive=True, integer=True))
+# The words in sizes as sympy writes them: Mul(Integer(4), Symbol('s77', positive=True, integer=True))
 _WORDS = frozenset(
     re.findall(
         r"\w+",
@@ -46,20 +46,20 @@ _environment = threading.Lock()
 
 
 class DamagedProgramError(ValueError):
-    """A file of a registered model is not what was registered, or a program is more than data."""
+    """A file of a registered model has changed since registration, or a program contains more than data."""
 
 
 def digests_of(folder: Path) -> dict[str, str]:
-    """SHA-256 in hex of every file below a folder, by its name in it."""
+    """SHA-256 in hex of every file below a folder, by relative path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
 
 
 def check_files(folder: Path, digests: Mapping[str, str]) -> None:
-    """Does nothing if the files are those that were registered.
+    """Checks that the files are those that were registered.
 
     Raises:
-        DamagedProgramError: one is missing or has other bytes.
+        DamagedProgramError: a file is missing or has other bytes.
     """
     for name, wanted in digests.items():
         path = folder / name
@@ -72,10 +72,10 @@ def check_files(folder: Path, digests: Mapping[str, str]) -> None:
 
 
 def check_program(path: Path) -> None:
-    """Does nothing if a program is weights and a graph of known operators.
+    """Checks that a program consists of weights and a graph of known operators.
 
     Raises:
-        DamagedProgramError: it holds something that could run code, or is not a program.
+        DamagedProgramError: it contains something that could run code, or is not a program.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -100,15 +100,15 @@ def check_program(path: Path) -> None:
 
 
 def load_program(path: Path) -> Any:
-    """The module of a program that `check_program` lets pass, with pickle refused.
+    """The module of a program after `check_program`, loaded with pickle refused.
 
     Raises:
-        DamagedProgramError: see there.
+        DamagedProgramError: from `check_program`.
     """
     import torch
 
     check_program(path)
-    # torch falls back to `weights_only=False` by itself; this word makes that impossible.
+    # torch falls back to `weights_only=False` on its own; this variable forbids that.
     with _environment:
         before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
         os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"

@@ -1,8 +1,8 @@
 """The promotion lease: one process at a time compares with the champion and moves the alias.
 
 MLflow's aliases have no compare-and-set, so promotions are serialised by an object in the store, which is
-made by `create` and taken over by `replace` with its etag. It names its holder and when it ends; a
-holder that died blocks the others until then and no longer. Processes that share a registry must share
+written by `create` and taken over by `replace` with its etag. It names its holder and the time at which it
+ends; a holder that died blocks the others until then. Processes that share a registry must share
 the store, and their clocks must agree to a few seconds.
 """
 
@@ -30,7 +30,7 @@ class Lease:
     """A lease that this process holds.
 
     Attributes:
-        ends: Unix time from which on others may take it.
+        ends: Unix time from which others may take it.
     """
 
     path: str
@@ -38,7 +38,7 @@ class Lease:
     ends: float
 
     def check(self) -> None:
-        """Call it right before what the lease protects.
+        """Checks that the lease has not ended; call it right before the protected operation.
 
         Raises:
             WorkError: the lease has ended, e.g. because the machine slept.
@@ -59,11 +59,11 @@ def promotion_lease(
     """Holds the lease of a registered model, waiting for other holders.
 
     Args:
-        length_s: after so long others may take it; what is done under it must be shorter.
-        wait_s: how long to wait for others.
-        waiting: called when there is somebody to wait for.
+        length_s: time after which others may take it; the protected work must be shorter.
+        wait_s: longest wait for other holders.
+        waiting: called once, when there is another holder to wait for.
     Raises:
-        WorkError: others held it all the time, or the file of the lease cannot be one.
+        WorkError: others held it for `wait_s`, or there is something else at the path of the lease.
     """
     path = f"leases/{name}.json"
     owner = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
@@ -78,7 +78,7 @@ def _acquire(
     storage: Storage, path: str, owner: str, length_s: float, wait_s: float, waiting: Callable[[], None]
 ) -> Lease:
     deadline = time.monotonic() + wait_s
-    told = False
+    reported = False
     unclear = 0
     while True:
         lease = Lease(path, owner, time.time() + length_s)
@@ -90,14 +90,14 @@ def _acquire(
         except OSError as error:
             raise WorkError(
                 f"{storage.url}/{path}: the promotion lease cannot be taken ({error.strerror or error}); remove what "
-                "lies there or make its folder writable, then run again"
+                "is there or make its folder writable, then run again"
             ) from None
         if info is None or holder is None:
-            # Taken, and yet no object: it went between two looks, or a folder or a broken link lies there.
+            # Neither created nor found: it was removed in between, or there is a folder or a broken link.
             unclear += 1
             if unclear == _UNCLEAR:
                 raise WorkError(
-                    f"{storage.url}/{path}: what lies there is not a lease and not even a file; remove it, run again"
+                    f"{storage.url}/{path}: what is there is not a lease and not even a file; remove it, run again"
                 )
             time.sleep(_POLL_S)
             continue
@@ -110,14 +110,14 @@ def _acquire(
             raise WorkError(
                 f"{path}: held by {holder.owner} for more than {wait_s:g} s; see what it does, run it again"
             )
-        if not told:
+        if not reported:
             waiting()
-            told = True
+            reported = True
         time.sleep(_POLL_S)
 
 
 def _release(storage: Storage, lease: Lease) -> None:
-    """Lets the lease end now, unless somebody took it over; deleting it could delete theirs."""
+    """Ends the lease now, unless another process has taken it over; deleting it could delete theirs."""
     info = storage.stat(lease.path)
     try:
         holder = _read(storage, lease.path)
@@ -128,10 +128,10 @@ def _release(storage: Storage, lease: Lease) -> None:
 
 
 def _read(storage: Storage, path: str) -> Lease | None:
-    """The lease that lies there, or None.
+    """The lease at the path, or None.
 
     Raises:
-        DamagedError: what lies there is not a lease.
+        DamagedError: the file there is not a lease.
     """
     try:
         content = json.loads(storage.read(path))

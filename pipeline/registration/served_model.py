@@ -1,16 +1,16 @@
 """The registered model: encoded images in, a DataFrame out, without Tutelage.
 
-MLflow stores this file with the model and runs it where the model is loaded, so it imports nothing
-but the standard library, torch, pandas, NumPy, Pillow and MLflow; pipeline/pixels/decode.py, which says what the
-pixels of an image are, is written into the stored copy (package.py). What it needs to know is in
-service.json; what it runs are exported programs, into which the normalisation is built.
+MLflow stores this file with the model and runs it where the model is loaded, so it imports only the
+standard library, torch, pandas, NumPy, Pillow and MLflow; pipeline/pixels/decode.py, which defines how an
+image is decoded, is written into the stored copy (package.py). Its settings are in service.json; it runs
+exported programs, which include the normalisation.
 
     classifier      label, score, top_k: [{"label", "score"}, ...], the five best
     dual encoder    label, score, ranking: [{"label", "score", "cosine"}, ...], every prompt, the best first
 
-One row an image, in the order given. The prompts of a dual encoder are params={"prompts": [...]}, used as
-they are; without them they are the names of the data set's labels, each in several phrasings. `score` is
-a probability among the labels or prompts, `cosine` does not depend on which others there are.
+One row per image, in the order given. The prompts of a dual encoder are params={"prompts": [...]}, used as
+they are; without them the labels of the data set are ranked, each by several prompts. `score` is a
+probability among the labels or prompts; `cosine` does not depend on the other labels or prompts.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _TOP_K = 5
 
 
 class ServedModel(PythonModel):
-    """Classifier or dual encoder, as service.json says."""
+    """A classifier or a dual encoder, according to service.json."""
 
     def load_context(self, context: Any) -> None:
-        """Loads the programs from the folder that MLflow fetched, after a look at every file's SHA-256.
+        """Loads the programs from the folder that MLflow fetched, after checking every file's SHA-256.
 
         Raises:
-            MlflowException: a file is not what was registered, or a program holds more than data.
+            MlflowException: a file has changed since registration, or a program contains more than data.
         """
         folder = Path(context.artifacts["served"])
         self.service: dict[str, Any] = json.loads((folder / "service.json").read_text(encoding="utf-8"))
@@ -61,14 +61,14 @@ class ServedModel(PythonModel):
     def predict(  # type: ignore[override]  # MLflow takes it without a context too
         self, model_input: list[bytes], params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One row an image.
+        """One row per image.
 
         Args:
             model_input: encoded images: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000, PPM or QOI.
             params: for a dual encoder {"prompts": [...]}; an empty list ranks the labels.
         Raises:
-            ValueError: an image cannot be decoded; its number in the list is named. Or a parameter is not one that
-                this model has, or not a list of texts.
+            ValueError: an image cannot be decoded (the message has its number in the list), or a parameter is
+                unknown or not a list of texts.
         """
         prompts = _prompts(params, ranks=self.encoder is not None)
         with torch.inference_mode():
@@ -129,7 +129,7 @@ class ServedModel(PythonModel):
         return torch.cat([self.programs["encode_text"](chunk) for chunk in tokens.split(_BATCH)])
 
     def _label_features(self) -> Tensor:
-        """The labels' unit vectors [K, E]: for each the normalised mean over its phrasings; made once."""
+        """Unit vectors of the labels, [K, E]: each the normalised mean over its prompts; computed once."""
         if self.label_features is None:
             phrasings: list[list[str]] = self.service["label_prompts"]
             encoded = self._encode_texts([text for texts in phrasings for text in texts])
@@ -164,9 +164,9 @@ def _prompts(params: Any, *, ranks: bool) -> list[str]:
 
 
 def _params_of_caller() -> dict[Any, Any]:
-    """What MLflow's wrapper was called with; {} where nothing wraps us.
+    """The params with which MLflow's wrapper was called; {} without a wrapper.
 
-    It drops the parameters that a model's signature does not name, with a line in the log at most, and has no
+    The wrapper drops parameters that are not in a model's signature, with at most a line in the log, and has no
     hook for that; so they are read from its frame.
     """
     frame = sys._getframe(3)
@@ -188,7 +188,7 @@ def decode(data: bytes, channels: int) -> Tensor:
 
 
 def resize_to_square(image: Tensor, size: int) -> Tensor:
-    """The short side to `size`, antialiased bilinear on uint8, then the centre: as in training."""
+    """Resizes the short side to `size`, antialiased bilinear on uint8, and crops the centre, as in training."""
     height, width = image.shape[-2:]
     short = min(height, width)
     height, width = int(size * height / short), int(size * width / short)
@@ -199,13 +199,13 @@ def resize_to_square(image: Tensor, size: int) -> Tensor:
 
 
 def _text_encoder(folder: Path, tokenizer: dict[str, str]) -> Any:
-    """The encoder of byte pairs or word pieces whose source and vocabulary lie in the folder."""
+    """The byte-pair or word-piece encoder, from its source and vocabulary in the folder."""
     module = _module(folder / tokenizer["code"])
     return getattr(module, tokenizer["class"]).read(str(folder / tokenizer["vocabulary"]))
 
 
 def _module(path: Path) -> Any:
-    """A module whose source travels with the model."""
+    """A module from a source file in the registered model."""
     spec = importlib.util.spec_from_file_location(f"served_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise FileNotFoundError(f"{path}: is missing; register the model again")

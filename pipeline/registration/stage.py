@@ -1,8 +1,8 @@
 """The stage register-model: an evaluated model -> a registry version, and the champion if it is better.
 
-register (or find the version of this very model)
-  -> measure the champion on the same samples, if there is one
-  -> under the promotion lease: is it still the champion? the gate decides; the alias moves or stays
+register the model, or find its version
+  -> evaluate the champion on the same samples, if there is one
+  -> under the promotion lease: is it still the champion? the gate decides whether the alias moves
   -> decision, reason and lineage become tags of the version
 """
 
@@ -34,12 +34,12 @@ from pipeline.stage import Workspace
 from pipeline.training.starting_weights import STAGE
 from pipeline.training.tracking import mlflow_failures
 
-# MLflow takes more in a name, but it must also stand in a URI and in the path of a lease.
+# MLflow allows more characters, but the name is also in a URI and in the path of a lease.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
 class RegistrationConfig(Config):
-    """Under which name a model is registered, and when it becomes the champion."""
+    """The names under which models are registered, and when a model becomes the champion."""
 
     classifier_name: str = Field(
         "emoji-classifier", pattern=_NAME, description="Registered name if the model is a classifier."
@@ -47,18 +47,18 @@ class RegistrationConfig(Config):
     clip_name: str = Field("emoji-clip", pattern=_NAME, description="Registered name if it is a dual encoder.")
     gate: GateConfig = Field(GateConfig(), description="When the alias moves.")
     if_incomparable: Literal["keep", "promote"] = Field(
-        "keep", description="What to do where the champion cannot be measured on these samples (e.g. other labels)."
+        "keep", description="What to do if the champion cannot be evaluated on these samples (e.g. other labels)."
     )
-    registry_id: str = Field("", description="Which registry it is; filled in by the run, leave it empty.")
+    registry_id: str = Field("", description="Identity of the registry; set by the run, leave it empty.")
 
     def name_for(self, exported: ExportedModel) -> str:
         """The registered name of a model."""
         return self.classifier_name if exported.kind == "classifier" else self.clip_name
 
     def resolved(self, store: ArtifactStore) -> Self:
-        """The config with the registry's identity in it: what `run_stage` takes.
+        """The config with the registry's identity, for `run_stage`.
 
-        Without it a fresh registry would be told that its model is registered already.
+        Without it, the artifact of a registration in another registry would be found, and nothing registered.
 
         Raises:
             InputError: the registry cannot be used.
@@ -77,7 +77,7 @@ class RegisterModel:
 
         Args:
             config: resolved.
-            inputs: "model", its "evaluation", the "shards" of that; further ones are noted as lineage.
+            inputs: "model", its "evaluation", the "shards" of the evaluation; further ones are recorded as lineage.
         """
         model, evaluation, shards = inputs["model"], inputs["evaluation"], inputs["shards"]
         _check_inputs(model, evaluation, shards)
@@ -96,7 +96,7 @@ class RegisterModel:
             if version is None:
                 work.progress(note=f"exporting and registering {name}")
                 tags = {f"tutelage.{key}": value for key, value in lineage.items()}
-                # The lease of promotions, too: it is held for a moment only, after the export.
+                # The promotion lease also guards registration: it is held for a moment only, after the export.
                 alone = promotion_lease(work.store.storage, name, length_s=120.0)
                 version = registry.register(name, exported, tags=tags, metrics=metrics, description=card, alone=alone)
             decision, against = _settle(config, registry, version, challenger, inputs, work)
@@ -126,10 +126,10 @@ def _settle(
     inputs: Mapping[str, Artifact],
     work: Workspace,
 ) -> tuple[Decision, int | None]:
-    """Decides against the champion of that moment; the version it was compared with, if any.
+    """Compares with the current champion and promotes or not; returns the decision and the champion's version, if any.
 
-    Measuring a champion can take long, so it is done before the lease is taken; if meanwhile another one
-    became champion, that one is measured.
+    Evaluating a champion can take long, so it is done before the lease is taken; if another version has become
+    champion meanwhile, that one is evaluated.
     """
     while True:
         champion = registry.champion(version.name)
@@ -172,11 +172,11 @@ def _judge(
 
 
 def _check_inputs(model: Artifact, evaluation: Artifact, shards: Artifact) -> None:
-    made_from = evaluation.manifest["inputs"]
+    evaluated = evaluation.manifest["inputs"]
     for name, artifact in (("model", model), ("shards", shards)):
-        if made_from.get(name) != artifact.uri:
+        if evaluated.get(name) != artifact.uri:
             raise InputError(
-                f"register-model: {evaluation.uri} evaluated {name} {made_from.get(name)}, not {artifact.uri};"
+                f"register-model: {evaluation.uri} evaluated {name} {evaluated.get(name)}, not {artifact.uri};"
                 " give the evaluation of this model on these shards"
             )
 
@@ -195,7 +195,7 @@ def _lineage(inputs: Mapping[str, Artifact], data: Mapping[str, Any]) -> dict[st
 
 
 def imported_weights(model: Artifact, store: ArtifactStore) -> dict[str, str]:
-    """Trained weights that the model, or what it was made from, started from, with their licences; {} if none."""
+    """Imported weights in the ancestry of the model, with their licences; {} if there are none."""
     weights: dict[str, Artifact] = {}
     waiting, seen = [model], {model.uri}
     while waiting:
