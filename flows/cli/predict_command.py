@@ -39,12 +39,12 @@ def predict(model_uri: str, images: Sequence[Path], *, prompts: Sequence[str], a
     if not data:
         message = f"{images[0]}: {errors[0]}" + (f" (nor can the other {len(images) - 1})" if len(images) > 1 else "")
         raise InputError(printable(message))
-    from pipeline.registration.lookup import NoAnswer, ask_model
+    from pipeline.registration.lookup import FailedPrediction, predict_images
 
     answers: dict[int, dict[str, Any]] = {}
-    asked = ask_model(open_store(), model_uri, list(data.values()), prompts=prompts)
+    asked = predict_images(open_store(), model_uri, list(data.values()), prompts=prompts)
     for number, answer in zip(data, asked, strict=True):
-        if isinstance(answer, NoAnswer):
+        if isinstance(answer, FailedPrediction):
             errors[number] = answer.reason
         else:
             answers[number] = answer

@@ -1,8 +1,8 @@
-"""The only door to Ray: its connection, and functions run as its tasks. Ray Train has its own room, training/ray_train.
+"""The only door to Ray: the connection, and functions run as Ray tasks. Ray Train is used in training/ray_train only.
 
-With RAY_ADDRESS set, work runs on that cluster, whose machines need Tutelage installed (address.py). Without it, one
-node is started on this machine, once a process, and kept for the next stage until `shutdown`; it listens on loopback
-only, and asks for a token.
+With RAY_ADDRESS set, work runs on that cluster, on machines with Tutelage installed (address.py). Without it, one node
+is started on this machine, once per process, and runs until `shutdown`; it listens on loopback only, and requires a
+token.
 """
 
 from pipeline.ray_cluster.session import shutdown, start

@@ -1,7 +1,7 @@
-"""RAY_ADDRESS: what it may be, and whether a cluster that will do answers there, asked before work is begun.
+"""RAY_ADDRESS: its valid forms, and a check before work starts that a suitable cluster answers there.
 
-Unset or "local", a node is started on this machine. HOST:PORT is the head of a cluster (its GCS, 6379 by default), of
-which this machine must be a node. "auto" is refused: Ray takes it for whichever cluster anybody started last here.
+Unset or "local": a node is started on this machine. HOST:PORT is the head of a cluster (its GCS, 6379 by default), of
+which this machine must be a node. "auto" is refused: for Ray it is the cluster that any user started last here.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from pipeline.errors import InputError
 from pipeline.reachability import tcp_refusal
 from pipeline.service_url import shown_url
 
-_WITHIN_S = 30.0  # loading Ray takes 2 s of an idle core, and 10 of a busy one
-_FRESH_S = 60.0  # how long an answer is believed
+_PROBE_S = 30.0  # loading Ray takes 2 s on an idle core, and 10 s on a busy one
+_FRESH_S = 60.0  # how long a probe's result is reused
 _known: dict[str, tuple[float, list[dict[str, float]]]] = {}
 
 
 def cluster_address(given: str | None = None) -> str | None:
-    """HOST:PORT of the cluster that RAY_ADDRESS names; None: a node of our own.
+    """HOST:PORT of the cluster that RAY_ADDRESS names; None: a node on this machine.
 
     Args:
-        given: what to take for RAY_ADDRESS; None: what it is.
+        given: used instead of RAY_ADDRESS; None: the variable.
     Raises:
-        InputError: it names none.
+        InputError: it has another form.
     """
     address = (os.environ.get("RAY_ADDRESS", "") if given is None else given).strip()
     if address in ("", "local"):
         return None
     if address == "auto":
         raise InputError(
-            "RAY_ADDRESS=auto would join whichever cluster anybody started last on this machine; "
+            "RAY_ADDRESS=auto would join the cluster that any user started last on this machine; "
             "give the HOST:PORT of its head, or unset it for a node of your own"
         )
     if "://" in address:
         raise InputError(
-            f"RAY_ADDRESS={shown_url(address)}: neither Ray's client server nor its job server will do; "
+            f"RAY_ADDRESS={shown_url(address)}: Ray's client server and job server are not supported; "
             "give the HOST:PORT of the head (6379 by default), and run it on a machine of the cluster"
         )
     host, _, port = address.rpartition(":")
@@ -55,31 +55,31 @@ def cluster_address(given: str | None = None) -> str | None:
 
 
 def check_cluster(given: str | None = None) -> list[dict[str, float]]:
-    """The resources of each node of the cluster that RAY_ADDRESS names, once it has shown that it will do.
+    """The resources of each node of the cluster that RAY_ADDRESS names, after checking that the cluster is usable.
 
     Args:
-        given: what to take for RAY_ADDRESS; None: what it is.
+        given: used instead of RAY_ADDRESS; None: the variable.
     Raises:
-        InputError: nobody answers, or not as Ray; the token is wrong; it has other versions; this machine is no node.
+        InputError: nothing answers, or not as Ray; the token is wrong; versions differ; this machine is not a node.
     """
     address = cluster_address(given)
     if address is None:
         raise ValueError("RAY_ADDRESS names no cluster")
-    asked_at, nodes = _known.get(address, (0.0, []))
-    if nodes and time.monotonic() - asked_at < _FRESH_S:
+    probed_at, nodes = _known.get(address, (0.0, []))
+    if nodes and time.monotonic() - probed_at < _FRESH_S:
         return nodes
     host, _, port = address.rpartition(":")
     if refusal := tcp_refusal(host.strip("[]"), int(port)):
         raise InputError(
             f"RAY_ADDRESS={address}: {refusal}; start that Ray cluster, or unset it for a node of your own"
         )
-    nodes = _judged(address, _asked(address))
+    nodes = _checked(address, _probed(address))
     _known[address] = time.monotonic(), nodes
     return nodes
 
 
 def on_loopback_only(address: str) -> bool:
-    """Whether a head is asked for on loopback and listens nowhere else, as `tutelage up` starts it."""
+    """Whether the address is on loopback and its head listens nowhere else, as `tutelage up` starts it."""
     host, _, port = address.rpartition(":")
     try:
         here = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
@@ -89,7 +89,7 @@ def on_loopback_only(address: str) -> bool:
 
 
 def authentication() -> dict[str, str]:
-    """What to set beside the user's own variables, so that a token that is there is used, as Ray itself does."""
+    """Variables to add to the environment, so that an existing token is used, as Ray itself does."""
     if "RAY_AUTH_MODE" in os.environ:
         return {}
     given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
@@ -97,17 +97,17 @@ def authentication() -> dict[str, str]:
 
 
 def _own_address() -> str:
-    """This machine's address in its network; 127.0.0.1 if it has none."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+    """This machine's address in its network; 127.0.0.1 without a network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
         try:
-            asked.connect(("192.0.2.1", 9))  # Sends nothing.
+            connection.connect(("192.0.2.1", 9))  # Sends nothing.
         except OSError:
             return "127.0.0.1"
-        return str(asked.getsockname()[0])
+        return str(connection.getsockname()[0])
 
 
-def _asked(address: str) -> dict[str, Any]:
-    """What the probe found; an error too is an answer."""
+def _probed(address: str) -> dict[str, Any]:
+    """The output of the probe; a failure is {"error": reason}."""
     command = [sys.executable, "-P", "-m", "pipeline.ray_cluster.probe", address]
     path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     env = {**os.environ, **authentication(), "PYTHONPATH": path}
@@ -115,21 +115,21 @@ def _asked(address: str) -> dict[str, Any]:
         env |= LOOPBACK_ENVIRONMENT
     try:
         answer = subprocess.run(
-            command, env=env, capture_output=True, text=True, timeout=_WITHIN_S, check=False, start_new_session=True
+            command, env=env, capture_output=True, text=True, timeout=_PROBE_S, check=False, start_new_session=True
         )
         found: dict[str, Any] = json.loads(answer.stdout.strip().splitlines()[-1])
     except subprocess.TimeoutExpired:
-        return {"error": f"no answer within {_WITHIN_S:g} s"}
+        return {"error": f"no answer within {_PROBE_S:g} s"}
     except (IndexError, ValueError):
-        return {"error": "Ray ended while it was asked"}
+        return {"error": "Ray ended during the probe"}
     return found
 
 
-# Ray's own switch for systems without clusters: a node's address is 127.0.0.1, and what is to listen listens there.
+# Ray's own switch for systems without clusters: a node's address is 127.0.0.1, and all its servers listen there.
 LOOPBACK_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
-def _judged(address: str, found: dict[str, Any]) -> list[dict[str, float]]:
+def _checked(address: str, found: dict[str, Any]) -> list[dict[str, float]]:
     where = f"RAY_ADDRESS={address}"
     if error := found.get("error"):
         if "auth" in error.lower():
@@ -138,7 +138,7 @@ def _judged(address: str, found: dict[str, Any]) -> list[dict[str, float]]:
                 "RAY_AUTH_TOKEN_PATH to its token"
             )
         if "Timed out" in error or "no answer" in error:
-            raise InputError(f"{where}: somebody accepts there, but does not answer as Ray; correct it, or unset it")
+            raise InputError(f"{where}: a server accepts there, but does not answer as Ray; correct it, or unset it")
         raise InputError(f"{where}: Ray does not connect ({error.splitlines()[0][:200]}); correct it, or unset it")
     for name, theirs, ours in (
         ("Ray", found.get("ray"), metadata.version("ray")),
@@ -151,6 +151,7 @@ def _judged(address: str, found: dict[str, Any]) -> list[dict[str, float]]:
         raise InputError(f"{where}: the cluster has no living node; add one with `ray start --address={address}`")
     if not found["here"]:
         raise InputError(
-            f"{where}: this machine is no node of that cluster; run it on one, or here `ray start --address={address}`"
+            f"{where}: this machine is not a node of that cluster; run it on one, or here "
+            f"`ray start --address={address}`"
         )
     return nodes

@@ -1,7 +1,7 @@
-"""The folder of a node that is started here: short enough for sockets, and nobody else's; swept when its owner is gone.
+"""The folder of a node started on this machine: its path is short enough for sockets, and only its owner can read it.
 
-An owner holds a lock on a file in its folder, which the kernel releases however the owner ends; a folder whose
-lock can be taken is nobody's. That holds across containers that share a /tmp, where process ids do not.
+The owner holds a lock on a file in its folder, which the kernel releases when the owner ends in any way; a folder with
+a free lock is abandoned, and is removed. That works across containers that share a /tmp, unlike process ids.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from pipeline.errors import InputError, WorkError
 from pipeline.whole_files import take_lock, try_lock
 
 _PREFIX = "tutelage-ray-"
-# A Unix socket's path has 107 bytes at most; below this folder come ours, "session_DATE_TIME_PID" and "sockets/...".
+# A Unix socket's path has at most 107 bytes; our folder, "session_DATE_TIME_PID" and "sockets/..." follow this one.
 _LONGEST = 19
 _SPARE = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 class NodeFolder:
-    """Made for one node; holds Ray's session and the token without which nobody gets in.
+    """The folder of one node, with Ray's session and the token that every client needs.
 
     Attributes:
         path: the folder, mode 0700.
-        session: for Ray, which lets everybody into the folder that it is given, and so to its sockets.
-        token: file with the token, mode 0600.
+        session: the folder for Ray, which makes it and its sockets accessible to all users.
+        token: the file with the token, mode 0600.
     """
 
     def __init__(self) -> None:
@@ -52,15 +52,15 @@ class NodeFolder:
 
 @cache
 def _token() -> str:
-    """One for the life of this process: Ray's C++ reads it once."""
+    """The token, one per process, since Ray's C++ code reads it once."""
     return secrets.token_hex(32)
 
 
 def base() -> Path:
-    """Where a node's folder can be made: TMPDIR, or the first spare one if its name is too long for sockets.
+    """The parent of a node's folder: TMPDIR, or the first of the alternatives if its name is too long for sockets.
 
     Raises:
-        InputError: nowhere.
+        InputError: none of them can be used.
     """
     for folder in _bases():
         if len(os.fsencode(folder)) <= _LONGEST and os.access(folder, os.W_OK | os.X_OK):
@@ -72,18 +72,18 @@ def base() -> Path:
 
 
 def sweep() -> None:
-    """Removes the folders of owners that are gone, of this user."""
+    """Removes this user's abandoned folders."""
     for folder in _bases():
         with contextlib.suppress(OSError):
             for found in list(folder.glob(f"{_PREFIX}*")):
-                with contextlib.suppress(OSError, WorkError), _nobodys(found) as dead:
+                with contextlib.suppress(OSError, WorkError), _abandoned(found) as dead:
                     if dead:
                         shutil.rmtree(found, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _nobodys(found: Path) -> Iterator[bool]:
-    """Whether a folder's owner is gone; nobody else can find that out until this ends."""
+def _abandoned(found: Path) -> Iterator[bool]:
+    """Whether a folder's owner has ended; holds the folder's lock meanwhile, so that only one process removes it."""
     if found.is_symlink() or found.stat().st_uid != os.geteuid():
         yield False
         return

@@ -1,4 +1,4 @@
-"""Asks a Ray cluster who it is, as a program of its own: a question to Ray that is not answered cannot be taken back.
+"""Asks a Ray cluster for its versions and nodes, in a process of its own, since a call to Ray cannot be cancelled.
 
     python -m pipeline.ray_cluster.probe HOST:PORT
 
@@ -17,12 +17,12 @@ from typing import Any
 # Ray waits 40 s for a server that does not answer, and tries again 20 times.
 _PATIENCE = {"RAY_py_gcs_connect_timeout_s": "5", "RAY_gcs_rpc_server_connect_timeout_s": "3"}
 
-# The server of a head that has just been started answers some seconds before its node is there.
+# The server of a head that has just been started answers some seconds before its node is registered.
 _NODE_WITHIN_S = 10.0
 
 
 def ask(address: str) -> dict[str, Any]:
-    """What the cluster says of itself."""
+    """The versions and nodes of the cluster, as in the module's docstring."""
     os.environ.update(_PATIENCE)
     from ray._common.usage.usage_lib import get_cluster_metadata
     from ray._private.services import find_node_ids
@@ -30,7 +30,7 @@ def ask(address: str) -> dict[str, Any]:
     from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
 
     client = GcsClient(address=address)
-    made_with = get_cluster_metadata(client) or {}
+    metadata = get_cluster_metadata(client) or {}
     deadline = time.monotonic() + _NODE_WITHIN_S
     while True:
         nodes = client.get_all_node_info(timeout=5, state_filter=GcsNodeInfo.GcsNodeState.ALIVE)
@@ -40,8 +40,8 @@ def ask(address: str) -> dict[str, Any]:
             break
         time.sleep(0.5)
     return {
-        "ray": made_with.get("ray_version"),
-        "python": made_with.get("python_version"),
+        "ray": metadata.get("ray_version"),
+        "python": metadata.get("python_version"),
         "nodes": [dict(node.resources_total) for node in nodes.values()],
         "here": here,
     }

@@ -1,4 +1,4 @@
-"""The connection to Ray: started once a process, kept for the next training, ended by `shutdown`."""
+"""The connection to Ray: started once per process, reused by later trainings, ended by `shutdown`."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from pipeline.ray_cluster.folder import NodeFolder
 # Read by Ray when it is imported or started; set only where the user has not.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # A call after shutdown must fail; Ray would join any cluster that it finds on the machine, and hang there.
+    # A call after shutdown must fail; by default Ray would join any cluster on the machine, and hang.
     "RAY_ENABLE_AUTO_CONNECT": "0",
-    # How soon the end, or the loss, of a worker is noticed; Ray's 2 s are a third of a short training.
+    # Interval in which the end or loss of a worker is noticed; Ray's default of 2 s is a third of a short training.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
     "RAY_TRAIN_METRICS_ENABLED": "0",
-    # Ray gives its workers niceness 15. The training is what the machine is for: beside one busy process it fell
-    # from 600 to 20 images/s, its two threads waiting for each other at every layer.
+    # Ray gives its workers niceness 15. With one other busy process, training then fell from 600 to 20 images/s: its
+    # two threads waited for each other at every layer.
     "RAY_worker_niceness": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-# Nobody takes this machine away with a notice, and the watcher is one more process.
+# This machine is not preempted with a notice, and the watcher is one more process.
 _EMBEDDED_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
-# Ray tries a cluster that has gone since it was asked 20 times, 30 s each.
+# By default Ray tries a cluster that has ended since the probe 20 times, 30 s each.
 _CLUSTER_ENVIRONMENT = {"RAY_gcs_server_port_wait_time_s": "2", "RAY_py_gcs_connect_timeout_s": "15"}
 _START_WITHIN_S = 180.0  # a node takes 6 s on two idle cores
-_LOOK_EVERY_S = 0.2
+_POLL_S = 0.2
 _OBJECT_STORE_BYTES = 128 << 20  # no data passes through it: samples come from the store
 
 _lock = threading.RLock()
@@ -45,14 +45,14 @@ _session: Session | None = None
 
 
 class Channel:
-    """A tiny actor (no CPU) between the workers and the driver, for all trainings of a session."""
+    """A small actor (0 CPUs) between the workers and the driver, for all trainings of a session."""
 
     def __init__(self) -> None:
         self._posts: dict[str, list[tuple[str, Any]]] = {}
         self._stops: set[str] = set()
 
     def post(self, training: str, kind: str, value: Any) -> bool:
-        """Leaves a message for the driver; says whether the training is to stop."""
+        """Stores a message for the driver; returns whether the training must stop."""
         self._posts.setdefault(training, []).append((kind, value))
         return training in self._stops
 
@@ -65,16 +65,16 @@ class Channel:
 
 
 class Session:
-    """A connection to Ray that lives in a thread of its own.
+    """A connection to Ray in a thread of its own.
 
-    The kernel kills the node's processes when the THREAD that started them ends, which is
-    what cleans up after a kill -9, and what would end the node under a caller that is a pool's thread.
+    The kernel kills the node's processes when the THREAD that started them ends. That cleans up after a kill -9, but
+    would also end the node if it were started in a thread of a pool.
 
     Args:
         address: HOST:PORT of a cluster's head; None: a node is started here, which listens on loopback only and
-            admits nobody without the token in its folder.
+            requires the token in its folder.
     Attributes:
-        folder: of this machine, if no other one takes part; None otherwise.
+        folder: a folder of this machine if the cluster is on this machine only; None otherwise.
     """
 
     def __init__(self, address: str | None) -> None:
@@ -99,7 +99,7 @@ class Session:
         """
         where = f"RAY_ADDRESS={self._address}" if self._address else "this machine"
         deadline = time.monotonic() + _START_WITHIN_S
-        while not self._ready.wait(_LOOK_EVERY_S):
+        while not self._ready.wait(_POLL_S):
             while_waiting()
             if time.monotonic() > deadline:
                 raise WorkError(f"Ray did not start on {where} within {_START_WITHIN_S:g} s; try it again")
@@ -107,7 +107,7 @@ class Session:
             raise WorkError(f"Ray did not start on {where}: {last_line(self._failed)}") from self._failed
 
     def close(self) -> None:
-        """Ends Ray; one that is just starting is given a few seconds, and ends itself later."""
+        """Ends Ray; waits a few seconds for a start in progress, which then ends itself later."""
         self._over.set()
         self._thread.join(timeout=30 if self._ready.is_set() else 15)
 
@@ -116,7 +116,7 @@ class Session:
             try:
                 import ray
 
-                with _sigterm_kept(), _out_of_our_group():
+                with _sigterm_preserved(), _own_process_groups():
                     self._connect(ray)
                 if not self._over.is_set():
                     self.channel = ray.remote(num_cpus=0)(Channel).remote()
@@ -138,14 +138,14 @@ class Session:
         if not self.embedded:
             return dict(authentication())
         assert self.folder is not None
-        # Without a mode ray.init writes ~/.ray/auth_token; a file, since everything that this process starts inherits
-        # its environment.
+        # Without a mode ray.init writes ~/.ray/auth_token. The token is in a file and not in a variable, since every
+        # child of this process inherits the environment.
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": None, "RAY_AUTH_TOKEN_PATH": str(self.folder.token)}
 
     def _connect(self, ray: Any) -> None:
         from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
-        # Ray reads these once, and somebody may have imported it before.
+        # Ray reads these once, at import, which may have happened before.
         Config.initialize("")
         AuthenticationTokenLoader.instance().reset_cache()
         with _on_loopback() if self._on_loopback else contextlib.nullcontext():
@@ -166,12 +166,12 @@ class Session:
 
 
 def start(while_waiting: Callable[[], None] = lambda: None) -> Session:
-    """The session; starts Ray on this machine, or connects to RAY_ADDRESS, if that was not done yet.
+    """The session of this process; the first call starts Ray on this machine, or connects to RAY_ADDRESS.
 
     Args:
-        while_waiting: called a few times a second until Ray has started; what it raises ends the waiting.
+        while_waiting: called a few times a second until Ray has started; an exception it raises ends the waiting.
     Raises:
-        InputError: RAY_ADDRESS names no cluster that will do.
+        InputError: RAY_ADDRESS does not name a usable cluster.
         WorkError: Ray did not start.
     """
     global _session
@@ -196,7 +196,7 @@ def start(while_waiting: Callable[[], None] = lambda: None) -> Session:
 
 
 def shutdown() -> None:
-    """Ends what `start` started; does nothing if nothing runs. Call it in a finally block."""
+    """Ends the session, if there is one. Call it in a finally block."""
     global _session
     with _lock:
         session, _session = _session, None
@@ -207,7 +207,7 @@ def shutdown() -> None:
 
 @contextlib.contextmanager
 def _environment(settings: Mapping[str, str | None]) -> Iterator[None]:
-    """Sets variables of this process, which Ray and its children read, and puts back what was there."""
+    """Sets variables of this process, which Ray and its children read, and restores the old values at the end."""
     before = {name: os.environ.get(name) for name in settings}
     _set_environment(settings)
     try:
@@ -226,10 +226,10 @@ def _set_environment(values: Mapping[str, str | None]) -> None:
 
 @contextlib.contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Makes 127.0.0.1 the address of a node that is started here, so that all of it listens there and nowhere else.
+    """Makes 127.0.0.1 the address of a node started here, so that all its servers listen on loopback only.
 
-    Ray turns a loopback address that it is given into the machine's own; this is its switch for systems where it
-    starts no clusters, which it reads when it is imported.
+    Ray replaces a given loopback address by the machine's own; this is its switch, read at import, for systems on
+    which it does not start clusters.
     """
     from ray._private import ray_constants
 
@@ -242,45 +242,45 @@ def _on_loopback() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _sigterm_kept() -> Iterator[None]:
-    """Undoes what Ray's C++ does to SIGTERM: its handler calls ours, and aborts the process 3 s later.
+def _sigterm_preserved() -> Iterator[None]:
+    """Restores the SIGTERM handler that Ray's C++ code replaces: Ray's calls ours, and aborts the process 3 s later.
 
     Python sets handlers from the main thread only; the C library does from any.
     """
     libc = ctypes.CDLL(None)
-    kept = ctypes.create_string_buffer(256)  # a struct sigaction, 152 bytes on Linux x86-64
-    saved = libc.sigaction(signal.SIGTERM, None, kept) == 0
+    action = ctypes.create_string_buffer(256)  # a struct sigaction, 152 bytes on Linux x86-64
+    saved = libc.sigaction(signal.SIGTERM, None, action) == 0
     try:
         yield
     finally:
         if saved:
-            libc.sigaction(signal.SIGTERM, kept, None)
+            libc.sigaction(signal.SIGTERM, action, None)
 
 
 @contextlib.contextmanager
-def _out_of_our_group() -> Iterator[None]:
-    """Gives each process of a node that is started here a process group of its own.
+def _own_process_groups() -> Iterator[None]:
+    """Gives each process of a node started here a process group of its own.
 
-    A cancel in Prefect's UI is a SIGTERM to the whole group of the flow's process. In that group Ray would be gone
+    A cancel in Prefect's UI is a SIGTERM to the whole group of the flow's process. In that group Ray would end
     before a worker has written its checkpoint, and the driver would wait for it until Prefect's SIGKILL, 30 s later.
     """
     from ray._private import utils
 
-    # What Ray calls in the child between fork and exec, and has no public way to add to.
-    share_our_fate = utils.set_kill_on_parent_death_linux
+    # Ray calls this function in the child between fork and exec, and has no public hook there.
+    die_with_parent = utils.set_kill_on_parent_death_linux
 
-    def apart() -> None:
+    def in_own_group() -> None:
         os.setpgid(0, 0)
-        share_our_fate()
+        die_with_parent()
 
-    utils.set_kill_on_parent_death_linux = apart
+    utils.set_kill_on_parent_death_linux = in_own_group
     try:
         yield
     finally:
-        utils.set_kill_on_parent_death_linux = share_our_fate
+        utils.set_kill_on_parent_death_linux = die_with_parent
 
 
 def last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # Ray's messages are tracebacks: the cause stands last.
+    # Ray's messages are tracebacks: the cause is the last line.
     return (lines[-1] if lines else type(error).__name__)[:300]

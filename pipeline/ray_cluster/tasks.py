@@ -1,7 +1,7 @@
-"""Runs one function as Ray tasks, behind the face of an executor of `concurrent.futures`.
+"""Runs one function as Ray tasks, with the interface of an executor of `concurrent.futures`.
 
-A task whose worker was killed, or whose machine was lost, is run again by Ray; so a task must leave the same when it
-runs twice. An error that the function itself raises comes back as it is, and is not tried again.
+Ray runs a task again if its worker was killed or its machine was lost, so tasks must be idempotent. An error that the
+function itself raises is returned unchanged, and the task is not retried.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _RETRIES = 3
 
 
 def check_tasks() -> None:
-    """Refuses to run tasks where none could ever start; starts nothing.
+    """Checks that tasks can run; starts nothing.
 
     Raises:
-        InputError: no cluster that will do answers at RAY_ADDRESS, or it has no CPU.
+        InputError: no usable cluster answers at RAY_ADDRESS, or it has no CPU.
     """
     if cluster_address() is None:
         base()
@@ -35,11 +35,11 @@ def check_tasks() -> None:
 
 
 class TaskPool:
-    """Calls of one function on the cluster, a core each.
+    """Calls of one function on the cluster, each on one core.
 
     Args:
-        work: what each task calls; it must be picklable, and is sent once.
-        while_waiting: called a few times a second until Ray has started; what it raises ends the waiting.
+        work: the function of each task; it must be picklable, and is sent once.
+        while_waiting: called a few times a second until Ray has started; an exception it raises ends the waiting.
     """
 
     def __init__(self, work: Callable[[Any], Any], while_waiting: Callable[[], None] = lambda: None) -> None:
@@ -52,7 +52,7 @@ class TaskPool:
         self._open: dict[Future[Any], Any] = {}
 
     def submit(self, task: Any) -> Future[Any]:
-        """Asks for `work(task)`; its errors are those of the work, or a WorkError if the worker was lost too often."""
+        """Submits `work(task)`; the future has the errors of `work`, or a WorkError if workers were lost too often."""
         reference = self._call.remote(self._work, task)
         outcome: Future[Any] = Future()
         self._open[outcome] = reference
@@ -60,7 +60,7 @@ class TaskPool:
         return outcome
 
     def close(self) -> None:
-        """Ends the tasks that still run, with their workers."""
+        """Cancels the running tasks and ends their workers."""
         import ray
 
         for reference in list(self._open.values()):
@@ -75,7 +75,7 @@ class TaskPool:
             outcome.set_result(done.result())
             return
         cause = getattr(error, "cause", None)
-        known = next((one for one in (error, cause) if isinstance(one, TutelageError)), None)
+        known = next((candidate for candidate in (error, cause) if isinstance(candidate, TutelageError)), None)
         outcome.set_exception(known or WorkError(f"a task on Ray failed: {last_line(error)}"))
 
 

@@ -18,7 +18,7 @@ import pytest
 from infra.local.servers import Server, free_port, ray_head
 from pipeline.errors import InputError
 from pipeline.ray_cluster import address as addresses
-from pipeline.ray_cluster.address import _judged, check_cluster, cluster_address
+from pipeline.ray_cluster.address import _checked, check_cluster, cluster_address
 from pipeline.training.placement import RunnerConfig
 from pipeline.training.ray_train import check_machines
 
@@ -47,8 +47,8 @@ def test_without_an_address_there_is_a_node_of_our_own(address: str, monkeypatch
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("auto", "whichever cluster anybody started last"),
-        ("ray://10.0.0.5:10001", "neither Ray's client server"),
+        ("auto", "the cluster that any user started last"),
+        ("ray://10.0.0.5:10001", "client server and job server are not supported"),
         ("http://ann:hidden@10.0.0.5:8265", "RAY_ADDRESS=http://10.0.0.5:8265"),
         ("10.0.0.5", "not HOST:PORT"),
         ("10.0.0.5:", "not HOST:PORT"),
@@ -74,7 +74,7 @@ def test_a_port_where_nobody_listens_is_refused_at_once(monkeypatch: pytest.Monk
 
 @pytest.mark.ray
 def test_a_server_that_accepts_and_never_answers_is_refused_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "_WITHIN_S", 60.0)  # so that a busy machine has its time to load Ray
+    monkeypatch.setattr(addresses, "_PROBE_S", 60.0)  # a busy machine needs longer to load Ray
     taken: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as mute:
 
@@ -85,7 +85,7 @@ def test_a_server_that_accepts_and_never_answers_is_refused_in_seconds(monkeypat
 
         threading.Thread(target=accept, daemon=True).start()
         line = refused(monkeypatch, f"127.0.0.1:{mute.getsockname()[1]}")
-    assert "somebody accepts there, but does not answer as Ray" in line
+    assert "a server accepts there, but does not answer as Ray" in line
     for one in taken:
         one.close()
 
@@ -96,7 +96,7 @@ def test_a_server_that_accepts_and_never_answers_is_refused_in_seconds(monkeypat
         ({"ray": "2.40.0"}, "the cluster has Ray 2.40.0, this machine"),
         ({"python": "3.9.1"}, "the cluster has Python 3.9.1, this machine"),
         ({"nodes": []}, "no living node"),
-        ({"here": False}, "this machine is no node of that cluster"),
+        ({"here": False}, "this machine is not a node of that cluster"),
         ({"error": "RpcError: Timed out while waiting for GCS\nand more"}, "does not answer as Ray"),
         ({"error": "AuthenticationError: InvalidAuthToken"}, "refuses our token"),
         ({"error": "Something: else\nTraceback"}, "Ray does not connect (Something: else)"),
@@ -104,7 +104,7 @@ def test_a_server_that_accepts_and_never_answers_is_refused_in_seconds(monkeypat
 )
 def test_a_cluster_that_will_not_do_is_named_by_what_it_lacks(changed: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=r"RAY_ADDRESS=10\.0\.0\.5:6379") as caught:
-        _judged("10.0.0.5:6379", {"nodes": [{"CPU": 2.0}], "here": True, **changed})
+        _checked("10.0.0.5:6379", {"nodes": [{"CPU": 2.0}], "here": True, **changed})
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -118,7 +118,7 @@ def test_the_search_finds_what_is_known_to_be_used() -> None:
 def test_ray_calls_the_hook_by_its_module() -> None:
     """Otherwise replacing the function in the module would change nothing."""
     services = (RAY / "_private" / "services.py").read_text()
-    assert "ray._private.utils.set_kill_on_parent_death_linux()" in services, "see _out_of_our_group in session.py"
+    assert "ray._private.utils.set_kill_on_parent_death_linux()" in services, "see _own_process_groups in session.py"
     assert "ray_constants.ENABLE_RAY_CLUSTER" in services, "see _on_loopback in session.py"
 
 
