@@ -174,10 +174,10 @@ def main() -> None:
         ]
         for round in range(arguments.rounds + 1):
             for write in writers:
-                for name, seconds in in_empty_folder(write, Path(parent)).items():
+                for name, once in in_empty_folder(write, Path(parent)).items():
                     took.setdefault(name, [])
                     if round:  # the first round warms up
-                        took[name].append(seconds)
+                        took[name].append(once)
 
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print(f"{len(images):,} images, {megabytes:,.0f} MB, {arguments.rounds} rounds; medians, MB/s (least to most)")
