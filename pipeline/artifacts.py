@@ -138,7 +138,7 @@ class Artifact:
         """The bytes of a file."""
         return self.path(name).read_bytes()
 
-    def beside(self, uri: str) -> Artifact:
+    def in_same_store(self, uri: str) -> Artifact:
         """Another artifact of the same store, by STAGE/KEY.
 
         Raises:

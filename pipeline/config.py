@@ -56,7 +56,7 @@ class Config(BaseModel):
         return values
 
     def key_value(self, name: str) -> Any:
-        """What the artifact key is made of for a field; a config may give one form to several with one meaning."""
+        """The value of a field in the artifact key; a config may override it to map equivalent values to one."""
         return getattr(self, name)
 
 

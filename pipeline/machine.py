@@ -1,4 +1,4 @@
-"""What this machine has to compute with, as far as this process may use it."""
+"""The cores, memory and GPUs that this process may use."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def usable_cores() -> float:
-    """CPU cores; a share of one for a container that gets no more."""
+    """Number of CPU cores; fractional for a container with a CPU quota."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        # A container's share: "QUOTA PERIOD" in microseconds, or "max PERIOD".
+        # A container's quota: "QUOTA PERIOD" in microseconds, or "max PERIOD".
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return usable if quota == "max" else min(float(usable), round(int(quota) / int(period), 1))
     except (OSError, ValueError):
@@ -18,11 +18,11 @@ def usable_cores() -> float:
 
 
 def memory_bytes() -> int:
-    """Memory, whoever uses some of it now."""
+    """Total memory in bytes, including memory in use."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # No container, or one without a limit ("max").
+    except (OSError, ValueError):  # Not a container, or one without a limit ("max").
         return total
 
 
@@ -30,7 +30,7 @@ def gpu_names() -> list[str]:
     """The GPUs that PyTorch can use.
 
     Raises:
-        Exception: whatever a broken driver or a broken torch makes PyTorch raise.
+        Exception: any error of a broken driver or a broken torch.
     """
     import torch
 

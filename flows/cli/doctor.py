@@ -153,8 +153,8 @@ def disk(store_url: str, free_bytes: Callable[[Path], int] = lambda path: shutil
     free = free_bytes(folders[variable]) / _GIB
     found = f"{free:.1f} GiB free at {folders[variable]}"
     if free < _DISK_GIB:
-        mend = f"Free some space, or set {variable} to a folder on another disk."
-        return Check("disk", "fail" if free < _DISK_LEAST_GIB else "warn", found, mend)
+        fix = f"Free some space, or set {variable} to a folder on another disk."
+        return Check("disk", "fail" if free < _DISK_LEAST_GIB else "warn", found, fix)
     return Check("disk", "ok", found)
 
 
@@ -174,8 +174,8 @@ def store(store_url: str) -> Check:
             return Check("store", "fail", found, "Set TUTELAGE_STORE to a folder that can be written.")
         storage.check_writable()
     except TutelageError as error:
-        found, _, mend = str(error).partition("; ")
-        return Check("store", "fail", found, f"{mend[:1].upper()}{mend[1:]}." if mend else "")
+        found, _, fix = str(error).partition("; ")
+        return Check("store", "fail", found, f"{fix[:1].upper()}{fix[1:]}." if fix else "")
     return Check("store", "ok", f"{storage.url}, can be written")
 
 

@@ -45,14 +45,14 @@ def scheduler_service(api: str, within_s: float | None = None) -> Found:
     if seconds is None:
         return (
             "fail",
-            f"made no run for a new schedule in {within_s:.0f} s: no scheduled run will start",
+            f"created no run for a new schedule in {within_s:.0f} s: no scheduled run will start",
             "See the server's log; it needs its scheduler on (PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED) "
             "and the packages of constraints.txt.",
         )
     if late:
-        mend = "Start a worker of their pool: prefect worker start --pool tutelage"
-        return "warn", f"makes runs, but {late} are late: no worker takes them", mend
-    return "ok", f"made a run for a new schedule in {seconds:.0f} s", ""
+        fix = "Start a worker of their pool: prefect worker start --pool tutelage"
+        return "warn", f"creates runs, but {late} are late: no worker takes them", fix
+    return "ok", f"created a run for a new schedule in {seconds:.0f} s", ""
 
 
 def _probe(api: str, within_s: float) -> float | None:

@@ -30,8 +30,8 @@ def mlflow_service(uri: str) -> Found:
     reason = refusal(uri)
     if reason is None:
         return "ok", f"{shown} answers" if not uri.startswith("sqlite") else f"{shown}, a database file", ""
-    found, mend = reason
-    return "fail", f"{shown}: {found}", f"{mend[0].upper()}{mend[1:]}."
+    found, fix = reason
+    return "fail", f"{shown}: {found}", f"{fix[0].upper()}{fix[1:]}."
 
 
 def prefect_service(url: str) -> Found:
@@ -54,8 +54,8 @@ def ray_service(address: str) -> Found:
             return "ok", "embedded, started for each run, for this machine and its owner only", ""
         nodes = check_cluster(address)
     except InputError as error:
-        found, _, mend = str(error).removeprefix("RAY_ADDRESS=").partition("; ")
-        return "fail", found, f"{mend[:1].upper()}{mend[1:]}."
+        found, _, fix = str(error).removeprefix("RAY_ADDRESS=").partition("; ")
+        return "fail", found, f"{fix[:1].upper()}{fix[1:]}."
     return "ok", f"{address} answers: {len(nodes)} machine{'s' if len(nodes) > 1 else ''}", ""
 
 
@@ -71,6 +71,6 @@ def s3_service(endpoint: str, store_url: str) -> Found:
     return "fail", f"{shown}: {reason}", "Start that S3 server, or correct AWS_ENDPOINT_URL."
 
 
-def _connects(host: str, port: int, shown: str, mend: str) -> Found:
+def _connects(host: str, port: int, shown: str, fix: str) -> Found:
     reason = tcp_refusal(host, port, within_s=_TIMEOUT_S)
-    return ("ok", f"{shown} answers", "") if reason is None else ("fail", f"{shown}: {reason}", mend)
+    return ("ok", f"{shown} answers", "") if reason is None else ("fail", f"{shown}: {reason}", fix)

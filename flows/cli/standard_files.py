@@ -1,4 +1,4 @@
-"""Standard input, output and error of the process: open, though whoever started it closed them, and named in errors."""
+"""Standard input, output and error: opened if the parent process closed them, and named in errors."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 BROKEN_PIPE = 141
-"""The exit code where the reader of our output has gone, as a shell gives it for SIGPIPE."""
+"""The exit code if the reader of our output has exited: that of a shell for SIGPIPE."""
 
 NAMES = {1: "standard output", 2: "standard error"}
 
 
 class _NamedFile(io.FileIO):
-    """A descriptor whose errors name it: an OSError of a full disk would else be taken for one of the store."""
+    """A file descriptor with a name in its errors, so that a full disk is not attributed to the store."""
 
     def __init__(self, descriptor: int, name: str, *, closefd: bool) -> None:
         super().__init__(descriptor, "w", closefd=closefd)
@@ -32,11 +32,11 @@ class _NamedFile(io.FileIO):
 
 
 def opened(descriptor: int, name: str, *, closefd: bool = True) -> IO[str]:
-    """A text file of a descriptor; a line is written when it is complete.
+    """A line-buffered text file for a descriptor.
 
     Args:
-        name: in errors, one of `NAMES`.
-        closefd: the descriptor is closed with the file.
+        name: its name in errors, one of `NAMES`.
+        closefd: close the descriptor with the file.
     """
     return io.TextIOWrapper(
         io.BufferedWriter(_NamedFile(descriptor, name, closefd=closefd)),
@@ -47,16 +47,16 @@ def opened(descriptor: int, name: str, *, closefd: bool = True) -> IO[str]:
 
 
 def open_standard_files() -> None:
-    """Opens what is closed of descriptors 0 to 2 on the null device.
+    """Opens closed descriptors among 0 to 2 on the null device.
 
-    Python sets `sys.stdout` to None for a closed one, and the next file that is opened would get its number: a
-    library's message would then be written into a database.
+    Python sets `sys.stdout` to None for a closed one, and the next opened file would get its number: a library's
+    message would then be written into a database.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest number that is free, so this one.
+            # The system returns the lowest free number, which is this one.
             os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
             os.set_inheritable(number, True)
     sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
@@ -67,7 +67,7 @@ def open_standard_files() -> None:
 
 
 def discard_output() -> None:
-    """Points standard output to the null device, so that what Python flushes at its end raises no more."""
+    """Points standard output to the null device, so that the flush at exit does not raise again."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)

@@ -204,7 +204,7 @@ def test_the_doctor_finds_the_servers_and_their_scheduler_well(stack: Stack) -> 
     answer = stack.run("tutelage", "doctor", "--json")
     found = {check["name"]: check for check in json.loads(answer.stdout)}
     assert {found[name]["status"] for name in ("store", "S3", "MLflow", "Prefect", "scheduler", "Ray")} == {"ok"}, found
-    assert found["scheduler"]["found"].startswith("made a run")
+    assert found["scheduler"]["found"].startswith("created a run")
 
 
 def draw(folder: Path) -> None:

@@ -226,7 +226,7 @@ def _spans(shards: Artifact, index: SampleIndex, places: ShardPlaces) -> tuple[N
     for number, name in enumerate(index.shard_names):
         of_owner.setdefault(owner_of(name) or shards.uri, []).append(number)
     for uri, numbers in of_owner.items():
-        owner = index if uri == shards.uri else SampleIndex.open(shards.beside(uri))
+        owner = index if uri == shards.uri else SampleIndex.open(shards.in_same_store(uri))
         number_there = {elsewhere(uri, name): number for number, name in enumerate(owner.shard_names)}
         there = np.full(len(index.shard_names), -1, dtype=np.int64)
         there[numbers] = [number_there.get(elsewhere(uri, index.shard_names[number]), -1) for number in numbers]

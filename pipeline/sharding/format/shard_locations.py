@@ -152,5 +152,5 @@ class ShardPlaces:
         stage, key, rest = name.split("/", 2)
         uri = f"{stage}/{key}"
         if uri not in self._owners:
-            self._owners[uri] = self._artifact.beside(uri)
+            self._owners[uri] = self._artifact.in_same_store(uri)
         return self._owners[uri], rest

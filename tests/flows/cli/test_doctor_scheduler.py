@@ -36,14 +36,14 @@ def test_a_scheduler_that_lives_makes_a_run_and_the_probe_is_gone(prefect: Serve
     checks = doctor.examine(str(tmp_path), env={"PREFECT_API_URL": prefect.url})
     found = {check.name: check for check in checks}
     assert found["Prefect"].status == "ok"
-    assert found["scheduler"].found.startswith("made a run for a new schedule in ")
+    assert found["scheduler"].found.startswith("created a run for a new schedule in ")
     assert found["scheduler"].status == "ok"
     assert probes(prefect) == []
 
 
 def test_a_server_that_answers_and_schedules_nothing_fails(idle: Server) -> None:
     status, found, mend = scheduler_service(idle.url, within_s=8)
-    assert (status, found) == ("fail", "made no run for a new schedule in 8 s: no scheduled run will start")
+    assert (status, found) == ("fail", "created no run for a new schedule in 8 s: no scheduled run will start")
     assert "constraints.txt" in mend
     assert probes(idle) == []
 
