@@ -92,7 +92,7 @@ def test_all_that_the_readme_installs_is_pinned_and_fits_together(python: str) -
 def test_whatever_is_imported_is_declared() -> None:
     declared = {canonicalize_name(Requirement(text).name) for _, text in asked_for()}
     # For the type checker only.
-    declared |= {"mypy-boto3-s3"}
+    declared |= {"mypy-boto3-s3", canonicalize_name("_typeshed")}
     distributions = metadata.packages_distributions()
     for package, file in imported():
         names = {canonicalize_name(name) for name in distributions.get(package, [package])}

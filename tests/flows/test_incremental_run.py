@@ -105,7 +105,7 @@ def test_compact_from_the_shell(growing: Path, tmp_path: Path, capsys: pytest.Ca
     assert said["of"] == delta
     assert len(SampleIndex.open(store.resolve(said["artifact"]))) == 47
     assert main(["data", "compact", first]) == 0
-    assert "nothing to fold" in capsys.readouterr().out
+    assert "nothing to merge" in capsys.readouterr().out
     assert main(["data", "compact", "shard-dataset/00000"]) == 2
     assert "unknown artifact" in capsys.readouterr().err
     assert main(["data", "compact", delta, "--samples-per-shard", "0"]) == 2
