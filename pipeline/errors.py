@@ -66,10 +66,9 @@ class DamagedError(WorkError):
 
 
 def first_line(error: object, most: int = 300) -> str:
-    """The first line of an error's message, at most `most` characters; the name of its type if it has no message."""
+    """The first line of an error's message, its middle left out beyond `most` characters; its type if it has none."""
     message = str(error).strip() or type(error).__name__
-    line = message.splitlines()[0].strip()
-    return line if len(line) <= most else line[: most - 1] + "…"
+    return shortened(message.splitlines()[0].strip(), most)
 
 
 def near_names(name: str, known: Iterable[str], limit: int = 3) -> str:

@@ -17,6 +17,8 @@ from typing import IO, Any
 from pipeline.errors import WorkError
 from pipeline.owners import owned_name
 
+_NAME_BYTES = 64
+
 
 @contextmanager
 def written_whole(path: Path, *, aside: Path | None = None, durable: bool = True) -> Iterator[Path]:
@@ -28,7 +30,7 @@ def written_whole(path: Path, *, aside: Path | None = None, durable: bool = True
         aside: folder of the temporary file, on the same file system as `path`; None: that of `path`. Both are created.
         durable: flush the bytes to the disk before the rename, so that a power cut leaves no empty file.
     """
-    name = owned_name() if aside is not None else f".{path.name}.{owned_name()}"
+    name = owned_name() if aside is not None else f".{_start_of(path.name)}.{owned_name()}"
     unfinished = (aside or path.parent) / name
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -39,6 +41,11 @@ def written_whole(path: Path, *, aside: Path | None = None, durable: bool = True
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _start_of(name: str) -> str:
+    """So much of a name that it fits into that of a temporary file; a file system allows 255 bytes."""
+    return os.fsdecode(os.fsencode(name)[:_NAME_BYTES])
 
 
 def flush_to_disk(path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -44,8 +45,13 @@ def stats(what: str, *, as_json: bool) -> int:
 
 def _artifact_columns(artifact: Artifact) -> ImageColumns:
     index = SampleIndex.open(artifact)
-    with closing(SampleReader(artifact, index)) as reader:
-        return artifact_columns(artifact, index, reader.read)
+
+    @contextmanager
+    def reading() -> Iterator[Callable[[int], bytes]]:
+        with closing(SampleReader(artifact, index)) as reader:
+            yield reader.read
+
+    return artifact_columns(artifact, index, reading)
 
 
 def _page(counted: dict[str, Any]) -> Group:

@@ -234,7 +234,7 @@ class _Processes:
         """Receives the answers of all processes to the oldest batch: its damaged rows.
 
         Raises:
-            _LostError: a process has ended.
+            _DeadProcessError: a process has ended.
             Exception: the error of a process.
         """
         damaged: list[DamagedRow] = []

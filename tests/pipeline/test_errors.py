@@ -64,6 +64,7 @@ def test_an_error_without_a_message_is_named_by_its_type(message: str):
 def test_the_first_line_of_an_error_is_bounded():
     assert first_line(ValueError("\n  no such column \nTraceback ...")) == "no such column"
     assert len(first_line(ValueError("x" * 90_000))) == 300
+    assert first_line(OSError("x" * 900 + ": No space left on device")).endswith(": No space left on device")
 
 
 def test_of_many_names_some_are_listed_and_the_others_counted():

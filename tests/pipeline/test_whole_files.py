@@ -100,3 +100,10 @@ def test_what_cannot_be_a_lock_is_refused_in_a_line(tmp_path: Path):
     for path in (tmp_path, tmp_path / "pipe"):
         with pytest.raises(WorkError, match="cannot be used as a lock"), locked(path):
             pass
+
+
+def test_a_file_with_the_longest_name_there_can_be_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("ü" * 127)
+    with written_whole(path) as unfinished:
+        unfinished.write_text("whole")
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

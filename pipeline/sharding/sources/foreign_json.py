@@ -17,8 +17,8 @@ def parse_json(data: str | bytes) -> Any:
     return json.loads(data, parse_int=_integer)
 
 
-def _integer(digits: str) -> int:
-    most = sys.get_int_max_str_digits()
-    if most and len(digits) > most:
-        raise ValueError(f"a number of {len(digits):,} digits")
-    return int(digits)
+def _integer(text: str) -> int:
+    most, digits = sys.get_int_max_str_digits(), len(text.removeprefix("-"))
+    if most and digits > most:
+        raise ValueError(f"a number of {digits:,} digits")
+    return int(text)

@@ -6,6 +6,8 @@ do, since "not a tar" leaves the reader to find out.
 
 from __future__ import annotations
 
+import re
+
 from pipeline.errors import InputError
 from pipeline.pixels.formats import format_of
 from pipeline.sharding.format.tar_layout import BLOCK, is_ustar
@@ -34,16 +36,18 @@ _STARTS = (
 )
 _COMPRESSED = (
     (b"\x1f\x8b", "gzip"),
-    (b"BZh91AY&SY", "bzip2"),
     (b"\xfd7zXZ", "xz"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"\x04\x22\x4d\x18", "lz4"),
 )
+_BZIP2 = re.compile(rb"BZh[1-9]1AY&SY")  # "BZh9" alone begins a text, too
 _WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<script")
 
 
 def compression_of(head: bytes) -> str | None:
     """What a file with these first bytes is compressed with; None: nothing that is known."""
+    if _BZIP2.match(head):
+        return "bzip2"
     return next((name for start, name in _COMPRESSED if head.startswith(start)), None)
 
 

@@ -51,7 +51,7 @@ _STORED = {
     "captions": pa.large_list(_TEXT),
     "notes": _TEXT,
 }
-# What the artifact remembers of an item, so that a later run can tell whether it changed (listing.py).
+# What the artifact remembers of an item, so that a later run can tell whether it changed (deltas/items_table.py).
 _REMEMBERED = {"number": pa.int32(), "name": _TEXT, "item": pa.uint64(), "facts": pa.uint64(), "stamp": pa.uint64()}
 SCHEMA = pa.schema({**_STORED, **_REMEMBERED, **_PLANNED})
 

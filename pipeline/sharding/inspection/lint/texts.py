@@ -155,8 +155,9 @@ def not_integer(text: Text) -> Spot | None:
     shown = text.decoded[0][:40]
     if not _INTEGER.fullmatch(text.data):
         return Spot(f"{shown!r} is no integer")
-    if len(text.data) > _MOST_DIGITS:
-        return Spot(f"{shown!r}... has {len(text.data):,} digits, more than Python converts")
+    digits = len(text.data.strip().lstrip(b"+-"))
+    if digits > _MOST_DIGITS:
+        return Spot(f"{shown!r}... has {digits:,} digits, more than Python converts")
     return None
 
 

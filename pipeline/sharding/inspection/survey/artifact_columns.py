@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 
 import numpy as np
 
@@ -18,18 +18,26 @@ from pipeline.sharding.inspection.survey.columns import ImageColumns, index_colu
 _FORMATS_OF = 1000
 
 
-def artifact_columns(artifact: Artifact, index: SampleIndex, read: Callable[[int], bytes]) -> ImageColumns:
+Read = Callable[[int], bytes]
+
+
+def artifact_columns(
+    artifact: Artifact, index: SampleIndex, reading: Callable[[], AbstractContextManager[Read]]
+) -> ImageColumns:
     """The columns of an artifact with shards.
 
     Args:
-        read: the encoded image with a number; it is not asked for images of shards on another server.
+        reading: opens a function that returns an encoded image by its id; not called if a shard is on another server.
     """
     places = ShardPlaces(artifact, index.shard_names)
     sizes = np.array([places.size(number) for number in range(len(index.shard_names))], np.int64)
-    return index_columns(index, sizes, {} if any(places.remote) else _formats(len(index), read))
+    if any(places.remote):
+        return index_columns(index, sizes, {})
+    with reading() as read:
+        return index_columns(index, sizes, _formats(len(index), read))
 
 
-def _formats(images: int, read: Callable[[int], bytes]) -> dict[str, int]:
+def _formats(images: int, read: Read) -> dict[str, int]:
     """Images by format, of a thousand at most, which tell them all well enough; the index does not say it."""
     found: Counter[str] = Counter()
     for id in np.unique(np.linspace(0, images - 1, min(images, _FORMATS_OF)).astype(int)).tolist():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import io
 import tarfile
 from collections.abc import Callable
@@ -134,6 +135,7 @@ def test_random_damage_is_refused_or_read_and_never_anything_else(draw: st.DataO
     ("start", "what"),
     [
         (b"\x1f\x8b\x08" + bytes(600), r"compressed \(gzip\)"),
+        *((bz2.compress(bytes(600), level), r"compressed \(bzip2\)") for level in (1, 9)),
         (b"\x28\xb5\x2f\xfd" + bytes(600), r"compressed \(zstd\)"),
         (b"\xff\xd8\xff\xe0" + bytes(600), "not a tar"),
         (b"", r"not a tar \(0 bytes"),
