@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from model_defs import list_models
 from pipeline.artifacts import ArtifactStore
 from pipeline.config import Config
-from pipeline.errors import InputError, UnknownNameError
+from pipeline.errors import InputError, UnknownNameError, WorkError
 from pipeline.sharding.mixture.stage import check_names
 from pipeline.sharding.stage import check_sharding
 
@@ -133,8 +133,8 @@ def _check_weights(path: str, config: BaseModel, store: ArtifactStore) -> None:
         elif isinstance(config, ImageModelConfig):
             path = f"{path}.model"
             with_normalisation(config, store)
-    except InputError as error:
-        raise InputError(f"{path}.pretrained: {error}") from None
+    except (InputError, WorkError) as error:
+        raise type(error)(f"{path}.pretrained: {error}") from None
 
 
 def _check_runner(path: str, config: BaseModel) -> None:

@@ -31,6 +31,7 @@ from pipeline.loading.wordpiece_vocabulary import VOCABULARY, load_vocabulary, w
 from pipeline.whole_files import write_json
 
 FOLDER = "model"
+PREPROCESSING = "preprocessing.json"
 WEIGHTS = "model.safetensors"
 
 Kind = Literal["classifier", "dual-encoder"]
@@ -146,7 +147,7 @@ class ExportedModel:
         _save_weights(folder / WEIGHTS, state)
         described = {"name": architecture, "kwargs": plain, "kind": kind, "templates": list(templates)}
         write_json(folder / "architecture.json", described, sort_keys=True)
-        write_json(folder / "preprocessing.json", asdict(preprocessing), sort_keys=True)
+        write_json(folder / PREPROCESSING, asdict(preprocessing), sort_keys=True)
         write_json(folder / "labels.json", list(labels))
         if vocabulary is not None:
             write_vocabulary(vocabulary, folder / VOCABULARY)
@@ -172,7 +173,7 @@ class ExportedModel:
         """
         try:
             architecture = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
-            shape = json.loads((folder / "preprocessing.json").read_text(encoding="utf-8"))
+            shape = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
             labels = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
             if architecture["kind"] not in get_args(Kind):
                 raise ValueError(f"kind is {architecture['kind']!r}")

@@ -79,7 +79,9 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
                 print_outcome(outcome, console, ok=error is None)
             real_out.flush()
         except OSError as refused:
-            if isinstance(refused, BrokenPipeError) or error is not None:
+            if error is not None:
+                return exit_code(error, log, real_err)
+            if isinstance(refused, BrokenPipeError):
                 raise
             raise WorkError(
                 f"standard output: cannot be written ({refused.strerror}); the run is done and its artifacts are "

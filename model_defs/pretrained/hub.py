@@ -83,10 +83,18 @@ class HubSource:
             path = download(name)
             if path is not None and (found := stated_normalisation.stated_in(path)):
                 return found
-        if download.offline is not None:
-            self.locate()  # a copy without these files is whole; none at all is an error
         owner, _, name = self.repo.partition("/")
-        return of_timm(name) if owner == "timm" else None
+        if owner == "timm" and (card := of_timm(name)) is not None:
+            return card
+        if download.offline is not None:
+            self.locate()  # no copy at all is another error
+            if not all(map(download.is_known_to_be_absent, stated_normalisation.FILES)):
+                raise ModelError(
+                    f"hf:{self.repo}: the hub cannot be reached ({download.offline}), and the copy in {download.cache}"
+                    " does not state how images were normalised; set mean and std, or fetch"
+                    f" {' and '.join(stated_normalisation.FILES[1:])} where there is a network"
+                )
+        return None
 
 
 class _Download:
@@ -116,6 +124,13 @@ class _Download:
                 f"hf:{source.repo}: {_reason(error)}; look at its name, and at HF_TOKEN if it is not public"
             ) from None
         return Path(path)
+
+    def is_known_to_be_absent(self, name: str) -> bool:
+        """Whether the hub once answered that the repository has no file of this name."""
+        known = self._hub.try_to_load_from_cache(
+            self._source.repo, name, cache_dir=self.cache, revision=self._source.revision
+        )
+        return known is not None and not isinstance(known, str)
 
 
 def _library() -> Any:

@@ -14,7 +14,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 
-from model_defs.errors import ModelError
+from model_defs.errors import ModelError, first_line
 from model_defs.normalisation import Normalisation
 from model_defs.pretrained.files import FILES
 from model_defs.pretrained.weights_source import FileSource
@@ -62,4 +62,11 @@ class PluginSource:
                 f"{self.scheme}:{self.reference}: nothing that is installed opens {self.scheme}:; known are {known}"
                 " (a package tells what it opens when it is installed: after an update, install it again)"
             )
-        return Path(point.load()(self.reference))
+        try:
+            open_reference = point.load()
+        except (ImportError, AttributeError) as error:
+            raise ModelError(
+                f"{self.scheme}:{self.reference}: what is installed to open it cannot be imported"
+                f" ({first_line(error)}); after an update, install the package again"
+            ) from None
+        return Path(open_reference(self.reference))

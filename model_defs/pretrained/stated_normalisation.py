@@ -3,12 +3,13 @@
 preprocessing.json          {"mean", "std"}                       an exported model
 config.json                 {"pretrained_cfg": {"mean", "std"}}   timm
 open_clip_config.json       {"preprocess_cfg": {"mean", "std"}}   open_clip, OpenAI's CLIP
-preprocessor_config.json    {"image_mean", "image_std"}           transformers
+preprocessor_config.json    {"image_mean", "image_std"}           transformers; neither if do_normalize is false
 """
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,19 @@ def stated_in(file: Path) -> Normalisation | None:
         raise ModelError(f"{file}: cannot be read as JSON ({error}); set mean and std to do without it") from None
     if not isinstance(content, dict):
         return None
+    origin = f"{file.name} of the weights"
+    if content.get("do_normalize") is False:
+        return Normalisation((0.0,), (1.0,), origin)
+    factor = content.get("rescale_factor", 1 / 255)
+    if not isinstance(factor, int | float) or not math.isclose(factor, 1 / 255, rel_tol=1e-3):
+        raise ModelError(f"{file}: rescale_factor is {factor}, so mean and std are not for pixels in 0..1; set both")
     for part in (content, *(content.get(name) for name in _INSIDE)):
         if not isinstance(part, dict):
             continue
         for mean_name, std_name in _NAMES:
             mean, std = _numbers(part.get(mean_name)), _numbers(part.get(std_name))
             if mean and len(mean) == len(std):
-                return Normalisation(mean, std, f"{file.name} of the weights")
+                return Normalisation(mean, std, origin)
     return None
 
 

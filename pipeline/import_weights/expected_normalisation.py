@@ -26,6 +26,7 @@ def with_normalisation(config: ImageModelConfigT, store: ArtifactStore) -> Image
 
     Raises:
         InputError: there are no such weights, or what they state is no normalisation.
+        WorkError: the files of a registered model cannot be fetched.
     """
     if not config.waits_for_weights:
         return config

@@ -18,11 +18,13 @@ from model_defs import ModelError
 from model_defs.normalisation import Normalisation
 from model_defs.pretrained.files import FILES
 from model_defs.pretrained.sources import find_source
+from model_defs.pretrained.stated_normalisation import stated_in
 from model_defs.pretrained.weights_source import FileSource, WeightsSource
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import DamagedError, InputError
-from pipeline.exported_model import WEIGHTS, ExportedModel
+from pipeline.exported_model import PREPROCESSING, WEIGHTS, ExportedModel
 from pipeline.folders import files_below
+from pipeline.owners import temporary_folder
 
 _ARTIFACT = re.compile(r"(artifact:)?(?P<uri>[a-z-]+/[0-9a-f]{4,64})")
 
@@ -60,7 +62,9 @@ class ArtifactSource:
         return self.artifact.uri
 
     def normalisation(self) -> Normalisation | None:
-        return FileSource(self.locate()).normalisation()
+        # One small file: the weights are not fetched for a run that may need none of them.
+        name = f"model/{PREPROCESSING}"
+        return stated_in(self.artifact.path(name)) if name in self.artifact.files else None
 
 
 @dataclass(frozen=True)
@@ -88,10 +92,14 @@ class RegistrySource:
         registry, version = find_version(store, model_uri)
         return cls(version.uri, registry.identity(), store)
 
+    @property
+    def _copy(self) -> Path:
+        return self.store.local / "registered" / self.registry_id / self.uri.removeprefix("models:/")
+
     def locate(self, names: Sequence[str] = FILES, beside: Sequence[str] = ()) -> Path:
         from pipeline.registration.lookup import find_version
 
-        place = self.store.local / "registered" / self.registry_id / self.uri.removeprefix("models:/")
+        place = self._copy
         if not place.is_dir():
             aside = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
             registry, version = find_version(self.store, self.uri)
@@ -120,6 +128,15 @@ class RegistrySource:
         return f"{self.registry_id} {self.uri}"
 
     def normalisation(self) -> Normalisation | None:
+        """Of a model that Tutelage registered, one small file is fetched; of another one all of it."""
+        from pipeline.registration.lookup import find_version
+
+        if not self._copy.is_dir():
+            registry, version = find_version(self.store, self.uri)
+            with temporary_folder() as folder:
+                found = registry.fetch_file(version, f"artifacts/served/model/{PREPROCESSING}", Path(folder))
+                if found is not None:
+                    return stated_in(found)
         return FileSource(self.locate()).normalisation()
 
 

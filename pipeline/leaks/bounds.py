@@ -86,7 +86,10 @@ class LeakCheckConfig(LeakBounds):
     """When two images count as near, how many are listed, and the bounds that stop a run."""
 
     near_radius: int = Field(
-        6, ge=0, le=10, description="Images are compared in detail if at most this many bits of their hashes differ."
+        6,
+        ge=0,
+        le=10,
+        description="Images are compared in detail if at most this many of the 64 bits of their hashes differ.",
     )
     near_difference: float = Field(
         0.01,

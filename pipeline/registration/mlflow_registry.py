@@ -225,6 +225,20 @@ class Registry:
             raise WorkError(f"{version.uri}: its files are damaged ({first_line(error)}); register it again") from None
         return ExportedModel.read(served / "model")
 
+    def fetch_file(self, version: RegisteredVersion, name: str, folder: Path) -> Path | None:
+        """A file of a registered version, downloaded to `folder`; None if it is missing or cannot be fetched."""
+        from mlflow.artifacts import download_artifacts
+
+        try:
+            location = self._client.get_model_version_download_uri(version.name, str(version.version))
+            with patient_transfers():
+                fetched = download_artifacts(
+                    f"{location.rstrip('/')}/{name}", dst_path=str(folder), tracking_uri=self.tracking_uri
+                )
+        except (MlflowException, OSError):
+            return None
+        return Path(fetched)
+
     def _ensure_name(self, name: str) -> None:
         try:
             self._client.create_registered_model(name)

@@ -44,7 +44,7 @@ class ImageModelConfig(Config):
         """Before the types are: pydantic would report one error for each member of the union."""
         if value is None:
             return None
-        numbers = value if isinstance(value, list | tuple) else [value]
+        numbers = [_as_number(number) for number in (value if isinstance(value, list | tuple) else [value])]
         if any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
             raise ValueError(f"give a number, or a list of one for each channel, not {value!r}")
         for number in numbers:
@@ -52,10 +52,11 @@ class ImageModelConfig(Config):
                 least = "above 0" if info.field_name == "std" else "at least 0"
                 raise ValueError(f"must be {least} and at most 1, for pixels in 0..1, not {number}")
         channels = info.data.get("channels", len(numbers))
-        if numbers is value and len(numbers) != channels:
+        several = isinstance(value, list | tuple)
+        if several and len(numbers) != channels:
             each = "1 channel" if channels == 1 else f"{channels} channels"
             raise ValueError(f"{len(numbers)} numbers for {each}; give one number, or one for each channel")
-        return value
+        return tuple(numbers) if several else numbers[0]
 
     def key_value(self, name: str) -> Any:
         """As of any config; mean and std as what they come to, so that one meaning has one key."""
@@ -91,3 +92,13 @@ class ImageModelConfig(Config):
     def normalisation(self) -> str:
         """Mean and std, and where they come from, in words."""
         return f"{self.preprocessing().normalisation} ({self.normalised_as or 'set in the config'})"
+
+
+def _as_number(value: Any) -> Any:
+    """A number that is written as text, as YAML reads 2e-1; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from model_defs import ModelError, create_model, list_models, load_pretrained, model_info
 from model_defs.normalisation import OPENAI_CLIP, Normalisation
-from model_defs.pretrained import plugins
+from model_defs.pretrained import plugins, stated_normalisation
 from model_defs.pretrained.files import FILES
 from model_defs.pretrained.hub import HubSource
 from model_defs.pretrained.plugins import PluginSource
@@ -180,10 +180,19 @@ def test_a_repository_states_what_its_weights_expect(hub_cache: Path, small_file
     (tmp_path / "config.json").write_text(json.dumps(card))
     laid_out(hub_cache, "org/net", {"model.safetensors": small_file, "config.json": tmp_path / "config.json"})
     assert find_source("hf:org/net").normalisation() == Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    # A copy without that file: timm knows its own, nobody knows another's.
-    for repo, expected in (("timm/resnet50_clip.openai", OPENAI_CLIP), ("timm/no_such.net", None), ("org/other", None)):
-        laid_out(hub_cache, repo, {"model.safetensors": small_file})
-        assert find_source(f"hf:{repo}").normalisation() == expected
+    # A copy without that file: timm knows its own.
+    laid_out(hub_cache, "timm/resnet50_clip.openai", {"model.safetensors": small_file})
+    assert find_source("hf:timm/resnet50_clip.openai").normalisation() == OPENAI_CLIP
+    # Whether another repository has one, the hub has to say.
+    for repo in ("timm/no_such.net", "org/other"):
+        snapshot = laid_out(hub_cache, repo, {"model.safetensors": small_file})
+        with pytest.raises(ModelError, match="does not state how images were normalised; set mean and std"):
+            find_source(f"hf:{repo}").normalisation()
+        absent = snapshot.parents[1] / ".no_exist" / snapshot.name
+        absent.mkdir(parents=True)
+        for name in stated_normalisation.FILES:
+            (absent / name).touch()
+        assert find_source(f"hf:{repo}").normalisation() is None
     with pytest.raises(ModelError, match="hf:org/none: the hub cannot be reached"):
         find_source("hf:org/none").normalisation()
 
@@ -203,6 +212,15 @@ def test_a_folder_of_weights_states_what_they_expect(name: str, content: Any, sm
     (small_file.parent / name).write_text(json.dumps(content))
     stated = Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)) if "hidden_size" not in content else None
     assert FileSource(small_file).normalisation() == stated
+
+
+def test_images_that_transformers_does_not_normalise_stay_as_they_are(small_file: Path) -> None:
+    card = small_file.parent / "preprocessor_config.json"
+    card.write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_normalize": False}))
+    assert FileSource(small_file).normalisation() == Normalisation((0.0,), (1.0,))
+    card.write_text(json.dumps({"image_mean": [127.5] * 3, "image_std": [127.5] * 3, "rescale_factor": 1}))
+    with pytest.raises(ModelError, match="rescale_factor is 1"):
+        FileSource(small_file).normalisation()
 
 
 def test_the_catalogue_knows_what_the_weights_it_names_expect() -> None:

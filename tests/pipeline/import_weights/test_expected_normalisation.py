@@ -111,6 +111,8 @@ def test_our_own_models_hand_on_theirs(store: ArtifactStore, own: Artifact) -> N
         resolved = with_normalisation(found, store)
         assert numbers(resolved) == OWN
         assert resolved.normalised_as == "preprocessing.json of the weights"
+    # A run that needs no weights, since all of it is cached, fetches none.
+    assert not (store.local / "registered").exists()
 
 
 def test_where_nobody_says_it_is_the_default_with_the_key_of_before(store: ArtifactStore, bare: Path) -> None:

@@ -26,6 +26,11 @@ def test_one_number_is_that_of_every_channel(channels: int) -> None:
     assert (shape.mean, shape.std) == ((0.1,) * channels, (0.5,) * channels)
 
 
+def test_a_number_that_yaml_reads_as_text_is_one() -> None:
+    shape = config(mean="2e-1", std=["3e-1", 0.4, "0.5"]).preprocessing()
+    assert (shape.mean, shape.std) == ((0.2,) * 3, (0.3, 0.4, 0.5))
+
+
 def test_a_pixel_is_normalised_by_its_channel_s_own_numbers() -> None:
     pixel = torch.tensor([255, 0, 51], dtype=torch.uint8).view(1, 3, 1, 1)
     seen = config(mean=list(MEAN), std=list(STD)).preprocessing().normalise(pixel)
