@@ -1,1 +1,1 @@
-"""The format of a shards artifact: index, shard locations, columns. All that loading imports of sharding."""
+"""The format of a shards artifact: index, shard locations, columns. Loading imports nothing else of sharding."""

@@ -1,4 +1,4 @@
-"""Tables as Arrow files of one record batch: what can be mapped, column by column, without a copy."""
+"""Tables as Arrow files of one record batch, whose columns can be memory-mapped without a copy."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def write_arrow(sink: Any, table: pa.Table) -> None:
 
 
 def arrow_sha256(table: pa.Table) -> str:
-    """SHA-256, in hex, of the file that `write_arrow` makes of a table."""
+    """SHA-256, in hex, of the file that `write_arrow` writes for a table."""
     sink = _HashSink()
     write_arrow(sink, table)
     return sink.hasher.hexdigest()
 
 
 class _HashSink:
-    """A file that keeps nothing but the SHA-256 of what is written to it."""
+    """A write-only file that computes the SHA-256 of its data and discards the data."""
 
     def __init__(self) -> None:
         self.hasher = hashlib.sha256()

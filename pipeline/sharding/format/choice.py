@@ -1,4 +1,4 @@
-"""What a stage's config can ask of joined columns: to keep samples by a column, to take captions from one."""
+"""Config fields of stages that read joined columns: select samples by a column, take captions from a column."""
 
 from __future__ import annotations
 
@@ -50,22 +50,22 @@ def reads_columns(config: Config) -> bool:
 
 
 def reads_given_columns(config: Config) -> bool:
-    """Whether it needs columns that someone must give, since no stage makes them."""
+    """Whether a stage with this config needs columns that the user must provide, since no stage computes them."""
     return bool(getattr(config, "keep", None)) or getattr(config, "captions_from", None) is not None
 
 
 def reads_teacher_outputs(config: Config) -> bool:
-    """Whether it needs a column with a teacher's outputs."""
+    """Whether a stage with this config needs a column with a teacher's outputs."""
     return getattr(getattr(config, "distillation", None), "teacher_column", None) is not None
 
 
 def open_columns(
     artifact: Artifact | None, index: SampleIndex, *, keep: Keep | None = None, captions_from: str | None = None
 ) -> tuple[SampleIndex, JoinedColumns | None]:
-    """The index with the captions that are asked for, and the columns, if there are any.
+    """The index with the requested captions, and the joined columns or None.
 
     Raises:
-        InputError: columns are asked for that there are not, or that are not of the kind.
+        InputError: a requested column is missing or has the wrong type.
     """
     if artifact is None:
         if keep or captions_from is not None:

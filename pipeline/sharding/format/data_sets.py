@@ -1,4 +1,4 @@
-"""Which rows of an index belong to which data set, where several were put together: kept in the schema's metadata."""
+"""Which rows of a mixture's index belong to which data set; stored in the metadata of the Arrow schema."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class DataSet:
 
 
 def data_sets_of(metadata: Mapping[bytes, bytes]) -> tuple[DataSet, ...]:
-    """The data sets that a schema's metadata names, in the order of their rows; none for an ordinary index."""
+    """The data sets in a schema's metadata, in the order of their rows; empty for an index of one data set."""
     entries = json.loads(metadata.get(_KEY.encode(), b"[]"))
     return tuple(DataSet(entry["name"], entry["first"], entry["last"]) for entry in entries)
 
 
 def data_sets_metadata(data_sets: Sequence[DataSet]) -> dict[str, str]:
-    """The inverse; nothing for an ordinary index, whose bytes stay as they are."""
+    """The inverse of `data_sets_of`; {} for an index of one data set, so that its bytes do not change."""
     entries = [{"name": one.name, "first": one.first, "last": one.last} for one in data_sets]
     return {_KEY: json.dumps(entries)} if entries else {}

@@ -1,7 +1,7 @@
-"""Files of a source by their address: a path of this machine, or s3://bucket/key.
+"""Files of a source by their address: a local path, or s3://bucket/key.
 
-Credentials and endpoint of S3 come from where boto3 looks for them. Addresses of web pages are refused: what they
-hold tomorrow is not what they hold today, so their images are downloaded first, by a tool made for it.
+S3 credentials and endpoint come from boto3's standard configuration. Web addresses are rejected, because the content
+of a page can change: download the images first, with a tool such as img2dataset.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/](?!/)")
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A file that is there.
+    """An existing file.
 
     Attributes:
         url: absolute path, or s3://bucket/key.
-        version: changes when the bytes do: the time of change, or the ETag.
+        version: changes when the bytes change: the modification time in ns, or the ETag.
     """
 
     url: str
@@ -53,7 +53,7 @@ class FoundFile:
         return self.url.rpartition("/")[2]
 
     def stamp(self, place: int) -> str:
-        """The stamp of an image that lies in this file."""
+        """The stamp of an image at a row or byte offset (`place`) of this file."""
         return f"{self.size}-{self.version}-{place}"
 
 
@@ -62,10 +62,10 @@ def is_remote(address: str) -> bool:
 
 
 def absolute(address: str) -> str:
-    """The address in full.
+    """The absolute form of an address.
 
     Raises:
-        InputError: it is empty, names no bucket, or is that of a web page.
+        InputError: it is empty, has no bucket, has credentials in it, or is a web address.
     """
     if address.startswith(_WEB):
         raise InputError(f"{address}: web addresses are not read; {_WEB_ADVICE}")
@@ -84,7 +84,7 @@ def absolute(address: str) -> str:
 
 
 def absolute_fields(config: Config, *names: str) -> dict[str, str]:
-    """The addresses that a config names, in full: what its artifact remembers must not depend on where it was run."""
+    """The absolute addresses in a config: what its artifact records must not depend on the working directory."""
     given = {name: getattr(config, name) for name in names}
     return {name: absolute(address) for name, address in given.items() if address is not None}
 
@@ -95,10 +95,10 @@ def parent(url: str) -> str:
 
 
 def join(folder: str, relative: str) -> str:
-    """The address that `relative` means in `folder`; an absolute one stays as it is.
+    """The address of `relative` in `folder`; an absolute address is returned normalised.
 
     Raises:
-        ValueError: it is a web address, or leaves the bucket.
+        ValueError: it is a web address, a Windows path, has a NUL byte, or leaves the bucket.
     """
     if relative.startswith(_WEB):
         raise ValueError(f"a web address; {_WEB_ADVICE}")
@@ -124,7 +124,7 @@ def stat(address: str) -> FoundFile:
     """The file at an address.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such file, it is not a regular file, or it cannot be read.
     """
     url = absolute(address)
     if is_remote(url):
@@ -145,7 +145,7 @@ def stat(address: str) -> FoundFile:
 
 
 def stamp(address: str) -> str | None:
-    """Size and time of change of a local file; None if it is not there, or in S3: asking costs as much as reading."""
+    """Size and modification time of a local file; None if missing, or in S3: a request costs as much as a read."""
     if is_remote(address):
         return None
     try:
@@ -156,10 +156,10 @@ def stamp(address: str) -> str | None:
 
 
 def check_folder(address: str) -> str:
-    """The folder's address in full.
+    """The absolute address of a folder.
 
     Raises:
-        InputError: a local one that is not there, or is a file. (In S3 a folder is but the front of a name.)
+        InputError: a local folder is missing or is a file. (In S3 a folder is only a prefix of keys: not checked.)
     """
     url = absolute(address)
     if not is_remote(url) and not os.path.isdir(url):
@@ -168,12 +168,12 @@ def check_folder(address: str) -> str:
 
 
 def find(pattern: str, suffixes: Sequence[str]) -> list[FoundFile]:
-    """The files that a folder, a file, or a pattern with {000..123}, * or ? means, in the order of their addresses.
+    """The files of a folder, a file name, or a pattern with {000..123}, * or ?, sorted by address.
 
     Args:
-        suffixes: what the names of a folder's files end with; a file named in full may end with anything.
+        suffixes: only files of a folder with one of these suffixes; a file given by its name may have any suffix.
     Raises:
-        InputError: there is none, or one of those that braces name is missing.
+        InputError: no file matches, or a file of a brace expansion is missing.
     """
     if "{" in pattern:
         try:
@@ -181,7 +181,7 @@ def find(pattern: str, suffixes: Sequence[str]) -> list[FoundFile]:
         except ValueError:
             raise InputError(f"{pattern}: a brace is not closed; write e.g. shard-{{000..123}}.tar") from None
         if is_remote(pattern) and not is_pattern(pattern):
-            # One listing instead of a question for each.
+            # One listing instead of one request for each object.
             there = {file.url: file for file in below(parent(absolute(pattern.partition("{")[0] + "x")))}
             named = [absolute(name) for name in named]
             missing = [name for name in named if name not in there]
@@ -204,13 +204,13 @@ def read(url: str, start: int = 0, length: int | None = None) -> bytes:
     """The bytes [start, start + length) of a file, all of them if `length` is None.
 
     Raises:
-        OSError: there is no such file, it is a device or a pipe, or it ends before.
+        OSError: there is no such file, it is a device or a pipe, or it is too short.
     """
     if is_remote(url):
         storage, key = object_of(url)
         data = storage.read(key, start, length)
     else:
-        # A manifest may name anything: opening a pipe would wait for ever, and /dev/zero never ends.
+        # A manifest may name any path: opening a pipe could block for ever, and /dev/zero has no end.
         if not stat_modes.S_ISREG(os.stat(url).st_mode):
             raise OSError("not a regular file")
         with open(url, "rb") as file:
@@ -234,14 +234,14 @@ def open_file(url: str) -> BinaryIO:
 
 
 def file_digest(found: FoundFile) -> str:
-    """A digest of a file's bytes; for one in S3 of its ETag."""
+    """A digest of a file's bytes; for a file in S3, its size and ETag."""
     if is_remote(found.url):
         return f"{found.size}-{found.version}"
     return file_sha256(Path(found.url))
 
 
 def listing_digest(files: Iterable[FoundFile], root: str) -> str:
-    """A digest of names below `root`, sizes and versions: it does not read the files."""
+    """A digest of the names below `root`, sizes and versions of files; the files are not read."""
     hasher = hashlib.sha256()
     for file in files:
         name = file.url.removeprefix(root).lstrip("/")
@@ -250,7 +250,7 @@ def listing_digest(files: Iterable[FoundFile], root: str) -> str:
 
 
 def common_folder(files: Sequence[FoundFile]) -> str:
-    """The folder that all files lie in or below."""
+    """The deepest folder that contains all files."""
     folders = [parent(file.url).split("/") for file in files]
     first, last = min(folders), max(folders)
     same = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
@@ -279,7 +279,7 @@ def _find_remote(url: str, suffixes: Sequence[str]) -> list[FoundFile]:
             return [FoundFile(url, info.size, info.etag.strip('"'))]
         folder, wanted = key, None
     else:
-        # The part before the first wild sign, down to its last folder.
+        # The folder part of the text before the first wildcard.
         front = key[: min(place for sign in "*?[" if (place := key.find(sign)) >= 0)]
         folder, wanted = front.rpartition("/")[0], key
     bucket = url.removeprefix(_REMOTE).partition("/")[0]
@@ -310,5 +310,5 @@ def object_of(url: str) -> tuple[Storage, str]:
 
 @lru_cache(maxsize=16)
 def _bucket(name: str) -> Storage:
-    # One client a process: making one takes 50 ms, and it may be used by many threads.
+    # One client per bucket and process: creating one takes 50 ms, and it is thread-safe.
     return open_storage(f"{_REMOTE}{name}")

@@ -1,7 +1,7 @@
 """The sample index: one row for each image, so that any sample can be read by its number.
 
-The row number is the sample's id. The index is stored twice: `index.parquet` for people and tools,
-`index.arrow` (uncompressed Arrow IPC, one record batch) for us: it is memory-mapped, its numeric
+The row number is the sample's id. The index is stored twice: `index.parquet` for users and tools,
+`index.arrow` (uncompressed Arrow IPC, one record batch) for Tutelage: it is memory-mapped, its numeric
 columns are NumPy views of the map, and a process's memory does not grow with the data set.
 """
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 
-# The 64-bit forms: an ordinary Arrow string column ends at 2 GiB of text.
+# Types with 64-bit offsets: a column of Arrow's 32-bit string type is limited to 2 GiB of text.
 _TEXT = pa.large_string()
 SCHEMA = pa.schema(
     [
@@ -54,20 +54,20 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class SampleRow:
-    """What the index knows of a sample.
+    """One row of the index.
 
     Attributes:
-        key: its name in the shard: its members are KEY.png, KEY.json, KEY.txt.
-        shard: number of its shard in `SampleIndex.shard_names`.
-        offset: where the image's data starts in the shard, in bytes.
-        length: how long the image's data is, in bytes.
-        label: number of its label in `SampleIndex.label_names`; -1 for none.
+        key: name of the sample in the shard: its members are KEY.png, KEY.json, KEY.txt.
+        shard: position of its shard in `SampleIndex.shard_names`.
+        offset: offset of the image's data in the shard, in bytes.
+        length: size of the image's data, in bytes.
+        label: position of its label in `SampleIndex.label_names`; -1 for none.
         captions: true sentences about it, the plainest first.
         content_hash: the first 32 hex digits of the SHA-256 of the image's data.
-        split: number of its split in `SPLITS`.
+        split: position of its split in `SPLITS`.
         group: its content group; samples of one group are never in different splits of one artist.
         node: its leaf in `SampleIndex.taxonomy`; -1 for none.
-        source: who made it, e.g. the artist family.
+        source: the creator of the image, e.g. the artist family.
     """
 
     key: str
@@ -87,14 +87,14 @@ class SampleRow:
 
 @dataclass(frozen=True, slots=True)
 class TaxonomyNode:
-    """A node of the taxonomy; its parent stands before it in the list, the root's parent is -1."""
+    """A node of the taxonomy; its parent precedes it in the list, the root's parent is -1."""
 
     name: str
     parent: int
 
 
 def content_hash(data: bytes) -> str:
-    """The first 32 hex digits of SHA-256: what `sha256sum` prints, cut to half."""
+    """The first 32 hex digits of the SHA-256 of `data`: the first half of the output of `sha256sum`."""
     return hashlib.sha256(data).hexdigest()[:32]
 
 
@@ -107,9 +107,9 @@ class SampleIndex:
 
     Attributes:
         labels, splits, groups, nodes, shards, widths, heights: [rows] read-only NumPy views.
-        offsets, lengths: [rows] where the image's data lies in its shard, in bytes.
-        source_codes: [rows] numbers into `source_names`.
-        data_sets: which rows are whose, where several data sets were put together; else none.
+        offsets, lengths: [rows] byte range of the image's data in its shard.
+        source_codes: [rows] positions in `source_names`.
+        data_sets: the rows of each data set of a mixture; empty for one data set.
     """
 
     def __init__(self, table: pa.Table, fingerprint: str | None = None) -> None:
@@ -174,11 +174,11 @@ class SampleIndex:
         taxonomy: Sequence[TaxonomyNode] = (),
         data_sets: Sequence[DataSet] = (),
     ) -> SampleIndex:
-        """The index whose rows are those of the parts, one after another.
+        """The index with the concatenated rows of several tables.
 
         Args:
-            parts: tables with the columns of `SCHEMA`, with one order of source names.
-            folder: for files that hold the columns while the index is used; one part at a time is in memory.
+            parts: tables with the columns of `SCHEMA` and the same order of source names.
+            folder: for files that store the columns while the index is used; one table at a time is in memory.
         """
         metadata = {**_metadata(shard_names, label_names, taxonomy), **data_sets_metadata(data_sets)}
         return cls(on_disk(parts, SCHEMA, folder).replace_schema_metadata(SCHEMA.with_metadata(metadata).metadata))
@@ -193,7 +193,7 @@ class SampleIndex:
         return int(self._table.num_rows)
 
     def rows(self, split: str | None = None) -> NDArray[np.int64]:
-        """The ids of a split ("train", "val" or "test"), ascending; of all samples if None.
+        """The ids of a split ("train", "val" or "test"), ascending; all ids if None.
 
         Raises:
             UnknownNameError: there is no such split.
@@ -211,7 +211,7 @@ class SampleIndex:
 
     @property
     def keys(self) -> pa.LargeStringArray:
-        """The key of each row, mapped."""
+        """The key of each row, memory-mapped."""
         return self._keys
 
     @property
@@ -221,14 +221,14 @@ class SampleIndex:
 
     @property
     def content_hashes(self) -> pa.LargeStringArray:
-        """The content hash of each row, mapped."""
+        """The content hash of each row, memory-mapped."""
         return self._hashes
 
     def with_captions(self, captions: pa.Array) -> SampleIndex:
         """The same rows with other captions.
 
         Args:
-            captions: a list of texts a row, without nulls: large_list of large_string.
+            captions: a list of texts per row, without nulls: large_list of large_string.
         """
         other = copy.copy(self)
         other._captions = captions
@@ -239,12 +239,12 @@ class SampleIndex:
         return str(self._keys[int(id)].as_py())
 
     def captions(self, id: int) -> list[str]:
-        """The captions of a sample, the plainest first; none for a sample without."""
+        """The captions of a sample, the plainest first; [] if it has none."""
         return list(self._captions[int(id)].as_py())
 
     @property
     def caption_count(self) -> int:
-        """How many captions all samples have together."""
+        """The total number of captions of all samples."""
         return len(self._captions.flatten())
 
     def content_hash(self, id: int) -> str:
@@ -252,23 +252,23 @@ class SampleIndex:
         return str(self._hashes[int(id)].as_py())
 
     def content_numbers(self, rows: slice = slice(None)) -> NDArray[np.uint64]:
-        """[n, 2] the content hashes of a run of rows as numbers: which sort and compare fast."""
+        """[n, 2] the content hashes of a slice of rows as numbers, which are fast to sort and to compare."""
         start, stop, _ = rows.indices(len(self))
         hashes = self._hashes.slice(start, stop - start)
         return np.frombuffer(bytes.fromhex("".join(hashes.to_pylist())), dtype=">u8").reshape(-1, 2).astype(np.uint64)
 
     def source(self, id: int) -> str:
-        """Who made a sample, e.g. the artist family."""
+        """The creator of a sample's image, e.g. the artist family."""
         return self.source_names[self.source_codes[int(id)]]
 
     def row(self, id: int) -> SampleRow:
-        """Everything the index knows of a sample."""
+        """All columns of a sample."""
         values = self._table.slice(int(id), 1).to_pylist()[0]
         return SampleRow(**{**values, "captions": tuple(self.captions(id))})
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the index's Arrow file in hex: two indexes with one fingerprint hold the same rows."""
+        """SHA-256 of the index's Arrow file in hex: indexes with equal fingerprints have the same rows."""
         if self._fingerprint is not None:
             return self._fingerprint
         return arrow_sha256(self._table)
@@ -285,7 +285,7 @@ def _metadata(
 
 
 def _canonical(table: pa.Table) -> pa.Table:
-    """A table read from Parquet as it was before: types, metadata, one chunk, sorted source names."""
+    """A table read from Parquet, in the form of `index.arrow`: types, metadata, one chunk, sorted source names."""
     names = ("shards", "labels", "taxonomy")
     found = table.schema.metadata or {}
     metadata = {name: found.get(name.encode(), b"") for name in names} | data_sets_metadata(data_sets_of(found))
@@ -304,7 +304,7 @@ def _canonical(table: pa.Table) -> pa.Table:
 
 
 def _dictionary(values: list[Any], kind: pa.DictionaryType) -> pa.Array:
-    """Names as codes; sorted, so that the codes do not depend on the order of the rows."""
+    """Names as dictionary codes; sorted, so that the codes do not depend on the order of the rows."""
     names = sorted(set(values))
     codes = {name: code for code, name in enumerate(names)}
     indices = pa.array([codes[value] for value in values], type=kind.index_type)

@@ -1,7 +1,7 @@
-"""JoinedColumns: more columns of a shards artifact, one row a sample, beside the tars and the index.
+"""JoinedColumns: additional columns of a shards artifact, one row per sample, separate from the tars and the index.
 
 `columns.arrow` (uncompressed Arrow IPC, one record batch, rows in the order of the index) is memory-mapped: its
-numbers are NumPy views of the map, and a process's memory does not grow with the data set.
+numeric columns are NumPy views of the map, and a process's memory does not grow with the data set.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FILE = "columns.arrow"
 FACTS = "facts.json"
-# A column's validity lies beside it under this name: 1 where the sample has a value.
+# Suffix of the validity column of a column: 1 where the sample has a value.
 _VALID = "/valid"
 
 Keep = Mapping[str, tuple[float | None, float | None]]
@@ -35,10 +35,10 @@ Keep = Mapping[str, tuple[float | None, float | None]]
 
 @dataclass(frozen=True, slots=True)
 class ColumnFacts:
-    """What is known of a column.
+    """Name and type of a column.
 
     Attributes:
-        missing: samples without a value.
+        missing: number of samples without a value.
     """
 
     name: str
@@ -47,7 +47,7 @@ class ColumnFacts:
 
 
 def column_name_fault(name: str) -> str | None:
-    """Why a column may not have this name, or None."""
+    """The reason why a column cannot have this name, or None."""
     return f"a joined column cannot be called {name!r}; rename it" if not name or name.endswith(_VALID) else None
 
 
@@ -60,8 +60,8 @@ def write_columns(
     """Writes columns.arrow and facts.json; the same values give the same bytes.
 
     Args:
-        columns: name -> kind, values without nulls, [rows] which rows have a value.
-        shards: fingerprint of the index whose rows these are.
+        columns: name -> kind, values without nulls, [rows] mask of the rows that have a value.
+        shards: fingerprint of the index to which the rows belong.
     """
     fields: list[pa.Field] = []
     arrays: list[pa.Array] = []
@@ -94,9 +94,9 @@ class JoinedColumns:
     """The columns of a join-columns artifact.
 
     Args:
-        table: what `write_columns` wrote, in one chunk.
-        facts: of each column, in the order of the table.
-        where: what error lines call it.
+        table: a table written by `write_columns`, in one chunk.
+        facts: name and type of each column, in the order of the table.
+        where: name of the artifact in error messages.
     """
 
     def __init__(self, table: pa.Table, facts: list[ColumnFacts], where: str) -> None:
@@ -110,8 +110,8 @@ class JoinedColumns:
         """The columns of an artifact, memory-mapped.
 
         Raises:
-            InputError: they were joined to other shards than those of the index.
-            DamagedError: the files are not what `write_columns` writes.
+            InputError: they were joined to shards other than those of the index.
+            DamagedError: the files were not written by `write_columns`.
         """
         try:
             content = json.loads(artifact.read(FACTS))
@@ -136,14 +136,14 @@ class JoinedColumns:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every column."""
+        """The names of all columns."""
         return tuple(self.facts)
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
     def numbers(self, name: str) -> NDArray[Any]:
-        """A column of numbers, a read-only view: [rows] or [rows, D]; NaN or -1 where a sample has no value.
+        """A numeric column as a read-only view: [rows] or [rows, D]; NaN or -1 where a sample has no value.
 
         Raises:
             UnknownNameError: there is no such column.
@@ -154,7 +154,7 @@ class JoinedColumns:
         return self._numbers[name]
 
     def valid(self, name: str) -> NDArray[np.bool_]:
-        """Which samples have a value, a read-only view [rows].
+        """[rows] mask of the samples that have a value, a read-only view.
 
         Raises:
             UnknownNameError: there is no such column.
@@ -164,7 +164,7 @@ class JoinedColumns:
         return view.view(np.bool_)
 
     def texts(self, name: str) -> pa.Array:
-        """A column of texts, mapped: a list of texts a row, empty where a sample has none.
+        """A text column, memory-mapped: a list of texts per row, empty where a sample has none.
 
         Raises:
             UnknownNameError: there is no such column.
@@ -177,14 +177,14 @@ class JoinedColumns:
         return self._table.column(name).chunk(0)
 
     def batch(self, ids: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """The numbers of some samples by column: float32 or int64, [n] or [n, D]; columns of text are left out."""
+        """The numeric columns of some samples by name: float32 or int64, [n] or [n, D]; text columns are omitted."""
         return {
             name: view[ids].astype(np.float32 if self.facts[name].kind.is_float else np.int64)
             for name, view in self._numbers.items()
         }
 
     def captioned(self, index: SampleIndex, name: str) -> SampleIndex:
-        """The same index with the texts of a column in the place of its captions.
+        """The same index with the texts of a column as its captions.
 
         Raises:
             UnknownNameError: there is no such column.
@@ -193,11 +193,11 @@ class JoinedColumns:
         return index.with_captions(self.texts(name))
 
     def kept(self, keep: Keep, first: int, last: int) -> NDArray[np.bool_]:
-        """Which of the samples [first, last) have a value in the range of every column that `keep` names.
+        """Mask of the samples [first, last) that have a value within the range of every column in `keep`.
 
         Raises:
             UnknownNameError: there is no such column.
-            InputError: it has no one number a sample.
+            InputError: it does not have exactly one number per sample.
         """
         mask = np.ones(last - first, dtype=bool)
         for name, (low, high) in keep.items():

@@ -1,7 +1,7 @@
-"""Columns that lie in files and are mapped from there: what is larger than memory, and of no use after the run.
+"""Columns in memory-mapped temporary files, for data that is larger than memory and not needed after the run.
 
-A buffer of a column is a file, to which rows are added; in memory is what is being added. Pages of a map that nobody
-looks at go back to the kernel, so that a process's memory does not grow with the data set.
+Each buffer of a column is a file to which rows are appended; only the rows being appended are in memory. The kernel
+reclaims mapped pages that are not accessed, so that a process's memory does not grow with the data set.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Number = TypeVar("Number", bound=np.generic)
 
 
 def on_disk(parts: Iterable[pa.Table], schema: pa.Schema, folder: Path) -> pa.Table:
-    """The rows of tables, one after another, in one chunk, as `combine_chunks` puts them into memory.
+    """The concatenated rows of tables in one chunk, like `combine_chunks`, but in files instead of memory.
 
     Args:
-        parts: tables with the columns of `schema`, without nulls; looked at one after another.
-        schema: of numbers, large strings, large lists of these, and dictionaries that are the same in all parts.
-        folder: for the files; it is made, and what an earlier call left there may still be in use.
+        parts: tables with the columns of `schema`, without nulls; read one after another.
+        schema: of numbers, large strings, large lists of these, and dictionaries that are equal in all tables.
+        folder: for the files; it is created, and files of an earlier call there may still be in use.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as opened:
@@ -41,13 +41,13 @@ def on_disk(parts: Iterable[pa.Table], schema: pa.Schema, folder: Path) -> pa.Ta
 
 
 def mapped_numbers(path: Path, dtype: type[Number] | np.dtype[Number], count: int) -> NDArray[Number]:
-    """[count] zeros, in a new file, to be written to.
+    """[count] zeros in a new writable mapped file.
 
     Raises:
-        OSError: there is no room for it.
+        OSError: the disk has too little free space.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not written over: what an earlier call gave may be mapped from there still.
+    # Not overwritten: the array of an earlier call may still be mapped from the file.
     path.unlink(missing_ok=True)
     if count == 0:
         return np.empty(0, dtype=dtype)
@@ -57,7 +57,7 @@ def mapped_numbers(path: Path, dtype: type[Number] | np.dtype[Number], count: in
 
 
 def _reserve(file: IO[bytes], size: int) -> None:
-    """Takes the room on the disk now: where a map grows into a full disk, the process is killed without a word."""
+    """Allocates disk space now: writing to a map on a full disk kills the process without an error message."""
     if not hasattr(os, "posix_fallocate"):  # macOS
         file.truncate(size)
         return
@@ -68,10 +68,10 @@ def _reserve(file: IO[bytes], size: int) -> None:
 
 
 class NumbersFile:
-    """Numbers that are added to a file, some at a time.
+    """A file to which numbers are appended.
 
     Args:
-        opened: closes the file.
+        opened: closes the file at its exit.
     """
 
     def __init__(self, path: Path, dtype: Any, opened: ExitStack) -> None:
@@ -83,7 +83,7 @@ class NumbersFile:
         self._count = 0
 
     def add(self, values: Any) -> None:
-        """Adds an array of numbers."""
+        """Appends an array of numbers."""
         whole = np.ascontiguousarray(values, dtype=self._dtype)
         self._file.write(whole.data)
         self._count += whole.size
@@ -92,7 +92,7 @@ class NumbersFile:
         return self._count
 
     def buffer(self) -> pa.Buffer:
-        """What was added, mapped; nothing is added after that."""
+        """The appended numbers as a memory-mapped buffer; nothing can be appended afterwards."""
         self._file.close()
         if not self._count:
             return pa.py_buffer(b"")
@@ -100,18 +100,18 @@ class NumbersFile:
             return file.read_buffer()
 
     def mapped(self) -> NDArray[Any]:
-        """What was added, mapped; nothing is added after that."""
+        """The appended numbers as a memory-mapped array; nothing can be appended afterwards."""
         return np.frombuffer(self.buffer(), dtype=self._dtype)
 
 
 class _Column(Protocol):
-    """A column that is being written."""
+    """A column to which arrays are appended."""
 
     def add(self, chunk: Any) -> None:
-        """Adds an array, which has rows and no nulls."""
+        """Appends a non-empty array without nulls."""
 
     def mapped(self) -> pa.Array:
-        """What was added; nothing is added after that."""
+        """The appended rows; nothing can be appended afterwards."""
 
 
 class _Numbers:
@@ -129,7 +129,7 @@ class _Numbers:
 
 
 class _Ends:
-    """Where the lists or texts of a column end."""
+    """The end offsets of the lists or texts of a column."""
 
     def __init__(self, path: Path, opened: ExitStack) -> None:
         self._file = NumbersFile(path, np.int64, opened)
@@ -137,7 +137,7 @@ class _Ends:
         self._end = 0
 
     def add(self, chunk: Any) -> tuple[int, int]:
-        """Adds a chunk's, which has rows; where its values begin and end in what it points to."""
+        """Appends the offsets of a non-empty chunk; returns the range of its values in the chunk's value buffer."""
         ends = np.frombuffer(chunk.buffers()[1], dtype=np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
         first, last = int(ends[0]), int(ends[-1])
         self._file.add(ends[1:] + (self._end - first))
@@ -188,7 +188,7 @@ class _Lists:
 
 
 class _Codes:
-    """A column of few different texts."""
+    """A dictionary-encoded column of texts."""
 
     def __init__(self, kind: pa.DataType, path: Path, opened: ExitStack) -> None:
         self._codes = _Numbers(kind.index_type, path, opened)

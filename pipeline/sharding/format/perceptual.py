@@ -1,13 +1,14 @@
-"""Near-duplicates: a 64-bit difference hash of what an image looks like, and all pairs of hashes that are near.
+"""Near-duplicates: a 64-bit perceptual difference hash of an image, and the search for all near pairs of hashes.
 
-The hash says, for an image scaled to 9x8 grey cells, whether each cell is darker than its right neighbour; it stays
-nearly the same under scaling, re-encoding and a change of brightness. It is made of integers only, so that it is the
-same on every machine.
+The image is scaled to 9x8 grey cells; each bit is 1 if a cell is darker than its right neighbour. The hash changes
+little under scaling, re-encoding and a change of brightness. It uses integer arithmetic only, so that it is the same
+on every machine.
 
-Two hashes within a radius r differ in at most r bits. Cut into r + m blocks, at least m blocks of them are equal:
-so for each choice of m blocks the hashes are sorted by these, and only those that agree are compared. The cost grows
-with the number of hashes, not with its square (Manku, Jain, Das Sarma 2007). The bits of real images are not alike:
-on a white margin nearly all are 0. So a block is not a run of bits: bits are dealt to the blocks by how much they tell.
+Two hashes within a radius r differ in at most r bits. If they are divided into r + m blocks, at least m blocks are
+equal: for each choice of m blocks the hashes are sorted by these blocks, and only those that agree are compared. The
+cost grows with the number of hashes, not with its square (Manku, Jain, Das Sarma 2007). The bits of real images have
+different entropies: in a white margin nearly all are 0. So a block is not a run of adjacent bits: the bits are dealt
+to the blocks in the order of their entropy.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ _Places: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 BITS = 64
 _MOST_EQUAL_BLOCKS = 3
-_MOST_AT_ONCE = 1 << 20  # pairs that are compared in one go: 40 MB
-_SAMPLE = 100_000  # hashes from which it is learnt how much each bit tells
+_MOST_AT_ONCE = 1 << 20  # pairs that are compared at once: 40 MB
+_SAMPLE = 100_000  # hashes from which the entropy of each bit is estimated
 
 
 def difference_hash(image: Image.Image) -> int:
-    """64 bits, row by row: a cell of 8x9 grey ones is darker than the one to its right."""
+    """The 64-bit hash, row by row: a bit is 1 if a grey cell is darker than its right neighbour."""
     grey = image if image.mode == "L" else image.convert("L")
     cells = np.asarray(grey.resize((9, 8), Image.Resampling.LANCZOS))
     return int.from_bytes(np.packbits(cells[:, :-1] < cells[:, 1:]).tobytes(), "big")
 
 
 def near_pairs(hashes: NDArray[np.uint64], radius: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """All pairs of hashes that differ in at most `radius` bits, as places (left < right), sorted.
+    """All pairs of hashes that differ in at most `radius` bits, as positions (left < right), sorted.
 
     Args:
         hashes: [n], n < 2**31.
@@ -55,10 +56,10 @@ def near_pairs(hashes: NDArray[np.uint64], radius: int) -> tuple[NDArray[np.int6
 def pairs_between(
     left: NDArray[np.uint64], right: NDArray[np.uint64], radius: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]]:
-    """The pairs of a hash on the left and one on the right that differ in at most `radius` bits, each pair once.
+    """The pairs of a left and a right hash that differ in at most `radius` bits, each pair once.
 
     Yields:
-        Places on the left, places on the right, and in how many bits they differ; some pairs at a time, unsorted.
+        Positions in `left`, positions in `right`, and the numbers of different bits; in batches of pairs, unsorted.
     """
     for mask, skipped in _choices(left, right, radius):
         for one, other in _agreeing(left & mask, right & mask):
@@ -70,7 +71,7 @@ def pairs_between(
 def _near(
     apart: NDArray[np.uint64], radius: int, skipped: Sequence[np.uint64]
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """The places of pairs that are near and differ in every skipped block, and how many bits they differ in."""
+    """The positions of pairs that are near and differ in every skipped block, and their numbers of different bits."""
     distance = np.bitwise_count(apart)
     near = np.flatnonzero(distance <= radius)
     for block in skipped:
@@ -79,7 +80,7 @@ def _near(
 
 
 def _agreeing(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> Iterator[_Places]:
-    """The places of equal values on both sides; about `_MOST_AT_ONCE` pairs at a time."""
+    """The positions of equal values in `left` and `right`; about `_MOST_AT_ONCE` pairs at a time."""
     left_order, right_order = np.argsort(left), np.argsort(right)
     sought, ascending = left[left_order], right[right_order]
     first = np.searchsorted(ascending, sought, "left")
@@ -87,10 +88,10 @@ def _agreeing(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> Iterator[_
 
 
 def _agreeing_within(values: NDArray[np.uint64]) -> Iterator[_Places]:
-    """The same for two places of one side."""
+    """Like `_agreeing`, for pairs of positions in one array."""
     order = np.argsort(values)
     ascending = values[order]
-    # Few values have an equal one at all; only their runs are looked at.
+    # Few values occur more than once; only runs of equal values are examined.
     runs = np.flatnonzero(np.append(ascending[1:] == ascending[:-1], False))
     ends = np.searchsorted(ascending, ascending[runs], "right")
     yield from _spread(order[runs], order, runs + 1, ends - runs - 1)
@@ -99,7 +100,7 @@ def _agreeing_within(values: NDArray[np.uint64]) -> Iterator[_Places]:
 def _spread(
     left: NDArray[np.int64], right: NDArray[np.int64], first: NDArray[np.int64], counts: NDArray[np.int64]
 ) -> Iterator[_Places]:
-    """Each of `left` beside `counts` neighbours in `right`, from `first` on."""
+    """Pairs each of `left` with its `counts` elements of `right`, starting at `first`."""
     some = np.flatnonzero(counts)
     left, first, counts = left[some], first[some], counts[some]
     ends = np.cumsum(counts)
@@ -107,7 +108,7 @@ def _spread(
     while start < len(counts):
         stop = max(start + 1, int(np.searchsorted(ends, done + _MOST_AT_ONCE, "right")))
         here = counts[start:stop]
-        # The numbers first, first + 1, ... for each place on the left, one list after another.
+        # The concatenation of first, first + 1, ... for each element of `left`.
         begins = first[start:stop] - (ends[start:stop] - here - done)
         yield np.repeat(left[start:stop], here), right[np.repeat(begins, here) + np.arange(here.sum())]
         done = int(ends[stop - 1])
@@ -117,10 +118,10 @@ def _spread(
 def _choices(
     left: NDArray[np.uint64], right: NDArray[np.uint64], radius: int
 ) -> Iterator[tuple[np.uint64, list[np.uint64]]]:
-    """For each choice of blocks that are to be equal: their bits, and the blocks before the last that are not chosen.
+    """For each choice of blocks that must be equal: their bits, and the unchosen blocks before the last chosen one.
 
-    A pair may agree in more blocks than are chosen. It is taken for its first choice of them: where it differs in all
-    blocks that were skipped.
+    A pair may agree in more blocks than are chosen. It is reported for its first choice only: the one for which it
+    differs in all skipped blocks.
     """
     blocks = _blocks(left, right, radius)
     for chosen in combinations(range(len(blocks)), len(blocks) - radius):
@@ -129,7 +130,7 @@ def _choices(
 
 
 def _blocks(left: NDArray[np.uint64], right: NDArray[np.uint64], radius: int) -> list[np.uint64]:
-    """The bits of each block, `radius` + m blocks: m so large that few hashes agree in m of them by chance."""
+    """The bits of each of `radius` + m blocks, with m large enough that few hashes agree in m blocks by chance."""
     told = np.minimum(_told(left), _told(right))
     wanted = math.log2(max(len(left), len(right), 2))
     choices = range(1, _MOST_EQUAL_BLOCKS)
@@ -141,7 +142,7 @@ def _blocks(left: NDArray[np.uint64], right: NDArray[np.uint64], radius: int) ->
 
 
 def _told(hashes: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """[64] how many bits each bit tells: 1 if it is set in half of the hashes, 0 if it is the same in all."""
+    """[64] collision entropy of each bit: 1 if it is set in half of the hashes, 0 if it is the same in all."""
     if not len(hashes):
         return np.zeros(BITS)
     some = hashes[:: -(-len(hashes) // _SAMPLE)]

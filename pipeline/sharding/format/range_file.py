@@ -1,4 +1,4 @@
-"""An object that is read by ranges, as a file: for readers of text and of Parquet that want to read and to seek."""
+"""An object of a store as a seekable file, read by byte ranges; for readers of text and of Parquet."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 
 class RangeFile(io.RawIOBase):
-    """A file over range reads.
+    """A read-only file that reads by byte ranges.
 
     Args:
-        size: of the object, in bytes.
-        fetch: fetch(start, length) gives bytes of it.
+        size: size of the object in bytes.
+        fetch: fetch(start, length) returns a byte range of the object.
     """
 
     def __init__(self, size: int, fetch: Callable[[int, int], bytes]) -> None:

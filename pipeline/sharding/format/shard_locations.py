@@ -1,10 +1,10 @@
-"""Where the shards of an artifact lie, by the names that its index gives them.
+"""The locations of an artifact's shards, by their names in its index.
 
 shards/train-00000.tar              in the artifact itself
-STAGE/KEY/shards/train-00000.tar    in another artifact of the same store, which a delta adds to or a mixture holds
-/data/0.tar, s3://bucket/0.tar      wherever a tar lies that is indexed in place; tars.json tells its version
+STAGE/KEY/shards/train-00000.tar    in another artifact of the same store: the base of a delta, an input of a mixture
+/data/0.tar, s3://bucket/0.tar      outside the store, a tar that is indexed in place; tars.json has its version
 
-A mixture may have shards of the last two kinds, some of them here and some in S3.
+A mixture may have shards of the last two kinds, some local and some in S3.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ _OWN = "shards/"
 
 
 def is_own(name: str) -> bool:
-    """Whether a shard with this name lies in the artifact itself."""
+    """Whether a shard with this name is stored in the artifact itself."""
     return name.startswith(_OWN)
 
 
 def owner_of(name: str) -> str | None:
-    """STAGE/KEY of the artifact that holds a shard, by the shard's name in another; None if it is its own."""
+    """STAGE/KEY of the artifact that stores a shard, by the shard's name; None for a shard of the artifact itself."""
     return None if is_own(name) else "/".join(name.split("/", 2)[:2])
 
 
 def elsewhere(owner: str, name: str) -> str:
-    """What a shard of the artifact `owner` (STAGE/KEY) is called in an artifact that adds to it."""
+    """The name of a shard of the artifact `owner` (STAGE/KEY) in an artifact that refers to it."""
     return f"{owner}/{name}" if is_own(name) else name
 
 
 class ShardPlaces:
-    """The places of an artifact's shards, by their numbers.
+    """The locations of an artifact's shards, by their numbers.
 
     Args:
-        names: of the shards, as the index has them.
+        names: names of the shards in the index.
 
     Attributes:
-        remote: [shards] those that do not lie on this machine's disk.
-        cache: folder for parts of remote shards.
+        remote: [shards] whether a shard is not on a local disk.
+        cache: folder for cached byte ranges of remote shards.
     """
 
     def __init__(self, artifact: Artifact, names: Sequence[str]) -> None:
@@ -61,11 +61,11 @@ class ShardPlaces:
         self.cache = artifact.cache / "parts"
 
     def open(self, shard: int) -> int:
-        """A descriptor of a shard on this machine's disk.
+        """A file descriptor of a local shard.
 
         Raises:
             FileNotFoundError: it is missing.
-            DamagedError: a foreign tar is not what was indexed, or the artifact that holds the shard is gone.
+            DamagedError: a foreign tar changed since it was indexed, or the artifact that stores the shard is missing.
         """
         tar = self._foreign.get(self._names[shard])
         if tar is None:
@@ -78,24 +78,24 @@ class ShardPlaces:
         return descriptor
 
     def path(self, shard: int) -> Path:
-        """A shard on this machine's disk, fetched and checked if need be; not for tars that are indexed in place.
+        """The local path of a shard, which is fetched and checked if needed; not for tars that are indexed in place.
 
         Raises:
             DamagedError: it is missing.
         """
         owner, name = self._owner(shard)
-        # Each image is compared with its hash in the index when it is read.
+        # Not hashed here: each image is compared with its hash in the index when it is read.
         return owner.path(name, hashed=False)
 
     def object(self, shard: int) -> tuple[Storage, str]:
-        """The storage of a remote shard, and its path there."""
+        """The storage of a remote shard, and the shard's path in it."""
         if self._names[shard] in self._foreign:
             return places.object_of(self._names[shard])
         owner, name = self._owner(shard)
         return owner.storage, owner.object_path(name)
 
     def read(self, shard: int, start: int, length: int) -> bytes:
-        """Bytes of a shard, wherever it lies; for a few reads."""
+        """A byte range of a local or remote shard; meant for few reads, since nothing stays open."""
         if self.remote[shard]:
             storage, path = self.object(shard)
             return storage.read(path, start, length)
@@ -106,7 +106,7 @@ class ShardPlaces:
             os.close(descriptor)
 
     def size(self, shard: int) -> int:
-        """Bytes of a shard."""
+        """The size of a shard in bytes."""
         tar = self._foreign.get(self._names[shard])
         if tar is not None:
             return tar.size
@@ -114,12 +114,12 @@ class ShardPlaces:
         return int(owner.manifest["files"][name]["size"])
 
     def identity(self, shard: int) -> str:
-        """Names a remote shard and its version: two different ones never have one name."""
+        """A name of a remote shard and its version: different contents never have the same name."""
         tar = self._foreign.get(self._names[shard])
         return self.object(shard)[1] if tar is None else f"{tar.url} {tar.version}"
 
     def missing(self, shard: int) -> tuple[str, str]:
-        """What is wrong where a shard is gone, and what to do about it."""
+        """The error message for a missing shard, and what to do about it."""
         if self._names[shard] in self._foreign:
             return "the tar that was indexed in place is gone", "bring it back, or run shard-dataset again"
         owner, _ = self._owner(shard)
@@ -133,7 +133,7 @@ class ShardPlaces:
         return f"`tutelage artifacts verify {owner_of(name) or self._artifact.uri}` says what else is damaged"
 
     def gone(self) -> list[str]:
-        """A line for each other artifact that some of the shards lie in and that is not in the store any more."""
+        """An error message for each artifact that stores some of the shards and is no longer in the store."""
         lines = {}
         for number, name in enumerate(self._names):
             uri = None if name in self._foreign else owner_of(name)
@@ -145,7 +145,7 @@ class ShardPlaces:
         return list(lines.values())
 
     def _owner(self, shard: int) -> tuple[Artifact, str]:
-        """The artifact that holds a shard, and the shard's name there."""
+        """The artifact that stores a shard, and the shard's name in it."""
         name = self._names[shard]
         if is_own(name):
             return self._artifact, name

@@ -1,4 +1,4 @@
-"""The layout of a tar: for each member a header of one block and then its data, filled up to whole blocks; two empty
+"""The layout of a tar: for each member a header of one block and then its data, padded to whole blocks; two zero
 blocks at the end.
 
 Source: POSIX.1-1988 (ustar), and tar(5).
@@ -9,9 +9,9 @@ from __future__ import annotations
 BLOCK = 512
 """Bytes of a block; a member's header begins one block before its data."""
 END_BYTES = 2 * BLOCK
-"""Bytes of the mark that ends an archive."""
+"""Bytes of the end mark of an archive."""
 
-# The fields of a header. Numbers are octal digits and NUL.
+# The fields of a header. Numbers are octal digits followed by NUL.
 NAME = slice(0, 100)
 MODE = slice(100, 108)
 USER = slice(108, 116)
@@ -25,11 +25,11 @@ VERSION = slice(263, 265)
 PREFIX = slice(345, 500)
 
 USTAR = b"ustar\0"
-"""`MAGIC` of POSIX; GNU's tar writes "ustar " there."""
+"""The `MAGIC` of POSIX; GNU tar writes "ustar " instead."""
 
 
 def padding(size: int) -> int:
-    """Zeros between a member's data of `size` bytes and the next header."""
+    """Number of zero bytes between a member's data of `size` bytes and the next header."""
     return -size % BLOCK
 
 

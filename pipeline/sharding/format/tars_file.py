@@ -1,4 +1,4 @@
-"""tars.json: the tars outside the store that an index refers to, as they were when they were indexed."""
+"""tars.json: the tars outside the store that an index refers to, with their sizes and versions when indexed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ TARS_FILE = "tars.json"
 
 
 def write_tars(output: Path, tars: Iterable[FoundFile]) -> None:
-    """Writes tars.json: tars that lie outside the store, as they are now."""
+    """Writes tars.json: address, size and current version of each tar outside the store."""
     entries = [{"url": tar.url, "bytes": tar.size, "version": tar.version} for tar in tars]
     (output / TARS_FILE).write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
 
 def foreign_tars(artifact: Artifact) -> list[FoundFile]:
-    """The tars outside the store that an artifact refers to, as they were when they were indexed."""
+    """The tars outside the store that an artifact refers to, with their sizes and versions when indexed."""
     if TARS_FILE not in artifact.files:
         return []
     return [FoundFile(tar["url"], tar["bytes"], tar["version"]) for tar in json.loads(artifact.read(TARS_FILE))]

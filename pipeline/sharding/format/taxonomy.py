@@ -1,4 +1,4 @@
-"""A taxonomy that grows: the nodes of a base keep their numbers, new paths get the next ones."""
+"""A taxonomy to which paths are added: the nodes of a base keep their numbers, new paths get the next numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Path = tuple[str, ...]
 
 
 class Paths:
-    """The path of each node below the root, by its number; 0 is the root, and stands for no path too.
+    """The path of each node below the root, by its number; 0 is the root, and also means "no path".
 
     Args:
         nodes: parents first.
@@ -30,7 +30,7 @@ class Paths:
         return cls(nodes or [TaxonomyNode("", -1)])
 
     def code(self, path: Path) -> int:
-        """The number of a path, which is added with those above it if it is new."""
+        """The number of a path; a new path is added together with its missing ancestors."""
         for depth in range(1, len(path) + 1):
             above = path[:depth]
             if above not in self._numbers:

@@ -1,9 +1,9 @@
-"""What a joined column may hold, and how what a file holds becomes that.
+"""The types of a joined column, and the conversion from the types of a file.
 
-text, text lists       -> lists of texts (a text is a list of one)
+text, text lists       -> lists of texts (a text becomes a list of one text)
 whole numbers, bool    -> int8 ... int64
 other numbers          -> float16 or float32
-lists of D numbers     -> the same, D a row; every list has the length of the first
+lists of D numbers     -> the same types, D per row; every list has the length of the first
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError
 
 _INTEGERS = {pa.int8(): np.int8, pa.int16(): np.int16, pa.int32(): np.int32, pa.bool_(): np.int8}
-# A whole number's mark of "no value", as the -1 of a sample without a label.
+# The integer that means "no value", like the label -1 of a sample without a label.
 NO_NUMBER = -1
 
 
@@ -29,8 +29,8 @@ class ColumnKind:
     """The type of a joined column.
 
     Attributes:
-        dtype: of its numbers; object for text.
-        length: numbers a row; None for one number, and for text.
+        dtype: type of its numbers; object for text.
+        length: numbers per row; None for one number, and for text.
     """
 
     dtype: np.dtype[Any]
@@ -46,7 +46,7 @@ class ColumnKind:
 
     @property
     def missing(self) -> float | int:
-        """What stands where a sample has no value."""
+        """The number that is stored for a sample without a value."""
         return float("nan") if self.is_float else NO_NUMBER
 
     def __str__(self) -> str:
@@ -65,10 +65,10 @@ class ColumnKind:
 
 
 def kind_of(values: pa.Array) -> ColumnKind | None:
-    """The kind that a file's column becomes; None if these values do not tell, all being null.
+    """The kind of joined column for a file's column; None if these values do not determine it (all are null).
 
     Raises:
-        InputError: such values cannot be joined.
+        InputError: values of this type cannot be joined.
     """
     kind, length = _plain(values.type), None
     if pa.types.is_null(kind):
@@ -92,10 +92,10 @@ def kind_of(values: pa.Array) -> ColumnKind | None:
 
 
 def without_gaps(values: pa.Array, kind: ColumnKind, nan_is_missing: bool) -> tuple[NDArray[np.bool_], pa.Array]:
-    """Which rows have a value, and these values in the form that is kept: numbers, or lists of texts.
+    """A mask of the rows that have a value, and these values as they are stored: numbers, or lists of texts.
 
     Raises:
-        BadValueError: a value that cannot be kept; it has the number of the row.
+        BadValueError: a value cannot be stored; the error has the number of the row.
     """
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
@@ -105,7 +105,7 @@ def without_gaps(values: pa.Array, kind: ColumnKind, nan_is_missing: bool) -> tu
 
 
 class BadValueError(Exception):
-    """A value that cannot be kept; `row` says where in the given array."""
+    """A value that cannot be stored; `row` is its position in the given array."""
 
     def __init__(self, row: int, reason: str) -> None:
         super().__init__(reason)
@@ -134,7 +134,7 @@ def _numbers(values: pa.Array, kind: ColumnKind, nan_is_missing: bool) -> tuple[
     if kind.is_float and len(kept):
         finite = np.isfinite(numbers).all(axis=1)
         if nan_is_missing:
-            finite |= np.isinf(numbers).any(axis=1)  # Infinite is no way to say that there is none.
+            finite |= np.isinf(numbers).any(axis=1)  # Infinity does not mean "missing".
             present[places[~finite]] = False
             kept = kept.filter(pa.array(finite))
             numbers, places = numbers[finite], places[finite]
@@ -149,7 +149,7 @@ def _numbers(values: pa.Array, kind: ColumnKind, nan_is_missing: bool) -> tuple[
 
 
 def _texts(values: pa.Array, kind: ColumnKind, nan_is_missing: bool) -> tuple[NDArray[np.bool_], pa.Array]:
-    """Lists of texts; an empty text says nothing, and a row with no text has no value."""
+    """Lists of texts; empty texts are dropped, and a row without any other text has no value."""
     if not (_is_string(values.type) or (_is_list(values.type) and _is_string(_plain(values.type.value_type)))):
         raise BadValueError(0, f"is {values.type}, but the rows before it are text")
     if _is_list(values.type):
