@@ -61,10 +61,10 @@ class ShardingConfig(Config):
     )
 
     def check_source(self, store: ArtifactStore) -> None:
-        """Refuses a source that cannot work with these settings, before any work; the base is checked by `check_base`.
+        """Checks the source against these settings before any work; `check_base` checks the base.
 
         Raises:
-            InputError: no such folder, no images, a class too small, no way to fetch, an unknown family.
+            InputError: no such folder, no images, a class too small, no way to download, an unknown artist family.
         """
         self.source.check(downloads_folder(store))
         families = self.source.families
@@ -84,18 +84,18 @@ class ShardingConfig(Config):
                     f"images.{changed}: an image that is indexed in place cannot be encoded anew; remove it"
                 )
         if self.base is None:
-            # A class that shrank since may be smaller; a new one is looked at when the splits are drawn.
+            # With a base, a class that shrank may be smaller; a new class is checked when the splits are assigned.
             check_class_sizes(self.source.class_sizes(), self.split)
 
     def resolved(self) -> Self:
-        """The config with the source's fingerprint in it: what `run_stage` takes, so that new data give a new key.
+        """The config with the source's fingerprint, as `run_stage` expects it, so that new data give a new key.
 
         Raises:
-            InputError: the source is not there.
+            InputError: the source does not exist.
         """
         return self.model_copy(update={"source": self.source.resolved()})
 
 
 def downloads_folder(store: ArtifactStore) -> Path:
-    """Where sources keep what they fetched; shared by all runs of a store on this machine."""
+    """The folder of the sources' downloads; shared by all runs of a store on this machine."""
     return store.local / "downloads"

@@ -1,4 +1,4 @@
-"""What a run of shard-dataset writes: all of a source, an index of tars in place, or what is new beside a base."""
+"""The three modes of shard-dataset: a full run, an index of tars in place, and a delta to a base."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ Image = Callable[[int], bytes]
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """What was written, for the card.
+    """The result of a run, for the card.
 
     Attributes:
         index: all samples of the artifact.
-        plan: of those that were stored by this run.
-        chunks: what was read by this run.
-        base: what the artifact adds to, or None.
-        changes: of a delta, how many samples are new, changed, removed.
-        equal: some sets of equal images, for the card; of a delta none.
-        rare: images of each rare class, by its name.
+        plan: of the samples that this run stored.
+        chunks: results of the chunks that this run read.
+        base: the base of a delta, or None.
+        changes: of a delta, the numbers of new, changed and removed samples.
+        equal: some sets of equal images, for the card; empty for a delta.
+        rare: name of each rare class -> number of its images.
     """
 
     index: SampleIndex
@@ -63,7 +63,7 @@ class Written:
     rare: Mapping[str, int] = field(default_factory=dict)
 
     def image(self, work: Workspace) -> Image:
-        """Gives images by their numbers."""
+        """A function from a sample's id to its encoded image."""
         new = partial(encoded_image, self.index, work.output)
         if self.base is None:
             return new
@@ -79,7 +79,7 @@ class Written:
 
 
 def write_all(config: ShardingConfig, collection: Collection, intake: Intake, work: Workspace) -> Written:
-    """Reads and stores the whole source, or indexes its tars in place."""
+    """Shards the whole source, or indexes its tars in place."""
     scratch = intake.scratch
     chunks = take_in(collection, intake, runner=config.runner, writers=config.writers, progress=work.progress)
     if not any(facts.rows for facts in chunks):
@@ -136,10 +136,10 @@ def write_all(config: ShardingConfig, collection: Collection, intake: Intake, wo
 
 
 def write_delta(config: ShardingConfig, base: Base, collection: Collection, intake: Intake, work: Workspace) -> Written:
-    """Stores what is new beside a base, and lists what is gone.
+    """Stores the new samples of a delta, and lists the base's samples that are gone.
 
     Raises:
-        NothingNew: nothing is either.
+        NothingNew: no sample is new or gone.
     """
     scratch = intake.scratch
     delta = read_delta(config, base, collection, intake, work.progress)

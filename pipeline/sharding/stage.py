@@ -3,9 +3,9 @@
     collect (fetch, list) -> take in (read, check, quarantine) -> plan (duplicates, split, caps, order)
         -> write tars and index -> card, sheet
 
-Reading and writing are cut into tasks, which run in threads or on Ray (runner.py). What a task has finished lies in
-the scratch folder: a run that was killed goes on there. The same source and config give the same bytes in every
-file, whoever did the work, and however often it was killed.
+Reading and writing are divided into tasks, which run in threads or on Ray (runner.py). Finished tasks leave their
+files in the scratch folder, and the run after a killed one resumes from them. The same source and config give the
+same bytes in every file, with any runner and after any number of kills.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from pipeline.whole_files import write_json
 
 
 def check_sharding(config: ShardingConfig, store: ArtifactStore) -> None:
-    """Refuses what cannot work, before any work.
+    """Checks source and base before any work.
 
     Raises:
-        InputError: no such folder, no images, a class too small, no way to fetch, an unknown family, a base that
-            does not fit.
+        InputError: no such folder, no images, a class too small, no way to download, an unknown artist family, or a
+            base that a delta cannot add to.
     """
     config.check_source(store)
     check_named_base(config, store)
@@ -51,7 +51,7 @@ def check_sharding(config: ShardingConfig, store: ArtifactStore) -> None:
 class ShardDataset:
     """Source -> shards + index + data card. The config must be `resolved`.
 
-    With the input "base", which `find_base` finds, only what is new is stored: the artifact is a delta.
+    With the input "base" (see `find_base`), only new and changed samples are stored: the artifact is a delta.
     """
 
     name: ClassVar[str] = "shard-dataset"
@@ -59,7 +59,7 @@ class ShardDataset:
 
     def run(self, config: ShardingConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         if config.source.fingerprint is None:
-            # Without it the key would not say which data these are, and new data would be taken for old.
+            # Without it the key would not depend on the data, and an old artifact would be reused for new data.
             raise InputError("shard-dataset: the config has no source fingerprint; pass config.resolved()")
         if config.resolved().source.fingerprint != config.source.fingerprint:
             raise InputError(f"the data of source {config.source.kind!r} changed since the run began; run it again")
@@ -101,11 +101,11 @@ class ShardDataset:
 
 
 def _check_labels(config: ShardingConfig, collection: Collection) -> None:
-    """Refuses classes that are too small while nothing is read yet."""
+    """Refuses classes that are too small, before any image is read."""
     if config.split.rare_classes != "refuse" or config.split.rule == "given":
         return
     if config.base is None and config.source.class_sizes() is not None:
-        return  # `check_source` has looked.
+        return  # Checked by `check_source`.
     sizes = LabelSizes(config.split)
     for _ in sizes.through(collection.items()):
         pass
@@ -113,7 +113,7 @@ def _check_labels(config: ShardingConfig, collection: Collection) -> None:
 
 
 def _describe(config: ShardingConfig, collection: Collection, written: Written, work: Workspace) -> dict[str, Any]:
-    """Writes what tells of the shards: card, sheet, names of labels, quarantine, recipe; the summary."""
+    """Writes card, contact sheet, label names, quarantine and recipe; returns the summary."""
     index = written.index
     unreadable = [one for facts in written.chunks for one in facts.unreadable]
     rare = rare_card(config.split.rare_classes, written.rare)

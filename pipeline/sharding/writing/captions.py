@@ -1,4 +1,4 @@
-"""Captions made clean: what a web page left in them taken out, what says nothing dropped, and both counted."""
+"""Cleaning of captions: removes remains of web pages, drops captions without content, and counts both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.config import Config, renamed
 
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _ONLY_ADDRESSES = re.compile(r"(?:(?:https?://|www\.)\S+\s*)+", re.IGNORECASE)
-# Format characters that words and emoji are built with: the joiners, and the tags of regional flags.
+# Format characters that are part of words and emoji: the joiners, and the tags of regional flags.
 _BUILDING = frozenset("\u200c\u200d") | {chr(code) for code in range(0xE0020, 0xE0080)}
 
 
@@ -38,14 +38,14 @@ class CaptionsConfig(Config):
 
 
 class BadTextError(Exception):
-    """A caption that is not text; the line says why."""
+    """A caption that is not valid text; the message says why."""
 
 
 def cleaned(captions: Sequence[str], config: CaptionsConfig) -> tuple[tuple[str, ...], Counter[str]]:
-    """The captions to store, in their order, and how many were changed or dropped, by reason.
+    """The captions to store, in order, and the number of changed and dropped ones by reason.
 
     Raises:
-        BadTextError: a caption cannot be written as UTF-8: its bytes were in another encoding.
+        BadTextError: a caption cannot be encoded as UTF-8, because its bytes were in another encoding.
     """
     kept: list[str] = []
     counts: Counter[str] = Counter()

@@ -1,8 +1,8 @@
-"""A chunk: some of a source's items, read and checked; its images lie in a spool, what is known of them in a table.
+"""A chunk: some of a source's items, read and checked; its images are in a spool, their metadata in a table.
 
-The table is uncompressed Arrow, so that the plan copies its numeric columns without making an object an image, and so
-that a shard's task maps it and takes out the few rows it needs. Names of sources and nodes of the taxonomy are
-numbered inside the chunk; `Columns` numbers them over all chunks.
+The table is uncompressed Arrow: the plan copies its numeric columns without creating an object per image, and a
+shard's task memory-maps it and selects the few rows it needs. Source names and taxonomy nodes are numbered within the
+chunk; `Columns` numbers them over all chunks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.sharding.writing.scratch import Scratch
 from pipeline.whole_files import written_whole
 
 _TEXT = pa.large_string()
-# What the plan needs of an image: numbers only.
+# Columns that the plan needs: numbers only.
 _PLANNED = {
     "hash_high": pa.uint64(),
     "hash_low": pa.uint64(),
@@ -38,7 +38,7 @@ _PLANNED = {
     "order": pa.uint64(),
     "stored": pa.int64(),
 }
-# What a shard's task needs besides.
+# Columns that a shard's task needs in addition.
 _STORED = {
     "key": _TEXT,
     "extension": pa.int8(),
@@ -51,14 +51,14 @@ _STORED = {
     "captions": pa.large_list(_TEXT),
     "notes": _TEXT,
 }
-# What the artifact remembers of an item, so that a later run can tell whether it changed (deltas/items_table.py).
+# Columns that the artifact stores so that a later run can detect a changed item (deltas/items_table.py).
 _REMEMBERED = {"number": pa.int32(), "name": _TEXT, "item": pa.uint64(), "facts": pa.uint64(), "stamp": pa.uint64()}
 SCHEMA = pa.schema({**_STORED, **_REMEMBERED, **_PLANNED})
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """An item that is not an image, and why."""
+    """An item that cannot be stored, and the reason."""
 
     name: str
     label: str | None
@@ -69,14 +69,14 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class ChunkFacts:
-    """What is known of a chunk beside its rows.
+    """The result of a chunk, without its rows.
 
     Attributes:
-        items: how many items were read; the rows are those that are images.
-        digest: of the items' names: another list of items is another chunk.
+        items: number of items read; readable ones become rows.
+        digest: of the item names: a different list of items gives a different digest.
         spool_bytes: size of its spool.
-        sources, nodes: what the numbers in the columns `source` and `node` mean.
-        counts: how often images and captions were changed, by reason.
+        sources, nodes: the values that the numbers in the columns `source` and `node` index.
+        counts: "images" or "captions" -> reason -> number of changed or dropped ones.
     """
 
     items: int
@@ -93,7 +93,7 @@ class ChunkFacts:
 
 
 def write_table(scratch: Scratch, chunk: int, columns: dict[str, list[Any]], facts: ChunkFacts) -> None:
-    """Writes the table of a chunk; the chunk is done then."""
+    """Writes the table of a chunk, which completes the chunk."""
     content = {
         "items": facts.items,
         "digest": facts.digest,
@@ -115,10 +115,10 @@ def read_table(scratch: Scratch, chunk: int) -> pa.Table:
 
 
 def read_rows(scratch: Scratch, chunks: NDArray[np.int64], rows: NDArray[np.int64], names: Sequence[str]) -> pa.Table:
-    """Columns of rows out of several chunks, in the order they are given, in one piece.
+    """Columns of rows from several chunks, in the given order, as one contiguous table.
 
     Args:
-        chunks, rows: the chunk of each and its row there; at least one.
+        chunks, rows: the chunk of each row, and its row number in that chunk; at least one.
     """
     order = np.argsort(chunks, kind="stable")
     present, starts = np.unique(chunks[order], return_index=True)
@@ -131,7 +131,7 @@ def read_rows(scratch: Scratch, chunks: NDArray[np.int64], rows: NDArray[np.int6
 
 
 def read_facts(scratch: Scratch, chunk: int) -> ChunkFacts:
-    """What is known of a chunk that is done."""
+    """The result of a completed chunk."""
     with pa.memory_map(str(scratch.table(chunk))) as file:
         content = json.loads(pa.ipc.open_file(file).schema.metadata[b"facts"])
     return ChunkFacts(
@@ -146,7 +146,7 @@ def read_facts(scratch: Scratch, chunk: int) -> ChunkFacts:
 
 
 def done_before(scratch: Scratch, chunk: int, digest: str) -> ChunkFacts | None:
-    """The facts of a chunk that an earlier run finished; None if it must be read."""
+    """The result of a chunk that an earlier run finished; None if the chunk must be read."""
     try:
         facts = read_facts(scratch, chunk)
         size = scratch.spool(chunk).stat().st_size
@@ -157,21 +157,21 @@ def done_before(scratch: Scratch, chunk: int, digest: str) -> ChunkFacts | None:
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """What a plan needs to know of every image, as columns in the order of the source: files, 76 bytes a row.
+    """The columns that the plan needs of every image, in source order; memory-mapped files, 76 bytes per row.
 
     Attributes:
         starts: [chunks + 1] the first row of each chunk.
-        hash_high, hash_low: [rows] the content hash.
-        look: [rows] the difference hash; zeros if it was not asked for.
+        hash_high, hash_low: [rows] the two halves of the content hash.
+        look: [rows] the difference hash; zeros if not computed.
         label: [rows] number of the label, -1 for none.
-        source: [rows] number into `source_names`.
-        node: [rows] number into `node_paths`.
+        source: [rows] index into `source_names`.
+        node: [rows] index into `node_paths`.
         given: [rows] the split that the data set prescribes, -1 for none.
-        group_code: [rows] equal for one content group.
-        named: [rows] 1 if the group has a name, 0 if it is the images with these bytes.
-        place: [rows] a number in [0, 1), which decides about the split of the row's group.
-        meaning: [rows] equal for equal captions.
-        order: [rows] hash of the key: the order inside a split.
+        group_code: [rows] hash of the content group.
+        named: [rows] 1 if the group has a name, 0 if it consists of the images with equal bytes.
+        place: [rows] a number in [0, 1) that determines the split of the row's group.
+        meaning: [rows] hash of the captions.
+        order: [rows] hash of the key: the sort key within a split.
         stored: [rows] bytes of the sample in a tar.
     """
 
@@ -197,22 +197,22 @@ class Columns:
 
     @staticmethod
     def planned() -> tuple[str, ...]:
-        """The names of the columns that have a value a row."""
+        """The names of the columns that have one value per row."""
         return tuple(_PLANNED)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the columns take."""
+        """Size of the columns in bytes."""
         return sum(getattr(self, name).nbytes for name in _PLANNED)
 
     def locate(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The chunk of each row, and its row in that chunk's table."""
+        """([rows] chunk of each row, [rows] row number in that chunk's table)."""
         chunks = np.searchsorted(self.starts, rows, side="right") - 1
         return chunks, rows - self.starts[chunks]
 
     @classmethod
     def load(cls, scratch: Scratch, chunks: Sequence[ChunkFacts]) -> Columns:
-        """The columns of all chunks, in their order, in files of the scratch folder."""
+        """Writes the columns of all chunks, in order, to files of the scratch folder and maps them."""
         starts = np.concatenate([[0], np.cumsum([facts.rows for facts in chunks])]).astype(np.int64)
         columns: dict[str, Any] = {
             name: mapped_numbers(scratch.columns("planned") / name, kind.to_pandas_dtype(), int(starts[-1]))

@@ -1,10 +1,10 @@
-"""Duplicates: images with equal bytes, and images that look alike; which of them stay.
+"""Removal of exact and near duplicates.
 
-Whatever is configured, an image is never in two splits: of equal images only those in the most protected split stay
-(test before val before train). Beyond that, the first in the order of the source stays.
+In every configuration an image is in one split only: of equal images, those in the most protected split stay (test
+before val before train). Otherwise the first in source order stays.
 
-What happens to equal or alike images that carry DIFFERENT labels, `conflicts` says: "keep" keeps them all (a
-photograph of two things), "first" believes the first in the most protected split, "drop" believes none.
+`conflicts` decides about equal or similar images with DIFFERENT labels: "keep" keeps all of them (a photograph of two
+things), "first" keeps the label of the first in the most protected split, "drop" drops all of them.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ class DuplicatesConfig(Config):
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """The split of every sample, and what was dropped.
+    """The split of every sample, and counts of dropped samples.
 
     Attributes:
-        splits: [samples] number in `SPLITS`, or DROPPED.
-        equal: the sets of equal images, dropped or not.
+        splits: [samples] index into `SPLITS`, or DROPPED.
+        equal: the sets of equal images, including dropped ones.
         held_out_copies: samples dropped because the same image is in a more protected split.
         repeats: samples dropped because the same image with the same label and captions is in the same split.
         conflicts: sets of equal images that carry different labels.
-        contradicted: samples dropped because an equal or alike one has another label.
-        alike: samples dropped because another one looks like them.
-        rare: number of each rare label -> its images that were dropped, or are in train only.
+        contradicted: samples dropped because an equal or similar image has a different label.
+        alike: samples dropped as near duplicates.
+        rare: label number of each rare class -> number of its images that were dropped, or are in train only.
     """
 
     splits: NDArray[np.int8]
@@ -76,11 +76,11 @@ def without_duplicates(
     """Drops duplicates from an assignment of splits.
 
     Args:
-        splits: [samples] number in `SPLITS`.
+        splits: [samples] index into `SPLITS`.
         equal: the sets of equal images.
-        meaning: equal for equal captions.
-        looks: difference hashes; read only if near-duplicates are removed.
-        rank: [samples] of repeats one with the lowest rank stays; None: the first.
+        meaning: [samples] hash of the captions.
+        looks: [samples] difference hashes; read only if near duplicates are removed.
+        rank: [samples] of repeated samples, the one with the lowest rank stays; None: the first.
     """
     ranks = np.zeros(len(splits), dtype=np.int8) if rank is None else rank
     kept = _without_equal(Kept(splits.copy(), equal), labels, meaning, ranks, config)
@@ -118,7 +118,7 @@ def _without_equal(
     repeats = np.zeros_like(drop)
     if config.exact == "remove":
         alive = np.flatnonzero(~drop)
-        # Stable, so that of equal ones with equal rank the first row of the source comes first.
+        # Stable: of equal samples with equal rank, the first in source order comes first.
         order = alive[np.lexsort((ranks[rows[alive]], meaning[rows[alive]], labels[rows[alive]], set_of[alive]))]
         one, other = rows[order[:-1]], rows[order[1:]]
         same = (
@@ -138,14 +138,14 @@ def _without_equal(
 
 
 def _without_alike(kept: Kept, labels: NDArray[np.int32], looks: NDArray[np.uint64], config: DuplicatesConfig) -> Kept:
-    """Goes through the samples, the most protected split first, and drops what looks like one that stays."""
+    """Visits the samples, most protected split first, and drops near duplicates of samples that stay."""
     splits = kept.splits
     alive = np.flatnonzero(splits != DROPPED)
     different, look_of = np.unique(looks[alive], return_inverse=True)
     neighbours = _neighbours(different, config.near_radius)
     shared = np.bincount(look_of, minlength=len(different)) > 1
     involved = np.flatnonzero(shared[look_of] | np.isin(look_of, np.fromiter(neighbours, np.int64, len(neighbours))))
-    # Only these few are looked at one by one.
+    # Only these few samples are compared one by one.
     members: dict[int, list[int]] = {}
     for place in involved.tolist():
         members.setdefault(int(look_of[place]), []).append(int(alive[place]))

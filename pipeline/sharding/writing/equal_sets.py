@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class EqualSets:
-    """The images whose bytes another image has too.
+    """Sets of two or more images with equal bytes.
 
     Attributes:
-        rows: [images in sets] set by set, each in the order of the rows.
-        starts: [sets] where each set starts in `rows`.
+        rows: [images in sets] rows of the images, set by set, ascending within a set.
+        starts: [sets] the start of each set in `rows`.
     """
 
     rows: NDArray[np.int64]
@@ -23,8 +23,8 @@ class EqualSets:
 
     @classmethod
     def of_hashes(cls, high: NDArray[np.uint64], low: NDArray[np.uint64]) -> EqualSets:
-        """The sets by a content hash in two numbers, [rows] each."""
-        # Nearly all hashes differ in their first half already, and sorting one column is the fastest.
+        """The sets of equal content hashes; `high` and `low` are the halves of the hashes, each [rows]."""
+        # Nearly all hashes differ in their first half, and sorting one column is fastest.
         order = np.argsort(high)
         rows = np.sort(order[_in_run(high[order])])
         rows = rows[np.lexsort((low[rows], high[rows]))]
@@ -35,7 +35,7 @@ class EqualSets:
 
     @classmethod
     def of_codes(cls, codes: NDArray[np.int64]) -> EqualSets:
-        """The sets by a number that is equal where the bytes are; -1 for an image that is known to be the only one."""
+        """The sets of equal codes, [rows]: equal bytes have equal codes; -1: an image that is known to be unique."""
         some = np.flatnonzero(codes >= 0)
         sets = cls.of_hashes(codes[some].astype(np.uint64), np.zeros(len(some), dtype=np.uint64))
         return cls(some[sets.rows], sets.starts)
@@ -45,19 +45,19 @@ class EqualSets:
 
     @property
     def sizes(self) -> NDArray[np.int64]:
-        """[sets] how many images each has."""
+        """[sets] number of images in each set."""
         return np.diff(np.append(self.starts, len(self.rows)))
 
     @property
     def copies(self) -> int:
-        """How many images could go without an image being lost."""
+        """Number of images that could be dropped without losing a distinct image."""
         return len(self.rows) - len(self.starts)
 
     def differ(self, values: NDArray[Any]) -> NDArray[np.bool_]:
-        """[sets] whether a set's images differ in a value.
+        """[sets] whether the images of a set have different values.
 
         Args:
-            values: [all rows].
+            values: [rows] a value for every row, in a set or not.
         """
         if not len(self):
             return np.zeros(0, dtype=np.bool_)
@@ -69,6 +69,6 @@ class EqualSets:
 
 
 def _in_run(ascending: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which values are equal to a neighbour."""
+    """[values] whether a value is equal to a neighbour."""
     same = ascending[1:] == ascending[:-1]
     return (np.append(False, same) | np.append(same, False))[: len(ascending)]

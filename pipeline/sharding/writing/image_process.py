@@ -1,8 +1,8 @@
-"""Images are decoded in processes of their own: what ends a decoder costs one sample and not the run.
+"""Decodes images in separate processes, so that a crash of a decoder loses one sample and not the run.
 
-Native decoders read bytes that nobody vouches for, and some file will be found that ends one with SIGSEGV. A process
-examines one image at a time; those that wait are kept for the next thread. They end when the pipe to this process does,
-however it ends. Measured: 0.6 s and 50 MB a process, 0.15 ms an image of 90 kB.
+Native decoders read untrusted bytes, and some file will crash one with SIGSEGV. A process examines one image at a
+time; idle processes are reused by the next thread. They exit when their pipe closes, however this process ends.
+Measured: 0.6 s and 50 MB per process, 0.15 ms per image of 90 kB.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _FAULTS_OF_THE_IMAGE = frozenset(
 
 
 def storable_apart(data: bytes, config: ImagesConfig, *, look: bool) -> Encoded:
-    """What `storable` gives, from another process.
+    """Runs `storable` in another process.
 
     Raises:
-        UnreadableError: as `storable`, or the image ends its decoder or occupies it for minutes.
-        WorkError: the process was ended twice for another reason, such as short memory.
+        UnreadableError: as `storable`, or the image crashes its decoder or occupies it for more than 5 minutes.
+        WorkError: the process was killed twice for another reason, such as lack of memory.
     """
     for attempt in (1, 2):
         process = _pool.take()
@@ -83,12 +83,12 @@ class _Process:
                 self._process.wait()
                 raise UnreadableError(f"occupies its decoder for more than {_LONGEST_S:g} s", len(data))
             answer: Encoded | UnreadableError = self._connection.recv()
-        except (EOFError, OSError):  # the latter where it ends in the middle of an answer
+        except (EOFError, OSError):  # OSError if the process ends in the middle of an answer
             self._connection.close()
             raise _EndedError(self._process.wait()) from None
         if isinstance(answer, UnreadableError):
             raise answer
-        # What is stored unchanged does not travel back.
+        # Unchanged bytes are not sent back.
         return answer if answer.data else answer.with_data(data)
 
     def is_usable(self) -> bool:
@@ -96,7 +96,7 @@ class _Process:
 
 
 class _Pool:
-    """The processes that wait for an image."""
+    """The idle processes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -120,7 +120,7 @@ _pool = _Pool()
 
 
 def serve(pipe: int) -> None:
-    """What a process does: examines the images that it is sent, until the pipe ends."""
+    """The main loop of a process: runs `storable` on received images until the pipe closes."""
     connection: Connection[Any, Any] = Connection(pipe)
     with contextlib.suppress(EOFError, OSError):
         while True:

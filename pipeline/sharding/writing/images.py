@@ -1,9 +1,9 @@
-"""What is stored of an image: its own bytes if every reader shows them alike, else an RGB or grey image of its pixels.
+"""The stored bytes of an image: unchanged if all decoders agree on its pixels, else re-encoded as RGB or greyscale.
 
-pipeline/pixels/decode.py says what its pixels are. An image's size is taken from its header and bounded before a pixel
-is decoded. A JPEG that its EXIF turns cannot be turned without loss (its blocks need not fit), and no reader of the
-tars should have to know: so those few are encoded again, at quality 95 without subsampling. So is what our decoder
-reads and stricter ones refuse. The same bytes and config give the same bytes.
+pipeline/pixels/decode.py defines the pixels. The image size is read from the header and checked before any pixel is
+decoded. A JPEG with an EXIF orientation is re-encoded at quality 95 without subsampling: rotating it losslessly is not
+always possible (its size need not be a multiple of the block size), and readers of the tars need not handle EXIF. A
+JPEG that our decoder reads and stricter ones reject is re-encoded too. The same bytes and config give the same bytes.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from pipeline.sharding.format.perceptual import difference_hash
 
 _EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 _WANTED = {"jpeg": "JPEG", "webp": "WEBP", "png": "PNG"}
-_PNG_BITS = 24  # offset of the bits a channel
+_PNG_BITS = 24  # offset of the bit depth
 _PILLOW_LIMIT = 2 * 89_478_485  # above it Pillow itself refuses to open an image
 _MAX_BYTES = 2**31 - 1  # lengths in the index are 32-bit
 
 
 class ImagesConfig(Config):
-    """Which images are refused, and which are encoded anew."""
+    """Which images are refused, and which are re-encoded."""
 
     max_pixels: int = Field(
         89_478_485, ge=1, le=_PILLOW_LIMIT, description="An image of more pixels is quarantined, before it is decoded."
@@ -62,12 +62,12 @@ class ImagesConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An image's bytes as they are stored.
+    """The stored bytes of an image.
 
     Attributes:
         extension: "png", "jpg" or "webp".
-        changes: why it was encoded again, e.g. ("transparent", "scaled"); empty if the bytes are the source's.
-        look: its difference hash, 0 if it was not asked for.
+        changes: why it was re-encoded, e.g. ("transparent", "scaled"); empty if the bytes are the source's.
+        look: its difference hash, 0 if not computed.
     """
 
     data: bytes
@@ -78,7 +78,7 @@ class Encoded:
     look: int = 0
 
     def with_data(self, data: bytes) -> Encoded:
-        """The same with other bytes."""
+        """A copy with other bytes."""
         return replace(self, data=data)
 
 
@@ -86,16 +86,16 @@ Fault = Literal["empty", "long", "bomb", "foreign", "damaged"]
 
 
 class UnreadableError(Exception):
-    """Bytes that are not an image that we can store; its text is the reason.
+    """The bytes are not an image that can be stored; the message is the reason.
 
     Attributes:
-        size: how many bytes they are.
-        fault: empty; long: more bytes than an index holds; bomb: too many pixels; foreign: not an image at all;
+        size: number of bytes.
+        fault: empty; long: more bytes than the index can represent; bomb: too many pixels; foreign: not an image;
             damaged: an image that cannot be decoded.
     """
 
     def __init__(self, reason: str, size: int, fault: Fault = "damaged") -> None:
-        super().__init__(reason, size, fault)  # all of it, so that it can be sent to another process
+        super().__init__(reason, size, fault)  # all arguments, so that the exception can be pickled
         self.size = size
         self.fault = fault
 
@@ -104,13 +104,13 @@ class UnreadableError(Exception):
 
 
 def storable(data: bytes, config: ImagesConfig | None = None, *, look: bool = False) -> Encoded:
-    """The bytes as they are stored: unchanged if nothing speaks against it, else encoded again.
+    """The bytes to store: unchanged if possible, else re-encoded.
 
     Args:
         look: also compute the difference hash.
 
     Raises:
-        UnreadableError: they are not a whole image, or one of too many pixels.
+        UnreadableError: the image is incomplete or damaged, or has too many pixels.
     """
     config = config or ImagesConfig()
     examined = examine(data, config)
@@ -122,14 +122,14 @@ def storable(data: bytes, config: ImagesConfig | None = None, *, look: bool = Fa
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """An image that was decoded.
+    """A decoded image.
 
     Attributes:
         image: mode "RGB" or "L", upright and opaque.
         kind: "JPEG", "PNG", ...; an MPO is a JPEG.
-        forms: what other loaders would show otherwise than it is meant, in the words of the data card.
-        is_turned: EXIF turns it, which viewers do and most loaders do not.
-        fault: what stricter decoders than ours refuse in the file; None: nothing.
+        forms: properties that other loaders may render differently, as named in the data card.
+        is_turned: it has an EXIF orientation, which viewers apply and most loaders ignore.
+        fault: why stricter decoders reject the file; None: they do not.
     """
 
     image: Image.Image
@@ -140,10 +140,10 @@ class Examined:
 
 
 def examine(data: bytes, config: ImagesConfig | None = None) -> Examined:
-    """Decodes an image as the loader will.
+    """Decodes an image as the loader does.
 
     Raises:
-        UnreadableError: the bytes are not a whole image, or one of too many pixels; whatever a decoder raises is that.
+        UnreadableError: the image is incomplete or damaged, or has too many pixels; replaces any decoder's exception.
     """
     config, size = config or ImagesConfig(), len(data)
     if size > _MAX_BYTES:
@@ -176,7 +176,7 @@ def _examined(image: Image.Image, data: bytes) -> Examined:
     if kind == "JPEG":
         pixels, fault = jpeg_fault(data)
     if pixels is not None:
-        # simplejpeg has decoded it; what it takes for plain is upright.
+        # simplejpeg has decoded it; it accepts only JPEGs without an EXIF orientation.
         plain = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
         return Examined(plain, kind, (), False, fault)
     is_animated = _is_animated(image)  # before its pixels are decoded: some formats seek for it
@@ -205,9 +205,9 @@ def _forms(image: Image.Image, kind: str, data: bytes, is_animated: bool) -> tup
 
 def _is_animated(image: Image.Image) -> bool:
     try:
-        # The further pictures of an MPO lie behind a whole JPEG, where no reader of JPEGs looks.
+        # The further pictures of an MPO follow a complete JPEG; JPEG decoders ignore them.
         return image.format != "MPO" and bool(getattr(image, "is_animated", False))
-    except Exception:  # A GIF whose second frame is damaged; what is shown is the first.
+    except Exception:  # A GIF with a damaged second frame; the first is used.
         image.seek(0)
         return True
 
@@ -231,7 +231,7 @@ def _encoded(examined: Examined, data: bytes, config: ImagesConfig, look: bool) 
         image.thumbnail((config.max_side or 0, config.max_side or 0), Image.Resampling.LANCZOS)
     asked = is_scaled or config.encoding != "keep"
     if stored == "WEBP" and not asked:
-        stored = "PNG"  # nobody asked for a loss, and what a WebP lost is not known
+        stored = "PNG"  # lossless: the WebP's own quality is not known
     buffer = io.BytesIO()
     image.info.clear()
     if stored == "PNG":

@@ -1,4 +1,4 @@
-"""A part of the sample index: the rows of some samples, from their chunk's table and the numbers of the plan."""
+"""Builds a piece of the sample index: rows of some samples, from their chunk's table and the numbers of the plan."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FROM_CHUNKS = ("length", "captions", "width", "height")
 
 @dataclass(frozen=True, eq=False)
 class IndexNumbers:
-    """The numbers that the index gives samples, [samples] each: content group, node, source, label."""
+    """The numbers of samples in the index, each [samples]: content group, node, source, label."""
 
     groups: NDArray[np.int32]
     nodes: NDArray[np.int32]
@@ -27,7 +27,7 @@ class IndexNumbers:
 
     @classmethod
     def of_rows(cls, columns: Columns, numbering: Numbering, ids: slice, rows: NDArray[np.int64]) -> IndexNumbers:
-        """The numbers of the samples `ids`, which are these rows of the columns."""
+        """The numbers of the samples `ids`; `rows` are their rows of the columns."""
         return cls(
             numbering.groups[ids],
             numbering.nodes[columns.node[rows]],
@@ -37,10 +37,10 @@ class IndexNumbers:
 
 
 def final_keys(table: pa.Table, suffixes: Mapping[int, int]) -> list[str]:
-    """The keys of a chunk table's rows as they are stored.
+    """The stored keys of a chunk table's rows.
 
     Args:
-        suffixes: row of the table -> n, where KEY becomes KEY-n.
+        suffixes: row of the table -> n, for a row with the stored key KEY-n.
     """
     keys: list[str] = table.column("key").to_pylist()
     for row, number in suffixes.items():
@@ -65,13 +65,13 @@ def index_part(
     offsets: pa.Array,
     splits: NDArray[np.int8],
 ) -> pa.Table:
-    """The index's rows of these samples.
+    """The index rows of some samples.
 
     Args:
-        table: their rows of the chunk tables, in one piece.
-        source_names: what the source numbers mean, in all parts of an index the same.
+        table: their rows of the chunk tables, contiguous.
+        source_names: the names that the source numbers index; the same in all pieces of an index.
         keys, contents: see `final_keys`, `content_hashes`.
-        shards, offsets: the shard that holds each sample, and where its image begins there.
+        shards, offsets: the shard of each sample, and the offset of its image in it.
     """
     columns = {
         "key": pa.array(keys, SCHEMA.field("key").type),

@@ -1,8 +1,8 @@
-"""An index of foreign tars where they lie: nothing is copied, the artifact holds index and card and refers to the tars.
+"""Indexes existing tars in place: no image is copied; the artifact contains index and card and refers to the tars.
 
-`SampleIndex.shard_names` are the tars' addresses then (a path, or s3://bucket/key), and tars.json says how long each is
-and when it changed (in S3: its ETag), so that a reader notices a tar that is not what was indexed. In a split the
-samples lie in the order of the tars; one tar may hold samples of several splits.
+`SampleIndex.shard_names` are then the tars' addresses (a path, or s3://bucket/key). tars.json contains the size and
+modification time (in S3: the ETag) of each tar, so that a reader detects a tar that changed since. Within a split the
+samples are in the order of the tars; one tar may contain samples of several splits.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def index_in_place(
 
     Args:
         labels: number of each label in `label_names`, see `label_numbers`.
-        collection: its `tars` are those that the chunks' columns `tar` and `start` point into.
+        collection: the chunk columns `tar` and `start` refer to its `tars`.
     """
     order = np.lexsort((plan.rows, plan.splits))
     rows, splits = plan.rows[order], plan.splits[order]
@@ -63,10 +63,10 @@ def _parts(
     rows: NDArray[np.int64],
     splits: NDArray[np.int8],
 ) -> Iterator[pa.Table]:
-    """The parts of the index, a chunk's samples at most each.
+    """Yields the index in pieces, each with samples of one chunk and split.
 
     Args:
-        rows, splits: [samples] of the columns, in the order of the ids.
+        rows, splits: [samples] rows of the columns and their splits, in the order of the ids.
     """
     chunks, places = columns.locate(rows)
     changes = np.flatnonzero((np.diff(chunks) != 0) | (np.diff(splits) != 0)) + 1

@@ -1,9 +1,9 @@
-"""Intake: reads every item of a source, keeps what is an image, puts the rest in quarantine with its reason.
+"""Intake: reads every item of a source, stores valid images, and quarantines the rest with a reason.
 
-    items in the order of the source -> chunks -> a task each: read, check, encode anew if need be, hash -> spool, table
+    items in source order -> chunks -> one task each: read, check, re-encode if necessary, hash -> spool, table
 
-A chunk that an earlier run finished is not read again. What becomes of an item does not depend on its chunk, nor on
-who works on it.
+A chunk that an earlier run finished is not read again. The result for an item does not depend on its chunk or on the
+worker.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ _STOP_EVERY = 16  # items
 
 @dataclass(frozen=True)
 class Intake:
-    """What a task of the intake does; it is sent to wherever the task runs.
+    """The settings of an intake task; sent to the worker that runs the task.
 
     Attributes:
-        looks: compute what the search for near-duplicates needs.
+        looks: compute the difference hashes that near-duplicate removal needs.
         by_image: the split is decided for each image, not for each content group.
         seed: of the split.
-        allowed: unreadable items after which a chunk is given up.
-        in_place: images stay where they lie: none is copied, and one that cannot be read as it is, is unreadable.
+        allowed: a chunk with more unreadable items is abandoned.
+        in_place: index the images without copying them; an image that would need re-encoding is unreadable.
     """
 
     scratch: Scratch
@@ -72,8 +72,8 @@ class Chunk:
     """Items to be read by one task.
 
     Attributes:
-        digest: of their names: the same for the same items in the same order.
-        before: the facts, if an earlier run finished the chunk; it has no items then.
+        digest: of the item names: the same for the same items in the same order.
+        before: the chunk's result if an earlier run finished it; `items` is empty then.
     """
 
     number: int
@@ -92,14 +92,14 @@ def take_in(
     chunk_items: int | None = None,
     first_chunk: int = 0,
 ) -> list[ChunkFacts]:
-    """Reads all items into chunks; what is known of each chunk, in their order.
+    """Reads all items into chunks; returns the result of each chunk, in order.
 
     Args:
-        chunk_items: items in a chunk; None: by the size of the collection, some thousand in a large one.
-        first_chunk: number of the first one; those before it hold what was read earlier.
+        chunk_items: items in a chunk; None: chosen by the size of the collection, 4096 at most.
+        first_chunk: number of the first chunk; earlier chunks contain items that were read before.
 
     Raises:
-        WorkError: more items are unreadable than is allowed; the line names the first ones.
+        WorkError: more items are unreadable than allowed; the message names the first ones.
     """
     size = chunk_items or max(_MIN_CHUNK, min(_MAX_CHUNK, collection.total // _CHUNKS))
     facts: list[ChunkFacts] = []
@@ -130,12 +130,12 @@ def take_in(
 
 
 def allowed_unreadable(share: float, total: int) -> float:
-    """How many items may be unreadable; 29 of 100 are 0.29, though 0.29 * 100 is 28.999999999999996."""
+    """Number of items that may be unreadable, with a tolerance: 0.29 * 100 is 28.999999999999996, 29 are allowed."""
     return share * total + 1e-6
 
 
 def take_in_chunk(intake: Intake, chunk: Chunk, *, stop: Stop = never) -> ChunkFacts:
-    """The task: reads a chunk's items, writes spool and table."""
+    """The task: reads a chunk's items and writes its spool and table."""
     if chunk.before is not None:
         return chunk.before
     intake.scratch.check()
@@ -146,7 +146,7 @@ def take_in_chunk(intake: Intake, chunk: Chunk, *, stop: Stop = never) -> ChunkF
                 raise StoppedEarlyError
             taken.add(item, place)
             if len(taken.unreadable) > intake.allowed:
-                # The whole run ends with this, so nothing is written.
+                # This fails the whole run, so nothing is written.
                 return taken.facts(place + 1, chunk.digest)
         facts = taken.facts(len(chunk.items), chunk.digest)
     write_table(intake.scratch, chunk.number, taken.columns, facts)
@@ -178,7 +178,7 @@ class _Taken:
         )
 
     def add(self, item: Item, number: int) -> None:
-        """Reads an item: it becomes a row, or is unreadable."""
+        """Reads an item and adds it as a row, or as unreadable."""
         try:
             image = _read(item, self._intake.images, self._intake.looks)
             if self._intake.in_place and image.changes:
@@ -243,7 +243,7 @@ class _Taken:
 
 
 def safe_key(key: str) -> str:
-    """A key that can be a member's name in a tar: ASCII, without dots and slashes, short; mostly the key as it is."""
+    """The key as a valid tar member name: short ASCII without dots and slashes; most keys are returned unchanged."""
     if len(key) <= _KEY_CHARS and re.fullmatch(r"[A-Za-z0-9_+@=,-]+", key):
         return key
     key = unicodedata.normalize("NFC", key)
@@ -270,7 +270,7 @@ def _read(item: Item, config: ImagesConfig, look: bool) -> Encoded:
 
 
 def _notes(item: Item, image: Encoded, captions: tuple[str, ...], group: str, content: str) -> str:
-    """KEY.json without the key: what the index says in numbers, in words."""
+    """KEY.json without the key: the sample's metadata with names instead of the index's numbers."""
     notes = {
         "name": plain_text(item.name),
         "label": item.label,
@@ -310,7 +310,7 @@ def _too_many(unreadable: list[Unreadable], done: int, total: int, allowed: floa
 
 
 def nothing_usable(total: int, chunks: Sequence[ChunkFacts]) -> WorkError:
-    """The error of a run that would store nothing."""
+    """The error for a run that would store nothing."""
     unreadable = [one for facts in chunks for one in facts.unreadable]
     first = f", first {shortened(unreadable[0].name)}: {shortened(unreadable[0].reason, 200)}" if unreadable else ""
     return WorkError(

@@ -1,4 +1,4 @@
-"""What a listing tells of an item without reading its image: enough to notice that one is new, gone or changed."""
+"""Hashes of an item's name and metadata: they detect new, removed and changed items without reading the images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.sharding.sources.base import Item
 
 
 def remembered(item: Item) -> dict[str, Any]:
-    """Its name as text; as 64-bit numbers its name, everything said of it beside the image, and its stamp (0: none)."""
+    """The name as text; 64-bit hashes: `item` of the name, `facts` of all metadata, `stamp` of the stamp (0: none)."""
     name = plain_text(item.name)
     said = [
         item.label,
@@ -32,5 +32,5 @@ def remembered(item: Item) -> dict[str, Any]:
 
 
 def plain_text(name: str) -> str:
-    """A name as text that can be written anywhere."""
+    """A name as valid Unicode text, with surrogates replaced."""
     return name.encode("utf-8", "replace").decode()

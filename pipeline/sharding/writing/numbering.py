@@ -1,4 +1,4 @@
-"""What the numbers in an index mean: content groups, nodes of the taxonomy, sources; the same for the same data."""
+"""The numbers of content groups, taxonomy nodes and sources in an index; the same for the same data."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Numbering:
     """The numbers of the planned samples.
 
     Attributes:
-        groups: [samples] number of the content group: first those with a name, by name, then the others.
+        groups: [samples] number of the content group: named groups first, sorted by name, then the others.
         nodes: [node_paths] number of each path's node; -1 without a taxonomy.
-        sources: [source_names] number of each source in `source_names`, -1 if none of its samples is stored.
-        source_names: in the order of the names.
+        sources: [sources of the columns] index of each into `source_names`, -1 if none of its samples is stored.
+        source_names: sorted.
         taxonomy: the nodes, parents first.
         labels: [labels + 1] number of each label, see `label_numbers`.
     """
@@ -41,10 +41,10 @@ class Numbering:
 def numbered(
     scratch: Scratch, columns: Columns, rows: NDArray[np.int64], root: str, labels: NDArray[np.int32]
 ) -> Numbering:
-    """The numbering for samples.
+    """The numbering of the planned samples.
 
     Args:
-        rows: the samples' rows, in the order of their ids.
+        rows: the samples' rows of the columns, in the order of their ids.
         root: name of the taxonomy's root; "" for none.
         labels: number of each label, see `label_numbers`.
     """
@@ -56,7 +56,7 @@ def numbered(
 
 
 def used_nodes(columns: Columns, labels: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """[node_paths] whether an image lies there whose class was not dropped."""
+    """[node_paths] whether the node has an image of a class that was not dropped."""
     used = np.zeros(len(columns.node_paths), dtype=np.bool_)
     used[columns.node if not (labels == GONE).any() else columns.node[labels[columns.label] != GONE]] = True
     return used
@@ -97,7 +97,7 @@ def _groups(scratch: Scratch, columns: Columns, rows: NDArray[np.int64]) -> NDAr
 
 
 def _names(scratch: Scratch, columns: Columns, rows: NDArray[np.int64]) -> Any:
-    """The names of the content groups of some rows, one of each group."""
+    """[rows] the names of the content groups of `rows`, which are one row per group."""
     if not len(rows):
         return pa.array([], pa.large_string())
     return read_rows(scratch, *columns.locate(rows), ["group"]).column("group").chunk(0)

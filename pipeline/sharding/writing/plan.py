@@ -1,8 +1,8 @@
 """The plan: which images go into which shard, in which order. A pure function of the columns and the config.
 
-Inside a split the samples lie in the order of a hash of their keys: every shard is a fair sample of its split, so that
-a reader that goes through a tar from front to back sees mixed classes. Everything is done on columns: no Python
-object is made for an image, except for the few whose key another image has too.
+Within a split the samples are sorted by a hash of their keys: every shard is a random sample of its split, so a
+sequential reader of a tar sees mixed classes. All operations are on columns: no Python object is created per image,
+except for the few images with a repeated key.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TRAIN = SPLITS.index("train")
 
 
 class CapsConfig(Config):
-    """How many training images there may be of one thing; which ones stay is decided by a hash of their keys."""
+    """Maximum numbers of training images of a label or a node; a hash of the keys decides which stay."""
 
     per_label: int | None = Field(None, ge=1, description="Training images of one label, at most; null: all.")
     per_concept: int | None = Field(
@@ -38,11 +38,11 @@ class CapsConfig(Config):
 
 @dataclass(frozen=True)
 class ShardSize:
-    """When a shard is full.
+    """Maximum size of a shard.
 
     Attributes:
-        samples: it holds no more.
-        bytes: it is no longer, as long as it holds one sample; None: however long.
+        samples: maximum number of samples.
+        bytes: maximum size of the tar, which only a single larger sample exceeds; None: no limit.
     """
 
     samples: int
@@ -51,16 +51,16 @@ class ShardSize:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Which images are stored, where.
+    """Which images are stored, and in which shards.
 
     Attributes:
         rows: [samples] rows of the columns, in the order of the samples' ids.
-        splits: [samples] number in `SPLITS`.
+        splits: [samples] index into `SPLITS`.
         edges: [shards + 1] the id of each shard's first sample.
         shard_names: [shards].
-        suffixes: row -> n of the samples whose key becomes KEY-n, since an earlier one has the same.
-        kept: what became of duplicates.
-        capped: training images left out, by cap.
+        suffixes: row -> n for a sample that gets the key KEY-n, because an earlier sample has the same key.
+        kept: the result of duplicate removal.
+        capped: name of the cap -> number of training images left out.
     """
 
     rows: NDArray[np.int64]
@@ -72,7 +72,7 @@ class Plan:
     capped: dict[str, int]
 
     def suffixes_of(self, rows: NDArray[np.int64]) -> dict[int, int]:
-        """`suffixes` of some rows of the columns, by their places among these."""
+        """`suffixes` of these rows of the columns, by position in `rows`."""
         if not self.suffixes:
             return {}
         return {place: self.suffixes[row] for place, row in enumerate(rows.tolist()) if row in self.suffixes}
@@ -91,7 +91,7 @@ def make_plan(
     """The plan for these images.
 
     Args:
-        key_of: the key of a row; asked for repeated keys only.
+        key_of: the key of a row; called for repeated keys only.
 
     Raises:
         InputError: a class is too small to be in every split.
@@ -105,7 +105,7 @@ class Chosen:
     """Which images are stored.
 
     Attributes:
-        splits: [samples] number in `SPLITS`, or DROPPED.
+        splits: [samples] index into `SPLITS`, or DROPPED.
         kept, capped: see `Plan`.
     """
 
@@ -123,7 +123,7 @@ def choose(
     label_names: Sequence[str],
     settled: Settled | None = None,
 ) -> Chosen:
-    """Splits, without duplicates and what the caps leave out.
+    """Assigns splits, then drops duplicates and the images beyond the caps.
 
     Raises:
         InputError: a class is too small to be in every split.
@@ -145,12 +145,12 @@ def arrange(
     size: ShardSize,
     taken: NDArray[np.uint64] | None = None,
 ) -> Plan:
-    """Keys, order and shards of images.
+    """Determines keys, order and shards of images.
 
     Args:
-        rows: of the columns, ascending.
-        chosen: with a split for each of the columns' rows.
-        taken: hashes of keys that are in use elsewhere.
+        rows: rows of the columns, ascending.
+        chosen: has a split for every row of the columns.
+        taken: hashes of keys that are already in use, e.g. in the base.
     """
     splits = chosen.splits[rows]
     suffixes, order = _distinct_keys(columns.order[rows], rows, key_of, taken)
@@ -161,7 +161,7 @@ def arrange(
 
 
 def _cap(splits: NDArray[np.int8], values: NDArray[np.int32], order: NDArray[np.uint64], most: int | None) -> int:
-    """Drops training samples beyond `most` of each value; how many."""
+    """Drops training samples beyond `most` per value; returns the number dropped."""
     if most is None:
         return 0
     rows = np.flatnonzero((splits == _TRAIN) & (values >= 0))
@@ -178,7 +178,7 @@ def _distinct_keys(
     key_of: Callable[[int], str],
     elsewhere: NDArray[np.uint64] | None,
 ) -> tuple[dict[int, int], NDArray[np.uint64]]:
-    """The second, third, ... user of a key gets "-2", "-3", ...; and the hashes of the final keys."""
+    """(row -> n for the second, third, ... sample with a key, which gets "-2", "-3", ...; hashes of the final keys)."""
     before = np.empty(0, dtype=np.uint64) if elsewhere is None else elsewhere
     taken = np.sort(np.concatenate([order, before]))
     repeated = np.unique(taken[1:][taken[1:] == taken[:-1]])
@@ -204,7 +204,7 @@ def _distinct_keys(
 
 
 def sorted_in_splits(splits: NDArray[np.int8], order: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Places by split, then by hash; the hashes differ, so that nothing depends on how equals are sorted."""
+    """Positions sorted by split, then by hash; the hashes are distinct, so the order is unique."""
     members = [np.flatnonzero(splits == split) for split in range(len(SPLITS))]
     return np.concatenate([places[np.argsort(order[places])] for places in members])
 
@@ -215,7 +215,7 @@ def _holds(ascending: NDArray[np.uint64], value: int) -> bool:
 
 
 def cut(splits: NDArray[np.int8], stored: NDArray[np.int64], size: ShardSize) -> NDArray[np.int64]:
-    """Where each shard begins, and the end; a shard holds samples of one split."""
+    """The first sample of each shard, then the number of samples; a shard contains samples of one split."""
     edges = [0]
     ends = np.cumsum(stored)
     for split in np.unique(splits).tolist():

@@ -1,8 +1,8 @@
-"""Classes with too few content groups to be in every split: refused as early as labels are known, dropped, or put
-whole into train.
+"""Classes with too few content groups to be in every split: refused as soon as labels are known, dropped, or put
+entirely into train.
 
-A class counts by its groups, not by its images, since no group is in two splits. How many groups there are at most is
-known as soon as a source has listed its items, before an image is read; how many there are is known after that.
+The size of a class is its number of content groups, not of images, because a group is never in two splits. Listing
+the items gives an upper bound of that number before any image is read; the exact number is known after reading.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def check_class_sizes(images_per_class: Mapping[str, int] | None, config: SplitC
     """Refuses classes with fewer images than splits, before any work; None: the counts are not known yet.
 
     Raises:
-        InputError: the line names the classes and their counts.
+        InputError: a class is too small; the message names the classes and their counts.
     """
     if config.rule == "given" or config.rare_classes != "refuse":
         return
@@ -44,16 +44,16 @@ def check_class_sizes(images_per_class: Mapping[str, int] | None, config: SplitC
 
 
 def wanted_splits(val_share: float, test_share: float) -> list[int]:
-    """The splits that every class must be in, as numbers in `SPLITS`."""
+    """The splits that every class must be in, as indices into `SPLITS`."""
     return [_TRAIN] + [_VAL] * (val_share > 0) + [_TEST] * (test_share > 0)
 
 
 def too_small(classes: Mapping[str, tuple[int, int]], wanted: Sequence[int], *, copies: bool = False) -> InputError:
-    """The error of classes that are too small.
+    """The error for classes that are too small.
 
     Args:
-        classes: name -> content groups, images.
-        copies: copies of held-out images are not counted among the groups.
+        classes: name -> (content groups, images).
+        copies: say that the groups were counted without copies of held-out images.
     """
     counted = {name: _counted(groups, images, copies) for name, (groups, images) in classes.items()}
     splits = f"{len(wanted)} splits ({', '.join(SPLITS[split] for split in wanted)})"
@@ -71,7 +71,7 @@ def too_small(classes: Mapping[str, tuple[int, int]], wanted: Sequence[int], *, 
 
 
 def label_numbers(count: int, dropped: Collection[int]) -> NDArray[np.int32]:
-    """[count + 1] the number that each label has when some are dropped, `GONE` for those; last, so at -1, no label."""
+    """[count + 1] new number of each label, `GONE` if dropped; the last entry, at index -1, is -1 for no label."""
     there = np.ones(count, dtype=np.bool_)
     there[list(dropped)] = False
     numbers = np.where(there, np.cumsum(there) - 1, GONE)
@@ -79,13 +79,13 @@ def label_numbers(count: int, dropped: Collection[int]) -> NDArray[np.int32]:
 
 
 class LabelSizes:
-    """Counts what each class can have at most while a source's items are listed.
+    """Counts an upper bound of each class's content groups while a source's items are listed.
 
     Args:
-        known: labels of a base, which may be as small as they are.
+        known: labels of a base; their sizes are not checked.
 
     Attributes:
-        places: label -> the places of its first items, for one of `known` none.
+        places: label -> positions of its first items in source order; labels in `known` are absent.
     """
 
     def __init__(self, config: SplitConfig, known: Collection[str] = ()) -> None:
@@ -97,7 +97,7 @@ class LabelSizes:
         self.places: dict[str, list[int]] = {}
 
     def through(self, items: Iterator[Item]) -> Iterator[Item]:
-        """The same items, counted."""
+        """Yields the items unchanged and counts them."""
         for place, item in enumerate(items):
             self._add(item, place)
             yield item
@@ -114,17 +114,17 @@ class LabelSizes:
             return
         self._images[label] += 1
         groups = self._groups.setdefault(label, set())
-        # An image without a group is one by itself, or at most: its copies may be listed too.
+        # An image without a group counts as a group of its own: an upper bound, since copies may be listed too.
         named = item.group is not None and config.rule == "group"
         if len(groups) < len(SPLITS):
             groups.add(f"group {item.group}" if named else f"image {place}")
             self.places.setdefault(label, []).append(place)
 
     def check(self, label_names: Sequence[str], exempt: Collection[str] = ()) -> None:
-        """Refuses classes of which it is known already that they are too small.
+        """Refuses classes whose upper bound is already too small.
 
         Raises:
-            InputError: the line names the classes and their counts.
+            InputError: a class is too small; the message names the classes and their counts.
         """
         config = self._config
         if config.rule == "given" or config.rare_classes != "refuse":

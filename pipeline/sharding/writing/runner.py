@@ -1,7 +1,7 @@
-"""Where the tasks of sharding run: in threads of this process, or as Ray tasks. What they leave is the same.
+"""Runs the tasks of sharding in threads of this process or as Ray tasks; the output is the same.
 
-A task writes its files aside and renames them, so it may run twice, or be killed at any point. Results come back in
-the order of the tasks; only a bounded number of tasks is in flight, so memory does not grow with the data set.
+A task writes its files to temporary names and renames them, so it may run twice or be killed at any point. Results are
+yielded in task order; only a bounded number of tasks is in flight, so memory does not grow with the data set.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ T_in = TypeVar("T_in", contravariant=True)
 R_out = TypeVar("R_out", covariant=True)
 
 _LOOK_EVERY_S = 0.5
-_WINDOW = 4  # tasks a writer that may be finished and wait for an earlier one
+_WINDOW = 4  # submitted tasks per writer, including finished ones that wait for an earlier one
 
 
 class Work(Protocol[T_in, R_out]):
-    """What a task does. It asks `stop` now and then, and raises StoppedEarlyError if it says yes."""
+    """The function of a task. It polls `stop` regularly, and raises StoppedEarlyError when that returns True."""
 
     def __call__(self, task: T_in, /, *, stop: Stop) -> R_out: ...
 
 
 class StoppedEarlyError(Exception):
-    """A task was told to stop; what it had begun counts for nothing."""
+    """A task was asked to stop; its unfinished output is discarded."""
 
 
 def each(
@@ -42,14 +42,14 @@ def each(
     writers: int,
     while_waiting: Callable[[], None] = lambda: None,
 ) -> Generator[R]:
-    """Runs a task for each of `tasks`; gives the results in their order.
+    """Runs `work` for each of `tasks`; yields the results in task order.
 
     Args:
-        work: picklable, if Ray runs it.
-        writers: how many tasks run at the same time, at most.
-        while_waiting: called twice a second or oftener; what it raises ends the work.
+        work: picklable if Ray runs it.
+        writers: maximum number of tasks that run at the same time.
+        while_waiting: called at least twice a second; an exception from it stops all tasks.
     Raises:
-        Exception: what a task raised, at its place in the order.
+        Exception: an exception of a task, when its result is due.
     """
     pool: _Pool = _Threads(work, writers) if runner == "threads" else _on_ray(work, while_waiting)
     todo = iter(tasks)
@@ -82,7 +82,7 @@ class _Pool(Protocol):
 
 
 class _Threads:
-    """Threads of this process: reading, hashing and the work on pixels do not hold the interpreter's lock."""
+    """Threads of this process: reading, hashing and pixel operations release the GIL."""
 
     def __init__(self, work: Work[Any, Any], writers: int) -> None:
         self._stop = threading.Event()
@@ -104,5 +104,5 @@ def _on_ray(work: Work[Any, Any], while_waiting: Callable[[], None]) -> _Pool:
 
 
 def never() -> bool:
-    """On Ray a task is stopped by ending its worker."""
+    """The `stop` of Ray tasks, always False: Ray stops a task by killing its worker."""
     return False

@@ -1,7 +1,7 @@
-"""The files that the tasks of one run share: written aside and renamed, so that a file that is there is whole.
+"""The files that the tasks of one run share: written to a temporary name and renamed, so every file is complete.
 
-They lie in the stage's scratch folder, which outlives a killed run and is found by the next run of the same key. A
-task that was killed leaves at most a file whose name starts with a dot.
+They are in the stage's scratch folder, which survives a killed run and is reused by the next run with the same key. A
+killed task leaves at most one file, with a name that starts with a dot.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _MARK = "sharding"
 
 @dataclass(frozen=True)
 class Scratch:
-    """The folder, and what is called how in it."""
+    """The scratch folder, and the paths of the files in it."""
 
     folder: Path
 
     def prepare(self) -> None:
-        """Makes the folders, and removes what killed tasks left."""
+        """Creates the folders, and removes files that killed tasks left."""
         for folder in (self.chunks, self.shards):
             folder.mkdir(parents=True, exist_ok=True)
             for left in folder.glob(".*"):
@@ -30,10 +30,10 @@ class Scratch:
         (self.folder / _MARK).touch()
 
     def check(self) -> None:
-        """Refuses to work where the folder is not seen: on another machine of the cluster.
+        """Checks that this machine of the cluster sees the folder.
 
         Raises:
-            WorkError: it is not there.
+            WorkError: the folder is missing or not prepared.
         """
         if not (self.folder / _MARK).exists():
             raise WorkError(
@@ -50,7 +50,7 @@ class Scratch:
         return self.folder / "shards"
 
     def columns(self, name: str) -> Path:
-        """A folder for columns that are mapped (mapped_columns.py): a run's own, of no use to the next."""
+        """A folder for memory-mapped columns (mapped_columns.py); not reused by the next run."""
         return self.folder / "columns" / name
 
     def spool(self, chunk: int) -> Path:
@@ -58,7 +58,7 @@ class Scratch:
         return self.chunks / f"{chunk:06d}.spool"
 
     def table(self, chunk: int) -> Path:
-        """What is known of the images of a chunk; it is written last."""
+        """The table of a chunk's images; written last."""
         return self.chunks / f"{chunk:06d}.arrow"
 
     def tar(self, shard: str) -> Path:
@@ -66,5 +66,5 @@ class Scratch:
         return self.folder / shard
 
     def part(self, shard: str) -> Path:
-        """A shard's part of the index; it is written last."""
+        """The index rows of a shard; written last."""
         return self.tar(shard).with_suffix(".arrow")

@@ -1,9 +1,9 @@
-"""Writes the planned shards, a task each, with their parts of the index.
+"""Writes the planned shards and their index rows, one task per shard.
 
-    plan -> a task each shard: rows out of the chunk tables, images out of the spools -> tar, part of the index
+    plan -> one task per shard: rows from the chunk tables, images from the spools -> tar, index rows
 
-Each image is compared with its content hash on its way from the spool into the tar. A shard that an earlier run
-finished is not written again.
+Each image is checked against its content hash while it is copied from the spool to the tar. A shard that an earlier
+run finished is not written again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pipeline.whole_files import written_whole
 
 _OPEN_SPOOLS = 128
 _STOP_EVERY = 64  # samples
-# Of a chunk's table: what the tar and the index need.
+# Columns of a chunk's table that the tar and the index need.
 _COLUMNS = (
     "key", "extension", "start", "length", "width", "height", "hash_high", "hash_low", "captions", "notes",
 )  # fmt: skip
@@ -43,11 +43,11 @@ _COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """What a task writes: samples by their place in the chunks, and what the plan says of them.
+    """A shard to be written by one task.
 
     Attributes:
-        chunks, rows: [samples] where each sample lies.
-        suffixes: number among these samples -> n, where the key becomes KEY-n.
+        chunks, rows: [samples] the chunk of each sample, and its row in that chunk's table.
+        suffixes: position in the shard -> n, for a sample with the stored key KEY-n.
         done: an earlier run wrote it.
     """
 
@@ -62,7 +62,7 @@ class Shard:
 
     @property
     def digest(self) -> str:
-        """Of everything that decides about its bytes."""
+        """A hash of everything that determines the shard's bytes."""
         hasher = hashlib.sha256(json.dumps([self.number, self.name, self.split, *self.suffixes.items()]).encode())
         numbers = self.numbers
         for column in (self.chunks, self.rows, numbers.groups, numbers.nodes, numbers.sources, numbers.labels):
@@ -81,10 +81,10 @@ def write_shards(
     writers: int,
     progress: Progress,
 ) -> None:
-    """Writes shards/*.tar below `output`, and in the scratch folder the parts of the index: see `index_parts`.
+    """Writes shards/*.tar below `output`, and their index rows to the scratch folder: see `index_parts`.
 
     Raises:
-        DamagedError: a shard is not as long as its part says.
+        DamagedError: the size of a shard differs from the recorded size.
     """
     done, total = 0, len(plan.rows)
 
@@ -114,7 +114,7 @@ def write_shards(
 
 
 def write_shard(scratch: Scratch, sources: tuple[str, ...], shard: Shard, *, stop: Stop = never) -> int:
-    """The task: writes a shard and its part of the index, unless they are there; how many samples it has."""
+    """The task: writes a shard and its index rows, unless they exist; returns the number of samples."""
     if shard.done:
         return len(shard.rows)
     scratch.check()
@@ -176,7 +176,7 @@ def _write_part(
     sources: tuple[str, ...],
     size: int,
 ) -> None:
-    """Writes a shard's rows of the index; the shard is done then."""
+    """Writes the index rows of a shard, which completes the shard."""
     count = len(keys)
     part = index_part(
         table,
@@ -193,7 +193,7 @@ def _write_part(
 
 
 def _part_facts(scratch: Scratch, name: str) -> tuple[str, int] | None:
-    """The digest of the shard that a part belongs to, and its tar's size; None if there is no part."""
+    """(digest, tar size) of a shard, from the file of its index rows; None if there is no such file."""
     try:
         with pa.memory_map(str(scratch.part(name))) as file:
             metadata = pa.ipc.open_file(file).schema.metadata
@@ -203,13 +203,13 @@ def _part_facts(scratch: Scratch, name: str) -> tuple[str, int] | None:
 
 
 def index_parts(scratch: Scratch, shard_names: Sequence[str]) -> Iterator[pa.Table]:
-    """The parts of the index, in the order of the shards; each is mapped only while it is looked at."""
+    """Yields the index rows of each shard, in the order of the shards; each table is mapped only while in use."""
     for name in shard_names:
         yield pa.ipc.open_file(pa.memory_map(str(scratch.part(name)))).read_all()
 
 
 def placed(tar: Path, place: Path) -> None:
-    """The shard under its place in the artifact; it stays in the scratch too, should this run not come to its end."""
+    """Links the shard into the artifact; it also stays in the scratch folder, in case this run does not finish."""
     try:
         os.link(tar, place)
     except OSError:  # A file system without links.
@@ -224,7 +224,7 @@ def _size(path: Path) -> int:
 
 
 class _Spools:
-    """Reads out of the spools, and holds a bounded number of them open."""
+    """Reads from the spools, with a bounded number of open files."""
 
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch

@@ -1,10 +1,10 @@
-"""Splits: decided for whole content groups by a hash, so that they hold when data are added.
+"""Splits: assigned to whole content groups by a hash, so that they stay the same when data are added.
 
 A group's number in [0, 1) depends on its name and the seed only. Below `test_share` it is test, below
-`test_share + val_share` val, else train: a group that was held out yesterday is held out tomorrow.
-A class that would miss a split gets its nearest group moved there; one with fewer groups than splits is rare
-(rare_classes.py). Duplicates are dropped in the same breath
-(duplicates.py): a class must be in every split without them.
+`test_share + val_share` val, else train: a group that is held out stays held out in later runs.
+For a class that would miss a split, the group with the nearest number is moved there; a class with fewer groups than
+splits is rare (rare_classes.py). Duplicates are dropped in the same step (duplicates.py), because a class must be in
+every split without them.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _ATTEMPTS = 4
 
 @dataclass(frozen=True, eq=False)
 class Settled:
-    """What an earlier artifact has decided.
+    """The splits that an earlier artifact determines.
 
     Attributes:
-        splits: [samples] where a sample is already, or must be since its group is; DROPPED: open.
-        barred: [samples] it may be in no split: its image is in one, and the rest of its group in another.
-        rank: [samples] of repeats one with the lowest rank stays.
-        labels: the first so many labels are known; one of them that shrank may miss a split.
+        splits: [samples] the split that the sample or its group already has; DROPPED: undecided.
+        barred: [samples] the sample may be in no split: its image is in one split and its group in another.
+        rank: [samples] of repeated samples, the one with the lowest rank stays.
+        labels: number of labels of the earlier artifact, which come first; such a class may miss a split if it shrank.
     """
 
     splits: NDArray[np.int8]
@@ -53,10 +53,10 @@ def assign_splits(
     label_names: Sequence[str],
     settled: Settled | None = None,
 ) -> Kept:
-    """Gives every sample a split, and drops duplicates.
+    """Assigns a split to every sample, and drops duplicates.
 
     Raises:
-        InputError: classes are too small to be in every split, and refused; the line names them and their counts.
+        InputError: classes are too small for every split and refused; the message names them and their counts.
     """
     fixed = fixed_splits(columns, config)
     wanted, of_group, codes, number_of = _by_hash(columns, config, fixed)
@@ -77,7 +77,7 @@ def assign_splits(
     to_train = np.zeros(len(of_group), dtype=np.bool_)
     live = pool
     if config.rare_classes == "train_only" and settled is not None:
-        # A class that the base has too, with which it is still rare.
+        # A class of the base that is still rare together with the new samples.
         everywhere = _groups_of_labels(labels, codes, pool | (drawn & (fixed != DROPPED)), count)
         for label in np.flatnonzero(known).tolist():
             if len(everywhere[label]) < len(wanted):
@@ -92,7 +92,7 @@ def assign_splits(
             for label, groups in enumerate(members)
             if len(groups) < len(wanted) and not known[label] and not rare[label]
         ]
-        # A group that was moved to fill a split may consist of copies that are then dropped: so it is tried again.
+        # A group moved to fill a split may consist of copies that are then dropped, hence the retries.
         if not small:
             of_group[to_train] = _TRAIN
             _fill_missing(of_group, number_of, members, wanted, there, known, rare, to_train)
@@ -134,7 +134,7 @@ def assign_splits(
 def _rare_images(
     rare: NDArray[np.bool_], labels: NDArray[np.int32], splits: NDArray[np.int8], config: SplitConfig
 ) -> dict[int, int]:
-    """Images of each rare class: those that were dropped with it, or that are in train."""
+    """Rare label -> number of its images that were dropped, or that are in train."""
     counted = labels >= 0 if config.rare_classes == "drop" else (labels >= 0) & (splits == _TRAIN)
     images = np.bincount(labels[counted], minlength=len(rare))
     return {label: int(images[label]) for label in np.flatnonzero(rare).tolist()}
@@ -146,7 +146,7 @@ def group_number(group: str, seed: int) -> float:
 
 
 def fixed_splits(columns: Columns, config: SplitConfig) -> NDArray[np.int8]:
-    """[samples] the split that no hash decides, or DROPPED where one does."""
+    """[samples] the split if the data set or the config determines it, DROPPED where the hash decides."""
     if config.rule == "given":
         without = int((columns.given < 0).sum())
         if without:
@@ -169,7 +169,7 @@ def fixed_splits(columns: Columns, config: SplitConfig) -> NDArray[np.int8]:
 def _by_hash(
     columns: Columns, config: SplitConfig, fixed: NDArray[np.int8]
 ) -> tuple[list[int], NDArray[np.int8], NDArray[np.int64], NDArray[np.float64]]:
-    """The splits that every class must be in; [groups] splits; [samples] codes of the groups; [groups] numbers."""
+    """(splits that every class must be in, [groups] splits, [samples] group codes, [groups] numbers in [0, 1))."""
     unit = columns.hash_high if config.rule == "image" else columns.group_code
     _, first, codes = np.unique(unit, return_index=True, return_inverse=True)
     number_of = columns.place[first]
@@ -189,7 +189,7 @@ def _groups_of_labels(
     rows = np.flatnonzero(pool & (labels >= 0))
     groups = int(codes.max()) + 1 if len(codes) else 1
     pairs = np.sort(labels[rows].astype(np.int64) * groups + codes[rows])
-    # Not np.unique, which hashes: on millions of different values sorting is several times as fast.
+    # Not np.unique, which hashes: for millions of distinct values, sorting is several times as fast.
     pairs = pairs[np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)]]
     edges = np.searchsorted(pairs, np.arange(count + 1, dtype=np.int64) * groups)
     return [pairs[start:end] % groups for start, end in itertools.pairwise(edges)]
@@ -205,15 +205,15 @@ def _fill_missing(
     rare: NDArray[np.bool_],
     fast: NDArray[np.bool_],
 ) -> None:
-    """Moves groups until every class is in every split that is wanted; the smallest classes first.
+    """Moves groups until every class is in every wanted split; the smallest classes first.
 
-    A group may carry several labels, so a move for one class can take from another: hence the passes.
+    A group may have several labels, so a move for one class can remove another from a split: hence several passes.
 
     Args:
-        there: [labels, splits] where a class has samples that are settled.
-        known: [labels] classes of an earlier artifact: none of their splits is emptied for another.
+        there: [labels, splits] whether a class has samples there that an earlier artifact determines.
+        known: [labels] classes of an earlier artifact: the last group of a split is not moved away.
         rare: [labels] classes that need not be in every split.
-        fast: [groups] groups that stay where they are.
+        fast: [groups] groups that must not be moved.
     """
     order = sorted(range(len(members)), key=lambda label: (len(members[label]), label))
     for _ in range(len(wanted) + 1):
@@ -233,7 +233,7 @@ def _fill_missing(
                     continue
                 donor = int(np.argmax(counts))
                 candidates = free[of_group[free] == donor]
-                # Near the split's own range of numbers: the smallest for a held-out split, the largest for train.
+                # The number nearest to the split's range: the smallest for a held-out split, the largest for train.
                 pick = np.argmax(number_of[candidates]) if split == _TRAIN else np.argmin(number_of[candidates])
                 of_group[candidates[pick]] = split
                 moved = True
@@ -244,7 +244,7 @@ def _fill_missing(
 def _short_of_a_split(
     labels: NDArray[np.int32], splits: NDArray[np.int8], wanted: Sequence[int], count: int
 ) -> list[int]:
-    """The labels that are not in every split."""
+    """The labels that are missing from a wanted split."""
     there = np.zeros((count, len(SPLITS)), dtype=bool)
     labelled = labels >= 0
     there[labels[labelled], splits[labelled]] = True

@@ -1,4 +1,4 @@
-"""What decides the split of an image, and what becomes of classes that are too small for every split."""
+"""The config of splits: the rule that assigns them, and how classes too small for every split are handled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RareClassesRule = Literal["refuse", "drop", "train_only"]
 
 
 class SplitConfig(Config):
-    """Which share of the content groups is held out, or which artist family."""
+    """The fraction of the content groups that is held out, or the artist family."""
 
     rule: Literal["group", "image", "given"] = Field(
         "group",

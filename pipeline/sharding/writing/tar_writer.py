@@ -1,7 +1,7 @@
 """Writes samples into plain ustar tars that any WebDataset reader reads.
 
 The same samples in the same order give the same bytes: no times, no owners, no file-system order.
-A sample's members stand side by side: KEY.png (or jpg, webp), KEY.json, KEY.txt.
+The members of a sample are adjacent: KEY.png (or jpg, webp), KEY.json, KEY.txt.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pipeline.sharding.format import tar_layout
 from pipeline.sharding.format.tar_layout import BLOCK, END_BYTES, padding
 
 _WRITE_AT_BYTES = 4 << 20
-_WRITE_AT_PIECES = 1000  # Linux takes 1,024 at once
+_WRITE_AT_PIECES = 1000  # IOV_MAX is 1,024 on Linux
 _PADDING = tuple(bytes(count) for count in range(BLOCK))
 IMAGE_EXTENSIONS = ("png", "jpg", "webp")
 
@@ -25,7 +25,7 @@ def members(key: str, extension: str, image: bytes, notes: str, captions: Sequen
     """The members of a sample.
 
     Args:
-        notes: KEY.json without the key, a JSON object that is not empty.
+        notes: KEY.json without the key: a non-empty JSON object.
         captions: the first becomes KEY.txt.
     """
     texts = [("txt", captions[0].encode())] if captions else []
@@ -33,17 +33,17 @@ def members(key: str, extension: str, image: bytes, notes: str, captions: Sequen
 
 
 def sample_bytes(sizes: Iterable[int]) -> int:
-    """Bytes that a sample with members of these sizes takes in a tar."""
+    """Bytes that a sample with members of these sizes occupies in a tar."""
     return sum(BLOCK + size + padding(size) for size in sizes)
 
 
 class TarFile:
-    """One shard, from its first sample to its end.
+    """One shard that is being written.
 
-    Pieces are gathered and handed to the kernel by `writev`, without being copied together.
+    Buffers are collected and written by `writev`, without concatenating them.
 
     Args:
-        path: the file; what it held is lost.
+        path: the file; existing content is overwritten.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,11 +56,11 @@ class TarFile:
         """Appends a sample.
 
         Args:
-            key: the sample's name; without dots, since readers split a member's name at its first dot.
+            key: the sample's name; without dots, because readers split a member name at its first dot.
             members: (extension, data), the image first.
 
         Returns:
-            Where the data of the first member starts in the file, and how long it is.
+            Offset and length of the first member's data.
         """
         if not key or "." in key or "/" in key or not key.isascii():
             raise ValueError(f"sample key {key!r}: must be ASCII, not empty, without dots and slashes")
@@ -80,7 +80,7 @@ class TarFile:
         return start, len(members[0][1])
 
     def close(self) -> int:
-        """Ends the archive; its size in bytes."""
+        """Ends the archive; returns its size in bytes."""
         if self._descriptor >= 0:
             self._pieces.append(bytes(END_BYTES))
             self.size += END_BYTES
@@ -97,25 +97,25 @@ class TarFile:
             some = pieces[first : first + _WRITE_AT_PIECES]
             written = os.writev(self._descriptor, some)
             if written < sum(map(len, some)):
-                # The kernel took a part, as it may near a full disk or beyond 2 GiB: the rest as one piece.
+                # A short write, e.g. near a full disk or beyond 2 GiB: the rest is written as one buffer.
                 rest = memoryview(b"".join(some))[written:]
                 while rest:
                     rest = rest[os.write(self._descriptor, rest) :]
 
 
 def shard_name(split: str, number: int) -> str:
-    """What a shard is called, below the artifact's folder."""
+    """The path of a shard below the artifact's folder."""
     return f"shards/{split}-{number:05d}.tar"
 
 
 def _header(name: str, size: int) -> bytes:
-    """A ustar header with mode 644, no time and no owner: what tarfile writes, in a tenth of its time."""
+    """A ustar header with mode 644, no time and no owner: as tarfile writes it, ten times as fast."""
     encoded = name.encode("ascii")
     length = len(encoded)
     if length > tar_layout.NAME.stop:
         raise ValueError(f"{name}: {length} bytes, a name in a tar has {tar_layout.NAME.stop} at most")
     digits = b"%011o" % size
-    # The sum of all bytes, with eight spaces in its own place; only name and size differ from the empty header.
+    # The sum of all bytes, with the checksum field as eight spaces; only name and size differ from the empty header.
     total = _HEADER_SUM + sum(encoded) + sum(digits)
     return b"".join((encoded, _HEADER[length:_SIZE_AT], digits, _BEFORE_SUM, b"%06o\0 " % total, _AFTER_SUM))
 
