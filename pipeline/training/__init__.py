@@ -1,1 +1,1 @@
-"""Training: one loop, run in process or by Ray Train, for every objective."""
+"""Training: one loop for every objective, run in process or by Ray Train."""

@@ -1,4 +1,4 @@
-"""Cuts a batch into parts, for gradient accumulation."""
+"""Splits a batch into micro-batches, for gradient accumulation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pipeline.loading.batch import Batch
 
 
 def split(batch: Batch, parts: int) -> Iterator[Batch]:
-    """Cuts a batch into `parts` runs of rows, no two sizes further apart than one pair; fewer if rows are few.
+    """Splits a batch into `parts` micro-batches of consecutive rows, or fewer if the batch has fewer rows.
 
-    Cuts fall on even rows where they can, because mixing pairs row 2i with row 2i + 1.
+    Sizes differ by at most two rows. Micro-batches start at even rows if possible: mixing pairs rows 2i and 2i + 1.
     """
     rows = len(batch.ids)
     parts = max(1, min(parts, rows))

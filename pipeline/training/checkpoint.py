@@ -1,9 +1,8 @@
-"""Checkpoints: everything a training needs to go on, whole or not there at all.
+"""Checkpoints: the complete state from which a training resumes, written atomically.
 
 A checkpoint is two objects in a Storage: step-N.pt (tensors; torch.load(weights_only=True) reads it) and
-step-N.json, written last, with the size and SHA-256 of the first. One that was torn (its writer was
-killed, or its bytes were damaged later) does not match its JSON and is skipped: the one before it is
-used. The newest two are kept.
+step-N.json, written last, with the size and SHA-256 of the first. An incomplete or corrupted checkpoint
+does not match its JSON and is skipped in favour of the one before it. The newest two are retained.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Checkpoint:
     Attributes:
         step: optimiser steps done.
         tensors: state dicts: "model", "optimizer" and, if it is on, "average".
-        notes: JSON values: "policy" (the sampler's state), "rows" (metrics so far), "seconds" (trained so far),
+        notes: JSON values: "policy" (the sampler's state), "rows" (metrics so far), "seconds" (training time so far),
             "quarantine" (damaged samples so far).
     """
 
@@ -45,9 +44,9 @@ class Checkpoints:
     """The checkpoints of one training.
 
     Args:
-        storage: where they lie.
-        prefix: their folder in it.
-        keep: how many of the newest stay.
+        storage: contains the checkpoints.
+        prefix: their folder in the storage.
+        keep: number of newest checkpoints to retain.
     """
 
     def __init__(self, storage: Storage, prefix: str, keep: int = 2) -> None:
@@ -56,7 +55,7 @@ class Checkpoints:
         self.keep = keep
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Writes a checkpoint; it exists once its JSON is written. Older ones are removed after that."""
+        """Writes a checkpoint, which exists once its JSON is written, then removes older ones."""
         name = f"{self.prefix}/step-{checkpoint.step:09d}"
         aside = self._aside()
         try:
@@ -72,12 +71,12 @@ class Checkpoints:
             aside.unlink(missing_ok=True)
         self.storage.write(f"{name}.json", json.dumps(entry).encode())
         for path in self._entries()[self.keep :]:
-            # The JSON goes first: without it the tensors are no checkpoint any more.
+            # The JSON is deleted first: without it the tensors no longer count as a checkpoint.
             self.storage.delete(path)
             self.storage.delete(f"{path.removesuffix('.json')}.pt")
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole, or None."""
+        """The newest intact checkpoint, or None."""
         for path in self._entries():
             try:
                 return self._read(path)
@@ -109,7 +108,7 @@ class Checkpoints:
         return sorted((path for path in found if path.endswith(".json")), reverse=True)
 
     def _aside(self) -> Path:
-        """A file to work in: on the disk of the storage if that is local. One name, so a kill leaves at most one."""
+        """A temporary file, on the storage's disk if that is local. One per process, so a kill leaves at most one."""
         folder = self.storage.local_path(f"{self.prefix}/.aside")
         if folder is None:
             return Path(tempfile.gettempdir()) / f"{TEMPORARY}{owned_name()}-checkpoint"

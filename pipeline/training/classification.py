@@ -20,13 +20,13 @@ UNLABELLED = -1
 
 
 class Classification:
-    """Learns the label of an image; auxiliary heads learn it too, with their weight.
+    """Predicts the label of an image; auxiliary heads are trained on it too, with their loss weight.
 
     Args:
-        preprocessing: turns uint8 images into what the model takes.
-        smoothing: share of the target that is spread over all classes.
+        preprocessing: converts uint8 images to the model's input.
+        smoothing: fraction of the target that is spread over all classes.
         mixing: mixup and CutMix.
-        seed: of the run; keys the mixing.
+        seed: seed of the run; keys the mixing.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class Classification:
         outputs = model(self.preprocessing.normalise(pixels))
         extra_loss = auxiliary_loss(outputs, labels, shares, self.smoothing)
         outputs = without_auxiliary(outputs)
-        # A distilled DeiT without a teacher: both heads learn the label.
+        # A distilled DeiT without a teacher: both heads are trained on the label.
         heads = outputs if isinstance(outputs, tuple) else (outputs,)
         losses = [mixed_cross_entropy(head, labels, shares, self.smoothing) for head in heads]
         return StepOutput(torch.stack(losses).mean() + extra_loss, {"accuracy": accuracy(heads[0], batch.labels)})
 
 
 def mixed(batch: Batch, mixing: MixingConfig, seed: int) -> tuple[Tensor, list[Tensor], list[float]]:
-    """The batch's pixels after mixing (float then, else uint8), the labels in them and each label's share."""
+    """The batch's pixels (float if mixed, else uint8), the labels in the mixture and the weight of each label."""
     mix = mixing.draw(seed, batch.step)
     if mix is None:
         return batch.images, [batch.labels], [1.0]
@@ -58,14 +58,14 @@ def mixed(batch: Batch, mixing: MixingConfig, seed: int) -> tuple[Tensor, list[T
 
 
 def mixed_cross_entropy(logits: Tensor, labels: list[Tensor], shares: list[float], smoothing: float) -> Tensor:
-    """Cross-entropy in nats, mean over ALL rows of the batch; rows without a label add nothing.
+    """Cross-entropy in nats, averaged over ALL rows of the batch; rows without a label contribute 0.
 
-    The mean is over all rows, so that parts of a batch and shares of ranks add up exactly.
+    The mean is over all rows, so that the losses of micro-batches and ranks add up exactly.
 
     Args:
         logits: [B, K]; computed in float32.
-        labels: for each label in the mixture int64 [B], -1 for none.
-        shares: the share of each; they add up to 1.
+        labels: one int64 tensor [B] per label in the mixture; -1 means no label.
+        shares: the weight of each label tensor; they sum to 1.
         smoothing: see Classification.
     """
     logits = logits.float()
@@ -80,7 +80,7 @@ def auxiliary_loss(outputs: Any, labels: list[Tensor], shares: list[float], smoo
     """The weighted sum of the auxiliary heads' cross-entropies in nats; 0 for a model without such heads.
 
     Args:
-        outputs: what a model gives in training.
+        outputs: the model's output in training mode.
         labels, shares, smoothing: as in `mixed_cross_entropy`.
     """
     if not isinstance(outputs, AuxiliaryLogits):
@@ -90,22 +90,22 @@ def auxiliary_loss(outputs: Any, labels: list[Tensor], shares: list[float], smoo
 
 
 def without_auxiliary(outputs: Any) -> Any:
-    """The net's own answer: its logits, or the two heads of a model with a distillation token."""
+    """The main output: the logits, or the logits of both heads of a model with a distillation token."""
     return outputs.logits if isinstance(outputs, AuxiliaryLogits) else outputs
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Share of rows whose largest logit is the label's."""
+    """The fraction of rows in which the label has the largest logit."""
     return (logits.detach().argmax(dim=-1) == labels).float().mean()
 
 
 class ClassifierEvaluation:
-    """Accuracy and loss on labelled samples; the ranks share the work and agree on the numbers.
+    """Accuracy and loss on labelled samples, split over the ranks; every rank gets the same numbers.
 
     Args:
-        batches: this rank's share; gone through at each call.
-        preprocessing: turns uint8 images into what the model takes.
-        prefix: of the metrics' names, e.g. "val".
+        batches: this rank's batches; iterated once per call.
+        preprocessing: converts uint8 images to the model's input.
+        prefix: prefix of the metric names, e.g. "val".
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class ClassifierEvaluation:
         """The metrics.
 
         Args:
-            seen: called with each batch and what the model answers, [B, classes] on the device.
+            seen: called with each batch and its logits, [B, classes] on the device.
         """
         totals = torch.zeros(4, dtype=torch.float64, device=self.device)
         for batch in self._batches:

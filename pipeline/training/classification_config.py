@@ -1,4 +1,4 @@
-"""The configuration of a training on labelled shards, and what it refuses before any work."""
+"""The configuration of a training on labelled shards, and its validation before any work."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ class ClassificationConfig(ImageModelConfig):
     keep: KeepRanges = keep_field()
 
     def build_model(self, classes: int) -> nn.Module:
-        """The model with fresh weights, which depend on torch's seed."""
+        """The model with random initial weights, which depend on torch's seed."""
         return self.model.build(num_classes=classes, in_chans=self.channels, img_size=self.image_size)
 
     def check(self, shards: Artifact, columns: Artifact | None = None) -> SampleIndex:
-        """Refuses what cannot be trained, before any work.
+        """Validates the configuration and its inputs before any work; returns the index.
 
         Raises:
             InputError: the model is unknown, the normalisation of its weights was not looked up, the shards have too
-                few labels or no labelled training rows, or the columns are not those that `keep` names.
+                few labels or no labelled training rows, or the columns are not the ones that `keep` names.
         """
         self.preprocessing()
         index = SampleIndex.open(shards)

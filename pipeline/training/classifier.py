@@ -1,4 +1,4 @@
-"""From labelled shards to an exported classifier: what train-teacher and distill-student have in common."""
+"""Builds and exports a classifier from labelled shards; train-teacher and distill-student share this code."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def build_parts(
     weights: Artifact | None = None,
     columns: Artifact | None = None,
 ) -> Parts:
-    """The parts of a training on labelled shards: what a classifier and a distilled student have in common.
+    """Builds the training objects for labelled shards; used for a classifier and for a distilled student.
 
     Args:
-        weights: imported ones that the model starts from.
-        columns: joined to the shards, for `config.keep`; they come with the batches.
+        weights: imported weights from which the model starts.
+        columns: columns joined to the shards, for `config.keep`; batches include them.
     """
     index = SampleIndex.open(shards)
     _, joined = open_columns(columns, index, keep=config.keep)
@@ -73,11 +73,11 @@ def build_parts(
         )
         held = CachedBatches(batches, rank_slice(held_out, rank, world), config.loader.evaluation_megabytes)
         evaluation = ClassifierEvaluation(held, config.preprocessing(), device=device, world=world, prefix="val")
-    torch.manual_seed(seed)  # initial weights depend on nothing that came before
+    torch.manual_seed(seed)  # initial weights do not depend on earlier random draws
     model = config.build_model(len(index.label_names))
     if weights is not None:
         StartingWeights.open(weights).load_into(model, normalisation=config.normalisation)
-    # Convolutions run on this layout without conversions: resnet_small trains 1.2x faster on CPUs.
+    # Convolutions need no conversion from this layout: resnet_small trains 1.2x faster on CPUs.
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Parts(model, task, loader, rows=samples_per_epoch(policy, len(rows)), evaluate=evaluation)
 

@@ -1,4 +1,4 @@
-"""What damaged samples mean for a training on several workers: each meets its own, all act on all of them."""
+"""Damaged samples in a training on several workers: each rank finds its own, and all ranks act on the total."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.loading.quarantine import Quarantine
 
 
 def share_damage(quarantine: Quarantine | None, world: int, device: torch.device) -> dict[str, float]:
-    """Tells every rank what the others found; every rank must call it. What it found goes into metrics.jsonl.
+    """Exchanges the damaged samples between all ranks; every rank must call it. Returns values for metrics.jsonl.
 
     Raises:
         DamagedError: all ranks together found too many.

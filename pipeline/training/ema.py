@@ -1,4 +1,4 @@
-"""A moving average of a model's weights, kept beside it and used for evaluation and export."""
+"""A moving average of a model's weights, used for evaluation and export."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def ramped_decay(decay: float, updates: int) -> float:
-    """The decay after `updates` updates: small at first, so that the initial weights are soon forgotten.
+    """The decay after `updates` updates: small at first, so that the initial weights soon lose influence.
 
     Source: TensorFlow's ExponentialMovingAverage, min(decay, (1 + t) / (10 + t)).
     """
@@ -20,8 +20,8 @@ class WeightAverage:
     """Exponential moving average of all floating-point weights and buffers; counters are copied.
 
     Args:
-        model: what is averaged; the average starts as a copy of it.
-        decay: of the average, for each step.
+        model: the model to average; the average starts as a copy of it.
+        decay: decay of the average per step.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -31,7 +31,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, updates: int) -> None:
-        """Takes the model's weights in; `updates` is how many were taken in before."""
+        """Adds the model's current weights to the average; `updates` is the number of earlier updates."""
         weight = 1.0 - ramped_decay(self.decay, updates)
         torch._foreach_lerp_(self._averaged[0], self._averaged[1], weight)
         for target, source in zip(*self._copied, strict=True):
@@ -42,7 +42,7 @@ _Pair = tuple[list[Tensor], list[Tensor]]
 
 
 def _pairs(average: nn.Module, model: nn.Module) -> tuple[_Pair, _Pair]:
-    """(average, model) tensors: those to average, and those (integers) to copy."""
+    """(average, model) pairs of tensors: the ones to average, and the ones to copy (integers)."""
     averaged: _Pair = ([], [])
     copied: _Pair = ([], [])
     sources = model.state_dict(keep_vars=True)

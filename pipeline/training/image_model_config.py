@@ -1,4 +1,4 @@
-"""The model that a training builds and the images that it is fed: size, channels, normalisation."""
+"""The model that a training builds and its input images: size, channels, normalisation."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pipeline.errors import InputError
 from pipeline.exported_model import Preprocessing, per_channel
 from pipeline.training.model_config import ModelConfig
 
-# Where neither the config nor the weights say.
+# Used if neither the config nor the weights specify them.
 DEFAULT_MEAN, DEFAULT_STD = 0.5, 0.25
 
-# Prefect's form takes multiples of 0.01 only in an input of `type: number`; this one is entered as JSON.
+# Prefect's form accepts only multiples of 0.01 in an input of `type: number`; this one is entered as JSON.
 ChannelNumbers = Annotated[
     float | tuple[float, ...] | None, WithJsonSchema({"not": {"not": {"type": ["number", "array", "null"]}}})
 ]
 
 
 class ImageModelConfig(Config):
-    """A model and the images that it is fed."""
+    """A model and its input images."""
 
     model: ModelConfig = Field(ModelConfig(), description="What is trained.")
     image_size: int = Field(64, ge=8, le=1024, description="Side of the model's square input in pixels.")
@@ -41,7 +41,7 @@ class ImageModelConfig(Config):
     @field_validator("mean", "std", mode="before")
     @classmethod
     def _a_number_or_one_a_channel(cls, value: Any, info: ValidationInfo) -> Any:
-        """Before the types are: pydantic would report one error for each member of the union."""
+        """Checked before the types, because pydantic would report one error for each member of the union."""
         if value is None:
             return None
         numbers = [_as_number(number) for number in (value if isinstance(value, list | tuple) else [value])]
@@ -59,7 +59,7 @@ class ImageModelConfig(Config):
         return tuple(numbers) if several else numbers[0]
 
     def key_value(self, name: str) -> Any:
-        """As of any config; mean and std as what they come to, so that one meaning has one key."""
+        """As for any config; mean and std are resolved first, so that equal settings have equal keys."""
         if name not in ("mean", "std") or self.waits_for_weights:
             return super().key_value(name)
         values = getattr(self.preprocessing(), name)
@@ -67,11 +67,11 @@ class ImageModelConfig(Config):
 
     @property
     def waits_for_weights(self) -> bool:
-        """Whether mean or std is to be that of the weights, and was not looked up yet."""
+        """Whether mean or std comes from the weights and was not looked up yet."""
         return self.model.pretrained is not None and (self.mean is None or self.std is None)
 
     def preprocessing(self) -> Preprocessing:
-        """How this model wants its images.
+        """The preprocessing that this model expects.
 
         Raises:
             InputError: the normalisation of the weights was not looked up.
@@ -90,12 +90,12 @@ class ImageModelConfig(Config):
 
     @property
     def normalisation(self) -> str:
-        """Mean and std, and where they come from, in words."""
+        """Mean and std, and their origin, as text."""
         return f"{self.preprocessing().normalisation} ({self.normalised_as or 'set in the config'})"
 
 
 def _as_number(value: Any) -> Any:
-    """A number that is written as text, as YAML reads 2e-1; anything else as it is."""
+    """Converts a number in a string (YAML reads 2e-1 as one) to float; returns anything else unchanged."""
     if not isinstance(value, str):
         return value
     try:

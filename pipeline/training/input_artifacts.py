@@ -1,4 +1,4 @@
-"""The input artifacts of a training, as a worker opens them on its own machine."""
+"""Opens the input artifacts of a training on a worker's machine."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pipeline.errors import WorkError
 
 
 def open_artifact(store_url: str, uri: str) -> Artifact:
-    """The artifact STAGE/KEY of a store, as a worker opens it on its own machine.
+    """Opens the artifact STAGE/KEY of a store on a worker's machine.
 
     Raises:
-        WorkError: it cannot be seen from here.
+        WorkError: the artifact is not accessible from this machine.
     """
     artifact = ArtifactStore.open(store_url).find(uri)
     if artifact is None:
@@ -21,5 +21,5 @@ def open_artifact(store_url: str, uri: str) -> Artifact:
 
 
 def open_optional(store_url: str, uri: str | None) -> Artifact | None:
-    """As `open_artifact`; None if there is none to open."""
+    """As `open_artifact`; None if `uri` is None."""
     return None if uri is None else open_artifact(store_url, uri)

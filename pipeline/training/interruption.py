@@ -1,7 +1,7 @@
 """Requests to stop a training: from a signal, or from another thread.
 
-A signal does not end a training in the middle of a step. It is held back until a checkpoint is
-written, and then delivered to whoever handled it before. A second signal is not held back.
+A signal does not end a training in the middle of a step. It is deferred until a checkpoint is
+written, and then delivered to the previous handler. A second signal is not deferred.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _open: set[StopRequest] = set()
 
 
 class StoppedError(WorkError):
-    """A training ended early because it was asked to; its checkpoint is written."""
+    """A training ended early on request; its checkpoint is written."""
 
 
 class StopRequest:
-    """Whether one training was asked to stop, and by which signal."""
+    """Whether a stop of one training was requested, and by which signal."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -37,12 +37,12 @@ class StopRequest:
         self._event.set()
 
     def wait(self, timeout_s: float) -> bool:
-        """Waits for the request; True if it came."""
+        """Waits for the request; True if it arrived."""
         return self._event.wait(timeout_s)
 
 
 def request_stop() -> int:
-    """Asks every training of this process to write a checkpoint and stop; how many that are. For other threads."""
+    """Asks every training of this process to write a checkpoint and stop; returns their number. For other threads."""
     asked = list(_open)
     for request in asked:
         request.set()
@@ -51,7 +51,7 @@ def request_stop() -> int:
 
 @contextmanager
 def stoppable() -> Iterator[StopRequest]:
-    """Listens for requests to stop; in the main thread, for SIGTERM and SIGINT too.
+    """Accepts requests to stop within the block; in the main thread, also SIGTERM and SIGINT.
 
     Python delivers signals to the main thread only: a training in another thread stops when
     `request_stop` is called.

@@ -1,19 +1,19 @@
 """The one training loop: the same in a bare process and as a Ray Train worker.
 
-A step, with n rows in a part of this rank's share, G rows in the global batch, W ranks:
+A step, with n rows in a micro-batch of this rank, G rows in the global batch, W ranks:
 
-    if step == policy.ready_until(): refresh(model)             a curriculum moves on
+    if step == policy.ready_until(): refresh(model)             a curriculum advances
     batch = next(loader)                                        this rank's slice of policy.batch(step)
     seed torch with (seed, step, rank)                          so dropout is the same in a resumed run
-    for part in batch cut by `accumulation`:
+    for part in batch split by `accumulation`:
         loss = task.training_step(model, part)                  mean over n rows, under autocast
-        backward(loss * n * W / G)                              parts add up, ranks are averaged: the mean over G
-    clip the gradient; give up if it is not finite
+        backward(loss * n * W / G)                              summed here, averaged over ranks: the mean over G
+    clip the gradient; raise an error if it is not finite
     optimizer.step() at learning_rate(step);  average.update()
-    step += 1;  log, evaluate, checkpoint where they are due
+    step += 1;  log, evaluate, checkpoint when due
 
-All state after a step is (weights, average, optimiser, policy, step). Checkpoints hold exactly that, so
-a run that was killed ends in the same bits as one that was not.
+The state after a step is (weights, average, optimiser, policy, step). Checkpoints contain exactly that, so
+a run that was killed and resumed ends bit-identical to an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ from pipeline.training.task import BatchSource, Evaluate, Refresh, Task
 from pipeline.training.training_config import TrainingConfig
 
 _PROGRESS_EVERY_S = 0.5
-_MOST_ROWS = 2000  # of metrics.jsonl: a row lies in every later checkpoint, so their number is bounded
+_MOST_ROWS = 2000  # of metrics.jsonl: every later checkpoint contains each row, so their number is bounded
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What `fit` leaves.
+    """The result of `fit`.
 
     Attributes:
-        model: the model to export (the average if it is on), on the device, in eval mode.
-        rows: the lines of metrics.jsonl, also those from before a resume.
-        steps: done in all.
-        seconds: spent in steps, over all resumes; without evaluation and checkpoints.
+        model: the model to export (the average if EMA is on), on the device, in eval mode.
+        rows: the lines of metrics.jsonl, including the ones from before a resume.
+        steps: total number of steps.
+        seconds: time spent in steps, over all resumes; excludes evaluation and checkpoints.
     """
 
     model: nn.Module
@@ -86,12 +86,12 @@ def fit(
         rows: samples in an epoch.
         evaluate, refresh: see Parts; called on every rank.
         checkpoints: read by every rank, written by rank 0.
-        reporter: hears progress and rows from rank 0; see Reporter.
+        reporter: receives progress and rows from rank 0; see Reporter.
     Raises:
-        InputError: the batch cannot be shared out.
-        WorkError: a loss or gradient was not finite; the step is named.
+        InputError: the batch cannot be divided among the ranks.
+        WorkError: a loss or gradient was not finite; the message names the step.
         DamagedError: a sample is damaged, or too many are: see LoaderConfig.damaged.
-        StoppedError: the reporter asked to stop; a checkpoint is written.
+        StoppedError: the reporter requested a stop; a checkpoint is written.
     """
     if training.global_batch < world:
         raise InputError(f"global_batch={training.global_batch} for {world} workers: each needs one row at least")
@@ -162,7 +162,7 @@ def fit(
 
 @dataclass
 class _State:
-    """What a checkpoint holds; `checkpoint` and `resume` are each other's inverse."""
+    """The content of a checkpoint; `checkpoint` and `resume` are inverses of each other."""
 
     model: nn.Module
     average: WeightAverage | None
@@ -201,7 +201,7 @@ def _backward(task: Task, model: nn.Module, batch: Batch, training: TrainingConf
     parts = list(split(batch, training.accumulation))
     for number, part in enumerate(parts, start=1):
         rows = len(part.ids)
-        # Ranks exchange gradients once a step, with the last part.
+        # Ranks exchange gradients once per step, with the last micro-batch.
         alone = isinstance(model, DistributedDataParallel) and number < len(parts)
         with model.no_sync() if alone else nullcontext():  # type: ignore[operator]
             with _autocast(training, batch.images.device):
@@ -211,7 +211,7 @@ def _backward(task: Task, model: nn.Module, batch: Batch, training: TrainingConf
 
 
 def _clipped(model: nn.Module, clip_norm: float | None) -> torch.Tensor:
-    """The norm of the whole gradient before it was clipped."""
+    """Clips the gradient; returns its norm before clipping."""
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     if clip_norm is not None:
@@ -242,7 +242,7 @@ def _autocast(training: TrainingConfig, device: torch.device) -> AbstractContext
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware; where it does not, autocast only costs time."""
+    """Whether the device multiplies bfloat16 in hardware; without that, autocast only costs time."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     capabilities = torch.cpu.get_capabilities()
@@ -264,7 +264,7 @@ def _distributed(model: nn.Module, device: torch.device) -> DistributedDataParal
 
 
 def _check_same_step(step: int, device: torch.device) -> None:
-    """Ranks that resume at different steps would average gradients of different batches in silence."""
+    """Raises an error if ranks resume at different steps: they would silently average unrelated gradients."""
     steps = torch.tensor([step, -step], device=device)
     dist.all_reduce(steps, dist.ReduceOp.MAX)
     if steps[0] != -steps[1]:
@@ -275,7 +275,7 @@ def _check_same_step(step: int, device: torch.device) -> None:
 
 @contextmanager
 def _closing(batches: Iterator[Batch]) -> Iterator[Iterator[Batch]]:
-    """Ends the loader's threads also when a step fails."""
+    """Ends the loader's threads, even if a step fails."""
     try:
         yield batches
     finally:

@@ -1,4 +1,4 @@
-"""What the loop measures while it steps: means of losses and metrics, images/s, time spent waiting for data."""
+"""The loop's measurements: means of losses and metrics, images/s, time spent waiting for data."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pipeline.training.task import StepOutput
 
 
 class Meter:
-    """Sums on the device, read only when a row is due, so that a GPU is not waited for at every step.
+    """Accumulates sums on the device and reads them only when a row is due, to avoid synchronising at every step.
 
     Args:
-        device: where the sums are kept.
-        world: ranks whose sums a row is made of.
+        device: stores the sums.
+        world: number of ranks that are summed in a row.
 
     Attributes:
-        seconds: in steps, from asking for a batch to the end of the step; without evaluation and checkpoints.
+        seconds: time in steps, from requesting a batch to the end of the step; excludes evaluation and checkpoints.
     """
 
     def __init__(self, device: torch.device, world: int) -> None:
@@ -42,15 +42,15 @@ class Meter:
         self._step_loss: Tensor | None = None
 
     def start(self) -> None:
-        """A batch is asked for."""
+        """Records that a batch is requested."""
         self._mark = time.monotonic()
 
     def received(self) -> None:
-        """The batch has come."""
+        """Records that the batch has arrived."""
         self._waiting += time.monotonic() - self._mark
 
     def add(self, output: StepOutput, rows: int) -> None:
-        """A part of a batch went through the task."""
+        """Adds the output of the task for one micro-batch."""
         self._rows += rows
         self._last_loss = output.loss.detach()
         self._step_loss = self._last_loss if self._step_loss is None else self._step_loss + self._last_loss
@@ -59,13 +59,13 @@ class Meter:
             self._sums[name] = self._sums[name] + weighted if name in self._sums else weighted
 
     def gradient(self, step: int, norm: Tensor) -> None:
-        """The gradient of a step is complete; its norm shows whether every number in it is finite.
+        """Records the gradient norm of a step, which is finite only if every element of the gradient is.
 
         Raises:
-            WorkError: it is not; on a GPU this is noticed at the next row, which still names the step.
+            WorkError: it is not finite; on a GPU this is raised at the next row and still names the step.
         """
         self._norm = norm
-        # A loss can be infinite and its gradient zero, so both are looked at.
+        # A loss can be infinite and its gradient zero, so both are checked.
         assert self._step_loss is not None
         self._unchecked.append((step, torch.isfinite(norm) & torch.isfinite(self._step_loss)))
         self._step_loss = None
@@ -86,7 +86,7 @@ class Meter:
             )
 
     def stepped(self, global_rows: int) -> None:
-        """A step is done; `global_rows` samples went through it on all ranks."""
+        """Records the end of a step that processed `global_rows` samples on all ranks."""
         spent = time.monotonic() - self._mark
         self.seconds += spent
         self._stepping += spent
@@ -94,7 +94,7 @@ class Meter:
         self._images_total += global_rows
 
     def glance(self) -> dict[str, float]:
-        """Numbers for a display: this rank's newest loss, and images/s since the last glance."""
+        """Numbers for a display: this rank's latest loss, and images/s since the last call."""
         images = self._images_total - self._glanced_images
         spent = self.seconds - self._glanced_at
         self._glanced_images, self._glanced_at = self._images_total, self.seconds
@@ -104,7 +104,7 @@ class Meter:
         return numbers
 
     def drain(self) -> dict[str, float]:
-        """Means over all rows of all ranks since the last drain, as "train/NAME"; every rank must call it."""
+        """Means over all rows of all ranks since the last call, as "train/NAME"; every rank must call it."""
         self.check_finite()
         names = sorted(self._sums)
         sums = torch.stack(

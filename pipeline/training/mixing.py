@@ -1,11 +1,11 @@
 """Mixup and CutMix: a training image is blended with its neighbour in the batch, and so is its label.
 
-Row 2i is mixed with row 2i + 1 and the reverse (the batch is in random order already), by a share drawn
-from (seed, step). So a mixed batch can be replayed, and workers whose slices begin at even rows
-see the same mixtures as one worker does.
+Row 2i is mixed with row 2i + 1 and vice versa (the batch is already in random order), with a weight drawn
+from (seed, step). So a mixed batch is reproducible, and workers with slices that begin at even rows
+get the same mixtures as a single worker.
 
-Sources: Zhang 2018, "mixup: Beyond Empirical Risk Minimization"; Yun 2019, "CutMix". As in DeiT, one share
-for a batch; unlike it, partners are neighbours and not the reversed batch.
+Sources: Zhang 2018, "mixup: Beyond Empirical Risk Minimization"; Yun 2019, "CutMix". As in DeiT, one weight
+per batch; unlike DeiT, partners are neighbours and not the reversed batch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class MixingConfig(Config):
     probability: float = Field(1.0, ge=0, le=1, description="Share of the batches that are mixed at all.")
 
     def draw(self, seed: int, step: int) -> Mix | None:
-        """How the batch of a step is mixed; None: not at all."""
+        """The mixture for the batch of a step; None if it is not mixed."""
         if self.mixup == 0 and self.cutmix == 0:
             return None
         rng = counter_rng.generator(seed, "mixing", step)
@@ -43,18 +43,18 @@ class MixingConfig(Config):
 
 @dataclass(frozen=True)
 class Mix:
-    """One batch's mixture.
+    """The mixture of one batch.
 
     Attributes:
-        share: of the image that stays itself; the rest comes from its partner.
-        place: centre (y, x) of the pasted box, as shares of the sides; None: the images are blended.
+        share: fraction of the result that comes from the image itself; the rest comes from its partner.
+        place: centre (y, x) of the pasted box, as fractions of the sides; None: the images are blended.
     """
 
     share: float
     place: tuple[float, float] | None = None
 
     def apply(self, images: Tensor) -> tuple[Tensor, float]:
-        """Mixed float images [B, C, H, W], and the share that stayed (a box is cut at the border)."""
+        """Mixed float images [B, C, H, W], and the actual fraction of the image itself (a box is clipped)."""
         others = images[partners(len(images), images.device)]
         if self.place is None:
             return images.lerp(others, 1.0 - self.share), self.share
@@ -68,7 +68,7 @@ class Mix:
 
 
 def partners(rows: int, device: torch.device | str = "cpu") -> Tensor:
-    """The row that each row is mixed with: its neighbour; the last of an odd number stays alone."""
+    """The partner of each row: its neighbour; the last of an odd number of rows is its own partner."""
     return (torch.arange(rows, device=device) ^ 1).clamp_(max=rows - 1)
 
 

@@ -1,4 +1,4 @@
-"""Which model of the zoo is trained, with which arguments, and from which weights."""
+"""The model to train: its name in the zoo, its arguments, and its initial weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ModelConfig(Config):
 
     name: str = Field("resnet_small", description="Name in the zoo.")
     kwargs: dict[str, Any] = Field({}, description="Keyword arguments of that model, e.g. widths or depth.")
-    # Not in the key: what it names then is, as the artifact of import-weights that the training starts from.
+    # Not in the key: the key contains the resulting import-weights artifact, which is an input of the training.
     pretrained: str | None = unkeyed(
         None,
         min_length=1,
@@ -34,10 +34,10 @@ class ModelConfig(Config):
         return self
 
     def build(self, *, num_classes: int, in_chans: int, img_size: int) -> nn.Module:
-        """A new model with fresh weights.
+        """A new model with random weights.
 
         Raises:
-            InputError: there is no such model, or it does not take these arguments.
+            InputError: there is no such model, or it does not accept these arguments.
         """
         try:
             return create_model(self.name, num_classes=num_classes, in_chans=in_chans, img_size=img_size, **self.kwargs)
@@ -45,10 +45,10 @@ class ModelConfig(Config):
             raise InputError(f"model: {error}") from None
 
     def check(self, *, in_chans: int, img_size: int) -> None:
-        """Builds it without memory.
+        """Builds the model on the meta device, without memory.
 
         Raises:
-            InputError: there is no such model, or it does not take these arguments.
+            InputError: there is no such model, or it does not accept these arguments.
         """
         with torch.device("meta"):
             self.build(num_classes=2, in_chans=in_chans, img_size=img_size)

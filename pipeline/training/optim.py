@@ -25,7 +25,7 @@ class AdamWConfig(Config):
     eps: float = Field(1e-8, gt=0, le=1, description="Added to the denominator.")
 
     def build(self, groups: list[dict[str, object]]) -> torch.optim.Optimizer:
-        # The fused kernel updates all parameters in one pass, on CPU too.
+        # The fused kernel updates all parameters in one pass, also on CPU.
         return torch.optim.AdamW(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=True)
 
 
@@ -47,9 +47,9 @@ OptimizerConfig = Annotated[AdamWConfig | SGDConfig, Field(discriminator="kind")
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Two groups, decayed and not: vectors (biases, norms), tokens and position embeddings are not decayed.
+    """Two groups, with and without decay: vectors (biases, norms), tokens and position embeddings are not decayed.
 
-    Parameters that need no gradient are left out; frozen parts cost no optimiser state.
+    Parameters without a gradient are excluded, so frozen layers need no optimiser state.
     """
     decayed: list[nn.Parameter] = []
     undecayed: list[nn.Parameter] = []
@@ -62,15 +62,15 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
 
 
 def build_optimizer(model: nn.Module, config: AdamWConfig | SGDConfig) -> torch.optim.Optimizer:
-    """The optimiser over all parameters of `model` that need a gradient."""
+    """The optimiser for all parameters of `model` that require a gradient."""
     return config.build(parameter_groups(model, config.weight_decay))
 
 
 def schedule_factor(step: int, total: int, *, warmup_steps: int, kind: str, final_share: float) -> float:
-    """The share of the peak learning rate at `step` (0-based): linear warm-up, then cosine or constant.
+    """The fraction of the peak learning rate at `step` (0-based): linear warm-up, then cosine or constant.
 
-    The first step already learns (1 / warmup_steps of the peak) and the last step has `final_share`,
-    so no step is spent at a rate of zero.
+    The first step has 1 / warmup_steps of the peak and the last step has `final_share`,
+    so no step has a rate of zero.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
@@ -81,6 +81,6 @@ def schedule_factor(step: int, total: int, *, warmup_steps: int, kind: str, fina
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Gives every group the learning rate `lr`, times the group's own `lr_scale` if it has one."""
+    """Sets the learning rate of every group to `lr`, times the group's `lr_scale` if it has one."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)

@@ -1,4 +1,4 @@
-"""Where a training runs: how many workers, and the cores and GPUs that each takes, so that all of them fit."""
+"""The number of workers of a training, and the cores and GPUs of each worker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.errors import InputError
 
 
 class RunnerConfig(Config):
-    """Where a training runs. A stage's config holds it in an unkeyed field: it cannot change the result."""
+    """How a training is distributed. A stage's config has it in an unkeyed field: it cannot change the result."""
 
     runner: Literal["process", "ray"] = unkeyed("ray", description="In this process, or on Ray Train workers.")
     workers: int = unkeyed(1, ge=1, le=4096, description="Ray Train workers; each takes its share of a global batch.")
@@ -20,10 +20,10 @@ class RunnerConfig(Config):
 
 
 def worker_resources(runner: RunnerConfig, nodes: list[dict[str, float]]) -> dict[str, float]:
-    """What each worker takes, such that all of them fit on the nodes.
+    """The resources of each worker, such that all workers fit on the nodes.
 
     Raises:
-        InputError: they do not fit, or GPUs were asked for and there are too few.
+        InputError: they do not fit, or GPUs were requested and there are too few.
     """
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     gpus = [int(node.get("GPU", 0)) for node in nodes]

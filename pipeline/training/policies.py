@@ -1,4 +1,4 @@
-"""The sampling policies that a classifier can be trained with."""
+"""The sampling policies for training a classifier."""
 
 from __future__ import annotations
 

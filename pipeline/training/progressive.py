@@ -1,4 +1,4 @@
-"""Whether a model can be trained at the sizes of progressive resolution."""
+"""Checks that a model can be trained at the image sizes of progressive resolution."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pipeline.loading.loader import LoaderConfig
 
 
 def check_sizes(model: nn.Module, loader: LoaderConfig, channels: int) -> None:
-    """Tries an image model (on meta) at the sizes of progressive resolution.
+    """Runs an image model (on the meta device) at the sizes of progressive resolution.
 
     Raises:
-        InputError: it is made for one size, as transformers are.
+        InputError: the model accepts only one size, as transformers do.
     """
     for size in loader.smaller_sizes:
         try:

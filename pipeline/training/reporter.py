@@ -1,4 +1,4 @@
-"""How the loop tells its runner where it stands; each runner has its own way to pass it on."""
+"""The interface by which the loop reports progress to its runner; each runner implements it."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ if TYPE_CHECKING:
 
 
 class Reporter(Protocol):
-    """Hears from the loop and may ask it to stop. Calls must be cheap: some come at every step."""
+    """Receives the loop's reports and may request a stop. Calls must be cheap: some occur at every step."""
 
     def progress(self, step: int, total: int, numbers: dict[str, float]) -> None:
-        """Where the training stands; rank 0 calls it, at most every 0.5 s."""
+        """Receives the progress of the training; rank 0 calls it, at most every 0.5 s."""
 
     def row(self, row: dict[str, Any]) -> None:
-        """A new line of metrics.jsonl; rank 0 calls it."""
+        """Receives a new line of metrics.jsonl; rank 0 calls it."""
 
     def stop_requested(self) -> bool:
-        """Whether to write a checkpoint and raise StoppedError; rank 0 asks, at every step."""
+        """Whether to write a checkpoint and raise StoppedError; rank 0 calls it at every step."""
 
     def checkpoint_requested(self) -> bool:
-        """Whether to write a checkpoint and go on, e.g. since this machine is about to be taken away.
+        """Whether to write a checkpoint and continue, e.g. because this machine is about to be preempted.
 
-        Every rank asks, at every step.
+        Every rank calls it at every step.
         """
 
 
 class Unheard:
-    """A Reporter that nobody listens to and that asks for nothing."""
+    """A Reporter that discards all reports and requests nothing."""
 
     def progress(self, step: int, total: int, numbers: dict[str, float]) -> None:
         pass
@@ -47,7 +47,7 @@ class Unheard:
 
 
 class Listener:
-    """The Reporter on the driver's side: passes on to the display and to MLflow, and knows of stop requests."""
+    """The Reporter on the driver: forwards reports to the display and to MLflow, and stop requests to the loop."""
 
     def __init__(self, display: Progress, run: TrackedRun | None, stop: StopRequest) -> None:
         self.stop = stop
@@ -58,7 +58,7 @@ class Listener:
         self._display(step=step, total=total, note="", **numbers)
 
     def note(self, text: str) -> None:
-        """Says what is being done before the first step."""
+        """Shows the current activity before the first step."""
         self._display(note=text)
 
     def row(self, row: dict[str, Any]) -> None:

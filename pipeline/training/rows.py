@@ -1,4 +1,4 @@
-"""Which rows of the shards a classifier is trained and measured on."""
+"""The rows of the shards on which a classifier is trained and evaluated."""
 
 from __future__ import annotations
 

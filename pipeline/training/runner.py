@@ -1,8 +1,8 @@
-"""Where a training runs: in this process, or on Ray Train workers. What it leaves is the same.
+"""Runs a training in this process or on Ray Train workers, with the same output.
 
-Checkpoints lie in the artifact's scratch place in the store (work/STAGE/KEY/scratch/checkpoints), which a
-worker on another machine reaches by the store's URL. The last checkpoint is also how the trained
-weights come back from a worker.
+Checkpoints are in the artifact's scratch folder in the store (work/STAGE/KEY/scratch/checkpoints), which a
+worker on another machine reaches by the store's URL. The trained weights also return from a worker through
+the last checkpoint.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a finished training leaves.
+    """The result of a finished training.
 
     Attributes:
         state: the state dict to export, on the CPU: the moving average if EMA is on.
         rows: the lines of metrics.jsonl.
-        facts: what training.json holds: steps, seconds, images_per_s, parameters, device, world, ...
+        facts: the content of training.json: steps, seconds, images_per_s, parameters, device, world, ...
     """
 
     state: dict[str, Tensor] = field(repr=False)
@@ -44,28 +44,28 @@ class TrainingResult:
     facts: dict[str, Any]
 
     def headline_facts(self) -> dict[str, Any]:
-        """The facts that a stage's summary repeats."""
+        """The values of training.json that a stage's summary repeats."""
         shown = ("steps", "images_per_s", "parameters", "device", "world", "damaged_samples", "lost_decoding_processes")
         return {name: self.facts[name] for name in shown if name in self.facts}
 
     def last(self, name: str) -> float | None:
-        """The newest value of a metric, e.g. "val/accuracy"; None if it was never measured."""
+        """The latest value of a metric, e.g. "val/accuracy"; None if it was never measured."""
         return next((row[name] for row in reversed(self.rows) if name in row), None)
 
 
 def execute(
     recipe: TrainingRecipe, runner: RunnerConfig, work: Workspace, *, params: Mapping[str, Any] | None = None
 ) -> TrainingResult:
-    """Trains, or goes on from the newest checkpoint; writes metrics.jsonl and training.json to `work.output`.
+    """Trains, or resumes from the newest checkpoint; writes metrics.jsonl and training.json to `work.output`.
 
-    If samples were damaged and left out, quarantine.jsonl names them.
+    If damaged samples were left out, quarantine.jsonl lists them.
 
     Args:
-        params: what to log to MLflow beside the metrics; nested mappings are flattened.
+        params: logged to MLflow in addition to the metrics; nested mappings are flattened.
     Raises:
-        InputError: the runner asks for what this machine or cluster does not have.
-        WorkError: the training failed; its checkpoints are kept.
-        StoppedError: it was asked to stop, and wrote a checkpoint.
+        InputError: the runner requests resources that this machine or cluster does not have.
+        WorkError: the training failed; its checkpoints remain.
+        StoppedError: a stop was requested; a checkpoint is written.
     """
     place = CheckpointPlace.of(work)
     check(recipe, runner)
@@ -94,17 +94,17 @@ def execute(
 def _tracked(work: Workspace, params: Mapping[str, Any], enabled: bool) -> AbstractContextManager[TrackedRun | None]:
     if not enabled:
         return nullcontext()
-    # Loading MLflow takes a second, which a Ray worker, or a run that is not tracked, does not have to spend.
+    # Importing MLflow takes a second, which a Ray worker or an untracked run avoids.
     from pipeline.training.tracking import tracked_run
 
     return tracked_run(work, params)
 
 
 def check(recipe: TrainingRecipe, runner: RunnerConfig) -> None:
-    """Refuses what this machine cannot do, before anything is started.
+    """Validates the request against this machine before anything is started.
 
     Raises:
-        InputError: too many workers, cores or GPUs are asked for.
+        InputError: too many workers, cores or GPUs are requested.
     """
     if runner.runner == "ray":
         from pipeline.training import ray_train
@@ -120,7 +120,7 @@ def check(recipe: TrainingRecipe, runner: RunnerConfig) -> None:
 def run_in_process(
     recipe: TrainingRecipe, runner: RunnerConfig, place: CheckpointPlace, listener: Listener
 ) -> dict[str, Any]:
-    """Trains in this process, on its GPU if it has one and may use it; returns the facts."""
+    """Trains in this process, on its GPU if it has one and may use it; returns the content of training.json."""
     device = torch.device("cuda", 0) if runner.use_gpu != "no" and torch.cuda.is_available() else torch.device("cpu")
     if runner.cpus_per_worker is not None:
         torch.set_num_threads(runner.cpus_per_worker)
@@ -128,7 +128,7 @@ def run_in_process(
 
 
 def training_headline(summary: Mapping[str, Any]) -> str:
-    """From the summary of a training: accuracy or loss, speed, size, what was lost on the way."""
+    """A line from the summary of a training: accuracy or loss, speed, size, losses of workers and samples."""
     parts = []
     if "val_accuracy" in summary:
         parts.append(f"val accuracy {summary['val_accuracy']:.1%}")

@@ -24,7 +24,7 @@ from pipeline.training.training_config import TrainingConfig
 
 @dataclass(frozen=True)
 class ClassificationRecipe:
-    """The TrainingRecipe of a classifier; `weights` names imported ones that it starts from."""
+    """The TrainingRecipe of a classifier; `weights` names the imported weights from which it starts."""
 
     config: ClassificationConfig
     store_url: str
@@ -58,7 +58,7 @@ class TrainTeacher:
         """Fills `work.output` with model/, metrics.jsonl and training.json.
 
         Args:
-            inputs: "shards"; "weights", imported ones, if model.pretrained is set; "columns", joined ones, if keep is.
+            inputs: "shards"; "weights" (imported) if model.pretrained is set; "columns" (joined) if keep is set.
         """
         shards, weights = inputs["shards"], inputs.get("weights")
         index = config.check(shards, inputs.get("columns"))

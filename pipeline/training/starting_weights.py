@@ -1,9 +1,9 @@
-"""Weights that a training starts from: the artifact of import-weights, put into a model.
+"""Initial weights of a training: loads the artifact of import-weights into a model.
 
-weights.safetensors      by the names of the library they came from
-source.json              where they came from, and under which licence
-LICENSE                  its text, if the source has one
-wordpieces.json.gz       the vocabulary, if they are a text model's
+weights.safetensors      with the tensor names of the original library
+source.json              their source and licence
+LICENSE                  the licence text, if the source has one
+wordpieces.json.gz       the vocabulary, if they belong to a text model
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from pipeline.training.image_model_config import ImageModelConfig
 
 STAGE = "import-weights"
 WEIGHTS, SOURCE, LICENCE = "weights.safetensors", "source.json", "LICENSE"
-REPORT = "pretrained.txt"  # of a training: what became of each tensor
+REPORT = "pretrained.txt"  # in a training: how each tensor was used
 
 
 @dataclass(frozen=True)
 class StartingWeights:
-    """Imported weights, read when they are loaded."""
+    """Imported weights, which are read when they are loaded."""
 
     artifact: Artifact
 
@@ -49,19 +49,19 @@ class StartingWeights:
 
     @property
     def name(self) -> str:
-        """Where they came from, without the folders of the machine that imported them."""
+        """The source of the weights, without the folders of the machine that imported them."""
         return str(json.loads(self.artifact.read(SOURCE))["name"])
 
     @property
     def vocabulary(self) -> dict[str, Any] | None:
-        """Of the word pieces that they read, if they do."""
+        """The word-piece vocabulary, if the weights belong to a text model."""
         return load_vocabulary(self.artifact.path(VOCABULARY)) if VOCABULARY in self.artifact.files else None
 
     def load_into(self, model: nn.Module, *, normalisation: str = "") -> LoadingReport:
-        """Gives them to a model, fitted to its shapes; on the meta device only the report is made.
+        """Loads the weights into a model, fitted to its shapes; on the meta device only creates the report.
 
         Args:
-            normalisation: of the images, in words, for the report.
+            normalisation: normalisation of the images, as text for the report.
         Raises:
             InputError: they are not weights of this architecture.
         """
@@ -77,11 +77,11 @@ class StartingWeights:
 
 
 def check_given(pretrained: str | None, weights: Artifact | None, field: str, name: str) -> StartingWeights | None:
-    """The weights that a stage was given, which must be there if its config asks for them, and only then.
+    """The weights in a stage's inputs, which must be present if its config names weights, and only then.
 
     Args:
-        field: of the config, for the error.
-        name: of the stage's input.
+        field: field of the config, for the error message.
+        name: name of the stage's input.
     """
     if (pretrained is None) == (weights is None):
         return None if weights is None else StartingWeights.open(weights)
@@ -93,12 +93,12 @@ def check_given(pretrained: str | None, weights: Artifact | None, field: str, na
 def starting_report(
     config: ImageModelConfig, weights: Artifact | None, build: Callable[[], nn.Module]
 ) -> LoadingReport | None:
-    """What will become of the weights that a classifier starts from; None if it starts from fresh ones.
+    """How the initial weights of a classifier will be used; None if it starts from random weights.
 
     Args:
-        build: gives the model, here without memory.
+        build: builds the model, here without memory.
     Raises:
-        InputError: they are not weights of this model, or the config and the inputs do not say the same.
+        InputError: they are not weights of this model, or the config and the inputs disagree.
     """
     starting = check_given(config.model.pretrained, weights, "model.pretrained", "weights")
     if starting is None:
@@ -109,6 +109,6 @@ def starting_report(
 
 
 def write_report(report: LoadingReport, folder: Path) -> None:
-    """Keeps a report with the trained model, after those of its other parts."""
+    """Appends a report to the report file in the trained model's folder."""
     with (folder / REPORT).open("a", encoding="utf-8") as file:
         file.write(f"{report}\n")

@@ -1,7 +1,7 @@
 """The protocols between the loop and an objective: Task, Parts, TrainingRecipe.
 
-A new objective is one Task (loss and metrics of a batch) and one TrainingRecipe (how its parts are
-made on a worker). The loop and both runners know nothing else about it.
+A new objective is one Task (loss and metrics of a batch) and one TrainingRecipe (builds its objects on
+a worker). The loop and both runners depend on nothing else of it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pipeline.training.training_config import TrainingConfig
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What a task says about one batch.
+    """The output of a task for one batch.
 
     Attributes:
-        loss: scalar with gradient, the mean over the rows of the batch that was given.
-        metrics: scalars without gradient, means over the same rows; they stay on the device until a
+        loss: scalar with gradient, the mean over the rows of the given batch.
+        metrics: scalars without gradient, means over the same rows; they remain on the device until a
             row of metrics.jsonl is due.
     """
 
@@ -37,33 +37,33 @@ class Task(Protocol):
     """An objective."""
 
     def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
-        """The loss of a batch (or of a part of it, under accumulation).
+        """The loss of a batch (or of a micro-batch, under accumulation).
 
         Args:
-            model: in training mode, maybe wrapped by DistributedDataParallel: call it, do not reach into it.
+            model: in training mode, may be wrapped by DistributedDataParallel: call it, do not access its attributes.
             batch: on the model's device; uint8 images [B, C, H, W].
 
-        torch's generator was seeded for (seed, step, rank) before; other random numbers come from
+        torch's generator is already seeded for (seed, step, rank); other random numbers come from
         pipeline.counter_rng, keyed by batch.step.
         """
 
 
 class BatchSource(Protocol):
-    """What the loop needs of a loader; pipeline.loading.loader.Loader is one."""
+    """The interface of a loader for the loop; pipeline.loading.loader.Loader implements it."""
 
     policy: SamplingPolicy
     quarantine: Quarantine | None
-    """Where damaged samples go; None: they are errors."""
+    """Collects damaged samples; None: they are errors."""
 
     @property
     def lost_processes(self) -> int:
-        """How often a process that decodes ended before its time, and was replaced."""
+        """The number of decoding processes that died and were replaced."""
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
         """This rank's batches of the steps [start_step, stop_step)."""
 
     def close(self) -> None:
-        """Ends what it has running beside the trainer."""
+        """Ends the loader's threads and processes."""
 
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
@@ -72,18 +72,18 @@ Refresh = Callable[[nn.Module, int], dict[str, float]]
 
 @dataclass
 class Parts:
-    """What a recipe builds on a worker.
+    """The objects that a recipe builds on a worker.
 
     Attributes:
         model: on the device, not wrapped.
         task: the objective.
         loader: this rank's batches.
-        rows: samples in an epoch; it defines where epochs begin, not what the policy draws.
+        rows: samples in an epoch; defines where epochs begin, not which samples the policy draws.
         evaluate: called with the (averaged, if EMA is on) model in eval mode, under no_grad, on EVERY rank
             at the same step; returns the same numbers on every rank, e.g. {"val/accuracy": 0.71}.
         refresh: called with the model in eval mode, under no_grad, on every rank when the step reaches
-            policy.ready_until(); must move ready_until() on, deterministically and equally on every rank.
-            What it returns goes into metrics.jsonl.
+            policy.ready_until(); must advance ready_until(), deterministically and equally on every rank.
+            Its result is written to metrics.jsonl.
     """
 
     model: nn.Module
@@ -95,19 +95,19 @@ class Parts:
 
 
 class TrainingRecipe(Protocol):
-    """How to make the parts of a training, on any machine.
+    """Builds the objects of a training on any machine.
 
-    A recipe is pickled and sent to Ray workers: it holds configs, the store's URL and STAGE/KEY of its
-    inputs, never an open file or a tensor. A frozen dataclass at module level is one.
+    A recipe is pickled and sent to Ray workers: it contains configs, the store's URL and STAGE/KEY of its
+    inputs, never an open file or a tensor. Implement it as a frozen dataclass at module level.
     """
 
     @property
     def training(self) -> TrainingConfig:
-        """The part of the configuration that the loop reads."""
+        """The configuration of the loop."""
 
     def build(self, device: torch.device, rank: int, world: int) -> Parts:
-        """Opens the inputs and makes the parts, with initial weights that depend on the seed alone.
+        """Opens the inputs and builds the objects, with initial weights that depend only on the seed.
 
-        The loop moves nothing: the model must be on `device`. Where world > 1 torch.distributed is
+        The model must be on `device`; the loop does not move it. If world > 1, torch.distributed is
         initialised before this call.
         """

@@ -1,7 +1,7 @@
-"""Follows a training in MLflow: one run a training, in the experiment "tutelage".
+"""Tracks a training in MLflow: one run per training, in the experiment "tutelage".
 
-The driver logs; workers never do. Without MLFLOW_TRACKING_URI the runs go to an SQLite file inside
-the store. A training that is run again after a kill goes on in the same MLflow run.
+Only the driver logs. Without MLFLOW_TRACKING_URI the runs are in an SQLite file inside the store.
+A training that is resumed after a kill continues in the same MLflow run.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from pipeline.whole_files import locked
 EXPERIMENT = "tutelage"
 _log = logging.getLogger("tutelage.training")
 _FLUSH_EVERY_S = 5.0
-_PAUSE = 20  # times what a failed attempt took
-_BATCH = 1000  # metrics in a call: MLflow's limit
+_PAUSE = 20  # times the duration of a failed attempt
+_BATCH = 1000  # metrics per call: MLflow's limit
 _LONGEST_VALUE = 6000  # characters of a parameter: MLflow's limit
 
 
@@ -41,7 +41,7 @@ bound_patience()
 
 
 def _refused_in_one_line(make: Callable[[ArtifactStore], str]) -> Callable[[ArtifactStore], str]:
-    """Asks a configured MLflow whether it is there, for 10 s at most; what it refuses becomes an InputError."""
+    """Checks within 10 s that a configured MLflow answers; a failure becomes an InputError of one line."""
 
     @wraps(make)
     def checked(store: ArtifactStore) -> str:
@@ -69,10 +69,10 @@ def _what_to_do(error: Exception, configured: str | None) -> str:
 
 
 def tracking_in_a_run(store: ArtifactStore) -> str:
-    """The tracking URI in the middle of a run.
+    """The tracking URI, for a run that has already begun.
 
     Raises:
-        WorkError: MLflow was there when the run began, and cannot be used now.
+        WorkError: MLflow was available when the run began, but no longer is.
     """
     try:
         return ensure_tracking(store)
@@ -82,13 +82,13 @@ def tracking_in_a_run(store: ArtifactStore) -> str:
 
 @_refused_in_one_line
 def ensure_tracking(store: ArtifactStore) -> str:
-    """The tracking URI, with its database and the experiment made if they are not there yet.
+    """The tracking URI; creates its database and the experiment if they do not exist.
 
-    Several processes that first touch one new SQLite database break each other's migration, and one that is
-    killed in it breaks the database for good; this call makes it aside, under a file lock, and renames it.
+    Processes that open a new SQLite database at the same time break each other's migration, and a process killed
+    during it corrupts the database; this call creates a temporary one under a file lock and renames it.
 
     Raises:
-        InputError: it cannot be used; said within 10 s where nobody answers.
+        InputError: it cannot be used; raised within 10 s if nothing answers.
     """
     configured = os.environ.get("MLFLOW_TRACKING_URI")
     folder = store.local.resolve() / "services" / "mlflow"
@@ -110,7 +110,7 @@ def ensure_tracking(store: ArtifactStore) -> str:
             try:
                 client.create_experiment(EXPERIMENT, artifact_location=place)
             except MlflowException:
-                # On a server another machine may have been faster.
+                # On a server, another machine may have created it first.
                 if client.get_experiment_by_name(EXPERIMENT) is None:
                     raise
         if configured is None:
@@ -119,7 +119,7 @@ def ensure_tracking(store: ArtifactStore) -> str:
 
 
 def log_report(store: ArtifactStore, file: Path, *, name: str, tags: Mapping[str, str]) -> None:
-    """Puts a report into MLflow, in a run of its own.
+    """Logs a report to MLflow, in its own run.
 
     Raises:
         WorkError: MLflow cannot be used.
@@ -135,7 +135,7 @@ def log_report(store: ArtifactStore, file: Path, *, name: str, tags: Mapping[str
 
 @contextmanager
 def mlflow_failures(what: str) -> Iterator[None]:
-    """An error of MLflow's within the block becomes a WorkError, one line that begins with `what`."""
+    """Converts an MLflow error in the block to a WorkError, one line that begins with `what`."""
     try:
         yield
     except (MlflowException, SQLAlchemyError) as error:
@@ -161,7 +161,7 @@ class TrackedRun:
         self._pause_s = _FLUSH_EVERY_S
 
     def row(self, row: Mapping[str, Any]) -> None:
-        """Takes a line of metrics.jsonl."""
+        """Queues a line of metrics.jsonl."""
         now = int(time.time() * 1000)
         step = int(row["step"])
         self._waiting += [
@@ -173,7 +173,7 @@ class TrackedRun:
             self.flush()
 
     def flush(self) -> None:
-        """Sends what waits; a server that does not answer costs a warning, not the training."""
+        """Sends the queued rows; if the server does not answer, logs a warning and the training continues."""
         began = time.monotonic()
         self._pause_s = _FLUSH_EVERY_S
         try:
@@ -183,14 +183,14 @@ class TrackedRun:
         except MlflowException as error:
             said = without_credentials(first_line(error))
             _log.warning("MLflow run %s: %d metrics not logged yet (%s)", self.run_id, len(self._waiting), said)
-            # The training waits meanwhile: a server that has gone costs it a twentieth of its time at most.
+            # The training waits meanwhile: an unreachable server costs it at most a twentieth of its time.
             self._pause_s = max(_FLUSH_EVERY_S, _PAUSE * (time.monotonic() - began))
         self._sent_at = time.monotonic()
 
 
 @contextmanager
 def tracked_run(work: Workspace, params: Mapping[str, Any]) -> Iterator[TrackedRun]:
-    """The MLflow run of the artifact that is being made: FINISHED, FAILED or KILLED when the block ends."""
+    """The MLflow run of the artifact in `work`; its status is FINISHED, FAILED or KILLED when the block ends."""
     client = MlflowClient(tracking_in_a_run(work.store))
     with mlflow_failures("the training cannot be followed in MLflow"):
         run_id = _resumed(client, work.scratch / "mlflow_run") or _started(client, work, params)
@@ -217,7 +217,7 @@ def _resumed(client: MlflowClient, note: Path) -> str | None:
     try:
         client.update_run(run_id, status="RUNNING")
     except MlflowException:
-        # Deleted, or another tracking server by now.
+        # The run was deleted, or the tracking server has changed.
         return None
     return run_id
 

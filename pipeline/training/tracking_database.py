@@ -1,7 +1,7 @@
-"""MLflow's SQLite database: made aside and renamed, so that one that is there is whole.
+"""MLflow's SQLite database, created under a temporary name and renamed, so that it is always complete.
 
-MLflow makes its tables in dozens of steps. A process that is killed between two of them leaves a database that no
-later one can use.
+MLflow creates its tables in dozens of steps. A process that is killed between two of them leaves a database that
+no later process can use.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.whole_files import written_whole
 
 _log = logging.getLogger("tutelage.training")
 _NO_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
-# What SQLite puts next to a database while it is written.
+# Files that SQLite creates next to a database during writes.
 _COMPANIONS = ("-journal", "-wal", "-shm")
 
 
@@ -32,22 +32,22 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def is_made(database: Path) -> bool:
-    """Whether something is in it. (To look whether SQLite can open a file that is not there leaves an empty one.)"""
+    """Whether the file exists and is not empty. (Opening a missing file with SQLite leaves an empty one.)"""
     return database.exists() and database.stat().st_size > 0
 
 
 def make_database(database: Path) -> None:
-    """Makes a database with all its tables; call it under a lock.
+    """Creates a database with all its tables; call it under a lock.
 
     Raises:
-        OSError: its folder cannot be written, or is full.
+        OSError: its folder is not writable, or its disk is full.
     """
     for left in database.parent.glob(f".{database.name}.*"):
         if is_left_over(left.name, left.stat().st_mtime):
             left.unlink(missing_ok=True)
     with written_whole(database) as aside:
         try:
-            # MLflow tries for an hour where SQLite cannot open its file.
+            # MLflow retries for an hour if SQLite cannot open its file.
             sqlite3.connect(aside).execute("PRAGMA user_version").connection.close()
         except sqlite3.Error as error:
             raise OSError(f"{database}: {error}") from None
@@ -62,10 +62,10 @@ def make_database(database: Path) -> None:
 
 
 def set_broken_aside(database: Path) -> None:
-    """Renames a database that never came to be used, if a process that was killed left it without all its tables.
+    """Renames an unused database if a killed process left it without all its tables.
 
     Raises:
-        OSError, SQLAlchemyError: it cannot be looked into, e.g. since another process has locked it.
+        OSError, SQLAlchemyError: it cannot be read, e.g. because another process has locked it.
     """
     if not is_made(database) or _is_used(database) or _has_all_tables(database):
         return
@@ -80,18 +80,18 @@ def set_broken_aside(database: Path) -> None:
 
 
 def _is_used(database: Path) -> bool:
-    """Whether it has an experiment; that of another version of MLflow may lack tables, and yet hold runs."""
+    """Whether it has an experiment; a database of another MLflow version may lack tables and still contain runs."""
     try:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True)) as connection:
             return connection.execute("SELECT 1 FROM experiments LIMIT 1").fetchone() is not None
     except sqlite3.Error as error:
-        if _code(error) in (sqlite3.SQLITE_ERROR, *_NO_DATABASE):  # the first: there is no such table
+        if _code(error) in (sqlite3.SQLITE_ERROR, *_NO_DATABASE):  # SQLITE_ERROR: no such table
             return False
         raise OSError(f"{database}: {error}") from None
 
 
 def _code(error: BaseException | None) -> int:
-    """SQLite's code of an error of its."""
+    """The SQLite code of an SQLite error."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
@@ -107,7 +107,7 @@ def _has_all_tables(database: Path) -> bool:
     except (MlflowException, OSError, ValueError):
         return False
     except Exception as error:
-        # SQLAlchemy's errors hold SQLite's: "file is not a database", "database disk image is malformed".
+        # SQLAlchemy's errors wrap SQLite's: "file is not a database", "database disk image is malformed".
         if _code(getattr(error, "orig", None)) not in _NO_DATABASE:
             raise
         return False

@@ -1,6 +1,6 @@
-"""Whether MLFLOW_TRACKING_URI leads to an MLflow that can be used; asked before any work, without MLflow's patience.
+"""Checks before any work that MLFLOW_TRACKING_URI names a usable MLflow, with shorter timeouts than MLflow's.
 
-MLflow itself asks a server that is not there for minutes, and a database for an hour. Nothing here imports it.
+MLflow retries an unreachable server for minutes, and a database for an hour. This module does not import MLflow.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SERVERS = ("http", "https")
 _MANAGED = ("databricks", "databricks-uc", "uc")
 _DATABASES = (*_PORTS, "sqlite")
 _DATABASE_S = 8.0
-# One request may take 10 s and is made three times: half a minute for a server that is gone in the middle of a run.
+# A request may take 10 s and is tried three times: half a minute if a server disappears during a run.
 _TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _PATIENCE = {
     _TIMEOUT: "10",
@@ -31,21 +31,21 @@ _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
 _TRANSFER_S = "300"
-_transfers = 0  # that are under way
+_transfers = 0  # in progress
 _changing = threading.Lock()
 
 
 def bound_patience() -> None:
-    """Gives MLflow's client limits of seconds where the environment has none of its own."""
+    """Sets limits of seconds for MLflow's client, unless the environment sets them."""
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
 
 
 @contextmanager
 def patient_transfers() -> Iterator[None]:
-    """Within it a request of this process may take minutes, if the environment has no limit of its own.
+    """Allows requests of minutes within the block, unless the environment sets a limit.
 
-    A server that passes files on answers when it has stored, or fetched, the whole of one: of weights in 10 s never.
+    A server that proxies files answers after it has stored or fetched a whole file, which for weights exceeds 10 s.
     """
     global _transfers
     with _changing:
@@ -62,10 +62,10 @@ def patient_transfers() -> Iterator[None]:
 
 
 def check_tracking_uri(uri: str) -> None:
-    """Does nothing if an MLflow server or a database answers at a tracking URI. Whom it lets in is not asked.
+    """Raises InputError unless an MLflow server or database answers at a tracking URI; ignores HTTP 401 and 403.
 
     Raises:
-        InputError: it does not, within 10 s; one line.
+        InputError: no answer within 10 s; one line.
     """
     if (reason := refusal(uri)) is not None:
         found, what_to_do = reason
@@ -73,7 +73,7 @@ def check_tracking_uri(uri: str) -> None:
 
 
 def refusal(uri: str) -> tuple[str, str] | None:
-    """Why a tracking URI cannot be used, and what to do about it; None if it answers or is of a kind we cannot ask."""
+    """Why a tracking URI cannot be used, and how to fix it; None if it answers or its kind cannot be checked."""
     try:
         kind = _kind(uri)
         if kind in _SERVERS:
@@ -88,7 +88,7 @@ def refusal(uri: str) -> tuple[str, str] | None:
 
 
 def is_asked(uri: str) -> bool:
-    """Whether `refusal` has a way to ask at a URI of this kind."""
+    """Whether `refusal` can check a URI of this kind."""
     return _kind(uri) in (*_SERVERS, *_DATABASES, "folder")
 
 
@@ -101,7 +101,7 @@ def _kind(uri: str) -> str:
 
 
 def _server(uri: str) -> tuple[str, str] | None:
-    # Who is let in is the client's to find out; it has ways to say who we are beside the URL.
+    # The client authenticates itself; it has credentials other than the URL.
     reason = http_refusal(f"{uri.rstrip('/')}{_ASKED}", also_well=(401, 403))
     if reason is None:
         return None
@@ -124,13 +124,13 @@ def _database(uri: str, scheme: str) -> tuple[str, str] | None:
 
 
 def _look(uri: str) -> str | None:
-    """Connects and looks for tables; why that cannot be done."""
+    """Connects and reads the tables; returns why that fails, or None."""
     import sqlalchemy
     from sqlalchemy.pool import NullPool
 
     try:
         engine = sqlalchemy.create_engine(uri, poolclass=NullPool)
         sqlalchemy.inspect(engine).get_table_names()
-    except Exception as error:  # A driver that is missing, a password, a file that is no database.
+    except Exception as error:  # a missing driver, a wrong password, a file that is not a database
         return first_line(getattr(error, "orig", None) or error)
     return None

@@ -1,7 +1,7 @@
-"""What a training is: how long, how large a batch, which optimiser; and what happens at which step.
+"""The configuration of a training: length, batch size, optimiser, and the schedule of its steps.
 
 Everything here is a pure function of the configuration and the step, so that a resumed run, and a
-run with another number of workers, plans the same.
+run with another number of workers, has the same schedule.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipeline.training.optim import AdamWConfig, OptimizerConfig, schedule_facto
 
 
 class TrainingConfig(Config):
-    """The part of a training that is the same for every objective."""
+    """The configuration that is common to all objectives."""
 
     epochs: float | None = Field(10, gt=0, le=100_000, description="Passes over the training rows; or set steps.")
     steps: int | None = Field(None, ge=1, description="Optimiser steps, instead of epochs.")
@@ -51,20 +51,20 @@ class TrainingConfig(Config):
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingConfig:
-        # A config that names steps need not also unset the default of epochs.
+        # A config that sets steps need not also unset the default of epochs.
         if self.steps is None and self.epochs is None:
             raise ValueError("set epochs or steps")
         return self
 
     def total_steps(self, rows: int) -> int:
-        """Optimiser steps of the whole training over `rows` samples; `steps` goes before `epochs`."""
+        """Optimiser steps of the whole training over `rows` samples; `steps` overrides `epochs`."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
         return max(1, round(self.epochs * self.steps_per_epoch(rows)))
 
     def steps_per_epoch(self, rows: int) -> float:
-        """Steps (not a whole number) in which `rows` samples pass once."""
+        """Steps per pass over `rows` samples (not an integer)."""
         return rows / self.global_batch
 
     def peak_lr(self) -> float:
@@ -79,7 +79,7 @@ class TrainingConfig(Config):
         return self.peak_lr() * factor
 
     def evaluates_after(self, done: int, total: int, rows: int) -> bool:
-        """Whether an evaluation follows when `done` steps are done: at each multiple of the period, and at the end."""
+        """Whether an evaluation follows after `done` steps: at each multiple of the period, and at the end."""
         if done == total:
             return True
         if self.evaluate_every_epochs == 0:

@@ -1,4 +1,4 @@
-"""What one rank does, wherever it runs: build the recipe's parts, fit them, say what came of it."""
+"""The work of one rank in either runner: builds the recipe's objects, trains, and returns the result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.training.task import TrainingRecipe
 
 @dataclass(frozen=True)
 class CheckpointPlace:
-    """Where a training's checkpoints lie, in words that can be sent to another machine."""
+    """The location of a training's checkpoints, as strings that can be sent to another machine."""
 
     store_url: str
     prefix: str
@@ -37,7 +37,7 @@ class CheckpointPlace:
 def train_recipe(
     recipe: TrainingRecipe, device: torch.device, rank: int, world: int, place: CheckpointPlace, reporter: Reporter
 ) -> dict[str, Any]:
-    """Builds the parts on this rank and fits them; the facts of the training, as plain JSON values."""
+    """Builds the objects on this rank and trains; returns the content of training.json, as plain JSON values."""
     torch.manual_seed(recipe.training.seed)
     parts = recipe.build(device, rank, world)
     started = time.monotonic()

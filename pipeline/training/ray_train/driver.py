@@ -1,4 +1,4 @@
-"""A training on Ray Train workers, as the driver sees it: start a group, listen, replace the lost."""
+"""The driver's side of a training on Ray Train: starts a worker group, reads its posts, replaces lost workers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _POLL_EVERY_S = 0.5
 _STOP_WITHIN_S = 30.0
 _ENDS_WITHIN_S = 5.0
-_GROUP_START_ATTEMPTS = 60  # of 30 s each: how long a busy cluster is waited for
+_GROUP_START_ATTEMPTS = 60  # of 30 s each: the limit on waiting for a busy cluster
 
 _log = logging.getLogger("tutelage.training")
 _turn = threading.Lock()
@@ -38,14 +38,14 @@ _turn = threading.Lock()
 def run(
     recipe: TrainingRecipe, runner: RunnerConfig, place: CheckpointPlace, listener: Listener, scratch: Path
 ) -> dict[str, Any]:
-    """Trains on Ray Train workers; returns the facts of the training.
+    """Trains on Ray Train workers; returns the content of training.json.
 
     Args:
-        scratch: local folder for Ray Train's own notes and for the traceback of a worker that failed.
+        scratch: local folder for Ray Train's own files and for the traceback of a failed worker.
     Raises:
-        InputError: the cluster does not have what the runner asks for.
-        WorkError: a worker failed; one line, the traceback is in scratch.
-        StoppedError: the listener asked to stop; a checkpoint was written.
+        InputError: the cluster lacks the resources that the runner requests.
+        WorkError: a worker failed; the message is one line, the traceback is in scratch.
+        StoppedError: the listener requested a stop; a checkpoint was written.
     """
     with _our_turn(listener):
         lost: WorkersLostError | None = None
@@ -59,7 +59,7 @@ def run(
                     _log.warning("%s (attempt %d of %d)", error, attempt + 1, runner.max_failures + 1)
                     lost = error
         except BaseException as error:
-            # Workers may still be at work then, and whoever interrupts wants to be gone soon.
+            # Workers may still be running, and an interruption must end soon.
             if isinstance(error, StoppedError) or not isinstance(error, Exception):
                 shutdown()
             raise
@@ -67,10 +67,10 @@ def run(
 
 
 def check(recipe: TrainingRecipe, runner: RunnerConfig) -> None:
-    """Refuses what cannot be, before anything is started.
+    """Validates recipe and runner before anything is started.
 
     Raises:
-        InputError: this machine, or the cluster, does not have what the runner asks for.
+        InputError: this machine, or the cluster, lacks the resources that the runner requests.
     """
     if recipe.training.global_batch < runner.workers:
         raise InputError(
@@ -80,19 +80,19 @@ def check(recipe: TrainingRecipe, runner: RunnerConfig) -> None:
 
 
 def check_machines(runner: RunnerConfig) -> None:
-    """Refuses a runner that asks for more than there is here, or on the cluster of RAY_ADDRESS; starts nothing.
+    """Compares the runner's request with this machine, or with the cluster of RAY_ADDRESS; starts nothing.
 
     Raises:
-        InputError: the workers do not fit, or no cluster that will do answers.
+        InputError: the workers do not fit, or no usable cluster answers.
     """
     worker_resources(runner, machines())
 
 
 def machines() -> list[dict[str, float]]:
-    """The resources of each machine that Ray would run on.
+    """The resources of each machine on which Ray would run.
 
     Raises:
-        InputError: there is none that it can run on.
+        InputError: Ray can run on none.
     """
     if cluster_address() is not None:
         return check_cluster()
@@ -107,7 +107,7 @@ def _local_gpus() -> int:
 
 
 class WorkersLostError(Exception):
-    """A worker's process ended by itself: killed, out of memory, or its machine is gone."""
+    """A worker process died: killed, out of memory, or its machine was lost."""
 
 
 def _raise_if_stopped(listener: Listener) -> Callable[[], None]:
@@ -120,7 +120,7 @@ def _raise_if_stopped(listener: Listener) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def _our_turn(listener: Listener) -> Iterator[None]:
-    """One training of this process at a time: two would wait for each other's cores for ever."""
+    """Allows one training at a time in this process: two would wait forever for each other's cores."""
     waited, look = False, _raise_if_stopped(listener)
     while not _turn.acquire(timeout=_POLL_EVERY_S):
         if not waited:
@@ -141,7 +141,7 @@ def _fit(
     listener: Listener,
     scratch: Path,
 ) -> dict[str, Any]:
-    """One group of workers, from its start to its end."""
+    """Runs one group of workers from start to end."""
     import ray
     from ray import cloudpickle
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -153,7 +153,7 @@ def _fit(
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     resources = worker_resources(runner, nodes)
     training = f"{place.prefix}#{time.monotonic_ns()}"
-    # Where other machines take part, the workers meet at a TCPStore.
+    # If other machines take part, the workers rendezvous at a TCPStore.
     alone = session.folder is not None or runner.workers == 1
     meeting = LoopbackConfig(folder=str(session.folder.path) if session.folder is not None else "") if alone else None
     trainer = (EmbeddedTrainer if session.embedded else StoppableTrainer)(
@@ -194,12 +194,12 @@ def _fit(
         outcome.hear(_taken(channel, training))
         if asked_at is None and listener.stop_requested():
             asked_at = time.monotonic()
-            # The group is left to end by itself, if it can write a checkpoint.
+            # If the group can write a checkpoint, it ends by itself.
             if outcome.began:
                 listener.note("writing a checkpoint")
                 channel.stop.remote(training)
         if asked_at is not None and (not outcome.began or time.monotonic() - asked_at > _STOP_WITHIN_S):
-            # Ending Ray under a thread that waits for it can abort the process, so the thread's wait is ended first.
+            # Ending Ray while a thread waits for it can abort the process, so the thread's wait ends first.
             trainer.end()
             thread.join(_ENDS_WITHIN_S)
             if not outcome.began:
@@ -210,7 +210,7 @@ def _fit(
 
 
 def _taken(channel: Any, training: str) -> list[tuple[str, Any]]:
-    """What was posted since the last call; a Ray that does not answer is ended, to be started anew."""
+    """The posts since the last call; if Ray does not answer, it is ended, and the next training restarts it."""
     import ray
 
     try:
@@ -222,11 +222,11 @@ def _taken(channel: Any, training: str) -> list[tuple[str, Any]]:
 
 
 class _Outcome:
-    """What the workers said so far."""
+    """The posts of the workers so far."""
 
     def __init__(self, listener: Listener) -> None:
         self.facts: dict[str, Any] | None = None
-        self.began = False  # a step was made, so that there is something to keep
+        self.began = False  # a step was done, so that there is something to save
         self.failure: TutelageError | None = None
         self.trace = ""
         self._listener = listener

@@ -1,6 +1,6 @@
-"""How the workers of one machine find each other: by a file, and on loopback only.
+"""Rendezvous of the workers of one machine: through a file, and on loopback only.
 
-Ray lets them meet at a TCPStore, which listens on every address and asks nobody who he is.
+Ray's default is a TCPStore, which listens on every address without authentication.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import ray
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group, _TorchBackend
 
-# Each of these libraries opens ports of its own, on the interface that is named here.
+# Each of these libraries opens its own ports, on the interface named here.
 _LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo", "TP_SOCKET_IFNAME": "lo"}
 
 
 @dataclass
 class LoopbackConfig(TorchConfig):
-    """A process group for workers that share a machine; one worker alone gets none.
+    """A process group for workers that share a machine; a single worker gets none.
 
     Args:
-        folder: of this machine, where they meet.
+        folder: folder of this machine for the rendezvous files.
     """
 
     folder: str = ""
@@ -43,7 +43,7 @@ class _LoopbackBackend(_TorchBackend):
         group = {
             "backend": backend_config.backend or ("nccl" if on_gpus else "gloo"),
             "world_size": world,
-            # Another file for each group: one that is left from a lost group says who is no longer there.
+            # A new file for each group: a file left by a lost group lists workers that no longer exist.
             "init_method": f"file://{backend_config.folder}/meeting-{uuid.uuid4().hex}",
             "timeout_s": backend_config.timeout_s,
         }

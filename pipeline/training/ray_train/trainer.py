@@ -1,4 +1,4 @@
-"""Ray's TorchTrainer that can be ended, and one for a node of our own, without what that has no use for."""
+"""A TorchTrainer that can be ended, and a variant for our own node, without callbacks that it does not need."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
 
-# By name, so that a Ray that renames them gets all of its callbacks, and is only slower.
-# The cleaner frees a cluster's placement group when the controller was killed; here the node ends with it. It asks
-# Ray's dashboard, waits 12 s for one that was not started, and the end of every training waited for it.
-# Data sets come from the store, not from Ray Data, whose manager is one more process that imports Ray Data.
+# Matched by name: if Ray renames them, all of its callbacks run, which is only slower.
+# The cleaner frees a cluster's placement group if the controller was killed; here the node ends with it. It queries
+# Ray's dashboard and waits 12 s if that was not started, which would delay the end of every training.
+# Data sets come from the store, not from Ray Data, whose manager is another process that imports Ray Data.
 ONLY_FOR_CLUSTERS = {"PlacementGroupCleanerCallback", "DatasetsCallback"}
 _ABORTS_WITHIN_S = 3.0
 
 
 class StoppableTrainer(TorchTrainer):
-    """A TorchTrainer that another thread can end, which Ray offers to Ctrl-C in the main thread only."""
+    """A TorchTrainer that another thread can end; Ray supports only Ctrl-C in the main thread."""
 
     _controller: Any = None
 
@@ -34,10 +34,10 @@ class StoppableTrainer(TorchTrainer):
         return ray.get(self._controller.get_result.remote())
 
     def end(self) -> None:
-        """Ends the workers, or the wait for them, so that `fit` raises."""
+        """Ends the workers, or the wait for them; `fit` then raises."""
         if self._controller is None:
             return
-        # What is being started cannot be aborted: then its actor goes, with all that it owns.
+        # A start in progress cannot be aborted: its actor is killed instead, with everything that it owns.
         with contextlib.suppress(Exception):
             ray.get(self._controller.abort.remote(), timeout=_ABORTS_WITHIN_S)
         with contextlib.suppress(Exception):
@@ -45,7 +45,7 @@ class StoppableTrainer(TorchTrainer):
 
 
 class EmbeddedTrainer(StoppableTrainer):
-    """A trainer for a node that was started for this process, and ends with it."""
+    """A trainer for a node that was started for this process and ends with it."""
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]

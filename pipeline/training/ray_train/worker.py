@@ -1,4 +1,4 @@
-"""What runs on a Ray Train worker: the loop, with the session's Channel as its reporter."""
+"""The worker's side of a training on Ray Train: the loop, with the session's Channel as its reporter."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 from pipeline.errors import TutelageError, WorkError
 
-_PREEMPTION_EVERY_STEPS = 20  # a look costs 2.9 ms, and every rank must look equally often
+_PREEMPTION_EVERY_STEPS = 20  # a check costs 2.9 ms, and every rank must check equally often
 
 
 def train_on_worker(config: dict[str, Any]) -> None:
-    """The train function: the loop, with the Channel as its reporter.
+    """The train function: runs the loop with the Channel as its reporter.
 
     Args:
-        config: "parts": the pickled recipe and its CheckpointPlace, in bytes so that Ray Train's controller, which
-            passes it on, need not import what they are made of; "channel", "training", "cpus", "preemptible".
+        config: "parts": the pickled recipe and its CheckpointPlace, as bytes so that Ray Train's controller, which
+            forwards it, need not import their classes; "channel", "training", "cpus", "preemptible".
     """
     import ray.train
     import ray.train.torch
@@ -32,7 +32,7 @@ def train_on_worker(config: dict[str, Any]) -> None:
         recipe, place = cloudpickle.loads(config["parts"])
         facts = train_recipe(recipe, ray.train.torch.get_device(), rank, world, place, reporter)
     except BaseException as error:
-        # A lost peer shows as a RuntimeError of a collective: that is for Ray to judge, not a failure of ours.
+        # A lost peer causes a RuntimeError in a collective: Ray handles that, it is not a failure of the training.
         if not (world > 1 and isinstance(error, RuntimeError)):
             cause = error if isinstance(error, TutelageError) else WorkError(f"{type(error).__name__}: {error}")
             reporter.send("failure", (cause, traceback.format_exc()))
@@ -42,7 +42,7 @@ def train_on_worker(config: dict[str, Any]) -> None:
 
 
 class ChannelReporter:
-    """The Reporter of a worker: posts without waiting, and reads the answers of earlier posts."""
+    """The Reporter of a worker: posts without waiting, and reads the replies to earlier posts."""
 
     def __init__(self, channel: Any, training: str, *, preemptible: bool) -> None:
         self._channel = channel
@@ -54,7 +54,7 @@ class ChannelReporter:
         self._answer: Any = None
 
     def send(self, kind: str, value: Any) -> None:
-        """Posts and waits until it has arrived."""
+        """Posts and waits for the delivery."""
         import ray
 
         ray.get(self._channel.post.remote(self._training, kind, value))
@@ -77,7 +77,7 @@ class ChannelReporter:
         return self._stop
 
     def checkpoint_requested(self) -> bool:
-        """True once, when Ray says that a machine of the group will be taken away."""
+        """True once, when Ray announces that a machine of the group will be preempted."""
         self._steps += 1
         if not self._preemptible or self._steps % _PREEMPTION_EVERY_STEPS:
             return False
