@@ -1,1 +1,1 @@
-"""Pages that need nothing beside themselves: markup, look, pictures inside."""
+"""Self-contained HTML pages: markup, style, embedded pictures."""

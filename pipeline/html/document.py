@@ -1,4 +1,4 @@
-"""A page as one document without any reference to elsewhere: its frame, and what stands in its header."""
+"""The frame of a page as one self-contained document, and the content of its header."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def document(
     """The whole document: header, links to the sections, the sections, footer.
 
     Args:
-        title: of the browser's tab.
-        kind: what such pages are called, e.g. "data card".
-        introduction: below the heading.
-        sections: (id, heading, content) of each; one without content is omitted.
-        css: rules of this page in addition to those of all pages.
+        title: title of the browser tab.
+        kind: the type of page, e.g. "data card".
+        introduction: text below the heading.
+        sections: (id, heading, content) of each; a section without content is omitted.
+        css: rules of this page, added to the common rules of all pages.
     """
     present = [(id, heading, content) for id, heading, content in sections if content is not None]
     body = tag(
@@ -43,7 +43,7 @@ def document(
 
 
 def number_card(label: str, value: str, note: str) -> Markup:
-    """A number in large digits, between what it is and what to compare it with."""
+    """A number in large digits, between its label and a note for comparison."""
     return tag(
         "div",
         tag("p", label, class_="label"),

@@ -1,4 +1,4 @@
-"""The look of figures as matplotlib's settings: a quiet grid, no frame, the colours of the pages."""
+"""The style of figures as matplotlib settings: a light grid, no frame, the colours of the pages."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pipeline.html.theme import LIGHT
 def figure_style(
     *, ink: str = LIGHT["ink"], muted: str = LIGHT["muted"], line: str = LIGHT["line"], size: float = 10
 ) -> dict[Any, Any]:
-    """What `matplotlib.rc_context` takes.
+    """The settings for `matplotlib.rc_context`.
 
     Args:
-        ink, muted, line: colours of texts, of what belongs to the axes, and of the grid.
-        size: of texts, in points.
+        ink, muted, line: colours of the text, the axes and the grid.
+        size: font size in points.
     """
     return {
         "font.size": size,
         "text.color": ink,
-        # A name with $ in it is no formula.
+        # A name that contains $ is not a formula.
         "text.parse_math": False,
         "axes.edgecolor": line,
         "axes.labelcolor": muted,

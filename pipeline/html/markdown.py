@@ -1,7 +1,7 @@
-"""Markdown from Python: texts, code, addresses and tables of others in it are shown, never obeyed.
+"""Markdown from Python: escapes untrusted text, code, URLs and table cells, so that they are only displayed.
 
-What renders it (Prefect, MLflow, GitHub) takes HTML and links in it, so every name, caption, licence and reason goes
-through one of these functions.
+Its renderers (Prefect, MLflow, GitHub) accept HTML and links, so every name, caption, licence and reason is
+passed through one of these functions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.printable import printable
 from pipeline.service_url import without_credentials
 
-# Some renderers know no backslash before < and &, so those are written as HTML has them.
+# Some renderers do not support a backslash before < and &, so these become HTML entities.
 _SPECIAL = re.compile(r"[\\`*_{}\[\]#!|~$]")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _LIST = re.compile(r"^(?=[-+=:])|(?<=^[0-9])(?=[.)]( |$))")
@@ -21,28 +21,28 @@ _ADDRESS = re.compile(r"https?://[A-Za-z0-9.\-]+(:\d+)?(/[A-Za-z0-9._~!$&'()*+,;
 
 
 def text(value: Any) -> str:
-    """What Markdown shows as this text, on one line."""
+    """Escapes a text, so that Markdown shows it literally on one line."""
     line = printable(" ".join(str(value).split()))
     escaped = "".join(_ENTITIES.get(one, one) for one in _SPECIAL.sub(r"\\\g<0>", line))
     return _LIST.sub(r"\\", escaped, count=1)
 
 
 def code(value: Any) -> str:
-    """The text as code within a line."""
+    """The text as inline code."""
     return f"`{printable(' '.join(str(value).split())).replace('`', chr(39))}`"
 
 
 def address(value: Any) -> str:
-    """A link if the text is a plain address of the web, else the text; without user and password."""
+    """A link if the text is a plain web URL, else the text; without user and password."""
     bare = without_credentials(str(value).strip())
     return f"<{bare}>" if _ADDRESS.fullmatch(bare) else text(bare)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[bool] = ()) -> list[str]:
-    """The lines of a table; cells are texts, numbers (with thousands), or `Cell`s, which are Markdown already.
+    """The lines of a table; cells are texts, numbers (with thousands separators), or `Cell`s, which are Markdown.
 
     Args:
-        right: columns that are set flush right; none by default.
+        right: columns that are right-aligned; none by default.
     """
     rule = ["---:" if place < len(right) and right[place] else "---" for place in range(len(head))]
     cells = [[_cell(cell) for cell in row] for row in rows]
@@ -50,7 +50,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence
 
 
 class Cell(str):
-    """Markdown that `table` takes as it is."""
+    """Markdown that `table` does not escape."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""HTML from Python: every text is escaped unless it is Markup, and only `tag` makes Markup of it."""
+"""HTML from Python: every text is escaped unless it is Markup, and only `tag` converts text to Markup."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _VOID = frozenset({"img", "meta", "br", "hr", "link", "col"})
 
 
 class Markup(str):
-    """Text that is HTML already."""
+    """Text that is already HTML."""
 
     __slots__ = ()
 
 
 def escaped(text: str) -> str:
-    """A text of others for HTML: no markup, and control characters and turned directions of writing written out."""
+    """Escapes untrusted text for HTML: markup, control characters and bidirectional overrides become visible."""
     return escape("\n".join(map(printable, text.replace("\t", " ").split("\n"))))
 
 
@@ -30,8 +30,8 @@ def tag(name: str, *children: Child, **attributes: str | int | float | bool | No
 
     Args:
         name: e.g. "p".
-        children: texts, which are escaped, or Markup, which is not; None is left out.
-        attributes: class_ stands for class, aria_label for aria-label; None and False are left out.
+        children: texts, which are escaped, or Markup, which is not; None is omitted.
+        attributes: class_ stands for class, aria_label for aria-label; None and False are omitted.
     """
     rendered = "".join(
         f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escaped(str(value))}"')
@@ -44,7 +44,7 @@ def tag(name: str, *children: Child, **attributes: str | int | float | bool | No
 
 
 def join(*children: Child) -> Markup:
-    """Children one after another, without an element around them."""
+    """Concatenates children without an enclosing element."""
     parts: list[str] = []
     for child in children:
         if child is None:
@@ -59,10 +59,10 @@ def join(*children: Child) -> Markup:
 def table(
     head: Sequence[str], rows: Sequence[Sequence[Child]], *, numeric: frozenset[int] = frozenset(), class_: str = ""
 ) -> Markup:
-    """A table that scrolls sideways where it does not fit.
+    """A table that scrolls horizontally if it does not fit.
 
     Args:
-        numeric: numbers of the columns that are set flush right.
+        numeric: indices of the columns that are right-aligned.
     """
 
     def cells(kind: str, row: Sequence[Child]) -> list[Markup]:
@@ -81,5 +81,5 @@ def table(
 
 
 def details(title: str, *children: Child) -> Markup:
-    """Something folded away behind its title."""
+    """Content that is collapsed under its title."""
     return tag("details", tag("summary", title), *children)

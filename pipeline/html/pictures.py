@@ -1,4 +1,4 @@
-"""Pictures inside a page: encoded images as data URIs, small enough to stand there by the hundred."""
+"""Pictures embedded in a page: encoded images as data URIs, small enough for hundreds per page."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 
 
 def picture_uri(data: bytes, *, largest_px: int, most_bytes: int) -> str | None:
-    """A data URI of an encoded picture: as it is if small enough, else scaled down and encoded anew.
+    """A data URI of an encoded picture: unchanged if small enough, else scaled down and encoded again.
 
     Returns:
-        None if the bytes are no picture.
+        None if the bytes are not a picture.
     """
     kind = _TYPES.get(format_of(data[:HEAD_BYTES]) or "")
     try:

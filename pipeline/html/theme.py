@@ -1,12 +1,12 @@
-"""The look of our pages: colours that colour-blind readers tell apart, light and dark, wide and narrow.
+"""The style of the pages: colours that colour-blind readers can distinguish, light and dark, wide and narrow.
 
-The series colours follow Okabe and Ito 2008, lightened for the dark ground. Figures inside a page use the CSS
-variables, so that they change with it; pictures that are files take the light colours.
+The series colours follow Okabe and Ito 2008, lightened for the dark background. Figures in a page use the CSS
+variables, so that they follow its theme; pictures in files use the light colours.
 """
 
 from __future__ import annotations
 
-# Each colour on the light and on the dark ground.
+# Each colour on the light and on the dark background.
 _PAIRS = {
     "paper": ("#fbfaf7", "#14171b"),
     "card": ("#ffffff", "#1b1f25"),

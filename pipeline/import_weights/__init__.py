@@ -1,1 +1,1 @@
-"""Weights from elsewhere as artifacts: what a run starts from lies in its store, whole, under a key of its content."""
+"""Imports external weights as artifacts: the store contains a run's initial weights under a key of their content."""

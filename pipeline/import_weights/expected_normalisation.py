@@ -1,4 +1,4 @@
-"""The mean and standard deviation that a training takes from the weights that it starts from."""
+"""The mean and standard deviation that a training takes from its initial weights."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ImageModelConfigT = TypeVar("ImageModelConfigT", bound=ImageModelConfig)
 
 
 def with_normalisation(config: ImageModelConfigT, store: ArtifactStore) -> ImageModelConfigT:
-    """The config with the mean and std that its weights expect, where it sets none; without weights it stays as it is.
+    """The config with the mean and std that its weights expect, if it sets none; unchanged without weights.
 
-    The source of the weights states them, or else the catalogue's row of the model; else they are the defaults.
+    They come from the source of the weights, else from the model's row in the catalogue, else they are the defaults.
 
     Raises:
-        InputError: there are no such weights, or what they state is no normalisation.
+        InputError: there are no such weights, or their stated normalisation is invalid.
         WorkError: the files of a registered model cannot be fetched.
     """
     if not config.waits_for_weights:

@@ -1,4 +1,4 @@
-"""The licence of weights, from what lies beside them: a file of that name, or the head of a model card."""
+"""The licence of weights, from the files next to them: a licence file, or the header of a model card."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-# What is asked for beside weights that have to be fetched.
+# Files that are fetched along with weights.
 FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "README.md")
 _NAMES = re.compile(r"(licen[cs]e|copying)(\.(txt|md))?", re.IGNORECASE)
 _CARD = re.compile(r"\A---\s*\n(?:.*\n)*?license:\s*[\"']?([\w.+-]+)")
@@ -14,11 +14,11 @@ _CARD = re.compile(r"\A---\s*\n(?:.*\n)*?license:\s*[\"']?([\w.+-]+)")
 
 @dataclass(frozen=True)
 class Licence:
-    """What is known.
+    """The licence, as far as it is known.
 
     Attributes:
-        name: as the model card says, e.g. "apache-2.0"; "" if it says nothing.
-        text: the licence itself; "" if there is none.
+        name: from the model card, e.g. "apache-2.0"; "" if the card states none.
+        text: the licence text; "" if there is none.
     """
 
     name: str = ""
@@ -26,7 +26,7 @@ class Licence:
 
     @classmethod
     def beside(cls, weights: Path) -> Licence:
-        """That of a file of weights."""
+        """The licence of a file of weights."""
         folder = weights.parent
         card = folder / "README.md"
         found = _CARD.search(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None

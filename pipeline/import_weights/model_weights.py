@@ -1,4 +1,4 @@
-"""The import that a model's config asks for."""
+"""The import that a model's config requires."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pipeline.training.model_config import ModelConfig
 
 
 def import_config(model: ModelConfig | TextBackboneConfig, store: ArtifactStore) -> ImportConfig | None:
-    """The import of what a model starts from, as it is now; None if it starts from fresh weights.
+    """The import of a model's initial weights in their current version; None if they are random.
 
     Raises:
-        InputError: there are no such weights, or they cannot be had here.
+        InputError: there are no such weights, or they are not available here.
     """
     if model.pretrained is None:
         return None

@@ -1,6 +1,6 @@
-"""How `create_model(pretrained=...)` opens what only the pipeline knows: entry points of "tutelage.weights".
+"""Lets `create_model(pretrained=...)` open sources that only the pipeline knows: entry points of "tutelage.weights".
 
-The store is the one of TUTELAGE_STORE, the registry that of MLFLOW_TRACKING_URI or the one inside the store.
+TUTELAGE_STORE names the store, MLFLOW_TRACKING_URI the registry; by default the registry inside the store is used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sources of weights that need a store or a registry; `find` knows these and those of model_defs.
+"""Sources of weights that need a store or a registry; `find` supports these and the ones of model_defs.
 
 models:/NAME@alias, models:/NAME/VERSION     the weights inside a registered model
 STAGE/KEY, artifact:STAGE/KEY                an exported model of the store
@@ -30,16 +30,16 @@ _ARTIFACT = re.compile(r"(artifact:)?(?P<uri>[a-z-]+/[0-9a-f]{4,64})")
 
 
 def find(source: str, store: ArtifactStore) -> WeightsSource:
-    """The source that a string names, with `store` and its registry for what lies there; nothing is fetched.
+    """The source that a string names, looked up in `store` and its registry if needed; nothing is fetched.
 
     Raises:
-        InputError: it cannot be one, or the store or registry has none of this name.
+        InputError: the string is not a source, or the store or registry has none of this name.
     """
     if source.startswith("models:"):
         return RegistrySource.named(source, store)
     artifact = _ARTIFACT.fullmatch(source)
     if artifact is None and source.startswith("artifact:"):
-        # The plug-in of this scheme asks here: handing it on would go round for ever.
+        # The plug-in of this scheme calls this function: delegating to it would recurse forever.
         raise InputError(f"{source}: names no artifact; write artifact:STAGE/KEY, e.g. artifact:train-teacher/0a1b2c")
     if artifact is not None and not Path(source).exists():
         return ArtifactSource(store.resolve(artifact["uri"]))
@@ -62,18 +62,18 @@ class ArtifactSource:
         return self.artifact.uri
 
     def normalisation(self) -> Normalisation | None:
-        # One small file: the weights are not fetched for a run that may need none of them.
+        # Fetches one small file and not the weights, which the run may not need.
         name = f"model/{PREPROCESSING}"
         return stated_in(self.artifact.path(name)) if name in self.artifact.files else None
 
 
 @dataclass(frozen=True)
 class RegistrySource:
-    """A version of a registered model; an alias is followed once, when the source is made.
+    """A version of a registered model; an alias is resolved once, when the source is created.
 
     Attributes:
         uri: models:/NAME/VERSION.
-        registry_id: a word for the registry.
+        registry_id: an identifier of the registry.
     """
 
     uri: str
@@ -104,7 +104,7 @@ class RegistrySource:
             aside = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
             registry, version = find_version(self.store, self.uri)
             try:
-                # A model that was not registered by Tutelage is no ExportedModel; its files are here all the same.
+                # A model that Tutelage did not register is not an ExportedModel, but its files are fetched.
                 with suppress(DamagedError):
                     registry.fetch(version, aside)
                 _moved(aside, place)
@@ -128,7 +128,7 @@ class RegistrySource:
         return f"{self.registry_id} {self.uri}"
 
     def normalisation(self) -> Normalisation | None:
-        """Of a model that Tutelage registered, one small file is fetched; of another one all of it."""
+        """Fetches one small file of a model that Tutelage registered, or all files of any other model."""
         from pipeline.registration.lookup import find_version
 
         if not self._copy.is_dir():
@@ -141,7 +141,7 @@ class RegistrySource:
 
 
 def _moved(aside: Path, place: Path) -> None:
-    """Puts a fetched folder in its place, unless another process was first."""
+    """Renames a fetched folder to its final path, unless another process was first."""
     try:
         aside.rename(place)
     except OSError:
@@ -150,10 +150,10 @@ def _moved(aside: Path, place: Path) -> None:
 
 
 def located(source: WeightsSource, beside: Sequence[str] = ()) -> Path:
-    """The file of the weights, fetched if need be.
+    """The file of the weights, fetched if necessary.
 
     Raises:
-        InputError: it cannot be had.
+        InputError: it is not available.
     """
     try:
         return source.locate(FILES, beside)
@@ -162,10 +162,10 @@ def located(source: WeightsSource, beside: Sequence[str] = ()) -> Path:
 
 
 def identity(source: WeightsSource) -> str:
-    """A word that changes when the weights do.
+    """An identifier that changes when the weights change.
 
     Raises:
-        InputError: they cannot be had.
+        InputError: they are not available.
     """
     try:
         return source.identity(FILES)
@@ -174,7 +174,7 @@ def identity(source: WeightsSource) -> str:
 
 
 def absolute(source: str) -> str:
-    """A source that means the same in any folder."""
+    """A source with an absolute path, independent of the working directory."""
     try:
         found = find_source(source)
     except ModelError:

@@ -1,7 +1,7 @@
-"""The stage import-weights: trained weights from anywhere -> an artifact that trainings start from.
+"""The stage import-weights: trained weights from any source -> an artifact with initial weights for trainings.
 
-Names move (an alias, a branch, a file that is overwritten), so a config must be `resolved`: it then holds a
-fingerprint of what its source is now, and new weights have a new key. Workers on other machines read the artifact.
+Names are mutable (an alias, a branch, an overwritten file), so a config must be `resolved`: it then contains a
+fingerprint of the source's current content, and new weights get a new key. Workers on other machines read the artifact.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BESIDE = (*TOKENIZER_FILES, *licence.FILES)
 
 
 class ImportConfig(Config):
-    """Which weights are imported."""
+    """The source of the weights to import."""
 
     source: str = unkeyed(
         ...,
@@ -47,7 +47,7 @@ class ImportConfig(Config):
 
     @classmethod
     def for_model(cls, model: str, pretrained: str, **values: Any) -> Self:
-        """The import of what a model is to start from; "DEFAULT" is what the catalogue names.
+        """The import of a model's initial weights; "DEFAULT" is the source that the catalogue names.
 
         Raises:
             InputError: the catalogue names no weights.
@@ -59,15 +59,15 @@ class ImportConfig(Config):
         return cls(source=source, **values)
 
     def resolved(self, store: ArtifactStore) -> Self:
-        """The config with the fingerprint in it: what `run_stage` takes.
+        """The config with the fingerprint, as `run_stage` requires it.
 
         Raises:
-            InputError: there are no such weights, or they cannot be had here.
+            InputError: there are no such weights, or they are not available here.
         """
         found = find(self.source, store)
         facts: dict[str, Any] = {"weights": identity(found)}
         if self.reads_texts:
-            # Small beside the weights, and read here: its content tells it apart, and a bad one is refused early.
+            # Small compared to the weights and read here: its content identifies it, and errors are found early.
             folder = self.tokenizer or located(found, _BESIDE).parent
             facts["vocabulary"] = digest(read_vocabulary(folder.expanduser()))
         return self.model_copy(update={"source": absolute(self.source), "fingerprint": digest(facts)})
@@ -103,7 +103,7 @@ class ImportWeights:
         if terms.text:
             (work.output / LICENCE).write_text(terms.text, encoding="utf-8")
         values = sum(tensor.numel() for tensor in state.values())
-        # What others read of it, up to the card of a registered model, without the folders of this machine.
+        # The published name, e.g. in the card of a registered model, omits the folders of this machine.
         name = "/".join(Path(config.source).parts[-2:]) if Path(config.source).is_absolute() else config.source
         facts = {
             "name": name,

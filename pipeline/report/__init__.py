@@ -1,1 +1,1 @@
-"""What a run did and found, as one HTML file that needs nothing else, and as a few lines of Markdown."""
+"""The report of a run, as one self-contained HTML file and as a few lines of Markdown."""

@@ -1,4 +1,4 @@
-"""The confusion matrix as SVG, with the counts of a cell in its tooltip; and its most frequent confusions."""
+"""The confusion matrix as SVG, with a cell's counts in its tooltip, and the most frequent confusions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST_NAME = 24
 
 @dataclass(frozen=True)
 class Pair:
-    """How many of the `of` samples of class `true` were predicted as `predicted`."""
+    """The number of the `of` samples of class `true` that were predicted as `predicted`."""
 
     true: int
     predicted: int
@@ -26,7 +26,7 @@ class Pair:
 
 
 def confused_pairs(confusion: NDArray[np.int64], most: int) -> list[Pair]:
-    """The most frequent confusions, by count and then by share of the true class."""
+    """The most frequent confusions, by count and then by fraction of the true class."""
     totals = confusion.sum(axis=1)
     off = confusion.copy()
     np.fill_diagonal(off, 0)
@@ -35,7 +35,7 @@ def confused_pairs(confusion: NDArray[np.int64], most: int) -> list[Pair]:
 
 
 def shown_classes(confusion: NDArray[np.int64]) -> list[int]:
-    """The classes that fit: all, or those with most mistakes, in their order."""
+    """The classes that fit: all of them, or the ones with most mistakes, in index order."""
     if len(confusion) <= MOST_CLASSES:
         return list(range(len(confusion)))
     wrong = confusion.sum(axis=0) + confusion.sum(axis=1) - 2 * np.diag(confusion)
@@ -43,7 +43,7 @@ def shown_classes(confusion: NDArray[np.int64]) -> list[int]:
 
 
 def confusion_figure(confusion: NDArray[np.int64], names: Sequence[str]) -> Markup:
-    """Rows are true classes, columns predictions; a cell's depth is its share of the row.
+    """Rows are true classes, columns predictions; a cell's colour intensity is its fraction of the row.
 
     Correct predictions are blue, wrong ones orange. Empty cells are not drawn, which keeps 51 classes small.
     """
@@ -93,7 +93,7 @@ def confusion_figure(confusion: NDArray[np.int64], names: Sequence[str]) -> Mark
 
 
 def middle_of(cell: float) -> float:
-    """Where a line of text stands so that it looks centred in a cell, in pixels from its top."""
+    """The baseline of a text line that appears centred in a cell, in pixels from the cell's top."""
     return cell / 2 + 3.2
 
 

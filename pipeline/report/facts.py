@@ -1,6 +1,6 @@
-"""What the artifacts of a run say, read once: trainings, evaluations, registrations, data.
+"""Reads the artifacts of a run once: trainings, evaluations, registrations, data.
 
-Any artifact may be absent, and so may any of its files but the manifest: the report shows what there is.
+Any artifact may be absent, and so may any of its files except the manifest: the report shows what exists.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts import Artifact
 
-# The order in which a run's artifacts are told; others follow by name.
+# The order in which a run's artifacts are listed; others follow by name.
 ORDER = (
     "shards",
     "leaks",
@@ -35,7 +35,7 @@ ORDER = (
 
 @dataclass(frozen=True)
 class Training:
-    """A trained model: the rows of metrics.jsonl, the facts of training.json, the curriculum's refreshes."""
+    """A trained model: the rows of metrics.jsonl, the content of training.json, the curriculum's refreshes."""
 
     name: str
     artifact: Artifact
@@ -46,12 +46,12 @@ class Training:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The measures of one model.
+    """The metrics of one model.
 
     Attributes:
         subject: the name of the model's artifact in the run, e.g. "student".
         confusion: [K, K], row is the true class.
-        outcomes: id -> whether the answer was right, of the labelled samples.
+        outcomes: id -> whether the prediction was correct, for the labelled samples.
     """
 
     subject: str
@@ -69,7 +69,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything the report tells."""
+    """The data of the report."""
 
     artifacts: dict[str, Artifact]
     trainings: list[Training]
@@ -85,7 +85,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """What making all the artifacts took, one after another."""
+        """The total time for building all artifacts."""
         return sum(artifact.seconds for artifact in self.artifacts.values())
 
     def training(self, name: str) -> Training | None:
@@ -93,7 +93,7 @@ class Run:
 
 
 def read_run(inputs: Mapping[str, Artifact]) -> Run:
-    """The facts of a run from its artifacts by name."""
+    """Reads the data of a run from its artifacts by name."""
     rank = {name: place for place, name in enumerate(ORDER)}
     artifacts = dict(sorted(inputs.items(), key=lambda item: (rank.get(item[0], len(rank)), item[0])))
     trainings, evaluations, registrations = [], [], {}

@@ -1,7 +1,7 @@
-"""Line and area figures as inline SVG that takes its colours and its font from the page.
+"""Line and area figures as inline SVG with the colours and the font of the page.
 
-Matplotlib draws with stand-in colours; they are replaced by the page's variables afterwards, so one
-figure serves the light and the dark page. Long series are thinned to what the eye can tell apart.
+Matplotlib draws with placeholder colours, which are then replaced by the page's variables, so one
+figure serves the light and the dark theme. Long series are thinned to the visible resolution.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _STYLE = figure_style(ink=_MUTED, muted=_MUTED, line=_LINE) | {
 
 @dataclass(frozen=True)
 class Series:
-    """A line: its name, its (x, y) points in order, and the number of its colour."""
+    """A line: its name, its (x, y) points in order, and the index of its colour."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -54,10 +54,10 @@ def line_figure(
     """Lines over a common axis, each named at its end in the legend.
 
     Args:
-        key: distinct on the page; it keeps the figures' ids apart.
-        title: read by screen readers; the caption says it to others.
-        share: the values are shares, shown as percentages.
-        levels: values at which a dashed line is drawn across.
+        key: unique on the page; makes the ids of the figures distinct.
+        title: for screen readers; the caption shows it to other readers.
+        share: the values are fractions, shown as percentages.
+        levels: values at which a horizontal dashed line is drawn.
     """
     with mpl.rc_context(_STYLE | {"svg.hashsalt": key}):
         figure, axes = _axes(x_label)
@@ -79,7 +79,7 @@ def line_figure(
 def stack_figure(
     key: str, title: str, x: Sequence[float], bands: Sequence[tuple[str, Sequence[float]]], *, x_label: str
 ) -> Markup:
-    """Shares that sum to one, as bands over steps; a value holds until the next."""
+    """Fractions that sum to 1, as bands over steps; a value applies until the next one."""
     with mpl.rc_context(_STYLE | {"svg.hashsalt": key, "axes.grid": False}):
         figure, axes = _axes(x_label)
         kept = thin_places(len(x))
@@ -98,7 +98,7 @@ def stack_figure(
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = _MOST_POINTS) -> list[tuple[float, float]]:
-    """At most `most` points: means over equal stretches, so that a spike is softened and not lost."""
+    """At most `most` points: means over equal intervals, so that a spike is damped and not lost."""
     if len(points) <= most:
         return list(points)
     edges = np.linspace(0, len(points), most + 1).astype(int).tolist()
@@ -107,7 +107,7 @@ def thinned(points: Sequence[tuple[float, float]], most: int = _MOST_POINTS) -> 
 
 
 def thin_places(length: int, most: int = _MOST_POINTS) -> list[int]:
-    """At most `most` places of a sequence, the first and the last among them."""
+    """At most `most` indices of a sequence, including the first and the last."""
     return sorted(set(np.linspace(0, length - 1, min(length, most)).round().astype(int).tolist()))
 
 
@@ -122,7 +122,7 @@ def _axes(x_label: str) -> tuple[Figure, Axes]:
 
 
 def _legend(axes: Axes, names: Sequence[str]) -> None:
-    """The names above the axes, in as many columns as their length allows; on two lines the axes give way."""
+    """Draws the names above the axes, in as many columns as fit; two lines of names shrink the axes."""
     columns = min(4, len(names), max(1, _LEGEND_LETTERS // (max(len(name) for name in names) + 5)))
     axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=columns, handlelength=1.4, columnspacing=1.4)
     extra_lines = -(-len(names) // columns) - 1
@@ -131,7 +131,7 @@ def _legend(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _svg(figure: Figure, key: str, title: str) -> Markup:
-    """The figure's SVG without its prolog, with ids of its own and the page's colours and font."""
+    """The figure's SVG without its prolog, with unique ids and the page's colours and font."""
     buffer = io.StringIO()
     nothing: Any = {"Creator": None, "Date": None, "Format": None, "Type": None}
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)

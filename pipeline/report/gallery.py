@@ -1,4 +1,4 @@
-"""Pictures for the page: samples of the shards by their id, small, as data URIs."""
+"""Pictures for the page: samples of the shards by id, small, as data URIs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHEET_BYTES = 700_000
 
 
 class Gallery:
-    """Gives the picture of a sample; without shards, or for a sample that cannot be read, a blank tile.
+    """Returns the picture of a sample, or a blank tile without shards or for an unreadable sample.
 
     Args:
         shards: the shards artifact, if the run has one.
@@ -44,7 +44,7 @@ class Gallery:
             return None
 
     def contact_sheet(self, description: str) -> Markup | None:
-        """The sheet that the shards artifact holds, made smaller if it is heavy."""
+        """The contact sheet of the shards artifact, scaled down if its file is large."""
         return None if self._shards is None else sheet_of(self._shards, "contact_sheet.png", description)
 
     def _uri(self, id: int) -> str | None:
@@ -56,7 +56,7 @@ class Gallery:
 
 
 def sheet_of(artifact: Artifact, name: str, description: str) -> Markup | None:
-    """A sheet of pictures that an artifact holds, made smaller if it is heavy; None if it holds none."""
+    """A contact sheet from an artifact, scaled down if its file is large; None if the artifact has none."""
     if name not in artifact.files:
         return None
     uri = picture_uri(artifact.read(name), largest_px=_SHEET_PX, most_bytes=_SHEET_BYTES)

@@ -1,4 +1,4 @@
-"""Section on leaks: which evaluation images are in the training data, if the run checked that."""
+"""The section on leaks: evaluation images that occur in the training data, if the run checked that."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.report.wording import percent
 
 
 def leaks_section(run: Run) -> Markup | None:
-    """Counts of each evaluation split, and the sheet of pairs."""
+    """Counts for each evaluation split, and the contact sheet of pairs."""
     findings, artifact = run.leaks, run.artifacts.get("leaks")
     if not findings or artifact is None:
         return None

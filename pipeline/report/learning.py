@@ -1,4 +1,4 @@
-"""Sections on how the models learned: loss and validation measures over time, and the curriculum."""
+"""Sections on the trainings: loss and validation metrics over time, and the curriculum."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LEVELS = {0: "whole set", 1: "groups", 2: "subgroups"}
 
 
 def learning_section(run: Run) -> Markup | None:
-    """Loss and validation measures over training; classifiers share a figure."""
+    """Loss and validation metrics over the training; classifiers share a figure."""
     parts: list[Child] = []
     dual = [
         one for one in run.trainings if _series(one, "val/image_recall_at_1") or one.artifact.stage == "pretrain-clip"
@@ -83,7 +83,7 @@ def learning_section(run: Run) -> Markup | None:
 
 
 def curriculum_section(run: Run) -> Markup | None:
-    """The levels that the curriculum sampled over time, and the accuracy on them."""
+    """The levels that the curriculum sampled over time, and the accuracy at each."""
     parts: list[Child] = []
     for training in run.trainings:
         lines = training.curriculum
@@ -205,7 +205,7 @@ def _training_row(training: Training) -> list[Child]:
 
 
 def _openings(lines: list[dict[str, Any]], root: str) -> list[tuple[int, str, float]]:
-    """(step, node, its probability then) whenever a node entered the frontier."""
+    """(step, node, its probability at that step) for each time a node entered the frontier."""
     known = {root}
     found = []
     for line in lines:

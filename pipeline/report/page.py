@@ -17,13 +17,13 @@ from pipeline.report.wording import duration, percent, spoken
 
 
 def page(run: Run, *, title: str, mistakes: int, explanations: int, queries: int) -> str:
-    """The whole report as one HTML document without any reference to elsewhere.
+    """The whole report as one self-contained HTML document.
 
     Args:
         title: the heading.
-        mistakes: pictures of mistakes of each model, at most.
-        explanations: pictures on which the classifiers' answers are explained, at most.
-        queries: retrieval queries in each direction, at most.
+        mistakes: maximum number of pictures of mistakes per model.
+        explanations: maximum number of pictures on which the classifiers' predictions are explained.
+        queries: maximum number of retrieval queries per direction.
     """
     gallery = Gallery(run.shards)
     sections: list[tuple[str, str, Markup | None]] = [
@@ -60,7 +60,7 @@ def _lead(run: Run) -> str:
 
 
 def _decisions(run: Run) -> Markup | None:
-    """What was registered, whether it became champion and why, and the line that loads it."""
+    """The registered models, whether each became champion and why, and the code that loads it."""
     cards = [_decision(name, artifact) for name, artifact in run.registrations.items()]
     return tag("div", cards, class_="cards wide") if cards else None
 
@@ -88,7 +88,7 @@ def _decision(name: str, artifact: Artifact) -> Markup:
 
 
 def _sentence(text: str) -> str:
-    """A reason as a sentence of its own."""
+    """A reason as a complete sentence."""
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 

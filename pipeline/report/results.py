@@ -1,4 +1,4 @@
-"""Sections on how well the models classify: accuracies with their floors, confusion, worst mistakes."""
+"""Sections on classification quality: accuracies with their baselines, confusion, worst mistakes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STRIP_PX, _STRIP_HEIGHT_PX = 190, 18
 
 
 def accuracy_rows(evaluation: Evaluation) -> list[tuple[str, str, str]]:
-    """(what, prefix, suffix) of every accuracy that was measured, the whole first."""
+    """(name, prefix, suffix) of every measured accuracy, the overall accuracy first."""
     rows = []
     for prefix, kind in (("accuracy", ""), ("zero_shot", "zero-shot, ")):
         start = f"{prefix}/samples"
@@ -30,7 +30,7 @@ def accuracy_rows(evaluation: Evaluation) -> list[tuple[str, str, str]]:
 
 
 def accuracy_section(run: Run) -> Markup | None:
-    """Every accuracy with its interval, and with what chance and the most frequent answer score there."""
+    """Every accuracy with its interval and with the accuracies of chance and of the most frequent class."""
     body: list[list[Child]] = []
     for evaluation in run.evaluations:
         metrics = evaluation.metrics
@@ -76,7 +76,7 @@ def accuracy_section(run: Run) -> Markup | None:
 
 
 def confusion_section(run: Run) -> Markup | None:
-    """The confusion matrix of each model, the first open and the others folded, and its most frequent confusions."""
+    """Each model's confusion matrix and most frequent confusions; the first is expanded, the others collapsed."""
     parts: list[Child] = []
     for evaluation in _main_first([one for one in run.evaluations if one.confusion is not None]):
         confusion = evaluation.confusion
@@ -90,7 +90,7 @@ def confusion_section(run: Run) -> Markup | None:
 
 
 def mistakes_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
-    """The wrong predictions of highest confidence, with their images."""
+    """The wrong predictions with the highest confidence, with their images."""
     parts: list[Child] = []
     for evaluation in _main_first([one for one in run.evaluations if one.mistakes[:most]]):
         tiles = [
@@ -114,12 +114,12 @@ def mistakes_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
 
 
 def _main_first(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """The student before the others: it is what gets registered."""
+    """The evaluations with the student first, because the student is registered."""
     return sorted(evaluations, key=lambda one: one.subject != "student")
 
 
 def _open_or_folded(before: Sequence[Child], evaluation: Evaluation, content: Markup) -> Markup:
-    """The first is open under its name, those after it are folded away."""
+    """The content, expanded under a heading if it is the first, else collapsed."""
     name = spoken(evaluation.subject) + ("" if "accuracy/top1" in evaluation.metrics else ", zero-shot")
     if not before:
         return join(tag("h3", name.capitalize()), content)
@@ -127,7 +127,7 @@ def _open_or_folded(before: Sequence[Child], evaluation: Evaluation, content: Ma
 
 
 def _strip(value: float, low: float, high: float, chance: float, majority: float) -> Markup:
-    """A scale from 0 to 1 with the interval, the value, chance and majority on it."""
+    """A scale from 0 to 1 that shows the interval, the value, chance and majority."""
 
     def x(share: float) -> str:
         return f"{4 + share * (_STRIP_PX - 8):.1f}"
@@ -177,7 +177,7 @@ def _other_measures(evaluation: Evaluation) -> Markup | None:
 
 
 def _student_against_teacher(run: Run) -> Markup | None:
-    """The difference between the two on the same images, with McNemar's test."""
+    """The difference between student and teacher on the same images, with McNemar's test."""
     by_subject = {evaluation.subject: evaluation for evaluation in run.evaluations}
     student, teacher = by_subject.get("student"), by_subject.get("teacher")
     if student is None or teacher is None or not student.outcomes or student.outcomes.keys() != teacher.outcomes.keys():

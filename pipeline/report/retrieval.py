@@ -1,4 +1,4 @@
-"""The section on retrieval: recall in both directions beside chance, and queries with their answers."""
+"""The section on retrieval: recall in both directions compared with chance, and queries with their results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.report.wording import percent
 
 
 def retrieval_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
-    """Recall in both directions with chance beside it, and queries with their answers."""
+    """Recall in both directions compared with chance, and queries with their results."""
     measured = [one for one in run.evaluations if any(name.startswith("retrieval/") for name in one.metrics)]
     parts: list[Child] = []
     for evaluation in measured:

@@ -1,4 +1,4 @@
-"""The section of explanations: the same images for each classifier, its prediction, and the map that explains it."""
+"""The section of explanations: the same images for each classifier, its prediction, and the explanation map."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from pipeline.report.gallery import Gallery
 from pipeline.report.wording import spoken
 from pipeline.sharding.format.index import SampleIndex
 
-_MAPS: tuple[Method, ...] = ("grad-cam", "rollout", "occlusion")  # that are one picture an image
-_COVERS = 82  # forward passes an image of occlusion, and the one to compare with
-_MOST_MACS = 100e9  # of occlusion in a report: about two seconds of a core
+_MAPS: tuple[Method, ...] = ("grad-cam", "rollout", "occlusion")  # methods with one picture per image
+_COVERS = 82  # forward passes per image for occlusion, including the reference pass
+_MOST_MACS = 100e9  # limit for occlusion in a report: about two seconds on one core
 _PICTURE_PX, _PICTURE_BYTES = 192, 12_000
 
 
@@ -30,7 +30,7 @@ def seen_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
     """Teacher and student on the same images of the evaluated split, both correct and wrong predictions.
 
     Args:
-        most: pictures, at most.
+        most: maximum number of pictures.
     """
     outcomes = {
         evaluation.subject: evaluation.outcomes
@@ -68,12 +68,12 @@ def seen_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
 
 
 def chosen_ids(outcomes: Mapping[str, Mapping[int, bool]], most: int) -> list[int]:
-    """Samples to show, in turns of one that all models have right, one that some have, one that none has.
+    """The samples to show: alternates samples that all models, some models and no model predicted correctly.
 
-    Within each kind they are evenly spread over the ids.
+    Each of the three kinds is evenly spread over the ids.
 
     Args:
-        outcomes: for each model whether its answer to a sample was right.
+        outcomes: for each model, whether its prediction for a sample was correct.
     """
     common = sorted(set.intersection(*(set(of_model) for of_model in outcomes.values())))
     kinds: dict[int, list[int]] = {}
@@ -86,7 +86,7 @@ def chosen_ids(outcomes: Mapping[str, Mapping[int, bool]], most: int) -> list[in
 
 
 def _spread(ids: Sequence[int], most: int) -> list[int]:
-    """At most `most` of the ids at even distances, starting in the middle of the first stretch."""
+    """At most `most` evenly spaced ids, starting in the middle of the first interval."""
     count = min(len(ids), most)
     return [ids[(2 * place + 1) * len(ids) // (2 * count)] for place in range(count)]
 
@@ -98,7 +98,7 @@ def _holds_classifier(artifact: Artifact | None) -> bool:
 
 
 def _explanations(artifact: Artifact, pictures: Mapping[int, bytes]) -> list[Explanation]:
-    """One for each picture, or none at all if every method that draws maps would take long."""
+    """One explanation per picture, or none if every method that draws maps would take too long."""
     exported = ExportedModel.open(artifact)
     method = _affordable(exported, len(pictures))
     if method is None:

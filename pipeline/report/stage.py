@@ -16,7 +16,7 @@ from pipeline.stage import Workspace
 
 
 class ReportConfig(Config):
-    """What the report shows."""
+    """The contents of the report."""
 
     heading: str = renamed(
         "Tutelage run", was="title", min_length=1, max_length=200, description="Heading of the report."
@@ -29,7 +29,7 @@ class ReportConfig(Config):
 
 
 class RunReport:
-    """Reads artifacts; models are run on a handful of pictures only, so a report costs seconds."""
+    """Builds the report from artifacts; models run on only a few pictures, so a report takes seconds."""
 
     name: ClassVar[str] = "run-report"
     version: ClassVar[int] = 4
@@ -41,7 +41,7 @@ class RunReport:
             inputs: any of shards, leaks, teacher, student, ontology, clip, teacher-evaluation, student-evaluation,
                 clip-evaluation, classifier-registration, clip-registration; others are listed among the stages.
         """
-        # Matplotlib comes with it: half a second that only a report should cost.
+        # Imports matplotlib: half a second that only a report should spend.
         from pipeline.report.page import page
 
         if not inputs:

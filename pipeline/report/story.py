@@ -1,4 +1,4 @@
-"""Sections on the run itself: its stages, its data, and where everything came from."""
+"""Sections on the run itself: its stages, its data, and their lineage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SPLITS = ("train", "val", "test")
 
 
 def stages_section(run: Run) -> Markup | None:
-    """One row per stage: its artifact, how long it took, its headline."""
+    """One row per stage: its artifact, its duration, its headline."""
     if not run.artifacts:
         return None
     longest = max(artifact.seconds for artifact in run.artifacts.values()) or 1.0
@@ -86,7 +86,7 @@ def data_section(run: Run, gallery: Gallery) -> Markup | None:
 
 
 def lineage_section(run: Run) -> Markup | None:
-    """Keys, inputs, code and configuration of every artifact, folded."""
+    """Keys, inputs, code and configuration of every artifact, collapsed."""
     parts = [
         details(
             f"{spoken(name)}: {artifact.uri}",

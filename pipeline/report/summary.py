@@ -1,4 +1,4 @@
-"""The same findings in few words: Markdown and table rows, for whoever publishes a run elsewhere."""
+"""A short form of the report: Markdown and table rows, for publishing a run elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.report.wording import duration, percent, short_key, spoken
 
 
 def report_markdown(inputs: Mapping[str, Artifact], title: str = "Tutelage run") -> str:
-    """A short Markdown summary of a run: decisions, accuracies with their floors, retrieval, stages.
+    """A short Markdown summary of a run: decisions, accuracies with their baselines, retrieval, stages.
 
     Args:
         inputs: the artifacts by name, as for `RunReport`; any may be absent.
@@ -38,7 +38,7 @@ def report_markdown(inputs: Mapping[str, Artifact], title: str = "Tutelage run")
 
 
 def stage_rows(inputs: Mapping[str, Artifact]) -> list[dict[str, str]]:
-    """One row an artifact: name, stage, seconds, headline, key."""
+    """One row per artifact: name, stage, seconds, headline, key."""
     return [
         {
             "artifact": spoken(name),

@@ -1,4 +1,4 @@
-"""How numbers and names read, on the page and in Markdown alike."""
+"""Formats numbers and names for the page and for Markdown."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from pipeline.artifacts import Artifact
 
 
 def percent(share: float) -> str:
-    """A share as a percentage; small ones keep a second digit."""
+    """A fraction as a percentage; small ones have a second digit."""
     return f"{share:.2%}" if 0 < share < 0.01 else f"{share:.1%}"
 
 
 def points(difference: float) -> str:
-    """A difference of shares in percentage points, with its sign."""
+    """A difference of fractions in percentage points, with its sign."""
     return f"{100 * difference:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def p_value(p: float) -> str:
-    """A p-value; below one in ten thousand its size says nothing more."""
+    """A p-value; values below 0.0001 are not printed exactly."""
     return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
 
 
 def magnitude(count: int | None) -> str:
-    """A count in three or four digits: "61.1M", "4.09G"; empty if it is not known."""
+    """A count in three or four digits: "61.1M", "4.09G"; empty if it is unknown."""
     if count is None:
         return ""
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
@@ -33,7 +33,7 @@ def magnitude(count: int | None) -> str:
 
 
 def paper_errors(info: ModelInfo, between: str = "/") -> str:
-    """Top-1 and top-5 error of a model's paper, in percent; empty if it printed none."""
+    """Top-1 and top-5 error from a model's paper, in percent; empty if it reports none."""
     if info.top1_error is None and info.top5_error is None:
         return ""
     told = [
@@ -44,7 +44,7 @@ def paper_errors(info: ModelInfo, between: str = "/") -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Seconds as a readable duration, e.g. "5 min 3 s"."""
     if seconds < 90:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""The families of models in the order of their papers: what each contributed, and its models."""
+"""The families of models in the order of their papers: the contribution and the models of each."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Family:
     """A paper and its models.
 
     Attributes:
-        month: of the paper's first appearance, 1 to 12.
-        reference: where it appeared.
-        contribution: of the paper, in a sentence or two.
-        patterns: of its models' names; a pattern that begins with "!" excludes models.
-        file: that defines the models.
+        month: month of the paper's first publication, 1 to 12.
+        reference: venue of the publication.
+        contribution: the paper's contribution, in a sentence or two.
+        patterns: patterns of its model names; a pattern that begins with "!" excludes models.
+        file: file that defines the models.
     """
 
     title: str
@@ -39,12 +39,12 @@ class Family:
         return not excluded and any(fnmatch(name, pattern) for pattern in self.patterns)
 
     def models(self) -> list[ModelInfo]:
-        """Its rows of the catalogue, sorted by image size and then by parameters."""
+        """Its rows in the catalogue, sorted by image size and then by parameters."""
         infos = [model_info(name) for name in list_models() if self.holds(name)]
         return sorted(infos, key=lambda info: (info.kind, info.image_size or 0, info.parameters or 0, info.name))
 
     def date(self, info: ModelInfo) -> float:
-        """The date of one of its models, in years; the middle of the year for a model later than the family."""
+        """The date of one of its models, in years; mid-year for a model that is later than the family."""
         return self.year + (self.month - 0.5) / 12 if info.year == self.year else info.year + 0.5
 
 
@@ -168,7 +168,7 @@ def family_of(name: str) -> Family:
     """The family of a registered model.
 
     Raises:
-        LookupError: no family has it, or several have; fix their patterns.
+        LookupError: no family matches, or several do; fix their patterns.
     """
     found = [family for family in FAMILIES if family.holds(name)]
     if len(found) != 1:

@@ -1,4 +1,4 @@
-"""Generates docs/models.md and its picture from the catalogue: python -m pipeline.report.zoo_page."""
+"""Generates docs/models.md and its figure from the catalogue: python -m pipeline.report.zoo_page."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def models_page() -> str:
 
 
 def _sources(family: Family) -> list[str]:
-    """A row for each source of the family's errors; models are named only if there are several sources."""
+    """One row per source of the family's errors; models are named only if there are several sources."""
     by_source: dict[str, list[str]] = {}
     for info in family.models():
         if info.errors_from is not None:
@@ -130,7 +130,7 @@ def _row(info: ModelInfo) -> str:
 
 
 def write(folder: Path = DOCS) -> Sequence[Path]:
-    """Writes the page and the picture; returns their paths."""
+    """Writes the page and the figure; returns their paths."""
     page, picture = folder / PAGE, folder / PICTURE
     page.write_text(models_page(), encoding="utf-8")
     picture.write_bytes(timeline())

@@ -1,4 +1,4 @@
-"""The picture of the zoo's history: error and size of its models over the years of their papers."""
+"""A figure of the zoo's history: error and size of its models by the year of their papers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LINEAGES: tuple[Lineage, ...] = ("one row", "Inception", "short cuts", "scaled"
 COLOURS = {lineage: LIGHT[colour] for lineage, colour in zip(_LINEAGES, SERIES, strict=True)}
 _INK, _MUTED, _PAPER, _BEST = LIGHT["ink"], LIGHT["muted"], LIGHT["paper"], "#cbc6bb"
 _STYLE = figure_style(size=9.5) | {"axes.facecolor": _PAPER}
-# Models that are named, with the place of the name beside their dot in points; the others are dots alone.
+# Models with a label, and the offset of the label from their dot in points; the others are plain dots.
 ERROR_LABELS: dict[str, tuple[str, int, int]] = {
     "alexnet": ("AlexNet", 7, 5),
     "zfnet": ("ZF-Net", 7, 5),
@@ -58,7 +58,7 @@ _FIRST, _LAST = 2012.2, 2021.75
 
 
 def timeline() -> bytes:
-    """The picture as the bytes of a PNG file."""
+    """The figure as the bytes of a PNG file."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(11, 8.4), dpi=150, facecolor=_PAPER)
         figure.text(0.045, 0.958, "From LeNet-5 to CLIP: the models of the zoo", size=16, weight="bold")
@@ -115,7 +115,7 @@ def _sizes(axes: Axes, early: Axes) -> None:
     _years(axes)
     early.set_xlim(1998.2, 2000.4)
     early.set_xticks([1998.5], ["1998"])
-    # The years between are left out: two strokes across the axis say so.
+    # The years between are omitted, which two strokes across the axis indicate.
     for place, one in ((1.0, early), (0.0, axes)):
         one.plot(
             [place], [0], marker=[(-1, -1.6), (1, 1.6)], markersize=8, color=_MUTED, mew=1, transform=one.transAxes,
