@@ -1,1 +1,1 @@
-"""Data sets that can be read, a file each, and the listings and tables they share."""
+"""The sources, one module each, and the listings and table readers that they share."""

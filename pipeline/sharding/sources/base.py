@@ -1,4 +1,4 @@
-"""What a data set has to offer to be sharded: a Config that checks, and items that can be read.
+"""The interface of a source: a Config that validates its settings, and items whose images can be read.
 
 A source is a file in this folder: a Config with a `kind` of its own, and a class that lists items.
 Listing is cheap and lazy; an item's image is read (or drawn) later, in any thread or process, by calling
@@ -20,7 +20,7 @@ from pipeline.sharding.sources.passed_over import NOTHING_PASSED_OVER, PassedOve
 
 @dataclass(frozen=True, slots=True)
 class InTar:
-    """Where an image's bytes are: the number of its tar, and the first of them."""
+    """The position of an image's data: number of the tar in `Collection.tars`, and byte offset."""
 
     tar: int
     offset: int
@@ -31,21 +31,21 @@ class Item:
     """One image of a source.
 
     Attributes:
-        name: what people call it, e.g. "cats/a7.jpg"; error lines and the quarantine show it.
-        read: gives the encoded image, in any thread or process (it can be pickled); an OSError or a ValueError
-            says why there is none.
+        name: human-readable name, e.g. "cats/a7.jpg"; shown in error messages and in the quarantine.
+        read: returns the encoded image, in any thread or process (it can be pickled); raises an OSError or a
+            ValueError with the reason if there is none.
         label: name of its label, or None.
-        key: its name in the shard, unique in the source; None: made from label and content.
+        key: its name in the shard, unique in the source; None: derived from label and content.
         captions: true sentences about it, the plainest first.
-        group: its content group: what must not be split; None: images with equal bytes.
+        group: its content group, which is never divided between splits; None: images with equal bytes are a group.
         taxonomy: path below the taxonomy's root, e.g. ("animals-nature", "animal-bird").
-        source: who made it, e.g. the artist family.
+        source: the creator of the image, e.g. the artist family.
         licence: the licence's SPDX name; "" if not known.
         split: the split that the data set itself prescribes, or None.
-        extra: more to keep in KEY.json.
-        lies: where its image's bytes are in one of the collection's `tars`, for those that are indexed in place.
-        stamp: changes when the image's bytes do, known without reading them (size and time of change of a file, version
-            and place in a larger one); None: only reading tells.
+        extra: additional values for KEY.json.
+        lies: position of the image's data in one of the collection's `tars`, if these are indexed in place.
+        stamp: changes when the image's bytes change, known without reading them (size and modification time of a file,
+            version and position in a larger file); None: a change is detected only by reading.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Item:
 
 
 def unreadable(reason: str) -> Callable[[], bytes]:
-    """A `read` for an item that the listing already knows to be bad: the item is quarantined with this reason."""
+    """A `read` for an item that was found unusable while listing: the item is quarantined with this reason."""
     return partial(_refuse, reason)
 
 
@@ -74,7 +74,7 @@ def _refuse(reason: str) -> NoReturn:
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """Who made a part of the data, and on which terms it may be used."""
+    """Author and licence of a part of the data."""
 
     work: str
     author: str
@@ -83,7 +83,7 @@ class Credit:
 
     @classmethod
     def given(cls, work: str, author: str, licence: str, url: str = "") -> Credit:
-        """The credit by a config, whose author or licence may be ""."""
+        """The credit for a config's author and licence, which may be ""."""
         return cls(work, author or "not stated", licence or "not stated", url)
 
 
@@ -92,15 +92,15 @@ class Collection:
     """The items of a source.
 
     Attributes:
-        title: what the data set is called.
-        items: gives the items, each time in the same order.
-        total: how many items there are.
-        label_names: every label, in the order of their numbers.
+        title: name of the data set.
+        items: returns an iterator over the items, always in the same order.
+        total: number of items.
+        label_names: all labels, in the order of their numbers.
         root: name of the taxonomy's root; "" for a data set without taxonomy.
         credits: author and licence of each part.
-        tars: the tars that are indexed in place, in which each item `lies`; (): images are stored in shards of ours.
-        notes: sentences for the card and the run: what was odd in the listing, and what was made of it.
-        passed_over: what it saw and did not take.
+        tars: the tars to index in place, to which each item's `lies` refers; (): images are copied into new shards.
+        notes: sentences for the data card and the run: unusual findings of the listing, and how they were handled.
+        passed_over: files and folders that were found and skipped.
     """
 
     title: str
@@ -116,11 +116,11 @@ class Collection:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What `tutelage sources` says of a source.
+    """The description of a source in `tutelage sources`.
 
     Attributes:
         what: the layout or data set that it reads.
-        needs: what has to be there.
+        needs: its requirements.
         example: the settings of a first run, as KEY=VALUE below `data.source`.
     """
 
@@ -133,38 +133,38 @@ class Source(Protocol):
     """A data set."""
 
     def collect(self, progress: Progress) -> Collection:
-        """Fetches what is missing and lists the items.
+        """Fetches missing files and lists the items.
 
         Raises:
-            InputError: there is nothing to list, or not what the config promises.
+            InputError: there are no items, or the data does not match the config.
             WorkError: fetching failed.
         """
 
 
 class SourceConfig(Protocol):
-    """What the Config of a source offers besides its fields, one of which is `kind`."""
+    """The methods of a source's Config, which also has a field `kind`."""
 
     about: ClassVar[About]
 
     @property
     def families(self) -> tuple[str, ...]:
-        """The values of `Item.source` that may be held out; empty if there is but one."""
+        """The values of `Item.source` that can be held out; empty if there is only one."""
 
     def check(self, downloads: Path) -> None:
-        """Refuses what cannot work, before any work; takes less than a second.
+        """Validates the config before any work; takes less than a second.
 
         Args:
-            downloads: folder that keeps what was fetched before.
+            downloads: folder of files that were fetched before.
 
         Raises:
-            InputError: in one line, what is wrong and what to do.
+            InputError: one line with the problem and how to fix it.
         """
 
     def class_sizes(self) -> Mapping[str, int] | None:
-        """Images of each class, if listing them is cheap; None if they must be fetched first."""
+        """Number of images of each class, if listing them is cheap; None if they must be fetched first."""
 
     def resolved(self) -> Self:
-        """The config with `fingerprint` set to a digest of what the data is now, so that new data has a new key."""
+        """The config with `fingerprint` set to a digest of the current data, so that changed data has a new key."""
 
     def build(self, downloads: Path) -> Source:
-        """The source; it keeps what it fetches in the folder `downloads`."""
+        """The source; it stores fetched files in the folder `downloads`."""

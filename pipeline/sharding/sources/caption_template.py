@@ -1,4 +1,4 @@
-"""A caption made from the label, for data without captions: "a photo of a {label}"."""
+"""A caption generated from the label, for data without captions: "a photo of a {label}"."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CaptionTemplate = Annotated[str | None, AfterValidator(_names_the_label)]
 
 
 def caption_of(template: str | None, label: str | None) -> tuple[str, ...]:
-    """The caption of an image with this label; none without template or label."""
+    """The caption of an image with this label; () without template or label."""
     if template is None or label is None:
         return ()
     return (template.replace("{label}", label.replace("_", " ").replace("-", " ")),)

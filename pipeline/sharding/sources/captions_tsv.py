@@ -1,9 +1,9 @@
-"""Caption lists like Conceptual Captions': a line an image, its caption and its file with a tab between.
+"""Caption lists like Conceptual Captions': one line per image, with its caption and its file separated by a tab.
 
     a cat on a sofa<TAB>000/000001.jpg
 
-Lines one after another with the same file are one sample with several captions. The released lists name web pages,
-not files: they are refused with words on what to do, since what a page holds changes.
+Consecutive lines with the same file are one sample with several captions. The released lists contain web addresses
+instead of files: they are rejected with advice, since the content of an address can change.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CHECKED_LINES = 100
 
 
 class CaptionsTsvConfig(Config):
-    """Where the list is, and which way round its columns stand."""
+    """Address of the list, and the order of its columns."""
 
     about: ClassVar[About] = About(
         "a list of captions and files, as Conceptual Captions",
@@ -87,7 +87,7 @@ class CaptionsTsvConfig(Config):
         return roots_of_table(file, self.images, self.roots)
 
     def _lists(self) -> list[tuple[str | None, FoundFile]]:
-        """Each list with its split; None: the split is drawn."""
+        """Each list with its split; None: samples are assigned to splits at random."""
         given: list[tuple[str | None, str | None]] = [
             (None, self.file),
             ("val", self.val_file),
@@ -98,7 +98,7 @@ class CaptionsTsvConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A line of a list; `problem` says why it cannot be used."""
+    """A line of a list; `problem` is the reason why it cannot be used, or None."""
 
     number: int
     path: str
@@ -110,8 +110,8 @@ class CaptionsTsvSource:
     """Lists of captions and files as a data set.
 
     Args:
-        lists: each with the split that it is, or None.
-        roots: gives what paths of a list start from, and where they may lead.
+        lists: each list with its split, or None.
+        roots: returns the start folder and the allowed folders for the paths of a list.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class CaptionsTsvSource:
         )
 
     def _samples(self, file: FoundFile) -> Iterator[list[_Line]]:
-        """The lines of each sample; a bad line is a sample of its own."""
+        """The lines of each sample; an unusable line is a sample of its own."""
         lines = _lines(file, self._order, self._header)
         for _, group in itertools.groupby(lines, key=lambda line: (line.path, line.number if line.problem else 0)):
             yield list(group)
@@ -172,7 +172,7 @@ class CaptionsTsvSource:
             name=first.path if not first.problem else f"{file.name}, line {first.number}",
             read=read,
             captions=() if first.problem else tuple(line.caption for line in lines),
-            # The same file again, further down: another sample, but never in another split.
+            # A later repetition of the file is another sample, but always in the same split.
             group=None if first.problem else first.path,
             source=title,
             licence=self._licence,
@@ -204,7 +204,7 @@ def _lines(file: FoundFile, order: str, header: bool) -> Iterator[_Line]:
 
 
 def _check_lines(file: FoundFile, order: str, header: bool, roots: Roots) -> None:
-    """Refuses a list whose first lines are not those of one."""
+    """Raises an InputError if the first lines are not those of a caption list."""
     lines = list(itertools.islice(_lines(file, order, header), _CHECKED_LINES))
     if not lines:
         raise InputError(f"{file.url}: holds no line")

@@ -1,4 +1,4 @@
-"""Every source by its kind: the union that a config's `source` is one of, and what `tutelage sources` lists."""
+"""Every source by its kind: the union type of a config's `source`, and the list behind `tutelage sources`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SourceConfigs = Annotated[
     Field(discriminator="kind"),
 ]
 
-# Any: mypy cannot see that each member offers what `SourceConfig` asks for; a test holds it.
+# Any: mypy cannot see that each member implements `SourceConfig`; a test checks it.
 SOURCES: dict[str, type[Any]] = {
     source.model_fields["kind"].default: source for source in get_args(get_args(SourceConfigs)[0])
 }

@@ -1,10 +1,10 @@
-"""COCO captions (Chen et al. 2015): annotations/captions_NAME.json beside folders NAME/ of images.
+"""COCO captions (Chen et al. 2015): annotations/captions_NAME.json next to image folders NAME/.
 
     FOLDER/annotations/captions_train2017.json    FOLDER/train2017/000000000009.jpg
     FOLDER/annotations/captions_val2017.json      FOLDER/val2017/...
 
 An image is one sample with all its captions (five, a few have six or seven), in the order of the file; it is one
-content group. A file whose NAME says val is the test split if none says test: COCO's own test captions are not public.
+content group. A NAME with val is the test split if no NAME has test: COCO's own test captions are not public.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CREATIVE_COMMONS = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/([0-9.]
 
 
 class CocoConfig(Config):
-    """Where COCO lies, and which of its parts to take."""
+    """Folder of COCO, and the parts to read."""
 
     about: ClassVar[About] = About(
         "COCO captions: every image with its five captions",
@@ -75,7 +75,7 @@ class CocoConfig(Config):
         return CocoSource(places.absolute(self.folder), self._files(), val_is=self.val_is, roots=self.roots)
 
     def _check_images(self, folder: str) -> None:
-        """Refuses a folder of images that is a link out of the roots."""
+        """Raises an InputError if a folder of images is a link to outside the roots."""
         if not leads_inside(folder, roots_of(places.absolute(self.folder), *self.roots).folders):
             raise InputError(
                 f"{folder}: is a link that leads out of {self.folder}; if it is meant, name in roots where to"
@@ -99,7 +99,7 @@ class CocoConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """An annotation file: its images, and the captions of each by the image's id."""
+    """An annotation file: its images, and the captions by image id."""
 
     images: Sequence[Mapping[str, Any]]
     captions: Mapping[int, Sequence[str]]
@@ -111,8 +111,8 @@ class CocoSource:
 
     Args:
         files: the annotation file of each part.
-        val_is: the split of a part that says val, where none says test.
-        roots: further folders that images may lie in.
+        val_is: the split of a part named val, if no part is named test.
+        roots: further folders in which images are allowed.
     """
 
     def __init__(
@@ -198,6 +198,6 @@ def _read_part(file: FoundFile) -> _Part:
 
 
 def _spdx(licence: Mapping[str, Any]) -> str:
-    """The SPDX name of a licence by its address; else what COCO calls it."""
+    """The SPDX name of a licence, found by its URL; else COCO's name for it."""
     match = _CREATIVE_COMMONS.search(str(licence.get("url", "")))
     return f"CC-{match.group(1).upper()}-{match.group(2)}" if match else str(licence.get("name", ""))

@@ -1,7 +1,7 @@
 """Fashion-MNIST: 60,000 + 10,000 grey pictures of clothes, 28x28, ten classes (Xiao et al. 2017, MIT licence).
 
-Read from Debian's package `dataset-fashion-mnist` where it is installed, else fetched by torchvision.
-The 10,000 of "t10k" are the test split; validation is a share of the rest.
+Read from Debian's package `dataset-fashion-mnist` if it is installed, else fetched by torchvision.
+The 10,000 images of "t10k" are the test split; the validation split is a fraction of the rest.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ LABELS = (
     "bag",
     "ankle boot",
 )
-# Which word goes before a class's name in a caption.
+# The words before a class's name in a caption, by class.
 _ARTICLES = ("a", "a pair of", "a", "a", "a", "a", "a", "a", "a", "an")
 _PARTS = ("train", "t10k")
 _FILES = tuple(f"{part}-{kind}-ubyte.gz" for part in _PARTS for kind in ("images-idx3", "labels-idx1"))
 
 
 class FashionMnistConfig(Config):
-    """Where Fashion-MNIST lies, and how much of it to take."""
+    """Folder of Fashion-MNIST, and how many images to read."""
 
     about: ClassVar[About] = About(
         "70,000 grey pictures of clothes in ten classes",
@@ -67,7 +67,7 @@ class FashionMnistConfig(Config):
 
     @property
     def place(self) -> Path | None:
-        """The folder that has the files, or None if they have to be fetched."""
+        """The folder of the files, or None if they must be fetched."""
         if self.folder is not None:
             return self.folder.expanduser().absolute()
         return DEBIAN_FOLDER if DEBIAN_FOLDER.is_dir() else None
@@ -81,7 +81,7 @@ class FashionMnistConfig(Config):
 
     def resolved(self) -> Self:
         if self.place is None:
-            # What torchvision fetches is checked against its own digests, so it is always the same.
+            # torchvision verifies fetched files against its own digests, so they are always the same.
             return self.model_copy(update={"fingerprint": "torchvision"})
         _check_files(self.place)
         digests = [hashlib.sha256((self.place / name).read_bytes()).hexdigest() for name in _FILES]
@@ -95,8 +95,8 @@ class FashionMnistSource:
     """Fashion-MNIST as a data set.
 
     Args:
-        folder: holds the four .gz files; None: fetched into `downloads`.
-        limit: images of each class to take from each part, or None for all.
+        folder: folder of the four .gz files; None: they are fetched into `downloads`.
+        limit: images of each class to read from each part, or None for all.
     """
 
     def __init__(self, folder: Path | None, downloads: Path, *, limit: int | None = None) -> None:
@@ -156,7 +156,7 @@ def _check_files(folder: Path) -> None:
 def _read_part(
     folder: Path, part: str, limit: int | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]]:
-    """Images [N, 28, 28], labels [N], and the numbers of those to take, ascending."""
+    """Images [N, 28, 28], labels [N], and the ascending indices of the images to read."""
     images = _read_idx(folder / f"{part}-images-idx3-ubyte.gz", dimensions=3)
     labels = _read_idx(folder / f"{part}-labels-idx1-ubyte.gz", dimensions=1)
     if len(images) != len(labels) or (len(labels) and labels.max() >= len(LABELS)):
@@ -185,7 +185,7 @@ def _fetch(downloads: Path, progress: Progress) -> Path:
     from torchvision.datasets import FashionMNIST
 
     try:
-        # It prints what it fetches; standard output is the command's own.
+        # It prints what it fetches; standard output is reserved for the command.
         with contextlib.redirect_stdout(sys.stderr):
             FashionMNIST(str(downloads), download=True)
     except Exception as error:  # torchvision raises RuntimeError, URLError and others for one cause: no network.

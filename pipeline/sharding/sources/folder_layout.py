@@ -1,7 +1,7 @@
-"""How a folder of images is laid out: FOLDER/CLASS, FOLDER/train/CLASS with other splits, or FOLDER/CLASS/train.
+"""The layout of an image folder: FOLDER/CLASS, FOLDER/train/CLASS with other splits, or FOLDER/CLASS/train.
 
-A split's folder is known by its name and by what it holds: folders of classes, not images. Where both readings make
-sense ("train" is a vehicle too) the folder is refused until `layout` says which is meant.
+A folder of a split is recognised by its name and its content: class folders, not images. If both interpretations are
+possible ("train" is a vehicle too), the folder is rejected until `layout` selects one.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True)
 class ClassFiles:
-    """The images of a class, or of its part in a split.
+    """The images of a class, or those of one split of it.
 
     Attributes:
-        split: the one that the folder gives, or None.
-        names: paths below the folder that was asked for.
+        split: the split according to the folder, or None.
+        names: paths relative to the listed folder.
     """
 
     label: str
@@ -38,12 +38,12 @@ class ClassFiles:
 
 @dataclass(frozen=True, slots=True)
 class FolderData:
-    """What a folder holds.
+    """The content of a folder.
 
     Attributes:
         broken: names that are broken links.
-        by_split: folders give the splits.
-        recognised: what was made of the folders' names, in a sentence; "" for FOLDER/CLASS.
+        by_split: whether folders determine the splits.
+        recognised: a sentence on how folder names were interpreted; "" for FOLDER/CLASS.
     """
 
     classes: list[ClassFiles]
@@ -61,8 +61,8 @@ def folder_data(folder: Path, layout: Layout) -> FolderData:
     """The images of a folder by class and split, in the order of their names.
 
     Raises:
-        InputError: there is no such folder, one that cannot be listed, a class without an image, or names of splits
-            that may be classes.
+        InputError: the folder is missing, a folder cannot be listed, a class has no image, or folders named like
+            splits may be classes.
     """
     root = str(folder)
     _check_folder(folder)
@@ -71,7 +71,7 @@ def folder_data(folder: Path, layout: Layout) -> FolderData:
     tops = []
     for name in sub_folders(root):
         if (folder / name).is_symlink() and identity(f"{root}/{name}") in above:
-            passed.add(LOOP, name)  # All of it again, under another label.
+            passed.add(LOOP, name)  # A link to the same images, which would get another label.
         else:
             tops.append(name)
     for name in images_in(root, passed, deep=False).names:
@@ -109,7 +109,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _splits(folder: Path, trees: Mapping[str, FolderImages], layout: Layout) -> dict[str, str]:
-    """The split of each folder that is one, in the order of the splits; {}: the folders are classes."""
+    """The split of each folder of a split, in the order of the splits; {}: the folders are classes."""
     named = {name: split for name in trees if (split := split_of_folder(name)) is not None}
     ordered = dict(sorted(named.items(), key=lambda one: (_SPLITS.index(one[1]), one[0])))
     if layout == "splits":
@@ -135,7 +135,7 @@ def _splits(folder: Path, trees: Mapping[str, FolderImages], layout: Layout) -> 
 
 
 def _holds_classes(tree: FolderImages) -> bool:
-    """Whether most of its images lie in folders of their own."""
+    """Whether most of its images are in sub-folders."""
     direct = sum(name.count("/") == 1 for name in tree.names)
     return 2 * direct < len(tree.names)
 
@@ -143,7 +143,7 @@ def _holds_classes(tree: FolderImages) -> bool:
 def _classes_of_splits(
     folder: Path, trees: Mapping[str, FolderImages], splits: Mapping[str, str], passed: PassedOverCount
 ) -> Iterator[ClassFiles]:
-    """TRAIN/CLASS/...: the images of each class in each split; what lies in no class is passed over."""
+    """TRAIN/CLASS/...: the images of each class in each split; images outside class folders are skipped."""
     found: list[ClassFiles] = []
     empty: dict[str, str] = {}
     for name, tree in trees.items():
@@ -174,7 +174,7 @@ def _classes_of_splits(
 
 
 def _depth_of_classes(tree: FolderImages, split: str) -> int:
-    """Which part of a name is the class: 1, or 2 where the split's folder holds itself again (train/train/CLASS)."""
+    """Position of the class in a path: 1, or 2 if the split's folder contains itself again (train/train/CLASS)."""
     depth = 1
     while True:
         inner = {parts[depth] for name in tree.names if len(parts := name.split("/")) > depth + 1}
@@ -186,7 +186,7 @@ def _depth_of_classes(tree: FolderImages, split: str) -> int:
 
 
 def _has_splits_in_classes(folder: Path, trees: Mapping[str, FolderImages]) -> bool:
-    """Whether each folder holds nothing but CLASS/train/*, CLASS/val/* and the like."""
+    """Whether every folder has only the form CLASS/train/*, CLASS/val/* and the like."""
     inner = [name.split("/")[1:] for tree in trees.values() for name in tree.names]
     splits = {split_of_folder(parts[0]) if len(parts) > 1 else None for parts in inner}
     if None in splits or len(splits) < 2 or "train" not in splits:
@@ -222,7 +222,7 @@ def _recognised_in_classes(classes: list[ClassFiles]) -> str:
 
 
 def _not_in_train(classes: list[ClassFiles]) -> str:
-    """Labels that no training image has: a name that was written in two ways, or a class that cannot be learnt."""
+    """Labels without training images: two spellings of one name, or a class that cannot be learnt."""
     of_train = {one.label for one in classes if one.split == "train"}
     missing = sorted({one.label for one in classes} - of_train)
     return f"; not in train: {listed(missing)}" if of_train and missing else ""

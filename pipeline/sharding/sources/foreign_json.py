@@ -1,4 +1,4 @@
-"""JSON of others: Python's parser, with an error for a number that it would refuse in words about itself."""
+"""Foreign JSON: Python's parser, with a plain error for integers that exceed Python's digit limit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def parse_json(data: str | bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: it is not JSON, or holds an integer of more digits than Python converts (4,300).
+        ValueError: it is not JSON, or has an integer of more digits than Python converts (4,300).
         RecursionError: it is nested too deeply.
     """
     return json.loads(data, parse_int=_integer)

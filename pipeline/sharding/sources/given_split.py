@@ -1,4 +1,4 @@
-"""The split that a data set itself prescribes, in the words that data sets use."""
+"""The split that a data set prescribes, from the words that data sets use for it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ WORDS = tuple(_WORDS)
 
 
 def given_split(word: str) -> str | None:
-    """The split that a word means, or None if it means none."""
+    """The split for a word such as "validation"; None for any other word."""
     return _WORDS.get(word.strip().lower())
 
 
 def split_of_name(name: str) -> str | None:
-    """The split that a file's name tells: "train-00001.tar", "coco-val-3.tar", "test2017.parquet"."""
+    """The split in a file's name: "train-00001.tar", "coco-val-3.tar", "test2017.parquet"."""
     found = {_WORDS[word] for word in re.findall(r"[a-z]+", name.lower()) if word in _WORDS}
     return found.pop() if len(found) == 1 else None
 
@@ -33,9 +33,9 @@ _SET_WORDS = ("set", "data", "dataset", "split", "part", "subset", "images", "im
 
 
 def split_of_folder(name: str) -> str | None:
-    """The split that a folder's name means if it says nothing else: "Train", "val2017", "test_set", "TrainingData".
+    """The split of a folder whose name has no other meaning: "Train", "val2017", "test_set", "TrainingData".
 
-    "train station" says more, and is a class.
+    "train station" has another meaning, and is a class.
     """
     found = set()
     for word in re.findall(r"[^\W\d_]+", name.lower()):

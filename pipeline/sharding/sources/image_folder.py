@@ -1,7 +1,7 @@
-"""A folder of images, one sub-folder a class: ROOT/CLASS/anything.jpg, or ROOT/train/CLASS with ROOT/val/CLASS etc.
+"""A folder with one sub-folder per class: ROOT/CLASS/anything.jpg, or ROOT/train/CLASS with ROOT/val/CLASS etc.
 
-The label is the class's folder; deeper folders belong to their class. Files are known as images by their extension, or
-where that is unknown by their first bytes. Images with equal bytes are one content group.
+The label is the class's folder; deeper folders belong to their class. Images are recognised by their extension or, if
+that is unknown, by their first bytes. Images with equal bytes are one content group.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipeline.sharding.sources.image_listing import BROKEN, listing_hash
 
 
 class ImageFolderConfig(Config):
-    """Where the images lie, and what to say about them."""
+    """Folder of the images, their layout, caption template, licence and author."""
 
     about: ClassVar[About] = About(
         "a folder with one sub-folder of images a class, or such folders in train/, val/, test/",
@@ -59,7 +59,7 @@ class ImageFolderConfig(Config):
 
     def class_sizes(self) -> dict[str, int] | None:
         data = self._data()
-        # Where the folders give splits a class need not be large enough for those that are drawn.
+        # If folders determine the splits, a class need not be large enough for a random split.
         return None if data.by_split else {one.label: len(one.names) for one in data.classes}
 
     def resolved(self) -> Self:
@@ -69,9 +69,9 @@ class ImageFolderConfig(Config):
         for one in data.classes:
             listing_hash(str(root), one.names, data.broken, hasher)
         if perhaps := data.passed_over.perhaps_images:
-            # What is not taken is said by the run that sees it first, so that its coming is news.
+            # Skipped files that may be images change the digest, so that a run reports new ones.
             hasher.update(json.dumps(perhaps, sort_keys=True).encode())
-        # With the layout in it a delta is not made on shards in which "train" is a class.
+        # The layout is included so that no delta is built on shards in which "train" is a class.
         layout = "splits" if data.by_split else self.layout
         return self.model_copy(update={"folder": root, "layout": layout, "fingerprint": hasher.hexdigest()[:20]})
 
@@ -88,8 +88,8 @@ class ImageFolderSource:
     """A folder of images as a data set.
 
     Args:
-        folder: holds one sub-folder a class, or one a split.
-        caption: with {label} for the class's name, or None.
+        folder: folder with one sub-folder per class, or per split.
+        caption: template with {label} for the class's name, or None.
     """
 
     def __init__(
@@ -148,5 +148,5 @@ class ImageFolderSource:
 
 
 def _text(path: str) -> str:
-    """A path as text that can be written anywhere; a name that is no UTF-8 gets replacement characters."""
+    """A path as valid Unicode text; bytes that are not UTF-8 become replacement characters."""
     return os.fsencode(path).decode("utf-8", "replace")

@@ -1,7 +1,7 @@
-"""The images below a folder: by their extension where it is known, else by their first bytes; the rest is counted.
+"""The images below a folder, by known extension or else by their first bytes; other files are counted.
 
-A link is followed, to a file or to a folder; one that leads back to a folder above it is passed over. A broken link
-with an image's name is an item, so that it is quarantined with its reason.
+Links to files and folders are followed; a link to one of its parent folders is skipped. A broken link with an image's
+name is an item, so that it is quarantined with its reason.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.pixels.extensions import IMAGE_SUFFIXES, OTHER_SUFFIXES
 from pipeline.pixels.formats import HEAD_BYTES, format_of
 from pipeline.sharding.sources.passed_over import BROKEN_LINK, HIDDEN, LOOP, SPECIAL, PassedOverCount, kind_of_name
 
-# What systems leave in a folder of anyone's; not all of them may be read.
+# Folders that operating systems create in user folders; not all of them are readable.
 _OF_THE_SYSTEM = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
 BROKEN = "is a symbolic link to a file that is not there"
@@ -26,12 +26,12 @@ BROKEN = "is a symbolic link to a file that is not there"
 
 @dataclass(frozen=True, slots=True)
 class FolderImages:
-    """The images of one folder, or of it and what lies below.
+    """The images of one folder, with or without its sub-folders.
 
     Attributes:
-        names: paths below the folder that was asked for, in their order.
-        broken: those that are broken links.
-        folders: the folders directly in it that were looked into, by their names.
+        names: paths relative to the listed folder, in order.
+        broken: names that are broken links.
+        folders: names of the direct sub-folders that were listed.
     """
 
     names: list[str]
@@ -42,15 +42,15 @@ class FolderImages:
 def images_in(
     folder: str, passed: PassedOverCount, *, deep: bool = True, prefix: str = "", above: tuple[Identity, ...] = ()
 ) -> FolderImages:
-    """The images of a folder; hidden ones are passed over.
+    """The images of a folder; hidden files are skipped.
 
     Args:
-        passed: gets what is not taken, by its path below the folder that `prefix` starts from.
-        deep: also those of the folders below; False: those are left to the caller.
-        prefix: what the names begin with, e.g. "cat/".
-        above: the folders above, which links may lead back to.
+        passed: receives each skipped file, by its path with `prefix`.
+        deep: include sub-folders; False: those are left to the caller.
+        prefix: prefix of the names, e.g. "cat/".
+        above: the parent folders, to which links may lead back.
     Raises:
-        InputError: a folder cannot be listed, or a link leads nowhere and may have been a folder.
+        InputError: a folder cannot be listed, or a broken link may have been a folder.
     """
     names: list[str] = []
     broken: list[str] = []
@@ -60,7 +60,7 @@ def images_in(
 
 
 def sub_folders(folder: str) -> list[str]:
-    """The names of the folders in a folder that may hold images; hidden ones and the system's are left out.
+    """The names of the direct sub-folders that may contain images, without hidden folders and those of the system.
 
     Raises:
         InputError: see `images_in`.
@@ -73,10 +73,10 @@ def sub_folders(folder: str) -> list[str]:
 
 
 def listing_hash(root: str, names: Sequence[str], broken: frozenset[str], into: hashlib._Hash) -> None:
-    """Adds names, sizes and times of change of files below `root`.
+    """Updates a hash with names, sizes and modification times of files below `root`.
 
     Raises:
-        InputError: the file system does not say.
+        InputError: the file system does not return them.
     """
     for name in names:
         text = os.fsencode(name).decode("utf-8", "replace")
@@ -134,10 +134,10 @@ def _add_images(
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder; a link that leads nowhere and has no extension may have been one.
+    """Whether an entry is a folder; a broken link without extension may have been one.
 
     Raises:
-        InputError: it may have been one, and its images would be missing without a word.
+        InputError: it may have been a folder, whose images would be silently missing.
     """
     kind = kind_of(entry)
     if kind == "broken link" and entry.is_symlink() and not os.path.splitext(entry.name)[1]:
@@ -149,7 +149,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    """Whether a file with an unknown extension begins as an image; one that cannot be read is told of when it is."""
+    """Whether a file with an unknown extension begins as an image; True for an unreadable file, reported on reading."""
     try:
         facts = entry.stat()
         return _begins_as_image(entry.path, facts.st_size, facts.st_mtime_ns)

