@@ -2,11 +2,11 @@
 
     FOLDER/train/n01440764/n01440764_10026.JPEG
     FOLDER/val/ILSVRC2012_val_00000001.JPEG
-    FOLDER/LOC_val_solution.csv, val.txt or the development kit         what each image of val/ shows
-    FOLDER/LOC_synset_mapping.txt, synset_words.txt or words.txt        what the WNIDs mean
+    FOLDER/LOC_val_solution.csv, val.txt or the development kit         labels of val/
+    FOLDER/LOC_synset_mapping.txt, synset_words.txt or words.txt        class names of the WNIDs
 
 Class numbers follow the order of the WNIDs, as in torchvision and timm, so that pretrained heads fit. val/ is the test
-split: its labels are public and every paper reports on it; the images to choose by are a share of train/.
+split: its labels are public and every paper reports on it; the validation split is a fraction of train/.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from pipeline.sharding.sources.imagenet_labels import class_words, find_val_labe
 from pipeline.sharding.sources.passed_over import LOOSE, PassedOverCount
 
 _WNID = re.compile(r"n\d{8}")
-# Where the images lie in the archive of the Kaggle competition.
+# Folder of the images in the archive of the Kaggle competition.
 _KAGGLE = Path("ILSVRC/Data/CLS-LOC")
 
 
 class ImagenetConfig(Config):
-    """Where ImageNet lies, and what its classes are called."""
+    """Folder of ImageNet, its label files and class names."""
 
     about: ClassVar[About] = About(
         "ImageNet's layout: train/ by WNID, val/ with its file of labels",
@@ -89,7 +89,7 @@ class ImagenetConfig(Config):
         return ImagenetSource(images, words, self._val_labels(wnids), caption=self.caption, val_is=self.val_is)
 
     def _places(self) -> tuple[Path, Path]:
-        """The folder with the files of labels, and the one with train/ and val/."""
+        """The folder of the label files, and the folder of train/ and val/."""
         root = Path(places.check_folder(str(self.folder)))
         for images in (root, root / _KAGGLE):
             if (images / "train").is_dir():
@@ -107,9 +107,9 @@ class ImagenetSource:
     """ImageNet's layout as a data set.
 
     Args:
-        images: holds train/ and val/.
-        words: what each class is called, by WNID in their order.
-        val_labels: the WNID of each image of val/ by its name without suffix; {}: val/ is in folders by WNID.
+        images: folder of train/ and val/.
+        words: name of each class by WNID, in the order of the WNIDs.
+        val_labels: the WNID of each image of val/ by its name without suffix; {}: val/ has one folder per WNID.
     """
 
     def __init__(
@@ -190,12 +190,12 @@ def _wnids(train: Path) -> list[str]:
 
 
 def _by_class(val: Path) -> bool:
-    """Whether val/ is in folders by WNID, as most training code wants it."""
+    """Whether val/ has one folder per WNID, as most training code expects."""
     return val.is_dir() and any(_WNID.fullmatch(name) for name in sub_folders(str(val)))
 
 
 def _listed(images: Path, passed: PassedOverCount) -> Iterator[FolderImages]:
-    """The images of train/, then those of val/, in the order of their names; one folder's names in memory at a time."""
+    """The images of train/ and then of val/, sorted by name; the names of one folder at a time are in memory."""
     for part in ("train", "val"):
         if not (images / part).is_dir():
             continue

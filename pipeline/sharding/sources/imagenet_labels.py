@@ -1,11 +1,11 @@
-"""ImageNet's label files: what the images of val/ show, and what the WNIDs mean, in the forms they come in.
+"""ImageNet's label files: the labels of val/ and the class names of the WNIDs, in the formats in use.
 
     LOC_val_solution.csv                      ILSVRC2012_val_00000001,n01751748 111 108 226 223        (Kaggle)
     val.txt                                   ILSVRC2012_val_00000001.JPEG 65                          (Caffe)
-    ILSVRC2012_validation_ground_truth.txt    490, a line an image; with meta.mat                      (devkit)
+    ILSVRC2012_validation_ground_truth.txt    490, one line per image; with meta.mat                   (devkit)
 
-Caffe's numbers are places in the order of the WNIDs. The devkit's are ILSVRC2012_IDs, another order that only its
-meta.mat tells: without it they would silently be wrong classes, so it is required.
+Caffe's numbers are positions in the sorted WNIDs. The devkit's are ILSVRC2012_IDs, in another order that is defined
+only in its meta.mat: without it the classes would be silently wrong, so it is required.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _CLASSES = 1000
 
 
 def find_val_labels(root: Path, given: Path | None) -> Path:
-    """The file that says what the images of val/ show.
+    """The file with the labels of val/.
 
     Args:
-        given: a file, or a folder that holds one; None: looked for in `root`.
+        given: a file, or a folder with one; None: searched in `root`.
     Raises:
-        InputError: there is none, or the devkit's has no meta.mat beside it.
+        InputError: there is none, or the devkit's file has no meta.mat next to it.
     """
     if given is not None and given.expanduser().is_file():
         found = given.expanduser().absolute()
@@ -58,7 +58,7 @@ def read_val_labels(file: Path, wnids: list[str]) -> dict[str, str]:
     Args:
         wnids: the classes of train/, in order.
     Raises:
-        InputError: a line is of no form, or numbers a class that there is not.
+        InputError: a line has an unknown format or an unknown class number.
     """
     if file.name == _TRUTH:
         wnid_of = _ilsvrc_ids(file.parent / "meta.mat")
@@ -74,12 +74,12 @@ def read_val_labels(file: Path, wnids: list[str]) -> dict[str, str]:
 
 
 def class_words(root: Path, given: Path | None, wnids: list[str], *, wanted: bool) -> dict[str, str]:
-    """What each class is called, by WNID in their order: the first word of its synset, or the WNID.
+    """The name of each class by WNID, in the order of the WNIDs: the first word of its synset, or the WNID.
 
-    Two classes of one name (crane, maillot) carry their WNID too: "crane (n02012849)".
+    If two classes have the same name (crane, maillot), the WNID is added: "crane (n02012849)".
 
     Args:
-        given: the file of names; None: looked for in `root`.
+        given: the file of names; None: searched in `root`.
         wanted: False: the WNIDs are the names.
     Raises:
         InputError: there is no file of names, or it lacks a class.

@@ -1,4 +1,4 @@
-"""Keys that occur more than once, found with 8 bytes of memory a key."""
+"""Detection of keys that occur more than once, with 8 bytes of memory per key."""
 
 from __future__ import annotations
 

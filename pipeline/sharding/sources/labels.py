@@ -1,7 +1,7 @@
-"""Labels of foreign data: numbers or words, a file that names the numbers, and an order that does not change.
+"""Labels of foreign data: numbers or words, class names for the numbers, and a stable order.
 
-Two texts that a reader sees as one label are one: letters are composed (Unicode's NFC), white space and signs without
-width are dropped at both ends. What programs write for a missing value is no label.
+Texts that look the same are one label: letters are composed (Unicode NFC), and white space and zero-width characters
+are stripped at both ends. Words that programs write for a missing value are not labels.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pipeline.errors import InputError, listed
 from pipeline.sharding.format import file_addresses as places
 from pipeline.sharding.sources.recognised import HEAD_BYTES, refuse_recognised
 
-# More different values than this in a label column: they are captions or names of files.
+# A column with more distinct values than this does not contain labels, but captions or file names.
 MOST_LABELS = 65_536
-# What pandas reads as missing, and so what pandas, NumPy, R, SQL and spreadsheets write for it.
+# The words that pandas reads as missing: those that pandas, NumPy, R, SQL and spreadsheets write.
 MISSING_WORDS = frozenset(
     {
         *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A"),
@@ -28,7 +28,7 @@ _NO_WIDTH = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060"
 
 
 def one_text(text: str) -> str:
-    """A label as it is compared and stored: composed letters, without white space at its ends."""
+    """A label as it is compared and stored: in NFC, without white space at its ends."""
     if text.isascii():
         return text.strip()
     before = None
@@ -38,19 +38,19 @@ def one_text(text: str) -> str:
 
 
 class Spellings:
-    """Texts that were made one label, for the note that says so."""
+    """Collects different texts that became the same label, for a note."""
 
     def __init__(self) -> None:
         self._of: dict[str, set[str]] = {}
 
     def add(self, written: str, label: str) -> None:
-        """Notes how a label is written."""
+        """Adds a spelling of a label."""
         some = self._of.setdefault(label, set())
         if len(some) < _SPELLINGS:
             some.add(written)
 
     def notes(self) -> Iterator[str]:
-        """A sentence for a Collection's `notes`, if several texts are one label."""
+        """A sentence for a Collection's `notes`, if different texts became the same label."""
         merged = [sorted(some) for label, some in sorted(self._of.items()) if len(some) > 1]
         if merged:
             shown = listed([" and ".join(map(ascii, written)) for written in merged])
@@ -58,10 +58,10 @@ class Spellings:
 
 
 def label_text(value: Any) -> str:
-    """A label in words, which may be those for a missing one; "" for null.
+    """A label as text, which may be a word for a missing value; "" for null.
 
     Raises:
-        ValueError: it holds no label but a list, bytes, ...
+        ValueError: the value is a list, bytes or another type that cannot be a label.
     """
     if value is None:
         return ""
@@ -73,28 +73,28 @@ def label_text(value: Any) -> str:
 
 
 def label_of(value: Any, class_names: Collection[str] = ()) -> str | None:
-    """The label that a cell of a table says; None: it says none.
+    """The label in a cell of a table, or None.
 
     Args:
-        class_names: a word for a missing value that is among them is a label.
+        class_names: a word for a missing value is a label if it is one of these.
     Raises:
-        ValueError: it holds no label but a list, bytes, ...
+        ValueError: the value is a list, bytes or another type that cannot be a label.
     """
     if isinstance(value, int | float) and value == -1 and class_names:
-        # Hugging Face's ClassLabel says -1 where a test set keeps its labels to itself.
+        # Hugging Face's ClassLabel has -1 if the labels of a test set are not public.
         return None
     text = label_text(value)
     return None if text in MISSING_WORDS and text not in class_names else text
 
 
 def missing_label(value: Any) -> str:
-    """What stands where a label is missing, in a word."""
+    """The content of a cell without a label: the quoted word for a missing value, or `empty`."""
     text = label_text(value)
     return repr(text) if text else "empty"
 
 
 def missing_in_words(counts: Mapping[str, int]) -> str:
-    """Such words with their counts; and what to do where one of them is a class."""
+    """The results of `missing_label` with their counts, and what to do if such a word is a class."""
     counted = ", ".join(f"{count:,} {word}" for word, count in sorted(counts.items()))
     named = any(word.startswith("'") for word in counts)
     return counted + ("; where such a word is a class, name it in class_names" if named else "")
@@ -123,12 +123,12 @@ def read_class_names(address: str) -> tuple[str, ...]:
 
 
 def ordered(labels: Iterable[str]) -> tuple[str, ...]:
-    """Each label once: numbers in their order, then words in theirs."""
+    """The distinct labels: numbers in numeric order, then words in alphabetical order."""
     return tuple(sorted(set(labels), key=_rank))
 
 
 def _rank(label: str) -> tuple[bool, int, str, str]:
-    """Sorts numbers by value; of any length, which Python does not convert beyond 4,300 digits."""
+    """A sort key that orders numbers by value without int(), which is limited to 4,300 digits."""
     if not _is_number(label):
         return True, 0, "", label
     digits = label.lstrip("0")
@@ -140,10 +140,10 @@ def _is_number(text: str) -> bool:
 
 
 def named(label: str, names: tuple[str, ...]) -> str | None:
-    """The name of the class that `label` says by number or by name; None if there is no such class."""
+    """The class name for a label that is a class number or a class name; None if there is no such class."""
     if label in names:
         return label
-    label = label.removesuffix(".0")  # A column of numbers with gaps is written as 3.0 by pandas.
+    label = label.removesuffix(".0")  # pandas writes integers of a column with gaps as 3.0.
     if not _is_number(label):
         return None
     digits = label.lstrip("0") or "0"

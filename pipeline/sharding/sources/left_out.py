@@ -1,4 +1,4 @@
-"""The files beside those that a source's pattern takes from a folder: another extension is no reason for silence."""
+"""The files of a folder that a source skips because of their extensions, so that they can be reported."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pipeline.sharding.sources.passed_over import NOTHING_PASSED_OVER, PassedOve
 
 
 def left_out(pattern: str, suffixes: Sequence[str], *, named: bool = False) -> PassedOver:
-    """The files that `places.find` leaves out of a folder for their names; of a pattern none.
+    """The files of a folder that `places.find` skips because of their names; none for a pattern.
 
     Args:
         suffixes: see `places.find`.
-        named: images beside these files are those that their rows name, and are not counted.
+        named: do not count images, because the rows of the files name them.
     Raises:
         InputError: a folder cannot be listed.
     """

@@ -1,8 +1,8 @@
-"""A manifest: a table (CSV, TSV, JSON lines, Parquet) with a row an image: its file, or its bytes in Parquet.
+"""A manifest: a table (CSV, TSV, JSON lines, Parquet) with one row per image: its file, or its bytes in Parquet.
 
-Files lie below the manifest, in `images` or in `roots`, here or in S3. A row without a file there, or with a caption
-that is not UTF-8, is quarantined.
-The manifest's own bytes are the data's fingerprint: an image that changes under its old name is not noticed.
+Files must be below the manifest's folder, `images` or `roots`, local or in S3. A row without a file there, or with a
+caption that is not UTF-8, is quarantined.
+The fingerprint of the data is a digest of the manifest: a changed image with the same name is not detected.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CHECKED_ROWS = 100
 
 
 class ManifestConfig(Config):
-    """Where the table is, and what its columns mean."""
+    """Address of the table, and the meaning of its columns."""
 
     about: ClassVar[About] = About(
         "a table with a row an image: CSV, TSV, JSON lines, Parquet",
@@ -112,7 +112,7 @@ class ManifestConfig(Config):
     def resolved(self) -> Self:
         files = places.find(self.manifest, SUFFIXES)
         if self.bytes_column is not None:
-            # Its bytes are the images': too many to read for a schedule that looks whether there is something new.
+            # The file contains the images: too large to read for each scheduled check for new data.
             facts = [places.listing_digest(files, _folder(files))]
         else:
             facts = [places.file_digest(file) for file in files]
@@ -151,9 +151,9 @@ class ManifestSource:
     """Tables as a data set.
 
     Args:
-        roots: gives what paths of a manifest start from, and where they may lead.
-        bytes_column: where the images are, instead of files that `path_column` names.
-        left_out: files beside the manifests.
+        roots: returns the start folder and the allowed folders for the paths of a manifest.
+        bytes_column: column with the images, used instead of the files in `path_column`.
+        left_out: skipped files of the manifests' folder.
     """
 
     def __init__(
@@ -204,5 +204,5 @@ def _folder(files: list[FoundFile]) -> str:
 
 
 def _title(files: list[FoundFile]) -> str:
-    """The manifest's name, or the folder's if there are several."""
+    """The manifest's name, or the folder's name if there are several manifests."""
     return files[0].name.partition(".")[0] if len(files) == 1 else _folder(files).rpartition("/")[2]

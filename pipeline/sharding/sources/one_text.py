@@ -1,7 +1,7 @@
-"""One text for one label and one group, whatever source they come from: see `labels.one_text`.
+"""Normalised labels, taxonomy paths and groups of any source: see `labels.one_text`.
 
-"Café" may be written with one letter é or with e and an accent behind it; a folder's name may end with a space. A
-reader sees one class, so there is one. The same holds for groups, or a photographer would be in two splits.
+"Café" may be written with the letter é or with e and a combining accent; a folder's name may end with a space. Such
+texts look the same, so they are one class. Groups are treated alike, or a photographer would be in two splits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pipeline.sharding.sources.labels import Spellings, one_text
 
 
 def with_one_text(collection: Collection) -> Collection:
-    """The collection with labels, taxonomy and groups in one text each; labels that become one are noted."""
+    """The collection with normalised labels, taxonomy and groups; merged labels are added to `notes`."""
     spellings = Spellings()
     for name in collection.label_names:
         spellings.add(name, _text(name))
@@ -37,5 +37,5 @@ def _item(item: Item) -> Item:
 
 
 def _text(name: str) -> str:
-    # A name of nothing but spaces stays: it is a class.
+    # A name that consists of spaces is unchanged: it is a class.
     return one_text(name) or name

@@ -1,8 +1,8 @@
-"""Images embedded in Parquet, one cell at a time, with a page of the column in memory and not a row group.
+"""Reads images embedded in Parquet one cell at a time, with a page of the column in memory instead of a row group.
 
-A cell cannot be found in a Parquet file but by decoding the column from its row group's start. Each thread has a cursor
-of its own that goes forward through the rows it is asked for: so N threads that read N parts of a file decode each page
-N times at most. A read that goes back starts its row group again.
+A cell of a Parquet file can be read only by decoding the column from the start of its row group. Each thread has its
+own forward-moving cursor: N threads that read N ranges of a file decode each page at most N times. A read of an earlier
+row restarts its row group.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def read_cell(file: FoundFile, column: str, row: int) -> bytes:
     """The bytes in a row of a column that is binary, or a struct with a binary field `bytes`.
 
     Args:
-        row: from 0, in the file.
+        row: row in the file, from 0.
     Raises:
-        OSError: the cell is null or the file is damaged.
+        OSError: the cell has no bytes, or the file is damaged.
     """
     value = _cursor(file, column).cell(row)
     if isinstance(value, dict):
@@ -43,7 +43,7 @@ def read_cell(file: FoundFile, column: str, row: int) -> bytes:
 
 
 class _Cursor:
-    """Goes forward through a column, a batch of rows at a time."""
+    """A cursor that reads a column forwards, a batch of rows at a time."""
 
     def __init__(self, url: str, column: str) -> None:
         self._url = url

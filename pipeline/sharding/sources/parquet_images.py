@@ -1,8 +1,8 @@
 """Images embedded in Parquet, as Hugging Face's `datasets` writes them: image struct<bytes, path>, label, captions.
 
-Which column is the image, and what the label's numbers are called, stands in the schema's metadata under
-`huggingface`; a file without it names its columns in the config. A file's name gives its split
-(train-00000-of-00005.parquet). Images are read page by page, never a row group at once.
+The image column and the class names are read from `huggingface` in the schema's metadata; for a file without it the
+config names the columns. A file's name determines its split (train-00000-of-00005.parquet). Images are read page by
+page, never a row group at once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SUFFIXES = (".parquet",)
 
 
 class ParquetImagesConfig(Config):
-    """Where the Parquet files are, and what their columns mean."""
+    """Addresses of the Parquet files, and the meaning of their columns."""
 
     about: ClassVar[About] = About(
         "Parquet with embedded images, as Hugging Face's datasets writes it",
@@ -91,7 +91,7 @@ class ParquetImagesConfig(Config):
         return ParquetImagesSource(files, image, columns, credit, left_out(self.files, _SUFFIXES))
 
     def _columns(self, file: FoundFile) -> tuple[str, Columns]:
-        """The image's column, and what the others mean."""
+        """The image column, and the meaning of the other columns."""
         with closing(open_parquet(file.url)) as parquet:
             schema = parquet.schema_arrow
         features = _features(schema)
@@ -122,8 +122,8 @@ class ParquetImagesSource:
     """Parquet files with embedded images as a data set.
 
     Args:
-        image: the column that holds the images.
-        left_out: files beside these.
+        image: name of the image column.
+        left_out: skipped files of the folder.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ def _cell(file: FoundFile, column: str, row: Row) -> RowImage:
 
 
 def _features(schema: pa.Schema) -> Mapping[str, Mapping[str, Any]]:
-    """The columns' features as `datasets` notes them; none if it did not write the file."""
+    """The columns' features as written by `datasets`; {} for a file of another writer."""
     try:
         noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = noted["info"]["features"]
@@ -173,6 +173,6 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _title(url: str) -> str:
-    """The data set's folder: above `data/`, where the hub's data sets keep their files."""
+    """The name of the data set's folder; the parent of `data/`, the usual folder of files on the Hugging Face Hub."""
     folders = [part for part in places.parent(url).split("/") if part]
     return next((part for part in reversed(folders) if part != "data"), "parquet")

@@ -1,4 +1,4 @@
-"""What a listing saw and did not take, counted by kind and named: nothing is left out without a word."""
+"""Files and folders that a listing skipped, counted by kind and with examples, so that all are reported."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _OTHER = "other kinds"
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """Files and folders that were not taken.
+    """The skipped files and folders.
 
     Attributes:
-        kinds: how many of each kind: an extension, or words such as "hidden"; the most frequent first.
-        names: the first ones.
+        kinds: number by kind: an extension, or words such as "hidden"; the most frequent first.
+        names: the first names.
     """
 
     kinds: Mapping[str, int] = field(default_factory=dict)
@@ -37,18 +37,18 @@ class PassedOver:
         return sum(self.kinds.values())
 
     def in_words(self) -> str:
-        """ "12 .heic, 3 hidden"; "" if there is nothing."""
+        """The counts as text: "12 .heic, 3 hidden"; "" if nothing was skipped."""
         said = [f"{count:,} {kind}" for kind, count in list(self.kinds.items())[:_KINDS_SAID]]
         rest = self.count - sum(list(self.kinds.values())[:_KINDS_SAID])
         return ", ".join([*said, *([f"{rest:,} more"] if rest else [])])
 
     @property
     def perhaps_images(self) -> dict[str, int]:
-        """The kinds that may be images in a format that is not read."""
+        """The kinds that may be images in an unsupported format, with their counts."""
         return {kind: count for kind, count in self.kinds.items() if kind not in (HIDDEN, *OTHER_SUFFIXES)}
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """The content as JSON values."""
         return {"count": self.count, "per_kind": dict(self.kinds), "first": list(self.names)}
 
 
@@ -56,7 +56,7 @@ NOTHING_PASSED_OVER = PassedOver()
 
 
 class PassedOverCount:
-    """Counts what is passed over."""
+    """Counts skipped files and folders."""
 
     def __init__(self) -> None:
         self._kinds: Counter[str] = Counter()
@@ -68,10 +68,10 @@ class PassedOverCount:
             self._names.append(shortened(name, _CHARS))
 
     def extend(self, more: PassedOver, prefix: str = "") -> None:
-        """Counts what another listing passed over.
+        """Adds the skipped files of another listing.
 
         Args:
-            prefix: what its names are given, e.g. "00000.tar: ".
+            prefix: prefix for its names, e.g. "00000.tar: ".
         """
         self._kinds.update(more.kinds)
         self._names += [prefix + name for name in more.names[: _NAMES - len(self._names)]]
@@ -84,5 +84,5 @@ class PassedOverCount:
 
 
 def kind_of_name(name: str) -> str:
-    """The kind of a file that is no image by its content: its extension."""
+    """The kind of a skipped file: its extension in lower case, or "no extension"."""
     return os.path.splitext(name)[1].lower() or "no extension"

@@ -1,7 +1,7 @@
-"""What a file is that is not what its name says: what a person finds who looks at its first bytes.
+"""Recognises files of an unexpected type by their first bytes, for error messages.
 
-A pointer of Git LFS, a web page that a download gave, a zip archive under the name of a tar: each is said, with what to
-do, since "not a tar" leaves the reader to find out.
+Examples are a Git LFS pointer, a web page from a failed download, or a zip archive named .tar: the error names the type
+and the remedy, which "not a tar" does not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pipeline.pixels.formats import format_of
 from pipeline.sharding.format.tar_layout import BLOCK, is_ustar
 
 HEAD_BYTES = BLOCK
-"""How many of a file's first bytes `recognised` looks at."""
+"""Number of first bytes of a file that `recognised` examines."""
 
 _STARTS = (
     (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer and not the file: fetch it with `git lfs pull`"),
@@ -40,19 +40,19 @@ _COMPRESSED = (
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"\x04\x22\x4d\x18", "lz4"),
 )
-_BZIP2 = re.compile(rb"BZh[1-9]1AY&SY")  # "BZh9" alone begins a text, too
+_BZIP2 = re.compile(rb"BZh[1-9]1AY&SY")  # A text may begin with "BZh9" alone.
 _WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<script")
 
 
 def compression_of(head: bytes) -> str | None:
-    """What a file with these first bytes is compressed with; None: nothing that is known."""
+    """The compression format of a file with these first bytes; None if it is not a known one."""
     if _BZIP2.match(head):
         return "bzip2"
     return next((name for start, name in _COMPRESSED if head.startswith(start)), None)
 
 
 def recognised(head: bytes) -> str | None:
-    """What a file with these first bytes is, in words that say what to do; None: it is not known."""
+    """A description of the type of a file with these first bytes, and what to do; None if the type is unknown."""
     for start, what in _STARTS:
         if head.startswith(start):
             return what
@@ -74,10 +74,10 @@ def recognised(head: bytes) -> str | None:
 
 
 def refuse_recognised(url: str, head: bytes) -> None:
-    """Refuses a file that should be text or a table and is known to be something else.
+    """Rejects a file that should be text or a table and is recognised as another type.
 
     Raises:
-        InputError: what it is, and what to do.
+        InputError: the file is of another type; the message names it and what to do.
     """
     what = recognised(head)
     if what is not None:
@@ -85,7 +85,7 @@ def refuse_recognised(url: str, head: bytes) -> None:
 
 
 def _is_wide(head: bytes) -> bool:
-    """Whether it is text of two bytes a character, without a mark that says so."""
+    """Whether it is text with two bytes per character and no byte order mark."""
     some = head[: len(head) // 2 * 2]
     if len(some) < 8:
         return False

@@ -1,8 +1,8 @@
-"""Where a table may name files: in its own folder, in that of the images, and in further ones that the config names.
+"""The folders in which the rows of a table may name files: the table's own, the images', and others in the config.
 
-A table comes from anywhere, and what it names is read with the rights of whoever runs: without bounds a row
-"/etc/shadow" or "../../other-project/secret.png" would be read, stored and published. Links are followed, and what they
-lead to must lie in these folders too.
+Tables are untrusted, and their files are read with the permissions of the user: without restriction a row "/etc/shadow"
+or "../../other-project/secret.png" would be read, stored and published. Links are followed, and their targets must be
+in these folders too.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _ADVICE = "name its folder in roots, if it is meant"
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """The folders that rows may name files in.
+    """The folders in which rows may name files.
 
     Attributes:
-        start: what relative paths start from.
+        start: folder to which paths are relative.
         folders: absolute addresses, here or s3://.
     """
 
@@ -34,13 +34,13 @@ class Roots:
     folders: tuple[str, ...]
 
     def address(self, path: str) -> str:
-        """The address that a row's path means.
+        """The absolute address of a path in a row.
 
         Raises:
-            ValueError: it is none that is read, or lies outside.
+            ValueError: the address is of an unsupported kind, or outside the folders.
         """
         if _SCHEME.match(path) and not places.is_remote(path):
-            places.join(self.start, path)  # Says what to do about web addresses.
+            places.join(self.start, path)  # Raises with advice for a web address.
             raise ValueError(f"{path.partition(':')[0]}: addresses are not read; write a path, or s3://bucket/key")
         url = places.join(self.start, path)
         if not _inside(url, self.folders) and (places.is_remote(url) or not _inside(url, _real(self.folders))):
@@ -48,7 +48,7 @@ class Roots:
         return url
 
     def reading(self, path: str) -> tuple[Callable[[], bytes], str | None]:
-        """How a row's file is read, and its stamp.
+        """A function that reads the file of a row, and the file's stamp.
 
         Raises:
             ValueError: see `address`.
@@ -58,10 +58,10 @@ class Roots:
 
 
 def roots_of(start: str, *more: str | None) -> Roots:
-    """The roots of a table whose relative paths start from a folder.
+    """The roots of a table with paths relative to the folder `start`.
 
     Args:
-        more: further folders; None is passed over.
+        more: further folders; None is ignored.
     """
     folders = [start, *(places.absolute(folder) for folder in more if folder is not None)]
     return Roots(start, tuple(dict.fromkeys(folders)))
@@ -71,7 +71,7 @@ def roots_of_table(table: FoundFile, images: str | None, more: Iterable[str]) ->
     """The roots of a table.
 
     Args:
-        images: folder that relative paths start from; None: the table's own.
+        images: folder to which paths are relative; None: the table's own.
         more: further folders.
     """
     folder = places.parent(table.url)
@@ -79,10 +79,10 @@ def roots_of_table(table: FoundFile, images: str | None, more: Iterable[str]) ->
 
 
 def read_inside(url: str, folders: tuple[str, ...]) -> bytes:
-    """The bytes of a file, if they lie in one of the folders.
+    """The bytes of a file in one of the folders.
 
     Raises:
-        OSError: they do not, or cannot be read.
+        OSError: the file is outside the folders, or cannot be read.
     """
     if places.is_remote(url):
         return places.read(url)
@@ -92,18 +92,18 @@ def read_inside(url: str, folders: tuple[str, ...]) -> bytes:
 
 
 def leads_inside(path: str, folders: tuple[str, ...]) -> bool:
-    """Whether what a path of this machine leads to, links followed, lies in one of the folders."""
+    """Whether the target of a local path, with links resolved, is in one of the folders."""
     return _inside(os.path.realpath(path), _real(folders))
 
 
 def check_rows(paths: Iterable[str], roots: Roots, where: str) -> None:
-    """Refuses a table of whose first rows none names a file in the roots.
+    """Rejects a table if none of its first rows has a path in the roots.
 
     Args:
-        paths: of some rows.
-        where: the table, for the error.
+        paths: paths of the first rows.
+        where: name of the table in the error.
     Raises:
-        InputError: with what is wrong with the first.
+        InputError: no path is allowed; the message has the problem of the first.
     """
     first = ""
     for path in paths:

@@ -1,7 +1,7 @@
-"""What the columns of a table mean for a sample: label, captions, split, group and key.
+"""The conversion of table rows to items: label, captions, split, group and key from columns.
 
-A table is gone through twice: once for what must be known before (how many rows, which labels, keys that occur
-twice), once for the items. Neither pass keeps the rows.
+A table is read twice: first to count the rows, collect the labels and find repeated keys, then for the items. Neither
+pass has all rows in memory.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from pipeline.sharding.sources.tables import Row, require_columns, rows_of
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which column says what; None and () for what no column says.
+    """The column of each field of an item; None or () if no column has it.
 
     Attributes:
-        captions: each holds a caption, or a list of them.
+        captions: columns with a caption, or with a list of captions.
         class_names: the names of labels that are numbers, or () if the label is the name.
-        split_by_name: a file whose name says train, val or test gives its split.
-        source, licence: those of every item.
+        split_by_name: a file whose name has train, val or test determines the split.
+        source, licence: values for every item.
     """
 
     label: str | None = None
@@ -54,14 +54,14 @@ class Columns:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The columns that have to be read."""
+        """The columns to read."""
         named = (self.label, *self.captions, self.split, self.group, self.key)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """What is known after the first pass; `notes` as in Collection."""
+    """The result of the first pass; `notes` as in Collection."""
 
     rows: int
     label_names: tuple[str, ...]
@@ -70,7 +70,7 @@ class TableFacts:
     def collection(
         self, title: str, items: Callable[[], Iterator[Item]], credit: Credit, passed_over: PassedOver
     ) -> Collection:
-        """The tables as a data set; its labels, if there are any, are below one node."""
+        """The tables as a data set; its labels, if any, are below one node of the taxonomy."""
         return Collection(
             title=title,
             items=items,
@@ -83,20 +83,20 @@ class TableFacts:
         )
 
 
-# An item's name, how its image is read, and its stamp.
+# An item's name, a function that reads its image, and its stamp.
 RowImage = tuple[str, Callable[[], bytes], str | None]
 
 
 def survey(
     files: Iterable[FoundFile], columns: Columns, progress: Callable[[int], None], extra: Sequence[str] = ()
 ) -> TableFacts:
-    """Counts the rows and gathers the labels.
+    """Counts the rows and collects the labels.
 
     Args:
-        extra: columns that each table has to have besides.
+        extra: further columns that each table must have.
     Raises:
-        InputError: a column is missing, a key occurs twice, a split is none, no row has a label, or there are too many
-            labels; the line names the row.
+        InputError: a column is missing, a key occurs twice, a split is unknown, no row has a label, or there are too
+            many labels; the message names the row.
     """
     labels: set[str] = set()
     keys = KeyCount()
@@ -115,7 +115,7 @@ def survey(
             try:
                 label = _label(row, columns)
             except ValueError:
-                continue  # Such a row is quarantined.
+                continue  # The row is quarantined.
             if label is None and columns.label is not None and row.problem is None:
                 missing[missing_label(row.values.get(columns.label))] += 1
             if label is not None:
@@ -152,8 +152,9 @@ def items_of(
     """The items of a table's rows, in their order.
 
     Args:
-        extra: columns besides those of `columns` that `read` looks at.
-        read: gives an item's name, how its image is read, and its stamp; a ValueError says why it has none.
+        extra: further columns that `read` needs.
+        read: returns an item's name, a function that reads its image, and its stamp; raises a ValueError if there is
+            no image.
     """
     of_file = split_of_name(file.name) if columns.split_by_name else None
     for row in rows_of(file, (*columns.names, *extra)):
@@ -197,7 +198,7 @@ def items_of(
 
 
 def _label(row: Row, columns: Columns) -> str | None:
-    """The label of a row that can be used; a ValueError says that its cell holds none."""
+    """The label of a row; None without one or if the row has a problem; a ValueError if the cell cannot be a label."""
     if row.problem is not None or columns.label is None:
         return None
     return label_of(row.values.get(columns.label), columns.class_names)
@@ -216,7 +217,7 @@ def _captions(row: Row, columns: Columns) -> tuple[str, ...]:
 
 
 def _key_text(value: Any) -> str:
-    """A key as it is compared: two that differ in how Unicode writes a letter are one."""
+    """A key as it is compared: keys that differ only in Unicode normalisation are equal."""
     return unicodedata.normalize("NFC", str(value))
 
 

@@ -1,8 +1,8 @@
-"""Rows of tables: CSV, TSV, JSON lines and Parquet, on this machine or in S3, one row in memory at a time.
+"""Rows of tables: CSV, TSV, JSON lines and Parquet, local or in S3, one row in memory at a time.
 
-A row that cannot be read (no JSON, too few fields, text that is not UTF-8) comes out with its problem, wherever it
-stands, so that one bad line of many millions is quarantined and not the end of the run. A file that is no table at all,
-or one with other separators or in another encoding, is an error that says so.
+A row that cannot be read (invalid JSON, too few fields, text that is not UTF-8) is returned with its problem, so that
+one bad line among millions is quarantined and does not end the run. A file that is not a table, or has other separators
+or another encoding, is an error.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _JSON_LINES = (".jsonl", ".ndjson")
 _PARQUET = ".parquet"
 SUFFIXES = (*_DELIMITERS, *_JSON_LINES, _PARQUET)
 _BATCH_ROWS = 4096
-# Pages of a column are read in pieces of this size, instead of a row group's whole column at once.
+# Buffer size for reading a column of Parquet, instead of a whole column chunk at once.
 _PAGE_BYTES = 1 << 20
-# Of JSON lines: so many are looked at for one that says what the columns are.
+# JSON lines that are searched for the first usable row, whose keys are the columns.
 _FIRST_LINES = 1000
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _CELL_CHARS = 1 << 24
 
-# Python's own bound, 131,072 characters, is less than a long caption or an embedded polygon. It is one for the process.
+# Python's limit, 131,072 characters, is too small for a long caption or an embedded polygon. It is per process.
 csv.field_size_limit(_CELL_CHARS)
 
 
@@ -45,9 +45,9 @@ class Row:
     """A row of a table.
 
     Attributes:
-        number: from 1, in its file.
-        values: by column; those that are missing or null are left out.
-        problem: why the row cannot be used, or None.
+        number: number of the row in its file, from 1.
+        values: values by column, without missing values and nulls.
+        problem: the reason why the row cannot be used, or None.
     """
 
     number: int
@@ -63,7 +63,7 @@ def open_parquet(url: str) -> pq.ParquetFile:
     """A Parquet file whose columns are read page by page.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not a Parquet file.
     """
     try:
         source = places.open_file(url) if places.is_remote(url) else url
@@ -76,10 +76,10 @@ def open_parquet(url: str) -> pq.ParquetFile:
 
 
 def columns_of(file: FoundFile) -> tuple[str, ...]:
-    """The names of a table's columns; for JSON lines those of its first line.
+    """The column names of a table; for JSON lines, the keys of the first usable row.
 
     Raises:
-        InputError: it is no table, or an empty one.
+        InputError: it is not a table, or it is empty.
     """
     if is_parquet(file):
         with closing(open_parquet(file.url)) as parquet:
@@ -96,16 +96,16 @@ def columns_of(file: FoundFile) -> tuple[str, ...]:
 
 
 def _head(file: FoundFile, reader: Iterator[list[str]]) -> tuple[str, ...]:
-    """The line of column names.
+    """The column names in the first line.
 
     Raises:
-        InputError: it is none, or its cells are separated by something else.
+        InputError: there are none, or the line has another separator.
     """
     try:
         head = next(reader, None)
     except csv.Error as error:
         raise InputError(f"{file.url}: its first line is not a line of column names ({error})") from None
-    # pandas leaves the name of its index empty; no config can name that column.
+    # pandas writes an empty name for its index; no config can name that column.
     if not head or not any(name.strip() for name in head):
         raise InputError(f"{file.url}: its first line is not a line of column names")
     if not all(map(_is_text, head)):
@@ -125,10 +125,10 @@ def _head(file: FoundFile, reader: Iterator[list[str]]) -> tuple[str, ...]:
 
 
 def rows_of(file: FoundFile, columns: Sequence[str]) -> Iterator[Row]:
-    """The rows of a table with these columns, in their order.
+    """The rows of a table with these columns, in order.
 
     Raises:
-        InputError: it is no table.
+        InputError: it is not a table.
     """
     if is_parquet(file):
         return _parquet_rows(file, columns)
@@ -138,10 +138,10 @@ def rows_of(file: FoundFile, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def require_columns(file: FoundFile, columns: Sequence[str]) -> None:
-    """Refuses a table without one of these columns; JSON lines may leave out what is null.
+    """Rejects a table that lacks one of these columns; JSON lines may omit null values.
 
     Raises:
-        InputError: the line says which there are.
+        InputError: a column is missing; the message lists the existing columns.
     """
     if _suffix(file) in _JSON_LINES:
         return
@@ -152,17 +152,17 @@ def require_columns(file: FoundFile, columns: Sequence[str]) -> None:
 
 
 def check_columns(file: FoundFile, wanted: Mapping[str, str | None]) -> None:
-    """Refuses a table that lacks a column.
+    """Rejects a table that lacks a column.
 
     Args:
-        wanted: the column that each config field names, if any.
+        wanted: the column, or None, for each config field.
     Raises:
-        InputError: the line says which there are.
+        InputError: a column is missing; the message lists the existing columns.
     """
     there = columns_of(file)
     for name, column in wanted.items():
         if column is not None and column not in there:
-            # JSON lines may leave out what is null, so that the first line need not have every column.
+            # JSON lines may omit null values, so that the first line need not have every column.
             if _suffix(file) in _JSON_LINES and name != "path_column":
                 continue
             raise InputError(f"{name}: {file.url} has no column {column!r}; it has {listed(there)}")
@@ -183,14 +183,14 @@ def _text(url: str) -> io.TextIOWrapper:
         file.close()
         raise
     file.seek(0)
-    # What is not UTF-8 stays visible as lone surrogates, so that just its own row is refused.
+    # Invalid UTF-8 becomes lone surrogates, so that only the row with it is rejected.
     return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 def _delimited_rows(file: FoundFile, columns: frozenset[str]) -> Iterator[Row]:
     with closing(_text(file.url)) as text:
         sign = _DELIMITERS[_suffix(file)]
-        written: list[str] = []  # the lines of the row at hand
+        written: list[str] = []  # the lines of the current row
         reader = csv.reader(_noted(text, written), delimiter=sign)
         head = _head(file, reader)
         written.clear()
@@ -211,7 +211,7 @@ def _delimited_rows(file: FoundFile, columns: frozenset[str]) -> Iterator[Row]:
                 problem = f"{len(values)} field{'' if len(values) == 1 else 's'}, the head has {len(head)}"
                 if lines > 1:
                     problem = f"lines {line - lines + 1} to {line} are one row: is a quote not closed?"
-                # Each line that was swallowed is a row that is lost.
+                # Each line inside the open quote is a lost row.
                 for lost in range(lines):
                     number += lost > 0
                     yield Row(number, problem=problem)
@@ -229,7 +229,7 @@ def _noted(lines: Iterable[str], into: list[str]) -> Iterator[str]:
 
 
 def _ends_in_a_quote(lines: list[str], sign: str) -> bool:
-    """Whether a row of several lines ends, with the file, in a quote that is not closed."""
+    """Whether a row of several lines ends at the end of the file, inside an unclosed quote."""
     try:
         list(csv.reader(lines, delimiter=sign, strict=True))
     except csv.Error as error:
@@ -238,9 +238,9 @@ def _ends_in_a_quote(lines: list[str], sign: str) -> bool:
 
 
 def _holds_rows(cell: str, sign: str, columns: int) -> bool:
-    """Whether a cell of several lines holds rows of the table, which an open quote took in."""
+    """Whether a cell of several lines contains rows of the table because of an unclosed quote."""
     inner = cell.split("\n")[1:-1]
-    # A caption may have lines, and each of them a comma: of two columns more lines are wanted.
+    # A caption may have several lines, each with one comma: two columns therefore require more lines.
     return len(inner) >= (2 if columns > 2 else 4) and all(line.count(sign) == columns - 1 for line in inner)
 
 
