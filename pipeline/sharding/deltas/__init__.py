@@ -1,1 +1,1 @@
-"""Deltas: what is new in a source since its base was sharded, and compaction into one artifact."""
+"""Deltas: new and changed samples of a source since its base was sharded, and compaction into one artifact."""

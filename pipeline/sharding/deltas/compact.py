@@ -1,8 +1,8 @@
-"""The stage compact-shards: a delta and the artifacts below it become one that needs none of them.
+"""The stage compact-shards: merges a delta and its bases into one artifact that needs no other.
 
-Keys, splits, labels, captions and what numbers mean stay; the tars are written anew, in the order of a full run. A
-sample's members are copied as they lie, headers too, and its image is compared with its hash. A tar that an earlier
-run finished is not written again.
+Keys, splits, labels, captions and all numbers stay; the tars are rewritten in the order of a full run. The bytes of a
+sample's members are copied, including headers, and its image is checked against its hash. A tar that an earlier run
+finished is not written again.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ _OFFSET_BITS = 42  # A tar of 4 TB.
 _WRITE_AT_BYTES = 4 << 20
 _STOP_EVERY = 64  # samples
 _BATCH_ROWS = 1 << 16
-# Made anew; everything else tells of the same samples and is copied.
+# Files that are rewritten; all others describe the same samples and are copied.
 _CARD = ("data_card.json", "data_card.md", "data_card.html")
 _MADE = ("index.arrow", "index.parquet", LISTING_FILE, RECIPE_FILE, *_CARD, TOMBSTONES_FILE)
 
 
 class CompactConfig(Config):
-    """How the new tars are cut."""
+    """The sizes of the new tars."""
 
     samples_per_shard: int | None = Field(
         None, ge=1, le=1_000_000, description="Images in one tar, at most; null: as in the delta."
@@ -65,10 +65,10 @@ class CompactConfig(Config):
 
 
 def check_compactable(artifact: Artifact) -> None:
-    """Refuses what is no shards artifact with tars of ours.
+    """Checks that an artifact is a shards artifact with its own tars and a listing.
 
     Raises:
-        InputError: in one line, what it is.
+        InputError: it is not; the message says what it is.
     """
     if artifact.stage not in STAGES:
         raise InputError(f"compact: {artifact.uri} is made by {artifact.stage}; give one of {' or '.join(STAGES)}")
@@ -83,8 +83,8 @@ class _Tar:
     """A tar to be written.
 
     Attributes:
-        ids: [samples] numbers in the delta's index, in the order of the tar.
-        size: of the whole tar, in bytes.
+        ids: [samples] ids in the delta's index, in the order of the tar.
+        size: size of the complete tar in bytes.
     """
 
     name: str
@@ -166,7 +166,7 @@ class CompactShards:
 
 @dataclass(frozen=True, eq=False)
 class _Source:
-    """Where the samples lie: bytes [start, start + length) of their tars, with headers."""
+    """The locations of the samples: bytes [start, start + length) of their tars, including headers."""
 
     index: SampleIndex
     places: ShardPlaces
@@ -175,7 +175,7 @@ class _Source:
 
 
 def _write_tar(scratch: Scratch, source: _Source, tar: _Tar, *, stop: Stop = never) -> int:
-    """The task: writes a tar unless it is there; how many samples it has."""
+    """The task: writes a tar unless it exists; returns the number of samples."""
     path = scratch.tar(tar.name)
     if path.exists() and path.stat().st_size == tar.size:
         return len(tar.ids)
@@ -216,10 +216,10 @@ def _check(source: _Source, id: int, sample: bytes) -> None:
 
 
 def _spans(shards: Artifact, index: SampleIndex, places: ShardPlaces) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """[rows] where each sample begins in its tar, header first, and how long it is with all its members.
+    """([rows] offset of each sample in its tar, [rows] its length), both including headers and all members.
 
-    A sample ends where the next one of its tar begins; which that is, the index of the artifact that holds the tar
-    knows: it has those too that are gone by now.
+    A sample ends where the next one in its tar begins. The index of the artifact that contains the tar has all samples
+    of the tar, including those that later deltas removed.
     """
     lengths = np.zeros(len(index), dtype=np.int64)
     of_owner: dict[str, list[int]] = {}
@@ -247,7 +247,7 @@ def _spans(shards: Artifact, index: SampleIndex, places: ShardPlaces) -> tuple[N
 
 
 def _place(shards: NDArray[Any], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A shard and a byte of it as one number."""
+    """Packs shard number and byte offset into one integer."""
     return (shards.astype(np.int64) << _OFFSET_BITS) | offsets
 
 
@@ -286,14 +286,14 @@ def _index(
 def _write_listing(folder: Path, listing: Listing, ids: NDArray[np.int64]) -> None:
     number = np.empty(len(ids) + 1, dtype=np.int64)
     number[ids] = np.arange(len(ids))
-    number[-1] = -1  # Where an item that is not stored points.
+    number[-1] = -1  # For items that are not stored, which have row -1.
     rows = number[listing.numbers["row"]]
     batches = (np.arange(start, min(start + ROW_GROUP, len(rows))) for start in range(0, len(rows), ROW_GROUP))
     write_listing(folder, (listing.rows(some, row=rows[some]) for some in batches))
 
 
 def _copy_the_rest(folder: Path, shards: Artifact) -> None:
-    """What tells of the same samples: labels, taxonomy, quarantine, pictures."""
+    """Copies the files that do not change: labels, taxonomy, quarantine, pictures."""
     for name in shards.files:
         if not is_own(name) and name not in _MADE:
             shutil.copyfile(shards.path(name), folder / name)

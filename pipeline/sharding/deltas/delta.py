@@ -1,10 +1,10 @@
-"""A delta: what a source has that its base has not, and what of the base is gone; only what is new or changed is read.
+"""A delta: items of a source that its base lacks, and samples of the base that are gone; only changes are read.
 
-    list the source -> compare with the base's listing -> read what is new, changed or without a stamp
-        -> choose over all items: splits, duplicates, caps -> read what was left out before and is wanted now -> choose
+    list the source -> compare with the base's listing -> read items that are new, changed or without a stamp
+        -> choose over all items: splits, duplicates, caps -> read chosen items that the base left out -> choose again
 
-Duplicates and caps are decided over all items in the order of the source, as a full run would: the listing has what
-that takes. So an image that was left out as a copy comes back when the one that stood for it goes.
+Duplicates and caps are decided over all items in source order, as in a full run: the listing has the hashes for that.
+So an image that was dropped as a copy is stored once the copy that was stored is removed.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ from pipeline.sharding.writing.intake import Intake, nothing_usable, take_in
 from pipeline.sharding.writing.plan import Chosen, choose
 from pipeline.sharding.writing.rare_classes import GONE, LabelSizes, label_numbers
 
-# What is known of an item of the source; the numbers are ranks, of repeats one with the lowest stays.
+# The state of an item of the source; the values are ranks: of repeated samples, the one with the lowest stays.
 _STORED, _READ, _LEFT_OUT, _UNREADABLE = range(4)
 
 
 @dataclass(frozen=True, eq=False)
 class Delta:
-    """What a delta stores, and what it takes over.
+    """The samples that a delta stores, and those that it takes over from its base.
 
     Attributes:
-        base: what it adds to.
-        listing: the base's.
-        all_label_names: the base's, then those that are new.
-        labels: their numbers, see `label_numbers`: rare classes that are new may be dropped.
-        chunks, columns: what was read.
+        base: the base of the delta.
+        listing: the base's listing.
+        all_label_names: the base's, then the new ones.
+        labels: their numbers, see `label_numbers`: rare new classes may be dropped.
+        chunks, columns: the items that were read.
         numbers: the source's items.
-        live: [items] places of the items that are images, ascending.
+        live: indices of the readable items in source order, ascending.
         kind: [live] _STORED or _LEFT_OUT by the base, or _READ.
-        at: [live] places in the base's listing, or rows of `columns` for what was read.
+        at: [live] rows of the base's listing, or rows of `columns` for items that were read.
         chosen: [live] splits.
-        before: [items] places in the base's listing of the items with the same names.
+        before: [items] row of the base's listing with the same name, -1 for none.
     """
 
     base: Base
@@ -71,7 +71,7 @@ class Delta:
 
     @property
     def label_names(self) -> list[str]:
-        """Those of classes that were not dropped."""
+        """The label names without dropped classes."""
         return [name for name, number in zip(self.all_label_names, self.labels, strict=False) if number != GONE]
 
     @property
@@ -81,7 +81,7 @@ class Delta:
 
     @property
     def kept_places(self) -> NDArray[np.int64]:
-        """Places in the base's listing of what the delta takes over, ascending."""
+        """Rows of the base's listing that the delta takes over, ascending."""
         return np.sort(self.at[(self.kind == _STORED) & (self.chosen.splits != DROPPED)])
 
     @property
@@ -90,14 +90,14 @@ class Delta:
         return self.kind == _READ
 
     def chosen_rows(self) -> Chosen:
-        """The choice for the rows of `columns`."""
+        """`chosen` for the rows of `columns`."""
         splits = np.full(len(self.columns), DROPPED, dtype=np.int8)
         read = self.was_read
         splits[self.at[read]] = self.chosen.splits[read]
         return replace(self.chosen, splits=splits)
 
     def gone(self) -> tuple[NDArray[np.int64], list[str]]:
-        """Places in the base's listing of what it stores and the delta does not, ascending; and why not."""
+        """(rows of the base's listing that the base stores and the delta does not, ascending; the reason of each)."""
         listing = self.listing
         stored = np.flatnonzero(listing.numbers["row"] >= 0)
         places = np.setdiff1d(stored, self.kept_places, assume_unique=True)
@@ -120,7 +120,7 @@ class Delta:
         return places, why
 
     def counts(self, gone: list[str]) -> dict[str, Any]:
-        """For the card: how many samples are new, changed, removed, live."""
+        """For the card: numbers of new, changed, removed and live samples."""
         read = self.was_read & (self.chosen.splits != DROPPED)
         before = self.before[self.live[read]]
         changed = int((self.listing.numbers["row"][before[before >= 0]] >= 0).sum())
@@ -136,20 +136,20 @@ class Delta:
 
 
 def read_delta(config: ShardingConfig, base: Base, collection: Collection, intake: Intake, progress: Progress) -> Delta:
-    """Compares a source with its base, reads what is needed, and chooses.
+    """Compares a source with its base, reads the items it needs, and chooses the samples.
 
     Args:
         intake: its `labels` are those of the base, then the new ones.
     Raises:
-        InputError: a class that is new is too small to be in every split, if possible before anything is read.
-        WorkError: more items are unreadable than is allowed.
+        InputError: a new class is too small to be in every split; if possible before any image is read.
+        WorkError: more items are unreadable than allowed.
     """
     listing = Listing.open(base.artifact, intake.scratch.columns("listing"))
     sizes = LabelSizes(config.split, base.index.label_names)
     items = sizes.through(collection.items())
     numbers = SourceNumbers.of(items, collection.total, progress, intake.scratch.columns("source"))
     before = matched(numbers, listing)
-    # An item that has another label than in the base keeps its split, so that its new class may be small.
+    # An item with another label than in the base keeps its split, so its new class is exempt from the check.
     sizes.check(collection.label_names, [name for name, at in sizes.places.items() if (before[at] >= 0).any()])
     same = unchanged(numbers, listing, before, trust_names=config.trust_names)
     kind = np.full(len(numbers), _UNREADABLE, dtype=np.int8)
@@ -202,7 +202,7 @@ def read_delta(config: ShardingConfig, base: Base, collection: Collection, intak
 
 
 def _only(collection: Collection, wanted: NDArray[np.int64], count: int) -> Collection:
-    """The collection's items at some places."""
+    """The collection with only the items at the indices `wanted`."""
     chosen = np.zeros(count, dtype=bool)
     chosen[wanted] = True
 
@@ -213,7 +213,7 @@ def _only(collection: Collection, wanted: NDArray[np.int64], count: int) -> Coll
 
 
 def _numbers_in_intake(intake: Intake, chunks: list[ChunkFacts], first: int) -> NDArray[np.int64]:
-    """[rows] which of the items of one intake each row is."""
+    """[rows] index of each row's item among the items of one intake."""
     found = [np.empty(0, dtype=np.int64)]
     start = 0
     for chunk, facts in enumerate(chunks, first):
@@ -231,7 +231,7 @@ def _take_back(
     kind: NDArray[np.int8],
     at: NDArray[np.int64],
 ) -> None:
-    """What was read and is what it was, is the base's after all: a file that was only touched, one without a stamp."""
+    """Marks items that were read and found unchanged as the base's: e.g. a touched file, or an item without stamp."""
     old, rows = before[places], at[places]
     theirs = listing.numbers
     same = (
@@ -255,11 +255,11 @@ def _choose(
     at: NDArray[np.int64],
     before: NDArray[np.int64],
 ) -> Chosen:
-    """What becomes of the items that are images.
+    """Chooses among the readable items.
 
     Args:
         kind, at: [live] see `Delta`.
-        before: [live] places in the base's listing.
+        before: [live] rows of the base's listing, -1 for none.
     """
     row, base_splits = listing.numbers["row"], base.index.splits
     union = _Union(listing, columns, Paths.of(base.index.taxonomy))
@@ -293,7 +293,7 @@ def _choose(
 
 
 class _Union:
-    """Columns of images of which some are known from a listing and some were read."""
+    """Columns of images from two origins: a listing, and items that were read."""
 
     def __init__(self, listing: Listing, columns: Columns, paths: Paths) -> None:
         self._listing = listing
@@ -311,8 +311,8 @@ class _Union:
         """The columns of images.
 
         Args:
-            read: [images] whether `at` is a row of what was read, not a place in the listing.
-            folder: for their files.
+            read: [images] whether `at` is a row of the read items; otherwise it is a row of the listing.
+            folder: folder for the files of the columns.
         """
         made: dict[str, Any] = {}
         new, listed = at[read], at[~read]
@@ -322,7 +322,7 @@ class _Union:
             values[read] = whole[new]
             if name == "node":
                 values[~read] = np.maximum(self._listing.numbers[name][listed], 0)
-            elif name != "look":  # Near-duplicates are not looked for in a delta.
+            elif name != "look":  # A delta does not remove near duplicates.
                 values[~read] = self._listing.numbers[name][listed]
             made[name] = values
         starts = np.array([0, len(at)], dtype=np.int64)

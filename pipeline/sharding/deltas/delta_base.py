@@ -1,6 +1,6 @@
-"""The base of a delta: the shards artifact that a run adds to, found by name or as the newest, and what it must be.
+"""The base of a delta: the shards artifact that a run adds to, given by name or as the newest, and its requirements.
 
-recipe.json in a shards artifact says which settings made it. A delta has the settings of its base, or splits and
+recipe.json in a shards artifact records its settings. A delta must have the settings of its base; otherwise splits and
 duplicates of the two would follow different rules.
 """
 
@@ -37,7 +37,7 @@ class Base:
 
     @cached_property
     def recipe(self) -> Mapping[str, Any]:
-        """What recipe.json says."""
+        """The content of recipe.json."""
         return read_recipe(self.artifact)
 
     @cached_property
@@ -49,7 +49,7 @@ class Base:
         return ShardPlaces(self.artifact, self.index.shard_names)
 
     def is_of(self, config: ShardingConfig) -> bool:
-        """Whether the source is what it was when the base was made."""
+        """Whether the source is unchanged since the base was created."""
         return bool(self.recipe["fingerprint"] == config.source.fingerprint)
 
     def image(self, id: int) -> bytes:
@@ -71,10 +71,10 @@ def write_recipe(folder: Path, config: ShardingConfig, title: str) -> None:
 
 
 def read_recipe(artifact: Artifact) -> Mapping[str, Any]:
-    """What recipe.json of an artifact says.
+    """The content of an artifact's recipe.json.
 
     Raises:
-        DamagedError: it is none.
+        DamagedError: the file is not a valid recipe.
     """
     try:
         recipe: Mapping[str, Any] = json.loads(artifact.read(RECIPE_FILE))
@@ -85,12 +85,12 @@ def read_recipe(artifact: Artifact) -> Mapping[str, Any]:
 
 
 def find_base(config: ShardingConfig, store: ArtifactStore) -> Base | None:
-    """The base that the config names; None: all of the source is sharded.
+    """The base that the config names; None: shard the whole source.
 
     Args:
         config: `resolved`.
     Raises:
-        InputError: there is no such artifact, or it and this config do not go together.
+        InputError: there is no such artifact, or it does not match this config.
     """
     named = check_named_base(config, store)
     return _newest(config, store) if named is None and config.base == NEWEST else named
@@ -115,10 +115,10 @@ def check_named_base(config: ShardingConfig, store: ArtifactStore) -> Base | Non
 
 
 def check_base(config: ShardingConfig, base: Base) -> None:
-    """Refuses a base that a run with this config cannot add to.
+    """Checks that a run with this config can add to the base.
 
     Raises:
-        InputError: in one line, why not, and what to do.
+        InputError: it cannot; the message says why, and what to do.
     """
     refusal = _refusal_of_config(config) or _refusal_of_base(config, base)
     if refusal is not None:
@@ -126,7 +126,7 @@ def check_base(config: ShardingConfig, base: Base) -> None:
 
 
 def place_of_source(config: ShardingConfig) -> str:
-    """The source's kind and where its data lie: what tells two data sets of one layout apart."""
+    """The source's kind and the address of its data, which distinguish data sets of the same layout."""
     source = config.source
     where = {}
     for name, field in type(source).model_fields.items():
@@ -137,7 +137,7 @@ def place_of_source(config: ShardingConfig) -> str:
 
 
 def _newest(config: ShardingConfig, store: ArtifactStore) -> Base | None:
-    """The artifact of this source and these settings that was committed last."""
+    """The latest committed artifact with this source and these settings."""
     place = place_of_source(config)
     found = [
         artifact
@@ -188,7 +188,7 @@ def _refusal_of_base(config: ShardingConfig, base: Base) -> str | None:
     part, _, name = changed.partition(".")
     was = before[part].get(name)
     if name not in before[part] and name in (fields := type(getattr(config, part)).model_fields):
-        was = fields[name].default  # A field that came later is left out at its default.
+        was = fields[name].default  # Fields that were added later are omitted at their default.
     return (
         f"base: {artifact.uri} was made with {changed}={json.dumps(was)}, and a delta follows the "
         f"rules of its base; set {changed} to that, or remove base"
@@ -196,7 +196,7 @@ def _refusal_of_base(config: ShardingConfig, base: Base) -> str | None:
 
 
 def _settings(config: ShardingConfig) -> dict[str, dict[str, Any]]:
-    """What must be the same in a delta and its base."""
+    """The settings that must be equal in a delta and its base."""
     settings: dict[str, dict[str, Any]] = {
         name: json.loads(canonical_json(getattr(config, name))) for name in _SETTINGS
     }

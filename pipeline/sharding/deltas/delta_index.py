@@ -1,7 +1,7 @@
-"""The files of a delta beside its tars: an index of all live samples, the listing, and what became of the others.
+"""The files of a delta next to its tars: the index of all live samples, the listing, and the tombstones.
 
-In a split the base's samples come first, in their order, then the new ones. What numbers mean (labels, groups, nodes
-of the taxonomy) is as in the base; new labels, groups and nodes get the next numbers.
+Within a split the base's samples come first, in their order, then the new ones. The numbers of labels, groups and
+taxonomy nodes are those of the base; new labels, groups and nodes get the next numbers.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _BATCH_ROWS = 1 << 16
 
 
 def kept_ids(delta: Delta) -> NDArray[np.int64]:
-    """The base's samples that live on, as numbers in its index: by split, then as they are."""
+    """Ids in the base's index of its live samples, sorted by split, then by id."""
     ids = np.sort(delta.listing.numbers["row"][delta.kept_places])
     return ids[np.argsort(delta.base.index.splits[ids], kind="stable")]
 
 
 def taken_keys(delta: Delta) -> NDArray[np.uint64]:
-    """Hashes of the keys that are in use by the base's samples."""
+    """Hashes of the keys of the base's live samples; empty if there are no new samples."""
     if not delta.new_rows.size:
         return np.empty(0, dtype=np.uint64)
     ids, keys = kept_ids(delta), delta.base.index.keys
@@ -48,7 +48,7 @@ def taken_keys(delta: Delta) -> NDArray[np.uint64]:
 
 
 def delta_numbering(delta: Delta, plan: Plan, root: str) -> Numbering:
-    """The numbering of the new samples, which goes on where the base's ends.
+    """The numbering of the new samples, which continues the base's numbering.
 
     Args:
         root: name of the taxonomy's root; "" for none.
@@ -77,7 +77,7 @@ def delta_numbering(delta: Delta, plan: Plan, root: str) -> Numbering:
 
 
 def delta_index(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering) -> SampleIndex:
-    """The index of all live samples; its columns lie in the scratch folder, as the new samples' parts do."""
+    """The index of all live samples; its columns and the new samples' index rows are in the scratch folder."""
     index = delta.base.index
     ids = kept_ids(delta)
     used = np.unique(index.shards[ids])
@@ -88,7 +88,7 @@ def delta_index(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering
     source_names = pa.array(numbering.source_names, pa.string())
 
     def kept(split: int) -> Iterator[pa.Table]:
-        """The base's samples of a split, some at a time."""
+        """Yields the base's samples of a split, in batches."""
         start, end = np.searchsorted(index.splits[ids], [split, split + 1]).tolist()
         for first in range(start, end, _BATCH_ROWS):
             some = ids[first : min(first + _BATCH_ROWS, end)]
@@ -101,7 +101,7 @@ def delta_index(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering
             yield pa.Table.from_arrays([values[name] for name in SCHEMA.names], schema=SCHEMA)
 
     def new(split: int) -> Iterator[pa.Table]:
-        """The new samples of a split: a shard holds samples of one."""
+        """Yields the new samples of a split, shard by shard; a shard contains samples of one split."""
         of_shard = plan.splits[plan.edges[:-1]]
         return index_parts(scratch, [plan.shard_names[shard] for shard in np.flatnonzero(of_shard == split).tolist()])
 
@@ -118,10 +118,10 @@ def delta_index(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering
 
 
 def delta_listing(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering) -> Iterator[pa.Table]:
-    """The listing of the source's items as they are now, some at a time."""
+    """Yields the listing of the source's current items, in batches."""
     listing, ids = delta.listing, kept_ids(delta)
     splits = np.concatenate([delta.base.index.splits[ids], plan.splits])
-    # As in the index: by split, the base's first.
+    # The order of the index: by split, the base's samples first.
     number = np.empty(len(splits), dtype=np.int64)
     number[np.argsort(splits, kind="stable")] = np.arange(len(splits))
     number_of_id = np.full(len(delta.base.index), -1, dtype=np.int64)
@@ -155,7 +155,7 @@ def delta_listing(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numberi
 
 
 def write_tombstones(folder: Path, delta: Delta) -> list[str]:
-    """Writes tombstones.parquet, a row for each sample of the base that is gone; why each is, in the same order."""
+    """Writes tombstones.parquet, one row per sample of the base that is gone; returns the reasons in the same order."""
     places, why = delta.gone()
     index = delta.base.index
     ids = delta.listing.numbers["row"][places]
@@ -171,12 +171,12 @@ def write_tombstones(folder: Path, delta: Delta) -> list[str]:
 
 
 def is_nothing(delta: Delta) -> bool:
-    """Whether the delta stores and drops nothing: its samples are the base's."""
+    """Whether the delta adds and removes no samples."""
     return not delta.new_rows.size and len(delta.kept_places) == len(delta.base.index)
 
 
 def _groups(delta: Delta, plan: Plan) -> NDArray[np.int32]:
-    """The content groups of the new samples: the base's numbers for those it knows, else the next ones."""
+    """[samples] content groups of the new samples: the base's numbers for its groups, else the next numbers."""
     numbers = delta.listing.numbers
     stored = np.flatnonzero(numbers["row"] >= 0)
     theirs, first = np.unique(numbers["group_code"][stored], return_index=True)

@@ -1,4 +1,4 @@
-"""Which items of a source are those of an earlier listing: by name, and by the stamp whether the image is the same."""
+"""Compares the items of a source with an earlier listing: matches them by name, and detects changes by stamp."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from pipeline.sharding.sources.base import Item
 from pipeline.sharding.writing.item_hashes import remembered
 
 _TELL_EVERY = 10_000
-_SEARCHED = 1 << 18  # Items at a time.
+_SEARCHED = 1 << 18  # Items per batch.
 
 
 @dataclass(frozen=True, eq=False)
 class SourceNumbers:
-    """The items of a source as numbers, see `remembered`: files, 24 bytes an item.
+    """Hashes of a source's items, see `remembered`; memory-mapped files, 24 bytes per item.
 
     Attributes:
-        item, facts, stamp: [items] in the order of the source.
+        item, facts, stamp: [items] in source order.
     """
 
     item: NDArray[np.uint64]
@@ -38,7 +38,7 @@ class SourceNumbers:
 
     @classmethod
     def of(cls, items: Iterator[Item], total: int, progress: Progress, folder: Path) -> SourceNumbers:
-        """Lists the items, into files of `folder`; no image is read."""
+        """Lists the items and writes their hashes to files in `folder`; reads no image."""
         place = 0
         with ExitStack() as opened:
             columns = {name: NumbersFile(folder / name, np.uint64, opened) for name in ("item", "facts", "stamp")}
@@ -51,9 +51,9 @@ class SourceNumbers:
 
 
 def matched(source: SourceNumbers, listing: Listing) -> NDArray[np.int64]:
-    """[items] the place in the listing of the item with the same name; -1 for none.
+    """[items] row of the listing with the same name; -1 for none.
 
-    Of several items with one name the first goes with the first, the second with the second, and so on.
+    Of several items with the same name, the first matches the first, the second the second, and so on.
     """
     rank = _ranks(source.item)
     theirs = listing.numbers["item"]
@@ -72,10 +72,11 @@ def matched(source: SourceNumbers, listing: Listing) -> NDArray[np.int64]:
 def unchanged(
     source: SourceNumbers, listing: Listing, before: NDArray[np.int64], *, trust_names: bool
 ) -> NDArray[np.bool_]:
-    """[items] whether everything known of an item without reading it is as it was.
+    """[items] whether name, metadata and stamp of an item are unchanged; no image is read.
 
     Args:
-        trust_names: an item without a stamp is believed, too.
+        before: see `matched`.
+        trust_names: also treat an item without a stamp as unchanged.
     """
     numbers = listing.numbers
     same = (before >= 0) & (trust_names | (source.stamp != 0))
@@ -85,7 +86,7 @@ def unchanged(
 
 
 def among(values: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """[values] whether each is one of `wanted`, which ascend; `np.isin` would sort copies of all."""
+    """[values] whether each value is in `wanted`, which is ascending; `np.isin` would sort copies of both."""
     found = np.zeros(len(values), dtype=np.bool_)
     for start in range(0, len(values) if wanted.size else 0, _SEARCHED):
         some = values[start : start + _SEARCHED]
@@ -95,7 +96,7 @@ def among(values: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.
 
 
 def _ranks(values: NDArray[np.uint64]) -> NDArray[np.int32]:
-    """[values] whether each is the first (0), second (1), ... with its value."""
+    """[values] rank of each element among equal values: 0 for the first, 1 for the second, ..."""
     ranks = np.zeros(len(values), dtype=np.int32)
     ascending = np.sort(values)
     repeated = np.flatnonzero(among(values, np.unique(ascending[1:][ascending[1:] == ascending[:-1]])))

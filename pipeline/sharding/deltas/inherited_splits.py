@@ -1,11 +1,11 @@
-"""What a base decides about the splits of a delta.
+"""The splits of a delta that its base determines.
 
-A sample of the base stays where it is. A new one goes to the split of its content group in the base; if the base does
-not know the group, to that of an equal image in the base, and the rest of its group with it; an item whose image
-changed stays in its split. What is left is open, and drawn as ever.
+A sample of the base stays in its split. A new sample goes to the split of its content group in the base; if the base
+does not have the group, to the split of an equal image in the base, with the rest of its group; an item with a changed
+image stays in its split. The other samples are undecided and assigned by hash.
 
-An image that the base has in one split, and whose group it has in another, is in neither: wherever it went, something
-would be on both sides.
+An image that the base has in one split, with its content group in another, is dropped: in either split it would leak
+into the other.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ def settle(
     base_splits: NDArray[np.int8],
     labels: int,
 ) -> Settled:
-    """What is settled for the samples of a delta.
+    """The splits of a delta's samples that the base determines.
 
     Args:
-        splits: [samples] of those that the base stores, unchanged; DROPPED for the others.
-        former: [samples] of those whose item the base stores with another image; DROPPED for the others.
+        splits: [samples] split of samples that the base stores, unchanged; DROPPED for the others.
+        former: [samples] split of samples that the base stores with another image; DROPPED for the others.
         rank: [samples] see `Settled`.
-        base: all samples that the base stores, those that are gone too.
+        base: all samples that the base stores, including those that are gone.
         base_splits: [base] their splits.
-        labels: how many labels the base has.
+        labels: number of labels of the base.
     """
     of_image, of_group = (("hash_high", "hash_low"), ("group_code",))
     of_unit = of_image if config.rule == "image" else of_group
@@ -61,13 +61,13 @@ def settle(
 def _of_equals(
     columns: Columns, rows: NDArray[np.int64], known: Columns, splits: NDArray[np.int8], names: tuple[str, ...]
 ) -> NDArray[np.int8]:
-    """[rows] the most protected split among the samples of `known` that are equal in some columns; DROPPED for none.
+    """[rows] the most protected split of the samples of `known` with equal values in columns `names`; DROPPED: none.
 
     Args:
-        splits: [known].
+        splits: [known] splits of the samples of `known`.
     """
     mine = [getattr(columns, name)[rows] for name in names]
-    # Mostly few rows are asked for, of many known ones: only those that may be equal are looked at.
+    # Usually `rows` are few and `known` are many: only candidates with an equal first column are compared.
     at = np.flatnonzero((splits != DROPPED) & among(getattr(known, names[0]), np.unique(mine[0])))
     both = [np.concatenate([one, getattr(known, name)[at]]) for name, one in zip(names, mine, strict=True)]
     order = np.lexsort(both[::-1])
@@ -83,7 +83,7 @@ def _of_equals(
 
 
 def _scattered(count: int, rows: NDArray[np.int64], splits: NDArray[np.int8]) -> NDArray[np.int8]:
-    """[count] the splits at their rows, DROPPED elsewhere."""
+    """[count] `splits` at `rows`, DROPPED elsewhere."""
     whole = np.full(count, DROPPED, dtype=np.int8)
     whole[rows] = splits
     return whole

@@ -1,6 +1,6 @@
-"""items.parquet: every readable item of the source as it was when the shards were made, whether it is stored or not.
+"""items.parquet: every readable item of the source at the time of sharding, stored or not.
 
-A later run compares its source with this listing (delta.py): what is unchanged is not read again, and duplicates,
+A later run compares its source with this listing (delta.py): unchanged items are not read again, and duplicates,
 splits and caps are decided over all items, as if all had been read.
 """
 
@@ -24,25 +24,25 @@ from pipeline.sharding.writing.rare_classes import GONE
 from pipeline.sharding.writing.scratch import Scratch
 
 FILE = "items.parquet"
-# Numbers that are copied from the chunk tables, and mean the same in every artifact.
+# Numeric columns that are copied from the chunk tables; their values do not depend on the artifact.
 _COPIED = (
     *("item", "facts", "stamp", "hash_high", "hash_low", "given"),
     *("group_code", "named", "place", "meaning", "order", "stored"),
 )
 SCHEMA = pa.schema(
     {
-        # What people call it; the next four are hashes, see facts.py.
+        # The item's name; the next three are hashes, see writing/item_hashes.py.
         "name": pa.large_string(),
         "item": pa.uint64(),
         "facts": pa.uint64(),
         "stamp": pa.uint64(),
-        # Its number in the index, -1 if it is not stored (a duplicate, or beyond a cap).
+        # Its row in the index, -1 if it is not stored (a duplicate, or beyond a cap).
         "row": pa.int64(),
         "hash_high": pa.uint64(),
         "hash_low": pa.uint64(),
         "label": pa.int32(),
         "source": pa.string(),
-        # Its leaf in the taxonomy.
+        # Its node in the taxonomy.
         "node": pa.int32(),
         "given": pa.int8(),
         "group_code": pa.uint64(),
@@ -53,20 +53,20 @@ SCHEMA = pa.schema(
         "stored": pa.int64(),
     }
 )
-# As it lies in files: names of sources as numbers.
+# The schema of the mapped columns: source names as numbers.
 _CODED = SCHEMA.set(SCHEMA.get_field_index("source"), pa.field("source", pa.int16()))
 _READ_ROWS = 1 << 16
-# Of a table that is written: small ones compress worse.
+# Rows per written row group: small ones compress worse.
 ROW_GROUP = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """The items of a shards artifact, in the order of the source; its columns lie in files.
+    """The items of a shards artifact, in source order; memory-mapped columns.
 
     Attributes:
-        names: [items] what people call them.
-        numbers: [items] the numeric columns, and under "source" numbers into `source_names`.
+        names: [items] their names.
+        numbers: column -> [items] numeric values; "source" is an index into `source_names`.
     """
 
     names: pa.LargeStringArray
@@ -81,9 +81,9 @@ class Listing:
         """The listing of an artifact.
 
         Args:
-            folder: for the files that hold the columns while the listing is used.
+            folder: folder for the mapped columns, which must exist while the listing is used.
         Raises:
-            DamagedError: the file is none.
+            DamagedError: the file is not a listing.
         """
         sources: dict[str, int] = {}
         try:
@@ -97,10 +97,10 @@ class Listing:
         return cls(table.column("name").chunk(0), numbers, tuple(sources))
 
     def rows(self, places: NDArray[np.int64], **changed: NDArray[Any]) -> pa.Table:
-        """Some items, with `SCHEMA`.
+        """The items at the rows `places`, with `SCHEMA`.
 
         Args:
-            changed: columns with other values.
+            changed: columns to replace, each [places].
         """
         columns = []
         for field in SCHEMA:
@@ -117,7 +117,7 @@ class Listing:
 
 
 def _coded(file: pq.ParquetFile, sources: dict[str, int]) -> Iterator[pa.Table]:
-    """The rows of a listing, some at a time; names of sources as numbers, which `sources` learns."""
+    """Yields a listing in batches, with source names as numbers; adds new names to `sources`."""
     for batch in file.iter_batches(_READ_ROWS, columns=SCHEMA.names):
         table = pa.Table.from_batches([batch]).select(SCHEMA.names).cast(SCHEMA)
         names = table.column("source").combine_chunks().dictionary_encode()
@@ -128,9 +128,9 @@ def _coded(file: pq.ParquetFile, sources: dict[str, int]) -> Iterator[pa.Table]:
 
 
 def write_listing(folder: Path, tables: Iterable[pa.Table]) -> None:
-    """Writes items.parquet; each table has the columns of `SCHEMA`, and an item whose label is `GONE` is not written.
+    """Writes items.parquet; each table has the columns of `SCHEMA`, and items with the label `GONE` are omitted.
 
-    So images of a class that was dropped are new to a later run, which looks again whether the class is too small.
+    So images of a dropped class are new to a later run, which checks again whether the class is too small.
     """
     with pq.ParquetWriter(folder / FILE, SCHEMA, compression="zstd") as writer:
         for table in tables:
@@ -147,10 +147,10 @@ def chunk_listing(
     nodes: NDArray[np.int32],
     labels: NDArray[np.int32],
 ) -> pa.Table:
-    """The part of the listing that a chunk's images are.
+    """The listing of a chunk's images.
 
     Args:
-        rows: [rows of the columns] the number of each image in the index, -1 for none.
+        rows: [rows of the columns] row of each image in the index, -1 for none.
         nodes: [node_paths] number of each path's node in the taxonomy.
         labels: number of each label, see `label_numbers`.
     """
@@ -169,11 +169,11 @@ def chunk_listing(
 
 
 def rows_of_plan(count: int, planned: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[count] the number in the index of each row of the columns, -1 for one that is not stored.
+    """[count] row in the index of each row of the columns, -1 if not stored.
 
     Args:
         planned: rows of the columns that are stored.
-        ids: their numbers.
+        ids: their rows in the index.
     """
     rows = np.full(count, -1, dtype=np.int64)
     rows[planned] = ids
