@@ -1,1 +1,1 @@
-"""The data card: what a shards artifact holds, as JSON, Markdown, a page and a contact sheet."""
+"""The data card: describes a shards artifact as JSON, Markdown, an HTML page and a contact sheet."""

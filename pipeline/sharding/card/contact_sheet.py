@@ -1,7 +1,7 @@
-"""The contact sheet: a picture with samples of every label, so that one look tells what the data are.
+"""The contact sheet: one picture with samples of every label.
 
-A row is a label; its samples are of different content groups and, as far as it goes, of all artists. The
-bar below a sample says in which split it is.
+Each row shows a label, with samples of different content groups and, if possible, of all sources. The colour of the
+bar below a sample shows its split.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CELL, _GAP, _ROW_GAP, _NAME, _HEADER = 60, 8, 20, 176, 112
 _CELLS = 12
 _MAX_LABELS = 80
 _CANDIDATES = 400
-# Of the twelve cells of a row.
+# The cells of a row by split.
 _QUOTA = {"train": 7, "val": 2, "test": 3}
 
 
@@ -85,10 +85,10 @@ def _draw_sample(
 
 
 def chosen_ids(index: SampleIndex, ids: NDArray[np.int64], quota: Mapping[str, int]) -> list[int]:
-    """Some of the ids, train first: of content groups and artists that are not chosen yet.
+    """Selects ids, train first, preferring content groups and sources with the fewest selected samples.
 
     Args:
-        quota: how many of each split; what a split does not fill goes to train.
+        quota: split -> number of ids; what val and test cannot fill is added to train.
     """
     of_split = {split: ids[index.splits[ids] == code][:_CANDIDATES].tolist() for code, split in enumerate(SPLITS)}
     quota = dict(quota)
@@ -108,7 +108,7 @@ def chosen_ids(index: SampleIndex, ids: NDArray[np.int64], quota: Mapping[str, i
 
 
 def encoded_image(index: SampleIndex, folder: Path, id: int) -> bytes:
-    """The encoded image of a sample of shards below a folder, or of tars that are indexed in place."""
+    """The encoded image of a sample, read from shards below `folder` or from tars that are indexed in place."""
     name = index.shard_names[int(index.shards[id])]
     place = name if places.is_remote(name) else str(folder / name)
     return places.read(place, int(index.offsets[id]), int(index.lengths[id]))

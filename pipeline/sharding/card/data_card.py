@@ -1,4 +1,4 @@
-"""The data card: what is in a shards artifact, counted, with licences; for programs and for people."""
+"""The data card as JSON and Markdown: counts and licences of a shards artifact."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DUPLICATES = {
     "dropped_alike": "dropped, because another image looks like them",
     "with_conflicting_labels": "sets of equal images with different labels",
 }
-"""The counts of duplicates, in words."""
+"""The description of each count of duplicates."""
 
 
 def data_card(
@@ -41,9 +41,9 @@ def data_card(
     """Counts and licences as plain JSON values; the same data give the same card.
 
     Args:
-        unreadable: what could not be read in any of the chunks.
+        unreadable: the unreadable items of all chunks.
+        changes: of a delta: its base, and the numbers of new, changed and removed samples.
         rare: see `rare_card`.
-        changes: of a delta: its base, and how many samples are new, changed, removed.
     """
     kept = plan.kept
     return {
@@ -82,17 +82,17 @@ def data_card(
 
 
 def rare_card(rule: str, images: Mapping[str, int]) -> dict[str, Any]:
-    """What became of classes with fewer content groups than splits.
+    """The card's entry about classes with fewer content groups than splits.
 
     Args:
         rule: refuse, drop or train_only.
-        images: of each such class.
+        images: name of each such class -> number of its images.
     """
     return {"rule": rule, "classes": len(images), "images": sum(images.values()), "of": dict(images)}
 
 
 def in_words_of_rare(rare: Mapping[str, Any]) -> str:
-    """One line about rare classes; "" if there are none."""
+    """A one-line description of the rare classes; "" if there are none."""
     if not rare.get("classes"):
         return ""
     what = "dropped" if rare["rule"] == "drop" else "in train only"
@@ -102,7 +102,7 @@ def in_words_of_rare(rare: Mapping[str, Any]) -> str:
 
 
 def counted(index: SampleIndex) -> dict[str, Any]:
-    """What can be counted in an index alone."""
+    """The counts that need only the index."""
     return {
         "samples": len(index),
         "labels": len(index.label_names),
@@ -117,7 +117,7 @@ def counted(index: SampleIndex) -> dict[str, Any]:
 
 
 def _summed(chunks: Sequence[ChunkFacts], kind: str) -> dict[str, int]:
-    """How often it happened in all chunks, by reason."""
+    """Reason -> count, summed over all chunks."""
     total: Counter[str] = Counter()
     for facts in chunks:
         total.update(facts.counts[kind])
@@ -125,7 +125,7 @@ def _summed(chunks: Sequence[ChunkFacts], kind: str) -> dict[str, int]:
 
 
 def _per_label(index: SampleIndex) -> list[dict[str, Any]]:
-    """One entry a label, in the order of the numbers, and one for the samples without."""
+    """One entry per label, by number, then one for the samples without a label, if any."""
     counts = _per_split(index.labels, index.splits, len(index.label_names))
     entries = [{"label": name, **_counted(counts[number])} for number, name in enumerate(index.label_names)]
     without = counts[len(index.label_names)]
@@ -133,7 +133,7 @@ def _per_label(index: SampleIndex) -> list[dict[str, Any]]:
 
 
 def unlabelled(card: Mapping[str, Any]) -> int:
-    """How many images have no label: the entry behind those of the labels."""
+    """Number of images without a label: the entry after those of the labels."""
     return sum(one["samples"] for one in card["per_label"][card["labels"] :])
 
 
@@ -143,7 +143,7 @@ def _per_source(index: SampleIndex) -> list[dict[str, Any]]:
 
 
 def _per_split(values: Any, splits: Any, count: int) -> Any:
-    """[count + 1, splits] how many samples have each value in each split; the last row: those without a value."""
+    """[count + 1, splits] number of samples per value and split; the last row: samples without a value."""
     value = np.where(values < 0, count, values).astype(np.int64)
     return np.bincount(value * len(SPLITS) + splits, minlength=(count + 1) * len(SPLITS)).reshape(-1, len(SPLITS))
 
@@ -169,12 +169,12 @@ def _image_sizes(index: SampleIndex) -> dict[str, Any]:
 
 
 def spread(values: Any) -> dict[str, int]:
-    """Least, middle and greatest of some numbers."""
+    """Minimum, median and maximum."""
     return {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
 
 
 def markdown(card: dict[str, Any]) -> str:
-    """The card as a page."""
+    """The card as Markdown."""
     splits, sizes = card["splits"], card["image_sizes"]
     lines = [
         f"# {text(card['title'])}",

@@ -1,4 +1,4 @@
-"""The result of sharding in a few words."""
+"""The headline of a shards artifact."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def shards_headline(summary: Mapping[str, Any]) -> str:
-    """From the summary of shard-dataset: images by split, what was left out, what changed."""
+    """The headline from the summary of shard-dataset: images by split, items left out, changes of a delta."""
     splits = " + ".join(f"{summary[name]:,} {name}" for name in ("train", "val", "test") if name in summary)
     words = f"{splits} images, {summary.get('labels', 0)} labels, {summary.get('unreadable', 0)} unreadable"
     if "passed_over" in summary:

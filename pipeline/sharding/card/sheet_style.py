@@ -1,4 +1,4 @@
-"""What all sheets of pictures look like: colours, font, heading, and texts that are cut to a width."""
+"""The common style of all contact sheets: colours, font, heading, truncation of text."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _MOST_CHARS = 500
 
 
 def draw_heading(draw: ImageDraw.ImageDraw, title: str, line: str, *, title_width: int, line_width: int) -> None:
-    """A title and a line below it, in the 84 pixels at the top."""
+    """Draws a title and a line below it, in the top 84 pixels."""
     draw.text((MARGIN, 26), cut_to(draw, title, title_width, font(26, bold=True)), INK, font(26, bold=True))
     draw.text((MARGIN, 64), cut_to(draw, line, line_width, font(15)), FAINT, font(15))
 
 
 def cut_to(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
-    """A text as one line that is at most `width` pixels wide, its end cut off if need be."""
+    """The text as one line, truncated to `width` pixels."""
     text = shortened(text, _MOST_CHARS)
     while draw.textlength(text, font) > width and len(text) > 4:
         text = text.removesuffix("…")[:-1] + "…"
@@ -27,7 +27,7 @@ def cut_to(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.Fre
 
 
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Matplotlib's own font: it is there on every machine that has Tutelage, and the same on each."""
+    """DejaVu Sans from Matplotlib, so that the font is installed and the same on every machine."""
     from matplotlib import get_data_path
 
     return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans{'-Bold' if bold else ''}.ttf", size)

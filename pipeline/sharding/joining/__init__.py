@@ -1,1 +1,1 @@
-"""The stage join-columns: a table is joined to the samples of a shards artifact by their keys."""
+"""The stage join-columns: joins a table to the samples of a shards artifact by key."""

@@ -1,6 +1,6 @@
-"""The files that hold new columns: Parquet, Arrow, CSV, TSV or JSON lines, on this machine or in S3.
+"""Reads the files of new columns: Parquet, Arrow, CSV, TSV or JSON lines, on this machine or in S3.
 
-They are read batch by batch, column by column; no row becomes a Python object.
+They are read as record batches; no Python object is created per row.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson")
 _ARROW = (".arrow", ".feather", ".ipc")
 SUFFIXES = (".parquet", *_ARROW, *_DELIMITERS, *_JSON_LINES)
-# Embeddings of 1024 numbers: 16 MB a batch.
+# With embeddings of 1024 float32: 16 MB per batch.
 _BATCH_ROWS = 4096
-# Parquet pages are read in pieces of this size, instead of a row group's whole column at once.
+# Read size for Parquet pages; otherwise a column of a row group would be read at once.
 _PAGE_BYTES = 1 << 20
 
 
 def find_files(source: str) -> list[FoundFile]:
-    """The files that an address means, in the order of their addresses.
+    """The files that match an address, sorted by address.
 
     Args:
         source: a file, a folder, a pattern with {000..123} or *, on this machine or below s3://bucket.
     Raises:
-        InputError: there is none, or its name does not end like a table's.
+        InputError: there is no file, or a file does not have the suffix of a table.
     """
     files = places.find(source, SUFFIXES)
     for file in files:
@@ -46,15 +46,15 @@ def find_files(source: str) -> list[FoundFile]:
 
 
 def fingerprint(source: str) -> str:
-    """A digest of the files' names, sizes and versions; it does not read them."""
+    """A digest of the files' names, sizes and modification times or ETags; reads no file."""
     return places.listing_digest(find_files(source), places.absolute(source))
 
 
 def batches(file: FoundFile, key: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of a file, a few thousand at a time; the key as text, then the columns.
+    """Yields the rows of a file in batches of up to 4096: the key as text, then the columns.
 
     Args:
-        columns: which; empty: all but the key, in the file's order.
+        columns: names of the columns; empty: all but the key, in the file's order.
     Raises:
         InputError: the file is damaged, or lacks a column.
     """
@@ -103,13 +103,13 @@ def _read(file: FoundFile, key: str, columns: Sequence[str]) -> Generator[pa.Rec
         if suffix == ".parquet":
             with pq.ParquetFile(source, buffer_size=_PAGE_BYTES, pre_buffer=False) as parquet:
                 names = parquet.schema_arrow.names
-                # A missing column is named by the caller, which sees the names that are there.
+                # If a column is missing, the caller reports it with the existing names.
                 kept = [key, *columns] if columns and {key, *columns} <= set(names) else None
                 yield from parquet.iter_batches(batch_size=_BATCH_ROWS, columns=kept)
         elif suffix in _ARROW:
             yield from _arrow_batches(source)
         elif suffix in _DELIMITERS:
-            # A key of digits is text too: 007 is not 7.
+            # Keys of digits are text too: 007 is not 7.
             convert = pa_csv.ConvertOptions(column_types={key: pa.large_string()})
             parse = pa_csv.ParseOptions(delimiter=_DELIMITERS[suffix], newlines_in_values=True)
             yield from pa_csv.open_csv(source, parse_options=parse, convert_options=convert)

@@ -1,7 +1,7 @@
-"""KeyTable: the rows of keys, found by a table of hashes on the disk.
+"""KeyTable: looks up the row of a key in an on-disk table of hashes.
 
-The table is sorted by hash and memory-mapped, so it costs disk (16 bytes a key) and not memory. What it finds is
-compared with the key itself: two keys with one hash are told apart, never mixed up.
+The table is sorted by hash and memory-mapped: it needs disk (16 bytes per key), not memory. A match is compared with
+the key itself, so keys with equal hashes are not confused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError
 
 _CHUNK_KEYS = 1 << 16
-# A bucket is sorted in memory: 2^19 keys are 8 MB, and as much again while they are sorted.
+# A bucket is sorted in memory: 2^19 keys are 8 MB, and twice that during the sort.
 _BUCKET_KEYS = 1 << 19
 _MOST_BUCKETS = 512
 _TRIES = 4
@@ -26,18 +26,18 @@ _MULTIPLIERS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9))
 
 
 class KeyTable:
-    """Finds the row of a key.
+    """Finds the rows of keys.
 
     Args:
-        keys: large_string, one a row.
-        folder: where the table is written.
+        keys: large_string, the key of each row.
+        folder: folder for the table.
     Raises:
-        InputError: two rows have one key.
+        InputError: two rows have the same key.
     """
 
     def __init__(self, keys: pa.LargeStringArray, folder: Path) -> None:
         self._keys = keys
-        # Two keys with one hash are as good as excluded (below 0.03% for 100 million); another seed parts them.
+        # Equal hashes of different keys are unlikely (below 0.03% for 100 million keys); then another seed is tried.
         for seed in range(_TRIES):
             self._seed = seed
             self._hashes, self._rows = self._build(folder)
@@ -53,12 +53,12 @@ class KeyTable:
         raise RuntimeError("the hashes of different keys are equal whatever the seed")
 
     def rows(self, keys: pa.LargeStringArray) -> NDArray[np.int64]:
-        """The row of each key; -1 for a key that there is not."""
+        """[keys] the row of each key; -1 for an unknown key."""
         rows = np.full(len(keys), -1, dtype=np.int64)
         if len(self._hashes) == 0:
             return rows
         hashes = key_hashes(keys, self._seed)
-        # Sorted questions touch each page of the table once.
+        # Sorted lookups touch each page of the table once.
         order = np.argsort(hashes)
         places = np.searchsorted(self._hashes, hashes[order])
         places[places == len(self._hashes)] = 0
@@ -70,7 +70,7 @@ class KeyTable:
         return rows
 
     def _build(self, folder: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-        """The hashes in ascending order, and the row of each, both mapped."""
+        """(hashes in ascending order, row of each), both memory-mapped."""
         count = len(self._keys)
         buckets = min(_MOST_BUCKETS, 1 << (max(0, count - 1) // _BUCKET_KEYS).bit_length())
         shift = np.uint64(65 - buckets.bit_length())
@@ -83,12 +83,12 @@ class KeyTable:
                 entries["hash"] = key_hashes(chunk, self._seed)
                 entries["row"] = np.arange(first, first + len(chunk))
                 entries = entries[np.argsort(entries["hash"], kind="stable")]
-                # The top bits of the hash choose the bucket, so the sorted buckets in a row are the sorted table.
+                # The top bits of the hash select the bucket, so the concatenated sorted buckets are the sorted table.
                 bucket = entries["hash"] >> shift if buckets > 1 else np.zeros(len(chunk), np.uint64)
                 edges = np.searchsorted(bucket, np.arange(buckets + 1, dtype=np.uint64))
                 for number, file in enumerate(files):
                     file.write(entries[edges[number] : edges[number + 1]].tobytes())
-        # Hashes and rows apart: a search through every second word would copy the whole table first.
+        # Hashes and rows in separate files: searchsorted on a strided array would copy the whole table first.
         with (folder / "keys.hashes").open("wb") as hashes, (folder / "keys.rows").open("wb") as rows:
             for part in parts:
                 entries = np.fromfile(part, _ENTRY)
@@ -104,7 +104,7 @@ class KeyTable:
         )
 
     def _alike(self) -> tuple[int, int] | None:
-        """Two rows with one hash, or None."""
+        """Two rows with equal hashes, or None."""
         for first in range(0, len(self._hashes), _CHUNK_KEYS):
             part = self._hashes[first : first + _CHUNK_KEYS + 1]
             same = np.flatnonzero(part[1:] == part[:-1])
@@ -114,11 +114,11 @@ class KeyTable:
 
 
 def key_hashes(keys: pa.LargeStringArray, seed: int = 0) -> NDArray[np.uint64]:
-    """A 64-bit hash of each key, computed eight bytes of all keys at a time."""
+    """[keys] a 64-bit hash of each key, vectorised over keys, eight bytes per step."""
     offsets = np.frombuffer(keys.buffers()[1], np.int64)[keys.offset : keys.offset + len(keys) + 1]
     lengths = np.diff(offsets)
     first, last = (int(offsets[0]), int(offsets[-1])) if len(keys) else (0, 0)
-    text = np.zeros(last - first + 8, np.uint8)  # the word of a key's last bytes may reach behind it
+    text = np.zeros(last - first + 8, np.uint8)  # the last word of a key may extend beyond its end
     if last > first:
         text[:-8] = np.frombuffer(keys.buffers()[2], np.uint8)[first:last]
     starts = offsets[:-1] - first
@@ -134,7 +134,7 @@ def key_hashes(keys: pa.LargeStringArray, seed: int = 0) -> NDArray[np.uint64]:
 
 
 def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Words in which each bit depends on many bits of the given ones, different for different words (as SplitMix64)."""
+    """Mixes the bits of each word bijectively, as in SplitMix64."""
     words = words * _MULTIPLIERS[0]
     words ^= words >> np.uint64(30)
     words = words * _MULTIPLIERS[1]

@@ -1,7 +1,7 @@
-"""What a join has read so far, on the disk: numbers at the row they belong to, texts in the order they came in.
+"""On-disk buffers of a join: numbers are written at their row, texts in the order in which they are read.
 
-A text's place in the output is known only when all texts before it are, so texts are spooled first and put in order
-at the end. All of it is memory-mapped: the system keeps in memory what it has room for.
+The offset of a text in the output depends on all texts before it, so texts are spooled first and sorted by row at the
+end. All buffers are memory-mapped.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from numpy.typing import NDArray
 
 from pipeline.sharding.format.values import ColumnKind
 
-# Rows whose texts are put in order together.
+# Rows per batch when texts are sorted.
 _CHUNK_ROWS = 4096
 
 
 class ColumnSpool(Protocol):
-    """The values of one column, as they come in."""
+    """The buffer of one column."""
 
     valid: NDArray[np.bool_]
 
     def put(self, rows: NDArray[np.int64], values: pa.Array) -> None:
-        """Keeps values that have no nulls, at these rows."""
+        """Stores values without nulls at these rows."""
 
     def finish(self) -> pa.Array:
-        """The column in the order of the rows, mapped."""
+        """The column in row order, memory-mapped."""
 
 
 def open_spool(kind: ColumnKind, rows: int, folder: Path) -> ColumnSpool:
-    """An empty spool in a folder of its own."""
+    """Creates an empty spool in a new folder."""
     folder.mkdir()
     return TextSpool(rows, folder) if kind.is_text else NumberSpool(kind, rows, folder)
 
 
 class NumberSpool:
-    """Numbers, or lists of D numbers: [rows] or [rows, D]; `kind.missing` where there is no value."""
+    """Numbers, or lists of D numbers: [rows] or [rows, D]; `kind.missing` for rows without a value."""
 
     def __init__(self, kind: ColumnKind, rows: int, folder: Path) -> None:
         self.valid: NDArray[np.bool_] = _zeros(folder / "valid", np.bool_, rows)
@@ -60,11 +60,11 @@ class NumberSpool:
 
 
 class TextSpool:
-    """Texts, any number a row; none where there is no value."""
+    """Lists of texts, one list per row; empty for rows without a value."""
 
     def __init__(self, rows: int, folder: Path) -> None:
         self.valid: NDArray[np.bool_] = _zeros(folder / "valid", np.bool_, rows)
-        # Entry 0 of the spool is what a row without a value gets.
+        # Entry 0 of the spool is the value of rows without one.
         self._place = _zeros(folder / "place", np.int64, rows)
         self._folder = folder
         self._spooled = TextFile(folder / "spooled").append(_texts([[]]))
@@ -83,10 +83,10 @@ class TextSpool:
 
 
 class TextFile:
-    """A growing array of lists of texts, as the three buffers of its Arrow form in three files.
+    """An append-only array of lists of texts; its three Arrow buffers are in three files.
 
     Args:
-        place: the files' name, without suffix.
+        place: path of the files, without suffix.
     """
 
     def __init__(self, place: Path) -> None:
@@ -115,7 +115,7 @@ class TextFile:
         return self
 
     def array(self) -> pa.Array:
-        """Everything so far, mapped; nothing can be added any more."""
+        """Closes the files; returns the array, memory-mapped."""
         for file in self._files:
             file.close()
         lists, texts, data = (
@@ -145,5 +145,5 @@ def _lengths(array: pa.Array) -> NDArray[np.int64]:
 
 
 def _zeros(path: Path, dtype: object, *shape: int) -> np.memmap[Any, Any]:
-    """A new file of zeros as an array; what is not written costs no disk."""
+    """A new file of zeros as a memory-mapped array; unwritten pages use no disk (sparse file)."""
     return np.memmap(path, dtype, mode="w+", shape=shape)  # type: ignore[call-overload]

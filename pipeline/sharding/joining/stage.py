@@ -1,8 +1,8 @@
-"""The stage join-columns: new columns by key beside a shards artifact, whose tars stay as they are.
+"""The stage join-columns: joins new columns by key to a shards artifact, without changing its tars.
 
-    look up each key's row (a table on the disk) -> values to their rows, on the disk -> columns.arrow, facts.json
+    look up the row of each key (on-disk table) -> write values at their rows, on disk -> columns.arrow, facts.json
 
-What it holds in memory is a batch of the source and a chunk of the keys, however many samples there are.
+Memory use is one batch of the source and one chunk of the keys, for any number of samples.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pipeline.sharding.joining.spool import ColumnSpool, open_spool
 from pipeline.stage import Workspace
 
 _SHOWN = 3
-# Keys among which a near one is looked for: comparing takes 20 us each.
+# Number of keys that are searched for a similar one: a comparison takes 20 us.
 _NEAR_AMONG = 2000
 
 
@@ -65,20 +65,20 @@ class JoinColumnsConfig(Config):
         return columns
 
     def check(self) -> None:
-        """Refuses what cannot work, before any work.
+        """Checks the config before any work.
 
         Raises:
-            InputError: the source is not there.
+            InputError: the source does not exist, or `columns` contains the key.
         """
         find_files(self.source)
         if self.key in self.columns:
             raise InputError(f"columns.columns: {self.key!r} is the key; leave it out")
 
     def resolved(self) -> Self:
-        """The config with the source's fingerprint in it: what `run_stage` takes, so that new data give a new key.
+        """The config with the source's fingerprint, as `run_stage` expects it, so that new data give a new key.
 
         Raises:
-            InputError: the source is not there.
+            InputError: the source does not exist.
         """
         return self.model_copy(update={"source": absolute(self.source), "fingerprint": fingerprint(self.source)})
 
@@ -115,10 +115,10 @@ class JoinColumns:
 
 
 class _Join:
-    """One join; its spools lie in `scratch`, and are begun anew by a run after a killed one.
+    """One join; its spools are in `scratch`; a run after a killed one starts over.
 
     Args:
-        where: what error lines call the shards.
+        where: name of the shards in error messages.
     """
 
     def __init__(self, config: JoinColumnsConfig, index: SampleIndex, where: str, scratch: Path) -> None:
@@ -137,10 +137,10 @@ class _Join:
         self._marked: dict[str, str] = {}
 
     def rows(self) -> Iterator[int]:
-        """Reads the source; gives the number of rows so far after each batch.
+        """Reads the source; yields the number of rows read so far after each batch.
 
         Raises:
-            InputError: a key or a value is not as it should be.
+            InputError: a key or a value is invalid, a key is repeated, or unknown keys are an error.
         """
         for file in find_files(self._config.source):
             for batch in batches(file, self._config.key, self._config.columns):

@@ -1,1 +1,1 @@
-"""The stage mix-datasets: several shards artifacts under one index; no image is copied."""
+"""The stage mix-datasets: one index over several shards artifacts; copies no image."""

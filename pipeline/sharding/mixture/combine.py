@@ -1,11 +1,11 @@
-"""Several indexes as one, whose rows are those of the first, then those of the second, and so on.
+"""Concatenates several indexes: the rows of the first data set, then those of the second, and so on.
 
 labels      equal names are one label; new ones follow in the order of the data sets
-keys        NAME/KEY, so that no two samples have one
-sources     NAME/SOURCE, or NAME where a data set has one source: measures by source are measures by data set
-groups      kept apart: samples of two data sets never share one
-taxonomy    one tree, whose root has the root of each data set below it, under the data set's name
-splits      as they are; but a training image that another data set holds out is no training image of the whole
+keys        NAME/KEY, so that keys are unique
+sources     NAME/SOURCE, or NAME if a data set has one source: metrics by source include metrics by data set
+groups      renumbered, so that samples of different data sets never share a group
+taxonomy    one tree; the root of each data set is a child of the new root, named after the data set
+splits      unchanged, but training samples with an image that any of the data sets holds out are left out
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _BATCH_ROWS = 1 << 16
 
 @dataclass(frozen=True)
 class Combined:
-    """The whole, and what it lacks.
+    """The combined index, and the number of samples left out.
 
     Attributes:
-        left_out: name -> training samples whose image is held out in a data set.
+        left_out: data set -> number of its training samples with an image that is held out in a data set.
     """
 
     index: SampleIndex
@@ -43,14 +43,14 @@ class Combined:
 
 
 def combine(indexes: Mapping[str, SampleIndex], shard_names: Mapping[str, list[str]], folder: Path) -> Combined:
-    """One index of several.
+    """Combines several indexes into one.
 
     Args:
         indexes: name of the data set -> its index.
-        shard_names: name of the data set -> how its shards are called in the whole.
-        folder: for files that hold the columns while the index is used.
+        shard_names: name of the data set -> names of its shards in the combined index.
+        folder: folder for the mapped columns, which must exist while the index is used.
     Raises:
-        InputError: there are too many sources for an index.
+        InputError: there are more sources than an index can have (32,767).
     """
     labels = list(dict.fromkeys(label for index in indexes.values() for label in index.label_names))
     sources = sorted({new for name, index in indexes.items() for new in _sources(name, index)})
@@ -95,12 +95,12 @@ def combine(indexes: Mapping[str, SampleIndex], shard_names: Mapping[str, list[s
 
 @dataclass(frozen=True, eq=False)
 class _Placed:
-    """A data set, and what its numbers are in the whole.
+    """A data set, and the mapping of its numbers to those of the combined index.
 
     Attributes:
-        stays: [rows] whether a sample is part of the whole.
-        first_shard, first_group: are added.
-        labels, nodes, sources: the new number of each.
+        stays: [rows] whether a sample is in the combined index.
+        first_shard, first_group: offsets that are added to the numbers of shards and groups.
+        labels, nodes, sources: old number -> new number.
     """
 
     name: str
@@ -114,7 +114,7 @@ class _Placed:
 
 
 def _parts(one: _Placed, source_names: pa.Array) -> Iterator[pa.Table]:
-    """The rows of a data set in the whole, some at a time."""
+    """Yields a data set's rows of the combined index, in batches."""
     index = one.index
     for start in range(0, len(index), _BATCH_ROWS):
         rows = slice(start, start + _BATCH_ROWS)
@@ -136,7 +136,7 @@ def _parts(one: _Placed, source_names: pa.Array) -> Iterator[pa.Table]:
 
 
 def _stays(index: SampleIndex, held_out: pa.Array) -> NDArray[np.bool_]:
-    """[rows] False for a training sample whose image is held out."""
+    """[rows] False for a training sample with a held-out image."""
     stays = np.ones(len(index), dtype=np.bool_)
     for start in range(0, len(index), _BATCH_ROWS):
         some = slice(start, start + _BATCH_ROWS)
@@ -146,18 +146,18 @@ def _stays(index: SampleIndex, held_out: pa.Array) -> NDArray[np.bool_]:
 
 
 def _sources(name: str, index: SampleIndex) -> list[str]:
-    """What the sources of a data set are called in the whole."""
+    """The names of a data set's sources in the combined index."""
     return [name] if len(index.source_names) == 1 else [f"{name}/{source}" for source in index.source_names]
 
 
 def _held_out_hashes(index: SampleIndex) -> pa.Array:
-    """The content hashes of the samples that are held out."""
+    """The content hashes of the val and test samples."""
     hashes = index.table.column("content_hash").chunk(0)
     return hashes.take(pa.array(np.flatnonzero(index.splits != _TRAIN)))
 
 
 def _grafted(taxonomy: list[TaxonomyNode], name: str, index: SampleIndex) -> list[int]:
-    """Adds a data set's nodes to the whole tree; gives the new number of each."""
+    """Appends a data set's nodes to `taxonomy`; returns the new number of each."""
     before = len(taxonomy)
     for node in index.taxonomy:
         root = node.parent < 0

@@ -1,7 +1,7 @@
-"""The stage mix-datasets: several shards artifacts -> one, whose index refers to the tars of all of them.
+"""The stage mix-datasets: several shards artifacts -> one artifact with an index that refers to all of their tars.
 
-No tar is copied. Every stage that reads shards reads a mixture; how often each data set is drawn is the business of
-the policy `mixture`, so that other weights need no other artifact.
+No tar is copied. Every stage that reads shards can read a mixture. The policy `mixture` decides how often each data
+set is sampled, so other weights need no new artifact.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
 class MixDatasetsConfig(Config):
-    """How data sets are put together. There is nothing to choose."""
+    """The config of mix-datasets; it has no options."""
 
 
 def check_names(names: Mapping[str, object]) -> None:
-    """Refuses names that cannot stand in keys and on the shell's line.
+    """Checks that names are valid in keys and on the command line.
 
     Raises:
-        InputError: they are too few, or one is not of small letters, digits and dashes.
+        InputError: there are fewer than two, or one has other characters than a-z, 0-9 and dashes.
     """
     for name in names:
         if not _NAME.fullmatch(name):
@@ -44,7 +44,7 @@ def check_names(names: Mapping[str, object]) -> None:
 
 
 class MixDatasets:
-    """Inputs: name of a data set -> its shards; output: as of shard-dataset, but for the tars, which stay theirs."""
+    """Inputs: name of a data set -> its shards; output: as of shard-dataset, without tars of its own."""
 
     name: ClassVar[str] = "mix-datasets"
     version: ClassVar[int] = 1
@@ -81,7 +81,7 @@ class MixDatasets:
 
 
 def _card(combined: Combined, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
-    """The data card of the whole: its own counts, and who made what."""
+    """The data card of the mixture: its counts, credits and data sets."""
     cards = [
         json.loads(shards.read("data_card.json")) for shards in inputs.values() if "data_card.json" in shards.files
     ]
@@ -105,7 +105,7 @@ def _card(combined: Combined, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
 
 
 def mixture_headline(summary: Mapping[str, Any]) -> str:
-    """From the summary: the data sets by size, and what was left out."""
+    """The headline from the summary: the data sets with their sizes, and the number of samples left out."""
     sizes = " + ".join(f"{size:,} {name}" for name, size in summary.get("data_sets", {}).items())
     left_out = f", {summary['left_out']:,} left out" if summary.get("left_out") else ""
     return f"{sizes}, {summary.get('labels', 0)} labels{left_out}"

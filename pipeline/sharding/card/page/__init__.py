@@ -1,1 +1,1 @@
-"""The data card as a page: what is in a shards artifact, with pictures, in one file that needs nothing else."""
+"""The data card as one self-contained HTML file, with pictures."""

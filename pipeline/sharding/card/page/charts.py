@@ -1,4 +1,4 @@
-"""Histograms and curves as inline SVG, drawn by hand: the same numbers give the same bytes everywhere."""
+"""Histograms and curves as inline SVG, without a plotting library: the same numbers give the same bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Spoken = Callable[[float], str]
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Values from `low` up to `high`, without it; of one value if they are equal."""
+    """The values in [low, high), or the single value `low` if both are equal."""
 
     low: float
     high: float
@@ -33,7 +33,7 @@ class Bin:
 
 
 def binned(values: NDArray[Any], *, integers: bool = True) -> list[Bin]:
-    """The values in bins: one a value if there are few, else equal ones; what is far out goes into the last."""
+    """Histogram of values: one bin per value if there are few, else bins of equal width; the last may be a tail bin."""
     if not len(values):
         return []
     different, counts = np.unique(values, return_counts=True)
@@ -60,17 +60,17 @@ def binned(values: NDArray[Any], *, integers: bool = True) -> list[Bin]:
 def histogram(
     title: str, bins: Sequence[Bin], *, spoken: Spoken = lambda value: f"{value:,.0f}", labels: int = 6
 ) -> Markup:
-    """Bars over the values, a bar a bin.
+    """A bar chart with one bar per bin.
 
     Args:
-        title: read by screen readers.
-        spoken: how a value reads.
-        labels: bars with their value below, at most.
+        title: for screen readers.
+        spoken: formats a value.
+        labels: maximum number of bars with a label.
     """
     top = max((one.count for one in bins), default=0) or 1
     width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
     slot = width / max(len(bins), 1)
-    # A single value would be a wall.
+    # Limits the width of a bar if there are few bins.
     bar = min(slot - (1.5 if slot > 6 else 0.5), 46)
     parts: list[Markup] = _grid(top)
     for place, one in enumerate(bins):
@@ -93,7 +93,7 @@ def histogram(
         middle = _LEFT + (place + 0.5) * slot
         one = bins[place]
         words = f"{spoken(one.low)}+" if one.tail else spoken(one.low)
-        # The last one must not run out of the picture.
+        # The last label must not extend beyond the picture.
         ends = slot < _NARROW and place + 1 == len(bins)
         x = middle + slot / 2 if ends else middle
         parts.append(_text(words, x, _TOP + height + 17, anchor="end" if ends else "middle"))
@@ -101,7 +101,7 @@ def histogram(
 
 
 def curve(title: str, counts: Sequence[int], *, x_label: str) -> Markup:
-    """Counts by rank, on a scale of powers of ten: how long the tail is.
+    """Counts by rank on a logarithmic scale, which shows the length of the tail.
 
     Args:
         counts: descending.
@@ -139,7 +139,7 @@ def _grid(top: int) -> list[Markup]:
 
 
 def _ticks(top: int) -> list[int]:
-    """Zero, and one to four round numbers up to the top."""
+    """Zero, and a few round numbers up to `top`."""
     step = 10 ** math.floor(math.log10(top)) if top > 1 else 1
     for finer in (0.25, 0.5, 1, 2, 5):
         if step * finer >= 1 and top / (step * finer) <= 5.5:
@@ -149,7 +149,7 @@ def _ticks(top: int) -> list[int]:
 
 
 def _labelled(bins: int, most: int) -> list[int]:
-    """Places with a label at even distances, the first and the last among them."""
+    """Indices of evenly spaced bins to label, including the first and the last."""
     if not bins:
         return []
     return sorted({round(place) for place in np.linspace(0, bins - 1, min(bins, most)).tolist()})
@@ -162,7 +162,7 @@ def _range(one: Bin, spoken: Spoken) -> str:
 
 
 def _short(count: float) -> str:
-    """A count in few letters: 1,200 is 1.2k."""
+    """A count in short form: 1,200 is 1.2k."""
     for unit, size in (("M", 10**6), ("k", 10**3)):
         if count >= size:
             return f"{count / size:.4g}{unit}"

@@ -1,4 +1,4 @@
-"""Splits and classes: how many images there are of each, and how some of each look."""
+"""The sections about splits and classes: numbers of images, and example pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.sharding.card.page.charts import curve
 from pipeline.sharding.card.page.gallery import Gallery, by_hash, rows_by_label, thumbs
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 
-# More classes than this are shown by their first and last, and by a curve.
+# With more classes than this, only the largest and smallest are shown, and a curve of all.
 _MOST_BARS, _AT_EITHER_END = 64, 24
 _MOST_LISTED = 2000
 _MOST_SHEETS = 64
@@ -23,7 +23,7 @@ _QUOTA = {"train": 5, "val": 1, "test": 2}
 
 
 def splits_section(card: Mapping[str, Any]) -> Markup:
-    """A bar of the splits, and who made what."""
+    """A bar of the splits, and a table of the sources."""
     rows: list[list[Child]] = [
         [one["source"] or "-", *(f"{one[split]:,}" for split in SPLITS), f"{one['samples']:,}"]
         for one in card["per_source"]
@@ -37,7 +37,7 @@ def splits_section(card: Mapping[str, Any]) -> Markup:
 
 
 def balance_section(card: Mapping[str, Any]) -> Markup | None:
-    """How many images each class has."""
+    """The number of images of each class; None without classes."""
     labels = card["per_label"][: card["labels"]]
     if not labels:
         return None
@@ -79,10 +79,10 @@ def balance_section(card: Mapping[str, Any]) -> Markup | None:
 
 
 class Sheets:
-    """Pictures of each class, or of some if there are many.
+    """Pictures of each class, or of 64 classes if there are more.
 
     Attributes:
-        ids: every sample that is shown.
+        ids: ids of all shown samples.
     """
 
     def __init__(self, index: SampleIndex) -> None:
@@ -98,7 +98,7 @@ class Sheets:
         self.ids = [id for _, _, ids in self._chosen for id in ids]
 
     def section(self, gallery: Gallery) -> Markup | None:
-        """The sheets."""
+        """The section with the pictures; None without images."""
         if not self._chosen:
             return None
         some, half = "", _MOST_SHEETS // 2
@@ -129,7 +129,7 @@ class Sheets:
 
 
 def share_bar(splits: Mapping[str, int], whole: int) -> Markup:
-    """A bar whose parts are the splits."""
+    """A bar divided by split."""
     return tag(
         "div",
         [_part(split, splits, max(whole, 1)) for split in SPLITS if splits[split]],
@@ -138,7 +138,7 @@ def share_bar(splits: Mapping[str, int], whole: int) -> Markup:
 
 
 def split_key(splits: Mapping[str, int | None]) -> Markup:
-    """What the colours mean, with counts where they are given."""
+    """The legend of the split colours, with counts if given."""
     total = sum(count or 0 for count in splits.values()) or 1
     return tag(
         "div",
@@ -155,7 +155,7 @@ def split_key(splits: Mapping[str, int | None]) -> Markup:
 
 
 def counted_bars(counts: Mapping[str, int]) -> Markup:
-    """A bar for each, in one colour."""
+    """A bar chart of the counts, in one colour."""
     top = max(counts.values(), default=0) or 1
     rows = [
         tag(
@@ -171,7 +171,7 @@ def counted_bars(counts: Mapping[str, int]) -> Markup:
 
 
 def _some(there: Sequence[int], rows: Sequence[NDArray[np.int64]]) -> list[int]:
-    """The classes that are pictured: all of few; of many the largest, and others spread over the rest by size."""
+    """The classes with pictures: all if they are few, else the largest and an even selection of the rest by size."""
     if len(there) <= _MOST_SHEETS:
         return list(there)
     ranked = sorted(there, key=lambda number: (-len(rows[number]), number))
@@ -198,7 +198,7 @@ def _part(split: str, counts: Mapping[str, Any], whole: int) -> Markup:
 
 
 def _balance_told(counts: Sequence[int], without: int) -> str:
-    """Smallest, middle and largest class, and the ratio."""
+    """A sentence with the smallest, median and largest class, and the ratio of largest to smallest."""
     smallest, middle, largest = counts[-1], counts[len(counts) // 2], counts[0]
     ratio = f", {largest / smallest:,.1f} times the smallest" if smallest else ""
     unlabelled = f" Besides, {without:,} images have no label." if without else ""

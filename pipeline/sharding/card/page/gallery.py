@@ -1,4 +1,4 @@
-"""The pictures of the card: a bounded number of samples, chosen by a hash of their keys, small and inline."""
+"""The pictures of the card: a bounded number of samples, chosen by a hash of their keys, as small inline images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CANDIDATES = 400
 
 
 class Gallery:
-    """Pictures of an artifact that is being made.
+    """Pictures of an artifact that is being written.
 
     Args:
         image: the encoded image of a sample, by its id.
@@ -32,13 +32,13 @@ class Gallery:
         self._uris: dict[int, str | None] = {}
 
     def read(self, ids: Iterable[int]) -> None:
-        """Makes pictures of samples, several at a time."""
+        """Creates the pictures of samples, eight at a time."""
         wanted = [id for id in dict.fromkeys(ids) if id not in self._uris]
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="card") as pool:
             self._uris.update(zip(wanted, pool.map(self._made, wanted), strict=True))
 
     def thumb(self, id: int) -> Markup:
-        """The picture of a sample, with a border that tells its split."""
+        """The picture of a sample; the colour of its border shows the split."""
         if id not in self._uris:
             self.read([id])
         index = self._index
@@ -57,7 +57,7 @@ class Gallery:
 
 
 def by_hash(index: SampleIndex, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Some hundred of the ids at most, spread evenly, in the order of a hash of their keys."""
+    """At most 400 evenly spaced ids, sorted by a hash of their keys."""
     if len(ids) > _CANDIDATES:
         ids = ids[np.linspace(0, len(ids) - 1, _CANDIDATES).round().astype(np.int64)]
     hashes = [text_hash(index.key(id)) for id in ids.tolist()]
@@ -65,7 +65,7 @@ def by_hash(index: SampleIndex, ids: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def rows_by_label(index: SampleIndex) -> list[NDArray[np.int64]]:
-    """The ids of each label, and last those without one."""
+    """The ids of each label; the last entry: ids without a label."""
     order: NDArray[np.int64] = np.argsort(index.labels, kind="stable")
     edges = np.searchsorted(index.labels[order], np.arange(len(index.label_names) + 1))
     return [*(order[low:high] for low, high in pairwise(edges.tolist())), order[: edges[0]]]

@@ -1,4 +1,4 @@
-"""What is not in the data set: duplicates, with pictures of some, and what was quarantined, with reasons."""
+"""The sections about items left out: duplicates with example pictures, quarantined and passed-over items."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _EQUAL = "Images are equal if their bytes are. Of equal images the most protecte
 
 @dataclass(frozen=True, slots=True)
 class EqualSet:
-    """Images with equal bytes.
+    """A set of images with equal bytes.
 
     Attributes:
-        shown: id of one that was kept, for its picture; None: none was.
-        rows: key, label and split of the first few; the split is None of one that was dropped.
-        size: how many there are.
+        shown: id of a stored image, for the picture; None: all were dropped.
+        rows: (key, label, split) of the first few; the split is None for a dropped image.
+        size: number of images.
     """
 
     shown: int | None
@@ -44,7 +44,7 @@ def equal_images(
     """Some sets of equal images, the largest first.
 
     Args:
-        key_of: the key of a row; asked for the rows that are shown.
+        key_of: the key of a row; called for the shown rows only.
     """
     equal = plan.kept.equal
     rows, sizes = equal.rows, equal.sizes
@@ -71,7 +71,7 @@ def equal_images(
 
 
 def duplicates_section(card: Mapping[str, Any], sets: Sequence[EqualSet], gallery: Gallery) -> Markup:
-    """How many duplicates there were and what became of them; some sets with their picture."""
+    """The counts of duplicates found and dropped, and some sets of equal images with pictures."""
     found = card["duplicates"]
     counts: list[list[Child]] = [[told, f"{found[name]:,}"] for name, told in DUPLICATES.items() if any(found.values())]
     capped: list[list[Child]] = [
@@ -88,7 +88,7 @@ def duplicates_section(card: Mapping[str, Any], sets: Sequence[EqualSet], galler
 
 
 def quarantine_section(card: Mapping[str, Any], unreadable: Sequence[Unreadable]) -> Markup:
-    """What could not be read, counted by reason, and the first names."""
+    """The unreadable items, counted by reason and label, and the names of the first ones."""
     if not unreadable:
         return tag("p", "Everything in the source was a whole image and was taken in.", class_="lead")
     kinds = Counter(reason_kind(one.reason) for one in unreadable)
@@ -118,7 +118,7 @@ def quarantine_section(card: Mapping[str, Any], unreadable: Sequence[Unreadable]
 
 
 def passed_over_section(card: Mapping[str, Any]) -> Markup | None:
-    """What the listing of the source did not take, by kind, and the first names."""
+    """The files that the source's listing passed over, counted by kind, and the names of the first ones."""
     passed_over = card["passed_over"]
     if not passed_over["count"]:
         return None
@@ -136,7 +136,7 @@ def passed_over_section(card: Mapping[str, Any]) -> Markup | None:
 
 
 def reason_kind(reason: str) -> str:
-    """A reason without what it says of one image alone: numbers, bytes, and the size that it begins with."""
+    """A reason without details of a single image: numbers, byte strings, and a leading image size."""
     kind = re.sub(r"b(?:'[^']*'|\"[^\"]*\")", "…", reason)
     kind = re.sub(r"^\d+x\d+: ", "", kind)
     return re.sub(r"\d+", "N", kind)[:120]

@@ -1,4 +1,4 @@
-"""The rules of the card's look beside those that all pages share."""
+"""The CSS of the data card, in addition to the CSS of all pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images and captions in numbers: histograms of sizes, bytes, shapes, of captions and their lengths."""
+"""The sections about images and captions: histograms of sizes, bytes, aspect ratios, caption counts and lengths."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pipeline.sharding.format.index import SampleIndex
 
 _CAPTIONED = 12
 _CAPTIONS_SHOWN, _CAPTION_LETTERS = 5, 240
-# Powers of two of width over height: 1:4 or narrower, ..., 4:1 or wider.
+# Range of log2(width / height): 1:4 or narrower, ..., 4:1 or wider.
 _SHAPES = 2.0
 _SHAPE_STEPS = 16
 
 
 def images_section(card: Mapping[str, Any], index: SampleIndex) -> Markup | None:
-    """Histograms of widths, heights, bytes and shapes."""
+    """Histograms of widths, heights, bytes and aspect ratios; None without images."""
     sizes = card["image_sizes"]
     if not sizes:
         return None
@@ -57,10 +57,10 @@ def images_section(card: Mapping[str, Any], index: SampleIndex) -> Markup | None
 
 
 class Captioned:
-    """Some images with all they are said to show.
+    """Example images with their captions.
 
     Attributes:
-        ids: every sample that is shown.
+        ids: ids of all shown samples.
     """
 
     def __init__(self, index: SampleIndex) -> None:
@@ -70,7 +70,7 @@ class Captioned:
         self.ids: list[int] = by_hash(index, with_words)[:_CAPTIONED].tolist()
 
     def section(self, card: Mapping[str, Any], gallery: Gallery) -> Markup | None:
-        """Histograms of caption lengths and counts, and examples."""
+        """Histograms of caption lengths and counts, and examples; None without captions."""
         if not self.ids:
             return None
         lengths = pc.utf8_length(self._index.caption_lists.flatten()).to_numpy(zero_copy_only=False)
@@ -112,7 +112,7 @@ class Captioned:
 
 
 def in_bytes(count: float) -> str:
-    """Bytes as people say them: powers of ten, as disks are sold."""
+    """A size in bytes in human-readable form, with decimal units (1 kB = 1000 B)."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.3g} {unit}" if count < 1000 * size else f"{count / size:,.0f} {unit}"
@@ -120,7 +120,7 @@ def in_bytes(count: float) -> str:
 
 
 def _shapes(index: SampleIndex) -> list[Bin]:
-    """Images by the logarithm of width over height, with the square in the middle of a bin."""
+    """Histogram of log2(width / height); square images are at the centre of a bin."""
     ratio = np.log2(index.widths.astype(np.float64) / index.heights)
     step = 2 * _SHAPES / _SHAPE_STEPS
     bins = np.clip(np.round((ratio + _SHAPES) / step), 0, _SHAPE_STEPS).astype(np.int64)
@@ -142,7 +142,7 @@ def _figure(
 ) -> Markup:
     values = list((spread or {}).values())
     if values and min(values) == max(values):
-        # One bar says less than a sentence.
+        # A single bar is replaced by a sentence.
         return tag(
             "div",
             tag("h3", title),

@@ -1,4 +1,4 @@
-"""Where the data come from, on which terms, and with which options they were made."""
+"""The sections about sources, licences and the options of the stage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.html.markup import Child, Markup, details, join, table, tag
 
 
 def licences_section(card: Mapping[str, Any]) -> Markup:
-    """Whose work it is."""
+    """A table of works, authors and licences."""
     rows: list[list[Child]] = [
         [one["work"], one["author"], one["licence"], tag("span", one["url"], class_="quiet")] for one in card["credits"]
     ]
@@ -23,7 +23,7 @@ def licences_section(card: Mapping[str, Any]) -> Markup:
 
 
 def options_section(config: Config) -> Markup:
-    """The options that decide about the data: those that were set, and behind a fold all others."""
+    """The options that determine the data: those that were set, and in a collapsed table all others."""
     options = list(_options(config))
     changed: list[list[Child]] = [_row(path, value, told) for path, value, told, default in options if not default]
     others: list[list[Child]] = [_row(path, value, told) for path, value, told, default in options if default]
@@ -40,7 +40,7 @@ def options_section(config: Config) -> Markup:
 
 
 def _options(config: BaseModel, path: str = "") -> Iterator[tuple[str, Any, str, bool]]:
-    """Path, value, description, and whether it is the default, of what is part of the artifact's key."""
+    """Yields (path, value, description, whether it is the default) of each option in the artifact's key."""
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
         here = f"{path}.{name}" if path else name

@@ -1,7 +1,7 @@
-"""The page: what the data are in a few numbers, then splits, classes, pictures, sizes, captions, what was left out.
+"""The page: key numbers, then splits, classes, pictures, sizes, captions, and items left out.
 
-Nothing on it depends on when, where or by whom it was made. Of any number of images only a bounded number is read:
-some of each of 64 classes, a dozen with captions, a dozen duplicates.
+It does not depend on time, machine or user. The number of images read is bounded: some of each of 64 classes, 12 with
+captions, 12 duplicates.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ def card_page(
     unreadable: Sequence[Unreadable],
     config: Config,
 ) -> str:
-    """The whole card as one HTML document without any reference to elsewhere.
+    """The whole card as one self-contained HTML document.
 
     Args:
-        card: the counts, as data_card.json has them.
+        card: the content of data_card.json.
         image: the encoded image of a sample, by its id.
         equal: sets of equal images to show.
-        config: of the stage.
+        unreadable: the unreadable items of this run.
+        config: the config of the stage.
     """
     gallery = Gallery(index, image)
     sheets, captioned = Sheets(index), Captioned(index)
