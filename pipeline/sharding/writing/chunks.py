@@ -73,7 +73,7 @@ class ChunkFacts:
 
     Attributes:
         items: number of items read; readable ones become rows.
-        digest: of the item names: a different list of items gives a different digest.
+        digest: hash of the item names in their order.
         spool_bytes: size of its spool.
         sources, nodes: the values that the numbers in the columns `source` and `node` index.
         counts: "images" or "captions" -> reason -> number of changed or dropped ones.

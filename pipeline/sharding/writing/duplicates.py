@@ -4,7 +4,7 @@ In every configuration an image is in one split only: of equal images, those in 
 before val before train). Otherwise the first in source order stays.
 
 `conflicts` decides about equal or similar images with DIFFERENT labels: "keep" keeps all of them (a photograph of two
-things), "first" keeps the label of the first in the most protected split, "drop" drops all of them.
+things), "first" keeps only the label of the first in the most protected split, "drop" drops all of them.
 """
 
 from __future__ import annotations

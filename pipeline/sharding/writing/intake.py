@@ -72,7 +72,7 @@ class Chunk:
     """Items to be read by one task.
 
     Attributes:
-        digest: of the item names: the same for the same items in the same order.
+        digest: hash of the item names in their order.
         before: the chunk's result if an earlier run finished it; `items` is empty then.
     """
 

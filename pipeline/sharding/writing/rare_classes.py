@@ -20,7 +20,7 @@ from pipeline.sharding.sources.labels import one_text
 from pipeline.sharding.writing.split_config import SplitConfig
 
 GONE = -2
-"""Number of a label whose class was dropped, in `label_numbers`."""
+"""The number of a dropped class in `label_numbers`."""
 
 _SHOWN = 12
 _TRAIN, _VAL, _TEST = range(3)
