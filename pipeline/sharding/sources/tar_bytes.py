@@ -1,4 +1,4 @@
-"""The bytes of a tar, by their places: from the disk, or in large windows, as from S3."""
+"""Reads byte ranges of a tar: directly from a disk, or through a large read-ahead window, as for S3."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _REMOTE_WINDOW = 4 << 20
 
 @contextmanager
 def opened_tar(tar: FoundFile, *, ahead: int = 0) -> Iterator[Callable[[int, int], bytes]]:
-    """Gives bytes of the tar; from S3 by windows, since a header is small and a request is not.
+    """Yields read(start, length) of the tar; from S3 with a window, since a request per small header is expensive.
 
     Args:
-        ahead: bytes that are read at once from a disk too, for one who reads all of them in their order: each call of
-            the system lets another thread run, which is dear beside threads that decode.
+        ahead: size of a window for a local tar, for sequential reads of the whole tar: each system call lets another
+            thread run, which is expensive while threads decode images.
     """
     if places.is_remote(tar.url):
         yield _Windows(partial(places.read, tar.url), tar.size, _REMOTE_WINDOW).read
@@ -33,7 +33,7 @@ def opened_tar(tar: FoundFile, *, ahead: int = 0) -> Iterator[Callable[[int, int
 
 
 class _Windows:
-    """A tar that is read from front to back in large pieces, of which the last one is held."""
+    """Reads a tar from front to back in large windows; the last window is in memory."""
 
     def __init__(self, fetch: Callable[[int, int], bytes], size: int, least: int) -> None:
         self._fetch = fetch

@@ -1,8 +1,8 @@
-"""The samples of a foreign tar as a table: found once by its headers, kept in the downloads, read lazily afterwards.
+"""The samples of a foreign tar as a table: listed once from its headers, cached in the downloads, then read lazily.
 
-Members belong to a sample by WebDataset's rule: the key is the name up to the first dot of its last part, and a
-sample's members stand one after another. A key that comes again later, or an extension that comes again within a key,
-begins another sample. A tar that did not change is not gone through again.
+Members are grouped into samples by WebDataset's rule: the key is the name up to the first dot of its base name, and the
+members of a sample are adjacent. A key that occurs again later, or an extension that is repeated within a key, starts
+another sample. An unchanged tar is not listed again.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ EVERY_IMAGE_EXTENSION = (
     *sorted(suffix[1:] for suffix in IMAGE_SUFFIXES if suffix[1:] not in IMAGE_EXTENSIONS),
 )
 MEMBER_NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")
-# "__index__.json" and the like, which WebDataset passes over too.
+# "__index__.json" and the like, which WebDataset skips too.
 META_NAME = re.compile(r"__[^/]*__($|/)")
-# Captions, labels and metadata; a longer one is none.
+# Longer members are not read as captions, labels or metadata.
 MOST_TEXT_BYTES = 1 << 20
 _BATCH_ROWS = 4096
-# Raise when the same tar gives another listing.
+# Increase when the listing of an unchanged tar changes.
 _VERSION = 5
 
 _SCHEMA = pa.schema(
@@ -64,13 +64,13 @@ _SCHEMA = pa.schema(
 
 
 class Meaning(Config):
-    """What the members of a sample mean; a listing is kept for each.
+    """The roles of the members of a sample; listings are cached separately for each value.
 
     Attributes:
         images: extensions of the image, the preferred first.
-        captions: where they are: the .txt as one, its lines, a field of the .json, or nowhere.
-        labels: where the label is: the .cls, a field of the .json, or nowhere.
-        ends: what becomes of a tar that goes on after its end mark, has none, or is cut.
+        captions: source of captions: the .txt as one, its lines, a field of the .json, or none.
+        labels: source of the label: the .cls, a field of the .json, or none.
+        ends: whether to refuse or read a tar that goes on after its end mark, has none, or is cut.
     """
 
     images: tuple[str, ...] = IMAGE_EXTENSIONS
@@ -84,7 +84,7 @@ class Meaning(Config):
 
 @dataclass(frozen=True, slots=True)
 class TarSample:
-    """A sample of a tar; `problem` says why it has no image that can be read."""
+    """A sample of a tar; `problem` is the reason why it cannot be used, or None."""
 
     key: str
     offset: int
@@ -96,12 +96,12 @@ class TarSample:
 
 @dataclass(frozen=True, slots=True)
 class TarListing:
-    """The listing of a tar: how many samples, which labels, where the rows are, and what is wrong with its end.
+    """The listing of a tar: number of samples, labels, file of the rows, and the fault at the end of the tar.
 
     Attributes:
-        labels: as they are written, those in words for a missing one too.
-        missing: samples without label, by what stands there.
-        passed_over: members that are of no sample, since their names have no extension.
+        labels: the labels as written, including words for a missing value.
+        missing: number of samples without label, by the content of the label's field.
+        passed_over: members that belong to no sample, since their names have no extension.
     """
 
     samples: int
@@ -120,12 +120,12 @@ class TarListing:
 
 
 def list_tar(tar: FoundFile, meaning: Meaning, folder: Path) -> TarListing:
-    """The listing of a tar, from an earlier time or made now.
+    """The listing of a tar, from the cache or created now.
 
     Args:
-        folder: where listings are kept.
+        folder: folder of cached listings.
     Raises:
-        InputError: the tar is damaged or hostile; the line names member and byte.
+        InputError: the tar is damaged or hostile; the message names member and byte.
     """
     path = folder / f"{digest([_VERSION, tar.url, tar.size, tar.version, meaning.model_dump()], 40)}.parquet"
     if not path.is_file():
@@ -153,10 +153,10 @@ def tar_samples(
     """The samples of a tar, from its headers and its small members.
 
     Args:
-        ends: with `meaning.ends` "read", gets what is wrong with the end of the tar.
-        passed: gets the members that are of no sample.
+        ends: receives the faults at the end of the tar if `meaning.ends` is "read".
+        passed: receives the members that belong to no sample.
     Raises:
-        InputError: the tar is damaged or hostile; the line names member and byte.
+        InputError: the tar is damaged or hostile; the message names member and byte.
     """
     with opened_tar(tar) as read:
         yield from _grouped(tar, meaning, read, [] if ends is None else ends, passed or PassedOverCount())
@@ -198,7 +198,7 @@ def _grouped(
 def _samples(
     key: str, members: Mapping[str, Member], meaning: Meaning, read: Callable[[int, int], bytes]
 ) -> Iterator[TarSample]:
-    """The sample of a key; several if their keys have dots, so that WebDataset's rule takes them for one."""
+    """The sample of a key; or one problem per image if names have dots, so that WebDataset's rule merges samples."""
     if not any(extension in members for extension in meaning.images):
         known = tuple(f".{extension}" for extension in meaning.images)
         if meaning.images == IMAGE_EXTENSIONS:
@@ -232,7 +232,7 @@ def _sample(key: str, members: Mapping[str, Member], meaning: Meaning, read: Cal
 
 
 def _is_image(extension: str, member: Member, read: Callable[[int, int], bytes]) -> bool:
-    """Whether a member with an extension of no usual image is one: by a rarer extension, or as it begins."""
+    """Whether a member without a common image extension is an image: by a rarer extension, or by its first bytes."""
     if f".{extension}" in OTHER_SUFFIXES or "." in extension:
         return False
     return (

@@ -1,8 +1,8 @@
-"""The members of a tar by their headers alone: names and places, nothing is extracted.
+"""The members of a tar from its headers: names and byte ranges; nothing is extracted.
 
-A tar comes from anywhere, so what no image data set needs is refused with shard, member and byte: names that leave
-the folder, links, devices, sparse files, sizes beyond the archive or a limit, damaged headers. Old, ustar, GNU and pax
-forms are read, and names of any length.
+Tars are untrusted, so members that no image data set needs are rejected with shard, member and byte: names that leave
+the folder, links, devices, sparse files, sizes beyond the archive or a limit, damaged headers. The old, ustar, GNU and
+pax formats are read, and names of any length.
 """
 
 from __future__ import annotations
@@ -43,24 +43,24 @@ Read = Callable[[int, int], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file in a tar: its data are the bytes [offset, offset + length)."""
+    """A file in a tar: its data is the byte range [offset, offset + length)."""
 
     name: str
     offset: int
     length: int
 
 
-# header: damaged, or its words are; cut: the archive ends before the member; name: it leaves the folder or is none;
-# link, special: no file; large: more bytes than were allowed; of the archive's end, after: data follow its mark; end:
-# there is no mark; mark: the mark is not whole, which loses nothing.
+# header: a damaged header or extended header; cut: the archive ends inside the member or header; name: invalid, or
+# leaves the folder; link, special: not a file; large: more bytes than allowed. At the archive's end, after: data after
+# the end mark; end: no end mark; mark: an incomplete end mark, without loss of data.
 FaultKind = Literal["header", "cut", "name", "link", "special", "large", "after", "end", "mark"]
-# What `ends=read` passes over.
+# The faults that `ends=read` tolerates.
 _OF_THE_END: tuple[FaultKind, ...] = ("cut", "after", "end")
 
 
 @dataclass(frozen=True, slots=True)
 class TarFault:
-    """Something in a tar that no image data set needs: the member ("" if not known) and its header's first byte."""
+    """A fault of a tar: `member` ("" if unknown), and `byte`, the offset of its header or of the fault."""
 
     kind: FaultKind
     member: str
@@ -69,7 +69,7 @@ class TarFault:
 
 
 class HostileTarError(InputError):
-    """A member that no image data set needs, or a damaged archive."""
+    """A tar is damaged, or has a member that no image data set needs."""
 
     def __init__(self, tar: str, fault: TarFault) -> None:
         where = f"member {fault.member!r} at byte {fault.byte}" if fault.member else f"byte {fault.byte}"
@@ -80,10 +80,10 @@ class HostileTarError(InputError):
 
 
 def check_tar(tar: str, size: int, start: bytes) -> None:
-    """Refuses what is no tar, by its first block.
+    """Rejects a file that is not a tar, by its first block.
 
     Raises:
-        InputError: it is compressed, or no tar.
+        InputError: it is compressed, or not a tar.
     """
     compression = compression_of(start)
     if compression is not None:
@@ -99,18 +99,18 @@ def check_tar(tar: str, size: int, start: bytes) -> None:
 def tar_members(
     tar: str, size: int, read: Read, *, most_bytes: int, on_end: Callable[[TarFault], None] | None = None
 ) -> Iterator[Member]:
-    """The files of a tar, in their order.
+    """The files of a tar, in order.
 
     Args:
-        tar: what errors call it.
-        size: of the archive, in bytes.
-        read: read(start, length) gives bytes of the archive.
-        most_bytes: a larger member is refused.
-        on_end: gets what is wrong with the end of the archive, and the members behind a mark inside it come out too;
-            None: that is refused.
+        tar: name of the tar in errors.
+        size: size of the archive in bytes.
+        read: read(start, length) returns a byte range of the archive.
+        most_bytes: a larger member is rejected.
+        on_end: receives faults at the end of the archive, and members after an inner end mark are returned too; None:
+            such faults are errors.
     Raises:
-        HostileTarError: a member that is refused, or an archive that goes on after its end mark, has none or is cut;
-            the members before it have come out.
+        HostileTarError: a member is rejected, or the archive goes on after its end mark, has none or is cut; raised
+            after the preceding members were returned.
     """
     check_tar(tar, size, read(0, min(size, BLOCK)))
 
@@ -130,12 +130,12 @@ class TarWalk:
     """A walk over a tar from header to header.
 
     Args:
-        on_fault: gets everything that is wrong, in the order of the bytes; it raises, or the walk goes on: past a
-            damaged header at the next one that is whole, past a cut at nothing.
-        past_marks: go on behind a mark that ends an archive, at the next header; `on_fault` gets that too.
+        on_fault: receives every fault, in the order of the bytes; unless it raises, the walk continues with the next
+            intact header after a damaged one, and ends at a cut.
+        past_marks: continue with the next header after an end mark; `on_fault` receives a fault for it.
 
     Attributes:
-        end: where the walk has come to: behind the last member, at its end.
+        end: current offset of the walk: the end of the last member.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class TarWalk:
         self.end = 0
 
     def members(self) -> Iterator[Member]:
-        """The files, in their order; of a tar that is `check_tar`'s."""
+        """The files, in order; for a tar that passed `check_tar`."""
         while self.end + BLOCK <= self._size:
             header = self._read(self.end, BLOCK)
             if not any(header):
@@ -180,7 +180,7 @@ class TarWalk:
                 self._fault("header", name, "its size is no number")
                 self._to_next_header()
                 continue
-            if kind == _FOLDER:  # What some tars note there is a hint, no data follow.
+            if kind == _FOLDER:  # The size of a folder is a hint in some tars; no data follows.
                 length = 0
             place = self.end + BLOCK
             if place + length > self._size:
@@ -199,13 +199,13 @@ class TarWalk:
                 yield member
 
     def end_fault(self) -> TarFault | None:
-        """What is wrong with the end that the walk came to; None: it is whole, or the cut was reported."""
+        """The fault at the end of the archive after the walk; None if it is intact, or if a cut was reported."""
         if not self._marked:
             left = self._size - self.end
             if self._cut:
                 return None
             if left > 0:
-                # An end mark that is cut holds nothing but zeros.
+                # A truncated end mark consists of zeros.
                 inside = "a header" if any(self._read(self.end, left)) else "its end mark"
                 what = f"the archive ends inside {inside}, of which {left} of {BLOCK} bytes are there"
                 return TarFault("cut" if inside == "a header" else "mark", "", self._size, what)
@@ -228,7 +228,7 @@ class TarWalk:
         return None
 
     def _header_behind(self, place: int) -> int | None:
-        """The next block that is a whole header; None: there is none."""
+        """The offset of the next block that is an intact header, or None."""
         while place + BLOCK <= self._size:
             window = self._read(place, min(_WINDOW, (self._size - place) // BLOCK * BLOCK))
             if len(window) < BLOCK:
@@ -244,7 +244,7 @@ class TarWalk:
         self._on_fault(TarFault(kind, member, self.end, what))
 
     def _extend(self, kind: bytes, name: str, place: int, length: int) -> None:
-        """Takes from an extended header what it says of the next member."""
+        """Reads the name and size of the next member from an extended header."""
         if kind in (b"L", b"K"):
             if length > _LONGEST_NAME:
                 self._fault("header", name, f"a name of {length} bytes")
@@ -288,7 +288,7 @@ class TarWalk:
         return Member(name.removeprefix("./"), place, length)
 
     def _to_next_header(self) -> None:
-        """Goes on to the next block that is a whole header, or an empty one; else to the end."""
+        """Moves to the next intact header or end mark; otherwise to the end of the archive."""
         self._long_name, self._long_size = None, None
         self.end += BLOCK
         while self.end + BLOCK <= self._size:
@@ -301,14 +301,14 @@ class TarWalk:
 
 
 def _sum_holds(header: bytes) -> bool:
-    """Whether a header's checksum is right; old tars took it over signed bytes."""
+    """Whether a header's checksum is correct; old tars computed it over signed bytes."""
     said = _number(header[tar_layout.CHECKSUM])
     rest = header[: tar_layout.CHECKSUM.start] + b" " * 8 + header[tar_layout.CHECKSUM.stop :]
     return said is not None and (said == sum(rest) or said == sum(rest) - 256 * sum(byte > 127 for byte in rest))
 
 
 def _number(field: bytes) -> int | None:
-    """A number in octal, or in GNU's base 256 for what octal cannot hold."""
+    """The value of a field in octal, or in GNU's base 256 for larger numbers; None if it is not a number."""
     if field[:1] == b"\x80":
         return int.from_bytes(field[1:], "big")
     text = field.split(b"\0")[0].strip(b" ")
@@ -328,7 +328,7 @@ def _text(name: bytes) -> str:
 
 
 def _pax_records(data: bytes) -> dict[str, str] | None:
-    """ "LENGTH KEY=VALUE\\n", one after another; None if they are not."""
+    """The values of consecutive records "LENGTH KEY=VALUE\\n"; None if the data has another form."""
     records = {}
     place = 0
     while place < len(data):

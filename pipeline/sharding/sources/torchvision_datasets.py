@@ -1,7 +1,7 @@
-"""Any data set of torchvision.datasets by its class's name, fetched by its own downloader into the store's downloads.
+"""Any data set of torchvision.datasets by its class name, fetched by its own downloader into the store's downloads.
 
-Its PIL images become PNG, its targets labels (numbers) or captions (texts). A class with `train` or `split` gives its
-own splits; other arguments go into `arguments`, other divisions into `splits`.
+Its PIL images become PNG, its targets become labels (numbers) or captions (texts). A class with an argument `train` or
+`split` determines the splits; set other arguments in `arguments`, and other splits in `splits`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _Split = Literal["train", "val", "test"]
 
 
 class TorchvisionConfig(Config):
-    """Which data set of torchvision, and its arguments."""
+    """Class name of a torchvision data set, and its arguments."""
 
     about: ClassVar[About] = About(
         "any class of torchvision.datasets that gives images",
@@ -91,7 +91,7 @@ class TorchvisionConfig(Config):
 
     def resolved(self) -> Self:
         if self.root is None:
-            # What torchvision fetches it checks against its own digests, so it is always the same.
+            # torchvision verifies fetched files against its own digests, so they are always the same.
             return self.model_copy(update={"fingerprint": "torchvision"})
         root = places.check_folder(str(self.root))
         files = places.listing_digest(places.find(root, ("",)), root)
@@ -118,9 +118,9 @@ class TorchvisionSource:
     """A data set of torchvision.
 
     Args:
-        root: has the files already; None: fetched into `downloads`.
-        arguments: of the class.
-        splits: further arguments of each split; {}: those that the class's own `train` or `split` makes.
+        root: folder with the files; None: they are fetched into `downloads`.
+        arguments: arguments of the class.
+        splits: further arguments for each split; {}: the splits of the class's own argument `train` or `split`.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class TorchvisionSource:
         return len(dataset) if self._limit is None else min(len(dataset), self._limit)
 
     def _parts(self) -> dict[str | None, Part]:
-        """The data set object of each split; None for a data set without splits of its own."""
+        """The data set object of each split; the key is None for a data set without splits."""
         takes = parameters_of(dataset_class(self._dataset))
         unknown = next((name for name in self._arguments if name not in takes), None)
         if unknown is not None:
@@ -202,16 +202,16 @@ class TorchvisionSource:
         return parts
 
     def _opened_part(self, more: Mapping[str, Any]) -> Part:
-        """The part that these arguments make; fetched if need be.
+        """The data set object for these arguments; its files are fetched if needed.
 
         Raises:
-            InputError: the class does not take them, or the files are not there.
-            WorkError: they cannot be fetched.
+            InputError: the class does not accept the arguments, or the files are missing.
+            WorkError: the files cannot be fetched.
         """
         part = Part(self._dataset, str(self._root), json.dumps({**self._arguments, **more}, sort_keys=True))
         where = f"torchvision.datasets.{self._dataset}"
         try:
-            # It prints what it fetches; standard output is the command's own.
+            # It prints what it fetches; standard output is reserved for the command.
             with contextlib.redirect_stdout(sys.stderr):
                 made(part, download=self._fetch)
         except (ValueError, TypeError) as error:
@@ -236,7 +236,7 @@ class TorchvisionSource:
         targets: Mapping[str | None, Sequence[Any] | None],
         sizes: Mapping[str | None, int],
     ) -> tuple[str, ...]:
-        """What the numbers are called: by the class itself, else the numbers."""
+        """The class names of the data set object; without them, the numbers as text."""
         named = getattr(opened(next(iter(parts.values()))), "classes", None)
         count = getattr(opened(next(iter(parts.values()))), "num_classes", None)
         if isinstance(named, list | tuple) and named:
@@ -254,6 +254,6 @@ class TorchvisionSource:
 
 
 def _texts(target: Any) -> tuple[str, ...]:
-    """The captions that a target is, if it is text."""
+    """The captions in a target, if it is text."""
     texts = [target] if isinstance(target, str) else target if isinstance(target, list | tuple) else []
     return tuple(texts) if all(isinstance(text, str) for text in texts) else ()

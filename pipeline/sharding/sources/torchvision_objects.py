@@ -1,4 +1,4 @@
-"""A data set object of torchvision, made by its class's name in whichever process needs it, and what it gives."""
+"""A data set object of torchvision, created from its class name in each process that needs it; images and targets."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _NO_DATA_SETS = ("VisionDataset", "wrap_dataset_for_transforms_v2")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A data set object by what makes it, so that another process can make it too.
+    """The picklable description of a data set object, from which any process can create it.
 
     Attributes:
-        arguments: as JSON.
+        arguments: constructor arguments as JSON.
     """
 
     dataset: str
@@ -38,7 +38,7 @@ def read_png(part: Part, number: int) -> bytes:
     """An image of a data set as PNG.
 
     Raises:
-        OSError: the data set gives no PIL image there, or cannot be opened.
+        OSError: the data set returns no PIL image, or cannot be opened.
     """
     try:
         image = opened(part)[number]
@@ -57,7 +57,7 @@ def read_png(part: Part, number: int) -> bytes:
 
 
 def target_of(part: Part, number: int) -> Any:
-    """The target of an image, by opening it; None where that fails, of which `read_png` tells."""
+    """The target of an image, by reading the image; None if that fails, which `read_png` reports."""
     try:
         return opened(part)[number][1]
     except Exception:  # The data set's own code, and a decoder.
@@ -65,7 +65,7 @@ def target_of(part: Part, number: int) -> Any:
 
 
 def targets_of(dataset: Any) -> Sequence[Any] | None:
-    """The targets of all images, where the object has them as a list; None: an image must be opened to know."""
+    """The targets of all images if the object has a list of them; None: they require reading the images."""
     values: Any
     for name in ("targets", "labels", "_labels"):
         values = getattr(dataset, name, None)
@@ -83,7 +83,7 @@ _opening = threading.Lock()
 
 
 def opened(part: Part) -> Any:
-    """The object, made once a process; its files must be there."""
+    """The object, created once per process; its files must exist."""
     with _opening:
         return _kept(part)
 
@@ -94,7 +94,7 @@ def _kept(part: Part) -> Any:
 
 
 def made(part: Part, *, download: bool) -> Any:
-    """The object, anew; `download` lets it fetch its files if it can."""
+    """Creates the object; with `download` it fetches its files if its class can."""
     dataset = dataset_class(part.dataset)
     takes = parameters_of(dataset)
     arguments = json.loads(part.arguments)
@@ -107,7 +107,7 @@ def made(part: Part, *, download: bool) -> Any:
 
 
 def dataset_class(name: str) -> type[Any]:
-    """The class; imports torchvision."""
+    """The class with this name; imports torchvision."""
     import torchvision.datasets
 
     found: type[Any] = getattr(torchvision.datasets, name)
@@ -115,7 +115,7 @@ def dataset_class(name: str) -> type[Any]:
 
 
 def parameters_of(dataset: type[Any]) -> set[str]:
-    """What its constructor takes, with what it passes on as **kwargs."""
+    """The parameters of its constructor, including those that it passes on as **kwargs."""
     found: set[str] = set()
     for base in dataset.__mro__:
         if "__init__" in base.__dict__ and base is not object:
@@ -128,7 +128,7 @@ def parameters_of(dataset: type[Any]) -> set[str]:
 
 @lru_cache(maxsize=1)
 def dataset_names() -> frozenset[str]:
-    """torchvision.datasets.__all__, read and not imported: that would take seconds."""
+    """torchvision.datasets.__all__ without base classes, parsed from the source: an import would take seconds."""
     package = importlib.util.find_spec("torchvision")
     if package is None or not package.submodule_search_locations:
         raise InputError("torchvision is not installed: pip install torchvision")

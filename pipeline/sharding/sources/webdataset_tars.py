@@ -1,11 +1,11 @@
-"""WebDataset tars that are there already, our own or foreign, made into our shards: img2dataset's .jpg .txt .json,
-ImageNet's .jpg .cls, and whatever else follows WebDataset's rule for keys.
+"""Existing WebDataset tars, of Tutelage or foreign, as a source: img2dataset's .jpg .txt .json, ImageNet's .jpg .cls,
+and any others that follow WebDataset's rule for keys.
 
     00000.tar: 000000012.jpg 000000012.txt 000000012.json  000000013.jpg ...
 
-A sample without image, or with a caption that is not UTF-8, is quarantined; a damaged or hostile tar is refused with
-member and byte, and so is one that goes on after its end mark or has none, unless `ends` says that it is read. Nothing
-is extracted: an image is read by its place in the tar.
+A sample without image, or with a caption that is not UTF-8, is quarantined. A damaged or hostile tar is rejected with
+member and byte, and so is a tar that goes on after its end mark, has none or is cut, unless `ends` is "read". Nothing
+is extracted: an image is read by its byte range in the tar.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from pipeline.sharding.sources.passed_over import NOTHING_PASSED_OVER, PassedOve
 from pipeline.sharding.sources.tar_listing import IMAGE_EXTENSIONS, Meaning, TarListing, TarSample, list_tar
 from pipeline.sharding.sources.tar_members import check_tar
 
-# A compressed tar is found too, and refused with words on what to do: silence would leave a part of the data out.
+# Compressed tars are found and rejected with advice; otherwise a part of the data would be silently skipped.
 _SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _ENDS, _END_CHARS = 3, 200
 _TARS_AT_ONCE = 8
 
 
 class WebdatasetConfig(Config):
-    """Where the tars are, and what their members mean."""
+    """Addresses of the tars, and the roles of their members."""
 
     about: ClassVar[About] = About(
         "WebDataset tars, ours or foreign (img2dataset's .jpg .txt .json)",
@@ -90,7 +90,7 @@ class WebdatasetConfig(Config):
 
     def check(self, downloads: Path) -> None:
         tars = places.find(self.tars, _SUFFIXES)
-        # A name is believed here; each tar's own bytes are looked at when it is listed.
+        # Reads one tar only, preferably one not named .tar; all tars are checked when they are listed.
         first = next((tar for tar in tars if not tar.name.endswith(".tar")), tars[0])
         check_tar(first.url, first.size, places.read(first.url, 0, min(first.size, BLOCK)))
         if self.class_names is not None:
@@ -102,7 +102,7 @@ class WebdatasetConfig(Config):
     def resolved(self) -> Self:
         tars = places.find(self.tars, _SUFFIXES)
         names = read_class_names(self.class_names) if self.class_names is not None else ()
-        # An index in place holds the tars' addresses: the same tars elsewhere need another one.
+        # With in_place the index contains the tars' addresses: the same tars at other addresses need another index.
         listed = places.listing_digest(tars, "" if self.in_place else places.common_folder(tars))
         where = places.absolute_fields(self, "tars", "class_names")
         return self.model_copy(update={"fingerprint": digest([listed, names]), **where})
@@ -134,11 +134,11 @@ class WebdatasetSource:
     """Tars as a data set.
 
     Args:
-        listings: folder that keeps what was found in each tar.
+        listings: folder of the cached listings of tars.
         class_names: the names of labels that are numbers, or () if the label is the name.
-        split_by_name: a tar's name gives its split.
-        in_place: the tars themselves are indexed, not copied.
-        left_out: files beside the tars.
+        split_by_name: a tar's name determines its split.
+        in_place: index the tars themselves instead of copying them.
+        left_out: skipped files of the tars' folder.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class WebdatasetSource:
             yield f"{len(ends)} of {len(self._tars)} tars were read although their end is odd ({shown}{more})"
 
     def _passed_over(self, listings: list[TarListing], root: str) -> PassedOver:
-        """Files beside the tars, and members of no sample."""
+        """The skipped files of the folder, and the members that belong to no sample."""
         count = PassedOverCount()
         count.extend(self._left_out)
         for tar, listing in zip(self._tars, listings, strict=True):
