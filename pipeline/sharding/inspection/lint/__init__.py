@@ -1,1 +1,1 @@
-"""What a reader of shards would trip over: looked for in tars of anyone, and in an artifact's index beside its tars."""
+"""Checks of any tars, and of an artifact's index against its tars, for problems that affect readers of shards."""

@@ -1,4 +1,4 @@
-"""The archive itself: whether it is a whole tar, and whether its headers are those of a data set of images."""
+"""Checks of the archive: whether it is a complete tar, and whether its headers are valid for an image data set."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ MOST_MEMBER_BYTES = 256 << 20
 
 
 class Archive:
-    """A tar that is gone through from front to back; what is wrong with it becomes findings.
+    """A tar that is read from front to back; its faults become findings.
 
     Args:
-        name: of the shard, for findings.
-        size: in bytes.
-        read: read(start, length) gives bytes of it.
+        name: name of the shard in findings.
+        size: size in bytes.
+        read: read(start, length) returns a byte range of the tar.
 
     Attributes:
-        digest: of the headers that were read: equal for two tars whose members have equal names and sizes; "" for a
-            file that is no tar.
+        digest: digest of the headers read so far: equal for tars whose members have equal names and sizes; "" for a
+            file that is not a tar.
     """
 
     def __init__(self, name: str, size: int, read: Read, findings: Findings) -> None:
@@ -62,7 +62,7 @@ class Archive:
         return self._digest.hexdigest() if self._is_tar else ""
 
     def members(self) -> Iterator[Member]:
-        """The files, in their order, with those that have odd names; links and the like do not come out."""
+        """The files, in order, including those with invalid names; links and special members are omitted."""
         try:
             check_tar(self._name, self._size, self._read(0, min(self._size, BLOCK)))
         except InputError as error:

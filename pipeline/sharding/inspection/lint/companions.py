@@ -1,4 +1,4 @@
-"""Captions, labels and other members that most samples have: those that lack them are told at the end."""
+"""Captions, labels and other members that most samples have; samples without them are reported at the end."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ LABEL = code("label-missing", "warning", "An image without a label (`.cls`, or i
 MEMBER = code("member-missing", "warning", "An image without a member that at least half of the images have.")
 _CODES = {"caption": CAPTION, "label": LABEL}
 _THINGS = {"txt": "caption", "cls": "label"}
-# Different sets of companions of which examples are remembered.
+# Number of distinct sets of companions for which example samples are stored.
 _MOST_SETS = 256
 
 
 class Companions:
-    """Counts what images come with.
+    """Counts the companions (captions, labels and other members) of images.
 
     Args:
-        most: samples that are remembered, of each set of companions.
+        most: number of example samples stored for each set of companions.
     """
 
     def __init__(self, most: int) -> None:
@@ -34,10 +34,10 @@ class Companions:
         self._examples: dict[frozenset[str], list[tuple[int, str, Sample]]] = {}
 
     def add(self, shard: str, sample: Sample, told: Iterable[str]) -> None:
-        """Takes a sample into account.
+        """Counts a sample.
 
         Args:
-            told: of "caption" and "label", what its .json says.
+            told: those of "caption" and "label" that its .json has.
         """
         if sample.image is None:
             return
@@ -51,7 +51,7 @@ class Companions:
         self.images += 1
 
     def report(self, findings: Findings) -> None:
-        """Tells who lacks what."""
+        """Adds a finding for each missing companion."""
         for thing, number in sorted(self._with.items()):
             lacking = self.images - number
             if not lacking or (thing not in _CODES and 2 * number < self.images):

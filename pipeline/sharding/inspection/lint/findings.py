@@ -1,6 +1,6 @@
-"""A finding: what is wrong, where, under a code that the documentation explains.
+"""Findings: a problem and its position, with a code that the documentation explains.
 
-Every code is declared once, beside the check that gives it: `CODES` lists them all, docs/lint.md too.
+Every code is declared once, next to the check that reports it; `CODES` and docs/lint.md list them all.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class Code:
     """A kind of finding.
 
     Attributes:
-        severity: error: samples are lost, wrong, or end a reader; warning: they are read, though perhaps not as meant.
-        doc: what it means and what it does to a reader, in a sentence or two.
+        severity: error: samples are lost or wrong, or crash a reader; warning: they are read, perhaps not as intended.
+        doc: its meaning and its effect on a reader, in one or two sentences.
     """
 
     name: str
@@ -34,7 +34,7 @@ def code(name: str, severity: Severity, doc: str) -> Code:
     """Declares a code.
 
     Raises:
-        ValueError: there is one of this name.
+        ValueError: the name is already declared.
     """
     if name in CODES:
         raise ValueError(f"code {name} is declared twice")
@@ -44,14 +44,14 @@ def code(name: str, severity: Severity, doc: str) -> Code:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong.
+    """One problem.
 
     Attributes:
         shard: the tar's name, or a file of the artifact.
-        key, member: of the sample; "" where it is no sample's matter.
-        byte: where it is in the tar: at a member's header for what headers say, in its data for what those say;
-            None where it is no byte's matter.
-        says: the sentence, without the place.
+        key, member: of the sample; "" if the problem is not of a sample.
+        byte: offset in the tar: of the member's header for a problem of headers, in its data for a problem of the
+            data; None if the problem has no offset.
+        says: the message, without the position.
     """
 
     code: Code
@@ -62,7 +62,7 @@ class Finding:
     byte: int | None = None
 
     def described(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The finding as JSON values."""
         return {
             "severity": self.code.severity,
             "code": self.code.name,
@@ -75,13 +75,13 @@ class Finding:
 
 
 class Findings:
-    """Findings, of which the first of each code are kept and all are counted.
+    """Collects findings: all are counted, and the first ones of each code are stored.
 
     Args:
-        most: findings of one code that are kept.
+        most: number of findings stored for each code.
 
     Attributes:
-        inside: what the names of shards are put after, where several artifacts are looked at.
+        inside: prefix for the names of shards, if several artifacts are checked.
     """
 
     def __init__(self, most: int) -> None:
@@ -99,16 +99,16 @@ class Findings:
             self._kept.setdefault(name, []).append(finding)
 
     def add_uncounted(self, code: Code, number: int) -> None:
-        """Counts findings of which nothing but their number is known any more."""
+        """Adds to the count of a code without storing findings."""
         if number:
             self.counts[code.name] += number
 
     def of(self, name: str) -> list[Finding]:
-        """The kept ones of a code."""
+        """The stored findings of a code."""
         return self._kept.get(name, [])
 
     def by_code(self) -> Iterator[tuple[Code, int, list[Finding]]]:
-        """Code, number of findings, those that were kept; errors first, by name."""
+        """Code, number of findings, and the stored findings; errors first, sorted by name."""
         for severity in ("error", "warning"):
             for name, declared in sorted(CODES.items()):
                 if declared.severity == severity and self.counts[name]:
@@ -125,5 +125,5 @@ def codes_table() -> list[str]:
 
 
 def _writable(text: str) -> str:
-    """A name as text that can be written anywhere; bytes that are no UTF-8 become replacement signs."""
+    """A name as valid Unicode text; bytes that are not UTF-8 become replacement characters."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""The index beside the tars: every row has to lead to the image that it tells of."""
+"""Checks of the index against the tars: every row must match the image to which it points."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ _OUR_SHARD = re.compile(rf"shards/({'|'.join(SPLITS)})-\d+\.tar")
 
 
 class IndexRows:
-    """Compares an index with what is found in its shards, one shard after another.
+    """Compares an index with the content of its shards, one shard after another.
 
     Args:
-        ours: the shards were written with the index; else they are foreign tars that it refers to, which may hold
-            samples that it leaves out, under keys that it changes.
+        ours: the shards were written with the index; otherwise they are foreign tars, which may have samples that are
+            not in the index, and keys that the index changes.
     """
 
     def __init__(self, index: SampleIndex, findings: Findings, *, ours: bool) -> None:
         self._index = index
         self._findings = findings
         self._ours = ours
-        # Rows by shard, in the order of their places.
+        # Rows sorted by shard, then by offset.
         self._order: NDArray[np.int64] = np.lexsort((index.offsets, index.shards))
         self._shards = index.shards[self._order]
         self._rows: NDArray[np.int64] = self._order[:0]
@@ -55,7 +55,7 @@ class IndexRows:
         self._met: NDArray[np.bool_] = np.zeros(0, dtype=bool)
 
     def check_columns(self) -> None:
-        """Looks for numbers that cannot be, and for keys that come twice."""
+        """Checks for values out of range and for repeated keys."""
         index = self._index
         bounds: list[tuple[str, NDArray[Any], int, int | None]] = [
             ("shard", index.shards, 0, len(index.shard_names)),
@@ -83,20 +83,20 @@ class IndexRows:
         self._findings.add_uncounted(KEY_REPEATED, len(repeated) - min(len(repeated), self._findings.most))
 
     def begin(self, shard: int) -> None:
-        """Turns to a shard, by its number."""
+        """Starts the shard with this number."""
         low, high = np.searchsorted(self._shards, [shard, shard + 1]).tolist()
         self._rows = self._order[low:high]
         self._offsets = self._index.offsets[self._rows]
         self._met = np.zeros(len(self._rows), dtype=bool)
 
     def row_of(self, shard: str, sample: Sample) -> int | None:
-        """The row that leads to a sample, compared with what the tar's headers say; None if there is none."""
+        """The row that points to a sample, or None; compares the row with the tar's headers."""
         image = sample.image
         if image is None:
             return None
         place = int(np.searchsorted(self._offsets, image.offset))
         if place == len(self._rows) or int(self._offsets[place]) != image.offset:
-            # A tar of its base may hold what a delta has no more.
+            # A tar of the base may contain samples that are no longer in the delta.
             if self._ours and is_own(shard):
                 says = "no row of the index leads here"
                 self._findings.add(Finding(LACKS, shard, says, sample.key, image.name, image.offset - BLOCK))
@@ -119,7 +119,7 @@ class IndexRows:
         """Compares a row with the sample's content.
 
         Args:
-            name: of the image's member.
+            name: name of the image's member.
             notes: the value of the sample's .json, if it has one.
         """
         index = self._index
@@ -143,14 +143,14 @@ class IndexRows:
             self._found(CAPTIONS, id, f"row {id} has {len(index.captions(id))} captions that are not the .json's", name)
 
     def end(self) -> None:
-        """Ends the shard: tells which rows led to nothing."""
+        """Ends the shard and reports the rows that point to no sample."""
         for id in self._rows[~self._met].tolist():
             self._found(OFFSET, id, f"row {id}: no image of a sample begins there")
 
     def _is_key(self, told: str, found: str) -> bool:
         if told == found:
             return True
-        if self._index.data_sets and "/" in told:  # of a mixture: DATA-SET/KEY, and the tars are those of its inputs
+        if self._index.data_sets and "/" in told:  # of a mixture: DATA-SET/KEY; the inputs' tars have KEY
             return self._is_key(told.partition("/")[2], found)
         return not self._ours and re.fullmatch(re.escape(safe_key(found)) + r"(-\d+)?", told) is not None
 

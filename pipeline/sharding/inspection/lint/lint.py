@@ -1,8 +1,8 @@
-"""The lint: goes through every shard from front to back, once, and tells what a reader would trip over.
+"""The lint: reads every shard once, from front to back, and reports problems that affect readers.
 
     shard -> members by their headers -> samples by WebDataset's rule -> texts here, images in threads -> index rows
 
-Memory stays bounded: one sample a thread, the keys of one tar, and the first findings of each code.
+Memory is bounded: images that wait for a thread, the keys of one tar, and the first findings of each code.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from pipeline.sharding.sources.tar_members import Member, Read
 
 _TELL_EVERY = 256  # members
 _AHEAD_BYTES = 1 << 20
-# Images that wait for a thread, encoded, in one shard.
+# Limit for encoded images of a shard that wait for a thread.
 _WAITING_BYTES = 256 << 20
 _MOST_WAITING = 256
 
 
 @dataclass(slots=True)
 class Totals:
-    """What was gone through."""
+    """Counts of what was read."""
 
     shards: int = 0
     samples: int = 0
@@ -56,13 +56,13 @@ def lint(
     threads: int | None = None,
     progress: Progress = silent,
 ) -> Totals:
-    """Looks through the targets.
+    """Checks the targets.
 
     Args:
-        targets: companions and sizes are compared within each.
-        findings: gets what is wrong.
-        deep: read every text and decode every image; else only headers are read.
-        threads: that decode; None: one a core, eight at most.
+        targets: companions and sizes are compared within each target.
+        findings: receives the problems.
+        deep: read every text and decode every image; otherwise only headers are read.
+        threads: number of decoding threads; None: one per core, at most eight.
     """
     totals = Totals()
     size = sum(shard.file.size for target in targets for shard in target.shards)
@@ -97,7 +97,7 @@ class _Waiting:
 
 
 class _ShardWalk:
-    """One shard, from front to back."""
+    """Reads one shard from front to back."""
 
     def __init__(
         self,
@@ -117,12 +117,12 @@ class _ShardWalk:
         self._samples = 0
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
-        # Of the sample whose members come at present.
+        # The data of the current sample's members.
         self._images: dict[str, bytes] = {}
         self._texts: dict[str, Text] = {}
 
     def run(self, totals: Totals, size: int, progress: Progress) -> Walked:
-        """Goes through the shard."""
+        """Reads and checks the shard."""
         shard, before = self._shard, totals.bytes
         if self._rows is not None:
             self._rows.begin(shard.number)
@@ -170,7 +170,7 @@ class _ShardWalk:
             self._images[extension] = read(member.offset, member.length)
 
     def _ended(self, sample: Sample | None) -> None:
-        """Takes a whole sample; its members' data were gathered before, and those of the next one may have begun."""
+        """Checks a complete sample and the data that `_take` collected; the grouping may have started the next one."""
         if sample is None:
             return
         images, self._images = self._images, {}
@@ -194,7 +194,7 @@ class _ShardWalk:
         self._drain(_WAITING_BYTES)
 
     def _drain(self, most_bytes: int) -> None:
-        """Takes results in the order of the samples, until no more than so many bytes wait."""
+        """Processes finished results in sample order; waits while more than `most_bytes` of images are pending."""
         while self._waiting:
             full = self._waiting_bytes > most_bytes or len(self._waiting) > _MOST_WAITING
             if not full and not self._waiting[0].picture.done():

@@ -1,4 +1,4 @@
-"""Images: what does not decode, and what a loader shows otherwise than it was meant. A function a check."""
+"""Checks of images that do not decode, or that loaders decode differently than intended. One function per check."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _LAST_BYTES = 64
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image of a sample, decoded, or the reason why it could not be.
+    """The result of decoding an image of a sample, or the reason why it failed.
 
     Attributes:
-        extension: of its member, in small letters.
-        kind: "JPEG", "PNG", ...; "" if it is no image.
-        forms: what a loader would not read as it is meant, in the words of the data card.
+        extension: extension of its member, in lower case.
+        kind: "JPEG", "PNG", ...; "" if it is not an image.
+        forms: properties that loaders may not handle as intended, in the words of the data card.
         fault: "empty", "bomb", "foreign", "cut", "damaged", or None.
-        reason: the decoder's words.
+        reason: the decoder's message.
         content: its content hash.
     """
 
@@ -62,7 +62,7 @@ def look_at(data: bytes, extension: str) -> Picture:
 
 
 def _is_cut(data: bytes, where: int) -> bool:
-    """Whether an image's file ends before the length that it states, or has no end mark in its last `where` bytes."""
+    """Whether an encoded image is shorter than its header states, or has no end mark in its last `where` bytes."""
     kind = format_of(data[:HEAD_BYTES])
     if kind == "WEBP":
         return webp_fault(data) is not None
@@ -75,7 +75,7 @@ CHECKS: list[tuple[Code, Check]] = []
 
 
 def check(name: str, severity: Severity, doc: str) -> Callable[[Check], Check]:
-    """Registers a check: what is wrong, or None."""
+    """Registers a check, which returns a message or None."""
 
     def register(function: Check) -> Check:
         CHECKS.append((code(name, severity, doc), function))

@@ -1,7 +1,7 @@
-"""Samples: how WebDataset's rule groups the members of a tar, and what it makes of names that do not fit it.
+"""Checks of samples: groups the members of a tar by WebDataset's rule, and reports names that do not fit it.
 
 The rule: the key is the name up to the first dot after the last slash, the rest is the extension, and the members of
-a sample stand one after another.
+a sample are adjacent.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ DOTS = code(
 )
 NO_IMAGE = code("sample-no-image", "error", "A sample without an image: asking for one raises, and we quarantine it.")
 
-# What webdataset decodes, and what data sets of images are made of.
+# The extensions that webdataset decodes, and others that are common in image data sets.
 _DECODED_WORDS = (
     "txt text transcript cls cls2 class count index inx id json jsn jsonl pyd pickle pkl pth pt npy npz ten tb mp msg "
     "mpack cbor safetensors html xml csv tsv url ppm pgm pbm pnm jp2 avif heic exr hdr svg mp4 mov avi mkv mpg webm "
@@ -47,17 +47,17 @@ _DECODED_WORDS = (
 )
 _DECODED = frozenset(_DECODED_WORDS.split())
 _PICKLES = frozenset({"pyd", "pickle", "pkl", "pth", "pt"})
-# Beyond it, keys of a tar are no longer compared with the earlier ones: 100 bytes of memory each.
+# Limit for the keys of a tar against which later keys are compared: 100 bytes of memory each.
 _REMEMBERED_KEYS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The members of a key that stand side by side, by their extensions in small letters.
+    """The adjacent members of a key, by their extensions in lower case.
 
     Attributes:
-        image: the one that is its image; None: it has none.
-        whole: it is not a part of a sample whose members are scattered.
+        image: the member with the image, or None.
+        whole: False for a later part of a sample whose members are not adjacent.
     """
 
     key: str
@@ -67,10 +67,10 @@ class Sample:
 
 
 class Grouping:
-    """Makes samples of the members of one tar.
+    """Groups the members of one tar into samples.
 
     Args:
-        shard: the tar's name, for findings.
+        shard: the tar's name in findings.
     """
 
     def __init__(self, shard: str, findings: Findings) -> None:
@@ -84,7 +84,7 @@ class Grouping:
         self._cases: dict[str, dict[bool, Member]] = {}
 
     def feed(self, member: Member) -> tuple[str, str, Sample | None]:
-        """Takes the next member: its key and extension ("" if it is passed over), and the sample that it ended."""
+        """Adds the next member; returns its key and extension ("" if it is skipped), and the sample that it ended."""
         if META_NAME.match(member.name):
             return "", "", None
         match = MEMBER_NAME.fullmatch(member.name)
@@ -107,7 +107,7 @@ class Grouping:
         return key, extension, ended
 
     def end(self) -> Sample | None:
-        """The sample that is open, closed."""
+        """Ends the current sample and returns it; None if there is none."""
         if not self._members:
             return None
         members, key, again = self._members, self._key, self._again
@@ -117,7 +117,7 @@ class Grouping:
         whole = self._check_key(key, members, first, again)
         if image is None and whole:
             dotted = [one for ext, one in members.items() if ext.rpartition(".")[2] in EVERY_IMAGE_EXTENSION]
-            for one in dotted:  # Each may be a sample of its own whose name has a dot.
+            for one in dotted:  # Each may be a separate sample with a dot in its name.
                 rest = one.name.removeprefix(key)
                 self._found(DOTS, one, key, f"the first dot ends the key, and {rest!r} is the extension of no image")
             if not dotted:
@@ -125,7 +125,7 @@ class Grouping:
         return Sample(key, members, image, whole)
 
     def close(self) -> None:
-        """Ends the tar: what can be said when all its members were seen."""
+        """Ends the tar and adds the findings that depend on all its members."""
         for extension, cases in self._cases.items():
             if len(cases) == 2:
                 other = cases[False].name
@@ -143,7 +143,7 @@ class Grouping:
         self._cases.setdefault(extension, {}).setdefault(written != extension, member)
 
     def _check_key(self, key: str, members: Mapping[str, Member], first: Member, again: bool) -> bool:
-        """Compares a sample's key with those before; whether it is a sample of its own."""
+        """Compares a sample's key with the earlier keys; returns False for a part of an earlier sample."""
         bits = sum(1 << self._bits.setdefault(extension, len(self._bits)) for extension in members)
         hashed = text_hash(key.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
         before = self._seen.get(hashed)

@@ -1,4 +1,4 @@
-"""Shards beside each other: odd sizes, and one that is there twice."""
+"""Comparisons of shards: unusual sizes, shards without samples, and duplicate shards."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _FEWEST = 3
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """A shard that was gone through.
+    """A shard that was read.
 
     Attributes:
-        digest: of its members' names and sizes; "" if it could not be gone through.
+        digest: digest of its members' names and sizes; "" if it could not be read.
     """
 
     name: str
@@ -57,7 +57,7 @@ def _check_sizes(series: Sequence[Walked], findings: Findings) -> None:
         return
     middle = statistics.median(shard.file.size for shard in series)
     for place, shard in enumerate(series):
-        # The last of a series holds what was left.
+        # The last shard of a series has the remaining samples, so it may be small.
         small = shard.file.size * _ODD < middle and place + 1 < len(series)
         if small or shard.file.size > _ODD * middle:
             says = f"{shard.file.size} bytes, and the middle one of its {len(series)} has {middle:.0f}"

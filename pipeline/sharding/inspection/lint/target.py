@@ -1,4 +1,4 @@
-"""What is looked at: tars by a pattern, or the shards of an artifact with its index and its manifest."""
+"""The targets of the lint: tars by a pattern, or the shards of an artifact with its index and its manifest."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A tar to look at.
+    """A tar to check.
 
     Attributes:
-        name: what findings call it.
-        number: in the index; -1 for a tar without.
+        name: its name in findings.
+        number: its number in the index; -1 without an index.
     """
 
     name: str
@@ -42,11 +42,11 @@ class Shard:
 
 @dataclass(frozen=True)
 class Target:
-    """What is looked at together.
+    """Tars that are checked together.
 
     Attributes:
-        name: of an artifact, STAGE/KEY.
-        index: of an artifact, if it can be opened.
+        name: STAGE/KEY of an artifact; "" for other tars.
+        index: the index of an artifact, if it can be opened.
         ours: the shards were written together with the index.
     """
 
@@ -61,10 +61,10 @@ class Target:
 
 
 def tars_target(patterns: Sequence[str]) -> Target:
-    """Tars by folders, names or patterns, here or in S3; one that several name is there once.
+    """Tars by folders, names or patterns, local or in S3, without duplicates.
 
     Raises:
-        InputError: there is none.
+        InputError: a pattern matches no tar.
     """
     found = list({file.url: file for pattern in patterns for file in places.find(pattern, TAR_SUFFIXES)}.values())
     root = places.common_folder(found)
@@ -72,10 +72,10 @@ def tars_target(patterns: Sequence[str]) -> Target:
 
 
 def artifact_target(artifact: Artifact, findings: Findings) -> Target:
-    """The shards that are there of an artifact; what is not becomes findings.
+    """The existing shards of an artifact; missing files become findings.
 
     Raises:
-        InputError: it is no artifact of shards.
+        InputError: it is not a shards artifact.
     """
     if "index.arrow" not in artifact.files:
         raise InputError(f"{artifact.uri}: holds no shards; give an artifact of shard-dataset, or tars")
@@ -84,7 +84,7 @@ def artifact_target(artifact: Artifact, findings: Findings) -> Target:
 
 
 def _index(artifact: Artifact, findings: Findings) -> SampleIndex | None:
-    """The index, if its bytes are the manifest's: a map of others could end the process."""
+    """The index, or None with a finding if it is damaged: mapping a damaged file could crash the process."""
     try:
         return SampleIndex.open(artifact)
     except (DamagedError, OSError, ValueError, KeyError, AttributeError) as error:
@@ -93,7 +93,7 @@ def _index(artifact: Artifact, findings: Findings) -> SampleIndex | None:
 
 
 def check_files(artifact: Artifact, findings: Findings, *, deep: bool) -> None:
-    """Compares the artifact's files with its manifest: their bytes, or only their sizes."""
+    """Compares the artifact's files with its manifest: their hashes if `deep`, otherwise only their sizes."""
     if deep:
         for line in artifact.verify():
             name, _, says = line.removeprefix(f"{artifact.uri}/").partition(": ")
@@ -108,7 +108,7 @@ def check_files(artifact: Artifact, findings: Findings, *, deep: bool) -> None:
 
 
 def _shards(artifact: Artifact, index: SampleIndex | None, findings: Findings) -> list[Shard]:
-    """The artifact's own tars, those of others of the store, and those outside; a mixture has any of them."""
+    """The artifact's own tars, tars of other artifacts in the store, and tars outside it; a mixture may have any."""
     foreign = {tar.url: tar for tar in foreign_tars(artifact)}
     listed = [*(name for name in artifact.files if name.endswith(".tar")), *foreign]
     names = list(index.shard_names) if index is not None else listed
@@ -136,7 +136,7 @@ def _stored_file(
         findings.add(Finding(MISSING, name, str(error)))
         return None
     if info is None:
-        if not is_own(name):  # `check_files` tells of an own one that is gone.
+        if not is_own(name):  # `check_files` reports a missing file of the artifact itself.
             findings.add(Finding(MISSING, name, "missing"))
         return None
     url = artifact.storage.local_path(info.path)

@@ -1,4 +1,4 @@
-"""Captions, labels and notes: text that is none, or that a reader would stumble over. A function a check."""
+"""Checks of captions, labels and .json members: invalid text, or text that affects readers. One function per check."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Text:
 
     @cached_property
     def decoded(self) -> tuple[str, UnicodeDecodeError | None]:
-        """The text, and what is wrong with it; what is no UTF-8 is a replacement sign there."""
+        """The text, and the decoding error or None; invalid UTF-8 becomes replacement characters."""
         try:
             return self.data.decode("utf-8"), None
         except UnicodeDecodeError as error:
@@ -35,7 +35,7 @@ class Text:
 
     @cached_property
     def parsed(self) -> tuple[Any, Spot | None]:
-        """The JSON value, and why it is none."""
+        """The JSON value, and the error or None."""
         text, fault = self.decoded
         if fault is not None:
             return None, Spot(f"not JSON: {_not_utf8(fault)}", fault.start)
@@ -52,7 +52,7 @@ class Text:
 
     @property
     def tells(self) -> frozenset[str]:
-        """Of "caption" and "label", what a .json says."""
+        """Those of "caption" and "label" that the .json has."""
         notes = self.parsed[0]
         if not isinstance(notes, dict):
             return frozenset()
@@ -63,7 +63,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """What is wrong, and at which byte of the text."""
+    """A problem of a text, and its byte offset in the text."""
 
     says: str
     byte: int = 0

@@ -1,1 +1,1 @@
-"""What is in shards, ours or foreign: counted, and shown."""
+"""Statistics and previews of shards, of Tutelage or foreign."""

@@ -1,4 +1,4 @@
-"""What is in an artifact's shards, as columns: its index, the sizes of its tars, the formats of some of its images."""
+"""The columns of a shards artifact: its index, the sizes of its tars, and the formats of a sample of its images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def artifact_columns(
     """The columns of an artifact with shards.
 
     Args:
-        reading: opens a function that returns an encoded image by its id; not called if a shard is on another server.
+        reading: opens a function that returns an encoded image by its id; not called if any shard is remote.
     """
     places = ShardPlaces(artifact, index.shard_names)
     sizes = np.array([places.size(number) for number in range(len(index.shard_names))], np.int64)
@@ -38,7 +38,7 @@ def artifact_columns(
 
 
 def _formats(images: int, read: Read) -> dict[str, int]:
-    """Images by format, of a thousand at most, which tell them all well enough; the index does not say it."""
+    """Number of images by format in a sample of at most 1,000; the index has no formats."""
     found: Counter[str] = Counter()
     for id in np.unique(np.linspace(0, images - 1, min(images, _FORMATS_OF)).astype(int)).tolist():
         with suppress(TutelageError):

@@ -1,4 +1,4 @@
-"""What is counted of images, as columns: the same for an artifact's index and for foreign tars."""
+"""The columns from which statistics are computed: the same for an artifact's index and for foreign tars."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Duplicates:
     """Images with equal bytes.
 
     Attributes:
-        sets: how many different images are there more than once.
-        copies: how many images could go without an image being lost.
-        in_two_splits: sets with images in more than one split.
-        with_two_labels: sets with more than one label.
+        sets: number of distinct images that occur more than once.
+        copies: number of redundant images.
+        in_two_splits: number of sets with images in more than one split.
+        with_two_labels: number of sets with more than one label.
     """
 
     sets: int = 0
@@ -44,15 +44,15 @@ class ImageColumns:
     """The images of a data set, by column.
 
     Attributes:
-        splits: [images] number in `SPLITS`, -1 for none.
-        labels: [images] number in `label_names`, -1 for none.
-        widths, heights: [images] in pixels; 0 where the header cannot be read.
+        splits: [images] position in `SPLITS`, -1 for none.
+        labels: [images] position in `label_names`, -1 for none.
+        widths, heights: [images] in pixels; 0 if the header cannot be read.
         lengths: [images] in bytes.
         caption_counts: [images].
-        caption_chars: [captions] how long each caption is.
-        formats: images by format; a sample of `formats_of` images.
-        shard_bytes: [shards] size of each.
-        problems: samples without an image that can be read, by reason.
+        caption_chars: [captions] length in characters.
+        formats: number of images by format, in a sample of `formats_of` images.
+        shard_bytes: [shards] size in bytes.
+        problems: number of samples without a readable image, by reason.
     """
 
     splits: NDArray[np.int8]
@@ -73,11 +73,11 @@ class ImageColumns:
 def index_columns(
     index: SampleIndex, shard_bytes: NDArray[np.int64], formats: dict[str, int] | None = None
 ) -> ImageColumns:
-    """The columns of an index; nothing is read but it.
+    """The columns of an index; no shard is read.
 
     Args:
-        shard_bytes: [shards] the sizes of its shards.
-        formats: images by format, of some.
+        shard_bytes: [shards] sizes of the shards.
+        formats: number of images by format, in a sample of images.
     """
     return ImageColumns(
         splits=index.splits,
@@ -96,6 +96,6 @@ def index_columns(
 
 
 def equal_codes(index: SampleIndex) -> NDArray[np.int64]:
-    """[rows] equal for images with equal bytes."""
+    """[rows] codes that are equal for images with equal bytes."""
     codes: NDArray[np.int64] = index.content_hashes.dictionary_encode().indices.to_numpy(zero_copy_only=False)
     return codes.astype(np.int64, copy=False)

@@ -1,4 +1,4 @@
-"""What the members of tars mean, seen from their first sample: where captions and labels are."""
+"""The roles of the members of tars, inferred from the first sample: where captions and labels are."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ _CAPTIONS, _LABELS = ("captions", "caption"), ("label", "cls")
 
 
 def meaning_of(tar: FoundFile) -> Meaning:
-    """Our own tars: captions and label in the .json; else the .txt and the .cls, or what the .json has instead.
+    """The roles of a tar's members: .txt and .cls, or else fields of the .json.
+
+    A list of captions in the .json, as in Tutelage's own tars, takes precedence over the .txt.
 
     Raises:
-        InputError: the tar is damaged before its first sample's end.
+        InputError: the tar is damaged before the end of its first sample.
     """
     members, notes = _first_sample(tar)
     caption = next((name for name in _CAPTIONS if notes.get(name)), None)
@@ -35,7 +37,7 @@ def meaning_of(tar: FoundFile) -> Meaning:
 
 
 def _first_sample(tar: FoundFile) -> tuple[set[str], dict[str, Any]]:
-    """The extensions of the first sample, and what its .json says."""
+    """The extensions of the first sample, and the content of its .json."""
     extensions: set[str] = set()
     key: str | None = None
     notes: Member | None = None

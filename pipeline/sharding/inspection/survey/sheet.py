@@ -1,4 +1,4 @@
-"""The sheet of a preview: pictures with key, label and captions below each."""
+"""The preview sheet: images with key, label and captions below each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def preview_sheet(samples: Sequence[ShownSample], title: str, told: str) -> Imag
     """
     columns = max(1, min(_COLUMNS, len(samples)))
     rows = -(-len(samples) // columns)
-    # A title needs its room, however few the samples.
+    # At least three columns wide, so that the title fits.
     width = 2 * MARGIN + max(columns, 3) * (_CELL + _GAP) - _GAP
     height = _HEADER + rows * (_CELL + _TEXT + _GAP) + MARGIN - _GAP
     sheet = Image.new("RGB", (width, height), PAPER)
@@ -59,7 +59,7 @@ def _draw_picture(sheet: Image.Image, draw: ImageDraw.ImageDraw, sample: ShownSa
 
 
 def _scaled(image: Image.Image, side: int) -> Image.Image:
-    """The image in RGB, at most so large; one of few pixels is enlarged, so that its pixels are seen."""
+    """The image in RGB, scaled to fit a square of `side` pixels; small images by whole factors, to show the pixels."""
     picture = image.convert("RGB")
     factor = side // max(picture.size)
     if factor > 1:
@@ -81,9 +81,9 @@ def _draw_words(draw: ImageDraw.ImageDraw, sample: ShownSample, x: int, y: int) 
 
 
 def _wrapped(draw: ImageDraw.ImageDraw, text: str, face: ImageFont.FreeTypeFont, width: int, lines: int) -> list[str]:
-    """The text in so many lines, at most; a word that is too long is cut."""
+    """The text in at most `lines` lines; a word that is too long is cut."""
     found: list[str] = []
-    # What cannot be seen anyway is not measured.
+    # Text beyond the visible lines is not measured.
     words = _printable(text[:2000]).split()
     while words and len(found) < lines:
         line = words.pop(0)
@@ -99,5 +99,5 @@ def _fitted(draw: ImageDraw.ImageDraw, text: str, face: ImageFont.FreeTypeFont, 
 
 
 def _printable(text: str) -> str:
-    """Half characters and control signs cannot be drawn."""
+    """The text with spaces for characters that cannot be drawn, e.g. lone surrogates and control characters."""
     return "".join(char if char.isprintable() else " " for char in text)

@@ -1,4 +1,4 @@
-"""Which samples a preview shows: the same ones each time, spread over the whole data set."""
+"""The selection of samples for a preview: deterministic, and spread over the whole data set."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from pipeline.sharding.inspection.survey.meaning import meaning_of
 from pipeline.sharding.sources.given_split import split_of_name
 from pipeline.sharding.sources.tar_listing import TarSample, tar_samples
 
-# Tars that are gone through for samples of any label, evenly spread over all.
+# Number of tars, evenly spread over all, that are read for samples of any label.
 _TARS = 12
 _MOST_IMAGE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is to be shown.
+    """The requested samples.
 
     Attributes:
-        rows: how many samples, at most.
-        split, label: only those; None: any.
-        keys: these samples; (): any.
+        rows: maximum number of samples.
+        split, label: only samples with this value; None: any.
+        keys: only samples with these keys; (): any.
     """
 
     rows: int
@@ -51,8 +51,8 @@ class ShownSample:
 
     Attributes:
         data: the encoded image; b"" if there is none.
-        problem: why it cannot be shown; "" if it can.
-        byte: where its image begins in the shard.
+        problem: the reason why it cannot be shown; "" if it can.
+        byte: offset of its image in the shard.
     """
 
     key: str
@@ -72,9 +72,9 @@ def of_index(index: SampleIndex, read: Callable[[int], bytes], wish: Wish) -> li
     """Samples of an artifact.
 
     Args:
-        read: gives the encoded image of a row.
+        read: returns the encoded image of a row.
     Raises:
-        InputError: there is no such key, label or split, or no sample with all of them.
+        InputError: a key, label or split does not exist, or no sample has all of them.
     """
     ids = index.rows(wish.split)
     if wish.label is not None:
@@ -131,7 +131,7 @@ def of_tars(tars: Sequence[FoundFile], wish: Wish, progress: Progress = silent) 
 
 
 def _drawn(candidates: Iterator[tuple[FoundFile, TarSample]], rows: int) -> list[tuple[FoundFile, TarSample]]:
-    """`rows` of them, each as likely as the others, in their order; the same ones each time."""
+    """A uniform random sample of `rows` candidates, in order; deterministic."""
     draw = random.Random(0)
     kept: list[tuple[int, tuple[FoundFile, TarSample]]] = []
     for number, one in enumerate(candidates):

@@ -14,7 +14,7 @@ _QUANTILES = {"min": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
 
 
 def statistics(columns: ImageColumns) -> dict[str, Any]:
-    """Counts, spreads and duplicates."""
+    """The counts, spreads and duplicates of the columns."""
     images = len(columns.lengths)
     known = columns.widths > 0
     duplicates = columns.duplicates
@@ -57,7 +57,7 @@ def statistics(columns: ImageColumns) -> dict[str, Any]:
 
 
 def spread(values: NDArray[Any]) -> dict[str, int]:
-    """Smallest, 5%, middle, 95%, largest value that occurs; {} of none."""
+    """Minimum, 5% quantile, median, 95% quantile and maximum, all of them values that occur; {} without values."""
     if not len(values):
         return {}
     found = np.quantile(values, list(_QUANTILES.values()), method="inverted_cdf")
@@ -65,7 +65,7 @@ def spread(values: NDArray[Any]) -> dict[str, int]:
 
 
 def _per_label(columns: ImageColumns) -> list[dict[str, Any]]:
-    """One entry a label, in the order of the numbers."""
+    """One entry per label, in the order of the label numbers."""
     width = len(SPLITS) + 1
     labelled = columns.labels >= 0
     cells = columns.labels[labelled].astype(np.int64) * width + columns.splits[labelled] % width

@@ -34,7 +34,7 @@ _TELL_EVERY = 512  # samples
 
 @dataclass
 class _Growing:
-    """Columns that grow; 33 bytes an image."""
+    """Growing columns, with 33 bytes per image."""
 
     labels: array[int] = field(default_factory=lambda: array("i"))
     splits: array[int] = field(default_factory=lambda: array("b"))
@@ -48,12 +48,12 @@ class _Growing:
 
 
 def tar_columns(tars: Sequence[FoundFile], progress: Progress = silent) -> ImageColumns:
-    """The columns of what is in tars.
+    """The columns of the images in tars.
 
-    Images of equal length are read whole and compared by their hashes; the others cannot be equal.
+    Images of equal length are read completely and compared by their hashes; the others cannot be equal.
 
     Raises:
-        InputError: a tar is damaged or hostile; the line names member and byte.
+        InputError: a tar is damaged or hostile; the message names member and byte.
     """
     meaning = meaning_of(tars[0])
     growing, formats, problems = _Growing(), Counter[str](), Counter[str]()
@@ -118,14 +118,14 @@ def _seen(read: Read, offset: int, length: int) -> tuple[str, int, int]:
     try:
         with Image.open(file, formats=FORMATS) as image:
             return image.format or "unknown", image.width, image.height
-    except Exception:  # Pillow's plug-ins raise much besides OSError
+    except Exception:  # Pillow's plug-ins raise many exceptions other than OSError
         return "no image", 0, 0
 
 
 def _equal_codes(
     tars: Sequence[FoundFile], growing: _Growing, lengths: NDArray[np.int64], progress: Progress
 ) -> NDArray[np.int64]:
-    """[images] equal for images with equal bytes, -1 for those whose length no other has."""
+    """[images] codes that are equal for images with equal bytes; -1 for images with a unique length."""
     codes = np.full(len(lengths), -1, dtype=np.int64)
     _, inverse, counts = np.unique(lengths, return_inverse=True, return_counts=True)
     rows = np.flatnonzero(counts[inverse] > 1)
