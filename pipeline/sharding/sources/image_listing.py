@@ -60,7 +60,7 @@ def images_in(
 
 
 def sub_folders(folder: str) -> list[str]:
-    """The names of the direct sub-folders that may contain images, without hidden folders and those of the system.
+    """The names of the direct sub-folders that may contain images, without hidden and system folders.
 
     Raises:
         InputError: see `images_in`.

@@ -27,7 +27,7 @@ class Roots:
 
     Attributes:
         start: folder to which paths are relative.
-        folders: absolute addresses, here or s3://.
+        folders: absolute addresses, local or s3://.
     """
 
     start: str
