@@ -1,7 +1,7 @@
-"""Architectures, and nothing else: torch and torchvision only, keyword arguments, no config objects.
+"""Architectures only: they depend on torch and torchvision and take keyword arguments, no config objects.
 
-`create_model("vit_micro", num_classes=10)` builds one, `pretrained=` gives it trained weights, `list_models("resnet*")`
-names them. Listing imports neither torch nor torchvision: a model's file is imported when the model is first made.
+`create_model("vit_micro", num_classes=10)` builds one, `pretrained=` loads trained weights, `list_models("resnet*")`
+lists names. Listing imports neither torch nor torchvision: a model's file is imported when it is first built.
 """
 
 from model_defs import catalogue as _catalogue  # registers the models

@@ -4,14 +4,14 @@ Krizhevsky, Sutskever, Hinton 2012, "ImageNet Classification with Deep Convoluti
 60,965,224 parameters for 1000 classes. Error of the paper for one net, mean of ten crops (table 2), top-1/top-5:
 40.7/18.2.
 
-`AlexNet` is the paper's net: the halves that it kept on two GPUs are two groups of the second, fourth and fifth
-convolution, and responses are normalised after the first two, across both halves as the formula of section 3.3 has it.
+`AlexNet` is the paper's net: its halves on two GPUs are two groups of the second, fourth and fifth convolution,
+and responses are normalised after the first two, across both halves as in the formula of section 3.3.
 Deviations: images of 227 pixels, since the paper's 224 give no whole number of strides; dropout that scales up in
-training in place of one that scales down in use; and the start (`start_as_in_2012`), where biases of 1 are left out.
+training instead of down in evaluation; and the initialisation (`start_as_in_2012`), without biases of 1.
 
-`TorchvisionAlexNet` is the net whose weights torchvision has: Krizhevsky 2014, "One weird trick for parallelizing
+`TorchvisionAlexNet` is the net of torchvision's weights: Krizhevsky 2014, "One weird trick for parallelizing
 convolutional neural networks"; 61,100,840 parameters. One column of 64-192-384-256-256 channels
-without normalisation, for 224 pixels. That paper tells the errors of other trainings than torchvision's.
+without normalisation, for 224 pixels. That paper reports errors of other trainings than torchvision's.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def response_norm() -> nn.LocalResponseNorm:
 
 
 def start_as_in_2012(net: FlattenedMap) -> None:
-    """Weights of a normal of 0.01, as in section 5 and in ZF-Net's paper, and biases of 0.
+    """Initialises weights normally with deviation 0.01, as in section 5 and ZF-Net's paper, and biases with 0.
 
-    The papers' pixels go from 0 to 255 and have a deviation of about 57, ours have 1: so the first filters are as many
-    times larger, which leaves responses at the size for which their norm was made. The paper starts the biases of
-    five layers at 1; with AdamW these drown the image for long (digits at 67 pixels, learning rate 1e-4: after 120
-    steps 18% are right with biases of 1 and batches of 32, 76% with 0 and batches of 16).
+    The papers' pixels range from 0 to 255 with a deviation of about 57, ours have 1: so the first filters are scaled
+    up by that factor, which keeps responses in the range of their normalisation. The paper initialises the biases of
+    five layers to 1; with AdamW these long dominate the image (digits at 67 pixels, learning rate 1e-4: after 120
+    steps 18% are correct with biases of 1 and batches of 32, 76% with 0 and batches of 16).
     """
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -47,7 +47,7 @@ class AlexNet(FlattenedMap):
     """Five convolutions and three dense layers; [B, C, H, W] to [B, K]. The last map of 227 pixels is 256 x 6 x 6.
 
     Args:
-        dropout: before each of the first two dense layers.
+        dropout: rate before each of the first two dense layers.
     """
 
     family = "alexnet"
@@ -104,12 +104,12 @@ class TorchvisionAlexNet(FlattenedMap, torchvision.models.AlexNet):
 def alexnet(
     *, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None, dropout: float = 0.5
 ) -> AlexNet:
-    """The paper's AlexNet for images of about `img_size` pixels (227); any size from 67 on goes through."""
+    """The paper's AlexNet for images of about `img_size` pixels (227); accepts any size from 67."""
     return AlexNet(num_classes=num_classes, in_chans=in_chans, img_size=img_size or 227, dropout=dropout)
 
 
 def alexnet_torchvision(
     *, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None, dropout: float = 0.5
 ) -> TorchvisionAlexNet:
-    """torchvision's AlexNet for images of about `img_size` pixels (224); any size from 63 on goes through."""
+    """torchvision's AlexNet for images of about `img_size` pixels (224); accepts any size from 63."""
     return TorchvisionAlexNet(num_classes=num_classes, in_chans=in_chans, img_size=img_size or 224, dropout=dropout)

@@ -1,7 +1,7 @@
-"""Auxiliary classifiers: heads on maps half way through a net, which learn the label in training.
+"""Auxiliary classifiers: heads on intermediate maps of a net, which are trained on the label.
 
 Szegedy et al. 2014, "Going Deeper with Convolutions", section 5: their losses, times a weight, are added to the
-loss of the net's own head, so that a gradient reaches the early layers; afterwards they are thrown away.
+loss of the main head, so that a gradient reaches the early layers; after the training they are discarded.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from model_defs.layers.pooled_map import PooledMap, refuse_smaller
 
 
 class AuxiliaryLogits(NamedTuple):
-    """What a net with auxiliary heads gives in training; in evaluation it gives `logits` alone.
+    """The output of a net with auxiliary heads in training; in evaluation it returns only `logits`.
 
     Attributes:
-        logits: [B, K], of the net's own head.
+        logits: [B, K], of the main head.
         auxiliary: [B, K] of each auxiliary head.
-        weight: of each auxiliary loss beside that of `logits`.
+        weight: weight of each auxiliary loss relative to the loss of `logits`.
     """
 
     logits: Tensor
@@ -29,7 +29,7 @@ class AuxiliaryLogits(NamedTuple):
 
 
 class PooledMapWithHeads(PooledMap):
-    """A PooledMap with auxiliary heads, or without; one of them gives `all_maps` in place of `last_map`.
+    """A PooledMap with optional auxiliary heads; subclasses implement `all_maps` instead of `last_map`.
 
     Attributes:
         auxiliary_weight: see AuxiliaryLogits.
@@ -39,11 +39,11 @@ class PooledMapWithHeads(PooledMap):
 
     @abstractmethod
     def auxiliary_heads(self) -> tuple[nn.Module, ...]:
-        """The heads in the order of their maps; none if the net was built without."""
+        """The heads in the order of their maps; empty if the net was built without them."""
 
     @abstractmethod
     def all_maps(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The map of each auxiliary head, whether it is there or not, and the last map."""
+        """The map of each auxiliary head, whether the head exists or not, and the last map."""
 
     def last_map(self, x: Tensor) -> Tensor:
         return self.all_maps(x)[1]

@@ -1,12 +1,12 @@
-"""BERT as a text tower: the mean of its tokens, projected.
+"""BERT as a text backbone: the mean of its tokens, projected.
 
 Devlin et al. 2018, "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding", section 3 and
 appendix A.2; pooled as in Reimers, Gurevych 2019, "Sentence-BERT", section 3. MiniLM (Wang et al. 2020) is the same
-net, narrow: 6 layers of width 384 are 22,564,608 parameters with 512 positions and 30,522 word pieces, and no
+net, but narrow: 6 layers of width 384 have 22,564,608 parameters with 512 positions and 30,522 word pieces, and no
 projection. It has no error on ImageNet.
 
-Of BERT's parts two are not here: the layer of next-sentence prediction, and the segment embedding, of which a text of
-one segment sees one row (added to the positions when weights are loaded). There is no dropout.
+Two components of BERT are omitted: the layer for next-sentence prediction, and the segment embedding, of which a text
+of one segment uses one row (added to the positions when weights are loaded). There is no dropout.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Bert(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Normal of 0.02 for weights, zero for biases (the authors' code); the projection as CLIP's."""
+        """Initialises weights normally with deviation 0.02, biases with 0 (the authors' code); projection as CLIP's."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
@@ -61,11 +61,11 @@ class Bert(nn.Module):
             nn.init.normal_(self.text_projection.weight, std=self.text_projection.in_features**-0.5)
 
     def tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The tokens after the last block, [B, L, D], and which of them count, bool [B, L]."""
+        """The tokens after the last block, [B, L, D], and the mask of valid tokens, bool [B, L]."""
         if tokens.shape[1] > self.context_length:
             raise ModelError(f"bert: {tokens.shape[1]} tokens, but context_length is {self.context_length}")
         counts = tokens != PADDING
-        # The first token always counts, so that a text of nothing but padding has a mean.
+        # The first token is always valid, so that a text of only padding has a mean.
         counts = torch.cat([torch.ones_like(counts[:, :1]), counts[:, 1:]], dim=1)
         x = self.embedding_norm(self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]])
         for block in self.blocks:
@@ -73,7 +73,7 @@ class Bert(nn.Module):
         return x, counts
 
     def forward_features(self, tokens: Tensor) -> Tensor:
-        """The mean over the tokens that count, [B, D]."""
+        """The mean over the valid tokens, [B, D]."""
         x, counts = self.tokens(tokens)
         weights = counts[:, :, None].to(x.dtype)
         return (x * weights).sum(dim=1) / weights.sum(dim=1)
@@ -84,7 +84,7 @@ class Bert(nn.Module):
 
 
 class PostNormBlock(nn.Module):
-    """norm(x + attention(x)), then norm(x + mlp(x)); [B, L, D] to the same shape."""
+    """norm(x + attention(x)), then norm(x + mlp(x)); [B, L, D] to [B, L, D]."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

@@ -4,13 +4,13 @@ Ioffe, Szegedy 2015, "Batch Normalization: Accelerating Deep Network Training by
 section 4.2 and figure 5 (the table of the appendix). 11,295,240 parameters for 1000 classes. Errors of the paper with
 one net and one crop (figure 4), top-1/top-5: 25.2/7.82.
 
-The table contradicts itself: the widths in its rows 4c, 4d and 4e add up to 608, 608 and 1056 channels, the maps that
-it prints have 576, 576 and 1024. We took the widths, as the nets that circulate do. Also ours: every convolution has a
-bias before its norm, which the count includes; the first convolution is a plain one (the paper's is separable in
-depth); padding by one at stride 2, so that maps are 112, 56, 28, 14 and 7 pixels; no auxiliary heads and no dropout,
-which batch norm makes needless.
+The table is inconsistent: the widths in its rows 4c, 4d and 4e sum to 608, 608 and 1056 channels, but it lists maps
+of 576, 576 and 1024. We use the widths, as common implementations do. Other choices of ours: every convolution has a
+bias before its norm, which the count includes; the first convolution is a plain one (the paper's is depthwise
+separable); padding by one at stride 2, so that maps are 112, 56, 28, 14 and 7 pixels; no auxiliary heads and no
+dropout, which batch norm makes unnecessary.
 
-`squeeze_excite=True` ends each module in a gate: the SE-BN-Inception of Hu et al. 2017, table 2.
+`squeeze_excite=True` adds a gate to the end of each module: the SE-BN-Inception of Hu et al. 2017, table 2.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from model_defs.layers.pooled_map import PooledMap, refuse_smaller
 
 
 class Widths(NamedTuple):
-    """A row of the table; `one` is 0 in the modules that halve the map, whose pool has no convolution after it."""
+    """A row of the table; `one` is 0 in modules that halve the map, where no convolution follows the pool."""
 
     one: int
     before_three: int
@@ -57,8 +57,8 @@ class BNInception(PooledMap):
     """Stem, ten modules, mean, one linear layer; [B, C, H, W] to [B, K].
 
     Args:
-        squeeze_excite: a gate after each module.
-        dropout: before the head.
+        squeeze_excite: adds a gate after each module.
+        dropout: rate before the head.
     """
 
     family = "bn_inception"
@@ -139,7 +139,7 @@ def bn_inception(
     squeeze_excite: bool = False,
     dropout: float = 0.0,
 ) -> BNInception:
-    """BN-Inception for images of about `img_size` pixels (224); any size from 32 on goes through."""
+    """BN-Inception for images of about `img_size` pixels (224); accepts any size from 32."""
     return BNInception(
         num_classes=num_classes,
         in_chans=in_chans,

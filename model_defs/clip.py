@@ -1,13 +1,13 @@
-"""CLIP: an image tower and a text tower into one space.
+"""CLIP: an image backbone and a text backbone with a common embedding space.
 
 Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 2.3 and
 figure 3. Parameters of the released models: ResNet-50 102,007,137; ViT-B/32 151,277,313; ViT-B/16 149,620,737;
-ViT-L/14 427,616,513. `clip` is the dual encoder over any two towers; by default over the classifiers' ViT-B/32,
+ViT-L/14 427,616,513. `clip` is the dual encoder over any two backbones; by default over the classifiers' ViT-B/32,
 which has a bias on its patches and no norm before its blocks: 151,276,545.
 
 Temperature as in section 2.5: learned as a logarithm, from 1/0.07, at most 100. The weights that the authors
 released were trained with QuickGELU, so it is the default of those models; most of open_clip's were trained
-with GELU (`activation`). A ViT starts from this package's initial weights, not from those of the authors' code.
+with GELU (`activation`). A ViT has this package's initialisation, not the one of the authors' code.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ LOGIT_SCALE_MAX = math.log(100)
 
 
 class CLIP(nn.Module):
-    """Two towers, a projection for images (texts bring their own), one temperature.
+    """Two backbones, a projection for images (the text backbone has its own), one temperature.
 
     Args:
-        image: gives features [B, num_features].
-        text: gives features [B, embed_dim] of tokens [B, L], L <= context_length.
-        projection_bias: of the image projection.
+        image: returns features [B, num_features].
+        text: returns features [B, embed_dim] of tokens [B, L], L <= context_length.
+        projection_bias: whether the image projection has a bias.
     """
 
     classifier_names: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ class CLIP(nn.Module):
 
     @property
     def first_conv_name(self) -> str:
-        """The convolution that sees the pixels."""
+        """The name of the convolution on the pixels."""
         return f"image.{self.image.first_conv_name}"
 
     def encode_image(self, images: Tensor) -> Tensor:
@@ -65,12 +65,12 @@ class CLIP(nn.Module):
         return F.normalize(self.text(tokens), dim=-1)
 
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Image features [B, E], text features [B, E], and the factor on their products."""
+        """Image features [B, E], text features [B, E], and the scale factor for their products."""
         return self.encode_image(images), self.encode_text(tokens), self.logit_scale.exp()
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
-        """Keeps the factor at most 100; to be called after each optimiser step."""
+        """Limits the scale factor to 100; call it after each optimiser step."""
         self.logit_scale.clamp_(max=LOGIT_SCALE_MAX)
 
 
@@ -88,10 +88,10 @@ def clip(
     """A dual encoder over the image model `image_tower` and the text model `text_tower`.
 
     Args:
-        image_kwargs: arguments of the image tower; img_size and in_chans may stand here or beside it.
-        text_kwargs: arguments of the text tower, but its output_dim, which is `embed_dim`.
+        image_kwargs: arguments of the image backbone; img_size and in_chans may be given here or directly.
+        text_kwargs: arguments of the text backbone, except output_dim, which is `embed_dim`.
         embed_dim: E, the width of the common space.
-        projection_bias: of the image projection.
+        projection_bias: whether the image projection has a bias.
     """
     if model_info(image_tower).kind != "image":
         raise ModelError(f"clip: {image_tower!r} is no image model; list_models names those there are")
@@ -116,7 +116,7 @@ def clip_vit(
     in_chans: int = 3,
     img_size: int | None = None,
 ) -> CLIP:
-    """A released CLIP over a ViT; `activation` is that of both towers."""
+    """A released CLIP over a ViT; both backbones use `activation`."""
     return clip(
         image_tower=image_tower,
         image_kwargs={"activation": activation},
@@ -136,7 +136,7 @@ def clip_resnet(
     in_chans: int = 3,
     img_size: int | None = None,
 ) -> CLIP:
-    """A released CLIP over a ResNet, whose projection has a bias; `activation` is that of the text tower."""
+    """A released CLIP over a ResNet; its projection has a bias, and the text backbone uses `activation`."""
     return clip(
         image_tower=image_tower,
         text_kwargs=_text_kwargs(text_width, activation),

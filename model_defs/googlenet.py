@@ -2,13 +2,13 @@
 
 Szegedy et al. 2014, "Going Deeper with Convolutions", section 5 and table 1. Parameters for 1000 classes: 13,378,280
 with its two auxiliary heads, 6,998,552 without (`auxiliary=False`). Top-5 error of the paper with one net and one
-crop (table 3): 10.07; it prints no top-1.
+crop (table 3): 10.07; it reports no top-1.
 
-The paper's net: 5x5 convolutions, local response normalisation, no batch norm; googlenet_torchvision.py has the other.
-The paper leaves open, and we took, the normalisation's constants (Caffe's: n = 5, alpha = 1e-4, beta = 0.75, k = 1),
-paddings that make maps of 112, 56, 28, 14 and 7 pixels, and the first weights (He's, so that 22 layers without batch
-norm start to learn). Parameter names are torchvision's. `squeeze_excite=True` ends each module in a gate (Hu et al.
-2017, figure 2).
+The paper's net: 5x5 convolutions, local response normalisation, no batch norm; googlenet_torchvision.py is the variant.
+Unspecified in the paper and chosen by us: the constants of the normalisation (Caffe's: n = 5, alpha = 1e-4,
+beta = 0.75, k = 1), paddings that give maps of 112, 56, 28, 14 and 7 pixels, and the initialisation (He's, so that
+22 layers without batch norm can be trained). Parameter names are torchvision's. `squeeze_excite=True` adds a gate to
+the end of each module (Hu et al. 2017, figure 2).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from model_defs.auxiliary import PooledMapWithHeads
 from model_defs.layers.branches import Branches
 from model_defs.layers.pooled_map import refuse_smaller
 
-# Table 1: widths of the 1x1, of the 3x3 and the 1x1 before it, of the 5x5 and the 1x1 before it, of the pool's 1x1.
+# Table 1: widths of the 1x1, the 3x3 and the 1x1 before it, the 5x5 and the 1x1 before it, the pool's 1x1.
 MODULES = {
     "3a": (64, 96, 128, 16, 32, 32),
     "3b": (128, 128, 192, 32, 96, 64),
@@ -43,7 +43,7 @@ def width_of(module: str) -> int:
 
 
 class NineModules(PooledMapWithHeads):
-    """What the paper's net and torchvision's share: the modules of table 1 after a stem, and the heads.
+    """The common base of the paper's net and torchvision's: the modules of table 1 after a stem, and the heads.
 
     Attributes:
         inception3a, ..., inception5b: the modules.
@@ -61,11 +61,11 @@ class NineModules(PooledMapWithHeads):
 
     @abstractmethod
     def stem(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to what module 3a takes, [B, 192, h, w]."""
+        """[B, C, H, W] to the input of module 3a, [B, 192, h, w]."""
 
     @abstractmethod
     def pools(self) -> tuple[nn.Module, nn.Module]:
-        """What halves the map after 3b and after 4e."""
+        """The layers that halve the map after 3b and after 4e."""
 
     def auxiliary_heads(self) -> tuple[nn.Module, ...]:
         return (self.aux1, self.aux2) if self.aux1 is not None and self.aux2 is not None else ()
@@ -95,9 +95,9 @@ class GoogLeNet(NineModules):
 
     Args:
         num_classes: width of the heads; 0 for features, and no auxiliary heads.
-        auxiliary: heads after 4a and 4d.
-        squeeze_excite: a gate after each module.
-        dropout: before the head.
+        auxiliary: adds heads after 4a and 4d.
+        squeeze_excite: adds a gate after each module.
+        dropout: rate before the head.
     """
 
     family = "googlenet"
@@ -146,14 +146,14 @@ class GoogLeNet(NineModules):
 
 
 class LocalResponseNorm(nn.LocalResponseNorm):
-    """PyTorch's, in float32 whatever the type of the map: for bfloat16 it has no kernel on a CPU."""
+    """PyTorch's, always in float32: it has no bfloat16 kernel on a CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input.float()).to(input.dtype)
 
 
 class BiasedConvolution(nn.Sequential):
-    """A convolution with a bias that keeps the map's side at stride 1, and ReLU."""
+    """A convolution with a bias, padded to preserve the map's side at stride 1, and ReLU."""
 
     def __init__(self, channels: int, width: int, kernel: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -164,8 +164,8 @@ class BiasedConvolution(nn.Sequential):
 class AuxiliaryHead(nn.Module):
     """Means over the map, a 1x1 convolution, two dense layers; [B, C, h, w] to [B, K].
 
-    The means are the paper's, over 5x5 pixels at stride 3, where they leave the 4 x 4 places that the first dense layer
-    is made for: maps of 14 to 16 pixels, images of 209 to 256. For other maps they are over a sixteenth each.
+    The means are the paper's, over 5x5 pixels at stride 3, if they give the 4 x 4 positions that the first dense layer
+    expects: maps of 14 to 16 pixels, images of 209 to 256. For other maps each is over a sixteenth of the map.
     """
 
     def __init__(self, channels: int, num_classes: int, *, dropout: float = 0.7) -> None:
@@ -201,7 +201,7 @@ def _inception(name: str, channels: int, squeeze_excite: bool) -> Branches:
 
 
 def _start(layer: nn.Conv2d | nn.Linear, *, is_classifier: bool) -> None:
-    """He's first weights, which keep the scale through ReLUs; a classifier starts with small logits."""
+    """He's initialisation, which preserves the scale through ReLUs; a classifier starts with small logits."""
     if is_classifier:
         nn.init.trunc_normal_(layer.weight, std=0.01)
     else:
@@ -219,7 +219,7 @@ def googlenet(
     squeeze_excite: bool = False,
     dropout: float = 0.4,
 ) -> GoogLeNet:
-    """The paper's GoogLeNet for images of about `img_size` pixels (224); any size from 31 on goes through."""
+    """The paper's GoogLeNet for images of about `img_size` pixels (224); accepts any size from 31."""
     return GoogLeNet(
         num_classes=num_classes,
         in_chans=in_chans,

@@ -1,10 +1,10 @@
-"""GoogLeNet as torchvision has it, whose trained weights circulate.
+"""torchvision's variant of GoogLeNet, for which trained weights are available.
 
 Szegedy et al. 2014, "Going Deeper with Convolutions", section 5 and table 1. Parameters for 1000 classes: 6,624,904,
-and 13,004,888 with the two auxiliary heads (`auxiliary=True`). The paper's error is that of its own net
-(googlenet.py), not of this one.
+and 13,004,888 with the two auxiliary heads (`auxiliary=True`). The paper's error belongs to its own net
+(googlenet.py), not to this one.
 
-Differs from the paper: batch norm in place of local response normalisation, 3x3 convolutions where the paper has 5x5, a
+Differences from the paper: batch norm instead of local response normalisation, 3x3 convolutions instead of 5x5, a
 last pooling of 2x2, and auxiliary heads that take means over a sixteenth of their map each.
 """
 
@@ -25,9 +25,9 @@ class TorchvisionGoogLeNet(NineModules, torchvision.models.GoogLeNet):
     """torchvision's GoogLeNet with our interface; [B, C, H, W] to [B, K].
 
     Args:
-        auxiliary: heads after 4a and 4d.
-        transform_input: the images are normalised by ImageNet's mean and deviation, and the weights (torchvision's are
-            such) were trained with 0.5 and 0.5 for each channel: translate.
+        auxiliary: adds heads after 4a and 4d.
+        transform_input: convert images that are normalised by ImageNet's mean and deviation for weights that were
+            trained with 0.5 and 0.5 for each channel, such as torchvision's.
     """
 
     conv1: BasicConv2d
@@ -90,7 +90,7 @@ def googlenet_torchvision(
     transform_input: bool = False,
     dropout: float = 0.2,
 ) -> TorchvisionGoogLeNet:
-    """torchvision's GoogLeNet for images of about `img_size` pixels (224); any size from 15 on goes through."""
+    """torchvision's GoogLeNet for images of about `img_size` pixels (224); accepts any size from 15."""
     return TorchvisionGoogLeNet(
         num_classes=num_classes,
         in_chans=in_chans,

@@ -6,12 +6,12 @@ the paper with one net and one crop of 299 pixels (table 2, without the images t
 v1 21.3/5.5, v2 19.9/4.9.
 
 v1 is the paper's net. v2 is the net that the authors released, with timm's parameter names, so its weights load
-as they are; they were trained with mean and deviation of 0.5 in each channel. It is not the paper's v2: it has the stem
-of Inception v3 and one of its modules (320 channels) for the stem of Inception v4 (384), hence maps of 1088 and 2080
-channels for 1152 and 2144; 10, 20 and 10 blocks for 5, 10 and 5, the last without its ReLU; and a convolution to 1536
-channels at the end. Residuals are scaled by the released net's 0.17, 0.10 and 0.20 (1 in its last block) in both; the
-paper says 0.1 to 0.3.
-`squeeze_excite=True` gates each residual before the short cut is added (Hu et al. 2017, figure 3), and each reduction.
+unchanged; they were trained with mean and deviation of 0.5 in each channel. It is not the paper's v2: it has the stem
+of Inception v3 and one of its modules (320 channels) instead of the stem of Inception v4 (384), hence maps of 1088 and
+2080 channels instead of 1152 and 2144; 10, 20 and 10 blocks instead of 5, 10 and 5, the last without its ReLU; and a
+convolution to 1536 channels at the end. Residuals are scaled by the released net's 0.17, 0.10 and 0.20 (1 in its last
+block) in both; the paper says 0.1 to 0.3.
+`squeeze_excite=True` gates each residual before the shortcut is added (Hu et al. 2017, figure 3), and each reduction.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ Kernels = tuple[int | tuple[int, int], ...]  # of the convolutions after the fir
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What sets the two nets apart.
+    """The differences between the two nets.
 
     Attributes:
-        released: stem, last block and last convolution are those of the released v2.
-        depths: blocks A, B and C; the released net has one C more, at its end.
-        channels: of the maps that they work on.
-        block_a, block_b, block_c, reduction_a, reduction_b: widths of their branches; a reduction pools besides.
+        released: use stem, last block and last convolution of the released v2.
+        depths: number of blocks A, B and C; the released net has one more C at its end.
+        channels: channels of the maps of these blocks.
+        block_a, block_b, block_c, reduction_a, reduction_b: widths of their branches; a reduction also has a pool.
     """
 
     released: bool
@@ -78,8 +78,8 @@ class InceptionResNet(PooledMap):
     """Stem, blocks A, B and C with a reduction after A and B, mean, one linear layer; [B, C, H, W] to [B, K].
 
     Args:
-        squeeze_excite: a gate in each block and after each reduction.
-        dropout: before the head.
+        squeeze_excite: adds a gate in each block and after each reduction.
+        dropout: rate before the head.
     """
 
     family = "inception_resnet"
@@ -144,11 +144,11 @@ class InceptionResNet(PooledMap):
 
 
 class Block(Branches):
-    """x + scale * (the branches, joined and brought to the width of x by a 1x1 convolution), then ReLU.
+    """x + scale * (the branches, concatenated and projected to the width of x by a 1x1 convolution), then ReLU.
 
     Args:
-        widths: of the convolutions of each branch, the first of them 1x1.
-        kernels: of those after the first.
+        widths: widths of the convolutions of each branch; the first convolution is 1x1.
+        kernels: kernels of the convolutions after the first.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class Reduction(Branches):
     """Branches that end in a 3x3 convolution of stride 2, and a pool; half the side.
 
     Args:
-        widths: of the convolutions of each branch, the first of them 1x1 if it is not the last.
+        widths: widths of the convolutions of each branch; the first convolution is 1x1 if it is not the last.
     """
 
     def __init__(self, channels: int, widths: Widths, gate_width: int) -> None:
@@ -200,7 +200,7 @@ def _blocks(
 
 
 def _branch(channels: int, widths: tuple[int, ...], kernels: Kernels, *, halves: bool = False) -> nn.Module:
-    """Convolutions in a row; a single one is not wrapped, which its parameter names show."""
+    """A sequence of convolutions; a single one is not wrapped, as its parameter names require."""
     sides = (1, *kernels)[: len(widths)]
     convolutions = []
     for index, (width, kernel) in enumerate(zip(widths, sides, strict=True), start=1):
@@ -221,7 +221,7 @@ def inception_resnet(
     squeeze_excite: bool = False,
     dropout: float = 0.2,
 ) -> InceptionResNet:
-    """One of LAYOUTS for images of about `img_size` pixels (299); any size from 75 on goes through."""
+    """One of LAYOUTS for images of about `img_size` pixels (299); accepts any size from 75."""
     return InceptionResNet(
         LAYOUTS[variant],
         num_classes=num_classes,

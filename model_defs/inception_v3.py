@@ -5,8 +5,8 @@ and table 1. Parameters for 1000 classes: 23,834,568, and 27,161,264 with the au
 one net and one crop of 299 pixels (table 3, without the images that ILSVRC blacklists), top-1/top-5: 21.2/5.6.
 
 torchvision's class and parameter names, hence the net as the authors released it (table 1 differs in the widths of
-its stem). The paper gives its auxiliary loss no weight; ours is that of the authors' code, 0.4. The auxiliary head is
-made for a map of 17 pixels; on smaller ones, where torchvision fails, its means are over a 25th of the map each.
+its stem). The paper states no weight for its auxiliary loss; ours is from the authors' code, 0.4. The auxiliary head is
+designed for a map of 17 pixels; on smaller ones, where torchvision fails, its means are over a 25th of the map each.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class InceptionV3(PooledMapWithHeads, Inception3):
 
     Args:
         num_classes: width of the heads; 0 for features, and no auxiliary head.
-        auxiliary: a head on the last map of 17 pixels.
-        transform_input: the images are normalised by ImageNet's mean and deviation, and the weights (torchvision's are
-            such) were trained with 0.5 and 0.5 for each channel: translate.
-        dropout: before the head.
+        auxiliary: adds a head on the last map of 17 pixels.
+        transform_input: convert images that are normalised by ImageNet's mean and deviation for weights that were
+            trained with 0.5 and 0.5 for each channel, such as torchvision's.
+        dropout: rate before the head.
     """
 
     Conv2d_1a_3x3: parts.BasicConv2d
@@ -111,7 +111,7 @@ class InceptionV3(PooledMapWithHeads, Inception3):
 
 
 class AuxiliaryHead(parts.InceptionAux):
-    """torchvision's auxiliary head, also for maps that its 5x5 convolution would not fit on."""
+    """torchvision's auxiliary head, also for maps that are too small for its 5x5 convolution."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.avg_pool2d(x, 5, stride=3) if min(x.shape[-2:]) >= 17 else F.adaptive_avg_pool2d(x, 5)
@@ -129,7 +129,7 @@ def inception_v3(
     transform_input: bool = False,
     dropout: float = 0.5,
 ) -> InceptionV3:
-    """Inception v3 for images of about `img_size` pixels (299); any size from 75 on goes through."""
+    """Inception v3 for images of about `img_size` pixels (299); accepts any size from 75."""
     return InceptionV3(
         num_classes=num_classes,
         in_chans=in_chans,

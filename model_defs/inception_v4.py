@@ -4,8 +4,8 @@ Szegedy, Ioffe, Vanhoucke, Alemi 2016, "Inception-v4, Inception-ResNet and the I
 Learning", section 3.1, figures 3 to 9. 42,679,816 parameters for 1000 classes. Errors of the paper with one net and one
 crop of 299 pixels (table 2, without the images that ILSVRC blacklists), top-1/top-5: 20.0/5.0.
 
-Parameter names are timm's, so the released weights load as they are; they were trained with mean and deviation of 0.5
-in each channel. `squeeze_excite=True` ends each module after the stem in a gate (Hu et al. 2017, figure 2).
+Parameter names are timm's, so the released weights load unchanged; they were trained with mean and deviation of 0.5
+in each channel. `squeeze_excite=True` adds a gate to the end of each module after the stem (Hu et al. 2017, figure 2).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class InceptionV4(PooledMap):
     """Stem, 4 modules A, 7 B and 3 C with a reduction after A and B, mean, one linear layer; [B, C, H, W] to [B, K].
 
     Args:
-        squeeze_excite: a gate after each module and each reduction.
-        dropout: before the head.
+        squeeze_excite: adds a gate after each module and each reduction.
+        dropout: rate before the head.
     """
 
     family = "inception_v4"
@@ -200,7 +200,7 @@ class InceptionC(nn.Module):
 
 
 def _mean_of_neighbours() -> nn.AvgPool2d:
-    """At the edge the mean is over the pixels there are, as in the released nets."""
+    """A 3x3 mean that excludes padding at the edges, as in the released nets."""
     return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
 
 
@@ -212,7 +212,7 @@ def inception_v4(
     squeeze_excite: bool = False,
     dropout: float = 0.2,
 ) -> InceptionV4:
-    """Inception v4 for images of about `img_size` pixels (299); any size from 75 on goes through."""
+    """Inception v4 for images of about `img_size` pixels (299); accepts any size from 75."""
     return InceptionV4(
         num_classes=num_classes,
         in_chans=in_chans,

@@ -3,15 +3,15 @@
 LeCun, Bottou, Bengio, Haffner 1998, "Gradient-Based Learning Applied to Document Recognition", section II.B. The
 paper's net has 60,000 trained parameters and an error of 0.95% on MNIST, without distorted training images.
 
-`LeNet5` is the common modern form, 61,706 parameters for 1 x 32 x 32 images and 10 classes: ReLU for the scaled tanh,
-max-pooling for trained subsampling, every map of the second convolution sees every map of the first, and a linear
-head for the RBF units.
+`LeNet5` is the common modern form, 61,706 parameters for 1 x 32 x 32 images and 10 classes: ReLU instead of the scaled
+tanh, max-pooling instead of trained subsampling, full connections from the maps of the first convolution to the
+second, and a linear head instead of the RBF units.
 
 `LeNet5Of1998` is the paper's net up to its layer F6, 60,000 parameters for 1 x 32 x 32 images. Deviations: a linear
-head (850 more for 10 classes) for the RBF units, whose fixed codes are drawings of the ASCII characters, and with it
-cross entropy for the loss of distances; C5, a convolution that just covers its map, is written as a dense layer.
+head (850 more for 10 classes) instead of the RBF units, which have drawings of the ASCII characters as fixed codes, and
+thus cross-entropy instead of a distance loss; C5, a convolution of its map's size, is implemented as a dense layer.
 
-Images of 28 pixels go in as they are (the first dense layer is then smaller) or padded to 32 as in the paper.
+Images of 28 pixels are used unchanged (the first dense layer is then smaller) or padded to 32 as in the paper.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from model_defs.errors import ModelError
 
 _SMALLEST = 16
 
-# Table I: the maps of S2 that each map of C3 sees.
+# Table I: the input maps from S2 of each map of C3.
 C3_INPUTS = (
     (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (4, 5, 0), (5, 0, 1),
     (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (3, 4, 5, 0), (4, 5, 0, 1), (5, 0, 1, 2),
@@ -55,7 +55,7 @@ class LeNet5(nn.Module):
         self.head = nn.Linear(84, num_classes) if num_classes else nn.Identity()
 
     def layers(self, in_chans: int) -> list[nn.Module]:
-        """From the image to a map of 16 channels."""
+        """The layers from the image to a map of 16 channels."""
         return [
             nn.Conv2d(in_chans, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
@@ -63,7 +63,7 @@ class LeNet5(nn.Module):
 
     @property
     def features(self) -> nn.Sequential:
-        """The convolutional layers, by the name that they have in AlexNet and VGG."""
+        """The convolutional layers, with the name that they have in AlexNet and VGG."""
         return self.convolutions
 
     def forward_map(self, x: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class LeNet5(nn.Module):
         return last
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """What the head sees, [B, 84]."""
+        """The input of the head, [B, 84]."""
         features: Tensor = self.dense(self.forward_map(x))
         return features
 
@@ -91,7 +91,7 @@ class LeNet5(nn.Module):
 
 
 class ScaledTanh(nn.Tanh):
-    """1.7159 tanh(2/3 x), which takes 1 to 1 and -1 to -1 (appendix A of the paper)."""
+    """1.7159 tanh(2/3 x), which maps 1 to 1 and -1 to -1 (appendix A of the paper)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return 1.7159 * torch.tanh(2 / 3 * x)
@@ -114,7 +114,7 @@ class LeNet5Of1998(LeNet5):
         ]  # fmt: skip
 
     def init_weights(self) -> None:
-        """Weights uniform up to 2.4 / the number of inputs of a unit (appendix A), biases zero."""
+        """Initialises weights uniformly up to 2.4 / the number of inputs of a unit (appendix A), biases with 0."""
         for module in self.modules():
             if isinstance(module, TableConvolution):
                 module.init_weights(2.4)
@@ -126,19 +126,19 @@ class LeNet5Of1998(LeNet5):
 
 
 def subsampling(channels: int) -> list[nn.Module]:
-    """A trained coefficient and bias a map for each sum of 2 x 2 pixels; the sum is four times the mean used here."""
+    """A trained coefficient and bias per map for sums of 2 x 2 pixels; the sum is four times the mean used here."""
     return [nn.AvgPool2d(2), nn.Conv2d(channels, channels, 1, groups=channels), ScaledTanh()]
 
 
 class TableConvolution(nn.Module):
-    """A convolution whose every map sees only some maps before it; stride 1, no padding.
+    """A convolution in which each output map has only some input maps; stride 1, no padding.
 
     Args:
-        table: for each map made, the maps that it sees.
+        table: the input maps of each output map.
         kernel_size: side of the filters.
 
     Attributes:
-        kernels: one for each pair of a map made and a map seen, [pairs, k, k].
+        kernels: one for each connected pair of output map and input map, [pairs, k, k].
     """
 
     outputs: Tensor
@@ -158,7 +158,7 @@ class TableConvolution(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, gain: float) -> None:
-        """Weights uniform up to gain / the number of inputs of a unit, biases zero."""
+        """Initialises weights uniformly up to gain / the number of inputs of a unit, biases with 0."""
         for filters in self.kernels.split([len(row) for row in self.table]):
             bound = gain / filters.numel()
             filters.uniform_(-bound, bound)
@@ -166,7 +166,7 @@ class TableConvolution(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The filters with zeros for the maps that are not seen, [maps made, maps seen, k, k]."""
+        """The filters with zeros for unconnected maps, [output maps, input maps, k, k]."""
         filters = self.kernels.new_zeros(len(self.bias), self.in_channels, *self.kernel_size)
         return filters.index_put((self.outputs, self.inputs), self.kernels)
 

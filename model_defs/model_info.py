@@ -1,4 +1,4 @@
-"""What is known about a model without building it: a row of the catalogue."""
+"""The properties of a model that are known without building it: a row of the catalogue."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from model_defs.normalisation import Normalisation
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What is known about a model without building it.
+    """The properties of a model that are known without building it.
 
     Attributes:
-        name: what `create_model` takes.
-        kind: "image" gives logits or features of images, "text" features of tokens, "dual" both in one space.
-        year: of the paper.
+        name: the name for `create_model`.
+        kind: "image" returns logits or features of images, "text" features of tokens, "dual" both in one space.
+        year: year of the paper.
         paper: author and title, short.
         image_size: the default side of its square input in pixels; None if it takes no images.
-        parameters: count for the default arguments, if it is known.
+        parameters: count for the default arguments, if known.
         macs: multiply-accumulates of one image (or text) at that size, in convolutions and matrix products.
-        top1_error, top5_error: on ImageNet's validation set, in percent, as the paper prints them.
-        weights: where trained weights come from, in a few words, e.g. "torchvision VGG16_Weights".
-        errors_from: where the paper prints these errors and how it tested, e.g. "table 3: ten crops"; papers differ.
-        normalisation: what the weights that are usual for it, or that `weights` names, expect of pixels.
+        top1_error, top5_error: on ImageNet's validation set, in percent, as reported in the paper.
+        weights: the source of trained weights, in a few words, e.g. "torchvision VGG16_Weights".
+        errors_from: the table of these errors and the test protocol, e.g. "table 3: ten crops"; papers differ.
+        normalisation: the pixel normalisation of its usual weights, or of the ones that `weights` names.
     """
 
     name: str

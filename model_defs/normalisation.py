@@ -1,4 +1,4 @@
-"""What trained weights expect of pixels: (pixels - mean) / std, for pixels in 0..1."""
+"""The pixel normalisation that trained weights expect: (pixels - mean) / std, for pixels in 0..1."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class Normalisation:
     """Mean and standard deviation by which images were normalised when weights were trained.
 
     Attributes:
-        mean, std: one number for each channel.
-        origin: where they are stated, in words.
+        mean, std: one number per channel.
+        origin: where they are stated, as text.
     """
 
     mean: tuple[float, ...]
@@ -19,7 +19,7 @@ class Normalisation:
     origin: str = field(default="", compare=False)
 
     def for_channels(self, channels: int) -> Normalisation:
-        """For a first convolution that was fitted to other channels: each then has the average of all."""
+        """For a first convolution fitted to another number of channels: each channel gets the average of all."""
         there = len(self.mean)
         if there == channels:
             return self
@@ -28,5 +28,5 @@ class Normalisation:
 
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-HALVES = Normalisation((0.5,) * 3, (0.5,) * 3)  # pixels in -1..1, as Google's nets have them
+HALVES = Normalisation((0.5,) * 3, (0.5,) * 3)  # pixels in -1..1, as in Google's nets
 OPENAI_CLIP = Normalisation((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

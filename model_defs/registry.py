@@ -1,7 +1,7 @@
-"""Model names: registered once, found with near names, built on demand.
+"""Model names: registered once, looked up with suggestions for unknown names, built on demand.
 
 A name stands for a builder, given as a function or as "module:function". The latter is imported when
-the model is first made, so that naming models stays free of torch.
+the model is first built, so that listing models does not import torch.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ _TIMM = "timm/"  # any model of timm, if it is installed
 
 
 def register_model(info: ModelInfo, builder: str | Builder, **fixed: Any) -> None:
-    """Makes `builder` known as `info.name`.
+    """Registers `builder` as `info.name`.
 
     Args:
         builder: a function, or "module:function", of keyword arguments. For an image model it takes
             num_classes, in_chans and img_size (None: its default), for a dual encoder the last two.
-        fixed: arguments that the name implies, e.g. layers=18; `create_model` refuses them.
+        fixed: arguments that the name implies, e.g. layers=18; `create_model` rejects them.
     Raises:
-        ModelError: the name is taken.
+        ModelError: the name is already registered.
     """
     if info.name in _models:
         raise ModelError(f"model {info.name!r} is registered already, by {_models[info.name].place()}")
@@ -66,10 +66,10 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def model_info(name: str) -> ModelInfo:
-    """What is known about a model.
+    """The catalogue's row of a model.
 
     Raises:
-        ModelError: there is none of this name; the near ones are listed.
+        ModelError: there is none of this name; similar names are listed.
     """
     return _find(name).info
 
@@ -83,18 +83,18 @@ def create_model(
     pretrained: str | Path | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """A new model, with fresh weights or with trained ones.
+    """A new model, with random or trained weights.
 
     Args:
-        num_classes: width of the head; 0 gives features [B, num_features] in place of logits.
+        num_classes: width of the head; 0 returns features [B, num_features] instead of logits.
         in_chans: channels of the images.
         img_size: side of the square images in pixels; None is the model's default.
-        pretrained: where trained weights come from: "DEFAULT" for those in the catalogue, a torchvision name, a file
+        pretrained: source of trained weights: "DEFAULT" for the catalogue's source, a torchvision name, a file
             or folder, hf:ORG/NAME, models:/NAME@alias (see model_defs.pretrained). They are fitted to the arguments;
-            what was done to them is logged, and `load_pretrained` returns it.
-        kwargs: what else the model takes, e.g. depth=4.
+            the report is logged, and `load_pretrained` returns it.
+        kwargs: further arguments of the model, e.g. depth=4.
     Raises:
-        ModelError: no such model, an argument or a value that it does not take, or weights that are not its.
+        ModelError: no such model, an unsupported argument or value, or weights of another model.
     """
     model = _fresh_model(name, num_classes=num_classes, in_chans=in_chans, img_size=img_size, **kwargs)
     if pretrained is not None:

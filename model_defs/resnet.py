@@ -3,12 +3,12 @@
 He, Zhang, Ren, Sun 2015, "Deep Residual Learning for Image Recognition", section 3.3 and table 1. Parameters
 for 1000 classes: 18 11,689,512; 34 21,797,672; 50 25,557,032; 101 44,549,160; 152 60,192,808. Errors of the
 paper with ten crops (table 3), top-1/top-5: 34 24.52/7.46, 50 22.85/6.71, 101 21.75/6.05, 152 21.43/5.71; 18
-27.88/- (table 2, with short cuts that pad and not project); with many scales (table 4) 152 has 19.38/4.49.
+27.88/- (table 2, with padding instead of projection shortcuts); with many scales (table 4) 152 has 19.38/4.49.
 
 ResNet-18 to 152 are torchvision's class (stride on the 3x3 convolution of a bottleneck, not on its first 1x1 as in the
-nets that the authors released), with its parameter names. `squeeze_excite=True` puts a gate at the end of each block,
-before the short cut is added (see senet.py for the released nets of that kind). `resnet_small` is ours, for images of
-28 to 64 pixels: the same basic blocks behind a stem of 3x3 convolutions, narrow and early down to 14 or 16 pixels.
+nets that the authors released), with its parameter names. `squeeze_excite=True` adds a gate to the end of each block,
+before the shortcut is added (see senet.py for the released nets of that kind). `resnet_small` is our own, for images of
+28 to 64 pixels: the same basic blocks after a stem of 3x3 convolutions, narrow and soon reduced to 14 or 16 pixels.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
 
 
 class ResNet(PooledMap, torchvision_resnet.ResNet):
-    """torchvision's ResNet, for any number of channels and with its features in reach.
+    """torchvision's ResNet, for any number of channels and with access to its features.
 
     Args:
         layers: 18, 34, 50, 101 or 152.
         num_classes: width of the head; 0 for features.
-        groups, width_per_group: of the 3x3 convolution of a bottleneck; 32 and 4 make a ResNeXt.
-        squeeze_excite: a gate of squeeze and excitation in each block.
+        groups, width_per_group: of the 3x3 convolution of a bottleneck; 32 and 4 give a ResNeXt.
+        squeeze_excite: adds a squeeze-and-excitation gate to each block.
     """
 
     conv1: nn.Conv2d
@@ -90,7 +90,7 @@ class ResNet(PooledMap, torchvision_resnet.ResNet):
 
 
 class GatedBasicBlock(torchvision_resnet.BasicBlock):
-    """Two 3x3 convolutions, a gate, the short cut."""
+    """Two 3x3 convolutions, a gate, the shortcut."""
 
     def __init__(self, inplanes: int, planes: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(inplanes, planes, *args, **kwargs)
@@ -105,7 +105,7 @@ class GatedBasicBlock(torchvision_resnet.BasicBlock):
 
 
 class GatedBottleneck(torchvision_resnet.Bottleneck):
-    """1x1, 3x3 and 1x1 convolutions, a gate, the short cut."""
+    """1x1, 3x3 and 1x1 convolutions, a gate, the shortcut."""
 
     def __init__(self, inplanes: int, planes: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(inplanes, planes, *args, **kwargs)
@@ -124,9 +124,9 @@ class SmallResNet(PooledMap):
     """Basic blocks for small images, fast on a CPU; [B, C, H, W] to [B, K].
 
     Args:
-        widths: channels of each stage; each but the first halves the map.
-        depths: basic blocks of each stage.
-        stem_stride: 2 or 4; the first stage works at 1/2 or 1/4 of the image's side.
+        widths: channels of each stage; each stage except the first halves the map.
+        depths: number of basic blocks of each stage.
+        stem_stride: 2 or 4; the first stage has maps of 1/2 or 1/4 of the image's side.
     """
 
     family = "resnet_small"
@@ -203,7 +203,7 @@ def resnet(
     img_size: int | None = None,
     squeeze_excite: bool = False,
 ) -> ResNet:
-    """ResNet-`layers` for images of about `img_size` pixels (224); any size from 32 on goes through."""
+    """ResNet-`layers` for images of about `img_size` pixels (224); accepts any size from 32."""
     return ResNet(
         layers,
         num_classes=num_classes,
@@ -222,7 +222,7 @@ def resnet_small(
     depths: Sequence[int] = (1, 2, 2, 1),
     stem_stride: int | None = None,
 ) -> SmallResNet:
-    """A ResNet for images of `img_size` pixels (64); the stem's stride is 4, below 48 pixels 2.
+    """A ResNet for images of `img_size` pixels (64); the stem's stride is 4, or 2 below 48 pixels.
 
     2 cores of an AMD EPYC, float32, 64 pixels, batch 64, forward and backward: 960 images/s, and
     1,100 in channels_last; with depths (2, 2, 2, 2) 670 and 780.

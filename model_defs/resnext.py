@@ -1,4 +1,4 @@
-"""ResNeXt: residual networks whose bottlenecks work in groups.
+"""ResNeXt: residual networks with grouped convolutions in the bottlenecks.
 
 Xie, Girshick, Dollar, Tu, He 2016, "Aggregated Residual Transformations for Deep Neural Networks", section 3 and
 table 1. Parameters for 1000 classes: 50-32x4d 25,028,904; 101-32x4d 44,177,704; 101-32x8d 88,791,336;
@@ -6,7 +6,7 @@ table 1. Parameters for 1000 classes: 50-32x4d 25,028,904; 101-32x4d 44,177,704;
 101-32x4d 21.2/5.6, 101-64x4d 20.4/5.3; 101-32x8d is torchvision's, not the paper's.
 
 torchvision's class and parameter names; "32x4d" means 32 groups of 4 channels in the first stage.
-`squeeze_excite=True` makes an SE-ResNeXt (see senet.py for the released ones).
+`squeeze_excite=True` gives an SE-ResNeXt (see senet.py for the released ones).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def resnext(
     img_size: int | None = None,
     squeeze_excite: bool = False,
 ) -> ResNet:
-    """ResNeXt-`layers` for images of about `img_size` pixels (224); any size from 32 on goes through."""
+    """ResNeXt-`layers` for images of about `img_size` pixels (224); accepts any size from 32."""
     return ResNet(
         layers,
         num_classes=num_classes,

@@ -5,13 +5,13 @@ SENet-154 is a model of the authors' ILSVRC 2017 entry (section 5.4). Parameters
 28,088,024; 101 49,326,872; 152 66,821,848; SE-ResNeXt-50 (32x4d) 27,559,896; 101 48,955,416; SENet-154 115,088,984.
 Errors of the paper with one crop of 224 pixels (table 2; 154: table 8), top-1/top-5: 23.29/6.62, 22.38/6.07,
 21.57/5.73; 21.10/5.49, 20.70/5.01; 18.68/4.47. The released weights come from a longer training, for which the authors
-tell 22.37/6.36, 21.75/5.72, 21.34/5.54; 20.97/5.54, 19.81/4.96; and 18.68/4.47 again.
+report 22.37/6.36, 21.75/5.72, 21.34/5.54; 20.97/5.54, 19.81/4.96; and 18.68/4.47 again.
 
 As in the authors' Caffe nets: SE-ResNets stride on the first 1x1 convolution of a bottleneck (as in the released
 ResNets, unlike torchvision), and the stem's max-pooling pads at its end only. SENet-154 is a ResNeXt-152 of 64 groups
-with half as many channels in the first 1x1, three 3x3 convolutions in its stem, 3x3 short cuts and dropout of 0.2
-before the head. Parameter names are those of timm's `legacy_se*`, whose weights load as they are; timm drops 0.2 out
-in all of them, we only in SENet-154.
+with half as many channels in the first 1x1, three 3x3 convolutions in its stem, 3x3 shortcuts and dropout of 0.2
+before the head. Parameter names match timm's `legacy_se*`, so its weights load unchanged; timm has dropout of 0.2 in
+all of them, we only in SENet-154.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _EXPANSION = 4
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What sets the nets apart.
+    """The differences between the nets.
 
     Attributes:
-        depths: blocks of each stage.
+        depths: number of blocks of each stage.
         widths: channels of the first 1x1 and of the 3x3 convolution, in multiples of the stage's 64, 128, 256, 512.
-        groups: of the 3x3 convolution.
-        stride_first: a block strides on its first 1x1 convolution, not on its 3x3.
-        stem: channels of each 3x3 convolution before the first stage; none is one of 7x7 with 64.
-        shortcut_kernel: side of the convolution in a short cut that strides.
-        dropout: before the head.
+        groups: groups of the 3x3 convolution.
+        stride_first: the stride of a block is on its first 1x1 convolution, not on its 3x3.
+        stem: channels of each 3x3 convolution before the first stage; empty means one of 7x7 with 64.
+        shortcut_kernel: side of the convolution in a shortcut with stride.
+        dropout: rate before the head.
     """
 
     depths: tuple[int, int, int, int]
@@ -99,7 +99,7 @@ class SENet(PooledMap):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 in groups and 1x1 convolutions, a gate, the short cut."""
+    """1x1, grouped 3x3 and 1x1 convolutions, a gate, the shortcut."""
 
     def __init__(self, channels: int, planes: int, layout: Layout, *, stride: int = 1) -> None:
         super().__init__()
@@ -151,5 +151,5 @@ def _stage(channels: int, planes: int, depth: int, layout: Layout, *, stride: in
 
 
 def senet(*, variant: str, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None) -> SENet:
-    """One of LAYOUTS for images of about `img_size` pixels (224); any size from 32 on goes through."""
+    """One of LAYOUTS for images of about `img_size` pixels (224); accepts any size from 32."""
     return SENet(LAYOUTS[variant], num_classes=num_classes, in_chans=in_chans, img_size=img_size or 224)

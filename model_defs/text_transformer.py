@@ -1,10 +1,10 @@
-"""CLIP's text tower.
+"""CLIP's text backbone.
 
 Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 2.4.
-63,428,096 parameters for width 512, depth 12, 77 tokens, 49,408 words, output of 512 (the tower of ViT-B/32).
+63,428,096 parameters for width 512, depth 12, 77 tokens, 49,408 words, output of 512 (the backbone of ViT-B/32).
 
-A causal Transformer; a text is the output at its end-of-text token, normed and projected. GELU unless
-asked otherwise; the released models were trained with QuickGELU.
+A causal Transformer; the features of a text are the output at its end-of-text token, normed and projected. GELU by
+default; the released models were trained with QuickGELU.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class TextTransformer(nn.Module):
 
     Args:
         output_dim: width of the projection.
-        end_of_text: the token whose output stands for the text; None is the last of the vocabulary.
-            The first one counts; what follows it (padding) has no influence, since attention is causal.
-        activation: of the MLPs.
+        end_of_text: the token at which the output is read; None is the last token of the vocabulary.
+            The first occurrence is used; later tokens (padding) have no influence, since attention is causal.
+        activation: activation of the MLPs.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class TextTransformer(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Scales of the paper's code: embeddings 0.02 and 0.01, weights by width and depth, biases zero."""
+        """Scales as in the paper's code: embeddings 0.02 and 0.01, weights by width and depth, biases zero."""
         width, depth = self.positional_embedding.shape[1], len(self.blocks)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)
@@ -89,7 +89,7 @@ def text_transformer(
     end_of_text: int | None = None,
     activation: Activation = "gelu",
 ) -> TextTransformer:
-    """The text tower alone; by default that of CLIP's ViT-B/32."""
+    """The text backbone alone; by default the one of CLIP's ViT-B/32."""
     return TextTransformer(
         width=width,
         depth=depth,

@@ -1,7 +1,7 @@
-"""Any model of timm (Wightman 2019, PyTorch Image Models) behind the interface of our image models.
+"""Any model of timm (Wightman 2019, PyTorch Image Models) with the interface of our image models.
 
-The net sits under the name `net`, so parameter names are timm's with "net." before them. Nothing is downloaded: a new
-model has fresh weights.
+The net is the submodule `net`, so parameter names are timm's with the prefix "net.". Nothing is downloaded: a new
+model has random weights.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class TimmModel(nn.Module):
 
     Args:
         net: has timm's `forward_features` and `forward_head`.
-        name: timm's name of it, for messages.
-        num_features: width of what its classifier sees.
+        name: its name in timm, for messages.
+        num_features: width of its classifier's input.
         img_size: side of the images in pixels.
-        fixed_size: it takes images of that size only.
+        fixed_size: whether it accepts only images of that size.
     """
 
     def __init__(self, net: nn.Module, *, name: str, num_features: int, img_size: int, fixed_size: bool) -> None:
@@ -41,7 +41,7 @@ class TimmModel(nn.Module):
         self.first_conv_name = next(iter(_names(net, "first_conv")), "")
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """What the classifier sees, [B, num_features]."""
+        """The input of the classifier, [B, num_features]."""
         features: Tensor = self.net.forward_head(self._map_or_tokens(x), pre_logits=True)  # type: ignore[operator]
         return features
 
@@ -62,7 +62,7 @@ class TimmModel(nn.Module):
 
 
 class TimmConvNet(TimmModel):
-    """A net of timm that ends in a map of channels before pixels."""
+    """A net of timm that ends in a map [B, C, h, w]."""
 
     def forward_map(self, x: Tensor) -> Tensor:
         """The last map, [B, C, h, w]."""
@@ -80,9 +80,9 @@ def timm_model(
     """The model that timm calls `name`, for images of `img_size` pixels (timm's default for it).
 
     Args:
-        kwargs: what else the net takes, e.g. drop_path_rate=0.1.
+        kwargs: further arguments of the net, e.g. drop_path_rate=0.1.
     Raises:
-        ModelError: timm is not installed, has no such model, or the model does not take an argument or the size.
+        ModelError: timm is not installed, has no such model, or the model rejects an argument or the size.
     """
     try:
         import timm
@@ -108,7 +108,7 @@ def timm_model(
 
 
 def _shapes(net: nn.Module, name: str, in_chans: int, side: int) -> tuple[bool, int]:
-    """Whether the net ends in a map [B, C, h, w], and the width its classifier sees; found without computing."""
+    """Whether the net ends in a map [B, C, h, w], and its classifier's input width; found without computation."""
     device = next(net.parameters()).device
     training = net.training
     try:
@@ -126,7 +126,7 @@ def _shapes(net: nn.Module, name: str, in_chans: int, side: int) -> tuple[bool, 
 
 
 def _smallest(net: nn.Module) -> int:
-    """The side that leaves one pixel (or token) at the last stage that timm tells of."""
+    """The side for which the last stage that timm lists has one pixel (or token)."""
     stages = getattr(net, "feature_info", None) or ()
     return max((stage["reduction"] for stage in stages), default=1)
 

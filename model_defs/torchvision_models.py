@@ -1,12 +1,12 @@
-"""Nets of torchvision that we take as they are: EfficientNet and RegNet, the teachers of DeiT's time.
+"""Unmodified nets of torchvision: EfficientNet and RegNet, the teachers at the time of DeiT.
 
 Tan, Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", section 4 and table 1;
 Tan, Le 2021, "EfficientNetV2: Smaller Models and Faster Training", section 3; Radosavovic et al. 2020, "Designing
-Network Design Spaces", sections 3 and 4. Parameter counts and the papers' errors are in the catalogue, a row a net.
-EfficientNet's are those of arXiv v4 and later; the paper of 2019 prints 0.3 to 0.8 points more for B0 to B5.
+Network Design Spaces", sections 3 and 4. Parameter counts and the papers' errors are in the catalogue, one row per net.
+EfficientNet's are from arXiv v4 and later; the paper of 2019 reports 0.3 to 0.8 points more for B0 to B5.
 
-Each class takes over the layers of torchvision's net, so parameter names are torchvision's and its weights load as
-they are. RegNet-Y 16 GF is DeiT's teacher (Touvron et al. 2020, section 5).
+Each class uses the layers of torchvision's net, so parameter names are torchvision's and its weights load
+unchanged. RegNet-Y 16 GF is DeiT's teacher (Touvron et al. 2020, section 5).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torchvision.models import regnet as torchvision_regnet
 
 from model_defs.layers.pooled_map import PooledMap, refuse_smaller
 
-# Blocks, and w_0, w_a, w_m of equations 2 to 4 with the channels of a group: the paper's tables of the best nets.
+# Blocks, w_0, w_a, w_m of equations 2 to 4, and channels per group, from the paper's tables of the best nets.
 REGNETS = {
     "regnet_x_400mf": (22, 24, 24.48, 2.54, 16),
     "regnet_x_800mf": (16, 56, 35.73, 2.28, 16),
@@ -43,7 +43,7 @@ class EfficientNet(PooledMap):
     Args:
         variant: torchvision's name, e.g. "efficientnet_b0".
         drop_path: stochastic depth of the last block, in [0, 1).
-        dropout: before the head; None is the variant's own.
+        dropout: rate before the head; None is the variant's default.
     """
 
     family = "efficientnet"
@@ -87,7 +87,7 @@ class EfficientNet(PooledMap):
 
 
 class RegNet(PooledMap, torchvision_regnet.RegNet):
-    """torchvision's RegNet of a row of REGNETS; [B, C, H, W] to [B, K]."""
+    """torchvision's RegNet for a row of REGNETS; [B, C, H, W] to [B, K]."""
 
     stem: nn.Sequential
     trunk_output: nn.Sequential
@@ -101,7 +101,7 @@ class RegNet(PooledMap, torchvision_regnet.RegNet):
     def __init__(self, variant: str, *, img_size: int, num_classes: int = 1000, in_chans: int = 3) -> None:
         refuse_smaller(self.family, img_size, self.smallest)
         depth, w_0, w_a, w_m, group_width = REGNETS[variant]
-        with torch.device("cpu"):  # it computes the widths with tensors, which would be empty on the meta device
+        with torch.device("cpu"):  # it computes widths with tensors, which have no values on the meta device
             params = torchvision_regnet.BlockParams.from_init_params(
                 depth, w_0, w_a, w_m, group_width, se_ratio=0.25 if variant.startswith("regnet_y") else None
             )
@@ -124,7 +124,7 @@ class RegNet(PooledMap, torchvision_regnet.RegNet):
 
 
 def _first_convolution(in_chans: int, width: int) -> nn.Conv2d:
-    """The first convolution of both families for other than 3 channels, drawn as theirs by its fan out."""
+    """The first convolution of both families for other than 3 channels, initialised by its fan out as theirs."""
     convolution = nn.Conv2d(in_chans, width, kernel_size=3, stride=2, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return convolution
@@ -140,7 +140,7 @@ def efficientnet(
     drop_path: float = 0.2,
     dropout: float | None = None,
 ) -> EfficientNet:
-    """An EfficientNet for images of about `img_size` pixels (`side`); any size from 32 on goes through."""
+    """An EfficientNet for images of about `img_size` pixels (`side`); accepts any size from 32."""
     return EfficientNet(
         variant,
         img_size=img_size or side,
@@ -152,5 +152,5 @@ def efficientnet(
 
 
 def regnet(*, variant: str, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None) -> RegNet:
-    """A RegNet for images of about `img_size` pixels (224); any size from 32 on goes through."""
+    """A RegNet for images of about `img_size` pixels (224); accepts any size from 32."""
     return RegNet(variant, img_size=img_size or 224, num_classes=num_classes, in_chans=in_chans)

@@ -1,7 +1,7 @@
-"""VGG: AlexNet's plan, deep, with nothing but small filters.
+"""VGG: a deep net with AlexNet's structure and only small filters.
 
 Simonyan, Zisserman 2014, "Very Deep Convolutional Networks for Large-Scale Image Recognition", section 2 and table 1.
-Parameters for 1000 classes; errors of the paper with one scale of training and test images (256) and the net run over
+Parameters for 1000 classes; errors of the paper with one scale of training and test images (256) and the net applied to
 the whole image and its mirror image (table 3), top-1/top-5:
 
     vgg11       A       132,863,336   29.6/10.4
@@ -11,10 +11,10 @@ the whole image and its mirror image (table 3), top-1/top-5:
     vgg16       D       138,357,544   27.0/8.8
     vgg19       E       143,667,240   27.3/9.0
 
-A, B, D and E are torchvision's class with its parameter names, and so are the forms with batch norm (Ioffe, Szegedy
+A, B, D and E are torchvision's class with its parameter names, and so are the variants with batch norm (Ioffe, Szegedy
 2015), which are later than the paper. A-LRN normalises the responses of the first convolution as AlexNet does; C is B
-with a 1x1 convolution at the end of the last three stages. Deviation: weights start by the variance of He et al.
-2015, where the paper started the deep nets with layers of a trained A.
+with a 1x1 convolution at the end of the last three stages. Deviation: weights are initialised as in He et al. 2015;
+the paper initialised the deep nets with layers of a trained A.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from model_defs.layers.pooled_map import refuse_smaller
 Configuration = Literal["A", "A-LRN", "B", "C", "D", "E"]
 
 WIDTHS = (64, 128, 256, 512, 512)
-# Convolutions of each of the five stages.
+# Number of convolutions in each of the five stages.
 STAGES: dict[Configuration, tuple[int, ...]] = {
     "A": (1, 1, 2, 2, 2),
     "A-LRN": (1, 1, 2, 2, 2),
@@ -47,8 +47,8 @@ class VGG(FlattenedMap, torchvision_vgg.VGG):
 
     Args:
         configuration: a column of the paper's table 1.
-        batch_norm: after each convolution.
-        dropout: after each of the first two dense layers.
+        batch_norm: adds batch norm after each convolution.
+        dropout: rate after each of the first two dense layers.
     """
 
     family = "vgg"
@@ -102,7 +102,7 @@ def vgg(
     img_size: int | None = None,
     dropout: float = 0.5,
 ) -> VGG:
-    """A VGG for images of about `img_size` pixels (224); any size from 32 on goes through."""
+    """A VGG for images of about `img_size` pixels (224); accepts any size from 32."""
     return VGG(
         configuration,
         batch_norm=batch_norm,

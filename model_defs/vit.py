@@ -8,8 +8,8 @@ B/16 22.09, B/32 26.62, L/16 23.47, L/32 28.84.
 
 Ti and S are DeiT's sizes. The head is one linear layer on the class token, as in the paper's
 fine-tuning (its pre-training head has a hidden layer); no dropout, but stochastic depth. Parameter names
-are timm's, so weights released in that form load as they are. `vit_micro` is ours, for images of 28 to 64 pixels.
-CLIP's image towers are this class too: a norm before the blocks, no bias on the patches, epsilon 1e-5.
+are timm's, so weights in that format load unchanged. `vit_micro` is our own, for images of 28 to 64 pixels.
+CLIP's image backbones also use this class: a norm before the blocks, no bias on the patches, epsilon 1e-5.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ class VisionTransformer(nn.Module):
 
     Args:
         img_size: side of the square images; a multiple of `patch_size`.
-        width: D. `depth`: number of blocks. `heads`: of attention; D is a multiple of it.
+        width: D. `depth`: number of blocks. `heads`: number of attention heads; D is a multiple of it.
         drop_path: stochastic depth of the last block, in [0, 1).
-        prefix_tokens: tokens before the patches; 1 is the class token alone.
+        prefix_tokens: number of tokens before the patches; 1 is the class token alone.
         stem: how a patch becomes a token; "patch" is the paper's linear map, "conv" a few convolutions.
-        patch_bias: of the map from patch to token.
-        pre_norm: a norm of the tokens before the first block.
-        norm_eps: of every norm.
-        activation: of the MLPs.
+        patch_bias: whether the map from patch to token has a bias.
+        pre_norm: adds a norm of the tokens before the first block.
+        norm_eps: epsilon of every norm.
+        activation: activation of the MLPs.
     Attributes:
-        grid_size: patches along a side; the tokens after the prefix are its rows, one after the other.
+        grid_size: patches per side; the tokens after the prefix are in row-major order.
     """
 
     classifier_names: tuple[str, ...] = ("head",)
@@ -95,7 +95,7 @@ class VisionTransformer(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Truncated normal of 0.02 for weights and positions, zero for biases (DeiT's and timm's choice)."""
+        """Initialises weights and positions with a truncated normal of 0.02, biases with 0 (as DeiT and timm)."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 if isinstance(module, nn.Conv2d) and module is not self.patch_embed.proj:  # before a ReLU
@@ -110,7 +110,7 @@ class VisionTransformer(nn.Module):
 
     @property
     def first_conv_name(self) -> str:
-        """The convolution that sees the pixels."""
+        """The name of the convolution on the pixels."""
         return f"patch_embed.{self.patch_embed.first_conv_name}"
 
     def prefix(self) -> list[Tensor]:
@@ -118,7 +118,7 @@ class VisionTransformer(nn.Module):
         return [self.cls_token]
 
     def embed(self, x: Tensor) -> Tensor:
-        """All tokens as they enter the first block, [B, prefix + N, D]."""
+        """All tokens at the input of the first block, [B, prefix + N, D]."""
         if x.shape[-2:] != (self.img_size, self.img_size):
             raise ModelError(
                 f"vision transformer: built for {self.img_size} x {self.img_size} images,"
@@ -144,7 +144,7 @@ class VisionTransformer(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """A linear map of each patch, written as a strided convolution: [B, C, H, W] to [B, N, D]."""
+    """A linear map of each patch, implemented as a strided convolution: [B, C, H, W] to [B, N, D]."""
 
     first_conv_name = "proj"
 
@@ -158,11 +158,11 @@ class PatchEmbed(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """Convolutions of stride 2 in the place of the linear patch map: [B, C, H, W] to [B, N, D].
+    """Convolutions of stride 2 instead of the linear patch map: [B, C, H, W] to [B, N, D].
 
     Xiao et al. 2021, "Early Convolutions Help Transformers See Better", section 4: 3x3 convolutions with batch
     norm and ReLU that double their width, then a 1x1 to D. Without it a transformer learns little from a few
-    thousand images: it has to learn first that neighbours belong together.
+    thousand images: it has to learn first that neighbouring pixels are related.
     """
 
     first_conv_name = "layers.0"

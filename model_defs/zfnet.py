@@ -1,16 +1,16 @@
-"""ZF-Net: AlexNet after a look at what it sees.
+"""ZF-Net: AlexNet, improved by visualising its layers.
 
 Zeiler, Fergus 2013, "Visualizing and Understanding Convolutional Networks", section 4.1 and figure 3. 62,357,608
-parameters for 1000 classes. Error of the paper for one net (table 2 of arXiv v3, "1 convnet as per Fig. 3"; it does not
-tell how it tested), top-1/top-5: 38.4/16.5.
+parameters for 1000 classes. Error of the paper for one net (table 2 of arXiv v3, "1 convnet as per Fig. 3"; the test
+protocol is not stated), top-1/top-5: 38.4/16.5.
 
 Projections of AlexNet's first two layers (`pipeline.explain.deconvnet`) showed extreme frequencies and aliasing; so the
 first convolution is 7x7 with stride 2 and not 11x11 with stride 4, and no layer is split over two GPUs. Maps of a
 224-pixel image have sides 110, 55, 26, 13 and 6.
 
-Contrast is normalised after the first two poolings, where AlexNet does it before them. The paper gives no constants:
-here they are AlexNet's. Weights start as in section 3, but for the scale of the pixels; the renormalising of filters
-while the paper's net trains is not part of this one.
+Contrast is normalised after the first two poolings, not before them as in AlexNet. The paper gives no constants:
+here they are AlexNet's. Weights are initialised as in section 3, except for the scale of the pixels; the paper's
+renormalisation of filters during training is omitted.
 """
 
 from __future__ import annotations
@@ -39,5 +39,5 @@ class ZFNet(AlexNet):
 
 
 def zfnet(*, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None, dropout: float = 0.5) -> ZFNet:
-    """ZF-Net for images of about `img_size` pixels (224); any size from 53 on goes through."""
+    """ZF-Net for images of about `img_size` pixels (224); accepts any size from 53."""
     return ZFNet(num_classes=num_classes, in_chans=in_chans, img_size=img_size or 224, dropout=dropout)

@@ -1,4 +1,4 @@
-"""The zoo, a row a model and a file a family: importing this package registers them all and imports none of them."""
+"""The zoo, one row per model and one file per family: importing it registers all models and imports none."""
 
 from model_defs.catalogue import inception, language_image, residual, sequential, text, transformers
 

@@ -11,8 +11,8 @@ _BATCH_NORM = "Ioffe, Szegedy, Batch Normalization: Accelerating Deep Network Tr
 _V3 = "Szegedy et al., Rethinking the Inception Architecture for Computer Vision"
 _V4 = "Szegedy et al., Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning"
 
-# Errors are those of one net and one crop. Two auxiliary heads are in GoogLeNet's count, and not in its
-# multiply-accumulates: evaluation never calls them.
+# Errors are for one net and one crop. GoogLeNet's parameter count includes two auxiliary heads, its
+# multiply-accumulates do not: evaluation never calls them.
 register_model(
     ModelInfo(
         "googlenet", "image", 2014, _GOOGLENET, 224, 13_378_280, 1_582_671_872, top5_error=10.07,

@@ -1,4 +1,4 @@
-"""Text towers, the image towers made for them, and dual encoders over any two: CLIP."""
+"""CLIP: text backbones, the image backbones for them, and dual encoders over any two."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ register_model(
     "model_defs.text_transformer:text_transformer",
 )
 
-# Image towers, by timm's names. As classifiers they have no error in the paper; the weights are later fine-tunings.
+# Image backbones, with timm's names. The paper has no errors of them as classifiers; the weights are fine-tuned later.
 for _size, _patch, _parameters, _macs in (
     ("base", 32, 88_225_000, 4_409_186_304),
     ("base", 16, 86_568_424, 17_563_828_224),
@@ -46,7 +46,7 @@ register_model(
 )
 
 register_model(ModelInfo("clip", "dual", 2021, _CLIP, 224, 151_276_545, 7_388_581_888), "model_defs.clip:clip")
-# A dual encoder's multiply-accumulates are those of one image and one text of 77 tokens.
+# A dual encoder's multiply-accumulates are for one image and one text of 77 tokens.
 for _name, _image_tower, _text_width, _embed_dim, _parameters, _macs in (
     ("clip_vit_base_patch32", "vit_base_patch32_clip_224", 512, 512, 151_277_313, 7_388_581_888),
     ("clip_vit_base_patch16", "vit_base_patch16_clip_224", 512, 512, 149_620_737, 20_543_223_808),

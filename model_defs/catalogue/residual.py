@@ -1,4 +1,4 @@
-"""Networks with shortcuts: ResNet, ResNeXt, SENet, DenseNet; and the convolutional teachers after them."""
+"""Networks with shortcuts: ResNet, ResNeXt, SENet, DenseNet; and later convolutional teachers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REGNET = "Radosavovic et al., Designing Network Design Spaces"
 _top1: float | None
 _top5: float | None
 
-# The paper has no single crop.
+# The paper reports no single-crop errors.
 for _layers, _parameters, _macs, _top1, _top5 in (
     (18, 11_689_512, 1_814_073_344, 27.88, None),
     (34, 21_797_672, 3_663_761_408, 24.52, 7.46),
@@ -81,7 +81,7 @@ register_model(
     "model_defs.densenet:densenet_small",
 )
 
-# The weights are from a longer training by the authors, and mostly better than the paper.
+# The weights are from a longer training by the authors, mostly with lower errors than in the paper.
 for _name, _parameters, _macs, _top1, _top5 in (
     ("seresnet50", 28_088_024, 3_860_488_192, 23.29, 6.62),
     ("seresnet101", 49_326_872, 7_574_937_600, 22.38, 6.07),
@@ -100,7 +100,7 @@ for _name, _parameters, _macs, _top1, _top5 in (
         variant=_name,
     )  # fmt: skip
 
-# 100 - the accuracy that the paper prints, in its last form; sides are those of the authors' code.
+# Errors are 100 - the accuracy in the paper's last version; image sizes are from the authors' code.
 for _name, _side, _parameters, _macs, _top1, _top5 in (
     ("B0", 224, 5_288_548, 385_814_752, 22.9, 6.7),
     ("B1", 240, 7_794_184, 686_802_832, 20.9, 5.6),
@@ -130,7 +130,7 @@ register_model(
     "model_defs.efficientnet_lite:efficientnet_lite0",
 )  # fmt: skip
 
-# 100 - the accuracy that the paper prints; sides are those of the authors' code.
+# Errors are 100 - the accuracy in the paper; image sizes are from the authors' code.
 for _name, _side, _parameters, _macs, _top1 in (
     ("S", 384, 21_458_488, 8_365_617_152, 16.1),
     ("M", 480, 54_139_356, 24_582_460_384, 14.9),

@@ -1,4 +1,4 @@
-"""Networks that are one line of layers: LeNet-5, AlexNet, ZF-Net, VGG."""
+"""Sequential networks: LeNet-5, AlexNet, ZF-Net, VGG."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ register_model(
     ),
     "model_defs.alexnet:alexnet",
 )  # fmt: skip
-# A draft of the paper printed 38.3/16.4; its 37.5/16.0 is a wider net.
+# A draft of the paper reported 38.3/16.4; its 37.5/16.0 belongs to a wider net.
 register_model(
     ModelInfo(
         "zfnet", "image", 2013, _ZFNET, 224, 62_357_608, 1_168_032_896, 38.4, 16.5,
@@ -42,7 +42,7 @@ register_model(
     "model_defs.alexnet:alexnet_torchvision",
 )  # fmt: skip
 
-# Batch norm is later than the paper.
+# The paper predates batch norm.
 _VGG_ERRORS = "table 3: trained and tested at 256 pixels, on the whole image and its mirror image"
 for _name, _configuration, _parameters, _macs, _top1, _top5, _weights in (
     ("vgg11", "A", 132_863_336, 7_609_090_048, 29.6, 10.4, "torchvision VGG11_Weights"),

@@ -1,4 +1,4 @@
-"""Text models that were made for sentences, as towers of a dual encoder; CLIP's own is in language_image."""
+"""Text models for sentences, as text backbones of a dual encoder; CLIP's own is in language_image."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ _DEIT_ERRORS = "table 3: 300 epochs; with the token by both heads"
 # Any size, patch and image: size="small", patch_size=8, img_size=96.
 register_model(ModelInfo("vit", "image", 2020, _VIT, 224, 86_567_656, 17_563_828_224), "model_defs.vit:vit")
 
-# The paper has errors for images of 384 pixels only.
+# The paper reports errors only for images of 384 pixels.
 for _size, _patch, _side, _parameters, _macs, _error, _weights in (
     ("tiny", 16, 224, 5_717_416, 1_253_683_200, None, "augreg_in21k_ft_in1k"),
     ("small", 8, 224, 22_055_272, 22_405_742_592, None, None),

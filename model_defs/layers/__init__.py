@@ -1,1 +1,1 @@
-"""Parts that two or more architectures share, one idea a file."""
+"""Layers that two or more architectures share, one idea per file."""

@@ -1,7 +1,7 @@
 """Multi-head self-attention.
 
-Vaswani et al. 2017, "Attention Is All You Need", section 3.2.2. Parameter names are those of timm and
-of DeiT's released weights (qkv, proj).
+Vaswani et al. 2017, "Attention Is All You Need", section 3.2.2. Parameter names match timm and
+DeiT's released weights (qkv, proj).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class SelfAttention(nn.Module):
 
     Args:
         width: D; a multiple of `heads`.
-        causal: a token attends to itself and to those before it only.
+        causal: a token attends only to itself and to earlier tokens.
     """
 
     def __init__(self, width: int, heads: int, *, causal: bool = False) -> None:
@@ -31,16 +31,16 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
-        """[B, N, D] to the same shape.
+        """[B, N, D] to [B, N, D].
 
         Args:
-            seen: bool, broadcast to [B, heads, N, N]: which tokens (last axis) a token may attend to; None: all.
+            seen: bool, broadcast to [B, heads, N, N]: the tokens (last axis) to which a token may attend; None: all.
         """
         q, k, v = self._queries_keys_values(x)
         return self._merged(F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=self.causal))
 
     def attention_weights(self, x: Tensor) -> Tensor:
-        """What the fused kernel computes and never shows: [B, heads, N, N], each row sums to 1."""
+        """The weights that the fused kernel computes but does not return: [B, heads, N, N], each row sums to 1."""
         q, k, _ = self._queries_keys_values(x)
         scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
         if self.causal:
@@ -49,18 +49,18 @@ class SelfAttention(nn.Module):
         return scores.softmax(dim=-1)
 
     def values(self, x: Tensor) -> Tensor:
-        """The output if each token attended to itself alone, [B, N, D]; `forward` mixes these, head by head."""
+        """The output if each token attended only to itself, [B, N, D]; `forward` mixes these in each head."""
         _, _, v = self._queries_keys_values(x)
         return self._merged(v)
 
     def _queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Each [B, heads, N, D / heads]."""
+        """Queries, keys and values, each [B, heads, N, D / heads]."""
         batch, tokens, width = x.shape
         qkv = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return q, k, v
 
     def _merged(self, x: Tensor) -> Tensor:
-        """Heads side by side again, and the output projection: [B, heads, N, D / heads] to [B, N, D]."""
+        """Concatenates the heads and applies the output projection: [B, heads, N, D / heads] to [B, N, D]."""
         out: Tensor = self.proj(x.transpose(1, 2).flatten(2))
         return out

@@ -1,7 +1,7 @@
-"""What the Inception nets are made of: convolutions with batch norm, and branches of them side by side.
+"""Building blocks of the Inception nets: convolutions with batch norm, and parallel branches of them.
 
-Szegedy et al. 2014, "Going Deeper with Convolutions", section 4: a module looks at the same map at several scales and
-joins what it finds by channels. Parameter names are timm's (conv, bn; branch0, branch1, ...).
+Szegedy et al. 2014, "Going Deeper with Convolutions", section 4: a module processes the same map at several scales and
+concatenates the results by channels. Parameter names are timm's (conv, bn; branch0, branch1, ...).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Convolution(nn.Sequential):
 
     Args:
         kernel: a side, or height and width.
-        padding: None keeps the side of the map at stride 1, by zeros all round.
+        padding: None preserves the side of the map at stride 1, with zeros on all sides.
     """
 
     def __init__(
@@ -39,12 +39,12 @@ class Convolution(nn.Sequential):
 
 
 class Branches(nn.Module):
-    """Branches over the same map, joined by channels: [B, C, H, W] to [B, the sum of their widths, h, w].
+    """Branches over the same map, concatenated by channels: [B, C, H, W] to [B, the sum of their widths, h, w].
 
     Args:
-        branches: called branch0, branch1, ...
-        named: further branches, after those, with names of their own.
-        gate_width: the sum of the widths, if squeeze and excitation shall scale the joined map; 0 for none.
+        branches: named branch0, branch1, ...
+        named: further branches with their own names, after the others.
+        gate_width: the sum of the widths, to scale the result by squeeze and excitation; 0 for no gate.
     """
 
     def __init__(self, *branches: nn.Module, gate_width: int = 0, **named: nn.Module) -> None:

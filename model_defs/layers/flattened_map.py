@@ -1,8 +1,8 @@
-"""The end of an early convolutional net: its last map, brought to a fixed grid, flattened, then three dense layers.
+"""The end of an early convolutional net: its last map, pooled to a fixed grid, flattened, then three dense layers.
 
-Krizhevsky, Sutskever, Hinton 2012, section 3.5: AlexNet ends so, and ZF-Net and VGG after it. The papers know one
-size of image, at which the last map is the grid already. At another size the mean over each cell of the grid is
-taken, as torchvision does it: so all weights fit at any size, and the images need not be square.
+Krizhevsky, Sutskever, Hinton 2012, section 3.5: used in AlexNet, ZF-Net and VGG. The papers use one image
+size, at which the last map already is the grid. At other sizes the map is averaged over each cell of the grid,
+as in torchvision: so all weights fit at any size, and the images need not be square.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from model_defs.layers.pooled_map import refuse_smaller
 
 
 class FlattenedMap(nn.Module):
-    """What such nets share; `features`, `avgpool` and `classifier` are the names torchvision gave their parts.
+    """The base class of such nets; `features`, `avgpool` and `classifier` are torchvision's names.
 
     Attributes:
         family: the net's name in messages.
-        smallest: the least side of an image in pixels.
-        features: a flat row of layers, from the image to the last map.
+        smallest: the minimum side of an image in pixels.
+        features: a flat sequence of layers, from the image to the last map.
         avgpool: from any map to the grid.
         classifier: dense layers with dropout; the last one is the head.
     """
@@ -41,12 +41,12 @@ class FlattenedMap(nn.Module):
         return last
 
     def flatten(self, feature_map: Tensor) -> Tensor:
-        """[B, C, h, w] of any size to what the first dense layer takes."""
+        """[B, C, h, w] of any size to the input of the first dense layer."""
         grid: Tensor = self.avgpool(feature_map)
         return grid.flatten(1)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """What the head sees, [B, 4096]."""
+        """The input of the head, [B, 4096]."""
         features: Tensor = self.classifier[:-1](self.flatten(self.forward_map(x)))
         return features
 
@@ -60,5 +60,5 @@ class FlattenedMap(nn.Module):
 
 
 def head(num_classes: int) -> nn.Module:
-    """The last dense layer, or nothing for features."""
+    """The last dense layer, or an identity for features."""
     return nn.Linear(4096, num_classes) if num_classes else nn.Identity()

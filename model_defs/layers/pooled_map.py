@@ -1,7 +1,7 @@
 """The end of a convolutional net: the mean over its last map, then one linear layer.
 
 Lin, Chen, Yan 2013, "Network in Network", section 3.2: the mean has no weights, so the images may have any size
-from which a map is left. ResNet, SENet, DenseNet, EfficientNet and RegNet end so.
+with a non-empty last map. Used in ResNet, SENet, DenseNet, EfficientNet and RegNet.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from model_defs.errors import ModelError
 
 
 class PooledMap(nn.Module, ABC):
-    """What such nets share; one of them gives `last_map` and `classify`.
+    """The base class of such nets; subclasses implement `last_map` and `classify`.
 
     Attributes:
         family: the net's name in messages.
-        smallest: the least side of an image in pixels.
+        smallest: the minimum side of an image in pixels.
         num_features: channels of the last map.
-        classifier_names, first_conv_name: where the linear layer and the first convolution are.
+        classifier_names, first_conv_name: names of the linear layer and of the first convolution.
     """
 
     family: str
@@ -40,7 +40,7 @@ class PooledMap(nn.Module, ABC):
         """[B, num_features] to [B, K]."""
 
     def forward_map(self, x: Tensor) -> Tensor:
-        """The last map before its mean is taken, [B, num_features, h, w]."""
+        """The last map before pooling, [B, num_features, h, w]."""
         refuse_smaller(self.family, min(x.shape[-2:]), self.smallest)
         return self.last_map(x)
 
@@ -57,6 +57,6 @@ class PooledMap(nn.Module, ABC):
 
 
 def refuse_smaller(name: str, side: int, smallest: int) -> None:
-    """Raises ModelError, with the smallest side that goes through, if `side` is less."""
+    """Raises ModelError, which states the minimum side, if `side` is smaller."""
     if side < smallest:
         raise ModelError(f"{name}: an image of {side} pixels is too small; use {smallest} or more")

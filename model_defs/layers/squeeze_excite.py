@@ -1,4 +1,4 @@
-"""Squeeze and excitation: each channel of a map scaled by what the whole map holds.
+"""Squeeze and excitation: each channel of a map is scaled by a function of the whole map.
 
 Hu, Shen, Sun 2017, "Squeeze-and-Excitation Networks", section 3 (equations 2 to 4), reduction 16. The two dense
 layers are 1x1 convolutions with biases, named as in timm's SENet. 2 C^2 / r + C / r + C parameters.
@@ -12,11 +12,11 @@ from model_defs.errors import ModelError
 
 
 class SqueezeExcite(nn.Module):
-    """Mean over the map, C to C/r, ReLU, C/r to C, sigmoid, times the map; [B, C, H, W] to the same.
+    """Mean over the map, C to C/r, ReLU, C/r to C, sigmoid, times the map; [B, C, H, W] to [B, C, H, W].
 
     Args:
         channels: C of the map.
-        reduction: r; at least one channel is left in the middle.
+        reduction: r; the hidden layer has at least one channel.
     """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:

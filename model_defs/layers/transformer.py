@@ -2,7 +2,7 @@
 
 Block: Dosovitskiy et al. 2020, equations 2 and 3, and Radford et al. 2021 for text; parameter names as
 in timm. Stochastic depth: Huang et al. 2016, per sample, the rate rising linearly with the depth.
-QuickGELU, x sigmoid(1.702 x), is what the weights released with CLIP were trained with.
+The weights released with CLIP were trained with QuickGELU, x sigmoid(1.702 x).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Activation = Literal["gelu", "quick_gelu"]
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); [B, N, D] to the same shape.
+    """x + attention(norm(x)), then x + mlp(norm(x)); [B, N, D] to [B, N, D].
 
     Args:
         mlp_ratio: hidden width of the MLP over D.
-        drop_path: share of samples that skip each of the two branches in training, in [0, 1).
-        activation: between the two layers of the MLP.
+        drop_path: fraction of samples that skip each of the two branches in training, in [0, 1).
+        activation: activation between the two layers of the MLP.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Block(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a GELU between, over each token."""
+    """Two linear layers with a GELU between them, applied to each token."""
 
     def __init__(self, width: int, hidden: int, activation: Activation = "gelu") -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Mlp(nn.Module):
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """GELU by one sigmoid; nowhere more than 0.021 away from it."""
+    """An approximation of GELU by one sigmoid; the maximum error is 0.021."""
     return x * torch.sigmoid(1.702 * x)
 
 

@@ -1,12 +1,12 @@
-"""Trained weights from elsewhere in a model of ours.
+"""Loads external trained weights into our models.
 
     sources     a string -> a file on this machine: torchvision's names, files, the Hugging Face hub, plug-ins
-    files       a file -> named tensors; no pickle is ever run
+    files       a file -> named tensors; never runs a pickle
     formats     their names -> our names: torchvision, timm, DeiT, CLIP, BERT
     fitting     head, positions, first convolution -> the shapes of this model
-    report      what was taken over, and the reason for everything that was not
+    report      the loaded tensors, and the reason for each one that was not loaded
 
-`load_pretrained(model, source)` is all of it; `create_model(..., pretrained=source)` calls it. Importing this package
+`load_pretrained(model, source)` does all of it; `create_model(..., pretrained=source)` calls it. Importing this package
 does not import torch.
 """
 
@@ -24,12 +24,12 @@ __all__ = ["KeyNote", "LoadingReport", "load_pretrained"]
 
 
 def load_pretrained(model: nn.Module, source: str | Path) -> LoadingReport:
-    """Gives `model` the weights that `source` names; see `sources.find_source` for what that may be.
+    """Loads the weights that `source` names into `model`; see `sources.find_source` for valid sources.
 
-    On the meta device nothing is loaded; the report tells what would be.
+    On the meta device nothing is loaded; the report lists what would be.
 
     Raises:
-        ModelError: there are no such weights, they cannot be had here, or they are of another architecture.
+        ModelError: there are no such weights, they are not available here, or belong to another architecture.
     """
     from model_defs.pretrained.loading import load_from_source
 

@@ -1,4 +1,4 @@
-"""BERT's parameter names in the files of its authors and of the transformers library, to those of `model_defs.bert`."""
+"""Renames BERT's parameters in files of its authors and of transformers to the names of `model_defs.bert`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PARTS = {
     "output.LayerNorm": "norm2",
 }
 _QKV = ("query", "key", "value")
-_NORM = {"gamma": "weight", "beta": "bias"}  # of the authors' files
+_NORM = {"gamma": "weight", "beta": "bias"}  # in the authors' files
 
 DROPPED = {
     "pooler.": "the layer of next-sentence prediction; a text here is the mean of its tokens",
@@ -32,7 +32,7 @@ def is_bert(state: Mapping[str, Tensor]) -> bool:
 
 
 def from_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A BERT's weights by our names; the names of DROPPED stay as they are."""
+    """A BERT's weights with our names; the names in DROPPED are not changed."""
     state = {_without_wrapper(name): tensor for name, tensor in state.items()}
     ours = {name: tensor for name, tensor in state.items() if name.startswith(tuple(DROPPED))}
     positions = state["embeddings.position_embeddings.weight"]

@@ -1,7 +1,7 @@
-"""Files of weights to named tensors, without running any code that a file may hold. Torch is imported on use.
+"""Reads named tensors from files of weights, without running any code in a file. Torch is imported on use.
 
 NAME.safetensors        always safe
-NAME.pth, .pt, .bin     by torch.load(weights_only=True), which refuses what is more than tensors
+NAME.pth, .pt, .bin     by torch.load(weights_only=True), which rejects anything other than tensors
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 
-# The usual names of a folder's weights, the first that is there is taken; a dual encoder looks for its own first.
+# The usual file names of weights; the first that exists is used. A dual encoder tries its own names first.
 FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 DUAL_FILES = (FILES[2], FILES[0], FILES[3], FILES[1])
 
-# What training scripts wrap weights into; a moving average goes before the weights that it is of.
+# Keys under which training scripts wrap weights; a moving average takes precedence over the weights themselves.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
-# Of DistributedDataParallel, of torch.compile, and of modules that hold the net as `model`.
+# From DistributedDataParallel, torch.compile, and modules that contain the net as `model`.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 
 _CONVERT = "load it where you trust it and write its state dict by safetensors.torch.save_file"
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by the names it gives them, on the CPU, out of wrappers and without common prefixes.
+    """The tensors of a file by name, on the CPU, without wrappers and common prefixes.
 
     Raises:
-        ModelError: it cannot be read, is not in a format that is safe, or holds no tensors.
+        ModelError: it cannot be read, is not in a safe format, or contains no tensors.
     """
     state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     return unwrapped(state, str(path))
@@ -49,10 +49,10 @@ def file_sha256(path: Path) -> str:
 
 
 def unwrapped(content: Any, where: str) -> dict[str, Tensor]:
-    """The state dict inside what a training script saved.
+    """The state dict in an object that a training script saved.
 
     Raises:
-        ModelError: there are no tensors in it.
+        ModelError: it contains no tensors.
     """
     from torch import Tensor
 
@@ -83,7 +83,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            # Tied tensors are written once by exported models, which note the other names.
+            # Exported models contain tied tensors once, with their other names in the metadata.
             same_as = json.loads((file.metadata() or {}).get("same_as", "{}"))
     except (OSError, SafetensorError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read as safetensors ({first_line(error)})") from None

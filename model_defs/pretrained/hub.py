@@ -1,4 +1,4 @@
-"""Weights of the Hugging Face hub, through huggingface_hub (extra `hub`): its cache, its HF_HOME and HF_HUB_OFFLINE."""
+"""Weights from the Hugging Face hub, by huggingface_hub (extra `hub`) with its cache, HF_HOME and HF_HUB_OFFLINE."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class HubSource:
     Attributes:
         repo: ORG/NAME.
         revision: a commit, tag or branch; None is the main branch.
-        file: its name in the repository; None is the first usual one.
+        file: its name in the repository; None is the first usual name that exists.
     """
 
     repo: str
@@ -33,7 +33,7 @@ class HubSource:
 
     @classmethod
     def parse(cls, text: str) -> HubSource:
-        """ORG/NAME, ORG/NAME@REVISION, each with :FILE after it.
+        """Parses ORG/NAME or ORG/NAME@REVISION, each with an optional :FILE.
 
         Raises:
             ModelError: it is none of these.
@@ -69,12 +69,12 @@ class HubSource:
                 etag = hub.get_hf_file_metadata(hub.hf_hub_url(self.repo, name, revision=self.revision)).etag
             except hub.errors.EntryNotFoundError:
                 continue
-            except Exception:  # no network, no such repository, no right to it: `locate` tells them apart
+            except Exception:  # no network, no such repository, no access: `locate` distinguishes these
                 break
             if etag:
                 return f"hub {etag}"
         path = self.locate(names)
-        # In the cache a file is a link to its bytes, which bear the hub's digest as their name.
+        # In the cache a file is a link to a blob, which is named by the hub's digest.
         return f"hub {path.resolve().name if path.is_symlink() else file_sha256(path)}"
 
     def normalisation(self) -> Normalisation | None:
@@ -87,7 +87,7 @@ class HubSource:
         if owner == "timm" and (card := of_timm(name)) is not None:
             return card
         if download.offline is not None:
-            self.locate()  # no copy at all is another error
+            self.locate()  # raises a different error if there is no copy
             if not all(map(download.is_known_to_be_absent, stated_normalisation.FILES)):
                 raise ModelError(
                     f"hf:{self.repo}: the hub cannot be reached ({download.offline}), and the copy in {download.cache}"
@@ -98,7 +98,7 @@ class HubSource:
 
 
 class _Download:
-    """Fetches files of a repository into the cache; once the hub was not to be reached, it is not asked again."""
+    """Fetches files of a repository into the cache; does not retry the hub once it was unreachable."""
 
     def __init__(self, source: HubSource) -> None:
         self._source = source
@@ -107,7 +107,7 @@ class _Download:
         self.offline: str | None = None
 
     def __call__(self, name: str) -> Path | None:
-        """The file in the cache, or None if the repository (or, offline, the cache) has none of this name."""
+        """The file in the cache, or None if the repository (offline: the cache) has no file of this name."""
         errors, source = self._hub.errors, self._source
         try:
             path = self._hub.hf_hub_download(
@@ -119,14 +119,14 @@ class _Download:
             return None
         except errors.EntryNotFoundError:
             return None
-        except (OSError, ValueError) as error:  # the library's errors are all of these kinds
+        except (OSError, ValueError) as error:  # all errors of the library are subclasses of these
             raise ModelError(
                 f"hf:{source.repo}: {_reason(error)}; look at its name, and at HF_TOKEN if it is not public"
             ) from None
         return Path(path)
 
     def is_known_to_be_absent(self, name: str) -> bool:
-        """Whether the hub once answered that the repository has no file of this name."""
+        """Whether the hub has already reported that the repository has no file of this name."""
         known = self._hub.try_to_load_from_cache(
             self._source.repo, name, cache_dir=self.cache, revision=self._source.revision
         )
@@ -144,7 +144,7 @@ def _library() -> Any:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what lies at the bottom of an error."""
+    """The first line of an error's root cause."""
     while error.__cause__ is not None:
         error = error.__cause__
     return first_line(error)

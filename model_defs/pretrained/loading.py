@@ -1,4 +1,4 @@
-"""The whole way of weights into a model: found, read, translated, fitted, loaded, reported."""
+"""Loads weights into a model: finds, reads, renames, fits, loads and reports."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def load_from_source(model: nn.Module, source: str | Path) -> LoadingReport:
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, *, normalisation: str = "") -> LoadingReport:
-    """Gives `model` the tensors of `state`, which may have the names and shapes of any known library.
+    """Loads the tensors of `state`, which may have the names and shapes of any known library, into `model`.
 
     Args:
-        source: where they came from, for the report and for errors.
-        normalisation: of the images, in words, for the report.
+        source: their origin, for the report and for errors.
+        normalisation: normalisation of the images, as text for the report.
     Raises:
-        ModelError: a tensor of either side is left over without a reason; the first ones are listed.
+        ModelError: a tensor of either side is unmatched without a reason; the first ones are listed.
     """
     wanted = model.state_dict()
     translated = translate(state, wanted)

@@ -1,9 +1,9 @@
-"""Schemes of weights that other packages open: entry points of the group "tutelage.weights".
+"""Schemes of weights from other packages: entry points of the group "tutelage.weights".
 
     [project.entry-points."tutelage.weights"]
     models = "pipeline.import_weights.plugin:registered_model"
 
-The function takes what stands after the scheme's colon, and gives the file or folder of the weights.
+The function takes the text after the scheme's colon, and returns the file or folder of the weights.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ GROUP = "tutelage.weights"
 def plugin_schemes() -> dict[str, EntryPoint]:
     """The installed schemes; their packages are not imported.
 
-    Every distribution is asked: `entry_points` takes the first of a name, and in a checkout that may be what an older
-    build left beside the sources, not what is installed.
+    Reads every distribution: `entry_points` uses the first one of a name, which in a checkout may be an older build's
+    metadata next to the sources, not the installed distribution.
     """
     points = (point for distribution in distributions() for point in distribution.entry_points)
     return {point.name: point for point in points if point.group == GROUP}
@@ -38,8 +38,8 @@ class PluginSource:
     """Weights that a plug-in opens.
 
     Attributes:
-        scheme: its name, e.g. "models".
-        reference: what it is asked for, e.g. "/emoji-classifier@champion".
+        scheme: name of the scheme, e.g. "models".
+        reference: text after the colon, e.g. "/emoji-classifier@champion".
     """
 
     scheme: str

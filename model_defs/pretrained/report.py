@@ -1,4 +1,4 @@
-"""What became of each tensor when weights were loaded, with reasons, for people to read."""
+"""A readable report on how each tensor was used when weights were loaded, with reasons."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SHOWN = 6
 
 @dataclass(frozen=True, slots=True)
 class KeyNote:
-    """The name of a tensor, and why it was not simply taken over."""
+    """The name of a tensor, and why it was not loaded unchanged."""
 
     name: str
     reason: str
@@ -20,14 +20,14 @@ class LoadingReport:
     """Every tensor of the model and of the source is counted in `loaded` or named in one of the lists.
 
     Attributes:
-        source: where the weights came from.
-        format: whose names they had, e.g. "torchvision ViT".
-        loaded: how many tensors were taken over as they are.
-        adapted: in the model; taken over in another shape, or made from another tensor.
-        replaced: in both; the model keeps its fresh ones.
-        missing: in the model only; it keeps its fresh ones.
-        dropped: in the source only, by the source's names.
-        normalisation: by which the model's images are normalised, and where that comes from; "" if nobody said.
+        source: the origin of the weights.
+        format: the library of their names, e.g. "torchvision ViT".
+        loaded: the number of tensors that were loaded unchanged.
+        adapted: in the model; loaded in another shape, or derived from another tensor.
+        replaced: in both; the model retains its initial ones.
+        missing: only in the model, which retains its initial ones.
+        dropped: only in the source, with the source's names.
+        normalisation: the normalisation of the model's images, and its origin; "" if unknown.
     """
 
     source: str
@@ -40,7 +40,7 @@ class LoadingReport:
     normalisation: str = ""
 
     def lines(self) -> list[str]:
-        """One line for the whole, then one for each reason with the names it holds for."""
+        """One line for the totals, then one line per reason with its names."""
         lines = [f"{self.source} ({self.format}): {self.loaded} tensors loaded"]
         for word in ("adapted", "replaced", "missing", "dropped"):
             names_of: dict[str, list[str]] = {}

@@ -1,11 +1,11 @@
-"""What names trained weights: a string to a file on this machine.
+"""Sources of trained weights: resolves a string to a file on this machine.
 
     VGG16_Weights.IMAGENET1K_V1, VGG16_Weights     torchvision's enums; the second is its DEFAULT
-    a file or a folder                             .safetensors, or .pth that holds nothing but tensors
+    a file or a folder                             .safetensors, or .pth that contains only tensors
     hf:ORG/NAME, ORG/NAME                          the Hugging Face hub; ORG/NAME@REVISION, and :FILE of it
     SCHEME:REST, STAGE/KEY                         plug-ins; Tutelage has models:/NAME@alias and artifact:STAGE/KEY
 
-A path that exists is a path, whatever else it may look like.
+A string that is an existing path is always treated as a path.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def find_source(source: str | Path) -> WeightsSource:
     """The source that a string names; nothing is fetched.
 
     Raises:
-        ModelError: it cannot be one.
+        ModelError: the string is not a source.
     """
     text = str(source)
     if isinstance(source, Path) or _is_path(text):
@@ -57,10 +57,10 @@ def find_source(source: str | Path) -> WeightsSource:
 
 
 def default_source(info: ModelInfo) -> str:
-    """What "DEFAULT" stands for: the source of weights in a model's row of the catalogue.
+    """The source that "DEFAULT" stands for: the one in a model's row of the catalogue.
 
     Raises:
-        ModelError: it has none that can be fetched.
+        ModelError: the row has no source that can be fetched.
     """
     library, _, name = (info.weights or "").partition(" ")
     if library == "torchvision" and name:
@@ -75,7 +75,7 @@ def default_source(info: ModelInfo) -> str:
 
 
 def usual_normalisation(info: ModelInfo) -> Normalisation | None:
-    """What the weights that are usual for a model expect of pixels; None if it is not known."""
+    """The normalisation that the usual weights of a model expect; None if it is unknown."""
     if info.name.startswith("timm/"):
         return of_timm(info.name.removeprefix("timm/"))
     if info.normalisation is None:
@@ -89,7 +89,7 @@ def _is_path(text: str) -> bool:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """Scheme and rest. STAGE/KEY is an artifact where a plug-in opens those: hub ids are not named like hashes."""
+    """Scheme and rest. STAGE/KEY is an artifact if a plug-in opens those: hub ids do not look like hashes."""
     found = _SCHEME.fullmatch(text)
     if found:
         return found[1], found[2]
@@ -99,7 +99,7 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _default_of_timm(name: str) -> str:
-    """ORG/NAME of the weights that timm takes by default for its model `timm/NAME`."""
+    """ORG/NAME of timm's default weights for its model `timm/NAME`."""
     try:
         import timm
     except ImportError as error:
@@ -107,5 +107,5 @@ def _default_of_timm(name: str) -> str:
     card = timm.get_pretrained_cfg(name.removeprefix("timm/"))
     if card is None or not card.hf_hub_id:
         raise ModelError(f"model {name!r}: timm knows no weights of it; give a file, a folder or a hub id")
-    # An id that ends in a slash is the organisation, in which the weights have the names of model and tag.
+    # An id that ends in a slash is the organisation; the weights are named MODEL.TAG in it.
     return f"{card.hf_hub_id}{card.architecture}.{card.tag}" if card.hf_hub_id.endswith("/") else str(card.hf_hub_id)

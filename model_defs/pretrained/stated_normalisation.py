@@ -1,4 +1,4 @@
-"""The normalisation that files with weights state: our exports, timm, open_clip, transformers.
+"""The normalisation stated in files next to weights: our exports, timm, open_clip, transformers.
 
 preprocessing.json          {"mean", "std"}                       an exported model
 config.json                 {"pretrained_cfg": {"mean", "std"}}   timm
@@ -22,7 +22,7 @@ _NAMES = (("mean", "std"), ("image_mean", "image_std"))
 
 
 def stated_with(weights: Path) -> Normalisation | None:
-    """What the folder of a file of weights states; None if it states nothing.
+    """The normalisation stated in the folder of a file of weights; None if none is stated.
 
     Raises:
         ModelError: a file cannot be read.
@@ -32,10 +32,10 @@ def stated_with(weights: Path) -> Normalisation | None:
 
 
 def stated_in(file: Path) -> Normalisation | None:
-    """What one of FILES states.
+    """The normalisation stated in one of FILES.
 
     Raises:
-        ModelError: it cannot be read.
+        ModelError: the file cannot be read.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -60,6 +60,6 @@ def stated_in(file: Path) -> Normalisation | None:
 
 
 def _numbers(value: Any) -> tuple[float, ...]:
-    """Empty if it is no list of numbers."""
+    """The value as numbers; empty if it is not a list of numbers."""
     values = value if isinstance(value, list) else [value]
     return tuple(map(float, values)) if all(type(one) in (int, float) for one in values) else ()

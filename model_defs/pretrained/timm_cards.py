@@ -1,4 +1,4 @@
-"""What timm, if it is installed, states of its weights."""
+"""The normalisation that timm, if installed, states for its weights."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from model_defs.normalisation import Normalisation
 
 
 def of_timm(name: str) -> Normalisation | None:
-    """The normalisation of timm's weights MODEL.TAG, or of its default ones of MODEL; None if timm does not know."""
+    """The normalisation of timm's weights MODEL.TAG, or of MODEL's default weights; None if unknown to timm."""
     try:
         import timm
     except ImportError:
         return None
     try:
         card: Any = timm.get_pretrained_cfg(name)
-    except RuntimeError:  # it knows the model, but not this tag of weights
+    except RuntimeError:  # timm has the model, but not this tag of weights
         return None
     return None if card is None else Normalisation(tuple(card.mean), tuple(card.std), f"timm's card of {name}")

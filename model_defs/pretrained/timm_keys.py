@@ -1,6 +1,6 @@
-"""timm's parameter names where they are not ours: EfficientNet, RegNet, VGG, CLIP's ResNet.
+"""Renames timm's parameters that differ from ours: EfficientNet, RegNet, VGG, CLIP's ResNet.
 
-Its ViT, DeiT (whose names are those of the original repository), ResNet, ResNeXt, DenseNet and SENet are named as ours.
+Its ViT, DeiT (with the names of the original repository), ResNet, ResNeXt, DenseNet and SENet have our names.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-# What a module of an EfficientNet block does, by the modules that the block has: (in timm, role) and its norm.
+# The role of each module of an EfficientNet block, by its name in timm; it depends on the block's modules.
 _INVERTED = {"conv_pw": "expand", "bn1": "expand", "conv_dw": "depthwise", "bn2": "depthwise", "se": "gate",
              "conv_pwl": "project", "bn3": "project"}  # fmt: skip
 _SEPARABLE = {"conv_dw": "depthwise", "bn1": "depthwise", "se": "gate", "conv_pw": "project", "bn2": "project"}
@@ -37,7 +37,7 @@ def is_timm_efficientnet(state: Mapping[str, Tensor]) -> bool:
 
 
 def from_timm_efficientnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """EfficientNet of timm, B0 to B7 and V2, by torchvision's names."""
+    """timm's EfficientNet, B0 to B7 and V2, with torchvision's names."""
     last = 2 + max(stage for _, stage, *_ in _blocks(state))
     outside = {
         "conv_stem": "features.0.0",
@@ -58,7 +58,7 @@ def from_timm_efficientnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_timm_efficientnet_lite(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """EfficientNet-Lite of timm by the names of the package, whose blocks are numbered through."""
+    """timm's EfficientNet-Lite with the names of the package, which numbers blocks consecutively."""
     ours = _outside(state, _LITE_STEM)
     numbers = {place: number for number, place in enumerate(sorted({(s, b) for _, s, b, *_ in _blocks(state)}))}
     for name, stage, block, module, leaf, roles in _blocks(state):
@@ -72,7 +72,7 @@ def is_timm_regnet(state: Mapping[str, Tensor]) -> bool:
 
 
 def from_timm_regnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """RegNet of timm by torchvision's names."""
+    """timm's RegNet with torchvision's names."""
     ours = {}
     for name, tensor in state.items():
         found = _REGNET_BLOCK.fullmatch(name)
@@ -92,7 +92,7 @@ def is_timm_vgg(state: Mapping[str, Tensor]) -> bool:
 
 
 def from_timm_vgg(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """VGG of timm by torchvision's names: its dense layers are convolutions over the whole map."""
+    """timm's VGG with torchvision's names: timm's dense layers are convolutions over the whole map."""
     places = {"pre_logits.fc1.": "classifier.0.", "pre_logits.fc2.": "classifier.3.", "head.fc.": "classifier.6."}
     ours = {}
     for name, tensor in state.items():
@@ -108,7 +108,7 @@ def is_timm_clip_resnet(state: Mapping[str, Tensor]) -> bool:
 
 
 def from_timm_clip_resnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """CLIP's ResNet of timm by our names."""
+    """timm's version of CLIP's ResNet with our names."""
     ours = {}
     for name, tensor in state.items():
         found = _CLIP_BLOCK.fullmatch(name)
@@ -133,7 +133,7 @@ def from_timm_clip_resnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _outside(state: Mapping[str, Tensor], places: Mapping[str, str]) -> dict[str, Tensor]:
-    """What is in no block."""
+    """The tensors that are in no block, renamed."""
     ours = {}
     for name, tensor in state.items():
         if not _BLOCK.fullmatch(name):
@@ -143,7 +143,7 @@ def _outside(state: Mapping[str, Tensor], places: Mapping[str, str]) -> dict[str
 
 
 def _blocks(state: Mapping[str, Tensor]) -> Iterator[tuple[str, int, int, str, str, dict[str, str]]]:
-    """Name, stage, block, module, the rest of the name, and the roles of the modules that the block has, in order."""
+    """Name, stage, block, module, the rest of the name, and the roles of the block's modules, in order."""
     found = [(name, match.groups()) for name in state if (match := _BLOCK.fullmatch(name))]
     modules: dict[tuple[str, str], set[str]] = {}
     for _, (stage, block, module, _) in found:
@@ -159,6 +159,6 @@ def _blocks(state: Mapping[str, Tensor]) -> Iterator[tuple[str, int, int, str, s
 
 
 def _numbered(leaf: str) -> str:
-    """conv.weight as 0.weight and bn.weight as 1.weight; others stay."""
+    """Renames conv.weight to 0.weight and bn.weight to 1.weight; other names do not change."""
     kind, dot, rest = leaf.partition(".")
     return f"{_CONV_OR_NORM.get(kind, kind)}{dot}{rest}"

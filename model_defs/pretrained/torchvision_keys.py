@@ -1,4 +1,4 @@
-"""torchvision's parameter names where they are not ours: its ViT, and DenseNet's weights of 2017."""
+"""Renames torchvision's parameters that differ from ours: its ViT, and DenseNet's weights of 2017."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _VIT_BLOCK = {
     "ln_2": "norm2",
     "mlp.0": "mlp.fc1",
     "mlp.3": "mlp.fc2",
-    "mlp.linear_1": "mlp.fc1",  # the names before torchvision 0.13
+    "mlp.linear_1": "mlp.fc1",  # names before torchvision 0.13
     "mlp.linear_2": "mlp.fc2",
 }
 _LAYER = re.compile(r"encoder\.layers\.encoder_layer_(\d+)\.(.+)")
@@ -33,7 +33,7 @@ def is_torchvision_vit(state: Mapping[str, Tensor]) -> bool:
 
 
 def from_torchvision_vit(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A torchvision VisionTransformer's weights by our names."""
+    """The weights of torchvision's VisionTransformer with our names."""
     return {_vit_name(name): tensor for name, tensor in state.items()}
 
 
@@ -42,7 +42,7 @@ def is_old_densenet(state: Mapping[str, Tensor]) -> bool:
 
 
 def from_old_densenet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The released files say norm.1 where the class says norm1, since module names may not hold dots any more."""
+    """Renames norm.1 in the released files to the class's norm1, since module names may no longer contain dots."""
     return {_OLD_DENSE_LAYER.sub(r"\1\2", name): tensor for name, tensor in state.items()}
 
 
@@ -52,7 +52,7 @@ def _vit_name(name: str) -> str:
 
 
 def renamed(name: str, table: Mapping[str, str]) -> str:
-    """`name` with the first beginning that `table` knows replaced; unknown names stay, so that loading lists them."""
+    """`name` with the first prefix in `table` replaced; unknown names do not change, so that loading lists them."""
     for theirs, ours in table.items():
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)

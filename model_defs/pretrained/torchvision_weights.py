@@ -1,4 +1,4 @@
-"""torchvision's released weights by the names of its enums."""
+"""torchvision's released weights, named by its enums."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from model_defs.errors import ModelError, first_line
 from model_defs.normalisation import HALVES, Normalisation
 from model_defs.pretrained.files import FILES
 
-# torchvision translates images for these nets from ImageNet's numbers, inside the net (transform_input). Ours do so
-# only when they are told to.
+# In these nets torchvision converts images from ImageNet's normalisation (transform_input). Our nets do so only on
+# request.
 _TRANSLATED = ("GoogLeNet_Weights.", "Inception_V3_Weights.")
 
 
 @dataclass(frozen=True)
 class TorchvisionSource:
-    """A file that torch.hub fetches once and keeps.
+    """A file that torch.hub fetches once and caches.
 
     Attributes:
         name: the enum's member, e.g. "ResNet50_Weights.IMAGENET1K_V2".
-        url: where it is; the file's name ends in the beginning of its SHA-256.
-        transforms: torchvision's for these weights, with `mean` and `std`.
+        url: its URL; the file name ends in a prefix of its SHA-256.
+        transforms: torchvision's transforms for these weights, with `mean` and `std`.
     """
 
     name: str
@@ -38,7 +38,7 @@ class TorchvisionSource:
         """The weights ENUM.MEMBER, or ENUM for its default.
 
         Raises:
-            ModelError: torchvision has none of this name; the near ones are listed.
+            ModelError: torchvision has none of this name; similar names are listed.
         """
         from torchvision import models
 
@@ -57,7 +57,7 @@ class TorchvisionSource:
 
     @property
     def path(self) -> Path:
-        """Where torch.hub keeps the file; TORCH_HOME moves it."""
+        """The file in torch.hub's cache, which TORCH_HOME relocates."""
         import torch
 
         return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(self.url).path).name
@@ -67,7 +67,7 @@ class TorchvisionSource:
 
         if not self.path.is_file():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # The last part of the name is the beginning of the file's SHA-256, which torch.hub checks.
+            # The file name ends in a prefix of the file's SHA-256, which torch.hub checks.
             digest = self.path.stem.rpartition("-")[2]
             try:
                 torch.hub.download_url_to_file(self.url, str(self.path), hash_prefix=digest, progress=False)

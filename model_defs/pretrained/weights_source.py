@@ -1,4 +1,4 @@
-"""Where trained weights come from: the protocol of a source, and the simplest one, a file."""
+"""The protocol of a source of trained weights, and the simplest implementation, a file."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from model_defs.pretrained.stated_normalisation import stated_with
 
 
 class WeightsSource(Protocol):
-    """Weights somewhere."""
+    """A source of trained weights."""
 
     def locate(self, names: Sequence[str] = FILES, beside: Sequence[str] = ()) -> Path:
-        """Their file on this machine, fetched if need be.
+        """The file on this machine, fetched if necessary.
 
         Args:
-            names: of the file in a folder, the first that is there.
-            beside: further files that are fetched to its folder, where the source has them.
+            names: file names to look for in a folder; the first that exists is used.
+            beside: further files that are fetched to its folder, if the source has them.
         Raises:
             ModelError: there is no such file, or it cannot be fetched.
         """
 
     def identity(self, names: Sequence[str] = FILES) -> str:
-        """A word that changes when the weights do; found without fetching them, where that is possible.
+        """An identifier that changes when the weights change; found without fetching them if possible.
 
         Raises:
             ModelError: as `locate`.
         """
 
     def normalisation(self) -> Normalisation | None:
-        """What the weights expect of pixels; None if the source states nothing.
+        """The normalisation that the weights expect; None if the source states none.
 
         Raises:
             ModelError: as `locate`.
@@ -43,7 +43,7 @@ class WeightsSource(Protocol):
 
 @dataclass(frozen=True)
 class FileSource:
-    """A file, or a folder with a file of a usual name; also the folder of an exported model or of its artifact."""
+    """A file, or a folder with a file of a usual name, including an exported model or its artifact."""
 
     path: Path
 
