@@ -1,4 +1,4 @@
-"""What every test gets: quiet tools, no store and no service of the machine's user; and what tests anywhere ask for."""
+"""Settings for every test: quiet tools, no store or service of the machine's user; and fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ os.environ.update(
 )
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # `make test &` in a script: the shell makes its background jobs deaf to Ctrl-C, and every child inherits it.
+    # `make test &` in a script: the shell makes its background jobs ignore Ctrl-C, and every child inherits that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 for _name in ("TUTELAGE_STORE", "MLFLOW_TRACKING_URI", "PREFECT_API_URL", "RAY_ADDRESS", "AWS_ENDPOINT_URL"):
     os.environ.pop(_name, None)
@@ -39,16 +39,16 @@ for _name in ("TUTELAGE_STORE", "MLFLOW_TRACKING_URI", "PREFECT_API_URL", "RAY_A
 
 @pytest.fixture(autouse=True)
 def own_store(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that forgets to name its store gets one of its own, never the one in the working folder."""
+    """Gives a test that does not name its store a temporary one, never the one in the working folder."""
     monkeypatch.setenv("TUTELAGE_STORE", f"{tmp_path}/store")
 
 
 @pytest.fixture(scope="session")
 def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
-    """Makes a folder a PREFECT_HOME whose database has its tables.
+    """Turns a folder into a PREFECT_HOME with a database that has its tables.
 
-    A Prefect server makes them in 12 s of a core. Here they are made once for all processes and copied; the
-    lifecycle's journey begins with nothing, as a user does.
+    A Prefect server creates them in 12 s of one core. Here they are created once for all processes and copied; the
+    lifecycle's journey starts without them, as a user does.
     """
     ours = tmp_path_factory.getbasetemp()
     shared = ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours
@@ -70,7 +70,7 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], P
 
 @pytest.fixture(scope="session")
 def prefect(prefect_home: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A real Prefect server that is there before the flows, one for the session."""
+    """A real Prefect server that runs before the flows, one per session."""
     from flows.cli.shell_run import flush_prefect
 
     home = prefect_home(tmp_path_factory.mktemp("prefect") / "home")
@@ -81,7 +81,7 @@ def prefect(prefect_home: Callable[[Path], Path], tmp_path_factory: pytest.TempP
 
 @pytest.fixture(scope="session")
 def serving() -> Callable[[type[BaseHTTPRequestHandler]], AbstractContextManager[str]]:
-    """Within it an HTTP server on a free port of loopback answers as a handler says; the value is HOST:PORT."""
+    """Runs an HTTP server with a given handler on a free port of loopback; the value is HOST:PORT."""
 
     @contextmanager
     def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
@@ -105,7 +105,7 @@ def serving() -> Callable[[type[BaseHTTPRequestHandler]], AbstractContextManager
 
 @pytest.fixture
 def deaf() -> Iterator[str]:
-    """HOST:PORT where nobody listens."""
+    """HOST:PORT on which no process listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{taken.getsockname()[1]}"
@@ -113,7 +113,7 @@ def deaf() -> Iterator[str]:
 
 @pytest.fixture
 def web(serving: Callable[[type[BaseHTTPRequestHandler]], AbstractContextManager[str]]) -> Iterator[str]:
-    """HOST:PORT of a web server: /503/... answers that status, any other path a page, whatever is asked."""
+    """HOST:PORT of a web server: /503/... answers with that status, any other path with a page."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -130,7 +130,7 @@ def web(serving: Callable[[type[BaseHTTPRequestHandler]], AbstractContextManager
 
 @dataclass(frozen=True)
 class Listener:
-    """A TCP port that a process listens on.
+    """A TCP port on which a process listens.
 
     Attributes:
         address: e.g. "127.0.0.1", "::ffff:127.0.0.1", "0.0.0.0".
@@ -148,7 +148,7 @@ class Listener:
 
 @pytest.fixture
 def listeners() -> Callable[[int], list[Listener]]:
-    """What a process and all that descend from it listen on, as `ss -ltnp` shows it."""
+    """The ports on which a process and its descendants listen, as `ss -ltnp` shows them."""
 
     def of(pid: int) -> list[Listener]:
         commands = {one: command for one in family(pid) if (command := read(f"/proc/{one}/cmdline"))}
@@ -166,7 +166,7 @@ def listeners() -> Callable[[int], list[Listener]]:
         return found
 
     def endpoint(text: str) -> tuple[str, int]:
-        """From the kernel's notation: words of four bytes in the machine's order, in hexadecimal."""
+        """Parses the kernel's notation: words of four bytes in the machine's byte order, in hexadecimal."""
         digits, _, port = text.partition(":")
         raw = b"".join(bytes.fromhex(digits[i : i + 8])[::-1] for i in range(0, len(digits), 8))
         return str(ipaddress.ip_address(raw)), int(port, 16)
@@ -193,7 +193,7 @@ def listeners() -> Callable[[int], list[Listener]]:
 
 @pytest.fixture
 def without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU's float32 without TF32, which rounds what a product or a convolution reads to 10 bits."""
+    """Disables TF32 on a GPU, which rounds the inputs of float32 products and convolutions to 10 bits."""
     import torch
 
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
@@ -202,7 +202,7 @@ def without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_waiting() -> Callable[[int], AbstractContextManager[None]]:
-    """Within it an operation that makes the CPU wait for the GPU raises RuntimeError; step 0 allocates, and may."""
+    """Makes an operation for which the CPU waits for the GPU raise RuntimeError, except at step 0, which allocates."""
     import torch
 
     @contextmanager
@@ -225,6 +225,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first, then the longest, so that no long one is left for the end of two processes."""
+    """Runs fast tests first, then the longest, so that two processes do not end with a long one."""
     marks = ["journey", "ray", "servers"]
     items.sort(key=lambda item: next((n for n, mark in enumerate(marks) if item.get_closest_marker(mark)), -1))

@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of two classes of tiny pictures."""
+    """A folder with two classes of tiny pictures."""
     from PIL import Image
 
     folder = tmp_path_factory.mktemp("pictures")

@@ -1,4 +1,4 @@
-"""One whole lifecycle, run once from the shell, that the journeys look at."""
+"""One complete lifecycle, run once from the shell, whose results the journeys check."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TUTELAGE = Path(sys.executable).with_name("tutelage")
 
 @dataclass(frozen=True)
 class Shell:
-    """A folder, a store and an environment to run commands in, as a user would.
+    """A folder, a store and an environment for running commands as a user would.
 
     TUTELAGE_TEST_PACKS may name a folder of downloaded emoji packs, for machines without a registry.
     """
@@ -50,7 +50,7 @@ class Shell:
         )
 
     def processes(self) -> list[str]:
-        """Command lines of the processes that inherited this store: what a command left behind."""
+        """Command lines of the processes that inherited this store, i.e. that a command left running."""
         mark = f"TUTELAGE_STORE={self.store}".encode()
         left = []
         for place in Path("/proc").iterdir():
@@ -66,7 +66,7 @@ class Shell:
 
 @dataclass(frozen=True)
 class Journey:
-    """A finished `tutelage run --json`: its shell, and what it printed."""
+    """A finished `tutelage run --json`: its shell and its output."""
 
     shell: Shell
     said: dict[str, Any]
@@ -78,7 +78,7 @@ class Journey:
 
 @pytest.fixture(scope="session")
 def shell(prefect_home: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    """A shell with a store that has a Prefect database, and nothing else yet."""
+    """A shell with a store that contains only a Prefect database."""
     shell = Shell(tmp_path_factory.mktemp("shell"))
     prefect_home(shell.store / "services" / "prefect")
     return shell
@@ -86,7 +86,7 @@ def shell(prefect_home: Callable[[Path], Path], tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="session")
 def lifecycle(tmp_path_factory: pytest.TempPathFactory) -> Journey:
-    """`tutelage run lifecycle --preset emoji-tiny`, once for the session."""
+    """`tutelage run lifecycle --preset emoji-tiny`, run once per session."""
     shell = Shell(tmp_path_factory.mktemp("journey"))
     answer = shell.run("run", "lifecycle", "--preset", "emoji-tiny", "--json")
     assert answer.returncode == 0, answer.stderr

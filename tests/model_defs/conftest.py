@@ -1,4 +1,4 @@
-"""What the parity tests of the zoo share."""
+"""Fixtures for the parity tests of the zoo."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @pytest.fixture
 def randomised() -> Callable[[nn.Module], nn.Module]:
-    """Makes the norms of a net matter: fresh ones all do nothing in evaluation, so mixed-up norms would go unseen."""
+    """Randomises the norms of a net: new ones are the identity in evaluation, so swapped norms would go undetected."""
 
     def randomise(net: nn.Module) -> nn.Module:
         torch.manual_seed(0)
@@ -28,10 +28,10 @@ def randomised() -> Callable[[nn.Module], nn.Module]:
 
 @pytest.fixture
 def settled() -> Callable[[nn.Module, Tensor], nn.Module]:
-    """Gives a net the statistics of images, so that in evaluation a deep one tells its early layers' mistakes too.
+    """Sets a net's batch norm statistics from images, so that a deep net's output also shows errors of early layers.
 
-    With statistics of chance the signal fades by a third a norm, and what is left after forty is rounding. The images
-    must leave a dozen values a channel in the last map, else its variances are chance too.
+    With random statistics the signal fades by a third per norm, and after forty only rounding remains. The images
+    must give a dozen values per channel in the last map, otherwise its variances are also random.
     """
 
     def settle(net: nn.Module, images: Tensor) -> nn.Module:

@@ -1,4 +1,4 @@
-"""A real S3 server for every test that asks for one, started once a session, and a bad line to it."""
+"""A real S3 server, started once per session, and a proxy that simulates a faulty connection to it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Serving = Callable[[type[BaseHTTPRequestHandler]], AbstractContextManager[str]]
 
 @dataclass(frozen=True)
 class S3Server:
-    """Where the server is, and how to get in."""
+    """The server's address and credentials."""
 
     url: str
     bucket: str
@@ -36,7 +36,7 @@ class S3Server:
 
     @property
     def env(self) -> dict[str, str]:
-        """What boto3 in this or another process needs to find it."""
+        """The environment variables that boto3 needs to reach it, in this or another process."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": self.keys.access,
@@ -56,15 +56,15 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @dataclass
 class BadLine:
-    """A proxy before the S3 server that spoils answers to GET requests, chosen by a seeded draw.
+    """A proxy in front of the S3 server that injects faults into responses to GET requests, by a seeded draw.
 
     Attributes:
-        url: where clients ask.
-        faults: what it may do to an answer: "500", "503" (slow down), "reset" (no answer), "truncated" (a body that
-            ends early), "altered" (a byte changed), "stall" (a body that stops coming).
-        share: of the answers that are spoiled; 0 to begin with.
-        done: how often each was done.
-        requests: how many GETs came.
+        url: its URL for clients.
+        faults: faults to inject: "500", "503" (slow down), "reset" (no response), "truncated" (a body that
+            ends early), "altered" (one changed byte), "stall" (a body that stops midway).
+        share: fraction of responses with a fault; initially 0.
+        done: number of injections of each fault.
+        requests: number of GET requests received.
     """
 
     url: str
@@ -86,7 +86,7 @@ class BadLine:
 
 
 class Proxy(BaseHTTPRequestHandler):
-    """A proxy before the S3 server; what it does with a request says `serve` of a subclass.
+    """A proxy in front of the S3 server; subclasses override `serve`, which forwards a request.
 
     Attributes:
         upstream: HOST:PORT of the server.
@@ -101,7 +101,7 @@ class Proxy(BaseHTTPRequestHandler):
     def passed_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         """The server's answer to the request: status, headers, body."""
         connection = http.client.HTTPConnection(self.upstream, timeout=60)
-        # The signature covers the Host header: the server must see the one the client signed.
+        # The signature covers the Host header: the server must receive the one that the client signed.
         connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
             if name.lower() not in ("connection", "expect"):
@@ -114,7 +114,7 @@ class Proxy(BaseHTTPRequestHandler):
         return response.status, {n: v for n, v in response.getheaders() if n.lower() not in skipped}, data
 
     def answer(self, status: int, headers: dict[str, str], data: bytes, sent: int | None = None) -> None:
-        """Answers; `sent`: with so many bytes of the body only, whatever the headers promise."""
+        """Sends a response; `sent` limits the bytes of the body, whatever length the headers state."""
         self.send_response_only(status)
         for name, value in headers.items():
             if name.lower() != "content-length":
@@ -138,7 +138,7 @@ class Proxy(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="session")
 def s3_proxy(s3_server: S3Server) -> type[Proxy]:
-    """What a proxy before the S3 server is made from."""
+    """The base class for proxies in front of the S3 server."""
 
     class S3Proxy(Proxy):
         upstream = urlsplit(s3_server.url).netloc
@@ -148,7 +148,7 @@ def s3_proxy(s3_server: S3Server) -> type[Proxy]:
 
 @pytest.fixture(scope="session")
 def bad_line_server(s3_proxy: type[Proxy], serving: Serving) -> Iterator[BadLine]:
-    """The proxy; of the session, since a client remembers its endpoint."""
+    """The proxy, with session scope because a client caches its endpoint."""
 
     class Handler(s3_proxy):  # type: ignore[misc, valid-type]
         def serve(self, body: bytes) -> None:
@@ -172,7 +172,7 @@ def bad_line_server(s3_proxy: type[Proxy], serving: Serving) -> Iterator[BadLine
             self.cut()
 
         def cut(self) -> None:
-            """Closes the connection with a reset, as a crashed server's machine does."""
+            """Closes the connection with a reset, like the machine of a crashed server."""
             self.close_connection = True
             with contextlib.suppress(OSError):
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -185,7 +185,7 @@ def bad_line_server(s3_proxy: type[Proxy], serving: Serving) -> Iterator[BadLine
 
 @pytest.fixture
 def bad_line(bad_line_server: BadLine, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[BadLine]:
-    """The store at `s3_url` is reached through the proxy, which spoils nothing until it is told to."""
+    """Routes the store at `s3_url` through the proxy, which injects no faults until configured."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", bad_line_server.url)
     yield bad_line_server
     bad_line_server.share = 0.0
@@ -195,7 +195,7 @@ def bad_line(bad_line_server: BadLine, s3_url: str, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def s3_url(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty s3:// store; this process's environment leads there."""
+    """An empty s3:// store, to which this process's environment points."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in s3_server.env.items():

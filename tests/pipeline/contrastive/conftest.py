@@ -21,7 +21,7 @@ MakeOntology = Callable[..., Ontology]
 
 @pytest.fixture(scope="session")
 def make_ontology() -> MakeOntology:
-    """An ontology of two families with `leaves` leaves each; every leaf has `contents` contents of `copies` pairs.
+    """Builds an ontology of two families with `leaves` leaves each; a leaf has `contents` contents of `copies` pairs.
 
     Each content has one caption. The first pair of every content is held out if `held_out` is set.
     """

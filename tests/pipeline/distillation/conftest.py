@@ -1,4 +1,4 @@
-"""A store with digits, untrained teachers for them, and configs of students that train in a second."""
+"""A store with digits, untrained teachers for them, and configs of students with a training of one second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small shards artifact of coloured shapes drawn by three hands, and untrained models over it."""
+"""A small shards artifact of coloured shapes in three drawing styles, and untrained models for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.small_shards import SmallShards, index_of
 
 SHAPES = ("circle", "square", "triangle")
 COLOURS = ("red", "green", "blue", "orange")
-HANDS = {"flat": 1.0, "ink": 0.8, "noto": 0.6}  # the same drawing, larger or smaller
+HANDS = {"flat": 1.0, "ink": 0.8, "noto": 0.6}  # scale of the same drawing
 PIXELS = 32
 PREPROCESSING = Preprocessing(PIXELS, 3, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 
@@ -30,7 +30,7 @@ MakeModel = Callable[..., Artifact]
 
 
 class DrawShapes:
-    """12 concepts by three hands: "noto" is the test split, orange concepts of the others are val.
+    """12 concepts in three styles: "noto" is the test split, orange concepts of the others are val.
 
     Red circles have no label; green squares and green triangles share their first caption.
     """
@@ -65,7 +65,7 @@ class DrawShapes:
 
 
 class ModelConfig(Config):
-    """What an untrained model is."""
+    """The config of an untrained model."""
 
     kind: Literal["classifier", "dual-encoder"] = Field(description="kind")
     architecture: str = Field(description="name in model_defs")

@@ -1,4 +1,4 @@
-"""A store with a small exported classifier and labelled drawings, and the folders of packages that carry weights."""
+"""A store with a small exported classifier and labelled drawings, and the folders of packages with weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtifactStore:
 
 @pytest.fixture
 def package_folder() -> Callable[[str], Path]:
-    """Where a package lies."""
+    """The folder of an installed package."""
 
     def find(package: str) -> Path:
         spec = importlib.util.find_spec(package)
@@ -44,7 +44,7 @@ def package_folder() -> Callable[[str], Path]:
 
 @pytest.fixture
 def exported(tmp_path: Path) -> ExportedModel:
-    """A classifier of three labels with fresh weights."""
+    """A classifier of three labels with random weights."""
     torch.manual_seed(1)
     return ExportedModel.write(
         tmp_path / "exported" / "model",
@@ -68,7 +68,7 @@ def teacher(store: ArtifactStore, exported: ExportedModel) -> Artifact:
 
 @pytest.fixture
 def shards(store: ArtifactStore) -> Artifact:
-    """24 pictures of 32 pixels to train on and 6 to validate, of three labels."""
+    """24 training and 6 validation pictures of 32 pixels, with three labels."""
     folder, rows = store.local / "new", []
     with SmallShards(folder, samples_per_shard=100) as tar:
         for number in range(30):

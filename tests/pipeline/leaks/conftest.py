@@ -1,4 +1,4 @@
-"""Shards with planted leaks: pictures like photographs, and what people do to them."""
+"""Shards with planted leaks: pictures like photographs, and common edits of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Shard = Callable[..., Artifact]
 
 @pytest.fixture(scope="session")
 def photo() -> Callable[..., Image.Image]:
-    """photo(7), photo(7, size=40): colour that changes smoothly, another one for each number."""
+    """photo(7), photo(7, size=40): a smooth colour image, different for each number."""
 
     def draw(number: int, size: int = 160) -> Image.Image:
         rough = np.random.default_rng(number).integers(0, 256, (12, 12, 3), dtype=np.uint8)

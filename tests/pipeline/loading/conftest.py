@@ -21,7 +21,7 @@ _FORMATS = (("png", "PNG", {}), ("jpg", "JPEG", {"quality": 95}), ("webp", "WEBP
 
 @dataclass(frozen=True)
 class Shards:
-    """The artifact, its index, and the picture that each sample was encoded from."""
+    """The artifact, its index, and the source picture of each sample."""
 
     artifact: Artifact
     index: SampleIndex
@@ -29,7 +29,7 @@ class Shards:
 
 
 def picture(number: int, size: int = 40) -> Image.Image:
-    """Smooth noise in colour (every seventh in grey), so that no two are alike in any part."""
+    """Smooth noise in colour (every seventh in grey), so that no two pictures are alike in any region."""
     rough = generator(0, "picture", number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     image = Image.fromarray(rough).resize((size, size), Image.Resampling.BICUBIC)
     return image.convert("L") if number % 7 == 6 else image
@@ -72,7 +72,7 @@ def make_shards(store: ArtifactStore, folder: Path) -> Shards:
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
-    """In a local store; read only."""
+    """Shards in a local store; read only."""
     root = tmp_path_factory.mktemp("loading")
     store = ArtifactStore.open(str(root / "store"))
     return make_shards(store, root / "store" / "new")
@@ -80,12 +80,12 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
 
 @pytest.fixture
 def own_shards(tmp_path: Path) -> Shards:
-    """In a local store of the test's own, which it may damage."""
+    """Shards in the test's own local store, which it may damage."""
     return make_shards(ArtifactStore.open(str(tmp_path / "store")), tmp_path / "store" / "new")
 
 
 @pytest.fixture
 def s3_shards(s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shards:
-    """In a real S3 server."""
+    """Shards in a real S3 server."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return make_shards(ArtifactStore.open(s3_url), tmp_path / "new")

@@ -25,7 +25,7 @@ VARIANTS = _module("encoded_variants", Path(__file__).with_name("variants.py"))
 
 @pytest.fixture(scope="session")
 def served_file(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    """The very file that is stored with a registered model, imported as MLflow does."""
+    """The file that is stored with a registered model, imported as MLflow imports it."""
     from pipeline.registration.package import served_code
 
     path = tmp_path_factory.mktemp("served") / "served_model.py"

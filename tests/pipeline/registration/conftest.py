@@ -1,4 +1,4 @@
-"""A store with a registry, pictures of three colours, and classifiers of them: a good one and forgetful ones."""
+"""A store with a registry, pictures of three colours, and classifiers of them: a good one and defective ones."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def picture(label: str, number: int) -> bytes:
 
 
 class TrainedConfig(Config):
-    """Which label a classifier never says, if any."""
+    """The label that a classifier never predicts, if any."""
 
     forgets: str | None = Field(None, description="this label gets a hopeless logit")
 
@@ -86,7 +86,7 @@ class Trained:
 
 
 class UntrainedClip:
-    """A dual encoder as it begins."""
+    """An untrained dual encoder."""
 
     name: ClassVar[str] = "pretrain-clip"
     version: ClassVar[int] = 1
@@ -114,7 +114,7 @@ def _pixels(per_label: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Colours:
-    """The store, the shards in it, and what is made from them."""
+    """The store, its shards, and the artifacts built from them."""
 
     store: ArtifactStore
     shards: Artifact
@@ -142,7 +142,7 @@ class Colours:
 
 @pytest.fixture(scope="session")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Colours:
-    """Shards of 180 pictures in a store of their own."""
+    """Shards of 180 pictures in their own store."""
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     folder: Path = tmp_path_factory.mktemp("colours")
     for label in LABELS:

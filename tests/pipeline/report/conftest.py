@@ -1,4 +1,4 @@
-"""The artifacts of a small run: a real evaluation over drawn shapes, with names that want to break a page."""
+"""The artifacts of a small run: a real evaluation of drawn shapes, with names that would break an unescaped page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PIXELS = 32
 
 
 class FilesConfig(Config):
-    """What a made-up stage leaves."""
+    """The output of a fake stage."""
 
     files: dict[str, str] = Field({}, description="name -> content")
     summary: dict[str, Any] = Field({}, description="headline")
@@ -53,7 +53,7 @@ class Files:
 
 
 class DrawShapes:
-    """12 concepts by two hands; one hand is the test split, orange concepts of the other are val."""
+    """12 concepts in two styles; one style is the test split, orange concepts of the other are val."""
 
     name: ClassVar[str] = "shard-dataset"
     version: ClassVar[int] = 1
@@ -96,7 +96,7 @@ class DrawShapes:
 
 
 class WriteModel:
-    """An untrained model with the log of a training that went well."""
+    """An untrained model with the log of a successful training."""
 
     version: ClassVar[int] = 1
 
@@ -166,7 +166,7 @@ def report_store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
 
 @pytest.fixture(scope="session")
 def made_up(report_store: ArtifactStore) -> Callable[..., Artifact]:
-    """Makes an artifact of any stage name with given files and summary."""
+    """Builds an artifact of any stage name with given files and summary."""
 
     def make(stage: str, files: dict[str, str], summary: dict[str, Any]) -> Artifact:
         writes: Any = Files(stage)
@@ -177,7 +177,7 @@ def made_up(report_store: ArtifactStore) -> Callable[..., Artifact]:
 
 @pytest.fixture(scope="session")
 def run_inputs(report_store: ArtifactStore, made_up: Callable[..., Artifact]) -> dict[str, Artifact]:
-    """Every artifact a report can be given, by name."""
+    """Every artifact that a report accepts, by name."""
     shards = run_stage(DrawShapes(), Config(), {}, store=report_store)
     classifier: Any = WriteModel("classifier")
     dual_encoder: Any = WriteModel("dual-encoder")

@@ -1,4 +1,4 @@
-"""Pictures, folders of them and a store: what the tests of sharding work on."""
+"""Pictures, image folders and a store for the tests of sharding."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def picture() -> Picture:
 
 @pytest.fixture
 def image_folder(tmp_path: Path, picture: Picture) -> Callable[[Mapping[str, int]], Path]:
-    """image_folder({"cat": 12, "dog": 9}): a folder with so many different PNG and JPEG files a class."""
+    """image_folder({"cat": 12, "dog": 9}): a folder with that many different PNG and JPEG files per class."""
 
     def make(counts: Mapping[str, int]) -> Path:
         root = tmp_path / "pets"
@@ -65,7 +65,7 @@ def store(tmp_path: Path) -> ArtifactStore:
 
 @pytest.fixture
 def shard(store: ArtifactStore) -> Callable[..., Artifact]:
-    """shard(source={...}, split={...}, ...): the shards artifact of a config, as a flow would make it."""
+    """shard(source={...}, split={...}, ...): the shards artifact of a config, as a flow would build it."""
 
     def make(into: ArtifactStore = store, **values: Any) -> Artifact:
         config = parse_config(ShardingConfig, values, "test")
@@ -77,7 +77,7 @@ def shard(store: ArtifactStore) -> Callable[..., Artifact]:
 
 @pytest.fixture(scope="session")
 def add() -> Callable[..., Artifact]:
-    """add(store, source or folder, base=None, ...): shards as a flow would make them, a delta if there is a base."""
+    """add(store, source or folder, base=None, ...): shards as a flow would build them, a delta if there is a base."""
 
     def make(
         store: ArtifactStore, source: Mapping[str, Any] | Path, base: Artifact | str | None = None, **values: Any
@@ -96,10 +96,10 @@ def add() -> Callable[..., Artifact]:
 
 @pytest.fixture(scope="session")
 def samples_of() -> Callable[[Artifact], dict[str, Any]]:
-    """samples_of(artifact): by key, all that is known of each sample but where it lies, and its image.
+    """samples_of(artifact): by key, all fields of each sample except its location, and its image.
 
-    Fails if an image cannot be read or is not what its hash says, if equal images are in two splits, if rows do not lie
-    split by split, or if items.parquet does not name every row once.
+    Fails if an image cannot be read or does not match its hash, if equal images are in two splits, if rows are not
+    grouped by split, or if items.parquet does not list every row once.
     """
 
     def known(artifact: Artifact) -> dict[str, Any]:
@@ -126,9 +126,9 @@ def samples_of() -> Callable[[Artifact], dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def columns_of() -> Callable[..., Columns]:
-    """columns_of([{"group": "a", "label": 0, ...}, ...]): the columns of such images, as an intake would leave them.
+    """columns_of([{"group": "a", "label": 0, ...}, ...]): the columns of such images, as an intake would write them.
 
-    What is left out: no label, no caption, a key and a content of its own, the content as group.
+    Defaults: no label, no caption, a unique key and content, the content as group.
     """
 
     def number(texts: list[str]) -> np.ndarray[Any, np.dtype[np.uint64]]:

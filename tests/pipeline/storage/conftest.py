@@ -1,4 +1,4 @@
-"""A gateway before the S3 server that answers some requests by itself, and an address that never answers."""
+"""A gateway in front of the S3 server that fakes some responses, and an address that never answers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PAGE = b"<html><head><title>Sign in</title></head><body>This network needs a sig
 
 @dataclass
 class Gateway:
-    """A proxy that forwards every request but those that `lies` names an answer for.
+    """A proxy that forwards every request except the ones for which `lies` returns a fake response.
 
     Attributes:
-        url: where clients ask.
-        lies: of method and path with its query: "page" (a web page, 200), "page with etag", "nothing" (200, no body),
-            "json", "stored" (200 with the ETag of what was sent, not passed on), "silence" (no
-            answer at all), or None: the server's own answer.
-        told: the lies that were told.
+        url: its URL for clients.
+        lies: maps method and path with query to "page" (a web page, 200), "page with etag", "nothing" (200, no body),
+            "json", "stored" (200 with the ETag of the sent body, not forwarded), "silence" (no response), or None:
+            the server's own response.
+        told: the fake responses that were sent.
     """
 
     url: str = ""
@@ -41,7 +41,7 @@ def gateway(
     s3_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Gateway]:
-    """The store at `s3_url` is reached through it."""
+    """Routes the store at `s3_url` through a gateway."""
     state = Gateway()
 
     class Handler(s3_proxy):  # type: ignore[misc]
@@ -74,7 +74,7 @@ def gateway(
 
 @pytest.fixture
 def silent_endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An address that takes every connection and every byte, and never says a word."""
+    """An address that accepts every connection and every byte, and never responds."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
     held: list[socket.socket] = []
 
@@ -89,7 +89,7 @@ def silent_endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "name")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
     yield url
-    # A listener that another thread waits on is not ended by its close alone.
+    # Closing a listener does not end another thread's wait for it.
     with contextlib.suppress(OSError):
         listener.shutdown(socket.SHUT_RDWR)
     listener.close()

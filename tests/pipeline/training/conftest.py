@@ -1,4 +1,4 @@
-"""Scanned digits as a shards artifact, and trainings of them, here and in child processes."""
+"""Scanned digits as a shards artifact, and trainings on them, in this process and in child processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SMALL = {
     "model": {"name": "vit_micro", "kwargs": {"patch_size": 4, "width": 32, "depth": 2, "heads": 2, "drop_path": 0.2}},
     "image_size": SIDE,
     "channels": 1,
-    # In float32 sums in another order agree to 1e-5; in bfloat16, which "auto" takes where the CPU has it, to 1e-2.
+    # In float32, sums in another order agree to 1e-5; in bfloat16, which "auto" uses if the CPU has it, to 1e-2.
     "training": {
         "steps": 24,
         "epochs": None,
@@ -43,7 +43,7 @@ SMALL = {
     "runner": {"runner": "process", "tracking": False, "cpus_per_worker": 1},
 }
 
-# Trains as a stage, one line a step; what kill tests end in the middle.
+# Trains as a stage, one line per step; kill tests interrupt it.
 _CHILD = """
 import sys
 from pipeline.artifacts import ArtifactStore
@@ -117,7 +117,7 @@ def write_digits(store: ArtifactStore) -> Artifact:
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
-    """These models are too small to share among cores; threads that wait for each other only take time."""
+    """Limits torch to one thread: these models are too small to split among cores."""
     torch.set_num_threads(1)
 
 
@@ -134,7 +134,7 @@ def digits(store: ArtifactStore) -> Artifact:
 
 @pytest.fixture
 def small_config() -> Callable[..., ClassificationConfig]:
-    """A config that trains in a second; keyword arguments go into its `training`, dicts into their part."""
+    """A config with a training of one second; keyword arguments set fields of the config or of its `training`."""
 
     def make(**changes: Any) -> ClassificationConfig:
         values: dict[str, Any] = {name: dict(v) if isinstance(v, dict) else v for name, v in SMALL.items()}
@@ -150,7 +150,7 @@ def small_config() -> Callable[..., ClassificationConfig]:
 
 @pytest.fixture
 def child_training(tmp_path: Path) -> Callable[[ArtifactStore, ClassificationConfig], subprocess.Popen[str]]:
-    """Starts a training of the store's digits in a process (and session) of its own."""
+    """Starts a training on the store's digits in its own process (and session)."""
 
     def start(store: ArtifactStore, config: ClassificationConfig) -> subprocess.Popen[str]:
         script = tmp_path / "child_training.py"
@@ -170,12 +170,12 @@ def child_training(tmp_path: Path) -> Callable[[ArtifactStore, ClassificationCon
 
 @pytest.fixture
 def train_ranks(tmp_path: Path) -> Callable[[ArtifactStore, ClassificationConfig, int, str], CheckpointPlace]:
-    """Trains on the store's digits as ranks of a group (gloo), a process each; gives where their checkpoints are."""
+    """Trains on the store's digits as ranks of a gloo group, one process each; returns their checkpoint location."""
 
     def train(store: ArtifactStore, config: ClassificationConfig, world: int, device: str = "cpu") -> CheckpointPlace:
         script = tmp_path / "rank.py"
         script.write_text(_RANK)
-        meeting = f"{mkdtemp(dir=tmp_path)}/ranks"  # a file: a free port may be taken before it is bound
+        meeting = f"{mkdtemp(dir=tmp_path)}/ranks"  # a file, because a free port may be taken before it is bound
         common = [str(world), meeting, device, store.storage.url, config.model_dump_json()]
         ranks = [
             subprocess.Popen(

@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> ArtifactStore:
 
 @pytest.fixture
 def commit_index(store: ArtifactStore, tmp_path: Path) -> Callable[..., Artifact]:
-    """commit_index(keys): a shards artifact with an index of these keys, and nothing else."""
+    """commit_index(keys): a shards artifact that contains only an index of these keys."""
 
     def make(keys: Sequence[str] | pa.Array, name: str = "0123456789abcdef0123") -> Artifact:
         texts = pa.array(keys, pa.large_string())
@@ -58,7 +58,7 @@ def shards(commit_index: Callable[..., Artifact]) -> Artifact:
 
 @pytest.fixture
 def join(store: ArtifactStore) -> Callable[..., JoinedColumns]:
-    """join(shards, source, ...): the joined columns, as a flow would make them."""
+    """join(shards, source, ...): the joined columns, as a flow would build them."""
 
     def make(shards: Artifact, source: Path | str, **values: Any) -> JoinedColumns:
         config = JoinColumnsConfig(source=str(source), **values)

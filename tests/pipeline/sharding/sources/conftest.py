@@ -1,4 +1,4 @@
-"""What the tests of sources work on: real photos and scans, and a way to see what a source lists."""
+"""Fixtures for the tests of sources: real photos and scans, and a helper that lists a source."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def source_config(**values: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def photos() -> dict[str, bytes]:
-    """china.jpg and flower.jpg, 640x427 photos that scikit-learn ships."""
+    """china.jpg and flower.jpg, 640x427 photos from scikit-learn."""
     import sklearn.datasets
 
     folder = Path(sklearn.datasets.__file__).parent / "images"
@@ -31,7 +31,7 @@ def photos() -> dict[str, bytes]:
 
 @pytest.fixture
 def collect(tmp_path: Path) -> Callable[..., tuple[Collection, list[Item]]]:
-    """collect(kind=..., ...): what a source lists after it was checked."""
+    """collect(kind=..., ...): the collection and items of a source, after its check."""
 
     def listed(**values: Any) -> tuple[Collection, list[Item]]:
         config = source_config(**values)
@@ -39,7 +39,7 @@ def collect(tmp_path: Path) -> Callable[..., tuple[Collection, list[Item]]]:
         config.check(downloads)
         resolved = config.resolved()
         assert resolved.fingerprint
-        # What was resolved once is resolved for good: the stage compares.
+        # Resolving must be idempotent, because the stage compares the configs.
         assert resolved.resolved() == resolved
         collection = config.build(downloads).collect(silent)
         items = list(collection.items())
@@ -52,7 +52,7 @@ def collect(tmp_path: Path) -> Callable[..., tuple[Collection, list[Item]]]:
 
 @pytest.fixture
 def refused(collect: Callable[..., Any]) -> Callable[..., str]:
-    """refused(kind=..., ...): the line that a wrong source gets."""
+    """refused(kind=..., ...): the error message for an invalid source."""
 
     def line(**values: Any) -> str:
         with pytest.raises(InputError) as caught:
