@@ -131,7 +131,7 @@ def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
             console.print(Text.assemble((f"{name:<7}", "dim"), str(location)), soft_wrap=True)
     if outcome.models:
         console.print()
-        console.print(Text("to look the models up, in any Python that has mlflow, torch and torchvision:", "dim"))
+        console.print(Text("to look the models up, in any Python that has mlflow and torch:", "dim"))
         addresses = sorted({str(model["tracking_uri"]) for model in outcome.models if model.get("tracking_uri")})
         code = ["import mlflow", *(f'mlflow.set_tracking_uri("{address}")' for address in addresses)]
         code += [str(model["lookup"]) for model in outcome.models if model.get("champion") is not None]
