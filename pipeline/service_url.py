@@ -16,7 +16,7 @@ def shown_url(url: str) -> str:
     scheme = _SCHEME.match(url)
     if scheme is None:
         return url if url.startswith(("/", ".", "~")) else url.rpartition("@")[2]
-    _, bare = _split(url[scheme.end() :])
+    _, bare = _hidden(url[scheme.end() :])
     return scheme.group() + re.split(r"[?#]", bare, maxsplit=1)[0]
 
 
@@ -50,9 +50,18 @@ def _split(rest: str) -> tuple[str | None, str]:
     return rest[:end], rest[end + 1 :]
 
 
+def _hidden(rest: str) -> tuple[str | None, str]:
+    """As `_split`, for display: after credentials, an @ further on may belong to a password with @ and / in it."""
+    credentials, bare = _split(rest)
+    path = re.split(r"[?#]", bare, maxsplit=1)[0]
+    if credentials is None or "@" not in path:
+        return credentials, bare
+    return credentials, bare[path.rindex("@") + 1 :]
+
+
 def _masked(url: str) -> str:
     scheme, _, rest = url.partition("://")
-    credentials, bare = _split(rest)
+    credentials, bare = _hidden(rest)
     address, mark, query = bare.partition("#")[0].partition("?")
     query = re.sub(r"=[^&]*", f"={_HIDDEN}", query)
     return f"{scheme}://{'' if credentials is None else f'{_HIDDEN}@'}{address}{mark}{query}"

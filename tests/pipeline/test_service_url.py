@@ -15,6 +15,7 @@ from pipeline.service_url import shown_url, split_credentials, without_credentia
         ("postgresql+psycopg2://me:hu%40sh@db:5432/mlflow?sslpassword=hush", "postgresql+psycopg2://db:5432/mlflow"),
         ("http://me:hu@sh@host/x", "http://host/x"),
         ("http://me:hu/sh@host/x", "http://host/x"),
+        ("http://me:p@hu/sh@host/x", "http://host/x"),
         ("http://me:hu?sh@host/x", "http://host/x"),
         ("http://me:hu'sh@host/x", "http://host/x"),
         ("http://me:hu#sh@[::1]:80/x", "http://[::1]:80/x"),
@@ -40,3 +41,4 @@ def test_the_words_around_a_url_stay() -> None:
 def test_credentials_are_split_off_as_they_are_meant() -> None:
     assert split_credentials("http://me:hu%40sh@host/api") == ("http://host/api", "me:hu@sh")
     assert split_credentials("http://host/api") == ("http://host/api", None)
+    assert split_credentials("http://me:hush@host/@scope") == ("http://host/@scope", "me:hush")
