@@ -2,17 +2,19 @@
 
     python leash.py OWNER_PID GRACE_S COMMAND...
 
-PR_SET_PDEATHSIG does not suffice: it is sent when the *thread* that started the child ends (the end of a flow's worker
-thread would end the server), it does not reach the server's own children (`mlflow server` is two processes), and it is
-Linux only. The leash costs 11 MB and polls every 0.1 s. It uses the standard library only, since it runs with
-`python -I -S` to start in 15 ms.
+PR_SET_PDEATHSIG in the owner does not suffice: it is sent when the *thread* that started the child ends (the end of a
+flow's worker thread would end the server), it does not reach the server's own children (`mlflow server` is two
+processes), and it is Linux only. The leash costs 11 MB and polls every 0.1 s. It uses the standard library only, since
+it runs with `python -I -S` to start in 20 ms.
 
-The leash can be killed too. Then its guard, a fork in a separate session, ends the server.
+The leash can be killed too. Then its guard, a fork in a separate session, ends the server. On Linux, the kernel sends
+SIGTERM to the server when the leash ends, so it ends in order even if owner, leash and guard are killed together.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -22,6 +24,7 @@ from collections.abc import Callable
 from types import FrameType
 
 _POLL_S = 0.1
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main(owner: int, grace_s: float, command: list[str]) -> int:
@@ -35,9 +38,16 @@ def main(owner: int, grace_s: float, command: list[str]) -> int:
     signal.signal(signal.SIGTERM, note)
     signal.signal(signal.SIGINT, note)
     guard = _guard(grace_s)
+    leash = os.getpid()
+    # Loaded before the fork: a child may not import.
+    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
     def register() -> None:
         os.write(guard, f"{os.getpid()}\n".encode())
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != leash:
+                os._exit(1)
 
     # The server's process registers itself, so that the guard knows it even if the leash is killed at this moment.
     server = subprocess.Popen(command, process_group=0, preexec_fn=register)

@@ -1,5 +1,6 @@
 """Servers: they answer when `start` returns, say why when they do not, and never outlive their owner."""
 
+import contextlib
 import http.server
 import os
 import signal
@@ -141,6 +142,39 @@ def test_it_ends_when_its_leash_is_killed(tmp_path, whom, code):
         assert not server.running
     finally:
         server.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the signal at a parent's death exists on Linux only")
+def test_it_ends_when_its_owner_its_leash_and_the_guard_are_killed_together(tmp_path):
+    log = tmp_path / "server.log"
+    owner_code = textwrap.dedent(f"""
+        import sys, time
+        from pathlib import Path
+        from infra.local.server import Server
+        server = Server("orderly", [sys.executable, "-c", {ORDERLY!r}], "", [], Path({str(log)!r}))
+        server.launch()
+        print(server.pid, flush=True)
+        time.sleep(600)
+    """)
+    owner = subprocess.Popen([sys.executable, "-c", owner_code], stdout=subprocess.PIPE, cwd=Path(__file__).parents[3])
+    assert owner.stdout is not None
+    leash = int(owner.stdout.readline())
+    deadline = time.monotonic() + 20
+    while b"up" not in log.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    children = [int(pid) for pid in Path(f"/proc/{leash}/task/{leash}/children").read_text().split()]
+    guard, server = sorted(children, key=lambda pid: b"leash.py" not in Path(f"/proc/{pid}/cmdline").read_bytes())
+    # The guard first: it would end the server as soon as the leash is gone.
+    for pid in (guard, owner.pid, leash):
+        os.kill(pid, signal.SIGKILL)
+    owner.wait()
+    owner.stdout.close()
+    try:
+        assert ends(server)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server, signal.SIGKILL)
+    assert b"ended in order" in log.read_bytes()
 
 
 def test_one_that_ignores_sigterm_is_killed(tmp_path):
