@@ -41,13 +41,13 @@ class Check:
         name: what was checked.
         status: "ok"; "warn": works, with a drawback; "fail": something required does not work.
         found: what was found, in a few words.
-        mend: how to fix it, in one sentence; "" when ok.
+        fix: how to fix it, in one sentence; "" when ok.
     """
 
     name: str
     status: Status
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 def examine(store_url: str | None = None, env: Mapping[str, str] = os.environ) -> list[Check]:
@@ -58,7 +58,7 @@ def examine(store_url: str | None = None, env: Mapping[str, str] = os.environ) -
         env: environment with the services' addresses.
     """
     url = store_url or env.get("TUTELAGE_STORE") or ".tutelage"
-    looks: list[Callable[[], list[Check]]] = [
+    checks: list[Callable[[], list[Check]]] = [
         lambda: [python()],
         packages,
         lambda: [cores()],
@@ -73,8 +73,8 @@ def examine(store_url: str | None = None, env: Mapping[str, str] = os.environ) -
         lambda: [npm()],
         data_packages,
     ]
-    with ThreadPoolExecutor(len(looks)) as pool:
-        return [check for found in pool.map(lambda look: look(), looks) for check in found]
+    with ThreadPoolExecutor(len(checks)) as pool:
+        return [check for results in pool.map(lambda run: run(), checks) for check in results]
 
 
 def python(version: str | None = None) -> Check:

@@ -27,7 +27,7 @@ def show(*, as_json: bool) -> int:
         for check in checks:
             mark, style = _MARKS[check.status]
             table.add_row(Text(mark, style), check.name, check.found)
-            if check.mend:
-                table.add_row("", "", Text(check.mend, style))
+            if check.fix:
+                table.add_row("", "", Text(check.fix, style))
         Console().print(table)
     return 1 if any(check.status == "fail" for check in checks) else 0

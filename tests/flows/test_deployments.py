@@ -24,8 +24,8 @@ from infra.local.servers import Server
 
 
 def test_prefect_yaml_is_in_step_with_the_code() -> None:
-    mend = "write yaml.safe_dump(flows.deployments.prefect_yaml(), sort_keys=False) into prefect.yaml"
-    assert yaml.safe_load((ROOT / "prefect.yaml").read_text()) == prefect_yaml(), mend
+    fix = "write yaml.safe_dump(flows.deployments.prefect_yaml(), sort_keys=False) into prefect.yaml"
+    assert yaml.safe_load((ROOT / "prefect.yaml").read_text()) == prefect_yaml(), fix
 
 
 def test_every_flow_is_deployed_and_its_entrypoint_is_there() -> None:

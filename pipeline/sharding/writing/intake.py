@@ -305,7 +305,7 @@ def _too_many(unreadable: list[Unreadable], done: int, total: int, allowed: floa
     share = round(allowed / total, 6) if total else 0.0
     return WorkError(
         f"{len(unreadable)} of the first {done} images are unreadable, more than max_unreadable_share={share:g} "
-        f"of {total} allows ({first}{more}); mend or remove them, or raise max_unreadable_share"
+        f"of {total} allows ({first}{more}); fix or remove them, or raise max_unreadable_share"
     )
 
 

@@ -1,12 +1,13 @@
-"""The doctor: what is well is ok, what is not has a mend, and nothing is changed by looking."""
+"""The doctor: a check is ok or comes with a fix, and nothing on the machine is changed."""
 
+import json
 import subprocess
 import sys
 from importlib import metadata
 
 import pytest
 
-from flows.cli import doctor
+from flows.cli import doctor, doctor_command
 from flows.cli.doctor_services import mlflow_service, prefect_service, ray_service, s3_service
 
 
@@ -20,8 +21,15 @@ def test_this_machine_is_examined_and_left_as_it_was(tmp_path):
     assert by_name["S3"].found == "not used, the store is a folder"
     assert list(tmp_path.iterdir()) == []
     for check in checks:
-        assert check.status == "ok" or check.mend
-        assert "\n" not in check.found + check.mend
+        assert check.status == "ok" or check.fix
+        assert "\n" not in check.found + check.fix
+
+
+def test_json_has_the_fields_of_each_check(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    doctor_command.show(as_json=True)
+    checks = json.loads(capsys.readouterr().out)
+    assert {tuple(check) for check in checks} == {("name", "status", "found", "fix")}
 
 
 def test_the_services_are_looked_up_in_the_environment(tmp_path, deaf):
@@ -38,7 +46,7 @@ def test_the_services_are_looked_up_in_the_environment(tmp_path, deaf):
 
 def test_an_old_python_fails():
     assert doctor.python("3.10.4").status == "fail"
-    assert doctor.python("3.10.4").mend == "Make the environment with a Python >=3.11."
+    assert doctor.python("3.10.4").fix == "Make the environment with a Python >=3.11."
     assert doctor.python("3.12.0rc1").status == "ok"
 
 
@@ -46,7 +54,7 @@ def test_a_fastapi_that_breaks_prefect_fails_with_the_reason():
     (check,) = doctor.packages(lambda name: "0.165.0" if name == "fastapi" else metadata.version(name))
     assert (check.name, check.status) == ("fastapi", "fail")
     assert check.found == "0.165.0, needs <0.151: the Prefect server does not import with it"
-    assert check.mend == "Run: pip install -c constraints.txt 'fastapi<0.151'"
+    assert check.fix == "Run: pip install -c constraints.txt 'fastapi<0.151'"
 
 
 def test_a_missing_package_fails():
@@ -87,20 +95,20 @@ def test_a_distant_stores_disk_is_where_its_copies_lie(tmp_path, monkeypatch):
     for full, variable in ((tmp_path / "scratch", "TUTELAGE_WORK"), (tmp_path, "XDG_CACHE_HOME")):
         check = doctor.disk("s3://bucket/prefix", lambda path, full=full: 0 if path == full else 2**40)
         assert check.found == f"0.0 GiB free at {full}"
-        assert check.mend == f"Free some space, or set {variable} to a folder on another disk."
+        assert check.fix == f"Free some space, or set {variable} to a folder on another disk."
 
 
-def test_a_store_below_a_file_fails_with_a_mend(tmp_path):
+def test_a_store_below_a_file_fails_with_a_fix(tmp_path):
     (tmp_path / "file").write_text("")
     check = doctor.store(str(tmp_path / "file" / "store"))
     assert check.status == "fail"
-    assert check.mend == "Set TUTELAGE_STORE to a folder that can be written."
+    assert check.fix == "Set TUTELAGE_STORE to a folder that can be written."
     assert doctor.store(str(tmp_path / "file")).status == "fail"
 
 
-def test_a_wrong_store_url_fails_with_a_mend():
+def test_a_wrong_store_url_fails_with_a_fix():
     check = doctor.store("gs://bucket")
-    assert (check.status, check.mend) == ("fail", "Use a folder or s3://bucket/prefix.")
+    assert (check.status, check.fix) == ("fail", "Use a folder or s3://bucket/prefix.")
 
 
 def test_a_writable_store_is_ok_and_left_empty(tmp_path):
@@ -153,10 +161,10 @@ def test_ray_is_a_node_of_our_own_or_the_head_of_a_cluster(deaf):
     assert ray_service(deaf)[0] == "fail"
     assert ray_service("local")[0] == "ok"
     for wrong in ("127.0.0.1:port", "127.0.0.1:99999", "gcs://127.0.0.1:1", f"ray://{deaf}", f"http://{deaf}", "auto"):
-        status, found, mend = ray_service(wrong)
+        status, found, fix = ray_service(wrong)
         assert status == "fail"
         assert found
-        assert mend
+        assert fix
 
 
 def test_an_s3_server_that_asks_who_is_there_is_well(web, deaf):

