@@ -83,9 +83,8 @@ class ShardingConfig(Config):
                 raise InputError(
                     f"images.{changed}: an image that is indexed in place cannot be encoded anew; remove it"
                 )
-        if self.base is None:
-            # With a base, a class that shrank may be smaller; a new class is checked when the splits are assigned.
-            check_class_sizes(self.source.class_sizes(), self.split)
+        # With a base, a new class is checked when the splits are assigned.
+        check_class_sizes(self.source.class_sizes(), self.split, has_base=self.base is not None)
 
     def resolved(self) -> Self:
         """The config with the source's fingerprint, as `run_stage` expects it, so that new data give a new key.

@@ -97,7 +97,7 @@ def write_all(config: ShardingConfig, collection: Collection, intake: Intake, wo
     )
     if not len(plan.rows):
         raise nothing_usable(collection.total, chunks)
-    dropped = plan.kept.rare if config.split.rare_classes == "drop" else {}
+    dropped = plan.kept.dropped_labels
     labels = label_numbers(len(collection.label_names), dropped)
     rare = _named(plan.kept.rare, collection.label_names)
     label_names = [name for number, name in enumerate(collection.label_names) if number not in dropped]

@@ -187,9 +187,7 @@ def read_delta(config: ShardingConfig, base: Base, collection: Collection, intak
                 base=base,
                 listing=listing,
                 all_label_names=tuple(intake.labels),
-                labels=label_numbers(
-                    len(intake.labels), chosen.kept.rare if config.split.rare_classes == "drop" else ()
-                ),
+                labels=label_numbers(len(intake.labels), chosen.kept.dropped_labels),
                 chunks=chunks,
                 columns=columns,
                 numbers=numbers,

@@ -42,6 +42,7 @@ class FolderData:
 
     Attributes:
         broken: names that are broken links.
+        empty: classes without an image.
         by_split: whether folders determine the splits.
         recognised: a sentence on how folder names were interpreted; "" for FOLDER/CLASS.
     """
@@ -50,19 +51,20 @@ class FolderData:
     broken: frozenset[str]
     passed_over: PassedOver
     by_split: bool
+    empty: tuple[str, ...] = ()
     recognised: str = ""
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return tuple(sorted({one.label for one in self.classes}))
+        return tuple(sorted({*self.empty, *(one.label for one in self.classes)}))
 
 
 def folder_data(folder: Path, layout: Layout) -> FolderData:
     """The images of a folder by class and split, in the order of their names.
 
     Raises:
-        InputError: the folder is missing, a folder cannot be listed, a class has no image, or folders named like
-            splits may be classes.
+        InputError: the folder is missing, a folder cannot be listed, there is no image, or folders named like splits
+            may be classes.
     """
     root = str(folder)
     _check_folder(folder)
@@ -88,17 +90,16 @@ def folder_data(folder: Path, layout: Layout) -> FolderData:
     broken = frozenset().union(*(tree.broken for tree in trees.values()))
     splits = _splits(folder, trees, layout)
     if splits:
-        classes = list(_classes_of_splits(folder, trees, splits, passed))
-        return FolderData(classes, broken, passed.done(), True, _recognised(classes, splits))
-    for name, tree in trees.items():
-        if not tree.names:
-            raise InputError(f"{folder / name}: class {shortened(name)!r} has 0 images; add some or remove the folder")
+        classes, empty = _classes_of_splits(trees, splits, passed)
+        return FolderData(classes, broken, passed.done(), True, empty, _recognised(classes, splits))
+    empty = tuple(name for name, tree in trees.items() if not tree.names)
+    trees = {name: tree for name, tree in trees.items() if tree.names}
     if layout != "classes" and _has_splits_in_classes(folder, trees):
         classes = list(_splits_of_classes(trees))
-        return FolderData(classes, broken, passed.done(), True, _recognised_in_classes(classes))
+        return FolderData(classes, broken, passed.done(), True, empty, _recognised_in_classes(classes))
     if layout == "splits":
         raise InputError(f"{folder}: layout=splits, but no train/, val/ or test/ in it holds folders of classes")
-    return FolderData([ClassFiles(n, None, t.names) for n, t in trees.items()], broken, passed.done(), False)
+    return FolderData([ClassFiles(n, None, t.names) for n, t in trees.items()], broken, passed.done(), False, empty)
 
 
 def _check_folder(folder: Path) -> None:
@@ -141,11 +142,14 @@ def _holds_classes(tree: FolderImages) -> bool:
 
 
 def _classes_of_splits(
-    folder: Path, trees: Mapping[str, FolderImages], splits: Mapping[str, str], passed: PassedOverCount
-) -> Iterator[ClassFiles]:
-    """TRAIN/CLASS/...: the images of each class in each split; images outside class folders are skipped."""
+    trees: Mapping[str, FolderImages], splits: Mapping[str, str], passed: PassedOverCount
+) -> tuple[list[ClassFiles], tuple[str, ...]]:
+    """TRAIN/CLASS/...: the images of each class in each split, and the classes without an image in any split.
+
+    Images outside class folders are skipped.
+    """
     found: list[ClassFiles] = []
-    empty: dict[str, str] = {}
+    folders: set[str] = set()
     for name, tree in trees.items():
         if name not in splits:
             for image in tree.names:
@@ -162,15 +166,8 @@ def _classes_of_splits(
                 by_class.setdefault(parts[depth], []).append(image)
         found += [ClassFiles(label, split, by_class[label]) for label in sorted(by_class)]
         if depth == 1:
-            empty.update({label: f"{name}/{label}" for label in tree.folders if label not in by_class})
-    there = {one.label for one in found}
-    missing = next((path for label, path in empty.items() if label not in there), None)
-    if missing is not None:
-        raise InputError(
-            f"{folder / missing}: class {shortened(missing.rpartition('/')[2])!r} has 0 images; add some "
-            "or remove the folder"
-        )
-    yield from found
+            folders.update(tree.folders)
+    return found, tuple(sorted(folders - {one.label for one in found}))
 
 
 def _depth_of_classes(tree: FolderImages, split: str) -> int:

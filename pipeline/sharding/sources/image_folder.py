@@ -59,8 +59,9 @@ class ImageFolderConfig(Config):
 
     def class_sizes(self) -> dict[str, int] | None:
         data = self._data()
+        empty = dict.fromkeys(data.empty, 0)
         # If folders determine the splits, a class need not be large enough for a random split.
-        return None if data.by_split else {one.label: len(one.names) for one in data.classes}
+        return empty or None if data.by_split else empty | {one.label: len(one.names) for one in data.classes}
 
     def resolved(self) -> Self:
         data = self._data()
@@ -68,6 +69,8 @@ class ImageFolderConfig(Config):
         hasher = hashlib.sha256()
         for one in data.classes:
             listing_hash(str(root), one.names, data.broken, hasher)
+        if data.empty:
+            hasher.update(json.dumps(data.empty).encode())
         if perhaps := data.passed_over.perhaps_images:
             # Skipped files that may be images change the digest, so that a run reports new ones.
             hasher.update(json.dumps(perhaps, sort_keys=True).encode())

@@ -51,6 +51,7 @@ class Kept:
         contradicted: samples dropped because an equal or similar image has a different label.
         alike: samples dropped as near duplicates.
         rare: label number of each rare class -> number of its images that were dropped, or are in train only.
+        dropped_labels: the rare classes without a stored image: neither index nor model has them.
     """
 
     splits: NDArray[np.int8]
@@ -61,6 +62,7 @@ class Kept:
     contradicted: int = 0
     alike: int = 0
     rare: dict[int, int] = field(default_factory=dict)
+    dropped_labels: tuple[int, ...] = ()
 
 
 def without_duplicates(

@@ -26,19 +26,21 @@ _SHOWN = 12
 _TRAIN, _VAL, _TEST = range(3)
 
 
-def check_class_sizes(images_per_class: Mapping[str, int] | None, config: SplitConfig) -> None:
+def check_class_sizes(images_per_class: Mapping[str, int] | None, config: SplitConfig, *, has_base: bool) -> None:
     """Refuses classes with fewer images than splits, before any work; None: the counts are not known yet.
 
+    Args:
+        has_base: classes of the base may have shrunk, so only classes without an image are refused.
     Raises:
         InputError: a class is too small; the message names the classes and their counts.
     """
-    if config.rule == "given" or config.rare_classes != "refuse":
+    if config.rare_classes != "refuse":
         return
-    wanted = wanted_splits(config.val_share, config.test_share)
+    wanted = [] if config.rule == "given" or has_base else wanted_splits(config.val_share, config.test_share)
     images: Counter[str] = Counter()
     for name, count in (images_per_class or {}).items():
         images[one_text(name) or name] += count
-    small = {name: (count, count) for name, count in images.items() if count < len(wanted)}
+    small = {name: (count, count) for name, count in images.items() if count < max(1, len(wanted))}
     if small:
         raise too_small(small, wanted)
 
@@ -53,21 +55,20 @@ def too_small(classes: Mapping[str, tuple[int, int]], wanted: Sequence[int], *, 
 
     Args:
         classes: name -> (content groups, images).
+        wanted: the splits that every class must be in; []: splits are not drawn, and the classes have no image.
         copies: say that the groups were counted without copies of held-out images.
     """
     counted = {name: _counted(groups, images, copies) for name, (groups, images) in classes.items()}
-    splits = f"{len(wanted)} splits ({', '.join(SPLITS[split] for split in wanted)})"
+    splits = f" for {len(wanted)} splits ({', '.join(SPLITS[split] for split in wanted)})" if wanted else ""
+    remedy = ", or set a share in `split` to 0" if wanted else ""
     if len(counted) == 1:
         ((name, count),) = counted.items()
-        what = f"class {name!r} has {count}, too few for {splits}"
+        what = f"class {name!r} has {count}{', too few' if wanted else ''}{splits}"
     else:
         smallest = sorted(counted, key=lambda name: classes[name])
         each = [f"{name!r} with {counted[name]}" for name in smallest]
-        what = f"{len(counted):,} classes are too small for {splits}: {listed(each, most=_SHOWN)}"
-    return InputError(
-        f"{what}; add images, remove the class, set split.rare_classes to drop or train_only, or set a share in "
-        "`split` to 0"
-    )
+        what = f"{len(counted):,} classes are too small{splits}: {listed(each, most=_SHOWN)}"
+    return InputError(f"{what}; add images, remove the class, set split.rare_classes to drop or train_only{remedy}")
 
 
 def label_numbers(count: int, dropped: Collection[int]) -> NDArray[np.int32]:

@@ -73,7 +73,9 @@ def assign_splits(
     known: NDArray[np.bool_] = np.asarray(there.any(axis=1))
     known[: settled.labels if settled is not None else 0] = True
 
-    rare = np.zeros(count, dtype=np.bool_)
+    # Under every split rule, a class without an image is rare.
+    listed = np.bincount(labels[labels >= 0], minlength=count) > 0
+    rare = ~listed & ~known if config.rare_classes != "refuse" else np.zeros(count, dtype=np.bool_)
     to_train = np.zeros(len(of_group), dtype=np.bool_)
     live = pool
     if config.rare_classes == "train_only" and settled is not None:
@@ -128,7 +130,12 @@ def assign_splits(
                 drawn = drawn & ~of_rare
             else:
                 to_train[codes[pool & of_rare]] = True
-    return replace(kept, rare=_rare_images(rare, labels, kept.splits, config))
+    stored = np.bincount(labels[(labels >= 0) & (kept.splits != DROPPED)], minlength=count) > 0
+    return replace(
+        kept,
+        rare=_rare_images(rare, labels, kept.splits, config),
+        dropped_labels=tuple(np.flatnonzero(rare & ~stored & ~known).tolist()),
+    )
 
 
 def _rare_images(

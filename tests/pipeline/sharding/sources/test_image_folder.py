@@ -173,12 +173,23 @@ def test_split_folders_without_classes_are_no_classes(fill: Fill, refused: Refus
     assert "layout=splits" in refused(kind="image_folder", folder=str(folder / "train"), layout="splits")
 
 
-def test_a_class_that_training_lacks_is_said(fill: Fill, collect: Collect, refused: Refused) -> None:
+def test_a_class_that_training_lacks_is_said(fill: Fill, collect: Collect) -> None:
     folder = fill({"train/cat": 2, "train/dog": 2, "val/cat": 1, "val/Dog": 1})
     collection, _ = collect(kind="image_folder", folder=str(folder))
     assert collection.notes[0].endswith("; not in train: Dog")
+
+
+def test_a_folder_without_images_is_a_class_and_changes_the_fingerprint(fill: Fill, collect: Collect) -> None:
+    from pipeline.sharding.sources.image_folder import ImageFolderConfig
+
+    folder = fill({"train/cat": 2, "val/cat": 1, "val/dog": 1})
+    config = ImageFolderConfig(folder=folder)
+    before = config.resolved().fingerprint
     (folder / "val" / "cow").mkdir()
-    assert "class 'cow' has 0 images" in refused(kind="image_folder", folder=str(folder))
+    collection, items = collect(kind="image_folder", folder=str(folder))
+    assert collection.label_names == ("cat", "cow", "dog")
+    assert {item.label for item in items} == {"cat", "dog"}
+    assert config.resolved().fingerprint != before
 
 
 def test_a_folder_around_the_splits_is_refused_with_its_name(fill: Fill, refused: Refused) -> None:

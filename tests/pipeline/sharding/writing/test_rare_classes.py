@@ -220,6 +220,95 @@ def test_folders_are_refused_before_any_work_unless_they_are_allowed(
     assert SampleIndex.open(shard(source=source, split={"rare_classes": "drop"})).label_names == ("cat", "dog")
 
 
+@pytest.mark.parametrize("rule", ["drop", "train_only"])
+@pytest.mark.parametrize(
+    ("folders", "empty", "kept_empty", "split"),
+    [
+        ({"cat": 9, "dog": 9}, ["yak"], [], {}),
+        ({"train/cat": 9, "train/dog": 9, "val/cat": 2, "val/dog": 2}, ["train/yak", "val/yak"], ["val/cow"], {}),
+        ({"train/cat": 9, "train/dog": 9, "val/cat": 2}, ["train/yak"], ["val/dog"], {"rule": "given"}),
+        ({"cat/train": 9, "cat/val": 2, "dog/train": 9, "dog/val": 2}, ["yak/train", "yak/val"], [], {}),
+    ],
+)
+def test_a_class_folder_without_images_is_dropped_and_counted(
+    folders: dict[str, int],
+    empty: list[str],
+    kept_empty: list[str],
+    split: dict[str, str],
+    rule: str,
+    shard: Shard,
+    image_folder: Callable[..., Path],
+) -> None:
+    root = image_folder(folders)
+    for name in (*empty, *kept_empty):
+        (root / name).mkdir(parents=True)
+    source = {"kind": "image_folder", "folder": str(root)}
+    gone = sorted({"yak", *(name.removeprefix("val/") for name in kept_empty if "dog" not in name)})
+    artifact = shard(source=source, split={**split, "rare_classes": rule})
+    index = SampleIndex.open(artifact)
+    assert index.label_names == ("cat", "dog")
+    assert len(index) == sum(folders.values())
+    assert json.loads(artifact.read("labels.json")) == ["cat", "dog"]
+    assert sorted(set(index.labels.tolist())) == [0, 1]
+    card = json.loads(artifact.read("data_card.json"))
+    assert card["rare_classes"] == {
+        "rule": rule, "classes": len(gone), "images": 0, "of": dict.fromkeys(gone, 0)
+    }  # fmt: skip
+    assert f"{len(gone)} rare class" in artifact.summary["headline"]
+    assert "yak (0)" in artifact.read("data_card.html").decode()
+    with pytest.raises(InputError, match=f"{gone[0]}' (has|with) 0 images.* set split.rare_classes to drop"):
+        shard(source=source, split=split)
+
+
+def test_an_empty_class_folder_in_a_delta(
+    store: ArtifactStore, add: Callable[..., Artifact], image_folder: Callable[..., Path], picture: Picture
+) -> None:
+    folder = image_folder({"cat": 9, "dog": 9, "emu": 9})
+    drop = {"rare_classes": "drop"}
+    base = add(store, folder, split=drop)
+    plain = add(store, folder)
+    (folder / "yak").mkdir()
+    with pytest.raises(InputError, match="class 'yak' has 0 images; add images"):
+        add(store, folder, plain)
+    (folder / "dog" / "new.png").write_bytes(picture(7777))
+    more = add(store, folder, base, split=drop)
+    assert SampleIndex.open(more).label_names == ("cat", "dog", "emu")
+    assert more.summary["rare_classes"]["of"] == {"yak": 0}
+    # A class of the base stays, whatever its size.
+    for image in (folder / "emu").iterdir():
+        image.unlink()
+    emptied = add(store, folder, more, split=drop)
+    assert SampleIndex.open(emptied).label_names == ("cat", "dog", "emu")
+    assert (emptied.summary["removed"], emptied.summary["rare_classes"]["of"]) == (9, {"yak": 0})
+
+
+@pytest.mark.parametrize("rule", ["drop", "train_only"])
+@pytest.mark.parametrize("in_place", [None, False, True])
+def test_a_named_class_without_images_is_dropped_and_counted(
+    rule: str, in_place: bool | None, tmp_path: Path, shard: Shard, table: Callable[..., Any], picture: Picture
+) -> None:
+    (tmp_path / "classes.txt").write_text("cat\nyak\ndog\n")
+    if in_place is None:
+        source = table({"cat": 9, "dog": 9})
+    else:
+        with tarfile.open(tmp_path / "t.tar", "w") as tar:
+            for number in range(18):
+                label = b"0" if number % 2 else b"2"
+                for name, data in ((f"{number}.png", picture(number)), (f"{number}.cls", label)):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+        source = {"kind": "webdataset", "tars": str(tmp_path / "t.tar"), "in_place": in_place}
+    source["class_names"] = str(tmp_path / "classes.txt")
+    with pytest.raises(InputError, match="class 'yak' has 0 images, too few for 3 splits"):
+        shard(source=source)
+    artifact = shard(source=source, split={"rare_classes": rule})
+    index = SampleIndex.open(artifact)
+    assert index.label_names == ("cat", "dog")
+    assert {name: sum(splits.values()) for name, splits in members(index).items()} == {"cat": 9, "dog": 9}
+    assert artifact.summary["rare_classes"]["of"] == {"yak": 0}
+
+
 def test_an_item_under_another_label_is_not_counted_as_a_new_class(
     tmp_path: Path, store: ArtifactStore, add: Callable[..., Artifact], table: Callable[..., Any]
 ) -> None:
