@@ -9,7 +9,7 @@ from flows.stage_run import StageHandle, StageRun
 from pipeline.config import Config
 from pipeline.contrastive.build_ontology import OntologyConfig
 from pipeline.contrastive.config import ContrastiveConfig
-from pipeline.sharding.format.choice import reads_columns
+from pipeline.sharding.format.column_options import reads_columns
 from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
 
 

@@ -19,7 +19,7 @@ from pipeline.leaks.bounds import LeakCheckConfig
 from pipeline.registration.stage import RegistrationConfig
 from pipeline.report.stage import ReportConfig
 from pipeline.sharding.config import ShardingConfig
-from pipeline.sharding.format.choice import reads_given_columns
+from pipeline.sharding.format.column_options import reads_user_columns
 from pipeline.sharding.joining.stage import JoinColumnsConfig
 from pipeline.training.classification_config import ClassificationConfig
 
@@ -116,7 +116,7 @@ class ColumnsParameters(Config):
 
     @model_validator(mode="after")
     def _columns_are_there(self) -> Self:
-        readers = [name for name in type(self).model_fields if reads_given_columns(getattr(self, name))]
+        readers = [name for name in type(self).model_fields if reads_user_columns(getattr(self, name))]
         if readers and self.columns is None:
             raise ValueError(
                 f"{readers[0]}: reads joined columns (keep, captions_from); name their file: columns.source"

@@ -10,7 +10,7 @@ from flows.stage_run import StageHandle, StageRun
 from pipeline.distillation.stage import DistillationConfig, DistillStudent
 from pipeline.distillation.teacher_outputs import ComputeTeacherOutputs, TeacherOutputsConfig
 from pipeline.import_weights.expected_normalisation import with_normalisation
-from pipeline.sharding.format.choice import reads_teacher_outputs
+from pipeline.sharding.format.column_options import reads_teacher_outputs
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.stage import TrainTeacher
 

@@ -15,7 +15,7 @@ from pipeline.errors import TutelageError
 from pipeline.headline import headline
 from pipeline.printable import printable
 from pipeline.sharding.format.index import SampleIndex
-from pipeline.sharding.format.shard_locations import ShardPlaces
+from pipeline.sharding.format.shard_locations import ShardLocations
 
 
 def list_artifacts(stage: str | None, *, as_json: bool) -> int:
@@ -101,7 +101,7 @@ def _missing_artifacts(artifact: Artifact) -> list[str]:
     """Lines about missing artifacts that hold shards of this delta or mixture."""
     if "index.arrow" not in artifact.files:
         return []
-    return ShardPlaces(artifact, SampleIndex.open(artifact).shard_names).gone()
+    return ShardLocations(artifact, SampleIndex.open(artifact).shard_names).missing_owners()
 
 
 def _size(manifest: dict[str, dict[str, dict[str, int]]]) -> int:

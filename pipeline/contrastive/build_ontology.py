@@ -18,7 +18,7 @@ from pipeline.config import Config
 from pipeline.contrastive.ontology import Ids, Ontology, depth_first, tree
 from pipeline.counter_rng import text_hash
 from pipeline.errors import InputError
-from pipeline.sharding.format.choice import KeepRanges, captions_from_field, keep_field, open_columns
+from pipeline.sharding.format.column_options import KeepRanges, captions_from_field, keep_field, open_columns
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.joined_columns import Keep
 from pipeline.stage import Workspace
@@ -65,7 +65,7 @@ class BuildOntology:
         training = index.rows("train")
         training = training[captions[training] >= 0]
         if columns is not None and config.keep:
-            training = training[columns.kept(config.keep, 0, len(index))[training]]
+            training = training[columns.selected(config.keep, 0, len(index))[training]]
         if not len(training):
             raise InputError(
                 f"{shards.uri}: no training sample has a caption{' and is within keep' if config.keep else ''}, so "

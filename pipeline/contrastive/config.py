@@ -14,7 +14,7 @@ from pipeline.loading.loader import LoaderConfig
 from pipeline.loading.policies.mixture import MixtureConfig
 from pipeline.loading.policies.shuffled import ShuffledConfig
 from pipeline.loading.policies.streams import StreamsConfig
-from pipeline.sharding.format.choice import KeepRanges, captions_from_field, keep_field
+from pipeline.sharding.format.column_options import KeepRanges, captions_from_field, keep_field
 from pipeline.training.image_model_config import ImageModelConfig
 from pipeline.training.model_config import ModelConfig
 from pipeline.training.placement import RunnerConfig

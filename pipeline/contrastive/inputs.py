@@ -13,7 +13,7 @@ from pipeline.contrastive.ontology import Ids, Ontology
 from pipeline.counter_rng import generator
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
-from pipeline.sharding.format.choice import open_columns
+from pipeline.sharding.format.column_options import open_columns
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.joined_columns import JoinedColumns, Keep
 from pipeline.training.starting_weights import StartingWeights
@@ -79,7 +79,7 @@ class Inputs:
             return np.unique(self.ontology.postings)
         rows = self.index.rows("train")
         if self.columns is not None and self.keep:
-            rows = rows[self.columns.kept(self.keep, 0, len(self.index))[rows]]
+            rows = rows[self.columns.selected(self.keep, 0, len(self.index))[rows]]
         return _captioned(self.index, rows)
 
     def validation_pairs(self, most: int, seed: int) -> Ids:

@@ -18,7 +18,7 @@ from pipeline.distillation.task import Distillation, StudentEvaluation
 from pipeline.distillation.teacher import FrozenTeacher, Teacher, check_labels
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
-from pipeline.sharding.format.choice import open_columns
+from pipeline.sharding.format.column_options import open_columns
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.joined_columns import JoinedColumns
 from pipeline.stage import Workspace

@@ -77,7 +77,7 @@ def check_outputs(config: DistillationLossConfig, columns: JoinedColumns, index:
     assert name is not None
     values = columns.numbers(name)
     where, classes = f"distillation.teacher_column: {name}", len(index.label_names)
-    kind = columns.facts[name].kind
+    kind = columns.summaries[name].kind
     if not kind.is_float or values.ndim != 2 or values.shape[1] != classes:
         raise InputError(
             f"{where}: has {kind} per sample; a teacher for these shards has {classes} floats, one per label"

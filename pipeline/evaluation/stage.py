@@ -30,7 +30,7 @@ from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import Batch
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
-from pipeline.sharding.format.choice import captions_from_field, open_columns
+from pipeline.sharding.format.column_options import captions_from_field, open_columns
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.stage import Workspace
 from pipeline.whole_files import write_json

@@ -28,7 +28,7 @@ from pipeline.errors import DamagedError
 from pipeline.loading.quarantine import DamagedSampleError
 from pipeline.loading.remote_shards import RemoteMode, RemoteShards, Span, open_remote_shards
 from pipeline.sharding.format.index import SampleIndex, content_hash
-from pipeline.sharding.format.shard_locations import ShardPlaces
+from pipeline.sharding.format.shard_locations import ShardLocations
 from pipeline.storage import open_storage
 
 # Shards that stay open; further ones are opened for each read. The usual limit of a process is 1,024 files.
@@ -61,7 +61,7 @@ class SampleReader:
         self._verified = np.zeros(-(-len(index) // 8) if verify == "first" else 0, np.uint8)
         self._lock = threading.Lock()
         self._open: dict[int, int] = {}
-        self._places = ShardPlaces(artifact, index.shard_names)
+        self._places = ShardLocations(artifact, index.shard_names)
         self._remote: RemoteShards | None = None
         if any(self._places.remote):
             self._remote = open_remote_shards(self._places, remote)

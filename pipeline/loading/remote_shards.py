@@ -22,7 +22,7 @@ from pipeline.errors import InputError
 from pipeline.loading.shard_cache import Fetch, ShardCache
 
 if TYPE_CHECKING:
-    from pipeline.sharding.format.shard_locations import ShardPlaces
+    from pipeline.sharding.format.shard_locations import ShardLocations
 
 RemoteMode = Literal["parts", "ranges"]
 CACHE_VARIABLE = "TUTELAGE_SHARD_CACHE_GB"
@@ -63,7 +63,7 @@ class RemoteShards(Protocol):
         """Cancels pending fetches and ends the threads; a later prefetch starts new ones."""
 
 
-def open_remote_shards(places: ShardPlaces, mode: RemoteMode) -> RemoteShards:
+def open_remote_shards(places: ShardLocations, mode: RemoteMode) -> RemoteShards:
     """The reader of shards that are not on this machine's disk."""
     if mode == "ranges":
         return Ranges(places)
@@ -92,7 +92,7 @@ def cache_limit(folder: Path) -> int:
 class _Fetching:
     """Base of both modes: the locations of the shards, and threads that run from a prefetch to `stop`."""
 
-    def __init__(self, places: ShardPlaces) -> None:
+    def __init__(self, places: ShardLocations) -> None:
         self._places = places
         self._threads: ThreadPoolExecutor | None = None
 
@@ -110,7 +110,7 @@ class _Fetching:
 class Parts(_Fetching):
     """Reads shards through the local cache."""
 
-    def __init__(self, places: ShardPlaces, cache: ShardCache) -> None:
+    def __init__(self, places: ShardLocations, cache: ShardCache) -> None:
         super().__init__(places)
         self._cache = cache
         self._requested: set[tuple[int, int]] = set()
@@ -154,7 +154,7 @@ class Parts(_Fetching):
 class Ranges(_Fetching):
     """Fetches only the requested spans, neighbours together, and holds them in memory until they are read."""
 
-    def __init__(self, places: ShardPlaces) -> None:
+    def __init__(self, places: ShardLocations) -> None:
         super().__init__(places)
         self._pending: dict[Span, tuple[Future[bytes], int]] = {}
 

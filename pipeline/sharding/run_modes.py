@@ -24,7 +24,7 @@ from pipeline.sharding.deltas.delta_index import (
 )
 from pipeline.sharding.deltas.items_table import chunk_listing, rows_of_plan, write_listing
 from pipeline.sharding.format.index import SampleIndex
-from pipeline.sharding.format.shard_locations import ShardPlaces, is_own
+from pipeline.sharding.format.shard_locations import ShardLocations, is_own
 from pipeline.sharding.sources.base import Collection
 from pipeline.sharding.writing.chunks import ChunkFacts, Columns, key_of_row
 from pipeline.sharding.writing.duplicates import DROPPED
@@ -67,13 +67,13 @@ class Written:
         new = partial(encoded_image, self.index, work.output)
         if self.base is None:
             return new
-        index, places = self.index, ShardPlaces(self.base.artifact, self.index.shard_names)
+        index, locations = self.index, ShardLocations(self.base.artifact, self.index.shard_names)
 
         def image(id: int) -> bytes:
             shard = int(index.shards[id])
             if is_own(index.shard_names[shard]):
                 return new(id)
-            return places.read(shard, int(index.offsets[id]), int(index.lengths[id]))
+            return locations.read(shard, int(index.offsets[id]), int(index.lengths[id]))
 
         return image
 

@@ -12,7 +12,7 @@ from pipeline.errors import InputError
 from pipeline.loading.loader import LoaderConfig
 from pipeline.loading.policies.mixture import MixtureConfig
 from pipeline.loading.policies.shuffled import ShuffledConfig
-from pipeline.sharding.format.choice import KeepRanges, keep_field, open_columns
+from pipeline.sharding.format.column_options import KeepRanges, keep_field, open_columns
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.training.image_model_config import ImageModelConfig
 from pipeline.training.mixing import MixingConfig

@@ -13,7 +13,7 @@ from pipeline.loading.batch import rank_slice
 from pipeline.loading.evaluation_batches import CachedBatches, evaluation_batches
 from pipeline.loading.policies.mixture import samples_per_epoch
 from pipeline.loading.reader import SampleReader
-from pipeline.sharding.format.choice import open_columns
+from pipeline.sharding.format.column_options import open_columns
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.stage import Workspace
 from pipeline.training.classification import ClassifierEvaluation

@@ -14,7 +14,7 @@ from flows.stage_task import StageResult
 from pipeline.contrastive.build_ontology import OntologyConfig
 from pipeline.contrastive.config import ContrastiveConfig
 from pipeline.errors import InputError
-from pipeline.sharding.format.choice import reads_columns
+from pipeline.sharding.format.column_options import reads_columns
 
 READERS = [
     ("train-teacher", "teacher.keep={quality: [0.5, null]}"),

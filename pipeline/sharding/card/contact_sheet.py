@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from pipeline.pixels.decode import decode
 from pipeline.sharding.card.sheet_style import COLOURS, FAINT, INK, MARGIN, PANEL, PAPER, cut_to, draw_heading, font
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 
 _CELL, _GAP, _ROW_GAP, _NAME, _HEADER = 60, 8, 20, 176, 112
@@ -110,5 +110,5 @@ def chosen_ids(index: SampleIndex, ids: NDArray[np.int64], quota: Mapping[str, i
 def encoded_image(index: SampleIndex, folder: Path, id: int) -> bytes:
     """The encoded image of a sample, read from shards below `folder` or from tars that are indexed in place."""
     name = index.shard_names[int(index.shards[id])]
-    place = name if places.is_remote(name) else str(folder / name)
-    return places.read(place, int(index.offsets[id]), int(index.lengths[id]))
+    place = name if addresses.is_remote(name) else str(folder / name)
+    return addresses.read(place, int(index.offsets[id]), int(index.lengths[id]))

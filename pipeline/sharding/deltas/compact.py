@@ -33,7 +33,7 @@ from pipeline.sharding.deltas.delta_index import TOMBSTONES_FILE
 from pipeline.sharding.deltas.items_table import FILE as LISTING_FILE
 from pipeline.sharding.deltas.items_table import ROW_GROUP, Listing, write_listing
 from pipeline.sharding.format.index import SCHEMA, SampleIndex, content_hash
-from pipeline.sharding.format.shard_locations import ShardPlaces, elsewhere, is_own, owner_of
+from pipeline.sharding.format.shard_locations import ShardLocations, is_own, owner_of, qualified_name
 from pipeline.sharding.format.tar_layout import BLOCK, END_BYTES
 from pipeline.sharding.format.tars_file import TARS_FILE
 from pipeline.sharding.writing.plan import ShardSize, cut, names_of_shards, sorted_in_splits
@@ -110,8 +110,8 @@ class CompactShards:
             _bytes(config.shard_megabytes or recipe["shard_megabytes"]),
         )
         work.progress(note="planning the shards")
-        places = ShardPlaces(shards, index.shard_names)
-        starts, lengths = _spans(shards, index, places)
+        locations = ShardLocations(shards, index.shard_names)
+        starts, lengths = _spans(shards, index, locations)
         order = np.fromiter((text_hash(key.as_py()) for key in index.keys), np.uint64, len(index))
         ids = sorted_in_splits(index.splits, order)
         edges = cut(index.splits[ids], lengths[ids], size)
@@ -122,7 +122,7 @@ class CompactShards:
         ]
         scratch = Scratch(work.scratch.absolute())
         scratch.prepare()
-        self._write(tars, _Source(index, places, starts, lengths), scratch, config, work)
+        self._write(tars, _Source(index, locations, starts, lengths), scratch, config, work)
 
         work.progress(note="putting the index together")
         (work.output / "shards").mkdir()
@@ -169,7 +169,7 @@ class _Source:
     """The locations of the samples: bytes [start, start + length) of their tars, including headers."""
 
     index: SampleIndex
-    places: ShardPlaces
+    locations: ShardLocations
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
 
@@ -189,7 +189,7 @@ def _write_tar(scratch: Scratch, source: _Source, tar: _Tar, *, stop: Stop = nev
                     raise StoppedEarlyError
                 shard = int(index.shards[id])
                 if shard not in opened:
-                    opened[shard] = os.open(source.places.path(shard), os.O_RDONLY | os.O_CLOEXEC)
+                    opened[shard] = os.open(source.locations.path(shard), os.O_RDONLY | os.O_CLOEXEC)
                 sample = os.pread(opened[shard], int(source.lengths[id]), int(source.starts[id]))
                 _check(source, id, sample)
                 waiting += sample
@@ -215,7 +215,9 @@ def _check(source: _Source, id: int, sample: bytes) -> None:
         )
 
 
-def _spans(shards: Artifact, index: SampleIndex, places: ShardPlaces) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _spans(
+    shards: Artifact, index: SampleIndex, locations: ShardLocations
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """([rows] offset of each sample in its tar, [rows] its length), both including headers and all members.
 
     A sample ends where the next one in its tar begins. The index of the artifact that contains the tar has all samples
@@ -227,11 +229,11 @@ def _spans(shards: Artifact, index: SampleIndex, places: ShardPlaces) -> tuple[N
         of_owner.setdefault(owner_of(name) or shards.uri, []).append(number)
     for uri, numbers in of_owner.items():
         owner = index if uri == shards.uri else SampleIndex.open(shards.in_same_store(uri))
-        number_there = {elsewhere(uri, name): number for number, name in enumerate(owner.shard_names)}
+        number_there = {qualified_name(uri, name): number for number, name in enumerate(owner.shard_names)}
         there = np.full(len(index.shard_names), -1, dtype=np.int64)
-        there[numbers] = [number_there.get(elsewhere(uri, index.shard_names[number]), -1) for number in numbers]
+        there[numbers] = [number_there.get(qualified_name(uri, index.shard_names[number]), -1) for number in numbers]
         tar_bytes = np.zeros(len(owner.shard_names), dtype=np.int64)
-        tar_bytes[there[numbers]] = [places.size(number) for number in numbers]
+        tar_bytes[there[numbers]] = [locations.size(number) for number in numbers]
 
         places_there = np.sort(_place(owner.shards, owner.offsets))
         shard, offset = places_there >> _OFFSET_BITS, places_there & ((1 << _OFFSET_BITS) - 1)

@@ -298,7 +298,7 @@ class _Union:
         self._columns = columns
         codes = {name: code for code, name in enumerate(listing.source_names)}
         read = [codes.setdefault(name, len(codes)) for name in columns.source_names]
-        nodes = [paths.code(path) for path in columns.node_paths]
+        nodes = [paths.number(path) for path in columns.node_paths]
         self._source_names, self._node_paths = tuple(codes), tuple(paths)
         self._read: dict[str, NDArray[Any]] = {
             "source": np.array(read, dtype=np.int16)[columns.source],

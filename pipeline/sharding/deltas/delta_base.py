@@ -19,7 +19,7 @@ from pipeline.errors import DamagedError, InputError
 from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.deltas.items_table import FILE as LISTING_FILE
 from pipeline.sharding.format.index import SampleIndex
-from pipeline.sharding.format.shard_locations import ShardPlaces
+from pipeline.sharding.format.shard_locations import ShardLocations
 from pipeline.sharding.format.tars_file import TARS_FILE
 from pipeline.whole_files import write_json
 
@@ -45,8 +45,8 @@ class Base:
         return SampleIndex.open(self.artifact)
 
     @cached_property
-    def places(self) -> ShardPlaces:
-        return ShardPlaces(self.artifact, self.index.shard_names)
+    def locations(self) -> ShardLocations:
+        return ShardLocations(self.artifact, self.index.shard_names)
 
     def is_of(self, config: ShardingConfig) -> bool:
         """Whether the source is unchanged since the base was created."""
@@ -55,7 +55,7 @@ class Base:
     def image(self, id: int) -> bytes:
         """The encoded image of one of its samples."""
         index = self.index
-        return self.places.read(int(index.shards[id]), int(index.offsets[id]), int(index.lengths[id]))
+        return self.locations.read(int(index.shards[id]), int(index.offsets[id]), int(index.lengths[id]))
 
 
 def write_recipe(folder: Path, config: ShardingConfig, title: str) -> None:

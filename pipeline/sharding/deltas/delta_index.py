@@ -20,7 +20,7 @@ from pipeline.sharding.deltas.delta import Delta
 from pipeline.sharding.deltas.items_table import ROW_GROUP, chunk_listing, rows_of_plan
 from pipeline.sharding.deltas.items_table import SCHEMA as LISTING_SCHEMA
 from pipeline.sharding.format.index import SCHEMA, SPLITS, SampleIndex
-from pipeline.sharding.format.shard_locations import elsewhere
+from pipeline.sharding.format.shard_locations import qualified_name
 from pipeline.sharding.format.taxonomy import Paths
 from pipeline.sharding.writing.duplicates import DROPPED
 from pipeline.sharding.writing.numbering import Numbering, used_nodes
@@ -63,7 +63,7 @@ def delta_numbering(delta: Delta, plan: Plan, root: str) -> Numbering:
     paths = Paths.of(base.index.taxonomy)
     used_paths = used_nodes(columns, delta.labels).tolist()
     codes = [
-        paths.code(path) if path and has_taxonomy and is_used else -1
+        paths.number(path) if path and has_taxonomy and is_used else -1
         for path, is_used in zip(columns.node_paths, used_paths, strict=True)
     ]
     return Numbering(
@@ -110,7 +110,7 @@ def delta_index(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering
         scratch.columns("index"),
         shard_names=[
             *plan.shard_names,
-            *(elsewhere(delta.base.artifact.uri, index.shard_names[shard]) for shard in used.tolist()),
+            *(qualified_name(delta.base.artifact.uri, index.shard_names[shard]) for shard in used.tolist()),
         ],
         label_names=delta.label_names,
         taxonomy=numbering.taxonomy,
@@ -159,7 +159,7 @@ def write_tombstones(folder: Path, delta: Delta) -> list[str]:
     places, why = delta.gone()
     index = delta.base.index
     ids = delta.listing.numbers["row"][places]
-    shards = [elsewhere(delta.base.artifact.uri, index.shard_names[shard]) for shard in index.shards[ids].tolist()]
+    shards = [qualified_name(delta.base.artifact.uri, index.shard_names[shard]) for shard in index.shards[ids].tolist()]
     columns = {
         "key": index.keys.take(pa.array(ids)).cast(pa.large_string()),
         "shard": pa.array(shards, pa.string()),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts import Artifact
 from pipeline.errors import DamagedError, first_line
-from pipeline.sharding.format.mapped_columns import on_disk
+from pipeline.sharding.format.mapped_columns import concat_on_disk
 from pipeline.sharding.writing.chunks import Columns, read_table
 from pipeline.sharding.writing.rare_classes import GONE
 from pipeline.sharding.writing.scratch import Scratch
@@ -88,7 +88,7 @@ class Listing:
         sources: dict[str, int] = {}
         try:
             with pq.ParquetFile(artifact.path(FILE)) as file:
-                table = on_disk(_coded(file, sources), _CODED, folder)
+                table = concat_on_disk(_coded(file, sources), _CODED, folder)
         except (pa.ArrowInvalid, ValueError, KeyError) as error:
             raise DamagedError(
                 f"{artifact.uri}/{FILE}: no listing of items ({first_line(error)}); re-run its stage"

@@ -41,20 +41,21 @@ class FoundFile:
 
     Attributes:
         url: absolute path, or s3://bucket/key.
-        version: changes when the bytes change: the modification time in ns, or the ETag.
+        mtime_or_etag: of a local file the modification time in ns, of an object in S3 the ETag; it changes when the
+            bytes change.
     """
 
     url: str
     size: int
-    version: str
+    mtime_or_etag: str
 
     @property
     def name(self) -> str:
         return self.url.rpartition("/")[2]
 
-    def stamp(self, place: int) -> str:
-        """The stamp of an image at a row or byte offset (`place`) of this file."""
-        return f"{self.size}-{self.version}-{place}"
+    def stamp(self, position: int) -> str:
+        """The stamp of an image at a row or byte offset (`position`) of this file."""
+        return f"{self.size}-{self.mtime_or_etag}-{position}"
 
 
 def is_remote(address: str) -> bool:
@@ -84,9 +85,9 @@ def absolute(address: str) -> str:
 
 
 def absolute_fields(config: Config, *names: str) -> dict[str, str]:
-    """The absolute addresses in a config: what its artifact records must not depend on the working directory."""
-    given = {name: getattr(config, name) for name in names}
-    return {name: absolute(address) for name, address in given.items() if address is not None}
+    """The absolute form of a config's addresses: its artifact must not depend on the working directory."""
+    addresses = {name: getattr(config, name) for name in names}
+    return {name: absolute(address) for name, address in addresses.items() if address is not None}
 
 
 def parent(url: str) -> str:
@@ -149,10 +150,10 @@ def stamp(address: str) -> str | None:
     if is_remote(address):
         return None
     try:
-        facts = os.stat(address)
+        status = os.stat(address)
     except (OSError, ValueError):
         return None
-    return f"{facts.st_size}-{facts.st_mtime_ns}"
+    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def check_folder(address: str) -> str:
@@ -182,13 +183,13 @@ def find(pattern: str, suffixes: Sequence[str]) -> list[FoundFile]:
             raise InputError(f"{pattern}: a brace is not closed; write e.g. shard-{{000..123}}.tar") from None
         if is_remote(pattern) and not is_pattern(pattern):
             # One listing instead of one request for each object.
-            there = {file.url: file for file in below(parent(absolute(pattern.partition("{")[0] + "x")))}
+            existing = {file.url: file for file in below(parent(absolute(pattern.partition("{")[0] + "x")))}
             named = [absolute(name) for name in named]
-            missing = [name for name in named if name not in there]
+            missing = [name for name in named if name not in existing]
             if missing:
                 raise InputError(f"{missing[0]}: no such object ({len(missing)} of the {len(named)} named are missing)")
-            return [there[name] for name in named]
-        return [file for one in named for file in (find(one, suffixes) if is_pattern(one) else [stat(one)])]
+            return [existing[name] for name in named]
+        return [file for name in named for file in (find(name, suffixes) if is_pattern(name) else [stat(name)])]
     url = absolute(pattern)
     found = _find_remote(url, suffixes) if is_remote(url) else _find_local(url, suffixes)
     if not found:
@@ -236,16 +237,16 @@ def open_file(url: str) -> BinaryIO:
 def file_digest(found: FoundFile) -> str:
     """A digest of a file's bytes; for a file in S3, its size and ETag."""
     if is_remote(found.url):
-        return f"{found.size}-{found.version}"
+        return f"{found.size}-{found.mtime_or_etag}"
     return file_sha256(Path(found.url))
 
 
 def listing_digest(files: Iterable[FoundFile], root: str) -> str:
-    """A digest of the names below `root`, sizes and versions of files; the files are not read."""
+    """A digest of the names below `root`, sizes and modification times or ETags; the files are not read."""
     hasher = hashlib.sha256()
     for file in files:
         name = file.url.removeprefix(root).lstrip("/")
-        hasher.update(f"{name}\0{file.size}\0{file.version}\n".encode("utf-8", "surrogateescape"))
+        hasher.update(f"{name}\0{file.size}\0{file.mtime_or_etag}\n".encode("utf-8", "surrogateescape"))
     return hasher.hexdigest()[:20]
 
 
@@ -253,8 +254,9 @@ def common_folder(files: Sequence[FoundFile]) -> str:
     """The deepest folder that contains all files."""
     folders = [parent(file.url).split("/") for file in files]
     first, last = min(folders), max(folders)
-    same = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    return "/".join(first[:same]) or "/"
+    pairs = enumerate(zip(first, last, strict=False))
+    common = next((depth for depth, (left, right) in pairs if left != right), min(len(first), len(last)))
+    return "/".join(first[:common]) or "/"
 
 
 def is_pattern(address: str) -> bool:
@@ -280,8 +282,8 @@ def _find_remote(url: str, suffixes: Sequence[str]) -> list[FoundFile]:
         folder, wanted = key, None
     else:
         # The folder part of the text before the first wildcard.
-        front = key[: min(place for sign in "*?[" if (place := key.find(sign)) >= 0)]
-        folder, wanted = front.rpartition("/")[0], key
+        literal = key[: min(index for sign in "*?[" if (index := key.find(sign)) >= 0)]
+        folder, wanted = literal.rpartition("/")[0], key
     bucket = url.removeprefix(_REMOTE).partition("/")[0]
     files = below(f"{_REMOTE}{bucket}/{folder}".rstrip("/"))
     if wanted is None:

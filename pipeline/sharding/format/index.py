@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pipeline.errors import DamagedError, UnknownNameError, first_line
 from pipeline.sharding.format.arrow_file import arrow_sha256, write_arrow
 from pipeline.sharding.format.data_sets import DataSet, data_sets_metadata, data_sets_of
-from pipeline.sharding.format.mapped_columns import on_disk
+from pipeline.sharding.format.mapped_columns import concat_on_disk
 
 if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
@@ -166,7 +166,7 @@ class SampleIndex:
     @classmethod
     def assemble(
         cls,
-        parts: Iterable[pa.Table],
+        tables: Iterable[pa.Table],
         folder: Path,
         *,
         shard_names: Sequence[str],
@@ -177,11 +177,12 @@ class SampleIndex:
         """The index with the concatenated rows of several tables.
 
         Args:
-            parts: tables with the columns of `SCHEMA` and the same order of source names.
+            tables: with the columns of `SCHEMA` and the same order of source names.
             folder: for files that store the columns while the index is used; one table at a time is in memory.
         """
         metadata = {**_metadata(shard_names, label_names, taxonomy), **data_sets_metadata(data_sets)}
-        return cls(on_disk(parts, SCHEMA, folder).replace_schema_metadata(SCHEMA.with_metadata(metadata).metadata))
+        table = concat_on_disk(tables, SCHEMA, folder)
+        return cls(table.replace_schema_metadata(SCHEMA.with_metadata(metadata).metadata))
 
     def write(self, folder: Path) -> None:
         """Writes index.arrow and index.parquet; the same rows give the same bytes."""
@@ -230,9 +231,9 @@ class SampleIndex:
         Args:
             captions: a list of texts per row, without nulls: large_list of large_string.
         """
-        other = copy.copy(self)
-        other._captions = captions
-        return other
+        index = copy.copy(self)
+        index._captions = captions
+        return index
 
     def key(self, id: int) -> str:
         """The name of a sample in its shard."""
@@ -287,8 +288,8 @@ def _metadata(
 def _canonical(table: pa.Table) -> pa.Table:
     """A table read from Parquet, in the form of `index.arrow`: types, metadata, one chunk, sorted source names."""
     names = ("shards", "labels", "taxonomy")
-    found = table.schema.metadata or {}
-    metadata = {name: found.get(name.encode(), b"") for name in names} | data_sets_metadata(data_sets_of(found))
+    stored = table.schema.metadata or {}
+    metadata = {name: stored.get(name.encode(), b"") for name in names} | data_sets_metadata(data_sets_of(stored))
     missing = [name for name in SCHEMA.names if name not in table.column_names]
     if missing:
         raise ValueError(f"no column {', '.join(missing)}")

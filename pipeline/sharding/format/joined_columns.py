@@ -7,7 +7,7 @@ numeric columns are NumPy views of the map, and a process's memory does not grow
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,8 @@ from pipeline.whole_files import write_json
 if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
 
-FILE = "columns.arrow"
-FACTS = "facts.json"
+_COLUMNS_FILE = "columns.arrow"
+_SUMMARIES_FILE = "facts.json"
 # Suffix of the validity column of a column: 1 where the sample has a value.
 _VALID = "/valid"
 
@@ -34,8 +34,8 @@ Keep = Mapping[str, tuple[float | None, float | None]]
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnFacts:
-    """Name and type of a column.
+class ColumnSummary:
+    """Name and type of a column, and how many samples have no value.
 
     Attributes:
         missing: number of samples without a value.
@@ -56,7 +56,7 @@ def write_columns(
     columns: Mapping[str, tuple[ColumnKind, pa.Array, NDArray[np.bool_]]],
     *,
     shards: str,
-) -> list[ColumnFacts]:
+) -> list[ColumnSummary]:
     """Writes columns.arrow and facts.json; the same values give the same bytes.
 
     Args:
@@ -65,29 +65,29 @@ def write_columns(
     """
     fields: list[pa.Field] = []
     arrays: list[pa.Array] = []
-    facts = []
+    summaries = []
     for name, (kind, values, valid) in columns.items():
-        marks = pa.Array.from_buffers(pa.uint8(), len(valid), [None, pa.py_buffer(valid.view(np.uint8))])
+        validity = pa.Array.from_buffers(pa.uint8(), len(valid), [None, pa.py_buffer(valid.view(np.uint8))])
         fields += [pa.field(name, values.type, nullable=False), pa.field(name + _VALID, pa.uint8(), nullable=False)]
-        arrays += [values, marks]
-        facts.append(ColumnFacts(name, kind, len(valid) - int(np.count_nonzero(valid))))
-    with (folder / FILE).open("wb") as file:
+        arrays += [values, validity]
+        summaries.append(ColumnSummary(name, kind, len(valid) - int(np.count_nonzero(valid))))
+    with (folder / _COLUMNS_FILE).open("wb") as file:
         write_arrow(file, pa.Table.from_arrays(arrays, schema=pa.schema(fields)))
     content = {
         "shards": shards,
         "samples": len(arrays[0]),
         "columns": [
             {
-                "name": one.name,
-                "type": "text" if one.kind.is_text else str(one.kind.dtype),
-                "length": one.kind.length,
-                "missing": one.missing,
+                "name": summary.name,
+                "type": "text" if summary.kind.is_text else str(summary.kind.dtype),
+                "length": summary.kind.length,
+                "missing": summary.missing,
             }
-            for one in facts
+            for summary in summaries
         ],
     }
-    write_json(folder / FACTS, content)
-    return facts
+    write_json(folder / _SUMMARIES_FILE, content)
+    return summaries
 
 
 class JoinedColumns:
@@ -95,15 +95,15 @@ class JoinedColumns:
 
     Args:
         table: a table written by `write_columns`, in one chunk.
-        facts: name and type of each column, in the order of the table.
+        summaries: of each column, in the order of the table.
         where: name of the artifact in error messages.
     """
 
-    def __init__(self, table: pa.Table, facts: list[ColumnFacts], where: str) -> None:
+    def __init__(self, table: pa.Table, summaries: Sequence[ColumnSummary], where: str) -> None:
         self._table = table
         self._where = where
-        self.facts = {one.name: one for one in facts}
-        self._numbers = {one.name: self._view(one) for one in facts if not one.kind.is_text}
+        self.summaries = {summary.name: summary for summary in summaries}
+        self._numbers = {summary.name: self._view(summary) for summary in summaries if not summary.kind.is_text}
 
     @classmethod
     def open(cls, artifact: Artifact, index: SampleIndex) -> JoinedColumns:
@@ -114,17 +114,17 @@ class JoinedColumns:
             DamagedError: the files were not written by `write_columns`.
         """
         try:
-            content = json.loads(artifact.read(FACTS))
-            facts = [
-                ColumnFacts(
-                    one["name"],
-                    ColumnKind(np.dtype(object if one["type"] == "text" else one["type"]), one["length"]),
-                    one["missing"],
+            content = json.loads(artifact.read(_SUMMARIES_FILE))
+            summaries = [
+                ColumnSummary(
+                    column["name"],
+                    ColumnKind(np.dtype(object if column["type"] == "text" else column["type"]), column["length"]),
+                    column["missing"],
                 )
-                for one in content["columns"]
+                for column in content["columns"]
             ]
             shards = content["shards"]
-            table = pa.ipc.open_file(pa.memory_map(str(artifact.path(FILE)))).read_all()
+            table = pa.ipc.open_file(pa.memory_map(str(artifact.path(_COLUMNS_FILE)))).read_all()
         except (ValueError, KeyError, TypeError, pa.ArrowInvalid) as error:
             raise DamagedError(f"{artifact.uri}: holds no joined columns ({error}); re-run join-columns") from None
         if shards != index.fingerprint or len(table) != len(index):
@@ -132,12 +132,12 @@ class JoinedColumns:
                 f"{artifact.uri}: its columns were joined to other shards ({content['samples']:,} samples; these have "
                 f"{len(index):,}); run join-columns on these shards"
             )
-        return cls(table, facts, artifact.uri)
+        return cls(table, summaries, artifact.uri)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all columns."""
-        return tuple(self.facts)
+        return tuple(self.summaries)
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -149,7 +149,7 @@ class JoinedColumns:
             UnknownNameError: there is no such column.
             InputError: it is text.
         """
-        if self._facts(name).kind.is_text:
+        if self._summary(name).kind.is_text:
             raise InputError(f"{self._where}: the column {name!r} is text; a column of numbers is needed")
         return self._numbers[name]
 
@@ -159,7 +159,7 @@ class JoinedColumns:
         Raises:
             UnknownNameError: there is no such column.
         """
-        self._facts(name)
+        self._summary(name)
         view: NDArray[np.uint8] = self._table.column(name + _VALID).chunk(0).to_numpy(zero_copy_only=True)
         return view.view(np.bool_)
 
@@ -170,16 +170,16 @@ class JoinedColumns:
             UnknownNameError: there is no such column.
             InputError: it is not text.
         """
-        if not self._facts(name).kind.is_text:
+        if not self._summary(name).kind.is_text:
             raise InputError(
-                f"{self._where}: the column {name!r} is {self.facts[name].kind}; a column of text is needed"
+                f"{self._where}: the column {name!r} is {self.summaries[name].kind}; a column of text is needed"
             )
         return self._table.column(name).chunk(0)
 
     def batch(self, ids: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """The numeric columns of some samples by name: float32 or int64, [n] or [n, D]; text columns are omitted."""
         return {
-            name: view[ids].astype(np.float32 if self.facts[name].kind.is_float else np.int64)
+            name: view[ids].astype(np.float32 if self.summaries[name].kind.is_float else np.int64)
             for name, view in self._numbers.items()
         }
 
@@ -192,7 +192,7 @@ class JoinedColumns:
         """
         return index.with_captions(self.texts(name))
 
-    def kept(self, keep: Keep, first: int, last: int) -> NDArray[np.bool_]:
+    def selected(self, keep: Keep, first: int, last: int) -> NDArray[np.bool_]:
         """Mask of the samples [first, last) that have a value within the range of every column in `keep`.
 
         Raises:
@@ -201,7 +201,7 @@ class JoinedColumns:
         """
         mask = np.ones(last - first, dtype=bool)
         for name, (low, high) in keep.items():
-            values = self._one_a_sample(name)[first:last]
+            values = self._one_number_per_sample(name)[first:last]
             mask &= self.valid(name)[first:last]
             if low is not None:
                 mask &= values >= low
@@ -209,21 +209,21 @@ class JoinedColumns:
                 mask &= values <= high
         return mask
 
-    def _one_a_sample(self, name: str) -> NDArray[Any]:
+    def _one_number_per_sample(self, name: str) -> NDArray[Any]:
         values = self.numbers(name)
         if values.ndim != 1:
             raise InputError(f"{self._where}: the column {name!r} has {values.shape[1]} numbers a sample, not one")
         return values
 
-    def _facts(self, name: str) -> ColumnFacts:
-        if name not in self.facts:
-            raise UnknownNameError(f"column of {self._where}", name, self.facts)
-        return self.facts[name]
+    def _summary(self, name: str) -> ColumnSummary:
+        if name not in self.summaries:
+            raise UnknownNameError(f"column of {self._where}", name, self.summaries)
+        return self.summaries[name]
 
-    def _view(self, facts: ColumnFacts) -> NDArray[Any]:
-        column = self._table.column(facts.name).chunk(0)
-        if facts.kind.length is None:
+    def _view(self, summary: ColumnSummary) -> NDArray[Any]:
+        column = self._table.column(summary.name).chunk(0)
+        if summary.kind.length is None:
             view: NDArray[Any] = column.to_numpy(zero_copy_only=True)
             return view
         flat: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=True)
-        return flat.reshape(-1, facts.kind.length)
+        return flat.reshape(-1, summary.kind.length)

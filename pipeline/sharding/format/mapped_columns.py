@@ -19,20 +19,20 @@ from numpy.typing import NDArray
 Number = TypeVar("Number", bound=np.generic)
 
 
-def on_disk(parts: Iterable[pa.Table], schema: pa.Schema, folder: Path) -> pa.Table:
+def concat_on_disk(tables: Iterable[pa.Table], schema: pa.Schema, folder: Path) -> pa.Table:
     """The concatenated rows of tables in one chunk, like `combine_chunks`, but in files instead of memory.
 
     Args:
-        parts: tables with the columns of `schema`, without nulls; read one after another.
+        tables: tables with the columns of `schema`, without nulls; read one after another.
         schema: of numbers, large strings, large lists of these, and dictionaries that are equal in all tables.
         folder: for the files; it is created, and files of an earlier call there may still be in use.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as opened:
-        columns = [_column(field.type, folder / field.name, opened) for field in schema]
-        for part in parts:
+    with ExitStack() as open_files:
+        columns = [_column(field.type, folder / field.name, open_files) for field in schema]
+        for table in tables:
             for field, column in zip(schema, columns, strict=True):
-                for chunk in part.column(field.name).chunks:
+                for chunk in table.column(field.name).chunks:
                     if chunk.null_count:
                         raise ValueError(f"{field.name}: holds nulls")
                     if len(chunk):
@@ -71,15 +71,15 @@ class NumbersFile:
     """A file to which numbers are appended.
 
     Args:
-        opened: closes the file at its exit.
+        open_files: closes the file at its exit.
     """
 
-    def __init__(self, path: Path, dtype: Any, opened: ExitStack) -> None:
+    def __init__(self, path: Path, dtype: Any, open_files: ExitStack) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         self._path = path
         self._dtype = np.dtype(dtype)
-        self._file: IO[bytes] = opened.enter_context(path.open("wb", buffering=1 << 16))
+        self._file: IO[bytes] = open_files.enter_context(path.open("wb", buffering=1 << 16))
         self._count = 0
 
     def add(self, values: Any) -> None:
@@ -117,9 +117,9 @@ class _Column(Protocol):
 class _Numbers:
     """A column of numbers."""
 
-    def __init__(self, kind: pa.DataType, path: Path, opened: ExitStack) -> None:
+    def __init__(self, kind: pa.DataType, path: Path, open_files: ExitStack) -> None:
         self._kind = kind
-        self._file = NumbersFile(path, kind.to_pandas_dtype(), opened)
+        self._file = NumbersFile(path, kind.to_pandas_dtype(), open_files)
 
     def add(self, chunk: Any) -> None:
         self._file.add(chunk.to_numpy(zero_copy_only=True))
@@ -131,8 +131,8 @@ class _Numbers:
 class _Ends:
     """The end offsets of the lists or texts of a column."""
 
-    def __init__(self, path: Path, opened: ExitStack) -> None:
-        self._file = NumbersFile(path, np.int64, opened)
+    def __init__(self, path: Path, open_files: ExitStack) -> None:
+        self._file = NumbersFile(path, np.int64, open_files)
         self._file.add([0])
         self._end = 0
 
@@ -154,10 +154,10 @@ class _Ends:
 class _Texts:
     """A column of large strings."""
 
-    def __init__(self, kind: pa.DataType, path: Path, opened: ExitStack) -> None:
+    def __init__(self, kind: pa.DataType, path: Path, open_files: ExitStack) -> None:
         self._kind = kind
-        self._ends = _Ends(path.with_name(f"{path.name}.ends"), opened)
-        self._bytes = NumbersFile(path, np.uint8, opened)
+        self._ends = _Ends(path.with_name(f"{path.name}.ends"), open_files)
+        self._bytes = NumbersFile(path, np.uint8, open_files)
 
     def add(self, chunk: Any) -> None:
         first, last = self._ends.add(chunk)
@@ -171,10 +171,10 @@ class _Texts:
 class _Lists:
     """A column of large lists."""
 
-    def __init__(self, kind: pa.DataType, path: Path, opened: ExitStack) -> None:
+    def __init__(self, kind: pa.DataType, path: Path, open_files: ExitStack) -> None:
         self._kind = kind
-        self._ends = _Ends(path.with_name(f"{path.name}.ends"), opened)
-        self._values = _column(kind.value_type, path.with_name(f"{path.name}.values"), opened)
+        self._ends = _Ends(path.with_name(f"{path.name}.ends"), open_files)
+        self._values = _column(kind.value_type, path.with_name(f"{path.name}.values"), open_files)
 
     def add(self, chunk: Any) -> None:
         self._ends.add(chunk)
@@ -190,8 +190,8 @@ class _Lists:
 class _Codes:
     """A dictionary-encoded column of texts."""
 
-    def __init__(self, kind: pa.DataType, path: Path, opened: ExitStack) -> None:
-        self._codes = _Numbers(kind.index_type, path, opened)
+    def __init__(self, kind: pa.DataType, path: Path, open_files: ExitStack) -> None:
+        self._codes = _Numbers(kind.index_type, path, open_files)
         self._kind = kind
         self._names: pa.Array | None = None
 
@@ -199,7 +199,7 @@ class _Codes:
         if self._names is None:
             self._names = chunk.dictionary
         elif not self._names.equals(chunk.dictionary):
-            raise ValueError("parts with different dictionaries")
+            raise ValueError("tables with different dictionaries")
         self._codes.add(chunk.indices)
 
     def mapped(self) -> pa.Array:
@@ -207,13 +207,13 @@ class _Codes:
         return pa.DictionaryArray.from_arrays(self._codes.mapped(), names)
 
 
-def _column(kind: pa.DataType, path: Path, opened: ExitStack) -> _Column:
+def _column(kind: pa.DataType, path: Path, open_files: ExitStack) -> _Column:
     if pa.types.is_large_list(kind):
-        return _Lists(kind, path, opened)
+        return _Lists(kind, path, open_files)
     if pa.types.is_large_string(kind):
-        return _Texts(kind, path, opened)
+        return _Texts(kind, path, open_files)
     if pa.types.is_dictionary(kind):
-        return _Codes(kind, path, opened)
+        return _Codes(kind, path, open_files)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return _Numbers(kind, path, opened)
+        return _Numbers(kind, path, open_files)
     raise TypeError(f"no file for a column of {kind}")

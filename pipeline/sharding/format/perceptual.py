@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_Places: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
+_PositionPairs: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 BITS = 64
 _MOST_EQUAL_BLOCKS = 3
@@ -69,25 +69,29 @@ def pairs_between(
 
 
 def _near(
-    apart: NDArray[np.uint64], radius: int, skipped: Sequence[np.uint64]
+    differences: NDArray[np.uint64], radius: int, skipped: Sequence[np.uint64]
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """The positions of pairs that are near and differ in every skipped block, and their numbers of different bits."""
-    distance = np.bitwise_count(apart)
+    """The positions of near pairs that differ in every skipped block, and their numbers of different bits.
+
+    Args:
+        differences: [pairs] the bits in which the two hashes of a pair differ.
+    """
+    distance = np.bitwise_count(differences)
     near = np.flatnonzero(distance <= radius)
     for block in skipped:
-        near = near[(apart[near] & block) != 0]
+        near = near[(differences[near] & block) != 0]
     return near, distance[near]
 
 
-def _agreeing(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> Iterator[_Places]:
+def _agreeing(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> Iterator[_PositionPairs]:
     """The positions of equal values in `left` and `right`; about `_MOST_AT_ONCE` pairs at a time."""
     left_order, right_order = np.argsort(left), np.argsort(right)
-    sought, ascending = left[left_order], right[right_order]
-    first = np.searchsorted(ascending, sought, "left")
-    yield from _spread(left_order, right_order, first, np.searchsorted(ascending, sought, "right") - first)
+    wanted, ascending = left[left_order], right[right_order]
+    first = np.searchsorted(ascending, wanted, "left")
+    yield from _spread(left_order, right_order, first, np.searchsorted(ascending, wanted, "right") - first)
 
 
-def _agreeing_within(values: NDArray[np.uint64]) -> Iterator[_Places]:
+def _agreeing_within(values: NDArray[np.uint64]) -> Iterator[_PositionPairs]:
     """Like `_agreeing`, for pairs of positions in one array."""
     order = np.argsort(values)
     ascending = values[order]
@@ -99,7 +103,7 @@ def _agreeing_within(values: NDArray[np.uint64]) -> Iterator[_Places]:
 
 def _spread(
     left: NDArray[np.int64], right: NDArray[np.int64], first: NDArray[np.int64], counts: NDArray[np.int64]
-) -> Iterator[_Places]:
+) -> Iterator[_PositionPairs]:
     """Pairs each of `left` with its `counts` elements of `right`, starting at `first`."""
     some = np.flatnonzero(counts)
     left, first, counts = left[some], first[some], counts[some]
@@ -131,20 +135,20 @@ def _choices(
 
 def _blocks(left: NDArray[np.uint64], right: NDArray[np.uint64], radius: int) -> list[np.uint64]:
     """The bits of each of `radius` + m blocks, with m large enough that few hashes agree in m blocks by chance."""
-    told = np.minimum(_told(left), _told(right))
+    entropies = np.minimum(_entropies(left), _entropies(right))
     wanted = math.log2(max(len(left), len(right), 2))
     choices = range(1, _MOST_EQUAL_BLOCKS)
-    equal = next((m for m in choices if told.sum() * m / (radius + m) >= wanted), _MOST_EQUAL_BLOCKS)
+    equal = next((m for m in choices if entropies.sum() * m / (radius + m) >= wanted), _MOST_EQUAL_BLOCKS)
     blocks = [np.uint64(0)] * (radius + equal)
-    for place, bit in enumerate(np.argsort(-told, kind="stable").tolist()):
-        blocks[place % len(blocks)] |= np.uint64(1 << bit)
+    for rank, bit in enumerate(np.argsort(-entropies, kind="stable").tolist()):
+        blocks[rank % len(blocks)] |= np.uint64(1 << bit)
     return blocks
 
 
-def _told(hashes: NDArray[np.uint64]) -> NDArray[np.float64]:
+def _entropies(hashes: NDArray[np.uint64]) -> NDArray[np.float64]:
     """[64] collision entropy of each bit: 1 if it is set in half of the hashes, 0 if it is the same in all."""
     if not len(hashes):
         return np.zeros(BITS)
-    some = hashes[:: -(-len(hashes) // _SAMPLE)]
-    share = np.array([np.mean((some >> np.uint64(bit)) & np.uint64(1)) for bit in range(BITS)])
+    sample = hashes[:: -(-len(hashes) // _SAMPLE)]
+    share = np.array([np.mean((sample >> np.uint64(bit)) & np.uint64(1)) for bit in range(BITS)])
     return -np.log2(share**2 + (1 - share) ** 2)

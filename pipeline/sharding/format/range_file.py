@@ -18,7 +18,7 @@ class RangeFile(io.RawIOBase):
     def __init__(self, size: int, fetch: Callable[[int, int], bytes]) -> None:
         self._size = size
         self._fetch = fetch
-        self._place = 0
+        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -27,17 +27,17 @@ class RangeFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
-        self._place = max(0, base + offset)
-        return self._place
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
 
     def tell(self) -> int:
-        return self._place
+        return self._position
 
     def readinto(self, buffer: Any) -> int:
-        wanted = min(len(buffer), self._size - self._place)
+        wanted = min(len(buffer), self._size - self._position)
         if wanted <= 0:
             return 0
-        buffer[:wanted] = self._fetch(self._place, wanted)
-        self._place += wanted
+        buffer[:wanted] = self._fetch(self._position, wanted)
+        self._position += wanted
         return wanted

@@ -2,7 +2,7 @@
 
 shards/train-00000.tar              in the artifact itself
 STAGE/KEY/shards/train-00000.tar    in another artifact of the same store: the base of a delta, an input of a mixture
-/data/0.tar, s3://bucket/0.tar      outside the store, a tar that is indexed in place; tars.json has its version
+/data/0.tar, s3://bucket/0.tar      outside the store, a tar that is indexed in place; tars.json has its size and time
 
 A mixture may have shards of the last two kinds, some local and some in S3.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import DamagedError
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.tars_file import foreign_tars
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ def owner_of(name: str) -> str | None:
     return None if is_own(name) else "/".join(name.split("/", 2)[:2])
 
 
-def elsewhere(owner: str, name: str) -> str:
+def qualified_name(owner: str, name: str) -> str:
     """The name of a shard of the artifact `owner` (STAGE/KEY) in an artifact that refers to it."""
     return f"{owner}/{name}" if is_own(name) else name
 
 
-class ShardPlaces:
+class ShardLocations:
     """The locations of an artifact's shards, by their numbers.
 
     Args:
@@ -57,7 +57,7 @@ class ShardPlaces:
         self._owners = {artifact.uri: artifact}
         self._foreign = {tar.url: tar for tar in foreign_tars(artifact)}
         in_store = artifact.storage.local_path("") is None
-        self.remote = tuple(places.is_remote(name) if name in self._foreign else in_store for name in names)
+        self.remote = tuple(addresses.is_remote(name) if name in self._foreign else in_store for name in names)
         self.cache = artifact.cache / "parts"
 
     def open(self, shard: int) -> int:
@@ -71,8 +71,8 @@ class ShardPlaces:
         if tar is None:
             return os.open(self.path(shard), os.O_RDONLY | os.O_CLOEXEC)
         descriptor = os.open(Path(tar.url), os.O_RDONLY | os.O_CLOEXEC)
-        facts = os.fstat(descriptor)
-        if (facts.st_size, str(facts.st_mtime_ns)) != (tar.size, tar.version):
+        status = os.fstat(descriptor)
+        if (status.st_size, str(status.st_mtime_ns)) != (tar.size, tar.mtime_or_etag):
             os.close(descriptor)
             raise DamagedError(f"{tar.url}: changed since it was indexed in place; run shard-dataset again")
         return descriptor
@@ -90,7 +90,7 @@ class ShardPlaces:
     def object(self, shard: int) -> tuple[Storage, str]:
         """The storage of a remote shard, and the shard's path in it."""
         if self._names[shard] in self._foreign:
-            return places.object_of(self._names[shard])
+            return addresses.object_of(self._names[shard])
         owner, name = self._owner(shard)
         return owner.storage, owner.object_path(name)
 
@@ -114,9 +114,9 @@ class ShardPlaces:
         return int(owner.manifest["files"][name]["size"])
 
     def identity(self, shard: int) -> str:
-        """A name of a remote shard and its version: different contents never have the same name."""
+        """A name for the content of a remote shard: different contents never have the same name."""
         tar = self._foreign.get(self._names[shard])
-        return self.object(shard)[1] if tar is None else f"{tar.url} {tar.version}"
+        return self.object(shard)[1] if tar is None else f"{tar.url} {tar.mtime_or_etag}"
 
     def missing(self, shard: int) -> tuple[str, str]:
         """The error message for a missing shard, and what to do about it."""
@@ -132,17 +132,17 @@ class ShardPlaces:
             return "bring the tar back as it was, or run shard-dataset again"
         return f"`tutelage artifacts verify {owner_of(name) or self._artifact.uri}` says what else is damaged"
 
-    def gone(self) -> list[str]:
+    def missing_owners(self) -> list[str]:
         """An error message for each artifact that stores some of the shards and is no longer in the store."""
-        lines = {}
+        messages = {}
         for number, name in enumerate(self._names):
             uri = None if name in self._foreign else owner_of(name)
-            if uri is not None and uri not in lines and uri not in self._owners:
+            if uri is not None and uri not in messages and uri not in self._owners:
                 try:
                     self._owner(number)
                 except DamagedError as error:
-                    lines[uri] = str(error)
-        return list(lines.values())
+                    messages[uri] = str(error)
+        return list(messages.values())
 
     def _owner(self, shard: int) -> tuple[Artifact, str]:
         """The artifact that stores a shard, and the shard's name in it."""

@@ -1,4 +1,4 @@
-"""tars.json: the tars outside the store that an index refers to, with their sizes and versions when indexed."""
+"""tars.json: the tars outside the store that an index refers to, as they were when indexed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ TARS_FILE = "tars.json"
 
 
 def write_tars(output: Path, tars: Iterable[FoundFile]) -> None:
-    """Writes tars.json: address, size and current version of each tar outside the store."""
-    entries = [{"url": tar.url, "bytes": tar.size, "version": tar.version} for tar in tars]
+    """Writes tars.json: address, size and modification time (in S3: ETag) of each tar outside the store."""
+    entries = [{"url": tar.url, "bytes": tar.size, "version": tar.mtime_or_etag} for tar in tars]
     (output / TARS_FILE).write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
 
 def foreign_tars(artifact: Artifact) -> list[FoundFile]:
-    """The tars outside the store that an artifact refers to, with their sizes and versions when indexed."""
+    """The tars outside the store that an artifact refers to, as they were when indexed."""
     if TARS_FILE not in artifact.files:
         return []
     return [FoundFile(tar["url"], tar["bytes"], tar["version"]) for tar in json.loads(artifact.read(TARS_FILE))]

@@ -29,13 +29,13 @@ class Paths:
     def of(cls, nodes: Sequence[TaxonomyNode]) -> Paths:
         return cls(nodes or [TaxonomyNode("", -1)])
 
-    def code(self, path: Path) -> int:
+    def number(self, path: Path) -> int:
         """The number of a path; a new path is added together with its missing ancestors."""
         for depth in range(1, len(path) + 1):
-            above = path[:depth]
-            if above not in self._numbers:
-                self._numbers[above] = len(self._nodes)
-                self._nodes.append(TaxonomyNode(above[-1], self._numbers[above[:-1]]))
+            prefix = path[:depth]
+            if prefix not in self._numbers:
+                self._numbers[prefix] = len(self._nodes)
+                self._nodes.append(TaxonomyNode(prefix[-1], self._numbers[prefix[:-1]]))
         return self._numbers[path]
 
     def nodes(self, root: str) -> tuple[TaxonomyNode, ...]:

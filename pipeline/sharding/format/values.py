@@ -70,11 +70,11 @@ def kind_of(values: pa.Array) -> ColumnKind | None:
     Raises:
         InputError: values of this type cannot be joined.
     """
-    kind, length = _plain(values.type), None
+    kind, length = _decoded_type(values.type), None
     if pa.types.is_null(kind):
         return None
     if _is_list(kind):
-        if _is_string(_plain(kind.value_type)):
+        if _is_string(_decoded_type(kind.value_type)):
             return ColumnKind(np.dtype(object))
         present = values.drop_null()
         if len(present) == 0 or pa.types.is_null(kind.value_type):
@@ -91,7 +91,7 @@ def kind_of(values: pa.Array) -> ColumnKind | None:
     raise InputError(f"holds {values.type}; columns are numbers, lists of equally many numbers, text, or lists of text")
 
 
-def without_gaps(values: pa.Array, kind: ColumnKind, nan_is_missing: bool) -> tuple[NDArray[np.bool_], pa.Array]:
+def split_missing(values: pa.Array, kind: ColumnKind, nan_is_missing: bool) -> tuple[NDArray[np.bool_], pa.Array]:
     """A mask of the rows that have a value, and these values as they are stored: numbers, or lists of texts.
 
     Raises:
@@ -118,39 +118,39 @@ def _numbers(values: pa.Array, kind: ColumnKind, nan_is_missing: bool) -> tuple[
         raise BadValueError(0, f"is {values.type}, but the rows before it are {kind}")
     if kind.length is not None:
         lengths = np.asarray(pc.list_value_length(values).fill_null(kind.length))
-        _refuse(
+        _raise_first(
             lengths != kind.length, lambda row: f"has {lengths[row]} numbers; the rows before it have {kind.length}"
         )
-    kept = values.filter(pa.array(present))
-    flat = kept if kind.length is None else kept.flatten()
+    stored = values.filter(pa.array(present))
+    flat = stored if kind.length is None else stored.flatten()
     width = kind.length or 1
-    places = np.flatnonzero(present)
+    rows = np.flatnonzero(present)
     if flat.null_count:
-        raise BadValueError(int(places[np.flatnonzero(_bools(flat.is_null()))[0] // width]), "has a null in its list")
+        raise BadValueError(int(rows[np.flatnonzero(_bools(flat.is_null()))[0] // width]), "has a null in its list")
     try:
-        numbers = kind.numbers(kept).reshape(len(kept), width)
+        numbers = kind.numbers(stored).reshape(len(stored), width)
     except pa.ArrowInvalid as error:
-        raise BadValueError(int(places[0]) if len(places) else 0, f"does not fit {kind} ({error})") from None
-    if kind.is_float and len(kept):
+        raise BadValueError(int(rows[0]) if len(rows) else 0, f"does not fit {kind} ({error})") from None
+    if kind.is_float and len(stored):
         finite = np.isfinite(numbers).all(axis=1)
         if nan_is_missing:
             finite |= np.isinf(numbers).any(axis=1)  # Infinity does not mean "missing".
-            present[places[~finite]] = False
-            kept = kept.filter(pa.array(finite))
-            numbers, places = numbers[finite], places[finite]
+            present[rows[~finite]] = False
+            stored = stored.filter(pa.array(finite))
+            numbers, rows = numbers[finite], rows[finite]
             finite = np.isfinite(numbers).all(axis=1)
         if not finite.all():
-            row = np.flatnonzero(~finite)[0]
-            what = "NaN" if np.isnan(numbers[row]).any() else f"infinite, or too large for {kind.dtype}"
+            first = np.flatnonzero(~finite)[0]
+            what = "NaN" if np.isnan(numbers[first]).any() else f"infinite, or too large for {kind.dtype}"
             raise BadValueError(
-                int(places[row]), f"is {what}" if kind.length is None else f"has a number that is {what}"
+                int(rows[first]), f"is {what}" if kind.length is None else f"has a number that is {what}"
             )
-    return present, kept
+    return present, stored
 
 
 def _texts(values: pa.Array, kind: ColumnKind, nan_is_missing: bool) -> tuple[NDArray[np.bool_], pa.Array]:
     """Lists of texts; empty texts are dropped, and a row without any other text has no value."""
-    if not (_is_string(values.type) or (_is_list(values.type) and _is_string(_plain(values.type.value_type)))):
+    if not (_is_string(values.type) or (_is_list(values.type) and _is_string(_decoded_type(values.type.value_type)))):
         raise BadValueError(0, f"is {values.type}, but the rows before it are text")
     if _is_list(values.type):
         texts, rows = values.flatten(), np.asarray(pc.list_parent_indices(values))
@@ -163,15 +163,14 @@ def _texts(values: pa.Array, kind: ColumnKind, nan_is_missing: bool) -> tuple[ND
         texts.validate(full=True)
     except pa.ArrowInvalid:
         raise BadValueError(0, "or a row near it is not UTF-8") from None
-    says = _bools(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0).fill_null(False))
-    counts = np.bincount(rows[says], minlength=len(values))
+    has_content = _bools(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0).fill_null(False))
+    counts = np.bincount(rows[has_content], minlength=len(values))
     present = counts > 0
     offsets = np.concatenate([[0], np.cumsum(counts[present])]).astype(np.int64)
-    kept = texts.filter(pa.array(says))
-    return present, pa.LargeListArray.from_arrays(pa.array(offsets), kept)
+    return present, pa.LargeListArray.from_arrays(pa.array(offsets), texts.filter(pa.array(has_content)))
 
 
-def _refuse(wrong: NDArray[np.bool_], reason: Callable[[int], str]) -> None:
+def _raise_first(wrong: NDArray[np.bool_], reason: Callable[[int], str]) -> None:
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         raise BadValueError(row, reason(row))
@@ -181,7 +180,7 @@ def _bools(values: pa.Array) -> NDArray[np.bool_]:
     return np.array(values.to_numpy(zero_copy_only=False), dtype=bool)
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
+def _decoded_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 

@@ -16,7 +16,7 @@ import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError, UnknownNameError, first_line
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.recognised import HEAD_BYTES, refuse_recognised
 
@@ -38,7 +38,7 @@ def find_files(source: str) -> list[FoundFile]:
     Raises:
         InputError: there is no file, or a file does not have the suffix of a table.
     """
-    files = places.find(source, SUFFIXES)
+    files = addresses.find(source, SUFFIXES)
     for file in files:
         if not file.name.lower().endswith(SUFFIXES):
             raise InputError(f"{file.url}: is no table; its name ends with none of {', '.join(SUFFIXES)}")
@@ -47,7 +47,7 @@ def find_files(source: str) -> list[FoundFile]:
 
 def fingerprint(source: str) -> str:
     """A digest of the files' names, sizes and modification times or ETags; reads no file."""
-    return places.listing_digest(find_files(source), places.absolute(source))
+    return addresses.listing_digest(find_files(source), addresses.absolute(source))
 
 
 def batches(file: FoundFile, key: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -92,11 +92,11 @@ def _with_text_key(batch: pa.RecordBatch, file: FoundFile) -> pa.RecordBatch:
 
 def _read(file: FoundFile, key: str, columns: Sequence[str]) -> Generator[pa.RecordBatch]:
     suffix = os.path.splitext(file.name.lower())[1]
-    if suffix in _ARROW and not places.is_remote(file.url):
+    if suffix in _ARROW and not addresses.is_remote(file.url):
         with pa.memory_map(file.url) as mapped:
             yield from _arrow_batches(mapped)
         return
-    with places.open_file(file.url) as source:
+    with addresses.open_file(file.url) as source:
         if suffix in (*_DELIMITERS, *_JSON_LINES):
             refuse_recognised(file.url, source.read(HEAD_BYTES))
             source.seek(0)

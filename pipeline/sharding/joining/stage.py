@@ -22,7 +22,7 @@ from pipeline.errors import InputError, listed, near_names
 from pipeline.sharding.format.file_addresses import absolute
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.joined_columns import column_name_fault, write_columns
-from pipeline.sharding.format.values import NO_NUMBER, BadValueError, ColumnKind, kind_of, without_gaps
+from pipeline.sharding.format.values import NO_NUMBER, BadValueError, ColumnKind, kind_of, split_missing
 from pipeline.sharding.joining.column_files import batches, find_files, fingerprint
 from pipeline.sharding.joining.key_table import KeyTable
 from pipeline.sharding.joining.spool import ColumnSpool, open_spool
@@ -101,16 +101,16 @@ class JoinColumns:
         for rows in join.rows():
             work.progress(step=rows, note="joining")
         work.progress(note="writing the columns")
-        facts = write_columns(work.output, join.columns(), shards=index.fingerprint)
-        missing = {one.name: one.missing for one in facts}
-        words = f"{len(facts)} columns for {len(index):,} samples, {sum(missing.values()):,} values missing"
+        summaries = write_columns(work.output, join.columns(), shards=index.fingerprint)
+        missing = {summary.name: summary.missing for summary in summaries}
+        headline = f"{len(summaries)} columns for {len(index):,} samples, {sum(missing.values()):,} values missing"
         return {
             "samples": len(index),
-            "columns": len(facts),
+            "columns": len(summaries),
             "missing": missing,
             "source_rows": join.taken + join.dropped,
             "dropped_rows": join.dropped,
-            "headline": words,
+            "headline": headline,
         }
 
 
@@ -205,7 +205,7 @@ class _Join:
                 raise InputError(fault)
             self._kinds[name] = kind
             self._spools[name] = open_spool(kind, len(self._index), self._scratch / f"column-{len(self._spools)}")
-        present, kept = without_gaps(values, kind, self._config.nan == "missing")
+        present, kept = split_missing(values, kind, self._config.nan == "missing")
         if len(kept):
             self._spools[name].put(rows[present], kept)
         if not kind.is_text and not kind.is_float and name not in self._marked and len(kept):

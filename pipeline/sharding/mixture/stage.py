@@ -16,7 +16,7 @@ from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.sharding.card.data_card import counted
 from pipeline.sharding.format.index import SPLITS, SampleIndex
-from pipeline.sharding.format.shard_locations import elsewhere
+from pipeline.sharding.format.shard_locations import qualified_name
 from pipeline.sharding.format.tars_file import foreign_tars, write_tars
 from pipeline.sharding.mixture.combine import Combined, combine
 from pipeline.sharding.writing.scratch import Scratch
@@ -54,7 +54,7 @@ class MixDatasets:
         inputs = dict(sorted(inputs.items()))
         indexes = {name: SampleIndex.open(shards) for name, shards in inputs.items()}
         shard_names = {
-            name: [elsewhere(shards.uri, shard) for shard in indexes[name].shard_names]
+            name: [qualified_name(shards.uri, shard) for shard in indexes[name].shard_names]
             for name, shards in inputs.items()
         }
         work.progress(note="putting the index together")

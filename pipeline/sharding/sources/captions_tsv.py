@@ -21,7 +21,7 @@ from pydantic import Field
 from pipeline.config import Config, added, digest, unkeyed
 from pipeline.errors import InputError
 from pipeline.progress import Progress
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
 from pipeline.sharding.sources.recognised import HEAD_BYTES, refuse_recognised
@@ -67,15 +67,15 @@ class CaptionsTsvConfig(Config):
         for _, file in self._lists():
             _check_lines(file, self.order, self.header, self._roots(file))
         if self.images is not None:
-            places.check_folder(self.images)
+            addresses.check_folder(self.images)
 
     def class_sizes(self) -> None:
         return None
 
     def resolved(self) -> Self:
-        digests = [(split, places.file_digest(file)) for split, file in self._lists()]
-        where = places.absolute_fields(self, "file", "val_file", "test_file", "images")
-        roots = tuple(places.absolute(folder) for folder in self.roots)
+        digests = [(split, addresses.file_digest(file)) for split, file in self._lists()]
+        where = addresses.absolute_fields(self, "file", "val_file", "test_file", "images")
+        roots = tuple(addresses.absolute(folder) for folder in self.roots)
         return self.model_copy(update={"fingerprint": digest(digests), "roots": roots, **where})
 
     def build(self, downloads: Path) -> CaptionsTsvSource:
@@ -93,7 +93,7 @@ class CaptionsTsvConfig(Config):
             ("val", self.val_file),
             ("test", self.test_file),
         ]
-        return [(split, places.stat(address)) for split, address in given if address is not None]
+        return [(split, addresses.stat(address)) for split, address in given if address is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +182,10 @@ class CaptionsTsvSource:
 
 
 def _lines(file: FoundFile, order: str, header: bool) -> Iterator[_Line]:
-    with closing(places.open_file(file.url)) as start:
+    with closing(addresses.open_file(file.url)) as start:
         refuse_recognised(file.url, start.read(HEAD_BYTES))
     with closing(
-        io.TextIOWrapper(places.open_file(file.url), encoding="utf-8-sig", errors="surrogateescape", newline="\n")
+        io.TextIOWrapper(addresses.open_file(file.url), encoding="utf-8-sig", errors="surrogateescape", newline="\n")
     ) as text:
         for number, line in enumerate(text, start=1):
             fields = line.rstrip("\r\n").split("\t")

@@ -20,7 +20,7 @@ from pydantic import Field
 from pipeline.config import Config, added, digest, unkeyed
 from pipeline.errors import InputError, first_line, listed
 from pipeline.progress import Progress
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
 from pipeline.sharding.sources.foreign_json import parse_json
@@ -59,33 +59,33 @@ class CocoConfig(Config):
 
     def check(self, downloads: Path) -> None:
         for name in self._files():
-            if not places.is_remote(self.folder):
-                self._check_images(places.check_folder(places.join(places.absolute(self.folder), name)))
+            if not addresses.is_remote(self.folder):
+                self._check_images(addresses.check_folder(addresses.join(addresses.absolute(self.folder), name)))
 
     def class_sizes(self) -> None:
         return None
 
     def resolved(self) -> Self:
-        files = {name: places.file_digest(file) for name, file in self._files().items()}
-        roots = tuple(places.absolute(folder) for folder in self.roots)
-        where = places.absolute_fields(self, "folder")
+        files = {name: addresses.file_digest(file) for name, file in self._files().items()}
+        roots = tuple(addresses.absolute(folder) for folder in self.roots)
+        where = addresses.absolute_fields(self, "folder")
         return self.model_copy(update={"fingerprint": digest(files), "roots": roots, **where})
 
     def build(self, downloads: Path) -> CocoSource:
-        return CocoSource(places.absolute(self.folder), self._files(), val_is=self.val_is, roots=self.roots)
+        return CocoSource(addresses.absolute(self.folder), self._files(), val_is=self.val_is, roots=self.roots)
 
     def _check_images(self, folder: str) -> None:
         """Raises an InputError if a folder of images is a link to outside the roots."""
-        if not leads_inside(folder, roots_of(places.absolute(self.folder), *self.roots).folders):
+        if not leads_inside(folder, roots_of(addresses.absolute(self.folder), *self.roots).folders):
             raise InputError(
                 f"{folder}: is a link that leads out of {self.folder}; if it is meant, name in roots where to"
             )
 
     def _files(self) -> dict[str, FoundFile]:
         """The annotation file of each part."""
-        folder = places.check_folder(self.folder)
+        folder = addresses.check_folder(self.folder)
         there: dict[str, FoundFile] = {}
-        for file in places.find(places.join(folder, "annotations"), (".json",)):
+        for file in addresses.find(addresses.join(folder, "annotations"), (".json",)):
             match = _NAME.fullmatch(file.name)
             if match:
                 there[match.group(1)] = file
@@ -173,7 +173,7 @@ class CocoSource:
 
 
 def _read_part(file: FoundFile) -> _Part:
-    data = places.read(file.url)
+    data = addresses.read(file.url)
     refuse_recognised(file.url, data[:HEAD_BYTES])
     try:
         content = parse_json(data)

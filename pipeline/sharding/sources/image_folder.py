@@ -18,7 +18,7 @@ from pydantic import Field
 
 from pipeline.config import Config, added, unkeyed
 from pipeline.progress import Progress
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
 from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
 from pipeline.sharding.sources.folder_layout import ClassFiles, FolderData, Layout, folder_data
@@ -136,7 +136,7 @@ class ImageFolderSource:
         captions = caption_of(self._caption, label)
         for name in files.names:
             file = f"{self._folder}/{name}"
-            read: Callable[[], bytes] = unreadable(BROKEN) if name in broken else partial(places.read, file)
+            read: Callable[[], bytes] = unreadable(BROKEN) if name in broken else partial(addresses.read, file)
             yield Item(
                 name=_text(name),
                 read=read,
@@ -146,7 +146,7 @@ class ImageFolderSource:
                 source=self._title,
                 licence=self._licence,
                 split=files.split,
-                stamp=places.stamp(file),
+                stamp=addresses.stamp(file),
             )
 
 

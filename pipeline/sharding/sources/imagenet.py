@@ -23,7 +23,7 @@ from pydantic import Field
 from pipeline.config import Config, digest, unkeyed
 from pipeline.errors import InputError
 from pipeline.progress import Progress
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
 from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
 from pipeline.sharding.sources.image_listing import BROKEN, FolderImages, images_in, listing_hash, sub_folders
@@ -90,7 +90,7 @@ class ImagenetConfig(Config):
 
     def _places(self) -> tuple[Path, Path]:
         """The folder of the label files, and the folder of train/ and val/."""
-        root = Path(places.check_folder(str(self.folder)))
+        root = Path(addresses.check_folder(str(self.folder)))
         for images in (root, root / _KAGGLE):
             if (images / "train").is_dir():
                 return root, images
@@ -160,7 +160,7 @@ class ImagenetSource:
         part, folder = parts[0], parts[1] if len(parts) > 2 else parts[0]
         wnid = self._val_labels.get(path.stem) if part == "val" and self._val_labels else folder
         label = self._words.get(wnid or "")
-        read = partial(places.read, str(path)) if not broken else unreadable(BROKEN)
+        read = partial(addresses.read, str(path)) if not broken else unreadable(BROKEN)
         if label is None:
             why = f"the file of labels does not name {path.stem}" if wnid is None else f"{wnid} is no class of train/"
             read = unreadable(why)
@@ -174,7 +174,7 @@ class ImagenetSource:
             licence="LicenseRef-ImageNet",
             split=self._val_is if part == "val" else "train",
             extra={"wnid": wnid},
-            stamp=places.stamp(str(path)),
+            stamp=addresses.stamp(str(path)),
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from pipeline.errors import InputError, listed
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.sources.recognised import HEAD_BYTES, refuse_recognised
 
 # A column with more distinct values than this does not contain labels, but captions or file names.
@@ -106,8 +106,8 @@ def read_class_names(address: str) -> tuple[str, ...]:
     Raises:
         InputError: there is no such file, an empty line, or a name that occurs twice.
     """
-    url = places.stat(address).url
-    content = places.read(url)
+    url = addresses.stat(address).url
+    content = addresses.read(url)
     refuse_recognised(url, content[:HEAD_BYTES])
     try:
         lines = content.decode("utf-8-sig").splitlines()

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from pipeline.config import Config, added, digest, unkeyed
 from pipeline.errors import InputError
 from pipeline.progress import Progress
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
 from pipeline.sharding.sources.labels import read_class_names
@@ -80,7 +80,7 @@ class ManifestConfig(Config):
         return ()
 
     def check(self, downloads: Path) -> None:
-        files = places.find(self.manifest, SUFFIXES)
+        files = addresses.find(self.manifest, SUFFIXES)
         columns = {
             "label_column": self.label_column,
             **{f"caption_columns.{place}": name for place, name in enumerate(self.caption_columns)},
@@ -98,7 +98,7 @@ class ManifestConfig(Config):
                 )
         check_columns(files[0], {**image, **columns})
         if self.images is not None:
-            places.check_folder(self.images)
+            addresses.check_folder(self.images)
         if self.bytes_column is None:
             first = islice(rows_of(files[0], [self.path_column]), _CHECKED_ROWS)
             paths = [row.values.get(self.path_column) for row in first]
@@ -110,15 +110,15 @@ class ManifestConfig(Config):
         return None
 
     def resolved(self) -> Self:
-        files = places.find(self.manifest, SUFFIXES)
+        files = addresses.find(self.manifest, SUFFIXES)
         if self.bytes_column is not None:
             # The file contains the images: too large to read for each scheduled check for new data.
-            facts = [places.listing_digest(files, _folder(files))]
+            facts = [addresses.listing_digest(files, _folder(files))]
         else:
-            facts = [places.file_digest(file) for file in files]
+            facts = [addresses.file_digest(file) for file in files]
         names = read_class_names(self.class_names) if self.class_names is not None else ()
-        where = places.absolute_fields(self, "manifest", "images", "class_names")
-        roots = tuple(places.absolute(folder) for folder in self.roots)
+        where = addresses.absolute_fields(self, "manifest", "images", "class_names")
+        roots = tuple(addresses.absolute(folder) for folder in self.roots)
         return self.model_copy(update={"fingerprint": digest([facts, names]), "roots": roots, **where})
 
     def _roots(self, file: FoundFile) -> Roots:
@@ -126,7 +126,7 @@ class ManifestConfig(Config):
 
     def build(self, downloads: Path) -> ManifestSource:
         names = read_class_names(self.class_names) if self.class_names is not None else ()
-        files = places.find(self.manifest, SUFFIXES)
+        files = addresses.find(self.manifest, SUFFIXES)
         return ManifestSource(
             files,
             Columns(
@@ -200,7 +200,7 @@ class ManifestSource:
 
 
 def _folder(files: list[FoundFile]) -> str:
-    return places.parent(files[0].url)
+    return addresses.parent(files[0].url)
 
 
 def _title(files: list[FoundFile]) -> str:

@@ -20,7 +20,7 @@ from pydantic import Field
 from pipeline.config import Config, digest, unkeyed
 from pipeline.errors import InputError, listed
 from pipeline.progress import Progress
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.base import About, Collection, Credit, Item
 from pipeline.sharding.sources.left_out import left_out
@@ -68,7 +68,7 @@ class ParquetImagesConfig(Config):
         return ()
 
     def check(self, downloads: Path) -> None:
-        first = places.find(self.files, _SUFFIXES)[0]
+        first = addresses.find(self.files, _SUFFIXES)[0]
         _, columns = self._columns(first)
         wanted = {f"caption_columns.{place}": name for place, name in enumerate(columns.captions)}
         check_columns(
@@ -80,12 +80,12 @@ class ParquetImagesConfig(Config):
         return None
 
     def resolved(self) -> Self:
-        files = places.find(self.files, _SUFFIXES)
-        listed = places.listing_digest(files, places.parent(files[0].url))
-        return self.model_copy(update={"fingerprint": digest(listed), **places.absolute_fields(self, "files")})
+        files = addresses.find(self.files, _SUFFIXES)
+        listed = addresses.listing_digest(files, addresses.parent(files[0].url))
+        return self.model_copy(update={"fingerprint": digest(listed), **addresses.absolute_fields(self, "files")})
 
     def build(self, downloads: Path) -> ParquetImagesSource:
-        files = places.find(self.files, _SUFFIXES)
+        files = addresses.find(self.files, _SUFFIXES)
         image, columns = self._columns(files[0])
         credit = Credit.given(columns.source, self.author, self.licence)
         return ParquetImagesSource(files, image, columns, credit, left_out(self.files, _SUFFIXES))
@@ -174,5 +174,5 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 def _title(url: str) -> str:
     """The name of the data set's folder; the parent of `data/`, the usual folder of files on the Hugging Face Hub."""
-    folders = [part for part in places.parent(url).split("/") if part]
+    folders = [part for part in addresses.parent(url).split("/") if part]
     return next((part for part in reversed(folders) if part != "data"), "parquet")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from pipeline.errors import InputError, listed
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
@@ -39,11 +39,11 @@ class Roots:
         Raises:
             ValueError: the address is of an unsupported kind, or outside the folders.
         """
-        if _SCHEME.match(path) and not places.is_remote(path):
-            places.join(self.start, path)  # Raises with advice for a web address.
+        if _SCHEME.match(path) and not addresses.is_remote(path):
+            addresses.join(self.start, path)  # Raises with advice for a web address.
             raise ValueError(f"{path.partition(':')[0]}: addresses are not read; write a path, or s3://bucket/key")
-        url = places.join(self.start, path)
-        if not _inside(url, self.folders) and (places.is_remote(url) or not _inside(url, _real(self.folders))):
+        url = addresses.join(self.start, path)
+        if not _inside(url, self.folders) and (addresses.is_remote(url) or not _inside(url, _real(self.folders))):
             raise ValueError(f"lies outside {listed(self.folders, most=3)}; {_ADVICE}")
         return url
 
@@ -54,7 +54,7 @@ class Roots:
             ValueError: see `address`.
         """
         url = self.address(path)
-        return partial(read_inside, url, self.folders), places.stamp(url)
+        return partial(read_inside, url, self.folders), addresses.stamp(url)
 
 
 def roots_of(start: str, *more: str | None) -> Roots:
@@ -63,7 +63,7 @@ def roots_of(start: str, *more: str | None) -> Roots:
     Args:
         more: further folders; None is ignored.
     """
-    folders = [start, *(places.absolute(folder) for folder in more if folder is not None)]
+    folders = [start, *(addresses.absolute(folder) for folder in more if folder is not None)]
     return Roots(start, tuple(dict.fromkeys(folders)))
 
 
@@ -74,8 +74,8 @@ def roots_of_table(table: FoundFile, images: str | None, more: Iterable[str]) ->
         images: folder to which paths are relative; None: the table's own.
         more: further folders.
     """
-    folder = places.parent(table.url)
-    return roots_of(places.absolute(images) if images is not None else folder, folder, *more)
+    folder = addresses.parent(table.url)
+    return roots_of(addresses.absolute(images) if images is not None else folder, folder, *more)
 
 
 def read_inside(url: str, folders: tuple[str, ...]) -> bytes:
@@ -84,11 +84,11 @@ def read_inside(url: str, folders: tuple[str, ...]) -> bytes:
     Raises:
         OSError: the file is outside the folders, or cannot be read.
     """
-    if places.is_remote(url):
-        return places.read(url)
+    if addresses.is_remote(url):
+        return addresses.read(url)
     if not leads_inside(url, folders):
         raise OSError(f"is a link that leads out of {listed(folders, most=3)}; {_ADVICE}")
-    return places.read(os.path.realpath(url))
+    return addresses.read(os.path.realpath(url))
 
 
 def leads_inside(path: str, folders: tuple[str, ...]) -> bool:
@@ -123,4 +123,4 @@ def _inside(url: str, folders: Iterable[str]) -> bool:
 
 @lru_cache(maxsize=64)
 def _real(folders: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(os.path.realpath(folder) for folder in folders if not places.is_remote(folder))
+    return tuple(os.path.realpath(folder) for folder in folders if not addresses.is_remote(folder))

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError, first_line, listed
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.foreign_json import parse_json
 from pipeline.sharding.sources.recognised import HEAD_BYTES, recognised, refuse_recognised
@@ -66,10 +66,10 @@ def open_parquet(url: str) -> pq.ParquetFile:
         InputError: it is not a Parquet file.
     """
     try:
-        source = places.open_file(url) if places.is_remote(url) else url
+        source = addresses.open_file(url) if addresses.is_remote(url) else url
         return pq.ParquetFile(source, buffer_size=_PAGE_BYTES, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
-        with closing(places.open_file(url)) as file:
+        with closing(addresses.open_file(url)) as file:
             what = recognised(file.read(HEAD_BYTES))
         said = first_line(error) if what in (None, "a Parquet file") else f"it is {what}"
         raise InputError(f"{url}: not a Parquet file ({said})") from None
@@ -176,7 +176,7 @@ def _suffix(file: FoundFile) -> str:
 
 
 def _text(url: str) -> io.TextIOWrapper:
-    file = places.open_file(url)
+    file = addresses.open_file(url)
     try:
         refuse_recognised(url, file.read(HEAD_BYTES))
     except InputError:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 
 _REMOTE_WINDOW = 4 << 20
@@ -21,8 +21,8 @@ def opened_tar(tar: FoundFile, *, ahead: int = 0) -> Iterator[Callable[[int, int
         ahead: size of a window for a local tar, for sequential reads of the whole tar: each system call lets another
             thread run, which is expensive while threads decode images.
     """
-    if places.is_remote(tar.url):
-        yield _Windows(partial(places.read, tar.url), tar.size, _REMOTE_WINDOW).read
+    if addresses.is_remote(tar.url):
+        yield _Windows(partial(addresses.read, tar.url), tar.size, _REMOTE_WINDOW).read
         return
     with open(tar.url, "rb", buffering=0) as file:
 

@@ -127,7 +127,7 @@ def list_tar(tar: FoundFile, meaning: Meaning, folder: Path) -> TarListing:
     Raises:
         InputError: the tar is damaged or hostile; the message names member and byte.
     """
-    path = folder / f"{digest([_VERSION, tar.url, tar.size, tar.version, meaning.model_dump()], 40)}.parquet"
+    path = folder / f"{digest([_VERSION, tar.url, tar.size, tar.mtime_or_etag, meaning.model_dump()], 40)}.parquet"
     if not path.is_file():
         with written_whole(path, durable=False) as aside:
             ends: list[TarFault] = []

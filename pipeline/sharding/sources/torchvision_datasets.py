@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 from pipeline.config import Config, digest, unkeyed
 from pipeline.errors import InputError, UnknownNameError, WorkError, first_line
 from pipeline.progress import Progress
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.sources.base import About, Collection, Credit, Item
 from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
 from pipeline.sharding.sources.labels import ordered
@@ -84,7 +84,7 @@ class TorchvisionConfig(Config):
         if self.dataset not in known:
             raise UnknownNameError("torchvision data set", self.dataset, known)
         if self.root is not None:
-            places.check_folder(str(self.root))
+            addresses.check_folder(str(self.root))
 
     def class_sizes(self) -> None:
         return None
@@ -93,8 +93,8 @@ class TorchvisionConfig(Config):
         if self.root is None:
             # torchvision verifies fetched files against its own digests, so they are always the same.
             return self.model_copy(update={"fingerprint": "torchvision"})
-        root = places.check_folder(str(self.root))
-        files = places.listing_digest(places.find(root, ("",)), root)
+        root = addresses.check_folder(str(self.root))
+        files = addresses.listing_digest(addresses.find(root, ("",)), root)
         return self.model_copy(update={"fingerprint": digest(files), "root": Path(root)})
 
     def build(self, downloads: Path) -> TorchvisionSource:

@@ -23,7 +23,7 @@ from pydantic import Field
 from pipeline.config import Config, added, digest, unkeyed
 from pipeline.errors import shortened
 from pipeline.progress import Progress
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.format.tar_layout import BLOCK
 from pipeline.sharding.sources.base import About, Collection, Credit, InTar, Item, unreadable
@@ -89,10 +89,10 @@ class WebdatasetConfig(Config):
         return ()
 
     def check(self, downloads: Path) -> None:
-        tars = places.find(self.tars, _SUFFIXES)
+        tars = addresses.find(self.tars, _SUFFIXES)
         # Reads one tar only, preferably one not named .tar; all tars are checked when they are listed.
         first = next((tar for tar in tars if not tar.name.endswith(".tar")), tars[0])
-        check_tar(first.url, first.size, places.read(first.url, 0, min(first.size, BLOCK)))
+        check_tar(first.url, first.size, addresses.read(first.url, 0, min(first.size, BLOCK)))
         if self.class_names is not None:
             read_class_names(self.class_names)
 
@@ -100,11 +100,11 @@ class WebdatasetConfig(Config):
         return None
 
     def resolved(self) -> Self:
-        tars = places.find(self.tars, _SUFFIXES)
+        tars = addresses.find(self.tars, _SUFFIXES)
         names = read_class_names(self.class_names) if self.class_names is not None else ()
         # With in_place the index contains the tars' addresses: the same tars at other addresses need another index.
-        listed = places.listing_digest(tars, "" if self.in_place else places.common_folder(tars))
-        where = places.absolute_fields(self, "tars", "class_names")
+        listed = addresses.listing_digest(tars, "" if self.in_place else addresses.common_folder(tars))
+        where = addresses.absolute_fields(self, "tars", "class_names")
         return self.model_copy(update={"fingerprint": digest([listed, names]), **where})
 
     def build(self, downloads: Path) -> WebdatasetSource:
@@ -118,7 +118,7 @@ class WebdatasetConfig(Config):
             most_bytes=self.max_member_mb << 20,
         )
         return WebdatasetSource(
-            places.find(self.tars, _SUFFIXES),
+            addresses.find(self.tars, _SUFFIXES),
             meaning,
             downloads / "tar-listings",
             class_names=read_class_names(self.class_names) if self.class_names is not None else (),
@@ -174,7 +174,7 @@ class WebdatasetSource:
                     progress(step=len(listings), total=len(self._tars), note="listing the tars")
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
-        root = places.common_folder(self._tars)
+        root = addresses.common_folder(self._tars)
         title = root.rstrip("/").rpartition("/")[2] or "tars"
         spellings, found = Spellings(), set()
         for written in (label for listing in listings for label in listing.labels):
@@ -237,7 +237,7 @@ class WebdatasetSource:
             problem = problem or (None if label is not None else f"label {sample.label!r} is no class of class_names")
         return Item(
             name=f"{shard}: {sample.key}",
-            read=unreadable(problem) if problem else partial(places.read, tar.url, sample.offset, sample.length),
+            read=unreadable(problem) if problem else partial(addresses.read, tar.url, sample.offset, sample.length),
             label=label,
             key=sample.key,
             captions=sample.captions,

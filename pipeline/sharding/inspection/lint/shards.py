@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.inspection.lint.findings import Finding, Findings, code
 from pipeline.storage.sha256 import ranges_sha256
@@ -74,7 +74,7 @@ def _check_repeats(shards: Sequence[Walked], findings: Findings) -> None:
             continue
         first: dict[str, str] = {}
         for shard in some:
-            content = ranges_sha256(partial(places.read, shard.file.url), shard.file.size)
+            content = ranges_sha256(partial(addresses.read, shard.file.url), shard.file.size)
             if content in first:
                 findings.add(Finding(REPEATED, shard.name, f"its bytes are those of {first[content]}"))
             first.setdefault(content, shard.name)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from pipeline.artifacts import Artifact
 from pipeline.errors import DamagedError, InputError, UnknownNameError, first_line
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.format.index import SampleIndex
-from pipeline.sharding.format.shard_locations import ShardPlaces, is_own
+from pipeline.sharding.format.shard_locations import ShardLocations, is_own
 from pipeline.sharding.format.tars_file import TARS_FILE, foreign_tars
 from pipeline.sharding.inspection.lint.findings import Finding, Findings, code
 
@@ -66,8 +66,8 @@ def tars_target(patterns: Sequence[str]) -> Target:
     Raises:
         InputError: a pattern matches no tar.
     """
-    found = list({file.url: file for pattern in patterns for file in places.find(pattern, TAR_SUFFIXES)}.values())
-    root = places.common_folder(found)
+    found = list({file.url: file for pattern in patterns for file in addresses.find(pattern, TAR_SUFFIXES)}.values())
+    root = addresses.common_folder(found)
     return Target("", [Shard(file.url.removeprefix(root).lstrip("/"), file) for file in found])
 
 
@@ -112,7 +112,7 @@ def _shards(artifact: Artifact, index: SampleIndex | None, findings: Findings) -
     foreign = {tar.url: tar for tar in foreign_tars(artifact)}
     listed = [*(name for name in artifact.files if name.endswith(".tar")), *foreign]
     names = list(index.shard_names) if index is not None else listed
-    places_of = ShardPlaces(artifact, names)
+    places_of = ShardLocations(artifact, names)
     shards = []
     for number, name in enumerate(names):
         if name in foreign:
@@ -125,7 +125,7 @@ def _shards(artifact: Artifact, index: SampleIndex | None, findings: Findings) -
 
 
 def _stored_file(
-    artifact: Artifact, places_of: ShardPlaces, number: int, name: str, findings: Findings
+    artifact: Artifact, places_of: ShardLocations, number: int, name: str, findings: Findings
 ) -> FoundFile | None:
     if is_own(name) and name not in artifact.files:
         findings.add(Finding(MISSING, name, "the index names it, the manifest does not"))
@@ -145,11 +145,11 @@ def _stored_file(
 
 def _foreign_file(tar: FoundFile, findings: Findings) -> FoundFile | None:
     try:
-        now = places.stat(tar.url)
+        now = addresses.stat(tar.url)
     except InputError as error:
         findings.add(Finding(MISSING, tar.url, str(error).removeprefix(f"{tar.url}: ")))
         return None
-    if (now.size, now.version) != (tar.size, tar.version):
+    if (now.size, now.mtime_or_etag) != (tar.size, tar.mtime_or_etag):
         says = f"{now.size} bytes, {tar.size} when it was indexed"
         if now.size == tar.size:
             says = "written anew since it was indexed, with as many bytes"

@@ -12,7 +12,7 @@ from pipeline.artifacts import Artifact
 from pipeline.errors import TutelageError
 from pipeline.pixels.formats import HEAD_BYTES, format_of
 from pipeline.sharding.format.index import SampleIndex
-from pipeline.sharding.format.shard_locations import ShardPlaces
+from pipeline.sharding.format.shard_locations import ShardLocations
 from pipeline.sharding.inspection.survey.columns import ImageColumns, index_columns
 
 _FORMATS_OF = 1000
@@ -29,7 +29,7 @@ def artifact_columns(
     Args:
         reading: opens a function that returns an encoded image by its id; not called if any shard is remote.
     """
-    places = ShardPlaces(artifact, index.shard_names)
+    places = ShardLocations(artifact, index.shard_names)
     sizes = np.array([places.size(number) for number in range(len(index.shard_names))], np.int64)
     if any(places.remote):
         return index_columns(index, sizes, {})

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pipeline.errors import InputError, TutelageError, UnknownNameError
 from pipeline.pixels.decode import ImageError, opened
 from pipeline.progress import Progress, silent
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.sharding.inspection.survey.meaning import meaning_of
@@ -160,7 +160,7 @@ def _of_tar(tar: FoundFile, sample: TarSample) -> ShownSample:
         problem = f"{sample.length} bytes, more than an image has"
     if not problem:
         try:
-            data = places.read(tar.url, sample.offset, sample.length)
+            data = addresses.read(tar.url, sample.offset, sample.length)
         except OSError as error:
             problem = str(error)
     split = split_of_name(tar.name) or ""

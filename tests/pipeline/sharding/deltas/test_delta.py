@@ -18,7 +18,7 @@ import webdataset
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import DamagedError, InputError
 from pipeline.loading.reader import SampleReader
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 
 Picture = Callable[..., bytes]
@@ -123,8 +123,8 @@ def test_only_what_is_new_or_changed_is_read(
     touched = pets / "dog" / "010.png"
     os.utime(touched, (1, 1))
     opened: list[str] = []
-    real = places.read
-    monkeypatch.setattr(places, "read", lambda url, *rest: opened.append(url) or real(url, *rest))
+    real = addresses.read
+    monkeypatch.setattr(addresses, "read", lambda url, *rest: opened.append(url) or real(url, *rest))
     delta = add(store, pets, base)
     assert delta.summary["new"] == 12
     opened = [url for url in opened if url.startswith(str(pets))]  # The card's pictures come out of the tars.
@@ -140,7 +140,7 @@ def test_nothing_new_reads_no_image_and_gives_the_base(
         facts = path.stat()
         path.write_bytes(bytes(facts.st_size))
         os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-    monkeypatch.setattr(places, "read", lambda *arguments: pytest.fail("an image was read"))
+    monkeypatch.setattr(addresses, "read", lambda *arguments: pytest.fail("an image was read"))
     for name in (base, "newest"):
         again = add(store, pets, name)
         assert (again.uri, again.cached) == (base.uri, True)

@@ -18,7 +18,7 @@ import pytest
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.loading.reader import SampleReader
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.stage import run_stage
 
@@ -40,14 +40,14 @@ def changes(delta: Artifact) -> tuple[int, int, int]:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that images are read from, beside our tars."""
     seen: list[str] = []
-    real = places.read
+    real = addresses.read
 
     def noted(url: str, *where: Any) -> bytes:
         if not url.endswith(".tar"):
             seen.append(url)
         return real(url, *where)
 
-    monkeypatch.setattr(places, "read", noted)
+    monkeypatch.setattr(addresses, "read", noted)
     return seen
 
 
@@ -118,7 +118,7 @@ def test_a_source_without_stamps_is_read_and_only_what_differs_is_stored(
     image_folder: MakeFolder,
     add: Add,
 ) -> None:
-    monkeypatch.setattr(places, "stamp", lambda url: None)
+    monkeypatch.setattr(addresses, "stamp", lambda url: None)
     folder = image_folder({"cat": 9, "dog": 9})
     base = add(store, folder_source(folder))
     (folder / "cat" / "new.png").write_bytes(picture(77))
@@ -136,7 +136,7 @@ def test_names_are_trusted_if_asked(
     reads: list[str],
     add: Add,
 ) -> None:
-    monkeypatch.setattr(places, "stamp", lambda url: None)
+    monkeypatch.setattr(addresses, "stamp", lambda url: None)
     folder = image_folder({"cat": 9, "dog": 9})
     base = add(store, folder_source(folder))
     (folder / "cat" / "new.png").write_bytes(picture(77))

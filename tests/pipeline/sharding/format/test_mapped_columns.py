@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.sharding.format.mapped_columns import mapped_numbers, on_disk
+from pipeline.sharding.format.mapped_columns import concat_on_disk, mapped_numbers
 
 SCHEMA = pa.schema(
     {
@@ -53,12 +53,12 @@ def test_any_cut_into_parts_gives_the_whole(rows: list[tuple[Any, ...]], cuts: l
     edges = sorted({0, *(min(cut, len(rows)) for cut in cuts), len(rows)})
     parts = [whole.slice(start, end - start) for start, end in itertools.pairwise(edges)]
     with tempfile.TemporaryDirectory() as folder:
-        made = on_disk(parts, SCHEMA, Path(folder))
+        made = concat_on_disk(parts, SCHEMA, Path(folder))
         made.validate(full=True)
         assert made.to_pydict() == whole.to_pydict()
         assert all(column.num_chunks == 1 for column in made.columns)
         # Parts may be made of several chunks, and a second call may take what the first gave.
-        again = on_disk([pa.concat_tables([made, whole])], SCHEMA, Path(folder))
+        again = concat_on_disk([pa.concat_tables([made, whole])], SCHEMA, Path(folder))
         assert again.to_pydict() == pa.concat_tables([whole, whole]).to_pydict()
         assert made.to_pydict() == whole.to_pydict()
 
@@ -71,7 +71,7 @@ def test_parts_are_looked_at_one_after_another(tmp_path: Path) -> None:
             yield table_of([(1, 0.5, "x" * 100, ["y" * 100], [], 0)] * 1000)
             held.append(pa.total_allocated_bytes())
 
-    made = on_disk(parts(), SCHEMA, tmp_path)
+    made = concat_on_disk(parts(), SCHEMA, tmp_path)
     assert len(made) == 20_000
     assert max(held) - min(held) < 500_000  # A part is 250 kB.
 
@@ -86,10 +86,10 @@ def test_parts_are_looked_at_one_after_another(tmp_path: Path) -> None:
 def test_nulls_are_refused(tmp_path: Path, column: pa.Array, says: str | None) -> None:
     schema = pa.schema({"number": pa.uint64()})
     if says is None:
-        assert on_disk([pa.table({"number": column})], schema, tmp_path).num_rows == 2
+        assert concat_on_disk([pa.table({"number": column})], schema, tmp_path).num_rows == 2
         return
     with pytest.raises(ValueError, match=says):
-        on_disk([pa.table({"number": column})], schema, tmp_path)
+        concat_on_disk([pa.table({"number": column})], schema, tmp_path)
 
 
 def test_parts_that_number_their_names_otherwise_are_refused(tmp_path: Path) -> None:
@@ -99,12 +99,12 @@ def test_parts_that_number_their_names_otherwise_are_refused(tmp_path: Path) -> 
         for name in ("a", "b")
     ]
     with pytest.raises(ValueError, match="different dictionaries"):
-        on_disk(parts, schema, tmp_path)
+        concat_on_disk(parts, schema, tmp_path)
 
 
 def test_a_column_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="no file for a column of bool"):
-        on_disk([], pa.schema({"flag": pa.bool_()}), tmp_path)
+        concat_on_disk([], pa.schema({"flag": pa.bool_()}), tmp_path)
 
 
 def test_mapped_numbers_lie_in_their_file(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_several_texts_and_gaps_keep_their_rows(
     columns = join(shards, write(tmp_path, ".parquet", table), max_missing_share=0.5)
     assert columns.texts("captions").to_pylist() == [["naught"], [], ["two"], [], [], ["five", "V"]]
     assert columns.valid("captions").tolist() == [True, False, True, False, False, True]
-    assert columns.facts["captions"].missing == 3
+    assert columns.summaries["captions"].missing == 3
     index = columns.captioned(SampleIndex.open(shards), "captions")
     assert [index.captions(row) for row in (0, 1, 5)] == [["naught"], [], ["five", "V"]]
     assert index.row(5).captions == ("five", "V")
@@ -137,8 +137,8 @@ def test_missing_numbers_are_marked_and_in_no_range(shards: Artifact, join: Join
     np.testing.assert_array_equal(columns.numbers("score"), [0.5, np.nan, np.nan, np.nan, 4.0, np.nan])
     assert columns.numbers("count").tolist() == [0, 1, -1, -1, 4, -1]
     assert columns.valid("count").tolist() == [True, True, False, False, True, False]
-    assert columns.kept({"count": (None, 1)}, 0, 6).tolist() == [True, True, False, False, False, False]
-    assert columns.kept({"count": (-5, None), "score": (1, None)}, 3, 6).tolist() == [False, True, False]
+    assert columns.selected({"count": (None, 1)}, 0, 6).tolist() == [True, True, False, False, False, False]
+    assert columns.selected({"count": (-5, None), "score": (1, None)}, 3, 6).tolist() == [False, True, False]
 
 
 def test_keys_of_digits_are_text(commit_index: Callable[..., Artifact], join: Join, tmp_path: Path) -> None:
@@ -244,8 +244,8 @@ def test_a_column_asked_for_as_what_it_is_not_is_refused(shards: Artifact, join:
         (lambda: columns.numbers("caption"), "'caption' is text"),
         (lambda: columns.captioned(index, "score"), "'score' is float32; a column of text"),
         (lambda: columns.captioned(index, "captoin"), "did you mean caption"),
-        (lambda: columns.kept({"vector": (0, 1)}, 0, 6), "has 2 numbers a sample, not one"),
-        (lambda: columns.kept({"scor": (0, 1)}, 0, 0), "did you mean score"),
+        (lambda: columns.selected({"vector": (0, 1)}, 0, 6), "has 2 numbers a sample, not one"),
+        (lambda: columns.selected({"scor": (0, 1)}, 0, 0), "did you mean score"),
     ):
         with pytest.raises(InputError, match=words):
             ask()

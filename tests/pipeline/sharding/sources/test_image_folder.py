@@ -17,7 +17,7 @@ import pytest
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import InputError
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.sources.base import Collection, Item
 
@@ -215,7 +215,7 @@ _AS_NOBODY = """
 import os
 from pathlib import Path
 from pipeline.errors import TutelageError
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.sources.image_folder import ImageFolderConfig
 from pipeline.storage.local import LocalStorage
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
@@ -259,10 +259,10 @@ def test_every_listing_refuses_what_it_may_not_read(fill: Fill) -> None:
     folder = fill({"cat": 2, "dog": 2})
     (folder / "dog").chmod(0)
     for line in as_nobody(
-        f"places.find({str(folder)!r}, ('.png',))",
-        f"places.find({str(folder)!r} + '/*/*.png', ('.png',))",
-        f"places.find({str(folder)!r} + '/**/0.png', ('.png',))",
-        f"places.find({str(folder)!r} + '/{{cat,dog}}/*.png', ('.png',))",
+        f"addresses.find({str(folder)!r}, ('.png',))",
+        f"addresses.find({str(folder)!r} + '/*/*.png', ('.png',))",
+        f"addresses.find({str(folder)!r} + '/**/0.png', ('.png',))",
+        f"addresses.find({str(folder)!r} + '/{{cat,dog}}/*.png', ('.png',))",
         f"list(LocalStorage(Path({str(folder)!r})).list())",
     ):
         assert line.startswith(f"InputError: {folder / 'dog'}: cannot be listed (Permission denied)")
@@ -272,7 +272,7 @@ def test_every_listing_refuses_what_it_may_not_read(fill: Fill) -> None:
 def test_a_folder_that_may_be_listed_and_not_entered_is_refused(fill: Fill) -> None:
     folder = fill({"cat/a": 2, "dog/a": 2})
     (folder / "dog").chmod(0o744)
-    (line,) = as_nobody(f"places.find({str(folder)!r} + '/*/*/*.png', ('.png',))")
+    (line,) = as_nobody(f"addresses.find({str(folder)!r} + '/*/*/*.png', ('.png',))")
     assert line.startswith(f"InputError: {folder / 'dog'}")
     assert "cannot be listed (Permission denied)" in line
 
@@ -284,11 +284,11 @@ def test_two_stars_find_what_glob_finds_behind_links_too_and_end(fill: Fill, tmp
     (folder / "more").symlink_to(tmp_path / "disk")
     for pattern in ("**/*.png", "**", "**/a/*"):
         wanted = glob.glob(f"{folder}/{pattern}", recursive=True)
-        assert [file.url for file in places.find(f"{folder}/{pattern}", (".png",))] == sorted(
+        assert [file.url for file in addresses.find(f"{folder}/{pattern}", (".png",))] == sorted(
             name for name in wanted if os.path.isfile(name)
         )
     (folder / "cat" / "up").symlink_to(folder)
-    assert len(places.find(f"{folder}/**/*.png", (".png",))) == 4
+    assert len(addresses.find(f"{folder}/**/*.png", (".png",))) == 4
 
 
 @pytest.mark.parametrize("leads", [".", "..", "../.."])

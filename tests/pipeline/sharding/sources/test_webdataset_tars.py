@@ -15,7 +15,7 @@ import pytest
 import webdataset
 
 from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.sharding.format import file_addresses as places
+from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import stat
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.sources.base import Collection, Item
@@ -287,7 +287,7 @@ def test_a_tar_with_an_odd_end_is_refused_or_read_to_its_end(
     assert what in line
     assert "set ends=read" in line
     collection, items = collect(**source, ends="read")
-    problems = [item for item in items if item.read.func is not places.read]  # type: ignore[attr-defined]
+    problems = [item for item in items if item.read.func is not addresses.read]  # type: ignore[attr-defined]
     assert (len(items) - len(problems) - 2, len(problems)) == (samples, unreadable)
     for item in items:
         if item not in problems:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
 
 
-def _ranges(keep: dict[str, tuple[float | None, float | None]]) -> dict[str, tuple[float | None, float | None]]:
+def _valid_ranges(keep: dict[str, tuple[float | None, float | None]]) -> dict[str, tuple[float | None, float | None]]:
     for name, (low, high) in keep.items():
         if low is None and high is None:
             raise ValueError(f"{name}: give [min, max]; null for one of them leaves that end open")
@@ -27,7 +27,7 @@ def _ranges(keep: dict[str, tuple[float | None, float | None]]) -> dict[str, tup
     return keep
 
 
-KeepRanges = Annotated[dict[str, tuple[float | None, float | None]], AfterValidator(_ranges)]
+KeepRanges = Annotated[dict[str, tuple[float | None, float | None]], AfterValidator(_valid_ranges)]
 
 
 def keep_field() -> Any:
@@ -46,10 +46,10 @@ def captions_from_field() -> Any:
 
 def reads_columns(config: Config) -> bool:
     """Whether a stage with this config needs joined columns."""
-    return reads_given_columns(config) or reads_teacher_outputs(config)
+    return reads_user_columns(config) or reads_teacher_outputs(config)
 
 
-def reads_given_columns(config: Config) -> bool:
+def reads_user_columns(config: Config) -> bool:
     """Whether a stage with this config needs columns that the user must provide, since no stage computes them."""
     return bool(getattr(config, "keep", None)) or getattr(config, "captions_from", None) is not None
 
@@ -69,9 +69,9 @@ def open_columns(
     """
     if artifact is None:
         if keep or captions_from is not None:
-            asked = f"keep: {', '.join(keep)}" if keep else f"captions_from: {captions_from}"
-            raise InputError(f"{asked}: no columns were joined to the shards; give their source as columns.source")
+            option = f"keep: {', '.join(keep)}" if keep else f"captions_from: {captions_from}"
+            raise InputError(f"{option}: no columns were joined to the shards; give their source as columns.source")
         return index, None
     columns = JoinedColumns.open(artifact, index)
-    columns.kept(keep or {}, 0, 0)
+    columns.selected(keep or {}, 0, 0)  # Of no sample: refuses a column that cannot be used.
     return (index if captions_from is None else columns.captioned(index, captions_from)), columns
