@@ -179,7 +179,7 @@ def test_mistakes_are_refused_in_one_line_before_any_work(
     assert "class 'dog' has 2 images, too few for 3 splits" in refused(shard, source=folder_source(folder))
     assert "no artist families" in refused(shard, source=folder_source(folder), split={"holdout_family": "noto"})
     (folder / "bird").mkdir()
-    assert "class 'bird' has 0 images" in refused(shard, source=folder_source(folder))
+    assert "'bird' with 0 images, 'dog' with 2 images" in refused(shard, source=folder_source(folder))
     assert "did you mean noto" in refused(shard, source={"kind": "emoji"}, split={"holdout_family": "nota"})
     assert "did you mean food-drink" in refused(shard, source={"kind": "emoji", "groups": ["food-drinks"]})
     assert "unknown key 'source.sizes'" in refused(shard, source={"kind": "emoji", "sizes": 3})
