@@ -55,20 +55,20 @@ def confusion_figure(confusion: NDArray[np.int64], names: Sequence[str]) -> Mark
     width, height = left + size + 46.0, top + size + 6.0
     totals = np.maximum(confusion.sum(axis=1), 1)
     accuracies = per_class_accuracy(confusion)
-    parts = [
+    elements = [
         f'<svg class="confusion" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
         f'aria-label="Confusion matrix of {count} classes; rows are true classes, columns predictions">'
     ]
-    for place, c in enumerate(classes):
-        x, y = left + place * cell, top + place * cell
+    for position, c in enumerate(classes):
+        x, y = left + position * cell, top + position * cell
         name = escaped(_short(names[c]))
         middle = middle_of(cell)
-        parts.append(f'<line class="rule" x1="{left:.1f}" x2="{left + size:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<line class="rule" y1="{top:.1f}" y2="{top + size:.1f}" x1="{x:.1f}" x2="{x:.1f}"/>')
-        parts.append(f'<text x="{left - 6:.1f}" y="{y + middle:.1f}" text-anchor="end">{name}</text>')
-        parts.append(f'<text transform="translate({x + middle:.1f} {top - 6:.1f}) rotate(-90)">{name}</text>')
+        elements.append(f'<line class="rule" x1="{left:.1f}" x2="{left + size:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        elements.append(f'<line class="rule" y1="{top:.1f}" y2="{top + size:.1f}" x1="{x:.1f}" x2="{x:.1f}"/>')
+        elements.append(f'<text x="{left - 6:.1f}" y="{y + middle:.1f}" text-anchor="end">{name}</text>')
+        elements.append(f'<text transform="translate({x + middle:.1f} {top - 6:.1f}) rotate(-90)">{name}</text>')
         if not np.isnan(accuracies[c]):
-            parts.append(
+            elements.append(
                 f'<text class="axis" x="{left + size + 6:.1f}" y="{y + middle:.1f}">{accuracies[c]:.0%}</text>'
             )
     for row, t in enumerate(classes):
@@ -77,19 +77,19 @@ def confusion_figure(confusion: NDArray[np.int64], names: Sequence[str]) -> Mark
             if n == 0:
                 continue
             share = n / int(totals[t])
-            told = escaped(f"{names[t]} → {names[p]}: {n} of {int(totals[t])}")
-            parts.append(
+            tooltip = escaped(f"{names[t]} → {names[p]}: {n} of {int(totals[t])}")
+            elements.append(
                 f'<rect class="cell{"" if t == p else " off"}" x="{left + column * cell:.1f}" '
                 f'y="{top + row * cell:.1f}" width="{cell:.1f}" height="{cell:.1f}" '
-                f'fill-opacity="{0.12 + 0.88 * share:.2f}"><title>{told}</title></rect>'
+                f'fill-opacity="{0.12 + 0.88 * share:.2f}"><title>{tooltip}</title></rect>'
             )
             if cell >= 24:
-                parts.append(
+                elements.append(
                     f'<text x="{left + (column + 0.5) * cell:.1f}" y="{top + row * cell + middle_of(cell):.1f}" '
                     f'text-anchor="middle" pointer-events="none">{n}</text>'
                 )
-    parts.append("</svg>")
-    return Markup("".join(parts))
+    elements.append("</svg>")
+    return Markup("".join(elements))
 
 
 def middle_of(cell: float) -> float:

@@ -63,16 +63,16 @@ def line_figure(
         figure, axes = _axes(x_label)
         for level in levels:
             axes.axhline(level, color=_MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        for one in series:
-            x, y = zip(*thinned(one.points), strict=True)
+        for line in series:
+            x, y = zip(*thinned(line.points), strict=True)
             marker = "o" if len(x) <= 2 else None
-            axes.plot(x, y, color=_SERIES[one.color % len(_SERIES)], label=one.name, marker=marker, markersize=4)
+            axes.plot(x, y, color=_SERIES[line.color % len(_SERIES)], label=line.name, marker=marker, markersize=4)
         if share:
             axes.set_ylim(bottom=0)
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if axes.get_ylim()[1] > 0.08 else 1))
         axes.margins(x=0.02)
         if len(series) > 1:
-            _legend(axes, [one.name for one in series])
+            _legend(axes, [line.name for line in series])
         return _svg(figure, key, title)
 
 
@@ -82,12 +82,12 @@ def stack_figure(
     """Fractions that sum to 1, as bands over steps; a value applies until the next one."""
     with mpl.rc_context(_STYLE | {"svg.hashsalt": key, "axes.grid": False}):
         figure, axes = _axes(x_label)
-        kept = thin_places(len(x))
-        steps = np.asarray(x, dtype=np.float64)[kept]
-        lower = np.zeros(len(kept))
-        for place, (name, shares) in enumerate(bands):
-            upper = lower + np.asarray(shares, dtype=np.float64)[kept]
-            color = _SERIES[place % len(_SERIES)]
+        shown = thinned_indices(len(x))
+        steps = np.asarray(x, dtype=np.float64)[shown]
+        lower = np.zeros(len(shown))
+        for number, (name, shares) in enumerate(bands):
+            upper = lower + np.asarray(shares, dtype=np.float64)[shown]
+            color = _SERIES[number % len(_SERIES)]
             axes.fill_between(steps, lower, upper, step="post", color=color, alpha=0.75, linewidth=0, label=name)
             lower = upper
         axes.set_ylim(0, 1)
@@ -106,7 +106,7 @@ def thinned(points: Sequence[tuple[float, float]], most: int = _MOST_POINTS) -> 
     return [(float(x), float(y)) for x, y in means]
 
 
-def thin_places(length: int, most: int = _MOST_POINTS) -> list[int]:
+def thinned_indices(length: int, most: int = _MOST_POINTS) -> list[int]:
     """At most `most` indices of a sequence, including the first and the last."""
     return sorted(set(np.linspace(0, length - 1, min(length, most)).round().astype(int).tolist()))
 

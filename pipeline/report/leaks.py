@@ -9,12 +9,12 @@ from pipeline.html.markup import Child, Markup, join, table, tag
 from pipeline.leaks.bounds import SHEET, split_name
 from pipeline.leaks.page import counts_line
 from pipeline.leaks.search import KINDS
-from pipeline.report.facts import Run
 from pipeline.report.gallery import sheet_of
+from pipeline.report.run_data import RunData
 from pipeline.report.wording import percent
 
 
-def leaks_section(run: Run) -> Markup | None:
+def leaks_section(run: RunData) -> Markup | None:
     """Counts for each evaluation split, and the contact sheet of pairs."""
     findings, artifact = run.leaks, run.artifacts.get("leaks")
     if not findings or artifact is None:

@@ -8,26 +8,28 @@ from typing import Any
 import numpy as np
 
 from pipeline.html.markup import Child, Markup, details, join, table, tag
-from pipeline.report.facts import Run, Training
 from pipeline.report.figures import Series, line_figure, stack_figure
-from pipeline.report.wording import duration, percent, spoken
+from pipeline.report.run_data import RunData, Training
+from pipeline.report.wording import display_name, duration, percent
 
-_OPENINGS_SHOWN = 60
+_MOST_OPENINGS = 60
 _LEVELS = {0: "whole set", 1: "groups", 2: "subgroups"}
 
 
-def learning_section(run: Run) -> Markup | None:
+def learning_section(run: RunData) -> Markup | None:
     """Loss and validation metrics over the training; classifiers share a figure."""
-    parts: list[Child] = []
-    dual = [
-        one for one in run.trainings if _series(one, "val/image_recall_at_1") or one.artifact.stage == "pretrain-clip"
+    content: list[Child] = []
+    dual_encoders = [
+        training
+        for training in run.trainings
+        if _series(training, "val/image_recall_at_1") or training.artifact.stage == "pretrain-clip"
     ]
-    classifiers = [one for one in run.trainings if one not in dual]
+    classifiers = [training for training in run.trainings if training not in dual_encoders]
     if classifiers:
-        names = " and ".join(spoken(one.name) for one in classifiers)
-        floor = [one.artifact.summary.get("val_majority") for one in classifiers]
+        names = " and ".join(display_name(training.name) for training in classifiers)
+        floor = [training.artifact.summary.get("val_majority") for training in classifiers]
         levels = [value for value in floor if isinstance(value, float)][:1]
-        parts += _figures(
+        content += _figures(
             (
                 f"loss-{classifiers[0].name}",
                 f"Training loss of the {names}",
@@ -43,10 +45,10 @@ def learning_section(run: Run) -> Markup | None:
                 levels,
             ),
         )
-    for training in dual:
+    for training in dual_encoders:
         recalls = [
-            Series(told, points, color)
-            for color, (key, told) in enumerate(
+            Series(name, points, color)
+            for color, (key, name) in enumerate(
                 [
                     ("val/image_recall_at_1", "text → image, R@1"),
                     ("val/text_recall_at_1", "image → text, R@1"),
@@ -56,35 +58,35 @@ def learning_section(run: Run) -> Markup | None:
             )
             if (points := _series(training, key))
         ]
-        parts += _figures(
+        content += _figures(
             (
                 f"loss-{training.name}",
-                f"Contrastive loss of the {spoken(training.name)}",
+                f"Contrastive loss of the {display_name(training.name)}",
                 _lines([training], "train/loss"),
                 False,
                 [],
             ),
             (
                 f"recall-{training.name}",
-                f"Retrieval of the {spoken(training.name)} on the validation split",
+                f"Retrieval of the {display_name(training.name)} on the validation split",
                 recalls,
                 True,
                 [],
             ),
         )
-    if not parts:
+    if not content:
         return None
-    facts = [_training_row(one) for one in run.trainings if one.facts]
+    rows_of_trainings = [_training_row(training) for training in run.trainings if training.statistics]
     head = ["model", "parameters", "steps", "training", "images/s", "device", "workers"]
     return join(
-        tag("div", parts, class_="figures"),
-        table(head, facts, numeric=frozenset({1, 2, 3, 4, 6})) if facts else None,
+        tag("div", content, class_="figures"),
+        table(head, rows_of_trainings, numeric=frozenset({1, 2, 3, 4, 6})) if rows_of_trainings else None,
     )
 
 
-def curriculum_section(run: Run) -> Markup | None:
+def curriculum_section(run: RunData) -> Markup | None:
     """The levels that the curriculum sampled over time, and the accuracy at each."""
-    parts: list[Child] = []
+    content: list[Child] = []
     for training in run.trainings:
         lines = training.curriculum
         if not lines:
@@ -92,13 +94,13 @@ def curriculum_section(run: Run) -> Markup | None:
         root = run.ontology[0]["path"] if run.ontology else next(iter(lines[0]["P"]), "")
         depths = {path: 0 if path == root else path.count("/") + 1 for line in lines for path in line["P"]}
         levels = sorted(set(depths.values()))
-        told = [_LEVELS.get(level, f"level {level}") for level in levels]
+        level_names = [_LEVELS.get(level, f"level {level}") for level in levels]
         steps = [float(line["step"]) for line in lines]
         mass = [
             [sum(p for path, p in line["P"].items() if depths[path] == level) for line in lines] for level in levels
         ]
         accuracy = []
-        for color, (level, name) in enumerate(zip(levels, told, strict=True)):
+        for color, (level, name) in enumerate(zip(levels, level_names, strict=True)):
             points = [
                 (float(line["step"]), float(np.mean(found)))
                 for line in lines
@@ -108,9 +110,9 @@ def curriculum_section(run: Run) -> Markup | None:
                 accuracy.append(Series(name, points, color))
         threshold = training.artifact.config.get("policy", {}).get("threshold")
         levels_drawn = [float(level) for level in (lines[-1].get("chance"), threshold) if level is not None]
-        end = max(steps[-1], float(training.facts.get("steps", 0)))
+        end = max(steps[-1], float(training.statistics.get("steps", 0)))
         bounds = [0.0, *steps, end]
-        held = [[1.0 if level == levels[0] else 0.0, *row, row[-1]] for level, row in zip(levels, mass, strict=True)]
+        padded = [[1.0 if level == levels[0] else 0.0, *row, row[-1]] for level, row in zip(levels, mass, strict=True)]
         figures = join(
             tag(
                 "figure",
@@ -118,7 +120,7 @@ def curriculum_section(run: Run) -> Markup | None:
                     f"mass-{training.name}",
                     "Probability of each level",
                     bounds,
-                    list(zip(told, held, strict=True)),
+                    list(zip(level_names, padded, strict=True)),
                     x_label="step",
                 ),
                 tag("figcaption", "Level of the ontology that the pairs of a batch are drawn from."),
@@ -141,9 +143,9 @@ def curriculum_section(run: Run) -> Markup | None:
             ),
         )
         opened = _openings(lines, root)
-        rows: list[list[Child]] = [[f"{step:,}", path, percent(p)] for step, path, p in opened[:_OPENINGS_SHOWN]]
+        rows: list[list[Child]] = [[f"{step:,}", path, percent(p)] for step, path, p in opened[:_MOST_OPENINGS]]
         last = lines[-1]
-        parts += [
+        content += [
             tag(
                 "p",
                 f"{len(lines)} refreshes; the final frontier has "
@@ -153,33 +155,33 @@ def curriculum_section(run: Run) -> Markup | None:
             tag("div", figures, class_="figures"),
             details(
                 f"When nodes were opened: {len(opened)}"
-                + (f", the first {_OPENINGS_SHOWN} of them" if len(opened) > _OPENINGS_SHOWN else ""),
+                + (f", the first {_MOST_OPENINGS} of them" if len(opened) > _MOST_OPENINGS else ""),
                 table(["step", "node", "probability then"], rows, numeric=frozenset({0, 2})),
             )
             if rows
             else None,
             _frontier(lines),
         ]
-    if not parts:
+    if not content:
         return None
-    return join(*parts)
+    return join(*content)
 
 
-def _figures(*wanted: tuple[str, str, list[Series], bool, list[float]]) -> list[Child]:
+def _figures(*figures: tuple[str, str, list[Series], bool, list[float]]) -> list[Child]:
     return [
         tag(
             "figure",
             line_figure(key, title, series, x_label="epoch", share=share, levels=levels),
             tag("figcaption", title + "."),
         )
-        for key, title, series, share, levels in wanted
+        for key, title, series, share, levels in figures
         if series
     ]
 
 
 def _lines(trainings: list[Training], key: str) -> list[Series]:
     return [
-        Series(spoken(training.name), points, color)
+        Series(display_name(training.name), points, color)
         for color, training in enumerate(trainings)
         if (points := _series(training, key))
     ]
@@ -192,15 +194,15 @@ def _series(training: Training, key: str) -> list[tuple[float, float]]:
 
 
 def _training_row(training: Training) -> list[Child]:
-    facts: dict[str, Any] = training.facts
+    statistics: dict[str, Any] = training.statistics
     return [
-        tag("strong", spoken(training.name)),
-        f"{facts.get('parameters', 0):,}",
-        f"{facts.get('steps', 0):,}",
-        duration(float(facts.get("seconds", 0.0))),
-        f"{facts.get('images_per_s', 0):,.0f}",
-        str(facts.get("device", "")),
-        str(facts.get("world", 1)),
+        tag("strong", display_name(training.name)),
+        f"{statistics.get('parameters', 0):,}",
+        f"{statistics.get('steps', 0):,}",
+        duration(float(statistics.get("seconds", 0.0))),
+        f"{statistics.get('images_per_s', 0):,.0f}",
+        str(statistics.get("device", "")),
+        str(statistics.get("world", 1)),
     ]
 
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pipeline.evaluation.paired_test import mcnemar
 from pipeline.html.markup import Child, Markup, details, join, table, tag
 from pipeline.report.confusion import confused_pairs, confusion_figure
-from pipeline.report.facts import Evaluation, Run
 from pipeline.report.gallery import Gallery
-from pipeline.report.wording import p_value, percent, points, spoken
+from pipeline.report.run_data import Evaluation, RunData
+from pipeline.report.wording import display_name, p_value, percent, points
 
 _PAIRS_SHOWN = 10
 _STRIP_PX, _STRIP_HEIGHT_PX = 190, 18
@@ -24,30 +24,30 @@ def accuracy_rows(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     for prefix, kind in (("accuracy", ""), ("zero_shot", "zero-shot, ")):
         start = f"{prefix}/samples"
         suffixes = [name.removeprefix(start) for name in evaluation.metrics if name.startswith(start)]
-        rows += [(kind + _part(suffix), prefix, suffix) for suffix in suffixes]
+        rows += [(kind + _subset_name(suffix), prefix, suffix) for suffix in suffixes]
     order = {"": 0, "_seen_concepts": 1, "_unseen_concepts": 2}
     return sorted(rows, key=lambda row: (row[1], order.get(row[2], 3), row[2]))
 
 
-def accuracy_section(run: Run) -> Markup | None:
+def accuracy_section(run: RunData) -> Markup | None:
     """Every accuracy with its interval and with the accuracies of chance and of the most frequent class."""
-    body: list[list[Child]] = []
+    rows: list[list[Child]] = []
     for evaluation in run.evaluations:
         metrics = evaluation.metrics
-        for what, prefix, suffix in accuracy_rows(evaluation):
+        for subset, prefix, suffix in accuracy_rows(evaluation):
             for k in (1, 5):
                 name = f"{prefix}/top{k}"
                 if f"{name}{suffix}" not in metrics or (k == 5 and suffix):
                     continue
-                floor = "" if k == 1 else f"_top{k}"
-                value, low, high = (metrics[f"{name}{part}{suffix}"] for part in ("", "_low", "_high"))
-                chance, majority = (metrics[f"{prefix}/{part}{floor}{suffix}"] for part in ("chance", "majority"))
-                body.append(
+                top = "" if k == 1 else f"_top{k}"
+                value, low, high = (metrics[f"{name}{bound}{suffix}"] for bound in ("", "_low", "_high"))
+                chance, majority = (metrics[f"{prefix}/{baseline}{top}{suffix}"] for baseline in ("chance", "majority"))
+                rows.append(
                     [
-                        tag("strong", spoken(evaluation.subject))
+                        tag("strong", display_name(evaluation.subject))
                         if not suffix and k == 1
-                        else spoken(evaluation.subject),
-                        what if k == 1 else f"{what}, top 5",
+                        else display_name(evaluation.subject),
+                        subset if k == 1 else f"{subset}, top 5",
                         tag("strong", percent(value)),
                         join(_strip(value, low, high, chance, majority)),
                         f"{low:.1%} – {high:.1%}",
@@ -56,10 +56,10 @@ def accuracy_section(run: Run) -> Markup | None:
                         f"{metrics[f'{prefix}/samples{suffix}']:,.0f}",
                     ]
                 )
-    if not body:
+    if not rows:
         return None
     head = ["model", "measured on", "accuracy", "0 – 100%", "95% interval", "chance", "majority", "images"]
-    extra = [*[_other_measures(evaluation) for evaluation in run.evaluations], _student_against_teacher(run)]
+    notes = [*[_other_measures(evaluation) for evaluation in run.evaluations], _student_against_teacher(run)]
     splits = " and ".join(sorted({evaluation.split for evaluation in run.evaluations if evaluation.split}))
     return join(
         tag(
@@ -70,29 +70,31 @@ def accuracy_section(run: Run) -> Markup | None:
             "concepts are those with no image in the training split.",
             class_="lead",
         ),
-        table(head, body, numeric=frozenset({2, 4, 5, 6, 7}), class_="broad"),
-        *[part for part in extra if part is not None],
+        table(head, rows, numeric=frozenset({2, 4, 5, 6, 7}), class_="broad"),
+        *[note for note in notes if note is not None],
     )
 
 
-def confusion_section(run: Run) -> Markup | None:
+def confusion_section(run: RunData) -> Markup | None:
     """Each model's confusion matrix and most frequent confusions; the first is expanded, the others collapsed."""
-    parts: list[Child] = []
-    for evaluation in _main_first([one for one in run.evaluations if one.confusion is not None]):
+    content: list[Child] = []
+    for evaluation in _student_first(
+        [evaluation for evaluation in run.evaluations if evaluation.confusion is not None]
+    ):
         confusion = evaluation.confusion
         if confusion is None or confusion.sum() == 0:
             continue
         names = _label_names(run, len(confusion))
         figure = tag("div", confusion_figure(confusion, names), class_="scroll", tabindex=0)
         legend = tag("p", "Rows: true class; columns: predicted class; right margin: accuracy.", class_="note")
-        parts.append(_open_or_folded(parts, evaluation, join(figure, legend, _pairs(confusion, names))))
-    return join(*parts) if parts else None
+        content.append(_expanded_or_collapsed(content, evaluation, join(figure, legend, _pairs(confusion, names))))
+    return join(*content) if content else None
 
 
-def mistakes_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
+def mistakes_section(run: RunData, gallery: Gallery, most: int) -> Markup | None:
     """The wrong predictions with the highest confidence, with their images."""
-    parts: list[Child] = []
-    for evaluation in _main_first([one for one in run.evaluations if one.mistakes[:most]]):
+    content: list[Child] = []
+    for evaluation in _student_first([evaluation for evaluation in run.evaluations if evaluation.mistakes[:most]]):
         tiles = [
             tag(
                 "div",
@@ -106,21 +108,21 @@ def mistakes_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
             )
             for mistake in evaluation.mistakes[:most]
         ]
-        parts.append(_open_or_folded(parts, evaluation, tag("div", tiles, class_="tiles")))
-    if not parts:
+        content.append(_expanded_or_collapsed(content, evaluation, tag("div", tiles, class_="tiles")))
+    if not content:
         return None
     lead = tag("p", "Wrong predictions, the most confident first.", class_="lead")
-    return join(lead, *parts)
+    return join(lead, *content)
 
 
-def _main_first(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+def _student_first(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
     """The evaluations with the student first, because the student is registered."""
-    return sorted(evaluations, key=lambda one: one.subject != "student")
+    return sorted(evaluations, key=lambda evaluation: evaluation.subject != "student")
 
 
-def _open_or_folded(before: Sequence[Child], evaluation: Evaluation, content: Markup) -> Markup:
+def _expanded_or_collapsed(before: Sequence[Child], evaluation: Evaluation, content: Markup) -> Markup:
     """The content, expanded under a heading if it is the first, else collapsed."""
-    name = spoken(evaluation.subject) + ("" if "accuracy/top1" in evaluation.metrics else ", zero-shot")
+    name = display_name(evaluation.subject) + ("" if "accuracy/top1" in evaluation.metrics else ", zero-shot")
     if not before:
         return join(tag("h3", name.capitalize()), content)
     return details(f"The same for the {name}", content)
@@ -133,10 +135,10 @@ def _strip(value: float, low: float, high: float, chance: float, majority: float
         return f"{4 + share * (_STRIP_PX - 8):.1f}"
 
     middle = _STRIP_HEIGHT_PX / 2
-    told = f"{value:.1%}, interval {low:.1%} to {high:.1%}, chance {chance:.1%}, majority {majority:.1%}"
+    description = f"{value:.1%}, interval {low:.1%} to {high:.1%}, chance {chance:.1%}, majority {majority:.1%}"
     return tag(
         "svg",
-        tag("title", told),
+        tag("title", description),
         tag("line", x1=x(0), x2=x(1), y1=middle, y2=middle, stroke="var(--line)", stroke_width=2),
         tag("line", x1=x(chance), x2=x(chance), y1=3, y2=15, stroke="var(--muted)", stroke_width=1),
         tag("line", x1=x(majority), x2=x(majority), y1=3, y2=15, stroke="var(--muted)", stroke_width=2.5),
@@ -147,7 +149,7 @@ def _strip(value: float, low: float, high: float, chance: float, majority: float
         class_="strip",
         viewBox=f"0 0 {_STRIP_PX} {_STRIP_HEIGHT_PX}",
         role="img",
-        aria_label=told,
+        aria_label=description,
     )
 
 
@@ -164,19 +166,19 @@ def _pairs(confusion: NDArray[np.int64], names: Sequence[str]) -> Markup | None:
 
 
 def _other_measures(evaluation: Evaluation) -> Markup | None:
-    told = {
+    names = {
         "accuracy/balanced": "mean per-class accuracy",
         "accuracy/macro_f1": "macro F1",
         "accuracy/calibration_error": "calibration error",
         "zero_shot/calibration_error": "zero-shot calibration error",
     }
-    found = [f"{words} {evaluation.metrics[name]:.1%}" for name, words in told.items() if name in evaluation.metrics]
+    found = [f"{words} {evaluation.metrics[name]:.1%}" for name, words in names.items() if name in evaluation.metrics]
     if not found:
         return None
-    return tag("p", tag("strong", spoken(evaluation.subject)), ": " + ", ".join(found) + ".", class_="note")
+    return tag("p", tag("strong", display_name(evaluation.subject)), ": " + ", ".join(found) + ".", class_="note")
 
 
-def _student_against_teacher(run: Run) -> Markup | None:
+def _student_against_teacher(run: RunData) -> Markup | None:
     """The difference between student and teacher on the same images, with McNemar's test."""
     by_subject = {evaluation.subject: evaluation for evaluation in run.evaluations}
     student, teacher = by_subject.get("student"), by_subject.get("teacher")
@@ -185,15 +187,15 @@ def _student_against_teacher(run: Run) -> Markup | None:
     ids = sorted(student.outcomes)
     test = mcnemar([student.outcomes[id] for id in ids], [teacher.outcomes[id] for id in ids])
     difference, low, high = (points(share) for share in (test.difference, test.low, test.high))
-    told = (
+    comparison = (
         f": {difference} points on the same {test.samples:,} images (95% interval {low} to {high}; "
         f"only the student right: {test.only_first:,}, only the teacher right: {test.only_second:,}; "
         f"McNemar's exact test, {p_value(test.p_value)})."
     )
-    return tag("p", tag("strong", "student against teacher"), told, class_="note")
+    return tag("p", tag("strong", "student against teacher"), comparison, class_="note")
 
 
-def _part(suffix: str) -> str:
+def _subset_name(suffix: str) -> str:
     if suffix.startswith("_source/"):
         return f"by {suffix.removeprefix('_source/')}"
     return {"": "all images", "_seen_concepts": "seen concepts", "_unseen_concepts": "unseen concepts"}.get(
@@ -201,6 +203,6 @@ def _part(suffix: str) -> str:
     )
 
 
-def _label_names(run: Run, count: int) -> list[str]:
+def _label_names(run: RunData, count: int) -> list[str]:
     names = [entry["label"] for entry in run.data_card.get("per_label", [])][:count]
     return [*names, *[f"class {number}" for number in range(len(names), count)]]

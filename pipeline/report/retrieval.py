@@ -6,21 +6,25 @@ from typing import Any
 
 from pipeline.evaluation.metrics import wilson_interval
 from pipeline.html.markup import Child, Markup, join, table, tag
-from pipeline.report.facts import Evaluation, Run
 from pipeline.report.gallery import Gallery
+from pipeline.report.run_data import Evaluation, RunData
 from pipeline.report.wording import percent
 
 
-def retrieval_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
+def retrieval_section(run: RunData, gallery: Gallery, most: int) -> Markup | None:
     """Recall in both directions compared with chance, and queries with their results."""
-    measured = [one for one in run.evaluations if any(name.startswith("retrieval/") for name in one.metrics)]
-    parts: list[Child] = []
+    measured = [
+        evaluation
+        for evaluation in run.evaluations
+        if any(name.startswith("retrieval/") for name in evaluation.metrics)
+    ]
+    content: list[Child] = []
     for evaluation in measured:
-        parts.append(_recall_table(evaluation))
+        content.append(_recall_table(evaluation))
         texts = evaluation.examples.get("text_to_images", [])[:most]
         images = evaluation.examples.get("image_to_texts", [])[:most]
         if texts:
-            parts += [
+            content += [
                 tag("h3", "Text queries: the five nearest images"),
                 tag(
                     "p",
@@ -31,33 +35,33 @@ def retrieval_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
                 tag("div", [_text_query(query, gallery) for query in texts], class_="queries"),
             ]
         if images:
-            parts += [
+            content += [
                 tag("h3", "Image queries: the five nearest captions"),
                 tag("div", [_image_query(query, gallery) for query in images], class_="queries"),
             ]
-    if not parts:
+    if not content:
         return None
-    return join(*parts)
+    return join(*content)
 
 
 def _recall_table(evaluation: Evaluation) -> Markup:
     metrics = evaluation.metrics
     ks = sorted({int(name.rpartition("@")[2]) for name in metrics if "_recall@" in name})
     rows: list[list[Child]] = []
-    for pool, told in (("retrieval", "all concepts"), ("retrieval_unseen_concepts", "unseen concepts only")):
-        for direction, asked in (("image_retrieval", "text → image"), ("text_retrieval", "image → text")):
+    for pool, pool_name in (("retrieval", "all concepts"), ("retrieval_unseen_concepts", "unseen concepts only")):
+        for direction, direction_name in (("image_retrieval", "text → image"), ("text_retrieval", "image → text")):
             start = f"{pool}/{direction}"
             if f"{start}_queries" not in metrics:
                 continue
             queries = int(metrics[f"{start}_queries"])
-            cells: list[Child] = [tag("strong", asked), told]
+            cells: list[Child] = [tag("strong", direction_name), pool_name]
             for k in ks:
                 value, chance = metrics[f"{start}_recall@{k}"], metrics[f"{start}_chance@{k}"]
                 low, high = wilson_interval(round(value * queries), queries)
-                told_range = f"95% interval {low:.1%} to {high:.1%}"
+                interval = f"95% interval {low:.1%} to {high:.1%}"
                 cells.append(
                     join(
-                        tag("strong", percent(value), title=told_range),
+                        tag("strong", percent(value), title=interval),
                         tag("div", f"{low:.1%} – {high:.1%}", class_="quiet"),
                         tag("div", f"chance {percent(chance)}", class_="quiet"),
                     )
@@ -78,7 +82,7 @@ def _text_query(query: dict[str, Any], gallery: Gallery) -> Markup:
         gallery.thumb(answer["id"], f"{answer['text']} ({answer['score']:.2f})", "right" if answer["right"] else "")
         for answer in query["answers"]
     ]
-    return tag("div", _asked(query["text"], query), tag("div", answers, class_="answers"), class_="query")
+    return tag("div", _query_heading(query["text"], query), tag("div", answers, class_="answers"), class_="query")
 
 
 def _image_query(query: dict[str, Any], gallery: Gallery) -> Markup:
@@ -86,10 +90,10 @@ def _image_query(query: dict[str, Any], gallery: Gallery) -> Markup:
         tag("li", answer["text"], class_="right" if answer["right"] else None, title=f"cosine {answer['score']:.2f}")
         for answer in query["answers"]
     ]
-    told = tag("div", _asked(query["text"], query), tag("ol", answers, class_="texts"))
-    return tag("div", gallery.thumb(query["id"], query["text"]), told, class_="query picture")
+    answered = tag("div", _query_heading(query["text"], query), tag("ol", answers, class_="texts"))
+    return tag("div", gallery.thumb(query["id"], query["text"]), answered, class_="query picture")
 
 
-def _asked(text: str, query: dict[str, Any]) -> Markup:
+def _query_heading(text: str, query: dict[str, Any]) -> Markup:
     seen = "unseen concept" if query["unseen_concept"] else "seen concept"
     return tag("div", text, tag("span", f"{seen} · rank {query['rank']:,.0f}", class_="quiet"), class_="asked")

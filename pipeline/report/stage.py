@@ -10,7 +10,7 @@ from pydantic import Field
 from pipeline.artifacts import Artifact
 from pipeline.config import Config, renamed
 from pipeline.errors import InputError
-from pipeline.report.facts import read_run
+from pipeline.report.run_data import read_run
 from pipeline.report.summary import report_markdown
 from pipeline.stage import Workspace
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pipeline.artifacts import Artifact
 from pipeline.headline import headline
 from pipeline.html.markdown import table, text
-from pipeline.report.facts import Run, read_run
 from pipeline.report.results import accuracy_rows
-from pipeline.report.wording import duration, percent, short_key, spoken
+from pipeline.report.run_data import RunData, read_run
+from pipeline.report.wording import display_name, duration, percent, short_key
 
 
 def report_markdown(inputs: Mapping[str, Artifact], title: str = "Tutelage run") -> str:
@@ -41,7 +41,7 @@ def stage_rows(inputs: Mapping[str, Artifact]) -> list[dict[str, str]]:
     """One row per artifact: name, stage, seconds, headline, key."""
     return [
         {
-            "artifact": spoken(name),
+            "artifact": display_name(name),
             "stage": artifact.stage,
             "seconds": duration(artifact.seconds),
             "headline": headline(artifact.summary),
@@ -51,16 +51,16 @@ def stage_rows(inputs: Mapping[str, Artifact]) -> list[dict[str, str]]:
     ]
 
 
-def _accuracies(run: Run) -> list[str]:
+def _accuracies(run: RunData) -> list[str]:
     rows = []
     for evaluation in run.evaluations:
         metrics = evaluation.metrics
-        for what, prefix, suffix in accuracy_rows(evaluation):
+        for subset, prefix, suffix in accuracy_rows(evaluation):
             low, high = metrics[f"{prefix}/top1_low{suffix}"], metrics[f"{prefix}/top1_high{suffix}"]
             rows.append(
                 [
-                    spoken(evaluation.subject),
-                    what,
+                    display_name(evaluation.subject),
+                    subset,
                     percent(metrics[f"{prefix}/top1{suffix}"]),
                     f"{low:.1%} – {high:.1%}",
                     percent(metrics[f"{prefix}/chance{suffix}"]),
@@ -72,19 +72,19 @@ def _accuracies(run: Run) -> list[str]:
     return _table(head, rows) if rows else []
 
 
-def _retrieval(run: Run) -> list[str]:
+def _retrieval(run: RunData) -> list[str]:
     rows = []
     for evaluation in run.evaluations:
         metrics = evaluation.metrics
-        for pool, told in (("retrieval", "all concepts"), ("retrieval_unseen_concepts", "unseen concepts")):
-            for direction, asked in (("image_retrieval", "text → image"), ("text_retrieval", "image → text")):
+        for pool, pool_name in (("retrieval", "all concepts"), ("retrieval_unseen_concepts", "unseen concepts")):
+            for direction, direction_name in (("image_retrieval", "text → image"), ("text_retrieval", "image → text")):
                 start = f"{pool}/{direction}_recall@"
                 for name in sorted(
                     (name for name in metrics if name.startswith(start)), key=lambda name: int(name.rpartition("@")[2])
                 ):
                     chance = metrics[name.replace("_recall@", "_chance@")]
                     k = name.rpartition("@")[2]
-                    rows.append([asked, told, f"recall@{k}", percent(metrics[name]), percent(chance)])
+                    rows.append([direction_name, pool_name, f"recall@{k}", percent(metrics[name]), percent(chance)])
     return _table(["retrieval", "among", "measure", "value", "chance"], rows) if rows else []
 
 

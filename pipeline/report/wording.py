@@ -36,11 +36,11 @@ def paper_errors(info: ModelInfo, between: str = "/") -> str:
     """Top-1 and top-5 error from a model's paper, in percent; empty if it reports none."""
     if info.top1_error is None and info.top5_error is None:
         return ""
-    told = [
+    errors = [
         "–" if error is None else f"{error:.1f}" if round(error, 1) == error else f"{error:.2f}"
         for error in (info.top1_error, info.top5_error)
     ]
-    return told[0] if info.top5_error is None else between.join(told)
+    return errors[0] if info.top5_error is None else between.join(errors)
 
 
 def duration(seconds: float) -> str:
@@ -59,6 +59,6 @@ def short_key(artifact: Artifact) -> str:
     return artifact.key[:10]
 
 
-def spoken(name: str) -> str:
+def display_name(name: str) -> str:
     """The name of an artifact in a run, as words."""
     return name.replace("clip", "dual encoder").replace("-", " ").replace("_", " ")

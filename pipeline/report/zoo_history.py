@@ -33,14 +33,14 @@ class Family:
     patterns: tuple[str, ...]
     file: str
 
-    def holds(self, name: str) -> bool:
+    def contains(self, name: str) -> bool:
         """Whether a model belongs to this family."""
         excluded = any(fnmatch(name, pattern[1:]) for pattern in self.patterns if pattern.startswith("!"))
         return not excluded and any(fnmatch(name, pattern) for pattern in self.patterns)
 
     def models(self) -> list[ModelInfo]:
         """Its rows in the catalogue, sorted by image size and then by parameters."""
-        infos = [model_info(name) for name in list_models() if self.holds(name)]
+        infos = [model_info(name) for name in list_models() if self.contains(name)]
         return sorted(infos, key=lambda info: (info.kind, info.image_size or 0, info.parameters or 0, info.name))
 
     def date(self, info: ModelInfo) -> float:
@@ -170,7 +170,7 @@ def family_of(name: str) -> Family:
     Raises:
         LookupError: no family matches, or several do; fix their patterns.
     """
-    found = [family for family in FAMILIES if family.holds(name)]
+    found = [family for family in FAMILIES if family.contains(name)]
     if len(found) != 1:
         titles = ", ".join(family.title for family in found) or "none"
         raise LookupError(f"{name}: should be in one family of pipeline/report/zoo_history.py and is in {titles}")

@@ -105,20 +105,20 @@ def _sizes(axes: Axes, early: Axes) -> None:
         if info.parameters is not None:
             date = family_of(name).date(info)
             _dot(early if date < _FIRST else axes, date, info.parameters / 1e6, name, SIZE_LABELS)
-    for one in (axes, early):
-        one.set_yscale("log")
-        one.set_ylim(0.1, 1100)
-        one.set_yticks([0.1, 1, 10, 100, 1000])
-        one.yaxis.set_minor_locator(mpl.ticker.NullLocator())
-        one.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    for panel in (axes, early):
+        panel.set_yscale("log")
+        panel.set_ylim(0.1, 1100)
+        panel.set_yticks([0.1, 1, 10, 100, 1000])
+        panel.yaxis.set_minor_locator(mpl.ticker.NullLocator())
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.tick_params(labelleft=False)
     _years(axes)
     early.set_xlim(1998.2, 2000.4)
     early.set_xticks([1998.5], ["1998"])
     # The years between are omitted, which two strokes across the axis indicate.
-    for place, one in ((1.0, early), (0.0, axes)):
-        one.plot(
-            [place], [0], marker=[(-1, -1.6), (1, 1.6)], markersize=8, color=_MUTED, mew=1, transform=one.transAxes,
+    for x, panel in ((1.0, early), (0.0, axes)):
+        panel.plot(
+            [x], [0], marker=[(-1, -1.6), (1, 1.6)], markersize=8, color=_MUTED, mew=1, transform=panel.transAxes,
             clip_on=False, linestyle="none",
         )  # fmt: skip
 

@@ -66,11 +66,11 @@ class DrawShapes:
             for hand, label, colour in cells:
                 key, data = f"{hand}-{label}-{colour}", draw(label, colour)
                 split = split_of(hand, colour)
-                place = tars.add(("train", "val", "test")[split], key, [("png", data)])
+                location = tars.add(("train", "val", "test")[split], key, [("png", data)])
                 group = label * len(COLOURS) + COLOURS.index(colour)
                 rows.append(
                     SampleRow(
-                        key, place.shard, place.offset, place.length, label, (f"{colour} {LABELS[label]}",),
+                        key, location.shard, location.offset, location.length, label, (f"{colour} {LABELS[label]}",),
                         PIXELS, PIXELS, content_hash(data), split, group, -1, hand,
                     )
                 )  # fmt: skip
@@ -122,8 +122,15 @@ class WriteModel:
         quality = "val/accuracy" if self.kind == "classifier" else "val/image_recall_at_1"
         rows[-1][quality] = 0.61
         write_lines(work, "metrics.jsonl", rows)
-        facts = {"steps": 400, "seconds": 12.5, "images_per_s": 431.0, "parameters": 61706, "device": "cpu", "world": 1}
-        (work.output / "training.json").write_text(json.dumps(facts))
+        statistics = {
+            "steps": 400,
+            "seconds": 12.5,
+            "images_per_s": 431.0,
+            "parameters": 61706,
+            "device": "cpu",
+            "world": 1,
+        }
+        (work.output / "training.json").write_text(json.dumps(statistics))
         if self.kind != "classifier":
             first: dict[str, Any] = {"step": 100, "version": 1, "P": {"all": 1.0}, "accuracy": {"all": 0.2}}
             second: dict[str, Any] = {
@@ -165,18 +172,18 @@ def report_store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
 
 
 @pytest.fixture(scope="session")
-def made_up(report_store: ArtifactStore) -> Callable[..., Artifact]:
+def artifact_of(report_store: ArtifactStore) -> Callable[..., Artifact]:
     """Builds an artifact of any stage name with given files and summary."""
 
-    def make(stage: str, files: dict[str, str], summary: dict[str, Any]) -> Artifact:
+    def build(stage: str, files: dict[str, str], summary: dict[str, Any]) -> Artifact:
         writes: Any = Files(stage)
         return run_stage(writes, FilesConfig(files=files, summary=summary), {}, store=report_store)
 
-    return make
+    return build
 
 
 @pytest.fixture(scope="session")
-def run_inputs(report_store: ArtifactStore, made_up: Callable[..., Artifact]) -> dict[str, Artifact]:
+def run_inputs(report_store: ArtifactStore, artifact_of: Callable[..., Artifact]) -> dict[str, Artifact]:
     """Every artifact that a report accepts, by name."""
     shards = run_stage(DrawShapes(), Config(), {}, store=report_store)
     classifier: Any = WriteModel("classifier")
@@ -195,14 +202,14 @@ def run_inputs(report_store: ArtifactStore, made_up: Callable[..., Artifact]) ->
         "leaks": run_stage(CheckLeaks(), LeakCheckConfig(), {"shards": shards}, store=report_store),
         "teacher": teacher,
         "student": student,
-        "ontology": made_up(
+        "ontology": artifact_of(
             "build-ontology", {"ontology.json": json.dumps({"rule": "", "nodes": nodes})}, {"nodes": 2}
         ),
         "clip": clip,
         "teacher-evaluation": evaluated(teacher),
         "student-evaluation": evaluated(student),
         "clip-evaluation": evaluated(clip),
-        "classifier-registration": made_up(
+        "classifier-registration": artifact_of(
             "register-model",
             {},
             {
@@ -213,7 +220,7 @@ def run_inputs(report_store: ArtifactStore, made_up: Callable[..., Artifact]) ->
                 "lookup": 'mlflow.pyfunc.load_model("models:/emoji-classifier@champion")',
             },
         ),
-        "clip-registration": made_up(
+        "clip-registration": artifact_of(
             "register-model",
             {},
             {"name": "emoji-clip", "version": 2, "promoted": False, "reason": "not better than version 1 (p = 0.41)"},

@@ -29,7 +29,7 @@ class Reader(HTMLParser):
         self.addresses: list[str] = []
         self.ids: list[str] = []
         self.tags: list[str] = []
-        self.said: list[str] = []
+        self.texts: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
@@ -53,7 +53,7 @@ class Reader(HTMLParser):
         self.open.pop()
 
     def handle_data(self, data: str) -> None:
-        self.said.append(data)
+        self.texts.append(data)
 
 
 def read(text: str) -> Reader:
@@ -100,7 +100,7 @@ def test_report_is_whole_html_with_every_section(html: str) -> None:
         "Leaks",
         "Lineage",
     ]
-    assert "Night <1>" in "".join(reader.said)
+    assert "Night <1>" in "".join(reader.texts)
     assert "prefers-color-scheme: dark" in html
     assert 'name="viewport"' in html
 
@@ -119,13 +119,13 @@ def test_report_needs_nothing_from_elsewhere(html: str) -> None:
 def test_names_that_look_like_html_are_shown_and_not_obeyed(html: str) -> None:
     reader = read(html)
     assert "<script" not in html
-    assert 'alert("x")' in "".join(reader.said)
-    assert "a|b\"c'd" in "".join(reader.said)
+    assert 'alert("x")' in "".join(reader.texts)
+    assert "a|b\"c'd" in "".join(reader.texts)
 
 
 def test_numbers_are_those_of_the_evaluation_with_their_floors(html: str, run_inputs: Inputs) -> None:
     metrics = json.loads(run_inputs["student-evaluation"].read("metrics.json"))
-    text = " ".join(read(html).said)
+    text = " ".join(read(html).texts)
     for name in ("top1", "chance", "majority", "top1_seen_concepts", "top1_unseen_concepts"):
         assert f"{metrics[f'accuracy/{name}']:.1%}" in text
     assert f"{metrics['accuracy/top1_low']:.1%} – {metrics['accuracy/top1_high']:.1%}" in text
@@ -135,7 +135,7 @@ def test_numbers_are_those_of_the_evaluation_with_their_floors(html: str, run_in
 
 
 def test_decisions_come_with_reason_and_lookup_line(html: str) -> None:
-    text = "".join(read(html).said)
+    text = "".join(read(html).texts)
     assert 'mlflow.pyfunc.load_model("models:/emoji-classifier@champion")' in text
     assert "better than version 2 (p = 0.003)" in text
     assert "not better than version 1 (p = 0.41)" in text
@@ -163,9 +163,9 @@ def test_any_artifact_may_be_absent(report_store: ArtifactStore, run_inputs: Inp
 
 
 def test_artifact_of_a_stage_unknown_here_is_listed(
-    report_store: ArtifactStore, made_up: Callable[..., Artifact]
+    report_store: ArtifactStore, artifact_of: Callable[..., Artifact]
 ) -> None:
-    inputs = {"pruned": made_up("prune-student", {}, {"accuracy": 0.25, "kept": 12})}
+    inputs = {"pruned": artifact_of("prune-student", {}, {"accuracy": 0.25, "kept": 12})}
     text = run_stage(RunReport(), ReportConfig(), inputs, store=report_store).read("report.html").decode()
     assert "prune-student" in text
     assert "accuracy 25.0%" in text
@@ -179,8 +179,8 @@ def test_no_artifact_at_all_is_refused(report_store: ArtifactStore) -> None:
 
 
 def test_same_run_gives_the_same_bytes(html: str, run_inputs: Inputs) -> None:
-    from pipeline.report.facts import read_run
     from pipeline.report.page import page
+    from pipeline.report.run_data import read_run
 
     again = page(read_run(run_inputs), title="Night <1>", mistakes=24, explanations=9, queries=10)
     assert again == html

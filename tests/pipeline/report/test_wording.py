@@ -6,7 +6,7 @@ import pytest
 
 from model_defs import ModelInfo
 from pipeline.html.markup import Markup, join, tag
-from pipeline.report.wording import duration, magnitude, p_value, paper_errors, percent, points, spoken
+from pipeline.report.wording import display_name, duration, magnitude, p_value, paper_errors, percent, points
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_shares_differences_and_p_values() -> None:
 
 
 def test_an_artifact_of_a_run_is_named_in_words() -> None:
-    assert spoken("clip-evaluation") == "dual encoder evaluation"
+    assert display_name("clip-evaluation") == "dual encoder evaluation"
 
 
 def test_markup_is_made_by_tag_only_and_never_escaped_twice() -> None:

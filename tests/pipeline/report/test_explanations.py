@@ -1,4 +1,4 @@
-"""The section on what the classifiers look at shows right and wrong answers, and stays cheap."""
+"""The section of explanations shows right and wrong predictions, and its cost is bounded."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from model_defs import create_model
 from pipeline.artifacts import Artifact
 from pipeline.exported_model import ExportedModel, Preprocessing
-from pipeline.report import seen
-from pipeline.report.facts import read_run
+from pipeline.report import explanations
+from pipeline.report.explanations import chosen_ids, explanations_section
 from pipeline.report.gallery import Gallery
-from pipeline.report.seen import chosen_ids, seen_section
+from pipeline.report.run_data import read_run
 
 Inputs = dict[str, Artifact]
 
@@ -40,7 +40,7 @@ def test_samples_that_one_model_was_not_asked_about_are_left_out() -> None:
 
 def test_both_models_are_shown_on_the_same_pictures_with_their_own_answers(run_inputs: Inputs) -> None:
     run = read_run(run_inputs)
-    section = seen_section(run, Gallery(run.shards), 5)
+    section = explanations_section(run, Gallery(run.shards), 5)
     assert section is not None
     assert section.count('class="card"') == 5
     assert section.count("<img") == 5 * 3
@@ -56,12 +56,12 @@ def test_both_models_are_shown_on_the_same_pictures_with_their_own_answers(run_i
 @pytest.mark.parametrize("missing", ["shards", "teacher-evaluation student-evaluation", "teacher student"])
 def test_without_pictures_models_or_evaluations_there_is_no_section(missing: str, run_inputs: Inputs) -> None:
     run = read_run({name: artifact for name, artifact in run_inputs.items() if name not in missing.split()})
-    assert seen_section(run, Gallery(run.shards), 5) is None
+    assert explanations_section(run, Gallery(run.shards), 5) is None
 
 
 def test_none_are_drawn_if_none_are_asked_for(run_inputs: Inputs) -> None:
     run = read_run(run_inputs)
-    assert seen_section(run, Gallery(run.shards), 0) is None
+    assert explanations_section(run, Gallery(run.shards), 0) is None
 
 
 def test_occlusion_of_a_large_net_is_too_dear_for_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +70,6 @@ def test_occlusion_of_a_large_net_is_too_dear_for_a_report(tmp_path: Path, monke
         tmp_path / "model", create_model("resnet_small", **kwargs), kind="classifier", architecture="resnet_small",
         kwargs=kwargs, preprocessing=Preprocessing(64, 3, (0.5,) * 3, (0.25,) * 3), labels=("a", "b"),
     )  # fmt: skip
-    assert seen._affordable(exported, 9) == "occlusion"  # its last map has 2 x 2 places
-    monkeypatch.setattr(seen, "_MOST_MACS", 1e9)
-    assert seen._affordable(exported, 9) == "grad-cam"
+    assert explanations._affordable(exported, 9) == "occlusion"  # its last map has 2 x 2 places
+    monkeypatch.setattr(explanations, "_MOST_MACS", 1e9)
+    assert explanations._affordable(exported, 9) == "grad-cam"

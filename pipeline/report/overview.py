@@ -6,21 +6,21 @@ import json
 
 from pipeline.headline import headline
 from pipeline.html.markup import Child, Markup, details, join, table, tag
-from pipeline.report.facts import Run
 from pipeline.report.gallery import Gallery
-from pipeline.report.wording import duration, short_key, spoken
+from pipeline.report.run_data import RunData
+from pipeline.report.wording import display_name, duration, short_key
 
 _SPLITS = ("train", "val", "test")
 
 
-def stages_section(run: Run) -> Markup | None:
+def stages_section(run: RunData) -> Markup | None:
     """One row per stage: its artifact, its duration, its headline."""
     if not run.artifacts:
         return None
     longest = max(artifact.seconds for artifact in run.artifacts.values()) or 1.0
     rows: list[list[Child]] = [
         [
-            tag("strong", spoken(name)),
+            tag("strong", display_name(name)),
             tag("code", artifact.stage),
             duration(artifact.seconds),
             _bar(artifact.seconds / longest),
@@ -40,7 +40,7 @@ def stages_section(run: Run) -> Markup | None:
     )
 
 
-def data_section(run: Run, gallery: Gallery) -> Markup | None:
+def data_section(run: RunData, gallery: Gallery) -> Markup | None:
     """The data card: counts per split and source, licences, and the contact sheet."""
     card = run.data_card
     if not card:
@@ -85,11 +85,11 @@ def data_section(run: Run, gallery: Gallery) -> Markup | None:
     )
 
 
-def lineage_section(run: Run) -> Markup | None:
+def lineage_section(run: RunData) -> Markup | None:
     """Keys, inputs, code and configuration of every artifact, collapsed."""
-    parts = [
+    entries = [
         details(
-            f"{spoken(name)}: {artifact.uri}",
+            f"{display_name(name)}: {artifact.uri}",
             tag(
                 "dl",
                 *[
@@ -108,12 +108,12 @@ def lineage_section(run: Run) -> Markup | None:
         )
         for name, artifact in run.artifacts.items()
     ]
-    if not parts:
+    if not entries:
         return None
     lead = tag(
         "p", "Each artifact's key is a hash of its stage, its configuration and the keys of its inputs.", class_="lead"
     )
-    return join(lead, *parts)
+    return join(lead, *entries)
 
 
 def _bar(share: float) -> Markup:

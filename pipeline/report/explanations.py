@@ -13,20 +13,20 @@ from pipeline.explain.drawing import png
 from pipeline.explain.explanation import CAPTIONS, Explanation, Method
 from pipeline.explain.explanations import explain, fitting_methods, model_image
 from pipeline.exported_model import FOLDER, ExportedModel
-from pipeline.html.markup import Child, Markup, join, tag
+from pipeline.html.markup import Markup, join, tag
 from pipeline.html.pictures import picture_uri
-from pipeline.report.facts import Run
 from pipeline.report.gallery import Gallery
-from pipeline.report.wording import spoken
+from pipeline.report.run_data import RunData
+from pipeline.report.wording import display_name
 from pipeline.sharding.format.index import SampleIndex
 
 _MAPS: tuple[Method, ...] = ("grad-cam", "rollout", "occlusion")  # methods with one picture per image
-_COVERS = 82  # forward passes per image for occlusion, including the reference pass
+_OCCLUSION_PASSES = 82  # forward passes per image for occlusion, including the reference pass
 _MOST_MACS = 100e9  # limit for occlusion in a report: about two seconds on one core
 _PICTURE_PX, _PICTURE_BYTES = 192, 12_000
 
 
-def seen_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
+def explanations_section(run: RunData, gallery: Gallery, most: int) -> Markup | None:
     """Teacher and student on the same images of the evaluated split, both correct and wrong predictions.
 
     Args:
@@ -35,7 +35,7 @@ def seen_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
     outcomes = {
         evaluation.subject: evaluation.outcomes
         for evaluation in run.evaluations
-        if evaluation.outcomes and _holds_classifier(run.artifacts.get(evaluation.subject))
+        if evaluation.outcomes and _is_classifier(run.artifacts.get(evaluation.subject))
     }
     if run.shards is None or not outcomes or not most:
         return None
@@ -49,12 +49,12 @@ def seen_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
         return None
     index = SampleIndex.open(run.shards)
     cards = []
-    for place, id in enumerate(pictures):
+    for number, id in enumerate(pictures):
         true = index.label_names[int(index.labels[id])]
-        answers = [_answer(subject, ones[place], true) for subject, ones in explained.items()]
-        first = next(iter(explained.values()))[place]
+        predictions = [_prediction(subject, explanations[number], true) for subject, explanations in explained.items()]
+        first = next(iter(explained.values()))[number]
         shown = tag("div", _img(first, 0, f"{index.key(id)}: a {true}"), tag("span", true, class_="true"))
-        cards.append(tag("div", shown, *answers, class_="card"))
+        cards.append(tag("div", shown, *predictions, class_="card"))
     return join(
         tag(
             "p",
@@ -63,7 +63,10 @@ def seen_section(run: Run, gallery: Gallery, most: int) -> Markup | None:
             class_="lead",
         ),
         tag("div", cards, class_="seen"),
-        [tag("p", _told_by(subject, ones[0]), class_="note") for subject, ones in explained.items()],
+        [
+            tag("p", _method_note(subject, explanations[0]), class_="note")
+            for subject, explanations in explained.items()
+        ],
     )
 
 
@@ -81,17 +84,17 @@ def chosen_ids(outcomes: Mapping[str, Mapping[int, bool]], most: int) -> list[in
         right = sum(of_model[id] for of_model in outcomes.values())
         kinds.setdefault(2 if right == len(outcomes) else 0 if right == 0 else 1, []).append(id)
     spread = [_spread(kinds[kind], most) for kind in sorted(kinds, reverse=True)]
-    turns = [id for turn in zip_longest(*spread) for id in turn if id is not None]
-    return turns[:most]
+    alternating = [id for ids_of_turn in zip_longest(*spread) for id in ids_of_turn if id is not None]
+    return alternating[:most]
 
 
 def _spread(ids: Sequence[int], most: int) -> list[int]:
     """At most `most` evenly spaced ids, starting in the middle of the first interval."""
     count = min(len(ids), most)
-    return [ids[(2 * place + 1) * len(ids) // (2 * count)] for place in range(count)]
+    return [ids[(2 * number + 1) * len(ids) // (2 * count)] for number in range(count)]
 
 
-def _holds_classifier(artifact: Artifact | None) -> bool:
+def _is_classifier(artifact: Artifact | None) -> bool:
     if artifact is None or f"{FOLDER}/architecture.json" not in artifact.files:
         return False
     return ExportedModel.open(artifact).kind == "classifier"
@@ -111,19 +114,19 @@ def _affordable(exported: ExportedModel, pictures: int) -> Method | None:
     model = on_meta(exported.architecture, **exported.kwargs)
     preprocessing = exported.preprocessing
     for method in fitting_methods(model, preprocessing.image_size, preprocessing.channels):
-        if method == "occlusion" and count_macs(model) * _COVERS * pictures > _MOST_MACS:
+        if method == "occlusion" and count_macs(model) * _OCCLUSION_PASSES * pictures > _MOST_MACS:
             continue
         if method in _MAPS:
             return method
     return None
 
 
-def _answer(subject: str, explanation: Explanation, true: str) -> Markup:
+def _prediction(subject: str, explanation: Explanation, true: str) -> Markup:
     right = explanation.answer == true
     return tag(
         "div",
-        _img(explanation, 1, f"explanation of the {spoken(subject)}"),
-        tag("div", spoken(subject), class_="quiet"),
+        _img(explanation, 1, f"explanation of the {display_name(subject)}"),
+        tag("div", display_name(subject), class_="quiet"),
         tag("span", explanation.answer, class_="true" if right else "false"),
         tag("span", f" {explanation.score:.0%}", class_="quiet"),
     )
@@ -135,6 +138,5 @@ def _img(explanation: Explanation, panel: int, description: str) -> Markup | Non
     return None if uri is None else tag("img", src=uri, alt=description, title=description, loading="lazy")
 
 
-def _told_by(subject: str, explanation: Explanation) -> Markup:
-    told: Child = f": {CAPTIONS[explanation.method]}"
-    return join(tag("strong", spoken(subject)), told)
+def _method_note(subject: str, explanation: Explanation) -> Markup:
+    return join(tag("strong", display_name(subject)), f": {CAPTIONS[explanation.method]}")

@@ -1,4 +1,4 @@
-"""Reads the artifacts of a run once: trainings, evaluations, registrations, data.
+"""The data of a report, read from the artifacts of a run: trainings, evaluations, registrations, data card.
 
 Any artifact may be absent, and so may any of its files except the manifest: the report shows what exists.
 """
@@ -40,7 +40,7 @@ class Training:
     name: str
     artifact: Artifact
     rows: list[dict[str, Any]]
-    facts: dict[str, Any]
+    statistics: dict[str, Any]
     curriculum: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -68,7 +68,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunData:
     """The data of the report."""
 
     artifacts: dict[str, Artifact]
@@ -92,9 +92,9 @@ class Run:
         return next((training for training in self.trainings if training.name == name), None)
 
 
-def read_run(inputs: Mapping[str, Artifact]) -> Run:
+def read_run(inputs: Mapping[str, Artifact]) -> RunData:
     """Reads the data of a run from its artifacts by name."""
-    rank = {name: place for place, name in enumerate(ORDER)}
+    rank = {name: position for position, name in enumerate(ORDER)}
     artifacts = dict(sorted(inputs.items(), key=lambda item: (rank.get(item[0], len(rank)), item[0])))
     trainings, evaluations, registrations = [], [], {}
     for name, artifact in artifacts.items():
@@ -123,7 +123,7 @@ def read_run(inputs: Mapping[str, Artifact]) -> Run:
         elif artifact.stage == "register-model":
             registrations[name] = artifact
     shards, ontology = artifacts.get("shards"), artifacts.get("ontology")
-    return Run(
+    return RunData(
         artifacts,
         trainings,
         evaluations,
