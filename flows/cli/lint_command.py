@@ -37,7 +37,7 @@ def lint(what: Sequence[str], *, deep: bool, limit: int, as_json: bool) -> int:
     targets = [tars_target(tars)] if tars else []
     for artifact in artifacts.values():
         if artifact is not None:
-            findings.inside = artifact.uri if len(artifacts) > 1 else ""
+            findings.artifact = artifact.uri if len(artifacts) > 1 else ""
             targets.append(artifact_target(artifact, findings))
     with progress_line("data lint") as progress:
         totals = check(targets, findings, deep=deep, progress=progress)
@@ -77,7 +77,7 @@ def _described(what: Sequence[str], findings: Findings, totals: Totals, deep: bo
         "errors": findings.number("error"),
         "warnings": findings.number("warning"),
         "counts": {code.name: count for code, count, _ in groups},
-        "findings": [finding.described() for _, _, shown in groups for finding in shown],
+        "findings": [finding.as_json() for _, _, shown in groups for finding in shown],
     }
 
 
@@ -100,7 +100,7 @@ def _print(findings: Findings, totals: Totals, deep: bool) -> None:
 
 
 def _line(finding: Finding) -> Text:
-    described = finding.described()
+    described = finding.as_json()
     location = [(str(described["shard"]), "cyan")]
     if finding.byte is not None:
         location.append((f" @{finding.byte}", "cyan"))

@@ -15,7 +15,12 @@ from flows.cli.data_targets import named_artifact
 from flows.cli.progress_line import progress_line
 from pipeline.errors import InputError
 from pipeline.printable import printable
-from pipeline.sharding.inspection.survey.shown import ShownSample, Wish, of_index, of_tars
+from pipeline.sharding.inspection.survey.preview_samples import (
+    PreviewRequest,
+    PreviewSample,
+    samples_of_index,
+    samples_of_tars,
+)
 
 _COLUMNS = ("key", "split", "label", "image", "bytes")
 _MIN_CAPTION_CHARS = 24
@@ -39,13 +44,13 @@ def preview(
     """
     if out is not None and (out.suffix.lower() != ".png" or not out.absolute().parent.is_dir()):
         raise InputError(f"--out {out}: give the name of a .png in a folder that exists")
-    wish = Wish(rows, split, label, tuple(keys))
-    samples = _samples(what, wish)
+    request = PreviewRequest(rows, split, label, tuple(keys))
+    samples = _samples(what, request)
     if out is not None:
-        from pipeline.sharding.inspection.survey.sheet import preview_sheet
+        from pipeline.sharding.inspection.survey.preview_sheet import preview_sheet
 
         try:
-            preview_sheet(samples, what, _heading(samples, wish)).save(out, optimize=True)
+            preview_sheet(samples, what, _heading(samples, request)).save(out, optimize=True)
         except OSError as error:
             raise InputError(f"--out {out}: cannot be written ({error.strerror or error})") from None
     if as_json:
@@ -60,33 +65,33 @@ def preview(
     return 0
 
 
-def _samples(what: str, wish: Wish) -> list[ShownSample]:
+def _samples(what: str, request: PreviewRequest) -> list[PreviewSample]:
     artifact = named_artifact(what)
     if artifact is None:
         from pipeline.sharding.inspection.lint.target import tars_target
 
         with progress_line("data preview") as progress:
-            return of_tars([shard.file for shard in tars_target([what]).shards], wish, progress)
+            return samples_of_tars([shard.file for shard in tars_target([what]).shards], request, progress)
     from pipeline.loading.reader import SampleReader
     from pipeline.sharding.format.index import SampleIndex
 
     index = SampleIndex.open(artifact)
     reader = SampleReader(artifact, index, remote="ranges", verify="always")
     try:
-        return of_index(index, reader.read, wish)
+        return samples_of_index(index, reader.read, request)
     finally:
         reader.close()
 
 
-def _heading(samples: Sequence[ShownSample], wish: Wish) -> str:
+def _heading(samples: Sequence[PreviewSample], request: PreviewRequest) -> str:
     words = [f"{len(samples)} samples"]
-    words += [f"split {wish.split}"] if wish.split else []
-    words += [f"label {wish.label}"] if wish.label else []
+    words += [f"split {request.split}"] if request.split else []
+    words += [f"label {request.label}"] if request.label else []
     broken = sum(bool(sample.problem) for sample in samples)
     return ", ".join(words + ([f"{broken} of them cannot be shown"] if broken else []))
 
 
-def _table(samples: Sequence[ShownSample], width: int) -> Table:
+def _table(samples: Sequence[PreviewSample], width: int) -> Table:
     """One line for each sample; captions get the remaining width."""
     rows = [
         (
@@ -110,7 +115,7 @@ def _table(samples: Sequence[ShownSample], width: int) -> Table:
     return table
 
 
-def _described(sample: ShownSample) -> dict[str, Any]:
+def _described(sample: PreviewSample) -> dict[str, Any]:
     return {
         "key": sample.key,
         "shard": sample.shard,

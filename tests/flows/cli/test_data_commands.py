@@ -157,7 +157,7 @@ def test_stats_of_an_artifact_and_of_its_tars_agree(artifact: Artifact, capsys: 
     assert {one["label"]: one["images"] for one in by_index["labels"]["per_label"]} == {"blue": 24, "red": 24}
 
 
-def test_preview_shows_the_wished_samples(
+def test_preview_shows_the_requested_samples(
     artifact: Artifact, tars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     index = SampleIndex.open(artifact)
@@ -206,7 +206,7 @@ def test_the_sheet_has_a_picture_for_each_sample_and_says_what_is_none(
         (["--out", "/nowhere/sheet.png"], "give the name of a .png"),
     ],
 )
-def test_a_wrong_wish_is_one_line(
+def test_a_wrong_request_is_one_line(
     artifact: Artifact, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["data", "preview", artifact.uri, *arguments]) == 2

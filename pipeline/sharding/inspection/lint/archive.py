@@ -66,7 +66,7 @@ class Archive:
         try:
             check_tar(self._name, self._size, self._read(0, min(self._size, BLOCK)))
         except InputError as error:
-            self._found(NOT_A_TAR, str(error).removeprefix(f"{self._name}: "), byte=0)
+            self._report(NOT_A_TAR, str(error).removeprefix(f"{self._name}: "), byte=0)
             self._is_tar = False
             return
         walk = TarWalk(self._size, self._read, most_bytes=MOST_MEMBER_BYTES, on_fault=self._fault)
@@ -75,16 +75,16 @@ class Archive:
             yield member
         end = walk.end_fault()
         if end is not None:
-            self._found(_CODES[end.kind], end.what, byte=end.byte)
+            self._report(_CODES[end.kind], end.what, byte=end.byte)
 
     def _fault(self, fault: TarFault) -> None:
         if fault.kind == "cut":
-            says, byte = f"{fault.what}, in a member whose header is at byte {fault.byte}", self._size
+            message, byte = f"{fault.what}, in a member whose header is at byte {fault.byte}", self._size
         else:
-            says, byte = fault.what, fault.byte
+            message, byte = fault.what, fault.byte
         if fault.kind == "large":
-            says = says.replace("max_member_mb allows", f"an image has ({MOST_MEMBER_BYTES >> 20} MiB)")
-        self._found(_CODES[fault.kind], says, member=fault.member, byte=byte)
+            message = message.replace("max_member_mb allows", f"an image has ({MOST_MEMBER_BYTES >> 20} MiB)")
+        self._report(_CODES[fault.kind], message, member=fault.member, byte=byte)
 
-    def _found(self, code: Code, says: str, *, member: str = "", byte: int) -> None:
-        self._findings.add(Finding(code, self._name, says, member=member, byte=byte))
+    def _report(self, code: Code, message: str, *, member: str = "", byte: int) -> None:
+        self._findings.add(Finding(code, self._name, message, member=member, byte=byte))

@@ -15,7 +15,7 @@ CAPTION = code(
 LABEL = code("label-missing", "warning", "An image without a label (`.cls`, or in its `.json`), where others have one.")
 MEMBER = code("member-missing", "warning", "An image without a member that at least half of the images have.")
 _CODES = {"caption": CAPTION, "label": LABEL}
-_THINGS = {"txt": "caption", "cls": "label"}
+_COMPANION_OF = {"txt": "caption", "cls": "label"}
 # Number of distinct sets of companions for which example samples are stored.
 _MOST_SETS = 256
 
@@ -33,35 +33,40 @@ class Companions:
         self._with: Counter[str] = Counter()
         self._examples: dict[frozenset[str], list[tuple[int, str, Sample]]] = {}
 
-    def add(self, shard: str, sample: Sample, told: Iterable[str]) -> None:
+    def add(self, shard: str, sample: Sample, json_fields: Iterable[str]) -> None:
         """Counts a sample.
 
         Args:
-            told: those of "caption" and "label" that its .json has.
+            json_fields: those of "caption" and "label" that its .json has.
         """
         if sample.image is None:
             return
         others = (extension for extension, member in sample.members.items() if member is not sample.image)
-        here = frozenset({*(_THINGS.get(extension, f".{extension}") for extension in others), *told})
-        self._with.update(here)
-        if here in self._examples or len(self._examples) < _MOST_SETS:
-            examples = self._examples.setdefault(here, [])
+        companions = frozenset({*(_COMPANION_OF.get(extension, f".{extension}") for extension in others), *json_fields})
+        self._with.update(companions)
+        if companions in self._examples or len(self._examples) < _MOST_SETS:
+            examples = self._examples.setdefault(companions, [])
             if len(examples) < self._most:
                 examples.append((self.images, shard, sample))
         self.images += 1
 
     def report(self, findings: Findings) -> None:
         """Adds a finding for each missing companion."""
-        for thing, number in sorted(self._with.items()):
-            lacking = self.images - number
-            if not lacking or (thing not in _CODES and 2 * number < self.images):
+        for companion, number in sorted(self._with.items()):
+            missing = self.images - number
+            if not missing or (companion not in _CODES and 2 * number < self.images):
                 continue
-            code = _CODES.get(thing, MEMBER)
-            without = [one for here, some in self._examples.items() if thing not in here for one in some]
-            shown = sorted(without, key=lambda one: one[0])[: self._most]
+            code = _CODES.get(companion, MEMBER)
+            without = [
+                example
+                for companions, examples in self._examples.items()
+                if companion not in companions
+                for example in examples
+            ]
+            shown = sorted(without, key=lambda example: example[0])[: self._most]
             for _, shard, sample in shown:
                 image = sample.image
                 assert image is not None
-                says = f"no {thing}, which {number} of {self.images} images have"
-                findings.add(Finding(code, shard, says, sample.key, image.name, image.offset - BLOCK))
-            findings.add_uncounted(code, lacking - len(shown))
+                message = f"no {companion}, which {number} of {self.images} images have"
+                findings.add(Finding(code, shard, message, sample.key, image.name, image.offset - BLOCK))
+            findings.add_uncounted(code, missing - len(shown))

@@ -51,17 +51,17 @@ class Finding:
         key, member: of the sample; "" if the problem is not of a sample.
         byte: offset in the tar: of the member's header for a problem of headers, in its data for a problem of the
             data; None if the problem has no offset.
-        says: the message, without the position.
+        message: without the position.
     """
 
     code: Code
     shard: str
-    says: str
+    message: str
     key: str = ""
     member: str = ""
     byte: int | None = None
 
-    def described(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """The finding as JSON values."""
         return {
             "severity": self.code.severity,
@@ -70,7 +70,7 @@ class Finding:
             "key": _writable(self.key),
             "member": _writable(self.member),
             "byte": self.byte,
-            "says": _writable(self.says),
+            "says": _writable(self.message),
         }
 
 
@@ -81,22 +81,22 @@ class Findings:
         most: number of findings stored for each code.
 
     Attributes:
-        inside: prefix for the names of shards, if several artifacts are checked.
+        artifact: STAGE/KEY to which the names of shards are relative, if several artifacts are checked; else "".
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.inside = ""
+        self.artifact = ""
         self.counts: Counter[str] = Counter()
-        self._kept: dict[str, list[Finding]] = {}
+        self._stored: dict[str, list[Finding]] = {}
 
     def add(self, finding: Finding) -> None:
         name = finding.code.name
         self.counts[name] += 1
         if self.counts[name] <= self.most:
-            if self.inside:
-                finding = replace(finding, shard=f"{self.inside}/{finding.shard}")
-            self._kept.setdefault(name, []).append(finding)
+            if self.artifact:
+                finding = replace(finding, shard=f"{self.artifact}/{finding.shard}")
+            self._stored.setdefault(name, []).append(finding)
 
     def add_uncounted(self, code: Code, number: int) -> None:
         """Adds to the count of a code without storing findings."""
@@ -105,7 +105,7 @@ class Findings:
 
     def of(self, name: str) -> list[Finding]:
         """The stored findings of a code."""
-        return self._kept.get(name, [])
+        return self._stored.get(name, [])
 
     def by_code(self) -> Iterator[tuple[Code, int, list[Finding]]]:
         """Code, number of findings, and the stored findings; errors first, sorted by name."""
@@ -120,7 +120,7 @@ class Findings:
 
 def codes_table() -> list[str]:
     """All codes as the lines of a Markdown table, as docs/lint.md has them."""
-    rows = [f"| `{one.name}` | {one.severity} | {one.doc} |" for _, one in sorted(CODES.items())]
+    rows = [f"| `{declared.name}` | {declared.severity} | {declared.doc} |" for _, declared in sorted(CODES.items())]
     return ["| code | severity | what it means |", "|---|---|---|", *rows]
 
 

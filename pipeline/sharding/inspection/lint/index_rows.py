@@ -14,7 +14,7 @@ from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.sharding.format.shard_locations import is_own
 from pipeline.sharding.format.tar_layout import BLOCK
 from pipeline.sharding.inspection.lint.findings import Code, Finding, Findings, code
-from pipeline.sharding.inspection.lint.pictures import Picture
+from pipeline.sharding.inspection.lint.images import DecodedImage
 from pipeline.sharding.inspection.lint.samples import Sample
 from pipeline.sharding.writing.intake import safe_key
 
@@ -30,29 +30,29 @@ SIZE = code("index-size", "error", "Width or height in the index are not the ima
 LABEL = code("index-label", "error", "The label in the index is not that of the sample's `.json`.")
 CAPTIONS = code("index-captions", "error", "The captions in the index are not those of the sample's `.json`.")
 SPLIT = code("index-split", "error", "The split in the index is not that of the shard's name.")
-LACKS = code("index-lacks", "error", "A sample in one of our shards has no row in the index: it is never read.")
+UNINDEXED = code("index-lacks", "error", "A sample in one of our shards has no row in the index: it is never read.")
 
-_OUR_SHARD = re.compile(rf"shards/({'|'.join(SPLITS)})-\d+\.tar")
+_OWN_SHARD = re.compile(rf"shards/({'|'.join(SPLITS)})-\d+\.tar")
 
 
 class IndexRows:
     """Compares an index with the content of its shards, one shard after another.
 
     Args:
-        ours: the shards were written with the index; otherwise they are foreign tars, which may have samples that are
-            not in the index, and keys that the index changes.
+        written_with_index: the shards were written with the index; otherwise they are foreign tars, which may have
+            samples that are not in the index, and keys that the index changes.
     """
 
-    def __init__(self, index: SampleIndex, findings: Findings, *, ours: bool) -> None:
+    def __init__(self, index: SampleIndex, findings: Findings, *, written_with_index: bool) -> None:
         self._index = index
         self._findings = findings
-        self._ours = ours
+        self._written_with_index = written_with_index
         # Rows sorted by shard, then by offset.
         self._order: NDArray[np.int64] = np.lexsort((index.offsets, index.shards))
         self._shards = index.shards[self._order]
         self._rows: NDArray[np.int64] = self._order[:0]
         self._offsets: NDArray[np.int64] = index.offsets[:0]
-        self._met: NDArray[np.bool_] = np.zeros(0, dtype=bool)
+        self._matched: NDArray[np.bool_] = np.zeros(0, dtype=bool)
 
     def check_columns(self) -> None:
         """Checks for values out of range and for repeated keys."""
@@ -73,13 +73,13 @@ class IndexRows:
             ids = np.flatnonzero(wrong)
             limit = "" if high is None else f" and below {high}"
             for id in ids[: self._findings.most].tolist():
-                self._found(RANGE, id, f"row {id}: {name} {int(values[id])}, which must be at least {low}{limit}")
+                self._report(RANGE, id, f"row {id}: {name} {int(values[id])}, which must be at least {low}{limit}")
             self._findings.add_uncounted(RANGE, len(ids) - min(len(ids), self._findings.most))
         counts = pc.value_counts(index.keys)
         repeated = counts.filter(pc.greater(counts.field("counts"), 1))
         for entry in repeated.slice(0, self._findings.most).to_pylist():
             id = pc.index(index.keys, entry["values"]).as_py()
-            self._found(KEY_REPEATED, id, f"{entry['counts']} rows have this key")
+            self._report(KEY_REPEATED, id, f"{entry['counts']} rows have this key")
         self._findings.add_uncounted(KEY_REPEATED, len(repeated) - min(len(repeated), self._findings.most))
 
     def begin(self, shard: int) -> None:
@@ -87,35 +87,40 @@ class IndexRows:
         low, high = np.searchsorted(self._shards, [shard, shard + 1]).tolist()
         self._rows = self._order[low:high]
         self._offsets = self._index.offsets[self._rows]
-        self._met = np.zeros(len(self._rows), dtype=bool)
+        self._matched = np.zeros(len(self._rows), dtype=bool)
 
     def row_of(self, shard: str, sample: Sample) -> int | None:
         """The row that points to a sample, or None; compares the row with the tar's headers."""
         image = sample.image
         if image is None:
             return None
-        place = int(np.searchsorted(self._offsets, image.offset))
-        if place == len(self._rows) or int(self._offsets[place]) != image.offset:
+        position = int(np.searchsorted(self._offsets, image.offset))
+        if position == len(self._rows) or int(self._offsets[position]) != image.offset:
             # A tar of the base may contain samples that are no longer in the delta.
-            if self._ours and is_own(shard):
-                says = "no row of the index leads here"
-                self._findings.add(Finding(LACKS, shard, says, sample.key, image.name, image.offset - BLOCK))
+            if self._written_with_index and is_own(shard):
+                message = "no row of the index leads here"
+                self._findings.add(Finding(UNINDEXED, shard, message, sample.key, image.name, image.offset - BLOCK))
             return None
-        id = int(self._rows[place])
-        self._met[place] = True
+        id = int(self._rows[position])
+        self._matched[position] = True
         index = self._index
         if int(index.lengths[id]) != image.length:
-            says = f"row {id} says {int(index.lengths[id])} bytes, the tar {image.length}"
-            self._found(LENGTH, id, says, image.name)
+            message = f"row {id} says {int(index.lengths[id])} bytes, the tar {image.length}"
+            self._report(LENGTH, id, message, image.name)
         if not self._is_key(index.key(id), sample.key):
-            self._found(KEY, id, f"row {id} is {index.key(id)!r}, the sample here {sample.key!r}", image.name)
-        name = _OUR_SHARD.fullmatch(index.shard_names[int(index.shards[id])])
+            self._report(KEY, id, f"row {id} is {index.key(id)!r}, the sample here {sample.key!r}", image.name)
+        name = _OWN_SHARD.fullmatch(index.shard_names[int(index.shards[id])])
         split = int(index.splits[id])
-        if self._ours and name is not None and 0 <= split < len(SPLITS) and name.group(1) != SPLITS[split]:
-            self._found(SPLIT, id, f"row {id} says {SPLITS[split]}, the shard {name.group(1)}", image.name)
+        if (
+            self._written_with_index
+            and name is not None
+            and 0 <= split < len(SPLITS)
+            and name.group(1) != SPLITS[split]
+        ):
+            self._report(SPLIT, id, f"row {id} says {SPLITS[split]}, the shard {name.group(1)}", image.name)
         return id
 
-    def check_content(self, id: int, name: str, picture: Picture, notes: Any) -> None:
+    def check_content(self, id: int, name: str, decoded: DecodedImage, notes: Any) -> None:
         """Compares a row with the sample's content.
 
         Args:
@@ -123,13 +128,13 @@ class IndexRows:
             notes: the value of the sample's .json, if it has one.
         """
         index = self._index
-        if picture.content != index.content_hash(id):
-            says = f"row {id} has content hash {index.content_hash(id)[:12]}..., the bytes {picture.content[:12]}..."
-            self._found(HASH, id, says, name)
-        elif picture.fault is None and (picture.width, picture.height) != (index.widths[id], index.heights[id]):
-            told = f"{int(index.widths[id])}x{int(index.heights[id])}"
-            self._found(SIZE, id, f"row {id} says {told} pixels, the image has {picture.width}x{picture.height}", name)
-        if self._ours and isinstance(notes, Mapping):
+        if decoded.content != index.content_hash(id):
+            message = f"row {id} has content hash {index.content_hash(id)[:12]}..., the bytes {decoded.content[:12]}..."
+            self._report(HASH, id, message, name)
+        elif decoded.fault is None and (decoded.width, decoded.height) != (index.widths[id], index.heights[id]):
+            size = f"{int(index.widths[id])}x{int(index.heights[id])}"
+            self._report(SIZE, id, f"row {id} says {size} pixels, the image has {decoded.width}x{decoded.height}", name)
+        if self._written_with_index and isinstance(notes, Mapping):
             self._check_notes(id, name, notes)
 
     def _check_notes(self, id: int, name: str, notes: Mapping[str, Any]) -> None:
@@ -138,24 +143,29 @@ class IndexRows:
         if "label" in notes and -1 <= number < len(index.label_names):
             label = index.label_names[number] if number >= 0 else None
             if notes["label"] != label:
-                self._found(LABEL, id, f"row {id} says {label!r}, the .json {str(notes['label'])[:80]!r}", name)
+                self._report(LABEL, id, f"row {id} says {label!r}, the .json {str(notes['label'])[:80]!r}", name)
         if "captions" in notes and notes["captions"] != index.captions(id):
-            self._found(CAPTIONS, id, f"row {id} has {len(index.captions(id))} captions that are not the .json's", name)
+            self._report(
+                CAPTIONS, id, f"row {id} has {len(index.captions(id))} captions that are not the .json's", name
+            )
 
     def end(self) -> None:
         """Ends the shard and reports the rows that point to no sample."""
-        for id in self._rows[~self._met].tolist():
-            self._found(OFFSET, id, f"row {id}: no image of a sample begins there")
+        for id in self._rows[~self._matched].tolist():
+            self._report(OFFSET, id, f"row {id}: no image of a sample begins there")
 
-    def _is_key(self, told: str, found: str) -> bool:
-        if told == found:
+    def _is_key(self, index_key: str, tar_key: str) -> bool:
+        if index_key == tar_key:
             return True
-        if self._index.data_sets and "/" in told:  # of a mixture: DATA-SET/KEY; the inputs' tars have KEY
-            return self._is_key(told.partition("/")[2], found)
-        return not self._ours and re.fullmatch(re.escape(safe_key(found)) + r"(-\d+)?", told) is not None
+        if self._index.data_sets and "/" in index_key:  # of a mixture: DATA-SET/KEY; the inputs' tars have KEY
+            return self._is_key(index_key.partition("/")[2], tar_key)
+        return (
+            not self._written_with_index
+            and re.fullmatch(re.escape(safe_key(tar_key)) + r"(-\d+)?", index_key) is not None
+        )
 
-    def _found(self, code: Code, id: int, says: str, member: str = "") -> None:
+    def _report(self, code: Code, id: int, message: str, member: str = "") -> None:
         index = self._index
         number = int(index.shards[id])
         shard = index.shard_names[number] if 0 <= number < len(index.shard_names) else "index.arrow"
-        self._findings.add(Finding(code, shard, says, index.key(id), member, int(index.offsets[id])))
+        self._findings.add(Finding(code, shard, message, index.key(id), member, int(index.offsets[id])))

@@ -17,25 +17,25 @@ from typing import Any
 from pipeline.errors import TutelageError
 from pipeline.progress import Progress, silent
 from pipeline.sharding.format.tar_layout import BLOCK
-from pipeline.sharding.inspection.lint import pictures, texts
+from pipeline.sharding.inspection.lint import images, texts
 from pipeline.sharding.inspection.lint.archive import LARGE, MOST_MEMBER_BYTES, UNREADABLE, Archive
 from pipeline.sharding.inspection.lint.companions import Companions
 from pipeline.sharding.inspection.lint.findings import Finding, Findings
+from pipeline.sharding.inspection.lint.images import DecodedImage, decode_image
 from pipeline.sharding.inspection.lint.index_rows import IndexRows
-from pipeline.sharding.inspection.lint.pictures import Picture, look_at
 from pipeline.sharding.inspection.lint.samples import Grouping, Sample
-from pipeline.sharding.inspection.lint.shards import Walked, check_shards
+from pipeline.sharding.inspection.lint.shards import CheckedShard, check_shards
 from pipeline.sharding.inspection.lint.target import Shard, Target, check_files
 from pipeline.sharding.inspection.lint.texts import Text
 from pipeline.sharding.sources.tar_bytes import opened_tar
 from pipeline.sharding.sources.tar_listing import EVERY_IMAGE_EXTENSION, MOST_TEXT_BYTES
 from pipeline.sharding.sources.tar_members import Member, Read
 
-_TELL_EVERY = 256  # members
+_PROGRESS_EVERY = 256  # members
 _AHEAD_BYTES = 1 << 20
 # Limit for encoded images of a shard that wait for a thread.
-_WAITING_BYTES = 256 << 20
-_MOST_WAITING = 256
+_MOST_PENDING_BYTES = 256 << 20
+_MOST_PENDING = 256
 
 
 @dataclass(slots=True)
@@ -68,35 +68,35 @@ def lint(
     size = sum(shard.file.size for target in targets for shard in target.shards)
     with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1), thread_name_prefix="lint") as pool:
         for target in targets:
-            findings.inside = target.name if len(targets) > 1 else ""
+            findings.artifact = target.name if len(targets) > 1 else ""
             companions = Companions(findings.most)
             if target.artifact is not None:
                 progress(step=totals.bytes, total=size, note="comparing the files with the manifest")
                 check_files(target.artifact, findings, deep=deep)
             rows = None
             if target.index is not None:
-                rows = IndexRows(target.index, findings, ours=target.ours)
+                rows = IndexRows(target.index, findings, written_with_index=target.written_with_index)
                 rows.check_columns()
-            walked = []
+            checked = []
             for shard in target.shards:
-                walk = _ShardWalk(shard, findings, companions, rows if shard.number >= 0 else None, pool, deep)
-                walked.append(walk.run(totals, size, progress))
-            check_shards(walked, findings)
+                reader = _ShardReader(shard, findings, companions, rows if shard.number >= 0 else None, pool, deep)
+                checked.append(reader.run(totals, size, progress))
+            check_shards(checked, findings)
             companions.report(findings)
     return totals
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _Pending:
     """A sample whose image is being decoded."""
 
     sample: Sample
     row: int | None
     notes: Any
-    picture: Future[Picture]
+    decoded: Future[DecodedImage]
 
 
-class _ShardWalk:
+class _ShardReader:
     """Reads one shard from front to back."""
 
     def __init__(
@@ -115,13 +115,13 @@ class _ShardWalk:
         self._pool = pool
         self._deep = deep
         self._samples = 0
-        self._waiting: deque[_Waiting] = deque()
-        self._waiting_bytes = 0
+        self._pending: deque[_Pending] = deque()
+        self._pending_bytes = 0
         # The data of the current sample's members.
         self._images: dict[str, bytes] = {}
         self._texts: dict[str, Text] = {}
 
-    def run(self, totals: Totals, size: int, progress: Progress) -> Walked:
+    def run(self, totals: Totals, size: int, progress: Progress) -> CheckedShard:
         """Reads and checks the shard."""
         shard, before = self._shard, totals.bytes
         if self._rows is not None:
@@ -133,15 +133,15 @@ class _ShardWalk:
                 grouping = Grouping(shard.name, self._findings)
                 for member in archive.members():
                     totals.members += 1
-                    self._take(member, grouping, read)
-                    if totals.members % _TELL_EVERY == 0:
+                    self._add_member(member, grouping, read)
+                    if totals.members % _PROGRESS_EVERY == 0:
                         progress(step=before + member.offset, total=size, note=f"reading {shard.name}")
-                self._ended(grouping.end())
+                self._finish_sample(grouping.end())
                 grouping.close()
                 digest = archive.digest
         except (OSError, TutelageError) as error:
-            says = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            self._findings.add(Finding(UNREADABLE, shard.name, f"cannot be read ({says})"))
+            message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            self._findings.add(Finding(UNREADABLE, shard.name, f"cannot be read ({message})"))
         self._drain(-1)
         if self._rows is not None:
             self._rows.end()
@@ -149,66 +149,66 @@ class _ShardWalk:
         totals.samples += self._samples
         totals.bytes += shard.file.size
         progress(step=totals.bytes, total=size, note=f"reading {shard.name}")
-        return Walked(shard.name, shard.file, self._samples, digest)
+        return CheckedShard(shard.name, shard.file, self._samples, digest)
 
-    def _take(self, member: Member, grouping: Grouping, read: Read) -> None:
+    def _add_member(self, member: Member, grouping: Grouping, read: Read) -> None:
         key, extension, ended = grouping.feed(member)
-        self._ended(ended)
+        self._finish_sample(ended)
         if not self._deep or not extension:
             return
         if extension in texts.CHECKED:
             if member.length > MOST_TEXT_BYTES:
-                says = f"{member.length} bytes, more than a text of a sample has ({MOST_TEXT_BYTES >> 20} MiB)"
-                self._found(LARGE, key, member, says, -BLOCK)
+                message = f"{member.length} bytes, more than a text of a sample has ({MOST_TEXT_BYTES >> 20} MiB)"
+                self._report(LARGE, key, member, message, -BLOCK)
                 return
             text = Text(key, read(member.offset, member.length))
             for extensions, code, check in texts.CHECKS:
-                if extension in extensions and (spot := check(text)) is not None:
-                    self._found(code, key, member, spot.says, spot.byte)
+                if extension in extensions and (problem := check(text)) is not None:
+                    self._report(code, key, member, problem.message, problem.byte)
             self._texts[extension] = text
         elif extension in EVERY_IMAGE_EXTENSION and member.length <= MOST_MEMBER_BYTES:
             self._images[extension] = read(member.offset, member.length)
 
-    def _ended(self, sample: Sample | None) -> None:
-        """Checks a complete sample and the data that `_take` collected; the grouping may have started the next one."""
+    def _finish_sample(self, sample: Sample | None) -> None:
+        """Checks a complete sample with the data from `_add_member`; the grouping may have started the next sample."""
         if sample is None:
             return
-        images, self._images = self._images, {}
-        read, self._texts = self._texts, {}
+        encoded, self._images = self._images, {}
+        read_texts, self._texts = self._texts, {}
         self._samples += 1
-        notes = read.get("json")
+        notes = read_texts.get("json")
         if sample.whole:
-            self._companions.add(self._shard.name, sample, notes.tells if notes is not None else ())
+            self._companions.add(self._shard.name, sample, notes.json_fields if notes is not None else ())
         row = self._rows.row_of(self._shard.name, sample) if self._rows is not None else None
-        for extension, data in images.items():
+        for extension, data in encoded.items():
             is_image = sample.members[extension] is sample.image
-            self._waiting_bytes += len(data)
-            self._waiting.append(
-                _Waiting(
+            self._pending_bytes += len(data)
+            self._pending.append(
+                _Pending(
                     sample,
                     row if is_image else None,
                     notes.parsed[0] if notes is not None and is_image else None,
-                    self._pool.submit(look_at, data, extension),
+                    self._pool.submit(decode_image, data, extension),
                 )
             )
-        self._drain(_WAITING_BYTES)
+        self._drain(_MOST_PENDING_BYTES)
 
     def _drain(self, most_bytes: int) -> None:
         """Processes finished results in sample order; waits while more than `most_bytes` of images are pending."""
-        while self._waiting:
-            full = self._waiting_bytes > most_bytes or len(self._waiting) > _MOST_WAITING
-            if not full and not self._waiting[0].picture.done():
+        while self._pending:
+            full = self._pending_bytes > most_bytes or len(self._pending) > _MOST_PENDING
+            if not full and not self._pending[0].decoded.done():
                 return
-            one = self._waiting.popleft()
-            picture = one.picture.result()
-            member = one.sample.members[picture.extension]
-            self._waiting_bytes -= member.length
-            for code, check in pictures.CHECKS:
-                says = check(picture)
-                if says is not None:
-                    self._found(code, one.sample.key, member, says, 0)
-            if one.row is not None and self._rows is not None:
-                self._rows.check_content(one.row, member.name, picture, one.notes)
+            pending = self._pending.popleft()
+            decoded = pending.decoded.result()
+            member = pending.sample.members[decoded.extension]
+            self._pending_bytes -= member.length
+            for code, check in images.CHECKS:
+                message = check(decoded)
+                if message is not None:
+                    self._report(code, pending.sample.key, member, message, 0)
+            if pending.row is not None and self._rows is not None:
+                self._rows.check_content(pending.row, member.name, decoded, pending.notes)
 
-    def _found(self, code: Any, key: str, member: Member, says: str, byte: int) -> None:
-        self._findings.add(Finding(code, self._shard.name, says, key, member.name, member.offset + byte))
+    def _report(self, code: Any, key: str, member: Member, message: str, byte: int) -> None:
+        self._findings.add(Finding(code, self._shard.name, message, key, member.name, member.offset + byte))

@@ -89,7 +89,7 @@ class Grouping:
             return "", "", None
         match = MEMBER_NAME.fullmatch(member.name)
         if match is None:
-            self._found(IGNORED, member, "", "its name has no key and extension")
+            self._report(IGNORED, member, "", "its name has no key and extension")
             return "", "", None
         key, written = match.group(1), match.group(2)
         extension = written.lower()
@@ -99,7 +99,7 @@ class Grouping:
             again = key == self._key
             if again:
                 first = self._members[extension].offset - BLOCK
-                self._found(REPEATED, member, key, f".{extension} is there already, at byte {first}")
+                self._report(REPEATED, member, key, f".{extension} is there already, at byte {first}")
             ended = self.end()
             self._again = again
         self._key = key
@@ -116,12 +116,14 @@ class Grouping:
         image = next((members[extension] for extension in EVERY_IMAGE_EXTENSION if extension in members), None)
         whole = self._check_key(key, members, first, again)
         if image is None and whole:
-            dotted = [one for ext, one in members.items() if ext.rpartition(".")[2] in EVERY_IMAGE_EXTENSION]
-            for one in dotted:  # Each may be a separate sample with a dot in its name.
-                rest = one.name.removeprefix(key)
-                self._found(DOTS, one, key, f"the first dot ends the key, and {rest!r} is the extension of no image")
+            dotted = [member for ext, member in members.items() if ext.rpartition(".")[2] in EVERY_IMAGE_EXTENSION]
+            for member in dotted:  # Each may be a separate sample with a dot in its name.
+                rest = member.name.removeprefix(key)
+                self._report(
+                    DOTS, member, key, f"the first dot ends the key, and {rest!r} is the extension of no image"
+                )
             if not dotted:
-                self._found(NO_IMAGE, first, key, f"no image among its members ({listed(members)})")
+                self._report(NO_IMAGE, first, key, f"no image among its members ({listed(members)})")
         return Sample(key, members, image, whole)
 
     def close(self) -> None:
@@ -129,17 +131,17 @@ class Grouping:
         for extension, cases in self._cases.items():
             if len(cases) == 2:
                 other = cases[False].name
-                says = f".{extension} is written in capitals too, here; in small letters e.g. in {other}"
-                self._found(CASE, cases[True], "", says)
+                message = f".{extension} is written in capitals too, here; in small letters e.g. in {other}"
+                self._report(CASE, cases[True], "", message)
 
     def _check_name(self, member: Member, key: str, written: str, extension: str) -> None:
         last = extension.rpartition(".")[2]
         if last not in _DECODED:
-            self._found(UNKNOWN, member, key, f".{extension} is an extension that no decoder knows")
+            self._report(UNKNOWN, member, key, f".{extension} is an extension that no decoder knows")
         elif last in _PICKLES:
-            self._found(PICKLE, member, key, f".{extension} is a pickle, and reading one runs code")
+            self._report(PICKLE, member, key, f".{extension} is a pickle, and reading one runs code")
         if not member.length and extension not in EVERY_IMAGE_EXTENSION and extension != "txt":
-            self._found(EMPTY, member, key, "it is empty")
+            self._report(EMPTY, member, key, "it is empty")
         self._cases.setdefault(extension, {}).setdefault(written != extension, member)
 
     def _check_key(self, key: str, members: Mapping[str, Member], first: Member, again: bool) -> bool:
@@ -155,12 +157,12 @@ class Grouping:
         if again:
             return True
         if before[0] & bits:
-            self._found(KEY_REPEATED, first, key, f"the key came before, at byte {before[1]}")
+            self._report(KEY_REPEATED, first, key, f"the key came before, at byte {before[1]}")
             return True
-        self._found(
+        self._report(
             SPLIT, first, key, f"other members of the key stand at byte {before[1]}, with other samples between"
         )
         return False
 
-    def _found(self, code: Code, member: Member, key: str, says: str) -> None:
-        self._findings.add(Finding(code, self._shard, says, key, member.name, member.offset - BLOCK))
+    def _report(self, code: Code, member: Member, key: str, message: str) -> None:
+        self._findings.add(Finding(code, self._shard, message, key, member.name, member.offset - BLOCK))

@@ -21,12 +21,12 @@ SIZE = code(
 )
 EMPTY = code("shard-empty", "warning", "A tar without a sample: some readers stop, and a worker has no data.")
 REPEATED = code("shard-repeated", "warning", "Two shards with identical bytes: their samples are trained on twice.")
-_ODD = 10
-_FEWEST = 3
+_MOST_RATIO = 10
+_FEWEST_SHARDS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Walked:
+class CheckedShard:
     """A shard that was read.
 
     Attributes:
@@ -39,41 +39,41 @@ class Walked:
     digest: str
 
 
-def check_shards(shards: Sequence[Walked], findings: Findings) -> None:
+def check_shards(shards: Sequence[CheckedShard], findings: Findings) -> None:
     """Compares shards with each other."""
     for shard in shards:
         if shard.digest and not shard.samples:
             findings.add(Finding(EMPTY, shard.name, "no sample in it"))
-    series: dict[str, list[Walked]] = defaultdict(list)
+    series: dict[str, list[CheckedShard]] = defaultdict(list)
     for shard in shards:
         series[re.sub(r"\d+", "#", shard.name)].append(shard)
-    for some in series.values():
-        _check_sizes(some, findings)
+    for group in series.values():
+        _check_sizes(group, findings)
     _check_repeats(shards, findings)
 
 
-def _check_sizes(series: Sequence[Walked], findings: Findings) -> None:
-    if len(series) < _FEWEST:
+def _check_sizes(series: Sequence[CheckedShard], findings: Findings) -> None:
+    if len(series) < _FEWEST_SHARDS:
         return
-    middle = statistics.median(shard.file.size for shard in series)
-    for place, shard in enumerate(series):
+    median = statistics.median(shard.file.size for shard in series)
+    for position, shard in enumerate(series):
         # The last shard of a series has the remaining samples, so it may be small.
-        small = shard.file.size * _ODD < middle and place + 1 < len(series)
-        if small or shard.file.size > _ODD * middle:
-            says = f"{shard.file.size} bytes, and the middle one of its {len(series)} has {middle:.0f}"
-            findings.add(Finding(SIZE, shard.name, says))
+        small = shard.file.size * _MOST_RATIO < median and position + 1 < len(series)
+        if small or shard.file.size > _MOST_RATIO * median:
+            message = f"{shard.file.size} bytes, and the middle one of its {len(series)} has {median:.0f}"
+            findings.add(Finding(SIZE, shard.name, message))
 
 
-def _check_repeats(shards: Sequence[Walked], findings: Findings) -> None:
-    alike: dict[tuple[int, str], list[Walked]] = defaultdict(list)
+def _check_repeats(shards: Sequence[CheckedShard], findings: Findings) -> None:
+    same_headers: dict[tuple[int, str], list[CheckedShard]] = defaultdict(list)
     for shard in shards:
         if shard.samples:
-            alike[shard.file.size, shard.digest].append(shard)
-    for some in alike.values():
-        if len(some) < 2:
+            same_headers[shard.file.size, shard.digest].append(shard)
+    for group in same_headers.values():
+        if len(group) < 2:
             continue
         first: dict[str, str] = {}
-        for shard in some:
+        for shard in group:
             content = ranges_sha256(partial(addresses.read, shard.file.url), shard.file.size)
             if content in first:
                 findings.add(Finding(REPEATED, shard.name, f"its bytes are those of {first[content]}"))

@@ -47,7 +47,7 @@ class Target:
     Attributes:
         name: STAGE/KEY of an artifact; "" for other tars.
         index: the index of an artifact, if it can be opened.
-        ours: the shards were written together with the index.
+        written_with_index: the shards were written together with the index.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Target:
     index: SampleIndex | None = None
 
     @property
-    def ours(self) -> bool:
+    def written_with_index(self) -> bool:
         return self.artifact is not None and TARS_FILE not in self.artifact.files
 
 
@@ -96,8 +96,8 @@ def check_files(artifact: Artifact, findings: Findings, *, deep: bool) -> None:
     """Compares the artifact's files with its manifest: their hashes if `deep`, otherwise only their sizes."""
     if deep:
         for line in artifact.verify():
-            name, _, says = line.removeprefix(f"{artifact.uri}/").partition(": ")
-            findings.add(Finding(MISSING if says == "missing" and name.endswith(".tar") else DAMAGED, name, says))
+            name, _, message = line.removeprefix(f"{artifact.uri}/").partition(": ")
+            findings.add(Finding(MISSING if message == "missing" and name.endswith(".tar") else DAMAGED, name, message))
         return
     for name, entry in artifact.files.items():
         info = artifact.storage.stat(artifact.object_path(name))
@@ -112,26 +112,26 @@ def _shards(artifact: Artifact, index: SampleIndex | None, findings: Findings) -
     foreign = {tar.url: tar for tar in foreign_tars(artifact)}
     listed = [*(name for name in artifact.files if name.endswith(".tar")), *foreign]
     names = list(index.shard_names) if index is not None else listed
-    places_of = ShardLocations(artifact, names)
+    locations = ShardLocations(artifact, names)
     shards = []
     for number, name in enumerate(names):
         if name in foreign:
             found = _foreign_file(foreign[name], findings)
         else:
-            found = _stored_file(artifact, places_of, number, name, findings)
+            found = _stored_file(artifact, locations, number, name, findings)
         if found is not None:
             shards.append(Shard(name, found, number if index is not None else -1))
     return shards
 
 
 def _stored_file(
-    artifact: Artifact, places_of: ShardLocations, number: int, name: str, findings: Findings
+    artifact: Artifact, locations: ShardLocations, number: int, name: str, findings: Findings
 ) -> FoundFile | None:
     if is_own(name) and name not in artifact.files:
         findings.add(Finding(MISSING, name, "the index names it, the manifest does not"))
         return None
     try:
-        info = artifact.storage.stat(places_of.object(number)[1])
+        info = artifact.storage.stat(locations.object(number)[1])
     except (DamagedError, UnknownNameError) as error:
         findings.add(Finding(MISSING, name, str(error)))
         return None
@@ -150,8 +150,8 @@ def _foreign_file(tar: FoundFile, findings: Findings) -> FoundFile | None:
         findings.add(Finding(MISSING, tar.url, str(error).removeprefix(f"{tar.url}: ")))
         return None
     if (now.size, now.mtime_or_etag) != (tar.size, tar.mtime_or_etag):
-        says = f"{now.size} bytes, {tar.size} when it was indexed"
+        message = f"{now.size} bytes, {tar.size} when it was indexed"
         if now.size == tar.size:
-            says = "written anew since it was indexed, with as many bytes"
-        findings.add(Finding(CHANGED, tar.url, says))
+            message = "rewritten since it was indexed, with the same size"
+        findings.add(Finding(CHANGED, tar.url, message))
     return now

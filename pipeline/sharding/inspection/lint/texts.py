@@ -34,24 +34,24 @@ class Text:
             return self.data.decode("utf-8", "replace"), error
 
     @cached_property
-    def parsed(self) -> tuple[Any, Spot | None]:
+    def parsed(self) -> tuple[Any, TextProblem | None]:
         """The JSON value, and the error or None."""
         text, fault = self.decoded
         if fault is not None:
-            return None, Spot(f"not JSON: {_not_utf8(fault)}", fault.start)
+            return None, TextProblem(f"not JSON: {_not_utf8(fault)}", fault.start)
         try:
             return parse_json(text.removeprefix("\ufeff")), None
         except json.JSONDecodeError as error:
-            mark = len("\ufeff".encode()) if text.startswith("\ufeff") else 0
-            place = len(error.doc[: error.pos].encode("utf-8", "surrogatepass")) + mark
-            return None, Spot(f"not JSON ({error.msg})", place)
+            bom_bytes = len("\ufeff".encode()) if text.startswith("\ufeff") else 0
+            byte = len(error.doc[: error.pos].encode("utf-8", "surrogatepass")) + bom_bytes
+            return None, TextProblem(f"not JSON ({error.msg})", byte)
         except RecursionError:
-            return None, Spot("not JSON that can be read (it is nested too deeply)")
+            return None, TextProblem("not JSON that can be read (it is nested too deeply)")
         except ValueError as error:
-            return None, Spot(f"not JSON that can be read ({error})")
+            return None, TextProblem(f"not JSON that can be read ({error})")
 
     @property
-    def tells(self) -> frozenset[str]:
+    def json_fields(self) -> frozenset[str]:
         """Those of "caption" and "label" that the .json has."""
         notes = self.parsed[0]
         if not isinstance(notes, dict):
@@ -62,14 +62,14 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
+class TextProblem:
     """A problem of a text, and its byte offset in the text."""
 
-    says: str
+    message: str
     byte: int = 0
 
 
-Check = Callable[[Text], "Spot | None"]
+Check = Callable[[Text], "TextProblem | None"]
 CHECKS: list[tuple[frozenset[str], Code, Check]] = []
 
 
@@ -89,14 +89,14 @@ CHECKED = frozenset({"txt", "text", "json", "cls"})
 @check(
     "txt text", "caption-encoding", "error", "A caption that is not UTF-8: readers raise, and we quarantine the sample."
 )
-def encoding(text: Text) -> Spot | None:
+def encoding(text: Text) -> TextProblem | None:
     fault = text.decoded[1]
-    return None if fault is None else Spot(_not_utf8(fault), fault.start)
+    return None if fault is None else TextProblem(_not_utf8(fault), fault.start)
 
 
 @check("txt text", "caption-empty", "warning", "A caption without a letter: the image is trained on without text.")
-def empty(text: Text) -> Spot | None:
-    return None if text.data.strip() else Spot("the caption is empty")
+def empty(text: Text) -> TextProblem | None:
+    return None if text.data.strip() else TextProblem("the caption is empty")
 
 
 @check(
@@ -105,59 +105,61 @@ def empty(text: Text) -> Spot | None:
     "warning",
     f"A caption of more than {MOST_CAPTION_CHARS:,} characters: text backbones read the first 77 tokens.",
 )
-def long(text: Text) -> Spot | None:
+def long(text: Text) -> TextProblem | None:
     count = len(text.decoded[0])
-    return Spot(f"{count} characters") if count > MOST_CAPTION_CHARS else None
+    return TextProblem(f"{count} characters") if count > MOST_CAPTION_CHARS else None
 
 
 @check("txt text", "caption-control", "warning", "Control characters or a byte-order mark in a caption.")
-def control(text: Text) -> Spot | None:
+def control(text: Text) -> TextProblem | None:
     found = _CONTROL.search(text.decoded[0])
     if found is None or text.decoded[1] is not None:
         return None
-    return Spot(f"a control character (U+{ord(found.group()):04X})", len(text.decoded[0][: found.start()].encode()))
+    return TextProblem(
+        f"a control character (U+{ord(found.group()):04X})", len(text.decoded[0][: found.start()].encode())
+    )
 
 
 @check("json", "json-broken", "error", "A `.json` that is not JSON: readers raise.")
-def broken(text: Text) -> Spot | None:
+def broken(text: Text) -> TextProblem | None:
     return text.parsed[1]
 
 
 @check("json", "json-key", "warning", "The `key` in the `.json` is not the sample's: it may be of another image.")
-def other_key(text: Text) -> Spot | None:
+def other_key(text: Text) -> TextProblem | None:
     notes = text.parsed[0]
-    told = notes.get("key") if isinstance(notes, dict) else None
+    json_key = notes.get("key") if isinstance(notes, dict) else None
     if (
-        not isinstance(told, str | int)
-        or isinstance(told, bool)
-        or str(told) in (text.key, text.key.rpartition("/")[2])
+        not isinstance(json_key, str | int)
+        or isinstance(json_key, bool)
+        or str(json_key) in (text.key, text.key.rpartition("/")[2])
     ):
         return None
-    return Spot(f"it says key {str(told)[:80]!r}")
+    return TextProblem(f"it says key {str(json_key)[:80]!r}")
 
 
 @check("json", "json-text", "error", "A text in the `.json` that cannot be written (half of a surrogate pair).")
-def unwritable(text: Text) -> Spot | None:
+def unwritable(text: Text) -> TextProblem | None:
     if rb"\ud" not in text.data.lower():
         return None
     notes = text.parsed[0]
     for name, value in notes.items() if isinstance(notes, dict) else ():
-        for one in value if isinstance(value, list) else [value]:
+        for item in value if isinstance(value, list) else [value]:
             try:
-                str(one).encode()
+                str(item).encode()
             except UnicodeEncodeError as error:
-                return Spot(f"its {str(name)[:40]!r} holds {one[error.start]!a}, half of a character")
+                return TextProblem(f"its {str(name)[:40]!r} holds {item[error.start]!a}, half of a character")
     return None
 
 
 @check("cls", "label-not-integer", "error", "A `.cls` that is not an integer: WebDataset's decoder raises ValueError.")
-def not_integer(text: Text) -> Spot | None:
+def not_integer(text: Text) -> TextProblem | None:
     shown = text.decoded[0][:40]
     if not _INTEGER.fullmatch(text.data):
-        return Spot(f"{shown!r} is no integer")
+        return TextProblem(f"{shown!r} is no integer")
     digits = len(text.data.strip().lstrip(b"+-"))
     if digits > _MOST_DIGITS:
-        return Spot(f"{shown!r}... has {digits:,} digits, more than Python converts")
+        return TextProblem(f"{shown!r}... has {digits:,} digits, more than Python converts")
     return None
 
 

@@ -22,18 +22,18 @@ Read = Callable[[int], bytes]
 
 
 def artifact_columns(
-    artifact: Artifact, index: SampleIndex, reading: Callable[[], AbstractContextManager[Read]]
+    artifact: Artifact, index: SampleIndex, open_reader: Callable[[], AbstractContextManager[Read]]
 ) -> ImageColumns:
     """The columns of an artifact with shards.
 
     Args:
-        reading: opens a function that returns an encoded image by its id; not called if any shard is remote.
+        open_reader: opens a function that returns an encoded image by its id; not called if any shard is remote.
     """
-    places = ShardLocations(artifact, index.shard_names)
-    sizes = np.array([places.size(number) for number in range(len(index.shard_names))], np.int64)
-    if any(places.remote):
+    locations = ShardLocations(artifact, index.shard_names)
+    sizes = np.array([locations.size(number) for number in range(len(index.shard_names))], np.int64)
+    if any(locations.remote):
         return index_columns(index, sizes, {})
-    with reading() as read:
+    with open_reader() as read:
         return index_columns(index, sizes, _formats(len(index), read))
 
 

@@ -19,7 +19,7 @@ from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.format.index import SPLITS, content_hash
 from pipeline.sharding.format.range_file import RangeFile
 from pipeline.sharding.inspection.survey.columns import Duplicates, ImageColumns
-from pipeline.sharding.inspection.survey.meaning import meaning_of
+from pipeline.sharding.inspection.survey.member_roles import member_roles
 from pipeline.sharding.sources.given_split import split_of_name
 from pipeline.sharding.sources.labels import label_of, ordered
 from pipeline.sharding.sources.tar_bytes import opened_tar
@@ -29,11 +29,11 @@ from pipeline.sharding.writing.equal_sets import EqualSets
 
 _HEADER_BUFFER = 4096
 _END = "a tar that goes on after its end mark, has none, or is cut: see data lint"
-_TELL_EVERY = 512  # samples
+_PROGRESS_EVERY = 512  # samples
 
 
 @dataclass
-class _Growing:
+class _ColumnBuilder:
     """Growing columns, with 33 bytes per image."""
 
     labels: array[int] = field(default_factory=lambda: array("i"))
@@ -55,51 +55,51 @@ def tar_columns(tars: Sequence[FoundFile], progress: Progress = silent) -> Image
     Raises:
         InputError: a tar is damaged or hostile; the message names member and byte.
     """
-    meaning = meaning_of(tars[0])
-    growing, formats, problems = _Growing(), Counter[str](), Counter[str]()
+    roles = member_roles(tars[0])
+    builder, formats, problems = _ColumnBuilder(), Counter[str](), Counter[str]()
     codes: dict[str, int] = {}
     size, done = sum(tar.size for tar in tars), 0
     for number, tar in enumerate(tars):
         split = split_of_name(tar.name)
         ends: list[TarFault] = []
         with opened_tar(tar) as read:
-            for sample in tar_samples(tar, meaning, ends):
+            for sample in tar_samples(tar, roles, ends):
                 if sample.problem is not None:
                     problems[sample.problem.split(" (")[0]] += 1
                     continue
-                kind, width, height = _seen(read, sample.offset, sample.length)
+                kind, width, height = _read_header(read, sample.offset, sample.length)
                 formats[kind] += 1
                 name = label_of(sample.label)
                 label = -1 if name is None else codes.setdefault(name, len(codes))
-                growing.labels.append(label)
-                growing.splits.append(-1 if split is None else SPLITS.index(split))
-                growing.widths.append(width)
-                growing.heights.append(height)
-                growing.lengths.append(sample.length)
-                growing.offsets.append(sample.offset)
-                growing.tars.append(number)
-                growing.caption_counts.append(len(sample.captions))
-                growing.caption_chars.extend(len(caption) for caption in sample.captions)
-                if len(growing.lengths) % _TELL_EVERY == 0:
+                builder.labels.append(label)
+                builder.splits.append(-1 if split is None else SPLITS.index(split))
+                builder.widths.append(width)
+                builder.heights.append(height)
+                builder.lengths.append(sample.length)
+                builder.offsets.append(sample.offset)
+                builder.tars.append(number)
+                builder.caption_counts.append(len(sample.captions))
+                builder.caption_chars.extend(len(caption) for caption in sample.captions)
+                if len(builder.lengths) % _PROGRESS_EVERY == 0:
                     progress(step=done + sample.offset, total=size, note=f"reading {tar.name}")
         problems.update({_END: len(ends)})
         done += tar.size
         progress(step=done, total=size, note=f"reading {tar.name}")
     names = ordered(codes)
-    places = {name: place for place, name in enumerate(names)}
-    number_of = np.array([*(places[name] for name in codes), -1], dtype=np.int32)
-    labels, splits = number_of[_column(growing.labels, np.int32)], _column(growing.splits, np.int8)
-    lengths = _column(growing.lengths, np.int64)
-    equal = _equal_codes(tars, growing, lengths, progress)
+    number_of_name = {name: number for number, name in enumerate(names)}
+    number_of = np.array([*(number_of_name[name] for name in codes), -1], dtype=np.int32)
+    labels, splits = number_of[_column(builder.labels, np.int32)], _column(builder.splits, np.int8)
+    lengths = _column(builder.lengths, np.int64)
+    equal = _equal_codes(tars, builder, lengths, progress)
     return ImageColumns(
         splits=splits,
         labels=labels,
         label_names=names,
-        widths=_column(growing.widths, np.int32),
-        heights=_column(growing.heights, np.int32),
+        widths=_column(builder.widths, np.int32),
+        heights=_column(builder.heights, np.int32),
         lengths=lengths,
-        caption_counts=_column(growing.caption_counts, np.int64),
-        caption_chars=_column(growing.caption_chars, np.int64),
+        caption_counts=_column(builder.caption_counts, np.int64),
+        caption_chars=_column(builder.caption_chars, np.int64),
         duplicates=Duplicates.counted(EqualSets.of_codes(equal), splits, labels),
         shard_bytes=np.array([tar.size for tar in tars], dtype=np.int64),
         formats=dict(formats.most_common()),
@@ -112,7 +112,7 @@ def _column(values: array[int], kind: type[np.generic]) -> NDArray[Any]:
     return np.array(values, dtype=kind)
 
 
-def _seen(read: Read, offset: int, length: int) -> tuple[str, int, int]:
+def _read_header(read: Read, offset: int, length: int) -> tuple[str, int, int]:
     """Format and size of an image, from its first bytes."""
     file = io.BufferedReader(RangeFile(length, lambda start, count: read(offset + start, count)), _HEADER_BUFFER)
     try:
@@ -123,18 +123,18 @@ def _seen(read: Read, offset: int, length: int) -> tuple[str, int, int]:
 
 
 def _equal_codes(
-    tars: Sequence[FoundFile], growing: _Growing, lengths: NDArray[np.int64], progress: Progress
+    tars: Sequence[FoundFile], builder: _ColumnBuilder, lengths: NDArray[np.int64], progress: Progress
 ) -> NDArray[np.int64]:
     """[images] codes that are equal for images with equal bytes; -1 for images with a unique length."""
     codes = np.full(len(lengths), -1, dtype=np.int64)
     _, inverse, counts = np.unique(lengths, return_inverse=True, return_counts=True)
     rows = np.flatnonzero(counts[inverse] > 1)
     known: dict[str, int] = {}
-    of_tar = np.array(growing.tars, dtype=np.int32)[rows]
+    of_tar = np.array(builder.tars, dtype=np.int32)[rows]
     for number in np.unique(of_tar).tolist():
         with opened_tar(tars[number]) as read:
             for row in rows[of_tar == number].tolist():
-                hashed = content_hash(read(growing.offsets[row], growing.lengths[row]))
+                hashed = content_hash(read(builder.offsets[row], builder.lengths[row]))
                 codes[row] = known.setdefault(hashed, len(known))
         progress(step=number + 1, total=len(tars), note="comparing images of equal length")
     return codes

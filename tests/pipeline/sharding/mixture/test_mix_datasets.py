@@ -153,7 +153,7 @@ def found_by_lint(artifact: Artifact) -> set[str]:
     """What `data lint` finds, as "shard: sentence"."""
     findings = Findings(100)
     lint([artifact_target(artifact, findings)], findings)
-    return {f"{one.shard}: {one.says}" for _, _, shown in findings.by_code() for one in shown}
+    return {f"{one.shard}: {one.message}" for _, _, shown in findings.by_code() for one in shown}
 
 
 def test_lint_reads_the_tars_of_the_inputs(store: ArtifactStore) -> None:

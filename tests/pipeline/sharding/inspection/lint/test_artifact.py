@@ -1,4 +1,4 @@
-"""An artifact's index, manifest and tars are compared: each kind of disagreement is told with key and byte."""
+"""An artifact's index, manifest and tars are compared: each kind of disagreement is reported with key and byte."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def errors(findings: Findings) -> set[str]:
 
 
 def with_rows(artifact: Artifact, change: Callable[[list[SampleRow]], list[SampleRow]], **names: Any) -> Findings:
-    """What is told of the artifact's tars beside an index that was changed."""
+    """The findings of the artifact's tars next to a changed index."""
     index = SampleIndex.open(artifact)
     rows = change([index.row(id) for id in range(len(index))])
     changed = index_of(
@@ -62,7 +62,7 @@ def first(**values: Any) -> Callable[[list[SampleRow]], list[SampleRow]]:
 
 
 @pytest.mark.parametrize(
-    ("code", "values", "says"),
+    ("code", "values", "message"),
     [
         ("index-length", {"length": 77}, "says 77 bytes, the tar"),
         ("index-key", {"key": "another"}, "row 0 is 'another', the sample here"),
@@ -75,19 +75,19 @@ def first(**values: Any) -> Callable[[list[SampleRow]], list[SampleRow]]:
         ("index-range", {"node": 99}, "row 0: node 99"),
     ],
 )
-def test_a_row_that_disagrees_with_its_image_is_told(
-    artifact: Artifact, code: str, values: dict[str, Any], says: str
+def test_a_row_that_disagrees_with_its_image_is_reported(
+    artifact: Artifact, code: str, values: dict[str, Any], message: str
 ) -> None:
     findings = with_rows(artifact, first(**values))
-    told = findings.of(code)
+    reported = findings.of(code)
     row = SampleIndex.open(artifact).row(0)
-    assert [(one.key, one.byte) for one in told] == [(values.get("key", row.key), row.offset)]
-    assert says in told[0].says
+    assert [(finding.key, finding.byte) for finding in reported] == [(values.get("key", row.key), row.offset)]
+    assert message in reported[0].message
     # A wrong size of a hand-made row shows as the range and as the size.
     assert errors(findings) <= {code, "index-size"}
 
 
-def test_a_wrong_label_is_told(artifact: Artifact) -> None:
+def test_a_wrong_label_is_reported(artifact: Artifact) -> None:
     label = SampleIndex.open(artifact).row(0).label
     findings = with_rows(artifact, first(label=1 - label))
     assert errors(findings) == {"index-label"}
@@ -97,8 +97,8 @@ def test_a_wrong_label_is_told(artifact: Artifact) -> None:
 def test_a_row_that_leads_nowhere_and_an_image_that_no_row_leads_to(artifact: Artifact) -> None:
     row = SampleIndex.open(artifact).row(0)
     findings = with_rows(artifact, first(offset=row.offset + 512))
-    assert [(one.key, one.byte) for one in findings.of("index-offset")] == [(row.key, row.offset + 512)]
-    assert [(one.key, one.byte) for one in findings.of("index-lacks")] == [(row.key, row.offset - 512)]
+    assert [(finding.key, finding.byte) for finding in findings.of("index-offset")] == [(row.key, row.offset + 512)]
+    assert [(finding.key, finding.byte) for finding in findings.of("index-lacks")] == [(row.key, row.offset - 512)]
     assert errors(findings) == {"index-offset", "index-lacks"}
 
 
@@ -110,15 +110,17 @@ def test_two_rows_with_one_key_and_a_shard_that_is_not_there(artifact: Artifact)
     assert with_rows(artifact, first(shard=44)).counts["index-range"] == 1
 
 
-def test_a_missing_shard_is_told_and_the_others_are_looked_at(artifact: Artifact) -> None:
+def test_a_missing_shard_is_reported_and_the_others_are_checked(artifact: Artifact) -> None:
     os.unlink(artifact.path("shards/val-00000.tar"))
     for deep in (True, False):
         findings = found(artifact, deep=deep)
-        assert [(one.shard, one.says) for one in findings.of("shard-missing")] == [("shards/val-00000.tar", "missing")]
+        assert [(finding.shard, finding.message) for finding in findings.of("shard-missing")] == [
+            ("shards/val-00000.tar", "missing")
+        ]
         assert errors(findings) == {"shard-missing"}
 
 
-def test_a_flipped_bit_is_told_with_file_key_and_byte(artifact: Artifact) -> None:
+def test_a_flipped_bit_is_reported_with_file_key_and_byte(artifact: Artifact) -> None:
     row = SampleIndex.open(artifact).row(3)
     path = artifact.path("shards/train-00000.tar")
     data = bytearray(path.read_bytes())
@@ -126,22 +128,22 @@ def test_a_flipped_bit_is_told_with_file_key_and_byte(artifact: Artifact) -> Non
     path.chmod(0o644)
     path.write_bytes(data)
     findings = found(artifact)
-    assert [one.shard for one in findings.of("file-damaged")] == ["shards/train-00000.tar"]
-    assert [(one.key, one.byte) for one in findings.of("index-hash")] == [(row.key, row.offset)]
+    assert [finding.shard for finding in findings.of("file-damaged")] == ["shards/train-00000.tar"]
+    assert [(finding.key, finding.byte) for finding in findings.of("index-hash")] == [(row.key, row.offset)]
     # Headers and sizes are as they were.
     assert errors(found(artifact, deep=False)) == set()
 
 
-def test_a_file_that_is_longer_or_gone_is_told_without_reading_it(artifact: Artifact) -> None:
+def test_a_file_that_is_longer_or_gone_is_reported_without_reading_it(artifact: Artifact) -> None:
     card = artifact.path("data_card.md")
     card.chmod(0o644)
     card.write_text("short")
     artifact.path("labels.json").unlink()
     findings = found(artifact, deep=False)
-    assert {one.shard for one in findings.of("file-damaged")} == {"data_card.md", "labels.json"}
+    assert {finding.shard for finding in findings.of("file-damaged")} == {"data_card.md", "labels.json"}
 
 
-def test_an_index_that_cannot_be_opened_leaves_the_tars_to_look_at(artifact: Artifact) -> None:
+def test_an_index_that_cannot_be_opened_leaves_the_tars_to_check(artifact: Artifact) -> None:
     path = artifact.path("index.arrow")
     path.chmod(0o644)
     path.write_bytes(path.read_bytes().replace(b"cat", b"cow"))
@@ -161,7 +163,7 @@ def test_an_index_that_names_a_shard_which_the_manifest_lacks(artifact: Artifact
     entry = {"size": path.stat().st_size, "sha256": file_sha256(path)}
     files = artifact.manifest["files"] | {"index.arrow": entry}
     artifact = replace(artifact, manifest={**artifact.manifest, "files": files})
-    assert [one.shard for one in found(artifact).of("shard-missing")] == ["shards/other-00000.tar"]
+    assert [finding.shard for finding in found(artifact).of("shard-missing")] == ["shards/other-00000.tar"]
 
 
 def test_only_an_artifact_with_shards_is_taken(artifact: Artifact) -> None:
@@ -196,8 +198,8 @@ def test_tars_indexed_in_place_may_hold_more_than_the_index(tmp_path: Path, shar
     os.utime(folder / "1.tar", (1, 1))
     (folder / "0.tar").unlink()
     findings = found(artifact)
-    assert [one.shard for one in findings.of("tar-changed")] == [str(folder / "1.tar")]
-    assert [one.shard for one in findings.of("shard-missing")] == [str(folder / "0.tar")]
+    assert [finding.shard for finding in findings.of("tar-changed")] == [str(folder / "1.tar")]
+    assert [finding.shard for finding in findings.of("shard-missing")] == [str(folder / "0.tar")]
 
 
 def test_findings_of_several_artifacts_name_theirs(artifact: Artifact) -> None:
@@ -205,23 +207,23 @@ def test_findings_of_several_artifacts_name_theirs(artifact: Artifact) -> None:
     findings = Findings(5)
     targets = [artifact_target(artifact, findings)] * 2
     lint(targets, findings)
-    assert {one.shard for one in findings.of("shard-missing")} == {f"{artifact.uri}/shards/val-00000.tar"}
+    assert {finding.shard for finding in findings.of("shard-missing")} == {f"{artifact.uri}/shards/val-00000.tar"}
 
 
 @pytest.mark.servers
-def test_tars_and_artifacts_in_s3_are_looked_at_as_those_here(
+def test_tars_and_artifacts_in_s3_are_checked_as_those_here(
     tmp_path: Path, artifact: Artifact, shard: Shard, picture: Picture, s3_url: str
 ) -> None:
     folder = foreign(tmp_path / "tars", picture)
     storage = open_storage(s3_url)
     for path in sorted(folder.iterdir()):
         storage.write(f"tars/{path.name}", path.read_bytes())
-    told = []
+    reported = []
     for place in (str(folder), f"{s3_url}/tars"):
         findings = Findings(50)
         lint([tars_target([place])], findings)
-        told.append([one.described() for _, _, shown in findings.by_code() for one in shown])
-    assert told[0] == told[1] != []
+        reported.append([finding.as_json() for _, _, shown in findings.by_code() for finding in shown])
+    assert reported[0] == reported[1] != []
     source = {"kind": "image_folder", "folder": str(tmp_path / "pets")}
     remote = shard(into=ArtifactStore.open(s3_url), source=source)
     assert errors(found(remote)) == set()

@@ -23,7 +23,7 @@ from pipeline.sharding.inspection.lint.lint import Totals, lint
 from pipeline.sharding.inspection.lint.target import artifact_target, tars_target
 
 Picture = Callable[..., bytes]
-Told = tuple[str, str, str, int | None]
+Reported = tuple[str, str, str, int | None]
 
 END = bytes(1024)
 DOCS = Path(__file__).parents[5] / "docs" / "lint.md"
@@ -51,11 +51,15 @@ def tar(*members: tuple[str, bytes]) -> bytes:
     return b"".join(member(name, data) for name, data in members) + END
 
 
-def found(*paths: Path, deep: bool = True, most: int = 100) -> tuple[list[Told], Findings, Totals]:
+def found(*paths: Path, deep: bool = True, most: int = 100) -> tuple[list[Reported], Findings, Totals]:
     findings = Findings(most)
     totals = lint([tars_target([str(path) for path in paths])], findings, deep=deep, threads=2)
-    told = [(code.name, one.key, one.member, one.byte) for code, _, shown in findings.by_code() for one in shown]
-    return told, findings, totals
+    reported = [
+        (code.name, finding.key, finding.member, finding.byte)
+        for code, _, shown in findings.by_code()
+        for finding in shown
+    ]
+    return reported, findings, totals
 
 
 @pytest.fixture(scope="session")
@@ -95,8 +99,8 @@ def bomb() -> bytes:
     return bytes(data)
 
 
-# For each code: the tar's bytes made of one whole image, and what is told of it.
-CASES: dict[str, list[tuple[Callable[[bytes], bytes], Told]]] = {
+# For each code: the tar's bytes made of one whole image, and what is reported of it.
+CASES: dict[str, list[tuple[Callable[[bytes], bytes], Reported]]] = {
     "not-a-tar": [
         (lambda image: b"", ("not-a-tar", "", "", 0)),
         (lambda image: image + bytes(600), ("not-a-tar", "", "", 0)),
@@ -257,7 +261,7 @@ CASES: dict[str, list[tuple[Callable[[bytes], bytes], Told]]] = {
     ],
     "shard-empty": [(lambda image: END, ("shard-empty", "", "", None))],
 }  # fmt: skip
-BROKEN = [(name, build, told) for name, cases in CASES.items() for build, told in cases]
+BROKEN = [(name, build, reported) for name, cases in CASES.items() for build, reported in cases]
 # Those that one tar alone cannot show; each has a test of its own below, or in test_artifact.py.
 SEVERAL = {"shard-size", "shard-repeated", "tar-unreadable"}
 ARTIFACT = {
@@ -267,19 +271,23 @@ ARTIFACT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "build", "told"), BROKEN, ids=[f"{n}-{i}" for i, (n, _, _) in enumerate(BROKEN)])
-def test_a_tar_that_is_broken_so_is_told_so_at_its_byte(
-    name: str, build: Callable[[bytes], bytes], told: Told, tmp_path: Path, picture: Picture
+@pytest.mark.parametrize(("name", "build", "reported"), BROKEN, ids=[f"{n}-{i}" for i, (n, _, _) in enumerate(BROKEN)])
+def test_a_tar_that_is_broken_so_is_reported_at_its_byte(
+    name: str, build: Callable[[bytes], bytes], reported: Reported, tmp_path: Path, picture: Picture
 ) -> None:
     photo = picture(1, "JPEG", size=(20, 15))
     assert 512 < len(photo) <= 1024  # so that the bytes of the table hold
     data = build(photo)
     (tmp_path / "a.tar").write_bytes(data)
-    expected = (*told[:3], len(data)) if told[3] == -1 else told
+    expected = (*reported[:3], len(data)) if reported[3] == -1 else reported
     findings = found(tmp_path / "a.tar")[0]
     assert expected in findings
-    # Whatever else is told follows from it: a cut tar lacks members, an empty image is no image.
-    assert {one[0] for one in findings if CODES[one[0]].severity == "error"} <= {name, "sample-no-image", "key-dots"}
+    # Whatever else is reported follows from it: a cut tar lacks members, an empty image is no image.
+    assert {finding[0] for finding in findings if CODES[finding[0]].severity == "error"} <= {
+        name,
+        "sample-no-image",
+        "key-dots",
+    }
 
 
 def test_every_code_has_a_broken_tar_here_and_a_line_in_the_docs() -> None:
@@ -303,8 +311,8 @@ def test_foreign_tars_of_img2dataset_and_imagenet_are_clean(tmp_path: Path, pict
                 }
                 data = picture(100 * shard + number, "JPEG")
                 writer.write({"__key__": key, "jpg": data, "txt": f"ein Bild {key}", "json": about, "cls": number})
-    told, _, totals = found(tmp_path)
-    assert told == []
+    reported, _, totals = found(tmp_path)
+    assert reported == []
     assert (totals.shards, totals.samples, totals.members) == (3, 24, 96)
     assert found(tmp_path / "{00000..00002}.tar")[0] == []
     assert found(tmp_path, deep=False)[0] == []
@@ -338,35 +346,37 @@ def test_behind_a_damaged_header_the_lint_goes_on(tmp_path: Path, jpeg: bytes) -
     data = member("a.jpg", jpeg, sum_off=3) + member("b.txt", b"\xff") + END
     (tmp_path / "a.tar").write_bytes(member("0.jpg", jpeg) + data)
     start = 512 + -(-len(jpeg) // 512) * 512
-    told = found(tmp_path / "a.tar")[0]
-    assert ("tar-header", "", "", start) in told
-    assert ("caption-encoding", "b", "b.txt", 2 * start + 512) in told
+    reported = found(tmp_path / "a.tar")[0]
+    assert ("tar-header", "", "", start) in reported
+    assert ("caption-encoding", "b", "b.txt", 2 * start + 512) in reported
 
 
 def test_shards_are_compared_with_each_other(tmp_path: Path, picture: Picture) -> None:
     for number, images in enumerate((6, 6, 1, 6, 60, 1)):
         photos = [(f"{number}-{n}.png", picture(100 * number + n, size=(40, 40))) for n in range(images)]
         (tmp_path / f"{number:05d}.tar").write_bytes(tar(*photos))
-    told, findings, _ = found(tmp_path)
-    assert told == []  # one against six is not yet odd
+    reported, findings, _ = found(tmp_path)
+    assert reported == []  # one against six is not yet odd
     (tmp_path / "00002.tar").write_bytes(tar(("x.png", image())))
     (tmp_path / "00004.tar").write_bytes(tar(*[(f"4-{n}.png", picture(400 + n, size=(40, 40))) for n in range(66)]))
     (tmp_path / "00006.tar").write_bytes((tmp_path / "00001.tar").read_bytes())
-    told, findings, _ = found(tmp_path, deep=False)
-    assert [one.shard for one in findings.of("shard-size")] == ["00002.tar", "00004.tar"]
-    assert [(one.shard, one.says) for one in findings.of("shard-repeated")] == [
+    reported, findings, _ = found(tmp_path, deep=False)
+    assert [finding.shard for finding in findings.of("shard-size")] == ["00002.tar", "00004.tar"]
+    assert [(finding.shard, finding.message) for finding in findings.of("shard-repeated")] == [
         ("00006.tar", "its bytes are those of 00001.tar")
     ]
 
 
-def test_a_tar_that_cannot_be_read_is_told_and_the_others_are_looked_at(tmp_path: Path, jpeg: bytes) -> None:
+def test_a_tar_that_cannot_be_read_is_reported_and_the_others_are_checked(tmp_path: Path, jpeg: bytes) -> None:
     for name in "ab":
         (tmp_path / f"{name}.tar").write_bytes(tar((f"{name}.jpg", jpeg)))
     target = tars_target([str(tmp_path)])
     (tmp_path / "a.tar").unlink()
     findings = Findings(5)
     totals = lint([target], findings)
-    assert [(one.shard, one.code.name) for one in findings.of("tar-unreadable")] == [("a.tar", "tar-unreadable")]
+    assert [(finding.shard, finding.code.name) for finding in findings.of("tar-unreadable")] == [
+        ("a.tar", "tar-unreadable")
+    ]
     assert totals.samples == 1
     # It is not empty, nor are two that cannot be read alike.
     assert findings.counts == {"tar-unreadable": 1}
@@ -375,17 +385,17 @@ def test_a_tar_that_cannot_be_read_is_told_and_the_others_are_looked_at(tmp_path
 def test_shallow_reads_headers_only(tmp_path: Path, jpeg: bytes) -> None:
     broken = tar(("a.jpg", jpeg[:100]), ("a.txt", b"\xff"), ("b.txt", b"\xff"))
     (tmp_path / "a.tar").write_bytes(broken)
-    assert {one[0] for one in found(tmp_path / "a.tar", deep=False)[0]} == {"sample-no-image"}
+    assert {finding[0] for finding in found(tmp_path / "a.tar", deep=False)[0]} == {"sample-no-image"}
 
 
 def test_few_findings_are_kept_and_all_are_counted(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(tar(*[(f"{n}.jpg", b"no image") for n in range(50)]))
-    told, findings, _ = found(tmp_path / "a.tar", most=3)
-    assert told == [("image-broken", str(n), f"{n}.jpg", 512 + 1024 * n) for n in range(3)]
+    reported, findings, _ = found(tmp_path / "a.tar", most=3)
+    assert reported == [("image-broken", str(n), f"{n}.jpg", 512 + 1024 * n) for n in range(3)]
     assert findings.counts["image-broken"] == findings.number("error") == 50
 
 
-def test_members_of_other_images_of_a_sample_are_looked_at_too(tmp_path: Path, jpeg: bytes) -> None:
+def test_members_of_other_images_of_a_sample_are_checked_too(tmp_path: Path, jpeg: bytes) -> None:
     (tmp_path / "a.tar").write_bytes(tar(("a.jpg", jpeg), ("a.png", b"broken")))
     start = 512 + -(-len(jpeg) // 512) * 512
     assert found(tmp_path / "a.tar")[0] == [("image-broken", "a", "a.png", start + 512)]
@@ -399,8 +409,8 @@ def test_our_own_shards_are_clean_and_so_are_they_as_foreign_tars(
     totals = lint([artifact_target(artifact, findings)], findings)
     assert findings.counts == {}
     assert totals.samples == 40
-    told, _, totals = found(artifact.path("shards/train-00000.tar").parent)
-    assert told == []
+    reported, _, totals = found(artifact.path("shards/train-00000.tar").parent)
+    assert reported == []
     assert totals.samples == 40
 
 
@@ -447,7 +457,7 @@ def test_random_damage_gives_findings_and_never_an_exception(
     _, findings, totals = found(path)
     for _, count, shown in findings.by_code():
         assert count == len(shown)
-        for one in shown:
-            assert one.byte is None or 0 <= one.byte <= len(data)
-            json.dumps(one.described()).encode()
+        for finding in shown:
+            assert finding.byte is None or 0 <= finding.byte <= len(data)
+            json.dumps(finding.as_json()).encode()
     assert totals.shards == 1

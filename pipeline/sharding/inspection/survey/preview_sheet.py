@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.sharding.card.sheet_style import COLOURS, FAINT, INK, MARGIN, PANEL, PAPER, cut_to, font
-from pipeline.sharding.inspection.survey.shown import ShownSample
+from pipeline.sharding.inspection.survey.preview_samples import PreviewSample
 from pipeline.sharding.writing.images import UnreadableError, examine
 
 _CELL, _GAP, _HEADER = 200, 22, 96
@@ -18,11 +18,11 @@ _BAD = "#b3361c"
 _PLAIN = "#85867e"
 
 
-def preview_sheet(samples: Sequence[ShownSample], title: str, told: str) -> Image.Image:
+def preview_sheet(samples: Sequence[PreviewSample], title: str, subtitle: str) -> Image.Image:
     """Draws the sheet.
 
     Args:
-        told: a line below the title.
+        subtitle: one line below the title.
     """
     columns = max(1, min(_COLUMNS, len(samples)))
     rows = -(-len(samples) // columns)
@@ -32,16 +32,16 @@ def preview_sheet(samples: Sequence[ShownSample], title: str, told: str) -> Imag
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, 24), _fitted(draw, title, font(24, bold=True), width - 2 * MARGIN), INK, font(24, bold=True))
-    draw.text((MARGIN, 58), _fitted(draw, told, font(14), width - 2 * MARGIN), FAINT, font(14))
-    for place, sample in enumerate(samples):
-        x = MARGIN + place % columns * (_CELL + _GAP)
-        y = _HEADER + place // columns * (_CELL + _TEXT + _GAP)
+    draw.text((MARGIN, 58), _fitted(draw, subtitle, font(14), width - 2 * MARGIN), FAINT, font(14))
+    for number, sample in enumerate(samples):
+        x = MARGIN + number % columns * (_CELL + _GAP)
+        y = _HEADER + number // columns * (_CELL + _TEXT + _GAP)
         _draw_picture(sheet, draw, sample, x, y)
-        _draw_words(draw, sample, x, y + _CELL + 8)
+        _draw_text(draw, sample, x, y + _CELL + 8)
     return sheet
 
 
-def _draw_picture(sheet: Image.Image, draw: ImageDraw.ImageDraw, sample: ShownSample, x: int, y: int) -> None:
+def _draw_picture(sheet: Image.Image, draw: ImageDraw.ImageDraw, sample: PreviewSample, x: int, y: int) -> None:
     draw.rounded_rectangle((x, y, x + _CELL - 1, y + _CELL - 1), 10, PANEL)
     inner = _CELL - 12
     problem = sample.problem
@@ -68,12 +68,12 @@ def _scaled(image: Image.Image, side: int) -> Image.Image:
     return picture
 
 
-def _draw_words(draw: ImageDraw.ImageDraw, sample: ShownSample, x: int, y: int) -> None:
+def _draw_text(draw: ImageDraw.ImageDraw, sample: PreviewSample, x: int, y: int) -> None:
     draw.rounded_rectangle((x, y + 2, x + 4, y + 32), 2, COLOURS.get(sample.split, _PLAIN))
     draw.text((x + 12, y), _fitted(draw, sample.key, font(12, bold=True), _CELL - 12), INK, font(12, bold=True))
     size = f"{sample.width}x{sample.height} {sample.kind}" if sample.width else ""
-    facts = " · ".join(part for part in (sample.label, sample.split, size) if part)
-    draw.text((x + 12, y + 17), _fitted(draw, facts, font(11), _CELL - 12), FAINT, font(11))
+    description = " · ".join(item for item in (sample.label, sample.split, size) if item)
+    draw.text((x + 12, y + 17), _fitted(draw, description, font(11), _CELL - 12), FAINT, font(11))
     words = sample.captions[0] if sample.captions else ""
     more = f" (+{len(sample.captions) - 1})" if len(sample.captions) > 1 else ""
     for number, line in enumerate(_wrapped(draw, words + more, font(12), _CELL, _CAPTION_LINES)):
@@ -82,16 +82,16 @@ def _draw_words(draw: ImageDraw.ImageDraw, sample: ShownSample, x: int, y: int) 
 
 def _wrapped(draw: ImageDraw.ImageDraw, text: str, face: ImageFont.FreeTypeFont, width: int, lines: int) -> list[str]:
     """The text in at most `lines` lines; a word that is too long is cut."""
-    found: list[str] = []
+    wrapped: list[str] = []
     # Text beyond the visible lines is not measured.
     words = _printable(text[:2000]).split()
-    while words and len(found) < lines:
+    while words and len(wrapped) < lines:
         line = words.pop(0)
         while words and draw.textlength(f"{line} {words[0]}", face) <= width:
             line += f" {words.pop(0)}"
-        last = len(found) == lines - 1
-        found.append(_fitted(draw, f"{line} {' '.join(words[:6])}" if last and words else line, face, width))
-    return found
+        last = len(wrapped) == lines - 1
+        wrapped.append(_fitted(draw, f"{line} {' '.join(words[:6])}" if last and words else line, face, width))
+    return wrapped
 
 
 def _fitted(draw: ImageDraw.ImageDraw, text: str, face: ImageFont.FreeTypeFont, width: int) -> str:

@@ -14,7 +14,7 @@ _MOST_BYTES = 1 << 40
 _CAPTIONS, _LABELS = ("captions", "caption"), ("label", "cls")
 
 
-def meaning_of(tar: FoundFile) -> Meaning:
+def member_roles(tar: FoundFile) -> Meaning:
     """The roles of a tar's members: .txt and .cls, or else fields of the .json.
 
     A list of captions in the .json, as in Tutelage's own tars, takes precedence over the .txt.

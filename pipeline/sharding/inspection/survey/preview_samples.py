@@ -16,7 +16,7 @@ from pipeline.progress import Progress, silent
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.format.index import SPLITS, SampleIndex
-from pipeline.sharding.inspection.survey.meaning import meaning_of
+from pipeline.sharding.inspection.survey.member_roles import member_roles
 from pipeline.sharding.sources.given_split import split_of_name
 from pipeline.sharding.sources.tar_listing import TarSample, tar_samples
 
@@ -26,7 +26,7 @@ _MOST_IMAGE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class PreviewRequest:
     """The requested samples.
 
     Attributes:
@@ -46,7 +46,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownSample:
+class PreviewSample:
     """A sample of a preview.
 
     Attributes:
@@ -68,7 +68,7 @@ class ShownSample:
     problem: str = ""
 
 
-def of_index(index: SampleIndex, read: Callable[[int], bytes], wish: Wish) -> list[ShownSample]:
+def samples_of_index(index: SampleIndex, read: Callable[[int], bytes], request: PreviewRequest) -> list[PreviewSample]:
     """Samples of an artifact.
 
     Args:
@@ -76,73 +76,78 @@ def of_index(index: SampleIndex, read: Callable[[int], bytes], wish: Wish) -> li
     Raises:
         InputError: a key, label or split does not exist, or no sample has all of them.
     """
-    ids = index.rows(wish.split)
-    if wish.label is not None:
-        if wish.label not in index.label_names:
-            raise UnknownNameError("label", wish.label, index.label_names)
-        ids = ids[index.labels[ids] == index.label_names.index(wish.label)]
-    if wish.keys:
-        found = pc.index_in(pa.array(wish.keys, pa.large_string()), index.keys).to_pylist()
-        for key, id in zip(wish.keys, found, strict=True):
+    ids = index.rows(request.split)
+    if request.label is not None:
+        if request.label not in index.label_names:
+            raise UnknownNameError("label", request.label, index.label_names)
+        ids = ids[index.labels[ids] == index.label_names.index(request.label)]
+    if request.keys:
+        found = pc.index_in(pa.array(request.keys, pa.large_string()), index.keys).to_pylist()
+        for key, id in zip(request.keys, found, strict=True):
             if id is None:
                 raise InputError(f"preview: no sample has key {key!r}; without --key some are shown")
         ids = np.array([id for id in found if id in set(ids.tolist())], dtype=np.int64)
-    elif len(ids) > wish.rows:
-        ids = np.sort(np.random.default_rng(0).choice(ids, wish.rows, replace=False))
+    elif len(ids) > request.rows:
+        ids = np.sort(np.random.default_rng(0).choice(ids, request.rows, replace=False))
     if not len(ids):
         raise InputError("preview: no sample is of this split and label")
-    return [_of_row(index, read, id) for id in ids[: wish.rows].tolist()]
+    return [_of_row(index, read, id) for id in ids[: request.rows].tolist()]
 
 
-def of_tars(tars: Sequence[FoundFile], wish: Wish, progress: Progress = silent) -> list[ShownSample]:
+def samples_of_tars(
+    tars: Sequence[FoundFile], request: PreviewRequest, progress: Progress = silent
+) -> list[PreviewSample]:
     """Samples of foreign tars.
 
     Raises:
         InputError: a tar is damaged, or there is no such sample.
     """
-    of_split = [tar for tar in tars if wish.split in (None, split_of_name(tar.name))]
+    of_split = [tar for tar in tars if request.split in (None, split_of_name(tar.name))]
     if not of_split:
-        raise InputError(f"preview: no tar's name says that it is of split {wish.split}")
-    meaning = meaning_of(tars[0])
-    everywhere = bool(wish.keys) or wish.label is not None
-    places_of = np.linspace(0, len(of_split) - 1, min(len(of_split), _TARS)).round().astype(int)
-    chosen_tars = of_split if everywhere else [of_split[place] for place in sorted(set(places_of.tolist()))]
+        raise InputError(f"preview: no tar's name says that it is of split {request.split}")
+    roles = member_roles(tars[0])
+    all_tars = bool(request.keys) or request.label is not None
+    positions = np.linspace(0, len(of_split) - 1, min(len(of_split), _TARS)).round().astype(int)
+    chosen_tars = of_split if all_tars else [of_split[position] for position in sorted(set(positions.tolist()))]
 
     def candidates() -> Iterator[tuple[FoundFile, TarSample]]:
         for number, tar in enumerate(chosen_tars):
             progress(step=number, total=len(chosen_tars), note=f"reading {tar.name}")
-            for sample in tar_samples(tar, meaning):
-                fits = wish.label in (None, sample.label) and (not wish.keys or sample.key in wish.keys)
+            for sample in tar_samples(tar, roles):
+                fits = request.label in (None, sample.label) and (not request.keys or sample.key in request.keys)
                 if fits:
                     yield tar, sample
 
-    if everywhere:
-        kept = []
-        for one in candidates():
-            kept.append(one)
-            if len(kept) == (min(wish.rows, len(wish.keys)) if wish.keys else wish.rows):
+    if all_tars:
+        chosen = []
+        for candidate in candidates():
+            chosen.append(candidate)
+            if len(chosen) == (min(request.rows, len(request.keys)) if request.keys else request.rows):
                 break
     else:
-        kept = _drawn(candidates(), wish.rows)
-    if not kept:
-        what = f"key {wish.keys[0]!r}" if wish.keys else f"label {wish.label!r}" if wish.label is not None else "image"
+        chosen = _reservoir_sample(candidates(), request.rows)
+    if not chosen:
+        label = "image" if request.label is None else f"label {request.label!r}"
+        what = f"key {request.keys[0]!r}" if request.keys else label
         raise InputError(f"preview: no sample with {what} in {len(chosen_tars)} tars")
-    return [_of_tar(tar, sample) for tar, sample in kept]
+    return [_of_tar(tar, sample) for tar, sample in chosen]
 
 
-def _drawn(candidates: Iterator[tuple[FoundFile, TarSample]], rows: int) -> list[tuple[FoundFile, TarSample]]:
+def _reservoir_sample(
+    candidates: Iterator[tuple[FoundFile, TarSample]], rows: int
+) -> list[tuple[FoundFile, TarSample]]:
     """A uniform random sample of `rows` candidates, in order; deterministic."""
     draw = random.Random(0)
-    kept: list[tuple[int, tuple[FoundFile, TarSample]]] = []
-    for number, one in enumerate(candidates):
+    chosen: list[tuple[int, tuple[FoundFile, TarSample]]] = []
+    for number, candidate in enumerate(candidates):
         if number < rows:
-            kept.append((number, one))
-        elif (place := draw.randrange(number + 1)) < rows:
-            kept[place] = (number, one)
-    return [one for _, one in sorted(kept, key=lambda entry: entry[0])]
+            chosen.append((number, candidate))
+        elif (position := draw.randrange(number + 1)) < rows:
+            chosen[position] = (number, candidate)
+    return [candidate for _, candidate in sorted(chosen, key=lambda entry: entry[0])]
 
 
-def _of_row(index: SampleIndex, read: Callable[[int], bytes], id: int) -> ShownSample:
+def _of_row(index: SampleIndex, read: Callable[[int], bytes], id: int) -> PreviewSample:
     row = index.row(id)
     data, problem = b"", ""
     try:
@@ -151,10 +156,10 @@ def _of_row(index: SampleIndex, read: Callable[[int], bytes], id: int) -> ShownS
         problem = str(error)
     label = index.label_names[row.label] if row.label >= 0 else ""
     shard = index.shard_names[row.shard]
-    return _looked_at(row.key, shard, row.offset, SPLITS[row.split], label, row.captions, data, problem)
+    return _preview_sample(row.key, shard, row.offset, SPLITS[row.split], label, row.captions, data, problem)
 
 
-def _of_tar(tar: FoundFile, sample: TarSample) -> ShownSample:
+def _of_tar(tar: FoundFile, sample: TarSample) -> PreviewSample:
     data, problem = b"", sample.problem or ""
     if not problem and sample.length > _MOST_IMAGE_BYTES:
         problem = f"{sample.length} bytes, more than an image has"
@@ -164,12 +169,14 @@ def _of_tar(tar: FoundFile, sample: TarSample) -> ShownSample:
         except OSError as error:
             problem = str(error)
     split = split_of_name(tar.name) or ""
-    return _looked_at(sample.key, tar.name, sample.offset, split, sample.label or "", sample.captions, data, problem)
+    return _preview_sample(
+        sample.key, tar.name, sample.offset, split, sample.label or "", sample.captions, data, problem
+    )
 
 
-def _looked_at(
+def _preview_sample(
     key: str, shard: str, byte: int, split: str, label: str, captions: tuple[str, ...], data: bytes, problem: str
-) -> ShownSample:
+) -> PreviewSample:
     kind, width, height = "", 0, 0
     if not problem:
         try:
@@ -177,4 +184,4 @@ def _looked_at(
                 kind, (width, height) = image.format or "", image.size
         except ImageError as error:
             problem = str(error)
-    return ShownSample(key, shard, byte, split, label, captions, data, kind, width, height, problem)
+    return PreviewSample(key, shard, byte, split, label, captions, data, kind, width, height, problem)

@@ -23,13 +23,13 @@ _LAST_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class DecodedImage:
     """The result of decoding an image of a sample, or the reason why it failed.
 
     Attributes:
         extension: extension of its member, in lower case.
         kind: "JPEG", "PNG", ...; "" if it is not an image.
-        forms: properties that loaders may not handle as intended, in the words of the data card.
+        properties: what loaders may not handle as intended, in the words of the data card.
         fault: "empty", "bomb", "foreign", "cut", "damaged", or None.
         reason: the decoder's message.
         content: its content hash.
@@ -39,26 +39,34 @@ class Picture:
     kind: str = ""
     width: int = 0
     height: int = 0
-    forms: tuple[str, ...] = ()
-    turned: bool = False
+    properties: tuple[str, ...] = ()
+    rotated_by_exif: bool = False
     fault: str | None = None
     reason: str = ""
     content: str = ""
 
 
-def look_at(data: bytes, extension: str) -> Picture:
+def decode_image(data: bytes, extension: str) -> DecodedImage:
     """Decodes an image."""
     content = content_hash(data)
     try:
-        seen = examine(data)
-        fault = None if seen.fault is None else "cut" if _is_cut(data, len(data)) else "damaged"
-        width, height = seen.image.size
-        return Picture(
-            extension, seen.kind, width, height, seen.forms, seen.is_turned, fault, seen.fault or "", content
+        examined = examine(data)
+        fault = None if examined.fault is None else "cut" if _is_cut(data, len(data)) else "damaged"
+        width, height = examined.image.size
+        return DecodedImage(
+            extension,
+            examined.kind,
+            width,
+            height,
+            examined.forms,
+            examined.is_turned,
+            fault,
+            examined.fault or "",
+            content,
         )
     except UnreadableError as error:
         fault = "cut" if error.fault in ("damaged", "foreign") and _is_cut(data, _LAST_BYTES) else error.fault
-        return Picture(extension, fault=fault, reason=str(error), content=content)
+        return DecodedImage(extension, fault=fault, reason=str(error), content=content)
 
 
 def _is_cut(data: bytes, where: int) -> bool:
@@ -70,7 +78,7 @@ def _is_cut(data: bytes, where: int) -> bool:
     return end is not None and end not in data[-where:]
 
 
-Check = Callable[[Picture], str | None]
+Check = Callable[[DecodedImage], str | None]
 CHECKS: list[tuple[Code, Check]] = []
 
 
@@ -89,58 +97,58 @@ def check(name: str, severity: Severity, doc: str) -> Callable[[Check], Check]:
     "error",
     "The image data end too early, although the tar is complete: decoders raise, or return a part.",
 )
-def truncated(picture: Picture) -> str | None:
-    return f"its data end early ({picture.reason})" if picture.fault == "cut" else None
+def truncated(decoded: DecodedImage) -> str | None:
+    return f"its data end early ({decoded.reason})" if decoded.fault == "cut" else None
 
 
 @check("image-broken", "error", "Empty, not an image, or damaged: decoders raise.")
-def broken(picture: Picture) -> str | None:
-    return picture.reason if picture.fault in ("empty", "foreign", "damaged", "long") else None
+def broken(decoded: DecodedImage) -> str | None:
+    return decoded.reason if decoded.fault in ("empty", "foreign", "damaged", "long") else None
 
 
 @check("image-bomb", "error", f"More than {_MOST_PIXELS:,} pixels: decoding takes gigabytes, Pillow refuses or warns.")
-def bomb(picture: Picture) -> str | None:
-    return picture.reason if picture.fault == "bomb" else None
+def bomb(decoded: DecodedImage) -> str | None:
+    return decoded.reason if decoded.fault == "bomb" else None
 
 
 @check("image-cmyk", "warning", "A CMYK JPEG: loaders convert it to RGB differently, some with inverted colours.")
-def cmyk(picture: Picture) -> str | None:
-    return "four colours (CMYK)" if "was CMYK" in picture.forms else None
+def cmyk(decoded: DecodedImage) -> str | None:
+    return "four colours (CMYK)" if "was CMYK" in decoded.properties else None
 
 
 @check("image-rotated", "warning", "Rotated by its EXIF, which viewers apply and most loaders do not.")
-def rotated(picture: Picture) -> str | None:
-    return "turned by its EXIF orientation" if picture.turned else None
+def rotated(decoded: DecodedImage) -> str | None:
+    return "turned by its EXIF orientation" if decoded.rotated_by_exif else None
 
 
 @check("image-animated", "warning", "Several frames, of which loaders read the first, or raise.")
-def animated(picture: Picture) -> str | None:
-    return "it has several frames" if "animated" in picture.forms else None
+def animated(decoded: DecodedImage) -> str | None:
+    return "it has several frames" if "animated" in decoded.properties else None
 
 
 @check("image-16-bit", "warning", "16 bits or floats per channel: loaders convert them to 8 bits differently.")
-def deep(picture: Picture) -> str | None:
-    return "more than 8 bits a channel" if "16 bit" in picture.forms else None
+def deep(decoded: DecodedImage) -> str | None:
+    return "more than 8 bits a channel" if "16 bit" in decoded.properties else None
 
 
 @check("image-transparent", "warning", "Transparent: the background (black, white, garbage) depends on the loader.")
-def transparent(picture: Picture) -> str | None:
-    return "it has transparency" if "transparent" in picture.forms else None
+def transparent(decoded: DecodedImage) -> str | None:
+    return "it has transparency" if "transparent" in decoded.properties else None
 
 
 @check("image-form", "warning", "A palette, or a format (GIF, BMP, TIFF, ...) that fast loaders do not read.")
-def form(picture: Picture) -> str | None:
-    told = ("was CMYK", "animated", "16 bit", "transparent")
-    odd = [one.removeprefix("was ") for one in picture.forms if one not in told]
+def form(decoded: DecodedImage) -> str | None:
+    reported = ("was CMYK", "animated", "16 bit", "transparent")
+    odd = [name.removeprefix("was ") for name in decoded.properties if name not in reported]
     return f"{', '.join(odd)}, which fast loaders do not read" if odd else None
 
 
 @check("image-extension", "warning", "The bytes are of another format than the extension says.")
-def extension(picture: Picture) -> str | None:
-    known = _EXTENSIONS.get(picture.kind)
-    if known is None or picture.extension in known:
+def extension(decoded: DecodedImage) -> str | None:
+    known = _EXTENSIONS.get(decoded.kind)
+    if known is None or decoded.extension in known:
         return None
-    return f"it is {picture.kind}, and its extension .{picture.extension}"
+    return f"it is {decoded.kind}, and its extension .{decoded.extension}"
 
 
 @check(
@@ -148,9 +156,9 @@ def extension(picture: Picture) -> str | None:
     "warning",
     f"A side under {_SMALLEST_SIDE} pixels, or one side more than {_LONGEST_RATIO} times the other: rarely a picture.",
 )
-def size(picture: Picture) -> str | None:
-    if picture.fault is not None:
+def size(decoded: DecodedImage) -> str | None:
+    if decoded.fault is not None:
         return None
-    short, long = sorted((picture.width, picture.height))
+    short, long = sorted((decoded.width, decoded.height))
     odd = short < _SMALLEST_SIDE or long > _LONGEST_RATIO * short
-    return f"{picture.width}x{picture.height} pixels" if odd else None
+    return f"{decoded.width}x{decoded.height} pixels" if odd else None
