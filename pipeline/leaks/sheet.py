@@ -10,11 +10,22 @@ import io
 from collections.abc import Callable, Sequence
 
 from PIL import Image as Picture
-from PIL import ImageDraw, ImageOps
+from PIL import ImageDraw
 
 from pipeline.leaks.findings import Image, Pair
 from pipeline.leaks.search import Kind
-from pipeline.sharding.card.sheet_style import COLOURS, FAINT, INK, MARGIN, PANEL, PAPER, cut_to, draw_heading, font
+from pipeline.sharding.card.sheet_style import (
+    COLOURS,
+    FAINT,
+    INK,
+    MARGIN,
+    PANEL,
+    PAPER,
+    cut_to,
+    draw_heading,
+    font,
+    paste_fitted,
+)
 
 _SIDE, _GAP, _HEADER, _COLUMNS = 132, 8, 112, 4
 _TILE = 2 * _SIDE + _GAP
@@ -80,19 +91,11 @@ def _draw_image(
     sheet: Picture.Image, draw: ImageDraw.ImageDraw, image: Image, data: bytes | None, x: int, y: int
 ) -> None:
     draw.rounded_rectangle((x, y, x + _SIDE - 1, y + _SIDE - 1), 7, PANEL)
-    inner = _SIDE - 8
     picture = None if data is None else _decoded(data)
     if picture is None:
         draw.text((x + 16, y + _SIDE // 2 - 8), "cannot be read", FAINT, font(13))
     else:
-        # Icons are enlarged by an integer factor, so that their pixels stay sharp.
-        times = inner // max(picture.size)
-        fitted = (
-            picture.resize((picture.width * times, picture.height * times), Picture.Resampling.NEAREST)
-            if times > 1
-            else ImageOps.contain(picture, (inner, inner), Picture.Resampling.LANCZOS)
-        )
-        sheet.paste(fitted, (x + (_SIDE - fitted.width) // 2, y + (_SIDE - fitted.height) // 2))
+        paste_fitted(sheet, picture, x, y, cell=_SIDE, padding=4)
     draw.rounded_rectangle((x + 4, y + _SIDE + 3, x + _SIDE - 5, y + _SIDE + 5), 1, COLOURS[image.split])
     split = image.split if image.data_set == "shards" else f"{image.data_set}: {image.split}"
     for line, text in enumerate((image.key, image.label or "no label", split)):

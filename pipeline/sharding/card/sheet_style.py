@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PIL import ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from pipeline.errors import shortened
 
@@ -16,6 +16,17 @@ def draw_heading(draw: ImageDraw.ImageDraw, title: str, line: str, *, title_widt
     """Draws a title and a line below it, in the top 84 pixels."""
     draw.text((MARGIN, 26), cut_to(draw, title, title_width, font(26, bold=True)), INK, font(26, bold=True))
     draw.text((MARGIN, 64), cut_to(draw, line, line_width, font(15)), FAINT, font(15))
+
+
+def paste_fitted(sheet: Image.Image, picture: Image.Image, x: int, y: int, *, cell: int, padding: int) -> None:
+    """Pastes a picture into the middle of a square cell at (x, y), scaled to fit; small ones by whole factors."""
+    side = cell - 2 * padding
+    factor = side // max(picture.size)  # a whole factor keeps the pixels of icons sharp
+    if factor > 1:
+        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    else:
+        picture = ImageOps.contain(picture, (side, side), Image.Resampling.LANCZOS)
+    sheet.paste(picture, (x + (cell - picture.width) // 2, y + (cell - picture.height) // 2))
 
 
 def cut_to(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.FreeTypeFont) -> str:

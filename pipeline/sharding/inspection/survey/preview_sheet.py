@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.sharding.card.sheet_style import COLOURS, FAINT, INK, MARGIN, PANEL, PAPER, cut_to, font
+from pipeline.sharding.card.sheet_style import COLOURS, FAINT, INK, MARGIN, PANEL, PAPER, cut_to, font, paste_fitted
 from pipeline.sharding.inspection.survey.preview_samples import PreviewSample
 from pipeline.sharding.writing.images import UnreadableError, examine
 
-_CELL, _GAP, _HEADER = 200, 22, 96
+_CELL, _PADDING, _GAP, _HEADER = 200, 6, 22, 96
 _TEXT = 104
 _COLUMNS = 6
 _CAPTION_LINES = 3
@@ -43,29 +43,17 @@ def preview_sheet(samples: Sequence[PreviewSample], title: str, subtitle: str) -
 
 def _draw_picture(sheet: Image.Image, draw: ImageDraw.ImageDraw, sample: PreviewSample, x: int, y: int) -> None:
     draw.rounded_rectangle((x, y, x + _CELL - 1, y + _CELL - 1), 10, PANEL)
-    inner = _CELL - 12
     problem = sample.problem
     if not problem:
         try:
-            picture = _scaled(examine(sample.data).image, inner)
-            sheet.paste(picture, (x + (_CELL - picture.width) // 2, y + (_CELL - picture.height) // 2))
+            paste_fitted(sheet, examine(sample.data).image.convert("RGB"), x, y, cell=_CELL, padding=_PADDING)
             return
         except UnreadableError as error:
             problem = str(error)
     draw.line((x + 84, y + 50, x + 116, y + 82), _BAD, 4)
     draw.line((x + 116, y + 50, x + 84, y + 82), _BAD, 4)
-    for number, line in enumerate(_wrapped(draw, problem, font(12), inner - 12, 4)):
+    for number, line in enumerate(_wrapped(draw, problem, font(12), _CELL - 4 * _PADDING, 4)):
         draw.text((x + _CELL / 2, y + 106 + 17 * number), line, _BAD, font(12), anchor="mt")
-
-
-def _scaled(image: Image.Image, side: int) -> Image.Image:
-    """The image in RGB, scaled to fit a square of `side` pixels; small images by whole factors, to show the pixels."""
-    picture = image.convert("RGB")
-    factor = side // max(picture.size)
-    if factor > 1:
-        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return picture
 
 
 def _draw_text(draw: ImageDraw.ImageDraw, sample: PreviewSample, x: int, y: int) -> None:
