@@ -23,7 +23,7 @@ _ADDRESS = re.compile(r"https?://[A-Za-z0-9.\-]+(:\d+)?(/[A-Za-z0-9._~!$&'()*+,;
 def text(value: Any) -> str:
     """Escapes a text, so that Markdown shows it literally on one line."""
     line = printable(" ".join(str(value).split()))
-    escaped = "".join(_ENTITIES.get(one, one) for one in _SPECIAL.sub(r"\\\g<0>", line))
+    escaped = "".join(_ENTITIES.get(character, character) for character in _SPECIAL.sub(r"\\\g<0>", line))
     return _LIST.sub(r"\\", escaped, count=1)
 
 
@@ -44,7 +44,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence
     Args:
         right: columns that are right-aligned; none by default.
     """
-    rule = ["---:" if place < len(right) and right[place] else "---" for place in range(len(head))]
+    rule = ["---:" if column < len(right) and right[column] else "---" for column in range(len(head))]
     cells = [[_cell(cell) for cell in row] for row in rows]
     return ["| " + " | ".join(row) + " |" for row in ([_cell(name) for name in head], rule, *cells)]
 

@@ -45,15 +45,15 @@ def tag(name: str, *children: Child, **attributes: str | int | float | bool | No
 
 def join(*children: Child) -> Markup:
     """Concatenates children without an enclosing element."""
-    parts: list[str] = []
+    pieces: list[str] = []
     for child in children:
         if child is None:
             continue
         if not isinstance(child, str | int | float):
-            parts.append(join(*child))
+            pieces.append(join(*child))
         else:
-            parts.append(child if isinstance(child, Markup) else escaped(str(child)))
-    return Markup("".join(parts))
+            pieces.append(child if isinstance(child, Markup) else escaped(str(child)))
+    return Markup("".join(pieces))
 
 
 def table(
@@ -66,7 +66,7 @@ def table(
     """
 
     def cells(kind: str, row: Sequence[Child]) -> list[Markup]:
-        return [tag(kind, cell, class_="number" if place in numeric else None) for place, cell in enumerate(row)]
+        return [tag(kind, cell, class_="number" if column in numeric else None) for column, cell in enumerate(row)]
 
     return tag(
         "div",

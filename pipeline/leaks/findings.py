@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.leaks.search import KINDS, DataSet, Found, Kind, Match
+from pipeline.leaks.search import KINDS, DataSet, Kind, Match, SearchResult
 from pipeline.leaks.signature import State
 from pipeline.sharding.format.index import SPLITS
 
 
 @dataclass(frozen=True)
-class Image:
+class ImageRef:
     """An image of a pair, with the names by which a person finds it.
 
     Attributes:
@@ -38,8 +38,8 @@ class Pair:
     """
 
     match: Match
-    evaluation: Image
-    train: Image
+    evaluation: ImageRef
+    train: ImageRef
     matches: int
 
     @property
@@ -77,17 +77,17 @@ class SplitFinding:
         return self.found[kind] / self.images
 
 
-def split_findings(name: str, data: DataSet, found: Iterable[Found]) -> list[SplitFinding]:
+def split_findings(name: str, data: DataSet, found: Iterable[SearchResult]) -> list[SplitFinding]:
     """The findings of each evaluation split of a data set that has images, over all searches for them."""
-    worst = np.full(len(data.index), len(KINDS), dtype=np.int8)
+    worst_kind = np.full(len(data.index), len(KINDS), dtype=np.int8)
     for result in found:
         for row, matches in result.matches.items():
-            worst[row] = min(int(worst[row]), *(match.kind for match in matches))
+            worst_kind[row] = min(int(worst_kind[row]), *(match.kind for match in matches))
     findings = []
     for split in SPLITS[1:]:
         rows = data.index.rows(split)
         if rows.size:
-            counts = np.bincount(worst[rows], minlength=len(KINDS) + 1).tolist()
+            counts = np.bincount(worst_kind[rows], minlength=len(KINDS) + 1).tolist()
             states = np.bincount(data.signatures.states[rows], minlength=len(State)).tolist()
             findings.append(
                 SplitFinding(
@@ -102,7 +102,9 @@ def split_findings(name: str, data: DataSet, found: Iterable[Found]) -> list[Spl
     return findings
 
 
-def pairs_of(name: str, data: DataSet, searches: Sequence[tuple[str, DataSet, Found]], listed: int) -> list[Pair]:
+def pairs_of(
+    name: str, data: DataSet, searches: Sequence[tuple[str, DataSet, SearchResult]], listed: int
+) -> list[Pair]:
     """The pairs of a data set's evaluation images, the worst first.
 
     Args:
@@ -129,10 +131,12 @@ def pairs_of(name: str, data: DataSet, searches: Sequence[tuple[str, DataSet, Fo
     return sorted(pairs, key=lambda pair: pair.match.rank)
 
 
-def _image(name: str, data: DataSet, row: int) -> Image:
+def _image(name: str, data: DataSet, row: int) -> ImageRef:
     index = data.index
     label = int(index.labels[row])
-    return Image(name, row, index.key(row), SPLITS[index.splits[row]], index.label_names[label] if label >= 0 else None)
+    return ImageRef(
+        name, row, index.key(row), SPLITS[index.splits[row]], index.label_names[label] if label >= 0 else None
+    )
 
 
 def pair_table(pairs: Sequence[Pair]) -> pa.Table:

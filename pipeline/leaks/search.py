@@ -68,7 +68,7 @@ class Match:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class SearchResult:
     """The result of a search.
 
     Attributes:
@@ -90,7 +90,7 @@ def find_leaks(
     allowed: float,
     listed: int,
     compared: Callable[[int], None] = lambda count: None,
-) -> Found:
+) -> SearchResult:
     """Searches for evaluation images among training images.
 
     Args:
@@ -100,16 +100,20 @@ def find_leaks(
         listed: matches per evaluation image, at most.
         compared: called from time to time with the number of compared pairs.
     """
-    seen, asked = _Pictures.of(train, train_rows), _Pictures.of(evaluation, evaluation_rows)
-    same = _equal_pictures(seen, asked)
-    near = _Nearest(len(asked), listed, np.diff(seen.starts))
+    train_pictures, evaluation_pictures = _Pictures.of(train, train_rows), _Pictures.of(evaluation, evaluation_rows)
+    same = _equal_pictures(train_pictures, evaluation_pictures)
+    near = _Nearest(len(evaluation_pictures), listed, np.diff(train_pictures.starts))
     count = 0
-    for left, right, distance in _candidates(seen, asked, radius):
-        differ = same[right] != left
-        left, right, distance = left[differ], right[differ], distance[differ]
-        apart = difference(train.signatures.at(seen.first[left]), evaluation.signatures.at(asked.first[right]), allowed)
-        alike = apart <= 1
-        near.add(right[alike], left[alike], distance[alike], apart[alike])
+    for left, right, distance in _candidates(train_pictures, evaluation_pictures, radius):
+        distinct = same[right] != left
+        left, right, distance = left[distinct], right[distinct], distance[distinct]
+        differences = difference(
+            train.signatures.at(train_pictures.first[left]),
+            evaluation.signatures.at(evaluation_pictures.first[right]),
+            allowed,
+        )
+        same_image = differences <= 1
+        near.add(right[same_image], left[same_image], distance[same_image], differences[same_image])
         count += len(left)
         compared(count)
     near.prune()
@@ -118,15 +122,15 @@ def find_leaks(
     of_picture = near.by_picture()
     for picture in np.union1d(np.flatnonzero(same >= 0), near.pictures()).tolist():
         twin = int(same[picture])
-        equal = seen.rows_of(twin) if twin >= 0 else np.empty(0, dtype=np.int64)
-        for row in asked.rows_of(picture).tolist():
+        equal = train_pictures.rows_of(twin) if twin >= 0 else np.empty(0, dtype=np.int64)
+        for row in evaluation_pictures.rows_of(picture).tolist():
             counts[row] = len(equal) + int(near.counts[picture])
             found = _equal_matches(train, evaluation, row, equal, listed)
-            for other, bits, difference_of_looks in of_picture.get(picture, ()):
-                more = seen.rows_of(other)[: max(listed - len(found), 0)].tolist()
-                found += [Match(Kind.NEAR, row, train_row, bits, difference_of_looks) for train_row in more]
+            for other, bits, near_difference in of_picture.get(picture, ()):
+                more = train_pictures.rows_of(other)[: max(listed - len(found), 0)].tolist()
+                found += [Match(Kind.NEAR, row, train_row, bits, near_difference) for train_row in more]
             matches[row] = found
-    return Found(matches, counts)
+    return SearchResult(matches, counts)
 
 
 def _equal_matches(train: DataSet, evaluation: DataSet, row: int, equal: NDArray[np.int64], listed: int) -> list[Match]:
@@ -175,7 +179,7 @@ class _Pictures:
             first,
             pixels[starts],
             data.signatures.hashes[first],
-            data.signatures.states[first] == State.SEEN,
+            data.signatures.states[first] == State.COMPARABLE,
         )
 
     def __len__(self) -> int:
@@ -185,21 +189,23 @@ class _Pictures:
         return self.rows[self.starts[picture] : self.starts[picture + 1]]
 
 
-def _equal_pictures(seen: _Pictures, asked: _Pictures) -> NDArray[np.int64]:
-    """[asked] the picture of `seen` with the same pixels; -1 if there is none."""
-    same = np.full(len(asked), -1, dtype=np.int64)
-    for left, right, _ in pairs_between(seen.pixels[:, 0], asked.pixels[:, 0], 0):
-        both = seen.pixels[left, 1] == asked.pixels[right, 1]
+def _equal_pictures(train_pictures: _Pictures, evaluation_pictures: _Pictures) -> NDArray[np.int64]:
+    """[evaluation pictures] the training picture with the same pixels; -1 if there is none."""
+    same = np.full(len(evaluation_pictures), -1, dtype=np.int64)
+    for left, right, _ in pairs_between(train_pictures.pixels[:, 0], evaluation_pictures.pixels[:, 0], 0):
+        both = train_pictures.pixels[left, 1] == evaluation_pictures.pixels[right, 1]
         same[right[both]] = left[both]
     return same
 
 
 def _candidates(
-    seen: _Pictures, asked: _Pictures, radius: int
+    train_pictures: _Pictures, evaluation_pictures: _Pictures, radius: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]]:
-    """Pairs of pictures of `seen` and `asked` with near hashes, and their distances."""
-    left_of, right_of = np.flatnonzero(seen.searchable), np.flatnonzero(asked.searchable)
-    for left, right, distance in pairs_between(seen.hashes[left_of], asked.hashes[right_of], radius):
+    """Pairs of a training picture and an evaluation picture with near hashes, and their distances."""
+    left_of, right_of = np.flatnonzero(train_pictures.searchable), np.flatnonzero(evaluation_pictures.searchable)
+    for left, right, distance in pairs_between(
+        train_pictures.hashes[left_of], evaluation_pictures.hashes[right_of], radius
+    ):
         yield left_of[left], right_of[right], distance
 
 
@@ -210,28 +216,28 @@ class _Nearest:
         self.counts = np.zeros(pictures, dtype=np.int64)
         self._listed = listed
         self._sizes = sizes
-        self._waiting: list[NDArray[np.void]] = []
-        self._best = np.empty(0, dtype=[("picture", "i8"), ("other", "i8"), ("distance", "u1"), ("apart", "f4")])
+        self._pending: list[NDArray[np.void]] = []
+        self._best = np.empty(0, dtype=[("picture", "i8"), ("other", "i8"), ("distance", "u1"), ("difference", "f4")])
 
     def add(
         self,
         pictures: NDArray[np.int64],
         others: NDArray[np.int64],
         distance: NDArray[np.uint8],
-        apart: NDArray[np.float32],
+        differences: NDArray[np.float32],
     ) -> None:
         np.add.at(self.counts, pictures, self._sizes[others])
         more = np.empty(len(pictures), dtype=self._best.dtype)
-        more["picture"], more["other"], more["distance"], more["apart"] = pictures, others, distance, apart
-        self._waiting.append(more)
-        if sum(map(len, self._waiting)) > _PRUNE_AT:
+        more["picture"], more["other"], more["distance"], more["difference"] = pictures, others, distance, differences
+        self._pending.append(more)
+        if sum(map(len, self._pending)) > _PRUNE_AT:
             self.prune()
 
     def prune(self) -> None:
         """Drops all but the best of each picture."""
-        best = np.concatenate([self._best, *self._waiting])
-        self._waiting = []
-        best = best[np.lexsort((best["other"], best["distance"], best["apart"], best["picture"]))]
+        best = np.concatenate([self._best, *self._pending])
+        self._pending = []
+        best = best[np.lexsort((best["other"], best["distance"], best["difference"], best["picture"]))]
         picture = best["picture"]
         first = np.searchsorted(picture, picture, "left")
         self._best = best[np.arange(len(best)) - first < self._listed]
@@ -241,8 +247,8 @@ class _Nearest:
         return found
 
     def by_picture(self) -> dict[int, list[tuple[int, int, float]]]:
-        """picture -> (other, distance, apart), the nearest first."""
+        """picture -> (other, distance, difference), the nearest first."""
         found: dict[int, list[tuple[int, int, float]]] = {}
-        for picture, other, distance, apart in self._best.tolist():
-            found.setdefault(picture, []).append((other, distance, apart))
+        for picture, other, distance, pair_difference in self._best.tolist():
+            found.setdefault(picture, []).append((other, distance, pair_difference))
         return found

@@ -9,10 +9,9 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 
-from PIL import Image as Picture
-from PIL import ImageDraw
+from PIL import Image, ImageDraw
 
-from pipeline.leaks.findings import Image, Pair
+from pipeline.leaks.findings import ImageRef, Pair
 from pipeline.leaks.search import Kind
 from pipeline.sharding.card.sheet_style import (
     COLOURS,
@@ -37,10 +36,10 @@ _HEADINGS = {
     Kind.NEAR: "alike",
 }
 
-Read = Callable[[Image], bytes | None]
+Read = Callable[[ImageRef], bytes | None]
 
 
-def leak_sheet(pairs: Sequence[Pair], read: Read, *, title: str, subtitle: str, most: int) -> Picture.Image:
+def leak_sheet(pairs: Sequence[Pair], read: Read, *, title: str, subtitle: str, most: int) -> Image.Image:
     """Draws the sheet.
 
     Args:
@@ -52,7 +51,7 @@ def leak_sheet(pairs: Sequence[Pair], read: Read, *, title: str, subtitle: str, 
     shown = chosen(pairs, most)
     width = 2 * MARGIN + _COLUMNS * _TILE + (_COLUMNS - 1) * _BETWEEN
     rows = -(-len(shown) // _COLUMNS)
-    sheet = Picture.new("RGB", (width, _HEADER + rows * _HEIGHT + MARGIN), PAPER)
+    sheet = Image.new("RGB", (width, _HEADER + rows * _HEIGHT + MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw_heading(draw, title, subtitle, title_width=width - 2 * MARGIN, line_width=width - 2 * MARGIN)
     for number, pair in enumerate(shown):
@@ -74,7 +73,7 @@ def chosen(pairs: Sequence[Pair], most: int) -> list[Pair]:
     return equal + near[: most - len(equal)]
 
 
-def _draw_pair(sheet: Picture.Image, draw: ImageDraw.ImageDraw, pair: Pair, read: Read, x: int, y: int) -> None:
+def _draw_pair(sheet: Image.Image, draw: ImageDraw.ImageDraw, pair: Pair, read: Read, x: int, y: int) -> None:
     head = _HEADINGS[pair.match.kind]
     if pair.match.kind is Kind.NEAR:
         bits = pair.match.distance
@@ -88,7 +87,7 @@ def _draw_pair(sheet: Picture.Image, draw: ImageDraw.ImageDraw, pair: Pair, read
 
 
 def _draw_image(
-    sheet: Picture.Image, draw: ImageDraw.ImageDraw, image: Image, data: bytes | None, x: int, y: int
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, image: ImageRef, data: bytes | None, x: int, y: int
 ) -> None:
     draw.rounded_rectangle((x, y, x + _SIDE - 1, y + _SIDE - 1), 7, PANEL)
     picture = None if data is None else _decoded(data)
@@ -103,8 +102,8 @@ def _draw_image(
         draw.text((x, y + _SIDE + 9 + 15 * line), cut_to(draw, text, _SIDE, font(11)), colour, font(11))
 
 
-def _decoded(data: bytes) -> Picture.Image | None:
+def _decoded(data: bytes) -> Image.Image | None:
     try:
-        return Picture.open(io.BytesIO(data)).convert("RGB")
-    except (OSError, SyntaxError, ValueError, LookupError, Picture.DecompressionBombError):
+        return Image.open(io.BytesIO(data)).convert("RGB")
+    except (OSError, SyntaxError, ValueError, LookupError, Image.DecompressionBombError):
         return None

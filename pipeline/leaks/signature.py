@@ -37,13 +37,13 @@ SIGNATURE = np.dtype(
 # Standard deviation over the cells, of 256 levels; below it an image has no structure by which to recognise it.
 _MIN_CONTRAST = 3.0
 _COLOUR_ALLOWED = 16  # of 256 levels; a copy of 1.1 times the brightness stays within 10
-_AT_ONCE = 1 << 14
+_PAIRS_AT_ONCE = 1 << 14
 
 
 class State(IntEnum):
     """How an image can be compared."""
 
-    SEEN = 0
+    COMPARABLE = 0
     FLAT = 1  # (nearly) one colour: only equal pixels count as a match
     UNREADABLE = 2  # damaged: only equal bytes count as a match
 
@@ -70,7 +70,7 @@ def image_signature(data: bytes) -> NDArray[np.void]:
     signature["hash"] = difference_hash(grey)
     signature["grey"] = cells.ravel()
     signature["colour"] = np.asarray(colours)[..., 1:].ravel()
-    signature["state"] = State.FLAT if cells.std() < _MIN_CONTRAST else State.SEEN
+    signature["state"] = State.FLAT if cells.std() < _MIN_CONTRAST else State.COMPARABLE
     return signature
 
 
@@ -85,15 +85,15 @@ def difference(one: NDArray[np.void], other: NDArray[np.void], allowed: float) -
         allowed: largest allowed value of 1 - correlation.
     """
     found = np.empty(len(one), dtype=np.float32)
-    for start in range(0, len(one), _AT_ONCE):
-        left, right = one[start : start + _AT_ONCE], other[start : start + _AT_ONCE]
+    for start in range(0, len(one), _PAIRS_AT_ONCE):
+        left, right = one[start : start + _PAIRS_AT_ONCE], other[start : start + _PAIRS_AT_ONCE]
         a, b = left["grey"].astype(np.float32), right["grey"].astype(np.float32)
         # All sums are integers below 2**24, so float32 holds them exactly in any order of summation.
         ab, aa, bb = (np.einsum("ij,ij->i", x, y).astype(np.float64) for x, y in ((a, b), (a, a), (b, b)))
         a_mean, b_mean = (x.sum(axis=1, dtype=np.float64) / x.shape[1] for x in (a, b))
         n = a.shape[1]
         spread = np.sqrt((aa - n * a_mean**2) * (bb - n * b_mean**2))
-        apart = 1 - (ab - n * a_mean * b_mean) / spread
+        uncorrelated = 1 - (ab - n * a_mean * b_mean) / spread
         colours = np.abs(left["colour"].astype(np.int16) - right["colour"]).max(axis=1)
-        found[start : start + _AT_ONCE] = np.maximum(apart / allowed, colours / _COLOUR_ALLOWED)
+        found[start : start + _PAIRS_AT_ONCE] = np.maximum(uncorrelated / allowed, colours / _COLOUR_ALLOWED)
     return np.maximum(found, 0)

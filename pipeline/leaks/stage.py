@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from pipeline.artifacts import Artifact
 from pipeline.errors import InputError, TutelageError
 from pipeline.leaks.bounds import LISTING, SHEET, LeakCheckConfig
-from pipeline.leaks.findings import Image, pair_table, pairs_of, split_findings
+from pipeline.leaks.findings import ImageRef, pair_table, pairs_of, split_findings
 from pipeline.leaks.gathering import gather_signatures
 from pipeline.leaks.page import counts_line, findings_json, markdown
-from pipeline.leaks.search import KINDS, DataSet, Found, find_leaks
+from pipeline.leaks.search import KINDS, DataSet, SearchResult, find_leaks
 from pipeline.leaks.sheet import leak_sheet
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.format.index import SPLITS, SampleIndex
@@ -25,8 +25,8 @@ from pipeline.stage import Workspace
 from pipeline.whole_files import write_json
 
 # Training data -> evaluation data.
-_ONE = (("shards", "shards"),)
-_TWO = (*_ONE, ("other", "shards"), ("shards", "other"))
+_ONE_DATA_SET = (("shards", "shards"),)
+_TWO_DATA_SETS = (*_ONE_DATA_SET, ("other", "shards"), ("shards", "other"))
 
 
 class CheckLeaks:
@@ -40,14 +40,18 @@ class CheckLeaks:
         comparisons = _comparisons(inputs, indexes)
         data = {name: _data_set(name, inputs[name], index, config, work) for name, index in indexes.items()}
         found = {
-            (train, asked): _search(data[train], data[asked], config, work, f"{asked} in the training data of {train}")
-            for train, asked in comparisons
+            (train, evaluation): _search(
+                data[train], data[evaluation], config, work, f"{evaluation} in the training data of {train}"
+            )
+            for train, evaluation in comparisons
         }
         splits, pairs = [], []
         for name in data:
-            searches = [(train, data[train], one) for (train, asked), one in found.items() if asked == name]
+            searches = [
+                (train, data[train], result) for (train, evaluation), result in found.items() if evaluation == name
+            ]
             if searches:
-                splits += split_findings(name, data[name], [one for _, _, one in searches])
+                splits += split_findings(name, data[name], [result for _, _, result in searches])
                 pairs += pairs_of(name, data[name], searches, config.listed)
         pairs.sort(key=lambda pair: pair.match.rank)
         work.progress(note="listing and pictures")
@@ -82,8 +86,12 @@ def _comparisons(inputs: Mapping[str, Artifact], indexes: Mapping[str, SampleInd
     if "other" in inputs and inputs["other"].uri == inputs["shards"].uri:
         raise InputError(f"check-leaks: {inputs['shards'].uri} is both data sets; leave the second out")
     train = {name: bool(index.rows("train").size) for name, index in indexes.items()}
-    asked = {name: any(index.rows(split).size for split in SPLITS[1:]) for name, index in indexes.items()}
-    comparisons = [(one, other) for one, other in (_TWO if "other" in inputs else _ONE) if train[one] and asked[other]]
+    evaluation = {name: any(index.rows(split).size for split in SPLITS[1:]) for name, index in indexes.items()}
+    comparisons = [
+        (left, right)
+        for left, right in (_TWO_DATA_SETS if "other" in inputs else _ONE_DATA_SET)
+        if train[left] and evaluation[right]
+    ]
     if not comparisons:
         names = " and ".join(artifact.uri for artifact in inputs.values())
         raise InputError(f"check-leaks: {names} lacks training images or evaluation images; nothing to compare")
@@ -103,14 +111,14 @@ def _data_set(name: str, artifact: Artifact, index: SampleIndex, config: LeakChe
     return DataSet(index, signatures, index.content_numbers())
 
 
-def _search(train: DataSet, asked: DataSet, config: LeakCheckConfig, work: Workspace, note: str) -> Found:
+def _search(train: DataSet, evaluation: DataSet, config: LeakCheckConfig, work: Workspace, note: str) -> SearchResult:
     work.progress(note=f"searching for {note}")
-    rows = asked.index.rows()
+    rows = evaluation.index.rows()
     return find_leaks(
         train,
         train.index.rows("train"),
-        asked,
-        rows[asked.index.splits != SPLITS.index("train")],
+        evaluation,
+        rows[evaluation.index.splits != SPLITS.index("train")],
         radius=config.near_radius,
         allowed=config.near_difference,
         listed=config.listed,
@@ -118,7 +126,7 @@ def _search(train: DataSet, asked: DataSet, config: LeakCheckConfig, work: Works
     )
 
 
-def _data_of(readers: Mapping[str, SampleReader], image: Image) -> bytes | None:
+def _data_of(readers: Mapping[str, SampleReader], image: ImageRef) -> bytes | None:
     try:
         return readers[image.data_set].read(image.row)
     except TutelageError:

@@ -45,9 +45,9 @@ def contact_sheet(index: SampleIndex, image: Callable[[int], bytes], title: str)
     sheet = Image.new("RGB", (width, _HEADER + height * (_CELL + _ROW_GAP) + MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
     _draw_header(draw, index, title, width, shown=min(len(index.label_names), _MAX_LABELS))
-    for place, (name, ids) in enumerate(rows):
-        x = MARGIN + (place // height) * (row_width + MARGIN)
-        y = _HEADER + (place % height) * (_CELL + _ROW_GAP)
+    for number, (name, ids) in enumerate(rows):
+        x = MARGIN + (number // height) * (row_width + MARGIN)
+        y = _HEADER + (number % height) * (_CELL + _ROW_GAP)
         _draw_name(draw, name, len(ids), x, y)
         for cell, id in enumerate(chosen_ids(index, ids, _QUOTA)):
             picture = Image.fromarray(decode(image(id)))
@@ -97,10 +97,12 @@ def chosen_ids(index: SampleIndex, ids: NDArray[np.int64], quota: Mapping[str, i
     sources: Counter[int] = Counter()
     chosen: list[int] = []
     for split in SPLITS:
-        left = of_split[split]
-        for _ in range(min(quota[split], len(left))):
-            best = min(left, key=lambda id: (groups[int(index.groups[id])], sources[int(index.source_codes[id])], id))
-            left.remove(best)
+        candidates = of_split[split]
+        for _ in range(min(quota[split], len(candidates))):
+            best = min(
+                candidates, key=lambda id: (groups[int(index.groups[id])], sources[int(index.source_codes[id])], id)
+            )
+            candidates.remove(best)
             groups[int(index.groups[best])] += 1
             sources[int(index.source_codes[best])] += 1
             chosen.append(best)
@@ -110,5 +112,5 @@ def chosen_ids(index: SampleIndex, ids: NDArray[np.int64], quota: Mapping[str, i
 def encoded_image(index: SampleIndex, folder: Path, id: int) -> bytes:
     """The encoded image of a sample, read from shards below `folder` or from tars that are indexed in place."""
     name = index.shard_names[int(index.shards[id])]
-    place = name if addresses.is_remote(name) else str(folder / name)
-    return addresses.read(place, int(index.offsets[id]), int(index.lengths[id]))
+    url = name if addresses.is_remote(name) else str(folder / name)
+    return addresses.read(url, int(index.offsets[id]), int(index.lengths[id]))

@@ -65,8 +65,8 @@ def data_card(
         "rare_classes": dict(rare or {}),
         "unreadable": {
             "count": len(unreadable),
-            "per_label": dict(sorted(Counter(one.label or _NO_LABEL for one in unreadable).items())),
-            "first": [{"name": one.name, "reason": one.reason} for one in unreadable[:_UNREADABLE_SHOWN]],
+            "per_label": dict(sorted(Counter(item.label or _NO_LABEL for item in unreadable).items())),
+            "first": [{"name": item.name, "reason": item.reason} for item in unreadable[:_UNREADABLE_SHOWN]],
         },
         "passed_over": collection.passed_over.plain(),
         "credits": [
@@ -91,14 +91,14 @@ def rare_card(rule: str, images: Mapping[str, int]) -> dict[str, Any]:
     return {"rule": rule, "classes": len(images), "images": sum(images.values()), "of": dict(images)}
 
 
-def in_words_of_rare(rare: Mapping[str, Any]) -> str:
+def rare_classes_text(rare: Mapping[str, Any]) -> str:
     """A one-line description of the rare classes; "" if there are none."""
     if not rare.get("classes"):
         return ""
     what = "dropped" if rare["rule"] == "drop" else "in train only"
-    named = listed([f"{name} ({images:,})" for name, images in rare["of"].items()])
+    names = listed([f"{name} ({images:,})" for name, images in rare["of"].items()])
     classes = f"{rare['classes']:,} rare class{'' if rare['classes'] == 1 else 'es'}"
-    return f"{classes} with {rare['images']:,} image{'' if rare['images'] == 1 else 's'} {what}: {named}"
+    return f"{classes} with {rare['images']:,} image{'' if rare['images'] == 1 else 's'} {what}: {names}"
 
 
 def counted(index: SampleIndex) -> dict[str, Any]:
@@ -162,8 +162,12 @@ def _image_sizes(index: SampleIndex) -> dict[str, Any]:
         "height": spread(index.heights),
         "bytes": spread(index.lengths),
         "most_common": [
-            {"width": int(sizes[place] >> 32), "height": int(sizes[place] & 0xFFFFFFFF), "samples": int(counts[place])}
-            for place in common
+            {
+                "width": int(sizes[position] >> 32),
+                "height": int(sizes[position] & 0xFFFFFFFF),
+                "samples": int(counts[position]),
+            }
+            for position in common
         ],
     }
 
@@ -186,7 +190,7 @@ def markdown(card: dict[str, Any]) -> str:
         "",
         *(_delta_lines(card["delta"]) if "delta" in card else []),
         *(line for note in card.get("notes", ()) for line in (f"Note: {text(note)}.", "")),
-        *([f"Folded from the delta {code(card['compacted'])}.", ""] if "compacted" in card else []),
+        *([f"Compacted from the delta {code(card['compacted'])}.", ""] if "compacted" in card else []),
         "![Samples of every label](contact_sheet.png)",
         "",
         "## Sources and licences",
@@ -205,7 +209,7 @@ def markdown(card: dict[str, Any]) -> str:
             [(name, *sizes[name].values()) for name in ("width", "height", "bytes") if name in sizes],
         ),
         "",
-        f"Encoded anew: {_in_words(card['encoded_anew'])}. Captions: {_in_words(card['caption_cleaning'])}.",
+        f"Re-encoded: {_counts_text(card['encoded_anew'])}. Captions: {_counts_text(card['caption_cleaning'])}.",
         "",
         "## What was left out",
         "",
@@ -215,8 +219,8 @@ def markdown(card: dict[str, Any]) -> str:
         f"- {_duplicates(card, 'with_conflicting_labels')}",
         f"- {_duplicates(card, 'dropped_conflicts')}",
         f"- {_duplicates(card, 'dropped_alike')}",
-        f"- training images left out by the caps: {_in_words(card['capped'])}",
-        *([f"- {text(rare)}"] if (rare := in_words_of_rare(card.get("rare_classes", {}))) else []),
+        f"- training images left out by the caps: {_counts_text(card['capped'])}",
+        *([f"- {text(rare)}"] if (rare := rare_classes_text(card.get("rare_classes", {}))) else []),
         f"- unreadable: {card['unreadable']['count']} (all of them, with reasons: quarantine.parquet)",
         *(f"  - {text(one['name'])}: {text(one['reason'])}" for one in card["unreadable"]["first"]),
         *_passed_over_lines(card.get("passed_over", {})),
@@ -237,8 +241,8 @@ def _delta_lines(delta: Mapping[str, Any]) -> list[str]:
         f"A delta on {code(delta['base'])} ({delta['base_samples']:,} samples), whose shards it needs until it is "
         "compacted: "
         f"{delta['new']:,} new, {delta['changed']:,} changed, {delta['removed']:,} removed, {delta['live']:,} live. "
-        f"Gone from the base: {_in_words(delta['why'])} (tombstones.parquet). What was encoded anew and cleaned is "
-        "counted below for what this run read.",
+        f"Gone from the base: {_counts_text(delta['why'])} (tombstones.parquet). Re-encoded images and cleaned "
+        "captions are counted below for the items that this run read.",
         "",
     ]
 
@@ -251,7 +255,7 @@ def _passed_over_lines(passed_over: Mapping[str, Any]) -> list[str]:
     return [f"- passed over in the source, since they are no images that are read: {kinds} (the first: {first})"]
 
 
-def _in_words(counts: dict[str, int]) -> str:
+def _counts_text(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in counts.items() if count) or "none"
 
 

@@ -11,7 +11,7 @@ from pipeline.html.document import document, number_card
 from pipeline.html.figure_style import figure_style
 from pipeline.html.markup import tag
 from pipeline.html.theme import CSS, DARK, LIGHT
-from pipeline.sharding.card.page.look import CSS as CARD_CSS
+from pipeline.sharding.card.page.style import CSS as CARD_CSS
 
 
 def test_the_frame_links_to_the_sections_that_are_there_and_escapes_what_it_is_given() -> None:

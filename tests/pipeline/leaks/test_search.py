@@ -28,7 +28,7 @@ def data_set(images: list[tuple[int, int, int, int, bool]]) -> DataSet:
         signatures[row]["pixels"] = (7, hash((pixels, bits, seen, flat)) % 2**63)
         signatures[row]["hash"] = (1 << bits) - 1
         signatures[row]["grey"] = np.random.default_rng(seen // 2).integers(0, 256, 256)
-        signatures[row]["state"] = State.FLAT if flat else State.SEEN
+        signatures[row]["state"] = State.FLAT if flat else State.COMPARABLE
         content[row] = signatures[row]["pixels"] + np.uint64(form)
     index: Any = SimpleNamespace()
     return DataSet(index, Signatures([signatures] if images else [], []), content)

@@ -19,7 +19,7 @@ _MOST_SINGLE = 16
 _TAIL = 0.995
 _NARROW = 30
 
-Spoken = Callable[[float], str]
+Format = Callable[[float], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,10 @@ def binned(values: NDArray[Any], *, integers: bool = True) -> list[Bin]:
     """Histogram of values: one bin per value if there are few, else bins of equal width; the last may be a tail bin."""
     if not len(values):
         return []
-    different, counts = np.unique(values, return_counts=True)
-    if len(different) <= _MOST_SINGLE:
-        return [Bin(float(value), float(value), int(count)) for value, count in zip(different, counts, strict=True)]
-    low, high = float(different[0]), float(different[-1])
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) <= _MOST_SINGLE:
+        return [Bin(float(value), float(value), int(count)) for value, count in zip(distinct, counts, strict=True)]
+    low, high = float(distinct[0]), float(distinct[-1])
     usual = float(np.quantile(values, _TAIL, method="inverted_cdf"))
     tailed = high - low > 2 * (usual - low) > 0
     end = usual if tailed else high
@@ -52,52 +52,52 @@ def binned(values: NDArray[Any], *, integers: bool = True) -> list[Bin]:
     found, _ = np.histogram(np.minimum(values, edges[-1] - step / 2) if tailed else values, bins=edges)
     last = len(found) - 1
     return [
-        Bin(edges[place], edges[place + 1], int(count), tail=tailed and place == last)
-        for place, count in enumerate(found)
+        Bin(edges[position], edges[position + 1], int(count), tail=tailed and position == last)
+        for position, count in enumerate(found)
     ]
 
 
 def histogram(
-    title: str, bins: Sequence[Bin], *, spoken: Spoken = lambda value: f"{value:,.0f}", labels: int = 6
+    title: str, bins: Sequence[Bin], *, format_value: Format = lambda value: f"{value:,.0f}", labels: int = 6
 ) -> Markup:
     """A bar chart with one bar per bin.
 
     Args:
         title: for screen readers.
-        spoken: formats a value.
+        format_value: formats a value.
         labels: maximum number of bars with a label.
     """
-    top = max((one.count for one in bins), default=0) or 1
+    top = max((interval.count for interval in bins), default=0) or 1
     width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
-    slot = width / max(len(bins), 1)
+    bar_slot = width / max(len(bins), 1)
     # Limits the width of a bar if there are few bins.
-    bar = min(slot - (1.5 if slot > 6 else 0.5), 46)
-    parts: list[Markup] = _grid(top)
-    for place, one in enumerate(bins):
-        x = _LEFT + place * slot + (slot - bar) / 2
-        tall = max(height * one.count / top, 0.8 if one.count else 0)
-        told = tag("title", f"{_range(one, spoken)}: {one.count:,}")
-        parts.append(
+    bar = min(bar_slot - (1.5 if bar_slot > 6 else 0.5), 46)
+    elements: list[Markup] = _grid(top)
+    for position, interval in enumerate(bins):
+        x = _LEFT + position * bar_slot + (bar_slot - bar) / 2
+        bar_height = max(height * interval.count / top, 0.8 if interval.count else 0)
+        tooltip = tag("title", f"{_range(interval, format_value)}: {interval.count:,}")
+        elements.append(
             tag(
                 "rect",
-                told,
+                tooltip,
                 class_="bar-fill",
                 x=f"{x:.1f}",
-                y=f"{_TOP + height - tall:.1f}",
+                y=f"{_TOP + height - bar_height:.1f}",
                 width=f"{bar:.1f}",
-                height=f"{tall:.1f}",
+                height=f"{bar_height:.1f}",
                 rx=min(2, round(bar / 4, 1)),
             )
         )
-    for place in _labelled(len(bins), labels):
-        middle = _LEFT + (place + 0.5) * slot
-        one = bins[place]
-        words = f"{spoken(one.low)}+" if one.tail else spoken(one.low)
+    for position in _labelled(len(bins), labels):
+        middle = _LEFT + (position + 0.5) * bar_slot
+        interval = bins[position]
+        words = f"{format_value(interval.low)}+" if interval.tail else format_value(interval.low)
         # The last label must not extend beyond the picture.
-        ends = slot < _NARROW and place + 1 == len(bins)
-        x = middle + slot / 2 if ends else middle
-        parts.append(_text(words, x, _TOP + height + 17, anchor="end" if ends else "middle"))
-    return _svg(title, parts)
+        right_aligned = bar_slot < _NARROW and position + 1 == len(bins)
+        x = middle + bar_slot / 2 if right_aligned else middle
+        elements.append(_text(words, x, _TOP + height + 17, anchor="end" if right_aligned else "middle"))
+    return _svg(title, elements)
 
 
 def curve(title: str, counts: Sequence[int], *, x_label: str) -> Markup:
@@ -108,34 +108,39 @@ def curve(title: str, counts: Sequence[int], *, x_label: str) -> Markup:
     """
     width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
     powers = max(1, math.ceil(math.log10(max(counts[0], 2))))
-    places = sorted({round(place) for place in np.linspace(0, len(counts) - 1, min(len(counts), 160)).tolist()})
+    positions = sorted(
+        {round(position) for position in np.linspace(0, len(counts) - 1, min(len(counts), 160)).tolist()}
+    )
 
     def y_of(count: int) -> float:
         return _TOP + height * (1 - math.log10(max(count, 1)) / powers)
 
-    points = [f"{_LEFT + width * place / max(len(counts) - 1, 1):.1f},{y_of(counts[place]):.1f}" for place in places]
+    points = [
+        f"{_LEFT + width * position / max(len(counts) - 1, 1):.1f},{y_of(counts[position]):.1f}"
+        for position in positions
+    ]
     bottom = _TOP + height
-    parts = []
+    elements = []
     for power in range(powers + 1):
         y = y_of(10**power)
-        parts += [_rule(y), _text(_short(10**power), _LEFT - 6, y + 3.5, anchor="end")]
-    parts += [
+        elements += [_rule(y), _text(_short(10**power), _LEFT - 6, y + 3.5, anchor="end")]
+    elements += [
         tag("polygon", class_="area-fill", points=f"{_LEFT},{bottom} {' '.join(points)} {_LEFT + width},{bottom}"),
         tag("polyline", class_="line", points=" ".join(points)),
         _text("1", _LEFT, bottom + 17),
         _text(x_label, _LEFT + width / 2, bottom + 17, anchor="middle"),
         _text(f"{len(counts):,}", _LEFT + width, bottom + 17, anchor="end"),
     ]
-    return _svg(title, parts)
+    return _svg(title, elements)
 
 
 def _grid(top: int) -> list[Markup]:
     height = _HEIGHT - _TOP - _BOTTOM
-    parts = []
+    elements = []
     for value in _ticks(top):
         y = _TOP + height * (1 - value / top)
-        parts += [_rule(y), _text(_short(value), _LEFT - 6, y + 3.5, anchor="end")]
-    return parts
+        elements += [_rule(y), _text(_short(value), _LEFT - 6, y + 3.5, anchor="end")]
+    return elements
 
 
 def _ticks(top: int) -> list[int]:
@@ -152,13 +157,17 @@ def _labelled(bins: int, most: int) -> list[int]:
     """Indices of evenly spaced bins to label, including the first and the last."""
     if not bins:
         return []
-    return sorted({round(place) for place in np.linspace(0, bins - 1, min(bins, most)).tolist()})
+    return sorted({round(position) for position in np.linspace(0, bins - 1, min(bins, most)).tolist()})
 
 
-def _range(one: Bin, spoken: Spoken) -> str:
-    if one.low == one.high:
-        return spoken(one.low)
-    return f"{spoken(one.low)} and more" if one.tail else f"{spoken(one.low)} to {spoken(one.high)}"
+def _range(interval: Bin, format_value: Format) -> str:
+    if interval.low == interval.high:
+        return format_value(interval.low)
+    return (
+        f"{format_value(interval.low)} and more"
+        if interval.tail
+        else f"{format_value(interval.low)} to {format_value(interval.high)}"
+    )
 
 
 def _short(count: float) -> str:
@@ -177,6 +186,6 @@ def _text(words: str, x: float, y: float, *, anchor: str = "start") -> Markup:
     return tag("text", words, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor)
 
 
-def _svg(title: str, parts: Sequence[Markup]) -> Markup:
+def _svg(title: str, elements: Sequence[Markup]) -> Markup:
     box = f"0 0 {_WIDTH} {_HEIGHT}"
-    return tag("svg", list(parts), viewBox=box, role="img", aria_label=title, class_="chart")
+    return tag("svg", list(elements), viewBox=box, role="img", aria_label=title, class_="chart")

@@ -25,13 +25,13 @@ _QUOTA = {"train": 5, "val": 1, "test": 2}
 def splits_section(card: Mapping[str, Any]) -> Markup:
     """A bar of the splits, and a table of the sources."""
     rows: list[list[Child]] = [
-        [one["source"] or "-", *(f"{one[split]:,}" for split in SPLITS), f"{one['samples']:,}"]
-        for one in card["per_source"]
+        [entry["source"] or "-", *(f"{entry[split]:,}" for split in SPLITS), f"{entry['samples']:,}"]
+        for entry in card["per_source"]
     ]
     return join(
         tag("p", "Equal images are never in two splits; neither are images of one content group.", class_="lead"),
         share_bar(card["splits"], card["samples"]),
-        split_key(card["splits"]),
+        split_legend(card["splits"]),
         table(["source", *SPLITS, "images"], rows, numeric=frozenset(range(1, 5))) if rows else None,
     )
 
@@ -41,8 +41,8 @@ def balance_section(card: Mapping[str, Any]) -> Markup | None:
     labels = card["per_label"][: card["labels"]]
     if not labels:
         return None
-    ranked = sorted(labels, key=lambda one: (-one["samples"], one["label"]))
-    counts = [one["samples"] for one in ranked]
+    ranked = sorted(labels, key=lambda entry: (-entry["samples"], entry["label"]))
+    counts = [entry["samples"] for entry in ranked]
     top = max(counts[0], 1)
     many = len(ranked) > _MOST_BARS
     groups: list[tuple[str, Sequence[Mapping[str, Any]]]] = (
@@ -54,11 +54,12 @@ def balance_section(card: Mapping[str, Any]) -> Markup | None:
         else [("", ranked)]
     )
     listed: list[list[Child]] = [
-        [one["label"], *(f"{one[split]:,}" for split in SPLITS), f"{one['samples']:,}"] for one in ranked[:_MOST_LISTED]
+        [entry["label"], *(f"{entry[split]:,}" for split in SPLITS), f"{entry['samples']:,}"]
+        for entry in ranked[:_MOST_LISTED]
     ]
     shown = "" if len(ranked) <= _MOST_LISTED else f", the first {_MOST_LISTED:,} of {len(ranked):,}"
     return join(
-        tag("p", _balance_told(counts, unlabelled(card)), class_="lead"),
+        tag("p", _balance_text(counts, unlabelled(card)), class_="lead"),
         tag(
             "figure",
             curve("Images of each class, by rank", counts, x_label="rank of the class"),
@@ -68,8 +69,10 @@ def balance_section(card: Mapping[str, Any]) -> Markup | None:
         if many
         else None,
         [
-            join(tag("h3", name) if name else None, tag("div", [_bar(one, top) for one in some], class_="balance"))
-            for name, some in groups
+            join(
+                tag("h3", name) if name else None, tag("div", [_bar(entry, top) for entry in classes], class_="balance")
+            )
+            for name, classes in groups
         ],
         details(
             f"All classes in numbers{shown}",
@@ -78,7 +81,7 @@ def balance_section(card: Mapping[str, Any]) -> Markup | None:
     )
 
 
-class Sheets:
+class ClassPictures:
     """Pictures of each class, or of 64 classes if there are more.
 
     Attributes:
@@ -89,11 +92,11 @@ class Sheets:
         self._index = index
         rows = rows_by_label(index)
         names = [*index.label_names, "no label"]
-        there = [number for number, ids in enumerate(rows) if len(ids)]
-        self._classes = len(there)
+        non_empty = [number for number, ids in enumerate(rows) if len(ids)]
+        self._classes = len(non_empty)
         self._chosen: list[tuple[str, int, list[int]]] = [
             (names[number], len(rows[number]), chosen_ids(index, by_hash(index, rows[number]), _QUOTA))
-            for number in _some(there, rows)
+            for number in _shown_classes(non_empty, rows)
         ]
         self.ids = [id for _, _, ids in self._chosen for id in ids]
 
@@ -101,17 +104,17 @@ class Sheets:
         """The section with the pictures; None without images."""
         if not self._chosen:
             return None
-        some, half = "", _MOST_SHEETS // 2
+        scope, half = "", _MOST_SHEETS // 2
         if len(self._chosen) < self._classes:
-            some = f" Of {self._classes:,} classes the {half} largest, and {half} spread over the others."
+            scope = f" Of {self._classes:,} classes the {half} largest, and {half} spread over the others."
         return join(
             tag(
                 "p",
                 "Chosen by a hash of their keys, of different content groups as far as it goes. The line below a "
-                f"picture has the colour of its split.{some}",
+                f"picture has the colour of its split.{scope}",
                 class_="lead",
             ),
-            split_key(dict.fromkeys(SPLITS)),
+            split_legend(dict.fromkeys(SPLITS)),
             tag(
                 "div",
                 [
@@ -132,12 +135,12 @@ def share_bar(splits: Mapping[str, int], whole: int) -> Markup:
     """A bar divided by split."""
     return tag(
         "div",
-        [_part(split, splits, max(whole, 1)) for split in SPLITS if splits[split]],
+        [_segment(split, splits, max(whole, 1)) for split in SPLITS if splits[split]],
         class_="share",
     )
 
 
-def split_key(splits: Mapping[str, int | None]) -> Markup:
+def split_legend(splits: Mapping[str, int | None]) -> Markup:
     """The legend of the split colours, with counts if given."""
     total = sum(count or 0 for count in splits.values()) or 1
     return tag(
@@ -170,39 +173,39 @@ def counted_bars(counts: Mapping[str, int]) -> Markup:
     return tag("div", rows, class_="balance kinds")
 
 
-def _some(there: Sequence[int], rows: Sequence[NDArray[np.int64]]) -> list[int]:
+def _shown_classes(non_empty: Sequence[int], rows: Sequence[NDArray[np.int64]]) -> list[int]:
     """The classes with pictures: all if they are few, else the largest and an even selection of the rest by size."""
-    if len(there) <= _MOST_SHEETS:
-        return list(there)
-    ranked = sorted(there, key=lambda number: (-len(rows[number]), number))
+    if len(non_empty) <= _MOST_SHEETS:
+        return list(non_empty)
+    ranked = sorted(non_empty, key=lambda number: (-len(rows[number]), number))
     half = _MOST_SHEETS // 2
     rest = ranked[half:]
-    places = np.linspace(0, len(rest) - 1, _MOST_SHEETS - half).round().astype(int).tolist()
-    return ranked[:half] + [rest[place] for place in places]
+    positions = np.linspace(0, len(rest) - 1, _MOST_SHEETS - half).round().astype(int).tolist()
+    return ranked[:half] + [rest[position] for position in positions]
 
 
-def _bar(one: Mapping[str, Any], top: int) -> Markup:
-    parts = [_part(split, one, top) for split in SPLITS if one[split]]
+def _bar(entry: Mapping[str, Any], top: int) -> Markup:
+    segments = [_segment(split, entry, top) for split in SPLITS if entry[split]]
     return tag(
         "div",
-        tag("span", one["label"], class_="name", title=one["label"]),
-        tag("span", parts, class_="share"),
-        tag("span", f"{one['samples']:,}", class_="count"),
+        tag("span", entry["label"], class_="name", title=entry["label"]),
+        tag("span", segments, class_="share"),
+        tag("span", f"{entry['samples']:,}", class_="count"),
         class_="row",
     )
 
 
-def _part(split: str, counts: Mapping[str, Any], whole: int) -> Markup:
+def _segment(split: str, counts: Mapping[str, Any], whole: int) -> Markup:
     width = f"width:{100 * counts[split] / whole:.2f}%"
     return tag("span", class_=split, style=width, title=f"{split}: {counts[split]:,}")
 
 
-def _balance_told(counts: Sequence[int], without: int) -> str:
+def _balance_text(counts: Sequence[int], without: int) -> str:
     """A sentence with the smallest, median and largest class, and the ratio of largest to smallest."""
-    smallest, middle, largest = counts[-1], counts[len(counts) // 2], counts[0]
+    smallest, median, largest = counts[-1], counts[len(counts) // 2], counts[0]
     ratio = f", {largest / smallest:,.1f} times the smallest" if smallest else ""
     unlabelled = f" Besides, {without:,} images have no label." if without else ""
     return (
-        f"{len(counts):,} classes; the largest has {largest:,} images{ratio}; the middle one {middle:,}, "
+        f"{len(counts):,} classes; the largest has {largest:,} images{ratio}; the middle one {median:,}, "
         f"the smallest {smallest:,}.{unlabelled}"
     )

@@ -15,7 +15,7 @@ from pipeline.html.pictures import picture_uri
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 
 _PX, _BYTES = 96, 3_600
-_AT_ONCE = 8
+_THREADS = 8
 _CANDIDATES = 400
 
 
@@ -34,8 +34,8 @@ class Gallery:
     def read(self, ids: Iterable[int]) -> None:
         """Creates the pictures of samples, eight at a time."""
         wanted = [id for id in dict.fromkeys(ids) if id not in self._uris]
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="card") as pool:
-            self._uris.update(zip(wanted, pool.map(self._made, wanted), strict=True))
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="card") as pool:
+            self._uris.update(zip(wanted, pool.map(self._create, wanted), strict=True))
 
     def thumb(self, id: int) -> Markup:
         """The picture of a sample; the colour of its border shows the split."""
@@ -45,14 +45,14 @@ class Gallery:
         split = SPLITS[int(index.splits[id])]
         label = int(index.labels[id])
         name = index.label_names[label] if label >= 0 else "no label"
-        told = f"{index.key(id)} · {name} · {split} · {int(index.widths[id])}x{int(index.heights[id])}"
-        told = "\n".join([told, *(caption[:200] for caption in index.captions(id)[:3])])
+        tooltip = f"{index.key(id)} · {name} · {split} · {int(index.widths[id])}x{int(index.heights[id])}"
+        tooltip = "\n".join([tooltip, *(caption[:200] for caption in index.captions(id)[:3])])
         uri = self._uris[id]
         if uri is None:
-            return tag("span", class_=f"pic {split}", title=told)
-        return tag("img", src=uri, alt=f"{index.key(id)}, {name}", title=told, class_=f"pic {split}", loading="lazy")
+            return tag("span", class_=f"pic {split}", title=tooltip)
+        return tag("img", src=uri, alt=f"{index.key(id)}, {name}", title=tooltip, class_=f"pic {split}", loading="lazy")
 
-    def _made(self, id: int) -> str | None:
+    def _create(self, id: int) -> str | None:
         return picture_uri(self._image(id), largest_px=_PX, most_bytes=_BYTES)
 
 

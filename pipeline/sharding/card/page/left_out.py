@@ -48,32 +48,34 @@ def equal_images(
     """
     equal = plan.kept.equal
     rows, sizes = equal.rows, equal.sizes
-    kept_rows = np.argsort(plan.rows)
-    sorted_rows = plan.rows[kept_rows]
+    order = np.argsort(plan.rows)
+    sorted_rows = plan.rows[order]
 
     def id_of(row: int) -> int | None:
-        place = int(np.searchsorted(sorted_rows, row))
-        return int(kept_rows[place]) if place < len(sorted_rows) and int(sorted_rows[place]) == row else None
+        position = int(np.searchsorted(sorted_rows, row))
+        return int(order[position]) if position < len(sorted_rows) and int(sorted_rows[position]) == row else None
 
     sets = []
     for chosen in np.argsort(-sizes, kind="stable")[:_SETS].tolist():
         members = rows[equal.starts[chosen] : equal.starts[chosen] + sizes[chosen]].tolist()
         ids = [id_of(row) for row in members]
-        told = []
+        rows_of_set = []
         for row, id in zip(members[:_ROWS_OF_SET], ids, strict=False):
             label = int(columns.label[row])
             split = None if id is None else SPLITS[int(plan.splits[id])]
             number = plan.suffixes.get(row)
             key = key_of(row) if number is None else f"{key_of(row)}-{number}"
-            told.append((key, label_names[label] if label >= 0 else "no label", split))
-        sets.append(EqualSet(next((id for id in ids if id is not None), None), tuple(told), len(members)))
+            rows_of_set.append((key, label_names[label] if label >= 0 else "no label", split))
+        sets.append(EqualSet(next((id for id in ids if id is not None), None), tuple(rows_of_set), len(members)))
     return sets
 
 
 def duplicates_section(card: Mapping[str, Any], sets: Sequence[EqualSet], gallery: Gallery) -> Markup:
     """The counts of duplicates found and dropped, and some sets of equal images with pictures."""
     found = card["duplicates"]
-    counts: list[list[Child]] = [[told, f"{found[name]:,}"] for name, told in DUPLICATES.items() if any(found.values())]
+    counts: list[list[Child]] = [
+        [description, f"{found[name]:,}"] for name, description in DUPLICATES.items() if any(found.values())
+    ]
     capped: list[list[Child]] = [
         [f"training images left out by the cap {name.replace('_', ' ')}", f"{count:,}"]
         for name, count in card["capped"].items()
@@ -83,7 +85,7 @@ def duplicates_section(card: Mapping[str, Any], sets: Sequence[EqualSet], galler
         tag("p", _EQUAL if counts else "No two images have equal bytes.", class_="lead"),
         table(["", "images"], [*counts, *capped], numeric=frozenset({1})) if counts or capped else None,
         tag("h3", "Some sets of equal images") if sets else None,
-        tag("div", [_set(one, gallery) for one in sets], class_="told") if sets else None,
+        tag("div", [_set_card(item, gallery) for item in sets], class_="told") if sets else None,
     )
 
 
@@ -91,12 +93,12 @@ def quarantine_section(card: Mapping[str, Any], unreadable: Sequence[Unreadable]
     """The unreadable items, counted by reason and label, and the names of the first ones."""
     if not unreadable:
         return tag("p", "Everything in the source was a whole image and was taken in.", class_="lead")
-    kinds = Counter(reason_kind(one.reason) for one in unreadable)
+    kinds = Counter(reason_kind(item.reason) for item in unreadable)
     reasons = dict(kinds.most_common(_MOST_REASONS))
     rest = len(unreadable) - sum(reasons.values())
     names = [
-        tag("li", tag("strong", one.name), " ", tag("span", one.reason, class_="quiet"))
-        for one in unreadable[:_MOST_NAMES]
+        tag("li", tag("strong", item.name), " ", tag("span", item.reason, class_="quiet"))
+        for item in unreadable[:_MOST_NAMES]
     ]
     per_label = {name: count for name, count in card["unreadable"]["per_label"].items() if count}
     of_labels = dict(sorted(per_label.items(), key=lambda item: (-item[1], item[0]))[:_MOST_LABELS])
@@ -142,23 +144,23 @@ def reason_kind(reason: str) -> str:
     return re.sub(r"\d+", "N", kind)[:120]
 
 
-def _set(one: EqualSet, gallery: Gallery) -> Markup:
+def _set_card(item: EqualSet, gallery: Gallery) -> Markup:
     rows = [
         tag("li", tag("span", f"{key} · {label} · dropped", class_="gone"))
         if split is None
         else tag("li", f"{key} · {label} · {split}")
-        for key, label, split in one.rows
+        for key, label, split in item.rows
     ]
-    more = one.size - len(one.rows)
+    more = item.size - len(item.rows)
     return tag(
         "div",
         tag(
             "div",
-            gallery.thumb(one.shown) if one.shown is not None else tag("span", class_="pic", title="none was kept"),
+            gallery.thumb(item.shown) if item.shown is not None else tag("span", class_="pic", title="none was kept"),
         ),
         tag(
             "div",
-            tag("strong", f"{one.size:,} times"),
+            tag("strong", f"{item.size:,} times"),
             tag("ul", rows),
             tag("span", f"and {more:,} more", class_="quiet") if more else None,
         ),

@@ -15,7 +15,8 @@ from pipeline.html.markup import Child, Markup, details, join, table, tag
 def licences_section(card: Mapping[str, Any]) -> Markup:
     """A table of works, authors and licences."""
     rows: list[list[Child]] = [
-        [one["work"], one["author"], one["licence"], tag("span", one["url"], class_="quiet")] for one in card["credits"]
+        [credit["work"], credit["author"], credit["licence"], tag("span", credit["url"], class_="quiet")]
+        for credit in card["credits"]
     ]
     return join(
         table(["work", "author", "licence", "where"], rows) if rows else tag("p", "Not stated.", class_="lead"),
@@ -25,13 +26,17 @@ def licences_section(card: Mapping[str, Any]) -> Markup:
 def options_section(config: Config) -> Markup:
     """The options that determine the data: those that were set, and in a collapsed table all others."""
     options = list(_options(config))
-    changed: list[list[Child]] = [_row(path, value, told) for path, value, told, default in options if not default]
-    others: list[list[Child]] = [_row(path, value, told) for path, value, told, default in options if default]
+    changed: list[list[Child]] = [
+        _row(path, value, description) for path, value, description, default in options if not default
+    ]
+    others: list[list[Child]] = [
+        _row(path, value, description) for path, value, description, default in options if default
+    ]
     return join(
         tag(
             "p",
-            "Of the stage shard-dataset; the same source with the same options gives the same bytes. Where the source "
-            "lies, and who did the work, does not count and is not listed.",
+            "Of the stage shard-dataset; the same source with the same options gives the same bytes. The location of "
+            "the source and the options for running are not in the artifact's key, and are not listed.",
             class_="lead",
         ),
         table(["option", "value", ""], changed),
@@ -43,13 +48,13 @@ def _options(config: BaseModel, path: str = "") -> Iterator[tuple[str, Any, str,
     """Yields (path, value, description, whether it is the default) of each option in the artifact's key."""
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
-        here = f"{path}.{name}" if path else name
+        option_path = f"{path}.{name}" if path else name
         if isinstance(value, BaseModel):
-            yield from _options(value, here)
+            yield from _options(value, option_path)
         elif is_keyed(field) and name != "fingerprint":
-            yield here, value, field.description or "", value == field.default and name != "kind"
+            yield option_path, value, field.description or "", value == field.default and name != "kind"
 
 
-def _row(path: str, value: Any, told: str) -> list[Child]:
+def _row(path: str, value: Any, description: str) -> list[Child]:
     shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return [tag("code", path), tag("code", shown), tag("span", told, class_="quiet")]
+    return [tag("code", path), tag("code", shown), tag("span", description, class_="quiet")]

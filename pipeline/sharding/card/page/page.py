@@ -12,13 +12,13 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.html.document import document, number_card
 from pipeline.html.markup import Markup, tag
-from pipeline.sharding.card.data_card import in_words_of_rare, unlabelled
-from pipeline.sharding.card.page.classes import Sheets, balance_section, share_bar, split_key, splits_section
+from pipeline.sharding.card.data_card import rare_classes_text, unlabelled
+from pipeline.sharding.card.page.classes import ClassPictures, balance_section, share_bar, split_legend, splits_section
 from pipeline.sharding.card.page.gallery import Gallery
+from pipeline.sharding.card.page.images_and_captions import CaptionExamples, images_section, in_bytes
 from pipeline.sharding.card.page.left_out import EqualSet, duplicates_section, passed_over_section, quarantine_section
-from pipeline.sharding.card.page.look import CSS
-from pipeline.sharding.card.page.measures import Captioned, images_section, in_bytes
 from pipeline.sharding.card.page.origin import licences_section, options_section
+from pipeline.sharding.card.page.style import CSS
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.writing.chunks import Unreadable
 
@@ -42,14 +42,20 @@ def card_page(
         config: the config of the stage.
     """
     gallery = Gallery(index, image)
-    sheets, captioned = Sheets(index), Captioned(index)
-    gallery.read([*sheets.ids, *captioned.ids, *(one.shown for one in equal if one.shown is not None)])
+    class_pictures, caption_examples = ClassPictures(index), CaptionExamples(index)
+    gallery.read(
+        [
+            *class_pictures.ids,
+            *caption_examples.ids,
+            *(equal_set.shown for equal_set in equal if equal_set.shown is not None),
+        ]
+    )
     sections: list[tuple[str, str, Markup | None]] = [
         ("splits", "Splits", splits_section(card)),
         ("classes", "Class balance", balance_section(card)),
-        ("samples", "Samples of each class", sheets.section(gallery)),
+        ("samples", "Samples of each class", class_pictures.section(gallery)),
         ("images", "Images", images_section(card, index)),
-        ("captions", "Captions", captioned.section(card, gallery)),
+        ("captions", "Captions", caption_examples.section(card, gallery)),
         ("duplicates", "Duplicates", duplicates_section(card, equal, gallery)),
         ("quarantine", "Quarantine", quarantine_section(card, unreadable)),
         ("passed-over", "Passed over", passed_over_section(card)),
@@ -72,22 +78,22 @@ def card_page(
 
 
 def _notes(card: Mapping[str, Any]) -> list[str]:
-    rare = in_words_of_rare(card.get("rare_classes", {}))
+    rare = rare_classes_text(card.get("rare_classes", {}))
     return [*card.get("notes", ()), *([rare] if rare else [])]
 
 
 def _lead(card: Mapping[str, Any]) -> str:
     sources = len(card["per_source"])
     by = f", from {sources} sources" if sources > 1 else ""
-    told = (
+    text = (
         f"{card['samples']:,} images of {card['content_groups']:,} content groups{by}, with {card['labels']:,} labels "
         f"and {card['captions']:,} captions."
     )
     delta = card.get("delta")
     if delta is None:
-        return told
+        return text
     return (
-        f"{told} A delta on {delta['base']}: {delta['new']:,} new, {delta['changed']:,} changed, "
+        f"{text} A delta on {delta['base']}: {delta['new']:,} new, {delta['changed']:,} changed, "
         f"{delta['removed']:,} removed."
     )
 
@@ -116,7 +122,7 @@ def _numbers(card: Mapping[str, Any], unreadable: int) -> Markup:
             tag("p", "images", class_="label"),
             tag("p", f"{card['samples']:,}", class_="figure-value"),
             share_bar(card["splits"], samples),
-            split_key(dict.fromkeys(card["splits"])),
+            split_legend(dict.fromkeys(card["splits"])),
             class_="card",
         ),
         number_card("classes", f"{card['labels']:,}", of_classes),

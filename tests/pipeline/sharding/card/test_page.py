@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.sharding.card.page.charts import binned, curve
-from pipeline.sharding.card.page.classes import Sheets, balance_section
+from pipeline.sharding.card.page.classes import ClassPictures, balance_section
 from pipeline.sharding.card.page.gallery import Gallery, by_hash, rows_by_label
+from pipeline.sharding.card.page.images_and_captions import CaptionExamples, in_bytes
 from pipeline.sharding.card.page.left_out import reason_kind
-from pipeline.sharding.card.page.measures import Captioned, in_bytes
 from pipeline.sharding.format.index import SampleRow
 from tests.small_shards import index_of
 
@@ -135,7 +135,7 @@ def test_the_page_tells_what_the_counts_tell(shard: Shard, photos: dict[str, Any
     assert "images whose bytes another image has too 2" in page.words("duplicates")
     assert "3 times" in page.words("duplicates")
     assert "images.max_side 64" in page.words("options")
-    assert re.search(r"Stored as they came, but for those encoded anew: \d+ scaled", page.words("images"))
+    assert re.search(r"Stored as they came, but for those re-encoded: \d+ scaled", page.words("images"))
 
 
 def test_dropped_duplicates_are_told_with_the_one_that_stayed(shard: Shard, tmp_path: Path, picture: Picture) -> None:
@@ -190,8 +190,8 @@ def test_of_thousands_of_classes_few_are_pictured_and_the_page_stays_small() -> 
     index = index_of(
         rows({number: 1 + (number % 7) for number in range(3000)}), shard_names=["s.tar"], label_names=names
     )
-    assert len(Sheets(index).ids) <= 64 * 8
-    assert len(Captioned(index).ids) == 12
+    assert len(ClassPictures(index).ids) <= 64 * 8
+    assert len(CaptionExamples(index).ids) == 12
     counts = np.bincount(index.labels).tolist()
     per_label = [
         {"label": name, "samples": count, "train": count, "val": 0, "test": 0}
@@ -208,13 +208,13 @@ def test_a_bounded_number_of_images_is_read(
 ) -> None:
     read: list[int] = []
 
-    made = Gallery._made
+    create = Gallery._create
 
     def counted(gallery: Gallery, id: int) -> str | None:
         read.append(id)
-        return made(gallery, id)
+        return create(gallery, id)
 
-    monkeypatch.setattr(Gallery, "_made", counted)
+    monkeypatch.setattr(Gallery, "_create", counted)
     shard(source={"kind": "image_folder", "folder": str(image_folder({"cat": 60, "dog": 60}))})
     assert len(read) == len(set(read)) <= 2 * 8 + 12
 

@@ -28,26 +28,26 @@ def images_section(card: Mapping[str, Any], index: SampleIndex) -> Markup | None
     if not sizes:
         return None
     common: list[list[Child]] = [
-        [f"{one['width']} x {one['height']}", f"{one['samples']:,}", f"{one['samples'] / card['samples']:.1%}"]
-        for one in sizes["most_common"]
+        [f"{size['width']} x {size['height']}", f"{size['samples']:,}", f"{size['samples'] / card['samples']:.1%}"]
+        for size in sizes["most_common"]
     ]
-    anew = ", ".join(f"{count:,} {reason}" for reason, count in card["encoded_anew"].items() if count)
+    reencoded = ", ".join(f"{count:,} {reason}" for reason, count in card["encoded_anew"].items() if count)
     figures = [
         _figure("Width in pixels", histogram("Widths", binned(index.widths)), sizes["width"]),
         _figure("Height in pixels", histogram("Heights", binned(index.heights)), sizes["height"]),
         _figure(
             "Bytes of an image",
-            histogram("Bytes", binned(index.lengths.astype(np.int64)), spoken=in_bytes),
+            histogram("Bytes", binned(index.lengths.astype(np.int64)), format_value=in_bytes),
             sizes["bytes"],
             in_bytes,
         ),
-        _figure("Shape: width over height", histogram("Shapes", _shapes(index), spoken=_shape, labels=5), None),
+        _figure("Shape: width over height", histogram("Shapes", _shapes(index), format_value=_shape, labels=5), None),
     ]
     return join(
         tag(
             "p",
             f"{card['samples']:,} images, {in_bytes(card['image_bytes'])}. Stored as they came, but for those "
-            f"encoded anew: {anew or 'none'}.",
+            f"re-encoded: {reencoded or 'none'}.",
             class_="lead",
         ),
         tag("div", figures, class_="cards wide"),
@@ -56,7 +56,7 @@ def images_section(card: Mapping[str, Any], index: SampleIndex) -> Markup | None
     )
 
 
-class Captioned:
+class CaptionExamples:
     """Example images with their captions.
 
     Attributes:
@@ -66,8 +66,8 @@ class Captioned:
     def __init__(self, index: SampleIndex) -> None:
         self._index = index
         self._counts = pc.list_value_length(index.caption_lists).to_numpy(zero_copy_only=False)
-        with_words = np.flatnonzero(self._counts > 0)
-        self.ids: list[int] = by_hash(index, with_words)[:_CAPTIONED].tolist()
+        captioned = np.flatnonzero(self._counts > 0)
+        self.ids: list[int] = by_hash(index, captioned)[:_CAPTIONED].tolist()
 
     def section(self, card: Mapping[str, Any], gallery: Gallery) -> Markup | None:
         """Histograms of caption lengths and counts, and examples; None without captions."""
@@ -91,7 +91,7 @@ class Captioned:
                 ),
                 class_="cards wide",
             ),
-            tag("h3", "What is said of some"),
+            tag("h3", "Images with their captions"),
             tag("div", [self._example(id, gallery) for id in self.ids], class_="told"),
         )
 
@@ -125,20 +125,20 @@ def _shapes(index: SampleIndex) -> list[Bin]:
     step = 2 * _SHAPES / _SHAPE_STEPS
     bins = np.clip(np.round((ratio + _SHAPES) / step), 0, _SHAPE_STEPS).astype(np.int64)
     counts = np.bincount(bins, minlength=_SHAPE_STEPS + 1)
-    values = [step * place - _SHAPES for place in range(_SHAPE_STEPS + 1)]
+    values = [step * number - _SHAPES for number in range(_SHAPE_STEPS + 1)]
     return [Bin(value, value, int(count)) for value, count in zip(values, counts, strict=True)]
 
 
 def _shape(power: float) -> str:
     ratio = 2.0 ** abs(power)
-    told = f"{ratio:.2f}".rstrip("0").rstrip(".")
+    text = f"{ratio:.2f}".rstrip("0").rstrip(".")
     if math.isclose(ratio, 1.0):
         return "square"
-    return f"{told}:1" if power > 0 else f"1:{told}"
+    return f"{text}:1" if power > 0 else f"1:{text}"
 
 
 def _figure(
-    title: str, chart: Markup, spread: Mapping[str, int] | None, spoken: Any = lambda value: f"{value:,}"
+    title: str, chart: Markup, spread: Mapping[str, int] | None, format_value: Any = lambda value: f"{value:,}"
 ) -> Markup:
     values = list((spread or {}).values())
     if values and min(values) == max(values):
@@ -146,13 +146,13 @@ def _figure(
         return tag(
             "div",
             tag("h3", title),
-            tag("p", spoken(values[0]), class_="figure-value"),
+            tag("p", format_value(values[0]), class_="figure-value"),
             tag("p", "all the same", class_="label"),
             class_="card",
         )
-    told = " · ".join(f"{name} {spoken(value)}" for name, value in (spread or {}).items())
+    text = " · ".join(f"{name} {format_value(value)}" for name, value in (spread or {}).items())
     return tag(
-        "div", tag("h3", title), tag("p", told, class_="label") if told else None, tag("figure", chart), class_="card"
+        "div", tag("h3", title), tag("p", text, class_="label") if text else None, tag("figure", chart), class_="card"
     )
 
 
