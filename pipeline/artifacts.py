@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,7 +26,7 @@ from pipeline.whole_files import written_whole
 MANIFEST = "manifest.json"
 _FORMAT = 1
 ASIDE = ".aside"
-_FIX = "delete this artifact and run its stage again"
+_FIX = "delete this artifact with `tutelage artifacts rm` and run its stage again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +299,17 @@ class ArtifactStore:
             artifact = self.find(uri)
             if artifact is not None:
                 yield artifact
+
+    def remove(self, uri: str) -> int:
+        """Removes the artifact STAGE/KEY and its local copy; returns the bytes that its files had in the storage.
+
+        Artifacts that were built from it, or that refer to its shards, are not checked.
+        """
+        path = f"artifacts/{uri}"
+        size = sum(info.size for info in self.storage.list(path))
+        self.storage.unpublish(path)
+        shutil.rmtree(self.local / "fetched" / path, ignore_errors=True)
+        return size
 
     def commit(
         self,

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from flows.catalog import find_flow
+from flows.cli.artifacts_app import artifacts_app
 from flows.cli.data_app import data_app
 from flows.cli.models_app import models_app
 from flows.cli.shell_arguments import AsJson, Flow, Images, ModelUri, Preset, Settings
@@ -39,15 +40,30 @@ _QUIET = {
 app = typer.Typer(
     name="tutelage",
     help="Train vision models from images to a registered champion: shard, train, distil, pretrain CLIP, register.",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-artifacts_app = typer.Typer(help="List, show and verify the artifacts in the store.", rich_markup_mode=None)
 app.add_typer(artifacts_app, name="artifacts")
-
 app.add_typer(models_app, name="models")
 app.add_typer(data_app, name="data")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"tutelage {version('tutelage')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -89,39 +105,6 @@ def sources(
     from flows.cli.source_commands import list_sources
 
     return list_sources(kind, as_json=as_json)
-
-
-@artifacts_app.command("list")
-def list_artifacts(
-    stage: Annotated[str | None, typer.Argument(metavar="STAGE", help="List only the artifacts of this stage.")] = None,
-    as_json: AsJson = False,
-) -> int:
-    """List committed artifacts."""
-    from flows.cli.artifact_commands import list_artifacts
-
-    return list_artifacts(stage, as_json=as_json)
-
-
-@artifacts_app.command("show")
-def show_artifact(
-    reference: Annotated[str, typer.Argument(metavar="STAGE/KEY", help="A unique prefix of the key is enough.")],
-) -> int:
-    """Print an artifact's manifest: config, inputs, summary, files."""
-    from flows.cli.artifact_commands import show_artifact
-
-    return show_artifact(reference)
-
-
-@artifacts_app.command("verify")
-def verify_artifacts(
-    references: Annotated[
-        list[str] | None, typer.Argument(metavar="STAGE/KEY...", help="Artifacts to verify. Default: all.")
-    ] = None,
-) -> int:
-    """Compare every file with its manifest. The exit code is 1 if any differs."""
-    from flows.cli.artifact_commands import verify_artifacts
-
-    return verify_artifacts(references or [])
 
 
 @app.command()

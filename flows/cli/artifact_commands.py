@@ -5,29 +5,47 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
+from rich.filesize import decimal
 from rich.table import Table
 
 from flows.cli.console import Console
 from flows.preflight import open_store
 from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.errors import TutelageError
+from pipeline.errors import TutelageError, UnknownNameError
 from pipeline.headline import headline
 from pipeline.printable import printable
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.shard_locations import ShardLocations
 
+_ORIGIN = {"tutelage": "tutelage", "commit": "commit", "stage version": "stage_version"}
+_FILES = 20  # files that `show` lists
+_VALUE_CHARS = 200
+
 
 def list_artifacts(stage: str | None, *, as_json: bool) -> int:
-    """Prints one line for each committed artifact."""
+    """Prints one line for each committed artifact, the newest last.
+
+    Raises:
+        UnknownNameError: there are artifacts, but none of this stage.
+    """
     store = open_store()
-    artifacts, wrong = _readable(store, store.uris(stage))
+    uris = list(store.uris(stage))
+    if stage is not None and not uris:
+        stages = {uri.partition("/")[0] for uri in store.uris()}
+        if stages:
+            raise UnknownNameError("stage", stage, stages)
+    artifacts, wrong = readable(store, uris)
+    artifacts.sort(key=committed)
     if as_json:
         rows = [
             {
                 "artifact": artifact.uri,
+                "committed": _date(artifact, "T%H:%M:%SZ"),
                 "seconds": artifact.seconds,
-                "bytes": _size(artifact.manifest),
+                "bytes": _size(artifact),
                 "summary": artifact.summary,
             }
             for artifact in artifacts
@@ -39,29 +57,62 @@ def list_artifacts(stage: str | None, *, as_json: bool) -> int:
         return 0
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("artifact", no_wrap=True)
-    table.add_column("MB", justify="right", no_wrap=True)
-    table.add_column("seconds", justify="right", no_wrap=True)
-    table.add_column("result", overflow="fold")
+    table.add_column("date (UTC)", no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    # In a terminal, one line an artifact: `show` prints the whole result.
+    table.add_column("result", no_wrap=True, overflow="ellipsis")
     for artifact in artifacts:
-        megabytes = f"{_size(artifact.manifest) / 1e6:.1f}"
-        result = headline(artifact.summary)
-        table.add_row(f"{artifact.stage}/{artifact.key[:12]}", megabytes, f"{artifact.seconds:.1f}", result)
+        table.add_row(
+            f"{artifact.stage}/{artifact.key[:8]}",
+            _date(artifact, " %H:%M"),
+            decimal(_size(artifact)),
+            _duration(artifact.seconds),
+            headline(artifact.summary),
+        )
     if artifacts:
         Console().print(table)
     return _print_errors(wrong)
 
 
-def show_artifact(reference: str) -> int:
-    """An artifact's manifest and address, as JSON."""
+def show_artifact(reference: str, *, as_json: bool) -> int:
+    """Prints an artifact's result, inputs and files, or its manifest as JSON."""
     artifact = open_store().resolve(reference)
-    print(json.dumps({"url": artifact.url, **artifact.manifest}, indent=1, sort_keys=True))
+    if as_json:
+        print(json.dumps({"url": artifact.url, **artifact.manifest}, indent=1, sort_keys=True))
+        return 0
+    origin = artifact.manifest.get("origin", {})
+    written_by = ", ".join(
+        f"{name} {str(origin[key])[:12]}" for name, key in _ORIGIN.items() if origin.get(key) is not None
+    )
+    inputs = [f"{name}: {uri}" for name, uri in sorted(artifact.manifest["inputs"].items())]
+    summary = [f"{name}: {_short(value)}" for name, value in artifact.summary.items() if name != "headline"]
+    files = [f"{name}  {decimal(entry.size)}" for name, entry in sorted(artifact.files.items())]
+    rows = {
+        "result": [headline(artifact.summary)],
+        "summary": summary,
+        "inputs": inputs,
+        "committed": [f"{_date(artifact, ' %H:%M:%S UTC')} after {_duration(artifact.seconds)}, by {written_by}"],
+        "files": [*files[:_FILES], *([f"... {len(files) - _FILES:,} more"] if len(files) > _FILES else [])],
+    }
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, lines in rows.items():
+        if lines:
+            table.add_row(name, "\n".join(lines))
+    console = Console()
+    console.print(artifact.uri, style="bold", soft_wrap=True)
+    console.print(artifact.url, style="dim", soft_wrap=True)
+    console.print(table)
+    console.print("the config, and the SHA-256 of each file: add --json", style="dim")
     return 0
 
 
 def verify_artifacts(references: Sequence[str]) -> int:
     """Compares every file with its manifest; returns 1 if any is missing or changed."""
     store = open_store()
-    artifacts, lines = _readable(store, [store.uri(reference) for reference in references] or store.uris())
+    artifacts, lines = readable(store, [store.uri(reference) for reference in references] or store.uris())
     damaged = len(lines)
     _print_errors(lines)
     for artifact in artifacts:
@@ -77,7 +128,7 @@ def verify_artifacts(references: Sequence[str]) -> int:
     return 1 if damaged else 0
 
 
-def _readable(store: ArtifactStore, uris: Iterable[str]) -> tuple[list[Artifact], list[str]]:
+def readable(store: ArtifactStore, uris: Iterable[str]) -> tuple[list[Artifact], list[str]]:
     """The artifacts with a readable manifest, and an error line for each of the others."""
     artifacts, wrong = [], []
     for uri in uris:
@@ -104,5 +155,27 @@ def _missing_artifacts(artifact: Artifact) -> list[str]:
     return ShardLocations(artifact, SampleIndex.open(artifact).shard_names).missing_owners()
 
 
-def _size(manifest: dict[str, dict[str, dict[str, int]]]) -> int:
-    return sum(entry["size"] for entry in manifest["files"].values())
+def committed(artifact: Artifact) -> float:
+    """Unix time of its commit; 0 if the manifest does not have it."""
+    time = artifact.manifest.get("origin", {}).get("committed", 0.0)
+    return float(time) if isinstance(time, int | float) else 0.0
+
+
+def _date(artifact: Artifact, time: str) -> str:
+    """Date and time of its commit, in UTC; "-" if it is not known."""
+    seconds = committed(artifact)
+    return datetime.fromtimestamp(seconds, UTC).strftime(f"%Y-%m-%d{time}") if seconds else "-"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
+
+
+def _size(artifact: Artifact) -> int:
+    """Bytes of all files."""
+    return sum(entry.size for entry in artifact.files.values())
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _VALUE_CHARS else f"{text[: _VALUE_CHARS - 3]}..."

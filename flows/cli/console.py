@@ -13,15 +13,24 @@ from pipeline.printable import printable
 
 _LEAST_WIDTH = 20
 _WIDTH = 80
+_UNWRAPPED = 10_000
 
 
 class Console(rich.console.Console):
-    """Rich's console without markup and emoji codes; control characters are printed as escapes."""
+    """Rich's console without markup and emoji codes; control characters are printed as escapes.
 
-    def __init__(self, **options: Any) -> None:
-        if "width" not in options and _narrow(os.environ.get("COLUMNS", "")):
+    Args:
+        unwrapped: print long lines and tables uncut if the output is a pipe or a file, whose readers expect one line
+            each; COLUMNS, if set, is the width then.
+    """
+
+    def __init__(self, *, unwrapped: bool = True, **options: Any) -> None:
+        columns = os.environ.get("COLUMNS", "")
+        if "width" not in options and _narrow(columns):
             options["width"] = _WIDTH
         super().__init__(**{"markup": False, "emoji": False, **options})
+        if unwrapped and "width" not in options and not columns.isdigit() and not self.is_terminal:
+            self.width = _UNWRAPPED
 
     def on_broken_pipe(self) -> None:
         """Raised for `main` to handle; Rich would exit the process."""

@@ -107,8 +107,8 @@ def _zoo_table(infos: Sequence[ModelInfo], *, wide: bool) -> Table:
 
 def _layer_table(shown: Sequence[LayerRow], model: LayerRow) -> Table:
     table = _plain_table()
-    table.add_column("layer", overflow="fold", ratio=3)
-    table.add_column("type", overflow="fold", ratio=2)
+    table.add_column("layer", overflow="fold")
+    table.add_column("type", overflow="fold")
     table.add_column("output", no_wrap=True)
     table.add_column("parameters", justify="right", no_wrap=True)
     table.add_column("MACs", justify="right", no_wrap=True)

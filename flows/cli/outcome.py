@@ -113,7 +113,7 @@ def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
     if not outcome.rows:
         return
     console.print()
-    console.print(stage_table(list(outcome.rows), console.width))
+    console.print(stage_table(list(outcome.rows)))
     console.print()
     cached = sum(row.state in ("cached", "nothing new") for row in outcome.rows)
     total = len(outcome.rows)

@@ -57,7 +57,7 @@ def preview(
         described = [_described(sample) for sample in samples]
         print(json.dumps({"what": what, "sheet": str(out) if out else None, "samples": described}, indent=1))
         return 0
-    width = max(Console().width, _MIN_WIDTH)
+    width = max(Console(unwrapped=False).width, _MIN_WIDTH)
     console = Console(width=width)
     console.print(_table(samples, width))
     if out is not None:

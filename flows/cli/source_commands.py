@@ -9,7 +9,6 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.console import Group
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -91,7 +90,7 @@ def _page(kind: str, source: type[Any]) -> Group:
         table,
         Text(),
         Text("A first run:", "dim"),
-        Padding(Text(example_command(kind, about).replace(" --set", " \\\n  --set")), (0, 0, 0, 2)),
+        Text("  " + example_command(kind, about).replace(" --set", " \\\n    --set")),
     )
 
 

@@ -248,13 +248,13 @@ def _number(name: str, value: float) -> str:
     return f"loss {value:.3f}" if name == "loss" else f"{name.replace('_', ' ')} {value:.4g}"
 
 
-def stage_table(rows: list[StageRow], width: int) -> Table:
+def stage_table(rows: list[StageRow]) -> Table:
     """The table at the end: every stage with state, seconds and headline."""
-    table = Table(box=None, padding=(0, 2, 0, 0), width=width, header_style="dim", pad_edge=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("stage", no_wrap=True)
     table.add_column("state", no_wrap=True)
     table.add_column("seconds", justify="right", no_wrap=True)
-    table.add_column("result", ratio=1, overflow="fold")
+    table.add_column("result", overflow="fold")
     for row in rows:
         mark, style = _MARKS[row.state]
         seconds = "" if row.seconds is None or row.state == "not run" else f"{row.seconds:.1f}"

@@ -93,5 +93,8 @@ class Storage(Protocol):
             manifest: JSON content of manifest.json; "root" is set by this call.
         """
 
+    def unpublish(self, path: str) -> None:
+        """Removes a published folder, its manifest first; does nothing if there is none."""
+
     def sweep(self) -> Sequence[str]:
         """Removes incomplete work of processes that have ended; returns its paths. Published files are not touched."""

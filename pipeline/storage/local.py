@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import InputError
@@ -139,6 +139,11 @@ class LocalStorage:
         else:
             shutil.rmtree(folder)
         return won
+
+    def unpublish(self, path: str) -> None:
+        full_path = self._full_path(path)
+        with self._locked(), self._aside() as removed, suppress(FileNotFoundError):
+            os.rename(full_path, removed)
 
     def sweep(self) -> Sequence[str]:
         return sweep_folder(self.root / _ASIDE)

@@ -100,6 +100,13 @@ class S3Storage(S3Objects):
         shutil.rmtree(folder)
         return won
 
+    def unpublish(self, path: str) -> None:
+        # Listed first: files of a run that publishes the same path from now on are not removed.
+        files = [info.path for info in self.list(path)]
+        self.delete(f"{path}/manifest.json")
+        for file in files:
+            self.delete(file)
+
     def sweep(self) -> Sequence[str]:
         swept = []
         for info in self.list(ASIDE):

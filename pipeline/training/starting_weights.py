@@ -69,7 +69,9 @@ class StartingWeights:
         try:
             state = read_state(path)
         except ModelError as error:
-            raise DamagedError(f"{error}; delete this artifact and run {STAGE} again") from None
+            raise DamagedError(
+                f"{error}; delete this artifact with `tutelage artifacts rm` and run {STAGE} again"
+            ) from None
         try:
             return load_state(model, state, self.name, normalisation=normalisation)
         except ModelError as error:

@@ -136,7 +136,7 @@ def test_nothing_runs_on_after_the_commands(lifecycle: Any) -> None:
 def test_artifacts_are_listed_shown_and_whole(lifecycle: Any) -> None:
     listed = json.loads(lifecycle.shell.run("artifacts", "list", "--json").stdout)
     assert {one["artifact"] for one in listed} >= {stage["artifact"] for stage in lifecycle.said["stages"]}
-    shown = json.loads(lifecycle.shell.run("artifacts", "show", listed[0]["artifact"][:-8]).stdout)
+    shown = json.loads(lifecycle.shell.run("artifacts", "show", listed[0]["artifact"][:-8], "--json").stdout)
     assert set(shown) >= {"url", "config", "inputs", "files", "summary", "origin"}
     verified = lifecycle.shell.run("artifacts", "verify")
     assert verified.returncode == 0

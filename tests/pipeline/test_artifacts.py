@@ -96,6 +96,19 @@ def test_a_folder_without_a_manifest_is_no_artifact(store):
     assert list(store.list()) == []
 
 
+def test_a_removed_one_leaves_no_file_and_its_key_is_free_again(store, commit):
+    artifact = commit(store)
+    other = commit(store, key="4567")
+    assert artifact.read("deep/b.bin") == b"defg"
+    assert store.remove(artifact.uri) > 7
+    assert store.find(artifact.uri) is None
+    assert list(store.storage.list(f"artifacts/{artifact.uri}")) == []
+    assert not [path for path in store.local.rglob(f"{artifact.key}/*") if path.is_file()]
+    assert other.verify() == []
+    assert commit(store).verify() == []
+    assert store.remove("stage/nowhere") == 0
+
+
 def test_a_second_commit_of_a_key_gives_the_first_one_back(store, commit):
     first = commit(store, n=1)
     second = commit(store, n=2)

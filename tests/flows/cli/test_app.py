@@ -5,12 +5,14 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from flows.cli.app import main
 from infra.local.server import free_port
+from pipeline.sharding.sources.catalogue import SOURCES
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -65,6 +67,26 @@ def test_the_list_of_commands_fits_80_columns_uncut(
     commands = capsys.readouterr().out.partition("Commands:")[2].splitlines()
     assert len(commands) > 2
     assert [line for line in commands if line.endswith("...") or len(line) > 80] == []
+
+
+def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"tutelage {version('tutelage')}\n"
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["artifacts"], ["data", "lint"]])
+def test_h_is_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "-h"]) == 0
+    assert "Show this message and exit" in capsys.readouterr().out
+
+
+def test_output_to_a_pipe_is_not_wrapped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["sources"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(SOURCES) + 3
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["sources"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
 
 
 def test_a_store_that_cannot_be_written_is_refused_before_any_work(

@@ -52,7 +52,7 @@ def test_the_last_table_has_every_stage(capsys: pytest.CaptureFixture[str]) -> N
     board = a_board()
     board.close()
     file = io.StringIO()
-    Console(file=file, width=80, color_system=None).print(stage_table(board.rows(), 80))
+    Console(file=file, width=80, color_system=None).print(stage_table(board.rows()))
     text = file.getvalue()
     for words in ("shard-dataset", "cached", "stopped", "not run", "51 labels"):
         assert words in text
