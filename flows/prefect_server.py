@@ -142,7 +142,7 @@ def check_server() -> None:
     if not url:
         port_wanted()
     # Prefect Cloud and servers with a login require it for the health check.
-    elif reason := http_refusal(f"{url.rstrip('/')}/health", says=b"true", also_well=(401, 403)):
+    elif reason := http_refusal(f"{url.rstrip('/')}/health", expected_body=b"true", accepted_statuses=(401, 403)):
         shown = shown_url(url)
         raise InputError(
             f"PREFECT_API_URL={shown}: no Prefect server answers there: {reason}; start it, or unset the variable"

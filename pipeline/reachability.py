@@ -19,19 +19,19 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from pipeline.errors import first_line
 
 WITHIN_S = 5.0
-NO_URL = "not a URL; of a password in it, write / ? # @ as %2F %3F %23 %40"
+NOT_A_URL = "not a URL; of a password in it, write / ? # @ as %2F %3F %23 %40"
 _ANSWER_BYTES = 4096  # read of a response; enough for a health check
 
 
 def http_refusal(
-    url: str, *, says: bytes | None = None, also_well: Collection[int] = (), within_s: float = WITHIN_S
+    url: str, *, expected_body: bytes | None = None, accepted_statuses: Collection[int] = (), within_s: float = WITHIN_S
 ) -> str | None:
     """Why an HTTP URL does not answer as expected, in a few words without passwords; None if it does.
 
     Args:
         url: user and password in it are sent as basic authentication.
-        says: the expected body, without surrounding white space; None: anything.
-        also_well: status codes from 400 on that are accepted, e.g. 401 of a server that requires a login.
+        expected_body: the expected body, without surrounding white space; None: anything.
+        accepted_statuses: status codes from 400 on that are accepted, e.g. 401 of a server that requires a login.
         within_s: time limit for the whole check.
     """
 
@@ -41,8 +41,8 @@ def http_refusal(
                 body = answer.read(_ANSWER_BYTES)
         except urllib.error.HTTPError as error:
             error.close()
-            return None if error.code in also_well else f"answers {error.code} {error.reason}".rstrip()
-        if says is not None and body.strip() != says:
+            return None if error.code in accepted_statuses else f"answers {error.code} {error.reason}".rstrip()
+        if expected_body is not None and body.strip() != expected_body:
             return "answers, but as another kind of server"
         return None
 
@@ -75,7 +75,7 @@ def answered_within(seconds: float, check: Callable[[], str | None]) -> str | No
             ValueError,
             http.client.InvalidURL,
         ):  # Their messages quote the supposed port, which may be half a password.
-            answers.append(NO_URL)
+            answers.append(NOT_A_URL)
         except Exception as error:  # http.client's errors for a server with another protocol
             answers.append(f"nobody answers ({_reason(error, seconds)})")
 

@@ -22,10 +22,10 @@ def mlflow_service(uri: str) -> Found:
     """The tracking server or database at MLFLOW_TRACKING_URI."""
     if not uri:
         return "ok", "embedded, SQLite under the store", ""
-    from pipeline.training.tracking_uri import is_asked, refusal
+    from pipeline.training.tracking_uri import can_be_checked, refusal
 
     shown = shown_url(uri)
-    if not is_asked(uri):
+    if not can_be_checked(uri):
         return "warn", f"{shown}: of a kind that is not checked", "Try it with: mlflow doctor"
     reason = refusal(uri)
     if reason is None:
@@ -39,7 +39,7 @@ def prefect_service(url: str) -> Found:
     if not url:
         return "ok", "embedded, a server for each run", ""
     shown = shown_url(url)
-    reason = http_refusal(f"{url.rstrip('/')}/health", also_well=(401, 403), within_s=_TIMEOUT_S)
+    reason = http_refusal(f"{url.rstrip('/')}/health", accepted_statuses=(401, 403), within_s=_TIMEOUT_S)
     if reason is None:
         return "ok", f"{shown} answers", ""
     if not urlsplit(url).path.rstrip("/").endswith("/api"):
@@ -65,7 +65,7 @@ def s3_service(endpoint: str, store_url: str) -> Found:
         return "ok", "AWS" if store_url.startswith("s3://") else "not used, the store is a folder", ""
     shown = shown_url(endpoint)
     # A working server answers a request without credentials with 403.
-    reason = http_refusal(endpoint, within_s=_TIMEOUT_S, also_well=(301, 307, 400, 401, 403, 404, 405))
+    reason = http_refusal(endpoint, within_s=_TIMEOUT_S, accepted_statuses=(301, 307, 400, 401, 403, 404, 405))
     if reason is None:
         return "ok", f"{shown} answers", ""
     return "fail", f"{shown}: {reason}", "Start that S3 server, or correct AWS_ENDPOINT_URL."

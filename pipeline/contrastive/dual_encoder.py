@@ -15,7 +15,7 @@ from pipeline.contrastive.config import ContrastiveConfig
 from pipeline.contrastive.inputs import WEIGHTS_INPUTS, Inputs
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel, Preprocessing
-from pipeline.training.starting_weights import check_given
+from pipeline.training.starting_weights import open_weights
 
 
 def preprocessing_of(config: ContrastiveConfig, classifier: ExportedModel | None) -> Preprocessing:
@@ -78,7 +78,7 @@ def starting_reports(config: ContrastiveConfig, inputs: Mapping[str, Artifact]) 
     """
     requested = (config.new_tower.model.pretrained if "tower" not in inputs else None, config.text.pretrained)
     given = [
-        check_given(pretrained, inputs.get(name), field, name)
+        open_weights(pretrained, inputs.get(name), field, name)
         for pretrained, name, field in zip(
             requested, WEIGHTS_INPUTS, ("new_tower.model.pretrained", "text.pretrained"), strict=True
         )

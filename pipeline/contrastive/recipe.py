@@ -23,7 +23,7 @@ from pipeline.loading.policies.shuffled import ShuffledConfig
 from pipeline.loading.policies.streams import StreamsConfig
 from pipeline.loading.reader import SampleReader
 from pipeline.training.input_artifacts import open_artifact
-from pipeline.training.task import Parts
+from pipeline.training.task import TrainingObjects
 from pipeline.training.training_config import TrainingConfig
 
 
@@ -43,7 +43,7 @@ class ContrastiveRecipe:
     def training(self) -> TrainingConfig:
         return self.config.training
 
-    def build(self, device: torch.device, rank: int, world: int) -> Parts:
+    def build(self, device: torch.device, rank: int, world: int) -> TrainingObjects:
         config, seed = self.config, self.config.training.seed
         artifacts = {name: open_artifact(self.store_url, uri) for name, uri in self.inputs}
         inputs = Inputs.open(artifacts, captions_from=config.captions_from, keep=config.keep)
@@ -77,7 +77,7 @@ class ContrastiveRecipe:
         refresh = None
         if isinstance(policy, Tonics) and held_out is not None:
             refresh = CurriculumRefresh(policy, held_out, encoder, rank, world)
-        return Parts(
+        return TrainingObjects(
             build_model(config, inputs).to(device),
             ContrastiveTask(preprocessing, world=world, freeze_image=config.freeze_tower),
             loader,

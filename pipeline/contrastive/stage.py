@@ -73,7 +73,7 @@ def summary(result: TrainingResult, lines: list[dict[str, Any]]) -> dict[str, An
         if (value := result.last(name)) is not None
     }
     frontier_size = len(lines[-1]["frontier"]) if lines else 1
-    reported = {**measured, **result.headline_facts()}
+    reported = {**measured, **result.summary_values()}
     words = training_headline(reported)
     if "val_image_recall_at_1" in reported:
         words = f"val R@1 {reported['val_image_recall_at_1']:.1%}, {words}"

@@ -24,13 +24,13 @@ from pipeline.sharding.format.joined_columns import JoinedColumns
 from pipeline.stage import Workspace
 from pipeline.training.classification import ClassifierEvaluation, without_auxiliary
 from pipeline.training.classification_config import ClassificationConfig
-from pipeline.training.classifier import build_parts, export, summary
+from pipeline.training.classifier import build_training_objects, export, summary
 from pipeline.training.input_artifacts import open_artifact, open_optional
 from pipeline.training.model_config import ModelConfig
 from pipeline.training.rows import labelled_rows, training_rows
 from pipeline.training.runner import execute
 from pipeline.training.starting_weights import starting_report, write_report
-from pipeline.training.task import Parts
+from pipeline.training.task import TrainingObjects
 from pipeline.training.training_config import TrainingConfig
 
 
@@ -102,7 +102,7 @@ class DistillationRecipe:
     def training(self) -> TrainingConfig:
         return self.config.training
 
-    def build(self, device: torch.device, rank: int, world: int) -> Parts:
+    def build(self, device: torch.device, rank: int, world: int) -> TrainingObjects:
         config = self.config
         shards = open_artifact(self.store_url, self.shards)
         artifacts = (open_optional(self.store_url, uri) for uri in (self.teacher, self.weights, self.columns))
@@ -116,10 +116,10 @@ class DistillationRecipe:
             mixing=config.mixing,
             seed=config.training.seed,
         )
-        parts = build_parts(config, shards, task, device, rank, world, weights, columns)
-        if isinstance(parts.evaluate, ClassifierEvaluation) and can_evaluate:
-            parts.evaluate = StudentEvaluation(parts.evaluate, teacher)
-        return parts
+        objects = build_training_objects(config, shards, task, device, rank, world, weights, columns)
+        if isinstance(objects.evaluate, ClassifierEvaluation) and can_evaluate:
+            objects.evaluate = StudentEvaluation(objects.evaluate, teacher)
+        return objects
 
     def _teacher(
         self, teacher: Artifact | None, shards: Artifact, columns: Artifact | None, device: torch.device

@@ -14,7 +14,7 @@ from pipeline.artifacts import ArtifactStore
 from pipeline.errors import InputError, WorkError, first_line
 from pipeline.registration.mlflow_registry import RegisteredVersion, Registry, model_uri_parts
 from pipeline.service_url import without_credentials
-from pipeline.training.tracking_uri import patient_transfers
+from pipeline.training.tracking_uri import allow_long_transfers
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def predict_images(
     mlflow.set_tracking_uri(registry.tracking_uri)
     try:
         # Without the check of the installed packages, which takes 1 s, since it reads the file list of every package.
-        with patient_transfers():
+        with allow_long_transfers():
             model = mlflow.pyfunc.load_model(version.uri, suppress_warnings=True)
     except MlflowException as error:
         raise InputError(f"{model_uri}: cannot be looked up ({without_credentials(first_line(error))})") from None

@@ -31,7 +31,7 @@ from pipeline.registration.program_check import check_files
 from pipeline.registration.promotion_lease import Lease
 from pipeline.service_url import shown_url, without_credentials
 from pipeline.training.tracking import EXPERIMENT, ensure_tracking, tracking_in_a_run
-from pipeline.training.tracking_uri import patient_transfers
+from pipeline.training.tracking_uri import allow_long_transfers
 
 CHAMPION = "champion"
 MODEL_TAG = "tutelage.model"
@@ -161,7 +161,7 @@ class Registry:
             with temporary_folder() as folder:
                 package = Path(folder) / _FOLDER
                 write_package(exported, package, Model(artifact_path=_FOLDER, run_id=run_id))
-                with patient_transfers():
+                with allow_long_transfers():
                     client.log_artifacts(run_id, str(package), _FOLDER)
             with alone or nullcontext() as lease:
                 found = self.find(name, tags[MODEL_TAG]) if MODEL_TAG in tags else None
@@ -207,7 +207,7 @@ class Registry:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             location = self._client.get_model_version_download_uri(version.name, str(version.version))
-            with patient_transfers():
+            with allow_long_transfers():
                 fetched = download_artifacts(location, dst_path=str(folder), tracking_uri=self.tracking_uri)
         except (MlflowException, OSError) as error:
             raise WorkError(
@@ -231,7 +231,7 @@ class Registry:
 
         try:
             location = self._client.get_model_version_download_uri(version.name, str(version.version))
-            with patient_transfers():
+            with allow_long_transfers():
                 fetched = download_artifacts(
                     f"{location.rstrip('/')}/{name}", dst_path=str(folder), tracking_uri=self.tracking_uri
                 )

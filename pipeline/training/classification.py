@@ -69,11 +69,11 @@ def mixed_cross_entropy(logits: Tensor, labels: list[Tensor], shares: list[float
         smoothing: see Classification.
     """
     logits = logits.float()
-    parts = [
+    losses = [
         share * F.cross_entropy(logits, label, ignore_index=UNLABELLED, label_smoothing=smoothing, reduction="sum")
         for label, share in zip(labels, shares, strict=True)
     ]
-    return torch.stack(parts).sum() / len(logits)
+    return torch.stack(losses).sum() / len(logits)
 
 
 def auxiliary_loss(outputs: Any, labels: list[Tensor], shares: list[float], smoothing: float) -> Tensor | float:
@@ -118,19 +118,19 @@ class ClassifierEvaluation:
         self._prefix = prefix
 
     def __call__(
-        self, model: nn.Module, seen: Callable[[Batch, Tensor], None] = lambda batch, logits: None
+        self, model: nn.Module, on_batch: Callable[[Batch, Tensor], None] = lambda batch, logits: None
     ) -> dict[str, float]:
         """The metrics.
 
         Args:
-            seen: called with each batch and its logits, [B, classes] on the device.
+            on_batch: called with each batch and its logits, [B, classes] on the device.
         """
         totals = torch.zeros(4, dtype=torch.float64, device=self.device)
         for batch in self._batches:
             images = self._preprocessing.normalise(batch.images.to(self.device))
             labels = batch.labels.to(self.device)
             logits = model(images).float()
-            seen(batch, logits)
+            on_batch(batch, logits)
             top = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
             loss = F.cross_entropy(logits, labels, reduction="sum")
             totals[0] += top[:, 0].sum()
@@ -139,10 +139,10 @@ class ClassifierEvaluation:
             totals[3] += len(labels)
         if self.world > 1:
             dist.all_reduce(totals)
-        right, right_in_5, loss, rows = totals.tolist()
+        correct, correct_in_5, loss, rows = totals.tolist()
         name = self._prefix
         return {
-            f"{name}/accuracy": right / rows,
-            f"{name}/accuracy_top5": right_in_5 / rows,
+            f"{name}/accuracy": correct / rows,
+            f"{name}/accuracy_top5": correct_in_5 / rows,
             f"{name}/loss": loss / rows,
         }

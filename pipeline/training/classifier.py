@@ -21,10 +21,10 @@ from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.rows import labelled_rows, training_rows
 from pipeline.training.runner import TrainingResult, training_headline
 from pipeline.training.starting_weights import StartingWeights
-from pipeline.training.task import Parts, Task
+from pipeline.training.task import Task, TrainingObjects
 
 
-def build_parts(
+def build_training_objects(
     config: ClassificationConfig,
     shards: Artifact,
     task: Task,
@@ -33,7 +33,7 @@ def build_parts(
     world: int,
     weights: Artifact | None = None,
     columns: Artifact | None = None,
-) -> Parts:
+) -> TrainingObjects:
     """Builds the training objects for labelled shards; used for a classifier and for a distilled student.
 
     Args:
@@ -59,9 +59,9 @@ def build_parts(
         columns=joined,
         device=device,
     )
-    held_out = labelled_rows(index, "val").all()
+    validation_rows = labelled_rows(index, "val").all()
     evaluation = None
-    if len(held_out):
+    if len(validation_rows):
         batches = partial(
             evaluation_batches,
             reader,
@@ -71,15 +71,15 @@ def build_parts(
             batch_size=256,
             threads=config.loader.threads,
         )
-        held = CachedBatches(batches, rank_slice(held_out, rank, world), config.loader.evaluation_megabytes)
-        evaluation = ClassifierEvaluation(held, config.preprocessing(), device=device, world=world, prefix="val")
+        cached = CachedBatches(batches, rank_slice(validation_rows, rank, world), config.loader.evaluation_megabytes)
+        evaluation = ClassifierEvaluation(cached, config.preprocessing(), device=device, world=world, prefix="val")
     torch.manual_seed(seed)  # initial weights do not depend on earlier random draws
     model = config.build_model(len(index.label_names))
     if weights is not None:
         StartingWeights.open(weights).load_into(model, normalisation=config.normalisation)
     # Convolutions need no conversion from this layout: resnet_small trains 1.2x faster on CPUs.
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Parts(model, task, loader, rows=samples_per_epoch(policy, len(rows)), evaluate=evaluation)
+    return TrainingObjects(model, task, loader, rows=samples_per_epoch(policy, len(rows)), evaluate=evaluation)
 
 
 def export(config: ClassificationConfig, labels: tuple[str, ...], result: TrainingResult, work: Workspace) -> None:
@@ -107,5 +107,5 @@ def summary(result: TrainingResult) -> dict[str, Any]:
         for name in ("val/accuracy", "val/accuracy_top5", "val/agreement", "train/loss")
         if (value := result.last(name)) is not None
     }
-    told = {**measured, **result.headline_facts()}
-    return {**told, "headline": training_headline(told)}
+    values = {**measured, **result.summary_values()}
+    return {**values, "headline": training_headline(values)}

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from pipeline.loading.quarantine import Quarantine
 
 
-def share_damage(quarantine: Quarantine | None, world: int, device: torch.device) -> dict[str, float]:
+def exchange_damaged(quarantine: Quarantine | None, world: int, device: torch.device) -> dict[str, float]:
     """Exchanges the damaged samples between all ranks; every rank must call it. Returns values for metrics.jsonl.
 
     Raises:
@@ -19,11 +19,11 @@ def share_damage(quarantine: Quarantine | None, world: int, device: torch.device
     if quarantine is None:
         return {}
     if world > 1:
-        mine = quarantine.unreported()
-        found = torch.tensor(len(mine), device=device)
+        own = quarantine.unreported()
+        found = torch.tensor(len(own), device=device)
         dist.all_reduce(found)
         if found:
-            everyone: list[list[dict[str, Any]]] = [[] for _ in range(world)]
-            dist.all_gather_object(everyone, mine)
-            quarantine.merge(line for lines in everyone for line in lines)
+            by_rank: list[list[dict[str, Any]]] = [[] for _ in range(world)]
+            dist.all_gather_object(by_rank, own)
+            quarantine.merge(line for lines in by_rank for line in lines)
     return {"train/damaged": float(len(quarantine))} if len(quarantine) else {}

@@ -40,7 +40,7 @@ class ImageModelConfig(Config):
 
     @field_validator("mean", "std", mode="before")
     @classmethod
-    def _a_number_or_one_a_channel(cls, value: Any, info: ValidationInfo) -> Any:
+    def _numbers_are_valid(cls, value: Any, info: ValidationInfo) -> Any:
         """Checked before the types, because pydantic would report one error for each member of the union."""
         if value is None:
             return None
@@ -54,8 +54,8 @@ class ImageModelConfig(Config):
         channels = info.data.get("channels", len(numbers))
         several = isinstance(value, list | tuple)
         if several and len(numbers) != channels:
-            each = "1 channel" if channels == 1 else f"{channels} channels"
-            raise ValueError(f"{len(numbers)} numbers for {each}; give one number, or one for each channel")
+            channel_count = "1 channel" if channels == 1 else f"{channels} channels"
+            raise ValueError(f"{len(numbers)} numbers for {channel_count}; give one number, or one for each channel")
         return tuple(numbers) if several else numbers[0]
 
     def key_value(self, name: str) -> Any:

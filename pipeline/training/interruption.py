@@ -15,8 +15,8 @@ from typing import Any
 
 from pipeline.errors import WorkError
 
-_HELD = (signal.SIGTERM, signal.SIGINT)
-_open: set[StopRequest] = set()
+_DEFERRED = (signal.SIGTERM, signal.SIGINT)
+_running: set[StopRequest] = set()
 
 
 class StoppedError(WorkError):
@@ -43,10 +43,10 @@ class StopRequest:
 
 def request_stop() -> int:
     """Asks every training of this process to write a checkpoint and stop; returns their number. For other threads."""
-    asked = list(_open)
-    for request in asked:
+    requests = list(_running)
+    for request in requests:
         request.set()
-    return len(asked)
+    return len(requests)
 
 
 @contextmanager
@@ -57,27 +57,27 @@ def stoppable() -> Iterator[StopRequest]:
     `request_stop` is called.
     """
     request = StopRequest()
-    _open.add(request)
-    former: dict[signal.Signals, Any] = {}
+    _running.add(request)
+    previous_handlers: dict[signal.Signals, Any] = {}
 
-    def hold(number: int, frame: FrameType | None) -> None:
+    def defer(number: int, frame: FrameType | None) -> None:
         if request.signal is not None:
-            _restore(former)
+            _restore(previous_handlers)
             signal.raise_signal(number)
         request.signal = number
         request.set()
 
     if threading.current_thread() is threading.main_thread():
-        former = {number: signal.signal(number, hold) for number in _HELD}
+        previous_handlers = {number: signal.signal(number, defer) for number in _DEFERRED}
     try:
         yield request
     finally:
-        _open.discard(request)
-        _restore(former)
+        _running.discard(request)
+        _restore(previous_handlers)
         if request.signal is not None:
             signal.raise_signal(request.signal)
 
 
-def _restore(former: dict[signal.Signals, Any]) -> None:
-    for number, handler in former.items():
+def _restore(previous_handlers: dict[signal.Signals, Any]) -> None:
+    for number, handler in previous_handlers.items():
         signal.signal(number, handler)

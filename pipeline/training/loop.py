@@ -34,21 +34,21 @@ from pipeline.errors import InputError, WorkError
 from pipeline.loading.batch import Batch
 from pipeline.training.batching import split
 from pipeline.training.checkpoint import Checkpoint, Checkpoints
-from pipeline.training.damage import share_damage
+from pipeline.training.damage import exchange_damaged
 from pipeline.training.ema import WeightAverage
 from pipeline.training.interruption import StoppedError
 from pipeline.training.meter import Meter
 from pipeline.training.optim import build_optimizer, set_learning_rate
-from pipeline.training.reporter import Reporter, Unheard
+from pipeline.training.reporter import NullReporter, Reporter
 from pipeline.training.task import BatchSource, Evaluate, Refresh, Task
 from pipeline.training.training_config import TrainingConfig
 
 _PROGRESS_EVERY_S = 0.5
-_MOST_ROWS = 2000  # of metrics.jsonl: every later checkpoint contains each row, so their number is bounded
+_MAX_ROWS = 2000  # of metrics.jsonl: every later checkpoint contains each row, so their number is bounded
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """The result of `fit`.
 
     Attributes:
@@ -78,13 +78,13 @@ def fit(
     refresh: Refresh | None = None,
     checkpoints: Checkpoints | None = None,
     reporter: Reporter | None = None,
-) -> Fitted:
+) -> FitResult:
     """Trains `model` to its last step, from the newest checkpoint if there is one.
 
     Args:
         model: on `device`; where `world` > 1 torch.distributed is initialised.
         rows: samples in an epoch.
-        evaluate, refresh: see Parts; called on every rank.
+        evaluate, refresh: see TrainingObjects; called on every rank.
         checkpoints: read by every rank, written by rank 0.
         reporter: receives progress and rows from rank 0; see Reporter.
     Raises:
@@ -95,10 +95,10 @@ def fit(
     """
     if training.global_batch < world:
         raise InputError(f"global_batch={training.global_batch} for {world} workers: each needs one row at least")
-    reporter = reporter if reporter is not None else Unheard()
-    leads = rank == 0
+    reporter = reporter if reporter is not None else NullReporter()
+    is_rank_0 = rank == 0
     total = training.total_steps(rows)
-    log_every = max(training.log_every_steps, -(-total // _MOST_ROWS))
+    log_every = max(training.log_every_steps, -(-total // _MAX_ROWS))
     average = WeightAverage(model, training.ema_decay) if training.ema_decay is not None else None
     optimizer = build_optimizer(model, training.optimizer)
     meter = Meter(device, world)
@@ -108,56 +108,56 @@ def fit(
     if world > 1:
         _check_same_step(state.step, device)
     wrapped = _distributed(model, device) if world > 1 else model
-    best = average.module if average is not None else model
-    saved_at, shown_at = time.monotonic(), 0.0
+    evaluated = average.module if average is not None else model
+    saved_at, reported_at = time.monotonic(), 0.0
 
     def record(numbers: dict[str, float]) -> None:
         row = {"step": state.step, "epoch": round(state.step / training.steps_per_epoch(rows), 4), **numbers}
         state.rows.append(row)
-        if leads:
+        if is_rank_0:
             reporter.row(row)
 
     while state.step < total:
         ready_until = loader.policy.ready_until()
         if ready_until is not None and state.step >= ready_until:
-            record(_refreshed(refresh, model, state.step, training, device))
+            record(_refresh(refresh, model, state.step, training, device))
         limit = loader.policy.ready_until()
         stop = total if limit is None else min(total, limit)
         model.train()
         with _closing(loader.batches(state.step, stop)) as batches:
-            meter.start()
+            meter.start_step()
             for batch in batches:
-                meter.received()
+                meter.batch_received()
                 lr = training.learning_rate(state.step, total)
                 set_learning_rate(optimizer, lr)
                 torch.manual_seed(_step_seed(training.seed, state.step, rank))
                 _backward(task, wrapped, batch.to(device), training, world, meter)
-                meter.gradient(state.step, _clipped(model, training.clip_norm))
+                meter.add_gradient_norm(state.step, _clip_gradient(model, training.clip_norm))
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 if average is not None:
                     average.update(state.step)
                 state.step += 1
-                meter.stepped(batch.global_size)
+                meter.end_step(batch.global_size)
 
-                if leads and time.monotonic() - shown_at >= _PROGRESS_EVERY_S:
-                    shown_at = time.monotonic()
-                    reporter.progress(state.step, total, meter.glance())
+                if is_rank_0 and time.monotonic() - reported_at >= _PROGRESS_EVERY_S:
+                    reported_at = time.monotonic()
+                    reporter.progress(state.step, total, meter.display_numbers())
                 if state.step % log_every == 0 or state.step == total:
-                    record({**meter.drain(), "lr": lr, **share_damage(loader.quarantine, world, device)})
-                if evaluate is not None and training.evaluates_after(state.step, total, rows):
-                    record(_measured(evaluate, best, training, device))
+                    record({**meter.drain(), "lr": lr, **exchange_damaged(loader.quarantine, world, device)})
+                if evaluate is not None and training.evaluation_due(state.step, total, rows):
+                    record(_in_eval_mode(evaluate, evaluated, training, device))
                     model.train()
-                stopping = leads and reporter.stop_requested()
+                stopping = is_rank_0 and reporter.stop_requested()
                 due = reporter.checkpoint_requested() or stopping or state.step == total
                 if due or _checkpoint_due(training, state.step, time.monotonic() - saved_at):
-                    if checkpoints is not None and leads:
+                    if checkpoints is not None and is_rank_0:
                         checkpoints.save(state.checkpoint())
                     saved_at = time.monotonic()
                 if stopping and state.step < total:
                     raise StoppedError(f"stopped at step {state.step} of {total}; run it again to go on from there")
-                meter.start()
-    return Fitted(best.eval(), state.rows, state.step, meter.seconds)
+                meter.start_step()
+    return FitResult(evaluated.eval(), state.rows, state.step, meter.seconds)
 
 
 @dataclass
@@ -182,35 +182,35 @@ class _State:
             notes["quarantine"] = self.loader.quarantine.lines()
         return Checkpoint(self.step, tensors, notes)
 
-    def resume(self, found: Checkpoint | None) -> None:
-        if found is None:
+    def resume(self, checkpoint: Checkpoint | None) -> None:
+        if checkpoint is None:
             return
-        self.step, self.rows = found.step, list(found.notes["rows"])
-        self.meter.seconds = found.notes["seconds"]
-        self.loader.policy.load_state(found.notes["policy"])
+        self.step, self.rows = checkpoint.step, list(checkpoint.notes["rows"])
+        self.meter.seconds = checkpoint.notes["seconds"]
+        self.loader.policy.load_state(checkpoint.notes["policy"])
         if self.loader.quarantine is not None:
-            self.loader.quarantine.merge(found.notes.get("quarantine", []))
-        self.model.load_state_dict(found.tensors["model"])
-        self.optimizer.load_state_dict(found.tensors["optimizer"])
+            self.loader.quarantine.merge(checkpoint.notes.get("quarantine", []))
+        self.model.load_state_dict(checkpoint.tensors["model"])
+        self.optimizer.load_state_dict(checkpoint.tensors["optimizer"])
         if self.average is not None:
-            self.average.module.load_state_dict(found.tensors["average"])
+            self.average.module.load_state_dict(checkpoint.tensors["average"])
 
 
 def _backward(task: Task, model: nn.Module, batch: Batch, training: TrainingConfig, world: int, meter: Meter) -> None:
     """Gradients of the mean loss over the GLOBAL batch, in the parameters of every rank."""
-    parts = list(split(batch, training.accumulation))
-    for number, part in enumerate(parts, start=1):
-        rows = len(part.ids)
+    micro_batches = list(split(batch, training.accumulation))
+    for number, micro_batch in enumerate(micro_batches, start=1):
+        rows = len(micro_batch.ids)
         # Ranks exchange gradients once per step, with the last micro-batch.
-        alone = isinstance(model, DistributedDataParallel) and number < len(parts)
-        with model.no_sync() if alone else nullcontext():  # type: ignore[operator]
+        local_only = isinstance(model, DistributedDataParallel) and number < len(micro_batches)
+        with model.no_sync() if local_only else nullcontext():  # type: ignore[operator]
             with _autocast(training, batch.images.device):
-                output = task.training_step(model, part)
+                output = task.training_step(model, micro_batch)
             (output.loss * (rows * world / batch.global_size)).backward()
-        meter.add(output, rows)
+        meter.add_output(output, rows)
 
 
-def _clipped(model: nn.Module, clip_norm: float | None) -> torch.Tensor:
+def _clip_gradient(model: nn.Module, clip_norm: float | None) -> torch.Tensor:
     """Clips the gradient; returns its norm before clipping."""
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
@@ -219,7 +219,7 @@ def _clipped(model: nn.Module, clip_norm: float | None) -> torch.Tensor:
     return norm
 
 
-def _measured(
+def _in_eval_mode(
     measure: Callable[[nn.Module], dict[str, float]], model: nn.Module, training: TrainingConfig, device: torch.device
 ) -> dict[str, float]:
     model.eval()
@@ -227,12 +227,12 @@ def _measured(
         return measure(model)
 
 
-def _refreshed(
+def _refresh(
     refresh: Refresh | None, model: nn.Module, step: int, training: TrainingConfig, device: torch.device
 ) -> dict[str, float]:
     if refresh is None:
         raise WorkError(f"step {step}: the sampling policy waits for a refresh, and the recipe has none")
-    return _measured(lambda measured: refresh(measured, step), model, training, device)
+    return _in_eval_mode(lambda measured: refresh(measured, step), model, training, device)
 
 
 def _autocast(training: TrainingConfig, device: torch.device) -> AbstractContextManager[Any]:

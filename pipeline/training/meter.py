@@ -29,27 +29,27 @@ class Meter:
         self._world = world
         self._sums: dict[str, Tensor] = {}
         self._rows = 0
-        self._norm: Tensor | None = None
+        self._gradient_norm: Tensor | None = None
         self._unchecked: list[tuple[int, Tensor]] = []
-        self._mark = time.monotonic()
+        self._step_started_at = time.monotonic()
         self._images = 0
-        self._stepping = 0.0
-        self._waiting = 0.0
-        self._glanced_images = 0
-        self._glanced_at = 0.0
+        self._step_seconds = 0.0
+        self._wait_seconds = 0.0
+        self._shown_images = 0
+        self._shown_seconds = 0.0
         self._images_total = 0
         self._last_loss: Tensor | None = None
         self._step_loss: Tensor | None = None
 
-    def start(self) -> None:
+    def start_step(self) -> None:
         """Records that a batch is requested."""
-        self._mark = time.monotonic()
+        self._step_started_at = time.monotonic()
 
-    def received(self) -> None:
+    def batch_received(self) -> None:
         """Records that the batch has arrived."""
-        self._waiting += time.monotonic() - self._mark
+        self._wait_seconds += time.monotonic() - self._step_started_at
 
-    def add(self, output: StepOutput, rows: int) -> None:
+    def add_output(self, output: StepOutput, rows: int) -> None:
         """Adds the output of the task for one micro-batch."""
         self._rows += rows
         self._last_loss = output.loss.detach()
@@ -58,13 +58,13 @@ class Meter:
             weighted = value.detach().float() * rows
             self._sums[name] = self._sums[name] + weighted if name in self._sums else weighted
 
-    def gradient(self, step: int, norm: Tensor) -> None:
+    def add_gradient_norm(self, step: int, norm: Tensor) -> None:
         """Records the gradient norm of a step, which is finite only if every element of the gradient is.
 
         Raises:
             WorkError: it is not finite; on a GPU this is raised at the next row and still names the step.
         """
-        self._norm = norm
+        self._gradient_norm = norm
         # A loss can be infinite and its gradient zero, so both are checked.
         assert self._step_loss is not None
         self._unchecked.append((step, torch.isfinite(norm) & torch.isfinite(self._step_loss)))
@@ -77,27 +77,27 @@ class Meter:
         if not self._unchecked:
             return
         finite = torch.stack([ok for _, ok in self._unchecked]).cpu()
-        bad = [step for (step, _), ok in zip(self._unchecked, finite.tolist(), strict=True) if not ok]
+        failed_steps = [step for (step, _), ok in zip(self._unchecked, finite.tolist(), strict=True) if not ok]
         self._unchecked.clear()
-        if bad:
+        if failed_steps:
             raise WorkError(
-                f"step {bad[0]}: the loss or its gradient is not a finite number; "
+                f"step {failed_steps[0]}: the loss or its gradient is not a finite number; "
                 "lower the learning rate, clip the gradient (clip_norm) or use precision=float32"
             )
 
-    def stepped(self, global_rows: int) -> None:
+    def end_step(self, global_rows: int) -> None:
         """Records the end of a step that processed `global_rows` samples on all ranks."""
-        spent = time.monotonic() - self._mark
+        spent = time.monotonic() - self._step_started_at
         self.seconds += spent
-        self._stepping += spent
+        self._step_seconds += spent
         self._images += global_rows
         self._images_total += global_rows
 
-    def glance(self) -> dict[str, float]:
+    def display_numbers(self) -> dict[str, float]:
         """Numbers for a display: this rank's latest loss, and images/s since the last call."""
-        images = self._images_total - self._glanced_images
-        spent = self.seconds - self._glanced_at
-        self._glanced_images, self._glanced_at = self._images_total, self.seconds
+        images = self._images_total - self._shown_images
+        spent = self.seconds - self._shown_seconds
+        self._shown_images, self._shown_seconds = self._images_total, self.seconds
         numbers = {"images_per_s": images / spent if spent > 0 else 0.0}
         if self._last_loss is not None:
             numbers["loss"] = float(self._last_loss)
@@ -114,11 +114,11 @@ class Meter:
             dist.all_reduce(sums)
         *totals, rows = sums.tolist()
         result = {f"train/{name}": total / rows for name, total in zip(names, totals, strict=True)}
-        result["train/images_per_s"] = round(self._images / max(self._stepping, 1e-9), 1)
+        result["train/images_per_s"] = round(self._images / max(self._step_seconds, 1e-9), 1)
         # Near 1 the loader is the bottleneck, near 0 the model is.
-        result["train/data_wait"] = round(self._waiting / max(self._stepping, 1e-9), 4)
-        if self._norm is not None:
-            result["train/gradient_norm"] = float(self._norm)
+        result["train/data_wait"] = round(self._wait_seconds / max(self._step_seconds, 1e-9), 4)
+        if self._gradient_norm is not None:
+            result["train/gradient_norm"] = float(self._gradient_norm)
         self._sums, self._rows = {}, 0
-        self._images, self._stepping, self._waiting = 0, 0.0, 0.0
+        self._images, self._step_seconds, self._wait_seconds = 0, 0.0, 0.0
         return result

@@ -47,21 +47,21 @@ class Mix:
 
     Attributes:
         share: fraction of the result that comes from the image itself; the rest comes from its partner.
-        place: centre (y, x) of the pasted box, as fractions of the sides; None: the images are blended.
+        centre: centre (y, x) of the pasted box, as fractions of the sides; None: the images are blended.
     """
 
     share: float
-    place: tuple[float, float] | None = None
+    centre: tuple[float, float] | None = None
 
     def apply(self, images: Tensor) -> tuple[Tensor, float]:
         """Mixed float images [B, C, H, W], and the actual fraction of the image itself (a box is clipped)."""
         others = images[partners(len(images), images.device)]
-        if self.place is None:
+        if self.centre is None:
             return images.lerp(others, 1.0 - self.share), self.share
         height, width = images.shape[-2:]
         half = float(np.sqrt(1.0 - self.share)) / 2
-        top, bottom = _cut(self.place[0], half, height)
-        left, right = _cut(self.place[1], half, width)
+        top, bottom = _box_edges(self.centre[0], half, height)
+        left, right = _box_edges(self.centre[1], half, width)
         mixed = images.clone()
         mixed[:, :, top:bottom, left:right] = others[:, :, top:bottom, left:right]
         return mixed, 1.0 - (bottom - top) * (right - left) / (height * width)
@@ -72,5 +72,5 @@ def partners(rows: int, device: torch.device | str = "cpu") -> Tensor:
     return (torch.arange(rows, device=device) ^ 1).clamp_(max=rows - 1)
 
 
-def _cut(centre: float, half: float, side: int) -> tuple[int, int]:
+def _box_edges(centre: float, half: float, side: int) -> tuple[int, int]:
     return round(max(0.0, centre - half) * side), round(min(1.0, centre + half) * side)

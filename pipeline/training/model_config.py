@@ -28,9 +28,9 @@ class ModelConfig(Config):
     )
 
     @model_validator(mode="after")
-    def _pretrained_beside(self) -> ModelConfig:
+    def _pretrained_is_not_in_kwargs(self) -> ModelConfig:
         if "pretrained" in self.kwargs:
-            raise ValueError("kwargs.pretrained would be fetched by every worker; set pretrained beside kwargs")
+            raise ValueError("kwargs.pretrained would be fetched by every worker; set pretrained next to kwargs")
         return self
 
     def build(self, *, num_classes: int, in_chans: int, img_size: int) -> nn.Module:

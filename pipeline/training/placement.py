@@ -27,7 +27,7 @@ def worker_resources(runner: RunnerConfig, nodes: list[dict[str, float]]) -> dic
     """
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     gpus = [int(node.get("GPU", 0)) for node in nodes]
-    wanted = runner.cpus_per_worker
+    cpus_per_worker = runner.cpus_per_worker
     with_gpu = runner.use_gpu == "yes" or (runner.use_gpu == "auto" and sum(gpus) >= runner.workers)
     if with_gpu and sum(gpus) < runner.workers:
         raise InputError(
@@ -35,14 +35,18 @@ def worker_resources(runner: RunnerConfig, nodes: list[dict[str, float]]) -> dic
             "set use_gpu=auto, or fewer workers"
         )
 
-    def fit(each: int) -> int:
-        return sum(min(cpu // each, gpu if with_gpu else runner.workers) for cpu, gpu in zip(cpus, gpus, strict=True))
+    def capacity(cpus_each: int) -> int:
+        return sum(
+            min(cpu // cpus_each, gpu if with_gpu else runner.workers) for cpu, gpu in zip(cpus, gpus, strict=True)
+        )
 
-    if wanted is None:
-        wanted = next((each for each in range(max(cpus, default=0), 0, -1) if fit(each) >= runner.workers), 1)
-    if fit(wanted) < runner.workers:
+    if cpus_per_worker is None:
+        cpus_per_worker = next(
+            (count for count in range(max(cpus, default=0), 0, -1) if capacity(count) >= runner.workers), 1
+        )
+    if capacity(cpus_per_worker) < runner.workers:
         raise InputError(
-            f"workers={runner.workers} with {wanted} CPU each do not fit: there are {sum(cpus)} CPUs on "
+            f"workers={runner.workers} with {cpus_per_worker} CPU each do not fit: there are {sum(cpus)} CPUs on "
             f"{len(cpus)} machine{'s' if len(cpus) > 1 else ''}; set fewer workers or cpus_per_worker"
         )
-    return {"CPU": float(wanted), **({"GPU": 1.0} if with_gpu else {})}
+    return {"CPU": float(cpus_per_worker), **({"GPU": 1.0} if with_gpu else {})}

@@ -30,7 +30,7 @@ class Reporter(Protocol):
         """
 
 
-class Unheard:
+class NullReporter:
     """A Reporter that discards all reports and requests nothing."""
 
     def progress(self, step: int, total: int, numbers: dict[str, float]) -> None:
@@ -46,7 +46,7 @@ class Unheard:
         return False
 
 
-class Listener:
+class DriverReporter:
     """The Reporter on the driver: forwards reports to the display and to MLflow, and stop requests to the loop."""
 
     def __init__(self, display: Progress, run: TrackedRun | None, stop: StopRequest) -> None:

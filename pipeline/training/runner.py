@@ -21,9 +21,9 @@ from pipeline.loading.quarantine import FILE
 from pipeline.stage import Workspace
 from pipeline.training.interruption import stoppable
 from pipeline.training.placement import RunnerConfig
-from pipeline.training.reporter import Listener
+from pipeline.training.reporter import DriverReporter
 from pipeline.training.task import TrainingRecipe
-from pipeline.training.worker import CheckpointPlace, train_recipe
+from pipeline.training.worker import CheckpointLocation, train_recipe
 
 if TYPE_CHECKING:
     from pipeline.training.tracking import TrackedRun
@@ -36,17 +36,17 @@ class TrainingResult:
     Attributes:
         state: the state dict to export, on the CPU: the moving average if EMA is on.
         rows: the lines of metrics.jsonl.
-        facts: the content of training.json: steps, seconds, images_per_s, parameters, device, world, ...
+        run_info: the content of training.json: steps, seconds, images_per_s, parameters, device, world, ...
     """
 
     state: dict[str, Tensor] = field(repr=False)
     rows: list[dict[str, Any]] = field(repr=False)
-    facts: dict[str, Any]
+    run_info: dict[str, Any]
 
-    def headline_facts(self) -> dict[str, Any]:
+    def summary_values(self) -> dict[str, Any]:
         """The values of training.json that a stage's summary repeats."""
         shown = ("steps", "images_per_s", "parameters", "device", "world", "damaged_samples", "lost_decoding_processes")
-        return {name: self.facts[name] for name in shown if name in self.facts}
+        return {name: self.run_info[name] for name in shown if name in self.run_info}
 
     def last(self, name: str) -> float | None:
         """The latest value of a metric, e.g. "val/accuracy"; None if it was never measured."""
@@ -67,27 +67,27 @@ def execute(
         WorkError: the training failed; its checkpoints remain.
         StoppedError: a stop was requested; a checkpoint is written.
     """
-    place = CheckpointPlace.of(work)
+    location = CheckpointLocation.of(work)
     check(recipe, runner)
     with stoppable() as stop, _tracked(work, params or {}, runner.tracking) as run:
-        listener = Listener(work.progress, run, stop)
+        reporter = DriverReporter(work.progress, run, stop)
         if runner.runner == "process":
-            facts = run_in_process(recipe, runner, place, listener)
+            run_info = run_in_process(recipe, runner, location, reporter)
         else:
             from pipeline.training import ray_train
 
-            facts = ray_train.run(recipe, runner, place, listener, work.scratch)
-    last = place.open().newest()
-    if last is None or last.step != facts["steps"]:
-        raise WorkError(f"{place.prefix}: the last checkpoint is missing or damaged; run it again")
+            run_info = ray_train.run(recipe, runner, location, reporter, work.scratch)
+    last = location.open().newest()
+    if last is None or last.step != run_info["steps"]:
+        raise WorkError(f"{location.prefix}: the last checkpoint is missing or damaged; run it again")
     state = last.tensors.get("average", last.tensors["model"])
     state = {name: value.contiguous() for name, value in state.items()}
-    result = TrainingResult(state, last.notes["rows"], facts)
+    result = TrainingResult(state, last.notes["rows"], run_info)
     lines = "".join(json.dumps(row) + "\n" for row in result.rows)
     (work.output / "metrics.jsonl").write_text(lines)
     if damaged := last.notes.get("quarantine"):
         (work.output / FILE).write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in damaged))
-    (work.output / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (work.output / "training.json").write_text(json.dumps(run_info, indent=1) + "\n")
     return result
 
 
@@ -118,28 +118,28 @@ def check(recipe: TrainingRecipe, runner: RunnerConfig) -> None:
 
 
 def run_in_process(
-    recipe: TrainingRecipe, runner: RunnerConfig, place: CheckpointPlace, listener: Listener
+    recipe: TrainingRecipe, runner: RunnerConfig, location: CheckpointLocation, reporter: DriverReporter
 ) -> dict[str, Any]:
     """Trains in this process, on its GPU if it has one and may use it; returns the content of training.json."""
     device = torch.device("cuda", 0) if runner.use_gpu != "no" and torch.cuda.is_available() else torch.device("cpu")
     if runner.cpus_per_worker is not None:
         torch.set_num_threads(runner.cpus_per_worker)
-    return train_recipe(recipe, device, 0, 1, place, listener)
+    return train_recipe(recipe, device, 0, 1, location, reporter)
 
 
 def training_headline(summary: Mapping[str, Any]) -> str:
     """A line from the summary of a training: accuracy or loss, speed, size, losses of workers and samples."""
-    parts = []
+    words = []
     if "val_accuracy" in summary:
-        parts.append(f"val accuracy {summary['val_accuracy']:.1%}")
+        words.append(f"val accuracy {summary['val_accuracy']:.1%}")
     elif "train_loss" in summary:
-        parts.append(f"loss {summary['train_loss']:.3f}")
+        words.append(f"loss {summary['train_loss']:.3f}")
     if "images_per_s" in summary:
-        parts.append(f"{summary['images_per_s']:,.0f} img/s")
+        words.append(f"{summary['images_per_s']:,.0f} img/s")
     if "parameters" in summary:
-        parts.append(f"{summary['parameters'] / 1e6:.2f}M parameters")
+        words.append(f"{summary['parameters'] / 1e6:.2f}M parameters")
     if summary.get("damaged_samples"):
-        parts.append(f"{summary['damaged_samples']} damaged samples left out")
+        words.append(f"{summary['damaged_samples']} damaged samples left out")
     if lost := summary.get("lost_decoding_processes"):
-        parts.append(f"{lost} decoding process{'' if lost == 1 else 'es'} lost and replaced")
-    return ", ".join(parts)
+        words.append(f"{lost} decoding process{'' if lost == 1 else 'es'} lost and replaced")
+    return ", ".join(words)

@@ -14,11 +14,11 @@ from pipeline.config import canonical_json
 from pipeline.stage import Workspace
 from pipeline.training.classification import Classification
 from pipeline.training.classification_config import ClassificationConfig
-from pipeline.training.classifier import build_parts, export, summary
+from pipeline.training.classifier import build_training_objects, export, summary
 from pipeline.training.input_artifacts import open_artifact, open_optional
 from pipeline.training.runner import execute
 from pipeline.training.starting_weights import starting_report, write_report
-from pipeline.training.task import Parts
+from pipeline.training.task import TrainingObjects
 from pipeline.training.training_config import TrainingConfig
 
 
@@ -36,7 +36,7 @@ class ClassificationRecipe:
     def training(self) -> TrainingConfig:
         return self.config.training
 
-    def build(self, device: torch.device, rank: int, world: int) -> Parts:
+    def build(self, device: torch.device, rank: int, world: int) -> TrainingObjects:
         task = Classification(
             self.config.preprocessing(),
             smoothing=self.config.label_smoothing,
@@ -45,7 +45,7 @@ class ClassificationRecipe:
         )
         shards = open_artifact(self.store_url, self.shards)
         weights, columns = (open_optional(self.store_url, uri) for uri in (self.weights, self.columns))
-        return build_parts(self.config, shards, task, device, rank, world, weights, columns)
+        return build_training_objects(self.config, shards, task, device, rank, world, weights, columns)
 
 
 class TrainTeacher:

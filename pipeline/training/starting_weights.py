@@ -78,7 +78,7 @@ class StartingWeights:
             raise InputError(f"pretrained: {error}") from None
 
 
-def check_given(pretrained: str | None, weights: Artifact | None, field: str, name: str) -> StartingWeights | None:
+def open_weights(pretrained: str | None, weights: Artifact | None, field: str, name: str) -> StartingWeights | None:
     """The weights in a stage's inputs, which must be present if its config names weights, and only then.
 
     Args:
@@ -102,7 +102,7 @@ def starting_report(
     Raises:
         InputError: they are not weights of this model, or the config and the inputs disagree.
     """
-    starting = check_given(config.model.pretrained, weights, "model.pretrained", "weights")
+    starting = open_weights(config.model.pretrained, weights, "model.pretrained", "weights")
     if starting is None:
         return None
     with torch.device("meta"):

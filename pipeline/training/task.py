@@ -1,4 +1,4 @@
-"""The protocols between the loop and an objective: Task, Parts, TrainingRecipe.
+"""The protocols between the loop and an objective: Task, TrainingObjects, TrainingRecipe.
 
 A new objective is one Task (loss and metrics of a batch) and one TrainingRecipe (builds its objects on
 a worker). The loop and both runners depend on nothing else of it.
@@ -71,7 +71,7 @@ Refresh = Callable[[nn.Module, int], dict[str, float]]
 
 
 @dataclass
-class Parts:
+class TrainingObjects:
     """The objects that a recipe builds on a worker.
 
     Attributes:
@@ -105,7 +105,7 @@ class TrainingRecipe(Protocol):
     def training(self) -> TrainingConfig:
         """The configuration of the loop."""
 
-    def build(self, device: torch.device, rank: int, world: int) -> Parts:
+    def build(self, device: torch.device, rank: int, world: int) -> TrainingObjects:
         """Opens the inputs and builds the objects, with initial weights that depend only on the seed.
 
         The model must be on `device`; the loop does not move it. If world > 1, torch.distributed is

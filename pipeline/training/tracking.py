@@ -25,42 +25,42 @@ from pipeline.errors import InputError, WorkError, first_line
 from pipeline.printable import printable
 from pipeline.service_url import shown_url, without_credentials
 from pipeline.stage import Workspace
-from pipeline.training.tracking_database import is_made, make_database, set_broken_aside, sqlite_file
-from pipeline.training.tracking_uri import VARIABLE, bound_patience, check_tracking_uri
+from pipeline.training.tracking_database import create_database, is_nonempty_file, rename_if_incomplete, sqlite_file
+from pipeline.training.tracking_uri import VARIABLE, check_tracking_uri, shorten_timeouts
 from pipeline.whole_files import locked
 
 EXPERIMENT = "tutelage"
 _log = logging.getLogger("tutelage.training")
 _FLUSH_EVERY_S = 5.0
-_PAUSE = 20  # times the duration of a failed attempt
-_BATCH = 1000  # metrics per call: MLflow's limit
-_LONGEST_VALUE = 6000  # characters of a parameter: MLflow's limit
+_PAUSE_FACTOR = 20  # times the duration of a failed attempt
+_METRICS_PER_CALL = 1000  # MLflow's limit
+_MAX_PARAM_CHARACTERS = 6000  # MLflow's limit
 
 
-bound_patience()
+shorten_timeouts()
 
 
-def _refused_in_one_line(make: Callable[[ArtifactStore], str]) -> Callable[[ArtifactStore], str]:
+def _refuse_in_one_line(tracking_uri: Callable[[ArtifactStore], str]) -> Callable[[ArtifactStore], str]:
     """Checks within 10 s that a configured MLflow answers; a failure becomes an InputError of one line."""
 
-    @wraps(make)
+    @wraps(tracking_uri)
     def checked(store: ArtifactStore) -> str:
         configured = os.environ.get(VARIABLE)
         if configured is not None:
             check_tracking_uri(configured)
         try:
-            return make(store)
+            return tracking_uri(store)
         except (MlflowException, SQLAlchemyError, OSError) as error:
             where = shown_url(configured) if configured is not None else f"{store.local}/services/mlflow"
             raise InputError(
                 f"MLflow at {where} cannot be used ({without_credentials(first_line(error))}); "
-                + _what_to_do(error, configured)
+                + _advice(error, configured)
             ) from None
 
     return checked
 
 
-def _what_to_do(error: Exception, configured: str | None) -> str:
+def _advice(error: Exception, configured: str | None) -> str:
     if configured is None:
         return "see that the folder has room and can be written, or move it away to begin with a new one"
     if isinstance(error, MlflowException) and error.get_http_status_code() in (401, 403):
@@ -80,7 +80,7 @@ def tracking_in_a_run(store: ArtifactStore) -> str:
         raise WorkError(str(error)) from None
 
 
-@_refused_in_one_line
+@_refuse_in_one_line
 def ensure_tracking(store: ArtifactStore) -> str:
     """The tracking URI; creates its database and the experiment if they do not exist.
 
@@ -93,28 +93,28 @@ def ensure_tracking(store: ArtifactStore) -> str:
     configured = os.environ.get("MLFLOW_TRACKING_URI")
     folder = store.local.resolve() / "services" / "mlflow"
     uri = configured or f"sqlite:///{folder / 'mlflow.db'}"
-    made = folder / "made"
+    marker = folder / "made"
     database = sqlite_file(uri)
-    if configured is None and made.exists() and database is not None and is_made(database):
+    if configured is None and marker.exists() and database is not None and is_nonempty_file(database):
         return uri
     lock = folder / "lock" if configured is None or database is None else database.with_name(f"{database.name}.lock")
     with locked(lock):
         if database is not None:
-            if configured is None and not made.exists():
-                set_broken_aside(database)
-            if not is_made(database):
-                make_database(database)
+            if configured is None and not marker.exists():
+                rename_if_incomplete(database)
+            if not is_nonempty_file(database):
+                create_database(database)
         client = MlflowClient(uri)
         if client.get_experiment_by_name(EXPERIMENT) is None:
-            place = None if configured else (folder / "artifacts").as_uri()
+            artifact_location = None if configured else (folder / "artifacts").as_uri()
             try:
-                client.create_experiment(EXPERIMENT, artifact_location=place)
+                client.create_experiment(EXPERIMENT, artifact_location=artifact_location)
             except MlflowException:
                 # On a server, another machine may have created it first.
                 if client.get_experiment_by_name(EXPERIMENT) is None:
                     raise
         if configured is None:
-            made.touch()
+            marker.touch()
     return uri
 
 
@@ -139,8 +139,8 @@ def mlflow_failures(what: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError) as error:
-        said = without_credentials(first_line(error))
-        raise WorkError(f"{what} ({said}); see that MLflow can be used, then run it again") from error
+        reason = without_credentials(first_line(error))
+        raise WorkError(f"{what} ({reason}); see that MLflow can be used, then run it again") from error
 
 
 def _experiment_id(client: MlflowClient) -> str:
@@ -156,7 +156,7 @@ class TrackedRun:
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self.run_id = run_id
         self._client = client
-        self._waiting: list[Metric] = []
+        self._queued: list[Metric] = []
         self._sent_at = time.monotonic()
         self._pause_s = _FLUSH_EVERY_S
 
@@ -164,7 +164,7 @@ class TrackedRun:
         """Queues a line of metrics.jsonl."""
         now = int(time.time() * 1000)
         step = int(row["step"])
-        self._waiting += [
+        self._queued += [
             Metric(name, float(value), now, step)
             for name, value in row.items()
             if name != "step" and isinstance(value, int | float)
@@ -177,14 +177,14 @@ class TrackedRun:
         began = time.monotonic()
         self._pause_s = _FLUSH_EVERY_S
         try:
-            while self._waiting:
-                self._client.log_batch(self.run_id, metrics=self._waiting[:_BATCH])
-                del self._waiting[:_BATCH]
+            while self._queued:
+                self._client.log_batch(self.run_id, metrics=self._queued[:_METRICS_PER_CALL])
+                del self._queued[:_METRICS_PER_CALL]
         except MlflowException as error:
-            said = without_credentials(first_line(error))
-            _log.warning("MLflow run %s: %d metrics not logged yet (%s)", self.run_id, len(self._waiting), said)
+            reason = without_credentials(first_line(error))
+            _log.warning("MLflow run %s: %d metrics not logged yet (%s)", self.run_id, len(self._queued), reason)
             # The training waits meanwhile: an unreachable server costs it at most a twentieth of its time.
-            self._pause_s = max(_FLUSH_EVERY_S, _PAUSE * (time.monotonic() - began))
+            self._pause_s = max(_FLUSH_EVERY_S, _PAUSE_FACTOR * (time.monotonic() - began))
         self._sent_at = time.monotonic()
 
 
@@ -193,7 +193,7 @@ def tracked_run(work: Workspace, params: Mapping[str, Any]) -> Iterator[TrackedR
     """The MLflow run of the artifact in `work`; its status is FINISHED, FAILED or KILLED when the block ends."""
     client = MlflowClient(tracking_in_a_run(work.store))
     with mlflow_failures("the training cannot be followed in MLflow"):
-        run_id = _resumed(client, work.scratch / "mlflow_run") or _started(client, work, params)
+        run_id = _resume_run(client, work.scratch / "mlflow_run") or _create_run(client, work, params)
     run = TrackedRun(client, run_id)
     status = "KILLED"
     try:
@@ -210,10 +210,10 @@ def tracked_run(work: Workspace, params: Mapping[str, Any]) -> Iterator[TrackedR
             _log.warning("MLflow run %s: could not be ended as %s (%s)", run_id, status, first_line(error))
 
 
-def _resumed(client: MlflowClient, note: Path) -> str | None:
-    if not note.exists():
+def _resume_run(client: MlflowClient, id_file: Path) -> str | None:
+    if not id_file.exists():
         return None
-    run_id = note.read_text()
+    run_id = id_file.read_text()
     try:
         client.update_run(run_id, status="RUNNING")
     except MlflowException:
@@ -222,12 +222,12 @@ def _resumed(client: MlflowClient, note: Path) -> str | None:
     return run_id
 
 
-def _started(client: MlflowClient, work: Workspace, params: Mapping[str, Any]) -> str:
+def _create_run(client: MlflowClient, work: Workspace, params: Mapping[str, Any]) -> str:
     stage = work.scratch.parents[1].name
     tags = {"tutelage.stage": stage, "tutelage.key": work.key}
     run = client.create_run(_experiment_id(client), run_name=f"{stage}-{work.key[:8]}", tags=tags)
     run_id: str = run.info.run_id
-    flat = sorted(_flat(params).items())
+    flat = sorted(_flattened(params).items())
     for start in range(0, len(flat), 100):
         entries = [Param(name, _param_text(value)) for name, value in flat[start : start + 100]]
         client.log_batch(run_id, params=entries)
@@ -236,14 +236,14 @@ def _started(client: MlflowClient, work: Workspace, params: Mapping[str, Any]) -
 
 
 def _param_text(value: Any) -> str:
-    return printable(without_credentials(str(value)), _LONGEST_VALUE)
+    return printable(without_credentials(str(value)), _MAX_PARAM_CHARACTERS)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{name}."))
+            flat.update(_flattened(value, f"{prefix}{name}."))
         else:
             flat[f"{prefix}{name}"] = value
     return flat

@@ -17,9 +17,9 @@ from pipeline.owners import is_left_over
 from pipeline.whole_files import written_whole
 
 _log = logging.getLogger("tutelage.training")
-_NO_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+_CORRUPT_CODES = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 # Files that SQLite creates next to a database during writes.
-_COMPANIONS = ("-journal", "-wal", "-shm")
+_COMPANION_SUFFIXES = ("-journal", "-wal", "-shm")
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -31,20 +31,20 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(path).absolute() if path and path != ":memory:" else None
 
 
-def is_made(database: Path) -> bool:
+def is_nonempty_file(database: Path) -> bool:
     """Whether the file exists and is not empty. (Opening a missing file with SQLite leaves an empty one.)"""
     return database.exists() and database.stat().st_size > 0
 
 
-def make_database(database: Path) -> None:
+def create_database(database: Path) -> None:
     """Creates a database with all its tables; call it under a lock.
 
     Raises:
         OSError: its folder is not writable, or its disk is full.
     """
-    for left in database.parent.glob(f".{database.name}.*"):
-        if is_left_over(left.name, left.stat().st_mtime):
-            left.unlink(missing_ok=True)
+    for leftover in database.parent.glob(f".{database.name}.*"):
+        if is_left_over(leftover.name, leftover.stat().st_mtime):
+            leftover.unlink(missing_ok=True)
     with written_whole(database) as aside:
         try:
             # MLflow retries for an hour if SQLite cannot open its file.
@@ -57,40 +57,42 @@ def make_database(database: Path) -> None:
             store = SqlAlchemyStore(f"sqlite:///{aside}", (database.parent / "artifacts").as_uri())
             store.engine.dispose()
         finally:
-            for ending in _COMPANIONS:
-                aside.with_name(f"{aside.name}{ending}").unlink(missing_ok=True)
+            for suffix in _COMPANION_SUFFIXES:
+                aside.with_name(f"{aside.name}{suffix}").unlink(missing_ok=True)
 
 
-def set_broken_aside(database: Path) -> None:
+def rename_if_incomplete(database: Path) -> None:
     """Renames an unused database if a killed process left it without all its tables.
 
     Raises:
         OSError, SQLAlchemyError: it cannot be read, e.g. because another process has locked it.
     """
-    if not is_made(database) or _is_used(database) or _has_all_tables(database):
+    if not is_nonempty_file(database) or _has_experiments(database) or _has_all_tables(database):
         return
-    kept = database.with_name(f"{database.name}.broken-{int(time.time())}")
-    for ending in ("", *_COMPANIONS):
-        part = database.with_name(f"{database.name}{ending}")
-        if part.exists():
-            os.rename(part, kept.with_name(f"{kept.name}{ending}"))
+    renamed = database.with_name(f"{database.name}.broken-{int(time.time())}")
+    for suffix in ("", *_COMPANION_SUFFIXES):
+        file = database.with_name(f"{database.name}{suffix}")
+        if file.exists():
+            os.rename(file, renamed.with_name(f"{renamed.name}{suffix}"))
     _log.warning(
-        "%s: was left half made by a process that was killed; a new one is made, it is kept as %s", database, kept
+        "%s: was left incomplete by a killed process; a new one is created, the old one is renamed to %s",
+        database,
+        renamed,
     )
 
 
-def _is_used(database: Path) -> bool:
+def _has_experiments(database: Path) -> bool:
     """Whether it has an experiment; a database of another MLflow version may lack tables and still contain runs."""
     try:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True)) as connection:
             return connection.execute("SELECT 1 FROM experiments LIMIT 1").fetchone() is not None
     except sqlite3.Error as error:
-        if _code(error) in (sqlite3.SQLITE_ERROR, *_NO_DATABASE):  # SQLITE_ERROR: no such table
+        if _sqlite_code(error) in (sqlite3.SQLITE_ERROR, *_CORRUPT_CODES):  # SQLITE_ERROR: no such table
             return False
         raise OSError(f"{database}: {error}") from None
 
 
-def _code(error: BaseException | None) -> int:
+def _sqlite_code(error: BaseException | None) -> int:
     """The SQLite code of an SQLite error."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
@@ -108,7 +110,7 @@ def _has_all_tables(database: Path) -> bool:
         return False
     except Exception as error:
         # SQLAlchemy's errors wrap SQLite's: "file is not a database", "database disk image is malformed".
-        if _code(getattr(error, "orig", None)) not in _NO_DATABASE:
+        if _sqlite_code(getattr(error, "orig", None)) not in _CORRUPT_CODES:
             raise
         return False
     finally:

@@ -13,52 +13,52 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipeline.errors import InputError, first_line
-from pipeline.reachability import NO_URL, answered_within, http_refusal, tcp_refusal
+from pipeline.reachability import NOT_A_URL, answered_within, http_refusal, tcp_refusal
 from pipeline.service_url import shown_url, without_credentials
 
 VARIABLE = "MLFLOW_TRACKING_URI"
-_ASKED = "/api/2.0/mlflow/experiments/search?max_results=1"
+_SEARCH_PATH = "/api/2.0/mlflow/experiments/search?max_results=1"
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-_SERVERS = ("http", "https")
-_MANAGED = ("databricks", "databricks-uc", "uc")
-_DATABASES = (*_PORTS, "sqlite")
+_SERVER_SCHEMES = ("http", "https")
+_MANAGED_URIS = ("databricks", "databricks-uc", "uc")
+_DATABASE_SCHEMES = (*_PORTS, "sqlite")
 _DATABASE_S = 8.0
 # A request may take 10 s and is tried three times: half a minute if a server disappears during a run.
 _TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
-_PATIENCE = {
+_SHORT_TIMEOUTS = {
     _TIMEOUT: "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
-_TRANSFER_S = "300"
+_TRANSFER_TIMEOUT = "300"
 _transfers = 0  # in progress
-_changing = threading.Lock()
+_transfers_lock = threading.Lock()
 
 
-def bound_patience() -> None:
+def shorten_timeouts() -> None:
     """Sets limits of seconds for MLflow's client, unless the environment sets them."""
-    for name, value in _PATIENCE.items():
+    for name, value in _SHORT_TIMEOUTS.items():
         os.environ.setdefault(name, value)
 
 
 @contextmanager
-def patient_transfers() -> Iterator[None]:
+def allow_long_transfers() -> Iterator[None]:
     """Allows requests of minutes within the block, unless the environment sets a limit.
 
     A server that proxies files answers after it has stored or fetched a whole file, which for weights exceeds 10 s.
     """
     global _transfers
-    with _changing:
+    with _transfers_lock:
         _transfers += 1
-        if os.environ.get(_TIMEOUT) == _PATIENCE[_TIMEOUT]:
-            os.environ[_TIMEOUT] = _TRANSFER_S
+        if os.environ.get(_TIMEOUT) == _SHORT_TIMEOUTS[_TIMEOUT]:
+            os.environ[_TIMEOUT] = _TRANSFER_TIMEOUT
     try:
         yield
     finally:
-        with _changing:
+        with _transfers_lock:
             _transfers -= 1
-            if not _transfers and os.environ.get(_TIMEOUT) == _TRANSFER_S:
-                os.environ[_TIMEOUT] = _PATIENCE[_TIMEOUT]
+            if not _transfers and os.environ.get(_TIMEOUT) == _TRANSFER_TIMEOUT:
+                os.environ[_TIMEOUT] = _SHORT_TIMEOUTS[_TIMEOUT]
 
 
 def check_tracking_uri(uri: str) -> None:
@@ -68,41 +68,41 @@ def check_tracking_uri(uri: str) -> None:
         InputError: no answer within 10 s; one line.
     """
     if (reason := refusal(uri)) is not None:
-        found, what_to_do = reason
-        raise InputError(f"{VARIABLE}={shown_url(uri)}: {found}; {what_to_do}")
+        problem, advice = reason
+        raise InputError(f"{VARIABLE}={shown_url(uri)}: {problem}; {advice}")
 
 
 def refusal(uri: str) -> tuple[str, str] | None:
     """Why a tracking URI cannot be used, and how to fix it; None if it answers or its kind cannot be checked."""
     try:
         kind = _kind(uri)
-        if kind in _SERVERS:
-            return _server(uri)
-        if kind in _DATABASES:
-            return _database(uri, kind)
+        if kind in _SERVER_SCHEMES:
+            return _server_refusal(uri)
+        if kind in _DATABASE_SCHEMES:
+            return _database_refusal(uri, kind)
     except ValueError:
-        return NO_URL, f"correct {VARIABLE}, or unset it for the embedded one"
+        return NOT_A_URL, f"correct {VARIABLE}, or unset it for the embedded one"
     if kind == "folder":
         return "a folder, which MLflow no longer writes to", "use sqlite:///FILE or a server's http URL"
     return None
 
 
-def is_asked(uri: str) -> bool:
+def can_be_checked(uri: str) -> bool:
     """Whether `refusal` can check a URI of this kind."""
-    return _kind(uri) in (*_SERVERS, *_DATABASES, "folder")
+    return _kind(uri) in (*_SERVER_SCHEMES, *_DATABASE_SCHEMES, "folder")
 
 
 def _kind(uri: str) -> str:
     """The scheme, without the driver of a database."""
-    if uri in _MANAGED:
+    if uri in _MANAGED_URIS:
         return uri
     scheme = uri.partition("://")[0].partition("+")[0].lower() if "://" in uri else "file"
     return "folder" if scheme == "file" or uri.startswith("file:") else scheme
 
 
-def _server(uri: str) -> tuple[str, str] | None:
+def _server_refusal(uri: str) -> tuple[str, str] | None:
     # The client authenticates itself; it has credentials other than the URL.
-    reason = http_refusal(f"{uri.rstrip('/')}{_ASKED}", also_well=(401, 403))
+    reason = http_refusal(f"{uri.rstrip('/')}{_SEARCH_PATH}", accepted_statuses=(401, 403))
     if reason is None:
         return None
     if reason.startswith("answers 404"):
@@ -110,20 +110,20 @@ def _server(uri: str) -> tuple[str, str] | None:
     return reason, f"start that MLflow server, or unset {VARIABLE} for the embedded one"
 
 
-def _database(uri: str, scheme: str) -> tuple[str, str] | None:
-    parts = urlsplit(uri)
+def _database_refusal(uri: str, scheme: str) -> tuple[str, str] | None:
+    split = urlsplit(uri)
     start = f"start that database, or correct {VARIABLE}"
     if scheme == "sqlite":
         file = Path(uri.partition("///")[2].partition("?")[0]).absolute()
         if not file.parent.is_dir():
-            return f"there is no folder {file.parent}", f"make that folder, or correct {VARIABLE}"
-    elif parts.hostname is not None and (reason := tcp_refusal(parts.hostname, parts.port or _PORTS[scheme])):
+            return f"there is no folder {file.parent}", f"create that folder, or correct {VARIABLE}"
+    elif split.hostname is not None and (reason := tcp_refusal(split.hostname, split.port or _PORTS[scheme])):
         return reason, start
-    reason = answered_within(_DATABASE_S, lambda: _look(uri))
+    reason = answered_within(_DATABASE_S, lambda: _connection_failure(uri))
     return None if reason is None else (f"cannot be used ({without_credentials(reason)})", start)
 
 
-def _look(uri: str) -> str | None:
+def _connection_failure(uri: str) -> str | None:
     """Connects and reads the tables; returns why that fails, or None."""
     import sqlalchemy
     from sqlalchemy.pool import NullPool

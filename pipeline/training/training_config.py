@@ -36,7 +36,7 @@ class TrainingConfig(Config):
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="Decay of the moving average of weights that is exported; null: none."
     )
-    accumulation: int = Field(1, ge=1, le=4096, description="Parts into which a worker cuts its share of a batch.")
+    accumulation: int = Field(1, ge=1, le=4096, description="Micro-batches into which a worker splits its rows.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         description="Numbers to compute in; auto: bfloat16 autocast on GPUs and CPUs that multiply it in "
@@ -78,7 +78,7 @@ class TrainingConfig(Config):
         factor = schedule_factor(step, total, warmup_steps=warmup, kind=self.schedule, final_share=self.final_lr)
         return self.peak_lr() * factor
 
-    def evaluates_after(self, done: int, total: int, rows: int) -> bool:
+    def evaluation_due(self, done: int, total: int, rows: int) -> bool:
         """Whether an evaluation follows after `done` steps: at each multiple of the period, and at the end."""
         if done == total:
             return True

@@ -19,14 +19,14 @@ from pipeline.training.task import TrainingRecipe
 
 
 @dataclass(frozen=True)
-class CheckpointPlace:
+class CheckpointLocation:
     """The location of a training's checkpoints, as strings that can be sent to another machine."""
 
     store_url: str
     prefix: str
 
     @classmethod
-    def of(cls, work: Workspace) -> CheckpointPlace:
+    def of(cls, work: Workspace) -> CheckpointLocation:
         scratch = work.scratch.resolve().relative_to(work.store.work.resolve())
         return cls(work.store.storage.url, f"work/{scratch.as_posix()}/checkpoints")
 
@@ -35,36 +35,41 @@ class CheckpointPlace:
 
 
 def train_recipe(
-    recipe: TrainingRecipe, device: torch.device, rank: int, world: int, place: CheckpointPlace, reporter: Reporter
+    recipe: TrainingRecipe,
+    device: torch.device,
+    rank: int,
+    world: int,
+    location: CheckpointLocation,
+    reporter: Reporter,
 ) -> dict[str, Any]:
     """Builds the objects on this rank and trains; returns the content of training.json, as plain JSON values."""
     torch.manual_seed(recipe.training.seed)
-    parts = recipe.build(device, rank, world)
+    objects = recipe.build(device, rank, world)
     started = time.monotonic()
-    with closing(parts.loader):
-        fitted = fit(
-            parts.task,
-            parts.model,
-            parts.loader,
+    with closing(objects.loader):
+        result = fit(
+            objects.task,
+            objects.model,
+            objects.loader,
             training=recipe.training,
-            rows=parts.rows,
+            rows=objects.rows,
             device=device,
             rank=rank,
             world=world,
-            evaluate=parts.evaluate,
-            refresh=parts.refresh,
-            checkpoints=place.open(),
+            evaluate=objects.evaluate,
+            refresh=objects.refresh,
+            checkpoints=location.open(),
             reporter=reporter,
         )
-    damaged = len(parts.loader.quarantine) if parts.loader.quarantine is not None else 0
-    lost = _on_all_ranks(parts.loader.lost_processes, world, device)
-    images = fitted.steps * recipe.training.global_batch
+    damaged = len(objects.loader.quarantine) if objects.loader.quarantine is not None else 0
+    lost = _on_all_ranks(objects.loader.lost_processes, world, device)
+    images = result.steps * recipe.training.global_batch
     return {
-        "steps": fitted.steps,
-        "seconds": round(fitted.seconds, 2),
+        "steps": result.steps,
+        "seconds": round(result.seconds, 2),
         "seconds_with_evaluation": round(time.monotonic() - started, 2),
-        "images_per_s": round(images / max(fitted.seconds, 1e-9), 1),
-        "parameters": sum(parameter.numel() for parameter in parts.model.parameters()),
+        "images_per_s": round(images / max(result.seconds, 1e-9), 1),
+        "parameters": sum(parameter.numel() for parameter in objects.model.parameters()),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "world": world,

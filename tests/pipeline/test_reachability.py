@@ -133,9 +133,9 @@ def test_an_answer_counts_if_it_is_the_right_one(monkeypatch: pytest.MonkeyPatch
     url = f"http://127.0.0.1:{server.server_port}"
     try:
         assert http_refusal(f"{url}/health") is None
-        assert http_refusal(f"{url}/health", says=b"true") is None
-        assert http_refusal(f"{url}/health", says=b"OK") == "answers, but as another kind of server"
-        assert http_refusal(f"{url}/closed", also_well=(401,)) is None
+        assert http_refusal(f"{url}/health", expected_body=b"true") is None
+        assert http_refusal(f"{url}/health", expected_body=b"OK") == "answers, but as another kind of server"
+        assert http_refusal(f"{url}/closed", accepted_statuses=(401,)) is None
         assert (http_refusal(f"{url}/broken") or "").startswith("answers 503")
         assert http_refusal(f"{url}/login".replace("//", "//ann:se%20cret@")) is None
         wrong = http_refusal(f"{url}/login".replace("//", "//ann:hidden@"))

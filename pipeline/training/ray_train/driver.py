@@ -22,21 +22,21 @@ from pipeline.training.ray_train.worker import train_on_worker
 
 if TYPE_CHECKING:
     from pipeline.training.placement import RunnerConfig
-    from pipeline.training.reporter import Listener
+    from pipeline.training.reporter import DriverReporter
     from pipeline.training.task import TrainingRecipe
-    from pipeline.training.worker import CheckpointPlace
+    from pipeline.training.worker import CheckpointLocation
 
 _POLL_EVERY_S = 0.5
 _STOP_WITHIN_S = 30.0
-_ENDS_WITHIN_S = 5.0
+_THREAD_END_WITHIN_S = 5.0
 _GROUP_START_ATTEMPTS = 60  # of 30 s each: the limit on waiting for a busy cluster
 
 _log = logging.getLogger("tutelage.training")
-_turn = threading.Lock()
+_training_lock = threading.Lock()
 
 
 def run(
-    recipe: TrainingRecipe, runner: RunnerConfig, place: CheckpointPlace, listener: Listener, scratch: Path
+    recipe: TrainingRecipe, runner: RunnerConfig, location: CheckpointLocation, reporter: DriverReporter, scratch: Path
 ) -> dict[str, Any]:
     """Trains on Ray Train workers; returns the content of training.json.
 
@@ -45,16 +45,16 @@ def run(
     Raises:
         InputError: the cluster lacks the resources that the runner requests.
         WorkError: a worker failed; the message is one line, the traceback is in scratch.
-        StoppedError: the listener requested a stop; a checkpoint was written.
+        StoppedError: the reporter requested a stop; a checkpoint was written.
     """
-    with _our_turn(listener):
+    with _only_training(reporter):
         lost: WorkersLostError | None = None
         try:
             for attempt in range(runner.max_failures + 1):
-                listener.note("starting Ray" if attempt == 0 else "replacing lost workers")
-                session = start(_raise_if_stopped(listener))
+                reporter.note("starting Ray" if attempt == 0 else "replacing lost workers")
+                session = start(_stop_check(reporter))
                 try:
-                    return _fit(session, recipe, runner, place, listener, scratch)
+                    return _fit(session, recipe, runner, location, reporter, scratch)
                 except WorkersLostError as error:
                     _log.warning("%s (attempt %d of %d)", error, attempt + 1, runner.max_failures + 1)
                     lost = error
@@ -110,35 +110,35 @@ class WorkersLostError(Exception):
     """A worker process died: killed, out of memory, or its machine was lost."""
 
 
-def _raise_if_stopped(listener: Listener) -> Callable[[], None]:
-    def look() -> None:
-        if listener.stop_requested():
+def _stop_check(reporter: DriverReporter) -> Callable[[], None]:
+    def check_stop() -> None:
+        if reporter.stop_requested():
             raise StoppedError("stopped before its first step")
 
-    return look
+    return check_stop
 
 
 @contextlib.contextmanager
-def _our_turn(listener: Listener) -> Iterator[None]:
+def _only_training(reporter: DriverReporter) -> Iterator[None]:
     """Allows one training at a time in this process: two would wait forever for each other's cores."""
-    waited, look = False, _raise_if_stopped(listener)
-    while not _turn.acquire(timeout=_POLL_EVERY_S):
+    waited, check_stop = False, _stop_check(reporter)
+    while not _training_lock.acquire(timeout=_POLL_EVERY_S):
         if not waited:
-            listener.note("waiting for another training of this run")
+            reporter.note("waiting for another training of this run")
             waited = True
-        look()
+        check_stop()
     try:
         yield
     finally:
-        _turn.release()
+        _training_lock.release()
 
 
 def _fit(
     session: Session,
     recipe: TrainingRecipe,
     runner: RunnerConfig,
-    place: CheckpointPlace,
-    listener: Listener,
+    location: CheckpointLocation,
+    reporter: DriverReporter,
     scratch: Path,
 ) -> dict[str, Any]:
     """Runs one group of workers from start to end."""
@@ -152,15 +152,19 @@ def _fit(
     channel = session.channel
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     resources = worker_resources(runner, nodes)
-    training = f"{place.prefix}#{time.monotonic_ns()}"
+    training = f"{location.prefix}#{time.monotonic_ns()}"
     # If other machines take part, the workers rendezvous at a TCPStore.
-    alone = session.folder is not None or runner.workers == 1
-    meeting = LoopbackConfig(folder=str(session.folder.path) if session.folder is not None else "") if alone else None
+    single_machine = session.folder is not None or runner.workers == 1
+    rendezvous = (
+        LoopbackConfig(folder=str(session.folder.path) if session.folder is not None else "")
+        if single_machine
+        else None
+    )
     trainer = (EmbeddedTrainer if session.embedded else StoppableTrainer)(
         train_on_worker,
-        torch_config=meeting,
+        torch_config=rendezvous,
         train_loop_config={
-            "parts": cloudpickle.dumps((recipe, place)),
+            "recipe": cloudpickle.dumps((recipe, location)),
             "channel": channel,
             "training": training,
             "cpus": int(resources["CPU"]),
@@ -185,31 +189,31 @@ def _fit(
             ended.append(error)
 
     thread = threading.Thread(target=fit, name="ray-train-fit", daemon=True)
-    listener.note(f"starting {runner.workers} worker{'s' if runner.workers > 1 else ''}")
+    reporter.note(f"starting {runner.workers} worker{'s' if runner.workers > 1 else ''}")
     thread.start()
-    outcome = _Outcome(listener)
-    asked_at: float | None = None
+    outcome = _Outcome(reporter)
+    requested_at: float | None = None
     while thread.is_alive():
         thread.join(_POLL_EVERY_S)
-        outcome.hear(_taken(channel, training))
-        if asked_at is None and listener.stop_requested():
-            asked_at = time.monotonic()
+        outcome.update(_read_posts(channel, training))
+        if requested_at is None and reporter.stop_requested():
+            requested_at = time.monotonic()
             # If the group can write a checkpoint, it ends by itself.
-            if outcome.began:
-                listener.note("writing a checkpoint")
+            if outcome.has_stepped:
+                reporter.note("writing a checkpoint")
                 channel.stop.remote(training)
-        if asked_at is not None and (not outcome.began or time.monotonic() - asked_at > _STOP_WITHIN_S):
+        if requested_at is not None and (not outcome.has_stepped or time.monotonic() - requested_at > _STOP_WITHIN_S):
             # Ending Ray while a thread waits for it can abort the process, so the thread's wait ends first.
             trainer.end()
-            thread.join(_ENDS_WITHIN_S)
-            if not outcome.began:
+            thread.join(_THREAD_END_WITHIN_S)
+            if not outcome.has_stepped:
                 raise StoppedError("stopped before its first step")
             raise outcome.failure or StoppedError("stopped; its workers did not answer, so the last checkpoint counts")
-    outcome.hear(_taken(channel, training))
-    return _concluded(outcome, ended[0] if ended else None, scratch)
+    outcome.update(_read_posts(channel, training))
+    return _result(outcome, ended[0] if ended else None, scratch)
 
 
-def _taken(channel: Any, training: str) -> list[tuple[str, Any]]:
+def _read_posts(channel: Any, training: str) -> list[tuple[str, Any]]:
     """The posts since the last call; if Ray does not answer, it is ended, and the next training restarts it."""
     import ray
 
@@ -224,33 +228,33 @@ def _taken(channel: Any, training: str) -> list[tuple[str, Any]]:
 class _Outcome:
     """The posts of the workers so far."""
 
-    def __init__(self, listener: Listener) -> None:
-        self.facts: dict[str, Any] | None = None
-        self.began = False  # a step was done, so that there is something to save
+    def __init__(self, reporter: DriverReporter) -> None:
+        self.run_info: dict[str, Any] | None = None
+        self.has_stepped = False  # a step was done, so that there is something to save
         self.failure: TutelageError | None = None
         self.trace = ""
-        self._listener = listener
+        self._reporter = reporter
 
-    def hear(self, posts: list[tuple[str, Any]]) -> None:
+    def update(self, posts: list[tuple[str, Any]]) -> None:
         for kind, value in posts:
             if kind == "progress":
-                self.began = True
-                self._listener.progress(value["step"], value["total"], value["numbers"])
+                self.has_stepped = True
+                self._reporter.progress(value["step"], value["total"], value["numbers"])
             elif kind == "row":
-                self._listener.row(value)
-            elif kind == "facts":
-                self.facts = value
+                self._reporter.row(value)
+            elif kind == "run_info":
+                self.run_info = value
             elif kind == "failure" and self.failure is None:
                 self.failure, self.trace = value
 
 
-def _concluded(outcome: _Outcome, error: BaseException | None, scratch: Path) -> dict[str, Any]:
+def _result(outcome: _Outcome, error: BaseException | None, scratch: Path) -> dict[str, Any]:
     if outcome.failure is not None:
         (scratch / "worker.log").write_text(outcome.trace)
         raise outcome.failure
     if error is not None:
         (scratch / "worker.log").write_text("".join(traceback.format_exception(error)))
         raise WorkersLostError(f"Ray Train: {last_line(error)}") from error
-    if outcome.facts is None:
+    if outcome.run_info is None:
         raise WorkersLostError("Ray Train: the workers ended without a result")
-    return outcome.facts
+    return outcome.run_info

@@ -44,7 +44,7 @@ class _LoopbackBackend(_TorchBackend):
             "backend": backend_config.backend or ("nccl" if on_gpus else "gloo"),
             "world_size": world,
             # A new file for each group: a file left by a lost group lists workers that no longer exist.
-            "init_method": f"file://{backend_config.folder}/meeting-{uuid.uuid4().hex}",
+            "init_method": f"file://{backend_config.folder}/rendezvous-{uuid.uuid4().hex}",
             "timeout_s": backend_config.timeout_s,
         }
         ray.get([worker_group.execute_single_async(rank, _join, world_rank=rank, **group) for rank in range(world)])

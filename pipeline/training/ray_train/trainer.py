@@ -16,7 +16,7 @@ from ray.train.v2._internal.execution.controller import TrainController
 # Ray's dashboard and waits 12 s if that was not started, which would delay the end of every training.
 # Data sets come from the store, not from Ray Data, whose manager is another process that imports Ray Data.
 ONLY_FOR_CLUSTERS = {"PlacementGroupCleanerCallback", "DatasetsCallback"}
-_ABORTS_WITHIN_S = 3.0
+_ABORT_TIMEOUT_S = 3.0
 
 
 class StoppableTrainer(TorchTrainer):
@@ -27,8 +27,8 @@ class StoppableTrainer(TorchTrainer):
     def _initialize_and_run_controller(self, **controller: Any) -> Any:
         variables = {RAY_WARN_BLOCKING_GET_INSIDE_ASYNC_ENV_VAR: "0", **get_env_vars_to_propagate()}
         # On the node of this process, as Ray does.
-        here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}  # type: ignore[attr-defined]
-        actor = ray.remote(num_cpus=0, label_selector=here, runtime_env={"env_vars": variables})(TrainController)
+        this_node = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}  # type: ignore[attr-defined]
+        actor = ray.remote(num_cpus=0, label_selector=this_node, runtime_env={"env_vars": variables})(TrainController)
         self._controller = actor.remote(**controller)
         ray.get(self._controller.run.remote())
         return ray.get(self._controller.get_result.remote())
@@ -39,7 +39,7 @@ class StoppableTrainer(TorchTrainer):
             return
         # A start in progress cannot be aborted: its actor is killed instead, with everything that it owns.
         with contextlib.suppress(Exception):
-            ray.get(self._controller.abort.remote(), timeout=_ABORTS_WITHIN_S)
+            ray.get(self._controller.abort.remote(), timeout=_ABORT_TIMEOUT_S)
         with contextlib.suppress(Exception):
             ray.kill(self._controller)
 
@@ -49,4 +49,4 @@ class EmbeddedTrainer(StoppableTrainer):
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]
-        return [one for one in callbacks if type(one).__name__ not in ONLY_FOR_CLUSTERS]
+        return [callback for callback in callbacks if type(callback).__name__ not in ONLY_FOR_CLUSTERS]

@@ -14,7 +14,7 @@ def train_on_worker(config: dict[str, Any]) -> None:
     """The train function: runs the loop with the Channel as its reporter.
 
     Args:
-        config: "parts": the pickled recipe and its CheckpointPlace, as bytes so that Ray Train's controller, which
+        config: "recipe": the pickled recipe and its CheckpointLocation, as bytes so that Ray Train's controller, which
             forwards it, need not import their classes; "channel", "training", "cpus", "preemptible".
     """
     import ray.train
@@ -29,8 +29,8 @@ def train_on_worker(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["cpus"])
     reporter = ChannelReporter(config["channel"], config["training"], preemptible=config["preemptible"])
     try:
-        recipe, place = cloudpickle.loads(config["parts"])
-        facts = train_recipe(recipe, ray.train.torch.get_device(), rank, world, place, reporter)
+        recipe, location = cloudpickle.loads(config["recipe"])
+        run_info = train_recipe(recipe, ray.train.torch.get_device(), rank, world, location, reporter)
     except BaseException as error:
         # A lost peer causes a RuntimeError in a collective: Ray handles that, it is not a failure of the training.
         if not (world > 1 and isinstance(error, RuntimeError)):
@@ -38,7 +38,7 @@ def train_on_worker(config: dict[str, Any]) -> None:
             reporter.send("failure", (cause, traceback.format_exc()))
         raise
     if rank == 0:
-        reporter.send("facts", facts)
+        reporter.send("run_info", run_info)
 
 
 class ChannelReporter:
@@ -51,7 +51,7 @@ class ChannelReporter:
         self._steps = 0
         self._preempted = False
         self._stop = False
-        self._answer: Any = None
+        self._pending_reply: Any = None
 
     def send(self, kind: str, value: Any) -> None:
         """Posts and waits for the delivery."""
@@ -62,13 +62,13 @@ class ChannelReporter:
     def progress(self, step: int, total: int, numbers: dict[str, float]) -> None:
         import ray
 
-        if self._answer is not None:
-            ready, _ = ray.wait([self._answer], timeout=0)
+        if self._pending_reply is not None:
+            ready, _ = ray.wait([self._pending_reply], timeout=0)
             if not ready:
                 return
-            self._stop = self._stop or ray.get(self._answer)
+            self._stop = self._stop or ray.get(self._pending_reply)
         message = {"step": step, "total": total, "numbers": numbers}
-        self._answer = self._channel.post.remote(self._training, "progress", message)
+        self._pending_reply = self._channel.post.remote(self._training, "progress", message)
 
     def row(self, row: dict[str, Any]) -> None:
         self._channel.post.remote(self._training, "row", row)
@@ -83,5 +83,5 @@ class ChannelReporter:
             return False
         import ray.train
 
-        was, self._preempted = self._preempted, ray.train.get_preemption_info() is not None
-        return self._preempted and not was
+        previously, self._preempted = self._preempted, ray.train.get_preemption_info() is not None
+        return self._preempted and not previously

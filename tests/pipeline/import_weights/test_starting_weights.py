@@ -117,7 +117,7 @@ def test_config_and_inputs_must_say_the_same(store: ArtifactStore, shards: Artif
 
 
 def test_pretrained_among_the_kwargs_is_refused_with_its_place() -> None:
-    with pytest.raises(InputError, match="set pretrained beside kwargs"):
+    with pytest.raises(InputError, match="set pretrained next to kwargs"):
         teacher_config("resnet_small", None, model={"kwargs": {"pretrained": "DEFAULT"}})
 
 

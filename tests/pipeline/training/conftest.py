@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.sharding.format.index import SampleRow, content_hash
 from pipeline.training.classification_config import ClassificationConfig
-from pipeline.training.worker import CheckpointPlace
+from pipeline.training.worker import CheckpointLocation
 from tests.small_shards import SmallShards, index_of
 
 SIDE = 16
@@ -60,7 +60,7 @@ def progress(*, step=0, total=None, note="", **numbers):
 
 if __name__ == "__main__":
     artifact = run_stage(TrainTeacher(), config, {"shards": store.resolve(sys.argv[3])}, store=store, progress=progress)
-    print("made", artifact.uri, flush=True)
+    print("built", artifact.uri, flush=True)
 """
 
 # One rank of a training without Ray.
@@ -68,15 +68,16 @@ _RANK = """
 import sys
 import torch
 import torch.distributed as dist
-from pipeline.training.reporter import Unheard
+from pipeline.training.reporter import NullReporter
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.stage import ClassificationRecipe
-from pipeline.training.worker import CheckpointPlace, train_recipe
+from pipeline.training.worker import CheckpointLocation, train_recipe
 
-rank, world, meeting, device, store, config, shards = sys.argv[1:]
-dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=int(world))
+rank, world, rendezvous, device, store, config, shards = sys.argv[1:]
+dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=int(rank), world_size=int(world))
 recipe = ClassificationRecipe(ClassificationConfig.model_validate_json(config), store, shards)
-train_recipe(recipe, torch.device(device), int(rank), int(world), CheckpointPlace(store, "work/ranks"), Unheard())
+location = CheckpointLocation(store, "work/ranks")
+train_recipe(recipe, torch.device(device), int(rank), int(world), location, NullReporter())
 dist.destroy_process_group()
 """
 
@@ -92,13 +93,13 @@ def write_digits(store: ArtifactStore) -> Artifact:
             image = Image.fromarray((digits.images[number] * 15.9).astype(np.uint8)).resize((SIDE, SIDE))
             buffer = io.BytesIO()
             image.save(buffer, "PNG")
-            place = tar.add(("train", "val")[split], f"digit{number:03d}", [("png", buffer.getvalue())])
+            member = tar.add(("train", "val")[split], f"digit{number:03d}", [("png", buffer.getvalue())])
             rows.append(
                 SampleRow(
                     key=f"digit{number:03d}",
-                    shard=place.shard,
-                    offset=place.offset,
-                    length=place.length,
+                    shard=member.shard,
+                    offset=member.offset,
+                    length=member.length,
                     label=-1 if number % 20 == 19 else int(digits.target[number]),
                     captions=(),
                     width=SIDE,
@@ -136,8 +137,10 @@ def digits(store: ArtifactStore) -> Artifact:
 def small_config() -> Callable[..., ClassificationConfig]:
     """A config with a training of one second; keyword arguments set fields of the config or of its `training`."""
 
-    def make(**changes: Any) -> ClassificationConfig:
-        values: dict[str, Any] = {name: dict(v) if isinstance(v, dict) else v for name, v in SMALL.items()}
+    def build(**changes: Any) -> ClassificationConfig:
+        values: dict[str, Any] = {
+            name: dict(value) if isinstance(value, dict) else value for name, value in SMALL.items()
+        }
         for name, value in changes.items():
             if name in ClassificationConfig.model_fields:
                 values[name] = {**values.get(name, {}), **value} if isinstance(value, dict) else value
@@ -145,7 +148,7 @@ def small_config() -> Callable[..., ClassificationConfig]:
                 values["training"][name] = value
         return ClassificationConfig.model_validate(values)
 
-    return make
+    return build
 
 
 @pytest.fixture
@@ -169,14 +172,16 @@ def child_training(tmp_path: Path) -> Callable[[ArtifactStore, ClassificationCon
 
 
 @pytest.fixture
-def train_ranks(tmp_path: Path) -> Callable[[ArtifactStore, ClassificationConfig, int, str], CheckpointPlace]:
+def train_ranks(tmp_path: Path) -> Callable[[ArtifactStore, ClassificationConfig, int, str], CheckpointLocation]:
     """Trains on the store's digits as ranks of a gloo group, one process each; returns their checkpoint location."""
 
-    def train(store: ArtifactStore, config: ClassificationConfig, world: int, device: str = "cpu") -> CheckpointPlace:
+    def train(
+        store: ArtifactStore, config: ClassificationConfig, world: int, device: str = "cpu"
+    ) -> CheckpointLocation:
         script = tmp_path / "rank.py"
         script.write_text(_RANK)
-        meeting = f"{mkdtemp(dir=tmp_path)}/ranks"  # a file, because a free port may be taken before it is bound
-        common = [str(world), meeting, device, store.storage.url, config.model_dump_json()]
+        rendezvous = f"{mkdtemp(dir=tmp_path)}/ranks"  # a file: a free port may be taken before it is bound
+        common = [str(world), rendezvous, device, store.storage.url, config.model_dump_json()]
         ranks = [
             subprocess.Popen(
                 [sys.executable, str(script), str(rank), *common, f"shard-dataset/{SHARDS_KEY}"],
@@ -185,7 +190,7 @@ def train_ranks(tmp_path: Path) -> Callable[[ArtifactStore, ClassificationConfig
             for rank in range(world)
         ]
         assert [rank.wait(timeout=120) for rank in ranks] == [0] * world
-        return CheckpointPlace(store.storage.url, "work/ranks")
+        return CheckpointLocation(store.storage.url, "work/ranks")
 
     return train
 

@@ -19,9 +19,9 @@ from pipeline.sharding.format.index import SampleIndex
 from pipeline.stage import run_stage
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.interruption import StoppedError
-from pipeline.training.reporter import Unheard
+from pipeline.training.reporter import NullReporter
 from pipeline.training.stage import ClassificationRecipe, TrainTeacher
-from pipeline.training.worker import CheckpointPlace, train_recipe
+from pipeline.training.worker import CheckpointLocation, train_recipe
 
 Make = Callable[..., ClassificationConfig]
 
@@ -84,7 +84,7 @@ def test_a_damaged_validation_sample_stops_the_training(
 def test_what_was_found_before_a_stop_is_still_told_after_it(
     store: ArtifactStore, digits: Artifact, small_config: Make
 ) -> None:
-    class StopAfterAnEpoch(Unheard):
+    class StopAfterAnEpoch(NullReporter):
         steps = 0
 
         def stop_requested(self) -> bool:
@@ -94,13 +94,13 @@ def test_what_was_found_before_a_stop_is_still_told_after_it(
     path = alter(digits, 7)
     config = small_config(steps=12, loader={"max_damaged_share": 0.01})
     recipe = ClassificationRecipe(config, store.storage.url, digits.uri)
-    place = CheckpointPlace(store.storage.url, "work/one")
+    location = CheckpointLocation(store.storage.url, "work/one")
     with pytest.raises(StoppedError):
-        train_recipe(recipe, torch.device("cpu"), 0, 1, place, StopAfterAnEpoch())
+        train_recipe(recipe, torch.device("cpu"), 0, 1, location, StopAfterAnEpoch())
     path.with_suffix(".whole").replace(path)
-    facts = train_recipe(recipe, torch.device("cpu"), 0, 1, place, Unheard())
-    assert facts["damaged_samples"] == 1
-    last = place.open().newest()
+    run_info = train_recipe(recipe, torch.device("cpu"), 0, 1, location, NullReporter())
+    assert run_info["damaged_samples"] == 1
+    last = location.open().newest()
     assert last is not None
     assert [line["key"] for line in last.notes["quarantine"]] == ["digit007"]
 
@@ -111,22 +111,22 @@ import torch
 import torch.distributed as dist
 from pipeline.errors import DamagedError
 from pipeline.loading.quarantine import DamagedSampleError, Quarantine
-from pipeline.training.damage import share_damage
+from pipeline.training.damage import exchange_damaged
 from pipeline.training.worker import _on_all_ranks
 
 rank, meeting = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
 quarantine = Quarantine(100, 0.02)
-said = [share_damage(quarantine, 2, torch.device("cpu"))]
+said = [exchange_damaged(quarantine, 2, torch.device("cpu"))]
 quarantine.add(DamagedSampleError(5, "a.tar", "five", 0, "wrong"), 3 + rank)
 if rank:
     quarantine.add(DamagedSampleError(6, "a.tar", "six", 0, "wrong"), 1)
-said.append(share_damage(quarantine, 2, torch.device("cpu")))
+said.append(exchange_damaged(quarantine, 2, torch.device("cpu")))
 print(said, [(line["sample"], line["step"]) for line in quarantine.lines()])
 few = Quarantine(100, 0.01)
 few.add(DamagedSampleError(10 + rank, "a.tar", f"of rank {rank}", 0, "wrong"), 1)
 try:
-    share_damage(few, 2, torch.device("cpu"))
+    exchange_damaged(few, 2, torch.device("cpu"))
 except DamagedError as error:
     print(str(error).split(",")[0])
 print("lost", _on_all_ranks(1 + 2 * rank, 2, torch.device("cpu")))

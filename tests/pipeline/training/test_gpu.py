@@ -26,18 +26,19 @@ from pipeline.training.classification import Classification
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.ema import WeightAverage
 from pipeline.training.interruption import StoppedError
-from pipeline.training.loop import _backward, _check_same_step, _clipped, _distributed, fit
+from pipeline.training.loop import _backward, _check_same_step, _clip_gradient, _distributed, fit
 from pipeline.training.meter import Meter
 from pipeline.training.optim import build_optimizer
-from pipeline.training.reporter import Unheard
+from pipeline.training.reporter import NullReporter
 from pipeline.training.stage import ClassificationRecipe, TrainTeacher
-from pipeline.training.task import Parts, StepOutput
-from pipeline.training.worker import CheckpointPlace, train_recipe
+from pipeline.training.task import StepOutput, TrainingObjects
+from pipeline.training.worker import CheckpointLocation, train_recipe
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("without_tf32")]
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 Make = Callable[..., ClassificationConfig]
+BuildObjects = Callable[[ClassificationConfig, torch.device], TrainingObjects]
 Start = Callable[[ArtifactStore, ClassificationConfig], subprocess.Popen[str]]
 
 EVERY_CHANGE = {"flip": 0.5, "erase": 0.5, "rand_augment": {"layers": 2}, "scale_jitter": [1.1, 1.6]}
@@ -49,20 +50,24 @@ MODELS = [pytest.param(STEADY_VIT, id="transformer"), pytest.param(CONVOLUTIONS,
 
 
 @pytest.fixture
-def parts(store: ArtifactStore, digits: Artifact) -> Callable[[ClassificationConfig, torch.device], Parts]:
-    """What the loop is given, on a device."""
+def build_objects(store: ArtifactStore, digits: Artifact) -> BuildObjects:
+    """Builds the arguments of the loop on a device."""
 
-    def build(config: ClassificationConfig, device: torch.device) -> Parts:
+    def build(config: ClassificationConfig, device: torch.device) -> TrainingObjects:
         torch.manual_seed(0)
         return ClassificationRecipe(config, store.storage.url, digits.uri).build(device, 0, 1)
 
     return build
 
 
-def trained(made: Parts, config: ClassificationConfig, device: torch.device, **more: Any) -> dict[str, Any]:
+def trained(
+    objects: TrainingObjects, config: ClassificationConfig, device: torch.device, **more: Any
+) -> dict[str, Any]:
     """The state after training, on the CPU, and the rows, by the loop alone."""
-    fitted = fit(made.task, made.model, made.loader, training=config.training, rows=made.rows, device=device, **more)
-    return {"state": {name: value.cpu() for name, value in fitted.model.state_dict().items()}, "rows": fitted.rows}
+    result = fit(
+        objects.task, objects.model, objects.loader, training=config.training, rows=objects.rows, device=device, **more
+    )
+    return {"state": {name: value.cpu() for name, value in result.model.state_dict().items()}, "rows": result.rows}
 
 
 def losses(rows: list[dict[str, Any]]) -> list[float]:
@@ -94,9 +99,9 @@ def test_a_classifier_learns_in_bfloat16_from_images_that_are_varied_on_the_gpu(
         optimizer={"kind": "adamw", "lr": 4e-3},
     )
     artifact = run_stage(TrainTeacher(), config, {"shards": digits}, store=store)
-    facts = json.loads(artifact.read("training.json"))
+    run_info = json.loads(artifact.read("training.json"))
     rows = [json.loads(line) for line in artifact.read("metrics.jsonl").decode().splitlines()]
-    assert facts["device"] == torch.cuda.get_device_name(GPU)
+    assert run_info["device"] == torch.cuda.get_device_name(GPU)
     assert losses(rows)[-1] < 0.9 * losses(rows)[0]
     measured = [row["val/loss"] for row in rows if "val/loss" in row]
     assert measured[-1] < 0.75 * measured[0]
@@ -106,7 +111,7 @@ def test_a_classifier_learns_in_bfloat16_from_images_that_are_varied_on_the_gpu(
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_gpu_trains_what_a_cpu_trains(parts: Callable[..., Parts], small_config: Make, model: dict[str, Any]) -> None:
+def test_a_gpu_trains_what_a_cpu_trains(build_objects: BuildObjects, small_config: Make, model: dict[str, Any]) -> None:
     """The same seed: initial weights, order, views, mixtures, average; in float32, so only rounding differs."""
     config = small_config(
         model=model,
@@ -119,9 +124,9 @@ def test_a_gpu_trains_what_a_cpu_trains(parts: Callable[..., Parts], small_confi
         optimizer={"kind": "sgd", "lr": 0.05},
     )
     on_cpu, on_gpu = (
-        trained(made, config, device, evaluate=made.evaluate)
+        trained(objects, config, device, evaluate=objects.evaluate)
         for device in (CPU, GPU)
-        for made in [parts(config, device)]
+        for objects in [build_objects(config, device)]
     )
     assert losses(on_gpu["rows"]) == pytest.approx(losses(on_cpu["rows"]), rel=2e-3)
     assert_near(on_cpu["state"], on_gpu["state"], 5e-3)
@@ -129,17 +134,17 @@ def test_a_gpu_trains_what_a_cpu_trains(parts: Callable[..., Parts], small_confi
     assert last_of_both[0]["val/loss"] == pytest.approx(last_of_both[1]["val/loss"], rel=5e-3)
 
 
-def test_bfloat16_is_near_float32(parts: Callable[..., Parts], small_config: Make) -> None:
+def test_bfloat16_is_near_float32(build_objects: BuildObjects, small_config: Make) -> None:
     runs = []
     for precision in ("float32", "bfloat16", "auto"):
         config = small_config(model=STEADY_VIT, precision=precision, steps=40, log_every_steps=8)
-        runs.append(losses(trained(parts(config, GPU), config, GPU)["rows"]))
+        runs.append(losses(trained(build_objects(config, GPU), config, GPU)["rows"]))
     assert runs[1] == pytest.approx(runs[0], rel=0.05)
     assert runs[1] != runs[0]
     assert runs[2] == pytest.approx(runs[1], rel=1e-3)
 
 
-class StopAfter(Unheard):
+class StopAfter(NullReporter):
     def __init__(self, steps: int) -> None:
         self.left = steps
 
@@ -150,16 +155,16 @@ class StopAfter(Unheard):
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
 def test_a_stopped_run_goes_on_to_the_same_result(
-    tmp_path: Path, parts: Callable[..., Parts], small_config: Make, kind: str
+    tmp_path: Path, build_objects: BuildObjects, small_config: Make, kind: str
 ) -> None:
     """With dropout: the GPU's random numbers are those of the step too."""
     config = small_config(loader={"augment": EVERY_CHANGE}, optimizer={"kind": kind, "lr": 0.01})
     checkpoints = Checkpoints(LocalStorage(tmp_path / "checkpoints"), "here")
     for stop_after in (7, 8):
         with pytest.raises(StoppedError):
-            trained(parts(config, GPU), config, GPU, checkpoints=checkpoints, reporter=StopAfter(stop_after))
-    resumed = trained(parts(config, GPU), config, GPU, checkpoints=checkpoints)
-    straight = trained(parts(config, GPU), config, GPU)
+            trained(build_objects(config, GPU), config, GPU, checkpoints=checkpoints, reporter=StopAfter(stop_after))
+    resumed = trained(build_objects(config, GPU), config, GPU, checkpoints=checkpoints)
+    straight = trained(build_objects(config, GPU), config, GPU)
     # Some kernels add in any order, so not to the bit.
     assert_near(straight["state"], resumed["state"], 1e-4)
     # A row in which it stopped tells the mean of the steps since.
@@ -170,12 +175,12 @@ def test_a_run_that_a_gpu_began_ends_on_a_machine_without_one(
     store: ArtifactStore,
     digits: Artifact,
     small_config: Make,
-    parts: Callable[..., Parts],
+    build_objects: BuildObjects,
     child_training: Start,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = small_config(model=CONVOLUTIONS, steps=30, checkpoint_every_steps=5, evaluate_every_epochs=0)
-    straight = trained(parts(config, GPU), config, GPU)
+    straight = trained(build_objects(config, GPU), config, GPU)
     whole = Classification.training_step
 
     def cut(self: Classification, model: nn.Module, batch: Batch) -> StepOutput:
@@ -191,9 +196,9 @@ def test_a_run_that_a_gpu_began_ends_on_a_machine_without_one(
     child = child_training(store, config)
     said, _ = child.communicate(timeout=120)
     assert child.returncode == 0, said
-    artifact = store.resolve(said.split()[-1])  # made train-teacher/KEY
-    facts = json.loads(artifact.read("training.json"))
-    assert (facts["device"], facts["steps"]) == ("cpu", 30)
+    artifact = store.resolve(said.split()[-1])  # built train-teacher/KEY
+    run_info = json.loads(artifact.read("training.json"))
+    assert (run_info["device"], run_info["steps"]) == ("cpu", 30)
     assert_near(straight["state"], ExportedModel.open(artifact).weights(), 5e-3)
 
 
@@ -214,7 +219,7 @@ def test_a_model_from_a_gpu_is_exported_and_predicts_the_same_on_a_cpu(
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_step_does_not_wait_for_the_gpu(
-    parts: Callable[..., Parts], small_config: Make, model: dict[str, Any], no_waiting: Any
+    build_objects: BuildObjects, small_config: Make, model: dict[str, Any], no_waiting: Any
 ) -> None:
     """So that the CPU prepares the next step meanwhile; only rows and checkpoints wait."""
     config = small_config(
@@ -224,14 +229,14 @@ def test_a_step_does_not_wait_for_the_gpu(
         accumulation=2,
         precision="auto",
     )
-    made, training = parts(config, GPU), config.training
-    optimizer, meter = build_optimizer(made.model, training.optimizer), Meter(GPU, 1)
-    average = WeightAverage(made.model, 0.9)
-    made.model.train()
-    for batch in made.loader.batches(0, 4):
+    objects, training = build_objects(config, GPU), config.training
+    optimizer, meter = build_optimizer(objects.model, training.optimizer), Meter(GPU, 1)
+    average = WeightAverage(objects.model, 0.9)
+    objects.model.train()
+    for batch in objects.loader.batches(0, 4):
         with no_waiting(batch.step):
-            _backward(made.task, made.model, batch.to(GPU), training, 1, meter)
-            meter.gradient(batch.step, _clipped(made.model, training.clip_norm))
+            _backward(objects.task, objects.model, batch.to(GPU), training, 1, meter)
+            meter.add_gradient_norm(batch.step, _clip_gradient(objects.model, training.clip_norm))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             average.update(batch.step)
@@ -239,19 +244,19 @@ def test_a_step_does_not_wait_for_the_gpu(
 
 
 def test_a_loss_that_is_not_finite_is_told_with_its_step_at_the_next_row(
-    parts: Callable[..., Parts], small_config: Make
+    build_objects: BuildObjects, small_config: Make
 ) -> None:
     config = small_config(log_every_steps=10)
-    made = parts(config, GPU)
+    objects = build_objects(config, GPU)
 
     class Broken(Classification):
         def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
             output = super().training_step(model, batch)
             return StepOutput(output.loss * (float("inf") if batch.step == 6 else 1.0), output.metrics)
 
-    made.task = Broken(config.preprocessing())
+    objects.task = Broken(config.preprocessing())
     with pytest.raises(WorkError, match="step 6: the loss or its gradient"):
-        trained(made, config, GPU)
+        trained(objects, config, GPU)
 
 
 @pytest.fixture
@@ -265,29 +270,29 @@ def nccl(tmp_path: Path) -> Iterator[None]:
 @pytest.mark.usefixtures("nccl")
 @pytest.mark.parametrize("model", MODELS)
 def test_distributed_training_over_nccl_is_training(
-    parts: Callable[..., Parts], small_config: Make, model: dict[str, Any]
+    build_objects: BuildObjects, small_config: Make, model: dict[str, Any]
 ) -> None:
     config = small_config(model=model, accumulation=2, ema_decay=None, optimizer={"kind": "sgd", "lr": 0.05})
-    alone = trained(parts(config, GPU), config, GPU)
-    made = parts(config, GPU)
+    alone = trained(build_objects(config, GPU), config, GPU)
+    objects = build_objects(config, GPU)
     _check_same_step(0, GPU)
-    made.model = _distributed(made.model, GPU)
-    assert isinstance(made.model, DistributedDataParallel)
-    shared = trained(made, config, GPU)
+    objects.model = _distributed(objects.model, GPU)
+    assert isinstance(objects.model, DistributedDataParallel)
+    shared = trained(objects, config, GPU)
     state = {name.removeprefix("module."): value for name, value in shared["state"].items()}
     assert_near(alone["state"], state, 1e-3)
 
 
 def test_two_ranks_on_one_gpu_train_what_one_trains(
-    store: ArtifactStore, digits: Artifact, small_config: Make, train_ranks: Callable[..., CheckpointPlace]
+    store: ArtifactStore, digits: Artifact, small_config: Make, train_ranks: Callable[..., CheckpointLocation]
 ) -> None:
     config = small_config(model=STEADY_VIT, optimizer={"kind": "sgd", "lr": 0.05})
     recipe = ClassificationRecipe(config, store.storage.url, digits.uri)
-    alone = CheckpointPlace(store.storage.url, "work/alone")
-    train_recipe(recipe, GPU, 0, 1, alone, Unheard())
+    alone = CheckpointLocation(store.storage.url, "work/alone")
+    train_recipe(recipe, GPU, 0, 1, alone, NullReporter())
     # NCCL wants a GPU for each rank, gloo does not.
     shared = train_ranks(store, config, 2, "cuda")
-    one, two = (place.open().newest() for place in (alone, shared))
+    one, two = (location.open().newest() for location in (alone, shared))
     assert one is not None
     assert two is not None
     assert_near(one.tensors["average"], two.tensors["average"], 1e-3)

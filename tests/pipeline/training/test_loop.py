@@ -17,8 +17,8 @@ from pipeline.loading.batch import Batch
 from pipeline.storage.local import LocalStorage
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.interruption import StoppedError
-from pipeline.training.loop import Fitted, fit
-from pipeline.training.reporter import Unheard
+from pipeline.training.loop import FitResult, fit
+from pipeline.training.reporter import NullReporter
 from pipeline.training.task import StepOutput
 from pipeline.training.training_config import TrainingConfig
 
@@ -95,7 +95,7 @@ def config(**changes: Any) -> TrainingConfig:
 
 def train(
     training: TrainingConfig, source: Source | None = None, model: nn.Module | None = None, **more: Any
-) -> Fitted:
+) -> FitResult:
     source = source or Source(Policy(training.global_batch))
     return fit(Regression(), model or network(), source, training=training, rows=ROWS, device=CPU, **more)
 
@@ -104,7 +104,7 @@ def same_bits(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 
-class StopAt(Unheard):
+class StopAt(NullReporter):
     def __init__(self, calls: int) -> None:
         self.left = calls
 
@@ -142,10 +142,10 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, kind: str, refre
     assert [row["step"] for row in histories[0]] == [row["step"] for row in histories[1]]
 
 
-@pytest.mark.parametrize("parts", [2, 3, 10, 64])
-def test_accumulation_gives_the_gradient_of_the_whole_batch(parts: int) -> None:
+@pytest.mark.parametrize("accumulation", [2, 3, 10, 64])
+def test_accumulation_gives_the_gradient_of_the_whole_batch(accumulation: int) -> None:
     whole = train(config(), model=network(0.0))
-    cut = train(config(accumulation=parts), model=network(0.0))
+    cut = train(config(accumulation=accumulation), model=network(0.0))
     for one, other in zip(whole.model.state_dict().values(), cut.model.state_dict().values(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
@@ -168,9 +168,9 @@ def test_the_averaged_model_is_evaluated_in_eval_mode_when_an_epoch_ends() -> No
         seen.append((model.training, torch.is_grad_enabled(), any(p.requires_grad for p in model.parameters())))
         return {"val/accuracy": 0.5}
 
-    fitted = train(config(evaluate_every_epochs=2), evaluate=evaluate)
+    result = train(config(evaluate_every_epochs=2), evaluate=evaluate)
     assert seen == [(False, False, False)] * 3
-    assert [row["step"] for row in fitted.rows if "val/accuracy" in row] == [8, 16, 20]
+    assert [row["step"] for row in result.rows if "val/accuracy" in row] == [8, 16, 20]
 
 
 def test_a_policy_that_waits_for_a_refresh_nobody_gives_is_an_error() -> None:
@@ -199,6 +199,6 @@ def test_rows_hold_the_mean_over_their_steps() -> None:
             losses.append(output.loss.item())
             return output
 
-    fitted = fit(Listening(), network(), Source(Policy(10)), training=config(log_every_steps=10), rows=ROWS, device=CPU)
-    logged = [row["train/loss"] for row in fitted.rows if "train/loss" in row]
+    result = fit(Listening(), network(), Source(Policy(10)), training=config(log_every_steps=10), rows=ROWS, device=CPU)
+    logged = [row["train/loss"] for row in result.rows if "train/loss" in row]
     assert logged == pytest.approx([np.mean(losses[:10]), np.mean(losses[10:])])

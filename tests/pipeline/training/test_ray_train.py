@@ -22,9 +22,9 @@ from pipeline.training import ray_train
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.interruption import StopRequest
 from pipeline.training.placement import RunnerConfig
-from pipeline.training.reporter import Listener
+from pipeline.training.reporter import DriverReporter
 from pipeline.training.stage import ClassificationRecipe, TrainTeacher
-from pipeline.training.worker import CheckpointPlace
+from pipeline.training.worker import CheckpointLocation
 
 Make = Callable[..., ClassificationConfig]
 SGD = {"kind": "sgd", "lr": 0.05}
@@ -102,10 +102,10 @@ def test_an_error_in_a_worker_is_one_line_and_is_not_tried_again(
     store: ArtifactStore, digits: Artifact, small_config: Make, tmp_path: Path
 ) -> None:
     recipe = ClassificationRecipe(small_config(), store.storage.url, "shard-dataset/not-there")
-    listener = Listener(lambda **said: None, None, StopRequest())
-    place = CheckpointPlace(store.storage.url, "work/x")
+    reporter = DriverReporter(lambda **said: None, None, StopRequest())
+    location = CheckpointLocation(store.storage.url, "work/x")
     with pytest.raises(WorkError, match=r"artifact shard-dataset/not-there is not there") as caught:
-        ray_train.run(recipe, RunnerConfig(cpus_per_worker=1), place, listener, tmp_path)
+        ray_train.run(recipe, RunnerConfig(cpus_per_worker=1), location, reporter, tmp_path)
     assert "\n" not in str(caught.value)
     assert "Traceback" in (tmp_path / "worker.log").read_text()
 
@@ -149,8 +149,8 @@ def test_a_terminated_run_leaves_a_checkpoint_of_its_last_step_and_no_process(
     while (left := [line for pid, line in started.items() if alive(pid)]) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left == []
-    place = next((store.local / "work" / "train-teacher").iterdir())
-    newest = max((place / "scratch" / "checkpoints").glob("step-*.json"))
+    location = next((store.local / "work" / "train-teacher").iterdir())
+    newest = max((location / "scratch" / "checkpoints").glob("step-*.json"))
     assert int(newest.stem.removeprefix("step-")) >= max(steps_of(child), default=reached)
 
 

@@ -19,9 +19,9 @@ from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
 from pipeline.stage import run_stage
 from pipeline.training.classification_config import ClassificationConfig
-from pipeline.training.reporter import Unheard
+from pipeline.training.reporter import NullReporter
 from pipeline.training.stage import ClassificationRecipe, TrainTeacher
-from pipeline.training.worker import CheckpointPlace, train_recipe
+from pipeline.training.worker import CheckpointLocation, train_recipe
 
 Make = Callable[..., ClassificationConfig]
 Start = Callable[[ArtifactStore, ClassificationConfig], subprocess.Popen[str]]
@@ -80,7 +80,7 @@ def test_a_terminated_run_writes_a_checkpoint_and_then_dies_of_the_signal(
 
 
 def test_unequal_ranks_end_where_one_worker_ends(
-    store: ArtifactStore, digits: Artifact, small_config: Make, train_ranks: Callable[..., CheckpointPlace]
+    store: ArtifactStore, digits: Artifact, small_config: Make, train_ranks: Callable[..., CheckpointLocation]
 ) -> None:
     # 32 rows on 3 ranks are 10, 11 and 11; SGD, since Adam turns rounding of tiny gradients into steps.
     config = small_config(
@@ -89,9 +89,9 @@ def test_unequal_ranks_end_where_one_worker_ends(
         optimizer={"kind": "sgd", "lr": 0.05},
         model={"name": "vit_micro", "kwargs": {"patch_size": 4, "width": 32, "depth": 2, "heads": 2}},
     )
-    alone = CheckpointPlace(store.storage.url, "work/alone")
+    alone = CheckpointLocation(store.storage.url, "work/alone")
     recipe = ClassificationRecipe(config, store.storage.url, digits.uri)
-    train_recipe(recipe, torch.device("cpu"), 0, 1, alone, Unheard())
+    train_recipe(recipe, torch.device("cpu"), 0, 1, alone, NullReporter())
 
     shared = train_ranks(store, config, 3)
     one = alone.open().newest()

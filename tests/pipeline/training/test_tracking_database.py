@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from pipeline.artifacts import ArtifactStore
 from pipeline.errors import InputError
 from pipeline.training.tracking import EXPERIMENT, ensure_tracking
-from pipeline.training.tracking_database import set_broken_aside
+from pipeline.training.tracking_database import rename_if_incomplete
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +100,7 @@ def test_a_database_of_another_mlflow_that_holds_runs_stays_where_it_is(tmp_path
     with closing(sqlite3.connect(database(store))) as other:
         other.execute("UPDATE alembic_version SET version_num = '728d730b5ebd'")
         other.commit()
-    set_broken_aside(database(store))
+    rename_if_incomplete(database(store))
     assert list(database(store).parent.glob("mlflow.db.broken-*")) == []
 
 

@@ -15,7 +15,7 @@ from pipeline.artifacts import ArtifactStore
 from pipeline.errors import WorkError
 from pipeline.training import tracking_uri
 from pipeline.training.tracking import TrackedRun, log_report
-from pipeline.training.tracking_uri import bound_patience, check_tracking_uri, patient_transfers
+from pipeline.training.tracking_uri import allow_long_transfers, check_tracking_uri, shorten_timeouts
 
 
 @pytest.fixture
@@ -106,11 +106,11 @@ def test_a_server_that_goes_in_the_middle_costs_a_training_a_bounded_time_and_a_
         log_report(store, tmp_path / "report.html", name="x", tags={})
 
 
-def test_the_patience_of_the_user_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in tracking_uri._PATIENCE:
+def test_timeouts_that_the_environment_sets_are_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in tracking_uri._SHORT_TIMEOUTS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
-    bound_patience()
+    shorten_timeouts()
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
     assert int(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]) <= 3
 
@@ -123,13 +123,13 @@ def test_what_cannot_be_asked_is_left_to_mlflow() -> None:
 def test_files_have_minutes_where_other_requests_have_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = "MLFLOW_HTTP_REQUEST_TIMEOUT"
     monkeypatch.delenv(limit, raising=False)
-    bound_patience()
-    with patient_transfers():
-        with patient_transfers():
+    shorten_timeouts()
+    with allow_long_transfers():
+        with allow_long_transfers():
             assert os.environ[limit] == "300"
         assert os.environ[limit] == "300"
     assert os.environ[limit] == "10"
     monkeypatch.setenv(limit, "7")
-    with patient_transfers():
+    with allow_long_transfers():
         assert os.environ[limit] == "7"
     assert os.environ[limit] == "7"

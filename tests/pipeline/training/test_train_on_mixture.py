@@ -23,10 +23,10 @@ from pipeline.stage import run_stage
 from pipeline.training.classification import Classification
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.interruption import StoppedError
-from pipeline.training.reporter import Unheard
+from pipeline.training.reporter import NullReporter
 from pipeline.training.stage import ClassificationRecipe, TrainTeacher
 from pipeline.training.task import StepOutput
-from pipeline.training.worker import CheckpointPlace, train_recipe
+from pipeline.training.worker import CheckpointLocation, train_recipe
 from tests.small_shards import SmallShards, index_of
 
 Make = Callable[..., ClassificationConfig]
@@ -95,7 +95,7 @@ def test_an_epoch_is_the_largest_data_set_once(store: ArtifactStore, both: Artif
 
 
 def test_a_stopped_training_ends_in_the_same_bits(store: ArtifactStore, both: Artifact, small_config: Make) -> None:
-    class StopAtStep7(Unheard):
+    class StopAtStep7(NullReporter):
         steps = 0
 
         def stop_requested(self) -> bool:
@@ -106,12 +106,12 @@ def test_a_stopped_training_ends_in_the_same_bits(store: ArtifactStore, both: Ar
     recipe = ClassificationRecipe(config, store.storage.url, both.uri)
     ends: list[dict[str, Any]] = []
     for name in ("straight", "stopped"):
-        place = CheckpointPlace(store.storage.url, f"work/{name}")
+        location = CheckpointLocation(store.storage.url, f"work/{name}")
         if name == "stopped":
             with pytest.raises(StoppedError):
-                train_recipe(recipe, torch.device("cpu"), 0, 1, place, StopAtStep7())
-        train_recipe(recipe, torch.device("cpu"), 0, 1, place, Unheard())
-        last = place.open().newest()
+                train_recipe(recipe, torch.device("cpu"), 0, 1, location, StopAtStep7())
+        train_recipe(recipe, torch.device("cpu"), 0, 1, location, NullReporter())
+        last = location.open().newest()
         assert last is not None
         ends.append(last.tensors["model"])
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
