@@ -67,7 +67,7 @@ class ShardingConfig(Config):
             InputError: no such folder, no images, a class too small, no way to download, an unknown artist family.
         """
         self.source.check(downloads_folder(store))
-        families = self.source.families
+        families = self.source.holdout_families
         if self.split.holdout_family is not None:
             if len(families) < 2:
                 raise InputError(

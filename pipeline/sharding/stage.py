@@ -69,7 +69,7 @@ class ShardDataset:
             if base.is_of(config):
                 raise NothingNew(base.artifact)
         config.check_source(work.store)
-        collection = with_one_text(config.source.build(downloads_folder(work.store)).collect(work.progress))
+        collection = with_one_text(config.source.collect(downloads_folder(work.store), work.progress))
         if not collection.total:
             raise InputError(f"{place_of_source(config)}: no image is listed there, so there is nothing to shard")
         for note in collection.notes:

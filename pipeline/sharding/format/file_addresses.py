@@ -84,10 +84,14 @@ def absolute(address: str) -> str:
     return os.path.abspath(os.path.expanduser(address))
 
 
-def absolute_fields(config: Config, *names: str) -> dict[str, str]:
+def absolute_fields(config: Config, *names: str) -> dict[str, str | tuple[str, ...]]:
     """The absolute form of a config's addresses: its artifact must not depend on the working directory."""
-    addresses = {name: getattr(config, name) for name in names}
-    return {name: absolute(address) for name, address in addresses.items() if address is not None}
+    values = {name: getattr(config, name) for name in names}
+    return {
+        name: tuple(map(absolute, value)) if isinstance(value, tuple) else absolute(value)
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def parent(url: str) -> str:

@@ -1,18 +1,19 @@
-"""The interface of a source: a Config that validates its settings, and items whose images can be read.
+"""The interface of a source: a Config with a `kind` of its own, which checks its settings and lists items.
 
-A source is a file in this folder: a Config with a `kind` of its own, and a class that lists items.
 Listing is cheap and lazy; an item's image is read (or drawn) later, in any thread or process, by calling
 `read`. Reads in the order of the items are the cheap ones: a source of large files reads each of them once.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, Protocol, Self
+from typing import Any, ClassVar, NoReturn, Self
 
+from pipeline.config import Config
 from pipeline.progress import Progress
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.passed_over import NOTHING_PASSED_OVER, PassedOver
@@ -129,27 +130,17 @@ class About:
     example: tuple[str, ...] = ()
 
 
-class Source(Protocol):
-    """A data set."""
-
-    def collect(self, progress: Progress) -> Collection:
-        """Fetches missing files and lists the items.
-
-        Raises:
-            InputError: there are no items, or the data does not match the config.
-            WorkError: fetching failed.
-        """
-
-
-class SourceConfig(Protocol):
-    """The methods of a source's Config, which also has a field `kind`."""
+class SourceConfig(Config):
+    """A source: its settings, among them a `kind` and a `fingerprint`, and the listing of its items."""
 
     about: ClassVar[About]
 
     @property
-    def families(self) -> tuple[str, ...]:
+    def holdout_families(self) -> tuple[str, ...]:
         """The values of `Item.source` that can be held out; empty if there is only one."""
+        return ()
 
+    @abstractmethod
     def check(self, downloads: Path) -> None:
         """Validates the config before any work; takes less than a second.
 
@@ -161,10 +152,21 @@ class SourceConfig(Protocol):
         """
 
     def class_sizes(self) -> Mapping[str, int] | None:
-        """Number of images of each class, if listing them is cheap; None if they must be fetched first."""
+        """Number of images of each class that is to be divided between splits, and 0 for each empty class.
 
+        None if listing them is expensive, or if there is no such class.
+        """
+        return None
+
+    @abstractmethod
     def resolved(self) -> Self:
         """The config with `fingerprint` set to a digest of the current data, so that changed data has a new key."""
 
-    def build(self, downloads: Path) -> Source:
-        """The source; it stores fetched files in the folder `downloads`."""
+    @abstractmethod
+    def collect(self, downloads: Path, progress: Progress) -> Collection:
+        """Fetches missing files into the folder `downloads`, and lists the items.
+
+        Raises:
+            InputError: there are no items, or the data does not match the config.
+            WorkError: fetching failed.
+        """

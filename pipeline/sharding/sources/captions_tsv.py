@@ -18,19 +18,19 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from pipeline.config import Config, added, digest, unkeyed
+from pipeline.config import added, digest, unkeyed
 from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
-from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
+from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig, unreadable
 from pipeline.sharding.sources.recognised import HEAD_BYTES, refuse_recognised
 from pipeline.sharding.sources.roots import Roots, check_rows, roots_of_table
 
 _CHECKED_LINES = 100
 
 
-class CaptionsTsvConfig(Config):
+class CaptionsTsvConfig(SourceConfig):
     """Address of the list, and the order of its columns."""
 
     about: ClassVar[About] = About(
@@ -59,28 +59,65 @@ class CaptionsTsvConfig(Config):
     author: str = Field("", description="Who made the images, for the data card.")
     fingerprint: str | None = Field(None, description="Digest of the lists; set by the program.")
 
-    @property
-    def families(self) -> tuple[str, ...]:
-        return ()
-
     def check(self, downloads: Path) -> None:
         for _, file in self._lists():
             _check_lines(file, self.order, self.header, self._roots(file))
         if self.images is not None:
             addresses.check_folder(self.images)
 
-    def class_sizes(self) -> None:
-        return None
-
     def resolved(self) -> Self:
         digests = [(split, addresses.file_digest(file)) for split, file in self._lists()]
-        where = addresses.absolute_fields(self, "file", "val_file", "test_file", "images")
-        roots = tuple(addresses.absolute(folder) for folder in self.roots)
-        return self.model_copy(update={"fingerprint": digest(digests), "roots": roots, **where})
+        where = addresses.absolute_fields(self, "file", "val_file", "test_file", "images", "roots")
+        return self.model_copy(update={"fingerprint": digest(digests), **where})
 
-    def build(self, downloads: Path) -> CaptionsTsvSource:
-        return CaptionsTsvSource(
-            self._lists(), self._roots, order=self.order, header=self.header, licence=self.licence, author=self.author
+    def collect(self, downloads: Path, progress: Progress) -> Collection:
+        lists = self._lists()
+        title = lists[0][1].name.partition(".")[0]
+        total = 0
+        for _, file in lists:
+            progress(note=f"reading {file.name}")
+            total += sum(1 for _ in self._samples(file))
+
+        def items() -> Iterator[Item]:
+            for split, file in lists:
+                for lines in self._samples(file):
+                    yield self._item(split, file, lines, title)
+
+        return Collection(
+            title=title,
+            items=items,
+            total=total,
+            label_names=(),
+            credits=(Credit.given(title, self.author, self.licence),),
+        )
+
+    def _samples(self, file: FoundFile) -> Iterator[list[_Line]]:
+        """The lines of each sample; an unusable line is a sample of its own."""
+        lines = _lines(file, self.order, self.header)
+        for _, group in itertools.groupby(lines, key=lambda line: (line.path, line.number if line.problem else 0)):
+            yield list(group)
+
+    def _item(self, split: str | None, file: FoundFile, lines: list[_Line], title: str) -> Item:
+        first = lines[0]
+        read: Callable[[], bytes]
+        stamp = None
+        try:
+            if first.problem:
+                read = unreadable(first.problem)
+            else:
+                read, stamp = self._roots(file).reading(first.path)
+        except ValueError as error:
+            read = unreadable(str(error))
+        return Item(
+            name=first.path if not first.problem else f"{file.name}, line {first.number}",
+            read=read,
+            captions=() if first.problem else tuple(line.caption for line in lines),
+            # A later repetition of the file is another sample, but always in the same split.
+            group=None if first.problem else first.path,
+            source=title,
+            licence=self.licence,
+            split=split,
+            stamp=stamp,
         )
 
     def _roots(self, file: FoundFile) -> Roots:
@@ -104,81 +141,6 @@ class _Line:
     path: str
     caption: str
     problem: str | None = None
-
-
-class CaptionsTsvSource:
-    """Lists of captions and files as a data set.
-
-    Args:
-        lists: each list with its split, or None.
-        roots: returns the start folder and the allowed folders for the paths of a list.
-    """
-
-    def __init__(
-        self,
-        lists: list[tuple[str | None, FoundFile]],
-        roots: Callable[[FoundFile], Roots],
-        *,
-        order: str = "caption_path",
-        header: bool = False,
-        licence: str = "",
-        author: str = "",
-    ) -> None:
-        self._lists = lists
-        self._roots = roots
-        self._order = order
-        self._header = header
-        self._licence = licence
-        self._author = author
-
-    def collect(self, progress: Progress) -> Collection:
-        title = self._lists[0][1].name.partition(".")[0]
-        total = 0
-        for _, file in self._lists:
-            progress(note=f"reading {file.name}")
-            total += sum(1 for _ in self._samples(file))
-
-        def items() -> Iterator[Item]:
-            for split, file in self._lists:
-                for lines in self._samples(file):
-                    yield self._item(split, file, lines, title)
-
-        return Collection(
-            title=title,
-            items=items,
-            total=total,
-            label_names=(),
-            credits=(Credit.given(title, self._author, self._licence),),
-        )
-
-    def _samples(self, file: FoundFile) -> Iterator[list[_Line]]:
-        """The lines of each sample; an unusable line is a sample of its own."""
-        lines = _lines(file, self._order, self._header)
-        for _, group in itertools.groupby(lines, key=lambda line: (line.path, line.number if line.problem else 0)):
-            yield list(group)
-
-    def _item(self, split: str | None, file: FoundFile, lines: list[_Line], title: str) -> Item:
-        first = lines[0]
-        read: Callable[[], bytes]
-        stamp = None
-        try:
-            if first.problem:
-                read = unreadable(first.problem)
-            else:
-                read, stamp = self._roots(file).reading(first.path)
-        except ValueError as error:
-            read = unreadable(str(error))
-        return Item(
-            name=first.path if not first.problem else f"{file.name}, line {first.number}",
-            read=read,
-            captions=() if first.problem else tuple(line.caption for line in lines),
-            # A later repetition of the file is another sample, but always in the same split.
-            group=None if first.problem else first.path,
-            source=title,
-            licence=self._licence,
-            split=split,
-            stamp=stamp,
-        )
 
 
 def _lines(file: FoundFile, order: str, header: bool) -> Iterator[_Line]:

@@ -17,12 +17,12 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from pipeline.config import Config, added, digest, unkeyed
+from pipeline.config import added, digest, unkeyed
 from pipeline.errors import InputError, first_line, listed
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
-from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
+from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig, unreadable
 from pipeline.sharding.sources.foreign_json import parse_json
 from pipeline.sharding.sources.given_split import split_of_name
 from pipeline.sharding.sources.recognised import HEAD_BYTES, refuse_recognised
@@ -32,7 +32,7 @@ _NAME = re.compile(r"captions_(.+)\.json")
 _CREATIVE_COMMONS = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/([0-9.]+)")
 
 
-class CocoConfig(Config):
+class CocoConfig(SourceConfig):
     """Folder of COCO, and the parts to read."""
 
     about: ClassVar[About] = About(
@@ -53,30 +53,56 @@ class CocoConfig(Config):
     )
     fingerprint: str | None = Field(None, description="Digest of the annotation files; set by the program.")
 
-    @property
-    def families(self) -> tuple[str, ...]:
-        return ()
-
     def check(self, downloads: Path) -> None:
         for name in self._files():
             if not addresses.is_remote(self.folder):
                 self._check_images(addresses.check_folder(addresses.join(addresses.absolute(self.folder), name)))
 
-    def class_sizes(self) -> None:
-        return None
-
     def resolved(self) -> Self:
         files = {name: addresses.file_digest(file) for name, file in self._files().items()}
-        roots = tuple(addresses.absolute(folder) for folder in self.roots)
-        where = addresses.absolute_fields(self, "folder")
-        return self.model_copy(update={"fingerprint": digest(files), "roots": roots, **where})
+        return self.model_copy(
+            update={"fingerprint": digest(files), **addresses.absolute_fields(self, "folder", "roots")}
+        )
 
-    def build(self, downloads: Path) -> CocoSource:
-        return CocoSource(addresses.absolute(self.folder), self._files(), val_is=self.val_is, roots=self.roots)
+    def collect(self, downloads: Path, progress: Progress) -> Collection:
+        files = self._files()
+        total, licences = 0, set()
+        for file in files.values():
+            progress(note=f"reading {file.name}")
+            part = _read_part(file)
+            total += len(part.images)
+            licences |= {part.licences.get(image["license"], "") for image in part.images}
+        splits = {name: split_of_name(name) for name in files}
+        if "test" not in splits.values():
+            splits = {name: self.val_is if split == "val" else split for name, split in splits.items()}
+
+        def items() -> Iterator[Item]:
+            for name, file in files.items():
+                part = _read_part(file)
+                roots = Roots(f"{addresses.absolute(self.folder)}/{name}", self._roots)
+                for image in part.images:
+                    yield _item(name, splits[name], image, part, roots)
+
+        images = ", ".join(sorted(licence for licence in licences if licence)) or "of each photo's author"
+        return Collection(
+            title="COCO captions",
+            items=items,
+            total=total,
+            label_names=(),
+            credits=(
+                Credit("COCO annotations", "COCO Consortium", "CC-BY-4.0", "https://cocodataset.org"),
+                Credit("COCO images", "their photographers on Flickr", images, "https://cocodataset.org/#termsofuse"),
+            ),
+        )
+
+    @property
+    def _roots(self) -> tuple[str, ...]:
+        """The folders in which images are allowed."""
+        return roots_of(addresses.absolute(self.folder), *self.roots).folders
 
     def _check_images(self, folder: str) -> None:
         """Raises an InputError if a folder of images is a link to outside the roots."""
-        if not leads_inside(folder, roots_of(addresses.absolute(self.folder), *self.roots).folders):
+        if not leads_inside(folder, self._roots):
             raise InputError(
                 f"{folder}: is a link that leads out of {self.folder}; if it is meant, name in roots where to"
             )
@@ -106,70 +132,24 @@ class _Part:
     licences: Mapping[int, str]
 
 
-class CocoSource:
-    """COCO captions as a data set.
-
-    Args:
-        files: the annotation file of each part.
-        val_is: the split of a part named val, if no part is named test.
-        roots: further folders in which images are allowed.
-    """
-
-    def __init__(
-        self, folder: str, files: Mapping[str, FoundFile], *, val_is: str = "test", roots: Sequence[str] = ()
-    ) -> None:
-        self._folder = folder
-        self._files = files
-        self._val_is = val_is
-        self._folders = roots_of(folder, *roots).folders
-
-    def collect(self, progress: Progress) -> Collection:
-        total, licences = 0, set()
-        for file in self._files.values():
-            progress(note=f"reading {file.name}")
-            part = _read_part(file)
-            total += len(part.images)
-            licences |= {part.licences.get(image["license"], "") for image in part.images}
-        splits = {name: split_of_name(name) for name in self._files}
-        if "test" not in splits.values():
-            splits = {name: self._val_is if split == "val" else split for name, split in splits.items()}
-
-        def items() -> Iterator[Item]:
-            for name, file in self._files.items():
-                part = _read_part(file)
-                for image in part.images:
-                    yield self._item(name, splits[name], image, part)
-
-        images = ", ".join(sorted(licence for licence in licences if licence)) or "of each photo's author"
-        return Collection(
-            title="COCO captions",
-            items=items,
-            total=total,
-            label_names=(),
-            credits=(
-                Credit("COCO annotations", "COCO Consortium", "CC-BY-4.0", "https://cocodataset.org"),
-                Credit("COCO images", "their photographers on Flickr", images, "https://cocodataset.org/#termsofuse"),
-            ),
-        )
-
-    def _item(self, name: str, split: str | None, image: Mapping[str, Any], part: _Part) -> Item:
-        file = str(image["file_name"])
-        stamp = None
-        try:
-            read, stamp = Roots(f"{self._folder}/{name}", self._folders).reading(file)
-        except ValueError as error:
-            read = unreadable(str(error))
-        return Item(
-            name=f"{name}/{file}",
-            read=read,
-            key=f"coco-{image['id']}",
-            captions=tuple(part.captions.get(image["id"], ())),
-            group=f"coco-{image['id']}",
-            source="coco",
-            licence=part.licences.get(image["license"], ""),
-            split=split,
-            stamp=stamp,
-        )
+def _item(name: str, split: str | None, image: Mapping[str, Any], part: _Part, roots: Roots) -> Item:
+    file = str(image["file_name"])
+    stamp = None
+    try:
+        read, stamp = roots.reading(file)
+    except ValueError as error:
+        read = unreadable(str(error))
+    return Item(
+        name=f"{name}/{file}",
+        read=read,
+        key=f"coco-{image['id']}",
+        captions=tuple(part.captions.get(image["id"], ())),
+        group=f"coco-{image['id']}",
+        source="coco",
+        licence=part.licences.get(image["license"], ""),
+        split=split,
+        stamp=stamp,
+    )
 
 
 def _read_part(file: FoundFile) -> _Part:

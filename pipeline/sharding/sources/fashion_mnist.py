@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from pipeline.config import Config, digest, unkeyed
+from pipeline.config import digest, unkeyed
 from pipeline.errors import InputError, WorkError, first_line
 from pipeline.progress import Progress
-from pipeline.sharding.sources.base import About, Collection, Credit, Item
+from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 LABELS = (
@@ -46,7 +46,7 @@ _PARTS = ("train", "t10k")
 _FILES = tuple(f"{part}-{kind}-ubyte.gz" for part in _PARTS for kind in ("images-idx3", "labels-idx1"))
 
 
-class FashionMnistConfig(Config):
+class FashionMnistConfig(SourceConfig):
     """Folder of Fashion-MNIST, and how many images to read."""
 
     about: ClassVar[About] = About(
@@ -62,52 +62,28 @@ class FashionMnistConfig(Config):
     fingerprint: str | None = Field(None, description="Digest of the four files; set by the program.")
 
     @property
-    def families(self) -> tuple[str, ...]:
-        return ()
-
-    @property
-    def place(self) -> Path | None:
+    def _files_folder(self) -> Path | None:
         """The folder of the files, or None if they must be fetched."""
         if self.folder is not None:
             return self.folder.expanduser().absolute()
         return DEBIAN_FOLDER if DEBIAN_FOLDER.is_dir() else None
 
     def check(self, downloads: Path) -> None:
-        if self.place is not None:
-            _check_files(self.place)
-
-    def class_sizes(self) -> None:
-        return None
+        if self._files_folder is not None:
+            _check_files(self._files_folder)
 
     def resolved(self) -> Self:
-        if self.place is None:
+        if self._files_folder is None:
             # torchvision verifies fetched files against its own digests, so they are always the same.
             return self.model_copy(update={"fingerprint": "torchvision"})
-        _check_files(self.place)
-        digests = [hashlib.sha256((self.place / name).read_bytes()).hexdigest() for name in _FILES]
-        return self.model_copy(update={"folder": self.place, "fingerprint": digest(digests)})
+        _check_files(self._files_folder)
+        digests = [hashlib.sha256((self._files_folder / name).read_bytes()).hexdigest() for name in _FILES]
+        return self.model_copy(update={"folder": self._files_folder, "fingerprint": digest(digests)})
 
-    def build(self, downloads: Path) -> FashionMnistSource:
-        return FashionMnistSource(self.place, downloads / "fashion-mnist", limit=self.limit)
-
-
-class FashionMnistSource:
-    """Fashion-MNIST as a data set.
-
-    Args:
-        folder: folder of the four .gz files; None: they are fetched into `downloads`.
-        limit: images of each class to read from each part, or None for all.
-    """
-
-    def __init__(self, folder: Path | None, downloads: Path, *, limit: int | None = None) -> None:
-        self._folder = folder
-        self._downloads = downloads
-        self._limit = limit
-
-    def collect(self, progress: Progress) -> Collection:
-        folder = self._folder if self._folder is not None else _fetch(self._downloads, progress)
+    def collect(self, downloads: Path, progress: Progress) -> Collection:
+        folder = self._files_folder or _fetch(downloads / "fashion-mnist", progress)
         _check_files(folder)
-        parts = {part: _read_part(folder, part, self._limit) for part in _PARTS}
+        parts = {part: _read_part(folder, part, self.limit) for part in _PARTS}
 
         def items() -> Iterator[Item]:
             for part, (images, labels, numbers) in parts.items():

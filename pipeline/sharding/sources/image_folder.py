@@ -16,16 +16,16 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from pipeline.config import Config, added, unkeyed
+from pipeline.config import added, unkeyed
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
-from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
+from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig, unreadable
 from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
 from pipeline.sharding.sources.folder_layout import ClassFiles, FolderData, Layout, folder_data
 from pipeline.sharding.sources.image_listing import BROKEN, listing_hash
 
 
-class ImageFolderConfig(Config):
+class ImageFolderConfig(SourceConfig):
     """Folder of the images, their layout, caption template, licence and author."""
 
     about: ClassVar[About] = About(
@@ -50,10 +50,6 @@ class ImageFolderConfig(Config):
         None, description="Digest of the files' names, sizes and times; set by the program."
     )
 
-    @property
-    def families(self) -> tuple[str, ...]:
-        return ()
-
     def check(self, downloads: Path) -> None:
         self._data()
 
@@ -65,7 +61,7 @@ class ImageFolderConfig(Config):
 
     def resolved(self) -> Self:
         data = self._data()
-        root = self.folder.expanduser().absolute()
+        root = self._root
         hasher = hashlib.sha256()
         for one in data.classes:
             listing_hash(str(root), one.names, data.broken, hasher)
@@ -78,64 +74,40 @@ class ImageFolderConfig(Config):
         layout = "splits" if data.by_split else self.layout
         return self.model_copy(update={"folder": root, "layout": layout, "fingerprint": hasher.hexdigest()[:20]})
 
-    def build(self, downloads: Path) -> ImageFolderSource:
-        return ImageFolderSource(
-            self.folder, layout=self.layout, caption=self.caption, licence=self.licence, author=self.author
-        )
-
-    def _data(self) -> FolderData:
-        return folder_data(self.folder.expanduser().absolute(), self.layout)
-
-
-class ImageFolderSource:
-    """A folder of images as a data set.
-
-    Args:
-        folder: folder with one sub-folder per class, or per split.
-        caption: template with {label} for the class's name, or None.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        layout: Layout = "auto",
-        caption: str | None = None,
-        licence: str = "",
-        author: str = "",
-    ) -> None:
-        self._folder = folder.expanduser().absolute()
-        self._title = _text(self._folder.name)
-        self._layout = layout
-        self._caption = caption
-        self._licence = licence
-        self._author = author
-
-    def collect(self, progress: Progress) -> Collection:
-        data = folder_data(self._folder, self._layout)
+    def collect(self, downloads: Path, progress: Progress) -> Collection:
+        data = self._data()
         if data.recognised:
             progress(note=data.recognised)
+        title = _text(self._root.name)
 
         def items() -> Iterator[Item]:
             for one in data.classes:
-                yield from self._items(one, data.broken)
+                yield from self._items(one, data.broken, title)
 
         return Collection(
-            title=self._title,
+            title=title,
             items=items,
             total=sum(len(one.names) for one in data.classes),
             label_names=tuple(_text(label) for label in data.labels),
-            root=self._title,
-            credits=(Credit.given(self._title, self._author, self._licence),),
+            root=title,
+            credits=(Credit.given(title, self.author, self.licence),),
             notes=(data.recognised,) if data.recognised else (),
             passed_over=data.passed_over,
         )
 
-    def _items(self, files: ClassFiles, broken: frozenset[str]) -> Iterator[Item]:
+    @property
+    def _root(self) -> Path:
+        return self.folder.expanduser().absolute()
+
+    def _data(self) -> FolderData:
+        return folder_data(self._root, self.layout)
+
+    def _items(self, files: ClassFiles, broken: frozenset[str], title: str) -> Iterator[Item]:
         label = _text(files.label)
-        captions = caption_of(self._caption, label)
+        captions = caption_of(self.caption, label)
+        root = self._root
         for name in files.names:
-            file = f"{self._folder}/{name}"
+            file = f"{root}/{name}"
             read: Callable[[], bytes] = unreadable(BROKEN) if name in broken else partial(addresses.read, file)
             yield Item(
                 name=_text(name),
@@ -143,8 +115,8 @@ class ImageFolderSource:
                 label=label,
                 captions=captions,
                 taxonomy=(label,),
-                source=self._title,
-                licence=self._licence,
+                source=title,
+                licence=self.licence,
                 split=files.split,
                 stamp=addresses.stamp(file),
             )

@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from pipeline.config import Config, digest, unkeyed
+from pipeline.config import digest, unkeyed
 from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
-from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
+from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig, unreadable
 from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
 from pipeline.sharding.sources.image_listing import BROKEN, FolderImages, images_in, listing_hash, sub_folders
 from pipeline.sharding.sources.imagenet_labels import class_words, find_val_labels, read_val_labels
@@ -35,7 +35,7 @@ _WNID = re.compile(r"n\d{8}")
 _KAGGLE = Path("ILSVRC/Data/CLS-LOC")
 
 
-class ImagenetConfig(Config):
+class ImagenetConfig(SourceConfig):
     """Folder of ImageNet, its label files and class names."""
 
     about: ClassVar[About] = About(
@@ -57,19 +57,12 @@ class ImagenetConfig(Config):
     val_is: Literal["test", "val"] = Field("test", description="The split of val/.")
     fingerprint: str | None = Field(None, description="Digest of names, sizes, times and labels; set by the program.")
 
-    @property
-    def families(self) -> tuple[str, ...]:
-        return ()
-
     def check(self, downloads: Path) -> None:
         root, images = self._places()
         wnids = _wnids(images / "train")
         class_words(root, self.names, wnids, wanted=self.labels == "names")
         if (images / "val").is_dir() and not _by_class(images / "val"):
             find_val_labels(root, self.val_labels)
-
-    def class_sizes(self) -> None:
-        return None
 
     def resolved(self) -> Self:
         root, images = self._places()
@@ -81,12 +74,6 @@ class ImagenetConfig(Config):
         labels = [] if _by_class(images / "val") else sorted(self._val_labels(wnids).items())
         fingerprint = digest([hasher.hexdigest(), sorted(words.items()), labels])
         return self.model_copy(update={"fingerprint": fingerprint, "folder": root})
-
-    def build(self, downloads: Path) -> ImagenetSource:
-        root, images = self._places()
-        wnids = _wnids(images / "train")
-        words = class_words(root, self.names, wnids, wanted=self.labels == "names")
-        return ImagenetSource(images, words, self._val_labels(wnids), caption=self.caption, val_is=self.val_is)
 
     def _places(self) -> tuple[Path, Path]:
         """The folder of the label files, and the folder of train/ and val/."""
@@ -102,47 +89,25 @@ class ImagenetConfig(Config):
             return {}
         return read_val_labels(find_val_labels(root, self.val_labels), wnids)
 
-
-class ImagenetSource:
-    """ImageNet's layout as a data set.
-
-    Args:
-        images: folder of train/ and val/.
-        words: name of each class by WNID, in the order of the WNIDs.
-        val_labels: the WNID of each image of val/ by its name without suffix; {}: val/ has one folder per WNID.
-    """
-
-    def __init__(
-        self,
-        images: Path,
-        words: dict[str, str],
-        val_labels: dict[str, str],
-        *,
-        caption: str | None = None,
-        val_is: str = "test",
-    ) -> None:
-        self._images = images
-        self._words = words
-        self._val_labels = val_labels
-        self._caption = caption
-        self._val_is = val_is
-
-    def collect(self, progress: Progress) -> Collection:
+    def collect(self, downloads: Path, progress: Progress) -> Collection:
+        root, images = self._places()
+        wnids = _wnids(images / "train")
+        words = class_words(root, self.names, wnids, wanted=self.labels == "names")
+        val_labels = self._val_labels(wnids)
         progress(note="listing ImageNet")
-
         passed = PassedOverCount()
-        total = sum(len(found.names) for found in _listed(self._images, passed))
+        total = sum(len(found.names) for found in _listed(images, passed))
 
         def items() -> Iterator[Item]:
-            for found in _listed(self._images, PassedOverCount()):
+            for found in _listed(images, PassedOverCount()):
                 for name in found.names:
-                    yield self._item(self._images / name, broken=name in found.broken)
+                    yield self._item(images, name, words, val_labels, broken=name in found.broken)
 
         return Collection(
             title="ImageNet",
             items=items,
             total=total,
-            label_names=tuple(self._words.values()),
+            label_names=tuple(words.values()),
             root="imagenet",
             credits=(
                 Credit(
@@ -155,24 +120,28 @@ class ImagenetSource:
             passed_over=passed.done(),
         )
 
-    def _item(self, path: Path, *, broken: bool) -> Item:
-        parts = path.relative_to(self._images).parts
+    def _item(
+        self, images: Path, name: str, words: Mapping[str, str], val_labels: Mapping[str, str], *, broken: bool
+    ) -> Item:
+        path = images / name
+        parts = name.split("/")
         part, folder = parts[0], parts[1] if len(parts) > 2 else parts[0]
-        wnid = self._val_labels.get(path.stem) if part == "val" and self._val_labels else folder
-        label = self._words.get(wnid or "")
+        # Without labels by image, val/ has one folder per WNID.
+        wnid = val_labels.get(path.stem) if part == "val" and val_labels else folder
+        label = words.get(wnid or "")
         read = partial(addresses.read, str(path)) if not broken else unreadable(BROKEN)
         if label is None:
             why = f"the file of labels does not name {path.stem}" if wnid is None else f"{wnid} is no class of train/"
             read = unreadable(why)
         return Item(
-            name="/".join(parts),
+            name=name,
             read=read,
             label=label,
-            captions=caption_of(self._caption, label.partition(" (")[0] if label is not None else None),
+            captions=caption_of(self.caption, label.partition(" (")[0] if label is not None else None),
             taxonomy=(label,) if label is not None else (),
             source="imagenet",
             licence="LicenseRef-ImageNet",
-            split=self._val_is if part == "val" else "train",
+            split=self.val_is if part == "val" else "train",
             extra={"wnid": wnid},
             stamp=addresses.stamp(str(path)),
         )

@@ -100,12 +100,14 @@ def missing_in_words(counts: Mapping[str, int]) -> str:
     return counted + ("; where such a word is a class, name it in class_names" if named else "")
 
 
-def read_class_names(address: str) -> tuple[str, ...]:
-    """The lines of a file: line 1 names class 0.
+def read_class_names(address: str | None) -> tuple[str, ...]:
+    """The lines of a file, line 1 names class 0; () for None.
 
     Raises:
         InputError: there is no such file, an empty line, or a name that occurs twice.
     """
+    if address is None:
+        return ()
     url = addresses.stat(address).url
     content = addresses.read(url)
     refuse_recognised(url, content[:HEAD_BYTES])

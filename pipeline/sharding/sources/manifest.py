@@ -7,32 +7,28 @@ The fingerprint of the data is a digest of the manifest: a changed image with th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config import Config, added, digest, unkeyed
+from pipeline.config import added, digest, unkeyed
 from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
-from pipeline.sharding.sources.base import About, Collection, Credit, Item, unreadable
+from pipeline.sharding.sources.base import About, Collection, SourceConfig, unreadable
 from pipeline.sharding.sources.labels import read_class_names
 from pipeline.sharding.sources.left_out import left_out
-from pipeline.sharding.sources.parquet_cells import read_cell
-from pipeline.sharding.sources.passed_over import PassedOver
 from pipeline.sharding.sources.roots import Roots, check_rows, roots_of_table
-from pipeline.sharding.sources.row_items import Columns, RowImage, items_of, survey
+from pipeline.sharding.sources.row_items import Columns, RowImage, cell_image, collect_rows
 from pipeline.sharding.sources.tables import SUFFIXES, Row, check_columns, is_parquet, rows_of
 
 _CHECKED_ROWS = 100
 
 
-class ManifestConfig(Config):
+class ManifestConfig(SourceConfig):
     """Address of the table, and the meaning of its columns."""
 
     about: ClassVar[About] = About(
@@ -75,10 +71,6 @@ class ManifestConfig(Config):
             raise ValueError("name label_column or caption_columns: without both there is nothing to learn")
         return self
 
-    @property
-    def families(self) -> tuple[str, ...]:
-        return ()
-
     def check(self, downloads: Path) -> None:
         files = addresses.find(self.manifest, SUFFIXES)
         columns = {
@@ -103,96 +95,52 @@ class ManifestConfig(Config):
             first = islice(rows_of(files[0], [self.path_column]), _CHECKED_ROWS)
             paths = [row.values.get(self.path_column) for row in first]
             check_rows([path for path in paths if isinstance(path, str)], self._roots(files[0]), files[0].url)
-        if self.class_names is not None:
-            read_class_names(self.class_names)
-
-    def class_sizes(self) -> None:
-        return None
+        read_class_names(self.class_names)
 
     def resolved(self) -> Self:
         files = addresses.find(self.manifest, SUFFIXES)
         if self.bytes_column is not None:
             # The file contains the images: too large to read for each scheduled check for new data.
-            facts = [addresses.listing_digest(files, _folder(files))]
+            digests = [addresses.listing_digest(files, _folder(files))]
         else:
-            facts = [addresses.file_digest(file) for file in files]
-        names = read_class_names(self.class_names) if self.class_names is not None else ()
-        where = addresses.absolute_fields(self, "manifest", "images", "class_names")
-        roots = tuple(addresses.absolute(folder) for folder in self.roots)
-        return self.model_copy(update={"fingerprint": digest([facts, names]), "roots": roots, **where})
+            digests = [addresses.file_digest(file) for file in files]
+        names = read_class_names(self.class_names)
+        where = addresses.absolute_fields(self, "manifest", "images", "class_names", "roots")
+        return self.model_copy(update={"fingerprint": digest([digests, names]), **where})
 
     def _roots(self, file: FoundFile) -> Roots:
         return roots_of_table(file, self.images, self.roots)
 
-    def build(self, downloads: Path) -> ManifestSource:
-        names = read_class_names(self.class_names) if self.class_names is not None else ()
+    def collect(self, downloads: Path, progress: Progress) -> Collection:
         files = addresses.find(self.manifest, SUFFIXES)
-        return ManifestSource(
+        columns = Columns(
+            label=self.label_column,
+            captions=self.caption_columns,
+            split=self.split_column,
+            group=self.group_column,
+            key=self.key_column,
+            class_names=read_class_names(self.class_names),
+            # The manifest's name, or the folder's name if there are several manifests.
+            source=files[0].name.partition(".")[0] if len(files) == 1 else _folder(files).rpartition("/")[2],
+            licence=self.licence,
+        )
+        return collect_rows(
             files,
-            Columns(
-                label=self.label_column,
-                captions=self.caption_columns,
-                split=self.split_column,
-                group=self.group_column,
-                key=self.key_column,
-                class_names=names,
-                source=_title(files),
-                licence=self.licence,
-            ),
-            roots=self._roots,
-            path_column=self.path_column,
-            bytes_column=self.bytes_column,
-            left_out=left_out(self.manifest, SUFFIXES, named=True),
-            credit=Credit.given(_title(files), self.author, self.licence),
+            columns,
+            self.bytes_column or self.path_column,
+            self._image,
+            embedded=self.bytes_column is not None,
+            author=self.author,
+            passed_over=left_out(self.manifest, SUFFIXES, named=True),
+            progress=progress,
         )
 
-
-class ManifestSource:
-    """Tables as a data set.
-
-    Args:
-        roots: returns the start folder and the allowed folders for the paths of a manifest.
-        bytes_column: column with the images, used instead of the files in `path_column`.
-        left_out: skipped files of the manifests' folder.
-    """
-
-    def __init__(
-        self,
-        files: list[FoundFile],
-        columns: Columns,
-        *,
-        roots: Callable[[FoundFile], Roots],
-        path_column: str,
-        bytes_column: str | None,
-        left_out: PassedOver,
-        credit: Credit,
-    ) -> None:
-        self._files = files
-        self._columns = columns
-        self._roots = roots
-        self._path_column = path_column
-        self._bytes_column = bytes_column
-        self._left_out = left_out
-        self._credit = credit
-
-    def collect(self, progress: Progress) -> Collection:
-        extra = (self._path_column if self._bytes_column is None else self._bytes_column,)
-        facts = survey(self._files, self._columns, lambda rows: progress(step=rows, note="reading the manifest"), extra)
-
-        def items() -> Iterator[Item]:
-            for file in self._files:
-                extra = () if self._bytes_column is not None else (self._path_column,)
-                yield from items_of(file, self._columns, extra, partial(self._image, file))
-
-        return facts.collection(self._columns.source, items, self._credit, self._left_out)
-
     def _image(self, file: FoundFile, row: Row) -> RowImage:
-        if self._bytes_column is not None:
-            read = partial(read_cell, file, self._bytes_column, row.number - 1)
-            return f"{file.name}, row {row.number}", read, file.stamp(row.number)
-        path = row.values.get(self._path_column)
+        if self.bytes_column is not None:
+            return cell_image(file, self.bytes_column, row)
+        path = row.values.get(self.path_column)
         if not isinstance(path, str) or not path.strip():
-            raise ValueError(f"names no file: its column {self._path_column!r} is empty")
+            raise ValueError(f"names no file: its column {self.path_column!r} is empty")
         try:
             return (path, *self._roots(file).reading(path.strip()))
         except ValueError as error:
@@ -201,8 +149,3 @@ class ManifestSource:
 
 def _folder(files: list[FoundFile]) -> str:
     return addresses.parent(files[0].url)
-
-
-def _title(files: list[FoundFile]) -> str:
-    """The manifest's name, or the folder's name if there are several manifests."""
-    return files[0].name.partition(".")[0] if len(files) == 1 else _folder(files).rpartition("/")[2]

@@ -8,31 +8,28 @@ page, never a row group at once.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.config import Config, digest, unkeyed
+from pipeline.config import digest, unkeyed
 from pipeline.errors import InputError, listed
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
-from pipeline.sharding.sources.base import About, Collection, Credit, Item
+from pipeline.sharding.sources.base import About, Collection, SourceConfig
 from pipeline.sharding.sources.left_out import left_out
-from pipeline.sharding.sources.parquet_cells import read_cell
-from pipeline.sharding.sources.passed_over import PassedOver
-from pipeline.sharding.sources.row_items import Columns, RowImage, items_of, survey
-from pipeline.sharding.sources.tables import Row, check_columns, open_parquet
+from pipeline.sharding.sources.row_items import Columns, cell_image, collect_rows
+from pipeline.sharding.sources.tables import check_columns, open_parquet
 
 _SUFFIXES = (".parquet",)
 
 
-class ParquetImagesConfig(Config):
+class ParquetImagesConfig(SourceConfig):
     """Addresses of the Parquet files, and the meaning of their columns."""
 
     about: ClassVar[About] = About(
@@ -63,10 +60,6 @@ class ParquetImagesConfig(Config):
         None, description="Digest of the files' names, sizes and times; set by the program."
     )
 
-    @property
-    def families(self) -> tuple[str, ...]:
-        return ()
-
     def check(self, downloads: Path) -> None:
         first = addresses.find(self.files, _SUFFIXES)[0]
         _, columns = self._columns(first)
@@ -76,22 +69,27 @@ class ParquetImagesConfig(Config):
             {"label_column": columns.label, "group_column": columns.group, "key_column": columns.key, **wanted},
         )
 
-    def class_sizes(self) -> None:
-        return None
-
     def resolved(self) -> Self:
         files = addresses.find(self.files, _SUFFIXES)
         listed = addresses.listing_digest(files, addresses.parent(files[0].url))
         return self.model_copy(update={"fingerprint": digest(listed), **addresses.absolute_fields(self, "files")})
 
-    def build(self, downloads: Path) -> ParquetImagesSource:
+    def collect(self, downloads: Path, progress: Progress) -> Collection:
         files = addresses.find(self.files, _SUFFIXES)
         image, columns = self._columns(files[0])
-        credit = Credit.given(columns.source, self.author, self.licence)
-        return ParquetImagesSource(files, image, columns, credit, left_out(self.files, _SUFFIXES))
+        return collect_rows(
+            files,
+            columns,
+            image,
+            lambda file, row: cell_image(file, image, row),
+            embedded=True,
+            author=self.author,
+            passed_over=left_out(self.files, _SUFFIXES),
+            progress=progress,
+        )
 
     def _columns(self, file: FoundFile) -> tuple[str, Columns]:
-        """The image column, and the meaning of the other columns."""
+        """The image column, and the roles of the other columns."""
         with closing(open_parquet(file.url)) as parquet:
             schema = parquet.schema_arrow
         features = _features(schema)
@@ -116,39 +114,6 @@ class ParquetImagesConfig(Config):
             source=_title(file.url),
             licence=self.licence,
         )
-
-
-class ParquetImagesSource:
-    """Parquet files with embedded images as a data set.
-
-    Args:
-        image: name of the image column.
-        left_out: skipped files of the folder.
-    """
-
-    def __init__(
-        self, files: list[FoundFile], image: str, columns: Columns, credit: Credit, left_out: PassedOver
-    ) -> None:
-        self._files = files
-        self._image = image
-        self._columns = columns
-        self._credit = credit
-        self._left_out = left_out
-
-    def collect(self, progress: Progress) -> Collection:
-        facts = survey(
-            self._files, self._columns, lambda rows: progress(step=rows, note="reading the rows"), [self._image]
-        )
-
-        def items() -> Iterator[Item]:
-            for file in self._files:
-                yield from items_of(file, self._columns, (), partial(_cell, file, self._image))
-
-        return facts.collection(self._columns.source, items, self._credit, self._left_out)
-
-
-def _cell(file: FoundFile, column: str, row: Row) -> RowImage:
-    return f"{file.name}, row {row.number}", partial(read_cell, file, column, row.number - 1), file.stamp(row.number)
 
 
 def _features(schema: pa.Schema) -> Mapping[str, Mapping[str, Any]]:

@@ -10,10 +10,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pipeline.counter_rng import text_hash
 from pipeline.errors import InputError
+from pipeline.progress import Progress
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.base import Collection, Credit, Item, unreadable
 from pipeline.sharding.sources.given_split import WORDS, given_split, split_of_name
@@ -27,6 +29,7 @@ from pipeline.sharding.sources.labels import (
     named,
     ordered,
 )
+from pipeline.sharding.sources.parquet_cells import read_cell
 from pipeline.sharding.sources.passed_over import PassedOver
 from pipeline.sharding.sources.tables import Row, require_columns, rows_of
 
@@ -59,58 +62,72 @@ class Columns:
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
 
-@dataclass(frozen=True, slots=True)
-class TableFacts:
-    """The result of the first pass; `notes` as in Collection."""
-
-    rows: int
-    label_names: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-    def collection(
-        self, title: str, items: Callable[[], Iterator[Item]], credit: Credit, passed_over: PassedOver
-    ) -> Collection:
-        """The tables as a data set; its labels, if any, are below one node of the taxonomy."""
-        return Collection(
-            title=title,
-            items=items,
-            total=self.rows,
-            label_names=self.label_names,
-            root=title if self.label_names else "",
-            credits=(credit,),
-            notes=self.notes,
-            passed_over=passed_over,
-        )
-
-
 # An item's name, a function that reads its image, and its stamp.
 RowImage = tuple[str, Callable[[], bytes], str | None]
 
 
-def survey(
-    files: Iterable[FoundFile], columns: Columns, progress: Callable[[int], None], extra: Sequence[str] = ()
-) -> TableFacts:
-    """Counts the rows and collects the labels.
+def cell_image(file: FoundFile, column: str, row: Row) -> RowImage:
+    """The image in a column of a Parquet file."""
+    return f"{file.name}, row {row.number}", partial(read_cell, file, column, row.number - 1), file.stamp(row.number)
+
+
+def collect_rows(
+    files: Sequence[FoundFile],
+    columns: Columns,
+    image_column: str,
+    image_of: Callable[[FoundFile, Row], RowImage],
+    *,
+    embedded: bool,
+    author: str,
+    passed_over: PassedOver,
+    progress: Progress,
+) -> Collection:
+    """Tables as a data set; its labels, if any, are below one node of the taxonomy.
 
     Args:
-        extra: further columns that each table must have.
+        image_column: column with the images or their files.
+        embedded: the column holds the images themselves, which are not read with the rows.
+        image_of: returns an item's name, a function that reads its image, and its stamp; raises a ValueError if there
+            is no image.
     Raises:
         InputError: a column is missing, a key occurs twice, a split is unknown, no row has a label, or there are too
             many labels; the message names the row.
     """
+    count, label_names, notes = _survey(files, columns, image_column, progress)
+    path_columns = () if embedded else (image_column,)
+
+    def items() -> Iterator[Item]:
+        for file in files:
+            yield from _items(file, columns, path_columns, partial(image_of, file))
+
+    return Collection(
+        title=columns.source,
+        items=items,
+        total=count,
+        label_names=label_names,
+        root=columns.source if label_names else "",
+        credits=(Credit.given(columns.source, author, columns.licence),),
+        notes=notes,
+        passed_over=passed_over,
+    )
+
+
+def _survey(
+    files: Sequence[FoundFile], columns: Columns, image_column: str, progress: Progress
+) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
+    """The number of rows, the labels, and notes about them."""
     labels: set[str] = set()
     keys = KeyCount()
     count = 0
-    files = list(files)
     wanted = [name for name in (columns.label, columns.split, columns.key) if name is not None]
     missing: Counter[str] = Counter()
     spellings = Spellings()
     for file in files:
-        require_columns(file, (*columns.names, *extra))
+        require_columns(file, (*columns.names, image_column))
         for row in rows_of(file, wanted):
             count += 1
             if count % 10_000 == 0:
-                progress(count)
+                progress(step=count, note="reading the rows")
             where = f"{file.url}, row {row.number}"
             try:
                 label = _label(row, columns)
@@ -140,51 +157,43 @@ def survey(
             f"{files[0].url}: column {columns.label!r} holds no label in any of {count:,} rows "
             f"({missing_in_words(missing)})"
         )
-    notes = [*spellings.notes()]
+    notes = list(spellings.notes())
     if without:
         notes.append(f"{without:,} of {count:,} rows have no label ({missing_in_words(missing)})")
-    return TableFacts(count, columns.class_names if columns.class_names else ordered(labels), tuple(notes))
+    return count, columns.class_names or ordered(labels), tuple(notes)
 
 
-def items_of(
-    file: FoundFile, columns: Columns, extra: tuple[str, ...], read: Callable[[Row], RowImage]
+def _items(
+    file: FoundFile, columns: Columns, path_columns: tuple[str, ...], image_of: Callable[[Row], RowImage]
 ) -> Iterator[Item]:
-    """The items of a table's rows, in their order.
-
-    Args:
-        extra: further columns that `read` needs.
-        read: returns an item's name, a function that reads its image, and its stamp; raises a ValueError if there is
-            no image.
-    """
+    """The items of a table's rows, in their order; a row with a problem is quarantined with the first one."""
     of_file = split_of_name(file.name) if columns.split_by_name else None
-    for row in rows_of(file, (*columns.names, *extra)):
+    for row in rows_of(file, (*columns.names, *path_columns)):
         problem = row.problem
         name, stamp = f"{file.name}, row {row.number}", None
+        read: Callable[[], bytes]
+        label: str | None = None
+        captions: tuple[str, ...] = ()
         try:
-            name, image, stamp = read(row) if problem is None else (name, unreadable(problem), None)
+            if problem is None:
+                name, read, stamp = image_of(row)
         except ValueError as error:
-            problem, image = str(error), unreadable(str(error))
-        label = None
+            problem = str(error)
         try:
             label = _label(row, columns)
-        except ValueError as error:
-            problem, image = problem or str(error), unreadable(problem or str(error))
-        if label is not None and columns.class_names:
-            known = named(label, columns.class_names)
-            if known is None:
-                problem = problem or f"label {label!r} is no class of class_names"
-                image = unreadable(problem)
-            label = known
-        try:
+            if label is not None and columns.class_names:
+                written, label = label, named(label, columns.class_names)
+                if label is None:
+                    raise ValueError(f"label {written!r} is no class of class_names")
             captions = _captions(row, columns) if problem is None else ()
         except ValueError as error:
-            captions, image = (), unreadable(str(error))
+            problem = problem or str(error)
         word = row.values.get(columns.split) if columns.split is not None else None
         key = row.values.get(columns.key) if columns.key is not None else None
         group = row.values.get(columns.group) if columns.group is not None else None
         yield Item(
             name=name,
-            read=image,
+            read=read if problem is None else unreadable(problem),
             label=label,
             key=None if key is None else str(key),
             captions=captions,

@@ -16,11 +16,11 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 
-from pipeline.config import Config, digest, unkeyed
+from pipeline.config import digest, unkeyed
 from pipeline.errors import InputError, UnknownNameError, WorkError, first_line
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
-from pipeline.sharding.sources.base import About, Collection, Credit, Item
+from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig
 from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
 from pipeline.sharding.sources.labels import ordered
 from pipeline.sharding.sources.torchvision_objects import (
@@ -37,10 +37,11 @@ from pipeline.sharding.sources.torchvision_objects import (
 
 _OURS = ("root", "download", "transform", "target_transform", "transforms")
 _SPLIT_WORDS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+_PAGE = "https://pytorch.org/vision/stable/datasets.html"
 _Split = Literal["train", "val", "test"]
 
 
-class TorchvisionConfig(Config):
+class TorchvisionConfig(SourceConfig):
     """Class name of a torchvision data set, and its arguments."""
 
     about: ClassVar[About] = About(
@@ -75,19 +76,12 @@ class TorchvisionConfig(Config):
             raise ValueError(f"{taken} is set by the program")
         return given
 
-    @property
-    def families(self) -> tuple[str, ...]:
-        return ()
-
     def check(self, downloads: Path) -> None:
         known = dataset_names()
         if self.dataset not in known:
             raise UnknownNameError("torchvision data set", self.dataset, known)
         if self.root is not None:
             addresses.check_folder(str(self.root))
-
-    def class_sizes(self) -> None:
-        return None
 
     def resolved(self) -> Self:
         if self.root is None:
@@ -97,56 +91,10 @@ class TorchvisionConfig(Config):
         files = addresses.listing_digest(addresses.find(root, ("",)), root)
         return self.model_copy(update={"fingerprint": digest(files), "root": Path(root)})
 
-    def build(self, downloads: Path) -> TorchvisionSource:
-        root = self.root.expanduser().absolute() if self.root is not None else None
-        return TorchvisionSource(
-            self.dataset,
-            downloads / "torchvision",
-            root=root,
-            arguments=self.arguments,
-            splits=self.splits,
-            caption=self.caption,
-            limit=self.limit,
-            credit=Credit.given(self.dataset, self.author, self.licence, _PAGE),
-        )
-
-
-_PAGE = "https://pytorch.org/vision/stable/datasets.html"
-
-
-class TorchvisionSource:
-    """A data set of torchvision.
-
-    Args:
-        root: folder with the files; None: they are fetched into `downloads`.
-        arguments: arguments of the class.
-        splits: further arguments for each split; {}: the splits of the class's own argument `train` or `split`.
-    """
-
-    def __init__(
-        self,
-        dataset: str,
-        downloads: Path,
-        *,
-        root: Path | None = None,
-        arguments: Mapping[str, Any] | None = None,
-        splits: Mapping[_Split, Mapping[str, Any]] | None = None,
-        caption: str | None = None,
-        limit: int | None = None,
-        credit: Credit,
-    ) -> None:
-        self._dataset = dataset
-        self._root = root if root is not None else downloads
-        self._fetch = root is None
-        self._arguments = dict(arguments or {})
-        self._splits = dict(splits or {})
-        self._caption = caption
-        self._limit = limit
-        self._credit = credit
-
-    def collect(self, progress: Progress) -> Collection:
-        progress(note=f"fetching {self._dataset}" if self._fetch else f"opening {self._dataset}")
-        parts = self._parts()
+    def collect(self, downloads: Path, progress: Progress) -> Collection:
+        folder = downloads / "torchvision" if self.root is None else self.root.expanduser().absolute()
+        progress(note=f"{'fetching' if self.root is None else 'opening'} {self.dataset}")
+        parts = self._parts(folder)
         targets = {split: targets_of(opened(part)) for split, part in parts.items()}
         sizes = {split: self._size(opened(part)) for split, part in parts.items()}
         progress(note="looking at the labels")
@@ -159,73 +107,73 @@ class TorchvisionSource:
                     target = known[number] if known is not None else target_of(part, number)
                     label = names[target] if isinstance(target, int) and 0 <= target < len(names) else None
                     yield Item(
-                        name=f"{split or self._dataset} {number}",
+                        name=f"{split or self.dataset} {number}",
                         read=partial(read_png, part, number),
                         label=label,
                         key=f"{split or 'image'}-{number:07d}",
-                        captions=caption_of(self._caption, label) or _texts(target),
+                        captions=caption_of(self.caption, label) or _texts(target),
                         taxonomy=(label,) if label is not None else (),
-                        source=self._dataset,
-                        licence="" if self._credit.licence == "not stated" else self._credit.licence,
+                        source=self.dataset,
+                        licence=self.licence,
                         split=split,
                     )
 
         return Collection(
-            title=self._dataset,
+            title=self.dataset,
             items=items,
             total=sum(sizes.values()),
             label_names=names,
-            root=self._dataset if names else "",
-            credits=(self._credit,),
+            root=self.dataset if names else "",
+            credits=(Credit.given(self.dataset, self.author, self.licence, _PAGE),),
         )
 
     def _size(self, dataset: Any) -> int:
-        return len(dataset) if self._limit is None else min(len(dataset), self._limit)
+        return len(dataset) if self.limit is None else min(len(dataset), self.limit)
 
-    def _parts(self) -> dict[str | None, Part]:
+    def _parts(self, folder: Path) -> dict[str | None, Part]:
         """The data set object of each split; the key is None for a data set without splits."""
-        takes = parameters_of(dataset_class(self._dataset))
-        unknown = next((name for name in self._arguments if name not in takes), None)
+        takes = parameters_of(dataset_class(self.dataset))
+        unknown = next((name for name in self.arguments if name not in takes), None)
         if unknown is not None:
-            raise UnknownNameError(f"argument of torchvision.datasets.{self._dataset}", unknown, takes - set(_OURS))
-        if self._splits:
-            return {split: self._opened_part(more) for split, more in self._splits.items()}
-        if "train" in takes and "train" not in self._arguments:
-            return {split: self._opened_part({"train": split == "train"}) for split in ("train", "test")}
-        if "split" not in takes or "split" in self._arguments:
-            return {None: self._opened_part({})}
-        parts: dict[str | None, Part] = {"train": self._opened_part({"split": "train"})}
+            raise UnknownNameError(f"argument of torchvision.datasets.{self.dataset}", unknown, takes - set(_OURS))
+        if self.splits:
+            return {split: self._opened_part(folder, more) for split, more in self.splits.items()}
+        if "train" in takes and "train" not in self.arguments:
+            return {split: self._opened_part(folder, {"train": split == "train"}) for split in ("train", "test")}
+        if "split" not in takes or "split" in self.arguments:
+            return {None: self._opened_part(folder, {})}
+        parts: dict[str | None, Part] = {"train": self._opened_part(folder, {"split": "train"})}
         for split in ("val", "test"):
             for word in _SPLIT_WORDS[split]:
                 with contextlib.suppress(InputError):
-                    parts[split] = self._opened_part({"split": word})
+                    parts[split] = self._opened_part(folder, {"split": word})
         return parts
 
-    def _opened_part(self, more: Mapping[str, Any]) -> Part:
+    def _opened_part(self, folder: Path, more: Mapping[str, Any]) -> Part:
         """The data set object for these arguments; its files are fetched if needed.
 
         Raises:
             InputError: the class does not accept the arguments, or the files are missing.
             WorkError: the files cannot be fetched.
         """
-        part = Part(self._dataset, str(self._root), json.dumps({**self._arguments, **more}, sort_keys=True))
-        where = f"torchvision.datasets.{self._dataset}"
+        part = Part(self.dataset, str(folder), json.dumps({**self.arguments, **more}, sort_keys=True))
+        where = f"torchvision.datasets.{self.dataset}"
         try:
             # It prints what it fetches; standard output is reserved for the command.
             with contextlib.redirect_stdout(sys.stderr):
-                made(part, download=self._fetch)
+                made(part, download=self.root is None)
         except (ValueError, TypeError) as error:
             raise InputError(f"{where}({part.arguments}): {first_line(error)}; see `arguments` and `splits`") from None
         except ImportError as error:
             raise InputError(f"{where}: {first_line(error)}") from None
         except Exception as error:  # torchvision raises RuntimeError, URLError and others for one cause.
-            if self._fetch and "download" in parameters_of(dataset_class(self._dataset)):
+            if self.root is None and "download" in parameters_of(dataset_class(self.dataset)):
                 raise WorkError(
                     f"{where} cannot be fetched ({first_line(error)}); fix the network, or name the folder that "
                     "has its files in source.root"
                 ) from None
             raise InputError(
-                f"{where}: {self._root} does not hold it ({first_line(error)}); it has no downloader for that: "
+                f"{where}: {folder} does not hold it ({first_line(error)}); it has no downloader for that: "
                 "fetch it as its documentation says, and name the folder in source.root"
             ) from None
         return part

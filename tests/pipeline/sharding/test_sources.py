@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Config
 from pipeline.sharding import sources
 from pipeline.sharding.sources.base import About, SourceConfig
 from pipeline.sharding.sources.catalogue import SOURCES
@@ -20,21 +19,14 @@ EVERY = pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_the_catalogue_holds_every_source_of_the_folder() -> None:
     for module in pkgutil.iter_modules(sources.__path__, f"{sources.__name__}."):
         for one in vars(importlib.import_module(module.name)).values():
-            if inspect.isclass(one) and issubclass(one, Config) and "about" in vars(one):
+            if inspect.isclass(one) and issubclass(one, SourceConfig) and "about" in vars(one):
                 assert SOURCES[one.model_fields["kind"].default] is one
 
 
 @EVERY
 def test_every_source_offers_what_sharding_asks_for(source: type[Any]) -> None:
-    assert issubclass(source, Config)
-    for name, asked in inspect.getmembers(SourceConfig):
-        if name.startswith("_"):
-            continue
-        if inspect.isfunction(asked):
-            offered = getattr(source, name)
-            assert list(inspect.signature(offered).parameters) == list(inspect.signature(asked).parameters)
-        else:
-            assert name in source.model_fields or isinstance(getattr(source, name), property)
+    assert issubclass(source, SourceConfig)
+    assert not inspect.isabstract(source)
 
 
 @EVERY

@@ -16,10 +16,10 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 
-from pipeline.config import Config, digest, unkeyed
+from pipeline.config import digest, unkeyed
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.progress import Progress
-from pipeline.sharding.sources.base import About, Collection, Item
+from pipeline.sharding.sources.base import About, Collection, Item, SourceConfig
 from pipeline.sharding.sources.demo.emoji_packs import (
     FAMILIES,
     STYLES,
@@ -84,7 +84,7 @@ class Concept:
         return _SAME_CONCEPT.get(code, code)
 
 
-class EmojiConfig(Config):
+class EmojiConfig(SourceConfig):
     """The emoji to read, their artist families, and the image size."""
 
     about: ClassVar[About] = About(
@@ -119,20 +119,21 @@ class EmojiConfig(Config):
     def styles(self) -> tuple[EmojiStyle, ...]:
         return tuple(style for style in STYLES if style.family in self.families)
 
+    @property
+    def holdout_families(self) -> tuple[str, ...]:
+        return self.families
+
     def check(self, downloads: Path) -> None:
         if find_spec("resvg_py") is None:
             raise InputError("drawing emoji needs resvg-py: pip install 'tutelage[demo]'")
         check_packs(_packs(self.styles, TABLE_PACK), self.packs, downloads / "emoji")
 
-    def class_sizes(self) -> None:
-        return None
-
     def resolved(self) -> Self:
         packs = {pack.spec: pack.integrity for pack in _packs(self.styles, TABLE_PACK)}
         return self.model_copy(update={"fingerprint": digest(packs)})
 
-    def build(self, downloads: Path) -> EmojiSource:
-        return EmojiSource(
+    def collect(self, downloads: Path, progress: Progress) -> Collection:
+        source = EmojiSource(
             self.styles,
             downloads / "emoji",
             packs=self.packs,
@@ -141,6 +142,7 @@ class EmojiConfig(Config):
             max_concepts=self.max_concepts,
             min_concepts=self.min_concepts,
         )
+        return source.collect(progress)
 
 
 class EmojiSource:

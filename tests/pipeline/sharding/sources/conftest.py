@@ -41,7 +41,7 @@ def collect(tmp_path: Path) -> Callable[..., tuple[Collection, list[Item]]]:
         assert resolved.fingerprint
         # Resolving must be idempotent, because the stage compares the configs.
         assert resolved.resolved() == resolved
-        collection = config.build(downloads).collect(silent)
+        collection = config.collect(downloads, silent)
         items = list(collection.items())
         assert len(items) == collection.total
         assert [item.name for item in items] == [item.name for item in collection.items()]

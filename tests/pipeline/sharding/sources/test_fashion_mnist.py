@@ -17,7 +17,8 @@ from pipeline.artifacts import Artifact
 from pipeline.errors import InputError, WorkError
 from pipeline.progress import silent
 from pipeline.sharding.format.index import SampleIndex
-from pipeline.sharding.sources.fashion_mnist import LABELS, FashionMnistConfig, FashionMnistSource
+from pipeline.sharding.sources import fashion_mnist
+from pipeline.sharding.sources.fashion_mnist import LABELS, FashionMnistConfig
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_splits_pixels_and_labels_are_the_published_ones(files: Path, shard: Cal
 
 
 def test_limit_is_per_class_and_part(files: Path, tmp_path: Path) -> None:
-    collection = FashionMnistSource(files, tmp_path, limit=2).collect(silent)
+    collection = FashionMnistConfig(folder=files, limit=2).collect(tmp_path, silent)
     items = list(collection.items())
     assert collection.total == len(items) == 40
     counts = {(item.label, item.split): 0 for item in items}
@@ -80,7 +81,7 @@ def damaged(folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
 def test_damaged_files_are_named(files: Path, tmp_path: Path, change: Any, said: str) -> None:
     damaged(files, "train-images-idx3-ubyte.gz", change)
     with pytest.raises(InputError, match=f"train-images-idx3-ubyte.gz: {said}"):
-        FashionMnistSource(files, tmp_path).collect(silent)
+        FashionMnistConfig(folder=files).collect(tmp_path, silent)
 
 
 def test_missing_files_are_refused_before_any_work(files: Path, tmp_path: Path) -> None:
@@ -96,7 +97,8 @@ def test_without_a_network_the_way_out_is_told(tmp_path: Path, monkeypatch: pyte
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     # urllib keeps the proxies of its first request: later tests of this process would ask this one.
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "none")
     monkeypatch.setattr(urllib.request, "_opener", None)
     with pytest.raises(WorkError, match=r"cannot be fetched .*dataset-fashion-mnist") as caught:
-        FashionMnistSource(None, tmp_path).collect(silent)
+        FashionMnistConfig().collect(tmp_path, silent)
     assert "\n" not in str(caught.value)
