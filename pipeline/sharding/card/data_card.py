@@ -19,11 +19,11 @@ from pipeline.sharding.writing.plan import Plan
 _UNREADABLE_SHOWN = 20
 _NO_LABEL = "(no label)"
 DUPLICATES = {
-    "found": "images whose bytes another image has too",
-    "dropped_copies_of_held_out": "dropped, because the other is held out",
-    "dropped_repeats": "dropped, because the other is in the same split, with the same label and captions",
-    "dropped_conflicts": "dropped, because an equal or alike image has another label",
-    "dropped_alike": "dropped, because another image looks like them",
+    "found": "images with the same bytes as another image",
+    "dropped_copies_of_held_out": "dropped, because the other image is held out",
+    "dropped_repeats": "dropped, because the other image is in the same split, with the same label and captions",
+    "dropped_conflicts": "dropped, because an equal or similar image has another label",
+    "dropped_alike": "dropped as near duplicates of another image",
     "with_conflicting_labels": "sets of equal images with different labels",
 }
 """The description of each count of duplicates."""
@@ -134,7 +134,7 @@ def _per_label(index: SampleIndex) -> list[dict[str, Any]]:
 
 def unlabelled(card: Mapping[str, Any]) -> int:
     """Number of images without a label: the entry after those of the labels."""
-    return sum(one["samples"] for one in card["per_label"][card["labels"] :])
+    return sum(entry["samples"] for entry in card["per_label"][card["labels"] :])
 
 
 def _per_source(index: SampleIndex) -> list[dict[str, Any]]:
@@ -197,7 +197,10 @@ def markdown(card: dict[str, Any]) -> str:
         "",
         *_table(
             ("work", "author", "licence", "where"),
-            [(one["work"], one["author"], one["licence"], Cell(address(one["url"]))) for one in card["credits"]],
+            [
+                (entry["work"], entry["author"], entry["licence"], Cell(address(entry["url"])))
+                for entry in card["credits"]
+            ],
         ),
         "",
         *_table(("source", "images", *SPLITS), [tuple(entry.values()) for entry in card["per_source"]]),
@@ -222,7 +225,7 @@ def markdown(card: dict[str, Any]) -> str:
         f"- training images left out by the caps: {_counts_text(card['capped'])}",
         *([f"- {text(rare)}"] if (rare := rare_classes_text(card.get("rare_classes", {}))) else []),
         f"- unreadable: {card['unreadable']['count']} (all of them, with reasons: quarantine.parquet)",
-        *(f"  - {text(one['name'])}: {text(one['reason'])}" for one in card["unreadable"]["first"]),
+        *(f"  - {text(entry['name'])}: {text(entry['reason'])}" for entry in card["unreadable"]["first"]),
         *_passed_over_lines(card.get("passed_over", {})),
         "",
         "## Labels",
@@ -252,7 +255,9 @@ def _passed_over_lines(passed_over: Mapping[str, Any]) -> list[str]:
         return []
     kinds = ", ".join(f"{count:,} {text(kind)}" for kind, count in passed_over["per_kind"].items())
     first = ", ".join(map(text, passed_over["first"]))
-    return [f"- passed over in the source, since they are no images that are read: {kinds} (the first: {first})"]
+    return [
+        f"- passed over in the source, because they are not images of a supported format: {kinds} (the first: {first})"
+    ]
 
 
 def _counts_text(counts: dict[str, int]) -> str:

@@ -52,21 +52,21 @@ def store(tmp_path: Path) -> ArtifactStore:
 def shard(store: ArtifactStore, tmp_path: Path) -> Shard:
     """shard([("train", "a", data), ("test", "b", data, 1)]): shards of (split, key, image, label); into=: a store."""
 
-    def make(images: Sequence[Planted], into: ArtifactStore = store) -> Artifact:
+    def build(images: Sequence[Planted], into: ArtifactStore = store) -> Artifact:
         key = uuid.uuid4().hex[:20]
         folder = into.local / "new" / key
         folder.mkdir(parents=True)
         rows = []
         with SmallShards(folder, 100) as tars:
             for split, name, data, *label in sorted(images, key=lambda image: SPLITS.index(image[0])):
-                place = tars.add(split, name, [("jpg" if data.startswith(b"\xff\xd8") else "png", data)])
+                location = tars.add(split, name, [("jpg" if data.startswith(b"\xff\xd8") else "png", data)])
                 rows.append(
                     SampleRow(
-                        name, place.shard, place.offset, place.length, label[0] if label else 0, (), 8, 8,
+                        name, location.shard, location.offset, location.length, label[0] if label else 0, (), 8, 8,
                         content_hash(data), SPLITS.index(split), 0, -1, "test",
                     )
                 )  # fmt: skip
         index_of(rows, shard_names=tars.shard_names, label_names=("cat", "dog")).write(folder)
         return into.commit("shard-dataset", key, folder, config={}, inputs={}, summary={}, seconds=0.0, origin={})
 
-    return make
+    return build

@@ -43,7 +43,7 @@ def test_matches_are_those_of_a_comparison_of_all_with_all(
     rows = np.arange(len(train)), np.arange(len(asked))
     found = find_leaks(one, rows[0], other, rows[1], radius=radius, allowed=0.01, listed=listed)
     for row in range(len(asked)):
-        expected = [match for place in range(len(train)) if (match := compared(one, place, other, row, radius))]
+        expected = [match for train_row in range(len(train)) if (match := compared(one, train_row, other, row, radius))]
         given = found.matches.get(row, [])
         assert found.counts.get(row, 0) == len(expected)
         assert len(given) == min(listed, len(expected))
@@ -51,17 +51,17 @@ def test_matches_are_those_of_a_comparison_of_all_with_all(
         assert set(given) <= set(expected)
 
 
-def compared(one: DataSet, place: int, other: DataSet, row: int, radius: int) -> Match | None:
-    """Two images beside each other, without any search."""
-    left, right = one.signatures.at(np.array([place])), other.signatures.at(np.array([row]))
+def compared(one: DataSet, train_row: int, other: DataSet, row: int, radius: int) -> Match | None:
+    """The match of two images, compared directly."""
+    left, right = one.signatures.at(np.array([train_row])), other.signatures.at(np.array([row]))
     if (left["pixels"] == right["pixels"]).all():
-        same = (one.content[place] == other.content[row]).all()
-        return Match(Kind.EXACT if same else Kind.PIXELS, row, place)
+        same = (one.content[train_row] == other.content[row]).all()
+        return Match(Kind.EXACT if same else Kind.PIXELS, row, train_row)
     distance = int(np.bitwise_count(left["hash"] ^ right["hash"])[0])
     if State.FLAT in (left["state"], right["state"]) or distance > radius:
         return None
-    apart = float(difference(left, right, 0.01)[0])
-    return Match(Kind.NEAR, row, place, distance, apart) if apart <= 1 else None
+    pair_difference = float(difference(left, right, 0.01)[0])
+    return Match(Kind.NEAR, row, train_row, distance, pair_difference) if pair_difference <= 1 else None
 
 
 def test_a_placeholder_repeated_costs_no_more_than_one() -> None:

@@ -1,4 +1,4 @@
-"""Numbers read the way people say them."""
+"""Numbers are formatted for readers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pipeline.report.wording import display_name, duration, magnitude, p_value, 
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "expected"),
     [(0.04, "0.0 s"), (89.94, "89.9 s"), (90, "1 min 30 s"), (3599.6, "60 min 0 s"), (5400, "1 h 30 min")],
 )
-def test_durations(seconds: float, told: str) -> None:
-    assert duration(seconds) == told
+def test_durations(seconds: float, expected: str) -> None:
+    assert duration(seconds) == expected
 
 
 def test_shares_differences_and_p_values() -> None:
@@ -27,7 +27,7 @@ def test_an_artifact_of_a_run_is_named_in_words() -> None:
     assert display_name("clip-evaluation") == "dual encoder evaluation"
 
 
-def test_markup_is_made_by_tag_only_and_never_escaped_twice() -> None:
+def test_only_tag_creates_markup_and_never_escaped_twice() -> None:
     inner = tag("b", "<i>", title='"&"')
     assert inner == '<b title="&quot;&amp;&quot;">&lt;i&gt;</b>'
     assert tag("p", inner, None, 3, ["<", inner]) == f"<p>{inner}3&lt;{inner}</p>"
@@ -36,7 +36,7 @@ def test_markup_is_made_by_tag_only_and_never_escaped_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "told"),
+    ("count", "expected"),
     [
         (None, ""),
         (999, "999"),
@@ -46,12 +46,12 @@ def test_markup_is_made_by_tag_only_and_never_escaped_twice() -> None:
         (4_089_184_256, "4.09G"),
     ],
 )
-def test_counts_are_told_in_three_digits(count: int | None, told: str) -> None:
-    assert magnitude(count) == told
+def test_counts_have_three_digits(count: int | None, expected: str) -> None:
+    assert magnitude(count) == expected
 
 
 @pytest.mark.parametrize(
-    ("top1", "top5", "told"),
+    ("top1", "top5", "expected"),
     [
         (None, None, ""),
         (27.0, 8.8, "27.0/8.8"),
@@ -60,5 +60,5 @@ def test_counts_are_told_in_three_digits(count: int | None, told: str) -> None:
         (None, 10.07, "–/10.07"),
     ],
 )
-def test_errors_keep_the_digits_of_the_paper(top1: float | None, top5: float | None, told: str) -> None:
-    assert paper_errors(ModelInfo("a", "image", 2014, "b", top1_error=top1, top5_error=top5)) == told
+def test_errors_keep_the_digits_of_the_paper(top1: float | None, top5: float | None, expected: str) -> None:
+    assert paper_errors(ModelInfo("a", "image", 2014, "b", top1_error=top1, top5_error=top5)) == expected

@@ -46,7 +46,7 @@ def images_section(card: Mapping[str, Any], index: SampleIndex) -> Markup | None
     return join(
         tag(
             "p",
-            f"{card['samples']:,} images, {in_bytes(card['image_bytes'])}. Stored as they came, but for those "
+            f"{card['samples']:,} images, {in_bytes(card['image_bytes'])}. Stored unchanged, except those that were "
             f"re-encoded: {reencoded or 'none'}.",
             class_="lead",
         ),

@@ -92,7 +92,7 @@ def duplicates_section(card: Mapping[str, Any], sets: Sequence[EqualSet], galler
 def quarantine_section(card: Mapping[str, Any], unreadable: Sequence[Unreadable]) -> Markup:
     """The unreadable items, counted by reason and label, and the names of the first ones."""
     if not unreadable:
-        return tag("p", "Everything in the source was a whole image and was taken in.", class_="lead")
+        return tag("p", "Every item of the source is an intact image; none was quarantined.", class_="lead")
     kinds = Counter(reason_kind(item.reason) for item in unreadable)
     reasons = dict(kinds.most_common(_MOST_REASONS))
     rest = len(unreadable) - sum(reasons.values())
@@ -129,7 +129,7 @@ def passed_over_section(card: Mapping[str, Any]) -> Markup | None:
     return join(
         tag(
             "p",
-            f"{passed_over['count']:,} files or folders of the source are no images that are read, and were not taken.",
+            f"{passed_over['count']:,} files or folders of the source were skipped: not images of a supported format.",
             class_="lead",
         ),
         counted_bars(passed_over["per_kind"]),
@@ -156,7 +156,7 @@ def _set_card(item: EqualSet, gallery: Gallery) -> Markup:
         "div",
         tag(
             "div",
-            gallery.thumb(item.shown) if item.shown is not None else tag("span", class_="pic", title="none was kept"),
+            gallery.thumb(item.shown) if item.shown is not None else tag("span", class_="pic", title="all dropped"),
         ),
         tag(
             "div",

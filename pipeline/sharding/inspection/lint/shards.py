@@ -60,7 +60,7 @@ def _check_sizes(series: Sequence[CheckedShard], findings: Findings) -> None:
         # The last shard of a series has the remaining samples, so it may be small.
         small = shard.file.size * _MOST_RATIO < median and position + 1 < len(series)
         if small or shard.file.size > _MOST_RATIO * median:
-            message = f"{shard.file.size} bytes, and the middle one of its {len(series)} has {median:.0f}"
+            message = f"{shard.file.size} bytes, and the median of its {len(series)} shards is {median:.0f}"
             findings.add(Finding(SIZE, shard.name, message))
 
 

@@ -132,10 +132,10 @@ def test_the_page_tells_what_the_counts_tell(shard: Shard, photos: dict[str, Any
     assert "not an image of a format that is read (N bytes) 1" in quarantine
     assert "30.img" in quarantine
     assert "31.img" in quarantine
-    assert "images whose bytes another image has too 2" in page.words("duplicates")
+    assert "images with the same bytes as another image 2" in page.words("duplicates")
     assert "3 times" in page.words("duplicates")
     assert "images.max_side 64" in page.words("options")
-    assert re.search(r"Stored as they came, but for those re-encoded: \d+ scaled", page.words("images"))
+    assert re.search(r"Stored unchanged, except those that were re-encoded: \d+ scaled", page.words("images"))
 
 
 def test_dropped_duplicates_are_told_with_the_one_that_stayed(shard: Shard, tmp_path: Path, picture: Picture) -> None:
@@ -171,18 +171,18 @@ def test_data_without_labels_captions_or_flaws_have_a_page_too(shard: Shard, tmp
     assert [name for name in SECTIONS if name not in page.sections] == ["classes", "captions"]
     assert "no label 12 images" in page.words("samples")
     assert "No two images have equal bytes" in page.words("duplicates")
-    assert "Everything in the source was a whole image" in page.words("quarantine")
+    assert "Every item of the source is an intact image" in page.words("quarantine")
     assert "12 all the same" in page.words("images")
 
 
 def rows(labels: Mapping[int, int]) -> list[SampleRow]:
     """So many rows of each label."""
-    made = []
+    built = []
     for label, count in labels.items():
         for _ in range(count):
-            number = len(made)
-            made.append(SampleRow(f"k{number}", 0, 512, 9, label, ("a",), 8, 8, f"{number:032x}", 0, number, -1, "s"))
-    return made
+            number = len(built)
+            built.append(SampleRow(f"k{number}", 0, 512, 9, label, ("a",), 8, 8, f"{number:032x}", 0, number, -1, "s"))
+    return built
 
 
 def test_of_thousands_of_classes_few_are_pictured_and_the_page_stays_small() -> None:
