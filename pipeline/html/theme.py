@@ -104,19 +104,19 @@ figcaption { color: var(--muted); font-size: 13.5px; margin-top: 6px; }
 .tile img { margin: 0 auto 8px; }
 .thumb { display: block; width: 84px; height: 84px; object-fit: contain; background: #fff; border-radius: 8px; }
 .true { color: var(--good); } .false { color: var(--bad); }
-.seen { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)); gap: 14px;
+.explanations { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)); gap: 14px;
   margin-top: 16px; }
-.seen .card { padding: 12px; display: grid; grid-template-columns: repeat(3, 1fr); gap: 10px; font-size: 12.5px;
+.explanations .card { padding: 12px; display: grid; grid-template-columns: repeat(3, 1fr); gap: 10px; font-size: 12.5px;
   line-height: 1.35; }
-.seen .card > div { min-width: 0; overflow-wrap: anywhere; }
-.seen img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; background: #fff; border-radius: 8px;
-  margin-bottom: 6px; }
+.explanations .card > div { min-width: 0; overflow-wrap: anywhere; }
+.explanations img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; background: #fff;
+  border-radius: 8px; margin-bottom: 6px; }
 .queries { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 470px), 1fr)); gap: 0 40px; }
 .query { display: grid; grid-template-columns: 118px 1fr; gap: 8px 16px; align-items: center; padding: 11px 0;
   border-bottom: 1px solid var(--line); min-width: 0; }
 .query.picture { grid-template-columns: 84px 1fr; }
-.query .asked { min-width: 0; overflow-wrap: anywhere; font-weight: 600; font-size: 14.5px; line-height: 1.35; }
-.query .asked .quiet { font-weight: 400; display: block; } .query .texts { margin-top: 7px; }
+.query .question { min-width: 0; overflow-wrap: anywhere; font-weight: 600; font-size: 14.5px; line-height: 1.35; }
+.query .question .quiet { font-weight: 400; display: block; } .query .texts { margin-top: 7px; }
 .answers { display: flex; flex-wrap: wrap; gap: 8px; }
 .answers .thumb { width: 62px; height: 62px; border: 1px solid var(--line); }
 .answers .right { outline: 3px solid var(--good); outline-offset: 1px; border-color: transparent; }

@@ -8,8 +8,8 @@ from typing import Any
 from pipeline.html.markdown import code, table, text
 from pipeline.leaks.bounds import LeakCheckConfig, split_name
 from pipeline.leaks.findings import Pair, SplitFinding
-from pipeline.leaks.gathering import Unreadable
 from pipeline.leaks.search import KINDS
+from pipeline.leaks.signature_cache import Unreadable
 
 _SHOWN = 50
 _UNREADABLE_SHOWN = 20

@@ -14,8 +14,8 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.leaks.gathering import Signatures
 from pipeline.leaks.signature import State, difference
+from pipeline.leaks.signature_cache import Signatures
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.perceptual import pairs_between
 

@@ -15,10 +15,10 @@ from pipeline.artifacts import Artifact
 from pipeline.errors import InputError, TutelageError
 from pipeline.leaks.bounds import LISTING, SHEET, LeakCheckConfig
 from pipeline.leaks.findings import ImageRef, pair_table, pairs_of, split_findings
-from pipeline.leaks.gathering import gather_signatures
 from pipeline.leaks.page import counts_line, findings_json, markdown
 from pipeline.leaks.search import KINDS, DataSet, SearchResult, find_leaks
 from pipeline.leaks.sheet import leak_sheet
+from pipeline.leaks.signature_cache import gather_signatures
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.stage import Workspace

@@ -62,7 +62,7 @@ def explanations_section(run: RunData, gallery: Gallery, most: int) -> Markup | 
             "The darker a region, the more it contributes to the prediction.",
             class_="lead",
         ),
-        tag("div", cards, class_="seen"),
+        tag("div", cards, class_="explanations"),
         [
             tag("p", _method_note(subject, explanations[0]), class_="note")
             for subject, explanations in explained.items()

@@ -96,4 +96,4 @@ def _image_query(query: dict[str, Any], gallery: Gallery) -> Markup:
 
 def _query_heading(text: str, query: dict[str, Any]) -> Markup:
     seen = "unseen concept" if query["unseen_concept"] else "seen concept"
-    return tag("div", text, tag("span", f"{seen} · rank {query['rank']:,.0f}", class_="quiet"), class_="asked")
+    return tag("div", text, tag("span", f"{seen} · rank {query['rank']:,.0f}", class_="quiet"), class_="question")

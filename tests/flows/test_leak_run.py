@@ -17,7 +17,7 @@ from flows.run_board import RunBoard, watched
 from infra.local.servers import Server
 from pipeline.artifacts import ArtifactStore
 from pipeline.errors import InputError, WorkError
-from pipeline.leaks import gathering
+from pipeline.leaks import signature_cache
 
 pytestmark = pytest.mark.servers
 
@@ -70,7 +70,7 @@ def test_leaks_stop_a_run_before_it_trains_and_the_pictures_stay(
         sheet = str(stop.value).partition("look at ")[2].partition(" (")[0]
         assert Image.open(io.BytesIO(Path(sheet).read_bytes())).height > 300
         # Again, no image is looked at.
-        monkeypatch.setattr(gathering, "gather_signatures", None)
+        monkeypatch.setattr(signature_cache, "gather_signatures", None)
     assert run("shard-dataset", RunBoard(), data, "leaks.max_near_share=1") == {
         "shard-dataset": "cached",
         "check-leaks": "cached",

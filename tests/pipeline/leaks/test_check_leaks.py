@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import InputError, WorkError
-from pipeline.leaks import gathering
+from pipeline.leaks import signature_cache
 from pipeline.leaks.bounds import LeakBounds, LeakCheckConfig
 from pipeline.leaks.stage import CheckLeaks
 from pipeline.sharding.format.index import SampleIndex
@@ -184,10 +184,10 @@ def test_flat_images_are_no_leaks_unless_they_are_equal(
 def test_signatures_survive_a_stopped_run_and_serve_the_next_check(
     shard: Shard, check: Check, store: ArtifactStore, clean: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gathering, "_BLOCK", 16)
+    monkeypatch.setattr(signature_cache, "_BLOCK", 16)
     shards = shard(clean)
     looked: list[bytes] = []
-    whole = gathering.image_signature
+    whole = signature_cache.image_signature
 
     def counted(data: bytes) -> np.void:
         if len(looked) == 40:
@@ -195,10 +195,10 @@ def test_signatures_survive_a_stopped_run_and_serve_the_next_check(
         looked.append(data)
         return whole(data)
 
-    monkeypatch.setattr(gathering, "image_signature", counted)
+    monkeypatch.setattr(signature_cache, "image_signature", counted)
     with pytest.raises(KeyboardInterrupt):
         check(shards, threads=1)
-    monkeypatch.setattr(gathering, "image_signature", lambda data: looked.append(data) or whole(data))
+    monkeypatch.setattr(signature_cache, "image_signature", lambda data: looked.append(data) or whole(data))
     check(shards, threads=1)
     assert len(looked) == 40 + len(clean) - 32  # two blocks of 16 were complete
     check(shards, near_radius=2)

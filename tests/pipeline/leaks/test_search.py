@@ -9,9 +9,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.leaks.gathering import Signatures
 from pipeline.leaks.search import DataSet, Kind, Match, find_leaks
 from pipeline.leaks.signature import SIGNATURE, State, difference
+from pipeline.leaks.signature_cache import Signatures
 
 # (content, pixels, flipped bits of the hash, seed of the grey cells, flat): few values, so that there are matches.
 IMAGES = st.lists(

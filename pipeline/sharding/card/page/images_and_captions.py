@@ -92,7 +92,7 @@ class CaptionExamples:
                 class_="cards wide",
             ),
             tag("h3", "Images with their captions"),
-            tag("div", [self._example(id, gallery) for id in self.ids], class_="told"),
+            tag("div", [self._example(id, gallery) for id in self.ids], class_="examples"),
         )
 
     def _example(self, id: int, gallery: Gallery) -> Markup:

@@ -85,7 +85,7 @@ def duplicates_section(card: Mapping[str, Any], sets: Sequence[EqualSet], galler
         tag("p", _EQUAL if counts else "No two images have equal bytes.", class_="lead"),
         table(["", "images"], [*counts, *capped], numeric=frozenset({1})) if counts or capped else None,
         tag("h3", "Some sets of equal images") if sets else None,
-        tag("div", [_set_card(item, gallery) for item in sets], class_="told") if sets else None,
+        tag("div", [_set_card(item, gallery) for item in sets], class_="examples") if sets else None,
     )
 
 

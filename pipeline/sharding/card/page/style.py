@@ -37,13 +37,13 @@ CSS = """
 .pic { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; background: #fff; border-radius: 6px 6px 0 0;
   border-bottom: 3px solid var(--train); min-width: 0; }
 .pic.val { border-color: var(--val); } .pic.test { border-color: var(--test); }
-.told { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 320px), 1fr)); gap: 12px;
+.examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 320px), 1fr)); gap: 12px;
   margin-top: 16px; }
-.told .card { display: grid; grid-template-columns: 76px 1fr; gap: 14px; padding: 12px; font-size: 13.5px;
+.examples .card { display: grid; grid-template-columns: 76px 1fr; gap: 14px; padding: 12px; font-size: 13.5px;
   line-height: 1.4; }
-.told .card > div { min-width: 0; overflow-wrap: anywhere; }
-.told ul { margin: 4px 0 0; padding: 0; list-style: none; } .told li { margin: 0 0 3px; }
-.told .gone { color: var(--muted); text-decoration: line-through; }
+.examples .card > div { min-width: 0; overflow-wrap: anywhere; }
+.examples ul { margin: 4px 0 0; padding: 0; list-style: none; } .examples li { margin: 0 0 3px; }
+.examples .gone { color: var(--muted); text-decoration: line-through; }
 .names { columns: 2 320px; column-gap: 36px; margin: 12px 0 0; padding: 0; list-style: none; font-size: 13px; }
 .names li { overflow-wrap: anywhere; break-inside: avoid; margin-bottom: 5px; }
 td.path { overflow-wrap: anywhere; }
