@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ DEFAULT_PRESET = "emoji"
 
 
 def emoji() -> LifecycleParameters:
-    """Emoji by several artists, the Noto family held out: the demo, about 7 minutes on two cores.
+    """Emoji by several artists, the Noto family held out: the demo, 7 to 16 minutes on two cores.
 
     The student has a convolutional stem: 5,000 images are too few for a plain transformer to learn locality
     (accuracy on the held-out artist 27% with linear patches, 38% with the stem; 10 epochs, one seed). The
@@ -88,7 +89,7 @@ def emoji() -> LifecycleParameters:
 
 
 def emoji_tiny() -> LifecycleParameters:
-    """The same flow on 95 concepts of two groups, with a minute of training: for tests and first tries.
+    """The same flow on 95 concepts of two groups, with a minute of training: for tests and a first try.
 
     Its models are hardly better than chance, so the gate does not require them to beat it.
     """
@@ -162,6 +163,11 @@ class Preset:
 
     name: str
     make: Callable[[], LifecycleParameters]
+
+    @property
+    def summary(self) -> str:
+        """Its data, its size and its models, in a sentence or two."""
+        return " ".join((inspect.getdoc(self.make) or "").partition("\n\n")[0].split())
 
     def parameters(self, flow: str) -> Config:
         """The parameters of one flow."""

@@ -87,13 +87,21 @@ def run(
 
 
 @app.command()
-def config(flow: Flow, preset: Preset = None, settings: Settings = None) -> int:
+def config(flow: Flow, preset: Preset = None, settings: Settings = None, as_json: AsJson = False) -> int:
     """Print the parameters of a flow as YAML, for `run --config`."""
     from flows.cli.parameters_file import dump, shell_parameters
 
     parameters, _ = shell_parameters(find_flow(flow), preset, None, settings or [])
-    sys.stdout.write(dump(parameters))
+    sys.stdout.write(f"{parameters.model_dump_json(indent=1)}\n" if as_json else dump(parameters))
     return 0
+
+
+@app.command()
+def presets(as_json: AsJson = False) -> int:
+    """List the presets, with the data and models of each."""
+    from flows.cli.preset_command import list_presets
+
+    return list_presets(as_json=as_json)
 
 
 @app.command()

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from flows.catalog import FlowEntry
+from flows.catalog import FlowEntry, find_flow
 from flows.cli.written_values import MOST_BYTES, Written, read_json, read_yaml, settled, written_at
 from pipeline.config import Config, ConfigT, explain
 from pipeline.errors import InputError
@@ -75,6 +75,8 @@ def shell_parameters(
 ) -> tuple[Config, str]:
     """The parameters given on the command line, and the name of their origin, e.g. "preset emoji".
 
+    A flow takes its part of a config of the lifecycle.
+
     Raises:
         InputError: they are invalid.
     """
@@ -82,6 +84,8 @@ def shell_parameters(
         raise InputError("--preset and --config: give one of them")
     settings = list(settings)
     values = read_file(file) if file is not None else None
+    if values is not None:
+        values = _part_for(entry, values)
     from flows.presets import DEFAULT_PRESET, find_preset
 
     origin = str(file) if file is not None else f"preset {preset or DEFAULT_PRESET}"
@@ -89,6 +93,13 @@ def shell_parameters(
         values = find_preset(preset or DEFAULT_PRESET).parameters(entry.name).model_dump(mode="json")
     where = f"{origin} with --set" if settings else origin
     return parsed(entry.parameter_model(), apply_settings(values, settings), where), origin
+
+
+def _part_for(entry: FlowEntry, values: dict[str, Any]) -> dict[str, Any]:
+    """The values that a flow takes of a config of the lifecycle; all of them if it is no such config."""
+    whole = set(find_flow("lifecycle").parameter_model().model_fields)
+    own = set(entry.parameter_model().model_fields)
+    return {name: value for name, value in values.items() if name in own or name not in whole}
 
 
 def parsed(model: type[ConfigT], values: Mapping[str, Any], where: str) -> ConfigT:
@@ -119,7 +130,8 @@ def _lines(config: BaseModel, depth: int) -> list[str]:
     indent = "  " * depth
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
-        comment = f"  # {' '.join(field.description.split())}" if field.description else ""
+        notes = " ".join([*(field.description or "").split(), *_allowed(field.annotation)])
+        comment = f"  # {notes}" if notes else ""
         if isinstance(value, BaseModel):
             lines.append(f"{indent}{name}:{comment}")
             nested = _lines(value, depth + 1)
@@ -130,6 +142,20 @@ def _lines(config: BaseModel, depth: int) -> list[str]:
             plain = config.model_dump(mode="json", include={name})[name]
             lines.append(f"{indent}{name}: {_flow_style(plain)}{comment}")
     return lines
+
+
+def _allowed(annotation: Any) -> list[str]:
+    """A sentence with the values of an enumerated field, or with the kinds of a field that has several."""
+    members = [annotation, *get_args(annotation)]
+    values = [value for member in members if get_origin(member) is Literal for value in get_args(member)]
+    kinds = [
+        member.model_fields["kind"].default
+        for member in members
+        if isinstance(member, type) and issubclass(member, BaseModel) and "kind" in member.model_fields
+    ]
+    if len(values) > 1:
+        return [f"One of: {', '.join(map(str, values))}."]
+    return [f"Kinds: {', '.join(map(str, kinds))}."] if len(kinds) > 1 else []
 
 
 def _flow_style(value: Any) -> str:

@@ -10,7 +10,9 @@ import typer
 from flows.catalog import FLOWS
 
 Flow = Annotated[str, typer.Argument(metavar="FLOW", help="One of: " + ", ".join(FLOWS))]
-Preset = Annotated[str | None, typer.Option(metavar="NAME", help="The preset to start from. Default: emoji.")]
+Preset = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The preset to start from; see `tutelage presets`. Default: emoji.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(

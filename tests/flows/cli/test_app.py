@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -10,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from flows.catalog import find_flow
 from flows.cli.app import main
+from flows.cli.parameters_file import shell_parameters
+from flows.presets import PRESETS
 from infra.local.server import free_port
 from pipeline.sharding.sources.catalogue import SOURCES
 
@@ -78,6 +82,39 @@ def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) ->
 def test_h_is_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "-h"]) == 0
     assert "Show this message and exit" in capsys.readouterr().out
+
+
+def test_every_preset_is_listed_with_its_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in listed] == list(PRESETS)
+    assert main(["presets"]) == 0
+    page = capsys.readouterr().out
+    for one in listed:
+        assert len(one["summary"]) > 20
+        assert one["summary"] in page
+
+
+def test_config_names_the_allowed_values_and_has_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "train-teacher"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (schedule,) = [line for line in lines if line.strip().startswith("schedule: ")]
+    assert schedule.endswith("One of: cosine, constant.")
+    (policy,) = [line for line in lines if line.strip().startswith("policy: ")]
+    assert policy.endswith("Kinds: shuffled, streams, class-balanced, mixture.")
+    assert main(["config", "train-teacher", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["teacher"]["training"]["schedule"] == "cosine"
+
+
+def test_a_flow_takes_its_part_of_a_config_of_the_lifecycle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "lifecycle.yaml"
+    assert main(["config", "lifecycle", "--set", "data.source.size=40"]) == 0
+    file.write_text(capsys.readouterr().out)
+    parameters, _ = shell_parameters(find_flow("shard-dataset"), None, file, [])
+    assert parameters.model_dump()["data"]["source"]["size"] == 40
+    file.write_text(f"{file.read_text()}techer: 1\n")
+    assert main(["run", "shard-dataset", "--config", str(file)]) == 2
+    assert "unknown key 'techer'" in one_line(capsys)
 
 
 def test_output_to_a_pipe_is_not_wrapped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
