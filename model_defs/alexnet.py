@@ -7,7 +7,7 @@ Krizhevsky, Sutskever, Hinton 2012, "ImageNet Classification with Deep Convoluti
 `AlexNet` is the paper's net: its halves on two GPUs are two groups of the second, fourth and fifth convolution,
 and responses are normalised after the first two, across both halves as in the formula of section 3.3.
 Deviations: images of 227 pixels, since the paper's 224 give no whole number of strides; dropout that scales up in
-training instead of down in evaluation; and the initialisation (`start_as_in_2012`), without biases of 1.
+training instead of down in evaluation; and the initialisation (`init_as_in_2012`), without biases of 1.
 
 `TorchvisionAlexNet` is the net of torchvision's weights: Krizhevsky 2014, "One weird trick for parallelizing
 convolutional neural networks"; 61,100,840 parameters. One column of 64-192-384-256-256 channels
@@ -28,7 +28,7 @@ def response_norm() -> nn.LocalResponseNorm:
     return nn.LocalResponseNorm(size=5, alpha=5 * 1e-4, beta=0.75, k=2.0)
 
 
-def start_as_in_2012(net: FlattenedMap) -> None:
+def init_as_in_2012(net: FlattenedMap) -> None:
     """Initialises weights normally with deviation 0.01, as in section 5 and ZF-Net's paper, and biases with 0.
 
     The papers' pixels range from 0 to 255 with a deviation of about 57, ours have 1: so the first filters are scaled
@@ -65,7 +65,7 @@ class AlexNet(FlattenedMap):
             nn.Dropout(dropout), nn.Linear(4096, 4096), nn.ReLU(inplace=True),
             head(num_classes),
         )  # fmt: skip
-        start_as_in_2012(self)
+        init_as_in_2012(self)
 
     def convolutions(self, in_chans: int) -> nn.Sequential:
         """From the image to the last map, [B, 256, h, w]."""

@@ -54,5 +54,5 @@ class PooledMapWithHeads(PooledMap):
             return super().forward(x)
         refuse_smaller(self.family, min(x.shape[-2:]), self.smallest)
         maps, last = self.all_maps(x)
-        auxiliary = tuple(head(seen) for head, seen in zip(heads, maps, strict=True))
+        auxiliary = tuple(head(feature_map) for head, feature_map in zip(heads, maps, strict=True))
         return AuxiliaryLogits(self.forward_head(last), auxiliary, self.auxiliary_weight)

@@ -64,18 +64,18 @@ class Bert(nn.Module):
         """The tokens after the last block, [B, L, D], and the mask of valid tokens, bool [B, L]."""
         if tokens.shape[1] > self.context_length:
             raise ModelError(f"bert: {tokens.shape[1]} tokens, but context_length is {self.context_length}")
-        counts = tokens != PADDING
+        valid = tokens != PADDING
         # The first token is always valid, so that a text of only padding has a mean.
-        counts = torch.cat([torch.ones_like(counts[:, :1]), counts[:, 1:]], dim=1)
+        valid = torch.cat([torch.ones_like(valid[:, :1]), valid[:, 1:]], dim=1)
         x = self.embedding_norm(self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]])
         for block in self.blocks:
-            x = block(x, counts[:, None, None, :])
-        return x, counts
+            x = block(x, valid[:, None, None, :])
+        return x, valid
 
     def forward_features(self, tokens: Tensor) -> Tensor:
         """The mean over the valid tokens, [B, D]."""
-        x, counts = self.tokens(tokens)
-        weights = counts[:, :, None].to(x.dtype)
+        x, valid = self.tokens(tokens)
+        weights = valid[:, :, None].to(x.dtype)
         return (x * weights).sum(dim=1) / weights.sum(dim=1)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -93,8 +93,8 @@ class PostNormBlock(nn.Module):
         self.mlp = Mlp(width, 4 * width)
         self.norm2 = nn.LayerNorm(width, eps=_EPS)
 
-    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
-        x = self.norm1(x + self.attn(x, seen))
+    def forward(self, x: Tensor, attn_mask: Tensor) -> Tensor:
+        x = self.norm1(x + self.attn(x, attn_mask))
         out: Tensor = self.norm2(x + self.mlp(x))
         return out
 

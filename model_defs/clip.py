@@ -97,9 +97,9 @@ def clip(
         raise ModelError(f"clip: {image_tower!r} is no image model; list_models names those there are")
     if model_info(text_tower).kind != "text":
         raise ModelError(f"clip: {text_tower!r} is no text model; list_models names those there are")
-    taken = {"num_classes"} & set(image_kwargs or {}) | {"output_dim"} & set(text_kwargs or {})
-    if taken:
-        raise ModelError(f"clip: sets {', '.join(sorted(taken))} itself; leave it out")
+    reserved = {"num_classes"} & set(image_kwargs or {}) | {"output_dim"} & set(text_kwargs or {})
+    if reserved:
+        raise ModelError(f"clip: sets {', '.join(sorted(reserved))} itself; leave it out")
     image = create_model(
         image_tower, **{"in_chans": in_chans, "img_size": img_size, **(image_kwargs or {})}, num_classes=0
     )

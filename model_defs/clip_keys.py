@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from torch import Tensor
 
 # Properties of the model in OpenAI's files that are not weights, and a mask that is computed when needed.
-_NO_WEIGHTS = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
+_NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
 
-_TEXT_PARTS = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
+_TEXT_MODULES = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
 
 _BLOCK = {
     "ln_1": "norm1",
@@ -44,17 +44,17 @@ def from_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Args:
         state: its state dict; the tensors are not copied.
     """
-    residual = any(key.startswith("visual.attnpool.") for key in state)
+    is_resnet = any(key.startswith("visual.attnpool.") for key in state)
     ours: dict[str, Tensor] = {}
     for key, tensor in state.items():
-        if key.rpartition(".")[2] in _NO_WEIGHTS:
+        if key.rpartition(".")[2] in _NOT_WEIGHTS:
             continue
-        tower, _, name = key.partition(".")
-        if tower == "visual":
-            name, tensor = (_resnet if residual else _vit)(name, tensor)
-        elif tower == "text":
+        prefix, _, name = key.partition(".")
+        if prefix == "visual":
+            name, tensor = (_resnet if is_resnet else _vit)(name, tensor)
+        elif prefix == "text":
             name, tensor = _text(name, tensor)
-        elif tower in _TEXT_PARTS:
+        elif prefix in _TEXT_MODULES:
             name, tensor = _text(key, tensor)
         else:  # logit_scale
             name = key

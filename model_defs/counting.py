@@ -98,10 +98,10 @@ def rows_at(rows: Sequence[LayerRow], depth: int) -> list[LayerRow]:
         inside.setdefault(row.path.rpartition(".")[0], []).append(row)
     for row in rows:
         level = row.path.count(".") + 1 if row.path else 0
-        parts = inside.get(row.path, ())
-        if level == depth or (level < depth and not parts):
+        submodules = inside.get(row.path, ())
+        if level == depth or (level < depth and not submodules):
             shown.append(row)
-        elif level < depth and (own := row.macs - sum(part.macs for part in parts)):
+        elif level < depth and (own := row.macs - sum(submodule.macs for submodule in submodules)):
             shown.append(LayerRow(f"{row.path} itself".lstrip(), row.type, row.shape, 0, own))
     return shown
 
@@ -174,12 +174,12 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 def _recorded(model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> Iterator[None]:
     """Records the output shape of each module at its first call."""
 
-    def note(path: str, output: object) -> None:
+    def record(path: str, output: object) -> None:
         if isinstance(output, Tensor):
             shapes.setdefault(path, tuple(output.shape))
 
     hooks = [
-        module.register_forward_hook(lambda _module, _inputs, output, path=path: note(path, output))
+        module.register_forward_hook(lambda _module, _inputs, output, path=path: record(path, output))
         for path, module in model.named_modules()
     ]
     try:

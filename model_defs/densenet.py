@@ -133,24 +133,24 @@ class DenseLayer(nn.Module):
 
     def forward(self, *maps: Tensor) -> Tensor:
         if not (self.memory_efficient and torch.is_grad_enabled()):
-            narrow = self.narrow(*maps)
+            reduced = self._bottleneck(*maps)
         elif torch.compiler.is_compiling():  # a compiled graph updates the statistics once and rejects such a context
-            narrow = checkpoint(self.narrow, *maps, use_reentrant=False, preserve_rng_state=False)
+            reduced = checkpoint(self._bottleneck, *maps, use_reentrant=False, preserve_rng_state=False)
         else:
-            narrow = checkpoint(
-                self.narrow, *maps, use_reentrant=False, preserve_rng_state=False, context_fn=self._contexts
+            reduced = checkpoint(
+                self._bottleneck, *maps, use_reentrant=False, preserve_rng_state=False, context_fn=self._contexts
             )
-        new: Tensor = self.dropout(self.conv2(F.relu(self.norm2(narrow), inplace=True)))
+        new: Tensor = self.dropout(self.conv2(F.relu(self.norm2(reduced), inplace=True)))
         return new
 
-    def narrow(self, *maps: Tensor) -> Tensor:
+    def _bottleneck(self, *maps: Tensor) -> Tensor:
         """Concatenates all maps and reduces them to the bottleneck's width; this step dominates memory use."""
         joined = torch.cat(maps, dim=1)
-        narrow: Tensor = self.conv1(F.relu(self.norm1(joined), inplace=True))
-        return narrow
+        reduced: Tensor = self.conv1(F.relu(self.norm1(joined), inplace=True))
+        return reduced
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _still_statistics(self.norm1)
+        return nullcontext(), _copied_statistics(self.norm1)
 
 
 class Transition(nn.Sequential):
@@ -165,7 +165,7 @@ class Transition(nn.Sequential):
 
 
 @contextmanager
-def _still_statistics(norm: nn.BatchNorm2d) -> Iterator[None]:
+def _copied_statistics(norm: nn.BatchNorm2d) -> Iterator[None]:
     """Makes batch norm update copies of its running statistics: the forward pass already updated the originals."""
     statistics = dict(norm.named_buffers())
     for name, statistic in statistics.items():

@@ -42,7 +42,7 @@ def width_of(module: str) -> int:
     return one + three + five + pool
 
 
-class NineModules(PooledMapWithHeads):
+class GoogLeNetBase(PooledMapWithHeads):
     """The common base of the paper's net and torchvision's: the modules of table 1 after a stem, and the heads.
 
     Attributes:
@@ -90,7 +90,7 @@ class NineModules(PooledMapWithHeads):
         return maps
 
 
-class GoogLeNet(NineModules):
+class GoogLeNet(GoogLeNetBase):
     """The paper's net; [B, C, H, W] to [B, K].
 
     Args:
@@ -134,7 +134,7 @@ class GoogLeNet(NineModules):
         self.classifier_names = ("fc", "aux1.fc2", "aux2.fc2") if with_heads else ("fc",)
         for key, module in self.named_modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
-                _start(module, is_classifier=key in self.classifier_names)
+                _init_layer(module, is_classifier=key in self.classifier_names)
 
     def stem(self, x: Tensor) -> Tensor:
         x = self.norm(self.pool(self.conv1(x)))
@@ -200,7 +200,7 @@ def _inception(name: str, channels: int, squeeze_excite: bool) -> Branches:
     )  # fmt: skip
 
 
-def _start(layer: nn.Conv2d | nn.Linear, *, is_classifier: bool) -> None:
+def _init_layer(layer: nn.Conv2d | nn.Linear, *, is_classifier: bool) -> None:
     """He's initialisation, which preserves the scale through ReLUs; a classifier starts with small logits."""
     if is_classifier:
         nn.init.trunc_normal_(layer.weight, std=0.01)

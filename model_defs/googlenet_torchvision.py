@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torchvision.models.googlenet import BasicConv2d
 
 from model_defs.errors import ModelError
-from model_defs.googlenet import NineModules
+from model_defs.googlenet import GoogLeNetBase
 from model_defs.layers.pooled_map import refuse_smaller
 
 
-class TorchvisionGoogLeNet(NineModules, torchvision.models.GoogLeNet):
+class TorchvisionGoogLeNet(GoogLeNetBase, torchvision.models.GoogLeNet):
     """torchvision's GoogLeNet with our interface; [B, C, H, W] to [B, K].
 
     Args:

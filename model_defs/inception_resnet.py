@@ -110,7 +110,7 @@ class InceptionResNet(PooledMap):
         self.conv2d_4a = Convolution(80, 192, 3, padding=0)
         self.stem_end = nn.Identity() if layout.released else Convolution(192, a, 3, stride=2, padding=0)
         self.maxpool_5a = nn.MaxPool2d(3, stride=2) if layout.released else nn.Identity()
-        self.mixed_5b = ModuleOfV3() if layout.released else nn.Identity()
+        self.mixed_5b = InceptionV3Module() if layout.released else nn.Identity()
         self.repeat = _blocks(layout.depths[0], a, layout.block_a, (3, 3), 0.17, squeeze_excite)
         self.mixed_6a = Reduction(a, layout.reduction_a, b if squeeze_excite else 0)
         self.repeat_1 = _blocks(layout.depths[1], b, layout.block_b, ((1, 7), (7, 1)), 0.10, squeeze_excite)
@@ -181,7 +181,7 @@ class Reduction(Branches):
         )
 
 
-class ModuleOfV3(Branches):
+class InceptionV3Module(Branches):
     """192 to 320 channels: a module of Inception v3 with a 5x5 convolution."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import Inception3
-from torchvision.models import inception as parts
+from torchvision.models import inception as torchvision_inception
 
 from model_defs.auxiliary import PooledMapWithHeads
 from model_defs.errors import ModelError
@@ -42,7 +42,7 @@ class InceptionV3(PooledMapWithHeads, Inception3):
         dropout: rate before the head.
     """
 
-    Conv2d_1a_3x3: parts.BasicConv2d
+    Conv2d_1a_3x3: torchvision_inception.BasicConv2d
     AuxLogits: nn.Module | None
     dropout: nn.Module
     fc: nn.Module
@@ -72,12 +72,12 @@ class InceptionV3(PooledMapWithHeads, Inception3):
             aux_logits=with_head,
             transform_input=transform_input,
             inception_blocks=[
-                parts.BasicConv2d,
-                parts.InceptionA,
-                parts.InceptionB,
-                parts.InceptionC,
-                parts.InceptionD,
-                parts.InceptionE,
+                torchvision_inception.BasicConv2d,
+                torchvision_inception.InceptionA,
+                torchvision_inception.InceptionB,
+                torchvision_inception.InceptionC,
+                torchvision_inception.InceptionD,
+                torchvision_inception.InceptionE,
                 AuxiliaryHead,
             ],
             init_weights=True,
@@ -97,10 +97,10 @@ class InceptionV3(PooledMapWithHeads, Inception3):
         return () if self.AuxLogits is None else (self.AuxLogits,)
 
     def all_maps(self, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        middle = self._through(_TO_17_PIXELS, self._transform_input(x))
-        return (middle,), self._through(_TO_8_PIXELS, middle)
+        middle = self._apply_layers(_TO_17_PIXELS, self._transform_input(x))
+        return (middle,), self._apply_layers(_TO_8_PIXELS, middle)
 
-    def _through(self, layers: tuple[str, ...], x: Tensor) -> Tensor:
+    def _apply_layers(self, layers: tuple[str, ...], x: Tensor) -> Tensor:
         for name in layers:
             x = getattr(self, name)(x)
         return x
@@ -110,7 +110,7 @@ class InceptionV3(PooledMapWithHeads, Inception3):
         return logits
 
 
-class AuxiliaryHead(parts.InceptionAux):
+class AuxiliaryHead(torchvision_inception.InceptionAux):
     """torchvision's auxiliary head, also for maps that are too small for its 5x5 convolution."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -147,11 +147,11 @@ class TableConvolution(nn.Module):
     def __init__(self, table: tuple[tuple[int, ...], ...], kernel_size: int) -> None:
         super().__init__()
         self.table = table
-        self.in_channels = 1 + max(seen for row in table for seen in row)
+        self.in_channels = 1 + max(number for row in table for number in row)
         self.kernel_size = (kernel_size, kernel_size)
         outputs = [output for output, row in enumerate(table) for _ in row]
         self.register_buffer("outputs", torch.tensor(outputs), persistent=False)
-        self.register_buffer("inputs", torch.tensor([seen for row in table for seen in row]), persistent=False)
+        self.register_buffer("inputs", torch.tensor([number for row in table for number in row]), persistent=False)
         self.kernels = nn.Parameter(torch.empty(len(outputs), *self.kernel_size))
         self.bias = nn.Parameter(torch.empty(len(table)))
         self.init_weights(1.0)

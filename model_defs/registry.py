@@ -37,7 +37,7 @@ class _Entry:
         builder: Builder = getattr(importlib.import_module(module), function)
         return builder
 
-    def place(self) -> str:
+    def location(self) -> str:
         return self.builder if isinstance(self.builder, str) else f"{self.builder.__module__}:{self.builder.__name__}"
 
 
@@ -56,7 +56,7 @@ def register_model(info: ModelInfo, builder: str | Builder, **fixed: Any) -> Non
         ModelError: the name is already registered.
     """
     if info.name in _models:
-        raise ModelError(f"model {info.name!r} is registered already, by {_models[info.name].place()}")
+        raise ModelError(f"model {info.name!r} is registered already, by {_models[info.name].location()}")
     _models[info.name] = _Entry(info, builder, fixed)
 
 
@@ -96,7 +96,7 @@ def create_model(
     Raises:
         ModelError: no such model, an unsupported argument or value, or weights of another model.
     """
-    model = _fresh_model(name, num_classes=num_classes, in_chans=in_chans, img_size=img_size, **kwargs)
+    model = _new_model(name, num_classes=num_classes, in_chans=in_chans, img_size=img_size, **kwargs)
     if pretrained is not None:
         from model_defs.pretrained import load_pretrained
         from model_defs.pretrained.sources import DEFAULT, default_source
@@ -105,7 +105,7 @@ def create_model(
     return model
 
 
-def _fresh_model(name: str, *, num_classes: int, in_chans: int, img_size: int | None, **kwargs: Any) -> nn.Module:
+def _new_model(name: str, *, num_classes: int, in_chans: int, img_size: int | None, **kwargs: Any) -> nn.Module:
     entry = _find(name)
     info, builder = entry.info, entry.load()
     if info.kind == "image":

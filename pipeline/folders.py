@@ -16,7 +16,7 @@ from typing import Literal
 from pipeline.errors import InputError
 
 EntryKind = Literal["folder", "file", "broken link", "special"]
-_LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_BROKEN_LINK_ERRNOS = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def entries(folder: str) -> list[os.DirEntry[str]]:
@@ -48,7 +48,7 @@ def kind_of(entry: os.DirEntry[str]) -> EntryKind:
         if entry.is_file():
             return "file"
     except OSError as error:
-        if error.errno not in _LEADS_NOWHERE:
+        if error.errno not in _BROKEN_LINK_ERRNOS:
             raise unlistable(entry.path, error) from None
         return "broken link"
     # An entry that is neither a folder, a file nor a link is special, or was deleted since the listing.
@@ -116,7 +116,7 @@ def _exists(path: str) -> bool:
     try:
         os.lstat(path)
     except OSError as error:
-        if error.errno not in _LEADS_NOWHERE:
+        if error.errno not in _BROKEN_LINK_ERRNOS:
             raise unlistable(path, error) from None
         return False
     return True
@@ -139,7 +139,7 @@ def _is_folder(path: str) -> bool:
     try:
         return stat.S_ISDIR(os.stat(path).st_mode)
     except OSError as error:
-        if error.errno not in _LEADS_NOWHERE:
+        if error.errno not in _BROKEN_LINK_ERRNOS:
             raise unlistable(path, error) from None
         return False
 

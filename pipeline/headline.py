@@ -9,10 +9,10 @@ _LIMIT = 3
 
 
 def headline(summary: Mapping[str, Any]) -> str:
-    """What the stage says of its result; the first values of a summary that has no headline, as older ones."""
-    own = summary.get("headline")
-    if isinstance(own, str) and own:
-        return own
+    """The summary's headline; for a summary without one, of an older version, its first values."""
+    text = summary.get("headline")
+    if isinstance(text, str) and text:
+        return text
     scalars = [(name, value) for name, value in summary.items() if isinstance(value, str | int | float)]
     return ", ".join(f"{name.replace('_', ' ')} {_shown(name, value)}" for name, value in scalars[:_LIMIT])
 

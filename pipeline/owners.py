@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-FORGOTTEN_S = 7 * 24 * 3600.0  # a week, longer than any single upload or write
+LEFT_OVER_AFTER_S = 7 * 24 * 3600.0  # a week, longer than any single upload or write
 
 TEMPORARY = "tutelage-"  # prefix of our entries in the system's temporary folder
 
@@ -41,7 +41,7 @@ def is_left_over(name: str, last_changed: float) -> bool:
         started = _start_time(int(owner[2]))
         if started is not None:
             return started != owner[3]
-    return time.time() - last_changed > FORGOTTEN_S
+    return time.time() - last_changed > LEFT_OVER_AFTER_S
 
 
 def is_owned(name: str) -> bool:

@@ -52,17 +52,17 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], P
     """
     ours = tmp_path_factory.getbasetemp()
     shared = ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours
-    made = shared / "prefect-home"
-    with FileLock(f"{made}.lock"):
-        if not made.exists():
-            env = {**os.environ, "PREFECT_HOME": f"{made}.new"}
+    database_home = shared / "prefect-home"
+    with FileLock(f"{database_home}.lock"):
+        if not database_home.exists():
+            env = {**os.environ, "PREFECT_HOME": f"{database_home}.new"}
             upgrade = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
             subprocess.run(upgrade, env=env, check=True, capture_output=True)
-            os.rename(f"{made}.new", made)
+            os.rename(f"{database_home}.new", database_home)
 
     def copied(home: Path) -> Path:
         home.mkdir(parents=True)
-        shutil.copy(made / "prefect.db", home)
+        shutil.copy(database_home / "prefect.db", home)
         return home
 
     return copied
@@ -106,9 +106,9 @@ def serving() -> Callable[[type[BaseHTTPRequestHandler]], AbstractContextManager
 @pytest.fixture
 def deaf() -> Iterator[str]:
     """HOST:PORT on which no process listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{taken.getsockname()[1]}"
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{unused.getsockname()[1]}"
 
 
 @pytest.fixture
@@ -150,16 +150,16 @@ class Listener:
 def listeners() -> Callable[[int], list[Listener]]:
     """The ports on which a process and its descendants listen, as `ss -ltnp` shows them."""
 
-    def of(pid: int) -> list[Listener]:
-        commands = {one: command for one in family(pid) if (command := read(f"/proc/{one}/cmdline"))}
+    def of(ancestor: int) -> list[Listener]:
+        commands = {pid: command for pid in family(ancestor) if (command := read(f"/proc/{pid}/cmdline"))}
         holders = {}
-        for one in commands:
-            for descriptor in Path(f"/proc/{one}/fd").glob("*"):
+        for pid in commands:
+            for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
                 with contextlib.suppress(OSError):
-                    holders[os.readlink(descriptor)] = one
+                    holders[os.readlink(descriptor)] = pid
         found = []
         for table in ("tcp", "tcp6"):
-            for line in read(f"/proc/{pid}/net/{table}").splitlines()[1:]:
+            for line in read(f"/proc/{ancestor}/net/{table}").splitlines()[1:]:
                 local, state, inode = (words := line.split())[1], words[3], words[9]
                 if state == "0A" and (holder := holders.get(f"socket:[{inode}]")):
                     found.append(Listener(*endpoint(local), commands[holder].replace("\0", " ")[:200]))
@@ -171,9 +171,9 @@ def listeners() -> Callable[[int], list[Listener]]:
         raw = b"".join(bytes.fromhex(digits[i : i + 8])[::-1] for i in range(0, len(digits), 8))
         return str(ipaddress.ip_address(raw)), int(port, 16)
 
-    def read(place: str) -> str:
+    def read(path: str) -> str:
         try:
-            return Path(place).read_text(errors="replace")
+            return Path(path).read_text(errors="replace")
         except OSError:
             return ""
 
@@ -182,11 +182,11 @@ def listeners() -> Callable[[int], list[Listener]]:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and (status := read(f"{entry}/stat")):
                 parents[int(entry.name)] = int(status.rpartition(")")[2].split()[1])
-        ours, before = {ancestor}, 0
-        while len(ours) > before:
-            before = len(ours)
-            ours |= {one for one, parent in parents.items() if parent in ours}
-        return sorted(ours)
+        pids, before = {ancestor}, 0
+        while len(pids) > before:
+            before = len(pids)
+            pids |= {pid for pid, parent in parents.items() if parent in pids}
+        return sorted(pids)
 
     return of
 

@@ -30,14 +30,14 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """[B, N, D] to [B, N, D].
 
         Args:
-            seen: bool, broadcast to [B, heads, N, N]: the tokens (last axis) to which a token may attend; None: all.
+            attn_mask: bool, broadcast to [B, heads, N, N]: the tokens (last axis) to which a token attends; None: all.
         """
         q, k, v = self._queries_keys_values(x)
-        return self._merged(F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=self.causal))
+        return self._merged(F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, is_causal=self.causal))
 
     def attention_weights(self, x: Tensor) -> Tensor:
         """The weights that the fused kernel computes but does not return: [B, heads, N, N], each row sums to 1."""

@@ -82,8 +82,8 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        kept = torch.rand(x.shape[0], *(1,) * (x.ndim - 1), device=x.device) >= self.rate
-        return x * kept.to(x.dtype) / (1 - self.rate)
+        mask = torch.rand(x.shape[0], *(1,) * (x.ndim - 1), device=x.device) >= self.rate
+        return x * mask.to(x.dtype) / (1 - self.rate)
 
 
 def block_stack(

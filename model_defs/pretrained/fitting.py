@@ -20,11 +20,11 @@ def resample_positions(positions: Tensor, grid: int) -> Tensor:
     Bicubic without aligned corners and without antialiasing, as in DeiT's code.
     """
     prefix = prefix_of(positions.shape[1])
-    kept, patches = positions[:, :prefix].float(), positions[:, prefix:].float()
+    prefix_tokens, patches = positions[:, :prefix].float(), positions[:, prefix:].float()
     side = math.isqrt(patches.shape[1])
     patches = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)
     patches = F.interpolate(patches, size=(grid, grid), mode="bicubic", align_corners=False, antialias=False)
-    return torch.cat([kept, patches.flatten(2).transpose(1, 2)], dim=1)
+    return torch.cat([prefix_tokens, patches.flatten(2).transpose(1, 2)], dim=1)
 
 
 def prefix_of(tokens: int) -> int:
@@ -55,7 +55,7 @@ def fit_channels(weight: Tensor, in_chans: int) -> Tensor:
 
 
 @dataclass
-class Fitted:
+class FittedState:
     """The tensors that a model loads, and the ones that were adapted or left out, name -> reason.
 
     Attributes:
@@ -73,7 +73,7 @@ class Fitted:
 
 def fit(
     wanted: dict[str, Tensor], found: dict[str, Tensor], classifiers: tuple[str, ...], first_convolution: str
-) -> Fitted:
+) -> FittedState:
     """Adapts the tensors of a source to a model.
 
     Args:
@@ -82,11 +82,11 @@ def fit(
         classifiers: names of the model's heads, even if it has none (num_classes=0).
         first_convolution: name of the convolution on the pixels.
     """
-    out = Fitted()
+    out = FittedState()
     found = with_distillation_token(wanted, found, out)
     for name, target in wanted.items():
         if name in found:
-            _place(name, found[name], target, classifiers, first_convolution, out)
+            _add_tensor(name, found[name], target, classifiers, first_convolution, out)
         else:
             reason = _why_missing(name, classifiers, found)
             if reason is None:
@@ -103,17 +103,17 @@ def fit(
     return out
 
 
-def with_distillation_token(wanted: dict[str, Tensor], found: dict[str, Tensor], out: Fitted) -> dict[str, Tensor]:
+def with_distillation_token(wanted: dict[str, Tensor], found: dict[str, Tensor], out: FittedState) -> dict[str, Tensor]:
     """The source with as many prefix tokens as the model: ViT into distilled DeiT, and vice versa.
 
     A missing distillation token is initialised from the class token, and its head from the class head.
     """
-    here, there = "dist_token" in wanted, "dist_token" in found
-    if here == there or "cls_token" not in found or "pos_embed" not in found:
+    model_has, source_has = "dist_token" in wanted, "dist_token" in found
+    if model_has == source_has or "cls_token" not in found or "pos_embed" not in found:
         return found
     found = dict(found)
     positions = found["pos_embed"]
-    if here:
+    if model_has:
         found["dist_token"] = found["cls_token"].clone()
         out.adapted["dist_token"] = "the weights have no distillation token; it starts as the class token"
         if prefix_of(positions.shape[1]) == 1:
@@ -129,8 +129,8 @@ def with_distillation_token(wanted: dict[str, Tensor], found: dict[str, Tensor],
     return found
 
 
-def _place(
-    name: str, tensor: Tensor, target: Tensor, classifiers: tuple[str, ...], first_convolution: str, out: Fitted
+def _add_tensor(
+    name: str, tensor: Tensor, target: Tensor, classifiers: tuple[str, ...], first_convolution: str, out: FittedState
 ) -> None:
     """Adds one tensor to `out`, in the model's shape if a rule exists for that."""
     owner, _, leaf = name.rpartition(".")
@@ -145,7 +145,7 @@ def _place(
         out.replaced[name] = (
             f"into {tensor.shape[0]} dimensions in the weights, {target.shape[0]} in the model; it is fresh"
         )
-    elif owner == first_convolution and leaf == "weight" and _but_channels(tensor, target):
+    elif owner == first_convolution and leaf == "weight" and _differs_in_channels_only(tensor, target):
         out.state[name] = fit_channels(tensor, target.shape[1])
         how = "summed to 1" if target.shape[1] == 1 else f"repeated to {target.shape[1]} and scaled"
         out.adapted[name] = f"{tensor.shape[1]} channels {how}"
@@ -194,7 +194,7 @@ def _is_auxiliary(name: str) -> bool:
     return name.removeprefix("net.").lower().startswith("aux")
 
 
-def _but_channels(tensor: Tensor, target: Tensor) -> bool:
+def _differs_in_channels_only(tensor: Tensor, target: Tensor) -> bool:
     return tensor.dim() == target.dim() == 4 and (*tensor.shape[:1], *tensor.shape[2:]) == (
         *target.shape[:1],
         *target.shape[2:],

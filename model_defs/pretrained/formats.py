@@ -17,7 +17,7 @@ from model_defs.pretrained import bert_keys, timm_keys, torchvision_keys
 State = Mapping[str, Tensor]
 
 _TIMM = "net."  # the prefix of the net in `timm/NAME`
-_TOWERS = {"image.": "text.", "text.": "image."}  # a backbone's prefix in a dual encoder -> the other's
+_BACKBONES = {"image.": "text.", "text.": "image."}  # a backbone's prefix in a dual encoder -> the other's
 _DUAL_ONLY = ("image_projection.", "logit_scale")
 
 
@@ -39,7 +39,7 @@ class Format:
 
 
 @dataclass(frozen=True)
-class Translated:
+class TranslatedState:
     """The tensors with our names, and the ones without a name in our model.
 
     Attributes:
@@ -70,7 +70,7 @@ _LITE = Format("timm EfficientNet-Lite", timm_keys.is_timm_efficientnet, timm_ke
 _EFFICIENTNET = Format("timm EfficientNet", timm_keys.is_timm_efficientnet, timm_keys.from_timm_efficientnet)
 
 
-def translate(state: State, names: Collection[str]) -> Translated:
+def translate(state: State, names: Collection[str]) -> TranslatedState:
     """The tensors of a source with the names of a model.
 
     Args:
@@ -78,39 +78,39 @@ def translate(state: State, names: Collection[str]) -> Translated:
         names: names of the model's tensors.
     """
     if _all_begin(names, _TIMM) and not _all_begin(state, _TIMM):
-        return Translated("timm", {_TIMM + name: tensor for name, tensor in state.items()}, {})
+        return TranslatedState("timm", {_TIMM + name: tensor for name, tensor in state.items()}, {})
     format_name, dropped = "our names", dict[str, str]()
     ours = dict(state)
     if _all_begin(state, _TIMM) and not _all_begin(names, _TIMM):
         format_name, ours = "timm", {name.removeprefix(_TIMM): tensor for name, tensor in state.items()}
     lite = "_conv_stem.weight" in names
-    for one in (*FORMATS, _LITE if lite else _EFFICIENTNET):
-        if one.recognises(ours):
-            format_name, ours = one.name, one.convert(ours)
+    for known_format in (*FORMATS, _LITE if lite else _EFFICIENTNET):
+        if known_format.recognises(ours):
+            format_name, ours = known_format.name, known_format.convert(ours)
             for name in list(ours):
-                reason = next((why for start, why in one.dropped.items() if name.startswith(start)), None)
+                reason = next((why for start, why in known_format.dropped.items() if name.startswith(start)), None)
                 if reason is not None:
                     dropped[name] = reason
                     del ours[name]
             break
-    ours, of_dual = _tower_of_dual(ours, names)
-    return Translated(format_name, ours, {**dropped, **of_dual})
+    ours, of_dual = _backbone_of_dual(ours, names)
+    return TranslatedState(format_name, ours, {**dropped, **of_dual})
 
 
-def _tower_of_dual(state: dict[str, Tensor], names: Collection[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _backbone_of_dual(state: dict[str, Tensor], names: Collection[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of one backbone, if `state` belongs to a dual encoder and the model is not one."""
     if "logit_scale" not in state or "logit_scale" in names:
         return state, {}
-    towers = {
+    backbones = {
         prefix: {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-        for prefix in _TOWERS
+        for prefix in _BACKBONES
     }
-    prefix = max(_TOWERS, key=lambda one: len(set(towers[one]) & set(names)))
+    prefix = max(_BACKBONES, key=lambda prefix: len(set(backbones[prefix]) & set(names)))
     rest = [name for name in state if not name.startswith(prefix)]
-    reasons = {name: "the other tower" for name in rest if name.startswith(_TOWERS[prefix])}
+    reasons = {name: "the other backbone" for name in rest if name.startswith(_BACKBONES[prefix])}
     reasons |= {name: "of a dual encoder, which this model is not" for name in rest if name.startswith(_DUAL_ONLY)}
-    kept = {name: state[name] for name in rest if name not in reasons}
-    return {**towers[prefix], **kept}, reasons
+    others = {name: state[name] for name in rest if name not in reasons}
+    return {**backbones[prefix], **others}, reasons
 
 
 def _all_begin(names: Collection[str], prefix: str) -> bool:

@@ -46,12 +46,12 @@ class HubSource:
             )
         return cls(found["repo"], found["revision"], found["file"])
 
-    def locate(self, names: Sequence[str] = FILES, beside: Sequence[str] = ()) -> Path:
+    def locate(self, names: Sequence[str] = FILES, extra_files: Sequence[str] = ()) -> Path:
         download = _Download(self)
         wanted = names if self.file is None else (self.file,)
         found = next((path for name in wanted if (path := download(name)) is not None), None)
         if found is not None:
-            for name in beside:
+            for name in extra_files:
                 download(name)
             return found
         if download.offline is not None:

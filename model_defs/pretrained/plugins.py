@@ -45,16 +45,16 @@ class PluginSource:
     scheme: str
     reference: str
 
-    def locate(self, names: Sequence[str] = FILES, beside: Sequence[str] = ()) -> Path:
-        return FileSource(self._opened()).locate(names)
+    def locate(self, names: Sequence[str] = FILES, extra_files: Sequence[str] = ()) -> Path:
+        return FileSource(self._open()).locate(names)
 
     def identity(self, names: Sequence[str] = FILES) -> str:
-        return FileSource(self._opened()).identity(names)
+        return FileSource(self._open()).identity(names)
 
     def normalisation(self) -> Normalisation | None:
-        return FileSource(self._opened()).normalisation()
+        return FileSource(self._open()).normalisation()
 
-    def _opened(self) -> Path:
+    def _open(self) -> Path:
         point = plugin_schemes().get(self.scheme)
         if point is None:
             known = ", ".join(f"{scheme}:" for scheme in ("hf", *sorted(plugin_schemes())))

@@ -17,7 +17,7 @@ from model_defs.errors import ModelError
 from model_defs.normalisation import Normalisation
 
 FILES = ("preprocessing.json", "config.json", "open_clip_config.json", "preprocessor_config.json")
-_INSIDE = ("pretrained_cfg", "preprocess_cfg")
+_SECTIONS = ("pretrained_cfg", "preprocess_cfg")
 _NAMES = (("mean", "std"), ("image_mean", "image_std"))
 
 
@@ -27,8 +27,8 @@ def stated_with(weights: Path) -> Normalisation | None:
     Raises:
         ModelError: a file cannot be read.
     """
-    places = (weights.parent / name for name in FILES)
-    return next((found for place in places if place.is_file() and (found := stated_in(place))), None)
+    candidates = (weights.parent / name for name in FILES)
+    return next((found for path in candidates if path.is_file() and (found := stated_in(path))), None)
 
 
 def stated_in(file: Path) -> Normalisation | None:
@@ -49,11 +49,11 @@ def stated_in(file: Path) -> Normalisation | None:
     factor = content.get("rescale_factor", 1 / 255)
     if not isinstance(factor, int | float) or not math.isclose(factor, 1 / 255, rel_tol=1e-3):
         raise ModelError(f"{file}: rescale_factor is {factor}, so mean and std are not for pixels in 0..1; set both")
-    for part in (content, *(content.get(name) for name in _INSIDE)):
-        if not isinstance(part, dict):
+    for section in (content, *(content.get(name) for name in _SECTIONS)):
+        if not isinstance(section, dict):
             continue
         for mean_name, std_name in _NAMES:
-            mean, std = _numbers(part.get(mean_name)), _numbers(part.get(std_name))
+            mean, std = _numbers(section.get(mean_name)), _numbers(section.get(std_name))
             if mean and len(mean) == len(std):
                 return Normalisation(mean, std, origin)
     return None
@@ -62,4 +62,4 @@ def stated_in(file: Path) -> Normalisation | None:
 def _numbers(value: Any) -> tuple[float, ...]:
     """The value as numbers; empty if it is not a list of numbers."""
     values = value if isinstance(value, list) else [value]
-    return tuple(map(float, values)) if all(type(one) in (int, float) for one in values) else ()
+    return tuple(map(float, values)) if all(type(number) in (int, float) for number in values) else ()

@@ -24,7 +24,7 @@ _LITE_CONV = {"expand": "_expand_conv", "depthwise": "_depthwise_conv", "project
 _LITE_NORM = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}
 
 _REGNET_BLOCK = re.compile(r"s(\d)\.b(\d+)\.(conv[123]|se|downsample)\.(.+)")
-_REGNET_PART = {"conv1": "f.a", "conv2": "f.b", "conv3": "f.c", "se": "f.se", "downsample": "proj"}
+_REGNET_MODULE = {"conv1": "f.a", "conv2": "f.b", "conv3": "f.c", "se": "f.se", "downsample": "proj"}
 _CONV_OR_NORM = {"conv": "0", "bn": "1"}
 
 _CLIP_BLOCK = re.compile(r"stages\.(\d)\.(\d+)\.(conv\d_\w+|shortcut)\.(.+)")
@@ -39,28 +39,28 @@ def is_timm_efficientnet(state: Mapping[str, Tensor]) -> bool:
 def from_timm_efficientnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """timm's EfficientNet, B0 to B7 and V2, with torchvision's names."""
     last = 2 + max(stage for _, stage, *_ in _blocks(state))
-    outside = {
+    names = {
         "conv_stem": "features.0.0",
         "bn1": "features.0.1",
         "conv_head": f"features.{last}.0",
         "bn2": f"features.{last}.1",
         "classifier": "classifier.1",
     }
-    ours = _outside(state, outside)
+    ours = _rename_outside_blocks(state, names)
     for name, stage, block, module, leaf, roles in _blocks(state):
-        place = f"features.{stage + 1}.{block}.block.{list(dict.fromkeys(roles.values())).index(roles[module])}"
+        module_name = f"features.{stage + 1}.{block}.block.{list(dict.fromkeys(roles.values())).index(roles[module])}"
         if module == "se":
             leaf = leaf.replace("conv_reduce", "fc1").replace("conv_expand", "fc2")
-            ours[f"{place}.{leaf}"] = state[name]
+            ours[f"{module_name}.{leaf}"] = state[name]
         else:
-            ours[f"{place}.{'1' if module.startswith('bn') else '0'}.{leaf}"] = state[name]
+            ours[f"{module_name}.{'1' if module.startswith('bn') else '0'}.{leaf}"] = state[name]
     return ours
 
 
 def from_timm_efficientnet_lite(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """timm's EfficientNet-Lite with the names of the package, which numbers blocks consecutively."""
-    ours = _outside(state, _LITE_STEM)
-    numbers = {place: number for number, place in enumerate(sorted({(s, b) for _, s, b, *_ in _blocks(state)}))}
+    ours = _rename_outside_blocks(state, _LITE_STEM)
+    numbers = {block: number for number, block in enumerate(sorted({(s, b) for _, s, b, *_ in _blocks(state)}))}
     for name, stage, block, module, leaf, roles in _blocks(state):
         part = (_LITE_NORM if module.startswith("bn") else _LITE_CONV)[roles[module]]
         ours[f"_blocks.{numbers[stage, block]}.{part}.{leaf}"] = state[name]
@@ -78,7 +78,7 @@ def from_timm_regnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found = _REGNET_BLOCK.fullmatch(name)
         if found:
             stage, block, part, leaf = found.groups()
-            name = f"trunk_output.block{stage}.block{stage}-{int(block) - 1}.{_REGNET_PART[part]}.{_numbered(leaf)}"
+            name = f"trunk_output.block{stage}.block{stage}-{int(block) - 1}.{_REGNET_MODULE[part]}.{_numbered(leaf)}"
         elif name.startswith("stem."):
             name = f"stem.{_numbered(name.removeprefix('stem.'))}"
         else:
@@ -93,12 +93,12 @@ def is_timm_vgg(state: Mapping[str, Tensor]) -> bool:
 
 def from_timm_vgg(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """timm's VGG with torchvision's names: timm's dense layers are convolutions over the whole map."""
-    places = {"pre_logits.fc1.": "classifier.0.", "pre_logits.fc2.": "classifier.3.", "head.fc.": "classifier.6."}
+    names = {"pre_logits.fc1.": "classifier.0.", "pre_logits.fc2.": "classifier.3.", "head.fc.": "classifier.6."}
     ours = {}
     for name, tensor in state.items():
-        for theirs, place in places.items():
+        for theirs, new_name in names.items():
             if name.startswith(theirs):
-                name, tensor = name.replace(theirs, place), tensor.flatten(1) if tensor.dim() == 4 else tensor
+                name, tensor = name.replace(theirs, new_name), tensor.flatten(1) if tensor.dim() == 4 else tensor
         ours[name] = tensor
     return ours
 
@@ -116,11 +116,11 @@ def from_timm_clip_resnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             stage, block, part, leaf = found.groups()
             if part == "shortcut":
                 kind, _, leaf = leaf.removeprefix("conv.").partition(".")
-                place = {"conv": "downsample.conv", "bn": "downsample.norm"}.get(kind, kind)
+                module_name = {"conv": "downsample.conv", "bn": "downsample.norm"}.get(kind, kind)
             else:
                 kind, _, leaf = leaf.partition(".")
-                place = f"{kind}{part[4]}"
-            name = f"layer{int(stage) + 1}.{block}.{place}.{leaf}"
+                module_name = f"{kind}{part[4]}"
+            name = f"layer{int(stage) + 1}.{block}.{module_name}.{leaf}"
         elif name.startswith("stem."):
             _, number, kind, leaf = name.split(".", 3)
             name = f"{kind}{number[4]}.{leaf}"
@@ -132,13 +132,13 @@ def from_timm_clip_resnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
-def _outside(state: Mapping[str, Tensor], places: Mapping[str, str]) -> dict[str, Tensor]:
+def _rename_outside_blocks(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
     """The tensors that are in no block, renamed."""
     ours = {}
     for name, tensor in state.items():
         if not _BLOCK.fullmatch(name):
             module, _, leaf = name.partition(".")
-            ours[f"{places.get(module, module)}.{leaf}"] = tensor
+            ours[f"{names.get(module, module)}.{leaf}"] = tensor
     return ours
 
 

@@ -62,7 +62,7 @@ class TorchvisionSource:
 
         return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(self.url).path).name
 
-    def locate(self, names: Sequence[str] = FILES, beside: Sequence[str] = ()) -> Path:
+    def locate(self, names: Sequence[str] = FILES, extra_files: Sequence[str] = ()) -> Path:
         import torch
 
         if not self.path.is_file():

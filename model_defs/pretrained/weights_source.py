@@ -16,12 +16,12 @@ from model_defs.pretrained.stated_normalisation import stated_with
 class WeightsSource(Protocol):
     """A source of trained weights."""
 
-    def locate(self, names: Sequence[str] = FILES, beside: Sequence[str] = ()) -> Path:
+    def locate(self, names: Sequence[str] = FILES, extra_files: Sequence[str] = ()) -> Path:
         """The file on this machine, fetched if necessary.
 
         Args:
             names: file names to look for in a folder; the first that exists is used.
-            beside: further files that are fetched to its folder, if the source has them.
+            extra_files: further files that are fetched to its folder, if the source has them.
         Raises:
             ModelError: there is no such file, or it cannot be fetched.
         """
@@ -47,15 +47,15 @@ class FileSource:
 
     path: Path
 
-    def locate(self, names: Sequence[str] = FILES, beside: Sequence[str] = ()) -> Path:
+    def locate(self, names: Sequence[str] = FILES, extra_files: Sequence[str] = ()) -> Path:
         if self.path.is_file():
             if self.path.suffix not in SUFFIXES:
                 raise ModelError(f"{self.path}: no file of weights by its name; known are {', '.join(SUFFIXES)}")
             return self.path
         if not self.path.is_dir():
             raise ModelError(f"{self.path}: there is no such file or folder")
-        places = [folder / name for folder in (self.path, self.path / "model") for name in names]
-        found = next((place for place in places if place.is_file()), None)
+        candidates = [folder / name for folder in (self.path, self.path / "model") for name in names]
+        found = next((path for path in candidates if path.is_file()), None)
         if found is None:
             raise ModelError(f"{self.path}: holds none of {', '.join(names)}; give the file of the weights")
         return found

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.contrastive.ontology import Ids, Ontology
 
-_TRIES = 4
+_CANDIDATE_ROUNDS = 4
 """Rounds of random candidates before a large node counts as exhausted."""
 
 _OVERDRAW = 4
@@ -48,49 +48,49 @@ def compose(ontology: Ontology, wanted: Mapping[int, int], rng: np.random.Genera
     Args:
         wanted: node -> pairs; their sum is G, at most the number of training pairs.
     """
-    taken = np.zeros(0, np.int64)
+    selected = np.zeros(0, np.int64)
     topped_up = relaxed = 0
     for node in sorted(wanted, key=lambda node: (len(ontology.below(node)), node)):
         missing = wanted[node]
         for supplier in [node, *ontology.ancestors(node)]:
             if supplier != node:
                 topped_up += missing
-            found = _distinct_from(ontology, supplier, missing, taken, rng)
-            taken = np.concatenate([taken, found])
+            found = _distinct_from(ontology, supplier, missing, selected, rng)
+            selected = np.concatenate([selected, found])
             missing -= len(found)
             if missing == 0:
                 break
         if missing:
             relaxed += missing
-            left = np.setdiff1d(ontology.postings, taken)
-            taken = np.concatenate([taken, rng.choice(left, missing, replace=False)])
-    return Composition(rng.permutation(taken), topped_up, relaxed)
+            remaining = np.setdiff1d(ontology.postings, selected)
+            selected = np.concatenate([selected, rng.choice(remaining, missing, replace=False)])
+    return Composition(rng.permutation(selected), topped_up, relaxed)
 
 
-def _distinct_from(ontology: Ontology, node: int, count: int, taken: Ids, rng: np.random.Generator) -> Ids:
-    """Up to `count` pairs below a node that share no content or caption with each other or with `taken`."""
+def _distinct_from(ontology: Ontology, node: int, count: int, selected: Ids, rng: np.random.Generator) -> Ids:
+    """Up to `count` pairs below a node that share no content or caption with each other or with `selected`."""
     found = np.zeros(0, np.int64)
     size = len(ontology.below(node))
     if size <= max(256, 2 * _OVERDRAW * count):
         rounds = iter([_all_below(ontology, node, rng)])
     else:
-        rounds = (_some_below(ontology, node, _OVERDRAW * (count - len(found)), rng) for _ in range(_TRIES))
+        rounds = (_some_below(ontology, node, _OVERDRAW * (count - len(found)), rng) for _ in range(_CANDIDATE_ROUNDS))
     for candidates in rounds:
-        distinct = _sharing_nothing(ontology, candidates, np.concatenate([taken, found]))
+        distinct = _without_shared_content(ontology, candidates, np.concatenate([selected, found]))
         found = np.concatenate([found, distinct[: count - len(found)]])
         if len(found) == count:
             break
     return found
 
 
-def _sharing_nothing(ontology: Ontology, candidates: Ids, taken: Ids) -> Ids:
-    """The candidates that share no content or caption with `taken` or with an earlier candidate."""
+def _without_shared_content(ontology: Ontology, candidates: Ids, selected: Ids) -> Ids:
+    """The candidates that share no content or caption with `selected` or with an earlier candidate."""
     distinct = np.ones(len(candidates), bool)
     for numbers in (ontology.contents, ontology.captions):
         of_candidates = numbers[candidates]
-        firsts = np.zeros(len(candidates), bool)
-        firsts[np.unique(of_candidates, return_index=True)[1]] = True
-        distinct &= firsts & ~np.isin(of_candidates, numbers[taken])
+        is_first = np.zeros(len(candidates), bool)
+        is_first[np.unique(of_candidates, return_index=True)[1]] = True
+        distinct &= is_first & ~np.isin(of_candidates, numbers[selected])
     return candidates[distinct]
 
 

@@ -18,7 +18,7 @@ from pipeline.exported_model import ExportedModel, Preprocessing
 from pipeline.training.starting_weights import open_weights
 
 
-def preprocessing_of(config: ContrastiveConfig, classifier: ExportedModel | None) -> Preprocessing:
+def image_preprocessing(config: ContrastiveConfig, classifier: ExportedModel | None) -> Preprocessing:
     """The preprocessing of the trained classifier if there is one, else of the new backbone."""
     return classifier.preprocessing if classifier is not None else config.new_tower.preprocessing()
 

@@ -26,7 +26,7 @@ _PREFIX = "curriculum"
 
 @dataclass(frozen=True)
 class ValidationRetrieval:
-    """Recall at 1 and 5 among the validation pairs; a pair with the same content is a right answer.
+    """Recall at 1 and 5 among the validation pairs; a pair with the same content is a correct answer.
 
     Args:
         ids: the pairs; each is the query once per direction.
@@ -45,9 +45,9 @@ class ValidationRetrieval:
         if self.rank == 0:
             images, texts = self.encoder.features(model, self.ids)
             keys = [[int(content)] for content in self.contents]
-            right = Positives.from_keys(keys, keys)
-            text_ranks = first_positive_ranks(images, texts, right)
-            image_ranks = first_positive_ranks(texts, images, right)
+            positives = Positives.from_keys(keys, keys)
+            text_ranks = first_positive_ranks(images, texts, positives)
+            image_ranks = first_positive_ranks(texts, images, positives)
             values = [recall_at(ranks, k) for ranks in (text_ranks, image_ranks) for k in (1, 5)]
         return dict(zip(names, from_rank_0(values, self.encoder.device, self.world), strict=True))
 
@@ -76,8 +76,8 @@ class CurriculumRefresh:
         names = metric_names(policy.ontology)
         metrics = {
             f"{_PREFIX}/version": float(policy.version),
-            f"{_PREFIX}/entropy": -sum(p * log(p) for p in policy.mass.values()),
-            f"{_PREFIX}/nodes": float(len(policy.mass)),
+            f"{_PREFIX}/entropy": -sum(p * log(p) for p in policy.probability.values()),
+            f"{_PREFIX}/nodes": float(len(policy.probability)),
             f"{_PREFIX}/topped_up": drawn.topped_up,
             f"{_PREFIX}/relaxed": drawn.relaxed,
             f"{_PREFIX}/chance": self.held_out.chance,
@@ -86,7 +86,7 @@ class CurriculumRefresh:
         for node, accuracy in measured.items():
             metrics[f"{_PREFIX}/accuracy/{names[node]}"] = accuracy
             metrics[f"{_PREFIX}/hits/{names[node]}"] = float(drawn.hits[node])
-        for node, p in policy.mass.items():
+        for node, p in policy.probability.items():
             metrics[f"{_PREFIX}/probability/{names[node]}"] = p
         return metrics
 

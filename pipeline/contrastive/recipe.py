@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from pipeline.contrastive.config import ContrastiveConfig
-from pipeline.contrastive.dual_encoder import build_model, preprocessing_of
+from pipeline.contrastive.dual_encoder import build_model, image_preprocessing
 from pipeline.contrastive.held_out import HeldOutPairs
 from pipeline.contrastive.inputs import Inputs
 from pipeline.contrastive.measures import CurriculumRefresh, ValidationRetrieval
@@ -49,7 +49,7 @@ class ContrastiveRecipe:
         inputs = Inputs.open(artifacts, captions_from=config.captions_from, keep=config.keep)
         policy, held_out = build_policy(config, inputs)
         samples = len(inputs.training_pairs())
-        preprocessing = preprocessing_of(config, inputs.classifier)
+        preprocessing = image_preprocessing(config, inputs.classifier)
         tokenizer = config.text.build_tokenizer(inputs.text_weights)
         reader = SampleReader.open(inputs.shards, remote=config.loader.remote, verify=config.loader.verify)
         loader = config.loader.build(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pipeline.artifacts import Artifact
 from pipeline.config import canonical_json
 from pipeline.contrastive.config import ContrastiveConfig
-from pipeline.contrastive.dual_encoder import build_model, model_kwargs, preprocessing_of, starting_reports
+from pipeline.contrastive.dual_encoder import build_model, image_preprocessing, model_kwargs, starting_reports
 from pipeline.contrastive.inputs import Inputs
 from pipeline.contrastive.measures import curriculum_lines
 from pipeline.contrastive.recipe import ContrastiveRecipe, build_policy
@@ -40,7 +40,7 @@ class PretrainClip:
         build_policy(config, opened)
         reports = starting_reports(config, inputs)
         model = build_model(config, opened)
-        check_sizes(model.image.to("meta"), config.loader, preprocessing_of(config, opened.classifier).channels)
+        check_sizes(model.image.to("meta"), config.loader, image_preprocessing(config, opened.classifier).channels)
 
         uris = {name: artifact.uri for name, artifact in inputs.items()}
         recipe = ContrastiveRecipe(config, work.store.storage.url, tuple(sorted(uris.items())))
@@ -55,7 +55,7 @@ class PretrainClip:
             kind="dual-encoder",
             architecture="clip",
             kwargs=model_kwargs(config, opened),
-            preprocessing=preprocessing_of(config, opened.classifier),
+            preprocessing=image_preprocessing(config, opened.classifier),
             labels=opened.index.label_names,
             templates=config.templates,
             vocabulary=opened.text_weights.vocabulary if opened.text_weights is not None else None,
@@ -74,7 +74,7 @@ def summary(result: TrainingResult, lines: list[dict[str, Any]]) -> dict[str, An
     }
     frontier_size = len(lines[-1]["frontier"]) if lines else 1
     reported = {**measured, **result.summary_values()}
-    words = training_headline(reported)
+    headline = training_headline(reported)
     if "val_image_recall_at_1" in reported:
-        words = f"val R@1 {reported['val_image_recall_at_1']:.1%}, {words}"
-    return {**reported, "refreshes": len(lines), "frontier": frontier_size, "headline": words}
+        headline = f"val R@1 {reported['val_image_recall_at_1']:.1%}, {headline}"
+    return {**reported, "refreshes": len(lines), "frontier": frontier_size, "headline": headline}

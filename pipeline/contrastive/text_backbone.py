@@ -14,14 +14,14 @@ from pipeline.errors import InputError, UnknownNameError
 from pipeline.loading.tokenizer import CaptionTokenizer, Tokenizer, WordPieceTokenizer
 from pipeline.training.starting_weights import StartingWeights
 
-OWN = "text_transformer"
+_DEFAULT_MODEL = "text_transformer"
 _PROJECTION = "text_projection"  # from the backbone's width to the common space; not among pretrained weights
 
 
 class TextBackboneConfig(Config):
     """The text backbone. width, depth and heads apply to text_transformer only; other models take `kwargs`."""
 
-    name: str = added(OWN, description="Text model of the zoo, e.g. text_transformer or bert_minilm_l6.")
+    name: str = added(_DEFAULT_MODEL, description="Text model of the zoo, e.g. text_transformer or bert_minilm_l6.")
     width: int = Field(192, ge=8, le=4096, description="Width of the token vectors.")
     depth: int = Field(3, ge=1, le=64, description="Transformer blocks.")
     heads: int = Field(3, ge=1, le=64, description="Attention heads; must divide the width.")
@@ -41,7 +41,7 @@ class TextBackboneConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> TextBackboneConfig:
-        if self.name == OWN and self.width % self.heads:
+        if self.name == _DEFAULT_MODEL and self.width % self.heads:
             raise ValueError(f"{self.heads} heads do not divide the width {self.width}")
         if "pretrained" in self.kwargs:
             raise ValueError("kwargs.pretrained would be fetched by every worker; set pretrained next to kwargs")
@@ -80,9 +80,11 @@ class TextBackboneConfig(Config):
 
     def model_kwargs(self, vocabulary_size: int) -> dict[str, Any]:
         """The arguments of `create_model("clip", ...)` for the text backbone, plain JSON values."""
-        own = {name: getattr(self, name) for name in ("width", "depth", "heads")} if self.name == OWN else {}
+        own = {name: getattr(self, name) for name in ("width", "depth", "heads")} if self.name == _DEFAULT_MODEL else {}
         kwargs = {**own, "context_length": self.context_length, **self.kwargs, "vocabulary_size": vocabulary_size}
-        return {"text_kwargs": kwargs} if self.name == OWN else {"text_tower": self.name, "text_kwargs": kwargs}
+        return (
+            {"text_kwargs": kwargs} if self.name == _DEFAULT_MODEL else {"text_tower": self.name, "text_kwargs": kwargs}
+        )
 
     def freeze_in(self, text: nn.Module) -> None:
         """Freezes the backbone except its projection if `freeze` is set."""

@@ -105,7 +105,7 @@ class Tonics:
         self.global_batch = global_batch
         self.seed = seed
         self.version = 0
-        self.mass: dict[int, float] = {0: 1.0}
+        self.probability: dict[int, float] = {0: 1.0}
         self.accuracy: dict[int, float] = {}
         self.streak: dict[int, int] = {}
         self.opened: set[int] = set()
@@ -113,7 +113,7 @@ class Tonics:
     @property
     def frontier(self) -> list[int]:
         """The nodes from which batches are drawn, ascending."""
-        return sorted(self.mass)
+        return sorted(self.probability)
 
     def batch(self, step: int) -> Ids:
         """Ids of the global batch of a step, int64 [G]."""
@@ -135,7 +135,7 @@ class Tonics:
         rng = generator(self.seed, "tonics-nodes", step, self.version)
         slots = self.config.nodes_per_batch
         nodes = rng.permutation(self.frontier)
-        edges = np.cumsum([self.mass[int(node)] for node in nodes])
+        edges = np.cumsum([self.probability[int(node)] for node in nodes])
         points = (rng.random() + np.arange(slots)) / slots * edges[-1]
         chosen = nodes[np.minimum(np.searchsorted(edges, points, side="right"), len(nodes) - 1)]
         sizes = self.global_batch // slots + (np.arange(slots) < self.global_batch % slots)
@@ -164,11 +164,13 @@ class Tonics:
             self.accuracy[node] = config.momentum * before + (1 - config.momentum) * measured[node]
             self.streak[node] = self.streak.get(node, 0) + 1 if self.accuracy[node] >= config.threshold else 0
         for node in self.frontier:
-            # A node whose ancestor was closed in this refresh has no mass any more.
-            if node in self.mass and node in self.opened:
+            # A node whose ancestor was closed in this refresh has no probability any more.
+            if node in self.probability and node in self.opened:
                 if config.retreat is not None and self.accuracy[node] < config.threshold - config.retreat:
                     self._close(node)
-            elif node in self.mass and self.ontology.nodes[node].children and self.streak[node] >= config.patience:
+            elif (
+                node in self.probability and self.ontology.nodes[node].children and self.streak[node] >= config.patience
+            ):
                 self._open(node)
         self.version += 1
 
@@ -177,15 +179,15 @@ class Tonics:
         weights = (
             np.array([self.ontology.distinct(self.ontology.below(child)) for child in children]) ** self.config.alpha
         )
-        moved = (1 - self.config.floor) * self.mass[node]
-        self.mass[node] -= moved
+        moved = (1 - self.config.floor) * self.probability[node]
+        self.probability[node] -= moved
         for child, share in zip(children, weights / weights.sum(), strict=True):
-            self.mass[child] = moved * float(share)
+            self.probability[child] = moved * float(share)
         self.opened.add(node)
 
     def _close(self, node: int) -> None:
         for below in self.ontology.descendants(node):
-            self.mass[node] += self.mass.pop(below, 0.0)
+            self.probability[node] += self.probability.pop(below, 0.0)
             self.accuracy.pop(below, None)
             self.streak.pop(below, None)
             self.opened.discard(below)
@@ -208,7 +210,7 @@ class Tonics:
         return {
             "ontology": self.ontology.fingerprint,
             "version": self.version,
-            "mass": {str(node): value for node, value in self.mass.items()},
+            "mass": {str(node): value for node, value in self.probability.items()},
             "accuracy": {str(node): value for node, value in self.accuracy.items()},
             "streak": {str(node): value for node, value in self.streak.items()},
             "opened": sorted(self.opened),
@@ -221,7 +223,7 @@ class Tonics:
                 "the checkpoint's curriculum is over another ontology; remove the checkpoint to start again"
             )
         self.version = int(state["version"])
-        self.mass = {int(node): float(value) for node, value in state["mass"].items()}
+        self.probability = {int(node): float(value) for node, value in state["mass"].items()}
         self.accuracy = {int(node): float(value) for node, value in state["accuracy"].items()}
         self.streak = {int(node): int(value) for node, value in state["streak"].items()}
         self.opened = set(state["opened"])

@@ -41,7 +41,7 @@ class DistillationConfig(ClassificationConfig):
     distillation: DistillationLossConfig = Field(DistillationLossConfig(), description="The distillation loss.")
 
     @property
-    def stored(self) -> bool:
+    def uses_stored_outputs(self) -> bool:
         """Whether the teacher's outputs are a joined column, so that no teacher is needed."""
         return self.distillation.teacher_column is not None
 
@@ -64,7 +64,7 @@ class DistillationConfig(ClassificationConfig):
             InputError: the teacher is not a classifier, or has other labels or channels; or its stored outputs are
                 not in the columns, or lack a training sample.
         """
-        if self.stored:
+        if self.uses_stored_outputs:
             _, joined = open_columns(columns, index, keep=self.keep)
             if joined is None:
                 raise InputError(
@@ -158,7 +158,7 @@ class DistillStudent:
             config,
             work.store.storage.url,
             shards.uri,
-            None if config.stored else uris.get("teacher"),
+            None if config.uses_stored_outputs else uris.get("teacher"),
             uris.get("weights"),
             uris.get("columns"),
         )

@@ -86,5 +86,5 @@ class ComputeTeacherOutputs:
             work.progress(step=done, total=len(rows), note="running the teacher")
         write_columns(work.output, {config.column: (kind, spool.finish(), spool.valid)}, shards=index.fingerprint)
         classes, accuracy = len(index.label_names), round(right / max(1, labelled), 4)
-        words = f"{classes:,} outputs of {done:,} images, accuracy {accuracy:.1%}"
-        return {"samples": done, "classes": classes, "accuracy": accuracy, "headline": words}
+        headline = f"{classes:,} outputs of {done:,} images, accuracy {accuracy:.1%}"
+        return {"samples": done, "classes": classes, "accuracy": accuracy, "headline": headline}

@@ -11,7 +11,7 @@ from model_defs.pretrained.sources import usual_normalisation
 from pipeline.artifacts import ArtifactStore
 from pipeline.config import parse_config
 from pipeline.errors import InputError
-from pipeline.import_weights.sources import find
+from pipeline.import_weights.sources import find_weights
 from pipeline.import_weights.stage import ImportConfig
 from pipeline.training.image_model_config import DEFAULT_MEAN, DEFAULT_STD, ImageModelConfig
 from pipeline.training.model_config import ModelConfig
@@ -44,7 +44,7 @@ def _expected(model: ModelConfig, store: ArtifactStore) -> Normalisation:
         return replace(IMAGENET, origin="ImageNet's, which the net translates itself: transform_input")
     source = ImportConfig.for_model(model.name, model.pretrained).source
     try:
-        stated = find(source, store).normalisation()
+        stated = find_weights(source, store).normalisation()
         usual = usual_normalisation(model_info(model.name))
     except ModelError as error:
         raise InputError(str(error)) from None

@@ -25,7 +25,7 @@ class Licence:
     text: str = ""
 
     @classmethod
-    def beside(cls, weights: Path) -> Licence:
+    def of(cls, weights: Path) -> Licence:
         """The licence of a file of weights."""
         folder = weights.parent
         card = folder / "README.md"

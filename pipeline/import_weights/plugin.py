@@ -10,21 +10,21 @@ from pathlib import Path
 from model_defs import ModelError
 from pipeline.artifacts import ArtifactStore
 from pipeline.errors import TutelageError
-from pipeline.import_weights.sources import find, located
+from pipeline.import_weights.sources import find_weights, locate_weights
 
 
 def registered_model(reference: str) -> Path:
     """The weights of models:REFERENCE, where REFERENCE is /NAME@alias or /NAME/VERSION."""
-    return _opened(f"models:{reference}")
+    return _open(f"models:{reference}")
 
 
 def artifact(reference: str) -> Path:
     """The weights of the exported model STAGE/KEY."""
-    return _opened(f"artifact:{reference}")
+    return _open(f"artifact:{reference}")
 
 
-def _opened(source: str) -> Path:
+def _open(source: str) -> Path:
     try:
-        return located(find(source, ArtifactStore.open()))
+        return locate_weights(find_weights(source, ArtifactStore.open()))
     except TutelageError as error:
         raise ModelError(str(error)) from None

@@ -1,4 +1,4 @@
-"""Sources of weights that need a store or a registry; `find` supports these and the ones of model_defs.
+"""Sources of weights that need a store or a registry; `find_weights` supports these and the ones of model_defs.
 
 models:/NAME@alias, models:/NAME/VERSION     the weights inside a registered model
 STAGE/KEY, artifact:STAGE/KEY                an exported model of the store
@@ -29,7 +29,7 @@ from pipeline.owners import temporary_folder
 _ARTIFACT = re.compile(r"(artifact:)?(?P<uri>[a-z-]+/[0-9a-f]{4,64})")
 
 
-def find(source: str, store: ArtifactStore) -> WeightsSource:
+def find_weights(source: str, store: ArtifactStore) -> WeightsSource:
     """The source that a string names, looked up in `store` and its registry if needed; nothing is fetched.
 
     Raises:
@@ -55,7 +55,7 @@ class ArtifactSource:
 
     artifact: Artifact
 
-    def locate(self, names: Sequence[str] = FILES, beside: Sequence[str] = ()) -> Path:
+    def locate(self, names: Sequence[str] = FILES, extra_files: Sequence[str] = ()) -> Path:
         return ExportedModel.open(self.artifact).folder / WEIGHTS
 
     def identity(self, names: Sequence[str] = FILES) -> str:
@@ -93,33 +93,33 @@ class RegistrySource:
         return cls(version.uri, registry.identity(), store)
 
     @property
-    def _copy(self) -> Path:
+    def _local_copy(self) -> Path:
         return self.store.local / "registered" / self.registry_id / self.uri.removeprefix("models:/")
 
-    def locate(self, names: Sequence[str] = FILES, beside: Sequence[str] = ()) -> Path:
+    def locate(self, names: Sequence[str] = FILES, extra_files: Sequence[str] = ()) -> Path:
         from pipeline.registration.lookup import find_version
 
-        place = self._copy
-        if not place.is_dir():
-            aside = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
+        folder = self._local_copy
+        if not folder.is_dir():
+            aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
             registry, version = find_version(self.store, self.uri)
             try:
                 # A model that Tutelage did not register is not an ExportedModel, but its files are fetched.
                 with suppress(DamagedError):
                     registry.fetch(version, aside)
-                _moved(aside, place)
+                _move_unless_present(aside, folder)
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
-        own = next(place.glob("*/artifacts/served/model/" + WEIGHTS), None)
+        own = next(folder.glob("*/artifacts/served/model/" + WEIGHTS), None)
         found = (
             [own]
             if own is not None
-            else [Path(entry.path) for entry in files_below(str(place)) if entry.name.endswith(".safetensors")]
+            else [Path(entry.path) for entry in files_below(str(folder)) if entry.name.endswith(".safetensors")]
         )
         if len(found) != 1:
             raise InputError(
                 f"{self.uri}: holds {len(found)} files of safetensors weights, not one; give the one you mean, below"
-                f" {place}"
+                f" {folder}"
             )
         return found[0]
 
@@ -131,7 +131,7 @@ class RegistrySource:
         """Fetches one small file of a model that Tutelage registered, or all files of any other model."""
         from pipeline.registration.lookup import find_version
 
-        if not self._copy.is_dir():
+        if not self._local_copy.is_dir():
             registry, version = find_version(self.store, self.uri)
             with temporary_folder() as folder:
                 found = registry.fetch_file(version, f"artifacts/served/model/{PREPROCESSING}", Path(folder))
@@ -140,28 +140,28 @@ class RegistrySource:
         return FileSource(self.locate()).normalisation()
 
 
-def _moved(aside: Path, place: Path) -> None:
+def _move_unless_present(aside: Path, folder: Path) -> None:
     """Renames a fetched folder to its final path, unless another process was first."""
     try:
-        aside.rename(place)
+        aside.rename(folder)
     except OSError:
-        if not place.is_dir():
+        if not folder.is_dir():
             raise
 
 
-def located(source: WeightsSource, beside: Sequence[str] = ()) -> Path:
+def locate_weights(source: WeightsSource, extra_files: Sequence[str] = ()) -> Path:
     """The file of the weights, fetched if necessary.
 
     Raises:
         InputError: it is not available.
     """
     try:
-        return source.locate(FILES, beside)
+        return source.locate(FILES, extra_files)
     except ModelError as error:
         raise InputError(str(error)) from None
 
 
-def identity(source: WeightsSource) -> str:
+def weights_identity(source: WeightsSource) -> str:
     """An identifier that changes when the weights change.
 
     Raises:
@@ -173,7 +173,7 @@ def identity(source: WeightsSource) -> str:
         raise InputError(str(error)) from None
 
 
-def absolute(source: str) -> str:
+def absolute_source(source: str) -> str:
     """A source with an absolute path, independent of the working directory."""
     try:
         found = find_source(source)

@@ -21,13 +21,13 @@ from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config, digest, unkeyed
 from pipeline.errors import InputError
 from pipeline.import_weights import licence
-from pipeline.import_weights.sources import absolute, find, identity, located
+from pipeline.import_weights.sources import absolute_source, find_weights, locate_weights, weights_identity
 from pipeline.loading.wordpiece_vocabulary import FILES as TOKENIZER_FILES
 from pipeline.loading.wordpiece_vocabulary import VOCABULARY, read_vocabulary, write_vocabulary
 from pipeline.stage import Workspace
 from pipeline.training.starting_weights import LICENCE, SOURCE, STAGE, WEIGHTS
 
-_BESIDE = (*TOKENIZER_FILES, *licence.FILES)
+_EXTRA_FILES = (*TOKENIZER_FILES, *licence.FILES)
 
 
 class ImportConfig(Config):
@@ -64,13 +64,13 @@ class ImportConfig(Config):
         Raises:
             InputError: there are no such weights, or they are not available here.
         """
-        found = find(self.source, store)
-        facts: dict[str, Any] = {"weights": identity(found)}
+        found = find_weights(self.source, store)
+        contents: dict[str, Any] = {"weights": weights_identity(found)}
         if self.reads_texts:
             # Small compared to the weights and read here: its content identifies it, and errors are found early.
-            folder = self.tokenizer or located(found, _BESIDE).parent
-            facts["vocabulary"] = digest(read_vocabulary(folder.expanduser()))
-        return self.model_copy(update={"source": absolute(self.source), "fingerprint": digest(facts)})
+            folder = self.tokenizer or locate_weights(found, _EXTRA_FILES).parent
+            contents["vocabulary"] = digest(read_vocabulary(folder.expanduser()))
+        return self.model_copy(update={"source": absolute_source(self.source), "fingerprint": digest(contents)})
 
 
 class ImportWeights:
@@ -86,8 +86,8 @@ class ImportWeights:
         work.progress(note=f"fetching {config.source}")
         if config.resolved(work.store).fingerprint != config.fingerprint:
             raise InputError(f"{config.source}: the weights changed since the run began; run it again")
-        source = find(config.source, work.store)
-        path = located(source, _BESIDE)
+        source = find_weights(config.source, work.store)
+        path = locate_weights(source, _EXTRA_FILES)
         try:
             state = read_state(path)
         except ModelError as error:
@@ -99,20 +99,20 @@ class ImportWeights:
             vocabulary = read_vocabulary((config.tokenizer or path.parent).expanduser())
             if vocabulary is not None:
                 write_vocabulary(vocabulary, work.output / VOCABULARY)
-        terms = licence.Licence.beside(path)
+        terms = licence.Licence.of(path)
         if terms.text:
             (work.output / LICENCE).write_text(terms.text, encoding="utf-8")
         values = sum(tensor.numel() for tensor in state.values())
         # The published name, e.g. in the card of a registered model, omits the folders of this machine.
         name = "/".join(Path(config.source).parts[-2:]) if Path(config.source).is_absolute() else config.source
-        facts = {
+        source_info = {
             "name": name,
             "source": config.source,
-            "identity": identity(source),
+            "identity": weights_identity(source),
             "licence": str(terms),
             "tensors": len(state),
             "values": values,
         }
-        (work.output / SOURCE).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        words = f"{values / 1e6:.2f}M values from {name}, licence: {terms}"
-        return {**facts, "headline": words}
+        (work.output / SOURCE).write_text(json.dumps(source_info, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        headline = f"{values / 1e6:.2f}M values from {name}, licence: {terms}"
+        return {**source_info, "headline": headline}

@@ -47,10 +47,10 @@ from pipeline.loading.reader import SampleReader
 _log = logging.getLogger("tutelage.loading")
 
 # Time for a process to abandon a read in progress.
-_ENDS_WITHIN_S = 10.0
+_EXIT_TIMEOUT_S = 10.0
 
 
-class _Share(NamedTuple):
+class _ProcessRows(NamedTuple):
     """The rows of a batch that one process fills."""
 
     slot: int
@@ -107,18 +107,18 @@ class DecodeProcesses:
         self.lost = 0
         self._reader = reader
         self._count = processes
-        self._setting = _Settings(reader.opener(), ahead, largest, threads, channels, memory_format, crop_only)
+        self._settings = _Settings(reader.opener(), ahead, largest, threads, channels, memory_format, crop_only)
         self._pinned = pinned
         self._processes: _Processes | None = None
         self._pending: deque[_Batch] = deque()
 
     def __enter__(self) -> Self:
         if self._processes is None:
-            self._processes = _Processes(self._setting, self._count)
-            self._free_slots = list(range(self._setting.slots))
+            self._processes = _Processes(self._settings, self._count)
+            self._free_slots = list(range(self._settings.slots))
         # Decodes the substitutes of damaged samples.
         self._substitutes = DecodePool(
-            self._reader, channels=self._setting.channels, threads=1, crop_only=self._setting.crop_only
+            self._reader, channels=self._settings.channels, threads=1, crop_only=self._settings.crop_only
         )
         self._substitutes.__enter__()
         return self
@@ -140,7 +140,7 @@ class DecodeProcesses:
 
     def submit(self, ids: NDArray[np.int64], image_size: int, views: ViewParameters | None = None) -> PendingImages:
         """Starts to fill a batch with these samples, `image_size` pixels a side, augmented by `views`."""
-        shape = (len(ids), self._setting.channels, image_size, image_size)
+        shape = (len(ids), self._settings.channels, image_size, image_size)
         batch = _Batch(self, self._free_slots.pop(), shape, ids, views)
         self._pending.append(batch)
         self._request(batch)
@@ -156,11 +156,14 @@ class DecodeProcesses:
 
     def _request(self, batch: _Batch) -> None:
         assert self._processes is not None
-        rows, views = len(batch.ids), batch.views
+        total, views = len(batch.ids), batch.views
         for number in range(self._count):
-            share = slice(rows * number // self._count, rows * (number + 1) // self._count)
-            own_views = None if views is None else views.select(share)
-            self._processes.send(number, _Share(batch.slot, batch.shape, share.start, batch.ids[share], own_views))
+            rows = slice(total * number // self._count, total * (number + 1) // self._count)
+            own_views = None if views is None else views.select(rows)
+            self._processes.send(
+                number,
+                _ProcessRows(batch.slot, batch.shape, rows.start, batch.ids[rows], own_views),
+            )
 
     def _collect(self, batch: _Batch) -> tuple[Tensor, list[DamagedRow]]:
         """The images of a complete batch, and the rows of damaged samples."""
@@ -172,11 +175,11 @@ class DecodeProcesses:
             _log.warning("%s; all are replaced", lost)
             self.lost += 1
             self._processes.end()
-            self._processes = _Processes(self._setting, self._count)
+            self._processes = _Processes(self._settings, self._count)
             for pending in self._pending:
                 self._request(pending)
             damaged = self._processes.receive()
-        memory_format = self._setting.memory_format
+        memory_format = self._settings.memory_format
         images = torch.empty(batch.shape, dtype=torch.uint8, pin_memory=self._pinned, memory_format=memory_format)
         images.copy_(_images(self._processes.memory[batch.slot], batch.shape, memory_format))
         self._free_slots.append(self._pending.popleft().slot)
@@ -211,22 +214,22 @@ class _Processes:
         memory: uint8 [slots, bytes of the largest batch].
     """
 
-    def __init__(self, setting: _Settings, count: int) -> None:
+    def __init__(self, settings: _Settings, count: int) -> None:
         self._connections: list[Connection[Any, Any]] = []
         self._processes: list[subprocess.Popen[bytes]] = []
         # Called at the latest when this object is garbage-collected.
-        self.end = weakref.finalize(self, _end, self._connections, self._processes)
-        with _memory_file(setting.slots * setting.slot_bytes) as file:
-            self.memory = _mapped(file.fileno(), setting.slots, setting.slot_bytes)
+        self.end = weakref.finalize(self, _end_processes, self._connections, self._processes)
+        with _memory_file(settings.slots * settings.slot_bytes) as file:
+            self.memory = _map_memory(file.fileno(), settings.slots, settings.slot_bytes)
             for _ in range(count):
                 ours, theirs = Pipe()
                 with theirs:
                     self._connections.append(ours)
-                    self._processes.append(_started(theirs.fileno(), file.fileno()))
+                    self._processes.append(_start_process(theirs.fileno(), file.fileno()))
         for number in range(count):
-            self.send(number, setting)
+            self.send(number, settings)
 
-    def send(self, number: int, message: _Share | _Settings) -> None:
+    def send(self, number: int, message: _ProcessRows | _Settings) -> None:
         with contextlib.suppress(ConnectionError):  # `receive` reports that the process has ended.
             self._connections[number].send(message)
 
@@ -256,7 +259,7 @@ class _Processes:
         return _DeadProcessError(f"decoding process {number + 1} of {len(self._processes)} {how}")
 
 
-def _started(pipe: int, memory: int) -> subprocess.Popen[bytes]:
+def _start_process(pipe: int, memory: int) -> subprocess.Popen[bytes]:
     code = f"from pipeline.loading.decode_processes import serve; serve({pipe}, {memory})"
     path = os.pathsep.join(os.path.abspath(folder) for folder in sys.path)
     return subprocess.Popen(
@@ -268,12 +271,12 @@ def _started(pipe: int, memory: int) -> subprocess.Popen[bytes]:
     )
 
 
-def _end(connections: Sequence[Connection[Any, Any]], processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def _end_processes(connections: Sequence[Connection[Any, Any]], processes: Sequence[subprocess.Popen[bytes]]) -> None:
     for connection in connections:
         connection.close()
     for process in processes:
         try:
-            process.wait(_ENDS_WITHIN_S)
+            process.wait(_EXIT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -287,7 +290,7 @@ def _memory_file(size: int) -> BinaryIO:
     return file
 
 
-def _mapped(file: int, slots: int, slot_bytes: int) -> Tensor:
+def _map_memory(file: int, slots: int, slot_bytes: int) -> Tensor:
     """The shared memory, uint8 [slots, slot_bytes]."""
     return torch.frombuffer(mmap.mmap(file, slots * slot_bytes), dtype=torch.uint8).view(slots, slot_bytes)
 
@@ -309,22 +312,22 @@ def serve(pipe: int, file: int) -> None:
     """
     connection: Connection[Any, Any] = Connection(pipe)
     with contextlib.suppress(EOFError, ConnectionError), ThreadPoolExecutor(1) as answers:
-        setting: _Settings = connection.recv()
+        settings: _Settings = connection.recv()
         try:
-            reader = setting.open_reader()
+            reader = settings.open_reader()
         except Exception as error:
             connection.send(_picklable(error))
             return
-        memory = _mapped(file, setting.slots, setting.slot_bytes)
+        memory = _map_memory(file, settings.slots, settings.slot_bytes)
         with DecodePool(
-            reader, channels=setting.channels, threads=setting.threads, crop_only=setting.crop_only
+            reader, channels=settings.channels, threads=settings.threads, crop_only=settings.crop_only
         ) as pool:
             while True:
-                share: _Share = connection.recv()
-                images = _images(memory[share.slot], share.shape, setting.memory_format)
-                images = images[share.first_row : share.first_row + len(share.ids)]
-                pending = pool.start(images, share.ids, share.views)
-                answers.submit(_answer, connection, pending, share.first_row)
+                request: _ProcessRows = connection.recv()
+                images = _images(memory[request.slot], request.shape, settings.memory_format)
+                images = images[request.first_row : request.first_row + len(request.ids)]
+                pending = pool.start(images, request.ids, request.views)
+                answers.submit(_answer, connection, pending, request.first_row)
 
 
 def _answer(connection: Connection[Any, Any], pending: PendingImages, first_row: int) -> None:

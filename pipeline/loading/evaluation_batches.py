@@ -36,20 +36,20 @@ class CachedBatches:
     ) -> None:
         self._batches = batches
         self._cached: list[Batch] = []
-        left, rows = megabytes * 1_000_000, 0
+        bytes_left, rows = megabytes * 1_000_000, 0
         with closing(batches(ids)) as decoded:
             for batch in decoded:
                 self._cached.append(batch)
                 rows += len(batch)
-                left -= batch.images.nbytes
-                if left <= 0:
+                bytes_left -= batch.images.nbytes
+                if bytes_left <= 0:
                     break
-        self._others = ids[rows:]
+        self._uncached_ids = ids[rows:]
 
     def __iter__(self) -> Iterator[Batch]:
         yield from self._cached
-        if len(self._others):
-            yield from self._batches(self._others)
+        if len(self._uncached_ids):
+            yield from self._batches(self._uncached_ids)
 
 
 def evaluation_batches(

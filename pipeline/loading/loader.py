@@ -31,7 +31,7 @@ from pipeline.loading.captions import CaptionChoice, chosen_captions
 from pipeline.loading.decode_pool import DecodePool, PendingImages
 from pipeline.loading.decode_processes import DecodeProcesses
 from pipeline.loading.policies.base import SamplingPolicy
-from pipeline.loading.progressive import SizeOfEpoch
+from pipeline.loading.progressive import ImageSizeSchedule
 from pipeline.loading.quarantine import DamagedSampleError, Quarantine, substitutes
 from pipeline.loading.reader import SampleReader, Verify
 from pipeline.loading.remote_shards import RemoteMode
@@ -129,7 +129,7 @@ class LoaderConfig(Config):
             channels=channels,
             augment=self.augment,
             copies=self.copies,
-            size_of_epoch=SizeOfEpoch(image_size, self.smaller_sizes, self.epochs_a_size),
+            image_size_schedule=ImageSizeSchedule(image_size, self.smaller_sizes, self.epochs_a_size),
             seed=seed,
             rank=rank,
             world=world,
@@ -169,7 +169,7 @@ class Loader:
         copies: number of views of each sample in a batch (repeated augmentation, Hoffer 2020). As in DeiT, the
             copies of a sample are global_batch / copies apart, so that neighbours, which mixup blends, are
             different samples.
-        size_of_epoch: the side of the images for each epoch, instead of `image_size`.
+        image_size_schedule: the side of the images for each epoch, instead of `image_size`.
         seed: of the run; keys the augmentation and the choice of captions.
         rank, world: this worker's number, and the number of workers.
         threads: threads that read and decode, in each process.
@@ -192,7 +192,7 @@ class Loader:
         channels: int = 3,
         augment: AugmentConfig | None,
         copies: int = 1,
-        size_of_epoch: SizeOfEpoch | None = None,
+        image_size_schedule: ImageSizeSchedule | None = None,
         seed: int,
         rank: int = 0,
         world: int = 1,
@@ -208,7 +208,7 @@ class Loader:
         self.policy = policy
         self.quarantine = quarantine
         self._index = index
-        self._size_of_epoch = size_of_epoch or SizeOfEpoch(image_size)
+        self._image_size_schedule = image_size_schedule or ImageSizeSchedule(image_size)
         self._channels = channels
         self._augment = augment
         self._copies = copies
@@ -235,7 +235,7 @@ class Loader:
         self._threads = partial(DecodePool, reader, **decoding)
         if processes:
             rows = -(-policy.global_batch * copies // world)
-            largest = rows * channels * self._size_of_epoch.largest**2
+            largest = rows * channels * self._image_size_schedule.largest**2
             self._processes = DecodeProcesses(reader, processes=processes, largest=largest, ahead=prefetch, **decoding)
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
@@ -280,7 +280,7 @@ class Loader:
         ids = rank_slice(np.tile(batch, self._copies), self._rank, self._world)
         epoch = self.policy.epoch(step)
         views = self._views(epoch, ids, len(batch))
-        pending = pool.submit(ids, self._size_of_epoch(epoch), views)
+        pending = pool.submit(ids, self._image_size_schedule(epoch), views)
         return _Planned(step, epoch, self.policy.version, ids, views, pending)
 
     def _views(self, epoch: int, ids: NDArray[np.int64], distinct: int) -> ViewParameters | None:
@@ -295,15 +295,15 @@ class Loader:
             ]
         )
 
-    def _completed(self, planned: _Planned, pool: Decoders) -> _Planned:
+    def _complete(self, planned: _Planned, pool: Decoders) -> _Planned:
         """Waits for the batch; replaces damaged samples by others."""
         for row, error in planned.pending.damaged():
             if self.quarantine is None:
                 raise error
-            planned = self._substituted(planned, row, error, self.quarantine, pool)
+            planned = self._substitute(planned, row, error, self.quarantine, pool)
         return planned
 
-    def _substituted(
+    def _substitute(
         self, planned: _Planned, row: int, error: DamagedSampleError, quarantine: Quarantine, pool: Decoders
     ) -> _Planned:
         distinct = self.policy.global_batch
@@ -323,7 +323,7 @@ class Loader:
         raise error
 
     def _finish(self, planned: _Planned, pool: Decoders) -> Batch:
-        planned = self._completed(planned, pool)
+        planned = self._complete(planned, pool)
         ids = planned.ids
         tokens = None
         if self._tokenizer is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class SizeOfEpoch:
+class ImageSizeSchedule:
     """The side of the images in pixels, as a function of the epoch.
 
     Attributes:

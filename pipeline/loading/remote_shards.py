@@ -66,8 +66,8 @@ class RemoteShards(Protocol):
 def open_remote_shards(places: ShardLocations, mode: RemoteMode) -> RemoteShards:
     """The reader of shards that are not on this machine's disk."""
     if mode == "ranges":
-        return Ranges(places)
-    return Parts(places, ShardCache(places.cache, cache_limit(places.cache)))
+        return RangeReads(places)
+    return CachedParts(places, ShardCache(places.cache, cache_limit(places.cache)))
 
 
 def cache_limit(folder: Path) -> int:
@@ -89,7 +89,7 @@ def cache_limit(folder: Path) -> int:
     return int(gigabytes * 10**9)
 
 
-class _Fetching:
+class _RemoteReader:
     """Base of both modes: the locations of the shards, and threads that run from a prefetch to `stop`."""
 
     def __init__(self, places: ShardLocations) -> None:
@@ -107,7 +107,7 @@ class _Fetching:
         return self._threads
 
 
-class Parts(_Fetching):
+class CachedParts(_RemoteReader):
     """Reads shards through the local cache."""
 
     def __init__(self, places: ShardLocations, cache: ShardCache) -> None:
@@ -116,7 +116,9 @@ class Parts(_Fetching):
         self._requested: set[tuple[int, int]] = set()
 
     def prefetch(self, spans: Sequence[Span]) -> None:
-        for shard, part in sorted({(s.shard, p) for s in spans for p in self._cache.parts(s.offset, s.length)}):
+        for shard, part in sorted(
+            {(span.shard, part) for span in spans for part in self._cache.parts(span.offset, span.length)}
+        ):
             if (shard, part) in self._requested:
                 continue
             if len(self._requested) > 100_000:
@@ -151,7 +153,7 @@ class Parts(_Fetching):
         return lambda start, length: storage.read(path, start, length)
 
 
-class Ranges(_Fetching):
+class RangeReads(_RemoteReader):
     """Fetches only the requested spans, neighbours together, and holds them in memory until they are read."""
 
     def __init__(self, places: ShardLocations) -> None:

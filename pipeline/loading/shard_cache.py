@@ -21,7 +21,7 @@ from pipeline.whole_files import locked, written_whole
 
 PART_BYTES = 8 << 20
 # Eviction goes down to this fraction of the limit, so that it does not run for every part.
-_AFTER_EVICTION = 0.9
+_SHARE_AFTER_EVICTION = 0.9
 # Shortest time between two updates of a part's time of use.
 _TOUCH_S = 30.0
 
@@ -91,12 +91,12 @@ class ShardCache:
 
     def _fetch_part(self, path: Path, shard: str, size: int, part: int, fetch: Fetch) -> None:
         start = part * self.part_bytes
-        wanted = min(self.part_bytes, size - start)
+        part_length = min(self.part_bytes, size - start)
         with locked(self._lock_of(path)):
             if path.exists():
                 return
-            data = fetch(start, wanted)
-            if len(data) != wanted:
+            data = fetch(start, part_length)
+            if len(data) != part_length:
                 raise DamagedError(f"{shard}: ends early ({start + len(data)} of {size} bytes)")
             with written_whole(path, durable=False) as aside:
                 aside.write_bytes(data)
@@ -104,7 +104,7 @@ class ShardCache:
             self._new_bytes += len(data)
             # Parts fetched by other processes are counted at the next eviction, so the limit may be exceeded until
             # then.
-            due = self._new_bytes >= self._limit * (1 - _AFTER_EVICTION) / 2
+            due = self._new_bytes >= self._limit * (1 - _SHARE_AFTER_EVICTION) / 2
             if due:
                 self._new_bytes = 0
         if due:
@@ -120,10 +120,10 @@ class ShardCache:
                     stat = os.stat(os.path.join(folder, name))
                     found.append((stat.st_mtime, stat.st_size, os.path.join(folder, name)))
         total = sum(size for _, size, _ in found)
-        if total <= self._limit * (1 - (1 - _AFTER_EVICTION) / 2):
+        if total <= self._limit * (1 - (1 - _SHARE_AFTER_EVICTION) / 2):
             return
         for _, size, path in sorted(found):
-            if total <= self._limit * _AFTER_EVICTION:
+            if total <= self._limit * _SHARE_AFTER_EVICTION:
                 break
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)

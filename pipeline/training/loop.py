@@ -107,7 +107,7 @@ def fit(
         state.resume(checkpoints.newest())
     if world > 1:
         _check_same_step(state.step, device)
-    wrapped = _distributed(model, device) if world > 1 else model
+    wrapped = _wrap_in_ddp(model, device) if world > 1 else model
     evaluated = average.module if average is not None else model
     saved_at, reported_at = time.monotonic(), 0.0
 
@@ -258,7 +258,7 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
     return int(counter_rng.generator(seed, "step", step, rank).integers(0, 2**63))
 
 
-def _distributed(model: nn.Module, device: torch.device) -> DistributedDataParallel:
+def _wrap_in_ddp(model: nn.Module, device: torch.device) -> DistributedDataParallel:
     ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
 

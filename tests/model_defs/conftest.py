@@ -27,14 +27,14 @@ def randomised() -> Callable[[nn.Module], nn.Module]:
 
 
 @pytest.fixture
-def settled() -> Callable[[nn.Module, Tensor], nn.Module]:
+def with_batch_statistics() -> Callable[[nn.Module, Tensor], nn.Module]:
     """Sets a net's batch norm statistics from images, so that a deep net's output also shows errors of early layers.
 
     With random statistics the signal fades by a third per norm, and after forty only rounding remains. The images
     must give a dozen values per channel in the last map, otherwise its variances are also random.
     """
 
-    def settle(net: nn.Module, images: Tensor) -> nn.Module:
+    def set_batch_statistics(net: nn.Module, images: Tensor) -> nn.Module:
         torch.manual_seed(0)
         for module in net.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -45,4 +45,4 @@ def settled() -> Callable[[nn.Module, Tensor], nn.Module]:
             net.train()(images)
         return net.eval()
 
-    return settle
+    return set_batch_statistics

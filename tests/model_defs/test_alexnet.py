@@ -8,7 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 from model_defs import ModelError, create_model, model_info
-from model_defs.alexnet import response_norm, start_as_in_2012
+from model_defs.alexnet import init_as_in_2012, response_norm
 from model_defs.counting import count_parameters, on_meta
 
 SMALLEST = {"alexnet": 67, "alexnet_torchvision": 63}
@@ -67,7 +67,7 @@ def test_weights_start_as_in_the_paper_for_pixels_of_deviation_one() -> None:
     with torch.device("meta"):
         model = create_model("alexnet", num_classes=2)
     model.classifier[1], model.classifier[4] = nn.Linear(10, 4096), nn.Linear(4096, 10)  # else a second of drawing
-    start_as_in_2012(model.to_empty(device="cpu"))
+    init_as_in_2012(model.to_empty(device="cpu"))
     layers = [m for m in (*model.features, *model.classifier) if isinstance(m, nn.Conv2d | nn.Linear)]
     deviations = [layer.weight.std().item() for layer in layers]
     assert deviations == pytest.approx([0.57] + 7 * [0.01], rel=0.05)

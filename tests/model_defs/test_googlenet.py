@@ -87,14 +87,14 @@ def test_a_module_joins_1x1_3x3_5x5_and_pool() -> None:
 
 @pytest.mark.parametrize("transform_input", [False, True])
 def test_evaluation_equals_torchvisions(
-    transform_input: bool, settled: Callable[[nn.Module, Tensor], nn.Module]
+    transform_input: bool, with_batch_statistics: Callable[[nn.Module, Tensor], nn.Module]
 ) -> None:
     torch.manual_seed(0)
     theirs = torchvision.models.GoogLeNet(
         num_classes=7, aux_logits=False, transform_input=transform_input, init_weights=False
     )
     images = torch.randn(4, 3, 64, 80)
-    settled(theirs, images)
+    with_batch_statistics(theirs, images)
     ours = create_model("googlenet_torchvision", num_classes=7, transform_input=transform_input).eval()
     ours.load_state_dict(theirs.state_dict())
     with torch.no_grad():

@@ -79,10 +79,10 @@ def test_parameters_of_v2_are_those_of_timm_by_name_and_shape() -> None:
     }
 
 
-def test_outputs_of_v2_equal_timms(settled: Callable[[nn.Module, Tensor], nn.Module]) -> None:
+def test_outputs_of_v2_equal_timms(with_batch_statistics: Callable[[nn.Module, Tensor], nn.Module]) -> None:
     torch.manual_seed(0)
     images = torch.randn(4, 3, 107, 107)
-    ours = settled(create_model("inception_resnet_v2", num_classes=5, img_size=75), images)
+    ours = with_batch_statistics(create_model("inception_resnet_v2", num_classes=5, img_size=75), images)
     with torch.device("meta"):
         theirs = timm.create_model("inception_resnet_v2", num_classes=5).eval()
     theirs.load_state_dict(ours.state_dict(), assign=True)

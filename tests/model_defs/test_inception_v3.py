@@ -70,10 +70,10 @@ def test_evaluation_equals_torchvisions(
     transform_input: bool,
     ours: nn.Module,
     theirs: nn.Module,
-    settled: Callable[[nn.Module, Tensor], nn.Module],
+    with_batch_statistics: Callable[[nn.Module, Tensor], nn.Module],
 ) -> None:
     images = torch.randn(4, 3, 107, 107)
-    settled(ours, images)
+    with_batch_statistics(ours, images)
     theirs.load_state_dict(ours.state_dict())
     theirs.eval().transform_input = ours.transform_input = transform_input
     with torch.no_grad():

@@ -63,9 +63,9 @@ def test_maps_have_the_sizes_of_the_papers_figures() -> None:
     assert kinds == 4 * ["InceptionA"] + ["ReductionA"] + 7 * ["InceptionB"] + ["ReductionB"] + 3 * ["InceptionC"]
 
 
-def test_outputs_equal_timms(ours: nn.Module, settled: Callable[[nn.Module, Tensor], nn.Module]) -> None:
+def test_outputs_equal_timms(ours: nn.Module, with_batch_statistics: Callable[[nn.Module, Tensor], nn.Module]) -> None:
     images = torch.randn(4, 3, 107, 107)
-    settled(ours, images)
+    with_batch_statistics(ours, images)
     with torch.device("meta"):
         theirs = timm.create_model("inception_v4", num_classes=5).eval()
     theirs.load_state_dict(ours.state_dict(), assign=True)

@@ -50,7 +50,7 @@ def pictures(model: nn.Module, count: int = 4) -> Tensor:
     return torch.randn(count, 3, model.img_size, model.img_size, generator=generator)  # type: ignore[call-overload]
 
 
-def settled(name: str) -> nn.Module:
+def with_batch_statistics(name: str) -> nn.Module:
     """The model in evaluation, its running statistics those of the pictures, so that its answers are not all alike."""
     model = fresh(name)
     for module in model.modules():
@@ -88,7 +88,7 @@ def test_in_training_every_head_answers_and_every_parameter_gets_a_gradient(name
 
 @pytest.mark.parametrize("name", EACH_FAMILY)
 def test_in_evaluation_one_answer_comes_back_and_does_not_depend_on_the_batch(name: str) -> None:
-    model = settled(name)
+    model = with_batch_statistics(name)
     images = pictures(model)
     with torch.no_grad():
         logits, first, features = model(images), model(images[:1]), model.forward_features(images)
@@ -101,7 +101,7 @@ def test_in_evaluation_one_answer_comes_back_and_does_not_depend_on_the_batch(na
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_the_two_halves_of_a_convolutional_net_are_the_net(name: str) -> None:
-    model = settled(name)
+    model = with_batch_statistics(name)
     images = pictures(model, 2)
     with torch.no_grad():
         torch.testing.assert_close(model.forward_head(model.forward_map(images)), model(images))
@@ -109,7 +109,7 @@ def test_the_two_halves_of_a_convolutional_net_are_the_net(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL_FIRST)
 def test_channels_last_says_what_the_plain_net_says(name: str) -> None:
-    model = settled(name)
+    model = with_batch_statistics(name)
     images = pictures(model)
     with torch.no_grad():
         plain = model(images)
@@ -132,13 +132,13 @@ def test_bfloat16_says_nearly_what_float32_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["lenet5", "resnet_small", "densenet_small", "vit_micro", "deit_micro_distilled"])
 def test_a_small_model_exports_with_a_free_batch(name: str) -> None:
-    held_to_its_export(settled(name))
+    held_to_its_export(with_batch_statistics(name))
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_exports_with_a_free_batch(name: str) -> None:
-    held_to_its_export(settled(name))
+    held_to_its_export(with_batch_statistics(name))
 
 
 @pytest.mark.heavy
@@ -146,7 +146,7 @@ def test_every_family_exports_with_a_free_batch(name: str) -> None:
 def test_every_family_is_one_graph_to_the_compiler(name: str) -> None:
     """By the back end that captures the graph and generates no code: seconds in place of minutes."""
     torch.compiler.reset()
-    model = settled(name)
+    model = with_batch_statistics(name)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     images = pictures(model)
     with torch.no_grad():
@@ -157,7 +157,7 @@ def test_every_family_is_one_graph_to_the_compiler(name: str) -> None:
 @pytest.mark.parametrize("name", ["resnet_small", "vit_micro"])
 def test_compiled_code_says_what_the_plain_net_says(name: str) -> None:
     torch.compiler.reset()
-    model = settled(name)
+    model = with_batch_statistics(name)
     images = pictures(model)
     with torch.no_grad():
         torch.testing.assert_close(torch.compile(model)(images), model(images), rtol=1e-3, atol=1e-4)
@@ -167,7 +167,7 @@ def test_compiled_code_says_what_the_plain_net_says(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.usefixtures("without_tf32")
 def test_a_gpu_says_what_the_cpu_says(name: str) -> None:
-    model = settled(name)
+    model = with_batch_statistics(name)
     images = pictures(model)
     with torch.no_grad():
         on_cpu = model(images)
@@ -206,7 +206,7 @@ def test_a_training_step_in_bfloat16_on_a_gpu_is_near_that_in_float32_on_the_cpu
 @pytest.mark.usefixtures("without_tf32")
 def test_code_compiled_for_a_gpu_says_and_learns_what_the_plain_net_does(name: str) -> None:
     torch.compiler.reset()
-    model = settled(name).to("cuda")
+    model = with_batch_statistics(name).to("cuda")
     images = pictures(model).to("cuda")
     found = []
     for net in (model, torch.compile(model)):

@@ -191,7 +191,7 @@ def test_an_attempt_of_a_killed_process_is_swept_from_s3(
     left = {info.path for info in storage.list()} - set(before)
     assert left == {f".aside/{name}" for name in others} | {f"artifacts/s/k/{name}/file" for name in others}
     # A week without a change ends the doubt about the first.
-    monkeypatch.setattr(owners, "FORGOTTEN_S", -1.0)
+    monkeypatch.setattr(owners, "LEFT_OVER_AFTER_S", -1.0)
     assert storage.sweep() == [f"artifacts/s/k/{others[0]}/"]
 
 

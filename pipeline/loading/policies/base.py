@@ -50,7 +50,7 @@ class SamplingPolicy(Protocol):
 
 
 class StatelessPolicy:
-    """What a policy without state says of it."""
+    """The methods about state, for a policy without one."""
 
     version = 0
 

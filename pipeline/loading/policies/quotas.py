@@ -71,14 +71,14 @@ def _tijdeman(turns: NDArray[np.int64]) -> NDArray[np.int16]:
     if parties == 1:
         return order
     slack = 2 * parties - 2
-    had = np.zeros(parties, np.int64)
+    counts = np.zeros(parties, np.int64)
     for position in range(length):
-        # Ready: after position + 1 turns the share is (position + 1) turns / length; at least 1 / slack above `had`.
-        ahead = slack * ((position + 1) * turns - had * length)
-        # The last position at which its next turn keeps the bound: share - had <= 1 - 1 / slack.
-        deadline = ((slack * had + slack - 1) * length) // (slack * turns)
+        # Ready: after position + 1 turns the share is (position + 1) turns / length; at least 1 / slack above `counts`.
+        ahead = slack * ((position + 1) * turns - counts * length)
+        # The last position at which its next turn keeps the bound: share - counts <= 1 - 1 / slack.
+        deadline = ((slack * counts + slack - 1) * length) // (slack * turns)
         ready = ahead >= length
         chosen = int(np.argmin(np.where(ready, deadline, np.iinfo(np.int64).max)))
         order[position] = chosen
-        had[chosen] += 1
+        counts[chosen] += 1
     return order

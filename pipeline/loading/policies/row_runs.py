@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Rows scanned at a time; bounds the memory of a scan to 4 MB.
-_SCANNED = 1 << 19
+_SCAN_ROWS = 1 << 19
 
 
 class RowRuns:
@@ -54,8 +54,8 @@ class RowRuns:
         """
         starts: list[NDArray[np.int64]] = []
         stops: list[NDArray[np.int64]] = []
-        for first in range(0, rows, _SCANNED):
-            last = min(first + _SCANNED, rows)
+        for first in range(0, rows, _SCAN_ROWS):
+            last = min(first + _SCAN_ROWS, rows)
             matches = np.ones(last - first + 2, dtype=bool)
             matches[0] = matches[-1] = False
             for column, value, equal in conditions:
@@ -65,16 +65,16 @@ class RowRuns:
             stops.append(edges[1::2])
         return _merged(_joined(starts), _joined(stops))
 
-    def narrowed(self, meets: Callable[[int, int], NDArray[np.bool_]]) -> RowRuns:
+    def filtered(self, condition: Callable[[int, int], NDArray[np.bool_]]) -> RowRuns:
         """The ids that also meet a condition, evaluated for a block of rows at a time.
 
         Args:
-            meets: meets(first, last) says which of the rows [first, last) meet it, bool [last - first].
+            condition: condition(first, last) returns which of the rows [first, last) meet it, bool [last - first].
         """
         starts: list[NDArray[np.int64]] = []
         stops: list[NDArray[np.int64]] = []
-        for first, length in zip(*self.blocks(_SCANNED), strict=True):
-            inside = np.r_[False, meets(int(first), int(first + length)), False]
+        for first, length in zip(*self.blocks(_SCAN_ROWS), strict=True):
+            inside = np.r_[False, condition(int(first), int(first + length)), False]
             edges = np.flatnonzero(inside[1:] != inside[:-1]) + first
             starts.append(edges[::2])
             stops.append(edges[1::2])

@@ -139,7 +139,7 @@ def test_an_image_model_takes_the_image_tower_of_a_dual_encoder(dual: nn.Module)
     for name, tensor in dual.image.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor)
     assert {note.name for note in report.missing} == {"head.weight", "head.bias"}
-    assert {note.reason for note in report.dropped if note.name.startswith("text.")} == {"the other tower"}
+    assert {note.reason for note in report.dropped if note.name.startswith("text.")} == {"the other backbone"}
     assert {note.name for note in report.dropped} >= {"image_projection.weight", "logit_scale"}
 
 

@@ -168,7 +168,7 @@ def test_a_repository_in_the_cache_loads_offline(hub_cache: Path, small_file: Pa
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
     snapshot = laid_out(hub_cache, "org/net", {"model.safetensors": small_file, "README.md": tmp_path / "README.md"})
     source = HubSource("org/net")
-    assert source.locate(FILES, beside=("README.md", "LICENSE")) == snapshot / "model.safetensors"
+    assert source.locate(FILES, extra_files=("README.md", "LICENSE")) == snapshot / "model.safetensors"
     assert source.identity(FILES) == f"hub {ETAG[:-1]}0"
     model = create_model("resnet_small", num_classes=9, pretrained="hf:org/net", **NET)
     expected = create_model("resnet_small", num_classes=3, pretrained=str(small_file), **NET)

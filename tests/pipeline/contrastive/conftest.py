@@ -16,17 +16,19 @@ from pipeline.contrastive.ontology import Ontology
 from pipeline.sharding.format.index import SampleRow, TaxonomyNode, content_hash
 from tests.small_shards import SmallShards, index_of
 
-MakeOntology = Callable[..., Ontology]
+OntologyBuilder = Callable[..., Ontology]
 
 
 @pytest.fixture(scope="session")
-def make_ontology() -> MakeOntology:
+def build_small_ontology() -> OntologyBuilder:
     """Builds an ontology of two families with `leaves` leaves each; a leaf has `contents` contents of `copies` pairs.
 
     Each content has one caption. The first pair of every content is held out if `held_out` is set.
     """
 
-    def make(leaves: int = 3, contents: int = 12, copies: int = 3, held_out: bool = True, needed: int = 4) -> Ontology:
+    def of_leaves(
+        leaves: int = 3, contents: int = 12, copies: int = 3, held_out: bool = True, needed: int = 4
+    ) -> Ontology:
         entries = [("all", -1), ("beasts", 0), ("tools", 0)]
         entries += [(f"{'bt'[family - 1]}{leaf}", family) for family in (1, 2) for leaf in range(leaves)]
         node_of = np.repeat(np.arange(3, len(entries)), contents * copies)
@@ -35,7 +37,7 @@ def make_ontology() -> MakeOntology:
         is_held_out = (ids % copies == 0) & held_out
         return build(entries, node_of, content, content + 10**6, ids[~is_held_out], ids[is_held_out], needed=needed)
 
-    return make
+    return of_leaves
 
 
 SHAPES = ("square", "disc", "cross", "ring")
@@ -77,13 +79,13 @@ def drawings_store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
             for shape, (colour, rgb), copy in itertools.product(SHAPES, COLOURS.items(), copies):
                 key, data = f"{colour}-{shape}-{copy}", drawing(shape, rgb, copy)
                 caption = f"a {colour} {shape}"
-                place = tars.add(split, key, [("png", data), ("txt", caption.encode())])
+                member = tars.add(split, key, [("png", data), ("txt", caption.encode())])
                 rows.append(
                     SampleRow(
                         key=key,
-                        shard=place.shard,
-                        offset=place.offset,
-                        length=place.length,
+                        shard=member.shard,
+                        offset=member.offset,
+                        length=member.length,
                         label=SHAPES.index(shape),
                         captions=(caption, f"{caption}, drawn"),
                         width=32,

@@ -17,7 +17,7 @@ from pipeline.contrastive.tonics import Tonics, TonicsConfig
 from pipeline.errors import InputError, WorkError
 from pipeline.loading.policies.base import SamplingPolicy
 
-MakeOntology = Callable[..., Ontology]
+OntologyBuilder = Callable[..., Ontology]
 
 
 def policy(ontology: Ontology, global_batch: int = 24, seed: int = 0, **constants: float | None) -> Tonics:
@@ -33,8 +33,8 @@ def shares_nothing(ontology: Ontology, ids: np.ndarray) -> bool:
     return all(len(np.unique(numbers[ids])) == len(ids) for numbers in (ontology.contents, ontology.captions))
 
 
-def test_it_is_a_sampling_policy(make_ontology: MakeOntology) -> None:
-    tonics: SamplingPolicy = policy(make_ontology())
+def test_it_is_a_sampling_policy(build_small_ontology: OntologyBuilder) -> None:
+    tonics: SamplingPolicy = policy(build_small_ontology())
     assert tonics.batch(0).dtype == np.int64
 
 
@@ -43,9 +43,9 @@ def test_it_is_a_sampling_policy(make_ontology: MakeOntology) -> None:
     seed=st.integers(0, 2**31 - 1), step=st.integers(0, 9), slots=st.integers(1, 30), global_batch=st.integers(30, 72)
 )
 def test_root_batches_repeat_no_content_and_no_caption(
-    make_ontology: MakeOntology, seed: int, step: int, slots: int, global_batch: int
+    build_small_ontology: OntologyBuilder, seed: int, step: int, slots: int, global_batch: int
 ) -> None:
-    ontology = make_ontology()
+    ontology = build_small_ontology()
     ids = policy(ontology, global_batch, seed, nodes_per_batch=slots).batch(step)
     assert len(ids) == global_batch
     assert shares_nothing(ontology, ids)
@@ -54,17 +54,17 @@ def test_root_batches_repeat_no_content_and_no_caption(
 @settings(max_examples=40, deadline=None)
 @given(node=st.integers(0, 8), count=st.integers(1, 12), seed=st.integers(0, 2**31 - 1))
 def test_a_node_with_enough_pairs_supplies_only_its_own(
-    make_ontology: MakeOntology, node: int, count: int, seed: int
+    build_small_ontology: OntologyBuilder, node: int, count: int, seed: int
 ) -> None:
-    ontology = make_ontology()
+    ontology = build_small_ontology()
     composed = compose(ontology, {node: count}, np.random.default_rng(seed))
     assert set(composed.ids) <= set(ontology.below(node))
     assert shares_nothing(ontology, composed.ids)
     assert (composed.topped_up, composed.relaxed) == (0, 0)
 
 
-def test_an_inner_node_is_balanced_over_its_children(make_ontology: MakeOntology) -> None:
-    ontology = make_ontology(leaves=4)
+def test_an_inner_node_is_balanced_over_its_children(build_small_ontology: OntologyBuilder) -> None:
+    ontology = build_small_ontology(leaves=4)
     leaf_of = {int(id): leaf for leaf in range(3, len(ontology)) for id in ontology.below(leaf)}
     for seed in range(20):
         ids = compose(ontology, {1: 8}, np.random.default_rng(seed)).ids
@@ -74,8 +74,8 @@ def test_an_inner_node_is_balanced_over_its_children(make_ontology: MakeOntology
         assert leaves.max() <= 4
 
 
-def test_a_small_node_is_topped_up_from_its_ancestors(make_ontology: MakeOntology) -> None:
-    ontology = make_ontology()
+def test_a_small_node_is_topped_up_from_its_ancestors(build_small_ontology: OntologyBuilder) -> None:
+    ontology = build_small_ontology()
     composed = compose(ontology, {3: 20}, np.random.default_rng(0))
     from_leaf = np.isin(composed.ids, ontology.below(3)).sum()
     assert from_leaf == 12
@@ -84,25 +84,25 @@ def test_a_small_node_is_topped_up_from_its_ancestors(make_ontology: MakeOntolog
     assert shares_nothing(ontology, composed.ids)
 
 
-def test_a_batch_of_more_pairs_than_contents_counts_the_relaxed_pairs(make_ontology: MakeOntology) -> None:
-    ontology = make_ontology()
+def test_a_batch_of_more_pairs_than_contents_counts_the_relaxed_pairs(build_small_ontology: OntologyBuilder) -> None:
+    ontology = build_small_ontology()
     composed = compose(ontology, {0: 100}, np.random.default_rng(0))
     assert len(np.unique(composed.ids)) == 100
     assert composed.relaxed == 100 - 72
 
 
-def test_pairs_per_node_match_the_probabilities_within_a_slot(make_ontology: MakeOntology) -> None:
-    tonics = policy(make_ontology(), global_batch=40, nodes_per_batch=10)
+def test_pairs_per_node_match_the_probabilities_within_a_slot(build_small_ontology: OntologyBuilder) -> None:
+    tonics = policy(build_small_ontology(), global_batch=40, nodes_per_batch=10)
     tonics.refresh(all_nodes(tonics, 1.0))
     for step in range(10, 20):
         pairs = tonics.node_pairs(step)
         assert sum(pairs.values()) == 40
-        for node, mass in tonics.mass.items():
+        for node, mass in tonics.probability.items():
             assert abs(pairs.get(node, 0) - 40 * mass) < 4 + 1e-9
 
 
-def test_one_node_per_batch_is_the_leaf_batch_of_tonics(make_ontology: MakeOntology) -> None:
-    ontology = make_ontology()
+def test_one_node_per_batch_is_the_leaf_batch_of_tonics(build_small_ontology: OntologyBuilder) -> None:
+    ontology = build_small_ontology()
     tonics = policy(ontology, global_batch=8, nodes_per_batch=1)
     for _ in range(2):
         tonics.refresh(all_nodes(tonics, 1.0))
@@ -114,38 +114,38 @@ def test_one_node_per_batch_is_the_leaf_batch_of_tonics(make_ontology: MakeOntol
     assert sum(pure) >= 6
 
 
-def test_opening_moves_mass_to_the_children_but_for_the_floor(make_ontology: MakeOntology) -> None:
-    tonics = policy(make_ontology(), floor=0.2, patience=2)
+def test_opening_moves_mass_to_the_children_but_for_the_floor(build_small_ontology: OntologyBuilder) -> None:
+    tonics = policy(build_small_ontology(), floor=0.2, patience=2)
     tonics.refresh({0: 0.95})
-    assert tonics.mass == {0: 1.0}
+    assert tonics.probability == {0: 1.0}
     tonics.refresh({0: 0.95})
-    assert tonics.mass == pytest.approx({0: 0.2, 1: 0.4, 2: 0.4})
+    assert tonics.probability == pytest.approx({0: 0.2, 1: 0.4, 2: 0.4})
     tonics.refresh({0: 0.95, 1: 0.95, 2: 0.1})
     tonics.refresh({0: 0.95, 1: 0.95, 2: 0.1})
-    assert tonics.mass[1] == pytest.approx(0.4 * 0.2)
-    assert tonics.mass[0] == pytest.approx(0.2)
+    assert tonics.probability[1] == pytest.approx(0.4 * 0.2)
+    assert tonics.probability[0] == pytest.approx(0.2)
     assert tonics.frontier == [0, 1, 2, 3, 4, 5]
 
 
-def test_accuracy_is_averaged_and_one_low_average_resets_the_streak(make_ontology: MakeOntology) -> None:
-    tonics = policy(make_ontology(), momentum=0.5, patience=2, threshold=0.8)
+def test_accuracy_is_averaged_and_one_low_average_resets_the_streak(build_small_ontology: OntologyBuilder) -> None:
+    tonics = policy(build_small_ontology(), momentum=0.5, patience=2, threshold=0.8)
     for accuracy, averaged, streak in ((0.9, 0.9, 1), (0.5, 0.7, 0), (1.0, 0.85, 1)):
         tonics.refresh({0: accuracy})
         assert tonics.accuracy[0] == pytest.approx(averaged)
         assert tonics.streak[0] == streak
-    assert tonics.mass == {0: 1.0}
+    assert tonics.probability == {0: 1.0}
 
 
-def test_an_opened_node_whose_accuracy_falls_is_closed_again(make_ontology: MakeOntology) -> None:
-    tonics = policy(make_ontology(), threshold=0.8, retreat=0.2)
+def test_an_opened_node_whose_accuracy_falls_is_closed_again(build_small_ontology: OntologyBuilder) -> None:
+    tonics = policy(build_small_ontology(), threshold=0.8, retreat=0.2)
     tonics.refresh(all_nodes(tonics, 0.9))
     tonics.refresh(all_nodes(tonics, 0.9))
     assert len(tonics.frontier) == 9
     tonics.refresh(all_nodes(tonics, 0.9) | {0: 0.65})
     assert len(tonics.frontier) == 9
     tonics.refresh(all_nodes(tonics, 0.9) | {0: 0.55})
-    assert tonics.mass == pytest.approx({0: 1.0})
-    without_retreat = policy(make_ontology(), threshold=0.8, retreat=None)
+    assert tonics.probability == pytest.approx({0: 1.0})
+    without_retreat = policy(build_small_ontology(), threshold=0.8, retreat=None)
     without_retreat.refresh({0: 0.9})
     without_retreat.refresh({0: 0.0, 1: 0.0, 2: 0.0})
     assert without_retreat.frontier == [0, 1, 2]
@@ -158,26 +158,26 @@ def test_an_opened_node_whose_accuracy_falls_is_closed_again(make_ontology: Make
     alpha=st.floats(0, 1),
 )
 def test_probabilities_sum_to_one_and_no_opened_node_falls_to_zero(
-    make_ontology: MakeOntology, accuracies: list[list[float]], floor: float, alpha: float
+    build_small_ontology: OntologyBuilder, accuracies: list[list[float]], floor: float, alpha: float
 ) -> None:
-    tonics = policy(make_ontology(), floor=floor, alpha=alpha, threshold=0.5, retreat=0.2)
+    tonics = policy(build_small_ontology(), floor=floor, alpha=alpha, threshold=0.5, retreat=0.2)
     for measured in accuracies:
         tonics.refresh({node: measured[node] for node in tonics.frontier})
-        assert sum(tonics.mass.values()) == pytest.approx(1.0)
-        assert tonics.mass[0] >= floor - 1e-12
-        assert min(tonics.mass.values()) > 0
-        assert set(tonics.opened) <= set(tonics.mass)
+        assert sum(tonics.probability.values()) == pytest.approx(1.0)
+        assert tonics.probability[0] >= floor - 1e-12
+        assert min(tonics.probability.values()) > 0
+        assert set(tonics.opened) <= set(tonics.probability)
         for node in tonics.frontier:
             assert all(ancestor in tonics.opened for ancestor in tonics.ontology.ancestors(node))
-        restored = policy(make_ontology(), floor=floor, alpha=alpha, threshold=0.5, retreat=0.2)
+        restored = policy(build_small_ontology(), floor=floor, alpha=alpha, threshold=0.5, retreat=0.2)
         restored.load_state(json.loads(json.dumps(tonics.state())))
         assert restored.state() == tonics.state()
         step = tonics.version * 10
         assert restored.batch(step).tolist() == tonics.batch(step).tolist()
 
 
-def test_no_batch_is_drawn_beyond_the_next_refresh(make_ontology: MakeOntology) -> None:
-    tonics = policy(make_ontology())
+def test_no_batch_is_drawn_beyond_the_next_refresh(build_small_ontology: OntologyBuilder) -> None:
+    tonics = policy(build_small_ontology())
     assert tonics.ready_until() == 10
     tonics.batch(9)
     with pytest.raises(WorkError, match="refresh at step 10"):
@@ -187,34 +187,34 @@ def test_no_batch_is_drawn_beyond_the_next_refresh(make_ontology: MakeOntology) 
     tonics.batch(10)
 
 
-def test_an_ontology_without_concepts_waits_for_no_refresh(make_ontology: MakeOntology) -> None:
-    tonics = policy(make_ontology(needed=1000))
+def test_an_ontology_without_concepts_waits_for_no_refresh(build_small_ontology: OntologyBuilder) -> None:
+    tonics = policy(build_small_ontology(needed=1000))
     assert tonics.ready_until() is None
     assert len(tonics.batch(10**6)) == 24
 
 
-def test_every_rank_and_every_run_draws_the_same_batches(make_ontology: MakeOntology) -> None:
-    first, second = policy(make_ontology()), policy(make_ontology())
+def test_every_rank_and_every_run_draws_the_same_batches(build_small_ontology: OntologyBuilder) -> None:
+    first, second = policy(build_small_ontology()), policy(build_small_ontology())
     for step in (9, 0, 5):
         assert first.batch(step).tolist() == second.batch(step).tolist()
     assert first.batch(0).tolist() != first.batch(1).tolist()
-    assert first.batch(0).tolist() != policy(make_ontology(), seed=1).batch(0).tolist()
+    assert first.batch(0).tolist() != policy(build_small_ontology(), seed=1).batch(0).tolist()
 
 
-def test_the_state_of_another_ontology_is_refused(make_ontology: MakeOntology) -> None:
+def test_the_state_of_another_ontology_is_refused(build_small_ontology: OntologyBuilder) -> None:
     with pytest.raises(WorkError, match="another ontology"):
-        policy(make_ontology(leaves=4)).load_state(policy(make_ontology()).state())
+        policy(build_small_ontology(leaves=4)).load_state(policy(build_small_ontology()).state())
 
 
-def test_impossible_batches_are_refused(make_ontology: MakeOntology) -> None:
+def test_impossible_batches_are_refused(build_small_ontology: OntologyBuilder) -> None:
     with pytest.raises(InputError, match="nodes_per_batch=25"):
-        policy(make_ontology(), nodes_per_batch=25)
+        policy(build_small_ontology(), nodes_per_batch=25)
     with pytest.raises(InputError, match="more than the 144 training pairs"):
-        policy(make_ontology(), global_batch=145)
+        policy(build_small_ontology(), global_batch=145)
 
 
-def test_statistics_count_the_drawn_pairs(make_ontology: MakeOntology) -> None:
-    tonics = policy(make_ontology())
+def test_statistics_count_the_drawn_pairs(build_small_ontology: OntologyBuilder) -> None:
+    tonics = policy(build_small_ontology())
     drawn = tonics.drawn_batches(0, 10)
     assert drawn.hits == {0: 240}
     assert (drawn.topped_up, drawn.relaxed) == (0, 0)

@@ -39,10 +39,10 @@ def shards(store: ArtifactStore) -> Artifact:
             buffer = io.BytesIO()
             Image.fromarray((digits.images[number] * 15.9).astype(np.uint8)).save(buffer, "PNG")
             data = buffer.getvalue()
-            place = tar.add(("train", "val")[split], f"digit{number:03d}", [("png", data)])
+            member = tar.add(("train", "val")[split], f"digit{number:03d}", [("png", data)])
             rows.append(
                 SampleRow(
-                    f"digit{number:03d}", place.shard, place.offset, place.length, int(digits.target[number]), (),
+                    f"digit{number:03d}", member.shard, member.offset, member.length, int(digits.target[number]), (),
                     SIDE, SIDE, content_hash(data), split, number, -1, "scan",
                 )
             )  # fmt: skip
@@ -51,12 +51,12 @@ def shards(store: ArtifactStore) -> Artifact:
 
 
 @pytest.fixture
-def make_teacher() -> Callable[..., Artifact]:
+def build_teacher() -> Callable[..., Artifact]:
     """Builds an untrained LeNet for images of 32 pixels."""
-    return _make_teacher
+    return _build_teacher
 
 
-def _make_teacher(store: ArtifactStore, labels: tuple[str, ...] = DIGITS, channels: int = 1) -> Artifact:
+def _build_teacher(store: ArtifactStore, labels: tuple[str, ...] = DIGITS, channels: int = 1) -> Artifact:
     torch.manual_seed(7)
     kwargs = {"num_classes": len(labels), "in_chans": channels, "img_size": 32}
     folder = store.local / "teacher"

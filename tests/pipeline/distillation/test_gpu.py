@@ -44,13 +44,13 @@ def rows_of(artifact: Artifact) -> list[dict[str, Any]]:
 def test_a_student_comes_to_agree_with_its_teacher(
     store: ArtifactStore,
     shards: Artifact,
-    make_teacher: Any,
+    build_teacher: Any,
     config: Any,
     distillation: dict[str, Any],
     changes: dict[str, Any],
 ) -> None:
     student = config(distillation=distillation, **changes)
-    inputs = {"shards": shards, "teacher": make_teacher(store)}
+    inputs = {"shards": shards, "teacher": build_teacher(store)}
     artifact = run_stage(DistillStudent(), student, inputs, store=store)
     assert json.loads(artifact.read("training.json"))["device"] == torch.cuda.get_device_name(GPU)
     rows = rows_of(artifact)
@@ -63,9 +63,9 @@ def test_a_student_comes_to_agree_with_its_teacher(
 
 
 def test_outputs_stored_on_the_gpu_equal_those_of_the_cpu(
-    store: ArtifactStore, shards: Artifact, make_teacher: Any, config: Any
+    store: ArtifactStore, shards: Artifact, build_teacher: Any, config: Any
 ) -> None:
-    teacher = make_teacher(store)
+    teacher = build_teacher(store)
     inputs = {"shards": shards, "teacher": teacher}
     columns = run_stage(ComputeTeacherOutputs(), TeacherOutputsConfig(), inputs, store=store)
     index = SampleIndex.open(shards)

@@ -25,9 +25,9 @@ SIDE = 8
 
 
 def test_a_student_comes_to_agree_with_its_teacher(
-    store: ArtifactStore, shards: Artifact, make_teacher: Any, config: Any
+    store: ArtifactStore, shards: Artifact, build_teacher: Any, config: Any
 ) -> None:
-    teacher = make_teacher(store)
+    teacher = build_teacher(store)
     student = run_stage(DistillStudent(), config(), {"shards": shards, "teacher": teacher}, store=store)
     rows = [json.loads(line) for line in student.read("metrics.jsonl").decode().splitlines()]
     agreement = [row["val/agreement"] for row in rows if "val/agreement" in row]
@@ -51,13 +51,13 @@ def test_a_student_comes_to_agree_with_its_teacher(
 def test_a_teacher_or_student_that_does_not_fit_is_refused(
     store: ArtifactStore,
     shards: Artifact,
-    make_teacher: Any,
+    build_teacher: Any,
     config: Any,
     teacher: dict[str, Any],
     change: dict[str, Any],
     words: str,
 ) -> None:
-    inputs = {"shards": shards, "teacher": make_teacher(store, **teacher)}
+    inputs = {"shards": shards, "teacher": build_teacher(store, **teacher)}
     with pytest.raises(InputError, match=words):
         run_stage(DistillStudent(), config(**change), inputs, store=store)
 

@@ -36,8 +36,8 @@ PROBABILITIES = np.exp(RANDOM) / np.exp(RANDOM).sum(axis=1, keepdims=True)
 
 
 @pytest.fixture
-def teacher(store: ArtifactStore, make_teacher: Any) -> Artifact:
-    artifact: Artifact = make_teacher(store)
+def teacher(store: ArtifactStore, build_teacher: Any) -> Artifact:
+    artifact: Artifact = build_teacher(store)
     return artifact
 
 
@@ -168,9 +168,9 @@ def test_missing_outputs_are_reported(store: ArtifactStore, shards: Artifact, co
         run_stage(DistillStudent(), config(), {"shards": shards}, store=store)
 
 
-def test_a_teacher_with_other_labels_is_refused(store: ArtifactStore, shards: Artifact, make_teacher: Any) -> None:
+def test_a_teacher_with_other_labels_is_refused(store: ArtifactStore, shards: Artifact, build_teacher: Any) -> None:
     with pytest.raises(InputError, match="its labels are not those of the shards"):
-        outputs_of(store, shards, make_teacher(store, labels=tuple("9876543210")))
+        outputs_of(store, shards, build_teacher(store, labels=tuple("9876543210")))
 
 
 def test_keys_of_students_from_before_teacher_column_are_unchanged() -> None:

@@ -26,7 +26,7 @@ HANDS = {"flat": 1.0, "ink": 0.8, "noto": 0.6}  # scale of the same drawing
 PIXELS = 32
 PREPROCESSING = Preprocessing(PIXELS, 3, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 
-MakeModel = Callable[..., Artifact]
+BuildModel = Callable[..., Artifact]
 
 
 class DrawShapes:
@@ -49,13 +49,13 @@ class DrawShapes:
         with SmallShards(work.output, 20) as tars:
             for split, hand, scale, group, shape, colour in drawn:
                 data = draw(shape, colour, scale)
-                place = tars.add(("train", "val", "test")[split], f"{hand}-{colour}-{shape}", [("png", data)])
+                member = tars.add(("train", "val", "test")[split], f"{hand}-{colour}-{shape}", [("png", data)])
                 name = "something green" if colour == "green" and shape != "circle" else f"{colour} {shape}"
                 label = -1 if (shape, colour) == ("circle", "red") else SHAPES.index(shape)
                 captions = (name, f"a {shape} in {colour}")
                 rows.append(
                     SampleRow(
-                        f"{hand}-{colour}-{shape}", place.shard, place.offset, place.length, label, captions,
+                        f"{hand}-{colour}-{shape}", member.shard, member.offset, member.length, label, captions,
                         PIXELS, PIXELS, content_hash(data), split, group, -1, hand,
                     )
                 )  # fmt: skip
@@ -121,15 +121,15 @@ def shapes(shapes_store: ArtifactStore) -> Artifact:
 
 
 @pytest.fixture(scope="session")
-def make_classifier(shapes_store: ArtifactStore) -> MakeModel:
+def build_classifier(shapes_store: ArtifactStore) -> BuildModel:
     """An untrained classifier of the shapes."""
 
-    def make(labels: tuple[str, ...] = SHAPES, ruin: bool = False) -> Artifact:
+    def build(labels: tuple[str, ...] = SHAPES, ruin: bool = False) -> Artifact:
         kwargs = {"num_classes": len(labels), "in_chans": 3, "img_size": PIXELS}
         config = ModelConfig(kind="classifier", architecture="lenet5", kwargs=kwargs, labels=labels, ruin=ruin)
         return run_stage(WriteModel(), config, {}, store=shapes_store)
 
-    return make
+    return build
 
 
 @pytest.fixture(scope="session")

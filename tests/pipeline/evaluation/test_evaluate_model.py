@@ -26,7 +26,7 @@ from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.joining.stage import JoinColumns, JoinColumnsConfig
 from pipeline.stage import run_stage
 
-MakeModel = Callable[..., Artifact]
+BuildModel = Callable[..., Artifact]
 
 
 def evaluate(store: ArtifactStore, shards: Artifact, model: Artifact, **config: Any) -> Artifact:
@@ -44,9 +44,9 @@ def images(shards: Artifact, exported: ExportedModel, ids: list[int]) -> torch.T
 
 
 def test_classifier_is_measured_on_the_labelled_samples_of_the_split(
-    shapes_store: ArtifactStore, shapes: Artifact, make_classifier: MakeModel
+    shapes_store: ArtifactStore, shapes: Artifact, build_classifier: BuildModel
 ) -> None:
-    model = make_classifier()
+    model = build_classifier()
     artifact = evaluate(shapes_store, shapes, model, batch_size=5)
     metrics = json.loads(artifact.read("metrics.json"))
     predictions = pq.read_table(artifact.path("predictions.parquet")).to_pandas()
@@ -79,9 +79,9 @@ def test_classifier_is_measured_on_the_labelled_samples_of_the_split(
 
 
 def test_concepts_that_training_never_saw_are_told_apart(
-    shapes_store: ArtifactStore, shapes: Artifact, make_classifier: MakeModel
+    shapes_store: ArtifactStore, shapes: Artifact, build_classifier: BuildModel
 ) -> None:
-    artifact = evaluate(shapes_store, shapes, make_classifier())
+    artifact = evaluate(shapes_store, shapes, build_classifier())
     metrics = json.loads(artifact.read("metrics.json"))
     predictions = pq.read_table(artifact.path("predictions.parquet")).to_pandas()
     orange = predictions["key"].str.contains("orange")
@@ -91,15 +91,15 @@ def test_concepts_that_training_never_saw_are_told_apart(
     assert metrics["accuracy/top1_seen_concepts"] == pytest.approx(predictions[~orange]["correct"].mean())
     assert not any("_source/" in name for name in metrics)  # the split is by one hand
 
-    train = json.loads(evaluate(shapes_store, shapes, make_classifier(), split="train").read("metrics.json"))
+    train = json.loads(evaluate(shapes_store, shapes, build_classifier(), split="train").read("metrics.json"))
     assert {"accuracy/top1_source/flat", "accuracy/top1_source/ink"} <= set(train)
     assert "accuracy/top1_unseen_concepts" not in train  # every concept of train is in train
 
 
 def test_worst_mistakes_are_the_most_confident_wrong_answers(
-    shapes_store: ArtifactStore, shapes: Artifact, make_classifier: MakeModel
+    shapes_store: ArtifactStore, shapes: Artifact, build_classifier: BuildModel
 ) -> None:
-    artifact = evaluate(shapes_store, shapes, make_classifier(), kept_examples=3)
+    artifact = evaluate(shapes_store, shapes, build_classifier(), kept_examples=3)
     predictions = pq.read_table(artifact.path("predictions.parquet")).to_pandas()
     mistakes = json.loads(artifact.read("mistakes.json"))
     wrong = predictions[~predictions["correct"]].sort_values("score", ascending=False, kind="stable")
@@ -184,17 +184,17 @@ def test_examples_show_five_answers_of_seen_and_unseen_concepts(
 
 
 def test_model_of_other_labels_is_refused_before_any_work(
-    shapes_store: ArtifactStore, shapes: Artifact, make_classifier: MakeModel
+    shapes_store: ArtifactStore, shapes: Artifact, build_classifier: BuildModel
 ) -> None:
     with pytest.raises(InputError, match="its 2 labels are not the 3 of shard-dataset"):
-        evaluate(shapes_store, shapes, make_classifier(labels=("circle", "square")))
+        evaluate(shapes_store, shapes, build_classifier(labels=("circle", "square")))
 
 
 def test_model_that_gives_no_numbers_fails_by_name_of_the_sample(
-    shapes_store: ArtifactStore, shapes: Artifact, make_classifier: MakeModel
+    shapes_store: ArtifactStore, shapes: Artifact, build_classifier: BuildModel
 ) -> None:
     with pytest.raises(WorkError, match=r"output for sample \d+ is not finite"):
-        evaluate(shapes_store, shapes, make_classifier(ruin=True))
+        evaluate(shapes_store, shapes, build_classifier(ruin=True))
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_wrong_config_is_refused_in_one_line(values: dict[str, Any], told: str) 
 
 
 def test_retrieval_asks_for_the_captions_of_a_joined_column(
-    shapes_store: ArtifactStore, shapes: Artifact, dual_encoder: Artifact, make_classifier: MakeModel, tmp_path: Path
+    shapes_store: ArtifactStore, shapes: Artifact, dual_encoder: Artifact, build_classifier: BuildModel, tmp_path: Path
 ) -> None:
     index = SampleIndex.open(shapes)
     lines = "".join(f"{index.key(row)},the drawing {index.key(row)}\n" for row in range(len(index)))
@@ -229,4 +229,4 @@ def test_retrieval_asks_for_the_captions_of_a_joined_column(
     with pytest.raises(InputError, match="captions_from: caption: no columns were joined"):
         run_stage(EvaluateModel(), asking, {"shards": shapes, "model": dual_encoder}, store=shapes_store)
     # A classifier reads no captions.
-    run_stage(EvaluateModel(), asking, {"shards": shapes, "model": make_classifier()}, store=shapes_store)
+    run_stage(EvaluateModel(), asking, {"shards": shapes, "model": build_classifier()}, store=shapes_store)

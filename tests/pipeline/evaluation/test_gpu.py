@@ -17,7 +17,7 @@ from pipeline.stage import run_stage
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("without_tf32")]
 
-MakeModel = Callable[..., Artifact]
+BuildModel = Callable[..., Artifact]
 
 
 @pytest.mark.parametrize("kind", ["classifier", "dual-encoder"])
@@ -25,11 +25,11 @@ def test_a_gpu_answers_as_a_cpu_does(
     kind: str,
     shapes_store: ArtifactStore,
     shapes: Artifact,
-    make_classifier: MakeModel,
+    build_classifier: BuildModel,
     dual_encoder: Artifact,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    inputs = {"shards": shapes, "model": make_classifier() if kind == "classifier" else dual_encoder}
+    inputs = {"shards": shapes, "model": build_classifier() if kind == "classifier" else dual_encoder}
     assert stage._device().type == "cuda"
     runs = []
     for device, examples in (("cuda", 3), ("cpu", 4)):  # examples differ, so that the second is no cache hit

@@ -78,10 +78,10 @@ def shards(store: ArtifactStore) -> Artifact:
             buffer = io.BytesIO()
             Image.fromarray(pixels).save(buffer, "PNG")
             key = f"picture{number:02d}"
-            place = tar.add(("train", "val")[split], key, [("png", buffer.getvalue())])
+            member = tar.add(("train", "val")[split], key, [("png", buffer.getvalue())])
             rows.append(
                 SampleRow(
-                    key=key, shard=place.shard, offset=place.offset, length=place.length, label=label, captions=(),
+                    key=key, shard=member.shard, offset=member.offset, length=member.length, label=label, captions=(),
                     width=SIDE, height=SIDE, content_hash=content_hash(buffer.getvalue()), split=split, group=number,
                     node=-1, source="us",
                 )

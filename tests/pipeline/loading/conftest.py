@@ -35,7 +35,7 @@ def picture(number: int, size: int = 40) -> Image.Image:
     return image.convert("L") if number % 7 == 6 else image
 
 
-def make_shards(store: ArtifactStore, folder: Path) -> Shards:
+def build_shards(store: ArtifactStore, folder: Path) -> Shards:
     """Writes and commits the artifact."""
     pictures = [picture(number) for number in range(SAMPLES)]
     rows = []
@@ -44,13 +44,13 @@ def make_shards(store: ArtifactStore, folder: Path) -> Shards:
             extension, kind, options = _FORMATS[number % 3]
             buffer = io.BytesIO()
             image.save(buffer, kind, **options)
-            place = tar.add("train", f"pic{number:03d}", [(extension, buffer.getvalue())])
+            member = tar.add("train", f"pic{number:03d}", [(extension, buffer.getvalue())])
             rows.append(
                 SampleRow(
                     key=f"pic{number:03d}",
-                    shard=place.shard,
-                    offset=place.offset,
-                    length=place.length,
+                    shard=member.shard,
+                    offset=member.offset,
+                    length=member.length,
                     label=0 if number < 40 else 1 if number < 55 else 2,
                     captions=tuple(f"picture {number}, caption {k}" for k in range(number % 4)),
                     width=image.width,
@@ -75,17 +75,17 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
     """Shards in a local store; read only."""
     root = tmp_path_factory.mktemp("loading")
     store = ArtifactStore.open(str(root / "store"))
-    return make_shards(store, root / "store" / "new")
+    return build_shards(store, root / "store" / "new")
 
 
 @pytest.fixture
 def own_shards(tmp_path: Path) -> Shards:
     """Shards in the test's own local store, which it may damage."""
-    return make_shards(ArtifactStore.open(str(tmp_path / "store")), tmp_path / "store" / "new")
+    return build_shards(ArtifactStore.open(str(tmp_path / "store")), tmp_path / "store" / "new")
 
 
 @pytest.fixture
 def s3_shards(s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shards:
     """Shards in a real S3 server."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return make_shards(ArtifactStore.open(s3_url), tmp_path / "new")
+    return build_shards(ArtifactStore.open(s3_url), tmp_path / "new")

@@ -22,7 +22,7 @@ from pipeline.loading.augment import AugmentConfig
 from pipeline.loading.decode_processes import _picklable
 from pipeline.loading.loader import Loader
 from pipeline.loading.policies.shuffled import Shuffled
-from pipeline.loading.progressive import SizeOfEpoch
+from pipeline.loading.progressive import ImageSizeSchedule
 from pipeline.loading.quarantine import Quarantine
 from pipeline.loading.reader import SampleReader
 from pipeline.loading.remote_shards import RemoteMode
@@ -101,7 +101,7 @@ def test_processes_wait_for_the_next_batches_unless_some_are_left_and_a_lost_one
 
 
 def test_batches_of_any_size_are_those_of_threads_and_nobody_need_close_their_loader(shards: Any) -> None:
-    changed = {"augment": ONLY_CROPS, "copies": 2, "size_of_epoch": SizeOfEpoch(16, (32, 24))}
+    changed = {"augment": ONLY_CROPS, "copies": 2, "image_size_schedule": ImageSizeSchedule(16, (32, 24))}
     loader = loader_of(shards, processes=2, threads=1, **changed)
     assert_same(loader.batches(2, 11), loader_of(shards, **changed).batches(2, 11))
     processes = processes_of(loader)

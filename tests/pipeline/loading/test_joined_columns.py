@@ -97,11 +97,11 @@ def test_without_columns_batches_have_none(shards: Any) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_narrowed_runs_hold_the_ids_that_meet_the_condition(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_runs, "_SCANNED", 7)
+    monkeypatch.setattr(row_runs, "_SCAN_ROWS", 7)
     rng = np.random.default_rng(seed)
     rows = np.flatnonzero(rng.random(200) < 0.8)
     wanted = rng.random(200) < (0.1, 0.5, 0.95, 0.0, 1.0)[seed]
-    narrowed = RowRuns.of_rows(rows).narrowed(lambda first, last: wanted[first:last])
+    filtered = RowRuns.of_rows(rows).filtered(lambda first, last: wanted[first:last])
     expected = rows[wanted[rows]]
-    np.testing.assert_array_equal(narrowed.all(), expected)
-    assert len(narrowed.starts) == len(RowRuns.of_rows(expected).starts)
+    np.testing.assert_array_equal(filtered.all(), expected)
+    assert len(filtered.starts) == len(RowRuns.of_rows(expected).starts)

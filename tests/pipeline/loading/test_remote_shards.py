@@ -21,7 +21,7 @@ from pipeline.loading.augment import AugmentConfig
 from pipeline.loading.loader import Loader
 from pipeline.loading.policies.shuffled import Shuffled
 from pipeline.loading.reader import SampleReader
-from pipeline.loading.remote_shards import _RANGE_BYTES, Parts, Span, cache_limit, coalesced
+from pipeline.loading.remote_shards import _RANGE_BYTES, CachedParts, Span, cache_limit, coalesced
 from pipeline.loading.shard_cache import ShardCache
 from pipeline.sharding.format.index import content_hash
 
@@ -195,7 +195,7 @@ def test_ranges_ask_once_for_the_neighbours_of_a_batch(bad_line: Any, s3_shards:
 @pytest.mark.servers
 def test_stopping_ends_the_threads_and_a_later_read_works(s3_shards: Any) -> None:
     reader = SampleReader(s3_shards.artifact, s3_shards.index, remote="parts")
-    assert isinstance(reader._remote, Parts)
+    assert isinstance(reader._remote, CachedParts)
     reader.prefetch(np.arange(60))
     reader.stop_prefetch()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("fetch")]

@@ -37,7 +37,7 @@ def test_runs_are_the_rows(mask: np.ndarray) -> None:
 
 
 def test_a_run_over_the_border_of_two_scanned_parts_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.loading.policies.row_runs._SCANNED", 7)
+    monkeypatch.setattr("pipeline.loading.policies.row_runs._SCAN_ROWS", 7)
     split, label = np.zeros(50, np.int8), np.zeros(50, np.int32)
     label[33] = -1
     split[45:] = 1

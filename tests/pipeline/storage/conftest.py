@@ -18,19 +18,19 @@ PAGE = b"<html><head><title>Sign in</title></head><body>This network needs a sig
 
 @dataclass
 class Gateway:
-    """A proxy that forwards every request except the ones for which `lies` returns a fake response.
+    """A proxy that forwards every request except the ones for which `fakes` returns a fake response.
 
     Attributes:
         url: its URL for clients.
-        lies: maps method and path with query to "page" (a web page, 200), "page with etag", "nothing" (200, no body),
+        fakes: maps method and path with query to "page" (a web page, 200), "page with etag", "nothing" (200, no body),
             "json", "stored" (200 with the ETag of the sent body, not forwarded), "silence" (no response), or None:
             the server's own response.
-        told: the fake responses that were sent.
+        sent: the fake responses that were sent.
     """
 
     url: str = ""
-    lies: Callable[[str, str], str | None] = lambda method, path: None
-    told: list[str] = field(default_factory=list)
+    fakes: Callable[[str, str], str | None] = lambda method, path: None
+    sent: list[str] = field(default_factory=list)
     ending: threading.Event = field(default_factory=threading.Event)
 
 
@@ -46,21 +46,21 @@ def gateway(
 
     class Handler(s3_proxy):  # type: ignore[misc]
         def serve(self, body: bytes) -> None:
-            lie = state.lies(self.command, self.path)
-            if lie is not None:
-                state.told.append(lie)
-            if lie == "silence":
+            fake = state.fakes(self.command, self.path)
+            if fake is not None:
+                state.sent.append(fake)
+            if fake == "silence":
                 state.ending.wait(200)
                 self.close_connection = True
                 return
-            if lie in ("page", "page with etag"):
-                etag = {"ETag": '"5f3a-61b2c8"'} if lie == "page with etag" else {}
+            if fake in ("page", "page with etag"):
+                etag = {"ETag": '"5f3a-61b2c8"'} if fake == "page with etag" else {}
                 self.answer(200, {"Content-Type": "text/html; charset=utf-8", **etag}, PAGE)
-            elif lie == "nothing":
+            elif fake == "nothing":
                 self.answer(200, {}, b"")
-            elif lie == "json":
+            elif fake == "json":
                 self.answer(200, {"Content-Type": "application/json"}, b'{"status": "ok"}')
-            elif lie == "stored":
+            elif fake == "stored":
                 self.answer(200, {"ETag": f'"{hashlib.md5(body).hexdigest()}"'}, b"")
             else:
                 super().serve(body)
@@ -76,14 +76,14 @@ def gateway(
 def silent_endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An address that accepts every connection and every byte, and never responds."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-    held: list[socket.socket] = []
+    accepted: list[socket.socket] = []
 
-    def take() -> None:
+    def accept() -> None:
         with contextlib.suppress(OSError):
             while True:
-                held.append(listener.accept()[0])
+                accepted.append(listener.accept()[0])
 
-    threading.Thread(target=take, daemon=True).start()
+    threading.Thread(target=accept, daemon=True).start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "name")
@@ -93,5 +93,5 @@ def silent_endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with contextlib.suppress(OSError):
         listener.shutdown(socket.SHUT_RDWR)
     listener.close()
-    for connection in held:
+    for connection in accepted:
         connection.close()

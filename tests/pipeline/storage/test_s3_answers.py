@@ -54,17 +54,17 @@ def test_a_put_that_was_not_done_is_no_part_of_a_committed_artifact(gateway, s3_
     store = ArtifactStore(storage, tmp_path / "local")
     about = {"config": {}, "inputs": {}, "summary": {}, "seconds": 1.0, "origin": {}}
     folder = folder_of(tmp_path, **{f"train-00000{n}.tar": os.urandom(1000 + n) for n in range(4)})
-    for lie in LIES:
-        gateway.told.clear()
-        gateway.lies = lambda method, path, lie=lie: (
-            lie if method == "PUT" and path.endswith("/train-000001.tar") else None
+    for fake in LIES:
+        gateway.sent.clear()
+        gateway.fakes = lambda method, path, fake=fake: (
+            fake if method == "PUT" and path.endswith("/train-000001.tar") else None
         )
         line = one_line(lambda: store.commit("s", "k", folder, **about), WorkError)
         assert "train-000001.tar" in line
-        assert gateway.told == [lie]
+        assert gateway.sent == [fake]
         assert store.find("s/k") is None
         assert list(storage.list()) == []
-    gateway.lies = lambda method, path: None
+    gateway.fakes = lambda method, path: None
     assert store.commit("s", "k", folder, **about).verify() == []
 
 
@@ -77,14 +77,16 @@ def test_an_upload_in_parts_counts_only_if_every_request_was_done(gateway, s3_ur
     }
     storage = open_storage(s3_url)
     folder = folder_of(tmp_path, large=os.urandom(11 << 20))
-    for (name, is_it), lie in itertools.product(requests.items(), LIES):
-        gateway.told.clear()
-        gateway.lies = lambda method, path, lie=lie, is_it=is_it: lie if is_it(method, path.partition("?")[2]) else None
+    for (name, is_it), fake in itertools.product(requests.items(), LIES):
+        gateway.sent.clear()
+        gateway.fakes = lambda method, path, fake=fake, is_it=is_it: (
+            fake if is_it(method, path.partition("?")[2]) else None
+        )
         line = one_line(lambda: storage.publish(folder, "artifacts/s/k", {}))
-        assert "/large: " in line, (name, lie)
-        assert gateway.told[0] == lie
-        gateway.lies = lambda method, path: None
-        assert list(storage.list()) == [], (name, lie)
+        assert "/large: " in line, (name, fake)
+        assert gateway.sent[0] == fake
+        gateway.fakes = lambda method, path: None
+        assert list(storage.list()) == [], (name, fake)
     assert storage.publish(folder, "artifacts/s/k", {})
 
 
@@ -93,12 +95,12 @@ def test_a_conditional_put_that_was_not_done_is_not_won(gateway, s3_url):
     storage = open_storage(s3_url)
     storage.write("state", b"1")
     etag = storage.stat("state").etag
-    for lie in LIES:
-        gateway.lies = lambda method, path, lie=lie: lie if method == "PUT" else None
+    for fake in LIES:
+        gateway.fakes = lambda method, path, fake=fake: fake if method == "PUT" else None
         one_line(lambda: storage.create("claim", b"mine"), WorkError)
         one_line(lambda: storage.replace("state", b"2", etag), WorkError)
         one_line(lambda: storage.write("state", b"22"), WorkError)
-        gateway.lies = lambda method, path: None
+        gateway.fakes = lambda method, path: None
         assert storage.stat("claim") is None
         assert storage.read("state") == b"1"
     assert storage.create("claim", b"mine")
@@ -115,8 +117,8 @@ def test_a_page_is_no_object_no_listing_and_no_size(gateway, s3_url, tmp_path):
         lambda: list(storage.list()),
         lambda: storage.download("a/b", tmp_path / "target"),
     )
-    for lie, request in itertools.product(("page", "page with etag", "nothing", "json"), requests):
-        gateway.lies = lambda method, path, lie=lie: lie
+    for fake, request in itertools.product(("page", "page with etag", "nothing", "json"), requests):
+        gateway.fakes = lambda method, path, fake=fake: fake
         line = one_line(request, WorkError)
         assert "did not answer as an S3 server" in line
     assert list(tmp_path.iterdir()) == []
@@ -130,7 +132,7 @@ def test_an_upload_outside_an_artifact_is_looked_at_too(gateway, s3_url, tmp_pat
     for name in ("small", "large"):
         storage.upload(tmp_path / name, name)
         assert storage.read(name) == (tmp_path / name).read_bytes()
-    gateway.lies = lambda method, path: "stored" if method == "PUT" else None
+    gateway.fakes = lambda method, path: "stored" if method == "PUT" else None
     assert "small: " in one_line(lambda: storage.upload(tmp_path / "small", "new/small"), WorkError)
 
 
@@ -215,7 +217,7 @@ def test_a_server_that_falls_silent_is_failed_work(gateway, s3_url, tmp_path, mo
     open_storage(s3_url).write("a", b"x")
     with pytest.raises(FileNotFoundError):
         storage.read("nothing")
-    gateway.lies = lambda method, path: "silence" if method == silent else None
+    gateway.fakes = lambda method, path: "silence" if method == silent else None
     (tmp_path / "large").write_bytes(bytes(40 << 20))
     requests = {
         "PUT": lambda: storage.create("b", b"x"),

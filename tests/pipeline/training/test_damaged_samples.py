@@ -23,7 +23,7 @@ from pipeline.training.reporter import NullReporter
 from pipeline.training.stage import ClassificationRecipe, TrainTeacher
 from pipeline.training.worker import CheckpointLocation, train_recipe
 
-Make = Callable[..., ClassificationConfig]
+BuildConfig = Callable[..., ClassificationConfig]
 
 
 def alter(digits: Artifact, *ids: int) -> Path:
@@ -39,7 +39,9 @@ def alter(digits: Artifact, *ids: int) -> Path:
     return path
 
 
-def test_damaged_samples_are_named_in_the_artifact(store: ArtifactStore, digits: Artifact, small_config: Make) -> None:
+def test_damaged_samples_are_named_in_the_artifact(
+    store: ArtifactStore, digits: Artifact, small_config: BuildConfig
+) -> None:
     alter(digits, 7, 50)
     config = small_config(steps=10, loader={"max_damaged_share": 0.01})
     artifact = run_stage(TrainTeacher(), config, {"shards": digits}, store=store)
@@ -52,7 +54,7 @@ def test_damaged_samples_are_named_in_the_artifact(store: ArtifactStore, digits:
 
 
 def test_a_training_on_whole_shards_says_nothing_of_damage(
-    store: ArtifactStore, digits: Artifact, small_config: Make
+    store: ArtifactStore, digits: Artifact, small_config: BuildConfig
 ) -> None:
     artifact = run_stage(TrainTeacher(), small_config(steps=2), {"shards": digits}, store=store)
     assert "quarantine.jsonl" not in artifact.files
@@ -62,7 +64,7 @@ def test_a_training_on_whole_shards_says_nothing_of_damage(
 
 @pytest.mark.parametrize("loader", [{}, {"damaged": "stop", "max_damaged_share": 1.0}])
 def test_too_many_or_any_where_none_may_be_stop_the_training(
-    store: ArtifactStore, digits: Artifact, small_config: Make, loader: dict[str, Any]
+    store: ArtifactStore, digits: Artifact, small_config: BuildConfig, loader: dict[str, Any]
 ) -> None:
     alter(digits, 7)
     with pytest.raises(DamagedError, match="sample digit007 at byte"):
@@ -70,7 +72,7 @@ def test_too_many_or_any_where_none_may_be_stop_the_training(
 
 
 def test_a_damaged_validation_sample_stops_the_training(
-    store: ArtifactStore, digits: Artifact, small_config: Make
+    store: ArtifactStore, digits: Artifact, small_config: BuildConfig
 ) -> None:
     index = SampleIndex.open(digits)
     with digits.path(index.shard_names[int(index.shards[280])]).open("r+b") as file:
@@ -82,7 +84,7 @@ def test_a_damaged_validation_sample_stops_the_training(
 
 
 def test_what_was_found_before_a_stop_is_still_told_after_it(
-    store: ArtifactStore, digits: Artifact, small_config: Make
+    store: ArtifactStore, digits: Artifact, small_config: BuildConfig
 ) -> None:
     class StopAfterAnEpoch(NullReporter):
         steps = 0

@@ -26,7 +26,7 @@ from pipeline.training.classification import Classification
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.ema import WeightAverage
 from pipeline.training.interruption import StoppedError
-from pipeline.training.loop import _backward, _check_same_step, _clip_gradient, _distributed, fit
+from pipeline.training.loop import _backward, _check_same_step, _clip_gradient, _wrap_in_ddp, fit
 from pipeline.training.meter import Meter
 from pipeline.training.optim import build_optimizer
 from pipeline.training.reporter import NullReporter
@@ -37,7 +37,7 @@ from pipeline.training.worker import CheckpointLocation, train_recipe
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("without_tf32")]
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
-Make = Callable[..., ClassificationConfig]
+BuildConfig = Callable[..., ClassificationConfig]
 BuildObjects = Callable[[ClassificationConfig, torch.device], TrainingObjects]
 Start = Callable[[ArtifactStore, ClassificationConfig], subprocess.Popen[str]]
 
@@ -84,7 +84,7 @@ def assert_near(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: flo
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_classifier_learns_in_bfloat16_from_images_that_are_varied_on_the_gpu(
-    store: ArtifactStore, digits: Artifact, small_config: Make, model: dict[str, Any]
+    store: ArtifactStore, digits: Artifact, small_config: BuildConfig, model: dict[str, Any]
 ) -> None:
     config = small_config(
         model=model,
@@ -111,7 +111,9 @@ def test_a_classifier_learns_in_bfloat16_from_images_that_are_varied_on_the_gpu(
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_gpu_trains_what_a_cpu_trains(build_objects: BuildObjects, small_config: Make, model: dict[str, Any]) -> None:
+def test_a_gpu_trains_what_a_cpu_trains(
+    build_objects: BuildObjects, small_config: BuildConfig, model: dict[str, Any]
+) -> None:
     """The same seed: initial weights, order, views, mixtures, average; in float32, so only rounding differs."""
     config = small_config(
         model=model,
@@ -134,7 +136,7 @@ def test_a_gpu_trains_what_a_cpu_trains(build_objects: BuildObjects, small_confi
     assert last_of_both[0]["val/loss"] == pytest.approx(last_of_both[1]["val/loss"], rel=5e-3)
 
 
-def test_bfloat16_is_near_float32(build_objects: BuildObjects, small_config: Make) -> None:
+def test_bfloat16_is_near_float32(build_objects: BuildObjects, small_config: BuildConfig) -> None:
     runs = []
     for precision in ("float32", "bfloat16", "auto"):
         config = small_config(model=STEADY_VIT, precision=precision, steps=40, log_every_steps=8)
@@ -155,7 +157,7 @@ class StopAfter(NullReporter):
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
 def test_a_stopped_run_goes_on_to_the_same_result(
-    tmp_path: Path, build_objects: BuildObjects, small_config: Make, kind: str
+    tmp_path: Path, build_objects: BuildObjects, small_config: BuildConfig, kind: str
 ) -> None:
     """With dropout: the GPU's random numbers are those of the step too."""
     config = small_config(loader={"augment": EVERY_CHANGE}, optimizer={"kind": kind, "lr": 0.01})
@@ -174,7 +176,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(
 def test_a_run_that_a_gpu_began_ends_on_a_machine_without_one(
     store: ArtifactStore,
     digits: Artifact,
-    small_config: Make,
+    small_config: BuildConfig,
     build_objects: BuildObjects,
     child_training: Start,
     monkeypatch: pytest.MonkeyPatch,
@@ -203,7 +205,7 @@ def test_a_run_that_a_gpu_began_ends_on_a_machine_without_one(
 
 
 def test_a_model_from_a_gpu_is_exported_and_predicts_the_same_on_a_cpu(
-    tmp_path: Path, store: ArtifactStore, digits: Artifact, small_config: Make
+    tmp_path: Path, store: ArtifactStore, digits: Artifact, small_config: BuildConfig
 ) -> None:
     config = small_config(model=CONVOLUTIONS, precision="auto", steps=40)
     exported = ExportedModel.open(run_stage(TrainTeacher(), config, {"shards": digits}, store=store))
@@ -219,7 +221,7 @@ def test_a_model_from_a_gpu_is_exported_and_predicts_the_same_on_a_cpu(
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_step_does_not_wait_for_the_gpu(
-    build_objects: BuildObjects, small_config: Make, model: dict[str, Any], no_waiting: Any
+    build_objects: BuildObjects, small_config: BuildConfig, model: dict[str, Any], no_waiting: Any
 ) -> None:
     """So that the CPU prepares the next step meanwhile; only rows and checkpoints wait."""
     config = small_config(
@@ -244,7 +246,7 @@ def test_a_step_does_not_wait_for_the_gpu(
 
 
 def test_a_loss_that_is_not_finite_is_told_with_its_step_at_the_next_row(
-    build_objects: BuildObjects, small_config: Make
+    build_objects: BuildObjects, small_config: BuildConfig
 ) -> None:
     config = small_config(log_every_steps=10)
     objects = build_objects(config, GPU)
@@ -270,13 +272,13 @@ def nccl(tmp_path: Path) -> Iterator[None]:
 @pytest.mark.usefixtures("nccl")
 @pytest.mark.parametrize("model", MODELS)
 def test_distributed_training_over_nccl_is_training(
-    build_objects: BuildObjects, small_config: Make, model: dict[str, Any]
+    build_objects: BuildObjects, small_config: BuildConfig, model: dict[str, Any]
 ) -> None:
     config = small_config(model=model, accumulation=2, ema_decay=None, optimizer={"kind": "sgd", "lr": 0.05})
     alone = trained(build_objects(config, GPU), config, GPU)
     objects = build_objects(config, GPU)
     _check_same_step(0, GPU)
-    objects.model = _distributed(objects.model, GPU)
+    objects.model = _wrap_in_ddp(objects.model, GPU)
     assert isinstance(objects.model, DistributedDataParallel)
     shared = trained(objects, config, GPU)
     state = {name.removeprefix("module."): value for name, value in shared["state"].items()}
@@ -284,7 +286,7 @@ def test_distributed_training_over_nccl_is_training(
 
 
 def test_two_ranks_on_one_gpu_train_what_one_trains(
-    store: ArtifactStore, digits: Artifact, small_config: Make, train_ranks: Callable[..., CheckpointLocation]
+    store: ArtifactStore, digits: Artifact, small_config: BuildConfig, train_ranks: Callable[..., CheckpointLocation]
 ) -> None:
     config = small_config(model=STEADY_VIT, optimizer={"kind": "sgd", "lr": 0.05})
     recipe = ClassificationRecipe(config, store.storage.url, digits.uri)

@@ -15,7 +15,7 @@ from pipeline.stage import run_stage
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.stage import TrainTeacher
 
-Make = Callable[..., ClassificationConfig]
+BuildConfig = Callable[..., ClassificationConfig]
 
 
 def kill_the_first() -> None:
@@ -30,7 +30,7 @@ def kill_the_first() -> None:
         time.sleep(0.02)
 
 
-def test_a_lost_decoding_process_is_counted(store: ArtifactStore, digits: Artifact, small_config: Make) -> None:
+def test_a_lost_decoding_process_is_counted(store: ArtifactStore, digits: Artifact, small_config: BuildConfig) -> None:
     killer = threading.Thread(target=kill_the_first)
     killer.start()
     config = small_config(steps=4, loader={"processes": 1, "threads": 1})

@@ -26,7 +26,7 @@ from pipeline.training.reporter import DriverReporter
 from pipeline.training.stage import ClassificationRecipe, TrainTeacher
 from pipeline.training.worker import CheckpointLocation
 
-Make = Callable[..., ClassificationConfig]
+BuildConfig = Callable[..., ClassificationConfig]
 SGD = {"kind": "sgd", "lr": 0.05}
 STEADY = {"name": "vit_micro", "kwargs": {"patch_size": 4, "width": 32, "depth": 2, "heads": 2}}
 
@@ -68,7 +68,7 @@ def test_two_workers_end_where_one_process_ends(
     store: ArtifactStore,
     digits: Artifact,
     other_store: ArtifactStore,
-    small_config: Make,
+    small_config: BuildConfig,
     listeners: Callable[[int], list[Any]],
 ) -> None:
     if (os.cpu_count() or 1) < 2:
@@ -99,7 +99,7 @@ def test_two_workers_end_where_one_process_ends(
 
 @pytest.mark.ray
 def test_an_error_in_a_worker_is_one_line_and_is_not_tried_again(
-    store: ArtifactStore, digits: Artifact, small_config: Make, tmp_path: Path
+    store: ArtifactStore, digits: Artifact, small_config: BuildConfig, tmp_path: Path
 ) -> None:
     recipe = ClassificationRecipe(small_config(), store.storage.url, "shard-dataset/not-there")
     reporter = DriverReporter(lambda **said: None, None, StopRequest())
@@ -112,7 +112,7 @@ def test_an_error_in_a_worker_is_one_line_and_is_not_tried_again(
 
 @pytest.mark.ray
 def test_a_lost_worker_is_replaced_and_the_training_goes_on(
-    store: ArtifactStore, digits: Artifact, small_config: Make
+    store: ArtifactStore, digits: Artifact, small_config: BuildConfig
 ) -> None:
     killed: list[int] = []
 
@@ -133,7 +133,7 @@ def test_a_lost_worker_is_replaced_and_the_training_goes_on(
 def test_a_terminated_run_leaves_a_checkpoint_of_its_last_step_and_no_process(
     store: ArtifactStore,
     digits: Artifact,
-    small_config: Make,
+    small_config: BuildConfig,
     child_training: Callable[..., subprocess.Popen[str]],
 ) -> None:
     """By SIGTERM, which Ray's own handler would answer with an abort; the journeys press Ctrl-C."""

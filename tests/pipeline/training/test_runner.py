@@ -23,7 +23,7 @@ from pipeline.training.reporter import NullReporter
 from pipeline.training.stage import ClassificationRecipe, TrainTeacher
 from pipeline.training.worker import CheckpointLocation, train_recipe
 
-Make = Callable[..., ClassificationConfig]
+BuildConfig = Callable[..., ClassificationConfig]
 Start = Callable[[ArtifactStore, ClassificationConfig], subprocess.Popen[str]]
 
 
@@ -40,7 +40,7 @@ def wait_for_step(child: subprocess.Popen[str], wanted: int) -> int:
 
 
 def test_killed_run_ends_in_the_same_bits(
-    store: ArtifactStore, digits: Artifact, other_store: ArtifactStore, small_config: Make, child_training: Start
+    store: ArtifactStore, digits: Artifact, other_store: ArtifactStore, small_config: BuildConfig, child_training: Start
 ) -> None:
     config = small_config(steps=80, checkpoint_every_steps=10, evaluate_every_epochs=0, precision="auto")
     child = child_training(store, config)
@@ -60,7 +60,7 @@ def test_killed_run_ends_in_the_same_bits(
 
 
 def test_a_run_without_tracking_needs_no_tracker(
-    store: ArtifactStore, digits: Artifact, small_config: Make, monkeypatch: pytest.MonkeyPatch
+    store: ArtifactStore, digits: Artifact, small_config: BuildConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pipeline.training.tracking", None)  # importing it is an error
     artifact = run_stage(TrainTeacher(), small_config(steps=1), {"shards": digits}, store=store)
@@ -68,7 +68,7 @@ def test_a_run_without_tracking_needs_no_tracker(
 
 
 def test_a_terminated_run_writes_a_checkpoint_and_then_dies_of_the_signal(
-    store: ArtifactStore, digits: Artifact, small_config: Make, child_training: Start
+    store: ArtifactStore, digits: Artifact, small_config: BuildConfig, child_training: Start
 ) -> None:
     config = small_config(steps=100_000, evaluate_every_epochs=0)
     child = child_training(store, config)
@@ -80,7 +80,7 @@ def test_a_terminated_run_writes_a_checkpoint_and_then_dies_of_the_signal(
 
 
 def test_unequal_ranks_end_where_one_worker_ends(
-    store: ArtifactStore, digits: Artifact, small_config: Make, train_ranks: Callable[..., CheckpointLocation]
+    store: ArtifactStore, digits: Artifact, small_config: BuildConfig, train_ranks: Callable[..., CheckpointLocation]
 ) -> None:
     # 32 rows on 3 ranks are 10, 11 and 11; SGD, since Adam turns rounding of tiny gradients into steps.
     config = small_config(
@@ -107,7 +107,9 @@ def test_unequal_ranks_end_where_one_worker_ends(
     assert measured[0] == pytest.approx(measured[1], rel=1e-4)
 
 
-def test_the_stage_leaves_a_model_that_knows_digits(store: ArtifactStore, digits: Artifact, small_config: Make) -> None:
+def test_the_stage_leaves_a_model_that_knows_digits(
+    store: ArtifactStore, digits: Artifact, small_config: BuildConfig
+) -> None:
     config = small_config(
         steps=250, model={"kwargs": {"patch_size": 4, "width": 48, "depth": 2, "heads": 2}}, ema_decay=0.95,
         loader={"augment": None}, optimizer={"kind": "adamw", "lr": 3e-3},
@@ -122,7 +124,9 @@ def test_the_stage_leaves_a_model_that_knows_digits(store: ArtifactStore, digits
     assert exported.build()(torch.zeros(2, 1, 16, 16)).shape == (2, 10)
 
 
-def test_streams_copies_and_growing_images_train(store: ArtifactStore, digits: Artifact, small_config: Make) -> None:
+def test_streams_copies_and_growing_images_train(
+    store: ArtifactStore, digits: Artifact, small_config: BuildConfig
+) -> None:
     config = small_config(
         steps=60, model={"name": "resnet_small", "kwargs": {"widths": [8, 16], "depths": [1, 1]}}, image_size=16,
         policy={"kind": "streams", "streams": 4, "block": 50, "window_blocks": 2},
@@ -149,7 +153,7 @@ def test_streams_copies_and_growing_images_train(store: ArtifactStore, digits: A
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_work(
-    store: ArtifactStore, digits: Artifact, small_config: Make, change: dict[str, object], said: str
+    store: ArtifactStore, digits: Artifact, small_config: BuildConfig, change: dict[str, object], said: str
 ) -> None:
     if torch.cuda.is_available() and "use_gpu" in str(change):
         pytest.skip("this machine has a GPU")

@@ -29,7 +29,7 @@ from pipeline.training.task import StepOutput
 from pipeline.training.worker import CheckpointLocation, train_recipe
 from tests.small_shards import SmallShards, index_of
 
-Make = Callable[..., ClassificationConfig]
+BuildConfig = Callable[..., ClassificationConfig]
 BARS = {"kind": "mixture", "weights": {"digits": 3, "bars": 1}}
 
 
@@ -43,10 +43,10 @@ def write_bars(store: ArtifactStore) -> Artifact:
             pixels[(number // 2 % 20, slice(None)) if label else (slice(None), number // 2 % 20)] = 250
             buffer = io.BytesIO()
             Image.fromarray(pixels).save(buffer, "PNG")
-            place = tar.add(("train", "val")[split], f"bar{number}", [("png", buffer.getvalue())])
+            member = tar.add(("train", "val")[split], f"bar{number}", [("png", buffer.getvalue())])
             rows.append(
                 SampleRow(
-                    f"bar{number}", place.shard, place.offset, place.length, label, (), 20, 20,
+                    f"bar{number}", member.shard, member.offset, member.length, label, (), 20, 20,
                     content_hash(buffer.getvalue()), split, number, -1, "drawn",
                 )
             )  # fmt: skip
@@ -60,7 +60,7 @@ def both(store: ArtifactStore, digits: Artifact) -> Artifact:
 
 
 def test_every_batch_has_its_quota_and_the_model_knows_all_labels(
-    store: ArtifactStore, both: Artifact, small_config: Make, monkeypatch: pytest.MonkeyPatch
+    store: ArtifactStore, both: Artifact, small_config: BuildConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[np.ndarray] = []
     whole = Classification.training_step
@@ -87,14 +87,16 @@ def test_every_batch_has_its_quota_and_the_model_knows_all_labels(
     assert metrics["accuracy/samples_source/digits"] == 57
 
 
-def test_an_epoch_is_the_largest_data_set_once(store: ArtifactStore, both: Artifact, small_config: Make) -> None:
+def test_an_epoch_is_the_largest_data_set_once(store: ArtifactStore, both: Artifact, small_config: BuildConfig) -> None:
     config = small_config(policy=BARS, epochs=0.5, steps=None, global_batch=76)
     artifact = run_stage(TrainTeacher(), config, {"shards": both}, store=store)
     # 228 labelled digits at three quarters of the batches: 304 samples.
     assert json.loads(artifact.read("training.json"))["steps"] == 2
 
 
-def test_a_stopped_training_ends_in_the_same_bits(store: ArtifactStore, both: Artifact, small_config: Make) -> None:
+def test_a_stopped_training_ends_in_the_same_bits(
+    store: ArtifactStore, both: Artifact, small_config: BuildConfig
+) -> None:
     class StopAtStep7(NullReporter):
         steps = 0
 
@@ -125,7 +127,13 @@ def test_a_stopped_training_ends_in_the_same_bits(store: ArtifactStore, both: Ar
     ],
 )
 def test_weights_that_do_not_fit_are_refused_before_work(
-    store: ArtifactStore, both: Artifact, digits: Artifact, small_config: Make, shards: str, policy: Any, words: str
+    store: ArtifactStore,
+    both: Artifact,
+    digits: Artifact,
+    small_config: BuildConfig,
+    shards: str,
+    policy: Any,
+    words: str,
 ) -> None:
     with pytest.raises(InputError, match=words):
         run_stage(

@@ -142,8 +142,8 @@ def test_roots_are_part_of_the_key_and_null_keeps_it(data: Path, collect: Collec
 
 def test_a_registered_reason_for_no_artifact_is_one_line() -> None:
     from pipeline.artifacts import ArtifactStore
-    from pipeline.import_weights.sources import find
+    from pipeline.import_weights.sources import find_weights
 
     for reference in ("../../x", "..", "train-teacher/../x", "x" * 3000, "/etc/passwd"):
         with pytest.raises(InputError, match="names no artifact"):
-            find(f"artifact:{reference}", ArtifactStore.open("unused"))
+            find_weights(f"artifact:{reference}", ArtifactStore.open("unused"))
