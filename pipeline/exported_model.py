@@ -31,6 +31,7 @@ from pipeline.loading.wordpiece_vocabulary import VOCABULARY, load_vocabulary, w
 from pipeline.whole_files import write_json
 
 FOLDER = "model"
+ARCHITECTURE = "architecture.json"
 PREPROCESSING = "preprocessing.json"
 WEIGHTS = "model.safetensors"
 
@@ -146,7 +147,7 @@ class ExportedModel:
         folder.mkdir(parents=True, exist_ok=True)
         _save_weights(folder / WEIGHTS, state)
         described = {"name": architecture, "kwargs": plain, "kind": kind, "templates": list(templates)}
-        write_json(folder / "architecture.json", described, sort_keys=True)
+        write_json(folder / ARCHITECTURE, described, sort_keys=True)
         write_json(folder / PREPROCESSING, asdict(preprocessing), sort_keys=True)
         write_json(folder / "labels.json", list(labels))
         if vocabulary is not None:
@@ -160,7 +161,7 @@ class ExportedModel:
         Raises:
             InputError: the artifact contains no model.
         """
-        if f"{FOLDER}/architecture.json" not in artifact.files:
+        if f"{FOLDER}/{ARCHITECTURE}" not in artifact.files:
             raise InputError(f"{artifact.uri}: contains no model; give the artifact of a stage that trains one")
         return replace(cls.read(artifact.folder(f"{FOLDER}/")), artifact=artifact)
 
@@ -172,7 +173,7 @@ class ExportedModel:
             DamagedError: a file is missing or invalid.
         """
         try:
-            architecture = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
+            architecture = json.loads((folder / ARCHITECTURE).read_text(encoding="utf-8"))
             shape = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
             labels = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
             if architecture["kind"] not in get_args(Kind):

@@ -81,6 +81,8 @@ class HubSource:
         download = _Download(self)
         for name in stated_normalisation.FILES:
             path = download(name)
+            if path is not None and name == stated_normalisation.EXPORTED:
+                download(stated_normalisation.ARCHITECTURE)
             if path is not None and (found := stated_normalisation.stated_in(path)):
                 return found
         owner, _, name = self.repo.partition("/")

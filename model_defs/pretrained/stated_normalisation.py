@@ -1,22 +1,27 @@
 """The normalisation stated in files next to weights: our exports, timm, open_clip, transformers.
 
-preprocessing.json          {"mean", "std"}                       an exported model
+preprocessing.json          {"mean", "std"}                       an exported model; see architecture.json
 config.json                 {"pretrained_cfg": {"mean", "std"}}   timm
 open_clip_config.json       {"preprocess_cfg": {"mean", "std"}}   open_clip, OpenAI's CLIP
 preprocessor_config.json    {"image_mean", "image_std"}           transformers; neither if do_normalize is false
+
+The images of an exported model whose architecture.json sets transform_input are normalised again by its net. What is
+returned here is the normalisation after that.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from model_defs.errors import ModelError
-from model_defs.normalisation import Normalisation
+from model_defs.normalisation import Normalisation, after_transform_input
 
-FILES = ("preprocessing.json", "config.json", "open_clip_config.json", "preprocessor_config.json")
+EXPORTED, ARCHITECTURE = "preprocessing.json", "architecture.json"
+FILES = (EXPORTED, "config.json", "open_clip_config.json", "preprocessor_config.json")
 _SECTIONS = ("pretrained_cfg", "preprocess_cfg")
 _NAMES = (("mean", "std"), ("image_mean", "image_std"))
 
@@ -32,15 +37,12 @@ def stated_with(weights: Path) -> Normalisation | None:
 
 
 def stated_in(file: Path) -> Normalisation | None:
-    """The normalisation stated in one of FILES.
+    """The normalisation stated in one of FILES; for EXPORTED, ARCHITECTURE must be next to it.
 
     Raises:
-        ModelError: the file cannot be read.
+        ModelError: a file cannot be read.
     """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file}: cannot be read as JSON ({error}); set mean and std to do without it") from None
+    content = _read(file)
     if not isinstance(content, dict):
         return None
     origin = f"{file.name} of the weights"
@@ -55,8 +57,26 @@ def stated_in(file: Path) -> Normalisation | None:
         for mean_name, std_name in _NAMES:
             mean, std = _numbers(section.get(mean_name)), _numbers(section.get(std_name))
             if mean and len(mean) == len(std):
-                return Normalisation(mean, std, origin)
+                stated = Normalisation(mean, std, origin)
+                if file.name == EXPORTED and _transforms_input(file.with_name(ARCHITECTURE)):
+                    stated = after_transform_input(stated)
+                    return replace(stated, origin=f"{origin}, whose model has transform_input")
+                return stated
     return None
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file}: cannot be read as JSON ({error}); set mean and std to do without it") from None
+
+
+def _transforms_input(architecture: Path) -> bool:
+    """Whether the net of an exported model, or the image backbone of a dual encoder, has transform_input."""
+    content = _read(architecture) if architecture.is_file() else {}
+    kwargs = content.get("kwargs", {})
+    return bool(kwargs.get("transform_input") or kwargs.get("image_kwargs", {}).get("transform_input"))
 
 
 def _numbers(value: Any) -> tuple[float, ...]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from model_defs import ModelError, model_info
-from model_defs.normalisation import IMAGENET, Normalisation
+from model_defs.normalisation import Normalisation, before_transform_input
 from model_defs.pretrained.sources import usual_normalisation
 from pipeline.artifacts import ArtifactStore
 from pipeline.config import parse_config
@@ -23,6 +23,7 @@ def with_normalisation(config: ImageModelConfigT, store: ArtifactStore) -> Image
     """The config with the mean and std that its weights expect, if it sets none; unchanged without weights.
 
     They come from the source of the weights, else from the model's row in the catalogue, else they are the defaults.
+    For a net with transform_input they are converted, so that its first convolution gets what the weights expect.
 
     Raises:
         InputError: there are no such weights, or their stated normalisation is invalid.
@@ -31,6 +32,8 @@ def with_normalisation(config: ImageModelConfigT, store: ArtifactStore) -> Image
     if not config.waits_for_weights:
         return config
     expected = _expected(config.model, store).for_channels(config.channels)
+    if config.model.kwargs.get("transform_input") and config.channels == 3:
+        expected = _before_transform_input(expected)
     found = {"mean": expected.mean, "std": expected.std}
     given = [name for name in found if getattr(config, name) is not None]
     origin = "; ".join([expected.origin, *(f"{name} set in the config" for name in given)])
@@ -40,8 +43,6 @@ def with_normalisation(config: ImageModelConfigT, store: ArtifactStore) -> Image
 
 def _expected(model: ModelConfig, store: ArtifactStore) -> Normalisation:
     assert model.pretrained is not None
-    if model.kwargs.get("transform_input"):
-        return replace(IMAGENET, origin="ImageNet's, which the net translates itself: transform_input")
     source = ImportConfig.for_model(model.name, model.pretrained).source
     try:
         stated = find_weights(source, store).normalisation()
@@ -54,3 +55,19 @@ def _expected(model: ModelConfig, store: ArtifactStore) -> Normalisation:
         return replace(usual, origin=f"{usual.origin}; the weights state none")
     default = "the default; neither the weights nor the catalogue state one"
     return Normalisation((DEFAULT_MEAN,), (DEFAULT_STD,), default)
+
+
+def _before_transform_input(expected: Normalisation) -> Normalisation:
+    """The numbers to set for a net with transform_input.
+
+    Raises:
+        InputError: they are not in 0..1.
+    """
+    given = before_transform_input(expected)
+    if min(given.mean) < 0 or max(given.mean) > 1 or max(given.std) > 1:
+        raise InputError(
+            f"model.kwargs.transform_input: the weights expect mean {list(expected.mean)} and std {list(expected.std)}"
+            f" ({expected.origin}), for which mean must be {list(given.mean)} and std {list(given.std)} before"
+            " transform_input, and these are not in 0..1; set transform_input to false"
+        )
+    return replace(given, origin=f"{expected.origin}, converted for transform_input")

@@ -22,7 +22,7 @@ from model_defs.pretrained.stated_normalisation import stated_in
 from model_defs.pretrained.weights_source import FileSource, WeightsSource
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import DamagedError, InputError
-from pipeline.exported_model import PREPROCESSING, WEIGHTS, ExportedModel
+from pipeline.exported_model import ARCHITECTURE, FOLDER, PREPROCESSING, WEIGHTS, ExportedModel
 from pipeline.folders import files_below
 from pipeline.owners import temporary_folder
 
@@ -62,9 +62,12 @@ class ArtifactSource:
         return self.artifact.uri
 
     def normalisation(self) -> Normalisation | None:
-        # Fetches one small file and not the weights, which the run may not need.
-        name = f"model/{PREPROCESSING}"
-        return stated_in(self.artifact.path(name)) if name in self.artifact.files else None
+        # Fetches two small files and not the weights, which the run may not need.
+        names = [f"{FOLDER}/{name}" for name in (ARCHITECTURE, PREPROCESSING)]
+        if not all(name in self.artifact.files for name in names):
+            return None
+        _, preprocessing = (self.artifact.path(name) for name in names)
+        return stated_in(preprocessing)
 
 
 @dataclass(frozen=True)
@@ -128,15 +131,16 @@ class RegistrySource:
         return f"{self.registry_id} {self.uri}"
 
     def normalisation(self) -> Normalisation | None:
-        """Fetches one small file of a model that Tutelage registered, or all files of any other model."""
+        """Fetches two small files of a model that Tutelage registered, or all files of any other model."""
         from pipeline.registration.lookup import find_version
 
         if not self._local_copy.is_dir():
             registry, version = find_version(self.store, self.uri)
             with temporary_folder() as folder:
-                found = registry.fetch_file(version, f"artifacts/served/model/{PREPROCESSING}", Path(folder))
-                if found is not None:
-                    return stated_in(found)
+                names = [f"artifacts/served/model/{name}" for name in (ARCHITECTURE, PREPROCESSING)]
+                architecture, preprocessing = (registry.fetch_file(version, name, Path(folder)) for name in names)
+                if architecture is not None and preprocessing is not None:
+                    return stated_in(preprocessing)
         return FileSource(self.locate()).normalisation()
 
 

@@ -153,6 +153,65 @@ def test_inception_sees_the_same_whoever_translates(store: ArtifactStore, transf
     torch.testing.assert_close(seen, pixels / 127.5 - 1)
 
 
+def input_of_first_convolution(net: Any, preprocessing: Preprocessing, pixels: Tensor) -> Tensor:
+    inputs: list[Tensor] = []
+    net.get_submodule(net.first_conv_name).register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    with torch.no_grad():
+        net.eval()(preprocessing.normalise(pixels))
+    return inputs[0]
+
+
+@pytest.mark.parametrize(
+    ("exported_with", "trained_with", "registered"),
+    [(False, False, False), (False, True, False), (True, False, False), (True, True, False), (True, False, True)],
+)
+def test_transform_input_does_not_change_what_exported_weights_get(
+    store: ArtifactStore,
+    tmp_path: Path,
+    exported_with: bool,
+    trained_with: bool,
+    registered: bool,
+) -> None:
+    kwargs = {"num_classes": 3, "in_chans": 3, "img_size": 32, "transform_input": exported_with}
+    old_net = create_model("googlenet_torchvision", **kwargs)
+    preprocessing = Preprocessing(32, 3, (0.1, 0.2, 0.3), (0.2, 0.25, 0.3))
+    folder = tmp_path / "exported"
+    ExportedModel.write(
+        folder / "model",
+        old_net,
+        kind="classifier",
+        architecture="googlenet_torchvision",
+        kwargs=kwargs,
+        preprocessing=preprocessing,
+        labels=("a", "b", "c"),
+    )
+    commit = {"config": {}, "inputs": {}, "summary": {}, "seconds": 0, "origin": {}}
+    artifact = store.commit("train-teacher", "abcdef0123456789abcd", folder, **commit)
+    source = artifact.uri
+    if registered:
+        Registry.open(store).register("net", ExportedModel.open(artifact), tags={}, metrics={}, description="")
+        source = "models:/net/1"
+    new_kwargs = {"transform_input": trained_with}
+    found = with_normalisation(config("googlenet_torchvision", source, kwargs=new_kwargs, image_size=32), store)
+    new_net = create_model("googlenet_torchvision", num_classes=3, img_size=32, **new_kwargs)
+    pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    expected = input_of_first_convolution(old_net, preprocessing, pixels)
+    torch.testing.assert_close(input_of_first_convolution(new_net, found.preprocessing(), pixels), expected)
+
+
+def test_torchvision_weights_get_exactly_imagenet_s_numbers_before_transform_input(store: ArtifactStore) -> None:
+    found = with_normalisation(config("inception_v3", "DEFAULT", kwargs={"transform_input": True}), store)
+    assert numbers(found) == IMAGENET
+
+
+def test_a_mean_below_0_before_transform_input_is_refused(store: ArtifactStore, bare: Path) -> None:
+    (bare.parent / "config.json").write_text('{"mean": [0, 0, 0], "std": [1, 1, 1]}')
+    with pytest.raises(
+        InputError, match=r"expect mean \[0.0, .* before transform_input, .*; set transform_input to false"
+    ):
+        with_normalisation(config("googlenet_torchvision", bare, kwargs={"transform_input": True}), store)
+
+
 @pytest.mark.parametrize(
     ("stated", "words"),
     [
