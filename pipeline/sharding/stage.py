@@ -28,7 +28,7 @@ from pipeline.sharding.config import ShardingConfig, downloads_folder
 from pipeline.sharding.deltas.delta_base import Base, check_base, check_named_base, place_of_source, write_recipe
 from pipeline.sharding.run_modes import Written, write_all, write_delta
 from pipeline.sharding.sources.base import Collection
-from pipeline.sharding.sources.one_text import with_one_text
+from pipeline.sharding.sources.normalised_labels import with_normalised_labels
 from pipeline.sharding.writing.chunks import Unreadable
 from pipeline.sharding.writing.intake import Intake, allowed_unreadable
 from pipeline.sharding.writing.rare_classes import LabelSizes
@@ -69,7 +69,7 @@ class ShardDataset:
             if base.is_of(config):
                 raise NothingNew(base.artifact)
         config.check_source(work.store)
-        collection = with_one_text(config.source.collect(downloads_folder(work.store), work.progress))
+        collection = with_normalised_labels(config.source.collect(downloads_folder(work.store), work.progress))
         if not collection.total:
             raise InputError(f"{place_of_source(config)}: no image is listed there, so there is nothing to shard")
         for note in collection.notes:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import InputError, UnknownNameError, first_line
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
-from pipeline.sharding.sources.recognised import HEAD_BYTES, refuse_recognised
+from pipeline.sharding.sources.file_type import HEAD_BYTES, refuse_other_type
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -98,7 +98,7 @@ def _read(file: FoundFile, key: str, columns: Sequence[str]) -> Generator[pa.Rec
         return
     with addresses.open_file(file.url) as source:
         if suffix in (*_DELIMITERS, *_JSON_LINES):
-            refuse_recognised(file.url, source.read(HEAD_BYTES))
+            refuse_other_type(file.url, source.read(HEAD_BYTES))
             source.seek(0)
         if suffix == ".parquet":
             with pq.ParquetFile(source, buffer_size=_PAGE_BYTES, pre_buffer=False) as parquet:

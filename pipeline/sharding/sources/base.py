@@ -20,7 +20,7 @@ from pipeline.sharding.sources.passed_over import NOTHING_PASSED_OVER, PassedOve
 
 
 @dataclass(frozen=True, slots=True)
-class InTar:
+class TarPosition:
     """The position of an image's data: number of the tar in `Collection.tars`, and byte offset."""
 
     tar: int
@@ -44,7 +44,7 @@ class Item:
         licence: the licence's SPDX name; "" if not known.
         split: the split that the data set itself prescribes, or None.
         extra: additional values for KEY.json.
-        lies: position of the image's data in one of the collection's `tars`, if these are indexed in place.
+        tar_position: position of the image's data in one of the collection's `tars`, if these are indexed in place.
         stamp: changes when the image's bytes change, known without reading them (size and modification time of a file,
             version and position in a larger file); None: a change is detected only by reading.
     """
@@ -60,7 +60,7 @@ class Item:
     licence: str = ""
     split: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
-    lies: InTar | None = None
+    tar_position: TarPosition | None = None
     stamp: str | None = None
 
 
@@ -99,7 +99,7 @@ class Collection:
         label_names: all labels, in the order of their numbers.
         root: name of the taxonomy's root; "" for a data set without taxonomy.
         credits: author and licence of each part.
-        tars: the tars to index in place, to which each item's `lies` refers; (): images are copied into new shards.
+        tars: the tars to index in place, to which `Item.tar_position` refers; (): images are copied to new shards.
         notes: sentences for the data card and the run: unusual findings of the listing, and how they were handled.
         passed_over: files and folders that were found and skipped.
     """

@@ -24,7 +24,7 @@ from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig, unreadable
-from pipeline.sharding.sources.recognised import HEAD_BYTES, refuse_recognised
+from pipeline.sharding.sources.file_type import HEAD_BYTES, refuse_other_type
 from pipeline.sharding.sources.roots import Roots, check_rows, roots_of_table
 
 _CHECKED_LINES = 100
@@ -145,7 +145,7 @@ class _Line:
 
 def _lines(file: FoundFile, order: str, header: bool) -> Iterator[_Line]:
     with closing(addresses.open_file(file.url)) as start:
-        refuse_recognised(file.url, start.read(HEAD_BYTES))
+        refuse_other_type(file.url, start.read(HEAD_BYTES))
     with closing(
         io.TextIOWrapper(addresses.open_file(file.url), encoding="utf-8-sig", errors="surrogateescape", newline="\n")
     ) as text:

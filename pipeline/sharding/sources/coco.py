@@ -23,9 +23,9 @@ from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig, unreadable
+from pipeline.sharding.sources.file_type import HEAD_BYTES, refuse_other_type
 from pipeline.sharding.sources.foreign_json import parse_json
 from pipeline.sharding.sources.given_split import split_of_name
-from pipeline.sharding.sources.recognised import HEAD_BYTES, refuse_recognised
 from pipeline.sharding.sources.roots import Roots, leads_inside, roots_of
 
 _NAME = re.compile(r"captions_(.+)\.json")
@@ -154,7 +154,7 @@ def _item(name: str, split: str | None, image: Mapping[str, Any], part: _Part, r
 
 def _read_part(file: FoundFile) -> _Part:
     data = addresses.read(file.url)
-    refuse_recognised(file.url, data[:HEAD_BYTES])
+    refuse_other_type(file.url, data[:HEAD_BYTES])
     try:
         content = parse_json(data)
         captions: dict[int, list[str]] = {}

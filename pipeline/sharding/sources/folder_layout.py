@@ -44,7 +44,7 @@ class FolderData:
         broken: names that are broken links.
         empty: classes without an image.
         by_split: whether folders determine the splits.
-        recognised: a sentence on how folder names were interpreted; "" for FOLDER/CLASS.
+        splits_note: a sentence on how folder names were interpreted; "" for FOLDER/CLASS.
     """
 
     classes: list[ClassFiles]
@@ -52,7 +52,7 @@ class FolderData:
     passed_over: PassedOver
     by_split: bool
     empty: tuple[str, ...] = ()
-    recognised: str = ""
+    splits_note: str = ""
 
     @property
     def labels(self) -> tuple[str, ...]:

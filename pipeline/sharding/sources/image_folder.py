@@ -76,8 +76,8 @@ class ImageFolderConfig(SourceConfig):
 
     def collect(self, downloads: Path, progress: Progress) -> Collection:
         data = self._data()
-        if data.recognised:
-            progress(note=data.recognised)
+        if data.splits_note:
+            progress(note=data.splits_note)
         title = _text(self._root.name)
 
         def items() -> Iterator[Item]:
@@ -91,7 +91,7 @@ class ImageFolderConfig(SourceConfig):
             label_names=tuple(_text(label) for label in data.labels),
             root=title,
             credits=(Credit.given(title, self.author, self.licence),),
-            notes=(data.recognised,) if data.recognised else (),
+            notes=(data.splits_note,) if data.splits_note else (),
             passed_over=data.passed_over,
         )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.errors import InputError, listed
 from pipeline.sharding.format import file_addresses as addresses
-from pipeline.sharding.sources.recognised import HEAD_BYTES, refuse_recognised
+from pipeline.sharding.sources.file_type import HEAD_BYTES, refuse_other_type
 
 # A column with more distinct values than this does not contain labels, but captions or file names.
 MOST_LABELS = 65_536
@@ -27,7 +27,7 @@ _SPELLINGS = 4
 _NO_WIDTH = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060"
 
 
-def one_text(text: str) -> str:
+def normalised_label(text: str) -> str:
     """A label as it is compared and stored: in NFC, without white space at its ends."""
     if text.isascii():
         return text.strip()
@@ -69,7 +69,7 @@ def label_text(value: Any) -> str:
         raise ValueError(f"its label is no text and no number, but {type(value).__name__}")
     if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
         value = int(value)
-    return one_text(str(value))
+    return normalised_label(str(value))
 
 
 def label_of(value: Any, class_names: Collection[str] = ()) -> str | None:
@@ -110,12 +110,12 @@ def read_class_names(address: str | None) -> tuple[str, ...]:
         return ()
     url = addresses.stat(address).url
     content = addresses.read(url)
-    refuse_recognised(url, content[:HEAD_BYTES])
+    refuse_other_type(url, content[:HEAD_BYTES])
     try:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise InputError(f"{url}: not UTF-8; one class name a line is wanted") from None
-    names = tuple(one_text(line) for line in lines)
+    names = tuple(normalised_label(line) for line in lines)
     if not names or not all(names):
         raise InputError(f"{url}: line {names.index('') + 1 if names else 1} is empty; one class name a line is wanted")
     twice = next((name for name in names if names.count(name) > 1), None)

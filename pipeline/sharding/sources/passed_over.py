@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import shortened
-from pipeline.pixels.extensions import OTHER_SUFFIXES
+from pipeline.folders import files_below
+from pipeline.pixels.extensions import IMAGE_SUFFIXES, OTHER_SUFFIXES
+from pipeline.sharding.format import file_addresses as addresses
 
 _NAMES = 20
 _CHARS = 200
@@ -86,3 +88,29 @@ class PassedOverCount:
 def kind_of_name(name: str) -> str:
     """The kind of a skipped file: its extension in lower case, or "no extension"."""
     return os.path.splitext(name)[1].lower() or "no extension"
+
+
+def files_passed_over(pattern: str, suffixes: Sequence[str], *, named: bool = False) -> PassedOver:
+    """The files of a folder that `addresses.find` skips because of their names; none for a pattern.
+
+    Args:
+        suffixes: see `addresses.find`.
+        named: do not count images, because the rows of the files name them.
+    Raises:
+        InputError: a folder cannot be listed.
+    """
+    if "{" in pattern or addresses.is_pattern(pattern):
+        return NOTHING_PASSED_OVER
+    url = addresses.absolute(pattern)
+    passed = PassedOverCount()
+    if addresses.is_remote(url):
+        names = [file.url for file in addresses.below(url)]
+    elif os.path.isdir(url):
+        names = [entry.path for entry in files_below(url, hidden=False)]
+    else:
+        return NOTHING_PASSED_OVER
+    for name in names:
+        kind = kind_of_name(name)
+        if not addresses.ends_with(name.rpartition("/")[2], suffixes) and not (named and kind in IMAGE_SUFFIXES):
+            passed.add(kind, name.removeprefix(url).lstrip("/"))
+    return passed.done()

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from pipeline.errors import InputError, first_line, listed
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
+from pipeline.sharding.sources.file_type import HEAD_BYTES, file_type, refuse_other_type
 from pipeline.sharding.sources.foreign_json import parse_json
-from pipeline.sharding.sources.recognised import HEAD_BYTES, recognised, refuse_recognised
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -70,7 +70,7 @@ def open_parquet(url: str) -> pq.ParquetFile:
         return pq.ParquetFile(source, buffer_size=_PAGE_BYTES, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
         with closing(addresses.open_file(url)) as file:
-            what = recognised(file.read(HEAD_BYTES))
+            what = file_type(file.read(HEAD_BYTES))
         said = first_line(error) if what in (None, "a Parquet file") else f"it is {what}"
         raise InputError(f"{url}: not a Parquet file ({said})") from None
 
@@ -178,7 +178,7 @@ def _suffix(file: FoundFile) -> str:
 def _text(url: str) -> io.TextIOWrapper:
     file = addresses.open_file(url)
     try:
-        refuse_recognised(url, file.read(HEAD_BYTES))
+        refuse_other_type(url, file.read(HEAD_BYTES))
     except InputError:
         file.close()
         raise

@@ -63,7 +63,7 @@ _SCHEMA = pa.schema(
 )
 
 
-class Meaning(Config):
+class MemberRoles(Config):
     """The roles of the members of a sample; listings are cached separately for each value.
 
     Attributes:
@@ -119,7 +119,7 @@ class TarListing:
                     yield TarSample(**{**row, "captions": tuple(row["captions"])})
 
 
-def list_tar(tar: FoundFile, meaning: Meaning, folder: Path) -> TarListing:
+def list_tar(tar: FoundFile, roles: MemberRoles, folder: Path) -> TarListing:
     """The listing of a tar, from the cache or created now.
 
     Args:
@@ -127,12 +127,12 @@ def list_tar(tar: FoundFile, meaning: Meaning, folder: Path) -> TarListing:
     Raises:
         InputError: the tar is damaged or hostile; the message names member and byte.
     """
-    path = folder / f"{digest([_VERSION, tar.url, tar.size, tar.mtime_or_etag, meaning.model_dump()], 40)}.parquet"
+    path = folder / f"{digest([_VERSION, tar.url, tar.size, tar.mtime_or_etag, roles.model_dump()], 40)}.parquet"
     if not path.is_file():
         with written_whole(path, durable=False) as aside:
             ends: list[TarFault] = []
             passed = PassedOverCount()
-            _write(aside, tar_samples(tar, meaning, ends, passed), ends, passed)
+            _write(aside, tar_samples(tar, roles, ends, passed), ends, passed)
     with closing(pq.ParquetFile(path)) as file:
         metadata = file.schema_arrow.metadata
         labels = tuple(json.loads(metadata[b"labels"]))
@@ -148,31 +148,31 @@ def list_tar(tar: FoundFile, meaning: Meaning, folder: Path) -> TarListing:
 
 
 def tar_samples(
-    tar: FoundFile, meaning: Meaning, ends: list[TarFault] | None = None, passed: PassedOverCount | None = None
+    tar: FoundFile, roles: MemberRoles, ends: list[TarFault] | None = None, passed: PassedOverCount | None = None
 ) -> Iterator[TarSample]:
     """The samples of a tar, from its headers and its small members.
 
     Args:
-        ends: receives the faults at the end of the tar if `meaning.ends` is "read".
+        ends: receives the faults at the end of the tar if `roles.ends` is "read".
         passed: receives the members that belong to no sample.
     Raises:
         InputError: the tar is damaged or hostile; the message names member and byte.
     """
     with opened_tar(tar) as read:
-        yield from _grouped(tar, meaning, read, [] if ends is None else ends, passed or PassedOverCount())
+        yield from _grouped(tar, roles, read, [] if ends is None else ends, passed or PassedOverCount())
 
 
 def _grouped(
     tar: FoundFile,
-    meaning: Meaning,
+    roles: MemberRoles,
     read: Callable[[int, int], bytes],
     ends: list[TarFault],
     passed: PassedOverCount,
 ) -> Iterator[TarSample]:
     members: dict[str, Member] = {}
     current = ""
-    on_end = ends.append if meaning.ends == "read" else None
-    for member in tar_members(tar.url, tar.size, read, most_bytes=meaning.most_bytes, on_end=on_end):
+    on_end = ends.append if roles.ends == "read" else None
+    for member in tar_members(tar.url, tar.size, read, most_bytes=roles.most_bytes, on_end=on_end):
         match = None if META_NAME.match(member.name) else MEMBER_NAME.fullmatch(member.name)
         if match is None:
             name = member.name.rpartition("/")[2]
@@ -180,7 +180,7 @@ def _grouped(
             continue
         key, extension = match.group(1), match.group(2).lower()
         if (key != current or extension in members) and members:
-            yield from _samples(current, members, meaning, read)
+            yield from _samples(current, members, roles, read)
             members = {}
         current = key
         members[extension] = member
@@ -189,19 +189,19 @@ def _grouped(
         match = MEMBER_NAME.fullmatch(cut.member.removeprefix("./"))
         lost = match.group(1) if match is not None else cut.member
         if members and lost != current:
-            yield from _samples(current, members, meaning, read)
+            yield from _samples(current, members, roles, read)
         yield TarSample(_readable(lost), 0, 0, (), None, f"the tar is cut inside its member {cut.member!r}")
     elif members:
-        yield from _samples(current, members, meaning, read)
+        yield from _samples(current, members, roles, read)
 
 
 def _samples(
-    key: str, members: Mapping[str, Member], meaning: Meaning, read: Callable[[int, int], bytes]
+    key: str, members: Mapping[str, Member], roles: MemberRoles, read: Callable[[int, int], bytes]
 ) -> Iterator[TarSample]:
     """The sample of a key; or one problem per image if names have dots, so that WebDataset's rule merges samples."""
-    if not any(extension in members for extension in meaning.images):
-        known = tuple(f".{extension}" for extension in meaning.images)
-        if meaning.images == IMAGE_EXTENSIONS:
+    if not any(extension in members for extension in roles.images):
+        known = tuple(f".{extension}" for extension in roles.images)
+        if roles.images == IMAGE_EXTENSIONS:
             known = (*known, *IMAGE_SUFFIXES)
         dotted = [one for extension, one in members.items() if "." in extension and one.name.lower().endswith(known)]
         for one in dotted:
@@ -211,20 +211,22 @@ def _samples(
             yield TarSample(_readable(one.name), 0, 0, (), None, shortened(problem, 400))
         if dotted:
             return
-    yield _sample(key, members, meaning, read)
+    yield _sample(key, members, roles, read)
 
 
 def _readable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _sample(key: str, members: Mapping[str, Member], meaning: Meaning, read: Callable[[int, int], bytes]) -> TarSample:
-    image = next((members[extension] for extension in meaning.images if extension in members), None)
-    if image is None and meaning.images == IMAGE_EXTENSIONS:
+def _sample(
+    key: str, members: Mapping[str, Member], roles: MemberRoles, read: Callable[[int, int], bytes]
+) -> TarSample:
+    image = next((members[extension] for extension in roles.images if extension in members), None)
+    if image is None and roles.images == IMAGE_EXTENSIONS:
         image = next((one for extension, one in members.items() if _is_image(extension, one, read)), None)
     problem = None if image is not None else f"no image among its members ({listed(members)})"
     try:
-        captions, label = _captions(members, meaning, read), _label(members, meaning, read)
+        captions, label = _captions(members, roles, read), _label(members, roles, read)
     except ValueError as error:
         captions, label, problem = (), None, problem or str(error)
     offset, length = (image.offset, image.length) if image is not None else (0, 0)
@@ -240,30 +242,30 @@ def _is_image(extension: str, member: Member, read: Callable[[int, int], bytes])
     )
 
 
-def _captions(members: Mapping[str, Member], meaning: Meaning, read: Callable[[int, int], bytes]) -> tuple[str, ...]:
-    if meaning.captions == "json":
-        value = _field(members, meaning.caption_field, read)
+def _captions(members: Mapping[str, Member], roles: MemberRoles, read: Callable[[int, int], bytes]) -> tuple[str, ...]:
+    if roles.captions == "json":
+        value = _field(members, roles.caption_field, read)
         texts = value if isinstance(value, list) else [] if value is None else [value]
         if not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"field {meaning.caption_field!r} of its .json is not text")
-        return tuple(text for text in texts if _is_text(text, meaning.caption_field))
-    if meaning.captions == "none" or "txt" not in members:
+            raise ValueError(f"field {roles.caption_field!r} of its .json is not text")
+        return tuple(text for text in texts if _is_text(text, roles.caption_field))
+    if roles.captions == "none" or "txt" not in members:
         return ()
     text = _member_text("txt", members, read)
-    if meaning.captions == "lines":
+    if roles.captions == "lines":
         return tuple(line for line in text.splitlines() if line.strip())
     return (text,) if text.strip() else ()
 
 
-def _label(members: Mapping[str, Member], meaning: Meaning, read: Callable[[int, int], bytes]) -> str | None:
-    if meaning.labels == "cls":
+def _label(members: Mapping[str, Member], roles: MemberRoles, read: Callable[[int, int], bytes]) -> str | None:
+    if roles.labels == "cls":
         return _member_text("cls", members, read).strip() or None if "cls" in members else None
-    if meaning.labels == "json":
-        value = _field(members, meaning.label_field, read)
+    if roles.labels == "json":
+        value = _field(members, roles.label_field, read)
         if isinstance(value, dict | list):
-            raise ValueError(f"field {meaning.label_field!r} of its .json is no label")
+            raise ValueError(f"field {roles.label_field!r} of its .json is no label")
         text = value.strip() if isinstance(value, str) else label_text(value)
-        return text if _is_text(text, meaning.label_field) else None
+        return text if _is_text(text, roles.label_field) else None
     return None
 
 

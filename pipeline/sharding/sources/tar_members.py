@@ -15,7 +15,7 @@ from typing import Literal
 from pipeline.errors import InputError
 from pipeline.sharding.format import tar_layout
 from pipeline.sharding.format.tar_layout import BLOCK, END_BYTES, padding
-from pipeline.sharding.sources.recognised import compression_of, recognised
+from pipeline.sharding.sources.file_type import compression_of, file_type
 
 _WINDOW = 1 << 20
 _LONGEST_NAME = 4096
@@ -68,7 +68,7 @@ class TarFault:
     what: str
 
 
-class HostileTarError(InputError):
+class RefusedTarError(InputError):
     """A tar is damaged, or has a member that no image data set needs."""
 
     def __init__(self, tar: str, fault: TarFault) -> None:
@@ -91,7 +91,7 @@ def check_tar(tar: str, size: int, start: bytes) -> None:
             f"{tar}: compressed ({compression}), so that no image in it can be read by its place; decompress it first"
         )
     if size == 0 or len(start) < BLOCK or (any(start) and not _sum_holds(start)):
-        what = recognised(start)
+        what = file_type(start)
         said = f"it is {what}" if what is not None else f"{size} bytes that no tar begins with"
         raise InputError(f"{tar}: not a tar ({said})")
 
@@ -109,14 +109,14 @@ def tar_members(
         on_end: receives faults at the end of the archive, and members after an inner end mark are returned too; None:
             such faults are errors.
     Raises:
-        HostileTarError: a member is rejected, or the archive goes on after its end mark, has none or is cut; raised
+        RefusedTarError: a member is rejected, or the archive goes on after its end mark, has none or is cut; raised
             after the preceding members were returned.
     """
     check_tar(tar, size, read(0, min(size, BLOCK)))
 
     def fault_found(fault: TarFault) -> None:
         if on_end is None or fault.kind not in _OF_THE_END:
-            raise HostileTarError(tar, fault)
+            raise RefusedTarError(tar, fault)
         on_end(fault)
 
     walk = TarWalk(size, read, most_bytes=most_bytes, on_fault=fault_found, past_marks=on_end is not None)

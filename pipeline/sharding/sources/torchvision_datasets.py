@@ -24,11 +24,11 @@ from pipeline.sharding.sources.base import About, Collection, Credit, Item, Sour
 from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
 from pipeline.sharding.sources.labels import ordered
 from pipeline.sharding.sources.torchvision_objects import (
-    Part,
+    DataSetSpec,
+    create_data_set,
+    data_set,
     dataset_class,
     dataset_names,
-    made,
-    opened,
     parameters_of,
     read_png,
     target_of,
@@ -94,21 +94,21 @@ class TorchvisionConfig(SourceConfig):
     def collect(self, downloads: Path, progress: Progress) -> Collection:
         folder = downloads / "torchvision" if self.root is None else self.root.expanduser().absolute()
         progress(note=f"{'fetching' if self.root is None else 'opening'} {self.dataset}")
-        parts = self._parts(folder)
-        targets = {split: targets_of(opened(part)) for split, part in parts.items()}
-        sizes = {split: self._size(opened(part)) for split, part in parts.items()}
+        specs = self._specs(folder)
+        targets = {split: targets_of(data_set(spec)) for split, spec in specs.items()}
+        sizes = {split: self._size(data_set(spec)) for split, spec in specs.items()}
         progress(note="looking at the labels")
-        names = self._label_names(parts, targets, sizes)
+        names = self._label_names(specs, targets, sizes)
 
         def items() -> Iterator[Item]:
-            for split, part in parts.items():
+            for split, spec in specs.items():
                 known = targets[split]
                 for number in range(sizes[split]):
-                    target = known[number] if known is not None else target_of(part, number)
+                    target = known[number] if known is not None else target_of(spec, number)
                     label = names[target] if isinstance(target, int) and 0 <= target < len(names) else None
                     yield Item(
                         name=f"{split or self.dataset} {number}",
-                        read=partial(read_png, part, number),
+                        read=partial(read_png, spec, number),
                         label=label,
                         key=f"{split or 'image'}-{number:07d}",
                         captions=caption_of(self.caption, label) or _texts(target),
@@ -130,40 +130,40 @@ class TorchvisionConfig(SourceConfig):
     def _size(self, dataset: Any) -> int:
         return len(dataset) if self.limit is None else min(len(dataset), self.limit)
 
-    def _parts(self, folder: Path) -> dict[str | None, Part]:
+    def _specs(self, folder: Path) -> dict[str | None, DataSetSpec]:
         """The data set object of each split; the key is None for a data set without splits."""
         takes = parameters_of(dataset_class(self.dataset))
         unknown = next((name for name in self.arguments if name not in takes), None)
         if unknown is not None:
             raise UnknownNameError(f"argument of torchvision.datasets.{self.dataset}", unknown, takes - set(_OURS))
         if self.splits:
-            return {split: self._opened_part(folder, more) for split, more in self.splits.items()}
+            return {split: self._checked_spec(folder, more) for split, more in self.splits.items()}
         if "train" in takes and "train" not in self.arguments:
-            return {split: self._opened_part(folder, {"train": split == "train"}) for split in ("train", "test")}
+            return {split: self._checked_spec(folder, {"train": split == "train"}) for split in ("train", "test")}
         if "split" not in takes or "split" in self.arguments:
-            return {None: self._opened_part(folder, {})}
-        parts: dict[str | None, Part] = {"train": self._opened_part(folder, {"split": "train"})}
+            return {None: self._checked_spec(folder, {})}
+        specs: dict[str | None, DataSetSpec] = {"train": self._checked_spec(folder, {"split": "train"})}
         for split in ("val", "test"):
             for word in _SPLIT_WORDS[split]:
                 with contextlib.suppress(InputError):
-                    parts[split] = self._opened_part(folder, {"split": word})
-        return parts
+                    specs[split] = self._checked_spec(folder, {"split": word})
+        return specs
 
-    def _opened_part(self, folder: Path, more: Mapping[str, Any]) -> Part:
+    def _checked_spec(self, folder: Path, more: Mapping[str, Any]) -> DataSetSpec:
         """The data set object for these arguments; its files are fetched if needed.
 
         Raises:
             InputError: the class does not accept the arguments, or the files are missing.
             WorkError: the files cannot be fetched.
         """
-        part = Part(self.dataset, str(folder), json.dumps({**self.arguments, **more}, sort_keys=True))
+        spec = DataSetSpec(self.dataset, str(folder), json.dumps({**self.arguments, **more}, sort_keys=True))
         where = f"torchvision.datasets.{self.dataset}"
         try:
             # It prints what it fetches; standard output is reserved for the command.
             with contextlib.redirect_stdout(sys.stderr):
-                made(part, download=self.root is None)
+                create_data_set(spec, download=self.root is None)
         except (ValueError, TypeError) as error:
-            raise InputError(f"{where}({part.arguments}): {first_line(error)}; see `arguments` and `splits`") from None
+            raise InputError(f"{where}({spec.arguments}): {first_line(error)}; see `arguments` and `splits`") from None
         except ImportError as error:
             raise InputError(f"{where}: {first_line(error)}") from None
         except Exception as error:  # torchvision raises RuntimeError, URLError and others for one cause.
@@ -176,17 +176,17 @@ class TorchvisionConfig(SourceConfig):
                 f"{where}: {folder} does not hold it ({first_line(error)}); it has no downloader for that: "
                 "fetch it as its documentation says, and name the folder in source.root"
             ) from None
-        return part
+        return spec
 
     def _label_names(
         self,
-        parts: Mapping[str | None, Part],
+        specs: Mapping[str | None, DataSetSpec],
         targets: Mapping[str | None, Sequence[Any] | None],
         sizes: Mapping[str | None, int],
     ) -> tuple[str, ...]:
         """The class names of the data set object; without them, the numbers as text."""
-        named = getattr(opened(next(iter(parts.values()))), "classes", None)
-        count = getattr(opened(next(iter(parts.values()))), "num_classes", None)
+        named = getattr(data_set(next(iter(specs.values()))), "classes", None)
+        count = getattr(data_set(next(iter(specs.values()))), "num_classes", None)
         if isinstance(named, list | tuple) and named:
             # ImageNet's are tuples of synonyms.
             names = tuple(str(name[0] if isinstance(name, list | tuple) else name) for name in named)
@@ -194,9 +194,9 @@ class TorchvisionConfig(SourceConfig):
         if isinstance(count, int):
             return tuple(str(number) for number in range(count))
         found: set[int] = set()
-        for split, part in parts.items():
+        for split, spec in specs.items():
             known = targets[split]
-            seen = known[: sizes[split]] if known is not None else (target_of(part, n) for n in range(sizes[split]))
+            seen = known[: sizes[split]] if known is not None else (target_of(spec, n) for n in range(sizes[split]))
             found |= {target for target in seen if isinstance(target, int)}
         return ordered(str(number) for number in range(max(found) + 1)) if found else ()
 

@@ -22,7 +22,7 @@ _NO_DATA_SETS = ("VisionDataset", "wrap_dataset_for_transforms_v2")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class DataSetSpec:
     """The picklable description of a data set object, from which any process can create it.
 
     Attributes:
@@ -34,14 +34,14 @@ class Part:
     arguments: str
 
 
-def read_png(part: Part, number: int) -> bytes:
+def read_png(spec: DataSetSpec, number: int) -> bytes:
     """An image of a data set as PNG.
 
     Raises:
         OSError: the data set returns no PIL image, or cannot be opened.
     """
     try:
-        image = opened(part)[number]
+        image = data_set(spec)[number]
     except OSError:
         raise
     except Exception as error:  # The data set's own code, and a decoder.
@@ -56,10 +56,10 @@ def read_png(part: Part, number: int) -> bytes:
     return buffer.getvalue()
 
 
-def target_of(part: Part, number: int) -> Any:
+def target_of(spec: DataSetSpec, number: int) -> Any:
     """The target of an image, by reading the image; None if that fails, which `read_png` reports."""
     try:
-        return opened(part)[number][1]
+        return data_set(spec)[number][1]
     except Exception:  # The data set's own code, and a decoder.
         return None
 
@@ -79,28 +79,28 @@ def targets_of(dataset: Any) -> Sequence[Any] | None:
     return None
 
 
-_opening = threading.Lock()
+_creating = threading.Lock()
 
 
-def opened(part: Part) -> Any:
+def data_set(spec: DataSetSpec) -> Any:
     """The object, created once per process; its files must exist."""
-    with _opening:
-        return _kept(part)
+    with _creating:
+        return _cached_data_set(spec)
 
 
 @lru_cache(maxsize=8)
-def _kept(part: Part) -> Any:
-    return made(part, download=False)
+def _cached_data_set(spec: DataSetSpec) -> Any:
+    return create_data_set(spec, download=False)
 
 
-def made(part: Part, *, download: bool) -> Any:
+def create_data_set(spec: DataSetSpec, *, download: bool) -> Any:
     """Creates the object; with `download` it fetches its files if its class can."""
-    dataset = dataset_class(part.dataset)
+    dataset = dataset_class(spec.dataset)
     takes = parameters_of(dataset)
-    arguments = json.loads(part.arguments)
+    arguments = json.loads(spec.arguments)
     if "root" in takes:
-        Path(part.root).mkdir(parents=True, exist_ok=True)
-        arguments["root"] = part.root
+        Path(spec.root).mkdir(parents=True, exist_ok=True)
+        arguments["root"] = spec.root
     if download and "download" in takes:
         arguments["download"] = True
     return dataset(**arguments)

@@ -26,12 +26,11 @@ from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.format.tar_layout import BLOCK
-from pipeline.sharding.sources.base import About, Collection, Credit, InTar, Item, SourceConfig, unreadable
+from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig, TarPosition, unreadable
 from pipeline.sharding.sources.given_split import split_of_name
 from pipeline.sharding.sources.labels import Spellings, label_of, missing_in_words, named, ordered, read_class_names
-from pipeline.sharding.sources.left_out import left_out
-from pipeline.sharding.sources.passed_over import PassedOverCount
-from pipeline.sharding.sources.tar_listing import IMAGE_EXTENSIONS, Meaning, TarListing, TarSample, list_tar
+from pipeline.sharding.sources.passed_over import PassedOverCount, files_passed_over
+from pipeline.sharding.sources.tar_listing import IMAGE_EXTENSIONS, MemberRoles, TarListing, TarSample, list_tar
 from pipeline.sharding.sources.tar_members import check_tar
 
 # Compressed tars are found and rejected with advice; otherwise a part of the data would be silently skipped.
@@ -102,7 +101,7 @@ class WebdatasetConfig(SourceConfig):
     def collect(self, downloads: Path, progress: Progress) -> Collection:
         tars = addresses.find(self.tars, _SUFFIXES)
         class_names = read_class_names(self.class_names)
-        meaning = Meaning(
+        roles = MemberRoles(
             images=tuple(extension.lower().lstrip(".") for extension in self.images),
             captions=self.captions,
             caption_field=self.caption_field,
@@ -113,7 +112,7 @@ class WebdatasetConfig(SourceConfig):
         )
         listings: list[TarListing] = []
         with ThreadPoolExecutor(_TARS_AT_ONCE, thread_name_prefix="tars") as pool:
-            futures = [pool.submit(list_tar, tar, meaning, downloads / "tar-listings") for tar in tars]
+            futures = [pool.submit(list_tar, tar, roles, downloads / "tar-listings") for tar in tars]
             try:
                 for future in futures:
                     listings.append(future.result())
@@ -124,7 +123,7 @@ class WebdatasetConfig(SourceConfig):
         title = root.rstrip("/").rpartition("/")[2] or "tars"
         shards = [(tar.url.removeprefix(root).lstrip("/"), one) for tar, one in zip(tars, listings, strict=True)]
         passed = PassedOverCount()
-        passed.extend(left_out(self.tars, _SUFFIXES))
+        passed.extend(files_passed_over(self.tars, _SUFFIXES))
         for shard, listing in shards:
             passed.extend(listing.passed_over, f"{shard}: ")
         spellings, found = Spellings(), set()
@@ -138,9 +137,9 @@ class WebdatasetConfig(SourceConfig):
             for number, (tar, (shard, listing)) in enumerate(zip(tars, shards, strict=True)):
                 split = split_of_name(tar.name) if self.split_by_name else None
                 for sample in listing.rows():
-                    lies = InTar(number, sample.offset) if self.in_place else None
+                    position = TarPosition(number, sample.offset) if self.in_place else None
                     item = _item(tar, shard, sample, class_names)
-                    yield replace(item, source=title, licence=self.licence, split=split, lies=lies)
+                    yield replace(item, source=title, licence=self.licence, split=split, tar_position=position)
 
         return Collection(
             title=title,

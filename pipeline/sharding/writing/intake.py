@@ -25,7 +25,7 @@ from pipeline.pixels.decode import decoding_reason
 from pipeline.progress import Progress
 from pipeline.sharding.format.index import SPLITS, content_hash
 from pipeline.sharding.sources.base import Collection, Item
-from pipeline.sharding.sources.recognised import HEAD_BYTES, recognised
+from pipeline.sharding.sources.file_type import HEAD_BYTES, file_type
 from pipeline.sharding.writing.captions import BadTextError, CaptionsConfig, cleaned
 from pipeline.sharding.writing.chunks import SCHEMA, ChunkFacts, Unreadable, done_before, write_table
 from pipeline.sharding.writing.image_process import storable_apart
@@ -218,8 +218,8 @@ class _Taken:
         return {
             "key": key,
             "extension": IMAGE_EXTENSIONS.index(image.extension),
-            "start": item.lies.offset if item.lies is not None else self._size,
-            "tar": item.lies.tar if item.lies is not None else -1,
+            "start": item.tar_position.offset if item.tar_position is not None else self._size,
+            "tar": item.tar_position.tar if item.tar_position is not None else -1,
             "length": len(image.data),
             "width": image.width,
             "height": image.height,
@@ -261,7 +261,7 @@ def _read(item: Item, config: ImagesConfig, look: bool) -> Encoded:
     try:
         return storable_apart(data, config, look=look)
     except UnreadableError as error:
-        what = recognised(data[:HEAD_BYTES]) if error.fault == "foreign" else None
+        what = file_type(data[:HEAD_BYTES]) if error.fault == "foreign" else None
         if what is not None:
             raise UnreadableError(f"not an image: it is {what}", error.size, error.fault) from None
         if len(_WORD.findall(str(error))) < 2:  # The text of a KeyError is a number or a name.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError, listed
 from pipeline.sharding.format.index import SPLITS
 from pipeline.sharding.sources.base import Item
-from pipeline.sharding.sources.labels import one_text
+from pipeline.sharding.sources.labels import normalised_label
 from pipeline.sharding.writing.split_config import SplitConfig
 
 GONE = -2
@@ -39,7 +39,7 @@ def check_class_sizes(images_per_class: Mapping[str, int] | None, config: SplitC
     wanted = [] if config.rule == "given" or has_base else wanted_splits(config.val_share, config.test_share)
     images: Counter[str] = Counter()
     for name, count in (images_per_class or {}).items():
-        images[one_text(name) or name] += count
+        images[normalised_label(name) or name] += count
     small = {name: (count, count) for name, count in images.items() if count < max(1, len(wanted))}
     if small:
         raise too_small(small, wanted)

@@ -7,14 +7,14 @@ from typing import Any
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.foreign_json import parse_json
 from pipeline.sharding.sources.tar_bytes import opened_tar
-from pipeline.sharding.sources.tar_listing import MEMBER_NAME, META_NAME, MOST_TEXT_BYTES, Meaning
+from pipeline.sharding.sources.tar_listing import MEMBER_NAME, META_NAME, MOST_TEXT_BYTES, MemberRoles
 from pipeline.sharding.sources.tar_members import Member, tar_members
 
 _MOST_BYTES = 1 << 40
 _CAPTIONS, _LABELS = ("captions", "caption"), ("label", "cls")
 
 
-def member_roles(tar: FoundFile) -> Meaning:
+def member_roles(tar: FoundFile) -> MemberRoles:
     """The roles of a tar's members: .txt and .cls, or else fields of the .json.
 
     A list of captions in the .json, as in Tutelage's own tars, takes precedence over the .txt.
@@ -26,7 +26,7 @@ def member_roles(tar: FoundFile) -> Meaning:
     caption = next((name for name in _CAPTIONS if notes.get(name)), None)
     label = next((name for name in _LABELS if name in notes), None)
     in_json = caption is not None and ("txt" not in members or isinstance(notes[caption], list))
-    return Meaning(
+    return MemberRoles(
         captions="json" if in_json else "txt",
         caption_field=caption or "caption",
         labels="json" if "cls" not in members and label is not None else "cls",

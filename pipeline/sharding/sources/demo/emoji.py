@@ -8,8 +8,9 @@ subgroup). Fluent flat and Fluent 3D are one family: they are one drawing in two
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -133,105 +134,74 @@ class EmojiConfig(SourceConfig):
         return self.model_copy(update={"fingerprint": digest(packs)})
 
     def collect(self, downloads: Path, progress: Progress) -> Collection:
-        source = EmojiSource(
-            self.styles,
-            downloads / "emoji",
-            packs=self.packs,
-            size=self.size,
-            groups=self.groups,
-            max_concepts=self.max_concepts,
-            min_concepts=self.min_concepts,
-        )
-        return source.collect(progress)
+        return collect_emoji(self, self.styles, TABLE_PACK, downloads / "emoji", progress)
 
 
-class EmojiSource:
-    """The emoji packs as a data set.
+def collect_emoji(
+    config: EmojiConfig, styles: Sequence[EmojiStyle], table_pack: Pack, downloads: Path, progress: Progress
+) -> Collection:
+    """The concepts that all packs draw, each in every style.
 
     Args:
-        styles: the packs to draw with.
-        downloads: folder for fetched packs.
         table_pack: the pack with names, tags and groups of all emoji.
-        packs: folder of already downloaded packs, or None to fetch them.
-        size: side of an image in pixels.
+        downloads: folder for fetched packs.
     """
+    wanted = _packs(styles, table_pack)
+    archives = fetch_packs(wanted, config.packs, downloads, progress)
+    progress(note="reading the packs")
+    drawings = {style.name: style.drawings(archives[style.pack.name]) for style in styles}
+    concepts = _concepts(config, openmoji_table(archives[table_pack.name]), list(drawings.values()))
+    labels = _labels(concepts, config.min_concepts)
 
-    def __init__(
-        self,
-        styles: Sequence[EmojiStyle],
-        downloads: Path,
-        *,
-        table_pack: Pack = TABLE_PACK,
-        packs: Path | None = None,
-        size: int = 72,
-        groups: Sequence[str] = GROUPS,
-        max_concepts: int | None = None,
-        min_concepts: int = 12,
-    ) -> None:
-        self._styles = tuple(styles)
-        self._downloads = downloads
-        self._table_pack = table_pack
-        self._packs = packs
-        self._size = size
-        self._groups = frozenset(groups)
-        self._max_concepts = max_concepts
-        self._min_concepts = min_concepts
+    def items() -> Iterator[Item]:
+        for concept in concepts:
+            for style in styles:
+                yield _item(concept, style, partial(drawings[style.name][concept.hexcode], config.size), labels)
 
-    def collect(self, progress: Progress) -> Collection:
-        wanted = _packs(self._styles, self._table_pack)
-        archives = fetch_packs(wanted, self._packs, self._downloads, progress)
-        progress(note="reading the packs")
-        drawings = {style.name: style.drawings(archives[style.pack.name]) for style in self._styles}
-        concepts = self._concepts(openmoji_table(archives[self._table_pack.name]), drawings.values())
-        labels = _labels(concepts, self._min_concepts)
+    return Collection(
+        title="Emoji in several hands",
+        items=items,
+        total=len(concepts) * len(styles),
+        label_names=labels,
+        root="emoji",
+        credits=tuple(style.credit for style in styles),
+    )
 
-        def items() -> Iterator[Item]:
-            for concept in concepts:
-                for style in self._styles:
-                    yield self._item(concept, style, drawings[style.name][concept.hexcode], labels)
 
-        return Collection(
-            title="Emoji in several hands",
-            items=items,
-            total=len(concepts) * len(self._styles),
-            label_names=labels,
-            root="emoji",
-            credits=tuple(style.credit for style in self._styles),
-        )
+def _concepts(
+    config: EmojiConfig, table: list[dict[str, Any]], drawings: Sequence[Mapping[str, Drawing]]
+) -> list[Concept]:
+    concepts = []
+    for entry in table:
+        hexcode = normalised(entry["hexcode"])
+        if entry["skintone"] or entry["group"] not in config.groups or not all(hexcode in drawn for drawn in drawings):
+            continue
+        tags = tuple(tag.strip() for tag in entry["tags"].split(",") if tag.strip())
+        concepts.append(Concept(hexcode, entry["annotation"], tags, entry["group"], entry["subgroups"]))
+    if config.max_concepts is None or len(concepts) <= config.max_concepts:
+        return concepts
+    turns: dict[str, int] = defaultdict(int)
+    order = []
+    for place, concept in enumerate(concepts):
+        order.append((turns[concept.subgroup], place))
+        turns[concept.subgroup] += 1
+    kept = sorted(place for _, place in sorted(order)[: config.max_concepts])
+    return [concepts[place] for place in kept]
 
-    def _concepts(self, table: list[dict[str, Any]], drawings: Iterable[Mapping[str, Drawing]]) -> list[Concept]:
-        every = list(drawings)
-        concepts = []
-        for entry in table:
-            hexcode = normalised(entry["hexcode"])
-            if entry["skintone"] or entry["group"] not in self._groups or not all(hexcode in one for one in every):
-                continue
-            tags = tuple(tag.strip() for tag in entry["tags"].split(",") if tag.strip())
-            concepts.append(Concept(hexcode, entry["annotation"], tags, entry["group"], entry["subgroups"]))
-        if self._max_concepts is None or len(concepts) <= self._max_concepts:
-            return concepts
-        turns: dict[str, int] = defaultdict(int)
-        order = []
-        for place, concept in enumerate(concepts):
-            order.append((turns[concept.subgroup], place))
-            turns[concept.subgroup] += 1
-        kept = sorted(place for _, place in sorted(order)[: self._max_concepts])
-        return [concepts[place] for place in kept]
 
-    def _item(self, concept: Concept, style: EmojiStyle, drawing: Drawing, labels: Sequence[str]) -> Item:
-        size = self._size
-        return Item(
-            name=f"{concept.name} ({style.name})",
-            read=lambda: drawing(size),
-            label=concept.subgroup if concept.subgroup in labels else None,
-            key=f"{concept.hexcode}-{style.name}",
-            captions=captions(concept.name, concept.tags),
-            group=concept.content_group,
-            taxonomy=(concept.group, concept.subgroup),
-            source=style.family,
-            licence=style.credit.licence,
-            extra={"hexcode": concept.hexcode, "style": style.name, "tags": list(concept.tags)},
-        )
+def _item(concept: Concept, style: EmojiStyle, read: Callable[[], bytes], labels: Sequence[str]) -> Item:
+    return Item(
+        name=f"{concept.name} ({style.name})",
+        read=read,
+        label=concept.subgroup if concept.subgroup in labels else None,
+        key=f"{concept.hexcode}-{style.name}",
+        captions=captions(concept.name, concept.tags),
+        group=concept.content_group,
+        taxonomy=(concept.group, concept.subgroup),
+        source=style.family,
+        licence=style.credit.licence,
+        extra={"hexcode": concept.hexcode, "style": style.name, "tags": list(concept.tags)},
+    )
 
 
 def captions(name: str, tags: Sequence[str]) -> tuple[str, ...]:

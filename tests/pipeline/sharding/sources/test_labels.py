@@ -17,7 +17,7 @@ import pytest
 from pipeline.artifacts import Artifact
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.sources.base import Collection, Item
-from pipeline.sharding.sources.labels import MISSING_WORDS, label_of, named, one_text, ordered
+from pipeline.sharding.sources.labels import MISSING_WORDS, label_of, named, normalised_label, ordered
 from pipeline.sharding.writing.intake import safe_key
 
 Collect = Callable[..., tuple[Collection, list[Item]]]
@@ -97,7 +97,7 @@ def test_words_are_missing_only_as_they_are_written() -> None:
     assert label_of(True) == "1"
     assert named("3.0", ("a", "b", "c", "d")) == "d"
     assert all(label_of(word) is None for word in MISSING_WORDS)
-    assert one_text(f"\ufeff {DECOMPOSED}\u00a0\u200b") == COMPOSED
+    assert normalised_label(f"\ufeff {DECOMPOSED}\u00a0\u200b") == COMPOSED
 
 
 def test_in_tars_too(tmp_path: Path, collect: Collect, picture: Picture) -> None:

@@ -14,7 +14,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.sharding.format.file_addresses import join
 from pipeline.sharding.sources.base import Collection, Item
-from pipeline.sharding.sources.recognised import recognised
+from pipeline.sharding.sources.file_type import file_type
 
 Collect = Callable[..., tuple[Collection, list[Item]]]
 Refused = Callable[..., str]
@@ -161,9 +161,9 @@ def test_paths_of_windows_are_recognised(
 
 def test_what_a_file_is_is_known_by_its_first_bytes(picture: Picture) -> None:
     for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"):
-        assert recognised(picture(1, kind)[:512]) == f"an image ({kind})"
+        assert file_type(picture(1, kind)[:512]) == f"an image ({kind})"
     for text in (b"", b"path,label\n", b'{"path": 1}\n', b"a cat\tphotos/1.jpg\n", "größe".encode(), bytes(512)):
-        assert recognised(text) is None
+        assert file_type(text) is None
 
 
 def test_wrong_forms_are_refused_by_columns_that_are_joined(tmp_path: Path) -> None:

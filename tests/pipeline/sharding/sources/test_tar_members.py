@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
-from pipeline.sharding.sources.tar_members import HostileTarError, Member, check_tar, tar_members
+from pipeline.sharding.sources.tar_members import Member, RefusedTarError, check_tar, tar_members
 
 SAFE = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs"), exclude_characters="/\\"), min_size=1)
 NAMES = st.lists(SAFE.filter(lambda part: part not in (".", "..")), min_size=1, max_size=3).map("/".join)
@@ -39,7 +39,7 @@ def members(data: bytes, most_bytes: int = 1 << 20) -> list[Member]:
 
 
 def refused(data: bytes) -> str:
-    with pytest.raises(HostileTarError) as caught:
+    with pytest.raises(RefusedTarError) as caught:
         members(data)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -102,7 +102,7 @@ def test_a_sparse_file_in_pax_records_is_refused() -> None:
 def test_a_size_beyond_the_archive_or_the_limit_is_refused() -> None:
     data = tar_of((info("a.jpg"), b"x" * 5000), (info("b.jpg"), b"y"))
     assert "5000 bytes are promised and 3584 are left" in refused(data[:4096])
-    with pytest.raises(HostileTarError, match=r"5000 bytes, more than max_member_mb"):
+    with pytest.raises(RefusedTarError, match=r"5000 bytes, more than max_member_mb"):
         members(data, most_bytes=4999)
     huge = bytearray(data)
     huge[124:136] = b"\x80" + (10**18).to_bytes(11, "big")

@@ -19,7 +19,7 @@ from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import stat
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.sources.base import Collection, Item
-from pipeline.sharding.sources.tar_listing import Meaning, tar_samples
+from pipeline.sharding.sources.tar_listing import MemberRoles, tar_samples
 
 Collect = Callable[..., tuple[Collection, list[Item]]]
 Refused = Callable[..., str]
@@ -124,7 +124,7 @@ def test_grouping_is_that_of_webdataset(tmp_path: Path) -> None:
     ]
     tar = write_tar(tmp_path / "t.tar", *[(name, b"0") for name in names])
     theirs = [sample["__key__"] for sample in webdataset.WebDataset(str(tar), shardshuffle=False)]
-    assert [sample.key for sample in tar_samples(stat(str(tar)), Meaning())] == theirs
+    assert [sample.key for sample in tar_samples(stat(str(tar)), MemberRoles())] == theirs
 
 
 def test_keys_with_dots_repeated_keys_and_missing_members(

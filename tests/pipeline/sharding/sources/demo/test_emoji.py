@@ -20,7 +20,7 @@ from pipeline.errors import InputError
 from pipeline.progress import silent
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.sources.base import Collection, Credit
-from pipeline.sharding.sources.demo.emoji import Concept, EmojiConfig, EmojiSource, captions
+from pipeline.sharding.sources.demo.emoji import Concept, EmojiConfig, captions, collect_emoji
 from pipeline.sharding.sources.demo.emoji_packs import FAMILIES, STYLES, EmojiStyle, normalised
 from pipeline.sharding.sources.demo.npm_packs import Pack
 
@@ -58,8 +58,8 @@ def webp(colour: tuple[int, int, int, int], size: tuple[int, int] = (256, 256)) 
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Callable[..., EmojiSource]:
-    """An EmojiSource over three small packs, read by the readers of the real ones."""
+def source(tmp_path: Path) -> Callable[..., Collection]:
+    """source(...): the emoji of three small packs, read by the readers of the real ones."""
     rows = [{"group": "animals-nature", "skintone": "", **row} for row in TABLE]
     codes = [normalised(row["hexcode"]) for row in TABLE]
     openmoji = packed(
@@ -87,9 +87,9 @@ def source(tmp_path: Path) -> Callable[..., EmojiSource]:
         EmojiStyle("fluent-3d", "fluent", fluent, credit, readers["fluent-3d"]),
     ]
 
-    def make(**options: Any) -> EmojiSource:
-        options = {"min_concepts": 2, "groups": ["animals-nature"], **options}
-        return EmojiSource(styles, tmp_path / "none", table_pack=openmoji, packs=tmp_path, **options)
+    def make(**options: Any) -> Collection:
+        config = EmojiConfig(packs=tmp_path, **{"min_concepts": 2, "groups": ("animals-nature",), **options})
+        return collect_emoji(config, styles, openmoji, tmp_path / "none", silent)
 
     return make
 
@@ -99,8 +99,8 @@ def pixels(collection: Collection, name: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
-def test_concepts_are_joined_over_the_packs_without_skin_tones_and_extras(source: Callable[..., EmojiSource]) -> None:
-    collection = source().collect(silent)
+def test_concepts_are_joined_over_the_packs_without_skin_tones_and_extras(source: Callable[..., Collection]) -> None:
+    collection = source()
     items = list(collection.items())
     assert collection.total == len(items) == 4 * 3
     assert collection.label_names == ("animal-bird", "animal-mammal")
@@ -111,8 +111,8 @@ def test_concepts_are_joined_over_the_packs_without_skin_tones_and_extras(source
     assert [item.key for item in collection.items()] == [item.key for item in items]
 
 
-def test_every_drawing_is_a_square_of_the_size_on_white(source: Callable[..., EmojiSource]) -> None:
-    collection = source(size=20).collect(silent)
+def test_every_drawing_is_a_square_of_the_size_on_white(source: Callable[..., Collection]) -> None:
+    collection = source(size=20)
     for item in collection.items():
         image = Image.open(io.BytesIO(item.read()))
         assert (image.format, image.mode, image.size) == ("PNG", "RGB", (20, 20))
@@ -121,8 +121,8 @@ def test_every_drawing_is_a_square_of_the_size_on_white(source: Callable[..., Em
     assert (pixels(collection, "fox (noto)") == 255).all()
 
 
-def test_an_alias_is_its_parent_perhaps_mirrored(source: Callable[..., EmojiSource]) -> None:
-    collection = source(size=20).collect(silent)
+def test_an_alias_is_its_parent_perhaps_mirrored(source: Callable[..., Collection]) -> None:
+    collection = source(size=20)
     left, right = pixels(collection, "bird (noto)"), pixels(collection, "chicken (noto)")
     assert (left[:, :10] == (0, 0, 255)).all()
     assert (left[:, 10:] == 255).all()
@@ -130,14 +130,14 @@ def test_an_alias_is_its_parent_perhaps_mirrored(source: Callable[..., EmojiSour
     assert (pixels(collection, "polar bear (noto)") == right).all()
 
 
-def test_a_subgroup_with_few_concepts_is_no_label_but_keeps_its_captions(source: Callable[..., EmojiSource]) -> None:
-    collection = source(min_concepts=3).collect(silent)
+def test_a_subgroup_with_few_concepts_is_no_label_but_keeps_its_captions(source: Callable[..., Collection]) -> None:
+    collection = source(min_concepts=3)
     assert collection.label_names == ()
     assert all(item.label is None and item.captions for item in collection.items())
 
 
-def test_few_concepts_are_taken_evenly(source: Callable[..., EmojiSource]) -> None:
-    items = list(source(max_concepts=2).collect(silent).items())
+def test_few_concepts_are_taken_evenly(source: Callable[..., Collection]) -> None:
+    items = list(source(max_concepts=2).items())
     assert {item.taxonomy[1] for item in items} == {"animal-bird", "animal-mammal"}
     assert len(items) == 2 * 3
 
@@ -197,11 +197,11 @@ def test_a_folder_without_a_pack_is_refused_before_any_work(tmp_path: Path) -> N
         EmojiConfig(packs=tmp_path / "nowhere").check(tmp_path)
 
 
-def test_a_pack_that_is_not_the_pinned_one_is_refused(tmp_path: Path, source: Callable[..., EmojiSource]) -> None:
+def test_a_pack_that_is_not_the_pinned_one_is_refused(tmp_path: Path, source: Callable[..., Collection]) -> None:
     with (tmp_path / "noto-1.0.0.tgz").open("ab") as file:
         file.write(b"!")
     with pytest.raises(InputError, match=r"noto-1\.0\.0\.tgz: is not noto@1\.0\.0 as published"):
-        source().collect(silent)
+        source()
 
 
 @pytest.mark.servers

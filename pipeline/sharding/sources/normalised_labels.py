@@ -1,4 +1,4 @@
-"""Normalised labels, taxonomy paths and groups of any source: see `labels.one_text`.
+"""Normalised labels, taxonomy paths and groups of any source: see `labels.normalised_label`.
 
 "Café" may be written with the letter é or with e and a combining accent; a folder's name may end with a space. Such
 texts look the same, so they are one class. Groups are treated alike, or a photographer would be in two splits.
@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from pipeline.sharding.sources.base import Collection, Item
-from pipeline.sharding.sources.labels import Spellings, one_text
+from pipeline.sharding.sources.labels import Spellings, normalised_label
 
 
-def with_one_text(collection: Collection) -> Collection:
+def with_normalised_labels(collection: Collection) -> Collection:
     """The collection with normalised labels, taxonomy and groups; merged labels are added to `notes`."""
     spellings = Spellings()
     for name in collection.label_names:
@@ -38,4 +38,4 @@ def _item(item: Item) -> Item:
 
 def _text(name: str) -> str:
     # A name that consists of spaces is unchanged: it is a class.
-    return one_text(name) or name
+    return normalised_label(name) or name

@@ -13,7 +13,7 @@ from pipeline.pixels.formats import format_of
 from pipeline.sharding.format.tar_layout import BLOCK, is_ustar
 
 HEAD_BYTES = BLOCK
-"""Number of first bytes of a file that `recognised` examines."""
+"""Number of first bytes of a file that `file_type` examines."""
 
 _STARTS = (
     (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer and not the file: fetch it with `git lfs pull`"),
@@ -51,7 +51,7 @@ def compression_of(head: bytes) -> str | None:
     return next((name for start, name in _COMPRESSED if head.startswith(start)), None)
 
 
-def recognised(head: bytes) -> str | None:
+def file_type(head: bytes) -> str | None:
     """A description of the type of a file with these first bytes, and what to do; None if the type is unknown."""
     for start, what in _STARTS:
         if head.startswith(start):
@@ -73,13 +73,13 @@ def recognised(head: bytes) -> str | None:
     return None if image is None else f"an image ({image})"
 
 
-def refuse_recognised(url: str, head: bytes) -> None:
+def refuse_other_type(url: str, head: bytes) -> None:
     """Rejects a file that should be text or a table and is recognised as another type.
 
     Raises:
         InputError: the file is of another type; the message names it and what to do.
     """
-    what = recognised(head)
+    what = file_type(head)
     if what is not None:
         raise InputError(f"{url}: it is {what}")
 
