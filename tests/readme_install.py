@@ -32,26 +32,28 @@ README = [
 
 
 def closure(wanted: list[Requirement], python: str) -> Iterator[tuple[Requirement, str]]:
-    """Requirements and those of what they bring, on Linux, each with who asks; what is not installed brings nothing."""
+    """Requirements and those of installed ones among them, on Linux, each with the package that requires it."""
     machine = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
-    waiting = [(one, "pyproject.toml") for one in wanted]
+    waiting = [(requirement, "pyproject.toml") for requirement in wanted]
     seen = set()
     while waiting:
-        one, asker = waiting.pop()
-        yield one, asker
-        key = (canonicalize_name(one.name), frozenset(one.extras))
+        requirement, required_by = waiting.pop()
+        yield requirement, required_by
+        key = (canonicalize_name(requirement.name), frozenset(requirement.extras))
         if key in seen:
             continue
         seen.add(key)
         try:
-            brings = metadata.requires(one.name) or []
+            dependencies = metadata.requires(requirement.name) or []
         except metadata.PackageNotFoundError:
             continue
-        for text in brings:
-            inner = Requirement(text)
-            extras = ["", *one.extras]
-            if inner.marker is None or any(inner.marker.evaluate({**machine, "extra": extra}) for extra in extras):
-                waiting.append((inner, one.name))
+        for text in dependencies:
+            dependency = Requirement(text)
+            extras = ["", *requirement.extras]
+            if dependency.marker is None or any(
+                dependency.marker.evaluate({**machine, "extra": extra}) for extra in extras
+            ):
+                waiting.append((dependency, requirement.name))
 
 
 def fresh_clone(folder: Path) -> Path:
@@ -74,7 +76,7 @@ def fresh_clone(folder: Path) -> Path:
 
 def _link_packages(site: Path, programs: Path) -> None:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    wanted = {canonicalize_name(one.name) for one, _ in closure(README, version)}
+    wanted = {canonicalize_name(requirement.name) for requirement, _ in closure(README, version)}
     files: dict[str, list[metadata.PackagePath]] = {}
     for installed in metadata.distributions():
         files.setdefault(canonicalize_name(installed.metadata["Name"]), list(installed.files or []))
@@ -94,10 +96,10 @@ def _link_packages(site: Path, programs: Path) -> None:
                 _link(site / file.parts[0], source.parents[len(file.parts) - 2] if len(file.parts) > 1 else source)
 
 
-def _link(place: Path, source: Path) -> None:
-    if not place.is_symlink() and source.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.symlink_to(source)
+def _link(link: Path, source: Path) -> None:
+    if not link.is_symlink() and source.exists():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(source)
 
 
 def _install_ours(folder: Path, site: Path, programs: Path) -> None:

@@ -15,7 +15,7 @@ from pipeline.sharding.writing.tar_writer import Members, TarFile, shard_name
 
 
 class Address(NamedTuple):
-    """Where a sample's image lies: the number of its shard, and bytes [offset, offset + length) of it."""
+    """The address of a sample's image: bytes [offset, offset + length) of shard number `shard`."""
 
     shard: int
     offset: int
@@ -66,10 +66,10 @@ def index_of(
     codes = pa.array([sources.index(name) for name in columns.pop("source")], pa.int16())
     arrays = {name: pa.array(values, SCHEMA.field(name).type) for name, values in columns.items()}
     arrays["source"] = pa.DictionaryArray.from_arrays(codes, pa.array(sources, pa.string()))
-    part = pa.Table.from_arrays([arrays[name] for name in SCHEMA.names], schema=SCHEMA)
+    table = pa.Table.from_arrays([arrays[name] for name in SCHEMA.names], schema=SCHEMA)
     with tempfile.TemporaryDirectory() as folder:  # Its files stay mapped.
         return SampleIndex.assemble(
-            [part] if rows else [],
+            [table] if rows else [],
             Path(folder),
             shard_names=shard_names,
             label_names=label_names,

@@ -52,16 +52,16 @@ class Shell:
     def processes(self) -> list[str]:
         """Command lines of the processes that inherited this store, i.e. that a command left running."""
         mark = f"TUTELAGE_STORE={self.store}".encode()
-        left = []
-        for place in Path("/proc").iterdir():
-            if not place.name.isdecimal():
+        command_lines = []
+        for process in Path("/proc").iterdir():
+            if not process.name.isdecimal():
                 continue
             try:
-                if mark in (place / "environ").read_bytes().split(b"\0"):
-                    left.append((place / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200])
+                if mark in (process / "environ").read_bytes().split(b"\0"):
+                    command_lines.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200])
             except OSError:
                 continue
-        return left
+        return command_lines
 
 
 @dataclass(frozen=True)
