@@ -46,7 +46,7 @@ def find_val_labels(root: Path, given: Path | None) -> Path:
         found = places[0]
     if found.name == _TRUTH and not (found.parent / "meta.mat").is_file():
         raise InputError(
-            f"{found}: its numbers mean nothing without the devkit's meta.mat; put it beside it, or use val.txt or "
+            f"{found}: its numbers mean nothing without the devkit's meta.mat; put it next to it, or use val.txt or "
             "LOC_val_solution.csv"
         )
     return found

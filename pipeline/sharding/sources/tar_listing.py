@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,7 @@ from pipeline.sharding.sources.passed_over import (
     kind_of_name,
 )
 from pipeline.sharding.sources.tar_bytes import opened_tar
-from pipeline.sharding.sources.tar_members import Member, TarFault, tar_members
+from pipeline.sharding.sources.tar_members import Member, Read, TarFault, tar_members
 from pipeline.whole_files import written_whole
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
@@ -158,46 +158,36 @@ def tar_samples(
     Raises:
         InputError: the tar is damaged or hostile; the message names member and byte.
     """
+    ends = [] if ends is None else ends
+    passed = PassedOverCount() if passed is None else passed
     with opened_tar(tar) as read:
-        yield from _grouped(tar, roles, read, [] if ends is None else ends, passed or PassedOverCount())
-
-
-def _grouped(
-    tar: FoundFile,
-    roles: MemberRoles,
-    read: Callable[[int, int], bytes],
-    ends: list[TarFault],
-    passed: PassedOverCount,
-) -> Iterator[TarSample]:
-    members: dict[str, Member] = {}
-    current = ""
-    on_end = ends.append if roles.ends == "read" else None
-    for member in tar_members(tar.url, tar.size, read, most_bytes=roles.most_bytes, on_end=on_end):
-        match = None if META_NAME.match(member.name) else MEMBER_NAME.fullmatch(member.name)
-        if match is None:
-            name = member.name.rpartition("/")[2]
-            passed.add(HIDDEN if name.startswith(".") else kind_of_name(name), member.name)
-            continue
-        key, extension = match.group(1), match.group(2).lower()
-        if (key != current or extension in members) and members:
+        members: dict[str, Member] = {}
+        current = ""
+        on_end = ends.append if roles.ends == "read" else None
+        for member in tar_members(tar.url, tar.size, read, most_bytes=roles.most_bytes, on_end=on_end):
+            match = None if META_NAME.match(member.name) else MEMBER_NAME.fullmatch(member.name)
+            if match is None:
+                name = member.name.rpartition("/")[2]
+                passed.add(HIDDEN if name.startswith(".") else kind_of_name(name), member.name)
+                continue
+            key, extension = match.group(1), match.group(2).lower()
+            if (key != current or extension in members) and members:
+                yield from _samples(current, members, roles, read)
+                members = {}
+            current = key
+            members[extension] = member
+        cut = next((fault for fault in ends if fault.kind == "cut" and fault.member), None)
+        if cut is not None:
+            match = MEMBER_NAME.fullmatch(cut.member.removeprefix("./"))
+            lost = match.group(1) if match is not None else cut.member
+            if members and lost != current:
+                yield from _samples(current, members, roles, read)
+            yield TarSample(_readable(lost), 0, 0, (), None, f"the tar is cut inside its member {cut.member!r}")
+        elif members:
             yield from _samples(current, members, roles, read)
-            members = {}
-        current = key
-        members[extension] = member
-    cut = next((fault for fault in ends if fault.kind == "cut" and fault.member), None)
-    if cut is not None:
-        match = MEMBER_NAME.fullmatch(cut.member.removeprefix("./"))
-        lost = match.group(1) if match is not None else cut.member
-        if members and lost != current:
-            yield from _samples(current, members, roles, read)
-        yield TarSample(_readable(lost), 0, 0, (), None, f"the tar is cut inside its member {cut.member!r}")
-    elif members:
-        yield from _samples(current, members, roles, read)
 
 
-def _samples(
-    key: str, members: Mapping[str, Member], roles: MemberRoles, read: Callable[[int, int], bytes]
-) -> Iterator[TarSample]:
+def _samples(key: str, members: Mapping[str, Member], roles: MemberRoles, read: Read) -> Iterator[TarSample]:
     """The sample of a key; or one problem per image if names have dots, so that WebDataset's rule merges samples."""
     if not any(extension in members for extension in roles.images):
         known = tuple(f".{extension}" for extension in roles.images)
@@ -218,9 +208,7 @@ def _readable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _sample(
-    key: str, members: Mapping[str, Member], roles: MemberRoles, read: Callable[[int, int], bytes]
-) -> TarSample:
+def _sample(key: str, members: Mapping[str, Member], roles: MemberRoles, read: Read) -> TarSample:
     image = next((members[extension] for extension in roles.images if extension in members), None)
     if image is None and roles.images == IMAGE_EXTENSIONS:
         image = next((one for extension, one in members.items() if _is_image(extension, one, read)), None)
@@ -233,7 +221,7 @@ def _sample(
     return TarSample(_readable(key), offset, length, captions, label, problem)
 
 
-def _is_image(extension: str, member: Member, read: Callable[[int, int], bytes]) -> bool:
+def _is_image(extension: str, member: Member, read: Read) -> bool:
     """Whether a member without a common image extension is an image: by a rarer extension, or by its first bytes."""
     if f".{extension}" in OTHER_SUFFIXES or "." in extension:
         return False
@@ -242,7 +230,7 @@ def _is_image(extension: str, member: Member, read: Callable[[int, int], bytes])
     )
 
 
-def _captions(members: Mapping[str, Member], roles: MemberRoles, read: Callable[[int, int], bytes]) -> tuple[str, ...]:
+def _captions(members: Mapping[str, Member], roles: MemberRoles, read: Read) -> tuple[str, ...]:
     if roles.captions == "json":
         value = _field(members, roles.caption_field, read)
         texts = value if isinstance(value, list) else [] if value is None else [value]
@@ -257,7 +245,7 @@ def _captions(members: Mapping[str, Member], roles: MemberRoles, read: Callable[
     return (text,) if text.strip() else ()
 
 
-def _label(members: Mapping[str, Member], roles: MemberRoles, read: Callable[[int, int], bytes]) -> str | None:
+def _label(members: Mapping[str, Member], roles: MemberRoles, read: Read) -> str | None:
     if roles.labels == "cls":
         return _member_text("cls", members, read).strip() or None if "cls" in members else None
     if roles.labels == "json":
@@ -269,7 +257,7 @@ def _label(members: Mapping[str, Member], roles: MemberRoles, read: Callable[[in
     return None
 
 
-def _field(members: Mapping[str, Member], name: str, read: Callable[[int, int], bytes]) -> Any:
+def _field(members: Mapping[str, Member], name: str, read: Read) -> Any:
     if "json" not in members:
         return None
     text = _member_text("json", members, read)
@@ -280,7 +268,7 @@ def _field(members: Mapping[str, Member], name: str, read: Callable[[int, int], 
     return content.get(name) if isinstance(content, dict) else None
 
 
-def _member_text(extension: str, members: Mapping[str, Member], read: Callable[[int, int], bytes]) -> str:
+def _member_text(extension: str, members: Mapping[str, Member], read: Read) -> str:
     member = members[extension]
     if member.length > MOST_TEXT_BYTES:
         raise ValueError(f"its .{extension} has {member.length} bytes, which is no text of a sample")
