@@ -24,7 +24,7 @@ from pipeline.loading.reader import SampleReader
 from pipeline.progress import Progress
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.writing.intake import allowed_unreadable
-from pipeline.sharding.writing.runner import Stop, StoppedEarlyError, each
+from pipeline.sharding.writing.runner import Stop, StoppedEarlyError, run_in_order
 from pipeline.whole_files import written_whole
 
 _BLOCK = 4096
@@ -100,7 +100,7 @@ def gather_signatures(
     done = len(index) - sum(min(_BLOCK, len(index) - start) for start in missing)
     bound = allowed_unreadable(max_unreadable_share, len(index))
     work = partial(_sign_block, reader, index)
-    blocks = each(
+    blocks = run_in_order(
         work,
         missing,
         runner="threads",

@@ -28,7 +28,7 @@ class ShardingConfig(Config):
 
     source: SourceConfigs = Field(EmojiConfig(), description="Where the images come from.")
     split: SplitConfig = Field(SplitConfig(), description="What is held out.")
-    images: ImagesConfig = Field(ImagesConfig(), description="Which images are refused, and which encoded anew.")
+    images: ImagesConfig = Field(ImagesConfig(), description="Which images are refused, and which re-encoded.")
     captions: CaptionsConfig = Field(CaptionsConfig(), description="How captions are cleaned.")
     duplicates: DuplicatesConfig = Field(DuplicatesConfig(), description="Which duplicates are removed.")
     caps: CapsConfig = Field(CapsConfig(), description="How many training images there may be of one thing.")
@@ -80,9 +80,7 @@ class ShardingConfig(Config):
                 (name for name in ("max_side", "encoding") if getattr(self.images, name) not in (None, "keep")), None
             )
             if changed is not None:
-                raise InputError(
-                    f"images.{changed}: an image that is indexed in place cannot be encoded anew; remove it"
-                )
+                raise InputError(f"images.{changed}: an image that is indexed in place cannot be re-encoded; remove it")
         # With a base, a new class is checked when the splits are assigned.
         check_class_sizes(self.source.class_sizes(), self.split, has_base=self.base is not None)
 

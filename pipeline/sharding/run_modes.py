@@ -18,30 +18,30 @@ from pipeline.sharding.deltas.delta_index import (
     delta_index,
     delta_listing,
     delta_numbering,
-    is_nothing,
-    taken_keys,
+    is_empty,
+    used_key_hashes,
     write_tombstones,
 )
 from pipeline.sharding.deltas.items_table import chunk_listing, rows_of_plan, write_listing
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.shard_locations import ShardLocations, is_own
 from pipeline.sharding.sources.base import Collection
-from pipeline.sharding.writing.chunks import ChunkFacts, Columns, key_of_row
+from pipeline.sharding.writing.chunks import ChunkResult, Columns, key_of_row
 from pipeline.sharding.writing.duplicates import DROPPED
 from pipeline.sharding.writing.index_tars import index_in_place
-from pipeline.sharding.writing.intake import Intake, nothing_usable, take_in
-from pipeline.sharding.writing.numbering import numbered
-from pipeline.sharding.writing.plan import Plan, ShardSize, arrange, make_plan
+from pipeline.sharding.writing.intake import Intake, nothing_usable, run_intake
+from pipeline.sharding.writing.numbering import build_numbering
+from pipeline.sharding.writing.plan import Plan, ShardSize, arrange, build_plan
 from pipeline.sharding.writing.rare_classes import label_numbers
 from pipeline.sharding.writing.scratch import Scratch
-from pipeline.sharding.writing.shards import index_parts, write_shards
+from pipeline.sharding.writing.shards import index_pieces, write_shards
 from pipeline.stage import NothingNew, Workspace
 
 Image = Callable[[int], bytes]
 
 
 @dataclass(frozen=True, eq=False)
-class Written:
+class ShardingResult:
     """The result of a run, for the card.
 
     Attributes:
@@ -50,17 +50,17 @@ class Written:
         chunks: results of the chunks that this run read.
         base: the base of a delta, or None.
         changes: of a delta, the numbers of new, changed and removed samples.
-        equal: some sets of equal images, for the card; empty for a delta.
-        rare: name of each rare class -> number of its images.
+        equal_sets: some sets of equal images, for the card; empty for a delta.
+        rare_classes: name of each rare class -> number of its images.
     """
 
     index: SampleIndex
     plan: Plan
-    chunks: list[ChunkFacts]
+    chunks: list[ChunkResult]
     base: Base | None = None
     changes: dict[str, Any] = field(default_factory=dict)
-    equal: Sequence[EqualSet] = ()
-    rare: Mapping[str, int] = field(default_factory=dict)
+    equal_sets: Sequence[EqualSet] = ()
+    rare_classes: Mapping[str, int] = field(default_factory=dict)
 
     def image(self, work: Workspace) -> Image:
         """A function from a sample's id to its encoded image."""
@@ -78,15 +78,15 @@ class Written:
         return image
 
 
-def write_all(config: ShardingConfig, collection: Collection, intake: Intake, work: Workspace) -> Written:
+def write_all(config: ShardingConfig, collection: Collection, intake: Intake, work: Workspace) -> ShardingResult:
     """Shards the whole source, or indexes its tars in place."""
     scratch = intake.scratch
-    chunks = take_in(collection, intake, runner=config.runner, writers=config.writers, progress=work.progress)
-    if not any(facts.rows for facts in chunks):
+    chunks = run_intake(collection, intake, runner=config.runner, writers=config.writers, progress=work.progress)
+    if not any(result.rows for result in chunks):
         raise nothing_usable(collection.total, chunks)
     work.progress(note="planning the shards")
     columns = Columns.load(scratch, chunks)
-    plan = make_plan(
+    plan = build_plan(
         columns,
         partial(key_of_row, scratch, columns),
         split=config.split,
@@ -97,15 +97,17 @@ def write_all(config: ShardingConfig, collection: Collection, intake: Intake, wo
     )
     if not len(plan.rows):
         raise nothing_usable(collection.total, chunks)
-    dropped = plan.kept.dropped_labels
+    dropped = plan.assignment.dropped_labels
     labels = label_numbers(len(collection.label_names), dropped)
-    rare = _named(plan.kept.rare, collection.label_names)
+    rare_classes = _by_name(plan.assignment.rare_classes, collection.label_names)
     label_names = [name for number, name in enumerate(collection.label_names) if number not in dropped]
     if collection.tars:
         work.progress(note="putting the index together")
         index = index_in_place(work.output, scratch, columns, plan, collection, labels, label_names)
-        return Written(index, plan, chunks, equal=_equal(scratch, columns, plan, collection), rare=rare)
-    numbering = numbered(scratch, columns, plan.rows, collection.root, labels)
+        return ShardingResult(
+            index, plan, chunks, equal_sets=_equal_sets(scratch, columns, plan, collection), rare_classes=rare_classes
+        )
+    numbering = build_numbering(scratch, columns, plan.rows, collection.root, labels)
     write_shards(
         work.output,
         scratch,
@@ -117,7 +119,7 @@ def write_all(config: ShardingConfig, collection: Collection, intake: Intake, wo
         progress=work.progress,
     )
     index = SampleIndex.assemble(
-        index_parts(scratch, plan.shard_names),
+        index_pieces(scratch, plan.shard_names),
         scratch.columns("index"),
         shard_names=plan.shard_names,
         label_names=label_names,
@@ -132,10 +134,14 @@ def write_all(config: ShardingConfig, collection: Collection, intake: Intake, wo
             for chunk in range(len(chunks))
         ),
     )
-    return Written(index, plan, chunks, equal=_equal(scratch, columns, plan, collection), rare=rare)
+    return ShardingResult(
+        index, plan, chunks, equal_sets=_equal_sets(scratch, columns, plan, collection), rare_classes=rare_classes
+    )
 
 
-def write_delta(config: ShardingConfig, base: Base, collection: Collection, intake: Intake, work: Workspace) -> Written:
+def write_delta(
+    config: ShardingConfig, base: Base, collection: Collection, intake: Intake, work: Workspace
+) -> ShardingResult:
     """Stores the new samples of a delta, and lists the base's samples that are gone.
 
     Raises:
@@ -143,18 +149,18 @@ def write_delta(config: ShardingConfig, base: Base, collection: Collection, inta
     """
     scratch = intake.scratch
     delta = read_delta(config, base, collection, intake, work.progress)
-    if is_nothing(delta):
+    if is_empty(delta):
         raise NothingNew(base.artifact)
-    if not (delta.chosen.splits != DROPPED).any():
-        raise nothing_usable(len(delta.numbers), delta.chunks)
+    if not (delta.selection.splits != DROPPED).any():
+        raise nothing_usable(len(delta.hashes), delta.chunks)
     work.progress(note="planning the shards")
     plan = arrange(
         delta.columns,
         partial(key_of_row, scratch, delta.columns),
         delta.new_rows,
-        delta.chosen_rows(),
+        delta.selection_of_columns(),
         _size(config),
-        taken_keys(delta),
+        used_key_hashes(delta),
     )
     numbering = delta_numbering(delta, plan, collection.root)
     write_shards(
@@ -171,11 +177,11 @@ def write_delta(config: ShardingConfig, base: Base, collection: Collection, inta
     index.write(work.output)
     write_listing(work.output, delta_listing(scratch, delta, plan, numbering))
     changes = delta.counts(write_tombstones(work.output, delta))
-    rare = _named(delta.chosen.kept.rare, delta.all_label_names)
-    return Written(index, plan, delta.chunks, base, changes, rare=rare)
+    rare_classes = _by_name(delta.selection.assignment.rare_classes, delta.all_label_names)
+    return ShardingResult(index, plan, delta.chunks, base, changes, rare_classes=rare_classes)
 
 
-def _named(rare: Mapping[int, int], names: Sequence[str]) -> dict[str, int]:
+def _by_name(rare: Mapping[int, int], names: Sequence[str]) -> dict[str, int]:
     return {names[label]: images for label, images in sorted(rare.items())}
 
 
@@ -184,5 +190,5 @@ def _size(config: ShardingConfig) -> ShardSize:
     return ShardSize(config.samples_per_shard, None if megabytes is None else int(megabytes * 1e6))
 
 
-def _equal(scratch: Scratch, columns: Columns, plan: Plan, collection: Collection) -> list[EqualSet]:
+def _equal_sets(scratch: Scratch, columns: Columns, plan: Plan, collection: Collection) -> list[EqualSet]:
     return equal_images(columns, plan, partial(key_of_row, scratch, columns), collection.label_names)

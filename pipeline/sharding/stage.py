@@ -25,8 +25,8 @@ from pipeline.sharding.card.data_card import data_card, markdown, rare_card
 from pipeline.sharding.card.headline import shards_headline
 from pipeline.sharding.card.page.page import card_page
 from pipeline.sharding.config import ShardingConfig, downloads_folder
-from pipeline.sharding.deltas.delta_base import Base, check_base, check_named_base, place_of_source, write_recipe
-from pipeline.sharding.run_modes import Written, write_all, write_delta
+from pipeline.sharding.deltas.delta_base import Base, check_base, check_named_base, source_address, write_recipe
+from pipeline.sharding.run_modes import ShardingResult, write_all, write_delta
 from pipeline.sharding.sources.base import Collection
 from pipeline.sharding.sources.normalised_labels import with_normalised_labels
 from pipeline.sharding.writing.chunks import Unreadable
@@ -71,7 +71,7 @@ class ShardDataset:
         config.check_source(work.store)
         collection = with_normalised_labels(config.source.collect(downloads_folder(work.store), work.progress))
         if not collection.total:
-            raise InputError(f"{place_of_source(config)}: no image is listed there, so there is nothing to shard")
+            raise InputError(f"{source_address(config)}: no image is listed there, so there is nothing to shard")
         for note in collection.notes:
             work.progress(note=note)
         if base is None and collection.label_names:
@@ -84,20 +84,20 @@ class ShardDataset:
             labels={name: number for number, name in enumerate(dict.fromkeys((*known, *collection.label_names)))},
             images=config.images,
             captions=config.captions,
-            looks=config.duplicates.near == "remove",
-            by_image=config.split.rule == "image",
+            difference_hashes=config.duplicates.near == "remove",
+            split_by_image=config.split.rule == "image",
             seed=config.split.seed,
-            allowed=allowed_unreadable(config.max_unreadable_share, collection.total),
+            max_unreadable=allowed_unreadable(config.max_unreadable_share, collection.total),
             in_place=bool(collection.tars),
         )
         if config.runner == "ray":
             work.progress(note="starting Ray")
         if base is None:
-            written = write_all(config, collection, intake, work)
+            result = write_all(config, collection, intake, work)
         else:
-            written = write_delta(config, base, collection, intake, work)
+            result = write_delta(config, base, collection, intake, work)
         work.progress(note="data card and contact sheet")
-        return _describe(config, collection, written, work)
+        return _describe(config, collection, result, work)
 
 
 def _check_labels(config: ShardingConfig, collection: Collection) -> None:
@@ -107,17 +107,19 @@ def _check_labels(config: ShardingConfig, collection: Collection) -> None:
     if config.base is None and config.source.class_sizes() is not None:
         return  # Checked by `check_source`.
     sizes = LabelSizes(config.split)
-    for _ in sizes.through(collection.items()):
+    for _ in sizes.counted(collection.items()):
         pass
     sizes.check(collection.label_names)
 
 
-def _describe(config: ShardingConfig, collection: Collection, written: Written, work: Workspace) -> dict[str, Any]:
+def _describe(
+    config: ShardingConfig, collection: Collection, result: ShardingResult, work: Workspace
+) -> dict[str, Any]:
     """Writes card, contact sheet, label names, quarantine and recipe; returns the summary."""
-    index = written.index
-    unreadable = [one for facts in written.chunks for one in facts.unreadable]
-    rare = rare_card(config.split.rare_classes, written.rare)
-    card = data_card(index, collection, written.plan, written.chunks, unreadable, written.changes, rare)
+    index = result.index
+    unreadable = [item for chunk in result.chunks for item in chunk.unreadable]
+    rare = rare_card(config.split.rare_classes, result.rare_classes)
+    card = data_card(index, collection, result.plan, result.chunks, unreadable, result.changes, rare)
     write_json(work.output / "data_card.json", card)
     (work.output / "data_card.md").write_text(markdown(card), encoding="utf-8")
     write_json(work.output / "labels.json", list(index.label_names))
@@ -126,8 +128,8 @@ def _describe(config: ShardingConfig, collection: Collection, written: Written, 
         write_json(work.output / "taxonomy.json", {"nodes": nodes})
     _write_quarantine(work.output / "quarantine.parquet", unreadable)
     write_recipe(work.output, config, collection.title)
-    image = written.image(work)
-    page = card_page(card, index, image, equal=written.equal, unreadable=unreadable, config=config)
+    image = result.image(work)
+    page = card_page(card, index, image, equal=result.equal_sets, unreadable=unreadable, config=config)
     (work.output / "data_card.html").write_text(page, encoding="utf-8")
     contact_sheet(index, image, collection.title).save(work.output / "contact_sheet.png", optimize=True)
     size = sum(path.stat().st_size for path in work.output.glob("shards/*"))
@@ -138,12 +140,12 @@ def _describe(config: ShardingConfig, collection: Collection, written: Written, 
         "shards": len(index.shard_names),
         "megabytes": round(size / 1e6, 1),
         "unreadable": len(unreadable),
-        "duplicates": written.plan.kept.equal.copies,
+        "duplicates": result.plan.assignment.equal_sets.copies,
         **({"passed_over": card["passed_over"]} if collection.passed_over.count else {}),
-        "source": place_of_source(config),
-        **({"rare_classes": {**rare, "of": dict(islice(rare["of"].items(), 20))}} if written.rare else {}),
+        "source": source_address(config),
+        **({"rare_classes": {**rare, "of": dict(islice(rare["of"].items(), 20))}} if result.rare_classes else {}),
         **({"notes": list(collection.notes)} if collection.notes else {}),
-        **{name: written.changes[name] for name in ("new", "changed", "removed") if written.changes},
+        **{name: result.changes[name] for name in ("new", "changed", "removed") if result.changes},
     }
     return {**summary, "headline": shards_headline(summary)}
 
@@ -159,7 +161,7 @@ def _write_quarantine(path: Path, unreadable: Iterable[Unreadable]) -> None:
         ]
     )
     rows = [
-        {"name": one.name, "label": one.label, "source": one.source, "bytes": one.bytes, "reason": one.reason}
-        for one in unreadable
+        {"name": item.name, "label": item.label, "source": item.source, "bytes": item.bytes, "reason": item.reason}
+        for item in unreadable
     ]
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)

@@ -13,7 +13,7 @@ from pipeline.html.markdown import Cell, address, code, table, text
 from pipeline.service_url import without_credentials
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.sharding.sources.base import Collection
-from pipeline.sharding.writing.chunks import ChunkFacts, Unreadable
+from pipeline.sharding.writing.chunks import ChunkResult, Unreadable
 from pipeline.sharding.writing.plan import Plan
 
 _UNREADABLE_SHOWN = 20
@@ -33,7 +33,7 @@ def data_card(
     index: SampleIndex,
     collection: Collection,
     plan: Plan,
-    chunks: Sequence[ChunkFacts],
+    chunks: Sequence[ChunkResult],
     unreadable: Sequence[Unreadable],
     changes: Mapping[str, Any] | None = None,
     rare: Mapping[str, Any] | None = None,
@@ -45,7 +45,7 @@ def data_card(
         changes: of a delta: its base, and the numbers of new, changed and removed samples.
         rare: see `rare_card`.
     """
-    kept = plan.kept
+    assignment = plan.assignment
     return {
         "title": collection.title,
         **({"delta": dict(changes)} if changes else {}),
@@ -54,12 +54,12 @@ def data_card(
         "encoded_anew": _summed(chunks, "images"),
         "caption_cleaning": _summed(chunks, "captions"),
         "duplicates": {
-            "found": kept.equal.copies,
-            "dropped_copies_of_held_out": kept.held_out_copies,
-            "dropped_repeats": kept.repeats,
-            "dropped_alike": kept.alike,
-            "dropped_conflicts": kept.contradicted,
-            "with_conflicting_labels": kept.conflicts,
+            "found": assignment.equal_sets.copies,
+            "dropped_copies_of_held_out": assignment.held_out_copies,
+            "dropped_repeats": assignment.repeats,
+            "dropped_alike": assignment.near_duplicates,
+            "dropped_conflicts": assignment.conflicting,
+            "with_conflicting_labels": assignment.conflicting_sets,
         },
         "capped": plan.capped,
         "rare_classes": dict(rare or {}),
@@ -116,11 +116,11 @@ def counted(index: SampleIndex) -> dict[str, Any]:
     }
 
 
-def _summed(chunks: Sequence[ChunkFacts], kind: str) -> dict[str, int]:
+def _summed(chunks: Sequence[ChunkResult], kind: str) -> dict[str, int]:
     """Reason -> count, summed over all chunks."""
     total: Counter[str] = Counter()
-    for facts in chunks:
-        total.update(facts.counts[kind])
+    for result in chunks:
+        total.update(result.counts[kind])
     return dict(sorted(total.items()))
 
 

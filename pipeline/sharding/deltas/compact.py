@@ -37,9 +37,9 @@ from pipeline.sharding.format.shard_locations import ShardLocations, is_own, own
 from pipeline.sharding.format.tar_layout import BLOCK, END_BYTES
 from pipeline.sharding.format.tars_file import TARS_FILE
 from pipeline.sharding.writing.plan import ShardSize, cut, names_of_shards, sorted_in_splits
-from pipeline.sharding.writing.runner import Stop, StoppedEarlyError, each, never
+from pipeline.sharding.writing.runner import Stop, StoppedEarlyError, not_stopping, run_with_progress
 from pipeline.sharding.writing.scratch import Scratch
-from pipeline.sharding.writing.shards import placed
+from pipeline.sharding.writing.shards import link_shard
 from pipeline.stage import NothingNew, Workspace
 from pipeline.whole_files import write_json, written_whole
 
@@ -49,7 +49,7 @@ _STOP_EVERY = 64  # samples
 _BATCH_ROWS = 1 << 16
 # Files that are rewritten; all others describe the same samples and are copied.
 _CARD = ("data_card.json", "data_card.md", "data_card.html")
-_MADE = ("index.arrow", "index.parquet", LISTING_FILE, RECIPE_FILE, *_CARD, TOMBSTONES_FILE)
+_REWRITTEN = ("index.arrow", "index.parquet", LISTING_FILE, RECIPE_FILE, *_CARD, TOMBSTONES_FILE)
 
 
 class CompactConfig(Config):
@@ -122,12 +122,20 @@ class CompactShards:
         ]
         scratch = Scratch(work.scratch.absolute())
         scratch.prepare()
-        self._write(tars, _Source(index, locations, starts, lengths), scratch, config, work)
+        run_with_progress(
+            partial(_write_tar, scratch, _Source(index, locations, starts, lengths)),
+            tars,
+            runner="threads",
+            writers=config.writers,
+            progress=work.progress,
+            total=len(ids),
+            note="copying samples",
+        )
 
         work.progress(note="putting the index together")
         (work.output / "shards").mkdir()
         for name in names:
-            placed(scratch.tar(name), work.output / name)
+            link_shard(scratch.tar(name), work.output / name)
         new = _index(scratch, index, ids, edges, names, lengths)
         new.write(work.output)
         _write_listing(work.output, Listing.open(shards, scratch.columns("listing")), ids)
@@ -140,28 +148,10 @@ class CompactShards:
         card["compacted"] = shards.uri
         write_json(work.output / "data_card.json", card)
         (work.output / "data_card.md").write_text(markdown(card), encoding="utf-8")
-        told = {name: value for name, value in shards.summary.items() if name not in ("new", "changed", "removed")}
+        unchanged = {name: value for name, value in shards.summary.items() if name not in ("new", "changed", "removed")}
         megabytes = round(sum(tar.size for tar in tars) / 1e6, 1)
-        summary = {**told, "shards": len(names), "megabytes": megabytes}
+        summary = {**unchanged, "shards": len(names), "megabytes": megabytes}
         return {**summary, "headline": shards_headline(summary)}
-
-    def _write(
-        self, tars: list[_Tar], source: _Source, scratch: Scratch, config: CompactConfig, work: Workspace
-    ) -> None:
-        done, total = 0, sum(len(tar.ids) for tar in tars)
-
-        def told() -> None:
-            work.progress(step=done, total=total, note="copying samples")
-
-        results = each(
-            partial(_write_tar, scratch, source), tars, runner="threads", writers=config.writers, while_waiting=told
-        )
-        try:
-            for samples in results:
-                done += samples
-                told()
-        finally:
-            results.close()
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +164,7 @@ class _Source:
     lengths: NDArray[np.int64]
 
 
-def _write_tar(scratch: Scratch, source: _Source, tar: _Tar, *, stop: Stop = never) -> int:
+def _write_tar(scratch: Scratch, source: _Source, tar: _Tar, *, stop: Stop = not_stopping) -> int:
     """The task: writes a tar unless it exists; returns the number of samples."""
     path = scratch.tar(tar.name)
     if path.exists() and path.stat().st_size == tar.size:
@@ -183,9 +173,9 @@ def _write_tar(scratch: Scratch, source: _Source, tar: _Tar, *, stop: Stop = nev
     opened: dict[int, int] = {}
     waiting = bytearray()
     try:
-        with written_whole(path) as aside, aside.open("wb", buffering=0) as file:
-            for place, id in enumerate(tar.ids.tolist()):
-                if place % _STOP_EVERY == 0 and stop():
+        with written_whole(path) as temporary, temporary.open("wb", buffering=0) as file:
+            for position, id in enumerate(tar.ids.tolist()):
+                if position % _STOP_EVERY == 0 and stop():
                     raise StoppedEarlyError
                 shard = int(index.shards[id])
                 if shard not in opened:
@@ -229,26 +219,28 @@ def _spans(
         of_owner.setdefault(owner_of(name) or shards.uri, []).append(number)
     for uri, numbers in of_owner.items():
         owner = index if uri == shards.uri else SampleIndex.open(shards.in_same_store(uri))
-        number_there = {qualified_name(uri, name): number for number, name in enumerate(owner.shard_names)}
-        there = np.full(len(index.shard_names), -1, dtype=np.int64)
-        there[numbers] = [number_there.get(qualified_name(uri, index.shard_names[number]), -1) for number in numbers]
+        number_in_owner = {qualified_name(uri, name): number for number, name in enumerate(owner.shard_names)}
+        in_owner = np.full(len(index.shard_names), -1, dtype=np.int64)
+        in_owner[numbers] = [
+            number_in_owner.get(qualified_name(uri, index.shard_names[number]), -1) for number in numbers
+        ]
         tar_bytes = np.zeros(len(owner.shard_names), dtype=np.int64)
-        tar_bytes[there[numbers]] = [locations.size(number) for number in numbers]
+        tar_bytes[in_owner[numbers]] = [locations.size(number) for number in numbers]
 
-        places_there = np.sort(_place(owner.shards, owner.offsets))
-        shard, offset = places_there >> _OFFSET_BITS, places_there & ((1 << _OFFSET_BITS) - 1)
+        positions = np.sort(_tar_position(owner.shards, owner.offsets))
+        shard, offset = positions >> _OFFSET_BITS, positions & ((1 << _OFFSET_BITS) - 1)
         last = np.append(shard[1:] != shard[:-1], True)
         ends = np.where(last, tar_bytes[shard] - END_BYTES, np.append(offset[1:], 0) - BLOCK)
-        mine = np.flatnonzero(there[index.shards] >= 0)
-        wanted = _place(there[index.shards[mine]], index.offsets[mine])
-        at = np.minimum(np.searchsorted(places_there, wanted), len(places_there) - 1)
-        if (there[numbers] < 0).any() or not np.array_equal(places_there[at], wanted):
+        rows = np.flatnonzero(in_owner[index.shards] >= 0)
+        wanted = _tar_position(in_owner[index.shards[rows]], index.offsets[rows])
+        found = np.minimum(np.searchsorted(positions, wanted), len(positions) - 1)
+        if (in_owner[numbers] < 0).any() or not np.array_equal(positions[found], wanted):
             raise DamagedError(f"{shards.uri}: its index and that of {uri} differ; re-run {shards.stage}")
-        lengths[mine] = ends[at] - (index.offsets[mine] - BLOCK)
+        lengths[rows] = ends[found] - (index.offsets[rows] - BLOCK)
     return index.offsets - BLOCK, lengths
 
 
-def _place(shards: NDArray[Any], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+def _tar_position(shards: NDArray[Any], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
     """Packs shard number and byte offset into one integer."""
     return (shards.astype(np.int64) << _OFFSET_BITS) | offsets
 
@@ -267,7 +259,7 @@ def _index(
     shards = np.repeat(np.arange(len(names), dtype=np.int32), sizes)
     starts = ends - lengths[ids] - np.repeat(np.append(0, ends)[edges[:-1]], sizes)
 
-    def parts() -> Iterator[pa.Table]:
+    def pieces() -> Iterator[pa.Table]:
         for start in range(0, len(ids), _BATCH_ROWS):
             some = slice(start, start + _BATCH_ROWS)
             table = index.table.take(pa.array(ids[some])).combine_chunks()
@@ -277,7 +269,7 @@ def _index(
             yield pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
     return SampleIndex.assemble(
-        parts(),
+        pieces(),
         scratch.columns("index"),
         shard_names=names,
         label_names=index.label_names,
@@ -297,7 +289,7 @@ def _write_listing(folder: Path, listing: Listing, ids: NDArray[np.int64]) -> No
 def _copy_the_rest(folder: Path, shards: Artifact) -> None:
     """Copies the files that do not change: labels, taxonomy, quarantine, pictures."""
     for name in shards.files:
-        if not is_own(name) and name not in _MADE:
+        if not is_own(name) and name not in _REWRITTEN:
             shutil.copyfile(shards.path(name), folder / name)
 
 

@@ -1,7 +1,8 @@
 """A delta: items of a source that its base lacks, and samples of the base that are gone; only changes are read.
 
     list the source -> compare with the base's listing -> read items that are new, changed or without a stamp
-        -> choose over all items: splits, duplicates, caps -> read chosen items that the base left out -> choose again
+        -> select among all items (splits, duplicates, caps) -> read what is selected and was left out of the base
+        -> select again
 
 Duplicates and caps are decided over all items in source order, as in a full run: the listing has the hashes for that.
 So an image that was dropped as a copy is stored once the copy that was stored is removed.
@@ -22,17 +23,18 @@ from numpy.typing import NDArray
 from pipeline.progress import Progress
 from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.deltas.delta_base import Base
-from pipeline.sharding.deltas.diff_with_base import SourceNumbers, matched, unchanged
-from pipeline.sharding.deltas.inherited_splits import settle
+from pipeline.sharding.deltas.diff_with_base import ItemHashes, match_by_name, unchanged
+from pipeline.sharding.deltas.inherited_splits import inherit_splits
 from pipeline.sharding.deltas.items_table import Listing
 from pipeline.sharding.format.mapped_columns import mapped_numbers
 from pipeline.sharding.format.taxonomy import Paths
 from pipeline.sharding.sources.base import Collection, Item
-from pipeline.sharding.writing.chunks import ChunkFacts, Columns, read_table
+from pipeline.sharding.writing.chunks import ChunkResult, Columns, read_table
 from pipeline.sharding.writing.duplicates import DROPPED
-from pipeline.sharding.writing.intake import Intake, nothing_usable, take_in
-from pipeline.sharding.writing.plan import Chosen, choose
-from pipeline.sharding.writing.rare_classes import GONE, LabelSizes, label_numbers
+from pipeline.sharding.writing.intake import Intake, nothing_usable, run_intake
+from pipeline.sharding.writing.item_columns import PLAN_COLUMNS
+from pipeline.sharding.writing.plan import Selection, select_samples
+from pipeline.sharding.writing.rare_classes import DROPPED_CLASS, LabelSizes, label_numbers
 
 # The state of an item of the source; the values are ranks: of repeated samples, the one with the lowest stays.
 _STORED, _READ, _LEFT_OUT, _UNREADABLE = range(4)
@@ -48,90 +50,92 @@ class Delta:
         all_label_names: the base's, then the new ones.
         labels: their numbers, see `label_numbers`: rare new classes may be dropped.
         chunks, columns: the items that were read.
-        numbers: the source's items.
-        live: indices of the readable items in source order, ascending.
-        kind: [live] _STORED or _LEFT_OUT by the base, or _READ.
-        at: [live] rows of the base's listing, or rows of `columns` for items that were read.
-        chosen: [live] splits.
-        before: [items] row of the base's listing with the same name, -1 for none.
+        hashes: the source's items.
+        readable: indices of the readable items in source order, ascending.
+        state: [readable] _STORED or _LEFT_OUT by the base, or _READ.
+        rows: [readable] rows of the base's listing, or rows of `columns` for items that were read.
+        selection: [readable] which items are stored.
+        base_rows: [items] row of the base's listing with the same name, -1 for none.
     """
 
     base: Base
     listing: Listing
     all_label_names: tuple[str, ...]
     labels: NDArray[np.int32]
-    chunks: list[ChunkFacts]
+    chunks: list[ChunkResult]
     columns: Columns
-    numbers: SourceNumbers
-    live: NDArray[np.int64]
-    kind: NDArray[np.int8]
-    at: NDArray[np.int64]
-    chosen: Chosen
-    before: NDArray[np.int64]
+    hashes: ItemHashes
+    readable: NDArray[np.int64]
+    state: NDArray[np.int8]
+    rows: NDArray[np.int64]
+    selection: Selection
+    base_rows: NDArray[np.int64]
 
     @property
     def label_names(self) -> list[str]:
         """The label names without dropped classes."""
-        return [name for name, number in zip(self.all_label_names, self.labels, strict=False) if number != GONE]
+        return [
+            name for name, number in zip(self.all_label_names, self.labels, strict=False) if number != DROPPED_CLASS
+        ]
 
     @property
     def new_rows(self) -> NDArray[np.int64]:
         """Rows of `columns` that are stored, ascending."""
-        return np.sort(self.at[(self.kind == _READ) & (self.chosen.splits != DROPPED)])
+        return np.sort(self.rows[(self.state == _READ) & (self.selection.splits != DROPPED)])
 
     @property
-    def kept_places(self) -> NDArray[np.int64]:
+    def reused_rows(self) -> NDArray[np.int64]:
         """Rows of the base's listing that the delta takes over, ascending."""
-        return np.sort(self.at[(self.kind == _STORED) & (self.chosen.splits != DROPPED)])
+        return np.sort(self.rows[(self.state == _STORED) & (self.selection.splits != DROPPED)])
 
     @property
     def was_read(self) -> NDArray[np.bool_]:
-        """[live] whether `at` is a row of `columns`."""
-        return self.kind == _READ
+        """[readable] whether `rows` has a row of `columns`."""
+        return self.state == _READ
 
-    def chosen_rows(self) -> Chosen:
-        """`chosen` for the rows of `columns`."""
+    def selection_of_columns(self) -> Selection:
+        """`selection` for the rows of `columns`."""
         splits = np.full(len(self.columns), DROPPED, dtype=np.int8)
         read = self.was_read
-        splits[self.at[read]] = self.chosen.splits[read]
-        return replace(self.chosen, splits=splits)
+        splits[self.rows[read]] = self.selection.splits[read]
+        return replace(self.selection, splits=splits)
 
-    def gone(self) -> tuple[NDArray[np.int64], list[str]]:
+    def tombstones(self) -> tuple[NDArray[np.int64], list[str]]:
         """(rows of the base's listing that the base stores and the delta does not, ascending; the reason of each)."""
         listing = self.listing
         stored = np.flatnonzero(listing.numbers["row"] >= 0)
-        places = np.setdiff1d(stored, self.kept_places, assume_unique=True)
+        rows = np.setdiff1d(stored, self.reused_rows, assume_unique=True)
         item_of = np.full(len(listing), -1, dtype=np.int64)
-        there = self.before >= 0
-        item_of[self.before[there]] = np.flatnonzero(there)
-        live_of = np.full(len(self.numbers), -1, dtype=np.int64)
-        live_of[self.live] = np.arange(len(self.live))
-        why = []
-        for item in item_of[places].tolist():
-            live = int(live_of[item]) if item >= 0 else -1
+        matched = self.base_rows >= 0
+        item_of[self.base_rows[matched]] = np.flatnonzero(matched)
+        readable_of = np.full(len(self.hashes), -1, dtype=np.int64)
+        readable_of[self.readable] = np.arange(len(self.readable))
+        reasons = []
+        for item in item_of[rows].tolist():
+            index = int(readable_of[item]) if item >= 0 else -1
             if item < 0:
-                why.append("removed")
-            elif live < 0:
-                why.append("unreadable")
-            elif self.kind[live] == _READ:
-                why.append("changed")
+                reasons.append("removed")
+            elif index < 0:
+                reasons.append("unreadable")
+            elif self.state[index] == _READ:
+                reasons.append("changed")
             else:
-                why.append("duplicate" if self.chosen.kept.splits[live] == DROPPED else "capped")
-        return places, why
+                reasons.append("duplicate" if self.selection.assignment.splits[index] == DROPPED else "capped")
+        return rows, reasons
 
-    def counts(self, gone: list[str]) -> dict[str, Any]:
+    def counts(self, reasons: list[str]) -> dict[str, Any]:
         """For the card: numbers of new, changed, removed and live samples."""
-        read = self.was_read & (self.chosen.splits != DROPPED)
-        before = self.before[self.live[read]]
-        changed = int((self.listing.numbers["row"][before[before >= 0]] >= 0).sum())
+        read = self.was_read & (self.selection.splits != DROPPED)
+        base_rows = self.base_rows[self.readable[read]]
+        changed = int((self.listing.numbers["row"][base_rows[base_rows >= 0]] >= 0).sum())
         return {
             "base": self.base.artifact.uri,
             "base_samples": len(self.base.index),
             "new": int(read.sum()) - changed,
             "changed": changed,
-            "removed": len(gone) - changed,
-            "live": int((self.chosen.splits != DROPPED).sum()),
-            "why": dict(sorted(Counter(gone).items())),
+            "removed": len(reasons) - changed,
+            "live": int((self.selection.splits != DROPPED).sum()),
+            "why": dict(sorted(Counter(reasons).items())),
         }
 
 
@@ -146,147 +150,151 @@ def read_delta(config: ShardingConfig, base: Base, collection: Collection, intak
     """
     listing = Listing.open(base.artifact, intake.scratch.columns("listing"))
     sizes = LabelSizes(config.split, base.index.label_names)
-    items = sizes.through(collection.items())
-    numbers = SourceNumbers.of(items, collection.total, progress, intake.scratch.columns("source"))
-    before = matched(numbers, listing)
+    items = sizes.counted(collection.items())
+    hashes = ItemHashes.of(items, collection.total, progress, intake.scratch.columns("source"))
+    base_rows = match_by_name(hashes, listing)
     # An item with another label than in the base keeps its split, so its new class is exempt from the check.
-    sizes.check(collection.label_names, [name for name, at in sizes.places.items() if (before[at] >= 0).any()])
-    same = unchanged(numbers, listing, before, trust_names=config.trust_names)
-    kind = np.full(len(numbers), _UNREADABLE, dtype=np.int8)
-    at = np.where(same, before, -1)
-    kind[same] = np.where(listing.numbers["row"][before[same]] >= 0, _STORED, _LEFT_OUT)
+    sizes.check(
+        collection.label_names, [name for name, items in sizes.first_items.items() if (base_rows[items] >= 0).any()]
+    )
+    same = unchanged(hashes, listing, base_rows, trust_names=config.trust_names)
+    state = np.full(len(hashes), _UNREADABLE, dtype=np.int8)
+    rows = np.where(same, base_rows, -1)
+    state[same] = np.where(listing.numbers["row"][base_rows[same]] >= 0, _STORED, _LEFT_OUT)
     wanted = np.flatnonzero(~same)
-    chunks: list[ChunkFacts] = []
+    chunks: list[ChunkResult] = []
     first = True
     while True:
-        rows = sum(facts.rows for facts in chunks)
-        more = take_in(
-            _only(collection, wanted, len(numbers)),
+        first_row = sum(result.rows for result in chunks)
+        new_chunks = run_intake(
+            _subset(collection, wanted, len(hashes)),
             intake,
             runner=config.runner,
             writers=config.writers,
             progress=progress,
             first_chunk=len(chunks),
         )
-        places = wanted[_numbers_in_intake(intake, more, len(chunks))]
-        chunks += more
+        new_items = wanted[_numbers_in_intake(intake, new_chunks, len(chunks))]
+        chunks += new_chunks
         columns = Columns.load(intake.scratch, chunks)
-        kind[wanted] = _UNREADABLE
-        kind[places] = _READ
-        at[places] = np.arange(rows, len(columns))
+        state[wanted] = _UNREADABLE
+        state[new_items] = _READ
+        rows[new_items] = np.arange(first_row, len(columns))
         if first:
-            _take_back(listing, columns, numbers, before, places, kind, at)
+            _reuse_unchanged(listing, columns, hashes, base_rows, new_items, state, rows)
             first = False
-        live = np.flatnonzero(kind != _UNREADABLE)
-        if not live.size:
-            raise nothing_usable(len(numbers), chunks)
-        chosen = _choose(config, base, listing, columns, intake, kind[live], at[live], before[live])
-        wanted = live[(kind[live] == _LEFT_OUT) & (chosen.splits != DROPPED)]
+        readable = np.flatnonzero(state != _UNREADABLE)
+        if not readable.size:
+            raise nothing_usable(len(hashes), chunks)
+        selection = _select(
+            config, base, listing, columns, intake, state[readable], rows[readable], base_rows[readable]
+        )
+        wanted = readable[(state[readable] == _LEFT_OUT) & (selection.splits != DROPPED)]
         if not wanted.size:
             return Delta(
                 base=base,
                 listing=listing,
                 all_label_names=tuple(intake.labels),
-                labels=label_numbers(len(intake.labels), chosen.kept.dropped_labels),
+                labels=label_numbers(len(intake.labels), selection.assignment.dropped_labels),
                 chunks=chunks,
                 columns=columns,
-                numbers=numbers,
-                live=live,
-                kind=kind[live],
-                at=at[live],
-                chosen=chosen,
-                before=before,
+                hashes=hashes,
+                readable=readable,
+                state=state[readable],
+                rows=rows[readable],
+                selection=selection,
+                base_rows=base_rows,
             )
 
 
-def _only(collection: Collection, wanted: NDArray[np.int64], count: int) -> Collection:
+def _subset(collection: Collection, wanted: NDArray[np.int64], count: int) -> Collection:
     """The collection with only the items at the indices `wanted`."""
-    chosen = np.zeros(count, dtype=bool)
-    chosen[wanted] = True
+    mask = np.zeros(count, dtype=bool)
+    mask[wanted] = True
 
     def items() -> Iterator[Item]:
-        return compress(collection.items(), chosen)
+        return compress(collection.items(), mask)
 
     return replace(collection, items=items, total=len(wanted))
 
 
-def _numbers_in_intake(intake: Intake, chunks: list[ChunkFacts], first: int) -> NDArray[np.int64]:
+def _numbers_in_intake(intake: Intake, chunks: list[ChunkResult], first: int) -> NDArray[np.int64]:
     """[rows] index of each row's item among the items of one intake."""
     found = [np.empty(0, dtype=np.int64)]
     start = 0
-    for chunk, facts in enumerate(chunks, first):
+    for chunk, result in enumerate(chunks, first):
         found.append(read_table(intake.scratch, chunk).column("number").to_numpy() + start)
-        start += facts.items
+        start += result.items
     return np.concatenate(found)
 
 
-def _take_back(
+def _reuse_unchanged(
     listing: Listing,
     columns: Columns,
-    numbers: SourceNumbers,
-    before: NDArray[np.int64],
-    places: NDArray[np.int64],
-    kind: NDArray[np.int8],
-    at: NDArray[np.int64],
+    hashes: ItemHashes,
+    base_rows: NDArray[np.int64],
+    items: NDArray[np.int64],
+    state: NDArray[np.int8],
+    rows: NDArray[np.int64],
 ) -> None:
     """Marks items that were read and found unchanged as the base's: e.g. a touched file, or an item without stamp."""
-    old, rows = before[places], at[places]
-    theirs = listing.numbers
+    old, new = base_rows[items], rows[items]
+    listed = listing.numbers
     same = (
         (old >= 0)
-        & (theirs["facts"][old] == numbers.facts[places])
-        & (theirs["hash_high"][old] == columns.hash_high[rows])
-        & (theirs["hash_low"][old] == columns.hash_low[rows])
+        & (listed["metadata_hash"][old] == hashes.metadata_hash[items])
+        & (listed["hash_high"][old] == columns.hash_high[new])
+        & (listed["hash_low"][old] == columns.hash_low[new])
     )
-    places, old = places[same], old[same]
-    at[places] = old
-    kind[places] = np.where(theirs["row"][old] >= 0, _STORED, _LEFT_OUT)
+    items, old = items[same], old[same]
+    rows[items] = old
+    state[items] = np.where(listed["row"][old] >= 0, _STORED, _LEFT_OUT)
 
 
-def _choose(
+def _select(
     config: ShardingConfig,
     base: Base,
     listing: Listing,
     columns: Columns,
     intake: Intake,
-    kind: NDArray[np.int8],
-    at: NDArray[np.int64],
-    before: NDArray[np.int64],
-) -> Chosen:
+    state: NDArray[np.int8],
+    rows: NDArray[np.int64],
+    base_rows: NDArray[np.int64],
+) -> Selection:
     """Chooses among the readable items.
 
     Args:
-        kind, at: [live] see `Delta`.
-        before: [live] rows of the base's listing, -1 for none.
+        state, rows: [readable] see `Delta`.
+        base_rows: [readable] rows of the base's listing, -1 for none.
     """
-    row, base_splits = listing.numbers["row"], base.index.splits
+    ids, base_splits = listing.numbers["row"], base.index.splits
     union = _Union(listing, columns, Paths.of(base.index.taxonomy))
-    splits = np.full(len(at), DROPPED, dtype=np.int8)
+    splits = np.full(len(rows), DROPPED, dtype=np.int8)
     former = splits.copy()
-    stored = kind == _STORED
-    splits[stored] = base_splits[row[at[stored]]]
-    replaced = np.flatnonzero((kind == _READ) & (before >= 0))
-    replaced = replaced[row[before[replaced]] >= 0]
-    former[replaced] = base_splits[row[before[replaced]]]
-    of_base = np.flatnonzero(row >= 0)
-    all_columns = union.columns(kind == _READ, at, intake.scratch.columns("items"))
-    settled = settle(
+    stored = state == _STORED
+    splits[stored] = base_splits[ids[rows[stored]]]
+    replaced = np.flatnonzero((state == _READ) & (base_rows >= 0))
+    replaced = replaced[ids[base_rows[replaced]] >= 0]
+    former[replaced] = base_splits[ids[base_rows[replaced]]]
+    of_base = np.flatnonzero(ids >= 0)
+    all_columns = union.columns(state == _READ, rows, intake.scratch.columns("items"))
+    inherited = inherit_splits(
         all_columns,
         config.split,
         splits=splits,
         former=former,
-        rank=kind,
+        rank=state,
         base=union.columns(np.zeros(len(of_base), dtype=bool), of_base, intake.scratch.columns("base")),
-        base_splits=base_splits[row[of_base]],
+        base_splits=base_splits[ids[of_base]],
         labels=len(base.index.label_names),
     )
-    return choose(
+    return select_samples(
         all_columns,
         split=config.split,
         duplicates=config.duplicates,
         caps=config.caps,
         label_names=tuple(intake.labels),
-        settled=settled,
+        inherited=inherited,
     )
 
 
@@ -305,23 +313,23 @@ class _Union:
             "node": np.array(nodes, dtype=np.int32)[columns.node],
         }
 
-    def columns(self, read: NDArray[np.bool_], at: NDArray[np.int64], folder: Path) -> Columns:
+    def columns(self, read: NDArray[np.bool_], rows: NDArray[np.int64], folder: Path) -> Columns:
         """The columns of images.
 
         Args:
-            read: [images] whether `at` is a row of the read items; otherwise it is a row of the listing.
+            read: [images] whether `rows` is a row of the read items; otherwise it is a row of the listing.
             folder: folder for the files of the columns.
         """
-        made: dict[str, Any] = {}
-        new, listed = at[read], at[~read]
-        for name in Columns.planned():
-            whole: NDArray[Any] = self._read.get(name, getattr(self._columns, name))
-            values = mapped_numbers(folder / name, whole.dtype, len(at))
-            values[read] = whole[new]
+        columns: dict[str, Any] = {}
+        new, listed = rows[read], rows[~read]
+        for name in PLAN_COLUMNS:
+            values_read: NDArray[Any] = self._read.get(name, getattr(self._columns, name))
+            values = mapped_numbers(folder / name, values_read.dtype, len(rows))
+            values[read] = values_read[new]
             if name == "node":
                 values[~read] = np.maximum(self._listing.numbers[name][listed], 0)
-            elif name != "look":  # A delta does not remove near duplicates.
+            elif name != "difference_hash":  # A delta does not remove near duplicates.
                 values[~read] = self._listing.numbers[name][listed]
-            made[name] = values
-        starts = np.array([0, len(at)], dtype=np.int64)
-        return Columns(starts=starts, source_names=self._source_names, node_paths=self._node_paths, **made)
+            columns[name] = values
+        starts = np.array([0, len(rows)], dtype=np.int64)
+        return Columns(starts=starts, source_names=self._source_names, node_paths=self._node_paths, **columns)

@@ -125,7 +125,7 @@ def check_base(config: ShardingConfig, base: Base) -> None:
         raise InputError(refusal)
 
 
-def place_of_source(config: ShardingConfig) -> str:
+def source_address(config: ShardingConfig) -> str:
     """The source's kind and the address of its data, which distinguish data sets of the same layout."""
     source = config.source
     where = {}
@@ -138,7 +138,7 @@ def place_of_source(config: ShardingConfig) -> str:
 
 def _newest(config: ShardingConfig, store: ArtifactStore) -> Base | None:
     """The latest committed artifact with this source and these settings."""
-    place = place_of_source(config)
+    place = source_address(config)
     found = [
         artifact
         for stage in STAGES

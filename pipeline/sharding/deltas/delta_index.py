@@ -26,23 +26,23 @@ from pipeline.sharding.writing.duplicates import DROPPED
 from pipeline.sharding.writing.numbering import Numbering, used_nodes
 from pipeline.sharding.writing.plan import Plan
 from pipeline.sharding.writing.scratch import Scratch
-from pipeline.sharding.writing.shards import index_parts
+from pipeline.sharding.writing.shards import index_pieces
 
 TOMBSTONES_FILE = "tombstones.parquet"
 _BATCH_ROWS = 1 << 16
 
 
-def kept_ids(delta: Delta) -> NDArray[np.int64]:
+def reused_ids(delta: Delta) -> NDArray[np.int64]:
     """Ids in the base's index of its live samples, sorted by split, then by id."""
-    ids = np.sort(delta.listing.numbers["row"][delta.kept_places])
+    ids = np.sort(delta.listing.numbers["row"][delta.reused_rows])
     return ids[np.argsort(delta.base.index.splits[ids], kind="stable")]
 
 
-def taken_keys(delta: Delta) -> NDArray[np.uint64]:
+def used_key_hashes(delta: Delta) -> NDArray[np.uint64]:
     """Hashes of the keys of the base's live samples; empty if there are no new samples."""
     if not delta.new_rows.size:
         return np.empty(0, dtype=np.uint64)
-    ids, keys = kept_ids(delta), delta.base.index.keys
+    ids, keys = reused_ids(delta), delta.base.index.keys
     batches = (keys.take(pa.array(ids[start : start + _BATCH_ROWS])) for start in range(0, len(ids), _BATCH_ROWS))
     return np.fromiter((text_hash(key) for batch in batches for key in batch.to_pylist()), np.uint64, len(ids))
 
@@ -55,7 +55,7 @@ def delta_numbering(delta: Delta, plan: Plan, root: str) -> Numbering:
     """
     base, columns = delta.base, delta.columns
     used = {columns.source_names[code] for code in np.unique(columns.source[plan.rows]).tolist()}
-    used |= {base.index.source_names[code] for code in np.unique(base.index.source_codes[kept_ids(delta)]).tolist()}
+    used |= {base.index.source_names[code] for code in np.unique(base.index.source_codes[reused_ids(delta)]).tolist()}
     names = tuple(sorted(used))
     number_of = {name: number for number, name in enumerate(names)}
     sources = np.array([number_of.get(name, -1) for name in columns.source_names], dtype=np.int16)
@@ -79,7 +79,7 @@ def delta_numbering(delta: Delta, plan: Plan, root: str) -> Numbering:
 def delta_index(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering) -> SampleIndex:
     """The index of all live samples; its columns and the new samples' index rows are in the scratch folder."""
     index = delta.base.index
-    ids = kept_ids(delta)
+    ids = reused_ids(delta)
     used = np.unique(index.shards[ids])
     shard_number = np.full(len(index.shard_names), -1, dtype=np.int32)
     shard_number[used] = np.arange(len(plan.shard_names), len(plan.shard_names) + len(used))
@@ -87,13 +87,13 @@ def delta_index(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering
     source_number = np.array([number_of.get(name, -1) for name in index.source_names], dtype=np.int16)
     source_names = pa.array(numbering.source_names, pa.string())
 
-    def kept(split: int) -> Iterator[pa.Table]:
+    def reused(split: int) -> Iterator[pa.Table]:
         """Yields the base's samples of a split, in batches."""
         start, end = np.searchsorted(index.splits[ids], [split, split + 1]).tolist()
         for first in range(start, end, _BATCH_ROWS):
             some = ids[first : min(first + _BATCH_ROWS, end)]
-            taken = index.table.take(pa.array(some)).combine_chunks()
-            values = {name: taken.column(name) for name in SCHEMA.names}
+            table = index.table.take(pa.array(some)).combine_chunks()
+            values = {name: table.column(name) for name in SCHEMA.names}
             values["shard"] = pa.array(shard_number[index.shards[some]])
             values["source"] = pa.DictionaryArray.from_arrays(
                 pa.array(source_number[index.source_codes[some]]), source_names
@@ -103,10 +103,10 @@ def delta_index(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering
     def new(split: int) -> Iterator[pa.Table]:
         """Yields the new samples of a split, shard by shard; a shard contains samples of one split."""
         of_shard = plan.splits[plan.edges[:-1]]
-        return index_parts(scratch, [plan.shard_names[shard] for shard in np.flatnonzero(of_shard == split).tolist()])
+        return index_pieces(scratch, [plan.shard_names[shard] for shard in np.flatnonzero(of_shard == split).tolist()])
 
     return SampleIndex.assemble(
-        chain.from_iterable(chain(kept(split), new(split)) for split in range(len(SPLITS))),
+        chain.from_iterable(chain(reused(split), new(split)) for split in range(len(SPLITS))),
         scratch.columns("index"),
         shard_names=[
             *plan.shard_names,
@@ -119,7 +119,7 @@ def delta_index(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering
 
 def delta_listing(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering) -> Iterator[pa.Table]:
     """Yields the listing of the source's current items, in batches."""
-    listing, ids = delta.listing, kept_ids(delta)
+    listing, ids = delta.listing, reused_ids(delta)
     splits = np.concatenate([delta.base.index.splits[ids], plan.splits])
     # The order of the index: by split, the base's samples first.
     number = np.empty(len(splits), dtype=np.int64)
@@ -139,56 +139,56 @@ def delta_listing(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numberi
             ),
         ]
     )
-    for start in range(0, len(delta.live), ROW_GROUP):
+    for start in range(0, len(delta.readable), ROW_GROUP):
         batch = slice(start, start + ROW_GROUP)
-        read, at = delta.was_read[batch], delta.at[batch]
-        rows = listing.numbers["row"][at[~read]]
+        read, rows = delta.was_read[batch], delta.rows[batch]
+        base_ids = listing.numbers["row"][rows[~read]]
         known = listing.rows(
-            at[~read],
-            row=np.where(rows >= 0, number_of_id[rows], -1),
-            stamp=delta.numbers.stamp[delta.live[batch][~read]],
+            rows[~read],
+            row=np.where(base_ids >= 0, number_of_id[base_ids], -1),
+            stamp_hash=delta.hashes.stamp_hash[delta.readable[batch][~read]],
         )
-        place = np.empty(len(at), dtype=np.int64)
-        place[~read] = np.arange(len(known))
-        place[read] = np.arange(len(known), len(at))
-        yield pa.concat_tables([known, new.take(pa.array(at[read]))]).take(pa.array(place))
+        order = np.empty(len(rows), dtype=np.int64)
+        order[~read] = np.arange(len(known))
+        order[read] = np.arange(len(known), len(rows))
+        yield pa.concat_tables([known, new.take(pa.array(rows[read]))]).take(pa.array(order))
 
 
 def write_tombstones(folder: Path, delta: Delta) -> list[str]:
     """Writes tombstones.parquet, one row per sample of the base that is gone; returns the reasons in the same order."""
-    places, why = delta.gone()
+    rows, reasons = delta.tombstones()
     index = delta.base.index
-    ids = delta.listing.numbers["row"][places]
+    ids = delta.listing.numbers["row"][rows]
     shards = [qualified_name(delta.base.artifact.uri, index.shard_names[shard]) for shard in index.shards[ids].tolist()]
     columns = {
         "key": index.keys.take(pa.array(ids)).cast(pa.large_string()),
         "shard": pa.array(shards, pa.string()),
-        "name": delta.listing.names.take(pa.array(places)),
-        "why": pa.array(why, pa.string()),
+        "name": delta.listing.names.take(pa.array(rows)),
+        "why": pa.array(reasons, pa.string()),
     }
     pq.write_table(pa.table(columns), folder / TOMBSTONES_FILE, compression="zstd")
-    return why
+    return reasons
 
 
-def is_nothing(delta: Delta) -> bool:
+def is_empty(delta: Delta) -> bool:
     """Whether the delta adds and removes no samples."""
-    return not delta.new_rows.size and len(delta.kept_places) == len(delta.base.index)
+    return not delta.new_rows.size and len(delta.reused_rows) == len(delta.base.index)
 
 
 def _groups(delta: Delta, plan: Plan) -> NDArray[np.int32]:
     """[samples] content groups of the new samples: the base's numbers for its groups, else the next numbers."""
     numbers = delta.listing.numbers
     stored = np.flatnonzero(numbers["row"] >= 0)
-    theirs, first = np.unique(numbers["group_code"][stored], return_index=True)
+    base_hashes, first = np.unique(numbers["group_hash"][stored], return_index=True)
     number_of = delta.base.index.groups[numbers["row"][stored[first]]]
-    codes, first, of_row = np.unique(delta.columns.group_code[plan.rows], return_index=True, return_inverse=True)
-    groups = np.full(len(codes), DROPPED, dtype=np.int32)
-    at = np.searchsorted(theirs, codes)
-    known = at < len(theirs)
-    known[known] = theirs[at[known]] == codes[known]
-    groups[known] = number_of[at[known]]
+    hashes, first, hash_of_row = np.unique(delta.columns.group_hash[plan.rows], return_index=True, return_inverse=True)
+    groups = np.full(len(hashes), DROPPED, dtype=np.int32)
+    found = np.searchsorted(base_hashes, hashes)
+    known = found < len(base_hashes)
+    known[known] = base_hashes[found[known]] == hashes[known]
+    groups[known] = number_of[found[known]]
     unknown = np.flatnonzero(~known)
     unknown = unknown[np.argsort(first[unknown])]
     start = int(delta.base.index.groups.max(initial=-1)) + 1
     groups[unknown] = np.arange(start, start + len(unknown))
-    return groups[of_row]
+    return groups[hash_of_row]

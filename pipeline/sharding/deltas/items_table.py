@@ -20,39 +20,39 @@ from pipeline.artifacts import Artifact
 from pipeline.errors import DamagedError, first_line
 from pipeline.sharding.format.mapped_columns import concat_on_disk
 from pipeline.sharding.writing.chunks import Columns, read_table
-from pipeline.sharding.writing.rare_classes import GONE
+from pipeline.sharding.writing.item_columns import ITEM_COLUMNS, PLAN_COLUMNS
+from pipeline.sharding.writing.rare_classes import DROPPED_CLASS
 from pipeline.sharding.writing.scratch import Scratch
 
 FILE = "items.parquet"
-# Numeric columns that are copied from the chunk tables; their values do not depend on the artifact.
-_COPIED = (
-    *("item", "facts", "stamp", "hash_high", "hash_low", "given"),
-    *("group_code", "named", "place", "meaning", "order", "stored"),
-)
+# Columns whose values depend on the artifact's numbering.
+_NUMBERED = ("label", "source", "node")
+# A delta does not remove near duplicates, so their hash is not stored.
+_PLANNED = {name: kind for name, kind in PLAN_COLUMNS.items() if name != "difference_hash"}
 SCHEMA = pa.schema(
     {
-        # The item's name; the next three are hashes, see writing/item_hashes.py.
-        "name": pa.large_string(),
-        "item": pa.uint64(),
-        "facts": pa.uint64(),
-        "stamp": pa.uint64(),
+        **ITEM_COLUMNS,
         # Its row in the index, -1 if it is not stored (a duplicate, or beyond a cap).
         "row": pa.int64(),
-        "hash_high": pa.uint64(),
-        "hash_low": pa.uint64(),
-        "label": pa.int32(),
+        **_PLANNED,
         "source": pa.string(),
-        # Its node in the taxonomy.
-        "node": pa.int32(),
-        "given": pa.int8(),
-        "group_code": pa.uint64(),
-        "named": pa.int8(),
-        "place": pa.float64(),
-        "meaning": pa.uint64(),
-        "order": pa.uint64(),
-        "stored": pa.int64(),
     }
 )
+# The names in the file, where they differ.
+_FILE_NAMES = {
+    "name_hash": "item",
+    "metadata_hash": "facts",
+    "stamp_hash": "stamp",
+    "given_split": "given",
+    "group_hash": "group_code",
+    "has_named_group": "named",
+    "split_draw": "place",
+    "captions_hash": "meaning",
+    "key_hash": "order",
+    "sample_bytes": "stored",
+}
+_FILE_SCHEMA = pa.schema([field.with_name(_FILE_NAMES.get(field.name, field.name)) for field in SCHEMA])
+_COPIED = [name for name in SCHEMA.names if name != "row" and name not in _NUMBERED]
 # The schema of the mapped columns: source names as numbers.
 _CODED = SCHEMA.set(SCHEMA.get_field_index("source"), pa.field("source", pa.int16()))
 _READ_ROWS = 1 << 16
@@ -96,46 +96,48 @@ class Listing:
         numbers = {name: table.column(name).chunk(0).to_numpy() for name in SCHEMA.names if name != "name"}
         return cls(table.column("name").chunk(0), numbers, tuple(sources))
 
-    def rows(self, places: NDArray[np.int64], **changed: NDArray[Any]) -> pa.Table:
-        """The items at the rows `places`, with `SCHEMA`.
+    def rows(self, rows: NDArray[np.int64], **changed: NDArray[Any]) -> pa.Table:
+        """The items at the rows `rows`, with `SCHEMA`.
 
         Args:
-            changed: columns to replace, each [places].
+            changed: columns to replace, each [rows].
         """
         columns = []
         for field in SCHEMA:
             if field.name == "name":
-                columns.append(self.names.take(pa.array(places)))
+                columns.append(self.names.take(pa.array(rows)))
             elif field.name == "source":
-                codes = pa.array(self.numbers["source"][places])
+                codes = pa.array(self.numbers["source"][rows])
                 columns.append(pa.array(self.source_names, field.type).take(codes))
             elif field.name in changed:
                 columns.append(pa.array(changed[field.name], field.type))
             else:
-                columns.append(pa.array(self.numbers[field.name][places]))
+                columns.append(pa.array(self.numbers[field.name][rows]))
         return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
 def _coded(file: pq.ParquetFile, sources: dict[str, int]) -> Iterator[pa.Table]:
     """Yields a listing in batches, with source names as numbers; adds new names to `sources`."""
-    for batch in file.iter_batches(_READ_ROWS, columns=SCHEMA.names):
-        table = pa.Table.from_batches([batch]).select(SCHEMA.names).cast(SCHEMA)
+    for batch in file.iter_batches(_READ_ROWS, columns=_FILE_SCHEMA.names):
+        table = pa.Table.from_batches([batch]).select(_FILE_SCHEMA.names).rename_columns(SCHEMA.names).cast(SCHEMA)
         names = table.column("source").combine_chunks().dictionary_encode()
         number_of = [sources.setdefault(name, len(sources)) for name in names.dictionary.to_pylist()]
         codes = np.array(number_of, dtype=np.int16)[names.indices.to_numpy(zero_copy_only=True)]
-        at = SCHEMA.get_field_index("source")
-        yield table.set_column(at, _CODED.field(at), pa.array(codes))
+        position = SCHEMA.get_field_index("source")
+        yield table.set_column(position, _CODED.field(position), pa.array(codes))
 
 
 def write_listing(folder: Path, tables: Iterable[pa.Table]) -> None:
-    """Writes items.parquet; each table has the columns of `SCHEMA`, and items with the label `GONE` are omitted.
+    """Writes items.parquet; items with the label `DROPPED_CLASS` are omitted.
 
-    So images of a dropped class are new to a later run, which checks again whether the class is too small.
+    Each table has the columns of `SCHEMA`. To a later run, images of a dropped class are therefore new, and it checks
+    again whether the class is too small.
     """
-    with pq.ParquetWriter(folder / FILE, SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(folder / FILE, _FILE_SCHEMA, compression="zstd") as writer:
         for table in tables:
-            gone = table.column("label").to_numpy() == GONE
-            writer.write_table(table.filter(pa.array(~gone)) if gone.any() else table, row_group_size=ROW_GROUP)
+            dropped = table.column("label").to_numpy() == DROPPED_CLASS
+            stored = table.filter(pa.array(~dropped)) if dropped.any() else table
+            writer.write_table(stored.rename_columns(_FILE_SCHEMA.names), row_group_size=ROW_GROUP)
 
 
 def chunk_listing(
@@ -154,15 +156,14 @@ def chunk_listing(
         nodes: [node_paths] number of each path's node in the taxonomy.
         labels: number of each label, see `label_numbers`.
     """
-    mine = slice(columns.starts[chunk], columns.starts[chunk + 1])
+    of_chunk = slice(columns.starts[chunk], columns.starts[chunk + 1])
     table = read_table(scratch, chunk)
     names = np.array([*columns.source_names, ""], dtype=object)
     values = {
-        "name": table.column("name"),
-        "row": pa.array(rows[mine]),
-        "source": pa.array(names[columns.source[mine]].tolist(), pa.string()),
-        "node": pa.array(nodes[columns.node[mine]]),
-        "label": pa.array(labels[columns.label[mine]]),
+        "row": pa.array(rows[of_chunk]),
+        "source": pa.array(names[columns.source[of_chunk]].tolist(), pa.string()),
+        "node": pa.array(nodes[columns.node[of_chunk]]),
+        "label": pa.array(labels[columns.label[of_chunk]]),
         **{name: table.column(name) for name in _COPIED},
     }
     return pa.Table.from_arrays([values[field.name] for field in SCHEMA], schema=SCHEMA)

@@ -15,7 +15,7 @@ from pipeline.config import Config, renamed
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _ONLY_ADDRESSES = re.compile(r"(?:(?:https?://|www\.)\S+\s*)+", re.IGNORECASE)
 # Format characters that are part of words and emoji: the joiners, and the tags of regional flags.
-_BUILDING = frozenset("\u200c\u200d") | {chr(code) for code in range(0xE0020, 0xE0080)}
+_JOINERS_AND_TAGS = frozenset("\u200c\u200d") | {chr(code) for code in range(0xE0020, 0xE0080)}
 
 
 class CaptionsConfig(Config):
@@ -47,27 +47,27 @@ def cleaned(captions: Sequence[str], config: CaptionsConfig) -> tuple[tuple[str,
     Raises:
         BadTextError: a caption cannot be encoded as UTF-8, because its bytes were in another encoding.
     """
-    kept: list[str] = []
+    stored: list[str] = []
     counts: Counter[str] = Counter()
     for number, caption in enumerate(captions, start=1):
         try:
             caption.encode("utf-8")
         except UnicodeEncodeError as error:
-            place = f"character {error.start + 1} of {len(caption)}"
-            raise BadTextError(f"caption {number} is not UTF-8 ({place})") from None
+            position = f"character {error.start + 1} of {len(caption)}"
+            raise BadTextError(f"caption {number} is not UTF-8 ({position})") from None
         text = _clean(caption) if config.clean else caption
         counts["cleaned"] += text != caption
-        fault = _fault(text, config)
-        if fault is None and config.clean and text in kept:
-            fault = "repeated"
-        if fault is None:
-            kept.append(text)
+        reason = _drop_reason(text, config)
+        if reason is None and config.clean and text in stored:
+            reason = "repeated"
+        if reason is None:
+            stored.append(text)
         else:
-            counts[fault] += 1
-    return tuple(kept), +counts
+            counts[reason] += 1
+    return tuple(stored), +counts
 
 
-def _fault(text: str, config: CaptionsConfig) -> str | None:
+def _drop_reason(text: str, config: CaptionsConfig) -> str | None:
     if len(text) < config.min_chars:
         return "too short"
     if config.max_chars is not None and len(text) > config.max_chars:
@@ -84,5 +84,5 @@ def _clean(text: str) -> str:
         text = unicodedata.normalize("NFC", text)
     if text.isascii() and text.isprintable():
         return text
-    visible = (char for char in text if char in _BUILDING or unicodedata.category(char) not in ("Cc", "Cf"))
+    visible = (char for char in text if char in _JOINERS_AND_TAGS or unicodedata.category(char) not in ("Cc", "Cf"))
     return " ".join("".join(visible).split())

@@ -39,29 +39,29 @@ class DuplicatesConfig(Config):
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class SplitAssignment:
     """The split of every sample, and counts of dropped samples.
 
     Attributes:
         splits: [samples] index into `SPLITS`, or DROPPED.
-        equal: the sets of equal images, including dropped ones.
+        equal_sets: the sets of equal images, including dropped ones.
         held_out_copies: samples dropped because the same image is in a more protected split.
         repeats: samples dropped because the same image with the same label and captions is in the same split.
-        conflicts: sets of equal images that carry different labels.
-        contradicted: samples dropped because an equal or similar image has a different label.
-        alike: samples dropped as near duplicates.
-        rare: label number of each rare class -> number of its images that were dropped, or are in train only.
+        conflicting_sets: sets of equal images that have different labels.
+        conflicting: samples dropped because an equal or similar image has a different label.
+        near_duplicates: samples dropped as near duplicates.
+        rare_classes: label number -> number of images of the class that were dropped, or are in train only.
         dropped_labels: the rare classes without a stored image: neither index nor model has them.
     """
 
     splits: NDArray[np.int8]
-    equal: EqualSets
+    equal_sets: EqualSets
     held_out_copies: int = 0
     repeats: int = 0
-    conflicts: int = 0
-    contradicted: int = 0
-    alike: int = 0
-    rare: dict[int, int] = field(default_factory=dict)
+    conflicting_sets: int = 0
+    conflicting: int = 0
+    near_duplicates: int = 0
+    rare_classes: dict[int, int] = field(default_factory=dict)
     dropped_labels: tuple[int, ...] = ()
 
 
@@ -69,119 +69,134 @@ def without_duplicates(
     splits: NDArray[np.int8],
     *,
     labels: NDArray[np.int32],
-    equal: EqualSets,
-    meaning: NDArray[np.uint64],
-    looks: NDArray[np.uint64],
+    equal_sets: EqualSets,
+    captions_hashes: NDArray[np.uint64],
+    difference_hashes: NDArray[np.uint64],
     config: DuplicatesConfig,
     rank: NDArray[np.int8] | None = None,
-) -> Kept:
+) -> SplitAssignment:
     """Drops duplicates from an assignment of splits.
 
     Args:
         splits: [samples] index into `SPLITS`.
-        equal: the sets of equal images.
-        meaning: [samples] hash of the captions.
-        looks: [samples] difference hashes; read only if near duplicates are removed.
+        equal_sets: the sets of equal images.
+        captions_hashes: [samples] hash of the captions.
+        difference_hashes: [samples] read only if near duplicates are removed.
         rank: [samples] of repeated samples, the one with the lowest rank stays; None: the first.
     """
     ranks = np.zeros(len(splits), dtype=np.int8) if rank is None else rank
-    kept = _without_equal(Kept(splits.copy(), equal), labels, meaning, ranks, config)
+    assignment = _without_equal(SplitAssignment(splits.copy(), equal_sets), labels, captions_hashes, ranks, config)
     if config.near == "remove":
-        kept = _without_alike(kept, labels, looks, config)
-    return kept
+        assignment = _without_near(assignment, labels, difference_hashes, config)
+    return assignment
 
 
 def _without_equal(
-    kept: Kept,
+    assignment: SplitAssignment,
     labels: NDArray[np.int32],
-    meaning: NDArray[np.uint64],
+    captions_hashes: NDArray[np.uint64],
     ranks: NDArray[np.int8],
     config: DuplicatesConfig,
-) -> Kept:
-    rows, starts = kept.equal.rows, kept.equal.starts
+) -> SplitAssignment:
+    rows, starts = assignment.equal_sets.rows, assignment.equal_sets.starts
     if not rows.size:
-        return kept
-    splits = kept.splits
-    set_of = np.repeat(np.arange(len(starts)), kept.equal.sizes)
-    of_row = splits[rows]
-    protected = np.maximum.reduceat(of_row, starts)[set_of]
-    conflicting = kept.equal.differ(labels)
+        return assignment
+    splits = assignment.splits
+    set_of = np.repeat(np.arange(len(starts)), assignment.equal_sets.sizes)
+    row_splits = splits[rows]
+    protected = np.maximum.reduceat(row_splits, starts)[set_of]
+    in_conflict = assignment.equal_sets.differ(labels)
 
-    drop = of_row < protected
+    drop = row_splits < protected
     held_out_copies = int(drop.sum())
-    contradicted = np.zeros_like(drop)
+    conflicting = np.zeros_like(drop)
     if config.conflicts == "drop":
-        contradicted = conflicting[set_of] & ~drop
+        conflicting = in_conflict[set_of] & ~drop
     elif config.conflicts == "first":
-        alive = np.flatnonzero(~drop)
-        first = alive[np.unique(set_of[alive], return_index=True)[1]]
-        contradicted = (labels[rows] != labels[rows[first]][set_of]) & ~drop
-    drop |= contradicted
+        remaining = np.flatnonzero(~drop)
+        first = remaining[np.unique(set_of[remaining], return_index=True)[1]]
+        conflicting = (labels[rows] != labels[rows[first]][set_of]) & ~drop
+    drop |= conflicting
     repeats = np.zeros_like(drop)
     if config.exact == "remove":
-        alive = np.flatnonzero(~drop)
+        remaining = np.flatnonzero(~drop)
         # Stable: of equal samples with equal rank, the first in source order comes first.
-        order = alive[np.lexsort((ranks[rows[alive]], meaning[rows[alive]], labels[rows[alive]], set_of[alive]))]
-        one, other = rows[order[:-1]], rows[order[1:]]
+        order = remaining[
+            np.lexsort(
+                (ranks[rows[remaining]], captions_hashes[rows[remaining]], labels[rows[remaining]], set_of[remaining])
+            )
+        ]
+        first, second = rows[order[:-1]], rows[order[1:]]
         same = (
             (set_of[order[:-1]] == set_of[order[1:]])
-            & (labels[one] == labels[other])
-            & (meaning[one] == meaning[other])
+            & (labels[first] == labels[second])
+            & (captions_hashes[first] == captions_hashes[second])
         )
         repeats[order[1:][same]] = True
     splits[rows[drop | repeats]] = DROPPED
     return replace(
-        kept,
+        assignment,
         held_out_copies=held_out_copies,
         repeats=int(repeats.sum()),
-        conflicts=int(conflicting.sum()),
-        contradicted=int(contradicted.sum()),
+        conflicting_sets=int(in_conflict.sum()),
+        conflicting=int(conflicting.sum()),
     )
 
 
-def _without_alike(kept: Kept, labels: NDArray[np.int32], looks: NDArray[np.uint64], config: DuplicatesConfig) -> Kept:
+def _without_near(
+    assignment: SplitAssignment,
+    labels: NDArray[np.int32],
+    difference_hashes: NDArray[np.uint64],
+    config: DuplicatesConfig,
+) -> SplitAssignment:
     """Visits the samples, most protected split first, and drops near duplicates of samples that stay."""
-    splits = kept.splits
-    alive = np.flatnonzero(splits != DROPPED)
-    different, look_of = np.unique(looks[alive], return_inverse=True)
-    neighbours = _neighbours(different, config.near_radius)
-    shared = np.bincount(look_of, minlength=len(different)) > 1
-    involved = np.flatnonzero(shared[look_of] | np.isin(look_of, np.fromiter(neighbours, np.int64, len(neighbours))))
+    splits = assignment.splits
+    remaining = np.flatnonzero(splits != DROPPED)
+    distinct, hash_index_of = np.unique(difference_hashes[remaining], return_inverse=True)
+    neighbours = _neighbours(distinct, config.near_radius)
+    shared = np.bincount(hash_index_of, minlength=len(distinct)) > 1
+    with_neighbours = np.fromiter(neighbours, np.int64, len(neighbours))
+    involved = np.flatnonzero(shared[hash_index_of] | np.isin(hash_index_of, with_neighbours))
     # Only these few samples are compared one by one.
     members: dict[int, list[int]] = {}
-    for place in involved.tolist():
-        members.setdefault(int(look_of[place]), []).append(int(alive[place]))
+    for position in involved.tolist():
+        members.setdefault(int(hash_index_of[position]), []).append(int(remaining[position]))
 
-    contradicted: set[int] = set()
+    conflicting: set[int] = set()
     if config.conflicts == "drop":
-        for look, rows in members.items():
-            seen = {int(labels[row]) for near in (look, *neighbours.get(look, ())) for row in members.get(near, ())}
-            if len(seen) > 1:
-                contradicted.update(rows)
-    stays: dict[int, set[int]] = {}
-    alike: set[int] = set()
-    order = sorted(involved.tolist(), key=lambda place: (-int(splits[alive[place]]), place))
-    for place in order:
-        row, look = int(alive[place]), int(look_of[place])
-        if row in contradicted:
+        for hash_index, rows in members.items():
+            near_rows = [row for near in (hash_index, *neighbours.get(hash_index, ())) for row in members.get(near, ())]
+            labels_near = {int(labels[row]) for row in near_rows}
+            if len(labels_near) > 1:
+                conflicting.update(rows)
+    staying_labels: dict[int, set[int]] = {}
+    near_duplicates: set[int] = set()
+    order = sorted(involved.tolist(), key=lambda position: (-int(splits[remaining[position]]), position))
+    for position in order:
+        row, hash_index = int(remaining[position]), int(hash_index_of[position])
+        if row in conflicting:
             continue
         label = int(labels[row])
-        found = {one for near in (look, *neighbours.get(look, ())) for one in stays.get(near, ())}
+        found = {
+            other for near in (hash_index, *neighbours.get(hash_index, ())) for other in staying_labels.get(near, ())
+        }
         if label in found:
-            alike.add(row)
+            near_duplicates.add(row)
         elif found and config.conflicts == "first":
-            contradicted.add(row)
+            conflicting.add(row)
         else:
-            stays.setdefault(look, set()).add(label)
-    gone = np.fromiter(alike | contradicted, np.int64, len(alike) + len(contradicted))
-    splits[gone] = DROPPED
-    return replace(kept, alike=len(alike), contradicted=kept.contradicted + len(contradicted))
+            staying_labels.setdefault(hash_index, set()).add(label)
+    dropped = np.fromiter(near_duplicates | conflicting, np.int64, len(near_duplicates) + len(conflicting))
+    splits[dropped] = DROPPED
+    return replace(
+        assignment, near_duplicates=len(near_duplicates), conflicting=assignment.conflicting + len(conflicting)
+    )
 
 
-def _neighbours(different: NDArray[np.uint64], radius: int) -> dict[int, list[int]]:
-    left, right = near_pairs(different, radius)
+def _neighbours(distinct: NDArray[np.uint64], radius: int) -> dict[int, list[int]]:
+    left, right = near_pairs(distinct, radius)
     found: dict[int, list[int]] = {}
-    for one, other in zip(left.tolist(), right.tolist(), strict=True):
-        found.setdefault(one, []).append(other)
-        found.setdefault(other, []).append(one)
+    for first, second in zip(left.tolist(), right.tolist(), strict=True):
+        found.setdefault(first, []).append(second)
+        found.setdefault(second, []).append(first)
     return found

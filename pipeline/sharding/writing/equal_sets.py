@@ -29,9 +29,9 @@ class EqualSets:
         rows = np.sort(order[_in_run(high[order])])
         rows = rows[np.lexsort((low[rows], high[rows]))]
         same = (high[rows[1:]] == high[rows[:-1]]) & (low[rows[1:]] == low[rows[:-1]])
-        with_former = np.append(False, same)[: len(rows)]
-        member = with_former | np.append(same, False)[: len(rows)]
-        return cls(rows[member], np.flatnonzero(~with_former[member]))
+        equals_previous = np.append(False, same)[: len(rows)]
+        member = equals_previous | np.append(same, False)[: len(rows)]
+        return cls(rows[member], np.flatnonzero(~equals_previous[member]))
 
     @classmethod
     def of_codes(cls, codes: NDArray[np.int64]) -> EqualSets:
@@ -61,9 +61,9 @@ class EqualSets:
         """
         if not len(self):
             return np.zeros(0, dtype=np.bool_)
-        of_rows = values[self.rows]
-        differ: NDArray[np.bool_] = np.minimum.reduceat(of_rows, self.starts) != np.maximum.reduceat(
-            of_rows, self.starts
+        row_values = values[self.rows]
+        differ: NDArray[np.bool_] = np.minimum.reduceat(row_values, self.starts) != np.maximum.reduceat(
+            row_values, self.starts
         )
         return differ
 

@@ -17,27 +17,27 @@ from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
 from pipeline.errors import WorkError
-from pipeline.sharding.writing.images import Encoded, ImagesConfig, UnreadableError, storable
+from pipeline.sharding.writing.images import Encoded, ImagesConfig, UnreadableError, prepare_image
 
-_LONGEST_S = 300.0  # for one image
-_FAULTS_OF_THE_IMAGE = frozenset(
+_TIMEOUT_S = 300.0  # for one image
+_CRASH_SIGNALS = frozenset(
     {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
 )
 
 
-def storable_apart(data: bytes, config: ImagesConfig, *, look: bool) -> Encoded:
-    """Runs `storable` in another process.
+def prepare_image_in_subprocess(data: bytes, config: ImagesConfig, *, with_difference_hash: bool) -> Encoded:
+    """Runs `prepare_image` in another process.
 
     Raises:
-        UnreadableError: as `storable`, or the image crashes its decoder or occupies it for more than 5 minutes.
+        UnreadableError: as `prepare_image`, or the image crashes its decoder or occupies it for more than 5 minutes.
         WorkError: the process was killed twice for another reason, such as lack of memory.
     """
     for attempt in (1, 2):
-        process = _pool.take()
+        process = _pool.acquire()
         try:
-            encoded = process.ask(data, config, look)
-        except _EndedError as error:
-            if -error.code in _FAULTS_OF_THE_IMAGE:
+            encoded = process.prepare(data, config, with_difference_hash)
+        except _ProcessEndedError as error:
+            if -error.code in _CRASH_SIGNALS:
                 name = signal.Signals(-error.code).name
                 raise UnreadableError(f"ends its decoder with {name}", len(data)) from None
             if attempt == 2:
@@ -47,14 +47,14 @@ def storable_apart(data: bytes, config: ImagesConfig, *, look: bool) -> Encoded:
                 ) from None
             continue
         except UnreadableError:
-            _pool.give_back(process)
+            _pool.release(process)
             raise
-        _pool.give_back(process)
+        _pool.release(process)
         return encoded
     raise AssertionError("the second attempt returns or raises")
 
 
-class _EndedError(Exception):
+class _ProcessEndedError(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(code)
         self.code = code
@@ -63,29 +63,29 @@ class _EndedError(Exception):
 class _Process:
     def __init__(self) -> None:
         self.owner = os.getpid()
-        self._connection, theirs = Pipe()
-        code = f"from pipeline.sharding.writing.image_process import serve; serve({theirs.fileno()})"
+        self._connection, child_end = Pipe()
+        code = f"from pipeline.sharding.writing.image_process import serve; serve({child_end.fileno()})"
         path = os.pathsep.join(os.path.abspath(folder) for folder in sys.path)
-        with theirs:
+        with child_end:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", code],
                 stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(child_end.fileno(),),
                 env={**os.environ, "PYTHONPATH": path},
                 start_new_session=True,
             )
 
-    def ask(self, data: bytes, config: ImagesConfig, look: bool) -> Encoded:
+    def prepare(self, data: bytes, config: ImagesConfig, with_difference_hash: bool) -> Encoded:
         try:
-            self._connection.send((data, config, look))
-            if not self._connection.poll(_LONGEST_S):
+            self._connection.send((data, config, with_difference_hash))
+            if not self._connection.poll(_TIMEOUT_S):
                 self._process.kill()
                 self._process.wait()
-                raise UnreadableError(f"occupies its decoder for more than {_LONGEST_S:g} s", len(data))
+                raise UnreadableError(f"occupies its decoder for more than {_TIMEOUT_S:g} s", len(data))
             answer: Encoded | UnreadableError = self._connection.recv()
         except (EOFError, OSError):  # OSError if the process ends in the middle of an answer
             self._connection.close()
-            raise _EndedError(self._process.wait()) from None
+            raise _ProcessEndedError(self._process.wait()) from None
         if isinstance(answer, UnreadableError):
             raise answer
         # Unchanged bytes are not sent back.
@@ -100,33 +100,33 @@ class _Pool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: list[_Process] = []
+        self._idle: list[_Process] = []
 
-    def take(self) -> _Process:
+    def acquire(self) -> _Process:
         with self._lock:
-            while self._waiting:
-                process = self._waiting.pop()
+            while self._idle:
+                process = self._idle.pop()
                 if process.is_usable():
                     return process
         return _Process()
 
-    def give_back(self, process: _Process) -> None:
+    def release(self, process: _Process) -> None:
         with self._lock:
             if process.is_usable():
-                self._waiting.append(process)
+                self._idle.append(process)
 
 
 _pool = _Pool()
 
 
 def serve(pipe: int) -> None:
-    """The main loop of a process: runs `storable` on received images until the pipe closes."""
+    """The main loop of a process: runs `prepare_image` on received images until the pipe closes."""
     connection: Connection[Any, Any] = Connection(pipe)
     with contextlib.suppress(EOFError, OSError):
         while True:
-            data, config, look = connection.recv()
+            data, config, with_difference_hash = connection.recv()
             try:
-                encoded = storable(data, config, look=look)
+                encoded = prepare_image(data, config, with_difference_hash=with_difference_hash)
             except UnreadableError as error:
                 connection.send(error)
                 continue

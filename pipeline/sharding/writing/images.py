@@ -30,7 +30,7 @@ from pipeline.pixels.soundness import jpeg_fault, png_fault, webp_fault
 from pipeline.sharding.format.perceptual import difference_hash
 
 _EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
-_WANTED = {"jpeg": "JPEG", "webp": "WEBP", "png": "PNG"}
+_ENCODINGS = {"jpeg": "JPEG", "webp": "WEBP", "png": "PNG"}
 _PNG_BITS = 24  # offset of the bit depth
 _PILLOW_LIMIT = 2 * 89_478_485  # above it Pillow itself refuses to open an image
 _MAX_BYTES = 2**31 - 1  # lengths in the index are 32-bit
@@ -57,7 +57,7 @@ class ImagesConfig(Config):
         was="format",
         description="What images of another format become; keep: formats that the loader reads stay.",
     )
-    quality: int = Field(90, ge=1, le=100, description="Of a JPEG or WebP that is encoded anew for its size or format.")
+    quality: int = Field(90, ge=1, le=100, description="Of a JPEG or WebP that is re-encoded for its size or format.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Encoded:
     Attributes:
         extension: "png", "jpg" or "webp".
         changes: why it was re-encoded, e.g. ("transparent", "scaled"); empty if the bytes are the source's.
-        look: its difference hash, 0 if not computed.
+        difference_hash: 0 if not computed.
     """
 
     data: bytes
@@ -75,7 +75,7 @@ class Encoded:
     width: int
     height: int
     changes: tuple[str, ...] = ()
-    look: int = 0
+    difference_hash: int = 0
 
     def with_data(self, data: bytes) -> Encoded:
         """A copy with other bytes."""
@@ -103,11 +103,11 @@ class UnreadableError(Exception):
         return str(self.args[0])
 
 
-def storable(data: bytes, config: ImagesConfig | None = None, *, look: bool = False) -> Encoded:
+def prepare_image(data: bytes, config: ImagesConfig | None = None, *, with_difference_hash: bool = False) -> Encoded:
     """The bytes to store: unchanged if possible, else re-encoded.
 
     Args:
-        look: also compute the difference hash.
+        with_difference_hash: also compute the difference hash.
 
     Raises:
         UnreadableError: the image is incomplete or damaged, or has too many pixels.
@@ -115,7 +115,7 @@ def storable(data: bytes, config: ImagesConfig | None = None, *, look: bool = Fa
     config = config or ImagesConfig()
     examined = examine(data, config)
     try:
-        return _encoded(examined, data, config, look)
+        return _encoded(examined, data, config, with_difference_hash)
     except Exception as error:
         raise UnreadableError(decoding_reason(error), len(data)) from None
 
@@ -212,9 +212,9 @@ def _is_animated(image: Image.Image) -> bool:
         return True
 
 
-def _encoded(examined: Examined, data: bytes, config: ImagesConfig, look: bool) -> Encoded:
+def _encoded(examined: Examined, data: bytes, config: ImagesConfig, with_difference_hash: bool) -> Encoded:
     kind, image = examined.kind, examined.image
-    stored = _WANTED.get(config.encoding, kind if kind in _EXTENSIONS else "PNG")
+    target = _ENCODINGS.get(config.encoding, kind if kind in _EXTENSIONS else "PNG")
     is_scaled = config.max_side is not None and max(image.size) > config.max_side
     changes = [*examined.forms]
     if examined.is_turned:
@@ -223,22 +223,29 @@ def _encoded(examined: Examined, data: bytes, config: ImagesConfig, look: bool) 
         changes.append("repaired")
     if is_scaled:
         changes.append("scaled")
-    if config.encoding != "keep" and kind != stored:
+    if config.encoding != "keep" and kind != target:
         changes.append(f"made {config.encoding}")
     if not changes:
-        return Encoded(data, _EXTENSIONS[kind], image.width, image.height, (), difference_hash(image) if look else 0)
+        return Encoded(
+            data,
+            _EXTENSIONS[kind],
+            image.width,
+            image.height,
+            (),
+            difference_hash(image) if with_difference_hash else 0,
+        )
     if is_scaled:
         image.thumbnail((config.max_side or 0, config.max_side or 0), Image.Resampling.LANCZOS)
-    asked = is_scaled or config.encoding != "keep"
-    if stored == "WEBP" and not asked:
-        stored = "PNG"  # lossless: the WebP's own quality is not known
+    is_requested = is_scaled or config.encoding != "keep"
+    if target == "WEBP" and not is_requested:
+        target = "PNG"  # lossless: the WebP's own quality is not known
     buffer = io.BytesIO()
     image.info.clear()
-    if stored == "PNG":
+    if target == "PNG":
         image.save(buffer, "PNG", compress_level=1)
-    elif asked:
-        image.save(buffer, stored, quality=config.quality)
+    elif is_requested:
+        image.save(buffer, target, quality=config.quality)
     else:
         image.save(buffer, "JPEG", quality=95, subsampling=0)
-    hashed = difference_hash(image) if look else 0
-    return Encoded(buffer.getvalue(), _EXTENSIONS[stored], image.width, image.height, tuple(changes), hashed)
+    hash_of_pixels = difference_hash(image) if with_difference_hash else 0
+    return Encoded(buffer.getvalue(), _EXTENSIONS[target], image.width, image.height, tuple(changes), hash_of_pixels)

@@ -19,8 +19,8 @@ from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.tars_file import write_tars
 from pipeline.sharding.sources.base import Collection
 from pipeline.sharding.writing.chunks import Columns, read_table
-from pipeline.sharding.writing.index_part import IndexNumbers, content_hashes, final_keys, index_part
-from pipeline.sharding.writing.numbering import Numbering, numbered
+from pipeline.sharding.writing.index_piece import IndexNumbers, content_hashes, final_keys, index_piece
+from pipeline.sharding.writing.numbering import Numbering, build_numbering
 from pipeline.sharding.writing.plan import Plan
 from pipeline.sharding.writing.scratch import Scratch
 
@@ -42,9 +42,9 @@ def index_in_place(
     """
     order = np.lexsort((plan.rows, plan.splits))
     rows, splits = plan.rows[order], plan.splits[order]
-    numbering = numbered(scratch, columns, rows, collection.root, labels)
+    numbering = build_numbering(scratch, columns, rows, collection.root, labels)
     index = SampleIndex.assemble(
-        _parts(scratch, columns, plan, numbering, rows, splits),
+        _pieces(scratch, columns, plan, numbering, rows, splits),
         scratch.columns("index"),
         shard_names=[tar.url for tar in collection.tars],
         label_names=label_names,
@@ -55,7 +55,7 @@ def index_in_place(
     return index
 
 
-def _parts(
+def _pieces(
     scratch: Scratch,
     columns: Columns,
     plan: Plan,
@@ -68,14 +68,14 @@ def _parts(
     Args:
         rows, splits: [samples] rows of the columns and their splits, in the order of the ids.
     """
-    chunks, places = columns.locate(rows)
+    chunks, rows_in_chunk = columns.locate(rows)
     changes = np.flatnonzero((np.diff(chunks) != 0) | (np.diff(splits) != 0)) + 1
     for start, end in pairwise([0, *changes.tolist(), len(rows)]):
         if start == end:
             continue
         ids = slice(start, end)
-        table = read_table(scratch, int(chunks[start])).take(pa.array(places[ids])).combine_chunks()
-        yield index_part(
+        table = read_table(scratch, int(chunks[start])).take(pa.array(rows_in_chunk[ids])).combine_chunks()
+        yield index_piece(
             table,
             IndexNumbers.of_rows(columns, numbering, ids, rows[ids]),
             numbering.source_names,

@@ -27,13 +27,13 @@ from pipeline.sharding.format.index import SPLITS, content_hash
 from pipeline.sharding.sources.base import Collection, Item
 from pipeline.sharding.sources.file_type import HEAD_BYTES, file_type
 from pipeline.sharding.writing.captions import BadTextError, CaptionsConfig, cleaned
-from pipeline.sharding.writing.chunks import SCHEMA, ChunkFacts, Unreadable, done_before, write_table
-from pipeline.sharding.writing.image_process import storable_apart
+from pipeline.sharding.writing.chunks import SCHEMA, ChunkResult, Unreadable, earlier_result, write_table
+from pipeline.sharding.writing.image_process import prepare_image_in_subprocess
 from pipeline.sharding.writing.images import Encoded, ImagesConfig, UnreadableError
-from pipeline.sharding.writing.item_hashes import plain_text, remembered
-from pipeline.sharding.writing.runner import RunnerName, Stop, StoppedEarlyError, each, never
+from pipeline.sharding.writing.item_hashes import item_hashes, plain_text
+from pipeline.sharding.writing.runner import RunnerName, Stop, StoppedEarlyError, not_stopping, run_in_order
 from pipeline.sharding.writing.scratch import Scratch
-from pipeline.sharding.writing.split import group_number
+from pipeline.sharding.writing.split import split_draw
 from pipeline.sharding.writing.tar_writer import IMAGE_EXTENSIONS, members, sample_bytes
 from pipeline.whole_files import written_whole
 
@@ -49,10 +49,10 @@ class Intake:
     """The settings of an intake task; sent to the worker that runs the task.
 
     Attributes:
-        looks: compute the difference hashes that near-duplicate removal needs.
-        by_image: the split is decided for each image, not for each content group.
+        difference_hashes: compute the hashes that near-duplicate removal needs.
+        split_by_image: the split is decided for each image, not for each content group.
         seed: of the split.
-        allowed: a chunk with more unreadable items is abandoned.
+        max_unreadable: a chunk with more unreadable items is abandoned.
         in_place: index the images without copying them; an image that would need re-encoding is unreadable.
     """
 
@@ -60,10 +60,10 @@ class Intake:
     labels: dict[str, int]
     images: ImagesConfig
     captions: CaptionsConfig
-    looks: bool
-    by_image: bool
+    difference_hashes: bool
+    split_by_image: bool
     seed: int
-    allowed: float
+    max_unreadable: float
     in_place: bool = False
 
 
@@ -73,16 +73,16 @@ class Chunk:
 
     Attributes:
         digest: hash of the item names in their order.
-        before: the chunk's result if an earlier run finished it; `items` is empty then.
+        result: the chunk's result if an earlier run finished it; `items` is empty then.
     """
 
     number: int
     items: tuple[Item, ...]
     digest: str
-    before: ChunkFacts | None = None
+    result: ChunkResult | None = None
 
 
-def take_in(
+def run_intake(
     collection: Collection,
     intake: Intake,
     *,
@@ -91,7 +91,7 @@ def take_in(
     progress: Progress,
     chunk_items: int | None = None,
     first_chunk: int = 0,
-) -> list[ChunkFacts]:
+) -> list[ChunkResult]:
     """Reads all items into chunks; returns the result of each chunk, in order.
 
     Args:
@@ -102,31 +102,31 @@ def take_in(
         WorkError: more items are unreadable than allowed; the message names the first ones.
     """
     size = chunk_items or max(_MIN_CHUNK, min(_MAX_CHUNK, collection.total // _CHUNKS))
-    facts: list[ChunkFacts] = []
+    chunk_results: list[ChunkResult] = []
     unreadable: list[Unreadable] = []
     done = 0
 
-    def told() -> None:
+    def report() -> None:
         progress(step=done, total=collection.total, note="reading images")
 
-    results = each(
-        partial(take_in_chunk, intake),
+    results = run_in_order(
+        partial(read_chunk, intake),
         _chunks(collection.items(), size, intake.scratch, first_chunk),
         runner=runner,
         writers=writers,
-        while_waiting=told,
+        while_waiting=report,
     )
     try:
-        for one in results:
-            facts.append(one)
-            done += one.items
-            unreadable += one.unreadable
-            if len(unreadable) > intake.allowed:
-                raise _too_many(unreadable, done, collection.total, intake.allowed)
-            told()
+        for result in results:
+            chunk_results.append(result)
+            done += result.items
+            unreadable += result.unreadable
+            if len(unreadable) > intake.max_unreadable:
+                raise _too_many_unreadable(unreadable, done, collection.total, intake.max_unreadable)
+            report()
     finally:
         results.close()
-    return facts
+    return chunk_results
 
 
 def allowed_unreadable(share: float, total: int) -> float:
@@ -134,26 +134,26 @@ def allowed_unreadable(share: float, total: int) -> float:
     return share * total + 1e-6
 
 
-def take_in_chunk(intake: Intake, chunk: Chunk, *, stop: Stop = never) -> ChunkFacts:
+def read_chunk(intake: Intake, chunk: Chunk, *, stop: Stop = not_stopping) -> ChunkResult:
     """The task: reads a chunk's items and writes its spool and table."""
-    if chunk.before is not None:
-        return chunk.before
+    if chunk.result is not None:
+        return chunk.result
     intake.scratch.check()
-    with written_whole(intake.scratch.spool(chunk.number)) as aside, aside.open("wb") as spool:
-        taken = _Taken(intake, spool)
-        for place, item in enumerate(chunk.items):
-            if place % _STOP_EVERY == 0 and stop():
+    with written_whole(intake.scratch.spool(chunk.number)) as temporary, temporary.open("wb") as spool:
+        builder = _ChunkBuilder(intake, spool)
+        for number, item in enumerate(chunk.items):
+            if number % _STOP_EVERY == 0 and stop():
                 raise StoppedEarlyError
-            taken.add(item, place)
-            if len(taken.unreadable) > intake.allowed:
+            builder.add(item, number)
+            if len(builder.unreadable) > intake.max_unreadable:
                 # This fails the whole run, so nothing is written.
-                return taken.facts(place + 1, chunk.digest)
-        facts = taken.facts(len(chunk.items), chunk.digest)
-    write_table(intake.scratch, chunk.number, taken.columns, facts)
-    return facts
+                return builder.result(number + 1, chunk.digest)
+        result = builder.result(len(chunk.items), chunk.digest)
+    write_table(intake.scratch, chunk.number, builder.columns, result)
+    return result
 
 
-class _Taken:
+class _ChunkBuilder:
     """The rows of a chunk that is being read."""
 
     def __init__(self, intake: Intake, spool: BinaryIO) -> None:
@@ -166,8 +166,8 @@ class _Taken:
         self._nodes: dict[tuple[str, ...], int] = {}
         self._counts: dict[str, Counter[str]] = {"images": Counter(), "captions": Counter()}
 
-    def facts(self, items: int, digest: str) -> ChunkFacts:
-        return ChunkFacts(
+    def result(self, items: int, digest: str) -> ChunkResult:
+        return ChunkResult(
             items=items,
             digest=digest,
             spool_bytes=self._size,
@@ -180,10 +180,10 @@ class _Taken:
     def add(self, item: Item, number: int) -> None:
         """Reads an item and adds it as a row, or as unreadable."""
         try:
-            image = _read(item, self._intake.images, self._intake.looks)
+            image = _read(item, self._intake.images, with_difference_hash=self._intake.difference_hashes)
             if self._intake.in_place and image.changes:
-                why = ", ".join(image.changes)
-                raise UnreadableError(f"would be encoded anew ({why}), which needs in_place=false", len(image.data))
+                changes = ", ".join(image.changes)
+                raise UnreadableError(f"would be re-encoded ({changes}), which needs in_place=false", len(image.data))
             captions = self._captions(item, len(image.data))
         except UnreadableError as error:
             name, label, source = plain_text(item.name), item.label and plain_text(item.label), plain_text(item.source)
@@ -192,7 +192,7 @@ class _Taken:
         self._counts["images"].update(image.changes)
         if not self._intake.in_place:
             self._spool.write(image.data)
-        row = {"number": number, **remembered(item), **self._row(item, image, captions)}
+        row = {"number": number, **item_hashes(item), **self._row(item, image, captions)}
         for name, values in self.columns.items():
             values.append(row[name])
         if not self._intake.in_place:
@@ -213,6 +213,7 @@ class _Taken:
         key = safe_key(item.key) if item.key else f"{_slug(item.label or 'image')}-{content[:16]}"
         group = item.group or content
         notes = _notes(item, image, captions, group, content)
+        sample = members(key, image.extension, image.data, notes, captions)
         if item.split is not None and item.split not in SPLITS:
             raise UnknownNameError(f"split of {item.name}", item.split, SPLITS)
         return {
@@ -225,19 +226,19 @@ class _Taken:
             "height": image.height,
             "hash_high": int(content[:16], 16),
             "hash_low": int(content[16:], 16),
-            "look": image.look,
+            "difference_hash": image.difference_hash,
             "label": self._intake.labels.get(item.label or "", -1),
             "source": self._sources.setdefault(item.source, len(self._sources)),
             "node": self._nodes.setdefault(item.taxonomy, len(self._nodes)),
-            "given": SPLITS.index(item.split) if item.split is not None else -1,
+            "given_split": SPLITS.index(item.split) if item.split is not None else -1,
             "group": item.group or None,
-            "group_code": text_hash(group),
-            "named": int(bool(item.group)),
-            "place": group_number(content if self._intake.by_image else group, self._intake.seed),
+            "group_hash": text_hash(group),
+            "has_named_group": int(bool(item.group)),
+            "split_draw": split_draw(content if self._intake.split_by_image else group, self._intake.seed),
             "captions": captions,
-            "meaning": text_hash("\0".join(captions)),
-            "order": text_hash(key),
-            "stored": sample_bytes(len(data) for _, data in members(key, image.extension, image.data, notes, captions)),
+            "captions_hash": text_hash("\0".join(captions)),
+            "key_hash": text_hash(key),
+            "sample_bytes": sample_bytes(len(data) for _, data in sample),
             "notes": notes,
         }
 
@@ -251,7 +252,7 @@ def safe_key(key: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9_+@=,-]+', '-', key)[: _KEY_CHARS - 14]}-{digest}"
 
 
-def _read(item: Item, config: ImagesConfig, look: bool) -> Encoded:
+def _read(item: Item, config: ImagesConfig, *, with_difference_hash: bool) -> Encoded:
     try:
         data = item.read()
     except OSError as error:
@@ -259,7 +260,7 @@ def _read(item: Item, config: ImagesConfig, look: bool) -> Encoded:
     except ValueError as error:
         raise UnreadableError(f"cannot be drawn ({decoding_reason(error)})", 0) from None
     try:
-        return storable_apart(data, config, look=look)
+        return prepare_image_in_subprocess(data, config, with_difference_hash=with_difference_hash)
     except UnreadableError as error:
         what = file_type(data[:HEAD_BYTES]) if error.fault == "foreign" else None
         if what is not None:
@@ -290,8 +291,8 @@ def _notes(item: Item, image: Encoded, captions: tuple[str, ...], group: str, co
 def _chunks(items: Iterator[Item], size: int, scratch: Scratch, number: int) -> Iterator[Chunk]:
     while chunk := tuple(islice(items, size)):
         digest = hashlib.sha256("\0".join(plain_text(item.name) for item in chunk).encode()).hexdigest()[:32]
-        before = done_before(scratch, number, digest)
-        yield Chunk(number, chunk if before is None else (), digest, before)
+        result = earlier_result(scratch, number, digest)
+        yield Chunk(number, chunk if result is None else (), digest, result)
         number += 1
 
 
@@ -299,8 +300,8 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "image"
 
 
-def _too_many(unreadable: list[Unreadable], done: int, total: int, allowed: float) -> WorkError:
-    first = "; ".join(f"{shortened(one.name)}: {shortened(one.reason, 200)}" for one in unreadable[:3])
+def _too_many_unreadable(unreadable: list[Unreadable], done: int, total: int, allowed: float) -> WorkError:
+    first = "; ".join(f"{shortened(item.name)}: {shortened(item.reason, 200)}" for item in unreadable[:3])
     more = "; ..." if len(unreadable) > 3 else ""
     share = round(allowed / total, 6) if total else 0.0
     return WorkError(
@@ -309,9 +310,9 @@ def _too_many(unreadable: list[Unreadable], done: int, total: int, allowed: floa
     )
 
 
-def nothing_usable(total: int, chunks: Sequence[ChunkFacts]) -> WorkError:
+def nothing_usable(total: int, chunks: Sequence[ChunkResult]) -> WorkError:
     """The error for a run that would store nothing."""
-    unreadable = [one for facts in chunks for one in facts.unreadable]
+    unreadable = [item for result in chunks for item in result.unreadable]
     first = f", first {shortened(unreadable[0].name)}: {shortened(unreadable[0].reason, 200)}" if unreadable else ""
     return WorkError(
         f"none of the {total:,} images of the source is usable ({len(unreadable):,} unreadable{first}; the others "

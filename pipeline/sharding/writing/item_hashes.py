@@ -9,10 +9,10 @@ from pipeline.counter_rng import text_hash
 from pipeline.sharding.sources.base import Item
 
 
-def remembered(item: Item) -> dict[str, Any]:
-    """The name as text; 64-bit hashes: `item` of the name, `facts` of all metadata, `stamp` of the stamp (0: none)."""
+def item_hashes(item: Item) -> dict[str, Any]:
+    """The name as text; 64-bit hashes: of the name, of all metadata, and of the stamp (0: none)."""
     name = plain_text(item.name)
-    said = [
+    metadata = [
         item.label,
         item.key,
         item.captions,
@@ -23,11 +23,12 @@ def remembered(item: Item) -> dict[str, Any]:
         item.split,
         dict(item.extra),
     ]
+    text = json.dumps(metadata, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return {
         "name": name,
-        "item": text_hash(name),
-        "facts": text_hash(plain_text(json.dumps(said, ensure_ascii=False, sort_keys=True, separators=(",", ":")))),
-        "stamp": text_hash(item.stamp) if item.stamp is not None else 0,
+        "name_hash": text_hash(name),
+        "metadata_hash": text_hash(plain_text(text)),
+        "stamp_hash": text_hash(item.stamp) if item.stamp is not None else 0,
     }
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.sharding.format.index import TaxonomyNode
 from pipeline.sharding.writing.chunks import Columns, read_rows
-from pipeline.sharding.writing.rare_classes import GONE
+from pipeline.sharding.writing.rare_classes import DROPPED_CLASS
 from pipeline.sharding.writing.scratch import Scratch
 
 
@@ -38,7 +38,7 @@ class Numbering:
     labels: NDArray[np.int32]
 
 
-def numbered(
+def build_numbering(
     scratch: Scratch, columns: Columns, rows: NDArray[np.int64], root: str, labels: NDArray[np.int32]
 ) -> Numbering:
     """The numbering of the planned samples.
@@ -58,7 +58,9 @@ def numbered(
 def used_nodes(columns: Columns, labels: NDArray[np.int32]) -> NDArray[np.bool_]:
     """[node_paths] whether the node has an image of a class that was not dropped."""
     used = np.zeros(len(columns.node_paths), dtype=np.bool_)
-    used[columns.node if not (labels == GONE).any() else columns.node[labels[columns.label] != GONE]] = True
+    used[
+        columns.node if not (labels == DROPPED_CLASS).any() else columns.node[labels[columns.label] != DROPPED_CLASS]
+    ] = True
     return used
 
 
@@ -79,11 +81,11 @@ def _nodes(
 
 def _groups(scratch: Scratch, columns: Columns, rows: NDArray[np.int64]) -> NDArray[np.int32]:
     groups = np.empty(len(rows), dtype=np.int32)
-    named = columns.named[rows] == 1
-    codes, first, of_row = np.unique(columns.group_code[rows[named]], return_index=True, return_inverse=True)
-    rank = np.empty(len(codes), dtype=np.int32)
-    rank[pc.sort_indices(_names(scratch, columns, rows[named][first])).to_numpy()] = np.arange(len(codes))
-    groups[named] = rank[of_row]
+    named = columns.has_named_group[rows] == 1
+    hashes, first, hash_of_row = np.unique(columns.group_hash[rows[named]], return_index=True, return_inverse=True)
+    rank = np.empty(len(hashes), dtype=np.int32)
+    rank[pc.sort_indices(_names(scratch, columns, rows[named][first])).to_numpy()] = np.arange(len(hashes))
+    groups[named] = rank[hash_of_row]
 
     others = rows[~named]
     high, low = columns.hash_high[others], columns.hash_low[others]
@@ -92,7 +94,7 @@ def _groups(scratch: Scratch, columns: Columns, rows: NDArray[np.int64]) -> NDAr
     new = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
     numbers = np.empty(len(others), dtype=np.int32)
     numbers[order] = np.cumsum(np.append(False, new))[: len(others)]
-    groups[~named] = numbers + len(codes)
+    groups[~named] = numbers + len(hashes)
     return groups
 
 

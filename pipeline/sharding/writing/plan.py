@@ -19,8 +19,8 @@ from pipeline.counter_rng import text_hash
 from pipeline.sharding.format.index import SPLITS
 from pipeline.sharding.format.tar_layout import END_BYTES
 from pipeline.sharding.writing.chunks import Columns
-from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, Kept
-from pipeline.sharding.writing.split import Settled, assign_splits
+from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, SplitAssignment
+from pipeline.sharding.writing.split import InheritedSplits, assign_splits
 from pipeline.sharding.writing.split_config import SplitConfig
 from pipeline.sharding.writing.tar_writer import shard_name
 
@@ -59,7 +59,7 @@ class Plan:
         edges: [shards + 1] the id of each shard's first sample.
         shard_names: [shards].
         suffixes: row -> n for a sample that gets the key KEY-n, because an earlier sample has the same key.
-        kept: the result of duplicate removal.
+        assignment: the splits and dropped duplicates.
         capped: name of the cap -> number of training images left out.
     """
 
@@ -68,17 +68,17 @@ class Plan:
     edges: NDArray[np.int64]
     shard_names: tuple[str, ...]
     suffixes: dict[int, int]
-    kept: Kept
+    assignment: SplitAssignment
     capped: dict[str, int]
 
     def suffixes_of(self, rows: NDArray[np.int64]) -> dict[int, int]:
         """`suffixes` of these rows of the columns, by position in `rows`."""
         if not self.suffixes:
             return {}
-        return {place: self.suffixes[row] for place, row in enumerate(rows.tolist()) if row in self.suffixes}
+        return {position: self.suffixes[row] for position, row in enumerate(rows.tolist()) if row in self.suffixes}
 
 
-def make_plan(
+def build_plan(
     columns: Columns,
     key_of: Callable[[int], str],
     *,
@@ -96,76 +96,78 @@ def make_plan(
     Raises:
         InputError: a class is too small to be in every split.
     """
-    chosen = choose(columns, split=split, duplicates=duplicates, caps=caps, label_names=label_names)
-    return arrange(columns, key_of, np.flatnonzero(chosen.splits != DROPPED), chosen, size)
+    selection = select_samples(columns, split=split, duplicates=duplicates, caps=caps, label_names=label_names)
+    return arrange(columns, key_of, np.flatnonzero(selection.splits != DROPPED), selection, size)
 
 
 @dataclass(frozen=True, eq=False)
-class Chosen:
+class Selection:
     """Which images are stored.
 
     Attributes:
         splits: [samples] index into `SPLITS`, or DROPPED.
-        kept, capped: see `Plan`.
+        assignment, capped: see `Plan`.
     """
 
     splits: NDArray[np.int8]
-    kept: Kept
+    assignment: SplitAssignment
     capped: dict[str, int]
 
 
-def choose(
+def select_samples(
     columns: Columns,
     *,
     split: SplitConfig,
     duplicates: DuplicatesConfig,
     caps: CapsConfig,
     label_names: Sequence[str],
-    settled: Settled | None = None,
-) -> Chosen:
+    inherited: InheritedSplits | None = None,
+) -> Selection:
     """Assigns splits, then drops duplicates and the images beyond the caps.
 
     Raises:
         InputError: a class is too small to be in every split.
     """
-    kept = assign_splits(columns, split, duplicates, label_names, settled)
-    splits = kept.splits.copy()
+    assignment = assign_splits(columns, split, duplicates, label_names, inherited)
+    splits = assignment.splits.copy()
     capped = {
-        "per_label": _cap(splits, columns.label, columns.order, caps.per_label),
-        "per_concept": _cap(splits, columns.node, columns.order, caps.per_concept),
+        "per_label": _cap(splits, columns.label, columns.key_hash, caps.per_label),
+        "per_concept": _cap(splits, columns.node, columns.key_hash, caps.per_concept),
     }
-    return Chosen(splits, kept, capped)
+    return Selection(splits, assignment, capped)
 
 
 def arrange(
     columns: Columns,
     key_of: Callable[[int], str],
     rows: NDArray[np.int64],
-    chosen: Chosen,
+    selection: Selection,
     size: ShardSize,
-    taken: NDArray[np.uint64] | None = None,
+    used: NDArray[np.uint64] | None = None,
 ) -> Plan:
     """Determines keys, order and shards of images.
 
     Args:
         rows: rows of the columns, ascending.
-        chosen: has a split for every row of the columns.
-        taken: hashes of keys that are already in use, e.g. in the base.
+        selection: has a split for every row of the columns.
+        used: hashes of keys that are already in use, e.g. in the base.
     """
-    splits = chosen.splits[rows]
-    suffixes, order = _distinct_keys(columns.order[rows], rows, key_of, taken)
-    places = sorted_in_splits(splits, order)
-    rows, splits = rows[places], splits[places]
-    edges = cut(splits, columns.stored[rows], size)
-    return Plan(rows, splits, edges, names_of_shards(splits[edges[:-1]]), suffixes, chosen.kept, chosen.capped)
+    splits = selection.splits[rows]
+    suffixes, key_hashes = _distinct_keys(columns.key_hash[rows], rows, key_of, used)
+    order = sorted_in_splits(splits, key_hashes)
+    rows, splits = rows[order], splits[order]
+    edges = cut(splits, columns.sample_bytes[rows], size)
+    return Plan(
+        rows, splits, edges, names_of_shards(splits[edges[:-1]]), suffixes, selection.assignment, selection.capped
+    )
 
 
-def _cap(splits: NDArray[np.int8], values: NDArray[np.int32], order: NDArray[np.uint64], most: int | None) -> int:
+def _cap(splits: NDArray[np.int8], values: NDArray[np.int32], key_hashes: NDArray[np.uint64], most: int | None) -> int:
     """Drops training samples beyond `most` per value; returns the number dropped."""
     if most is None:
         return 0
     rows = np.flatnonzero((splits == _TRAIN) & (values >= 0))
-    rows = rows[np.lexsort((rows, order[rows], values[rows]))]
+    rows = rows[np.lexsort((rows, key_hashes[rows], values[rows]))]
     starts = np.flatnonzero(np.append(True, values[rows][1:] != values[rows][:-1]))
     rank = np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows)))) if len(rows) else rows
     splits[rows[rank >= most]] = DROPPED
@@ -173,51 +175,51 @@ def _cap(splits: NDArray[np.int8], values: NDArray[np.int32], order: NDArray[np.
 
 
 def _distinct_keys(
-    order: NDArray[np.uint64],
+    hashes: NDArray[np.uint64],
     rows: NDArray[np.int64],
     key_of: Callable[[int], str],
-    elsewhere: NDArray[np.uint64] | None,
+    used: NDArray[np.uint64] | None,
 ) -> tuple[dict[int, int], NDArray[np.uint64]]:
     """(row -> n for the second, third, ... sample with a key, which gets "-2", "-3", ...; hashes of the final keys)."""
-    before = np.empty(0, dtype=np.uint64) if elsewhere is None else elsewhere
-    taken = np.sort(np.concatenate([order, before]))
-    repeated = np.unique(taken[1:][taken[1:] == taken[:-1]])
+    used = np.empty(0, dtype=np.uint64) if used is None else used
+    all_hashes = np.sort(np.concatenate([hashes, used]))
+    repeated = np.unique(all_hashes[1:][all_hashes[1:] == all_hashes[:-1]])
     if not repeated.size:
-        return {}, order
-    users = np.flatnonzero(np.isin(order, repeated))
-    firsts = users[np.unique(order[users], return_index=True)[1]]
-    again = np.setdiff1d(users, firsts[~np.isin(order[firsts], before)])
-    order = order.copy()
+        return {}, hashes
+    users = np.flatnonzero(np.isin(hashes, repeated))
+    firsts = users[np.unique(hashes[users], return_index=True)[1]]
+    renamed = np.setdiff1d(users, firsts[~np.isin(hashes[firsts], used)])
+    hashes = hashes.copy()
     added: set[int] = set()
     suffixes: dict[int, int] = {}
-    next_of: dict[int, int] = {}
-    for place in again.tolist():
-        key, number = key_of(int(rows[place])), next_of.get(int(order[place]), 2)
-        base = int(order[place])
-        while (hashed := text_hash(f"{key}-{number}")) in added or _holds(taken, hashed):
+    next_number: dict[int, int] = {}
+    for position in renamed.tolist():
+        original = int(hashes[position])
+        key, number = key_of(int(rows[position])), next_number.get(original, 2)
+        while (hashed := text_hash(f"{key}-{number}")) in added or _contains(all_hashes, hashed):
             number += 1
-        next_of[base] = number + 1
+        next_number[original] = number + 1
         added.add(hashed)
-        suffixes[int(rows[place])] = number
-        order[place] = hashed
-    return suffixes, order
+        suffixes[int(rows[position])] = number
+        hashes[position] = hashed
+    return suffixes, hashes
 
 
-def sorted_in_splits(splits: NDArray[np.int8], order: NDArray[np.uint64]) -> NDArray[np.int64]:
+def sorted_in_splits(splits: NDArray[np.int8], hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Positions sorted by split, then by hash; the hashes are distinct, so the order is unique."""
     members = [np.flatnonzero(splits == split) for split in range(len(SPLITS))]
-    return np.concatenate([places[np.argsort(order[places])] for places in members])
+    return np.concatenate([positions[np.argsort(hashes[positions])] for positions in members])
 
 
-def _holds(ascending: NDArray[np.uint64], value: int) -> bool:
-    place = int(np.searchsorted(ascending, np.uint64(value)))
-    return place < len(ascending) and int(ascending[place]) == value
+def _contains(ascending: NDArray[np.uint64], value: int) -> bool:
+    position = int(np.searchsorted(ascending, np.uint64(value)))
+    return position < len(ascending) and int(ascending[position]) == value
 
 
-def cut(splits: NDArray[np.int8], stored: NDArray[np.int64], size: ShardSize) -> NDArray[np.int64]:
+def cut(splits: NDArray[np.int8], sample_bytes: NDArray[np.int64], size: ShardSize) -> NDArray[np.int64]:
     """The first sample of each shard, then the number of samples; a shard contains samples of one split."""
     edges = [0]
-    ends = np.cumsum(stored)
+    ends = np.cumsum(sample_bytes)
     for split in np.unique(splits).tolist():
         end = int(np.searchsorted(splits, split, side="right"))
         while (start := edges[-1]) < end:
@@ -231,6 +233,7 @@ def cut(splits: NDArray[np.int8], stored: NDArray[np.int64], size: ShardSize) ->
 
 
 def names_of_shards(splits: NDArray[np.int8]) -> tuple[str, ...]:
+    """The names of shards in order, by the split of each shard."""
     numbers = [0] * len(SPLITS)
     names = []
     for split in splits.tolist():

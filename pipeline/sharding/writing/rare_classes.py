@@ -19,7 +19,7 @@ from pipeline.sharding.sources.base import Item
 from pipeline.sharding.sources.labels import normalised_label
 from pipeline.sharding.writing.split_config import SplitConfig
 
-GONE = -2
+DROPPED_CLASS = -2
 """The number of a dropped class in `label_numbers`."""
 
 _SHOWN = 12
@@ -58,7 +58,7 @@ def too_small(classes: Mapping[str, tuple[int, int]], wanted: Sequence[int], *, 
         wanted: the splits that every class must be in; []: splits are not drawn, and the classes have no image.
         copies: say that the groups were counted without copies of held-out images.
     """
-    counted = {name: _counted(groups, images, copies) for name, (groups, images) in classes.items()}
+    counted = {name: _size_text(groups, images, copies) for name, (groups, images) in classes.items()}
     splits = f" for {len(wanted)} splits ({', '.join(SPLITS[split] for split in wanted)})" if wanted else ""
     remedy = ", or set a share in `split` to 0" if wanted else ""
     if len(counted) == 1:
@@ -66,16 +66,16 @@ def too_small(classes: Mapping[str, tuple[int, int]], wanted: Sequence[int], *, 
         what = f"class {name!r} has {count}{', too few' if wanted else ''}{splits}"
     else:
         smallest = sorted(counted, key=lambda name: classes[name])
-        each = [f"{name!r} with {counted[name]}" for name in smallest]
-        what = f"{len(counted):,} classes are too small{splits}: {listed(each, most=_SHOWN)}"
+        sizes = [f"{name!r} with {counted[name]}" for name in smallest]
+        what = f"{len(counted):,} classes are too small{splits}: {listed(sizes, most=_SHOWN)}"
     return InputError(f"{what}; add images, remove the class, set split.rare_classes to drop or train_only{remedy}")
 
 
 def label_numbers(count: int, dropped: Collection[int]) -> NDArray[np.int32]:
-    """[count + 1] new number of each label, `GONE` if dropped; the last entry, at index -1, is -1 for no label."""
-    there = np.ones(count, dtype=np.bool_)
-    there[list(dropped)] = False
-    numbers = np.where(there, np.cumsum(there) - 1, GONE)
+    """[count + 1] new number of each label, `DROPPED_CLASS` if dropped; the last entry, -1, is that of no label."""
+    remains = np.ones(count, dtype=np.bool_)
+    remains[list(dropped)] = False
+    numbers = np.where(remains, np.cumsum(remains) - 1, DROPPED_CLASS)
     return np.append(numbers, -1).astype(np.int32)
 
 
@@ -86,7 +86,7 @@ class LabelSizes:
         known: labels of a base; their sizes are not checked.
 
     Attributes:
-        places: label -> positions of its first items in source order; labels in `known` are absent.
+        first_items: label -> numbers of its first items in source order; labels in `known` are absent.
     """
 
     def __init__(self, config: SplitConfig, known: Collection[str] = ()) -> None:
@@ -95,15 +95,15 @@ class LabelSizes:
         self._images: Counter[str] = Counter()
         self._groups: dict[str, set[str]] = {}
         self._given: set[str] = set()
-        self.places: dict[str, list[int]] = {}
+        self.first_items: dict[str, list[int]] = {}
 
-    def through(self, items: Iterator[Item]) -> Iterator[Item]:
+    def counted(self, items: Iterator[Item]) -> Iterator[Item]:
         """Yields the items unchanged and counts them."""
-        for place, item in enumerate(items):
-            self._add(item, place)
+        for number, item in enumerate(items):
+            self._add(item, number)
             yield item
 
-    def _add(self, item: Item, place: int) -> None:
+    def _add(self, item: Item, number: int) -> None:
         config, label = self._config, item.label
         if config.holdout_family is not None and item.source == config.holdout_family:
             self._given.add("test")
@@ -118,8 +118,8 @@ class LabelSizes:
         # An image without a group counts as a group of its own: an upper bound, since copies may be listed too.
         named = item.group is not None and config.rule == "group"
         if len(groups) < len(SPLITS):
-            groups.add(f"group {item.group}" if named else f"image {place}")
-            self.places.setdefault(label, []).append(place)
+            groups.add(f"group {item.group}" if named else f"image {number}")
+            self.first_items.setdefault(label, []).append(number)
 
     def check(self, label_names: Sequence[str], exempt: Collection[str] = ()) -> None:
         """Refuses classes whose upper bound is already too small.
@@ -142,7 +142,7 @@ class LabelSizes:
             raise too_small(small, wanted)
 
 
-def _counted(groups: int, images: int, copies: bool) -> str:
+def _size_text(groups: int, images: int, copies: bool) -> str:
     counted = f"{images:,} image{'' if images == 1 else 's'}"
     of_groups = f"{groups} content group{'' if groups == 1 else 's'}"
     if copies:

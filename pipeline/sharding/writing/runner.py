@@ -13,6 +13,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
+from pipeline.progress import Progress
+
 RunnerName = Literal["threads", "ray"]
 Stop = Callable[[], bool]
 T = TypeVar("T")
@@ -20,7 +22,7 @@ R = TypeVar("R")
 T_in = TypeVar("T_in", contravariant=True)
 R_out = TypeVar("R_out", covariant=True)
 
-_LOOK_EVERY_S = 0.5
+_POLL_EVERY_S = 0.5
 _WINDOW = 4  # submitted tasks per writer, including finished ones that wait for an earlier one
 
 
@@ -31,10 +33,10 @@ class Work(Protocol[T_in, R_out]):
 
 
 class StoppedEarlyError(Exception):
-    """A task was asked to stop; its unfinished output is discarded."""
+    """A task ended because `stop` returned True; its unfinished output is discarded."""
 
 
-def each(
+def run_in_order(
     work: Work[T, R],
     tasks: Iterable[T],
     *,
@@ -52,28 +54,53 @@ def each(
         Exception: an exception of a task, when its result is due.
     """
     pool: _Pool = _Threads(work, writers) if runner == "threads" else _on_ray(work, while_waiting)
-    todo = iter(tasks)
-    more = True
+    remaining = iter(tasks)
+    has_more = True
     window: deque[Future[R]] = deque()
     running: set[Future[R]] = set()
     try:
         while True:
-            while more and len(running) < writers and len(window) < writers * _WINDOW:
+            while has_more and len(running) < writers and len(window) < writers * _WINDOW:
                 try:
-                    future = pool.submit(next(todo))
+                    future = pool.submit(next(remaining))
                 except StopIteration:
-                    more = False
+                    has_more = False
                     break
                 window.append(future)
                 running.add(future)
             if not window:
                 return
-            running -= wait(running, timeout=_LOOK_EVERY_S, return_when=FIRST_COMPLETED).done
+            running -= wait(running, timeout=_POLL_EVERY_S, return_when=FIRST_COMPLETED).done
             while_waiting()
             while window and window[0] not in running:
                 yield window.popleft().result()
     finally:
         pool.close()
+
+
+def run_with_progress(
+    work: Work[T, int],
+    tasks: Iterable[T],
+    *,
+    runner: RunnerName,
+    writers: int,
+    progress: Progress,
+    total: int,
+    note: str,
+) -> None:
+    """Runs tasks, each of which returns its number of samples; reports how many of `total` samples are done."""
+    done = 0
+
+    def report() -> None:
+        progress(step=done, total=total, note=note)
+
+    results = run_in_order(work, tasks, runner=runner, writers=writers, while_waiting=report)
+    try:
+        for samples in results:
+            done += samples
+            report()
+    finally:
+        results.close()
 
 
 class _Pool(Protocol):
@@ -100,9 +127,9 @@ class _Threads:
 def _on_ray(work: Work[Any, Any], while_waiting: Callable[[], None]) -> _Pool:
     from pipeline.ray_cluster.tasks import TaskPool
 
-    return TaskPool(partial(work, stop=never), while_waiting)
+    return TaskPool(partial(work, stop=not_stopping), while_waiting)
 
 
-def never() -> bool:
-    """The `stop` of Ray tasks, always False: Ray stops a task by killing its worker."""
+def not_stopping() -> bool:
+    """Always False: the `stop` of Ray tasks, since Ray stops a task by killing its worker."""
     return False

@@ -25,8 +25,8 @@ class Scratch:
         """Creates the folders, and removes files that killed tasks left."""
         for folder in (self.chunks, self.shards):
             folder.mkdir(parents=True, exist_ok=True)
-            for left in folder.glob(".*"):
-                left.unlink(missing_ok=True)
+            for leftover in folder.glob(".*"):
+                leftover.unlink(missing_ok=True)
         (self.folder / _MARK).touch()
 
     def check(self) -> None:
@@ -65,6 +65,6 @@ class Scratch:
         """A shard, by its name in the artifact."""
         return self.folder / shard
 
-    def part(self, shard: str) -> Path:
+    def index_piece(self, shard: str) -> Path:
         """The index rows of a shard; written last."""
         return self.tar(shard).with_suffix(".arrow")

@@ -25,10 +25,10 @@ from pipeline.progress import Progress
 from pipeline.sharding.format.arrow_file import write_arrow
 from pipeline.sharding.format.index import content_hash
 from pipeline.sharding.writing.chunks import Columns, read_rows
-from pipeline.sharding.writing.index_part import IndexNumbers, content_hashes, final_keys, index_part
+from pipeline.sharding.writing.index_piece import IndexNumbers, content_hashes, final_keys, index_piece
 from pipeline.sharding.writing.numbering import Numbering
 from pipeline.sharding.writing.plan import Plan
-from pipeline.sharding.writing.runner import RunnerName, Stop, StoppedEarlyError, each, never
+from pipeline.sharding.writing.runner import RunnerName, Stop, StoppedEarlyError, not_stopping, run_with_progress
 from pipeline.sharding.writing.scratch import Scratch
 from pipeline.sharding.writing.tar_writer import IMAGE_EXTENSIONS, TarFile, members
 from pipeline.whole_files import written_whole
@@ -81,39 +81,30 @@ def write_shards(
     writers: int,
     progress: Progress,
 ) -> None:
-    """Writes shards/*.tar below `output`, and their index rows to the scratch folder: see `index_parts`.
+    """Writes shards/*.tar below `output`, and their index rows to the scratch folder: see `index_pieces`.
 
     Raises:
         DamagedError: the size of a shard differs from the recorded size.
     """
-    done, total = 0, len(plan.rows)
-
-    def told() -> None:
-        progress(step=done, total=total, note="writing shards")
-
-    results = each(
+    run_with_progress(
         partial(write_shard, scratch, numbering.source_names),
         _shards(scratch, columns, plan, numbering),
         runner=runner,
         writers=writers,
-        while_waiting=told,
+        progress=progress,
+        total=len(plan.rows),
+        note="writing shards",
     )
-    try:
-        for samples in results:
-            done += samples
-            told()
-    finally:
-        results.close()
     progress(note="putting the index together")
     (output / "shards").mkdir(exist_ok=True)
     for name in plan.shard_names:
-        facts = _part_facts(scratch, name)
-        if facts is None or facts[1] != _size(scratch.tar(name)):
+        recorded = _recorded(scratch, name)
+        if recorded is None or recorded[1] != _size(scratch.tar(name)):
             raise DamagedError(f"{scratch.tar(name)}: not whole; run it again")
-        placed(scratch.tar(name), output / name)
+        link_shard(scratch.tar(name), output / name)
 
 
-def write_shard(scratch: Scratch, sources: tuple[str, ...], shard: Shard, *, stop: Stop = never) -> int:
+def write_shard(scratch: Scratch, sources: tuple[str, ...], shard: Shard, *, stop: Stop = not_stopping) -> int:
     """The task: writes a shard and its index rows, unless they exist; returns the number of samples."""
     if shard.done:
         return len(shard.rows)
@@ -121,31 +112,31 @@ def write_shard(scratch: Scratch, sources: tuple[str, ...], shard: Shard, *, sto
     table = read_rows(scratch, shard.chunks, shard.rows, _COLUMNS)
     keys, contents = final_keys(table, shard.suffixes), content_hashes(table)
     captions = table.column("captions")
-    with written_whole(scratch.tar(shard.name)) as aside, _Spools(scratch) as spools:
-        tar = TarFile(aside)
+    with written_whole(scratch.tar(shard.name)) as temporary, _Spools(scratch) as spools:
+        tar = TarFile(temporary)
         offsets = []
         try:
-            for place, (chunk, start, length, extension, notes) in enumerate(
+            for position, (chunk, start, length, extension, notes) in enumerate(
                 zip(
                     shard.chunks.tolist(),
                     *(table.column(name).to_pylist() for name in ("start", "length", "extension", "notes")),
                     strict=True,
                 )
             ):
-                if place % _STOP_EVERY == 0 and stop():
+                if position % _STOP_EVERY == 0 and stop():
                     raise StoppedEarlyError
                 image = spools.read(chunk, start, length)
-                if content_hash(image) != contents[place]:
+                if content_hash(image) != contents[position]:
                     raise DamagedError(
                         f"{scratch.spool(chunk)}: image at byte {start} is not what was read; "
                         f"delete {scratch.folder} and run it again"
                     )
-                first = captions[place].as_py()[:1]
-                sample = members(keys[place], IMAGE_EXTENSIONS[extension], image, notes, first)
-                offsets.append(tar.add(keys[place], sample)[0])
+                first = captions[position].as_py()[:1]
+                sample = members(keys[position], IMAGE_EXTENSIONS[extension], image, notes, first)
+                offsets.append(tar.add(keys[position], sample)[0])
         finally:
             size = tar.close()
-    _write_part(scratch, shard, table, keys, contents, offsets, sources, size)
+    _write_index_piece(scratch, shard, table, keys, contents, offsets, sources, size)
     return len(shard.rows)
 
 
@@ -153,20 +144,20 @@ def _shards(scratch: Scratch, columns: Columns, plan: Plan, numbering: Numbering
     for number, name in enumerate(plan.shard_names):
         ids = slice(plan.edges[number], plan.edges[number + 1])
         rows = plan.rows[ids]
-        chunks, places = columns.locate(rows)
+        chunks, rows_in_chunk = columns.locate(rows)
         shard = Shard(
             number=number,
             name=name,
             split=int(plan.splits[plan.edges[number]]),
             chunks=chunks,
-            rows=places,
+            rows=rows_in_chunk,
             numbers=IndexNumbers.of_rows(columns, numbering, ids, rows),
             suffixes=plan.suffixes_of(rows),
         )
-        yield replace(shard, done=_part_facts(scratch, name) == (shard.digest, _size(scratch.tar(name))))
+        yield replace(shard, done=_recorded(scratch, name) == (shard.digest, _size(scratch.tar(name))))
 
 
-def _write_part(
+def _write_index_piece(
     scratch: Scratch,
     shard: Shard,
     table: pa.Table,
@@ -178,7 +169,7 @@ def _write_part(
 ) -> None:
     """Writes the index rows of a shard, which completes the shard."""
     count = len(keys)
-    part = index_part(
+    piece = index_piece(
         table,
         shard.numbers,
         sources,
@@ -188,32 +179,32 @@ def _write_part(
         offsets=pa.array(offsets, pa.int64()),
         splits=np.full(count, shard.split, np.int8),
     ).replace_schema_metadata({"digest": shard.digest, "tar_bytes": str(size)})
-    with written_whole(scratch.part(shard.name)) as aside, pa.OSFile(str(aside), "wb") as file:
-        write_arrow(file, part)
+    with written_whole(scratch.index_piece(shard.name)) as temporary, pa.OSFile(str(temporary), "wb") as file:
+        write_arrow(file, piece)
 
 
-def _part_facts(scratch: Scratch, name: str) -> tuple[str, int] | None:
+def _recorded(scratch: Scratch, name: str) -> tuple[str, int] | None:
     """(digest, tar size) of a shard, from the file of its index rows; None if there is no such file."""
     try:
-        with pa.memory_map(str(scratch.part(name))) as file:
+        with pa.memory_map(str(scratch.index_piece(name))) as file:
             metadata = pa.ipc.open_file(file).schema.metadata
         return metadata[b"digest"].decode(), int(metadata[b"tar_bytes"])
     except (OSError, pa.ArrowInvalid, KeyError, ValueError, TypeError):
         return None
 
 
-def index_parts(scratch: Scratch, shard_names: Sequence[str]) -> Iterator[pa.Table]:
+def index_pieces(scratch: Scratch, shard_names: Sequence[str]) -> Iterator[pa.Table]:
     """Yields the index rows of each shard, in the order of the shards; each table is mapped only while in use."""
     for name in shard_names:
-        yield pa.ipc.open_file(pa.memory_map(str(scratch.part(name)))).read_all()
+        yield pa.ipc.open_file(pa.memory_map(str(scratch.index_piece(name)))).read_all()
 
 
-def placed(tar: Path, place: Path) -> None:
-    """Links the shard into the artifact; it also stays in the scratch folder, in case this run does not finish."""
+def link_shard(tar: Path, target: Path) -> None:
+    """Links a shard into the artifact; it also stays in the scratch folder, in case this run does not finish."""
     try:
-        os.link(tar, place)
+        os.link(tar, target)
     except OSError:  # A file system without links.
-        os.replace(tar, place)
+        os.replace(tar, target)
 
 
 def _size(path: Path) -> int:

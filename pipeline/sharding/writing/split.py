@@ -20,7 +20,7 @@ from pipeline.counter_rng import text_hash
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.sharding.format.index import SPLITS
 from pipeline.sharding.writing.chunks import Columns
-from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, Kept, without_duplicates
+from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, SplitAssignment, without_duplicates
 from pipeline.sharding.writing.equal_sets import EqualSets
 from pipeline.sharding.writing.rare_classes import too_small, wanted_splits
 from pipeline.sharding.writing.split_config import SplitConfig
@@ -30,11 +30,11 @@ _ATTEMPTS = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Settled:
+class InheritedSplits:
     """The splits that an earlier artifact determines.
 
     Attributes:
-        splits: [samples] the split that the sample or its group already has; DROPPED: undecided.
+        splits: [samples] the split that the sample or its group already has; DROPPED: none yet.
         barred: [samples] the sample may be in no split: its image is in one split and its group in another.
         rank: [samples] of repeated samples, the one with the lowest rank stays.
         labels: number of labels of the earlier artifact, which come first; such a class may miss a split if it shrank.
@@ -51,67 +51,67 @@ def assign_splits(
     config: SplitConfig,
     duplicates: DuplicatesConfig,
     label_names: Sequence[str],
-    settled: Settled | None = None,
-) -> Kept:
+    inherited: InheritedSplits | None = None,
+) -> SplitAssignment:
     """Assigns a split to every sample, and drops duplicates.
 
     Raises:
         InputError: classes are too small for every split and refused; the message names them and their counts.
     """
     fixed = fixed_splits(columns, config)
-    wanted, of_group, codes, number_of = _by_hash(columns, config, fixed)
+    wanted, group_splits, codes, draws = _by_hash(columns, config, fixed)
     labels, count = columns.label, len(label_names)
     drawn = fixed == DROPPED
     pool = drawn
-    there = np.zeros((count, len(SPLITS)), dtype=bool)
-    if settled is not None:
-        fixed = np.where(drawn, settled.splits, fixed)
-        fixed[drawn & settled.barred] = DROPPED
-        pool = drawn & (settled.splits == DROPPED) & ~settled.barred
-        of_label = drawn & (fixed != DROPPED) & (labels >= 0)
-        there[labels[of_label], fixed[of_label]] = True
-    known: NDArray[np.bool_] = np.asarray(there.any(axis=1))
-    known[: settled.labels if settled is not None else 0] = True
+    present = np.zeros((count, len(SPLITS)), dtype=bool)
+    if inherited is not None:
+        fixed = np.where(drawn, inherited.splits, fixed)
+        fixed[drawn & inherited.barred] = DROPPED
+        pool = drawn & (inherited.splits == DROPPED) & ~inherited.barred
+        has_label = drawn & (fixed != DROPPED) & (labels >= 0)
+        present[labels[has_label], fixed[has_label]] = True
+    inherited_labels: NDArray[np.bool_] = np.asarray(present.any(axis=1))
+    inherited_labels[: inherited.labels if inherited is not None else 0] = True
 
     # Under every split rule, a class without an image is rare.
     listed = np.bincount(labels[labels >= 0], minlength=count) > 0
-    rare = ~listed & ~known if config.rare_classes != "refuse" else np.zeros(count, dtype=np.bool_)
-    to_train = np.zeros(len(of_group), dtype=np.bool_)
+    rare = ~listed & ~inherited_labels if config.rare_classes != "refuse" else np.zeros(count, dtype=np.bool_)
+    to_train = np.zeros(len(group_splits), dtype=np.bool_)
     live = pool
-    if config.rare_classes == "train_only" and settled is not None:
+    if config.rare_classes == "train_only" and inherited is not None:
         # A class of the base that is still rare together with the new samples.
-        everywhere = _groups_of_labels(labels, codes, pool | (drawn & (fixed != DROPPED)), count)
-        for label in np.flatnonzero(known).tolist():
-            if len(everywhere[label]) < len(wanted):
+        all_groups = _groups_of_labels(labels, codes, pool | (drawn & (fixed != DROPPED)), count)
+        for label in np.flatnonzero(inherited_labels).tolist():
+            if len(all_groups[label]) < len(wanted):
                 rare[label] = True
                 to_train[codes[pool & (labels == label)]] = True
-    equal = EqualSets.of_hashes(columns.hash_high, columns.hash_low)
+    equal_sets = EqualSets.of_hashes(columns.hash_high, columns.hash_low)
     attempt = 0
     while True:
         members = _groups_of_labels(labels, codes, live, count)
         small = [
             label
             for label, groups in enumerate(members)
-            if len(groups) < len(wanted) and not known[label] and not rare[label]
+            if len(groups) < len(wanted) and not inherited_labels[label] and not rare[label]
         ]
-        # A group moved to fill a split may consist of copies that are then dropped, hence the retries.
+        # A group moved to fill a split may consist of copies that are then dropped, hence the attempts.
         if not small:
-            of_group[to_train] = _TRAIN
-            _fill_missing(of_group, number_of, members, wanted, there, known, rare, to_train)
-            kept = without_duplicates(
-                np.where(pool, of_group[codes], fixed).astype(np.int8),
+            group_splits[to_train] = _TRAIN
+            _fill_missing(group_splits, draws, members, wanted, present, inherited_labels, rare, to_train)
+            assignment = without_duplicates(
+                np.where(pool, group_splits[codes], fixed).astype(np.int8),
                 labels=labels,
-                equal=equal,
-                meaning=columns.meaning,
-                looks=columns.look,
+                equal_sets=equal_sets,
+                captions_hashes=columns.captions_hash,
+                difference_hashes=columns.difference_hash,
                 config=duplicates,
-                rank=None if settled is None else settled.rank,
+                rank=None if inherited is None else inherited.rank,
             )
-            stays = kept.splits != DROPPED
+            stays = assignment.splits != DROPPED
             live = pool & stays
             counted = drawn & stays
-            short = _short_of_a_split(labels[counted], kept.splits[counted], wanted, count)
-            short = [label for label in short if not known[label] and not rare[label]]
+            short = _short_of_a_split(labels[counted], assignment.splits[counted], wanted, count)
+            short = [label for label in short if not inherited_labels[label] and not rare[label]]
             attempt += 1
             if not short:
                 break
@@ -130,11 +130,11 @@ def assign_splits(
                 drawn = drawn & ~of_rare
             else:
                 to_train[codes[pool & of_rare]] = True
-    stored = np.bincount(labels[(labels >= 0) & (kept.splits != DROPPED)], minlength=count) > 0
+    stored = np.bincount(labels[(labels >= 0) & (assignment.splits != DROPPED)], minlength=count) > 0
     return replace(
-        kept,
-        rare=_rare_images(rare, labels, kept.splits, config),
-        dropped_labels=tuple(np.flatnonzero(rare & ~stored & ~known).tolist()),
+        assignment,
+        rare_classes=_rare_images(rare, labels, assignment.splits, config),
+        dropped_labels=tuple(np.flatnonzero(rare & ~stored & ~inherited_labels).tolist()),
     )
 
 
@@ -147,7 +147,7 @@ def _rare_images(
     return {label: int(images[label]) for label in np.flatnonzero(rare).tolist()}
 
 
-def group_number(group: str, seed: int) -> float:
+def split_draw(group: str, seed: int) -> float:
     """A number in [0, 1) that depends on the group's name and the seed only."""
     return (text_hash(f"{seed}/{group}", digest_bytes=8) >> 11) * 2.0**-53
 
@@ -155,38 +155,38 @@ def group_number(group: str, seed: int) -> float:
 def fixed_splits(columns: Columns, config: SplitConfig) -> NDArray[np.int8]:
     """[samples] the split if the data set or the config determines it, DROPPED where the hash decides."""
     if config.rule == "given":
-        without = int((columns.given < 0).sum())
+        without = int((columns.given_split < 0).sum())
         if without:
             raise InputError(
                 f"split.rule=given, but the data set gives no split for {without} of {len(columns)} images; "
                 "set split.rule=group"
             )
-        return columns.given
+        return columns.given_split
     fixed = np.full(len(columns), DROPPED, dtype=np.int8)
     if config.holdout_family is not None:
         families = columns.source_names
         if config.holdout_family not in families:
             raise UnknownNameError("artist family", config.holdout_family, families)
         fixed[columns.source == families.index(config.holdout_family)] = _TEST
-    held_out = columns.given > _TRAIN
-    fixed[held_out] = columns.given[held_out]
+    held_out = columns.given_split > _TRAIN
+    fixed[held_out] = columns.given_split[held_out]
     return fixed
 
 
 def _by_hash(
     columns: Columns, config: SplitConfig, fixed: NDArray[np.int8]
 ) -> tuple[list[int], NDArray[np.int8], NDArray[np.int64], NDArray[np.float64]]:
-    """(splits that every class must be in, [groups] splits, [samples] group codes, [groups] numbers in [0, 1))."""
-    unit = columns.hash_high if config.rule == "image" else columns.group_code
+    """(splits that every class must be in, [groups] splits, [samples] group codes, [groups] draws in [0, 1))."""
+    unit = columns.hash_high if config.rule == "image" else columns.group_hash
     _, first, codes = np.unique(unit, return_index=True, return_inverse=True)
-    number_of = columns.place[first]
+    draws = columns.split_draw[first]
     test_share = 0.0 if (fixed == _TEST).any() else config.test_share
-    val_share = 0.0 if (columns.given == _VAL).any() else config.val_share
-    of_group = np.full(len(number_of), _TRAIN, dtype=np.int8)
-    of_group[number_of < test_share + val_share] = _VAL
-    of_group[number_of < test_share] = _TEST
+    val_share = 0.0 if (columns.given_split == _VAL).any() else config.val_share
+    group_splits = np.full(len(draws), _TRAIN, dtype=np.int8)
+    group_splits[draws < test_share + val_share] = _VAL
+    group_splits[draws < test_share] = _TEST
     wanted = wanted_splits(val_share, test_share)
-    return [] if config.rule == "given" else wanted, of_group, codes.astype(np.int64, copy=False), number_of
+    return [] if config.rule == "given" else wanted, group_splits, codes.astype(np.int64, copy=False), draws
 
 
 def _groups_of_labels(
@@ -203,24 +203,24 @@ def _groups_of_labels(
 
 
 def _fill_missing(
-    of_group: NDArray[np.int8],
-    number_of: NDArray[np.float64],
+    group_splits: NDArray[np.int8],
+    draws: NDArray[np.float64],
     members: Sequence[NDArray[np.int64]],
     wanted: Sequence[int],
-    there: NDArray[np.bool_],
-    known: NDArray[np.bool_],
+    present: NDArray[np.bool_],
+    inherited_labels: NDArray[np.bool_],
     rare: NDArray[np.bool_],
-    fast: NDArray[np.bool_],
+    immovable: NDArray[np.bool_],
 ) -> None:
     """Moves groups until every class is in every wanted split; the smallest classes first.
 
     A group may have several labels, so a move for one class can remove another from a split: hence several passes.
 
     Args:
-        there: [labels, splits] whether a class has samples there that an earlier artifact determines.
-        known: [labels] classes of an earlier artifact: the last group of a split is not moved away.
+        present: [labels, splits] whether a class has samples in the split that an earlier artifact determines.
+        inherited_labels: [labels] classes of an earlier artifact: the last group of a split is not moved away.
         rare: [labels] classes that need not be in every split.
-        fast: [groups] groups that must not be moved.
+        immovable: [groups] groups that must not be moved.
     """
     order = sorted(range(len(members)), key=lambda label: (len(members[label]), label))
     for _ in range(len(wanted) + 1):
@@ -230,19 +230,19 @@ def _fill_missing(
                 continue
             groups = members[label]
             for split in wanted:
-                if there[label, split] or (of_group[groups] == split).any():
+                if present[label, split] or (group_splits[groups] == split).any():
                     continue
-                free = groups[~fast[groups]]
-                counts = [int((of_group[free] == other).sum()) for other in range(len(SPLITS))]
-                if known[label]:
-                    counts = [n if n > 1 or there[label, other] else 0 for other, n in enumerate(counts)]
+                free = groups[~immovable[groups]]
+                counts = [int((group_splits[free] == other).sum()) for other in range(len(SPLITS))]
+                if inherited_labels[label]:
+                    counts = [n if n > 1 or present[label, other] else 0 for other, n in enumerate(counts)]
                 if not any(counts):
                     continue
                 donor = int(np.argmax(counts))
-                candidates = free[of_group[free] == donor]
+                candidates = free[group_splits[free] == donor]
                 # The number nearest to the split's range: the smallest for a held-out split, the largest for train.
-                pick = np.argmax(number_of[candidates]) if split == _TRAIN else np.argmin(number_of[candidates])
-                of_group[candidates[pick]] = split
+                pick = np.argmax(draws[candidates]) if split == _TRAIN else np.argmin(draws[candidates])
+                group_splits[candidates[pick]] = split
                 moved = True
         if not moved:
             return
@@ -252,7 +252,7 @@ def _short_of_a_split(
     labels: NDArray[np.int32], splits: NDArray[np.int8], wanted: Sequence[int], count: int
 ) -> list[int]:
     """The labels that are missing from a wanted split."""
-    there = np.zeros((count, len(SPLITS)), dtype=bool)
+    present = np.zeros((count, len(SPLITS)), dtype=bool)
     labelled = labels >= 0
-    there[labels[labelled], splits[labelled]] = True
-    return [int(label) for label in np.flatnonzero(~there[:, list(wanted)].all(axis=1))]
+    present[labels[labelled], splits[labelled]] = True
+    return [int(label) for label in np.flatnonzero(~present[:, list(wanted)].all(axis=1))]

@@ -14,7 +14,7 @@ from pipeline.sharding.format import tar_layout
 from pipeline.sharding.format.tar_layout import BLOCK, END_BYTES, padding
 
 _WRITE_AT_BYTES = 4 << 20
-_WRITE_AT_PIECES = 1000  # IOV_MAX is 1,024 on Linux
+_WRITE_AT_BUFFERS = 1000  # IOV_MAX is 1,024 on Linux
 _PADDING = tuple(bytes(count) for count in range(BLOCK))
 IMAGE_EXTENSIONS = ("png", "jpg", "webp")
 
@@ -48,8 +48,8 @@ class TarFile:
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        self._pieces: list[bytes] = []
-        self._waiting = 0
+        self._buffers: list[bytes] = []
+        self._unwritten_bytes = 0
         self.size = 0
 
     def add(self, key: str, members: Members) -> tuple[int, int]:
@@ -65,24 +65,24 @@ class TarFile:
         if not key or "." in key or "/" in key or not key.isascii():
             raise ValueError(f"sample key {key!r}: must be ASCII, not empty, without dots and slashes")
         start = self.size + BLOCK
-        before = self.size
-        pieces = self._pieces
+        size_before = self.size
+        buffers = self._buffers
         for extension, data in members:
             size = len(data)
             zeros = padding(size)
-            pieces += (_header(f"{key}.{extension}", size), data)
+            buffers += (_header(f"{key}.{extension}", size), data)
             if zeros:
-                pieces.append(_PADDING[zeros])
+                buffers.append(_PADDING[zeros])
             self.size += BLOCK + size + zeros
-        self._waiting += self.size - before
-        if self._waiting >= _WRITE_AT_BYTES or len(pieces) >= _WRITE_AT_PIECES:
+        self._unwritten_bytes += self.size - size_before
+        if self._unwritten_bytes >= _WRITE_AT_BYTES or len(buffers) >= _WRITE_AT_BUFFERS:
             self._write()
         return start, len(members[0][1])
 
     def close(self) -> int:
         """Ends the archive; returns its size in bytes."""
         if self._descriptor >= 0:
-            self._pieces.append(bytes(END_BYTES))
+            self._buffers.append(bytes(END_BYTES))
             self.size += END_BYTES
             try:
                 self._write()
@@ -92,9 +92,9 @@ class TarFile:
         return self.size
 
     def _write(self) -> None:
-        pieces, self._pieces, self._waiting = self._pieces, [], 0
-        for first in range(0, len(pieces), _WRITE_AT_PIECES):
-            some = pieces[first : first + _WRITE_AT_PIECES]
+        buffers, self._buffers, self._unwritten_bytes = self._buffers, [], 0
+        for first in range(0, len(buffers), _WRITE_AT_BUFFERS):
+            some = buffers[first : first + _WRITE_AT_BUFFERS]
             written = os.writev(self._descriptor, some)
             if written < sum(map(len, some)):
                 # A short write, e.g. near a full disk or beyond 2 GiB: the rest is written as one buffer.

@@ -16,12 +16,12 @@ import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
 from pipeline.pixels.decode import ImageError, decode, opened
-from pipeline.sharding.writing.images import ImagesConfig, UnreadableError, storable
+from pipeline.sharding.writing.images import ImagesConfig, UnreadableError, prepare_image
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n%%EOF\n"
 
 
-@pytest.mark.parametrize("read", [decode, storable])
+@pytest.mark.parametrize("read", [decode, prepare_image])
 def test_postscript_is_never_given_to_ghostscript(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
     with pytest.raises((ImageError, UnreadableError), match="not an image of a format that is read"):
@@ -50,12 +50,12 @@ def test_whatever_a_decoder_raises_is_a_reason(error: type[Exception], monkeypat
         decode(buffer.getvalue())
     assert "\n" not in str(caught.value)
     with pytest.raises(UnreadableError) as refused:
-        storable(buffer.getvalue())
+        prepare_image(buffer.getvalue())
     assert "\n" not in str(refused.value)
 
 
 def test_no_reason_quotes_bytes_of_the_file() -> None:
-    for read in (decode, storable):
+    for read in (decode, prepare_image):
         with pytest.raises((ImageError, UnreadableError)) as caught:
             read(b"root:$6$secret:19000:0:99999:7:::\n")
         assert "root" not in str(caught.value)
@@ -76,9 +76,9 @@ def png_header(width: int, height: int, colour: int) -> bytes:
 def test_memory_is_bounded_by_bytes_and_not_by_pixels_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(UnreadableError, match=r"8200x8200 in mode RGBA: 256 MiB decoded, more than 256 MiB"):
-        storable(png_header(8200, 8200, 6))
+        prepare_image(png_header(8200, 8200, 6))
     with pytest.raises(UnreadableError, match=r"1500x1500 in mode RGB: 6 MiB .*max_decoded_mib"):
-        storable(png_header(1500, 1500, 2), ImagesConfig(max_decoded_mib=4))
+        prepare_image(png_header(1500, 1500, 2), ImagesConfig(max_decoded_mib=4))
 
 
 @pytest.mark.heavy
@@ -88,9 +88,9 @@ def test_the_largest_image_that_is_allowed_takes_at_most_four_times_its_decoded_
     file = tmp_path / "large.png"
     Image.fromarray(np.zeros((side, side, 4), np.uint8)).save(file, compress_level=1)
     code = (
-        "import resource, sys; from pathlib import Path; from pipeline.sharding.writing.images import storable\n"
+        "import resource, sys; from pathlib import Path; from pipeline.sharding.writing.images import prepare_image\n"
         "data = Path(sys.argv[1]).read_bytes(); before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "storable(data); print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)"
+        "prepare_image(data); print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)"
     )
     command = [sys.executable, "-c", code, str(file)]
     took = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ))

@@ -42,7 +42,7 @@ from pipeline.loading.resize import resize, resize_to_square
 from pipeline.pixels.decode import MAX_DECODED_BYTES
 from pipeline.pixels.decode import decode as decode_whole
 from pipeline.pixels.formats import format_of
-from pipeline.sharding.writing.images import UnreadableError, storable
+from pipeline.sharding.writing.images import UnreadableError, prepare_image
 
 read = refused = 0
 odd = []
@@ -53,7 +53,7 @@ for file in sorted(path for path in Path(sys.argv[1]).rglob("*") if path.is_file
     except ValueError:
         whole = None
     try:
-        stored = storable(data, look=True)
+        stored = prepare_image(data, with_difference_hash=True)
     except UnreadableError:
         stored = None
     if (whole is None) != (stored is None):

@@ -24,7 +24,7 @@ from variants import variants
 
 from pipeline.loading.decode import Crop, decode
 from pipeline.pixels.decode import decode as decode_whole
-from pipeline.sharding.writing.images import UnreadableError, storable
+from pipeline.sharding.writing.images import UnreadableError, prepare_image
 
 every = variants()
 files = [every[number * len(every) // 40].data for number in range(40)]
@@ -72,7 +72,7 @@ for number in range(mutations):
             pass
     if number % 16 == 0:
         try:
-            storable(data, look=True)
+            prepare_image(data, with_difference_hash=True)
         except UnreadableError:
             pass
 print(shown, refused, unstable)

@@ -13,7 +13,7 @@ from pipeline.loading.decode import Crop, decode
 from pipeline.loading.resize import resize, resize_to_square
 from pipeline.pixels.decode import decode as decode_whole
 from pipeline.pixels.formats import format_of
-from pipeline.sharding.writing.images import examine, storable
+from pipeline.sharding.writing.images import examine, prepare_image
 
 CROPS = [Crop(1.0, 1.0, 0.0, 0.0), Crop(0.4, 1.4, 0.0, 0.9), Crop(0.3, 0.7, 0.99, 0.1)]
 SIZE = 24  # no scale below 1, which only JPEGs have, keeps so many pixels of a side
@@ -45,14 +45,14 @@ def test_every_reader_shows_the_pixels_of_the_contract(variant: Any, channels: i
 
 
 def test_shards_show_the_pixels_of_the_contract_to_every_reader(variant: Any) -> None:
-    stored = storable(variant.data)
+    stored = prepare_image(variant.data)
     assert (stored.data == variant.data) == variant.stays
     if variant.stays or stored.extension == "png":
         assert_close(decode_whole(stored.data), variant.shown, variant.tolerance)
     else:  # a JPEG of quality 95 of a JPEG
         assert np.abs(decode_whole(stored.data).astype(int) - variant.shown).mean() < 2
     # What is stored needs no knowledge of ours: it is stored again as it is, and strict decoders find no fault in it.
-    assert storable(stored.data).data == stored.data
+    assert prepare_image(stored.data).data == stored.data
     again = examine(stored.data)
     assert (again.forms, again.is_turned, again.fault) == ((), False, None)
 
@@ -81,7 +81,7 @@ def test_every_orientation_is_applied_in_every_format(kind: str, orientation: in
     for seen in (
         decode_whole(data),
         served_file.decode(data, 3).permute(1, 2, 0).numpy(),
-        decode_whole(storable(data).data),
+        decode_whole(prepare_image(data).data),
     ):
         assert seen.shape == rgb().shape
         assert np.abs(seen.astype(int) - rgb()).mean() < 4

@@ -22,7 +22,7 @@ from pipeline.loading.decode import decode as decode_in_training
 from pipeline.loading.tokenizer import Tokenizer
 from pipeline.registration.package import served_code, write_served_files
 from pipeline.registration.served_model import ServedModel, decode, resize_to_square
-from pipeline.sharding.writing.images import storable
+from pipeline.sharding.writing.images import prepare_image
 
 SIZE = 32
 
@@ -63,7 +63,7 @@ def test_pixels_are_those_of_training_bit_for_bit(mode: str, kind: str, shape: t
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_transparent_images_are_flattened_on_white_as_in_the_shards(kind: str) -> None:
     data = encoded(photo(mode="RGBA"), kind, **({"lossless": True} if kind == "WEBP" else {}))
-    stored = np.array(Image.open(io.BytesIO(storable(data).data)))
+    stored = np.array(Image.open(io.BytesIO(prepare_image(data).data)))
     assert np.abs(decode(data, 3).permute(1, 2, 0).numpy().astype(int) - stored).max() <= 1
 
 

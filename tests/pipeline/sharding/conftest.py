@@ -21,7 +21,7 @@ from pipeline.sharding.deltas.delta_base import find_base
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.sharding.stage import ShardDataset, check_sharding
 from pipeline.sharding.writing.chunks import Columns
-from pipeline.sharding.writing.split import group_number
+from pipeline.sharding.writing.split import split_draw
 from pipeline.stage import run_stage
 
 Picture = Callable[..., bytes]
@@ -146,20 +146,22 @@ def columns_of() -> Callable[..., Columns]:
             starts=np.array([0, len(images)], dtype=np.int64),
             hash_high=number(contents),
             hash_low=number([content + "/low" for content in contents]),
-            look=np.array(of("look", 0), dtype=np.uint64),
+            difference_hash=np.array(of("look", 0), dtype=np.uint64),
             label=np.array(of("label", -1), dtype=np.int32),
             source=np.array([sources.index(name) for name in of("source", "")], dtype=np.int16),
             node=np.array([paths.index(path) for path in of("path", ())], dtype=np.int32),
-            given=np.array([-1 if split is None else SPLITS.index(split) for split in of("given")], dtype=np.int8),
-            group_code=number(groups),
-            named=np.array([int(group is not None) for group in of("group")], dtype=np.int8),
-            place=np.array(
-                [image.get("place", group_number(group, 0)) for image, group in zip(images, groups, strict=True)],
+            given_split=np.array(
+                [-1 if split is None else SPLITS.index(split) for split in of("given")], dtype=np.int8
+            ),
+            group_hash=number(groups),
+            has_named_group=np.array([int(group is not None) for group in of("group")], dtype=np.int8),
+            split_draw=np.array(
+                [image.get("place", split_draw(group, 0)) for image, group in zip(images, groups, strict=True)],
                 dtype=np.float64,
             ),
-            meaning=number(of("caption", "")),
-            order=number([str(image.get("key", row)) for row, image in enumerate(images)]),
-            stored=np.array(of("stored", 2048), dtype=np.int64),
+            captions_hash=number(of("caption", "")),
+            key_hash=number([str(image.get("key", row)) for row, image in enumerate(images)]),
+            sample_bytes=np.array(of("stored", 2048), dtype=np.int64),
             source_names=tuple(sources),
             node_paths=tuple(paths),
         )

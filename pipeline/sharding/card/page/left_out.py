@@ -46,7 +46,7 @@ def equal_images(
     Args:
         key_of: the key of a row; called for the shown rows only.
     """
-    equal = plan.kept.equal
+    equal = plan.assignment.equal_sets
     rows, sizes = equal.rows, equal.sizes
     order = np.argsort(plan.rows)
     sorted_rows = plan.rows[order]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.artifacts import Artifact
 from pipeline.errors import DamagedError
-from pipeline.sharding.deltas.diff_with_base import SourceNumbers, among, matched
+from pipeline.sharding.deltas.diff_with_base import ItemHashes, isin_sorted, match_by_name
 from pipeline.sharding.deltas.items_table import FILE, SCHEMA, Listing, write_listing
 
 
@@ -25,10 +25,10 @@ def table_of(rows: int) -> pa.Table:
     columns = {
         field.name: pa.array(numbers % 100, field.type)
         for field in SCHEMA
-        if field.name not in ("name", "item", "source", "row")
+        if field.name not in ("name", "name_hash", "source", "row")
     }
     columns["name"] = pa.array([f"folder/picture-{number:06d}.jpg" for number in numbers], pa.large_string())
-    columns["item"] = pa.array(numbers * 7919 % 1_000_003, pa.uint64())
+    columns["name_hash"] = pa.array(numbers * 7919 % 1_000_003, pa.uint64())
     columns["row"] = pa.array(np.where(numbers % 5 == 0, -1, numbers))
     columns["source"] = pa.array([f"source {number % 3}" for number in numbers], pa.string())
     return pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
@@ -50,10 +50,10 @@ def test_a_listing_comes_back_from_files_and_not_from_memory(tmp_path: Path) -> 
     whole = table_of(rows)
     assert listing.rows(np.arange(rows)).equals(whole)
     some = np.array([149_999, 3, 3, 70_000])
-    changed = listing.rows(some, row=np.array([1, 2, 3, -1]), stamp=np.full(4, 9, dtype=np.uint64))
+    changed = listing.rows(some, row=np.array([1, 2, 3, -1]), stamp_hash=np.full(4, 9, dtype=np.uint64))
     assert changed.column("name").to_pylist() == whole.column("name").take(some).to_pylist()
     assert changed.column("row").to_pylist() == [1, 2, 3, -1]
-    assert changed.column("stamp").to_pylist() == [9] * 4
+    assert changed.column("stamp_hash").to_pylist() == [9] * 4
 
 
 @pytest.mark.parametrize("content", [b"", b"no Parquet at all", b"PAR1" * 10])
@@ -69,12 +69,14 @@ SMALL = st.lists(st.integers(0, 6), max_size=12)
 @given(SMALL, SMALL)
 def test_the_nth_item_of_a_name_goes_with_the_nth(source: list[int], listed: list[int]) -> None:
     items = np.array(source, dtype=np.uint64)
-    listing: Any = SimpleNamespace(numbers={"item": np.array(listed, dtype=np.uint64)})
+    listing: Any = SimpleNamespace(numbers={"name_hash": np.array(listed, dtype=np.uint64)})
     seen: Counter[int] = Counter()
     expected = []
     for name in source:
         places = [place for place, other in enumerate(listed) if other == name]
         expected.append(places[seen[name]] if seen[name] < len(places) else -1)
         seen[name] += 1
-    assert matched(SourceNumbers(items, items, items), listing).tolist() == expected
-    assert among(items, np.unique(np.array(listed, dtype=np.uint64))).tolist() == [name in listed for name in source]
+    assert match_by_name(ItemHashes(items, items, items), listing).tolist() == expected
+    assert isin_sorted(items, np.unique(np.array(listed, dtype=np.uint64))).tolist() == [
+        name in listed for name in source
+    ]

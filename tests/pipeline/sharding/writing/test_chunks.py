@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.sharding.writing.chunks import SCHEMA, ChunkFacts, Columns, key_of_row, read_rows, write_table
+from pipeline.sharding.writing.chunks import SCHEMA, ChunkResult, Columns, key_of_row, read_rows, write_table
 from pipeline.sharding.writing.scratch import Scratch
 
 SIZES = (3, 0, 1, 4)
@@ -16,7 +16,7 @@ def chunks_of(folder: Path) -> tuple[Scratch, Columns]:
     """Chunks with the keys k0, k1, ... in all."""
     scratch = Scratch(folder)
     scratch.prepare()
-    facts, start = [], 0
+    results, start = [], 0
     for chunk, size in enumerate(SIZES):
         columns = {
             field.name: [[] if field.name == "captions" else "" if field.type == SCHEMA.field("key").type else 0] * size
@@ -24,9 +24,9 @@ def chunks_of(folder: Path) -> tuple[Scratch, Columns]:
         }
         columns["key"] = [f"k{row}" for row in range(start, start + size)]
         start += size
-        facts.append(ChunkFacts(size, "", 0, ("a",), ((),), (), {}))
-        write_table(scratch, chunk, columns, facts[-1])
-    return scratch, Columns.load(scratch, facts)
+        results.append(ChunkResult(size, "", 0, ("a",), ((),), (), {}))
+        write_table(scratch, chunk, columns, results[-1])
+    return scratch, Columns.load(scratch, results)
 
 
 def test_a_row_is_found_in_its_chunk_beside_an_empty_one(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ import pytest
 
 from pipeline.errors import WorkError
 from pipeline.sharding.writing import image_process
-from pipeline.sharding.writing.image_process import storable_apart
-from pipeline.sharding.writing.images import ImagesConfig, UnreadableError, storable
+from pipeline.sharding.writing.image_process import prepare_image_in_subprocess
+from pipeline.sharding.writing.images import ImagesConfig, UnreadableError, prepare_image
 
 Picture = Callable[..., bytes]
 CONFIG = ImagesConfig()
@@ -58,12 +58,14 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_answer_is_that_of_this_process(picture: Picture) -> None:
     for data in (picture(1), picture(2, "JPEG"), picture(3, "PNG", "RGBA"), picture(4, "GIF", "P")):
         for look in (False, True):
-            assert storable_apart(data, CONFIG, look=look) == storable(data, look=look)
+            assert prepare_image_in_subprocess(data, CONFIG, with_difference_hash=look) == prepare_image(
+                data, with_difference_hash=look
+            )
     for data in (b"", b"no image", picture(1, "PNG")[:60]):
         with pytest.raises(UnreadableError) as here:
-            storable(data)
+            prepare_image(data)
         with pytest.raises(UnreadableError) as there:
-            storable_apart(data, CONFIG, look=False)
+            prepare_image_in_subprocess(data, CONFIG, with_difference_hash=False)
         assert (str(there.value), there.value.size, there.value.fault) == (
             str(here.value),
             here.value.size,
@@ -75,15 +77,22 @@ def test_the_answer_is_that_of_this_process(picture: Picture) -> None:
 @pytest.mark.parametrize("fault", ["SIGSEGV", "SIGABRT"])
 def test_an_image_that_ends_its_decoder_is_unreadable(picture: Picture, fault: str) -> None:
     with pytest.raises(UnreadableError, match=rf"^ends its decoder with {fault}$"):
-        storable_apart(picture(1, "PNG", "RGBA") + b"ends with " + fault.encode(), CONFIG, look=False)
-    assert storable_apart(picture(1), CONFIG, look=False).width == 12
+        prepare_image_in_subprocess(
+            picture(1, "PNG", "RGBA") + b"ends with " + fault.encode(), CONFIG, with_difference_hash=False
+        )
+    assert prepare_image_in_subprocess(picture(1), CONFIG, with_difference_hash=False).width == 12
 
 
 @pytest.mark.usefixtures("faulty")
 def test_a_process_that_somebody_ended_is_started_again_once(picture: Picture) -> None:
-    assert storable_apart(picture(1, "PNG", "RGBA") + b"ends once", CONFIG, look=False).width == 12
+    assert (
+        prepare_image_in_subprocess(picture(1, "PNG", "RGBA") + b"ends once", CONFIG, with_difference_hash=False).width
+        == 12
+    )
     with pytest.raises(WorkError, match=r"ended twice \(code -9\); if memory is short"):
-        storable_apart(picture(1, "PNG", "RGBA") + b"ends with SIGKILL", CONFIG, look=False)
+        prepare_image_in_subprocess(
+            picture(1, "PNG", "RGBA") + b"ends with SIGKILL", CONFIG, with_difference_hash=False
+        )
 
 
 def test_a_process_that_is_ended_in_the_middle_of_an_answer_has_ended() -> None:
@@ -94,17 +103,17 @@ def test_a_process_that_is_ended_in_the_middle_of_an_answer_has_ended() -> None:
         half.send(struct.pack("!i", 100) + b"the first bytes")
         half.shutdown(socket.SHUT_WR)
         process._connection = ours
-        with pytest.raises(image_process._EndedError):
-            process.ask(b"", CONFIG, False)
+        with pytest.raises(image_process._ProcessEndedError):
+            process.prepare(b"", CONFIG, False)
     theirs.close()
 
 
 @pytest.mark.usefixtures("faulty")
 def test_an_image_that_occupies_its_decoder_is_unreadable(picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
-    storable_apart(picture(1), CONFIG, look=False)
-    monkeypatch.setattr(image_process, "_LONGEST_S", 0.5)
+    prepare_image_in_subprocess(picture(1), CONFIG, with_difference_hash=False)
+    monkeypatch.setattr(image_process, "_TIMEOUT_S", 0.5)
     with pytest.raises(UnreadableError, match=r"occupies its decoder for more than 0\.5 s"):
-        storable_apart(picture(1, "PNG", "RGBA") + b"never ends", CONFIG, look=False)
+        prepare_image_in_subprocess(picture(1, "PNG", "RGBA") + b"never ends", CONFIG, with_difference_hash=False)
 
 
 def test_no_process_outlives_the_one_that_started_it(picture: Picture, tmp_path: Path) -> None:
@@ -112,8 +121,8 @@ def test_no_process_outlives_the_one_that_started_it(picture: Picture, tmp_path:
     code = (
         "import os, sys; from pathlib import Path; from pipeline.sharding.writing import image_process as it;"
         "from pipeline.sharding.writing.images import ImagesConfig;"
-        "it.storable_apart(Path(sys.argv[1]).read_bytes(), ImagesConfig(), look=False);"
-        "print(it._pool._waiting[0]._process.pid, flush=True); os.kill(os.getpid(), 9)"
+        "it.prepare_image_in_subprocess(Path(sys.argv[1]).read_bytes(), ImagesConfig(), with_difference_hash=False);"
+        "print(it._pool._idle[0]._process.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "image.png")], capture_output=True, text=True, check=False

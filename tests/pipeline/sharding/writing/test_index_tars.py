@@ -118,7 +118,7 @@ def test_an_image_that_would_need_a_copy_is_quarantined(tmp_path: Path, shard: S
     assert artifact.summary["unreadable"] == 1
     (row,) = pq.read_table(artifact.path("quarantine.parquet")).to_pylist()
     assert row["name"] == "t.tar: cmyk"
-    assert row["reason"] == "would be encoded anew (was CMYK), which needs in_place=false"
+    assert row["reason"] == "would be re-encoded (was CMYK), which needs in_place=false"
     with pytest.raises(InputError, match=r"images\.max_side: an image that is indexed in place"):
         shard(source=in_place(tmp_path / "t.tar"), images={"max_side": 32})
 

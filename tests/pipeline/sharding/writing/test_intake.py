@@ -14,9 +14,9 @@ from pipeline.errors import WorkError
 from pipeline.progress import silent
 from pipeline.sharding.sources.base import Collection, Item
 from pipeline.sharding.writing.captions import CaptionsConfig
-from pipeline.sharding.writing.chunks import ChunkFacts, Unreadable, read_table
+from pipeline.sharding.writing.chunks import ChunkResult, Unreadable, read_table
 from pipeline.sharding.writing.images import ImagesConfig
-from pipeline.sharding.writing.intake import Intake, allowed_unreadable, safe_key, take_in
+from pipeline.sharding.writing.intake import Intake, allowed_unreadable, run_intake, safe_key
 from pipeline.sharding.writing.scratch import Scratch
 from pipeline.sharding.writing.tar_writer import _header
 
@@ -31,7 +31,7 @@ def take(
     writers: int = 2,
     chunk_items: int | None = None,
     captions: CaptionsConfig | None = None,
-) -> tuple[Scratch, list[ChunkFacts]]:
+) -> tuple[Scratch, list[ChunkResult]]:
     scratch = Scratch(folder)
     scratch.prepare()
     collection = Collection("test", lambda: iter(items), len(items), ("cat",))
@@ -40,28 +40,30 @@ def take(
         labels={"cat": 0},
         images=ImagesConfig(),
         captions=captions or CaptionsConfig(),
-        looks=False,
-        by_image=False,
+        difference_hashes=False,
+        split_by_image=False,
         seed=0,
-        allowed=allowed_unreadable(share, len(items)),
+        max_unreadable=allowed_unreadable(share, len(items)),
     )
-    facts = take_in(collection, intake, runner="threads", writers=writers, progress=silent, chunk_items=chunk_items)
-    return scratch, facts
+    results = run_intake(
+        collection, intake, runner="threads", writers=writers, progress=silent, chunk_items=chunk_items
+    )
+    return scratch, results
 
 
 def items_of(reads: list[Callable[[], bytes]], **more: Any) -> list[Item]:
     return [Item(name=f"item-{number}", read=read, label="cat", **more) for number, read in enumerate(reads)]
 
 
-def rows(scratch: Scratch, facts: list[ChunkFacts]) -> list[dict[str, Any]]:
-    return [row for chunk in range(len(facts)) for row in read_table(scratch, chunk).to_pylist()]
+def rows(scratch: Scratch, results: list[ChunkResult]) -> list[dict[str, Any]]:
+    return [row for chunk in range(len(results)) for row in read_table(scratch, chunk).to_pylist()]
 
 
-def images(scratch: Scratch, facts: list[ChunkFacts]) -> list[bytes]:
+def images(scratch: Scratch, results: list[ChunkResult]) -> list[bytes]:
     found = []
-    for chunk in range(len(facts)):
+    for chunk in range(len(results)):
         spool = scratch.spool(chunk).read_bytes()
-        assert len(spool) == facts[chunk].spool_bytes
+        assert len(spool) == results[chunk].spool_bytes
         found += [spool[row["start"] :][: row["length"]] for row in read_table(scratch, chunk).to_pylist()]
     return found
 
@@ -78,10 +80,10 @@ def test_order_and_bytes_do_not_depend_on_writers_and_chunks(
         return read
 
     items = items_of([slow(seed) for seed in range(40)])
-    scratch, facts = take(tmp_path, items, writers=writers, chunk_items=chunk_items)
-    assert len(facts) == -(-40 // chunk_items)
-    assert images(scratch, facts) == [picture(seed) for seed in range(40)]
-    assert not [one for chunk in facts for one in chunk.unreadable]
+    scratch, results = take(tmp_path, items, writers=writers, chunk_items=chunk_items)
+    assert len(results) == -(-40 // chunk_items)
+    assert images(scratch, results) == [picture(seed) for seed in range(40)]
+    assert not [one for chunk in results for one in chunk.unreadable]
 
 
 def test_unreadable_items_are_quarantined_with_name_size_and_reason(tmp_path: Path, picture: Picture) -> None:
@@ -89,9 +91,9 @@ def test_unreadable_items_are_quarantined_with_name_size_and_reason(tmp_path: Pa
         return (tmp_path / "gone.png").read_bytes()
 
     reads = [lambda: picture(1), lambda: b"", missing, lambda: b"no image", lambda: picture(2)]
-    scratch, facts = take(tmp_path / "scratch", items_of(reads))
-    assert images(scratch, facts) == [picture(1), picture(2)]
-    unreadable = facts[0].unreadable
+    scratch, results = take(tmp_path / "scratch", items_of(reads))
+    assert images(scratch, results) == [picture(1), picture(2)]
+    unreadable = results[0].unreadable
     assert [(one.name, one.bytes) for one in unreadable] == [("item-1", 0), ("item-2", 0), ("item-3", 8)]
     assert "No such file" in unreadable[1].reason
     assert isinstance(unreadable[0], Unreadable)
@@ -104,14 +106,14 @@ def test_a_caption_that_is_no_text_and_an_image_without_any_are_quarantined(tmp_
         Item("latin", lambda: picture(2), captions=(latin,)),
         Item("address", lambda: picture(3), captions=("https://a.b",)),
     ]
-    scratch, facts = take(tmp_path, items, captions=CaptionsConfig(mandatory=True))
-    assert [row["captions"] for row in rows(scratch, facts)] == [["a cat"]]
-    reasons = {one.name: one.reason for one in facts[0].unreadable}
+    scratch, results = take(tmp_path, items, captions=CaptionsConfig(mandatory=True))
+    assert [row["captions"] for row in rows(scratch, results)] == [["a cat"]]
+    reasons = {one.name: one.reason for one in results[0].unreadable}
     assert reasons == {
         "latin": "caption 1 is not UTF-8 (character 4 of 4)",
         "address": "no caption is left of 1",
     }
-    assert facts[0].counts["captions"] == {"cleaned": 1, "only addresses": 1}
+    assert results[0].counts["captions"] == {"cleaned": 1, "only addresses": 1}
 
 
 def test_too_many_unreadable_stop_the_work_at_once(tmp_path: Path, picture: Picture) -> None:
@@ -135,9 +137,9 @@ def test_too_many_unreadable_stop_the_work_at_once(tmp_path: Path, picture: Pict
 @pytest.mark.parametrize("count", [1, 29])
 def test_few_unreadable_do_not_stop_the_work(tmp_path: Path, picture: Picture, count: int) -> None:
     reads: list[Callable[[], bytes]] = [lambda: b""] * count + [lambda: picture(1)] * (100 - count)
-    _, facts = take(tmp_path, items_of(reads), share=count / 100)
-    assert sum(one.rows for one in facts) == 100 - count
-    assert sum(len(one.unreadable) for one in facts) == count
+    _, results = take(tmp_path, items_of(reads), share=count / 100)
+    assert sum(one.rows for one in results) == 100 - count
+    assert sum(len(one.unreadable) for one in results) == count
 
 
 def test_a_chunk_that_is_there_is_not_read_again(tmp_path: Path, picture: Picture) -> None:
@@ -151,14 +153,14 @@ def test_a_chunk_that_is_there_is_not_read_again(tmp_path: Path, picture: Pictur
         return read
 
     items = items_of([reading(seed) for seed in range(20)])
-    scratch, facts = take(tmp_path, items, chunk_items=5)
+    scratch, results = take(tmp_path, items, chunk_items=5)
     scratch.table(1).unlink()
     scratch.spool(3).write_bytes(b"torn")
     (scratch.chunks / ".000002.spool.aside").write_bytes(b"left by a killed task")
     calls.clear()
-    assert take(tmp_path, items, chunk_items=5)[1] == facts
+    assert take(tmp_path, items, chunk_items=5)[1] == results
     assert sorted(calls) == [5, 6, 7, 8, 9, 15, 16, 17, 18, 19]
-    assert images(scratch, facts) == [picture(seed) for seed in range(20)]
+    assert images(scratch, results) == [picture(seed) for seed in range(20)]
     assert not list(scratch.chunks.glob(".*"))
     calls.clear()
     take(tmp_path, [*items[1:], items[0]], chunk_items=5)

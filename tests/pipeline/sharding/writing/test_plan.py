@@ -15,7 +15,7 @@ from pipeline.sharding.format.index import SPLITS
 from pipeline.sharding.writing.chunks import Columns
 from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, without_duplicates
 from pipeline.sharding.writing.equal_sets import EqualSets
-from pipeline.sharding.writing.plan import CapsConfig, Plan, ShardSize, make_plan
+from pipeline.sharding.writing.plan import CapsConfig, Plan, ShardSize, build_plan
 from pipeline.sharding.writing.split_config import SplitConfig
 
 TRAIN, VAL, TEST = range(3)
@@ -60,7 +60,7 @@ def plan_of(columns_of: Callable[..., Columns]) -> MakePlan:
             "label_names": ("cat", "dog", "bird"),
             **more,
         }
-        return make_plan(columns_of(images), lambda row: str(images[row]["key"]), **settings)
+        return build_plan(columns_of(images), lambda row: str(images[row]["key"]), **settings)
 
     return make
 
@@ -117,20 +117,20 @@ def test_duplicates_are_those_of_the_plain_reading(
     columns_of: Callable[..., Columns], images: list[Image], config: DuplicatesConfig
 ) -> None:
     columns = columns_of(images)
-    kept = without_duplicates(
-        columns.given,
+    assignment = without_duplicates(
+        columns.given_split,
         labels=columns.label,
-        equal=EqualSets.of_hashes(columns.hash_high, columns.hash_low),
-        meaning=columns.meaning,
-        looks=columns.look,
+        equal_sets=EqualSets.of_hashes(columns.hash_high, columns.hash_low),
+        captions_hashes=columns.captions_hash,
+        difference_hashes=columns.difference_hash,
         config=config,
     )
-    assert kept.splits.tolist() == plainly_kept(images, config)
-    dropped = kept.held_out_copies + kept.repeats + kept.contradicted + kept.alike
-    assert dropped == (kept.splits == DROPPED).sum()
+    assert assignment.splits.tolist() == plainly_kept(images, config)
+    dropped = assignment.held_out_copies + assignment.repeats + assignment.conflicting + assignment.near_duplicates
+    assert dropped == (assignment.splits == DROPPED).sum()
     contents = {image["content"] for image in images}
-    assert kept.equal.copies == len(images) - len(contents)
-    assert kept.conflicts == sum(
+    assert assignment.equal_sets.copies == len(images) - len(contents)
+    assert assignment.conflicting_sets == sum(
         len({image["label"] for image in images if image["content"] == content}) > 1 for content in contents
     )
 
@@ -148,8 +148,8 @@ def test_shards_hold_every_kept_image_once_in_the_order_of_their_keys(
     caps = CapsConfig(per_label=per_label, per_concept=per_concept)
     plan = plan_of(images, duplicates=duplicates, size=size, caps=caps)
     left = sum(plan.capped.values())
-    assert len(plan.rows) == len(set(plan.rows.tolist())) == (plan.kept.splits != DROPPED).sum() - left
-    assert (plan.splits == plan.kept.splits[plan.rows]).all()
+    assert len(plan.rows) == len(set(plan.rows.tolist())) == (plan.assignment.splits != DROPPED).sum() - left
+    assert (plan.splits == plan.assignment.splits[plan.rows]).all()
 
     keys = [f"{images[row]['key']}{suffix(plan, row)}" for row in plan.rows.tolist()]
     assert len(set(keys)) == len(keys)
@@ -221,23 +221,23 @@ def test_planning_takes_a_bounded_number_of_bytes_an_image() -> None:
         starts=np.array([0, count], dtype=np.int64),
         hash_high=numbers[0],
         hash_low=numbers[1],
-        look=numbers[2],
+        difference_hash=numbers[2],
         label=rng.integers(0, 100, count, dtype=np.int32),
         source=np.zeros(count, np.int16),
         node=np.zeros(count, np.int32),
-        given=np.full(count, -1, np.int8),
-        group_code=numbers[3],
-        named=np.zeros(count, np.int8),
-        place=rng.random(count),
-        meaning=numbers[4],
-        order=numbers[5],
-        stored=np.full(count, 4096, np.int64),
+        given_split=np.full(count, -1, np.int8),
+        group_hash=numbers[3],
+        has_named_group=np.zeros(count, np.int8),
+        split_draw=rng.random(count),
+        captions_hash=numbers[4],
+        key_hash=numbers[5],
+        sample_bytes=np.full(count, 4096, np.int64),
         source_names=("",),
         node_paths=((),),
     )
     assert columns.nbytes == 76 * count
     tracemalloc.start()
-    plan = make_plan(
+    plan = build_plan(
         columns,
         lambda row: pytest.fail("no key is asked for"),
         split=SplitConfig(),

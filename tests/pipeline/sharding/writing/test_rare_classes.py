@@ -21,7 +21,7 @@ from pipeline.html.markdown import text
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.sharding.sources.base import Item
 from pipeline.sharding.writing.chunks import Columns
-from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, Kept
+from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, SplitAssignment
 from pipeline.sharding.writing.rare_classes import LabelSizes, label_numbers
 from pipeline.sharding.writing.split import assign_splits
 from pipeline.sharding.writing.split_config import SplitConfig
@@ -341,17 +341,17 @@ def test_with_either_rule_every_class_is_everywhere_or_rare(
         for group, label, content, split in samples
     ]
     columns = columns_of(images)
-    wanted = [0] + [1] * (val_share > 0 and not (columns.given == 1).any()) + [2] * (test_share > 0)
+    wanted = [0] + [1] * (val_share > 0 and not (columns.given_split == 1).any()) + [2] * (test_share > 0)
     for rule in ("drop", "train_only"):
         config = SplitConfig(val_share=val_share, test_share=test_share, rare_classes=rule)  # type: ignore[arg-type]
-        kept: Kept = assign_splits(columns, config, DuplicatesConfig(), [f"c{n}" for n in range(6)])
-        drawn = (columns.given != 1) & (kept.splits != DROPPED)
+        assignment: SplitAssignment = assign_splits(columns, config, DuplicatesConfig(), [f"c{n}" for n in range(6)])
+        drawn = (columns.given_split != 1) & (assignment.splits != DROPPED)
         for label in range(6):
-            splits = kept.splits[drawn & (columns.label == label)]
-            if label not in kept.rare:
+            splits = assignment.splits[drawn & (columns.label == label)]
+            if label not in assignment.rare_classes:
                 assert set(wanted) <= set(splits.tolist())
             elif rule == "drop":
-                assert not (kept.splits[columns.label == label] != DROPPED).any()
+                assert not (assignment.splits[columns.label == label] != DROPPED).any()
             else:
                 assert set(splits.tolist()) <= {0}
 
@@ -383,7 +383,7 @@ def test_the_early_count_never_refuses_what_the_split_would_take(columns_of: Cal
             )
             for n, image in enumerate(images)
         ]
-        assert list(sizes.through(iter(items))) == items
+        assert list(sizes.counted(iter(items))) == items
         try:
             assign_splits(columns_of(images), config, DuplicatesConfig(), labels)
         except InputError:

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.sharding.writing.chunks import Columns
-from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, Kept
-from pipeline.sharding.writing.split import assign_splits, group_number
+from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, SplitAssignment
+from pipeline.sharding.writing.split import assign_splits, split_draw
 from pipeline.sharding.writing.split_config import SplitConfig
 
 TRAIN, VAL, TEST = range(3)
 Sample = tuple[str, int, str, str]  # group, label, family, content
-Split = Callable[..., Kept]
+Split = Callable[..., SplitAssignment]
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,7 @@ def split(columns_of: Callable[..., Columns]) -> Split:
 
     def assigned(
         samples: list[Sample], config: SplitConfig, labels: int = 3, given: list[str | None] | None = None
-    ) -> Kept:
+    ) -> SplitAssignment:
         images = [
             {
                 "group": group,
@@ -33,7 +33,7 @@ def split(columns_of: Callable[..., Columns]) -> Split:
                 "source": family,
                 "content": content,
                 "given": given[row] if given else None,
-                "place": group_number(content if config.rule == "image" else group, config.seed),
+                "place": split_draw(content if config.rule == "image" else group, config.seed),
             }
             for row, (group, label, family, content) in enumerate(samples)
         ]
@@ -127,8 +127,8 @@ def test_shares_come_out_as_asked(split: Split) -> None:
 
 
 def test_another_seed_holds_out_other_groups() -> None:
-    assert group_number("cat", 0) != group_number("cat", 1)
-    assert 0 <= group_number("cat", 0) < 1
+    assert split_draw("cat", 0) != split_draw("cat", 1)
+    assert 0 <= split_draw("cat", 0) < 1
 
 
 def test_a_copy_in_train_of_a_held_out_image_is_dropped_and_counted(split: Split) -> None:
@@ -136,7 +136,7 @@ def test_a_copy_in_train_of_a_held_out_image_is_dropped_and_counted(split: Split
     samples += [("other", 0, "openmoji", "same"), ("same", 0, "noto", "same")]
     result = split(samples, SplitConfig(holdout_family="noto", val_share=0.2), labels=1)
     assert result.splits[-2:].tolist() == [DROPPED, TEST]
-    assert (result.equal.copies, result.held_out_copies, result.repeats) == (1, 1, 0)
+    assert (result.equal_sets.copies, result.held_out_copies, result.repeats) == (1, 1, 0)
 
 
 def test_a_repeat_is_dropped_and_a_conflict_is_kept_and_counted(split: Split) -> None:
@@ -145,7 +145,7 @@ def test_a_repeat_is_dropped_and_a_conflict_is_kept_and_counted(split: Split) ->
     result = split(samples, SplitConfig(), labels=2)
     assert result.splits[0] == result.splits[2] != DROPPED
     assert result.splits[1] == DROPPED
-    assert (result.equal.copies, result.repeats, result.conflicts) == (2, 1, 1)
+    assert (result.equal_sets.copies, result.repeats, result.conflicting_sets) == (2, 1, 1)
 
 
 def test_a_class_too_small_is_named_with_its_count(split: Split) -> None:

@@ -18,7 +18,7 @@ from pipeline.config import parse_config
 from pipeline.errors import WorkError
 from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.stage import ShardDataset
-from pipeline.sharding.writing.runner import StoppedEarlyError, each, never
+from pipeline.sharding.writing.runner import StoppedEarlyError, not_stopping, run_in_order
 from pipeline.stage import run_stage
 
 Shard = Callable[..., Artifact]
@@ -156,8 +156,8 @@ def test_a_spool_that_changed_meanwhile_is_refused(
         spool.write_bytes(content)
         return plan(*arguments, **more)
 
-    plan = writing.make_plan
-    monkeypatch.setattr(writing, "make_plan", damaging)
+    plan = writing.build_plan
+    monkeypatch.setattr(writing, "build_plan", damaging)
     with pytest.raises(WorkError, match="is not what was read"):
         shard_photos("damaged")
 
@@ -175,7 +175,7 @@ def test_results_come_in_the_order_of_the_tasks_and_few_are_in_flight() -> None:
             asked.append(number)
             yield number
 
-    for done, result in enumerate(each(double, tasks(), runner="threads", writers=3)):
+    for done, result in enumerate(run_in_order(double, tasks(), runner="threads", writers=3)):
         assert result == 2 * done
         assert len(asked) - done <= 3 * 4 + 1
 
@@ -194,9 +194,9 @@ def test_what_the_listener_raises_ends_the_work() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(each(wait_for_the_end, range(50), runner="threads", writers=2, while_waiting=cancelled))
+        list(run_in_order(wait_for_the_end, range(50), runner="threads", writers=2, while_waiting=cancelled))
     assert len(begun) <= 2
-    assert not never()
+    assert not not_stopping()
 
 
 @pytest.mark.ray
@@ -232,7 +232,7 @@ def test_two_writers_on_ray_one_of_them_killed_give_the_same_bits_in_s3(
     try:
         artifact = run_stage(ShardDataset(), config, {}, store=ArtifactStore.open(s3_url), progress=progress)
         with pytest.raises(WorkError, match="nothing there"):
-            list(each(failing, [1, 2], runner="ray", writers=2))
+            list(run_in_order(failing, [1, 2], runner="ray", writers=2))
     finally:
         ray_cluster.shutdown()
     assert killed

@@ -54,7 +54,7 @@ def content_hashes(table: pa.Table) -> list[str]:
     return [f"{first:016x}{second:016x}" for first, second in zip(high, low, strict=True)]
 
 
-def index_part(
+def index_piece(
     table: pa.Table,
     numbers: IndexNumbers,
     source_names: tuple[str, ...],

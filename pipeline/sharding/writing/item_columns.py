@@ -1,0 +1,46 @@
+"""The columns of a source's readable items, declared once: for the chunk tables, the plan, and items.parquet."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+_TEXT = pa.large_string()
+
+PLAN_COLUMNS = {
+    "hash_high": pa.uint64(),
+    "hash_low": pa.uint64(),
+    "difference_hash": pa.uint64(),
+    "label": pa.int32(),
+    "source": pa.int16(),
+    "node": pa.int32(),
+    "given_split": pa.int8(),
+    "group_hash": pa.uint64(),
+    "has_named_group": pa.int8(),
+    "split_draw": pa.float64(),
+    "captions_hash": pa.uint64(),
+    "key_hash": pa.uint64(),
+    "sample_bytes": pa.int64(),
+}
+"""What the plan needs of every image, numbers only; `chunks.Columns` describes each."""
+
+SHARD_COLUMNS = {
+    "key": _TEXT,
+    "extension": pa.int8(),
+    "start": pa.int64(),
+    "tar": pa.int32(),
+    "length": pa.int32(),
+    "width": pa.int32(),
+    "height": pa.int32(),
+    "group": _TEXT,
+    "captions": pa.large_list(_TEXT),
+    "notes": _TEXT,
+}
+"""What a shard's task needs in addition."""
+
+ITEM_COLUMNS = {
+    "name": _TEXT,
+    "name_hash": pa.uint64(),
+    "metadata_hash": pa.uint64(),
+    "stamp_hash": pa.uint64(),
+}
+"""What tells a later run that an item changed; see `item_hashes`."""
