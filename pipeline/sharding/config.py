@@ -28,7 +28,7 @@ class ShardingConfig(Config):
 
     source: SourceConfigs = Field(EmojiConfig(), description="Where the images come from.")
     split: SplitConfig = Field(SplitConfig(), description="What is held out.")
-    images: ImagesConfig = Field(ImagesConfig(), description="Which images are refused, and which re-encoded.")
+    images: ImagesConfig = Field(ImagesConfig(), description="Which images are refused, and which are re-encoded.")
     captions: CaptionsConfig = Field(CaptionsConfig(), description="How captions are cleaned.")
     duplicates: DuplicatesConfig = Field(DuplicatesConfig(), description="Which duplicates are removed.")
     caps: CapsConfig = Field(CapsConfig(), description="How many training images there may be of one thing.")
@@ -42,13 +42,13 @@ class ShardingConfig(Config):
     base: str | None = unkeyed(
         None,
         pattern=r"^(newest|[a-z-]+/[0-9a-f]{4,64})$",
-        description="Shards to add to, e.g. shard-dataset/0a1b2c, or newest: the last of this source; only what is "
-        "new or changed is read and stored; null: all of the source is.",
+        description="Shards to add to, e.g. shard-dataset/0a1b2c, or newest: the latest artifact of this source; only "
+        "new or changed items are read. null: shard the whole source.",
     )
     trust_names: bool = added(
         False,
-        description="With a base: an image of which only reading tells whether it changed (a file in S3 that a table "
-        "names) is taken as unchanged if name, label and captions are; false: it is read, and compared by hash.",
+        description="With a base: a file in S3 that a table names counts as unchanged if its name, label and captions "
+        "are; false: it is read, and compared by hash.",
     )
     runner: RunnerName = unkeyed(
         "threads", description="Where the work is done: in threads of this process, or as Ray tasks (RAY_ADDRESS)."

@@ -59,8 +59,8 @@ def batches(file: FoundFile, key: str, columns: Sequence[str]) -> Iterator[pa.Re
         InputError: the file is damaged, or lacks a column.
     """
     try:
-        with closing(_read(file, key, columns)) as parts:
-            for batch in parts:
+        with closing(_read(file, key, columns)) as file_batches:
+            for batch in file_batches:
                 names = batch.schema.names
                 for name in (key, *columns):
                     if name not in names:
@@ -104,8 +104,8 @@ def _read(file: FoundFile, key: str, columns: Sequence[str]) -> Generator[pa.Rec
             with pq.ParquetFile(source, buffer_size=_PAGE_BYTES, pre_buffer=False) as parquet:
                 names = parquet.schema_arrow.names
                 # If a column is missing, the caller reports it with the existing names.
-                kept = [key, *columns] if columns and {key, *columns} <= set(names) else None
-                yield from parquet.iter_batches(batch_size=_BATCH_ROWS, columns=kept)
+                wanted = [key, *columns] if columns and {key, *columns} <= set(names) else None
+                yield from parquet.iter_batches(batch_size=_BATCH_ROWS, columns=wanted)
         elif suffix in _ARROW:
             yield from _arrow_batches(source)
         elif suffix in _DELIMITERS:

@@ -19,8 +19,8 @@ from pipeline.errors import InputError
 _CHUNK_KEYS = 1 << 16
 # A bucket is sorted in memory: 2^19 keys are 8 MB, and twice that during the sort.
 _BUCKET_KEYS = 1 << 19
-_MOST_BUCKETS = 512
-_TRIES = 4
+_MAX_BUCKETS = 512
+_MAX_SEEDS = 4
 _ENTRY = np.dtype([("hash", np.uint64), ("row", np.int64)])
 _MULTIPLIERS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9))
 
@@ -38,16 +38,16 @@ class KeyTable:
     def __init__(self, keys: pa.LargeStringArray, folder: Path) -> None:
         self._keys = keys
         # Equal hashes of different keys are unlikely (below 0.03% for 100 million keys); then another seed is tried.
-        for seed in range(_TRIES):
+        for seed in range(_MAX_SEEDS):
             self._seed = seed
             self._hashes, self._rows = self._build(folder)
-            alike = self._alike()
-            if alike is None:
+            equal = self._rows_with_equal_hashes()
+            if equal is None:
                 return
-            key = keys[alike[0]].as_py()
-            if key == keys[alike[1]].as_py():
+            key = keys[equal[0]].as_py()
+            if key == keys[equal[1]].as_py():
                 raise InputError(
-                    f"the key {key!r} is that of rows {alike[0]} and {alike[1]} of the index; "
+                    f"the key {key!r} is that of rows {equal[0]} and {equal[1]} of the index; "
                     "columns are joined by keys that name one sample each"
                 )
         raise RuntimeError("the hashes of different keys are equal whatever the seed")
@@ -60,23 +60,23 @@ class KeyTable:
         hashes = key_hashes(keys, self._seed)
         # Sorted lookups touch each page of the table once.
         order = np.argsort(hashes)
-        places = np.searchsorted(self._hashes, hashes[order])
-        places[places == len(self._hashes)] = 0
-        hit = np.flatnonzero(self._hashes[places] == hashes[order])
-        asked, candidates = order[hit], self._rows[places[hit]]
-        same = pc.equal(keys.take(pa.array(asked)), self._keys.take(pa.array(candidates)))
-        right = same.to_numpy(zero_copy_only=False).astype(bool)
-        rows[asked[right]] = candidates[right]
+        positions = np.searchsorted(self._hashes, hashes[order])
+        positions[positions == len(self._hashes)] = 0
+        hits = np.flatnonzero(self._hashes[positions] == hashes[order])
+        queries, candidates = order[hits], self._rows[positions[hits]]
+        equal = pc.equal(keys.take(pa.array(queries)), self._keys.take(pa.array(candidates)))
+        confirmed = equal.to_numpy(zero_copy_only=False).astype(bool)
+        rows[queries[confirmed]] = candidates[confirmed]
         return rows
 
     def _build(self, folder: Path) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
         """(hashes in ascending order, row of each), both memory-mapped."""
         count = len(self._keys)
-        buckets = min(_MOST_BUCKETS, 1 << (max(0, count - 1) // _BUCKET_KEYS).bit_length())
+        buckets = min(_MAX_BUCKETS, 1 << (max(0, count - 1) // _BUCKET_KEYS).bit_length())
         shift = np.uint64(65 - buckets.bit_length())
-        parts = [folder / f"keys.{number}" for number in range(buckets)]
+        paths = [folder / f"keys.{number}" for number in range(buckets)]
         with ExitStack() as stack:
-            files = [stack.enter_context(part.open("wb")) for part in parts]
+            files = [stack.enter_context(path.open("wb")) for path in paths]
             for first in range(0, count, _CHUNK_KEYS):
                 chunk = self._keys.slice(first, _CHUNK_KEYS)
                 entries = np.empty(len(chunk), _ENTRY)
@@ -90,9 +90,9 @@ class KeyTable:
                     file.write(entries[edges[number] : edges[number + 1]].tobytes())
         # Hashes and rows in separate files: searchsorted on a strided array would copy the whole table first.
         with (folder / "keys.hashes").open("wb") as hashes, (folder / "keys.rows").open("wb") as rows:
-            for part in parts:
-                entries = np.fromfile(part, _ENTRY)
-                part.unlink()
+            for path in paths:
+                entries = np.fromfile(path, _ENTRY)
+                path.unlink()
                 entries = entries[np.argsort(entries["hash"], kind="stable")]
                 hashes.write(entries["hash"].tobytes())
                 rows.write(entries["row"].tobytes())
@@ -103,11 +103,11 @@ class KeyTable:
             np.memmap(folder / "keys.rows", np.int64, mode="r"),
         )
 
-    def _alike(self) -> tuple[int, int] | None:
+    def _rows_with_equal_hashes(self) -> tuple[int, int] | None:
         """Two rows with equal hashes, or None."""
         for first in range(0, len(self._hashes), _CHUNK_KEYS):
-            part = self._hashes[first : first + _CHUNK_KEYS + 1]
-            same = np.flatnonzero(part[1:] == part[:-1])
+            hashes = self._hashes[first : first + _CHUNK_KEYS + 1]
+            same = np.flatnonzero(hashes[1:] == hashes[:-1])
             if len(same):
                 return int(self._rows[first + same[0]]), int(self._rows[first + same[0] + 1])
         return None
@@ -122,18 +122,18 @@ def key_hashes(keys: pa.LargeStringArray, seed: int = 0) -> NDArray[np.uint64]:
     if last > first:
         text[:-8] = np.frombuffer(keys.buffers()[2], np.uint8)[first:last]
     starts = offsets[:-1] - first
-    hashes = _mixed(lengths.astype(np.uint64) + np.uint64(seed << 32))
+    hashes = _mix_bits(lengths.astype(np.uint64) + np.uint64(seed << 32))
     long_enough = np.arange(len(keys))
-    for place in range(0, int(lengths.max(initial=0)), 8):
-        long_enough = long_enough[lengths[long_enough] > place]
-        words = text[(starts[long_enough] + place)[:, None] + np.arange(8)]
-        rest = lengths[long_enough] - place
+    for position in range(0, int(lengths.max(initial=0)), 8):
+        long_enough = long_enough[lengths[long_enough] > position]
+        words = text[(starts[long_enough] + position)[:, None] + np.arange(8)]
+        rest = lengths[long_enough] - position
         words[np.arange(8) >= rest[:, None]] = 0
-        hashes[long_enough] = _mixed(hashes[long_enough] ^ words.view(np.uint64)[:, 0])
+        hashes[long_enough] = _mix_bits(hashes[long_enough] ^ words.view(np.uint64)[:, 0])
     return hashes
 
 
-def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _mix_bits(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Mixes the bits of each word bijectively, as in SplitMix64."""
     words = words * _MULTIPLIERS[0]
     words ^= words >> np.uint64(30)

@@ -65,20 +65,20 @@ class TextSpool:
     def __init__(self, rows: int, folder: Path) -> None:
         self.valid: NDArray[np.bool_] = _zeros(folder / "valid", np.bool_, rows)
         # Entry 0 of the spool is the value of rows without one.
-        self._place = _zeros(folder / "place", np.int64, rows)
+        self._entries = _zeros(folder / "place", np.int64, rows)
         self._folder = folder
         self._spooled = TextFile(folder / "spooled").append(_texts([[]]))
 
     def put(self, rows: NDArray[np.int64], values: pa.Array) -> None:
-        self._place[rows] = np.arange(len(self._spooled), len(self._spooled) + len(rows))
+        self._entries[rows] = np.arange(len(self._spooled), len(self._spooled) + len(rows))
         self.valid[rows] = True
         self._spooled.append(values)
 
     def finish(self) -> pa.Array:
         spooled = self._spooled.array()
         ordered = TextFile(self._folder / "ordered")
-        for first in range(0, len(self._place), _CHUNK_ROWS):
-            ordered.append(spooled.take(pa.array(self._place[first : first + _CHUNK_ROWS])))
+        for first in range(0, len(self._entries), _CHUNK_ROWS):
+            ordered.append(spooled.take(pa.array(self._entries[first : first + _CHUNK_ROWS])))
         return ordered.array()
 
 
@@ -86,12 +86,12 @@ class TextFile:
     """An append-only array of lists of texts; its three Arrow buffers are in three files.
 
     Args:
-        place: path of the files, without suffix.
+        path: of the files, without suffix.
     """
 
-    def __init__(self, place: Path) -> None:
-        self._paths = [place.with_suffix(suffix) for suffix in (".lists", ".texts", ".bytes")]
-        self._files = [path.open("wb") for path in self._paths]
+    def __init__(self, path: Path) -> None:
+        self._paths = [path.with_suffix(suffix) for suffix in (".lists", ".texts", ".bytes")]
+        self._files = [file.open("wb") for file in self._paths]
         self._lists = self._texts = self._bytes = 0
         for file in self._files[:2]:
             file.write(np.zeros(1, np.int64).tobytes())

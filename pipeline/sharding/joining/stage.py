@@ -108,7 +108,7 @@ class JoinColumns:
             "samples": len(index),
             "columns": len(summaries),
             "missing": missing,
-            "source_rows": join.taken + join.dropped,
+            "source_rows": join.joined + join.dropped,
             "dropped_rows": join.dropped,
             "headline": headline,
         }
@@ -118,14 +118,14 @@ class _Join:
     """One join; its spools are in `scratch`; a run after a killed one starts over.
 
     Args:
-        where: name of the shards in error messages.
+        shards: name of the shards in error messages.
     """
 
-    def __init__(self, config: JoinColumnsConfig, index: SampleIndex, where: str, scratch: Path) -> None:
-        self.taken = self.dropped = 0
+    def __init__(self, config: JoinColumnsConfig, index: SampleIndex, shards: str, scratch: Path) -> None:
+        self.joined = self.dropped = 0
         self._config = config
         self._index = index
-        self._where = where
+        self._shards = shards
         self._scratch = scratch
         for path in sorted(scratch.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
@@ -134,7 +134,7 @@ class _Join:
         self._kinds: dict[str, ColumnKind | None] = {}
         self._spools: dict[str, ColumnSpool] = {}
         self._unknown: list[str] = []
-        self._marked: dict[str, str] = {}
+        self._marker: dict[str, str] = {}
 
     def rows(self) -> Iterator[int]:
         """Reads the source; yields the number of rows read so far after each batch.
@@ -144,14 +144,14 @@ class _Join:
         """
         for file in find_files(self._config.source):
             for batch in batches(file, self._config.key, self._config.columns):
-                self._take(batch, file.url)
-                yield self.taken + self.dropped
+                self._add(batch, file.url)
+                yield self.joined + self.dropped
         if self._unknown and self._config.unknown_keys == "error":
             shown = ", ".join(repr(key) for key in self._unknown)
             near = near_names(self._unknown[0], self._index.keys.slice(0, _NEAR_AMONG).to_pylist())
             raise InputError(
-                f"{self._config.source}: {self.dropped:,} of {self.taken + self.dropped:,} keys are those of no sample "
-                f"of {self._where}, e.g. {shown} (unknown_keys=drop leaves them out){near}"
+                f"{self._config.source}: {self.dropped:,} of {self.joined + self.dropped:,} keys are those of no "
+                f"sample of {self._shards}, e.g. {shown} (unknown_keys=drop leaves them out){near}"
             )
 
     def columns(self) -> dict[str, tuple[ColumnKind, pa.Array, NDArray[np.bool_]]]:
@@ -163,7 +163,7 @@ class _Join:
         for name, kind in self._kinds.items():
             if kind is None:
                 raise InputError(
-                    f"{self._config.source}: no sample of {self._where} has a value in the column {name!r}"
+                    f"{self._config.source}: no sample of {self._shards} has a value in the column {name!r}"
                 )
             self._check_missing(name, kind)
         return {
@@ -172,15 +172,15 @@ class _Join:
             if kind is not None
         }
 
-    def _take(self, batch: pa.RecordBatch, url: str) -> None:
+    def _add(self, batch: pa.RecordBatch, url: str) -> None:
         keys = batch.column(0)
         rows = self._table.rows(keys)
         known = np.flatnonzero(rows >= 0)
-        self._note_unknown(keys, rows)
+        self._record_unknown(keys, rows)
         rows = rows[known]
         self._refuse_repeats(keys, known, rows, url)
         self._seen[rows] = True
-        self.taken += len(rows)
+        self.joined += len(rows)
         if len(rows) < len(batch):
             batch = batch.take(pa.array(known))
         names = batch.schema.names[1:]
@@ -205,28 +205,28 @@ class _Join:
                 raise InputError(fault)
             self._kinds[name] = kind
             self._spools[name] = open_spool(kind, len(self._index), self._scratch / f"column-{len(self._spools)}")
-        present, kept = split_missing(values, kind, self._config.nan == "missing")
-        if len(kept):
-            self._spools[name].put(rows[present], kept)
-        if not kind.is_text and not kind.is_float and name not in self._marked and len(kept):
-            marked = (kind.numbers(kept).reshape(len(kept), -1) == NO_NUMBER).any(axis=1)
-            if marked.any():
-                self._marked[name] = self._index.key(int(rows[present][np.flatnonzero(marked)[0]]))
+        present, stored = split_missing(values, kind, self._config.nan == "missing")
+        if len(stored):
+            self._spools[name].put(rows[present], stored)
+        if not kind.is_text and not kind.is_float and name not in self._marker and len(stored):
+            is_marker = (kind.numbers(stored).reshape(len(stored), -1) == NO_NUMBER).any(axis=1)
+            if is_marker.any():
+                self._marker[name] = self._index.key(int(rows[present][np.flatnonzero(is_marker)[0]]))
 
-    def _note_unknown(self, keys: pa.Array, rows: NDArray[np.int64]) -> None:
+    def _record_unknown(self, keys: pa.Array, rows: NDArray[np.int64]) -> None:
         unknown = np.flatnonzero(rows < 0)
         self.dropped += len(unknown)
-        room = unknown[: max(0, _SHOWN - len(self._unknown))]
-        self._unknown += [keys[int(place)].as_py() for place in room]
+        shown = unknown[: max(0, _SHOWN - len(self._unknown))]
+        self._unknown += [keys[int(row)].as_py() for row in shown]
 
     def _refuse_repeats(self, keys: pa.Array, known: NDArray[np.int64], rows: NDArray[np.int64], url: str) -> None:
-        again = self._seen[rows]
+        repeated = self._seen[rows]
         order = np.argsort(rows, kind="stable")
-        again[order[1:]] |= rows[order[1:]] == rows[order[:-1]]
-        if again.any():
-            some = sorted({keys[int(place)].as_py() for place in known[again][: 4 * _SHOWN]})[:_SHOWN]
+        repeated[order[1:]] |= rows[order[1:]] == rows[order[:-1]]
+        if repeated.any():
+            some = sorted({keys[int(row)].as_py() for row in known[repeated][: 4 * _SHOWN]})[:_SHOWN]
             raise InputError(
-                f"{url}: keys come twice, e.g. {listed([*map(repr, some)])}; a sample has one value a column "
+                f"{url}: keys come twice, e.g. {listed([*map(repr, some)])}; a sample has one value per column "
                 "(several texts go into one row, as a list)"
             )
 
@@ -237,12 +237,12 @@ class _Join:
         if missing > share * len(valid):
             some = ", ".join(repr(self._index.key(row)) for row in _first_false(valid, _SHOWN))
             raise InputError(
-                f"{self._config.source}: {missing:,} of {len(valid):,} samples of {self._where} have no value in the "
+                f"{self._config.source}: {missing:,} of {len(valid):,} samples of {self._shards} have no value in the "
                 f"column {name!r} ({missing / len(valid):.1%}), e.g. {some}; max_missing_share is {share}"
             )
-        if missing and name in self._marked:
+        if missing and name in self._marker:
             raise InputError(
-                f"{self._config.source}, key {self._marked[name]!r}: the column {name!r} holds {NO_NUMBER}, which is "
+                f"{self._config.source}, key {self._marker[name]!r}: the column {name!r} holds {NO_NUMBER}, which is "
                 f"how a batch marks the {missing:,} samples without a value; give the column as float"
             )
 

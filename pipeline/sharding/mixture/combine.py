@@ -53,59 +53,59 @@ def combine(indexes: Mapping[str, SampleIndex], shard_names: Mapping[str, list[s
         InputError: there are more sources than an index can have (32,767).
     """
     labels = list(dict.fromkeys(label for index in indexes.values() for label in index.label_names))
-    sources = sorted({new for name, index in indexes.items() for new in _sources(name, index)})
+    sources = sorted({source for name, index in indexes.items() for source in _sources(name, index)})
     if len(sources) > np.iinfo(np.int16).max:
         raise InputError(f"mixture: {len(sources):,} sources in all; an index holds {np.iinfo(np.int16).max:,}")
     held_out = pa.concat_arrays([_held_out_hashes(index) for index in indexes.values()])
     taxonomy = [TaxonomyNode(_ROOT, -1)] if any(index.taxonomy for index in indexes.values()) else []
-    placed: list[_Placed] = []
+    renumbered: list[_Renumbered] = []
     data_sets: list[DataSet] = []
     names: list[str] = []
     first = first_group = 0
     for name, index in indexes.items():
-        stays = _stays(index, held_out)
-        placed.append(
-            _Placed(
+        included = _included_rows(index, held_out)
+        renumbered.append(
+            _Renumbered(
                 name=name,
                 index=index,
-                stays=stays,
+                included=included,
                 first_shard=len(names),
                 first_group=first_group,
                 labels=[labels.index(label) for label in index.label_names],
-                nodes=_grafted(taxonomy, name, index),
-                sources=[sources.index(new) for new in _sources(name, index)],
+                nodes=_append_taxonomy(taxonomy, name, index),
+                sources=[sources.index(source) for source in _sources(name, index)],
             )
         )
         names += shard_names[name]
-        rows = int(stays.sum())
+        rows = int(included.sum())
         data_sets.append(DataSet(name, first, first + rows))
         first += rows
         first_group += int(index.groups.max(initial=-1)) + 1
     source_names = pa.array(sources, pa.string())
-    whole = SampleIndex.assemble(
-        chain.from_iterable(_parts(one, source_names) for one in placed),
+    combined = SampleIndex.assemble(
+        chain.from_iterable(_pieces(data_set, source_names) for data_set in renumbered),
         folder,
         shard_names=names,
         label_names=labels,
         taxonomy=taxonomy,
         data_sets=data_sets,
     )
-    return Combined(whole, {one.name: int((~one.stays).sum()) for one in placed})
+    return Combined(combined, {data_set.name: int((~data_set.included).sum()) for data_set in renumbered})
 
 
 @dataclass(frozen=True, eq=False)
-class _Placed:
+class _Renumbered:
     """A data set, and the mapping of its numbers to those of the combined index.
 
     Attributes:
-        stays: [rows] whether a sample is in the combined index.
+        included: [rows] whether a sample is in the combined index.
         first_shard, first_group: offsets that are added to the numbers of shards and groups.
         labels, nodes, sources: old number -> new number.
     """
 
     name: str
     index: SampleIndex
-    stays: NDArray[np.bool_]
+    included: NDArray[np.bool_]
     first_shard: int
     first_group: int
     labels: list[int]
@@ -113,36 +113,36 @@ class _Placed:
     sources: list[int]
 
 
-def _parts(one: _Placed, source_names: pa.Array) -> Iterator[pa.Table]:
+def _pieces(data_set: _Renumbered, source_names: pa.Array) -> Iterator[pa.Table]:
     """Yields a data set's rows of the combined index, in batches."""
-    index = one.index
+    index = data_set.index
     for start in range(0, len(index), _BATCH_ROWS):
         rows = slice(start, start + _BATCH_ROWS)
         table = index.table.slice(start, _BATCH_ROWS)
-        key = pc.binary_join_element_wise(_scalar(one.name), table.column("key").chunk(0), _scalar("/"))
-        groups = np.where(index.groups[rows] < 0, -1, index.groups[rows] + np.int32(one.first_group))
+        key = pc.binary_join_element_wise(_scalar(data_set.name), table.column("key").chunk(0), _scalar("/"))
+        groups = np.where(index.groups[rows] < 0, -1, index.groups[rows] + np.int32(data_set.first_group))
         values: dict[str, pa.Array] = {
             "key": key,
-            "shard": pa.array(index.shards[rows] + np.int32(one.first_shard)),
-            "label": pa.array(_renumbered(index.labels[rows], one.labels)),
+            "shard": pa.array(index.shards[rows] + np.int32(data_set.first_shard)),
+            "label": pa.array(_map_numbers(index.labels[rows], data_set.labels)),
             "group": pa.array(groups.astype(np.int32)),
-            "node": pa.array(_renumbered(index.nodes[rows], one.nodes)),
+            "node": pa.array(_map_numbers(index.nodes[rows], data_set.nodes)),
             "source": pa.DictionaryArray.from_arrays(
-                pa.array(_renumbered(index.source_codes[rows], one.sources)), source_names
+                pa.array(_map_numbers(index.source_codes[rows], data_set.sources)), source_names
             ),
         }
         columns = [values.get(field.name, table.column(field.name)) for field in SCHEMA]
-        yield pa.Table.from_arrays(columns, schema=SCHEMA).filter(pa.array(one.stays[rows]))
+        yield pa.Table.from_arrays(columns, schema=SCHEMA).filter(pa.array(data_set.included[rows]))
 
 
-def _stays(index: SampleIndex, held_out: pa.Array) -> NDArray[np.bool_]:
+def _included_rows(index: SampleIndex, held_out: pa.Array) -> NDArray[np.bool_]:
     """[rows] False for a training sample with a held-out image."""
-    stays = np.ones(len(index), dtype=np.bool_)
+    included = np.ones(len(index), dtype=np.bool_)
     for start in range(0, len(index), _BATCH_ROWS):
         some = slice(start, start + _BATCH_ROWS)
         known = pc.is_in(index.content_hashes.slice(start, _BATCH_ROWS), held_out).to_numpy(zero_copy_only=False)
-        stays[some] = ~(known & (index.splits[some] == _TRAIN))
-    return stays
+        included[some] = ~(known & (index.splits[some] == _TRAIN))
+    return included
 
 
 def _sources(name: str, index: SampleIndex) -> list[str]:
@@ -156,17 +156,17 @@ def _held_out_hashes(index: SampleIndex) -> pa.Array:
     return hashes.take(pa.array(np.flatnonzero(index.splits != _TRAIN)))
 
 
-def _grafted(taxonomy: list[TaxonomyNode], name: str, index: SampleIndex) -> list[int]:
+def _append_taxonomy(taxonomy: list[TaxonomyNode], name: str, index: SampleIndex) -> list[int]:
     """Appends a data set's nodes to `taxonomy`; returns the new number of each."""
-    before = len(taxonomy)
+    first = len(taxonomy)
     for node in index.taxonomy:
         root = node.parent < 0
-        taxonomy.append(TaxonomyNode(name if root else node.name, 0 if root else before + node.parent))
-    return list(range(before, len(taxonomy)))
+        taxonomy.append(TaxonomyNode(name if root else node.name, 0 if root else first + node.parent))
+    return list(range(first, len(taxonomy)))
 
 
-def _renumbered(values: NDArray[Any], numbers: list[int]) -> NDArray[Any]:
-    """Each value replaced by its new number; -1 stays."""
+def _map_numbers(values: NDArray[Any], numbers: list[int]) -> NDArray[Any]:
+    """Each value replaced by its new number; -1 stays -1."""
     return np.array([*numbers, -1], dtype=values.dtype)[values]
 
 

@@ -74,7 +74,7 @@ class MixDatasets:
             **{split: int(index.rows(split).size) for split in SPLITS},
             "labels": len(index.label_names),
             "shards": len(index.shard_names),
-            "data_sets": {one.name: len(one) for one in index.data_sets},
+            "data_sets": {data_set.name: len(data_set) for data_set in index.data_sets},
             "left_out": sum(combined.left_out.values()),
         }
         return {**summary, "headline": mixture_headline(summary)}
@@ -94,12 +94,12 @@ def _card(combined: Combined, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
         "credits": list(credits.values()),
         "data_sets": [
             {
-                "name": one.name,
-                "artifact": inputs[one.name].uri,
-                "samples": len(one),
-                "training_images_held_out_elsewhere": combined.left_out[one.name],
+                "name": data_set.name,
+                "artifact": inputs[data_set.name].uri,
+                "samples": len(data_set),
+                "training_images_held_out_elsewhere": combined.left_out[data_set.name],
             }
-            for one in combined.index.data_sets
+            for data_set in combined.index.data_sets
         ],
     }
 
