@@ -27,15 +27,20 @@ _WORDS = {
 
 
 def _bound(default: float, description: str) -> Any:
-    return unkeyed(default, ge=0, le=1, description=f"Stops if more of an evaluation split {description}; 1: never.")
+    return unkeyed(
+        default,
+        ge=0,
+        le=1,
+        description=f"Maximum fraction (0 to 1) of an evaluation split that may {description}. 1: no limit.",
+    )
 
 
 class LeakBounds(Config):
-    """A run stops if a larger fraction (0 to 1) of an evaluation split is leaked."""
+    """Maximum fractions (0 to 1) of an evaluation split that may be in the training data; else a run stops."""
 
-    max_exact_share: float = _bound(0.0, "has the bytes of a training image")
-    max_pixels_share: float = _bound(0.0, "has the pixels of a training image in other bytes")
-    max_near_share: float = _bound(0.01, "looks like a training image without having its pixels")
+    max_exact_share: float = _bound(0.0, "be byte-identical to a training image")
+    max_pixels_share: float = _bound(0.0, "have the same pixels as a training image in other bytes")
+    max_near_share: float = _bound(0.01, "be near duplicates of a training image")
 
     def broken(self, findings: Mapping[str, Any]) -> list[str]:
         """One clause per exceeded bound, the worst kind first.
@@ -83,25 +88,41 @@ def where(artifact: Artifact, name: str) -> str:
 
 
 class LeakCheckConfig(LeakBounds):
-    """When two images count as near, how many are listed, and the bounds that stop a run."""
+    """When two images count as near duplicates, how many are listed, and the bounds that stop a run."""
 
     near_radius: int = Field(
         6,
         ge=0,
         le=10,
-        description="Images are compared in detail if at most this many of the 64 bits of their hashes differ.",
+        description="Maximum Hamming distance of the 64-bit perceptual hashes of two images that are compared in "
+        "detail.",
     )
     near_difference: float = Field(
         0.01,
         gt=0,
         le=0.1,
-        description="Largest difference of near images in detail: 1 - the correlation of their 16x16 grey cells.",
+        description="Maximum difference of near duplicates: 1 - the correlation of the images, scaled to 16x16 "
+        "grey pixels.",
     )
     max_unreadable_share: float = unkeyed(
-        0.01, ge=0, le=1, description="The check stops if a larger fraction of images is damaged; fewer are listed."
+        0.01,
+        ge=0,
+        le=1,
+        description="Maximum fraction (0 to 1) of damaged images; if more are damaged, the check fails. Up to "
+        "this limit, they are listed.",
     )
-    listed: int = Field(3, ge=1, le=100, description="Training images listed for an evaluation image, the worst first.")
-    pictures: int = Field(40, ge=0, le=400, description="Pairs shown on the sheet, the worst first.")
+    listed: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="Maximum number of matching training images listed per evaluation image, the closest first.",
+    )
+    pictures: int = Field(
+        40, ge=0, le=400, description="Maximum number of image pairs shown on the sheet leaks.png, the closest first."
+    )
     threads: int = unkeyed(
-        min(8, os.cpu_count() or 1), ge=1, le=256, description="Threads that read and decode images, a core each."
+        min(8, os.cpu_count() or 1),
+        ge=1,
+        le=256,
+        description="Number of threads that read and decode images, one CPU core each.",
     )

@@ -24,40 +24,50 @@ from pipeline.sharding.writing.split_config import SplitConfig
 
 
 class ShardingConfig(Config):
-    """Which images, how they are split, and how they are stored."""
+    """The source of the images, and how they are filtered, split and stored."""
 
-    source: SourceConfigs = Field(EmojiConfig(), description="Where the images come from.")
-    split: SplitConfig = Field(SplitConfig(), description="What is held out.")
-    images: ImagesConfig = Field(ImagesConfig(), description="Which images are refused, and which are re-encoded.")
-    captions: CaptionsConfig = Field(CaptionsConfig(), description="How captions are cleaned.")
-    duplicates: DuplicatesConfig = Field(DuplicatesConfig(), description="Which duplicates are removed.")
-    caps: CapsConfig = Field(CapsConfig(), description="How many training images there may be of one thing.")
-    samples_per_shard: int = Field(1000, ge=1, le=1_000_000, description="Images in one tar, at most.")
+    source: SourceConfigs = Field(EmojiConfig(), description="The data set to read, and its layout.")
+    split: SplitConfig = Field(SplitConfig(), description="How samples are assigned to train, val and test.")
+    images: ImagesConfig = Field(
+        ImagesConfig(), description="Limits on the size of images, and how they are re-encoded."
+    )
+    captions: CaptionsConfig = Field(CaptionsConfig(), description="How captions are cleaned and filtered.")
+    duplicates: DuplicatesConfig = Field(DuplicatesConfig(), description="How duplicate images are handled.")
+    caps: CapsConfig = Field(CapsConfig(), description="Maximum number of training images per label and per concept.")
+    samples_per_shard: int = Field(
+        1000, ge=1, le=1_000_000, description="Maximum number of samples in a shard (one tar)."
+    )
     shard_megabytes: float | None = Field(
-        None, gt=0, le=1_000_000, description="Size of one tar, at most, in MB (10^6 bytes); null: however large."
+        None, gt=0, le=1_000_000, description="Maximum size of a shard (one tar) in MB (10^6 bytes). null: no limit."
     )
     max_unreadable_share: float = Field(
-        0.01, ge=0, le=1, description="A larger share of unreadable images stops the stage; fewer are quarantined."
+        0.01,
+        ge=0,
+        le=1,
+        description="Maximum fraction (0 to 1) of unreadable images; if more are unreadable, the stage fails. Up "
+        "to this limit, they are quarantined.",
     )
     base: str | None = unkeyed(
         None,
         pattern=r"^(newest|[a-z-]+/[0-9a-f]{4,64})$",
-        description="Shards to add to, e.g. shard-dataset/0a1b2c, or newest: the latest artifact of this source; only "
-        "new or changed items are read. null: shard the whole source.",
+        description="Shards to extend: an artifact such as shard-dataset/0a1b2c, or `newest`, the latest artifact"
+        " of this source; only new or changed items are read. null: shard the whole source.",
     )
     trust_names: bool = added(
         False,
-        description="With a base: a file in S3 that a table names counts as unchanged if its name, label and captions "
-        "are; false: it is read, and compared by hash.",
+        description="With a base, for files whose modification time is unknown (e.g. in S3, named by a table). "
+        "true: an image is unchanged if its name, label and captions are. false: read each one and "
+        "compare its hash.",
     )
     runner: RunnerName = unkeyed(
-        "threads", description="Where the work is done: in threads of this process, or as Ray tasks (RAY_ADDRESS)."
+        "threads",
+        description="Where the work runs. threads: in this process; ray: as tasks on the Ray cluster of RAY_ADDRESS.",
     )
     writers: int = unkeyed(
         min(8, os.cpu_count() or 1),
         ge=1,
         le=4096,
-        description="Tasks that read or write at the same time, a core each.",
+        description="Number of concurrent read or write tasks, one CPU core each.",
     )
 
     def check_source(self, store: ArtifactStore) -> None:

@@ -138,7 +138,7 @@ def test_setting_a_kind_drops_what_belonged_to_the_other_kind() -> None:
 
 def test_printed_yaml_says_what_each_key_means() -> None:
     text = dump(PRESETS["emoji"].parameters("shard-dataset"))
-    assert "samples_per_shard: 1000  # Images in one tar, at most." in text
+    assert "samples_per_shard: 1000  # Maximum number of samples in a shard (one tar)." in text
 
 
 def fields(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -53,15 +53,20 @@ _REWRITTEN = ("index.arrow", "index.parquet", LISTING_FILE, RECIPE_FILE, *_CARD,
 
 
 class CompactConfig(Config):
-    """The sizes of the new tars."""
+    """The maximum size of the new shards."""
 
     samples_per_shard: int | None = Field(
-        None, ge=1, le=1_000_000, description="Images in one tar, at most; null: as in the delta."
+        None, ge=1, le=1_000_000, description="Maximum number of samples in a shard (one tar). null: as in the delta."
     )
     shard_megabytes: float | None = Field(
-        None, gt=0, le=1_000_000, description="Size of one tar, at most, in MB (10^6 bytes); null: as in the delta."
+        None,
+        gt=0,
+        le=1_000_000,
+        description="Maximum size of a shard (one tar) in MB (10^6 bytes). null: as in the delta.",
     )
-    writers: int = unkeyed(min(8, os.cpu_count() or 1), ge=1, le=4096, description="Tars written at the same time.")
+    writers: int = unkeyed(
+        min(8, os.cpu_count() or 1), ge=1, le=4096, description="Number of shards that are written concurrently."
+    )
 
 
 def check_compactable(artifact: Artifact) -> None:

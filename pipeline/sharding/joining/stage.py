@@ -34,24 +34,29 @@ _NEAR_AMONG = 2000
 
 
 class JoinColumnsConfig(Config):
-    """Which columns are joined to the samples, and by which key."""
+    """The columns to join to the samples, and the key to join them by."""
 
     source: str = unkeyed(
         ...,
-        description="Parquet, Arrow, CSV, TSV or JSON lines: a file, a folder, a pattern like part-{00..15}.parquet, or s3://bucket/key.",
+        description="The table to join, in Parquet, Arrow, CSV, TSV or JSON lines: a file, a folder, a pattern "
+        "such as part-{00..15}.parquet, or s3://bucket/key.",
     )
     key: str = Field(
-        "key", min_length=1, description="The column that holds the samples' keys (those of index.parquet)."
+        "key", min_length=1, description="Column of the table with the keys of the samples, as in index.parquet."
     )
-    columns: tuple[str, ...] = Field((), description="The columns to take; empty: all but the key.")
+    columns: tuple[str, ...] = Field((), description="Columns to join. []: all except the key.")
     unknown_keys: Literal["error", "drop"] = Field(
-        "error", description="What happens to rows whose key no sample has: the stage stops, or they are left out."
+        "error", description="What to do with a row whose key no sample has. error: fail; drop: ignore the row."
     )
     max_missing_share: float = Field(
-        0.0, ge=0, le=1, description="A larger share of samples without a value in a column stops the stage."
+        0.0,
+        ge=0,
+        le=1,
+        description="Maximum fraction (0 to 1) of samples without a value in a column; if more have none, the "
+        "stage fails.",
     )
     nan: Literal["error", "missing"] = Field(
-        "error", description="What a NaN means: a mistake that stops the stage, or that the sample has no value."
+        "error", description="How NaN is treated. error: fail; missing: the sample has no value."
     )
     fingerprint: str | None = Field(
         None, description="Digest of the files' names, sizes and times; set by the program."

@@ -19,16 +19,18 @@ _JOINERS_AND_TAGS = frozenset("\u200c\u200d") | {chr(code) for code in range(0xE
 
 
 class CaptionsConfig(Config):
-    """How captions are cleaned, and which are dropped."""
+    """How captions are cleaned, and which captions are dropped."""
 
     clean: bool = Field(
         True,
-        description="Undo HTML entities, drop control characters and repeats, make white space single spaces.",
+        description="Decode HTML entities, remove control characters and repeated captions, and collapse white space.",
     )
-    min_chars: int = Field(1, ge=1, description="A shorter caption is dropped.")
-    max_chars: int | None = Field(None, ge=1, description="A longer caption is dropped; null: none is too long.")
-    drop_urls: bool = Field(True, description="Drop a caption that is nothing but addresses.")
-    mandatory: bool = renamed(False, was="required", description="Quarantine an image of which no caption is left.")
+    min_chars: int = Field(1, ge=1, description="Minimum length in characters. Shorter captions are dropped.")
+    max_chars: int | None = Field(
+        None, ge=1, description="Maximum length in characters. Longer captions are dropped. null: no limit."
+    )
+    drop_urls: bool = Field(True, description="Drop captions that consist of URLs only.")
+    mandatory: bool = renamed(False, was="required", description="Quarantine images without any remaining caption.")
 
     @model_validator(mode="after")
     def _some_length(self) -> CaptionsConfig:

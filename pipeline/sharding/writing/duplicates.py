@@ -24,17 +24,22 @@ DROPPED = -1
 
 
 class DuplicatesConfig(Config):
-    """Which duplicates are removed."""
+    """How duplicate images are handled. In any case, an image is in one split only: test before val before train."""
 
     exact: Literal["remove", "keep"] = Field(
-        "remove", description="What becomes of a repeated image in a split, with the same bytes, label and captions."
+        "remove",
+        description="What to do with repetitions of an image in a split, with the same bytes, label and captions.",
     )
     near: Literal["keep", "remove"] = Field(
-        "keep", description="What becomes of an image that looks like another one: nearly equal difference hashes."
+        "keep", description="What to do with near duplicates: images with similar perceptual hashes, in any split."
     )
-    near_radius: int = Field(3, ge=0, le=8, description="How many of the 64 bits of their hashes may differ.")
+    near_radius: int = Field(
+        3, ge=0, le=8, description="Maximum Hamming distance of the 64-bit perceptual hashes of near duplicates."
+    )
     conflicts: Literal["keep", "first", "drop"] = Field(
-        "keep", description="Of equal (or alike) images with different labels: keep all, only the first, or none."
+        "keep",
+        description="What to do with duplicates that have different labels. keep: keep all; first: keep the label"
+        " of the first one; drop: remove all.",
     )
 
 

@@ -37,27 +37,37 @@ _MAX_BYTES = 2**31 - 1  # lengths in the index are 32-bit
 
 
 class ImagesConfig(Config):
-    """Which images are refused, and which are re-encoded."""
+    """Limits on the size of images, and how they are re-encoded."""
 
     max_pixels: int = Field(
-        89_478_485, ge=1, le=_PILLOW_LIMIT, description="An image of more pixels is quarantined, before it is decoded."
+        89_478_485,
+        ge=1,
+        le=_PILLOW_LIMIT,
+        description="Maximum number of pixels. Larger images are quarantined without being decoded.",
     )
     max_decoded_mib: int = Field(
         MAX_DECODED_BYTES >> 20,
         ge=1,
         le=1 << 12,
-        description="An image that takes more MiB decoded (width x height x bytes per pixel) is quarantined, before it"
-        " is decoded; decoding may take three times as much for a moment.",
+        description="Maximum size of a decoded image in MiB (width x height x bytes per pixel). Larger images are"
+        " quarantined without being decoded. Decoding can briefly take three times as much memory.",
     )
     max_side: int | None = Field(
-        None, ge=8, description="An image with a longer side is scaled down to it; null: sizes stay."
+        None,
+        ge=8,
+        description="Maximum length of the longer side in pixels. Larger images are scaled down. null: no limit.",
     )
     encoding: Literal["keep", "jpeg", "webp", "png"] = renamed(
         "keep",
         was="format",
-        description="What images of another format become; keep: formats that the loader reads stay.",
+        description="Format of the stored images. keep: JPEG, PNG and WebP keep their format, others become PNG.",
     )
-    quality: int = Field(90, ge=1, le=100, description="Of a JPEG or WebP that is re-encoded for its size or format.")
+    quality: int = Field(
+        90,
+        ge=1,
+        le=100,
+        description="Quality (1 to 100) of images that are re-encoded as JPEG or WebP because of max_side or encoding.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,11 +28,13 @@ _TRAIN = SPLITS.index("train")
 
 
 class CapsConfig(Config):
-    """Maximum numbers of training images of a label or a node; a hash of the keys decides which stay."""
+    """Maximum number of training images per label and per concept; a hash of the keys selects them."""
 
-    per_label: int | None = Field(None, ge=1, description="Training images of one label, at most; null: all.")
+    per_label: int | None = Field(
+        None, ge=1, description="Maximum number of training images per label. null: no limit."
+    )
     per_concept: int | None = Field(
-        None, ge=1, description="Training images of one node of the taxonomy, at most; null: all."
+        None, ge=1, description="Maximum number of training images per concept (node of the taxonomy). null: no limit."
     )
 
 

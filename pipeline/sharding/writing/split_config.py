@@ -12,25 +12,38 @@ RareClassesRule = Literal["refuse", "drop", "train_only"]
 
 
 class SplitConfig(Config):
-    """The fraction of the content groups that is held out, or the artist family."""
+    """How samples are assigned to the splits."""
 
     rule: Literal["group", "image", "given"] = Field(
         "group",
-        description="What decides: group: a hash of the content group; image: a hash of each image, whatever its "
-        "group; given: the data set itself, for every image.",
+        description="How the split of an image is decided. group: by a hash of its content group, so that a group"
+        " is never divided; image: by a hash of the image; given: by the data set, which must name a "
+        "split for every image.",
     )
     val_share: float = Field(
-        0.1, ge=0, lt=1, description="Share of the content groups for validation; unused where the val split is given."
+        0.1,
+        ge=0,
+        lt=1,
+        description="Fraction (0 to 1) of the content groups in the validation split. Ignored if the source has a"
+        " validation split of its own.",
     )
     test_share: float = Field(
-        0.1, ge=0, lt=1, description="Share of the content groups for test; unused where the test split is given."
+        0.1,
+        ge=0,
+        lt=1,
+        description="Fraction (0 to 1) of the content groups in the test split. Ignored if the source has a test "
+        "split of its own.",
     )
-    holdout_family: str | None = Field(None, description="This artist family, whole, is the test split.")
-    seed: int = Field(0, ge=0, description="Another seed holds out other groups.")
+    holdout_family: str | None = Field(
+        None,
+        description="Use all images of this artist family as the test split, to measure transfer to an unseen "
+        "style. null: no such family.",
+    )
+    seed: int = Field(0, ge=0, description="Random seed of the split. A change assigns other groups to val and test.")
     rare_classes: RareClassesRule = added(
         "refuse",
-        description="A class with fewer content groups than splits: refuse the data set, drop the class with its "
-        "images, or put all of its images that are drawn into train.",
+        description="What to do with a class that has fewer content groups than there are splits. refuse: fail; "
+        "drop: remove the class and its images; train_only: put its images into train.",
     )
 
     @model_validator(mode="after")
