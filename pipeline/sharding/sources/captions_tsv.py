@@ -31,32 +31,38 @@ _CHECKED_LINES = 100
 
 
 class CaptionsTsvConfig(SourceConfig):
-    """Address of the list, and the order of its columns."""
+    """Path of the list, and the order of its columns."""
 
     about: ClassVar[About] = About(
-        "a list of captions and files, as Conceptual Captions",
-        "lines CAPTION<TAB>FILE (or FILE<TAB>CAPTION); the images here or in S3",
+        "a list of captions and image files, like Conceptual Captions",
+        "lines CAPTION<TAB>FILE (or FILE<TAB>CAPTION), and the images, local or in S3",
         ("file=train.tsv", "images=photos"),
     )
 
     kind: Literal["captions_tsv"] = "captions_tsv"
-    file: str = unkeyed(..., description="The list, here or s3://.")
-    val_file: str | None = unkeyed(None, description="A list that is the validation split; null: drawn from `file`.")
-    test_file: str | None = unkeyed(None, description="A list that is the test split; null: drawn from `file`.")
+    file: str = unkeyed(..., description="The caption list, a tab-separated text file; local or s3://.")
+    val_file: str | None = unkeyed(
+        None, description="Caption list of the validation split. null: take a fraction of `file`, see data.split."
+    )
+    test_file: str | None = unkeyed(
+        None, description="Caption list of the test split. null: take a fraction of `file`, see data.split."
+    )
     images: str | None = unkeyed(
-        None, description="Folder that relative paths start from, here or s3://; null: the list's own."
+        None, description="Folder that relative image paths refer to, local or s3://. null: the folder of the list."
     )
     roots: tuple[str, ...] = added(
         (),
-        description="Further folders that rows may name files in, here or s3://; without it only the list's "
-        "own and `images`, links followed; [/]: any file of this machine.",
+        description="Further folders, local or s3://, in which rows may name files. []: only the folder of the "
+        "list and `images`, after resolving links. [/]: any file of this machine.",
     )
     order: Literal["caption_path", "path_caption"] = Field(
-        "caption_path", description="What stands before the tab: Conceptual Captions has the caption first."
+        "caption_path",
+        description="Order of the two columns. caption_path: the caption first, as in Conceptual Captions; "
+        "path_caption: the file first.",
     )
-    header: bool = Field(False, description="The first line names the columns.")
-    licence: str = Field("", description="SPDX name of the images' licence, for the data card.")
-    author: str = Field("", description="Who made the images, for the data card.")
+    header: bool = Field(False, description="Whether the first line contains column names.")
+    licence: str = Field("", description="SPDX identifier of the images' licence, recorded in the data card.")
+    author: str = Field("", description="Author of the images, recorded in the data card.")
     fingerprint: str | None = Field(None, description="Digest of the lists; set by the program.")
 
     def check(self, downloads: Path) -> None:

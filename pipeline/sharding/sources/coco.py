@@ -37,19 +37,24 @@ class CocoConfig(SourceConfig):
 
     about: ClassVar[About] = About(
         "COCO captions: every image with its five captions",
-        "FOLDER/annotations/captions_*.json and the images in FOLDER/train2017/ etc.",
+        "FOLDER/annotations/captions_*.json, and the images in FOLDER/train2017/ etc.",
         ("folder=coco", "parts='[val2017]'"),
     )
 
     kind: Literal["coco"] = "coco"
-    folder: str = unkeyed(..., description="Holds annotations/ and a folder of images a part; here or s3://.")
-    parts: tuple[str, ...] = Field((), description="NAMEs of captions_NAME.json to take, e.g. [val2017]; []: all.")
+    folder: str = unkeyed(
+        ..., description="Folder with annotations/ and one folder of images per part, e.g. train2017/; local or s3://."
+    )
+    parts: tuple[str, ...] = Field(
+        (), description="Parts to read, i.e. the NAME in captions_NAME.json, e.g. [val2017]. []: all."
+    )
     val_is: Literal["test", "val"] = Field(
-        "test", description="The split of a part whose name says val, where no part says test."
+        "test",
+        description="The split to use the val part as, if there is no test part; COCO's test captions are not public.",
     )
     roots: tuple[str, ...] = added(
         (),
-        description="Further folders that images may lie in, e.g. where links in `folder` lead to; here or s3://.",
+        description="Further folders, local or s3://, that may contain images, e.g. the targets of links in `folder`.",
     )
     fingerprint: str | None = Field(None, description="Digest of the annotation files; set by the program.")
 

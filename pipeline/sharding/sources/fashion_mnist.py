@@ -47,18 +47,22 @@ _FILES = tuple(f"{part}-{kind}-ubyte.gz" for part in _PARTS for kind in ("images
 
 
 class FashionMnistConfig(SourceConfig):
-    """Folder of Fashion-MNIST, and how many images to read."""
+    """Folder of Fashion-MNIST, and the number of images to read."""
 
     about: ClassVar[About] = About(
-        "70,000 grey pictures of clothes in ten classes",
-        "Debian's dataset-fashion-mnist or the network, once",
+        "Fashion-MNIST: 70,000 greyscale images of clothes in ten classes",
+        "Debian's package dataset-fashion-mnist, or one download",
         ("limit=500",),
     )
     kind: Literal["fashion_mnist"] = "fashion_mnist"
     folder: Path | None = unkeyed(
-        None, description="Folder with the four .gz files; null: Debian's package if installed, else fetched once."
+        None,
+        description="Folder with the four .gz files. null: use Debian's package dataset-fashion-mnist if "
+        "installed, else download them once.",
     )
-    limit: int | None = Field(None, ge=1, description="Images to take of each class and part; null: all.")
+    limit: int | None = Field(
+        None, ge=1, description="Maximum number of images per class in train and in test. null: all."
+    )
     fingerprint: str | None = Field(None, description="Digest of the four files; set by the program.")
 
     @property

@@ -29,23 +29,25 @@ class ImageFolderConfig(SourceConfig):
     """Folder of the images, their layout, caption template, licence and author."""
 
     about: ClassVar[About] = About(
-        "a folder with one sub-folder of images a class, or such folders in train/, val/, test/",
-        "FOLDER/CLASS/*.jpg, FOLDER/train/CLASS/*.jpg (any format that is read, by name or content)",
+        "a folder with one sub-folder per class, optionally within train/, val/ and test/",
+        "FOLDER/CLASS/*.jpg or FOLDER/train/CLASS/*.jpg, also in other image formats",
         ("folder=photos", "caption='a photo of a {label}'"),
     )
     kind: Literal["image_folder"] = "image_folder"
-    folder: Path = unkeyed(..., description="The folder that holds one sub-folder a class, or one a split.")
+    folder: Path = unkeyed(..., description="Folder with one sub-folder per class, or per split.")
     layout: Layout = added(
         "auto",
-        description="What the sub-folders are; classes: each sub-folder is a class; splits: train/, val/, test/ "
-        "(also training, valid, ...) hold the classes; auto: by the folders' names and what they hold, "
-        "and the run says what was recognised.",
+        description="What the sub-folders are. classes: one per class; splits: train/, val/, test/ (also "
+        "training, valid, ...), which contain one folder per class; auto: detected from their names "
+        "and content, and reported.",
     )
     caption: CaptionTemplate = Field(
-        None, description='Caption of an image, with {label} for its class, e.g. "a photo of a {label}"; null: none.'
+        None,
+        description='Template for captions, with {label} for the class name, e.g. "a photo of a {label}". null: '
+        "no captions.",
     )
-    licence: str = Field("", description="SPDX name of the images' licence, for the data card.")
-    author: str = Field("", description="Who made the images, for the data card.")
+    licence: str = Field("", description="SPDX identifier of the images' licence, recorded in the data card.")
+    author: str = Field("", description="Author of the images, recorded in the data card.")
     fingerprint: str | None = Field(
         None, description="Digest of the files' names, sizes and times; set by the program."
     )

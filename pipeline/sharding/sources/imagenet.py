@@ -36,26 +36,41 @@ _KAGGLE = Path("ILSVRC/Data/CLS-LOC")
 
 
 class ImagenetConfig(SourceConfig):
-    """Folder of ImageNet, its label files and class names."""
+    """Folder of ImageNet, with its label files and class names."""
 
     about: ClassVar[About] = About(
-        "ImageNet's layout: train/ by WNID, val/ with its file of labels",
-        "FOLDER/train/n01440764/*.JPEG; val/ with val.txt, LOC_val_solution.csv or the devkit",
+        "ImageNet (ILSVRC 2012): train/ with one folder per WNID, val/ with a file of labels",
+        "FOLDER/train/n01440764/*.JPEG; val/ with val.txt, LOC_val_solution.csv or the development kit",
         ("folder=imagenet", "caption='a photo of a {label}'"),
     )
 
     kind: Literal["imagenet"] = "imagenet"
-    folder: Path = unkeyed(..., description="Holds train/ and val/, or the Kaggle archive's ILSVRC/.")
+    folder: Path = unkeyed(..., description="Folder with train/ and val/, or with ILSVRC/ from the Kaggle archive.")
     val_labels: Path | None = unkeyed(
-        None, description="Labels of val/: val.txt, LOC_val_solution.csv or the devkit's folder; null: looked for."
+        None,
+        description="Labels of val/: val.txt, LOC_val_solution.csv or the folder of the development kit. null: "
+        "search in `folder`.",
     )
-    names: Path | None = unkeyed(None, description="File that says what the WNIDs mean; null: looked for.")
-    labels: Literal["names", "wnid"] = Field("names", description="What a class is called; names needs a file of them.")
+    names: Path | None = unkeyed(
+        None,
+        description="File with the class name of each WNID, e.g. LOC_synset_mapping.txt. null: search in `folder`.",
+    )
+    labels: Literal["names", "wnid"] = Field(
+        "names",
+        description="Label of a class. names: its class name, which requires a file of names; wnid: its WNID, "
+        "e.g. n01440764.",
+    )
     caption: CaptionTemplate = Field(
-        None, description='Caption of an image, with {label} for its class, e.g. "a photo of a {label}"; null: none.'
+        None,
+        description='Template for captions, with {label} for the class name, e.g. "a photo of a {label}". null: '
+        "no captions.",
     )
-    val_is: Literal["test", "val"] = Field("test", description="The split of val/.")
-    fingerprint: str | None = Field(None, description="Digest of names, sizes, times and labels; set by the program.")
+    val_is: Literal["test", "val"] = Field(
+        "test", description="The split to use val/ as. With test, the validation split is a fraction of train/."
+    )
+    fingerprint: str | None = Field(
+        None, description="Digest of the files' names, sizes and times, and of the labels; set by the program."
+    )
 
     def check(self, downloads: Path) -> None:
         root, images = self._places()

@@ -29,40 +29,55 @@ _CHECKED_ROWS = 100
 
 
 class ManifestConfig(SourceConfig):
-    """Address of the table, and the meaning of its columns."""
+    """Path of the table, and the meaning of its columns."""
 
     about: ClassVar[About] = About(
-        "a table with a row an image: CSV, TSV, JSON lines, Parquet",
-        "a column of paths (or of bytes, in Parquet), and one of labels or captions",
+        "a table with one row per image: CSV, TSV, JSON lines or Parquet",
+        "a column of image paths (or, in Parquet, image bytes), and one of labels or captions",
         ("manifest=images.csv", "label_column=label", "caption_columns='[caption]'"),
     )
 
     kind: Literal["manifest"] = "manifest"
     manifest: str = unkeyed(
-        ..., description="The table: a file, a folder of them or a pattern like part-{0..9}.parquet; here or s3://."
+        ...,
+        description="The table: a file, a folder of files, or a pattern such as part-{0..9}.parquet; local or s3://.",
     )
     images: str | None = unkeyed(
-        None, description="Folder that relative paths start from, here or s3://; null: the manifest's own."
+        None, description="Folder that relative image paths refer to, local or s3://. null: the folder of the manifest."
     )
     roots: tuple[str, ...] = added(
         (),
-        description="Further folders that rows may name files in, here or s3://; without it only the manifest's "
-        "own and `images`, links followed; [/]: any file of this machine.",
+        description="Further folders, local or s3://, in which rows may name files. []: only the folder of the "
+        "manifest and `images`, after resolving links. [/]: any file of this machine.",
     )
-    path_column: str = Field("path", description="Column with each image's path, or its s3:// address.")
-    bytes_column: str | None = Field(None, description="Column with the images themselves (Parquet); paths go unused.")
-    label_column: str | None = Field(None, description="Column with the label: a name, or a number.")
+    path_column: str = Field("path", description="Column with the path or s3:// address of each image.")
+    bytes_column: str | None = Field(
+        None, description="Column with the encoded images, in Parquet only. null: read the files of path_column."
+    )
+    label_column: str | None = Field(
+        None, description="Column with the label: a name, or a number (see class_names). null: no labels."
+    )
     class_names: str | None = unkeyed(
-        None, description="File with one class name a line; line 1 names label 0; null: the label is the name."
+        None,
+        description="Text file with one class name per line, starting with label 0, for numeric labels. null: the"
+        " column contains the class names.",
     )
-    caption_columns: tuple[str, ...] = Field((), description="Columns with captions; a cell may hold a list of them.")
-    split_column: str | None = Field(None, description="Column that says train, val or test; null: splits are drawn.")
-    group_column: str | None = Field(None, description="Column with what must not be split, e.g. the photo's author.")
+    caption_columns: tuple[str, ...] = Field(
+        (), description="Columns with captions. A cell may contain a list of captions."
+    )
+    split_column: str | None = Field(
+        None,
+        description="Column with the split: train, val or test. null: samples are split at random, see data.split.",
+    )
+    group_column: str | None = Field(
+        None,
+        description="Column with the content group, e.g. the photographer. A group is never divided between splits.",
+    )
     key_column: str | None = Field(
-        None, description="Column with a unique name of each sample; null: made from content."
+        None, description="Column with a unique key for each sample. null: derive the key from label and content."
     )
-    licence: str = Field("", description="SPDX name of the images' licence, for the data card.")
-    author: str = Field("", description="Who made the images, for the data card.")
+    licence: str = Field("", description="SPDX identifier of the images' licence, recorded in the data card.")
+    author: str = Field("", description="Author of the images, recorded in the data card.")
     fingerprint: str | None = Field(None, description="Digest of the manifest; set by the program.")
 
     @model_validator(mode="after")

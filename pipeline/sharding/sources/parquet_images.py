@@ -30,32 +30,44 @@ _SUFFIXES = (".parquet",)
 
 
 class ParquetImagesConfig(SourceConfig):
-    """Addresses of the Parquet files, and the meaning of their columns."""
+    """Paths of the Parquet files, and the meaning of their columns."""
 
     about: ClassVar[About] = About(
-        "Parquet with embedded images, as Hugging Face's datasets writes it",
+        "Parquet with embedded images, as written by Hugging Face datasets",
         "*.parquet with a column of image bytes, and one of labels or captions",
         ("files=my-data/data", "caption_columns='[text]'"),
     )
 
     kind: Literal["parquet_images"] = "parquet_images"
     files: str = unkeyed(
-        ..., description="The Parquet files: a folder, a file or a pattern like train-*.parquet; here or s3://."
+        ..., description="The Parquet files: a file, a folder, or a pattern such as train-*.parquet; local or s3://."
     )
     image_column: str | None = Field(
-        None, description="Column with the images; null: the one that the metadata calls Image, or `image`."
+        None,
+        description="Column with the encoded images. null: the column of type Image in the Hugging Face metadata,"
+        " else `image`.",
     )
     label_column: str | None = Field(
-        None, description="Column with the label; null: the one that the metadata calls ClassLabel, if any."
+        None,
+        description="Column with the label. null: the column of type ClassLabel in the Hugging Face metadata, if any.",
     )
-    caption_columns: tuple[str, ...] = Field((), description="Columns with captions; a cell may hold a list of them.")
-    group_column: str | None = Field(None, description="Column with what must not be split.")
+    caption_columns: tuple[str, ...] = Field(
+        (), description="Columns with captions. A cell may contain a list of captions."
+    )
+    group_column: str | None = Field(
+        None,
+        description="Column with the content group, e.g. the photographer. A group is never divided between splits.",
+    )
     key_column: str | None = Field(
-        None, description="Column with a unique name of each sample; null: made from content."
+        None, description="Column with a unique key for each sample. null: derive the key from label and content."
     )
-    split_by_name: bool = Field(True, description="A file whose name says train, validation or test is of that split.")
-    licence: str = Field("", description="SPDX name of the images' licence, for the data card.")
-    author: str = Field("", description="Who made the images, for the data card.")
+    split_by_name: bool = Field(
+        True,
+        description="Use the split (train, validation or test) in the name of a file. false: samples are split at"
+        " random, see data.split.",
+    )
+    licence: str = Field("", description="SPDX identifier of the images' licence, recorded in the data card.")
+    author: str = Field("", description="Author of the images, recorded in the data card.")
     fingerprint: str | None = Field(
         None, description="Digest of the files' names, sizes and times; set by the program."
     )

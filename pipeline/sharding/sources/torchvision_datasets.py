@@ -42,29 +42,33 @@ _Split = Literal["train", "val", "test"]
 
 
 class TorchvisionConfig(SourceConfig):
-    """Class name of a torchvision data set, and its arguments."""
+    """Class name of a torchvision dataset, and its arguments."""
 
     about: ClassVar[About] = About(
-        "any class of torchvision.datasets that gives images",
-        "the network, once; or its files in `root`",
+        "any image dataset of torchvision.datasets",
+        "one download, or its files in `root`",
         ("dataset=CIFAR10",),
     )
 
     kind: Literal["torchvision"] = "torchvision"
-    dataset: str = Field(..., description="Class in torchvision.datasets, e.g. CIFAR10, Flowers102, Food101.")
+    dataset: str = Field(..., description="Name of a class in torchvision.datasets, e.g. CIFAR10, Flowers102, Food101.")
     arguments: dict[str, Any] = Field(
-        {}, description="Its arguments besides root and download, e.g. {version: 2021_train}."
+        {}, description="Arguments of the class, except root and download, e.g. {version: 2021_train}."
     )
     splits: dict[_Split, dict[str, Any]] = Field(
-        {}, description="Arguments of each split, e.g. {train: {split: trainval}, test: {split: test}}; {}: by its own."
+        {},
+        description="Arguments that select each split, e.g. {train: {split: trainval}, test: {split: test}}. {}: "
+        "those that the class offers.",
     )
-    root: Path | None = unkeyed(None, description="Folder that has the files already; null: fetched once and kept.")
+    root: Path | None = unkeyed(None, description="Folder that already contains the files. null: download them once.")
     caption: CaptionTemplate = Field(
-        None, description='Caption of an image, with {label} for its class, e.g. "a photo of a {label}"; null: none.'
+        None,
+        description='Template for captions, with {label} for the class name, e.g. "a photo of a {label}". null: '
+        "no captions.",
     )
-    limit: int | None = Field(None, ge=1, description="Images to take of each split, the first ones; null: all.")
-    licence: str = Field("", description="SPDX name of the images' licence, for the data card.")
-    author: str = Field("", description="Who made the images, for the data card.")
+    limit: int | None = Field(None, ge=1, description="Maximum number of images per split, from its start. null: all.")
+    licence: str = Field("", description="SPDX identifier of the images' licence, recorded in the data card.")
+    author: str = Field("", description="Author of the images, recorded in the data card.")
     fingerprint: str | None = Field(None, description="Digest of the files in `root`; set by the program.")
 
     @field_validator("arguments", "splits")

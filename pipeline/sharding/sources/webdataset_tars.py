@@ -40,47 +40,61 @@ _TARS_AT_ONCE = 8
 
 
 class WebdatasetConfig(SourceConfig):
-    """Addresses of the tars, and the roles of their members."""
+    """Paths of the tars, and the roles of their members."""
 
     about: ClassVar[About] = About(
-        "WebDataset tars, ours or foreign (img2dataset's .jpg .txt .json)",
-        "uncompressed *.tar, here or in S3; images are read in place",
+        "WebDataset tars, of Tutelage or other tools (e.g. img2dataset: .jpg, .txt, .json)",
+        "uncompressed *.tar, local or in S3; nothing is extracted",
         ("tars='laion/{00000..00009}.tar'", "licence=CC-BY-4.0"),
     )
 
     kind: Literal["webdataset"] = "webdataset"
     tars: str = unkeyed(
-        ..., description="The tars: a folder, one, or a pattern like {00000..00099}.tar; here or s3://."
+        ..., description="The tars: a file, a folder, or a pattern such as {00000..00099}.tar; local or s3://."
     )
     images: tuple[str, ...] = Field(
-        IMAGE_EXTENSIONS, min_length=1, description="Extensions of a sample's image, the preferred first."
+        IMAGE_EXTENSIONS,
+        min_length=1,
+        description="File extensions of images, in order of preference if a sample has several.",
     )
     captions: Literal["txt", "lines", "json", "none"] = Field(
-        "txt", description="Where captions are: the .txt as one, each of its lines, a field of the .json, or nowhere."
+        "txt",
+        description="Where captions are. txt: the .txt is one caption; lines: each line of the .txt is a caption;"
+        " json: in a field of the .json; none: no captions.",
     )
     caption_field: str = Field(
-        "caption", description="With captions=json: its field, a text or a list (ours: captions)."
+        "caption",
+        description="With captions=json: the field of the .json, a text or a list of texts. Shards of Tutelage "
+        "use `captions`.",
     )
     labels: Literal["cls", "json", "none"] = Field(
-        "cls", description="Where the label is: the .cls, a field of the .json, or nowhere."
+        "cls", description="Where the label is. cls: in the .cls; json: in a field of the .json; none: no labels."
     )
-    label_field: str = Field("label", description="With labels=json: its field, a name or a number.")
+    label_field: str = Field("label", description="With labels=json: the field of the .json, a name or a number.")
     class_names: str | None = unkeyed(
-        None, description="File with one class name a line; line 1 names label 0; null: the label is the name."
+        None,
+        description="Text file with one class name per line, starting with label 0, for numeric labels. null: "
+        "labels are the class names.",
     )
     in_place: bool = Field(
         False,
-        description="Make only an index: the images stay in these tars, which must stay as they are, where they are.",
+        description="Only build an index; samples are read from these tars, which must not be changed or moved.",
     )
     ends: Literal["refuse", "read"] = added(
         "refuse",
-        description="A tar that goes on after its end mark (tars joined by cat), has none, or is cut: refuse it, or "
-        "read every whole sample in it.",
+        description="What to do with a tar that is truncated, has no end-of-archive mark, or has data after it "
+        "(tars joined with cat). refuse: fail; read: use all complete samples.",
     )
-    split_by_name: bool = Field(False, description="A tar whose name says train, val or test is of that split.")
-    max_member_mb: int = unkeyed(256, ge=1, le=4096, description="A tar with a larger member is refused.")
-    licence: str = Field("", description="SPDX name of the images' licence, for the data card.")
-    author: str = Field("", description="Who made the images, for the data card.")
+    split_by_name: bool = Field(
+        False,
+        description="Use the split (train, val or test) in the name of a tar. false: samples are split at random,"
+        " see data.split.",
+    )
+    max_member_mb: int = unkeyed(
+        256, ge=1, le=4096, description="Maximum size of a file in a tar, in MiB. A tar with a larger one is refused."
+    )
+    licence: str = Field("", description="SPDX identifier of the images' licence, recorded in the data card.")
+    author: str = Field("", description="Author of the images, recorded in the data card.")
     fingerprint: str | None = Field(None, description="Digest of the tars' names, sizes and times; set by the program.")
 
     def check(self, downloads: Path) -> None:

@@ -86,25 +86,33 @@ class Concept:
 
 
 class EmojiConfig(SourceConfig):
-    """The emoji to read, their artist families, and the image size."""
+    """Which emoji to read, in which designs, and their image size."""
 
     about: ClassVar[About] = About(
-        "emoji drawn by four artists, with names, tags and a taxonomy (the demo)",
-        "npm, or the extra `demo`; 26 MB fetched once",
+        "emoji in four designs, with names, tags and a taxonomy (demo)",
+        "the extra `demo`: pip install 'tutelage[demo]'; downloads 26 MB once",
         ("max_concepts=200",),
     )
     kind: Literal["emoji"] = "emoji"
-    size: int = Field(72, ge=16, le=512, description="Side of a stored image, in pixels.")
-    families: tuple[str, ...] = Field(FAMILIES, min_length=1, description="Artist families to draw from.")
-    groups: tuple[str, ...] = Field(GROUPS, min_length=1, description="Emoji groups to take.")
+    size: int = Field(72, ge=16, le=512, description="Width and height of the images in pixels.")
+    families: tuple[str, ...] = Field(FAMILIES, min_length=1, description="Artist families (emoji designs) to include.")
+    groups: tuple[str, ...] = Field(GROUPS, min_length=1, description="Unicode emoji groups to include.")
     max_concepts: int | None = Field(
-        None, ge=1, description="Take at most so many concepts, evenly from the subgroups; null: all."
+        None,
+        ge=1,
+        description="Maximum number of concepts (distinct emoji), chosen evenly from all subgroups. null: all.",
     )
     min_concepts: int = Field(
-        12, ge=2, le=1000, description="A subgroup with fewer concepts is no label; its emoji keep their captions."
+        12,
+        ge=2,
+        le=1000,
+        description="Minimum number of concepts for a subgroup to be a class. Emoji of smaller subgroups have "
+        "captions but no label.",
     )
-    packs: Path | None = unkeyed(None, description="Folder of already downloaded packs; null: fetched with npm, once.")
-    fingerprint: str | None = Field(None, description="Digest of the packs; set by the program.")
+    packs: Path | None = unkeyed(
+        None, description="Folder with the emoji packages, if already downloaded. null: download them once with npm."
+    )
+    fingerprint: str | None = Field(None, description="Digest of the emoji packages; set by the program.")
 
     @field_validator("families")
     @classmethod
