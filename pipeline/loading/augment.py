@@ -32,27 +32,43 @@ _BY_SAMPLE = ("crops", "flips", "colours", "boxes", "operations", "strengths")
 
 
 class AugmentConfig(Config):
-    """How training images are varied. The defaults suit drawn images with one centred subject."""
+    """Augmentation of training images. The defaults suit drawn images with one centred subject."""
 
-    crop_min_area: float = Field(0.6, description="Smallest share of the image that a crop shows.", gt=0, le=1)
-    crop_max_area: float = Field(1.0, description="Largest share of the image that a crop shows.", gt=0, le=1)
+    crop_min_area: float = Field(0.6, description="Random crop: minimum area as a fraction of the image.", gt=0, le=1)
+    crop_max_area: float = Field(1.0, description="Random crop: maximum area as a fraction of the image.", gt=0, le=1)
     crop_max_ratio: float = Field(
-        4 / 3, description="Longest crop, width over height or the reverse; 1: square crops.", ge=1, le=4
+        4 / 3, description="Random crop: maximum aspect ratio (longer / shorter side). 1: square crops.", ge=1, le=4
     )
     scale_jitter: tuple[float, float] | None = Field(
         None,
-        description="VGG's multi-scale crops, in place of crop_*: the short side is scaled to between these multiples "
-        "of the model's image size and a square is cut out; [1.143, 2.286] is 256 to 512 for 224 pixels.",
+        description="Scale jitter as in VGG, instead of crop_*: scale the shorter side to a random multiple of "
+        "the model's image size in this range, and crop a square. [1.143, 2.286] is 256 to 512 for "
+        "224 pixels. null: use crop_*.",
     )
     flip: float = Field(
-        0.0, description="Probability of a left-right flip; 0 where left and right differ, as arrows do.", ge=0, le=1
+        0.0,
+        description="Probability of a horizontal flip. Use 0 if left and right differ, e.g. for arrows.",
+        ge=0,
+        le=1,
     )
-    brightness: float = Field(0.2, description="Brightness is scaled by 1 - b to 1 + b.", ge=0, lt=1)
-    contrast: float = Field(0.2, description="Contrast is scaled by 1 - c to 1 + c.", ge=0, lt=1)
-    saturation: float = Field(0.2, description="Saturation is scaled by 1 - s to 1 + s.", ge=0, lt=1)
-    rand_augment: RandAugmentConfig | None = Field(None, description="A few random operations an image; null: none.")
-    erase: float = Field(0.0, description="Probability that a box is painted over.", ge=0, le=1)
-    erase_max_area: float = Field(0.2, description="Largest share of the image that is painted over.", ge=0.02, le=1)
+    brightness: float = Field(
+        0.2, description="Brightness jitter b: scaled by a random factor from 1 - b to 1 + b.", ge=0, lt=1
+    )
+    contrast: float = Field(
+        0.2, description="Contrast jitter c: scaled by a random factor from 1 - c to 1 + c.", ge=0, lt=1
+    )
+    saturation: float = Field(
+        0.2, description="Saturation jitter s: scaled by a random factor from 1 - s to 1 + s.", ge=0, lt=1
+    )
+    rand_augment: RandAugmentConfig | None = Field(
+        None, description="RandAugment: a few random operations per image. null: off."
+    )
+    erase: float = Field(
+        0.0, description="Random erasing: probability that a box is filled with the mean colour.", ge=0, le=1
+    )
+    erase_max_area: float = Field(
+        0.2, description="Random erasing: maximum area of the box as a fraction of the image.", ge=0.02, le=1
+    )
 
     @property
     def changes_colours(self) -> bool:

@@ -43,44 +43,63 @@ Decoders = DecodePool | DecodeProcesses
 
 
 class LoaderConfig(Config):
-    """How training images are loaded and varied."""
+    """Loading of training images: augmentation, decoding, prefetching."""
 
-    augment: AugmentConfig | None = Field(AugmentConfig(), description="How images are varied; null: not at all.")
+    augment: AugmentConfig | None = Field(
+        AugmentConfig(), description="Augmentation of training images. null: none, images are only resized."
+    )
     copies: int = Field(
-        1, description="Views of each sample in a batch, which then has fewer samples; DeiT: 3.", ge=1, le=64
+        1,
+        description="Repeated augmentation: number of views of each sample in a batch, which then has fewer "
+        "samples. DeiT uses 3.",
+        ge=1,
+        le=64,
     )
     smaller_sizes: tuple[int, ...] = Field(
-        (), description="Progressive resolution: sides in pixels to begin with, each for `epochs_a_size` epochs."
+        (),
+        description="Progressive resizing: image sizes in pixels for the first epochs, each for `epochs_a_size` "
+        "epochs. []: full size throughout.",
     )
-    epochs_a_size: int = Field(1, description="Epochs at each of `smaller_sizes`.", ge=1, le=10_000)
+    epochs_a_size: int = Field(1, description="Number of epochs at each of `smaller_sizes`.", ge=1, le=10_000)
     threads: int = unkeyed(
-        2, description="Threads that read and decode; a process gains little from more than 8.", ge=1, le=256
+        2, description="Number of threads that read and decode; more than 8 per process gain little.", ge=1, le=256
     )
     processes: int = unkeyed(
         0,
-        description="Processes that read and decode, each with `threads`; 0: the training process itself.",
+        description="Number of extra processes that read and decode, each with `threads` threads. 0: none, the "
+        "training process does it.",
         ge=0,
         le=256,
     )
     remote: RemoteMode = unkeyed(
-        "parts", description="Shards on S3: parts in a local cache, or the ranges of the coming batches and no more."
+        "parts",
+        description="How shards in S3 are read. parts: in parts of 8 MiB through a cache on local disk; ranges: "
+        "only the samples of the next batches, without a cache, for more data than the disk holds.",
     )
-    prefetch: int = unkeyed(4, description="Batches prepared ahead of the training step.", ge=1, le=256)
+    prefetch: int = unkeyed(4, description="Number of batches prepared ahead of the training step.", ge=1, le=256)
     evaluation_megabytes: int = unkeyed(
         4000,
-        description="MB of evaluation images that a worker keeps decoded, at most; others are decoded each time.",
+        description="Memory in MB per worker for decoded evaluation images. Images beyond it are decoded at each "
+        "evaluation.",
         ge=0,
         le=10_000_000,
     )
     verify: Verify = unkeyed(
         "first",
-        description="When bytes from the local disk are compared with the index's hash; from S3 they always are.",
+        description="When data from local disk are checked against the hash in the index. first: at the first "
+        "read of each sample. Data from S3 are always checked.",
     )
     damaged: Literal["skip", "stop"] = added(
-        "skip", description="A sample that stays damaged: another takes its place, or the training stops."
+        "skip",
+        description="What to do with a sample that cannot be read or decoded. skip: replace it in the batch by "
+        "another sample; stop: fail.",
     )
     max_damaged_share: float = unkeyed(
-        0.001, ge=0, le=1, description="With skip: a larger share of damaged training samples stops the training."
+        0.001,
+        ge=0,
+        le=1,
+        description="With damaged=skip: maximum fraction (0 to 1) of damaged training samples; if more are "
+        "damaged, the training fails.",
     )
 
     @model_validator(mode="after")

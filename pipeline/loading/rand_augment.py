@@ -29,12 +29,14 @@ _COLUMNS = 5  # random numbers of a layer: whether, which operation, two for the
 
 
 class RandAugmentConfig(Config):
-    """Number and strength of the operations."""
+    """RandAugment: the number, strength and probability of its operations."""
 
-    layers: int = Field(2, description="Operations one after another.", ge=1, le=8)
-    magnitude: float = Field(9.0, description="Strength of an operation, 0 to 10.", ge=0, le=10)
-    magnitude_std: float = Field(0.5, description="Standard deviation of the strength, drawn a sample.", ge=0, le=10)
-    probability: float = Field(0.5, description="Probability that a layer's operation is applied.", ge=0, le=1)
+    layers: int = Field(2, description="Number of operations applied one after another.", ge=1, le=8)
+    magnitude: float = Field(9.0, description="Magnitude of the operations, 0 to 10.", ge=0, le=10)
+    magnitude_std: float = Field(
+        0.5, description="Standard deviation of the magnitude, which is drawn for each operation.", ge=0, le=10
+    )
+    probability: float = Field(0.5, description="Probability that an operation is applied.", ge=0, le=1)
 
 
 def draw(

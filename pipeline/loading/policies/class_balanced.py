@@ -27,13 +27,15 @@ _RESOLUTION = 8
 
 
 class ClassBalancedConfig(Config):
-    """Labels drawn evenly."""
+    """Class-balanced sampling."""
 
-    kind: Literal["class-balanced"] = Field("class-balanced", description="Rare labels more often than they occur.")
+    kind: Literal["class-balanced"] = Field(
+        "class-balanced", description="Class-balanced sampling: rare labels are drawn more often than they occur."
+    )
     balance: Literal["equal", "square-root"] = Field(
         "equal",
-        description="How often a label is drawn; equal: every label as often; square-root: in proportion to "
-        "the root of its count.",
+        description="How often a label is drawn. equal: all equally often; square-root: in proportion to the "
+        "square root of its number of samples.",
     )
 
     def build(self, index: SampleIndex, rows: RowRuns, global_batch: int, seed: int) -> ClassBalanced:

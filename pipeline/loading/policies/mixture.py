@@ -35,17 +35,25 @@ _NEIGHBOURS = 16
 
 
 class MixtureConfig(Config):
-    """A weighted mixture of the data sets of an artifact of mix-datasets."""
+    """Weighted sampling from the data sets of a mixture."""
 
-    kind: Literal["mixture"] = Field("mixture", description="Several data sets, each with its share of every batch.")
+    kind: Literal["mixture"] = Field(
+        "mixture", description="Weighted mixture of several data sets: each batch has samples of all of them."
+    )
     weights: dict[str, Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]] = Field(
-        {}, description="Name of each data set: its weight, 0 leaves it out; empty: by size, see temperature."
+        {},
+        description="Sampling weight of each data set by name; 0 leaves it out. {}: weights follow from the "
+        "sizes, see temperature.",
     )
     temperature: float = Field(
-        1.0, ge=1, le=1e6, description="Without weights: a data set of n samples weighs n^(1/temperature); 1: as it is."
+        1.0,
+        ge=1,
+        le=1e6,
+        description="Without weights: a data set with n samples has weight n^(1/temperature). 1: in proportion to"
+        " size; higher: closer to uniform.",
     )
     order: Annotated[ShuffledConfig | StreamsConfig, Field(discriminator="kind")] = Field(
-        ShuffledConfig(), description="Of the samples of each data set."
+        ShuffledConfig(), description="How the samples of each data set are shuffled."
     )
 
     def build(self, index: SampleIndex, rows: RowRuns, global_batch: int, seed: int) -> Mixture:

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
 
 class ShuffledConfig(Config):
-    """A plain shuffle."""
+    """A uniform shuffle of all samples."""
 
-    kind: Literal["shuffled"] = Field("shuffled", description="Every sample once an epoch, in random order.")
+    kind: Literal["shuffled"] = Field(
+        "shuffled", description="Uniform shuffle: every sample once per epoch, in random order."
+    )
 
     def build(self, index: SampleIndex, rows: RowRuns, global_batch: int, seed: int) -> Shuffled:
         """The policy over the samples `rows` of the index."""

@@ -31,14 +31,21 @@ if TYPE_CHECKING:
 
 
 class StreamsConfig(Config):
-    """A shuffle that reads shards from end to end: for data sets on S3, on spinning disks, or of many millions."""
+    """A shuffle that reads shards sequentially: for data in S3, on hard disks, or with many millions of samples."""
 
-    kind: Literal["streams"] = Field("streams", description="Every sample once an epoch, in random order by blocks.")
-    streams: int = Field(64, ge=1, le=65_536, description="Places of the data set that a global batch mixes.")
-    block: int = Field(1000, ge=1, le=10_000_000, description="Consecutive samples of a shard that stay together.")
-    window_blocks: int = Field(
-        8, ge=1, le=100_000, description="Blocks of a stream that are shuffled among each other."
+    kind: Literal["streams"] = Field(
+        "streams", description="Sequential reads with a shuffle buffer: every sample once per epoch."
     )
+    streams: int = Field(
+        64,
+        ge=1,
+        le=65_536,
+        description="Number of streams, i.e. positions in the data set from which a global batch is mixed.",
+    )
+    block: int = Field(
+        1000, ge=1, le=10_000_000, description="Number of consecutive samples of a shard that are read together."
+    )
+    window_blocks: int = Field(8, ge=1, le=100_000, description="Size of the shuffle buffer of a stream, in blocks.")
 
     def build(self, index: SampleIndex, rows: RowRuns, global_batch: int, seed: int) -> Streams:
         """The policy over the samples `rows` of the index."""
