@@ -1,6 +1,6 @@
 """lifecycle: from a source of images to champions, as one graph; independent stages run concurrently.
 
-shards -> teacher -> student -> its evaluation -> classifier registered   (from imported weights, if configured)
+shards -> teacher -> student -> its evaluation -> student registered -> teacher registered   (the better is champion)
   |          '-> its evaluation    |
   |-> leak check, if configured: trainings wait for it
   '-> ontology ------------------> clip -> its evaluation -> dual encoder registered;  report on all
@@ -43,7 +43,7 @@ def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> FlowResult:
 
         handles["teacher-evaluation"] = _measure(run, parameters, "teacher", handles)
         handles["student-evaluation"] = _measure(run, parameters, "student", handles)
-        handles["classifier-registration"] = _register(run, parameters, "student", handles, lineage=["teacher"])
+        _register_classifiers(run, parameters, handles)
 
         if parameters.clip is not None:
             # A new image backbone with imported weights replaces the student.
@@ -65,6 +65,16 @@ def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> FlowResult:
     return run.result()
 
 
+def _register_classifiers(run: StageRun, parameters: LifecycleParameters, handles: dict[str, StageHandle]) -> None:
+    """Registers the student, the teacher, or both: first the student, with which the teacher is compared."""
+    which = parameters.registration.classifier
+    if which != "teacher":
+        handles["classifier-registration"] = _register(run, parameters, "student", handles, lineage=["teacher"])
+    if which != "student":
+        before = [handles["classifier-registration"]] if which == "better" else []
+        handles["teacher-registration"] = _register(run, parameters, "teacher", handles, lineage=[], after=before)
+
+
 def _measure(
     run: StageRun,
     parameters: LifecycleParameters,
@@ -82,8 +92,9 @@ def _register(
     name: str,
     handles: Mapping[str, StageHandle],
     lineage: Sequence[str],
+    after: Sequence[StageHandle] = (),
 ) -> StageHandle:
     inputs = {"model": handles[name], "evaluation": handles[f"{name}-evaluation"], "shards": handles["shards"]}
     inputs |= {parent: handles[parent] for parent in lineage if parent in handles}
     registration = parameters.registration.resolved(run.store)
-    return run.submit(RegisterModel(), registration, inputs, label=f"register {name}")
+    return run.submit(RegisterModel(), registration, inputs, label=f"register {name}", after=after)

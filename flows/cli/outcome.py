@@ -134,7 +134,8 @@ def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
         console.print(Text("to look the models up, in any Python that has mlflow and torch:", "dim"))
         addresses = sorted({str(model["tracking_uri"]) for model in outcome.models if model.get("tracking_uri")})
         code = ["import mlflow", *(f'mlflow.set_tracking_uri("{address}")' for address in addresses)]
-        code += [str(model["lookup"]) for model in outcome.models if model.get("champion") is not None]
+        # A champion that was replaced in this run has the same line as its successor.
+        code += dict.fromkeys(str(model["lookup"]) for model in outcome.models)
         for line in code:
             console.print(Text(f"    {line}", "cyan"), soft_wrap=True)
 

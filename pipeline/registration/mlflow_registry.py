@@ -34,6 +34,7 @@ from pipeline.training.tracking import EXPERIMENT, ensure_tracking, tracking_in_
 from pipeline.training.tracking_uri import allow_long_transfers
 
 CHAMPION = "champion"
+CHALLENGER = "challenger"
 MODEL_TAG = "tutelage.model"
 
 _FOLDER = "model"  # of the MLflow model inside its run
@@ -194,6 +195,10 @@ class Registry:
     def promote(self, version: RegisteredVersion) -> None:
         """Points the alias at a version. MLflow has no compare-and-set: hold the promotion lease."""
         self._client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
+
+    def name_challenger(self, version: RegisteredVersion) -> None:
+        """Points the alias "challenger" at a version: the latest that was compared with the champion and is not it."""
+        self._client.set_registered_model_alias(version.name, CHALLENGER, str(version.version))
 
     def fetch(self, version: RegisteredVersion, folder: Path) -> ExportedModel:
         """The ExportedModel inside a registered version, downloaded to `folder`.

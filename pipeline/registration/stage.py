@@ -16,9 +16,10 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field
 
 from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.config import Config, digest
+from pipeline.config import Config, digest, unkeyed
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
+from pipeline.registration.cost import image_cost
 from pipeline.registration.gate import Decision, GateConfig, Outcomes, decide
 from pipeline.registration.mlflow_registry import (
     CHAMPION,
@@ -43,6 +44,11 @@ class RegistrationConfig(Config):
 
     classifier_name: str = Field(
         "emoji-classifier", pattern=_NAME, description="Registered name if the model is a classifier."
+    )
+    classifier: Literal["better", "student", "teacher"] = unkeyed(
+        "better",
+        description="Which classifier the lifecycle registers: the student, the teacher, or better: both, and the "
+        "teacher becomes champion only if the gate finds it better than the student.",
     )
     clip_name: str = Field("emoji-clip", pattern=_NAME, description="Registered name if it is a dual encoder.")
     gate: GateConfig = Field(GateConfig(), description="When the alias moves.")
@@ -101,19 +107,22 @@ class RegisterModel:
                 version = registry.register(name, exported, tags=tags, metrics=metrics, description=card, alone=alone)
             decision, against = _settle(config, registry, version, challenger, inputs, work)
             champion = registry.champion(name)
+        is_champion = champion is not None and champion.version == version.version
+        which = f"@{CHAMPION}" if is_champion else f"/{version.version}"
         summary = {
             "name": name,
             "version": version.version,
             "promoted": decision.promote,
             "reason": decision.reason,
             "champion": champion.version if champion is not None else None,
-            "lookup": f'mlflow.pyfunc.load_model("models:/{name}@{CHAMPION}")',
+            "lookup": f'mlflow.pyfunc.load_model("models:/{name}{which}")',
             "tracking_uri": registry.shown_uri,
+            **image_cost(exported),
         }
         record = {**summary, "gate": asdict(decision), "compared_with": against, "lineage": lineage}
         (work.output / "registration.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
         (work.output / "model_card.md").write_text(card, encoding="utf-8")
-        standing = "champion" if summary["champion"] == summary["version"] else "not promoted"
+        standing = "champion" if is_champion else "not promoted"
         words = f"{name} version {version.version}, {standing}: {decision.reason}"
         return {**summary, "headline": words}
 
@@ -140,9 +149,13 @@ def _settle(
             current = registry.champion(version.name)
             if (current and current.version) != (champion and champion.version):
                 continue
-            if decision.promote and (champion is None or champion.version != version.version):
+            if champion is None or champion.version != version.version:
                 lease.check()
-                registry.promote(version)
+                if decision.promote:
+                    registry.promote(version)
+                other = champion if decision.promote else version
+                if other is not None:
+                    registry.name_challenger(other)
             against = champion.version if champion is not None else None
             registry.set_tags(version, _decision_tags(decision, against))
             return decision, against

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.artifacts import Artifact
 from pipeline.html.document import document, number_card
 from pipeline.html.markup import Child, Markup, join, tag
+from pipeline.report.decisions import decisions_section
 from pipeline.report.explanations import explanations_section
 from pipeline.report.gallery import Gallery
 from pipeline.report.leaks import leaks_section
@@ -43,7 +43,7 @@ def page(run: RunData, *, title: str, mistakes: int, explanations: int, queries:
         title,
         kind="run report",
         heading=title,
-        introduction=[tag("p", _lead(run), class_="lead"), _decisions(run), _key_numbers(run)],
+        introduction=[tag("p", _lead(run), class_="lead"), decisions_section(run), _key_numbers(run)],
         sections=sections,
         footer=_origin(run),
     )
@@ -57,39 +57,6 @@ def _lead(run: RunData) -> str:
         f"{card.get('title', 'Data')}: {card.get('samples', 0):,} images, {card.get('labels', 0):,} labels. "
         f"{len(run.artifacts)} artifacts, {duration(run.seconds)} in total."
     )
-
-
-def _decisions(run: RunData) -> Markup | None:
-    """The registered models, whether each became champion and why, and the code that loads it."""
-    cards = [_decision(name, artifact) for name, artifact in run.registrations.items()]
-    return tag("div", cards, class_="cards wide") if cards else None
-
-
-def _decision(name: str, artifact: Artifact) -> Markup:
-    summary = artifact.summary
-    model = str(summary.get("name", summary.get("model", name.removesuffix("-registration"))))
-    promoted = bool(summary.get("promoted"))
-    pill = tag("span", "champion", class_="pill good") if promoted else tag("span", "not promoted", class_="pill hold")
-    version = f" version {summary['version']}" if "version" in summary else ""
-    lookup, champion = summary.get("lookup"), summary.get("champion")
-    return tag(
-        "div",
-        tag("h3", f"{model}{version}", pill),
-        tag("p", _sentence(str(summary["reason"]))) if summary.get("reason") else None,
-        tag("p", f"The champion stays version {champion}.", class_="label")
-        if champion is not None and not promoted
-        else None,
-        tag("pre", str(lookup), tabindex=0) if lookup else None,
-        tag("p", "registry: ", tag("code", str(summary["tracking_uri"])), class_="note")
-        if "tracking_uri" in summary
-        else None,
-        class_="card",
-    )
-
-
-def _sentence(text: str) -> str:
-    """A reason as a complete sentence."""
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def _key_numbers(run: RunData) -> Markup | None:

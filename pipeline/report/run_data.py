@@ -26,6 +26,7 @@ ORDER = (
     "student",
     "student-evaluation",
     "classifier-registration",
+    "teacher-registration",
     "ontology",
     "clip",
     "clip-evaluation",

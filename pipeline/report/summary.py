@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pipeline.artifacts import Artifact
 from pipeline.headline import headline
 from pipeline.html.markdown import table, text
+from pipeline.report.decisions import champions_of, cost_line, registered_name, standing
 from pipeline.report.results import accuracy_rows
 from pipeline.report.run_data import RunData, read_run
 from pipeline.report.wording import display_name, duration, percent, short_key
@@ -20,14 +21,16 @@ def report_markdown(inputs: Mapping[str, Artifact], title: str = "Tutelage run")
     """
     run = read_run(inputs)
     lines = [f"# {text(title)}", ""]
+    champions = champions_of(run)
     for name, artifact in run.registrations.items():
         summary = artifact.summary
-        model = str(summary.get("name", summary.get("model", name.removesuffix("-registration"))))
         version = f" version {summary['version']}" if "version" in summary else ""
-        verdict = "is champion" if summary.get("promoted") else "was not promoted"
         reason = f": {text(str(summary['reason']))}" if summary.get("reason") else ""
-        lines += [f"**{text(model)}{version} {verdict}**{reason}", ""]
-        if summary.get("lookup"):
+        role = standing(name, summary, champions)
+        cost = cost_line(summary)
+        lines += [f"**{text(registered_name(name, summary))}{version}, {role}**{reason}", ""]
+        lines += [f"{cost}.", ""] if cost else []
+        if summary.get("lookup") and not role.startswith("replaced"):
             lines += ["```python", str(summary["lookup"]).replace("```", ""), "```", ""]
     lines += _accuracies(run)
     lines += _retrieval(run)

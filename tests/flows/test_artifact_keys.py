@@ -38,10 +38,11 @@ KEYS = {
         "evaluate teacher": "84fe260cf8da48dc",
         "evaluate student": "1249581fdc10b2dc",
         "register student": "5c5cf42c006a783c",
+        "register teacher": "794deba9c9b20810",
         "pretrain-clip": "879ea34209306ef8",
         "evaluate clip": "dc0057a3694bf5a8",
         "register clip": "80bfae1672006650",
-        "run-report": "af28310af54492b6",
+        "run-report": "843d0f4aa6ba32ca",
     },
 }
 

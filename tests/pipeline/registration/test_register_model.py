@@ -71,17 +71,25 @@ def test_only_a_better_model_moves_the_alias_and_says_why(colours: Any) -> None:
     assert (first.summary["version"], first.summary["promoted"]) == (1, True)
     assert first.summary["reason"].startswith("no champion yet; accuracy 0.")
     assert champion() == 1
+    assert first.summary["lookup"] == 'mlflow.pyfunc.load_model("models:/colours@champion")'
+    weights = colours.classifier("red").files["model/model.safetensors"].size
+    assert first.summary["parameters"] * 4 / 1e6 == pytest.approx(first.summary["megabytes"], abs=0.01)
+    assert first.summary["parameters"] * 4 < weights
+    assert 0 < first.summary["latency_ms"] < 10_000
 
     better = colours.register(colours.classifier(), **name)
     assert (better.summary["version"], better.summary["promoted"]) == (2, True)
     assert "better than the champion: accuracy 1.0000 against 0." in better.summary["reason"]
     assert champion() == 2
+    assert registry.named("models:/colours@challenger").version == 1, "the replaced champion"
 
     worse = colours.register(colours.classifier("blue"), **name)
     assert (worse.summary["version"], worse.summary["promoted"]) == (3, False)
     assert worse.summary["champion"] == 2
     assert worse.summary["reason"].startswith("not better than the champion: accuracy 0.")
     assert champion() == 2
+    assert registry.named("models:/colours@challenger").version == 3
+    assert worse.summary["lookup"] == 'mlflow.pyfunc.load_model("models:/colours/3")'
 
     # Asked anew, e.g. because the artifact was lost: the same version, the same answer.
     again = colours.register(colours.classifier("blue"), **name, gate={"max_p_value": 0.01})

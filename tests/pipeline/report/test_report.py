@@ -12,6 +12,9 @@ import pytest
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
 from pipeline.errors import InputError
+from pipeline.report.decisions import decisions_section
+from pipeline.report.page import page
+from pipeline.report.run_data import read_run
 from pipeline.report.stage import ReportConfig, RunReport
 from pipeline.report.summary import report_markdown, stage_rows
 from pipeline.stage import run_stage
@@ -142,6 +145,28 @@ def test_decisions_come_with_reason_and_lookup_line(html: str) -> None:
     assert "not promoted" in text
 
 
+def test_a_student_replaced_by_its_teacher_in_the_same_run_is_not_shown_as_champion(
+    run_inputs: Inputs, artifact_of: Callable[..., Artifact]
+) -> None:
+    shared = {"name": "pets", "promoted": True, "parameters": 1_610_000, "megabytes": 6.44, "latency_ms": 2.5}
+    lookup = 'mlflow.pyfunc.load_model("models:/pets@champion")'
+    student = {**shared, "version": 1, "champion": 1, "reason": "no champion yet", "lookup": lookup}
+    teacher = {**shared, "version": 2, "champion": 2, "reason": "better than the champion", "lookup": lookup}
+    inputs = {
+        **run_inputs,
+        "classifier-registration": artifact_of("register-model", {}, student),
+        "teacher-registration": artifact_of("register-model", {}, teacher),
+    }
+    text = "".join(read(str(decisions_section(read_run(inputs)))).texts)
+    assert "pets version 1replaced by version 2" in text
+    assert "pets version 2champion" in text
+    assert text.count("models:/pets@champion") == 1
+    assert "1.61M parameters, 6.4 MB, 2.5 ms per image" in text
+    markdown = report_markdown(inputs, "x")
+    assert "**pets version 1, replaced by version 2**: no champion yet" in markdown
+    assert "**pets version 2, champion**: better than the champion" in markdown
+
+
 def test_student_is_compared_with_its_teacher_on_the_same_images(html: str) -> None:
     # The two fixtures are one untrained model: they agree on every image.
     assert "+0.0 points on the same 12 images" in html
@@ -179,9 +204,6 @@ def test_no_artifact_at_all_is_refused(report_store: ArtifactStore) -> None:
 
 
 def test_same_run_gives_the_same_bytes(html: str, run_inputs: Inputs) -> None:
-    from pipeline.report.page import page
-    from pipeline.report.run_data import read_run
-
     again = page(read_run(run_inputs), title="Night <1>", mistakes=24, explanations=9, queries=10)
     assert again == html
 
@@ -190,7 +212,7 @@ def test_markdown_tells_the_same_in_few_words(run_inputs: Inputs) -> None:
     text = report_markdown(run_inputs, "Night")
     metrics = json.loads(run_inputs["student-evaluation"].read("metrics.json"))
     assert text.startswith("# Night\n")
-    assert "**emoji-classifier version 3 is champion**" in text
+    assert "**emoji-classifier version 3, champion**" in text
     assert f"{metrics['accuracy/top1']:.1%}" in text
     assert "<script" not in text.replace("\\<", "")
     tables = [line for line in text.splitlines() if line.startswith("|")]

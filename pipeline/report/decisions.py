@@ -1,0 +1,77 @@
+"""Section "Registered models": which version is champion and why, what each costs, and the code that loads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.html.markup import Markup, tag
+from pipeline.report.run_data import RunData
+from pipeline.report.wording import magnitude
+
+
+def decisions_section(run: RunData) -> Markup | None:
+    """A card for each registered model; None if there is none."""
+    champions = champions_of(run)
+    cards = [_card(name, artifact.summary, champions) for name, artifact in run.registrations.items()]
+    return tag("div", cards, class_="cards wide") if cards else None
+
+
+def champions_of(run: RunData) -> dict[str, Any]:
+    """Registered name -> the version that is champion at the end of the run."""
+    return {
+        registered_name(name, artifact.summary): artifact.summary.get("champion")
+        for name, artifact in run.registrations.items()
+    }
+
+
+def registered_name(name: str, summary: Mapping[str, Any]) -> str:
+    """The registered name of a registration, by its name in the run and its summary."""
+    return str(summary.get("name", summary.get("model", name.removesuffix("-registration"))))
+
+
+def standing(name: str, summary: Mapping[str, Any], champions: Mapping[str, Any]) -> str:
+    """ "champion", "not promoted", or "replaced" if another version became champion later in the run."""
+    if not summary.get("promoted"):
+        return "not promoted"
+    champion = champions[registered_name(name, summary)]
+    return "champion" if champion in (None, summary.get("version")) else f"replaced by version {champion}"
+
+
+def cost_line(summary: Mapping[str, Any]) -> str:
+    """Parameters, size and latency of a model; empty for a registration that did not measure them."""
+    if "latency_ms" not in summary:
+        return ""
+    return (
+        f"{magnitude(int(summary['parameters']))} parameters, {summary['megabytes']:.1f} MB, "
+        f"{summary['latency_ms']:.1f} ms per image on the CPU of the run"
+    )
+
+
+def _card(name: str, summary: Mapping[str, Any], champions: Mapping[str, Any]) -> Markup:
+    version = f" version {summary['version']}" if "version" in summary else ""
+    role = standing(name, summary, champions)
+    lookup, champion = summary.get("lookup"), summary.get("champion")
+    return tag(
+        "div",
+        tag(
+            "h3",
+            f"{registered_name(name, summary)}{version}",
+            tag("span", role, class_="pill good" if role == "champion" else "pill hold"),
+        ),
+        tag("p", _sentence(str(summary["reason"]))) if summary.get("reason") else None,
+        tag("p", cost_line(summary), class_="label") if cost_line(summary) else None,
+        tag("p", f"The champion stays version {champion}.", class_="label")
+        if champion is not None and role == "not promoted"
+        else None,
+        tag("pre", str(lookup), tabindex=0) if lookup and not role.startswith("replaced") else None,
+        tag("p", "registry: ", tag("code", str(summary["tracking_uri"])), class_="note")
+        if "tracking_uri" in summary
+        else None,
+        class_="card",
+    )
+
+
+def _sentence(text: str) -> str:
+    """A reason as a complete sentence."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
