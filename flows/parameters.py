@@ -24,7 +24,7 @@ from pipeline.sharding.joining.stage import JoinColumnsConfig
 from pipeline.training.classification_config import ClassificationConfig
 
 
-def reference(description: str, *stages: str, without: str = "it is built from the config here") -> Any:
+def reference(description: str, *stages: str, without: str = "built from this config") -> Any:
     """A field that names an artifact of one of `stages` by STAGE/KEY.
 
     Args:
@@ -32,14 +32,17 @@ def reference(description: str, *stages: str, without: str = "it is built from t
     """
     return Field(
         None,
-        description=f"{description} by reference, e.g. {stages[0]}/0a1b2c; null: {without}.",
+        description=f"{description}: an artifact such as {stages[0]}/0a1b2c. null: {without}.",
         pattern=r"^[a-z-]+/[0-9a-f]{4,64}$",
         json_schema_extra={"stages": list(stages)},
     )
 
 
-_EVALUATION = Field(EvaluationConfig(), description="How models are measured.")
-_REGISTRATION = Field(RegistrationConfig(), description="Registered names, and when the champion changes.")
+_EVALUATION = Field(EvaluationConfig(), description="The samples and texts on which models are evaluated.")
+_REGISTRATION = Field(
+    RegistrationConfig(), description="Names of the registered models, and when the champion changes."
+)
+_NEW_STUDENT = "the student, trained from this config"
 _SHARDS_STAGES = ("shard-dataset", "compact-shards", "mix-datasets")
 
 
@@ -47,19 +50,21 @@ _SHARDS_STAGES = ("shard-dataset", "compact-shards", "mix-datasets")
 class DataParameters(Config):
     """The images of a flow: from one source, or from several data sets."""
 
-    data: ShardingConfig = Field(ShardingConfig(), description="The images and their split.")
+    data: ShardingConfig = Field(
+        ShardingConfig(), description="The images of one data set, and how they are split and stored."
+    )
     mixture: dict[str, str] = Field(
         {},
-        description="Several data sets in one: name -> STAGE/KEY of its shards, e.g. {emoji: shard-dataset/0a1b2c, "
-        "photos: shard-dataset/3d4e5f}; instead of data. policy={kind: mixture} sets how often each is drawn.",
+        description="Train on several data sets instead of `data`: name and shards of each, e.g. {emoji: "
+        "shard-dataset/0a1b2c, photos: shard-dataset/3d4e5f}. policy={kind: mixture} sets their sampling weights.",
         json_schema_extra={"stages": list(_SHARDS_STAGES)},
     )
 
 
 class ShardsParameters(DataParameters):
-    """The images of a flow that can start from shards."""
+    """The images of a flow that can start from existing shards."""
 
-    shards: str | None = reference("The shards", *_SHARDS_STAGES)
+    shards: str | None = reference("Existing shards to use", *_SHARDS_STAGES)
 
     @model_validator(mode="after")
     def _shards_are_one(self) -> Self:
@@ -71,29 +76,32 @@ class ShardsParameters(DataParameters):
 class TeacherParameters(Config):
     """A flow that may train a teacher."""
 
-    teacher: ClassificationConfig = Field(ClassificationConfig(), description="The teacher and its training.")
+    teacher: ClassificationConfig = Field(
+        ClassificationConfig(), description="The teacher: its model and its training."
+    )
 
 
 class StudentParameters(TeacherParameters):
     """A flow that may train a student, and its teacher."""
 
     student: DistillationConfig = Field(
-        DistillationConfig(), description="The student, what it learns from the teacher, and its training."
+        DistillationConfig(), description="The student: its model, its distillation from the teacher, and its training."
     )
 
 
 class NamedTeacherParameters(StudentParameters):
     """A flow that can start from an existing teacher."""
 
-    teacher_model: str | None = reference("The teacher", "train-teacher", "distill-student")
+    teacher_model: str | None = reference("An existing teacher to use", "train-teacher", "distill-student")
 
 
 class CurriculumParameters(Config):
     """A flow that can train a dual encoder."""
 
-    ontology: OntologyConfig = Field(OntologyConfig(), description="The concepts of the curriculum.")
+    ontology: OntologyConfig = Field(OntologyConfig(), description="How concepts are selected for the curriculum.")
     clip: ContrastiveConfig | None = Field(
-        ContrastiveConfig(), description="The dual encoder and its training; null: none."
+        ContrastiveConfig(),
+        description="The dual encoder (image and text): its backbones and its training. null: do not train one.",
     )
 
     @model_validator(mode="after")
@@ -111,7 +119,7 @@ class ColumnsParameters(Config):
     """A flow whose stages can read joined columns."""
 
     columns: JoinColumnsConfig | None = Field(
-        None, description="Columns that are joined to the shards by key (scores, embeddings, captions); null: none."
+        None, description="A table of columns (scores, embeddings, captions) to join to the samples by key. null: none."
     )
 
     @model_validator(mode="after")
@@ -128,12 +136,12 @@ class LeakCheckParameters(Config):
     """A flow that can check its data for leaks."""
 
     leaks: LeakCheckConfig | None = Field(
-        None, description="The check for evaluation images in the training data, before training; null: none."
+        None, description="Check for evaluation images in the training data, before training. null: no check."
     )
     leaks_against: str | None = reference(
-        "Fail if evaluation images of another data set occur in our training data, or ours in its: its shards",
+        "Shards of another data set to check against as well, in both directions",
         *_SHARDS_STAGES,
-        without="the shards are checked by themselves",
+        without="check the data set by itself only",
     )
 
     @model_validator(mode="after")
@@ -146,7 +154,9 @@ class LeakCheckParameters(Config):
 class _Model(Config):
     """The model to register; the first field of its flow."""
 
-    model: str | None = reference("The model", "distill-student", "train-teacher", "pretrain-clip")
+    model: str | None = reference(
+        "The model to register", "distill-student", "train-teacher", "pretrain-clip", without=_NEW_STUDENT
+    )
 
 
 class ShardDatasetParameters(LeakCheckParameters, DataParameters):
@@ -168,8 +178,12 @@ class DistillStudentParameters(ColumnsParameters, NamedTeacherParameters, Shards
 class PretrainClipParameters(ColumnsParameters, CurriculumParameters, NamedTeacherParameters, ShardsParameters):
     """pretrain-clip: image-text shards and an image backbone -> dual encoder and its metrics."""
 
-    tower: str | None = reference("The classifier that provides the image backbone", "distill-student", "train-teacher")
-    clip: ContrastiveConfig = Field(ContrastiveConfig(), description="The dual encoder and its training.")
+    tower: str | None = reference(
+        "The classifier to take the image backbone from", "distill-student", "train-teacher", without=_NEW_STUDENT
+    )
+    clip: ContrastiveConfig = Field(
+        ContrastiveConfig(), description="The dual encoder (image and text): its backbones and its training."
+    )
     evaluation: EvaluationConfig = _EVALUATION
 
 
@@ -187,4 +201,4 @@ class LifecycleParameters(
 
     evaluation: EvaluationConfig = _EVALUATION
     registration: RegistrationConfig = _REGISTRATION
-    report: ReportConfig = Field(ReportConfig(), description="What the report shows.")
+    report: ReportConfig = Field(ReportConfig(), description="How much the report shows.")

@@ -25,20 +25,31 @@ from pipeline.stage import Workspace
 
 
 class OntologyConfig(Config):
-    """Which concepts are retained, and which pairs are held out to measure accuracy on them."""
+    """Which concepts are retained, and which pairs are held out to measure their accuracy."""
 
-    min_count: int = Field(16, ge=2, description="Fewest different contents below a concept that is retained.")
+    min_count: int = Field(
+        16,
+        ge=2,
+        description="Minimum number of distinct training images below a concept. A concept with fewer counts as "
+        "its parent.",
+    )
     pairs_per_node: int = Field(
         8,
         ge=1,
         le=65536,
-        description="Most pairs that one batch takes from a concept; it is retained only with twice as many contents.",
+        description="Number of pairs that a batch takes from a concept. A concept with fewer than twice as many "
+        "distinct training images counts as its parent.",
     )
-    use_validation_split: bool = Field(True, description="Measure concepts on the pairs of the validation split.")
+    use_validation_split: bool = Field(
+        True, description="Measure the accuracy of concepts on pairs of the validation split."
+    )
     held_out_share: float = Field(
-        0.0, ge=0, lt=0.5, description="Fraction of the training images that is held out to measure concepts."
+        0.0,
+        ge=0,
+        lt=0.5,
+        description="Fraction (0 to 1) of the training images that is held out to measure the accuracy of concepts.",
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="Seed for the choice of held-out images.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Random seed of the choice of held-out images.")
     captions_from: str | None = captions_from_field()
     keep: KeepRanges = keep_field()
 

@@ -24,35 +24,50 @@ PolicyConfig = Annotated[TonicsConfig | ShuffledConfig | StreamsConfig | Mixture
 
 
 class NewBackboneConfig(ImageModelConfig):
-    """An image backbone with new weights, for runs without a trained classifier."""
+    """An image backbone that is not taken from a trained classifier."""
 
     model: ModelConfig = Field(
-        ModelConfig(name="deit_micro_distilled"), description="The image model; its head is dropped."
+        ModelConfig(name="deit_micro_distilled"), description="The image model; its classification head is dropped."
     )
 
 
 class ContrastiveConfig(Config):
-    """Training of a dual encoder on image-caption pairs."""
+    """Training of a dual encoder (CLIP) on image-caption pairs."""
 
     new_tower: NewBackboneConfig = Field(
-        NewBackboneConfig(), description="The image backbone if no trained classifier is given."
+        NewBackboneConfig(),
+        description="The image backbone to use without a trained classifier, e.g. one with pretrained weights "
+        "(new_tower.model.pretrained).",
     )
     text: TextBackboneConfig = Field(TextBackboneConfig(), description="The text backbone.")
-    embed_dim: int = Field(128, ge=2, le=8192, description="Width of the space that images and texts share.")
-    freeze_tower: bool = Field(False, description="Freeze a trained image backbone (Zhai 2022, LiT).")
-    policy: PolicyConfig = Field(TonicsConfig(), description="How the pairs of a batch are chosen.")
+    embed_dim: int = Field(
+        128, ge=2, le=8192, description="Dimension of the joint embedding space of images and texts."
+    )
+    freeze_tower: bool = Field(False, description="Freeze the image backbone of a trained classifier (LiT, Zhai 2022).")
+    policy: PolicyConfig = Field(TonicsConfig(), description="Sampling policy: how the pairs of a batch are chosen.")
     captions: Literal["first", "random"] = Field(
-        "random", description="The first caption of a sample, or a random one of its captions at each draw."
+        "random",
+        description="Caption of a sample with several. first: always the first one; random: a new random choice "
+        "at each draw.",
     )
     templates: tuple[str, ...] = Field(
-        ("{}", "an emoji of {}"), min_length=1, description="Prompts for zero-shot use, each with one {} for the name."
+        ("{}", "an emoji of {}"),
+        min_length=1,
+        description="Prompt templates for zero-shot classification, each with one {} for the class name.",
     )
     validation_pairs: int = Field(
-        1000, ge=0, le=100_000, description="Most validation pairs on which recall is measured."
+        1000,
+        ge=0,
+        le=100_000,
+        description="Maximum number of validation pairs on which recall is measured during training.",
     )
-    loader: LoaderConfig = Field(LoaderConfig(), description="Decoding and augmentation.")
-    training: TrainingConfig = Field(TrainingConfig(), description="Length, batch, optimiser, precision.")
-    runner: RunnerConfig = unkeyed(RunnerConfig(), description="Where it runs.")
+    loader: LoaderConfig = Field(LoaderConfig(), description="Data loading: augmentation, decoding, prefetching.")
+    training: TrainingConfig = Field(
+        TrainingConfig(), description="Training length, batch size, optimiser, schedule and precision."
+    )
+    runner: RunnerConfig = unkeyed(
+        RunnerConfig(), description="Where the training runs, and its workers, CPUs and GPUs."
+    )
     captions_from: str | None = captions_from_field()
     keep: KeepRanges = keep_field()
 

@@ -21,23 +21,33 @@ _PROJECTION = "text_projection"  # from the backbone's width to the common space
 class TextBackboneConfig(Config):
     """The text backbone. width, depth and heads apply to text_transformer only; other models take `kwargs`."""
 
-    name: str = added(_DEFAULT_MODEL, description="Text model of the zoo, e.g. text_transformer or bert_minilm_l6.")
-    width: int = Field(192, ge=8, le=4096, description="Width of the token vectors.")
-    depth: int = Field(3, ge=1, le=64, description="Transformer blocks.")
-    heads: int = Field(3, ge=1, le=64, description="Attention heads; must divide the width.")
-    context_length: int = Field(24, ge=3, le=512, description="Tokens read of each text; the rest is cut.")
+    name: str = added(
+        _DEFAULT_MODEL,
+        description="Name of a text model, e.g. text_transformer or bert_minilm_l6; `tutelage models` lists them.",
+    )
+    width: int = Field(192, ge=8, le=4096, description="Embedding width. For text_transformer only.")
+    depth: int = Field(3, ge=1, le=64, description="Number of transformer blocks. For text_transformer only.")
+    heads: int = Field(
+        3, ge=1, le=64, description="Number of attention heads; must divide width. For text_transformer only."
+    )
+    context_length: int = Field(
+        24, ge=3, le=512, description="Maximum number of tokens of a text; longer texts are truncated."
+    )
     kwargs: dict[str, Any] = added({}, description="Further keyword arguments of the model.")
     # Not in the key: the import-weights artifact that these name is an input, and inputs are in the key.
     pretrained: str | None = unkeyed(
         None,
         min_length=1,
         max_length=1000,
-        description="Trained weights to start from, e.g. DEFAULT, a folder, hf:ORG/NAME; null: random weights.",
+        description="Pretrained weights to start from, e.g. DEFAULT, a folder, or hf:ORG/NAME. null: random "
+        "initialisation.",
     )
     tokenizer: Path | None = unkeyed(
-        None, description="Folder with the weights' tokenizer.json or vocab.txt; null: the folder of the weights."
+        None,
+        description="Folder with the tokenizer of the weights: tokenizer.json or vocab.txt. null: the folder of "
+        "the weights.",
     )
-    freeze: bool = added(False, description="Freeze the trained weights; only the projection is trained.")
+    freeze: bool = added(False, description="Freeze the pretrained weights and train only the projection.")
 
     @model_validator(mode="after")
     def _consistent(self) -> TextBackboneConfig:

@@ -37,25 +37,65 @@ _RECOMPOSED_STEPS = 64
 
 
 class TonicsConfig(Config):
-    """The curriculum over the ontology."""
+    """A curriculum over the ontology, after TOnICS: batches become more specific as accuracy grows."""
 
-    kind: Literal["tonics"] = Field("tonics", description="Name of this policy.")
-    nodes_per_batch: int = Field(
-        8, ge=1, le=65536, description="Nodes in a batch, with G / nodes_per_batch pairs each; 1 is TOnICS."
+    kind: Literal["tonics"] = Field(
+        "tonics", description="Curriculum: batches of ever more similar concepts, as accuracy grows."
     )
-    refresh_every_steps: int = Field(500, ge=1, description="Steps between refreshes (R).")
-    threshold: float = Field(0.9, gt=0, le=1, description="Held-out accuracy at which a node is opened (tau).")
-    momentum: float = Field(0.5, ge=0, lt=1, description="Weight of the previous average accuracy at a refresh (m).")
-    patience: int = Field(2, ge=1, description="Refreshes in a row at the threshold before a node is opened (p).")
-    floor: float = Field(0.1, gt=0, lt=1, description="Fraction of its probability that an opened node retains.")
+    nodes_per_batch: int = Field(
+        8,
+        ge=1,
+        le=65536,
+        description="Number of ontology nodes (concepts) drawn for a batch; each supplies global_batch / "
+        "nodes_per_batch pairs. 1: as in TOnICS.",
+    )
+    refresh_every_steps: int = Field(
+        500,
+        ge=1,
+        description="Number of steps between refreshes, at which accuracy is measured and nodes are opened or closed.",
+    )
+    threshold: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="Held-out accuracy (0 to 1) from which a node is opened, i.e. its children are drawn too.",
+    )
+    momentum: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="Momentum of the moving average of a node's accuracy, over refreshes. 0: only the latest.",
+    )
+    patience: int = Field(
+        2, ge=1, description="Number of consecutive refreshes at or above the threshold before a node is opened."
+    )
+    floor: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="Fraction of its sampling probability that an opened node retains, against forgetting; its "
+        "children share the rest.",
+    )
     alpha: float = Field(
-        0.5, ge=0, le=1, description="Children get probability in proportion to their number of contents to this power."
+        0.5,
+        ge=0,
+        le=1,
+        description="Children share probability in proportion to (number of distinct images)^alpha. 0: equally; "
+        "1: by size.",
     )
     retreat: float | None = Field(
-        0.15, gt=0, le=1, description="An opened node is closed if its accuracy is this far below the threshold."
+        0.15,
+        gt=0,
+        le=1,
+        description="An opened node is closed again if its accuracy is this far below the threshold. null: never.",
     )
-    held_out_batch: int = Field(16, ge=2, le=4096, description="Pairs among which an image must find its text (S).")
-    held_out_batches: int = Field(8, ge=1, le=1024, description="Held-out batches of each node (K).")
+    held_out_batch: int = Field(
+        16,
+        ge=2,
+        le=4096,
+        description="Number of pairs in a held-out batch, i.e. of candidate texts when accuracy is measured.",
+    )
+    held_out_batches: int = Field(8, ge=1, le=1024, description="Number of held-out batches per node and refresh.")
 
     def build(self, ontology: Ontology, global_batch: int, seed: int) -> Tonics:
         """The policy in its initial state.

@@ -37,8 +37,10 @@ from pipeline.training.training_config import TrainingConfig
 class DistillationConfig(ClassificationConfig):
     """Training of a student on labels and on a teacher's outputs."""
 
-    model: ModelConfig = Field(ModelConfig(name="deit_micro_distilled"), description="The student.")
-    distillation: DistillationLossConfig = Field(DistillationLossConfig(), description="The distillation loss.")
+    model: ModelConfig = Field(ModelConfig(name="deit_micro_distilled"), description="The student model.")
+    distillation: DistillationLossConfig = Field(
+        DistillationLossConfig(), description="How the student learns from the teacher."
+    )
 
     @property
     def uses_stored_outputs(self) -> bool:

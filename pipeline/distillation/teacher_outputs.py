@@ -30,17 +30,18 @@ from pipeline.stage import Workspace
 class TeacherOutputsConfig(Config):
     """Which outputs are stored, and how."""
 
-    column: str = Field("logits", min_length=1, description="Name of the column.")
+    column: str = Field("logits", min_length=1, description="Name of the column to create.")
     splits: tuple[Literal["train", "val", "test"], ...] = Field(
         ("train", "val"),
         min_length=1,
-        description="Splits to compute outputs for; samples of other splits have no value.",
+        description="Splits to compute outputs for. Samples of other splits have no value.",
     )
     dtype: Literal["float32", "float16"] = Field(
-        "float32", description="Type of the stored logits; float16 takes half the disk: 2 bytes per class and sample."
+        "float32",
+        description="Data type of the stored logits. float16 halves the size, to 2 bytes per class and sample.",
     )
-    batch_size: int = unkeyed(256, ge=1, le=65_536, description="Images per batch; changes results by rounding only.")
-    threads: int = unkeyed(2, ge=1, le=256, description="Threads that decode images.")
+    batch_size: int = unkeyed(256, ge=1, le=65_536, description="Images per batch. Changes results by rounding only.")
+    threads: int = unkeyed(2, ge=1, le=256, description="Number of threads that decode images.")
 
     @field_validator("column")
     @classmethod

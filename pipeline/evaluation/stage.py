@@ -39,27 +39,29 @@ _TEXTS_AT_ONCE = 256
 
 
 class EvaluationConfig(Config):
-    """On which samples and with which texts a model is evaluated."""
+    """The samples and texts on which a model is evaluated."""
 
-    split: Literal["train", "val", "test"] = Field("test", description="The split of the shards to evaluate on.")
-    batch_size: int = Field(256, ge=1, le=65_536, description="Images per batch; changes results by rounding only.")
+    split: Literal["train", "val", "test"] = Field("test", description="The split to evaluate on.")
+    batch_size: int = Field(256, ge=1, le=65_536, description="Images per batch. Changes results by rounding only.")
     templates: tuple[str, ...] = Field(
-        (), description='Prompts for zero-shot classes, each with one "{}"; empty: the prompts in the exported model.'
+        (),
+        description="Prompt templates for zero-shot classification, each with one {} for the class name. []: "
+        "those of the exported model.",
     )
     captions: Literal["first", "all"] = Field(
-        "first", description="Texts for retrieval: the first caption of each image, or all captions."
+        "first", description="Captions used for retrieval: the first one of each image, or all."
     )
     captions_from: str | None = captions_from_field()
-    recall_at: tuple[int, ...] = Field((1, 5, 10), min_length=1, description="The k of recall@k in retrieval.")
+    recall_at: tuple[int, ...] = Field((1, 5, 10), min_length=1, description="Values of k for recall@k in retrieval.")
     kept_examples: int = renamed(
         24,
         was="examples",
         ge=0,
         le=1000,
-        description="How many of the worst mistakes, and of retrieval queries, are stored as examples.",
+        description="Maximum number of worst mistakes, and of retrieval queries, that are stored as examples.",
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="Seed for the choice of retrieval examples.")
-    threads: int = unkeyed(2, ge=1, le=256, description="Threads that decode images.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Random seed of the choice of retrieval examples.")
+    threads: int = unkeyed(2, ge=1, le=256, description="Number of threads that decode images.")
 
     @field_validator("templates")
     @classmethod

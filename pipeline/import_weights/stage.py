@@ -37,13 +37,16 @@ class ImportConfig(Config):
         ...,
         min_length=1,
         max_length=1000,
-        description="A torchvision name, a file or folder, hf:ORG/NAME, models:/NAME@alias, or STAGE/KEY of the store.",
+        description="Source of the weights: a torchvision name, a file or folder, hf:ORG/NAME, "
+        "models:/NAME@alias, or STAGE/KEY of the store.",
     )
-    reads_texts: bool = Field(False, description="Import the vocabulary of a text model too, if it has word pieces.")
+    reads_texts: bool = Field(False, description="Also import the WordPiece vocabulary of a text model, if it has one.")
     tokenizer: Path | None = unkeyed(
-        None, description="Folder with tokenizer.json or vocab.txt; null: that of the weights."
+        None,
+        description="Folder with the tokenizer of the weights: tokenizer.json or vocab.txt. null: the folder of "
+        "the weights.",
     )
-    fingerprint: str | None = Field(None, description="Digest of what the source is now; set by the program.")
+    fingerprint: str | None = Field(None, description="Digest of the current weights; set by the program.")
 
     @classmethod
     def for_model(cls, model: str, pretrained: str, **values: Any) -> Self:

@@ -21,18 +21,28 @@ from pipeline.evaluation.paired_test import mcnemar, paired_bootstrap
 
 
 class GateConfig(Config):
-    """When a challenger replaces the champion."""
+    """When a challenger (the new model) replaces the champion."""
 
     max_p_value: float = Field(
-        0.05, gt=0, le=1, description="Largest p-value of the gain over the champion; 1: any gain is enough."
+        0.05,
+        gt=0,
+        le=1,
+        description="Maximum p-value of the improvement over the champion, in a paired test. 1: significance is "
+        "not required.",
     )
     min_gain: float = Field(
-        0.0, ge=0, le=1, description="The gain must be larger than this, as a fraction: 0.01 is one point of accuracy."
+        0.0,
+        ge=0,
+        le=1,
+        description="Improvement over the champion that must be exceeded, as a fraction: 0.01 is one percentage "
+        "point of accuracy.",
     )
     beat_floor: bool = Field(
-        True, description="Refuse a model no better than chance or the most frequent class, even without a champion."
+        True,
+        description="Reject a model that is not better than the baseline (chance, or the most frequent class), "
+        "even without a champion.",
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="Seed of the bootstrap.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Random seed of the bootstrap test.")
 
 
 @dataclass(frozen=True)

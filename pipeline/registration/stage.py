@@ -43,19 +43,21 @@ class RegistrationConfig(Config):
     """The names under which models are registered, and when a model becomes the champion."""
 
     classifier_name: str = Field(
-        "emoji-classifier", pattern=_NAME, description="Registered name if the model is a classifier."
+        "emoji-classifier", pattern=_NAME, description="Name of the registered model for classifiers."
     )
     classifier: Literal["better", "student", "teacher"] = unkeyed(
         "better",
         description="Which classifier the lifecycle registers: the student, the teacher, or better: both, and the "
         "teacher becomes champion only if the gate finds it better than the student.",
     )
-    clip_name: str = Field("emoji-clip", pattern=_NAME, description="Registered name if it is a dual encoder.")
-    gate: GateConfig = Field(GateConfig(), description="When the alias moves.")
+    clip_name: str = Field("emoji-clip", pattern=_NAME, description="Name of the registered model for dual encoders.")
+    gate: GateConfig = Field(GateConfig(), description="When a new model becomes the champion.")
     if_incomparable: Literal["keep", "promote"] = Field(
-        "keep", description="What to do if the champion cannot be evaluated on these samples (e.g. other labels)."
+        "keep",
+        description="What to do if the champion cannot be evaluated on these samples, e.g. because it has other "
+        "labels. keep: the champion stays; promote: the new model replaces it.",
     )
-    registry_id: str = Field("", description="Identity of the registry; set by the run, leave it empty.")
+    registry_id: str = Field("", description="Identity of the model registry; set by the program.")
 
     def name_for(self, exported: ExportedModel) -> str:
         """The registered name of a model."""

@@ -16,16 +16,21 @@ from pipeline.stage import Workspace
 
 
 class ReportConfig(Config):
-    """The contents of the report."""
+    """The heading of the report, and how much it shows."""
 
     heading: str = renamed(
         "Tutelage run", was="title", min_length=1, max_length=200, description="Heading of the report."
     )
-    mistakes: int = Field(24, ge=0, le=200, description="Worst mistakes of each model that are shown, at most.")
+    mistakes: int = Field(24, ge=0, le=200, description="Maximum number of worst mistakes shown per model.")
     explanations: int = Field(
-        9, ge=0, le=60, description="Pictures on which the classifiers' answers are explained, at most."
+        9, ge=0, le=60, description="Maximum number of images for which the classifiers' predictions are explained."
     )
-    queries: int = Field(10, ge=0, le=100, description="Retrieval queries shown in each direction, at most.")
+    queries: int = Field(
+        10,
+        ge=0,
+        le=100,
+        description="Maximum number of retrieval queries shown per direction (text to image, image to text).",
+    )
 
 
 class RunReport:

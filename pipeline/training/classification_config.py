@@ -26,12 +26,24 @@ from pipeline.training.training_config import TrainingConfig
 class ClassificationConfig(ImageModelConfig):
     """Training of a classifier on the labels of the shards."""
 
-    label_smoothing: float = Field(0.1, ge=0, lt=1, description="Share of a target that is spread over all classes.")
+    label_smoothing: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Label smoothing: the fraction (0 to 1) of the target probability that is spread uniformly "
+        "over all classes.",
+    )
     mixing: MixingConfig = Field(MixingConfig(), description="Mixup and CutMix.")
-    policy: PolicyConfig = Field(ShuffledConfig(), description="Which samples make a batch.")
-    loader: LoaderConfig = Field(LoaderConfig(), description="Decoding and augmentation.")
-    training: TrainingConfig = Field(TrainingConfig(), description="Length, batch, optimiser, precision.")
-    runner: RunnerConfig = unkeyed(RunnerConfig(), description="Where it runs.")
+    policy: PolicyConfig = Field(
+        ShuffledConfig(), description="Sampling policy: how the samples of a batch are chosen."
+    )
+    loader: LoaderConfig = Field(LoaderConfig(), description="Data loading: augmentation, decoding, prefetching.")
+    training: TrainingConfig = Field(
+        TrainingConfig(), description="Training length, batch size, optimiser, schedule and precision."
+    )
+    runner: RunnerConfig = unkeyed(
+        RunnerConfig(), description="Where the training runs, and its workers, CPUs and GPUs."
+    )
     keep: KeepRanges = keep_field()
 
     def build_model(self, classes: int) -> nn.Module:

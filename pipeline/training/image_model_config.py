@@ -21,22 +21,22 @@ ChannelNumbers = Annotated[
 
 
 class ImageModelConfig(Config):
-    """A model and its input images."""
+    """A model, and the size and normalisation of its input images."""
 
-    model: ModelConfig = Field(ModelConfig(), description="What is trained.")
-    image_size: int = Field(64, ge=8, le=1024, description="Side of the model's square input in pixels.")
-    channels: int = Field(3, ge=1, le=3, description="3 for RGB, 1 for grey.")
+    model: ModelConfig = Field(ModelConfig(), description="The model, and its initial weights.")
+    image_size: int = Field(64, ge=8, le=1024, description="Width and height of input images in pixels.")
+    channels: int = Field(3, ge=1, le=3, description="Number of input channels: 3 for RGB, 1 for greyscale.")
     mean: ChannelNumbers = Field(
         None,
-        description="Subtracted from pixels in 0..1 before the model: one number, or one for each channel; null: that"
-        f" of the weights it starts from, or {DEFAULT_MEAN}.",
+        description="Normalisation: mean of pixel values in 0..1, one number or one per channel. null: that of the "
+        f"pretrained weights, else {DEFAULT_MEAN}.",
     )
     std: ChannelNumbers = Field(
         None,
-        description="Pixels are divided by this after the mean is subtracted: one number, or one for each channel;"
-        f" null: that of the weights it starts from, or {DEFAULT_STD}.",
+        description="Normalisation: standard deviation of pixel values in 0..1, one number or one per channel. null: "
+        f"that of the pretrained weights, else {DEFAULT_STD}.",
     )
-    normalised_as: str = unkeyed("", description="Where mean and std come from; set by the program.")
+    normalised_as: str = unkeyed("", description="Origin of mean and std; set by the program.")
 
     @field_validator("mean", "std", mode="before")
     @classmethod

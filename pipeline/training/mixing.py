@@ -22,11 +22,19 @@ from pipeline.config import Config
 
 
 class MixingConfig(Config):
-    """How images of a batch are mixed."""
+    """Mixup and CutMix, on pairs of images of a batch."""
 
-    mixup: float = Field(0.0, ge=0, le=10, description="Alpha of the Beta distribution of mixup's share; 0: no mixup.")
-    cutmix: float = Field(0.0, ge=0, le=10, description="Alpha of CutMix's share; 0: no CutMix. With both: half each.")
-    probability: float = Field(1.0, ge=0, le=1, description="Share of the batches that are mixed at all.")
+    mixup: float = Field(
+        0.0, ge=0, le=10, description="Alpha of mixup: the mixing weight is drawn from Beta(alpha, alpha). 0: no mixup."
+    )
+    cutmix: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="Alpha of CutMix: the area is drawn from Beta(alpha, alpha). 0: no CutMix. If both are set, "
+        "each is used for half of the mixed batches.",
+    )
+    probability: float = Field(1.0, ge=0, le=1, description="Probability that a batch is mixed.")
 
     def draw(self, seed: int, step: int) -> Mix | None:
         """The mixture for the batch of a step; None if it is not mixed."""

@@ -14,17 +14,18 @@ from pipeline.errors import InputError
 
 
 class ModelConfig(Config):
-    """A model of the zoo; `tutelage models` lists them."""
+    """A model of the zoo, and its initial weights; `tutelage models` lists the models."""
 
-    name: str = Field("resnet_small", description="Name in the zoo.")
-    kwargs: dict[str, Any] = Field({}, description="Keyword arguments of that model, e.g. widths or depth.")
+    name: str = Field("resnet_small", description="Name of the model; `tutelage models` lists them.")
+    kwargs: dict[str, Any] = Field({}, description="Keyword arguments of the model, e.g. widths or depth.")
     # Not in the key: the key contains the resulting import-weights artifact, which is an input of the training.
     pretrained: str | None = unkeyed(
         None,
         min_length=1,
         max_length=1000,
-        description="Trained weights to start from: DEFAULT (those of the catalogue), a torchvision name, a file or"
-        " folder, hf:ORG/NAME, models:/NAME@alias, STAGE/KEY of the store; null: fresh ones.",
+        description="Pretrained weights to start from: DEFAULT (the catalogue's), a torchvision name, a file or "
+        "folder, hf:ORG/NAME, models:/NAME@alias, or STAGE/KEY of the store. null: random "
+        "initialisation.",
     )
 
     @model_validator(mode="after")

@@ -17,12 +17,14 @@ _UNDECAYED_NAMES = ("pos_embed", "position", "cls_token", "class_token", "dist_t
 class AdamWConfig(Config):
     """AdamW: Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
 
-    kind: Literal["adamw"] = Field("adamw", description="Name of this optimiser.")
-    lr: float = Field(1e-3, gt=0, le=10, description="Peak learning rate, reached after the warm-up.")
-    weight_decay: float = Field(0.05, ge=0, le=10, description="Decoupled decay; none on biases, norms and tokens.")
-    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the mean of gradients.")
-    beta2: float = Field(0.999, ge=0, lt=1, description="Decay of the mean of squared gradients.")
-    eps: float = Field(1e-8, gt=0, le=1, description="Added to the denominator.")
+    kind: Literal["adamw"] = Field("adamw", description="AdamW: Adam with decoupled weight decay.")
+    lr: float = Field(1e-3, gt=0, le=10, description="Peak learning rate, reached after warmup.")
+    weight_decay: float = Field(
+        0.05, ge=0, le=10, description="Decoupled weight decay; not applied to biases, norms and tokens."
+    )
+    beta1: float = Field(0.9, ge=0, lt=1, description="Decay rate of the running mean of gradients.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Decay rate of the running mean of squared gradients.")
+    eps: float = Field(1e-8, gt=0, le=1, description="Epsilon added to the denominator, for numerical stability.")
 
     def build(self, groups: list[dict[str, object]]) -> torch.optim.Optimizer:
         # The fused kernel updates all parameters in one pass, also on CPU.
@@ -32,11 +34,13 @@ class AdamWConfig(Config):
 class SGDConfig(Config):
     """Stochastic gradient descent with Nesterov momentum."""
 
-    kind: Literal["sgd"] = Field("sgd", description="Name of this optimiser.")
-    lr: float = Field(0.1, gt=0, le=100, description="Peak learning rate, reached after the warm-up.")
-    weight_decay: float = Field(1e-4, ge=0, le=10, description="L2 penalty; none on biases, norms and tokens.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Share of the previous step that is kept.")
-    nesterov: bool = Field(True, description="Look ahead along the momentum.")
+    kind: Literal["sgd"] = Field("sgd", description="SGD with momentum.")
+    lr: float = Field(0.1, gt=0, le=100, description="Peak learning rate, reached after warmup.")
+    weight_decay: float = Field(
+        1e-4, ge=0, le=10, description="Weight decay (L2 penalty); not applied to biases, norms and tokens."
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum factor. 0: no momentum.")
+    nesterov: bool = Field(True, description="Use Nesterov momentum.")
 
     def build(self, groups: list[dict[str, object]]) -> torch.optim.Optimizer:
         nesterov = self.nesterov and self.momentum > 0

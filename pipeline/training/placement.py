@@ -9,13 +9,21 @@ from pipeline.errors import InputError
 
 
 class RunnerConfig(Config):
-    """How a training is distributed. A stage's config has it in an unkeyed field: it cannot change the result."""
+    """Where a training runs, and its workers, CPUs and GPUs. These cannot change its result."""
 
-    runner: Literal["process", "ray"] = unkeyed("ray", description="In this process, or on Ray Train workers.")
-    workers: int = unkeyed(1, ge=1, le=4096, description="Ray Train workers; each takes its share of a global batch.")
-    cpus_per_worker: int | None = unkeyed(None, ge=1, description="CPU cores of a worker; null: all, shared evenly.")
-    use_gpu: Literal["auto", "yes", "no"] = unkeyed("auto", description="Whether each worker takes a GPU.")
-    max_failures: int = unkeyed(2, ge=0, description="How many times lost workers are replaced before giving up.")
+    runner: Literal["process", "ray"] = unkeyed(
+        "ray", description="Where the training runs. process: in this process; ray: on Ray Train workers."
+    )
+    workers: int = unkeyed(1, ge=1, le=4096, description="Number of Ray Train workers, which share each global batch.")
+    cpus_per_worker: int | None = unkeyed(
+        None, ge=1, description="CPU cores per worker. null: divide all cores evenly."
+    )
+    use_gpu: Literal["auto", "yes", "no"] = unkeyed(
+        "auto", description="Whether each worker uses a GPU. auto: if there is one for each worker."
+    )
+    max_failures: int = unkeyed(
+        2, ge=0, description="Maximum number of restarts from the latest checkpoint after workers were lost."
+    )
     tracking: bool = unkeyed(True, description="Log parameters and metrics to MLflow.")
 
 

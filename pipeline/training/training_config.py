@@ -16,38 +16,74 @@ from pipeline.training.optim import AdamWConfig, OptimizerConfig, schedule_facto
 
 
 class TrainingConfig(Config):
-    """The configuration that is common to all objectives."""
+    """Length, batch size, optimiser, schedule and precision of a training."""
 
-    epochs: float | None = Field(10, gt=0, le=100_000, description="Passes over the training rows; or set steps.")
-    steps: int | None = Field(None, ge=1, description="Optimiser steps, instead of epochs.")
-    global_batch: int = Field(256, ge=1, le=1_048_576, description="Samples in a step, over all workers.")
-    seed: int = Field(0, ge=0, lt=2**31, description="Of initial weights, order, augmentation and dropout.")
-    optimizer: OptimizerConfig = Field(AdamWConfig(), description="Optimiser and its peak learning rate.")
+    epochs: float | None = Field(
+        10, gt=0, le=100_000, description="Number of passes over the training samples. Ignored if steps is set."
+    )
+    steps: int | None = Field(None, ge=1, description="Number of optimiser steps. null: determined by epochs.")
+    global_batch: int = Field(
+        256,
+        ge=1,
+        le=1_048_576,
+        description="Batch size of an optimiser step, in total over all workers and micro-batches.",
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="Random seed of initial weights, sample order, augmentation and dropout."
+    )
+    optimizer: OptimizerConfig = Field(
+        AdamWConfig(), description="The optimiser, its peak learning rate and weight decay."
+    )
     lr_reference_batch: int | None = Field(
         None,
         ge=1,
-        description="If set, lr is meant for this batch and is scaled by global_batch / lr_reference_batch "
-        "(DeiT: 5e-4 for 512). If not, lr is used as it is.",
+        description="Batch size that lr is given for: lr is scaled by global_batch / lr_reference_batch (DeiT: "
+        "5e-4 for 512). null: do not scale.",
     )
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="Learning rate after the warm-up.")
-    warmup: float = Field(0.05, ge=0, le=0.9, description="Share of the steps in which the learning rate rises.")
-    final_lr: float = Field(0.01, ge=0, le=1, description="Share of the peak learning rate at the last step.")
-    clip_norm: float | None = Field(1.0, gt=0, description="Largest norm of the whole gradient; null: no clipping.")
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine",
+        description="Learning-rate schedule after warmup. cosine: cosine decay to final_lr; constant: no decay.",
+    )
+    warmup: float = Field(
+        0.05, ge=0, le=0.9, description="Fraction (0 to 0.9) of all steps with linear learning-rate warmup."
+    )
+    final_lr: float = Field(
+        0.01, ge=0, le=1, description="Final learning rate of the cosine schedule, as a fraction of the peak."
+    )
+    clip_norm: float | None = Field(
+        1.0,
+        gt=0,
+        description="Gradient clipping: maximum L2 norm of the gradient of all parameters. null: no clipping.",
+    )
     ema_decay: float | None = Field(
-        None, gt=0, lt=1, description="Decay of the moving average of weights that is exported; null: none."
+        None,
+        gt=0,
+        lt=1,
+        description="Decay of the exponential moving average (EMA) of the weights; the EMA weights are exported. "
+        "null: no EMA.",
     )
-    accumulation: int = Field(1, ge=1, le=4096, description="Micro-batches into which a worker splits its rows.")
+    accumulation: int = Field(
+        1,
+        ge=1,
+        le=4096,
+        description="Gradient accumulation: number of micro-batches into which a worker divides its part of the "
+        "batch. A higher number needs less memory.",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="Numbers to compute in; auto: bfloat16 autocast on GPUs and CPUs that multiply it in "
-        "hardware, float32 elsewhere.",
+        description="Precision of the computation. bfloat16: autocast (mixed precision); auto: bfloat16 if the "
+        "hardware multiplies in it, else float32.",
     )
-    evaluate_every_epochs: float = Field(1, ge=0, description="Epochs between evaluations; 0: only at the end.")
-    log_every_steps: int = unkeyed(10, ge=1, description="Steps between two rows of metrics.jsonl.")
+    evaluate_every_epochs: float = Field(
+        1, ge=0, description="Number of epochs between evaluations on the validation split. 0: only at the end."
+    )
+    log_every_steps: int = unkeyed(10, ge=1, description="Number of steps between log entries in metrics.jsonl.")
     checkpoint_every_steps: int | None = unkeyed(
-        None, ge=1, description="Steps between checkpoints; null: by time only."
+        None,
+        ge=1,
+        description="Number of steps between checkpoints, in addition to checkpoint_every_s. null: by time only.",
     )
-    checkpoint_every_s: float = unkeyed(60.0, gt=0, description="Seconds between checkpoints.")
+    checkpoint_every_s: float = unkeyed(60.0, gt=0, description="Number of seconds between checkpoints.")
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingConfig:

@@ -34,14 +34,14 @@ def keep_field() -> Any:
     """The config field `keep`."""
     return Field(
         {},
-        description="Train only on samples whose joined column is in a range, e.g. {quality: [0.5, null]}; "
-        "a sample without a value is left out.",
+        description="Filter: train only on samples with a joined column in a range [min, max], e.g. {quality: [0.5, "
+        "null]}. null leaves an end open. Samples without a value are left out.",
     )
 
 
 def captions_from_field() -> Any:
     """The config field `captions_from`."""
-    return Field(None, description="A joined column of text to take captions from; null: those of the shards.")
+    return Field(None, description="Joined text column to use as captions. null: use the captions in the shards.")
 
 
 def reads_columns(config: Config) -> bool:

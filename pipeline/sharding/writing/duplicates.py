@@ -38,8 +38,8 @@ class DuplicatesConfig(Config):
     )
     conflicts: Literal["keep", "first", "drop"] = Field(
         "keep",
-        description="What to do with duplicates that have different labels. keep: keep all; first: keep the label"
-        " of the first one; drop: remove all.",
+        description="What to do with duplicates that have different labels. keep: keep all; first: keep only "
+        "those with the label of the first; drop: remove all.",
     )
 
 
