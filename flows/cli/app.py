@@ -19,7 +19,7 @@ from flows.catalog import find_flow
 from flows.cli.artifacts_app import artifacts_app
 from flows.cli.data_app import data_app
 from flows.cli.models_app import models_app
-from flows.cli.shell_arguments import AsJson, Flow, Images, ModelUri, Preset, Settings
+from flows.cli.shell_arguments import IMAGES_HELP, AsJson, Flow, Images, Preset, Settings
 from flows.cli.standard_files import BROKEN_PIPE, discard_output, open_standard_files
 from flows.prefect_login import take_login_from_url
 from pipeline.errors import InputError, TutelageError, WorkError, first_line, shortened
@@ -116,16 +116,24 @@ def sources(
 
 
 @app.command()
-def predict(model_uri: ModelUri, images: Images, as_json: AsJson = False) -> int:
+def predict(
+    model_uri: Annotated[
+        str, typer.Argument(metavar="MODEL_URI", help="For example models:/emoji-classifier@champion.")
+    ],
+    images: Images,
+    as_json: AsJson = False,
+) -> int:
     """Classify images with a registered model."""
     from flows.cli.predict_command import predict
 
-    return predict(model_uri, images, prompts=[], as_json=as_json)
+    return predict(model_uri, images, as_json=as_json)
 
 
 @app.command("zero-shot")
 def zero_shot(
-    model_uri: ModelUri,
+    model_uri: Annotated[
+        str, typer.Argument(metavar="MODEL_URI", help="A dual encoder, for example models:/emoji-clip@champion.")
+    ],
     images: Images,
     prompts: Annotated[
         list[str] | None, typer.Option("--prompt", metavar="TEXT", help="A text to rank; repeat the option.")
@@ -133,15 +141,9 @@ def zero_shot(
     as_json: AsJson = False,
 ) -> int:
     """Rank text prompts for images with a registered dual encoder."""
-    from flows.cli.predict_command import predict
+    from flows.cli.predict_command import zero_shot
 
-    if not prompts:
-        raise InputError("zero-shot: no prompts; give --prompt TEXT at least twice")
-    if len(set(prompts)) < max(2, len(prompts)) or not all(prompt.strip() for prompt in prompts):
-        raise InputError(
-            "zero-shot: prompts are ranked against each other; give two or more, all different, none empty"
-        )
-    return predict(model_uri, images, prompts=prompts, as_json=as_json)
+    return zero_shot(model_uri, images, prompts=prompts or [], as_json=as_json)
 
 
 @app.command()
@@ -149,7 +151,7 @@ def explain(
     model_uri: Annotated[
         str, typer.Argument(metavar="MODEL_URI", help="models:/NAME@ALIAS, an artifact STAGE/KEY, or a model's folder.")
     ],
-    images: Annotated[list[Path] | None, typer.Argument(metavar="[IMAGE...]", help="Image files.")] = None,
+    images: Annotated[list[Path] | None, typer.Argument(metavar="[IMAGE...]", help=IMAGES_HELP)] = None,
     method: Annotated[
         str,
         typer.Option(

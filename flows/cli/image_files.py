@@ -1,25 +1,94 @@
-"""The bytes of image files named on the command line."""
+"""The image files that arguments of the command line stand for, and their bytes.
+
+A folder stands for the images in it and below it, a pattern for the images that match. Both are recognised as
+`shard-dataset` does: by extension, otherwise by their first bytes. A file that is named is read whatever its name.
+"""
 
 from __future__ import annotations
 
+import os
 import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import InputError
+from pipeline.folders import matching
+from pipeline.sharding.sources.image_listing import images_in, is_image
+from pipeline.sharding.sources.passed_over import PassedOverCount
 
 _MAX_BYTES = 256 << 20  # No image is longer; a disk or an endless file is.
 
 
-def image_bytes(path: Path) -> bytes:
-    """The content of an image file.
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A file to read.
 
-    Raises:
-        InputError: it is missing, unreadable, not a file, empty, or longer than any image.
+    Attributes:
+        path: as the user would write it.
+        problem: why there is nothing to read, for an argument that stands for no image.
     """
+
+    path: Path
+    problem: str | None = None
+
+    def read(self) -> bytes:
+        """The content.
+
+        Raises:
+            InputError: it is missing, unreadable, not a file, empty, or longer than any image.
+        """
+        if self.problem is not None:
+            raise InputError(f"{self.path}: {self.problem}")
+        return _image_bytes(self.path)
+
+    def reason(self, error: InputError) -> str:
+        """The message of an error of `read`, without the path."""
+        return str(error).removeprefix(f"{self.path}: ")
+
+
+def image_files(arguments: Iterable[Path]) -> list[ImageFile]:
+    """The files that arguments stand for, each once, in order; those of a folder or a pattern are sorted."""
+    files: dict[Path, ImageFile] = {}
+    for argument in arguments:
+        try:
+            for path in _paths(argument):
+                files.setdefault(path, ImageFile(path))
+        except InputError as error:
+            files.setdefault(argument, ImageFile(argument, str(error).removeprefix(f"{argument}: ")))
+    return list(files.values())
+
+
+def _paths(argument: Path) -> Sequence[Path]:
+    if os.path.isdir(argument):
+        passed = PassedOverCount()
+        below = _below(argument, passed)
+        if not below:
+            skipped = passed.done()
+            contents = f" ({skipped.in_words()})" if skipped.count else ""
+            raise InputError(f"{argument}: a folder without images{contents}; name a folder of images, or image files")
+        return below
+    if os.path.lexists(argument) or not any(sign in str(argument) for sign in "*?["):
+        return [argument]
+    found: list[Path] = []
+    for match in matching(os.path.abspath(argument.expanduser())):
+        path = Path(match if argument.is_absolute() or str(argument).startswith("~") else os.path.relpath(match))
+        if path.is_dir():
+            found += _below(path, PassedOverCount())
+        elif is_image(match):
+            found.append(path)
+    if not found:
+        raise InputError(f"{argument}: matches no image files")
+    return sorted(found)
+
+
+def _below(folder: Path, passed: PassedOverCount) -> list[Path]:
+    return [folder / name for name in images_in(str(folder), passed).names]
+
+
+def _image_bytes(path: Path) -> bytes:
     try:
         mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise InputError(f"{path}: a folder; name the image files in it")
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):  # a pipe: the shell passes one for <(command)
             raise InputError(f"{path}: not a file; give image files")
         with path.open("rb") as file:

@@ -4,61 +4,117 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
 from flows.cli.console import Console
-from flows.cli.image_files import image_bytes
+from flows.cli.image_files import ImageFile, image_files
+from flows.cli.progress_line import progress_line
 from flows.preflight import open_store
-from pipeline.errors import InputError, WorkError
+from pipeline.errors import InputError, WorkError, listed
 from pipeline.printable import printable
 
+if TYPE_CHECKING:
+    from pipeline.registration.lookup import Predictor
+
 _SHOWN = 5
+_BATCH, _BATCH_BYTES = 64, 128 << 20  # Images read at once: a folder may hold more than the memory.
 
 
-def predict(model_uri: str, images: Sequence[Path], *, prompts: Sequence[str], as_json: bool) -> int:
-    """Prints a registered model's prediction for each image file; returns the exit code.
+def predict(model_uri: str, images: Sequence[Path], *, as_json: bool) -> int:
+    """Prints a registered model's prediction for each image; returns the exit code.
 
     A file that fails is reported on stderr (and as "error" in JSON), does not affect the others, and makes the
     exit code 1.
 
+    Args:
+        images: files, folders or patterns.
     Raises:
         InputError: no image can be read, or there is no such model.
     """
-    data: dict[int, bytes] = {}
-    errors: dict[int, str] = {}
-    for number, image in enumerate(images):
-        try:
-            data[number] = image_bytes(image)
-        except InputError as error:
-            errors[number] = str(error).removeprefix(f"{image}: ")
-    if not data:
-        message = f"{images[0]}: {errors[0]}" + (f" (nor can the other {len(images) - 1})" if len(images) > 1 else "")
-        raise InputError(printable(message))
-    from pipeline.registration.lookup import FailedPrediction, predict_images
+    return _predict(model_uri, image_files(images), prompts=(), as_json=as_json)
 
-    answers: dict[int, dict[str, Any]] = {}
-    asked = predict_images(open_store(), model_uri, list(data.values()), prompts=prompts)
-    for number, answer in zip(data, asked, strict=True):
-        if isinstance(answer, FailedPrediction):
-            errors[number] = answer.reason
-        else:
-            answers[number] = answer
+
+def zero_shot(model_uri: str, images: Sequence[Path], *, prompts: Sequence[str], as_json: bool) -> int:
+    """Prints a dual encoder's ranking of prompts for each image, as `predict` does.
+
+    Raises:
+        InputError: the prompts cannot be ranked, no image can be read, there is no such model, or it ranks no prompts.
+    """
+    files = image_files(images)
+    problem = _problem_of(prompts)
+    if problem is not None:
+        missing = [str(file.path) for file in files if file.problem is not None or not file.path.exists()]
+        also = f"; and there is no image at {listed(missing)}" if missing else ""
+        raise InputError(f"zero-shot: {problem}{also}")
+    return _predict(model_uri, files, prompts=prompts, as_json=as_json)
+
+
+def _problem_of(prompts: Sequence[str]) -> str | None:
+    if not prompts:
+        return "no prompts; give --prompt TEXT at least twice"
+    if len(set(prompts)) < max(2, len(prompts)) or not all(prompt.strip() for prompt in prompts):
+        return "prompts are ranked against each other; give two or more, all different, none empty"
+    return None
+
+
+def _predict(model_uri: str, files: Sequence[ImageFile], *, prompts: Sequence[str], as_json: bool) -> int:
+    answers: dict[ImageFile, dict[str, Any]] = {}
+    errors: dict[ImageFile, str] = {}
+    predictor: Predictor | None = None
+    with progress_line("zero-shot" if prompts else "predict") as progress:
+        for batch in _batches(files, errors):
+            if predictor is None:
+                progress(note="loading and running the model")
+                predictor = _loaded(model_uri, prompts)
+            else:
+                progress(step=len(answers) + len(errors), total=len(files), note="predicting")
+            for file, answer in zip(batch, predictor.predict(list(batch.values())), strict=True):
+                if isinstance(answer, dict):
+                    answers[file] = answer
+                else:
+                    errors[file] = answer.reason
+    if predictor is None:
+        first = next(iter(errors))
+        others = f" (nor can the other {len(files) - 1})" if len(files) > 1 else ""
+        raise InputError(printable(f"{first.path}: {errors[first]}{others}"))
     if as_json:
         rows = [
-            {"image": str(image), **(answers[number] if number in answers else {"error": errors[number]})}
-            for number, image in enumerate(images)
+            {"image": str(file.path), **(answers[file] if file in answers else {"error": errors[file]})}
+            for file in files
         ]
         print(json.dumps(rows, indent=1))
     elif answers:
-        _print_table([(str(images[number]), answers[number]) for number in answers], prompts=bool(prompts))
-    for number, reason in sorted(errors.items()):
-        print(f"tutelage: {printable(f'{images[number]}: {reason}')}", file=sys.stderr)
+        _print_table([(str(file.path), answers[file]) for file in files if file in answers], prompts=bool(prompts))
+    for file in files:
+        if file in errors:
+            print(f"tutelage: {printable(f'{file.path}: {errors[file]}')}", file=sys.stderr)
     return WorkError.exit_code if errors else 0
+
+
+def _loaded(model_uri: str, prompts: Sequence[str]) -> Predictor:
+    from pipeline.registration.lookup import load_predictor
+
+    return load_predictor(open_store(), model_uri, prompts=prompts)
+
+
+def _batches(files: Sequence[ImageFile], errors: dict[ImageFile, str]) -> Iterator[dict[ImageFile, bytes]]:
+    """The contents of the files that can be read, some at a time; the reasons of the others go to `errors`."""
+    batch: dict[ImageFile, bytes] = {}
+    for file in files:
+        try:
+            batch[file] = file.read()
+        except InputError as error:
+            errors[file] = file.reason(error)
+        if len(batch) == _BATCH or sum(map(len, batch.values())) > _BATCH_BYTES:
+            yield batch
+            batch = {}
+    if batch:
+        yield batch
 
 
 def _print_table(answers: Sequence[tuple[str, dict[str, Any]]], *, prompts: bool) -> None:

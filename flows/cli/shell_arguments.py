@@ -20,5 +20,5 @@ Settings = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")]
-ModelUri = Annotated[str, typer.Argument(metavar="MODEL_URI", help="For example models:/emoji-classifier@champion.")]
+IMAGES_HELP = "Image files, folders of images, or quoted patterns such as 'photos/**/*.jpg'."
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help=IMAGES_HELP)]

@@ -29,7 +29,8 @@ from pipeline.exported_model import ExportedModel
 from pipeline.loading.decode import decode
 
 _MIN_MAP_SIDE = 3  # of a last feature map on which Grad-CAM is informative
-_BATCH_SIZE = 16
+BATCH_SIZE = 16
+"""Images explained at once."""
 
 
 def fitting_methods(model: nn.Module, image_size: int, channels: int) -> tuple[Method, ...]:
@@ -62,35 +63,46 @@ def model_image(exported: ExportedModel, data: bytes, *, name: str) -> Tensor:
         raise InputError(f"{name}: cannot be decoded ({error}); give image files") from None
 
 
-def explain(
-    exported: ExportedModel, images: Sequence[Tensor], *, method: str = "auto", request: Request | None = None
-) -> list[Explanation]:
-    """An explanation of each image.
+class Explainer:
+    """A model and the method that explains its predictions.
 
     Args:
-        images: uint8 [C, S, S] each, at the model's size.
         method: one of `Method`, or "auto".
     Raises:
         InputError: the method does not fit the model, or an option does not fit the method.
         UnknownNameError: there is no such class or method.
     """
-    request = request or Request()
-    model = exported.build()
-    fitting = fitting_methods(model, exported.preprocessing.image_size, exported.preprocessing.channels)
-    chosen = _chosen(method, fitting, exported.architecture)
-    _refuse_misplaced(request, chosen)
-    if request.class_name is not None and request.class_name not in exported.labels:
-        raise UnknownNameError("class", request.class_name, exported.labels)
-    explained: list[Explanation] = []
-    for start in range(0, len(images), _BATCH_SIZE):
-        batch = torch.stack(list(images[start : start + _BATCH_SIZE]))
-        if chosen == "patch-text":
-            explained += explain_by_texts(exported, model, batch, request)
-        elif chosen == "deconvnet":
-            explained += explain_by_channels(exported, model, batch, request)
-        else:
-            explained += explain_by_class(exported, model, batch, request, chosen)
-    return explained
+
+    def __init__(self, exported: ExportedModel, *, method: str = "auto", request: Request | None = None) -> None:
+        self._exported = exported
+        self._request = request or Request()
+        self._model = exported.build()
+        preprocessing = exported.preprocessing
+        fitting = fitting_methods(self._model, preprocessing.image_size, preprocessing.channels)
+        self.method = _chosen(method, fitting, exported.architecture)
+        _refuse_misplaced(self._request, self.method)
+        if self._request.class_name is not None and self._request.class_name not in exported.labels:
+            raise UnknownNameError("class", self._request.class_name, exported.labels)
+
+    def explain(self, images: Sequence[Tensor]) -> list[Explanation]:
+        """An explanation of each image, uint8 [C, S, S] at the model's size."""
+        explained: list[Explanation] = []
+        for start in range(0, len(images), BATCH_SIZE):
+            batch = torch.stack(list(images[start : start + BATCH_SIZE]))
+            if self.method == "patch-text":
+                explained += explain_by_texts(self._exported, self._model, batch, self._request)
+            elif self.method == "deconvnet":
+                explained += explain_by_channels(self._exported, self._model, batch, self._request)
+            else:
+                explained += explain_by_class(self._exported, self._model, batch, self._request, self.method)
+        return explained
+
+
+def explain(
+    exported: ExportedModel, images: Sequence[Tensor], *, method: str = "auto", request: Request | None = None
+) -> list[Explanation]:
+    """An explanation of each image; see `Explainer`."""
+    return Explainer(exported, method=method, request=request).explain(images)
 
 
 def _chosen(method: str, fitting: Sequence[Method], architecture: str) -> Method:

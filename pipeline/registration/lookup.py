@@ -37,12 +37,28 @@ def find_version(store: ArtifactStore, model_uri: str) -> tuple[Registry, Regist
     return registry, registry.named(model_uri)
 
 
-def predict_images(
-    store: ArtifactStore, model_uri: str, images: Sequence[bytes], *, prompts: Sequence[str] = ()
-) -> list[dict[str, Any] | FailedPrediction]:
-    """The predictions of a registered model for encoded images: label and score of each, and the runners-up.
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """A registered model in memory.
 
-    Images that cannot be decoded do not affect the predictions for the others.
+    Attributes:
+        model: MLflow's wrapper.
+        params: the params of its calls; None: none.
+    """
+
+    model: Any
+    params: dict[str, Any] | None
+
+    def predict(self, images: Sequence[bytes]) -> list[dict[str, Any] | FailedPrediction]:
+        """The predictions for encoded images: label and score of each, and the runners-up.
+
+        Images that cannot be decoded do not affect the predictions for the others.
+        """
+        return _predictions(self.model, list(images), self.params)
+
+
+def load_predictor(store: ArtifactStore, model_uri: str, *, prompts: Sequence[str] = ()) -> Predictor:
+    """Loads a registered model.
 
     Args:
         store: has the registry in it unless MLFLOW_TRACKING_URI names another.
@@ -67,7 +83,7 @@ def predict_images(
     schema = model.metadata.get_params_schema()
     if prompts and "prompts" not in {param.name for param in (schema.params if schema is not None else ())}:
         raise InputError(f"{model_uri}: a classifier, which ranks no prompts; ask it by `tutelage predict`")
-    return _predictions(model, list(images), {"prompts": list(prompts)} if prompts else None)
+    return Predictor(model, {"prompts": list(prompts)} if prompts else None)
 
 
 def _predictions(

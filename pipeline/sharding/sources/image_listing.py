@@ -59,6 +59,21 @@ def images_in(
     return FolderImages(sorted(names), frozenset(broken), tuple(below))
 
 
+def is_image(path: str) -> bool:
+    """Whether a file is listed as an image: by its extension, or if that is unknown, by its first bytes.
+
+    True for an unreadable file with an unknown extension, so that it is reported when it is read.
+    """
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix in IMAGE_SUFFIXES or suffix in OTHER_SUFFIXES:
+        return suffix in IMAGE_SUFFIXES
+    try:
+        facts = os.stat(path)
+        return _begins_as_image(path, facts.st_size, facts.st_mtime_ns)
+    except OSError:
+        return True
+
+
 def sub_folders(folder: str) -> list[str]:
     """The names of the direct sub-folders that may contain images, without hidden and system folders.
 
@@ -127,7 +142,7 @@ def _add_images(
             else:
                 _is_folder(entry)
                 passed.add(BROKEN_LINK, prefix + name)
-        elif suffix in IMAGE_SUFFIXES or (suffix not in OTHER_SUFFIXES and _is_image(entry)):
+        elif is_image(entry.path):
             names.append(prefix + name)
         else:
             passed.add(kind_of_name(name), prefix + name)
@@ -146,15 +161,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
             "it), else remove the link"
         )
     return kind == "folder"
-
-
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    """Whether a file with an unknown extension begins as an image; True for an unreadable file, reported on reading."""
-    try:
-        facts = entry.stat()
-        return _begins_as_image(entry.path, facts.st_size, facts.st_mtime_ns)
-    except OSError:
-        return True
 
 
 @lru_cache(maxsize=1 << 16)

@@ -96,8 +96,6 @@ def test_a_folder_names_a_model_as_well_as_its_artifact(
         ("", ["--method", "rollout"], "rollout does not fit resnet_small; use grad-cam or occlusion"),
         ("", ["--prompt", "a cat"], "takes no --prompt"),
         ("", ["--class", "stars"], "did you mean star"),
-        ("", ["broken.png"], "broken.png: cannot be decoded (not an image"),
-        ("", ["nowhere.png"], "nowhere.png: cannot be read"),
         ("train-teacher/000", [], "unknown artifact"),
         ("resnet50", [], "resnet50: no model; give models:/NAME@ALIAS"),
         ("models:/x", [], "write models:/NAME@ALIAS or models:/NAME/VERSION"),
@@ -116,12 +114,38 @@ def test_a_mistake_is_one_line_and_leaves_no_file(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    Path("broken.png").write_bytes(b"not a picture")
     out = tmp_path / "out"
     assert main(["explain", uri or model.uri, *images, *options, "--out", str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert says in line
     assert not out.exists()
+
+
+def test_a_bad_image_is_named_and_the_others_are_drawn(
+    model: Artifact, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken, out = tmp_path / "broken.png", tmp_path / "out"
+    broken.write_bytes(b"not a picture")
+    asked = ["explain", model.uri, images[0], str(broken), str(tmp_path / "nowhere.png"), images[1], "--out", str(out)]
+    assert main([*asked, "--json"]) == 1
+    printed, err = capsys.readouterr()
+    assert sorted(path.name for path in out.iterdir()) == ["cat-2.grad-cam.png", "cat.grad-cam.png"]
+    rows = json.loads(printed)
+    assert [row["image"] for row in rows] == asked[2:6]
+    assert ["explanation" in row for row in rows] == [True, False, False, True]
+    assert [row["error"].split(" (")[0] for row in rows[1:3]] == ["cannot be decoded", "cannot be read"]
+    assert [line.split(": ")[1] for line in err.splitlines()] == asked[3:5]
+    assert main(["explain", model.uri, str(broken), "--out", str(tmp_path / "none")]) == 2
+    assert f"{broken}: cannot be decoded (not an image" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_stands_for_the_images_in_it(
+    model: Artifact, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one" / "notes.txt").write_text("no image")
+    assert main(["explain", model.uri, str(tmp_path / "one"), "--out", str(tmp_path / "out"), "--json"]) == 0
+    assert [row["image"] for row in json.loads(capsys.readouterr().out)] == images[:1]
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(

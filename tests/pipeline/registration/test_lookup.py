@@ -79,6 +79,49 @@ def test_nothing_that_can_be_read_is_wrong_input(folder: Path, capfd: pytest.Cap
     assert capfd.readouterr().err.count("\n") == 1
 
 
+def test_a_folder_and_a_pattern_stand_for_their_images(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    photos = folder / "folder"
+    (photos / "deep").mkdir()
+    for name, number in (("z.png", 0), ("deep/no-extension", 1), ("deep/a.png", 2)):
+        (photos / name).write_bytes((folder / f"{number}.png").read_bytes())
+    (photos / "labels.csv").write_text("z.png,red")
+    (photos / "damaged.jpg").write_bytes(b"no picture")
+    monkeypatch.chdir(folder)
+
+    def asked(*arguments: str) -> tuple[list[tuple[str, str | None]], str]:
+        code = main(["predict", "--json", CLASSIFIER, *arguments])
+        out, err = capfd.readouterr()
+        rows = json.loads(out)
+        assert code == (1 if any("error" in row for row in rows) else 0)
+        return [(row["image"], row.get("label")) for row in rows], err
+
+    below = [("folder/damaged.jpg", None), ("folder/deep/a.png", "blue"), ("folder/deep/no-extension", "green")]
+    rows, err = asked("folder")
+    assert rows == [*below, ("folder/z.png", "red")]
+    assert err.startswith("tutelage: folder/damaged.jpg: cannot be decoded")
+    assert asked("folder/**/*.png", "folder/z.png") == ([("folder/deep/a.png", "blue"), ("folder/z.png", "red")], "")
+    assert asked(f"{folder}/[0-1].png") == ([(f"{folder}/0.png", "red"), (f"{folder}/1.png", "green")], "")
+    rows, err = asked("*.jpg", "folder/deep/*")
+    assert rows == [("*.jpg", None), *below[1:]]
+    assert err == "tutelage: *.jpg: matches no image files\n"
+    (folder / "texts").mkdir()
+    (folder / "texts" / "a.txt").touch()
+    assert main(["predict", CLASSIFIER, "texts"]) == 2
+    assert "texts: a folder without images (1 .txt)" in capfd.readouterr().err
+
+
+def test_more_images_than_are_read_at_once(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    colours = ("red", "green", "blue")
+    for number in range(150):
+        (folder / "folder" / f"{number:03}.png").write_bytes((folder / f"{number % 3}.png").read_bytes())
+    (folder / "folder" / "070.png").write_bytes(b"no picture")
+    assert main(["predict", "--json", CLASSIFIER, str(folder / "folder")]) == 1
+    labels = [row.get("label") for row in json.loads(capfd.readouterr().out)]
+    assert labels == [None if number == 70 else colours[number % 3] for number in range(150)]
+
+
 def test_a_model_is_named_by_its_alias_or_its_version(registered: Any, tmp_path: Path) -> None:
     registry, version = find_version(registered.store, CLASSIFIER)
     assert version.uri == "models:/asked/1"
