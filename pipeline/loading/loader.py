@@ -86,8 +86,9 @@ class LoaderConfig(Config):
     )
     verify: Verify = unkeyed(
         "first",
-        description="When data from local disk are checked against the hash in the index. first: at the first "
-        "read of each sample. Data from S3 are always checked.",
+        description="When data from local disk are checked against the hash in the index. always: at each read; "
+        "first: at the first read of each sample; never: only if it cannot be decoded. Data from S3 "
+        "are always checked.",
     )
     damaged: Literal["skip", "stop"] = added(
         "skip",

@@ -47,8 +47,8 @@ class RegistrationConfig(Config):
     )
     classifier: Literal["better", "student", "teacher"] = unkeyed(
         "better",
-        description="Which classifier the lifecycle registers: the student, the teacher, or better: both, and the "
-        "teacher becomes champion only if the gate finds it better than the student.",
+        description="Which classifier the lifecycle registers. better: student and teacher, and the teacher "
+        "becomes the champion only if the gate finds it better than the student.",
     )
     clip_name: str = Field("emoji-clip", pattern=_NAME, description="Name of the registered model for dual encoders.")
     gate: GateConfig = Field(GateConfig(), description="When a new model becomes the champion.")
