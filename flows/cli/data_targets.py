@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+from collections.abc import Sequence
 
 from flows.preflight import open_store
 from pipeline.artifacts import Artifact
+from pipeline.counted import counted
 from pipeline.errors import InputError
+from pipeline.sharding.inspection.lint.target import TAR_SUFFIXES, Target, tars_target
+from pipeline.sharding.sources.image_listing import images_in
+from pipeline.sharding.sources.passed_over import PassedOverCount
 
 _REFERENCE = re.compile(r"[a-z][a-z0-9-]*/[0-9a-f]+")
 
@@ -29,3 +35,32 @@ def named_artifact(what: str) -> Artifact | None:
             f"{what}: is an artifact of {artifact.stage} without shards; give one of shard-dataset, or tars"
         )
     return artifact
+
+
+def named_tars(what: Sequence[str]) -> Target:
+    """The tars that arguments name.
+
+    Raises:
+        InputError: one names no tar; if it is a folder of images, the message has the command that shards it.
+    """
+    try:
+        return tars_target(what)
+    except InputError:
+        for name in what:
+            if os.path.isdir(name):
+                _refuse_images(name)
+        raise
+
+
+def _refuse_images(folder: str) -> None:
+    """Raises InputError if a folder holds images and no tars."""
+    passed = PassedOverCount()
+    images = images_in(folder, passed).names
+    if not images or any(kind in TAR_SUFFIXES for kind in passed.done().kinds):
+        return
+    command = f"tutelage run shard-dataset --preset image-folder --set data.source.folder={shlex.quote(folder)}"
+    sort = "" if any("/" in name for name in images) else "put the images of each class into a sub-folder, then "
+    raise InputError(
+        f"{folder}: a folder of {counted(len(images), 'image')} without tars; {sort}shard it by `{command}`, and give "
+        "the artifact STAGE/KEY"
+    )

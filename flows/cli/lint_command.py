@@ -10,14 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.cli.console import Console
-from flows.cli.data_targets import named_artifact
+from flows.cli.data_targets import named_artifact, named_tars
 from flows.cli.progress_line import progress_line
+from pipeline.counted import counted
 from pipeline.errors import InputError
 from pipeline.printable import printable
 from pipeline.sharding.inspection.lint.findings import CODES, Finding, Findings
 from pipeline.sharding.inspection.lint.lint import Totals
 from pipeline.sharding.inspection.lint.lint import lint as check
-from pipeline.sharding.inspection.lint.target import artifact_target, tars_target
+from pipeline.sharding.inspection.lint.target import artifact_target
 
 _MAX_CHARS = 240
 _STYLES = {"error": "bold red", "warning": "yellow"}
@@ -34,7 +35,7 @@ def lint(what: Sequence[str], *, deep: bool, limit: int, as_json: bool) -> int:
     findings = Findings(limit)
     artifacts = {name: named_artifact(name) for name in what}
     tars = [name for name, artifact in artifacts.items() if artifact is None]
-    targets = [tars_target(tars)] if tars else []
+    targets = [named_tars(tars)] if tars else []
     for artifact in artifacts.values():
         if artifact is not None:
             findings.artifact = artifact.uri if len(artifacts) > 1 else ""
@@ -92,11 +93,11 @@ def _print(findings: Findings, totals: Totals, deep: bool) -> None:
             console.print(Text(f"  ... and {count - len(shown):,} more; --limit {count} shows all", "dim"))
         console.print()
     errors, warnings = findings.number("error"), findings.number("warning")
-    counted = f"{_counted(totals.shards, 'shard')}, {_counted(totals.samples, 'sample')}, {totals.bytes / 1e6:,.1f} MB"
-    found = f"{_counted(errors, 'error')}, {_counted(warnings, 'warning')}" if errors or warnings else "nothing found"
+    checked = f"{counted(totals.shards, 'shard')}, {counted(totals.samples, 'sample')}, {totals.bytes / 1e6:,.1f} MB"
+    found = f"{counted(errors, 'error')}, {counted(warnings, 'warning')}" if errors or warnings else "nothing found"
     how = "" if deep else " (headers only)"
     style = _STYLES["error"] if errors else _STYLES["warning"] if warnings else "green"
-    console.print(Text.assemble(f"{counted}{how}: ", (found, style)))
+    console.print(Text.assemble(f"{checked}{how}: ", (found, style)))
 
 
 def _line(finding: Finding) -> Text:
@@ -111,7 +112,3 @@ def _line(finding: Finding) -> Text:
         f"  {printable(member, _MAX_CHARS)}" if member else "",
         f": {printable(described['says'], _MAX_CHARS)}",
     )
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

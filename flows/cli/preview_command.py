@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.cli.console import Console
-from flows.cli.data_targets import named_artifact
+from flows.cli.data_targets import named_artifact, named_tars
 from flows.cli.progress_line import progress_line
 from pipeline.errors import InputError
 from pipeline.printable import printable
@@ -68,10 +68,8 @@ def preview(
 def _samples(what: str, request: PreviewRequest) -> list[PreviewSample]:
     artifact = named_artifact(what)
     if artifact is None:
-        from pipeline.sharding.inspection.lint.target import tars_target
-
         with progress_line("data preview") as progress:
-            return samples_of_tars([shard.file for shard in tars_target([what]).shards], request, progress)
+            return samples_of_tars([shard.file for shard in named_tars([what]).shards], request, progress)
     from pipeline.loading.reader import SampleReader
     from pipeline.sharding.format.index import SampleIndex
 

@@ -12,13 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.cli.console import Console
-from flows.cli.data_targets import named_artifact
+from flows.cli.data_targets import named_artifact, named_tars
 from flows.cli.progress_line import progress_line
 from pipeline.artifacts import Artifact
 from pipeline.loading.reader import SampleReader
 from pipeline.printable import printable
 from pipeline.sharding.format.index import SPLITS, SampleIndex
-from pipeline.sharding.inspection.lint.target import tars_target
 from pipeline.sharding.inspection.survey.artifact_columns import artifact_columns
 from pipeline.sharding.inspection.survey.columns import ImageColumns
 from pipeline.sharding.inspection.survey.statistics import statistics
@@ -33,7 +32,7 @@ def stats(what: str, *, as_json: bool) -> int:
     if artifact is not None:
         counted = statistics(_artifact_columns(artifact))
     else:
-        tars = [shard.file for shard in tars_target([what]).shards]
+        tars = [shard.file for shard in named_tars([what]).shards]
         with progress_line("data stats") as progress:
             counted = statistics(tar_columns(tars, progress))
     if as_json:

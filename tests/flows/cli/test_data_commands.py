@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -220,3 +221,26 @@ def test_help_imports_neither_torch_nor_arrow() -> None:
     listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "'flows.cli.data_app'" in listed
     assert not {"'torch'", "'pyarrow'", "'PIL'", "'numpy'"} & set(listed.replace("[", "").split(", "))
+
+
+@pytest.mark.parametrize("command", ["lint", "stats", "preview"])
+def test_a_folder_of_images_is_recognised_and_the_command_that_shards_it_is_named(
+    command: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", command, str(pictures)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a folder of 48 images without tars; shard it by `tutelage run shard-dataset" in line
+    # The named command is one that the shell takes.
+    named = shlex.split(line.partition("`")[2].partition("`")[0])[1:]
+    assert main(["config", *named[1:]]) == 0
+    assert f"folder: {pictures}" in capsys.readouterr().out
+    flat = tmp_path / "flat folder"
+    flat.mkdir()
+    (flat / "a.jpg").write_bytes(jpeg(1))
+    assert main(["data", command, str(flat)]) == 2
+    said = capsys.readouterr().err
+    assert "a folder of 1 image without tars; put the images of each class into a sub-folder, then shard it" in said
+    assert f"data.source.folder='{flat}'`" in said
+    (flat / "a.jpg").unlink()
+    assert main(["data", command, str(flat)]) == 2
+    assert "holds no file that ends with .tar" in capsys.readouterr().err
