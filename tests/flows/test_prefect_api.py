@@ -6,9 +6,9 @@ import sqlite3
 import threading
 import time
 import urllib.error
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -16,50 +16,48 @@ import pytest
 from flows.prefect_api import ask
 from infra.local.servers import Server
 
+Serving = Callable[[type[BaseHTTPRequestHandler]], AbstractContextManager[str]]
+Answering = Callable[..., AbstractContextManager[tuple[str, list[int]]]]
 
-@contextmanager
-def answering(*codes: int) -> Iterator[tuple[str, list[int]]]:
-    """The address of a server that gives these status codes, then 200; and what it has given."""
-    given: list[int] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            given.append(codes[len(given)] if len(given) < len(codes) else 200)
-            self.send_response(given[-1])
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+@pytest.fixture
+def answering(serving: Serving) -> Answering:
+    """answering(*codes): the URL of a server that gives these status codes, then 200; and the codes it has given."""
 
-        def log_message(self, format: str, *arguments: object) -> None:
-            pass
+    @contextmanager
+    def answering(*codes: int) -> Iterator[tuple[str, list[int]]]:
+        given: list[int] = []
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", given
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                given.append(codes[len(given)] if len(given) < len(codes) else 200)
+                self.send_response(given[-1])
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        with serving(Handler) as address:
+            yield f"http://{address}", given
+
+    return answering
 
 
 @pytest.mark.parametrize("code", [429, 502, 503])
-def test_a_busy_server_is_asked_again(code: int) -> None:
+def test_a_busy_server_is_asked_again(code: int, answering: Answering) -> None:
     with answering(code, code) as (api, given):
         assert ask(api, "flow_runs/filter", {"limit": 1}) == {"limit": 1}
     assert given == [code, code, 200]
 
 
 @pytest.mark.parametrize("code", [404, 409, 422, 500])
-def test_a_refusal_is_not_asked_again(code: int) -> None:
+def test_a_refusal_is_not_asked_again(code: int, answering: Answering) -> None:
     with answering(code) as (api, given), pytest.raises(urllib.error.HTTPError) as refused:
         ask(api, "flow_runs/filter", {})
     assert (refused.value.code, given) == (code, [code])
 
 
-def test_a_server_that_stays_busy_is_given_up() -> None:
+def test_a_server_that_stays_busy_is_given_up(answering: Answering) -> None:
     with answering(*[503] * 100) as (api, given), pytest.raises(urllib.error.HTTPError, match="503"):
         ask(api, "flow_runs/filter", {}, patience_s=0.3)
     assert 2 <= len(given) < 10
@@ -103,7 +101,9 @@ def is_busy(server: Server, new: dict[str, object]) -> bool:
 
 
 @pytest.mark.parametrize("where", ["address", "PREFECT_API_AUTH_STRING"])
-def test_a_login_goes_with_the_question_and_not_into_the_address(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_goes_with_the_question_and_not_into_the_address(
+    where: str, monkeypatch: pytest.MonkeyPatch, serving: Serving
+) -> None:
     seen: list[str | None] = []
 
     class Answer(BaseHTTPRequestHandler):
@@ -112,14 +112,9 @@ def test_a_login_goes_with_the_question_and_not_into_the_address(where: str, mon
             self.send_response(204)
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Answer) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,)).start()
+    with serving(Answer) as address:
         login = "" if where != "address" else "ann:secret@"
         if not login:
             monkeypatch.setenv(where, "ann:secret")
-        assert ask(f"http://{login}127.0.0.1:{server.server_port}/api", "flows/1", method="DELETE") is None
-        server.shutdown()
+        assert ask(f"http://{login}{address}/api", "flows/1", method="DELETE") is None
     assert seen == ["Basic YW5uOnNlY3JldA==", "/api/flows/1"]

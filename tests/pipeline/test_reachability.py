@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import http.server
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
 
 from pipeline.reachability import http_refusal, tcp_refusal
 from pipeline.service_url import shown_url
+
+Serving = Callable[[type[BaseHTTPRequestHandler]], AbstractContextManager[str]]
 
 Serve = Callable[[Callable[[socket.socket], None]], str]
 
@@ -113,7 +116,7 @@ def test_nobody_at_the_port_is_said() -> None:
         assert http_refusal(f"http://127.0.0.1:{port}") == "nobody answers (Connection refused)"
 
 
-class Answers(http.server.BaseHTTPRequestHandler):
+class Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         code = {"/health": 200, "/closed": 401, "/broken": 503}.get(self.path, 404)
         if self.path == "/login":
@@ -122,16 +125,11 @@ class Answers(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"true\n")
 
-    def log_message(self, *_: Any) -> None:
-        pass
 
-
-def test_an_answer_counts_if_it_is_the_right_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_counts_if_it_is_the_right_one(monkeypatch: pytest.MonkeyPatch, serving: Serving) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    server = http.server.HTTPServer(("127.0.0.1", 0), Answers)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with serving(Answers) as address:
+        url = f"http://{address}"
         assert http_refusal(f"{url}/health") is None
         assert http_refusal(f"{url}/health", expected_body=b"true") is None
         assert http_refusal(f"{url}/health", expected_body=b"OK") == "answers, but as another kind of server"
@@ -141,9 +139,6 @@ def test_an_answer_counts_if_it_is_the_right_one(monkeypatch: pytest.MonkeyPatch
         wrong = http_refusal(f"{url}/login".replace("//", "//ann:hidden@"))
         assert wrong is not None
         assert "hidden" not in wrong
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from pathlib import Path
 
@@ -239,24 +238,17 @@ def test_a_taken_port_is_refused_before_anything_starts(family):
     assert not family.log.exists()
 
 
-def test_a_broken_answer_is_no_answer(tmp_path):
+def test_a_broken_answer_is_no_answer(tmp_path, serving):
     class Broken(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_error(503)
 
-        def log_message(self, *_):
-            pass
-
-    broken = http.server.HTTPServer(("127.0.0.1", 0), Broken)
-    threading.Thread(target=broken.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{broken.server_port}/"
     command = [sys.executable, "-c", "import time; time.sleep(600)"]
-    try:
+    with serving(Broken) as address:
+        url = f"http://{address}/"
+        starting = Server("starting", command, url, [url], tmp_path / "log", start_timeout_s=1)
         with pytest.raises(ServerError, match="no answer"):
-            Server("starting", command, url, [url], tmp_path / "log", start_timeout_s=1).start()
-    finally:
-        broken.shutdown()
-        broken.server_close()
+            starting.start()
 
 
 def test_environment_variables_are_set_and_removed(tmp_path, monkeypatch):

@@ -6,8 +6,7 @@ import itertools
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -237,9 +236,6 @@ class Stranger(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     status, kind, body = 200, "text/html", b"<html><body>Welcome!</body></html>"
 
-    def log_message(self, format, *arguments):
-        pass
-
     def serve(self):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.send_response(self.status)
@@ -267,10 +263,14 @@ STRANGERS = [
 ]
 
 
-def test_a_server_that_is_not_s3_is_one_line(monkeypatch):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Stranger)
-    Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+@pytest.fixture
+def stranger(serving):
+    with serving(Stranger) as address:
+        yield address
+
+
+def test_a_server_that_is_not_s3_is_one_line(monkeypatch, stranger):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{stranger}")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "name")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
     storage = open_storage("s3://bucket/prefix")
@@ -280,12 +280,9 @@ def test_a_server_that_is_not_s3_is_one_line(monkeypatch):
         lambda: storage.read("a"),
         lambda: storage.write("a", b"x"),
     )
-    try:
-        for answer, request in itertools.product(STRANGERS, requests):
-            Stranger.status, Stranger.kind, Stranger.body = answer
-            line = one_line(request, InputError)
-            assert f"http://127.0.0.1:{server.server_port} is not an S3 server" in line, answer
-            assert "set AWS_ENDPOINT_URL" in line
-    finally:
-        server.shutdown()
-        server.server_close()
+    for answer, request in itertools.product(STRANGERS, requests):
+        # The class that serves is derived from this one.
+        Stranger.status, Stranger.kind, Stranger.body = answer
+        line = one_line(request, InputError)
+        assert f"http://{stranger} is not an S3 server" in line, answer
+        assert "set AWS_ENDPOINT_URL" in line
