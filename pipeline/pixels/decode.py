@@ -50,6 +50,7 @@ _TURNS = {
 }
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_MAX_VALUE, _TIFF_SAMPLE_FORMAT = 258, 262, 281, 339
 _DEPTHS = (8, 10, 12, 14, 16)
+_WORD = re.compile(r"[A-Za-z]{3,}")
 
 # Pillow warns of odd EXIF and of many pixels: the first does not matter, the second is limited here. (The filter is
 # process-wide, because `catch_warnings` is not thread-safe.)
@@ -177,6 +178,9 @@ def decoding_reason(error: BaseException) -> str:
     """An error's message in one line, without quotations from the file and without memory addresses."""
     text = str(error).strip()
     line = text.splitlines()[0] if text else type(error).__name__
+    if len(_WORD.findall(line)) < 2:  # A KeyError's text is only the number or name that was not found.
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
+        line = f"the decoder failed: {name} {line}" if text else f"the decoder failed: {name}"
     # Pillow's PPM reader quotes words of the header; the file may be a secret that begins with a PPM signature.
     line = re.sub(r"^(?:b['\"])?(.*\b(?:[Tt]oken|ASCII|invalid literal)\b[^:]*): .*", r"\1", line)
     return re.sub(r"<_io\.BytesIO object at 0x[0-9a-f]+>", "the file", line)

@@ -141,7 +141,7 @@ def stat(address: str) -> FoundFile:
     try:
         data = os.stat(url)
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{url}: no such file") from None
+        raise InputError(f"{url}: no such file{_windows_advice(address)}") from None
     except OSError as error:
         raise InputError(f"{url}: cannot be read ({error.strerror})") from None
     if not stat_modes.S_ISREG(data.st_mode):
@@ -168,8 +168,17 @@ def check_folder(address: str) -> str:
     """
     url = absolute(address)
     if not is_remote(url) and not os.path.isdir(url):
-        raise InputError(f"{url}: {'is a file, not a folder' if os.path.exists(url) else 'no such folder'}")
+        if os.path.exists(url):
+            raise InputError(f"{url}: is a file, not a folder")
+        raise InputError(f"{url}: no such folder{_windows_advice(address)}")
     return url
+
+
+def _windows_advice(address: str) -> str:
+    """The end of an error about a missing local address, if it is a path of Windows; "" otherwise."""
+    if _DRIVE.search(address):  # It may be absolute already: /folder/C:\...
+        return " (a path of Windows with its drive: write it as this machine sees it, under WSL as /mnt/c/...)"
+    return " (a path with the backslashes of Windows: write /)" if "\\" in address else ""
 
 
 def find(pattern: str, suffixes: Sequence[str]) -> list[FoundFile]:

@@ -66,10 +66,17 @@ def label_text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, list | tuple | dict | set | bytes):
-        raise ValueError(f"its label is no text and no number, but {type(value).__name__}")
+        raise ValueError(f"its label is {kind_of_value(value)}, not a text or a number")
     if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
         value = int(value)
     return normalised_label(str(value))
+
+
+def kind_of_value(value: Any) -> str:
+    """The kind of a value that is neither a text nor a number, as a noun with its article."""
+    if isinstance(value, dict):
+        return "an object"
+    return "bytes" if isinstance(value, bytes) else "a list"
 
 
 def label_of(value: Any, class_names: Collection[str] = ()) -> str | None:

@@ -154,7 +154,9 @@ class ManifestConfig(SourceConfig):
         if self.bytes_column is not None:
             return cell_image(file, self.bytes_column, row)
         path = row.values.get(self.path_column)
-        if not isinstance(path, str) or not path.strip():
+        if path is not None and not isinstance(path, str):
+            raise ValueError(f"names no file: its column {self.path_column!r} is {path!r:.40}, not a path")
+        if path is None or not path.strip():
             raise ValueError(f"names no file: its column {self.path_column!r} is empty")
         try:
             return (path, *self._roots(file).reading(path.strip()))

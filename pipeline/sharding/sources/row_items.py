@@ -23,6 +23,7 @@ from pipeline.sharding.sources.keys import KeyCount
 from pipeline.sharding.sources.labels import (
     MOST_LABELS,
     Spellings,
+    kind_of_value,
     label_of,
     missing_in_words,
     missing_label,
@@ -145,7 +146,7 @@ def _survey(
                     )
             if columns.key is not None and columns.key in row.values:
                 keys.add(_key_text(row.values[columns.key]))
-            word = row.values.get(columns.split) if columns.split is not None else None
+            word = row.values.get(columns.split) if columns.split is not None and row.problem is None else None
             if word is not None and given_split(str(word)) is None:
                 raise InputError(f"{where}: split {word!r} is none of {', '.join(WORDS)}")
     repeated = keys.repeated()
@@ -186,8 +187,10 @@ def _items(
                 if label is None:
                     raise ValueError(f"label {written!r} is no class of class_names")
             captions = _captions(row, columns) if problem is None else ()
+            _check_texts(row, (columns.key, columns.group))
         except ValueError as error:
-            problem = problem or str(error)
+            # An item's name may be the path of its image, which does not say which row is wrong.
+            problem = problem or f"{file.name}, row {row.number}: {error}"
         word = row.values.get(columns.split) if columns.split is not None else None
         key = row.values.get(columns.key) if columns.key is not None else None
         group = row.values.get(columns.group) if columns.group is not None else None
@@ -218,11 +221,19 @@ def _captions(row: Row, columns: Columns) -> tuple[str, ...]:
     for name in columns.captions:
         value: Any = row.values.get(name, [])
         for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, dict | bytes):
-                raise ValueError(f"its {name} is not text")
+            if isinstance(text, dict | list | bytes):
+                raise ValueError(f"its {name} is {kind_of_value(text)}, not a text")
             if text is not None:
                 texts.append(str(text))
     return tuple(texts)
+
+
+def _check_texts(row: Row, names: Iterable[str | None]) -> None:
+    """Raises a ValueError if a column that should hold a text or a number has another value in this row."""
+    for name in names:
+        value = row.values.get(name) if name is not None else None
+        if isinstance(value, dict | list | bytes):
+            raise ValueError(f"its {name} is {kind_of_value(value)}, not a text or a number")
 
 
 def _key_text(value: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ SUFFIXES = (*_DELIMITERS, *_JSON_LINES, _PARQUET)
 _BATCH_ROWS = 4096
 # Buffer size for reading a column of Parquet, instead of a whole column chunk at once.
 _PAGE_BYTES = 1 << 20
-# JSON lines that are searched for the first usable row, whose keys are the columns.
+# JSON lines whose keys are the columns: a row may omit null values.
 _FIRST_LINES = 1000
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _CELL_CHARS = 1 << 24
@@ -76,7 +77,7 @@ def open_parquet(url: str) -> pq.ParquetFile:
 
 
 def columns_of(file: FoundFile) -> tuple[str, ...]:
-    """The column names of a table; for JSON lines, the keys of the first usable row.
+    """The column names of a table; for JSON lines, the keys of the first rows.
 
     Raises:
         InputError: it is not a table, or it is empty.
@@ -87,12 +88,12 @@ def columns_of(file: FoundFile) -> tuple[str, ...]:
     if _suffix(file) in _DELIMITERS:
         with closing(_text(file.url)) as text:
             return _head(file, csv.reader(text, delimiter=_DELIMITERS[_suffix(file)]))
-    first = None
-    for row in islice(_json_rows(file), _FIRST_LINES):
-        if row.problem is None:
-            return tuple(row.values)
-        first = first or row
-    raise InputError(f"{file.url}: {f'line {first.number}: {first.problem}' if first else 'is empty'}")
+    rows = list(islice(_json_rows(file), _FIRST_LINES))
+    if rows and all(row.problem is not None for row in rows):
+        raise InputError(f"{file.url}: line {rows[0].number}: {rows[0].problem}")
+    if not rows:
+        raise InputError(f"{file.url}: is empty")
+    return tuple(dict.fromkeys(name for row in rows if row.problem is None for name in row.values))
 
 
 def _head(file: FoundFile, reader: Iterator[list[str]]) -> tuple[str, ...]:
@@ -165,7 +166,7 @@ def check_columns(file: FoundFile, wanted: Mapping[str, str | None]) -> None:
             # JSON lines may omit null values, so that the first line need not have every column.
             if _suffix(file) in _JSON_LINES and name != "path_column":
                 continue
-            raise InputError(f"{name}: {file.url} has no column {column!r}; it has {listed(there)}")
+            raise InputError(f"{name}: {file.url} has no column {column!r}; it has {listed(there) or 'none'}")
 
 
 def _suffix(file: FoundFile) -> str:
@@ -254,12 +255,19 @@ def _json_rows(file: FoundFile) -> Iterator[Row]:
             try:
                 values = parse_json(line)
             except (ValueError, RecursionError) as error:
-                yield Row(number, problem=f"not JSON ({first_line(error)})")
+                yield Row(number, problem=f"not JSON ({_json_fault(error)})")
                 continue
             if not isinstance(values, dict):
                 yield Row(number, problem="not a JSON object")
             else:
                 yield _checked(Row(number, {name: value for name, value in values.items() if value is not None}))
+
+
+def _json_fault(error: ValueError | RecursionError) -> str:
+    """An error of the parser, without its line number, which is always 1: it is given a single line."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg.removesuffix(' at')} at column {error.colno}"
+    return first_line(error)
 
 
 def _parquet_rows(file: FoundFile, columns: Sequence[str]) -> Iterator[Row]:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
-from pipeline.pixels.decode import ImageError, decode, opened
+from pipeline.pixels.decode import ImageError, decode, decoding_reason, opened
 from pipeline.sharding.writing.images import ImagesConfig, UnreadableError, prepare_image
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n%%EOF\n"
@@ -95,3 +95,11 @@ def test_the_largest_image_that_is_allowed_takes_at_most_four_times_its_decoded_
     command = [sys.executable, "-c", code, str(file)]
     took = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ))
     assert int(took.stdout) < 4 * 256, took.stdout
+
+
+def test_an_error_of_the_decoder_that_is_only_a_number_gets_its_kind() -> None:
+    # Pillow's readers look up header fields in tables: the text of a KeyError is only the value that was not found.
+    assert decoding_reason(KeyError(32)) == "the decoder failed: key error 32"
+    assert decoding_reason(ValueError("-2")) == "the decoder failed: value error -2"
+    assert decoding_reason(MemoryError()) == "the decoder failed: memory error"
+    assert decoding_reason(OSError("image file is truncated")) == "image file is truncated"

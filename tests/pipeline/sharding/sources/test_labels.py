@@ -76,7 +76,9 @@ def test_a_class_that_is_really_called_so_is_named_in_class_names(tmp_path: Path
 def test_lists_and_the_like_are_no_labels(form: str, tmp_path: Path, collect: Collect, reason: Reason) -> None:
     collection, items = collect(**write(tmp_path / f"a.{form}", [["cat"], ["dog", "cat"]]))
     assert collection.label_names == ()
-    assert [reason(item) for item in items] == ["its label is no text and no number, but list"] * 2
+    assert [reason(item) for item in items] == [
+        f"a.{form}, row {row}: its label is a list, not a text or a number" for row in (1, 2)
+    ]
 
 
 def test_numbers_of_any_length_are_labels_in_their_order() -> None:

@@ -129,7 +129,7 @@ def test_bad_rows_are_quarantined_with_their_reason(folder: Path, collect: Colle
     _, items = collect(kind="manifest", manifest=str(lines), caption_columns=["caption"])
     assert "not JSON" in reason(items[1])
     assert reason(items[2]) == "not a JSON object"
-    assert reason(items[3]) == "its caption is not text"
+    assert reason(items[3]) == "list.jsonl, row 4: its caption is an object, not a text"
     lines.write_text('{"path": "x/0.png", "label": "a"}\n{"path": "x/0.png", "label": %s}\n' % ("9" * 5000))
     _, items = collect(kind="manifest", manifest=str(lines), label_column="label")
     assert reason(items[1]) == "not JSON (a number of 5,000 digits)"
@@ -145,7 +145,7 @@ def test_numbers_are_labels_in_their_order_and_get_their_names(folder: Path, col
     collection, items = collect(kind="manifest", manifest=str(table), label_column="label", class_names=str(names))
     assert len(collection.label_names) == 10
     assert [item.label for item in items] == [None, "class 9", "class 2"]
-    assert reason(items[0]) == "label '10' is no class of class_names"
+    assert reason(items[0]) == "list.parquet, row 1: label '10' is no class of class_names"
 
 
 def test_images_may_lie_elsewhere_and_tables_may_be_several(folder: Path, tmp_path: Path, collect: Collect) -> None:

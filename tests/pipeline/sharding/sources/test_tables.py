@@ -34,6 +34,7 @@ def of(table: Path, **more: Any) -> dict[str, Any]:
         ("a.csv", "path,label\nä.png,cat\n".encode("utf-16-be"), "text in UTF-16"),
         ("a.tsv", "path\tlabel\nx.png\tcat\n".encode("utf-16-le"), "text in UTF-16"),
         ("a.jsonl", '{"path": "x.png"}\n'.encode("utf-16"), "text in UTF-16"),
+        ("a.csv", "path,label\nä.png,cat\n".encode("utf-32"), "text in UTF-32"),
         ("a.csv", b"path;label\nx.png;cat\n", "separated by semicolons, and a .csv file is read with commas"),
         ("a.csv", b"path\tlabel\nx.png\tcat\n", "separated by tabs"),
         ("a.csv", b"path|label\nx.png|cat\n", "separated by bars"),
@@ -93,6 +94,45 @@ def test_a_bad_line_is_quarantined_wherever_it_stands(
     assert len(items) == 30
     assert items[line - 1].name == f"a.jsonl, row {line}"
     assert any(word in reason(items[line - 1]) for word in ("not JSON", "not a JSON object", "is not UTF-8"))
+
+
+@pytest.mark.parametrize("line", [1, 27])
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        ({"label": ["cat"]}, "its label is a list, not a text or a number"),
+        ({"caption": {"en": "a cat"}}, "its caption is an object, not a text"),
+        ({"caption": [["a cat"]]}, "its caption is a list, not a text"),
+        ({"label": "\ud800"}, "its label is not UTF-8"),
+        ({"caption": "\ud800"}, "its caption is not UTF-8"),
+        ({"split": "\ud800"}, "its split is not UTF-8"),
+        ({"group": ["a"]}, "its group is a list, not a text or a number"),
+        ({"path": None}, "names no file: its column 'path' is empty"),
+        ({"path": 3}, "names no file: its column 'path' is 3, not a path"),
+    ],
+)
+def test_a_bad_value_is_quarantined_with_its_row_wherever_it_stands(
+    line: int, values: dict[str, Any], what: str, tmp_path: Path, collect: Collect, reason: Reason
+) -> None:
+    rows: list[dict[str, Any]] = [
+        {"path": f"{n}.png", "label": "cat", "caption": "a cat", "split": "train", "group": "g"} for n in range(30)
+    ]
+    rows[line - 1] |= values
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    columns = {"caption_columns": ["caption"], "split_column": "split", "group_column": "group"}
+    _, items = collect(**of(tmp_path / "a.jsonl", **columns))
+    assert len(items) == 30
+    bad = items[line - 1]
+    assert reason(bad).endswith(what)
+    assert f"a.jsonl, row {line}" in (bad.name + reason(bad))
+    assert [item.captions for item in items if item is not bad] == [("a cat",)] * 29
+
+
+def test_invalid_json_is_said_by_its_column_and_row(tmp_path: Path, collect: Collect, reason: Reason) -> None:
+    (tmp_path / "a.jsonl").write_text('{"path": "x.png", "label": "cat"}\n{"path": "y.png", "lab\n')
+    _, items = collect(**of(tmp_path / "a.jsonl"))
+    assert items[1].name == "a.jsonl, row 2"
+    assert reason(items[1]) == "not JSON (Invalid control character at column 23)"
 
 
 def test_a_file_of_no_json_at_all_is_refused(tmp_path: Path, refused: Refused) -> None:
@@ -157,6 +197,8 @@ def test_paths_of_windows_are_recognised(
     assert items[3].read() == picture(2)
     with pytest.raises(ValueError, match="with its drive"):
         join("s3://bucket/photos", "D:\\a.png")
+    assert "a path of Windows with its drive" in refused(**of(Path("C:\\photos\\a.csv")))
+    assert "backslashes of Windows: write /" in refused(**of(tmp_path / "a.csv", images="photos\\2024"))
 
 
 def test_what_a_file_is_is_known_by_its_first_bytes(picture: Picture) -> None:
