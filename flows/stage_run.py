@@ -150,7 +150,7 @@ class StageRun:
         if not summary.nothing_new:
             return summary
         found = next(result for result in summary.results if result.nothing_new)
-        return Completed(name=NOTHING_NEW, message=f"{found.reference} has it all", data=summary)
+        return Completed(name=NOTHING_NEW, message=f"{found.reference} is up to date", data=summary)
 
 
 @contextmanager

@@ -37,8 +37,8 @@ class StageResult:
 
     Attributes:
         label: its name in this run.
-        reference: STAGE/KEY in the store.
-        cached: the artifact was in the store already.
+        reference: the artifact's `uri`, STAGE/KEY.
+        cached: the artifact was already in the store.
         seconds: duration of the stage, in this run or in the one that built the artifact.
         summary: the artifact's summary.
         nothing_new: the stage had nothing to add to one of its inputs; the artifact is that input.
@@ -66,7 +66,7 @@ def accept_any(artifact: Artifact) -> None:
 def worth_repeating(task: Any, task_run: Any, state: State[Any]) -> bool:
     """Whether to retry a failed stage: only in a deployment, and not after a TutelageError.
 
-    In the shell, the user who reads the error decides; at night, the cause may be a network outage.
+    In the shell, the user reads the error and decides. A deployment runs unattended, and a network outage may be over.
     """
     error = state.result(raise_on_failure=False)
     return prefect.runtime.deployment.id is not None and not isinstance(error, TutelageError)
@@ -108,7 +108,7 @@ def stage_task(
         board.end(label, "stopped")
         raise
     nothing_new = artifact.uri in {input.uri for input in artifacts.values()}
-    message = f"{artifact.uri} has it all" if nothing_new else headline(artifact.summary)
+    message = f"{artifact.uri} is up to date" if nothing_new else headline(artifact.summary)
     state: StageState = "nothing new" if nothing_new else "cached" if artifact.cached else "done"
     board.end(label, state, headline=message)
     log.info("%s: %s, %s, %s", label, state, artifact.uri, message)
@@ -116,7 +116,7 @@ def stage_task(
     if nothing_new:
         return Completed(name=NOTHING_NEW, message=message, data=result)
     if artifact.cached:
-        return Completed(name="Cached", message=f"{artifact.uri} was there", data=result)
+        return Completed(name="Cached", message=f"{artifact.uri} was already in the store", data=result)
     return result
 
 
@@ -139,7 +139,7 @@ class _BoardProgress:
 
 
 def _run_logger() -> logging.Logger | logging.LoggerAdapter[Any]:
-    """The run's logger, whose lines Prefect's UI shows; the adapter works from any thread."""
+    """The logger of the Prefect run, shown in Prefect's UI and usable from any thread; outside a run, our own."""
     try:
         return get_run_logger()
     except MissingContextError:

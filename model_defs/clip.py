@@ -2,8 +2,9 @@
 
 Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 2.3 and
 figure 3. Parameters of the released models: ResNet-50 102,007,137; ViT-B/32 151,277,313; ViT-B/16 149,620,737;
-ViT-L/14 427,616,513. `clip` is the dual encoder over any two backbones; by default over the classifiers' ViT-B/32,
-which has a bias on its patches and no norm before its blocks: 151,276,545.
+ViT-L/14 427,616,513. `clip` is the dual encoder over any two backbones. By default its image backbone is
+`vit_base_patch32_224`, which unlike CLIP's own has a bias in the patch embedding and no norm before the blocks;
+151,276,545 parameters.
 
 Temperature as in section 2.5: learned as a logarithm, from 1/0.07, at most 100. The weights that the authors
 released were trained with QuickGELU, so it is the default of those models; most of open_clip's were trained
@@ -94,9 +95,9 @@ def clip(
         projection_bias: whether the image projection has a bias.
     """
     if model_info(image_tower).kind != "image":
-        raise ModelError(f"clip: {image_tower!r} is no image model; list_models names those there are")
+        raise ModelError(f"clip: {image_tower!r} is no image model; see list_models")
     if model_info(text_tower).kind != "text":
-        raise ModelError(f"clip: {text_tower!r} is no text model; list_models names those there are")
+        raise ModelError(f"clip: {text_tower!r} is no text model; see list_models")
     reserved = {"num_classes"} & set(image_kwargs or {}) | {"output_dim"} & set(text_kwargs or {})
     if reserved:
         raise ModelError(f"clip: sets {', '.join(sorted(reserved))} itself; leave it out")

@@ -9,7 +9,7 @@ _LIMIT = 3
 
 
 def headline(summary: Mapping[str, Any]) -> str:
-    """The summary's headline; for a summary without one, of an older version, its first values."""
+    """The summary's headline; for a summary of an older version, which has none, its first scalars."""
     text = summary.get("headline")
     if isinstance(text, str) and text:
         return text

@@ -7,8 +7,8 @@ The servers of a line start in parallel, after those of the line above:
     Ray and a Prefect worker, which use all of them
 
 All data are in one folder and are used again at the next start. Its `environment.sh`, which only its owner can read,
-has the addresses and keys; no secret is printed. The servers see these addresses and keys, and not the store, the keys
-or the servers of the shell that started them.
+has the addresses and keys; no secret is printed. The servers inherit the shell's environment, except the variables that
+name another store, other keys or other servers: these are replaced or removed.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from infra.local.servers import (
 BUCKET = "tutelage"
 # Prefixes of the shell's variables that would point the servers started here to other servers, stores and keys.
 _FOREIGN = ("AWS_", "MLFLOW_", "PREFECT_", "RAY_ADDRESS", "RAY_AUTH_", "TUTELAGE_STORE")
-# Exceptions: settings of a worker that point nowhere.
+# Exceptions: settings of a worker that contain no address and no key.
 _HARMLESS = ("PREFECT_WORKER_", "PREFECT_LOGGING_")
 _POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The ports of the servers; S3 also uses the four ports after its own, and all five + 10000."""
+    """The ports of the servers; SeaweedFS also uses s3 + 1 to s3 + 4, and these five + 10000 for gRPC."""
 
     s3: int = 8333
     postgres: int = 5433
@@ -69,7 +69,7 @@ class Stack:
 
     Args:
         folder: for their data, logs, keys and `environment.sh`.
-        ports: they listen on.
+        ports: the ports on which they listen.
         pool: Prefect work pool of the worker.
         say: called with a line for each server that has started.
     """
@@ -109,7 +109,7 @@ class Stack:
             time.sleep(_POLL_S)
 
     def stop(self) -> None:
-        """Stops all servers, clients of a server before it."""
+        """Stops all servers in the reverse order of their start, so that clients end before their servers."""
         self._running.clear()
         self._stopping.close()
 
@@ -262,5 +262,5 @@ def _access(endpoint: str, keys: Keys) -> dict[str, str]:
 
 
 def _without_foreign(environment: Mapping[str, str]) -> dict[str, str | None]:
-    """Changes that remove the variables that point to other servers, stores and keys, as for `Server.env`."""
+    """A `Server.env` (name -> None) that removes the variables that name other servers, stores and keys."""
     return {name: None for name in environment if name.startswith(_FOREIGN) and not name.startswith(_HARMLESS)}

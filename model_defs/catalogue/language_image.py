@@ -13,7 +13,7 @@ register_model(
     "model_defs.text_transformer:text_transformer",
 )
 
-# Image backbones, with timm's names. The paper has no errors of them as classifiers; the weights are fine-tuned later.
+# Image backbones, with timm's names. No top1_error: the paper reports none for these fine-tuned weights.
 for _size, _patch, _parameters, _macs in (
     ("base", 32, 88_225_000, 4_409_186_304),
     ("base", 16, 86_568_424, 17_563_828_224),

@@ -1,7 +1,7 @@
 """The bounds of a leak check: which fraction of an evaluation split may be in the training data.
 
-The result is an artifact, and the bounds are not in its key: they are checked after it is committed or found. So its
-listing and pictures are there for review, and running again with the same data stops within a second.
+The bounds are not in the key of the result's artifact: they are checked after it is committed or found in the store. So
+its listing and pictures can be reviewed after a failure, and a rerun with the same data fails within a second.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class LeakBounds(Config):
     max_near_share: float = _bound(0.01, "be near duplicates of a training image")
 
     def broken(self, findings: Mapping[str, Any]) -> list[str]:
-        """One clause per exceeded bound, the worst kind first.
+        """The exceeded bounds, one clause of an error message each, the worst kind first.
 
         Args:
             findings: the content of leaks.json.
@@ -77,7 +77,7 @@ class LeakBounds(Config):
 
 
 def split_name(data: str, split: str) -> str:
-    """The name of a split in texts; the data set is named unless it is the first."""
+    """A split as it is shown: "val" in the data set "shards" that is checked, "other val" in the data set "other"."""
     return split if data == "shards" else f"{data} {split}"
 
 

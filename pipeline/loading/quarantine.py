@@ -1,11 +1,10 @@
 """Quarantine: the damaged samples of a training, their substitutes, and the limit on their number.
 
-A sample is damaged if its bytes differ from the index's content hash also when read again, if its shard is missing or
-too short, or if correct bytes cannot be decoded. It is not trained on. It is replaced in the batch by a sample of a
-later step's batch (`substitutes`), chosen by a pure function of (seed, step, slot), of the policy's state, and of which
-samples are damaged when they are read. So the global batch is the same on any number of workers, and in a resumed run.
-If the set of damaged samples changes between a run and its resumption, the batches after the resumption differ
-accordingly. The choice uses no record of damaged samples, which would differ between workers.
+A sample is damaged if two reads give bytes with another hash than the index has, if its shard is missing or too
+short, or if bytes with the right hash cannot be decoded. It is not trained on. It is replaced in the batch by a sample
+of a later step's batch: the first of `substitutes` that can be read. `substitutes` depends on the seed, step, slot and
+policy only, not on the damaged samples found so far, which differ between workers. So the global batch is the same on
+any number of workers, and in a resumed run unless a shard was damaged or repaired in between.
 """
 
 from __future__ import annotations
@@ -49,7 +48,12 @@ class DamagedSampleError(DamagedError):
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A line of quarantine.jsonl: a damaged sample, and the first step that drew it."""
+    """A line of quarantine.jsonl: a damaged sample.
+
+    Attributes:
+        sample: its row in the index.
+        step: the first step that drew it.
+    """
 
     sample: int
     shard: str
@@ -86,15 +90,15 @@ class Quarantine:
         """
         if error.id in self._found:
             return
-        sample = Quarantined(error.id, error.shard, error.key, error.byte, error.reason, step)
+        entry = Quarantined(error.id, error.shard, error.key, error.byte, error.reason, step)
         _log.warning("step %d: left out: %s", step, error)
-        self._unreported.append(sample)
-        self._add(sample)
+        self._unreported.append(entry)
+        self._add(entry)
 
     def unreported(self) -> list[dict[str, Any]]:
         """The samples recorded since the last call, as JSON values, to be sent to other workers."""
         unreported, self._unreported = self._unreported, []
-        return [asdict(sample) for sample in unreported]
+        return [asdict(entry) for entry in unreported]
 
     def merge(self, lines: Iterable[dict[str, Any]]) -> None:
         """Adds the samples that other workers recorded, or an earlier process of this training.
@@ -107,19 +111,18 @@ class Quarantine:
 
     def lines(self) -> list[dict[str, Any]]:
         """All recorded samples, as JSON values, in the order of the steps."""
-        return [
-            asdict(sample) for sample in sorted(self._found.values(), key=lambda sample: (sample.step, sample.sample))
-        ]
+        entries = sorted(self._found.values(), key=lambda entry: (entry.step, entry.sample))
+        return [asdict(entry) for entry in entries]
 
-    def _add(self, sample: Quarantined) -> None:
-        known = self._found.get(sample.sample)
-        if known is None or sample.step < known.step:
-            self._found[sample.sample] = sample
+    def _add(self, entry: Quarantined) -> None:
+        known = self._found.get(entry.sample)
+        if known is None or entry.step < known.step:
+            self._found[entry.sample] = entry
         if len(self._found) > self._allowed:
             raise DamagedError(
                 f"{len(self._found)} of {self._samples:,} training samples are damaged, {self._allowed} may be "
-                f"(loader.max_damaged_share={self._max_share}); {sample.shard}, sample {sample.key} at byte "
-                f"{sample.byte}: {sample.reason}; fix the shards, or allow more"
+                f"(loader.max_damaged_share={self._max_share}); {entry.shard}, sample {entry.key} at byte "
+                f"{entry.byte}: {entry.reason}; fix the shards, or allow more"
             )
 
 

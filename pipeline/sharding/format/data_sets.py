@@ -28,6 +28,6 @@ def data_sets_of(metadata: Mapping[bytes, bytes]) -> tuple[DataSet, ...]:
 
 
 def data_sets_metadata(data_sets: Sequence[DataSet]) -> dict[str, str]:
-    """The inverse of `data_sets_of`; {} for an index of one data set, so that its bytes do not change."""
+    """The inverse of `data_sets_of`; {} for an index of one data set, which has no such entry in its schema."""
     entries = [{"name": data_set.name, "first": data_set.first, "last": data_set.last} for data_set in data_sets]
     return {_KEY: json.dumps(entries)} if entries else {}
