@@ -20,7 +20,7 @@ from flows.prefect_api import ask
 from infra.local.server import check_free
 from infra.local.servers import PortTakenError, Server, ServerError, free_port, prefect_server
 from pipeline.errors import InputError, WorkError, first_line
-from pipeline.reachability import http_refusal
+from pipeline.reachability import http_problem
 from pipeline.service_url import shown_url
 from pipeline.whole_files import open_lock, try_lock, unusable
 
@@ -142,7 +142,7 @@ def check_server() -> None:
     if not url:
         port_wanted()
     # Prefect Cloud and servers with a login require it for the health check.
-    elif reason := http_refusal(f"{url.rstrip('/')}/health", expected_body=b"true", accepted_statuses=(401, 403)):
+    elif reason := http_problem(f"{url.rstrip('/')}/health", expected_body=b"true", accepted_statuses=(401, 403)):
         shown = shown_url(url)
         raise InputError(
             f"PREFECT_API_URL={shown}: no Prefect server answers there: {reason}; start it, or unset the variable"

@@ -23,7 +23,7 @@ NOT_A_URL = "not a URL; of a password in it, write / ? # @ as %2F %3F %23 %40"
 _ANSWER_BYTES = 4096  # read of a response; enough for a health check
 
 
-def http_refusal(
+def http_problem(
     url: str, *, expected_body: bytes | None = None, accepted_statuses: Collection[int] = (), within_s: float = WITHIN_S
 ) -> str | None:
     """Why an HTTP URL does not answer as expected, in a few words without passwords; None if it does.
@@ -49,7 +49,7 @@ def http_refusal(
     return answered_within(within_s, check)
 
 
-def tcp_refusal(host: str, port: int, *, within_s: float = WITHIN_S) -> str | None:
+def tcp_problem(host: str, port: int, *, within_s: float = WITHIN_S) -> str | None:
     """Why no connection to a port is accepted, in a few words; None if it is."""
 
     def check() -> None:
@@ -62,7 +62,7 @@ def answered_within(seconds: float, check: Callable[[], str | None]) -> str | No
     """Runs a check in a thread; returns its result, or why there is none within the time limit.
 
     Args:
-        check: returns the reason of a refusal in a few words, or None.
+        check: returns why the server cannot be used, in a few words, or None.
     """
     answers: list[str | None] = []
 

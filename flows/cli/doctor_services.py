@@ -1,6 +1,6 @@
 """Checks that the services in the environment answer; each check takes at most a few seconds.
 
-Every function returns the fields of a `Check` after its name: status, what was found, the fix.
+Every function returns the fields of a `Check` that follow its name: the status, what was found, and the fix.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import InputError
 from pipeline.ray_cluster.address import check_cluster, cluster_address
-from pipeline.reachability import http_refusal, tcp_refusal
+from pipeline.reachability import http_problem
 from pipeline.service_url import shown_url
 
 Found = tuple[Literal["ok", "warn", "fail"], str, str]
@@ -22,15 +22,15 @@ def mlflow_service(uri: str) -> Found:
     """The tracking server or database at MLFLOW_TRACKING_URI."""
     if not uri:
         return "ok", "embedded, SQLite under the store", ""
-    from pipeline.training.tracking_uri import can_be_checked, refusal
+    from pipeline.training.tracking_uri import can_be_checked, problem_and_fix
 
     shown = shown_url(uri)
     if not can_be_checked(uri):
-        return "warn", f"{shown}: of a kind that is not checked", "Try it with: mlflow doctor"
-    reason = refusal(uri)
-    if reason is None:
+        return "warn", f"{shown}: this kind of URI is not checked", "Try it with: mlflow doctor"
+    problem = problem_and_fix(uri)
+    if problem is None:
         return "ok", f"{shown} answers" if not uri.startswith("sqlite") else f"{shown}, a database file", ""
-    found, fix = reason
+    found, fix = problem
     return "fail", f"{shown}: {found}", f"{fix[0].upper()}{fix[1:]}."
 
 
@@ -39,7 +39,7 @@ def prefect_service(url: str) -> Found:
     if not url:
         return "ok", "embedded, a server for each run", ""
     shown = shown_url(url)
-    reason = http_refusal(f"{url.rstrip('/')}/health", accepted_statuses=(401, 403), within_s=_TIMEOUT_S)
+    reason = http_problem(f"{url.rstrip('/')}/health", accepted_statuses=(401, 403), within_s=_TIMEOUT_S)
     if reason is None:
         return "ok", f"{shown} answers", ""
     if not urlsplit(url).path.rstrip("/").endswith("/api"):
@@ -51,7 +51,7 @@ def ray_service(address: str) -> Found:
     """The cluster at RAY_ADDRESS."""
     try:
         if cluster_address(address) is None:
-            return "ok", "embedded, started for each run, for this machine and its owner only", ""
+            return "ok", "embedded, started for each run; only its user on this machine can connect", ""
         nodes = check_cluster(address)
     except InputError as error:
         found, _, fix = str(error).removeprefix("RAY_ADDRESS=").partition("; ")
@@ -60,17 +60,12 @@ def ray_service(address: str) -> Found:
 
 
 def s3_service(endpoint: str, store_url: str) -> Found:
-    """The S3 server at AWS_ENDPOINT_URL; the store's check tests the keys."""
+    """The S3 server at AWS_ENDPOINT_URL; the check of the store tests the credentials."""
     if not endpoint:
         return "ok", "AWS" if store_url.startswith("s3://") else "not used, the store is a folder", ""
     shown = shown_url(endpoint)
     # A working server answers a request without credentials with 403.
-    reason = http_refusal(endpoint, within_s=_TIMEOUT_S, accepted_statuses=(301, 307, 400, 401, 403, 404, 405))
+    reason = http_problem(endpoint, within_s=_TIMEOUT_S, accepted_statuses=(301, 307, 400, 401, 403, 404, 405))
     if reason is None:
         return "ok", f"{shown} answers", ""
     return "fail", f"{shown}: {reason}", "Start that S3 server, or correct AWS_ENDPOINT_URL."
-
-
-def _connects(host: str, port: int, shown: str, fix: str) -> Found:
-    reason = tcp_refusal(host, port, within_s=_TIMEOUT_S)
-    return ("ok", f"{shown} answers", "") if reason is None else ("fail", f"{shown}: {reason}", fix)

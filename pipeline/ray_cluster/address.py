@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.reachability import tcp_refusal
+from pipeline.reachability import tcp_problem
 from pipeline.service_url import shown_url
 
 _PROBE_S = 30.0  # loading Ray takes 2 s on an idle core, and 10 s on a busy one
@@ -69,9 +69,9 @@ def check_cluster(given: str | None = None) -> list[dict[str, float]]:
     if nodes and time.monotonic() - probed_at < _FRESH_S:
         return nodes
     host, _, port = address.rpartition(":")
-    if refusal := tcp_refusal(host.strip("[]"), int(port)):
+    if problem := tcp_problem(host.strip("[]"), int(port)):
         raise InputError(
-            f"RAY_ADDRESS={address}: {refusal}; start that Ray cluster, or unset it for a node of your own"
+            f"RAY_ADDRESS={address}: {problem}; start that Ray cluster, or unset it for a node of your own"
         )
     nodes = _checked(address, _probed(address))
     _known[address] = time.monotonic(), nodes
@@ -85,7 +85,7 @@ def on_loopback_only(address: str) -> bool:
         here = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-    return here and tcp_refusal(_own_address(), int(port)) is not None
+    return here and tcp_problem(_own_address(), int(port)) is not None
 
 
 def authentication() -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipeline.errors import InputError, first_line
-from pipeline.reachability import NOT_A_URL, answered_within, http_refusal, tcp_refusal
+from pipeline.reachability import NOT_A_URL, answered_within, http_problem, tcp_problem
 from pipeline.service_url import shown_url, without_credentials
 
 VARIABLE = "MLFLOW_TRACKING_URI"
@@ -67,19 +67,19 @@ def check_tracking_uri(uri: str) -> None:
     Raises:
         InputError: no answer within 10 s; one line.
     """
-    if (reason := refusal(uri)) is not None:
-        problem, advice = reason
-        raise InputError(f"{VARIABLE}={shown_url(uri)}: {problem}; {advice}")
+    if (found := problem_and_fix(uri)) is not None:
+        problem, fix = found
+        raise InputError(f"{VARIABLE}={shown_url(uri)}: {problem}; {fix}")
 
 
-def refusal(uri: str) -> tuple[str, str] | None:
+def problem_and_fix(uri: str) -> tuple[str, str] | None:
     """Why a tracking URI cannot be used, and how to fix it; None if it answers or its kind cannot be checked."""
     try:
         kind = _kind(uri)
         if kind in _SERVER_SCHEMES:
-            return _server_refusal(uri)
+            return _server_problem(uri)
         if kind in _DATABASE_SCHEMES:
-            return _database_refusal(uri, kind)
+            return _database_problem(uri, kind)
     except ValueError:
         return NOT_A_URL, f"correct {VARIABLE}, or unset it for the embedded one"
     if kind == "folder":
@@ -88,7 +88,7 @@ def refusal(uri: str) -> tuple[str, str] | None:
 
 
 def can_be_checked(uri: str) -> bool:
-    """Whether `refusal` can check a URI of this kind."""
+    """Whether `problem_and_fix` can check a URI of this kind."""
     return _kind(uri) in (*_SERVER_SCHEMES, *_DATABASE_SCHEMES, "folder")
 
 
@@ -100,9 +100,9 @@ def _kind(uri: str) -> str:
     return "folder" if scheme == "file" or uri.startswith("file:") else scheme
 
 
-def _server_refusal(uri: str) -> tuple[str, str] | None:
+def _server_problem(uri: str) -> tuple[str, str] | None:
     # The client authenticates itself; it has credentials other than the URL.
-    reason = http_refusal(f"{uri.rstrip('/')}{_SEARCH_PATH}", accepted_statuses=(401, 403))
+    reason = http_problem(f"{uri.rstrip('/')}{_SEARCH_PATH}", accepted_statuses=(401, 403))
     if reason is None:
         return None
     if reason.startswith("answers 404"):
@@ -110,14 +110,14 @@ def _server_refusal(uri: str) -> tuple[str, str] | None:
     return reason, f"start that MLflow server, or unset {VARIABLE} for the embedded one"
 
 
-def _database_refusal(uri: str, scheme: str) -> tuple[str, str] | None:
+def _database_problem(uri: str, scheme: str) -> tuple[str, str] | None:
     split = urlsplit(uri)
     start = f"start that database, or correct {VARIABLE}"
     if scheme == "sqlite":
         file = Path(uri.partition("///")[2].partition("?")[0]).absolute()
         if not file.parent.is_dir():
             return f"there is no folder {file.parent}", f"create that folder, or correct {VARIABLE}"
-    elif split.hostname is not None and (reason := tcp_refusal(split.hostname, split.port or _PORTS[scheme])):
+    elif split.hostname is not None and (reason := tcp_problem(split.hostname, split.port or _PORTS[scheme])):
         return reason, start
     reason = answered_within(_DATABASE_S, lambda: _connection_failure(uri))
     return None if reason is None else (f"cannot be used ({without_credentials(reason)})", start)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.reachability import http_refusal, tcp_refusal
+from pipeline.reachability import http_problem, tcp_problem
 from pipeline.service_url import shown_url
 
 Serving = Callable[[type[BaseHTTPRequestHandler]], AbstractContextManager[str]]
@@ -74,9 +74,9 @@ def closing(connection: socket.socket) -> None:
 def test_a_server_that_gives_no_answer_is_refused_in_time(answer: Any, serve: Serve) -> None:
     address = serve(answer)
     started = time.monotonic()
-    refusal = http_refusal(f"http://{address}/health", within_s=1)
-    assert refusal is not None
-    assert "\n" not in refusal
+    problem = http_problem(f"http://{address}/health", within_s=1)
+    assert problem is not None
+    assert "\n" not in problem
     assert time.monotonic() - started < 2
 
 
@@ -95,25 +95,25 @@ def drops() -> Iterator[int]:
 
 def test_a_host_that_drops_packets_is_refused_in_time(drops: int) -> None:
     started = time.monotonic()
-    assert tcp_refusal("127.0.0.1", drops, within_s=0.5) == "nobody answers (waited 0.5 s)"
-    assert http_refusal(f"http://127.0.0.1:{drops}/health", within_s=0.5) == "nobody answers (waited 0.5 s)"
+    assert tcp_problem("127.0.0.1", drops, within_s=0.5) == "nobody answers (waited 0.5 s)"
+    assert http_problem(f"http://127.0.0.1:{drops}/health", within_s=0.5) == "nobody answers (waited 0.5 s)"
     assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "with space", "", "a" * 70, "[::"])
 def test_what_is_no_host_is_refused_in_one_line(host: str) -> None:
-    for refusal in (tcp_refusal(host, 99_999), http_refusal(f"http://ann:hidden@{host}:99999/")):
-        assert refusal
-        assert "\n" not in refusal
-        assert "hidden" not in refusal
+    for problem in (tcp_problem(host, 99_999), http_problem(f"http://ann:hidden@{host}:99999/")):
+        assert problem
+        assert "\n" not in problem
+        assert "hidden" not in problem
 
 
 def test_nobody_at_the_port_is_said() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        assert tcp_refusal("127.0.0.1", port) == "nobody answers (Connection refused)"
-        assert http_refusal(f"http://127.0.0.1:{port}") == "nobody answers (Connection refused)"
+        assert tcp_problem("127.0.0.1", port) == "nobody answers (Connection refused)"
+        assert http_problem(f"http://127.0.0.1:{port}") == "nobody answers (Connection refused)"
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -130,13 +130,13 @@ def test_an_answer_counts_if_it_is_the_right_one(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with serving(Answers) as address:
         url = f"http://{address}"
-        assert http_refusal(f"{url}/health") is None
-        assert http_refusal(f"{url}/health", expected_body=b"true") is None
-        assert http_refusal(f"{url}/health", expected_body=b"OK") == "answers, but as another kind of server"
-        assert http_refusal(f"{url}/closed", accepted_statuses=(401,)) is None
-        assert (http_refusal(f"{url}/broken") or "").startswith("answers 503")
-        assert http_refusal(f"{url}/login".replace("//", "//ann:se%20cret@")) is None
-        wrong = http_refusal(f"{url}/login".replace("//", "//ann:hidden@"))
+        assert http_problem(f"{url}/health") is None
+        assert http_problem(f"{url}/health", expected_body=b"true") is None
+        assert http_problem(f"{url}/health", expected_body=b"OK") == "answers, but as another kind of server"
+        assert http_problem(f"{url}/closed", accepted_statuses=(401,)) is None
+        assert (http_problem(f"{url}/broken") or "").startswith("answers 503")
+        assert http_problem(f"{url}/login".replace("//", "//ann:se%20cret@")) is None
+        wrong = http_problem(f"{url}/login".replace("//", "//ann:hidden@"))
         assert wrong is not None
         assert "hidden" not in wrong
 

@@ -104,9 +104,9 @@ def check_named_base(config: ShardingConfig, store: ArtifactStore) -> Base | Non
     """
     if config.base is None:
         return None
-    refusal = _refusal_of_config(config)
-    if refusal is not None:
-        raise InputError(refusal)
+    problem = _problem_of_config(config)
+    if problem is not None:
+        raise InputError(problem)
     if config.base == NEWEST:
         return None
     base = Base(store.resolve(config.base))
@@ -120,9 +120,9 @@ def check_base(config: ShardingConfig, base: Base) -> None:
     Raises:
         InputError: it cannot; the message says why, and what to do.
     """
-    refusal = _refusal_of_config(config) or _refusal_of_base(config, base)
-    if refusal is not None:
-        raise InputError(refusal)
+    problem = _problem_of_config(config) or _problem_of_base(config, base)
+    if problem is not None:
+        raise InputError(problem)
 
 
 def source_address(config: ShardingConfig) -> str:
@@ -146,10 +146,10 @@ def _newest(config: ShardingConfig, store: ArtifactStore) -> Base | None:
         if artifact.manifest["summary"].get("source") == place
     ]
     found.sort(key=lambda artifact: (artifact.manifest["origin"].get("committed", 0.0), artifact.key), reverse=True)
-    return next((base for base in map(Base, found) if _refusal_of_base(config, base) is None), None)
+    return next((base for base in map(Base, found) if _problem_of_base(config, base) is None), None)
 
 
-def _refusal_of_config(config: ShardingConfig) -> str | None:
+def _problem_of_config(config: ShardingConfig) -> str | None:
     if config.duplicates.near == "remove":
         return (
             "base: near-duplicates are found among all images at once, which a delta does not read; "
@@ -160,7 +160,7 @@ def _refusal_of_config(config: ShardingConfig) -> str | None:
     return None
 
 
-def _refusal_of_base(config: ShardingConfig, base: Base) -> str | None:
+def _problem_of_base(config: ShardingConfig, base: Base) -> str | None:
     artifact = base.artifact
     if artifact.stage not in STAGES:
         return f"base: {artifact.uri} is made by {artifact.stage}; give one of {' or '.join(STAGES)}"
