@@ -29,7 +29,7 @@ from flows.preflight import check_ready, open_store
 from flows.run_board import RunBoard, watched
 from flows.second_signal import ends_at_once, passed_on_once
 from pipeline.errors import InputError, TutelageError, WorkError
-from pipeline.ray_cluster.folder import sweep
+from pipeline.ray_cluster.folder import remove_abandoned
 from pipeline.service_url import shown_url, without_credentials
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
     store = open_store()
     check_ready(parameters, store)
     check_server()
-    sweep()
+    remove_abandoned()
     signal.signal(signal.SIGTERM, _interrupt)
     log = store.local / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{entry.name}-{os.getpid()}.log"
     board = RunBoard(checked=parameters)

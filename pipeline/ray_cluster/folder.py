@@ -1,7 +1,8 @@
-"""The folder of a node started on this machine: its path is short enough for sockets, and only its owner can read it.
+"""The folder of a node started on this machine: its path is short enough for sockets, and only its user can read it.
 
-The owner holds a lock on a file in its folder, which the kernel releases when the owner ends in any way; a folder with
-a free lock is abandoned, and is removed. That works across containers that share a /tmp, unlike process ids.
+The process that owns a folder holds a lock on a file in it, which the kernel releases when the process ends in any
+way; a folder with a free lock is abandoned, and is removed. Unlike process ids, that works across containers that share
+a /tmp.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from pipeline.errors import InputError, WorkError
 from pipeline.whole_files import take_lock, try_lock
 
 _PREFIX = "tutelage-ray-"
-# A Unix socket's path has at most 107 bytes; our folder, "session_DATE_TIME_PID" and "sockets/..." follow this one.
-_LONGEST = 19
-_SPARE = ("/tmp", "/var/tmp", "/dev/shm")
+# A Unix socket's path has at most 107 bytes; our folder, "session_DATE_TIME_PID" and "sockets/..." follow the parent.
+_MAX_PARENT_BYTES = 19
+_ALTERNATIVES = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 class NodeFolder:
@@ -29,17 +30,18 @@ class NodeFolder:
 
     Attributes:
         path: the folder, mode 0700.
-        session: the folder for Ray, which makes it and its sockets accessible to all users.
+        session: the folder for Ray's session; Ray makes it accessible to all users, but they cannot enter `path`.
         token: the file with the token, mode 0600.
     """
 
     def __init__(self) -> None:
-        sweep()
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base()))
-        making = self.path / "making"
-        self._lock = making.open("xb")
+        remove_abandoned()
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent_folder()))
+        # Renamed once it is locked: another process would remove a folder with an unlocked file "owner".
+        lock_file = self.path / "making"
+        self._lock = lock_file.open("xb")
         take_lock(self._lock)
-        making.rename(self.path / "owner")
+        lock_file.rename(self.path / "owner")
         self.session = self.path / "s"
         self.token = self.path / "token"
         with os.fdopen(os.open(self.token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -56,24 +58,24 @@ def _token() -> str:
     return secrets.token_hex(32)
 
 
-def base() -> Path:
-    """The parent of a node's folder: TMPDIR, or the first of the alternatives if its name is too long for sockets.
+def parent_folder() -> Path:
+    """The parent of a node's folder: TMPDIR, or another temporary folder if its name is too long for sockets.
 
     Raises:
         InputError: none of them can be used.
     """
-    for folder in _bases():
-        if len(os.fsencode(folder)) <= _LONGEST and os.access(folder, os.W_OK | os.X_OK):
+    for folder in _candidates():
+        if len(os.fsencode(folder)) <= _MAX_PARENT_BYTES and os.access(folder, os.W_OK | os.X_OK):
             return folder
     raise InputError(
-        f"no folder for Ray's sockets: {' and '.join(map(str, _bases()))} cannot be written or have names of more than "
-        f"{_LONGEST} bytes; set TMPDIR to a folder that can be written and has a short name"
+        f"no folder for Ray's sockets: {' and '.join(map(str, _candidates()))} cannot be written or have names of more "
+        f"than {_MAX_PARENT_BYTES} bytes; set TMPDIR to a folder that can be written and has a short name"
     )
 
 
-def sweep() -> None:
+def remove_abandoned() -> None:
     """Removes this user's abandoned folders."""
-    for folder in _bases():
+    for folder in _candidates():
         with contextlib.suppress(OSError):
             for found in list(folder.glob(f"{_PREFIX}*")):
                 with contextlib.suppress(OSError, WorkError), _abandoned(found) as dead:
@@ -91,7 +93,7 @@ def _abandoned(found: Path) -> Iterator[bool]:
         yield try_lock(lock)
 
 
-def _bases() -> list[Path]:
+def _candidates() -> list[Path]:
     with contextlib.suppress(FileNotFoundError):  # No temporary folder at all.
-        return list(dict.fromkeys([Path(tempfile.gettempdir()), *map(Path, _SPARE)]))
-    return [Path(name) for name in _SPARE]
+        return list(dict.fromkeys([Path(tempfile.gettempdir()), *map(Path, _ALTERNATIVES)]))
+    return [Path(name) for name in _ALTERNATIVES]

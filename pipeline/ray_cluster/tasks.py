@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.errors import InputError, TutelageError, WorkError
 from pipeline.ray_cluster.address import check_cluster, cluster_address
-from pipeline.ray_cluster.folder import base
+from pipeline.ray_cluster.folder import parent_folder
 from pipeline.ray_cluster.session import last_line, start
 
 _RETRIES = 3
@@ -26,7 +26,7 @@ def check_tasks() -> None:
         InputError: no usable cluster answers at RAY_ADDRESS, or it has no CPU.
     """
     if cluster_address() is None:
-        base()
+        parent_folder()
     elif not any(node.get("CPU", 0) >= 1 for node in check_cluster()):
         raise InputError(
             f"RAY_ADDRESS={cluster_address()}: no machine of the cluster has a CPU for tasks; "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, TutelageError, WorkError
 from pipeline.ray_cluster.address import check_cluster, cluster_address
-from pipeline.ray_cluster.folder import base
+from pipeline.ray_cluster.folder import parent_folder
 from pipeline.ray_cluster.session import Session, last_line, shutdown, start
 from pipeline.training.interruption import StoppedError
 from pipeline.training.placement import worker_resources
@@ -96,7 +96,7 @@ def machines() -> list[dict[str, float]]:
     """
     if cluster_address() is not None:
         return check_cluster()
-    base()
+    parent_folder()
     return [{"CPU": float(os.cpu_count() or 1), "GPU": float(_local_gpus())}]
 
 

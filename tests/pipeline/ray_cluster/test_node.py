@@ -21,7 +21,7 @@ from pipeline import ray_cluster
 from pipeline.errors import InputError
 from pipeline.ray_cluster import folder as node_folder
 from pipeline.ray_cluster import session as sessions
-from pipeline.ray_cluster.folder import NodeFolder, base, sweep
+from pipeline.ray_cluster.folder import NodeFolder, parent_folder, remove_abandoned
 from pipeline.ray_cluster.tasks import TaskPool
 
 Listeners = Callable[[int], list[Any]]
@@ -156,11 +156,11 @@ def test_a_long_tmpdir_gives_way_to_a_short_folder(
     folder.mkdir(exist_ok=True)
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     try:
-        assert base() == (folder if length == 19 else Path("/tmp"))
-        monkeypatch.setattr(node_folder, "_SPARE", ("/no/such",))
+        assert parent_folder() == (folder if length == 19 else Path("/tmp"))
+        monkeypatch.setattr(node_folder, "_ALTERNATIVES", ("/no/such",))
         if length > 19:
             with pytest.raises(InputError, match="set TMPDIR to a folder that can be written and has a short name"):
-                base()
+                parent_folder()
     finally:
         folder.rmdir()
 
@@ -198,7 +198,7 @@ def test_the_folder_of_a_killed_owner_is_swept_and_that_of_a_living_one_is_not()
     try:
         assert owner.stdout is not None
         left = Path(owner.stdout.readline().strip())
-        sweep()
+        remove_abandoned()
         assert left.is_dir()
         owner.send_signal(signal.SIGKILL)
         owner.wait()
