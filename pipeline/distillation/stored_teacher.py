@@ -42,13 +42,16 @@ class StoredTeacher:
         self._column = column
         self._outputs = outputs
 
-    def batch_logits(self, batch: Batch, pixels: Tensor, shares: list[float]) -> Tensor:
+    def batch_logits(self, batch: Batch, pixels: Tensor, mixing_weights: list[float]) -> Tensor:
         """Logits [B, K]. For a mixed image the probabilities of its two images are mixed, as the labels are."""
         logits = self._logits(batch.columns[self._column])
-        if len(shares) == 1:
+        if len(mixing_weights) == 1:
             return logits
         probabilities = logits.float().softmax(dim=-1)
-        mixed = shares[0] * probabilities + shares[1] * probabilities[partners(len(batch), probabilities.device)]
+        mixed = (
+            mixing_weights[0] * probabilities
+            + mixing_weights[1] * probabilities[partners(len(batch), probabilities.device)]
+        )
         return mixed.clamp_min(_MIN_PROBABILITY).log()
 
     def predictions(self, batch: Batch, device: torch.device) -> Tensor:

@@ -28,7 +28,7 @@ class Distillation:
     The student's one or two main heads get the distillation loss; auxiliary heads get the label loss only, weighted.
 
     Args:
-        teacher: sees the student's view of an image, or has stored outputs for the stored image.
+        teacher: run on the augmented images that the student gets; or stored outputs for the original images.
         preprocessing: of the student.
         loss: the distillation loss.
         smoothing: label smoothing, of the true labels only.
@@ -54,13 +54,13 @@ class Distillation:
         self.seed = seed
 
     def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
-        pixels, labels, shares = mixed(batch, self.mixing, self.seed)
-        teacher_logits = self.teacher.batch_logits(batch, pixels, shares)
+        pixels, labels, mixing_weights = mixed(batch, self.mixing, self.seed)
+        teacher_logits = self.teacher.batch_logits(batch, pixels, mixing_weights)
         outputs = model(self.preprocessing.normalise(pixels))
-        extra_loss = auxiliary_loss(outputs, labels, shares, self.smoothing)
+        extra_loss = auxiliary_loss(outputs, labels, mixing_weights, self.smoothing)
         outputs = without_auxiliary(outputs)
         class_logits, distillation_logits = outputs if self.loss.method == "token" else (outputs, outputs)
-        label_loss = mixed_cross_entropy(class_logits, labels, shares, self.smoothing)
+        label_loss = mixed_cross_entropy(class_logits, labels, mixing_weights, self.smoothing)
         loss = distillation_loss(label_loss, distillation_logits, teacher_logits, self.loss) + extra_loss
         metrics = {
             "accuracy": accuracy(class_logits, batch.labels),

@@ -22,12 +22,12 @@ from pipeline.sharding.format.index import SampleIndex
 class Teacher(Protocol):
     """A model that is run on each batch, or stored outputs of one."""
 
-    def batch_logits(self, batch: Batch, pixels: Tensor, shares: list[float]) -> Tensor:
+    def batch_logits(self, batch: Batch, pixels: Tensor, mixing_weights: list[float]) -> Tensor:
         """Logits [B, K] for the images of a batch as the student sees them.
 
         Args:
             pixels: [B, C, H, W] in 0..255, after mixing.
-            shares: weights of an image and its partner in the mixed image; [1.0] without mixing.
+            mixing_weights: of an image and its partner in the mixed image; [1.0] without mixing.
         """
 
     def predictions(self, batch: Batch, device: torch.device) -> Tensor:
@@ -51,8 +51,8 @@ class FrozenTeacher:
     def of(cls, exported: ExportedModel, device: torch.device) -> FrozenTeacher:
         return cls(exported.build(), exported.preprocessing, device)
 
-    def batch_logits(self, batch: Batch, pixels: Tensor, shares: list[float]) -> Tensor:
-        """The model's logits for `pixels`; `batch` and `shares` are not used."""
+    def batch_logits(self, batch: Batch, pixels: Tensor, mixing_weights: list[float]) -> Tensor:
+        """The model's logits for `pixels`; `batch` and `mixing_weights` are not used."""
         return self.logits(pixels)
 
     def predictions(self, batch: Batch, device: torch.device) -> Tensor:

@@ -38,54 +38,54 @@ class Classification:
         self.seed = seed
 
     def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
-        pixels, labels, shares = mixed(batch, self.mixing, self.seed)
+        pixels, labels, mixing_weights = mixed(batch, self.mixing, self.seed)
         outputs = model(self.preprocessing.normalise(pixels))
-        extra_loss = auxiliary_loss(outputs, labels, shares, self.smoothing)
+        extra_loss = auxiliary_loss(outputs, labels, mixing_weights, self.smoothing)
         outputs = without_auxiliary(outputs)
         # A distilled DeiT without a teacher: both heads are trained on the label.
         heads = outputs if isinstance(outputs, tuple) else (outputs,)
-        losses = [mixed_cross_entropy(head, labels, shares, self.smoothing) for head in heads]
+        losses = [mixed_cross_entropy(head, labels, mixing_weights, self.smoothing) for head in heads]
         return StepOutput(torch.stack(losses).mean() + extra_loss, {"accuracy": accuracy(heads[0], batch.labels)})
 
 
 def mixed(batch: Batch, mixing: MixingConfig, seed: int) -> tuple[Tensor, list[Tensor], list[float]]:
-    """The batch's pixels (float if mixed, else uint8), the labels in the mixture and the weight of each label."""
+    """The batch's pixels (float if mixed, else uint8), its label tensors, and the mixing weight of each of them."""
     mix = mixing.draw(seed, batch.step)
     if mix is None:
         return batch.images, [batch.labels], [1.0]
-    pixels, share = mix.apply(batch.images.float())
-    return pixels, [batch.labels, batch.labels[partners(len(batch), pixels.device)]], [share, 1.0 - share]
+    pixels, weight = mix.apply(batch.images.float())
+    return pixels, [batch.labels, batch.labels[partners(len(batch), pixels.device)]], [weight, 1.0 - weight]
 
 
-def mixed_cross_entropy(logits: Tensor, labels: list[Tensor], shares: list[float], smoothing: float) -> Tensor:
+def mixed_cross_entropy(logits: Tensor, labels: list[Tensor], mixing_weights: list[float], smoothing: float) -> Tensor:
     """Cross-entropy in nats, averaged over ALL rows of the batch; rows without a label contribute 0.
 
     The mean is over all rows, so that the losses of micro-batches and ranks add up exactly.
 
     Args:
         logits: [B, K]; computed in float32.
-        labels: one int64 tensor [B] per label in the mixture; -1 means no label.
-        shares: the weight of each label tensor; they sum to 1.
+        labels: int64 tensors [B]: those of the images and, if mixed, those of their partners; -1 means no label.
+        mixing_weights: one per label tensor; they sum to 1.
         smoothing: see Classification.
     """
     logits = logits.float()
     losses = [
-        share * F.cross_entropy(logits, label, ignore_index=UNLABELLED, label_smoothing=smoothing, reduction="sum")
-        for label, share in zip(labels, shares, strict=True)
+        weight * F.cross_entropy(logits, label, ignore_index=UNLABELLED, label_smoothing=smoothing, reduction="sum")
+        for label, weight in zip(labels, mixing_weights, strict=True)
     ]
     return torch.stack(losses).sum() / len(logits)
 
 
-def auxiliary_loss(outputs: Any, labels: list[Tensor], shares: list[float], smoothing: float) -> Tensor | float:
+def auxiliary_loss(outputs: Any, labels: list[Tensor], mixing_weights: list[float], smoothing: float) -> Tensor | float:
     """The weighted sum of the auxiliary heads' cross-entropies in nats; 0 for a model without such heads.
 
     Args:
         outputs: the model's output in training mode.
-        labels, shares, smoothing: as in `mixed_cross_entropy`.
+        labels, mixing_weights, smoothing: as in `mixed_cross_entropy`.
     """
     if not isinstance(outputs, AuxiliaryLogits):
         return 0.0
-    losses = [mixed_cross_entropy(logits, labels, shares, smoothing) for logits in outputs.auxiliary]
+    losses = [mixed_cross_entropy(logits, labels, mixing_weights, smoothing) for logits in outputs.auxiliary]
     return outputs.weight * torch.stack(losses).sum()
 
 

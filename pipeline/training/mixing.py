@@ -54,20 +54,20 @@ class Mix:
     """The mixture of one batch.
 
     Attributes:
-        share: fraction of the result that comes from the image itself; the rest comes from its partner.
+        weight: fraction of the result that comes from the image itself; the rest comes from its partner.
         centre: centre (y, x) of the pasted box, as fractions of the sides; None: the images are blended.
     """
 
-    share: float
+    weight: float
     centre: tuple[float, float] | None = None
 
     def apply(self, images: Tensor) -> tuple[Tensor, float]:
         """Mixed float images [B, C, H, W], and the actual fraction of the image itself (a box is clipped)."""
         others = images[partners(len(images), images.device)]
         if self.centre is None:
-            return images.lerp(others, 1.0 - self.share), self.share
+            return images.lerp(others, 1.0 - self.weight), self.weight
         height, width = images.shape[-2:]
-        half = float(np.sqrt(1.0 - self.share)) / 2
+        half = float(np.sqrt(1.0 - self.weight)) / 2
         top, bottom = _box_edges(self.centre[0], half, height)
         left, right = _box_edges(self.centre[1], half, width)
         mixed = images.clone()

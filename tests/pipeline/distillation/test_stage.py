@@ -82,7 +82,7 @@ def test_the_teacher_sees_the_mixed_view_in_its_own_size_and_normalisation() -> 
     mix = mixing.draw(1, 3)
     assert mix is not None
     plain = images.float()[:, 0, 0, 0] / 255
-    mixed = mix.share * plain + (1 - mix.share) * plain[[1, 0, 3, 2]]
+    mixed = mix.weight * plain + (1 - mix.weight) * plain[[1, 0, 3, 2]]
     torch.testing.assert_close(teacher_model.seen, mixed[:, None, None, None].expand(4, 1, 16, 16))
     torch.testing.assert_close(student.seen, ((mixed - 0.5) / 0.5)[:, None, None, None].expand(4, 1, 8, 8))
     assert set(output.metrics) == {"accuracy", "agreement", "label_loss"}

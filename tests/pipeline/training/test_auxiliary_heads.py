@@ -71,9 +71,9 @@ def test_auxiliary_heads_see_the_mixed_labels_too(batch: Batch) -> None:
     mix = mixing.draw(1, batch.step)
     assert mix is not None
     pixels, labels = batch.images.float(), batch.labels[[1, 0, 3, 2]]
-    mixed = mix.share * pixels + (1 - mix.share) * pixels[[1, 0, 3, 2]]
+    mixed = mix.weight * pixels + (1 - mix.weight) * pixels[[1, 0, 3, 2]]
     first, second = (cross_entropies(mixed, which, 0.0) for which in (batch.labels, labels))
-    own, *others = (mix.share * a + (1 - mix.share) * b for a, b in zip(first, second, strict=True))
+    own, *others = (mix.weight * a + (1 - mix.weight) * b for a, b in zip(first, second, strict=True))
     loss = Classification(PREPROCESSING, mixing=mixing, seed=1).training_step(ThreeHeads(), batch).loss
     torch.testing.assert_close(loss, own + WEIGHT * (others[0] + others[1]))
 

@@ -53,7 +53,7 @@ def test_images_reach_the_model_normalised_and_mixed() -> None:
     Classification(PREPROCESSING, mixing=mixing, seed=5).training_step(model, given)
     mix = mixing.draw(5, given.step)
     assert mix is not None
-    torch.testing.assert_close(model.seen[0], mix.share * plain[0] + (1 - mix.share) * plain[1])
+    torch.testing.assert_close(model.seen[0], mix.weight * plain[0] + (1 - mix.weight) * plain[1])
 
 
 def test_both_heads_learn_the_label_where_there_is_no_teacher() -> None:

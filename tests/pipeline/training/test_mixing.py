@@ -14,7 +14,7 @@ from pipeline.training.mixing import Mix, MixingConfig, partners
 def test_a_step_is_mixed_the_same_whenever_it_is_asked_for() -> None:
     config = MixingConfig(mixup=0.8, cutmix=1.0)
     assert [config.draw(3, step) for step in range(50)] == [config.draw(3, step) for step in range(50)]
-    assert len({config.draw(3, step).share for step in range(50)}) == 50
+    assert len({config.draw(3, step).weight for step in range(50)}) == 50
     kinds = [config.draw(3, step).centre is None for step in range(400)]
     assert 0.4 < np.mean(kinds) < 0.6
 
@@ -27,19 +27,19 @@ def test_nothing_is_mixed_by_default_and_seldom_by_a_small_probability() -> None
 
 def test_mixup_blends_neighbours() -> None:
     images = torch.arange(5.0)[:, None, None, None].expand(5, 3, 2, 2)
-    mixed, share = Mix(0.75).apply(images)
-    assert share == 0.75
+    mixed, weight = Mix(0.75).apply(images)
+    assert weight == 0.75
     assert mixed[:, 0, 0, 0].tolist() == [0.25, 0.75, 2.25, 2.75, 4.0]
 
 
 @pytest.mark.parametrize("centre", [(0.5, 0.5), (0.0, 1.0), (0.9, 0.1)])
-def test_cutmix_pastes_the_share_that_it_says(centre: tuple[float, float]) -> None:
+def test_cutmix_pastes_the_fraction_that_it_returns(centre: tuple[float, float]) -> None:
     images = torch.stack([torch.zeros(1, 40, 40), torch.ones(1, 40, 40)])
-    mixed, share = Mix(0.64, centre).apply(images)
-    assert mixed[0].mean().item() == pytest.approx(1 - share)
-    assert mixed[1].mean().item() == pytest.approx(share)
+    mixed, weight = Mix(0.64, centre).apply(images)
+    assert mixed[0].mean().item() == pytest.approx(1 - weight)
+    assert mixed[1].mean().item() == pytest.approx(weight)
     if centre == (0.5, 0.5):
-        assert share == pytest.approx(0.64, abs=0.03)
+        assert weight == pytest.approx(0.64, abs=0.03)
 
 
 def test_parts_and_slices_keep_pairs_together() -> None:
