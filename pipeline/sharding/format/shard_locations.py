@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import DamagedError
 from pipeline.sharding.format import file_addresses as addresses
-from pipeline.sharding.format.tars_file import foreign_tars
+from pipeline.sharding.format.tars_file import tars_outside_store
 
 if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
@@ -55,9 +55,9 @@ class ShardLocations:
         self._artifact = artifact
         self._names = names
         self._owners = {artifact.uri: artifact}
-        self._foreign = {tar.url: tar for tar in foreign_tars(artifact)}
+        self._outside_store = {tar.url: tar for tar in tars_outside_store(artifact)}
         in_store = artifact.storage.local_path("") is None
-        self.remote = tuple(addresses.is_remote(name) if name in self._foreign else in_store for name in names)
+        self.remote = tuple(addresses.is_remote(name) if name in self._outside_store else in_store for name in names)
         self.cache = artifact.cache / "parts"
 
     def open(self, shard: int) -> int:
@@ -65,9 +65,9 @@ class ShardLocations:
 
         Raises:
             FileNotFoundError: it is missing.
-            DamagedError: a foreign tar changed since it was indexed, or the artifact that stores the shard is missing.
+            DamagedError: a tar outside the store changed since it was indexed, or the shard's artifact is missing.
         """
-        tar = self._foreign.get(self._names[shard])
+        tar = self._outside_store.get(self._names[shard])
         if tar is None:
             return os.open(self.path(shard), os.O_RDONLY | os.O_CLOEXEC)
         descriptor = os.open(Path(tar.url), os.O_RDONLY | os.O_CLOEXEC)
@@ -89,7 +89,7 @@ class ShardLocations:
 
     def object(self, shard: int) -> tuple[Storage, str]:
         """The storage of a remote shard, and the shard's path in it."""
-        if self._names[shard] in self._foreign:
+        if self._names[shard] in self._outside_store:
             return addresses.object_of(self._names[shard])
         owner, name = self._owner(shard)
         return owner.storage, owner.object_path(name)
@@ -107,7 +107,7 @@ class ShardLocations:
 
     def size(self, shard: int) -> int:
         """The size of a shard in bytes."""
-        tar = self._foreign.get(self._names[shard])
+        tar = self._outside_store.get(self._names[shard])
         if tar is not None:
             return tar.size
         owner, name = self._owner(shard)
@@ -115,12 +115,12 @@ class ShardLocations:
 
     def identity(self, shard: int) -> str:
         """A name for the content of a remote shard: different contents never have the same name."""
-        tar = self._foreign.get(self._names[shard])
+        tar = self._outside_store.get(self._names[shard])
         return self.object(shard)[1] if tar is None else f"{tar.url} {tar.mtime_or_etag}"
 
     def missing(self, shard: int) -> tuple[str, str]:
         """The error message for a missing shard, and what to do about it."""
-        if self._names[shard] in self._foreign:
+        if self._names[shard] in self._outside_store:
             return "the tar that was indexed in place is gone", "bring it back, or run shard-dataset again"
         owner, _ = self._owner(shard)
         return f"the shard is missing from {owner.url}", f"re-run {owner.stage}"
@@ -128,7 +128,7 @@ class ShardLocations:
     def advice(self, shard: int) -> str:
         """What to do about a shard with wrong bytes."""
         name = self._names[shard]
-        if name in self._foreign:
+        if name in self._outside_store:
             return "bring the tar back as it was, or run shard-dataset again"
         return f"`tutelage artifacts verify {owner_of(name) or self._artifact.uri}` says what else is damaged"
 
@@ -136,7 +136,7 @@ class ShardLocations:
         """An error message for each artifact that stores some of the shards and is no longer in the store."""
         messages = {}
         for number, name in enumerate(self._names):
-            uri = None if name in self._foreign else owner_of(name)
+            uri = None if name in self._outside_store else owner_of(name)
             if uri is not None and uri not in messages and uri not in self._owners:
                 try:
                     self._owner(number)

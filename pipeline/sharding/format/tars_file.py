@@ -21,7 +21,7 @@ def write_tars(output: Path, tars: Iterable[FoundFile]) -> None:
     (output / TARS_FILE).write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
 
-def foreign_tars(artifact: Artifact) -> list[FoundFile]:
+def tars_outside_store(artifact: Artifact) -> list[FoundFile]:
     """The tars outside the store that an artifact refers to, as they were when indexed."""
     if TARS_FILE not in artifact.files:
         return []

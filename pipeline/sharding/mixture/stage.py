@@ -1,7 +1,8 @@
 """The stage mix-datasets: several shards artifacts -> one artifact with an index that refers to all of their tars.
 
 No tar is copied. Every stage that reads shards can read a mixture. The policy `mixture` decides how often each data
-set is sampled, so other weights need no new artifact.
+set is sampled, so a change of sampling weights needs no new artifact. Training samples with an image that one of the
+data sets holds out for evaluation are left out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pipeline.errors import InputError
 from pipeline.sharding.card.data_card import counted
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.sharding.format.shard_locations import qualified_name
-from pipeline.sharding.format.tars_file import foreign_tars, write_tars
+from pipeline.sharding.format.tars_file import tars_outside_store, write_tars
 from pipeline.sharding.mixture.combine import Combined, combine
 from pipeline.sharding.writing.scratch import Scratch
 from pipeline.stage import Workspace
@@ -44,7 +45,7 @@ def check_names(names: Mapping[str, object]) -> None:
 
 
 class MixDatasets:
-    """Inputs: name of a data set -> its shards; output: as of shard-dataset, without tars of its own."""
+    """Inputs: name of a data set -> its shards. Output: the files of shard-dataset, without tars."""
 
     name: ClassVar[str] = "mix-datasets"
     version: ClassVar[int] = 1
@@ -61,9 +62,10 @@ class MixDatasets:
         combined = combine(indexes, shard_names, Scratch(work.scratch).columns("index"))
         index = combined.index
         index.write(work.output)
-        foreign = [tar for shards in inputs.values() for tar in foreign_tars(shards)]
-        if foreign:
-            write_tars(work.output, foreign)
+        # Tars in the store are found by the names of their shards; those outside it are listed.
+        outside_store = [tar for shards in inputs.values() for tar in tars_outside_store(shards)]
+        if outside_store:
+            write_tars(work.output, outside_store)
         write_json(work.output / "labels.json", list(index.label_names))
         if index.taxonomy:
             nodes = [{"name": node.name, "parent": node.parent} for node in index.taxonomy]

@@ -11,7 +11,7 @@ from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.shard_locations import ShardLocations, is_own
-from pipeline.sharding.format.tars_file import TARS_FILE, foreign_tars
+from pipeline.sharding.format.tars_file import TARS_FILE, tars_outside_store
 from pipeline.sharding.inspection.lint.findings import Finding, Findings, code
 
 MISSING = code("shard-missing", "error", "A shard in the index or the manifest is missing.")
@@ -109,14 +109,14 @@ def check_files(artifact: Artifact, findings: Findings, *, deep: bool) -> None:
 
 def _shards(artifact: Artifact, index: SampleIndex | None, findings: Findings) -> list[Shard]:
     """The artifact's own tars, tars of other artifacts in the store, and tars outside it; a mixture may have any."""
-    foreign = {tar.url: tar for tar in foreign_tars(artifact)}
-    listed = [*(name for name in artifact.files if name.endswith(".tar")), *foreign]
+    outside_store = {tar.url: tar for tar in tars_outside_store(artifact)}
+    listed = [*(name for name in artifact.files if name.endswith(".tar")), *outside_store]
     names = list(index.shard_names) if index is not None else listed
     locations = ShardLocations(artifact, names)
     shards = []
     for number, name in enumerate(names):
-        if name in foreign:
-            found = _foreign_file(foreign[name], findings)
+        if name in outside_store:
+            found = _file_outside_store(outside_store[name], findings)
         else:
             found = _stored_file(artifact, locations, number, name, findings)
         if found is not None:
@@ -143,7 +143,7 @@ def _stored_file(
     return FoundFile(str(url) if url is not None else f"{artifact.storage.url}/{info.path}", info.size, "")
 
 
-def _foreign_file(tar: FoundFile, findings: Findings) -> FoundFile | None:
+def _file_outside_store(tar: FoundFile, findings: Findings) -> FoundFile | None:
     try:
         now = addresses.stat(tar.url)
     except InputError as error:
