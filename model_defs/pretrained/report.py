@@ -17,16 +17,16 @@ class KeyNote:
 
 @dataclass(frozen=True, slots=True)
 class LoadingReport:
-    """Every tensor of the model and of the source is counted in `loaded` or named in one of the lists.
+    """Every tensor of the model and of the weights is counted in `loaded` or named in one of the lists.
 
     Attributes:
         source: the origin of the weights.
         format: the library of their names, e.g. "torchvision ViT".
         loaded: the number of tensors that were loaded unchanged.
         adapted: in the model; loaded in another shape, or derived from another tensor.
-        replaced: in both; the model retains its initial ones.
-        missing: only in the model, which retains its initial ones.
-        dropped: only in the source, with the source's names.
+        replaced: in both; the model retains its initial values.
+        missing: only in the model, which retains its initial values.
+        dropped: only in the weights, with their original names.
         normalisation: the normalisation of the model's images, and its origin; "" if unknown.
     """
 
