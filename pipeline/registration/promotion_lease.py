@@ -1,4 +1,4 @@
-"""The promotion lease: one process at a time compares with the champion and moves the alias.
+"""The promotion lease: one process at a time compares its model with the champion and moves the alias.
 
 MLflow's aliases have no compare-and-set, so promotions are serialised by an object in the store, which is
 written by `create` and taken over by `replace` with its etag. It names its holder and the time at which it
@@ -22,7 +22,7 @@ from pipeline.errors import DamagedError, WorkError
 from pipeline.storage import Storage
 
 _POLL_S = 0.2
-_UNCLEAR = 10
+_MAX_VANISHED = 10  # polls that could neither create nor find the lease
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Lease:
             WorkError: the lease has ended, e.g. because the machine slept.
         """
         if time.time() >= self.ends:
-            raise WorkError(f"{self.path}: the lease ended while it was held; nothing was promoted, run it again")
+            raise WorkError(f"{self.path}: the lease ended while it was held; nothing was promoted; run again")
 
 
 @contextmanager
@@ -79,7 +79,7 @@ def _acquire(
 ) -> Lease:
     deadline = time.monotonic() + wait_s
     reported = False
-    unclear = 0
+    vanished = 0
     while True:
         lease = Lease(path, owner, time.time() + length_s)
         try:
@@ -94,11 +94,9 @@ def _acquire(
             ) from None
         if info is None or holder is None:
             # Neither created nor found: it was removed in between, or there is a folder or a broken link.
-            unclear += 1
-            if unclear == _UNCLEAR:
-                raise WorkError(
-                    f"{storage.url}/{path}: what is there is not a lease and not even a file; remove it, run again"
-                )
+            vanished += 1
+            if vanished == _MAX_VANISHED:
+                raise WorkError(f"{storage.url}/{path}: what is there is not a file; remove it and run again")
             time.sleep(_POLL_S)
             continue
         if holder.owner == owner:
@@ -108,7 +106,8 @@ def _acquire(
             return lease
         if time.monotonic() >= deadline:
             raise WorkError(
-                f"{path}: held by {holder.owner} for more than {wait_s:g} s; see what it does, run it again"
+                f"{path}: held by {holder.owner} for more than {wait_s:g} s; see whether that process works, "
+                "then run again"
             )
         if not reported:
             waiting()
@@ -117,7 +116,11 @@ def _acquire(
 
 
 def _release(storage: Storage, lease: Lease) -> None:
-    """Ends the lease now, unless another process has taken it over; deleting it could delete theirs."""
+    """Ends the lease now, unless another process has taken it over.
+
+    The object is replaced and not deleted, since only `replace` can be conditional: it fails if the lease is no longer
+    ours.
+    """
     info = storage.stat(lease.path)
     try:
         holder = _read(storage, lease.path)
