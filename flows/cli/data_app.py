@@ -114,10 +114,11 @@ def compact_shards(
         str, typer.Argument(metavar="STAGE/KEY", help="A delta; a unique prefix of the key is enough.")
     ],
     samples_per_shard: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000, help="Images in one tar, at most. Default: that of the delta.")
+        int | None,
+        typer.Option(min=1, max=1_000_000, help="Maximum number of images in one tar. Default: that of the delta."),
     ] = None,
     shard_megabytes: Annotated[
-        float | None, typer.Option(min=0.001, max=1_000_000, help="Size of one tar, at most, in MB.")
+        float | None, typer.Option(min=0.001, max=1_000_000, help="Maximum size of one tar, in MB.")
     ] = None,
     writers: Annotated[int | None, typer.Option(min=1, max=4096, help="Tars written at the same time.")] = None,
     as_json: AsJson = False,

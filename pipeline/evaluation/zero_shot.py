@@ -47,7 +47,7 @@ def class_embeddings(
     Args:
         encode_text: n texts -> [n, E]; need not be normalised.
         names: K class names.
-        templates: T prompts, each with one "{}".
+        templates: T templates, each with one "{}".
     Raises:
         ValueError: no names, no templates, or a template without its placeholder.
     """

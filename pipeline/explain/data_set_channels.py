@@ -60,7 +60,7 @@ def channel_panels(
     Args:
         rows: ids of the images to search.
         layer: index or name in the net's sequence of layers; None is the last activation layer.
-        channels: how many channels are shown, at most.
+        channels: maximum number of channels shown.
     Raises:
         InputError: the net is not one sequence of layers, has no such layer, or no image activates the layer.
     """

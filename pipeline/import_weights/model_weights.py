@@ -1,4 +1,4 @@
-"""The import that a model's config requires."""
+"""The import of weights with which a model's training starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pipeline.training.model_config import ModelConfig
 
 
 def import_config(model: ModelConfig | TextBackboneConfig, store: ArtifactStore) -> ImportConfig | None:
-    """The import of a model's initial weights in their current version; None if they are random.
+    """The config of the stage that imports a model's initial weights; None if they are random.
+
+    Weights that can change, e.g. a file, are identified by their current content.
 
     Raises:
         InputError: there are no such weights, or they are not available here.

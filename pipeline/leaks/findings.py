@@ -109,7 +109,7 @@ def pairs_of(
 
     Args:
         searches: the name of the training data, the data, and what was found in them.
-        listed: pairs per evaluation image, at most.
+        listed: maximum number of pairs per evaluation image.
     """
     rows = sorted({row for _, _, found in searches for row in found.matches})
     pairs = []

@@ -97,7 +97,7 @@ def find_leaks(
         train_rows, evaluation_rows: [n] rows of the two data sets, which may be the same data set.
         radius: most bits in which the hashes of a candidate pair differ.
         allowed: largest difference of a match, see `difference`.
-        listed: matches per evaluation image, at most.
+        listed: maximum number of matches per evaluation image.
         compared: called from time to time with the number of compared pairs.
     """
     train_pictures, evaluation_pictures = _Pictures.of(train, train_rows), _Pictures.of(evaluation, evaluation_rows)

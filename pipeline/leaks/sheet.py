@@ -46,7 +46,7 @@ def leak_sheet(pairs: Sequence[Pair], read: Read, *, title: str, subtitle: str, 
         pairs: the worst first.
         read: returns the encoded image, None if it cannot be read.
         subtitle: the counts, in one line.
-        most: pairs that are shown, at most.
+        most: maximum number of pairs shown.
     """
     shown = chosen(pairs, most)
     width = 2 * MARGIN + _COLUMNS * _TILE + (_COLUMNS - 1) * _BETWEEN

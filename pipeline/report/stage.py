@@ -44,7 +44,7 @@ class RunReport:
 
         Args:
             inputs: any of shards, leaks, teacher, student, ontology, clip, teacher-evaluation, student-evaluation,
-                clip-evaluation, classifier-registration, clip-registration; others are listed among the stages.
+                clip-evaluation, classifier-registration, clip-registration; others appear only in the list of stages.
         """
         # Imports matplotlib: half a second that only a report should spend.
         from pipeline.report.page import page
