@@ -8,7 +8,7 @@ from flows.joined_columns import JoinedInput
 from flows.parameters import DistillStudentParameters
 from flows.presets import default_parameters
 from flows.shards_of_run import make_shards
-from flows.stage_run import TASK_RUNNER, FlowResult, stages_of
+from flows.stage_run import TASK_RUNNER, FlowResult, stage_run
 from flows.trained_models import find_teacher, make_student
 from pipeline.evaluation.stage import EvaluateModel
 
@@ -18,9 +18,9 @@ _DEFAULT: DistillStudentParameters = default_parameters(DistillStudentParameters
 @flow(name="distill-student", task_runner=TASK_RUNNER)
 def distill_student(parameters: DistillStudentParameters = _DEFAULT) -> FlowResult:
     """Shard the data, train the teacher, distil the student, evaluate both."""
-    with stages_of("distill-student", parameters) as run:
+    with stage_run("distill-student", parameters) as run:
         shards = make_shards(run, parameters.data, parameters.mixture, parameters.shards)
-        columns = JoinedInput.of(run, parameters.columns, shards)
+        columns = JoinedInput.submit(run, parameters.columns, shards)
         teacher = find_teacher(run, parameters.teacher_model, parameters.teacher, parameters.student, shards, columns)
         student = make_student(run, parameters.student, shards, teacher, columns)
         for name, model in {"teacher": teacher, "student": student}.items():

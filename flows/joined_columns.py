@@ -20,7 +20,7 @@ class JoinedInput:
     handle: StageHandle | None
 
     @classmethod
-    def of(cls, run: StageRun, columns: JoinColumnsConfig | None, shards: StageHandle) -> JoinedInput:
+    def submit(cls, run: StageRun, columns: JoinColumnsConfig | None, shards: StageHandle) -> JoinedInput:
         """Submits the stage, if the parameters name columns."""
         return cls(None if columns is None else run.submit(JoinColumns(), columns.resolved(), {"shards": shards}))
 

@@ -18,7 +18,7 @@ from flows.leak_check import check_leaks
 from flows.parameters import LifecycleParameters
 from flows.presets import default_parameters
 from flows.shards_of_run import make_shards
-from flows.stage_run import TASK_RUNNER, FlowResult, StageHandle, StageRun, stages_of
+from flows.stage_run import TASK_RUNNER, FlowResult, StageHandle, StageRun, stage_run
 from flows.trained_models import make_student, make_teacher
 from pipeline.contrastive.build_ontology import BuildOntology
 from pipeline.contrastive.stage import PretrainClip
@@ -33,9 +33,9 @@ _NO_COLUMNS = JoinedInput(None)
 @flow(name="lifecycle", task_runner=TASK_RUNNER)
 def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> FlowResult:
     """Shard, train, distil, align with text, evaluate, register, report."""
-    with stages_of("lifecycle", parameters) as run:
+    with stage_run("lifecycle", parameters) as run:
         shards = make_shards(run, parameters.data, parameters.mixture)
-        columns = JoinedInput.of(run, parameters.columns, shards)
+        columns = JoinedInput.submit(run, parameters.columns, shards)
         checked = check_leaks(run, parameters.leaks, shards, parameters.leaks_against)
         teacher = make_teacher(run, parameters.teacher, shards, columns, after=[*checked.values()])
         student = make_student(run, parameters.student, shards, teacher, columns)

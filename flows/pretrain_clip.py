@@ -9,7 +9,7 @@ from flows.joined_columns import JoinedInput, ontology_of
 from flows.parameters import PretrainClipParameters
 from flows.presets import default_parameters
 from flows.shards_of_run import make_shards
-from flows.stage_run import TASK_RUNNER, FlowResult, StageHandle, StageRun, stages_of
+from flows.stage_run import TASK_RUNNER, FlowResult, StageHandle, StageRun, stage_run
 from flows.trained_models import find_teacher, make_student
 from pipeline.contrastive.build_ontology import BuildOntology
 from pipeline.contrastive.stage import PretrainClip
@@ -21,9 +21,9 @@ _DEFAULT: PretrainClipParameters = default_parameters(PretrainClipParameters)
 @flow(name="pretrain-clip", task_runner=TASK_RUNNER)
 def pretrain_clip(parameters: PretrainClipParameters = _DEFAULT) -> FlowResult:
     """Shard the data, get an image backbone, build the ontology, align images with text, evaluate."""
-    with stages_of("pretrain-clip", parameters) as run:
+    with stage_run("pretrain-clip", parameters) as run:
         shards = make_shards(run, parameters.data, parameters.mixture, parameters.shards)
-        columns = JoinedInput.of(run, parameters.columns, shards)
+        columns = JoinedInput.submit(run, parameters.columns, shards)
         backbones = _backbone_inputs(run, parameters, shards, columns)
         config = with_backbone_normalisation(run, parameters.clip, backbones)
         inputs = columns.added_to({"shards": shards, **backbones}, config)

@@ -8,7 +8,7 @@ from flows.joined_columns import JoinedInput
 from flows.parameters import RegisterModelParameters
 from flows.presets import default_parameters
 from flows.shards_of_run import make_shards
-from flows.stage_run import TASK_RUNNER, FlowResult, StageHandle, stages_of
+from flows.stage_run import TASK_RUNNER, FlowResult, StageHandle, stage_run
 from flows.trained_models import find_teacher, make_student
 from pipeline.evaluation.stage import EvaluateModel
 from pipeline.registration.stage import RegisterModel
@@ -19,12 +19,12 @@ _DEFAULT: RegisterModelParameters = default_parameters(RegisterModelParameters)
 @flow(name="register-model", task_runner=TASK_RUNNER)
 def register_model(parameters: RegisterModelParameters = _DEFAULT) -> FlowResult:
     """Take the named model, or train the student; evaluate it, register it, apply the gate."""
-    with stages_of("register-model", parameters) as run:
+    with stage_run("register-model", parameters) as run:
         named = run.named(parameters.model)
         # A named model is evaluated on the shards that it was trained on, and its lineage includes its teacher.
         shards_of_model = parameters.shards or run.input_of(named, "shards")
         shards = make_shards(run, parameters.data, parameters.mixture, shards_of_model)
-        columns = JoinedInput.of(run, parameters.columns, shards)
+        columns = JoinedInput.submit(run, parameters.columns, shards)
         inputs: dict[str, StageHandle] = {"shards": shards}
         teacher: StageHandle | None = run.named(parameters.teacher_model or run.input_of(named, "teacher"))
         if named is None:

@@ -8,7 +8,7 @@ from flows.leak_check import check_leaks
 from flows.parameters import ShardDatasetParameters
 from flows.presets import default_parameters
 from flows.shards_of_run import make_shards
-from flows.stage_run import TASK_RUNNER, FlowResult, stages_of
+from flows.stage_run import TASK_RUNNER, FlowResult, stage_run
 
 _DEFAULT: ShardDatasetParameters = default_parameters(ShardDatasetParameters)
 
@@ -16,7 +16,7 @@ _DEFAULT: ShardDatasetParameters = default_parameters(ShardDatasetParameters)
 @flow(name="shard-dataset", task_runner=TASK_RUNNER)
 def shard_dataset(parameters: ShardDatasetParameters = _DEFAULT) -> FlowResult:
     """Shard the source, or combine several data sets; check for leaks if configured."""
-    with stages_of("shard-dataset", parameters, tracked=False) as run:
+    with stage_run("shard-dataset", parameters, tracked=False) as run:
         shards = make_shards(run, parameters.data, parameters.mixture)
         check_leaks(run, parameters.leaks, shards, parameters.leaks_against)
     return run.result()

@@ -154,7 +154,7 @@ class StageRun:
 
 
 @contextmanager
-def stages_of(flow: str, parameters: Config, *, tracked: bool = True) -> Iterator[StageRun]:
+def stage_run(flow: str, parameters: Config, *, tracked: bool = True) -> Iterator[StageRun]:
     """A run of stages for a flow; checks the parameters first.
 
     Args:

@@ -9,7 +9,7 @@ from flows.leak_check import check_leaks
 from flows.parameters import TrainTeacherParameters
 from flows.presets import default_parameters
 from flows.shards_of_run import make_shards
-from flows.stage_run import TASK_RUNNER, FlowResult, stages_of
+from flows.stage_run import TASK_RUNNER, FlowResult, stage_run
 from flows.trained_models import make_teacher
 from pipeline.evaluation.stage import EvaluateModel
 
@@ -19,9 +19,9 @@ _DEFAULT: TrainTeacherParameters = default_parameters(TrainTeacherParameters)
 @flow(name="train-teacher", task_runner=TASK_RUNNER)
 def train_teacher(parameters: TrainTeacherParameters = _DEFAULT) -> FlowResult:
     """Shard the data, train the teacher, evaluate it."""
-    with stages_of("train-teacher", parameters) as run:
+    with stage_run("train-teacher", parameters) as run:
         shards = make_shards(run, parameters.data, parameters.mixture, parameters.shards)
-        columns = JoinedInput.of(run, parameters.columns, shards)
+        columns = JoinedInput.submit(run, parameters.columns, shards)
         checked = check_leaks(run, parameters.leaks, shards, parameters.leaks_against)
         teacher = make_teacher(run, parameters.teacher, shards, columns, after=[*checked.values()])
         run.submit(EvaluateModel(), parameters.evaluation, {"shards": shards, "model": teacher})

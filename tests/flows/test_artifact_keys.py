@@ -76,9 +76,9 @@ def test_the_keys_of_a_preset_are_what_they_were(preset: str, tmp_path: Path, mo
     requested = Requested(ArtifactStore.open(str(tmp_path / "store")))
 
     @contextlib.contextmanager
-    def stages_of(*_: Any) -> Iterator[Requested]:
+    def stage_run(*_: Any) -> Iterator[Requested]:
         yield requested
 
-    monkeypatch.setattr(module, "stages_of", stages_of)
+    monkeypatch.setattr(module, "stage_run", stage_run)
     module.lifecycle.fn(find_preset(preset).parameters("lifecycle"))
     assert requested.keys == KEYS[preset]

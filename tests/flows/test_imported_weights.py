@@ -56,11 +56,11 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
     run = Asked(ArtifactStore.open(str(tmp_path / "store")))
 
     @contextmanager
-    def stages_of(*args: Any, **kwargs: Any) -> Iterator[Asked]:
+    def stage_run(*args: Any, **kwargs: Any) -> Iterator[Asked]:
         yield run
 
     for module in (lifecycle, pretrain_clip, train_teacher):
-        monkeypatch.setattr(module, "stages_of", stages_of)
+        monkeypatch.setattr(module, "stage_run", stage_run)
     monkeypatch.setattr(ShardingConfig, "resolved", lambda self: self)
     monkeypatch.setattr(RegistrationConfig, "resolved", lambda self, store: self)
     return run

@@ -61,7 +61,7 @@ def run_flow(prefect: Server, tmp_path: Path) -> Iterator[Callable[..., RunBoard
     from prefect import flow
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    from flows.stage_run import TASK_RUNNER, StageRun, stages_of
+    from flows.stage_run import TASK_RUNNER, StageRun, stage_run
 
     def run(
         body: Callable[[StageRun], None],
@@ -74,7 +74,7 @@ def run_flow(prefect: Server, tmp_path: Path) -> Iterator[Callable[..., RunBoard
 
         @flow(name="steps", task_runner=TASK_RUNNER)
         def steps(parameters: Config) -> None:
-            with stages_of("steps", parameters, tracked=False) as stages:
+            with stage_run("steps", parameters, tracked=False) as stages:
                 body(stages)
 
         with watched(board):
