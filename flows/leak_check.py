@@ -19,6 +19,6 @@ def check_leaks(
     """
     if config is None:
         return {}
-    other = run.named(against)
+    other = run.existing(against)
     inputs = {"shards": shards} if other is None else {"shards": shards, "other": other}
     return {"leaks": run.submit(CheckLeaks(), config, inputs, accept=config.check)}

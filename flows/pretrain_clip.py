@@ -39,10 +39,10 @@ def pretrain_clip(parameters: PretrainClipParameters = _DEFAULT) -> FlowResult:
 def _backbone_inputs(
     run: StageRun, parameters: PretrainClipParameters, shards: StageHandle, columns: JoinedInput
 ) -> dict[str, StageHandle]:
-    """The inputs of the backbones: a named classifier, or imported weights, or else a student trained in this run."""
-    named = run.named(parameters.tower)
-    if named is not None:
-        return {"tower": named, **text_tower_weights(run, parameters.clip)}
+    """The inputs of the backbones: an existing classifier, imported weights, or a student trained in this run."""
+    existing = run.existing(parameters.tower)
+    if existing is not None:
+        return {"tower": existing, **text_tower_weights(run, parameters.clip)}
     if parameters.clip.new_tower.model.pretrained is not None:
         return {**image_tower_weights(run, parameters.clip), **text_tower_weights(run, parameters.clip)}
     teacher = find_teacher(run, parameters.teacher_model, parameters.teacher, parameters.student, shards, columns)

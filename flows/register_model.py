@@ -20,18 +20,25 @@ _DEFAULT: RegisterModelParameters = default_parameters(RegisterModelParameters)
 def register_model(parameters: RegisterModelParameters = _DEFAULT) -> FlowResult:
     """Take the named model, or train the student; evaluate it, register it, apply the gate."""
     with stage_run("register-model", parameters) as run:
-        named = run.named(parameters.model)
-        # A named model is evaluated on the shards that it was trained on, and its lineage includes its teacher.
-        shards_of_model = parameters.shards or run.input_of(named, "shards")
+        existing = run.existing(parameters.model)
+        # An existing model is evaluated on the shards that it was trained on, and its lineage includes its teacher.
+        shards_of_model = parameters.shards or run.input_of(existing, "shards")
         shards = make_shards(run, parameters.data, parameters.mixture, shards_of_model)
         columns = JoinedInput.submit(run, parameters.columns, shards)
         inputs: dict[str, StageHandle] = {"shards": shards}
-        teacher: StageHandle | None = run.named(parameters.teacher_model or run.input_of(named, "teacher"))
-        if named is None:
-            teacher = teacher or find_teacher(run, None, parameters.teacher, parameters.student, shards, columns)
+        teacher: StageHandle | None = run.existing(parameters.teacher_model or run.input_of(existing, "teacher"))
+        if existing is None:
+            teacher = teacher or find_teacher(
+                run,
+                existing=None,
+                teacher=parameters.teacher,
+                student=parameters.student,
+                shards=shards,
+                columns=columns,
+            )
             inputs["model"] = make_student(run, parameters.student, shards, teacher, columns)
         else:
-            inputs["model"] = named
+            inputs["model"] = existing
         inputs["evaluation"] = run.submit(
             EvaluateModel(), parameters.evaluation, columns.added_to(inputs, parameters.evaluation)
         )

@@ -1,4 +1,4 @@
-"""The shards of a run: a named artifact, a mixture of data sets, or a source sharded whole or as a delta to a base.
+"""The shards of a run: an existing artifact, a mixture of data sets, or a source sharded whole or as a delta to a base.
 
 If the source has nothing that the base lacks, the result is the base itself.
 """
@@ -15,23 +15,23 @@ from pipeline.sharding.stage import ShardDataset
 
 
 def make_shards(
-    run: StageRun, data: ShardingConfig, mixture: Mapping[str, str], named: str | None = None
+    run: StageRun, data: ShardingConfig, mixture: Mapping[str, str], existing: str | None = None
 ) -> StageHandle:
     """Submits the stage that gives a flow its shards.
 
     Args:
-        data: the source, used without `mixture` and `named`.
+        data: the source, used without `mixture` and `existing`.
         mixture: name of a data set -> STAGE/KEY of its shards; empty: none.
-        named: STAGE/KEY; takes precedence over both.
+        existing: STAGE/KEY of existing shards; takes precedence over both.
     """
-    if (found := run.named(named)) is not None:
+    if (found := run.existing(existing)) is not None:
         return found
     if mixture:
         data_sets = {
-            name: data_set for name, reference in mixture.items() if (data_set := run.named(reference)) is not None
+            name: data_set for name, reference in mixture.items() if (data_set := run.existing(reference)) is not None
         }
         return run.submit(MixDatasets(), MixDatasetsConfig(), data_sets)
     config = data.resolved()
     base = find_base(config, run.store)
-    found = None if base is None else run.named(base.artifact.uri)
+    found = None if base is None else run.existing(base.artifact.uri)
     return run.submit(ShardDataset(), config, {} if found is None else {"base": found})

@@ -72,7 +72,7 @@ class StageRun:
         self.board = board
         self._futures: dict[str, PrefectFuture[Any]] = {}
 
-    def named(self, reference: str | None) -> StageResult | None:
+    def existing(self, reference: str | None) -> StageResult | None:
         """The result for an existing artifact STAGE/KEY; None if `reference` is None."""
         if reference is None:
             return None

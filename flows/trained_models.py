@@ -31,18 +31,18 @@ def make_teacher(
 
 def find_teacher(
     run: StageRun,
-    named: str | None,
+    existing: str | None,
     teacher: ClassificationConfig,
     student: DistillationConfig,
     shards: StageHandle,
     columns: JoinedInput,
 ) -> StageHandle | None:
-    """The teacher that a student needs: named, or trained now; None if its outputs are given as a column.
+    """The teacher that a student needs: existing, or trained now; None if its outputs are given as a column.
 
     Args:
-        named: STAGE/KEY.
+        existing: STAGE/KEY of the existing teacher.
     """
-    found = run.named(named)
+    found = run.existing(existing)
     if found is not None or (reads_teacher_outputs(student) and columns.handle is not None):
         return found
     return make_teacher(run, teacher, shards, columns)

@@ -54,7 +54,7 @@ class Requested:
     store: ArtifactStore
     keys: dict[str, str] = field(default_factory=dict)
 
-    def named(self, reference: str | None) -> None:
+    def existing(self, reference: str | None) -> None:
         assert reference is None
 
     def submit(

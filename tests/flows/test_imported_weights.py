@@ -45,7 +45,7 @@ class Asked:
         self.inputs[label], self.configs[label] = dict(inputs or {}), config
         return label
 
-    def named(self, reference: str | None) -> str | None:
+    def existing(self, reference: str | None) -> str | None:
         return reference
 
     def result(self) -> None: ...
