@@ -1,4 +1,4 @@
-"""Networks with shortcuts: ResNet, ResNeXt, SENet, DenseNet; and later convolutional teachers."""
+"""Convolutional networks with shortcuts: ResNet, ResNeXt, SENet, DenseNet, EfficientNet, RegNet."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _EFFICIENTNET_V2 = "Tan, Le, EfficientNetV2: Smaller Models and Faster Training"
 _LITE = "Liu, Higher accuracy on vision models with EfficientNet-Lite"
 _REGNET = "Radosavovic et al., Designing Network Design Spaces"
 
-_top1: float | None
-_top5: float | None
+_top1_error: float | None
+_top5_error: float | None
 
 # The paper reports no single-crop errors.
-for _layers, _parameters, _macs, _top1, _top5 in (
+for _layers, _parameters, _macs, _top1_error, _top5_error in (
     (18, 11_689_512, 1_814_073_344, 27.88, None),
     (34, 21_797_672, 3_663_761_408, 24.52, 7.46),
     (50, 25_557_032, 4_089_184_256, 22.85, 6.71),
@@ -28,7 +28,7 @@ for _layers, _parameters, _macs, _top1, _top5 in (
 ):
     register_model(
         ModelInfo(
-            f"resnet{_layers}", "image", 2015, _RESNET, 224, _parameters, _macs, _top1, _top5,
+            f"resnet{_layers}", "image", 2015, _RESNET, 224, _parameters, _macs, _top1_error, _top5_error,
             weights=f"torchvision ResNet{_layers}_Weights", normalisation=IMAGENET,
             errors_from="table 2: mean of ten crops of 224 pixels; its shortcuts pad, ours project"
             if _layers == 18
@@ -41,7 +41,7 @@ register_model(
     ModelInfo("resnet_small", "image", 2015, _RESNET, 64, 1_857_016, 27_043_840), "model_defs.resnet:resnet_small"
 )
 
-for _layers, _groups, _width, _parameters, _macs, _top1, _top5, _weights in (
+for _layers, _groups, _width, _parameters, _macs, _top1_error, _top5_error, _weights in (
     (50, 32, 4, 25_028_904, 4_230_479_872, 22.2, None, "torchvision ResNeXt50_32X4D_Weights"),
     (101, 32, 4, 44_177_704, 7_969_996_800, 21.2, 5.6, "timm resnext101_32x4d.gluon_in1k"),
     (101, 64, 4, 83_455_272, 15_460_270_080, 20.4, 5.3, "torchvision ResNeXt101_64X4D_Weights"),
@@ -49,9 +49,9 @@ for _layers, _groups, _width, _parameters, _macs, _top1, _top5, _weights in (
 ):
     register_model(
         ModelInfo(
-            f"resnext{_layers}_{_groups}x{_width}d", "image", 2016, _RESNEXT, 224, _parameters, _macs, _top1, _top5,
-            weights=_weights, normalisation=IMAGENET,
-            errors_from="table 3 (50 layers) and table 4 (101): one crop of 224 pixels" if _top1 else None,
+            f"resnext{_layers}_{_groups}x{_width}d", "image", 2016, _RESNEXT, 224, _parameters, _macs,
+            _top1_error, _top5_error, weights=_weights, normalisation=IMAGENET,
+            errors_from="table 3 (50 layers) and table 4 (101): one crop of 224 pixels" if _top1_error else None,
         ),
         "model_defs.resnext:resnext",
         layers=_layers,
@@ -59,7 +59,7 @@ for _layers, _groups, _width, _parameters, _macs, _top1, _top5, _weights in (
         width_per_group=_width,
     )  # fmt: skip
 
-for _layers, _parameters, _macs, _top1, _top5 in (
+for _layers, _parameters, _macs, _top1_error, _top5_error in (
     (121, 7_978_856, 2_834_161_664, 25.02, 7.71),
     (161, 28_681_000, 7_727_907_072, None, None),
     (169, 14_149_480, 3_359_843_328, 23.80, 6.85),
@@ -68,10 +68,10 @@ for _layers, _parameters, _macs, _top1, _top5 in (
 ):
     register_model(
         ModelInfo(
-            f"densenet{_layers}", "image", 2016, _DENSENET, 224, _parameters, _macs, _top1, _top5,
+            f"densenet{_layers}", "image", 2016, _DENSENET, 224, _parameters, _macs, _top1_error, _top5_error,
             weights=None if _layers == 264 else f"torchvision DenseNet{_layers}_Weights",
             normalisation=None if _layers == 264 else IMAGENET,
-            errors_from="table 3: one crop of 224 pixels" if _top1 else None,
+            errors_from="table 3: one crop of 224 pixels" if _top1_error else None,
         ),
         "model_defs.densenet:densenet",
         layers=_layers,
@@ -82,7 +82,7 @@ register_model(
 )
 
 # The weights are from a longer training by the authors, mostly with lower errors than in the paper.
-for _name, _parameters, _macs, _top1, _top5 in (
+for _name, _parameters, _macs, _top1_error, _top5_error in (
     ("seresnet50", 28_088_024, 3_860_488_192, 23.29, 6.62),
     ("seresnet101", 49_326_872, 7_574_937_600, 22.38, 6.07),
     ("seresnet152", 66_821_848, 11_288_993_792, 21.57, 5.73),
@@ -92,7 +92,7 @@ for _name, _parameters, _macs, _top1, _top5 in (
 ):
     register_model(
         ModelInfo(
-            _name, "image", 2017, _SENET, 224, _parameters, _macs, _top1, _top5,
+            _name, "image", 2017, _SENET, 224, _parameters, _macs, _top1_error, _top5_error,
             weights=f"timm legacy_{_name}.in1k", normalisation=IMAGENET,
             errors_from="table 2 (SENet-154: table 8) of the last arXiv version: one crop of 224 pixels",
         ),
@@ -101,7 +101,7 @@ for _name, _parameters, _macs, _top1, _top5 in (
     )  # fmt: skip
 
 # Errors are 100 - the accuracy in the paper's last version; image sizes are from the authors' code.
-for _name, _side, _parameters, _macs, _top1, _top5 in (
+for _name, _side, _parameters, _macs, _top1_error, _top5_error in (
     ("B0", 224, 5_288_548, 385_814_752, 22.9, 6.7),
     ("B1", 240, 7_794_184, 686_802_832, 20.9, 5.6),
     ("B2", 260, 9_109_994, 993_561_872, 19.9, 5.1),
@@ -113,8 +113,8 @@ for _name, _side, _parameters, _macs, _top1, _top5 in (
 ):
     register_model(
         ModelInfo(
-            f"efficientnet_{_name.lower()}", "image", 2019, _EFFICIENTNET, _side, _parameters, _macs, _top1, _top5,
-            weights=f"torchvision EfficientNet_{_name}_Weights", normalisation=IMAGENET,
+            f"efficientnet_{_name.lower()}", "image", 2019, _EFFICIENTNET, _side, _parameters, _macs,
+            _top1_error, _top5_error, weights=f"torchvision EfficientNet_{_name}_Weights", normalisation=IMAGENET,
             errors_from="table 2 of arXiv v4 (2020) and later: one crop; v1 (2019) differs by up to 0.8",
         ),
         "model_defs.torchvision_models:efficientnet",
@@ -131,14 +131,14 @@ register_model(
 )  # fmt: skip
 
 # Errors are 100 - the accuracy in the paper; image sizes are from the authors' code.
-for _name, _side, _parameters, _macs, _top1 in (
+for _name, _side, _parameters, _macs, _top1_error in (
     ("S", 384, 21_458_488, 8_365_617_152, 16.1),
     ("M", 480, 54_139_356, 24_582_460_384, 14.9),
     ("L", 480, 118_515_272, 56_079_699_008, 14.3),
 ):
     register_model(
         ModelInfo(
-            f"efficientnet_v2_{_name.lower()}", "image", 2021, _EFFICIENTNET_V2, _side, _parameters, _macs, _top1,
+            f"efficientnet_v2_{_name.lower()}", "image", 2021, _EFFICIENTNET_V2, _side, _parameters, _macs, _top1_error,
             weights=f"torchvision EfficientNet_V2_{_name}_Weights",
             normalisation=HALVES if _name == "L" else IMAGENET,
             errors_from="table 7, trained on ImageNet alone; it prints no top-5",
@@ -148,7 +148,7 @@ for _name, _side, _parameters, _macs, _top1 in (
         side=_side,
     )  # fmt: skip
 
-for _name, _parameters, _macs, _top1 in (
+for _name, _parameters, _macs, _top1_error in (
     ("X_400MF", 5_495_976, 413_812_608, 27.3),
     ("X_800MF", 7_259_656, 799_699_712, 24.8),
     ("X_1_6GF", 9_190_136, 1_602_849_792, 23.0),
@@ -166,7 +166,7 @@ for _name, _parameters, _macs, _top1 in (
 ):
     register_model(
         ModelInfo(
-            f"regnet_{_name.lower()}", "image", 2020, _REGNET, 224, _parameters, _macs, _top1,
+            f"regnet_{_name.lower()}", "image", 2020, _REGNET, 224, _parameters, _macs, _top1_error,
             weights=f"torchvision RegNet_{_name}_Weights", normalisation=IMAGENET,
             errors_from="model zoo of the authors' pycls, mean of five trainings: one crop of 224 pixels",
         ),

