@@ -77,12 +77,12 @@ def image_signature(data: bytes) -> NDArray[np.void]:
 def difference(one: NDArray[np.void], other: NDArray[np.void], allowed: float) -> NDArray[np.float32]:
     """[n] differences of n pairs; at most 1 if a pair counts as the same image.
 
-    The maximum of two ratios to the allowed value: of 1 - the correlation of brightness over the cells, and of the
-    largest colour difference in a cell.
+    A difference is the larger of two quotients: 1 - the correlation of brightness over the cells, divided by `allowed`;
+    and the largest colour difference in a cell, divided by 16 (of 256 levels).
 
     Args:
         one, other: [n] of dtype `SIGNATURE`, none of them flat.
-        allowed: largest allowed value of 1 - correlation.
+        allowed: value of 1 - correlation up to which a pair counts as the same image.
     """
     found = np.empty(len(one), dtype=np.float32)
     for start in range(0, len(one), _PAIRS_AT_ONCE):

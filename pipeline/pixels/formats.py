@@ -30,9 +30,9 @@ _SIGNATURES = (
 
 
 def format_of(head: bytes) -> str | None:
-    """Pillow's name of the format of a file, by its first `HEAD_BYTES` bytes; None: none of `FORMATS`.
+    """Pillow's name of a file's format, from its first `HEAD_BYTES` bytes; None if it is not in `FORMATS`.
 
-    For an MPO, which begins as a JPEG, it is "JPEG".
+    The name is "JPEG" also for an MPO, which begins like one.
     """
     for signature, name in _SIGNATURES:
         if head.startswith(signature):

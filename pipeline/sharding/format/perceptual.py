@@ -122,10 +122,11 @@ def _spread(
 def _choices(
     left: NDArray[np.uint64], right: NDArray[np.uint64], radius: int
 ) -> Iterator[tuple[np.uint64, list[np.uint64]]]:
-    """For each choice of blocks that must be equal: their bits, and the unchosen blocks before the last chosen one.
+    """For each choice of blocks that must be equal: a mask of their bits, and the skipped blocks.
 
-    A pair may agree in more blocks than are chosen. It is reported for its first choice only: the one for which it
-    differs in all skipped blocks.
+    The skipped blocks are the unchosen ones before the last chosen one. A pair that agrees in more blocks than are
+    chosen agrees in those of several choices; requiring that it differs in all skipped blocks reports it only once, for
+    the first of these choices.
     """
     blocks = _blocks(left, right, radius)
     for chosen in combinations(range(len(blocks)), len(blocks) - radius):
@@ -136,9 +137,9 @@ def _choices(
 def _blocks(left: NDArray[np.uint64], right: NDArray[np.uint64], radius: int) -> list[np.uint64]:
     """The bits of each of `radius` + m blocks, with m large enough that few hashes agree in m blocks by chance."""
     entropies = np.minimum(_entropies(left), _entropies(right))
-    wanted = math.log2(max(len(left), len(right), 2))
+    needed_bits = math.log2(max(len(left), len(right), 2))
     choices = range(1, _MOST_EQUAL_BLOCKS)
-    equal = next((m for m in choices if entropies.sum() * m / (radius + m) >= wanted), _MOST_EQUAL_BLOCKS)
+    equal = next((m for m in choices if entropies.sum() * m / (radius + m) >= needed_bits), _MOST_EQUAL_BLOCKS)
     blocks = [np.uint64(0)] * (radius + equal)
     for rank, bit in enumerate(np.argsort(-entropies, kind="stable").tolist()):
         blocks[rank % len(blocks)] |= np.uint64(1 << bit)
@@ -150,5 +151,5 @@ def _entropies(hashes: NDArray[np.uint64]) -> NDArray[np.float64]:
     if not len(hashes):
         return np.zeros(BITS)
     sample = hashes[:: -(-len(hashes) // _SAMPLE)]
-    share = np.array([np.mean((sample >> np.uint64(bit)) & np.uint64(1)) for bit in range(BITS)])
-    return -np.log2(share**2 + (1 - share) ** 2)
+    fraction_set = np.array([np.mean((sample >> np.uint64(bit)) & np.uint64(1)) for bit in range(BITS)])
+    return -np.log2(fraction_set**2 + (1 - fraction_set) ** 2)
