@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pipeline.sharding.inspection.survey.preview_samples import (
     samples_of_tars,
 )
 
-_COLUMNS = ("key", "split", "label", "image", "bytes")
+_COLUMNS = ("key", "name", "split", "label", "image", "bytes")
 _MIN_CAPTION_CHARS = 24
 _MIN_WIDTH = 110  # columns; a narrower terminal wraps the lines
 
@@ -72,11 +73,12 @@ def _samples(what: str, request: PreviewRequest) -> list[PreviewSample]:
             return samples_of_tars([shard.file for shard in named_tars([what]).shards], request, progress)
     from pipeline.loading.reader import SampleReader
     from pipeline.sharding.format.index import SampleIndex
+    from pipeline.sharding.format.item_names import item_names
 
     index = SampleIndex.open(artifact)
     reader = SampleReader(artifact, index, remote="ranges", verify="always")
     try:
-        return samples_of_index(index, reader.read, request)
+        return samples_of_index(index, reader.read, partial(item_names, artifact), request)
     finally:
         reader.close()
 
@@ -94,6 +96,7 @@ def _table(samples: Sequence[PreviewSample], width: int) -> Table:
     rows = [
         (
             printable(sample.key, 28),
+            _end(printable(sample.name), 32),
             sample.split,
             printable(sample.label, 18),
             f"{sample.width}x{sample.height} {sample.kind}" if not sample.problem else "none",
@@ -101,21 +104,29 @@ def _table(samples: Sequence[PreviewSample], width: int) -> Table:
         )
         for sample in samples
     ]
-    used = sum(max(len(name), *(len(row[column]) for row in rows)) + 2 for column, name in enumerate(_COLUMNS))
+    # Tars and mixtures have no names.
+    shown = [column for column, name in enumerate(_COLUMNS) if name != "name" or any(row[column] for row in rows)]
+    used = sum(max(len(_COLUMNS[column]), *(len(row[column]) for row in rows)) + 2 for column in shown)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name in _COLUMNS:
+    for name in (_COLUMNS[column] for column in shown):
         table.add_column(name, no_wrap=True, justify="right" if name == "bytes" else "left")
     table.add_column("captions", no_wrap=True)
     for sample, row in zip(samples, rows, strict=True):
         words = sample.problem or " | ".join(sample.captions)
         last = Text(printable(words, max(_MIN_CAPTION_CHARS, width - used)), "red" if sample.problem else "")
-        table.add_row(*(Text(cell) for cell in row), last)
+        table.add_row(*(Text(row[column]) for column in shown), last)
     return table
+
+
+def _end(name: str, most: int) -> str:
+    """A name without its start if it is long, because a path ends with the file."""
+    return name if len(name) <= most else "…" + name[1 - most :]
 
 
 def _described(sample: PreviewSample) -> dict[str, Any]:
     return {
         "key": sample.key,
+        "name": sample.name or None,
         "shard": sample.shard,
         "byte": sample.byte,
         "split": sample.split or None,

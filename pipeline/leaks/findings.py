@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.artifacts import Artifact
 from pipeline.leaks.search import KINDS, DataSet, Kind, Match, SearchResult
 from pipeline.leaks.signature import State
 from pipeline.sharding.format.index import SPLITS
+from pipeline.sharding.format.item_names import item_names
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class ImageRef:
     Attributes:
         data_set: the name of its data set in the check: "shards" or "other".
         label: None for an image without a label.
+        name: its name in the source, e.g. the path of its file; the key if it has none.
     """
 
     data_set: str
@@ -27,6 +30,7 @@ class ImageRef:
     key: str
     split: str
     label: str | None
+    name: str
 
 
 @dataclass(frozen=True)
@@ -133,10 +137,29 @@ def pairs_of(
 
 def _image(name: str, data: DataSet, row: int) -> ImageRef:
     index = data.index
-    label = int(index.labels[row])
-    return ImageRef(
-        name, row, index.key(row), SPLITS[index.splits[row]], index.label_names[label] if label >= 0 else None
-    )
+    label, key = int(index.labels[row]), index.key(row)
+    label_name = index.label_names[label] if label >= 0 else None
+    return ImageRef(name, row, key, SPLITS[index.splits[row]], label_name, key)
+
+
+def with_names(pairs: Sequence[Pair], data: Mapping[str, Artifact]) -> list[Pair]:
+    """The pairs with the names that the images have in their sources.
+
+    Args:
+        data: the shards of each data set.
+    """
+    names = {
+        name: item_names(
+            shards,
+            {image.row for pair in pairs for image in (pair.evaluation, pair.train) if image.data_set == name},
+        )
+        for name, shards in data.items()
+    }
+
+    def named(image: ImageRef) -> ImageRef:
+        return replace(image, name=names[image.data_set].get(image.row, image.key))
+
+    return [replace(pair, evaluation=named(pair.evaluation), train=named(pair.train)) for pair in pairs]
 
 
 def pair_table(pairs: Sequence[Pair]) -> pa.Table:
@@ -152,6 +175,7 @@ def pair_table(pairs: Sequence[Pair]) -> pa.Table:
         images = [getattr(pair, side) for pair in pairs]
         columns[f"{side}_data"] = (pa.string(), [image.data_set for image in images])
         columns[f"{side}_split"] = (pa.string(), [image.split for image in images])
+        columns[f"{side}_name"] = (pa.string(), [image.name for image in images])
         columns[f"{side}_key"] = (pa.string(), [image.key for image in images])
         columns[f"{side}_label"] = (pa.string(), [image.label for image in images])
         columns[f"{side}_id"] = (pa.int64(), [image.row for image in images])

@@ -95,7 +95,7 @@ def markdown(findings: Mapping[str, Any], pairs: Sequence[Pair]) -> str:
         more = f"; all {len(pairs):,} are in leaks.parquet" if len(pairs) > _SHOWN else ""
         lines += [f"## Pairs, the worst first{more}", ""]
         lines += table(
-            ("kind", "difference", "bits", "evaluation image", "label", "training image", "label"),
+            ("kind", "difference", "bits", "evaluation image", "label", "key", "training image", "label", "key"),
             [
                 (
                     pair.kind,
@@ -104,7 +104,11 @@ def markdown(findings: Mapping[str, Any], pairs: Sequence[Pair]) -> str:
                     *(
                         cell
                         for image in (pair.evaluation, pair.train)
-                        for cell in (f"{split_name(image.data_set, image.split)}: {image.key}", image.label or "")
+                        for cell in (
+                            f"{split_name(image.data_set, image.split)}: {image.name}",
+                            image.label or "",
+                            image.key,
+                        )
                     ),
                 )
                 for pair in pairs[:_SHOWN]

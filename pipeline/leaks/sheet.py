@@ -22,6 +22,7 @@ from pipeline.sharding.card.sheet_style import (
     PAPER,
     cut_to,
     draw_heading,
+    end_of,
     font,
     paste_fitted,
 )
@@ -97,9 +98,9 @@ def _draw_image(
         paste_fitted(sheet, picture, x, y, cell=_SIDE, padding=4)
     draw.rounded_rectangle((x + 4, y + _SIDE + 3, x + _SIDE - 5, y + _SIDE + 5), 1, COLOURS[image.split])
     split = image.split if image.data_set == "shards" else f"{image.data_set}: {image.split}"
-    for line, text in enumerate((image.key, image.label or "no label", split)):
-        colour = INK if line == 0 else FAINT
-        draw.text((x, y + _SIDE + 9 + 15 * line), cut_to(draw, text, _SIDE, font(11)), colour, font(11))
+    draw.text((x, y + _SIDE + 9), end_of(draw, image.name, _SIDE, font(11)), INK, font(11))
+    for line, text in enumerate((image.label or "no label", split), 1):
+        draw.text((x, y + _SIDE + 9 + 15 * line), cut_to(draw, text, _SIDE, font(11)), FAINT, font(11))
 
 
 def _decoded(data: bytes) -> Image.Image | None:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.artifacts import Artifact
 from pipeline.errors import InputError, TutelageError
 from pipeline.leaks.bounds import LISTING, SHEET, LeakCheckConfig
-from pipeline.leaks.findings import ImageRef, pair_table, pairs_of, split_findings
+from pipeline.leaks.findings import ImageRef, pair_table, pairs_of, split_findings, with_names
 from pipeline.leaks.page import counts_line, findings_json, markdown
 from pipeline.leaks.search import KINDS, DataSet, SearchResult, find_leaks
 from pipeline.leaks.sheet import leak_sheet
@@ -33,7 +33,7 @@ class CheckLeaks:
     """shards (+ other) -> leaks.json, leaks.md, leaks.parquet, leaks.png; leaks do not make it fail."""
 
     name: ClassVar[str] = "check-leaks"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def run(self, config: LeakCheckConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         indexes = {name: SampleIndex.open(inputs[name]) for name in ("shards", "other") if name in inputs}
@@ -53,8 +53,8 @@ class CheckLeaks:
             if searches:
                 splits += split_findings(name, data[name], [result for _, _, result in searches])
                 pairs += pairs_of(name, data[name], searches, config.listed)
-        pairs.sort(key=lambda pair: pair.match.rank)
         work.progress(note="listing and pictures")
+        pairs = with_names(sorted(pairs, key=lambda pair: pair.match.rank), {name: inputs[name] for name in data})
         unreadable = {name: data_set.signatures.unreadable for name, data_set in data.items()}
         findings = findings_json({name: inputs[name].uri for name in data}, config, splits, pairs, unreadable)
         write_json(work.output / "leaks.json", findings)

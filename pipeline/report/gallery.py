@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pipeline.artifacts import Artifact
 from pipeline.errors import TutelageError
 from pipeline.html.markup import Markup, tag
 from pipeline.html.pictures import picture_uri
 from pipeline.loading.reader import SampleReader
+from pipeline.sharding.format.item_names import item_names
 
 _THUMB_PX = 128
 _THUMB_BYTES = 12_000
@@ -32,7 +35,11 @@ class Gallery:
         classes = f"thumb {class_}".strip()
         if uri is None:
             return tag("span", class_=classes, title=description)
-        return tag("img", src=uri, alt=description, title=description, class_=classes, loading="lazy")
+        return tag("img", src=uri, alt=description, title=description, class_=classes)
+
+    def names(self, ids: Iterable[int]) -> dict[int, str]:
+        """The names of samples in their source, e.g. the paths of files; without those that have none."""
+        return {} if self._shards is None else item_names(self._shards, ids)
 
     def data(self, id: int) -> bytes | None:
         """A sample's encoded picture; None if it cannot be read."""
@@ -60,4 +67,4 @@ def sheet_of(artifact: Artifact, name: str, description: str) -> Markup | None:
     if name not in artifact.files:
         return None
     uri = picture_uri(artifact.read(name), largest_px=_SHEET_PX, most_bytes=_SHEET_BYTES)
-    return None if uri is None else tag("img", src=uri, alt=description, class_="sheet", loading="lazy")
+    return None if uri is None else tag("img", src=uri, alt=description, class_="sheet")

@@ -94,11 +94,14 @@ def confusion_section(run: RunData) -> Markup | None:
 def mistakes_section(run: RunData, gallery: Gallery, most: int) -> Markup | None:
     """The wrong predictions with the highest confidence, with their images."""
     content: list[Child] = []
+    shown = [mistake for evaluation in run.evaluations for mistake in evaluation.mistakes[:most]]
+    names = gallery.names(mistake["id"] for mistake in shown)
     for evaluation in _student_first([evaluation for evaluation in run.evaluations if evaluation.mistakes[:most]]):
         tiles = [
             tag(
                 "div",
-                gallery.thumb(mistake["id"], f"{mistake['key']}: a {mistake['label']}"),
+                gallery.thumb(mistake["id"], f"{names.get(mistake['id'], mistake['key'])}: {mistake['label']}"),
+                tag("div", names.get(mistake["id"], mistake["key"]), title=f"key {mistake['key']}"),
                 tag("div", tag("span", "true ", class_="quiet"), tag("span", mistake["label"], class_="true")),
                 tag(
                     "div", tag("span", "predicted ", class_="quiet"), tag("span", mistake["predicted"], class_="false")

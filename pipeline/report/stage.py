@@ -37,7 +37,7 @@ class RunReport:
     """Builds the report from artifacts; models run on only a few pictures, so a report takes seconds."""
 
     name: ClassVar[str] = "run-report"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     def run(self, config: ReportConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         """Writes report.html and report.md.

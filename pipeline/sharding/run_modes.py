@@ -26,7 +26,7 @@ from pipeline.sharding.deltas.items_table import chunk_listing, rows_of_plan, wr
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.shard_locations import ShardLocations, is_own
 from pipeline.sharding.sources.base import Collection
-from pipeline.sharding.writing.chunks import ChunkResult, Columns, key_of_row
+from pipeline.sharding.writing.chunks import ChunkResult, Columns, key_of_row, name_of_row
 from pipeline.sharding.writing.duplicates import DROPPED
 from pipeline.sharding.writing.index_tars import index_in_place
 from pipeline.sharding.writing.intake import Intake, nothing_usable, run_intake
@@ -191,4 +191,5 @@ def _size(config: ShardingConfig) -> ShardSize:
 
 
 def _equal_sets(scratch: Scratch, columns: Columns, plan: Plan, collection: Collection) -> list[EqualSet]:
-    return equal_images(columns, plan, partial(key_of_row, scratch, columns), collection.label_names)
+    key_of, name_of = partial(key_of_row, scratch, columns), partial(name_of_row, scratch, columns)
+    return equal_images(columns, plan, key_of, name_of, collection.label_names)

@@ -29,7 +29,7 @@ KEYS = {
         "pretrain-clip": "905e3d444ea58cd3",
         "evaluate clip": "15f7f703374da930",
         "register clip": "6e991822b43c91d0",
-        "run-report": "52857dc1837362a6",
+        "run-report": "d0f13a49555c7883",
     },
     "fashion-mnist": {
         "shard-dataset": "d01aa0e1bd2ca2a1",
@@ -42,7 +42,7 @@ KEYS = {
         "pretrain-clip": "879ea34209306ef8",
         "evaluate clip": "dc0057a3694bf5a8",
         "register clip": "80bfae1672006650",
-        "run-report": "843d0f4aa6ba32ca",
+        "run-report": "f03dc16d6ba2a6a9",
     },
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from pipeline.errors import shortened
+from pipeline.printable import printable
 
 MARGIN = 36
 PAPER, PANEL, INK, FAINT = "#f4f3ee", "#ffffff", "#23241f", "#85867e"
@@ -35,6 +36,14 @@ def cut_to(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.Fre
     while draw.textlength(text, font) > width and len(text) > 4:
         text = text.removesuffix("…")[:-1] + "…"
     return text
+
+
+def end_of(draw: ImageDraw.ImageDraw, name: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+    """The name as one line of `width` pixels; a long one loses its start, because a path ends with the file."""
+    name = printable(name)[-_MOST_CHARS:]
+    while draw.textlength(name, font) > width and len(name) > 4:
+        name = "…" + name.removeprefix("…")[1:]
+    return name
 
 
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:

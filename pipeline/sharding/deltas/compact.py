@@ -30,9 +30,9 @@ from pipeline.sharding.card.data_card import markdown
 from pipeline.sharding.card.headline import shards_headline
 from pipeline.sharding.deltas.delta_base import RECIPE_FILE, STAGES, read_recipe
 from pipeline.sharding.deltas.delta_index import TOMBSTONES_FILE
-from pipeline.sharding.deltas.items_table import FILE as LISTING_FILE
 from pipeline.sharding.deltas.items_table import ROW_GROUP, Listing, write_listing
 from pipeline.sharding.format.index import SCHEMA, SampleIndex, content_hash
+from pipeline.sharding.format.item_names import FILE as LISTING_FILE
 from pipeline.sharding.format.shard_locations import ShardLocations, is_own, owner_of, qualified_name
 from pipeline.sharding.format.tar_layout import BLOCK, END_BYTES
 from pipeline.sharding.format.tars_file import TARS_FILE

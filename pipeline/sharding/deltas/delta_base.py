@@ -17,8 +17,8 @@ from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import canonical_json
 from pipeline.errors import DamagedError, InputError
 from pipeline.sharding.config import ShardingConfig
-from pipeline.sharding.deltas.items_table import FILE as LISTING_FILE
 from pipeline.sharding.format.index import SampleIndex
+from pipeline.sharding.format.item_names import FILE as LISTING_FILE
 from pipeline.sharding.format.shard_locations import ShardLocations
 from pipeline.sharding.format.tars_file import TARS_FILE
 from pipeline.whole_files import write_json

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts import Artifact
 from pipeline.errors import DamagedError, first_line
+from pipeline.sharding.format.item_names import FILE
 from pipeline.sharding.format.mapped_columns import concat_on_disk
 from pipeline.sharding.writing.chunks import Columns, read_table
 from pipeline.sharding.writing.item_columns import ITEM_COLUMNS, PLAN_COLUMNS
 from pipeline.sharding.writing.rare_classes import DROPPED_CLASS
 from pipeline.sharding.writing.scratch import Scratch
 
-FILE = "items.parquet"
 # Columns whose values depend on the artifact's numbering.
 _NUMBERED = ("label", "source", "node")
 # A delta does not remove near duplicates, so their hash is not stored.

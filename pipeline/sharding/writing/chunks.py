@@ -200,5 +200,14 @@ class Columns:
 
 def key_of_row(scratch: Scratch, columns: Columns, row: int) -> str:
     """The key of one image."""
+    return _text_of_row(scratch, columns, row, "key")
+
+
+def name_of_row(scratch: Scratch, columns: Columns, row: int) -> str:
+    """The name of one image in its source."""
+    return _text_of_row(scratch, columns, row, "name")
+
+
+def _text_of_row(scratch: Scratch, columns: Columns, row: int, column: str) -> str:
     chunk, row_in_chunk = columns.locate(np.array([row]))
-    return str(read_table(scratch, int(chunk[0])).column("key")[int(row_in_chunk[0])].as_py())
+    return str(read_table(scratch, int(chunk[0])).column(column)[int(row_in_chunk[0])].as_py())

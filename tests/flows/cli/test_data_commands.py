@@ -164,6 +164,7 @@ def test_preview_shows_the_requested_samples(
     index = SampleIndex.open(artifact)
     some = told(capsys, "preview", artifact.uri, "--rows", "5")["samples"]
     assert len(some) == 5
+    assert all(one["name"].startswith(f"{one['label']}/") and one["name"].endswith(".png") for one in some)
     assert some == told(capsys, "preview", artifact.uri, "--rows", "5")["samples"]
     red = told(capsys, "preview", artifact.uri, "--label", "red", "--split", "train")["samples"]
     assert {(one["label"], one["split"]) for one in red} == {("red", "train")}
@@ -172,6 +173,7 @@ def test_preview_shows_the_requested_samples(
     assert [one["key"] for one in named] == keys
     assert named[0]["byte"] == index.row(7).offset
     foreign = told(capsys, "preview", str(tars), "--label", "2")["samples"]
+    assert [one["name"] for one in foreign] == [None, None]
     assert [(one["key"], one["captions"], one["split"]) for one in foreign] == [
         ("c", ["dré"], "train"),
         ("e", ["1"], "val"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -50,9 +52,14 @@ def store(tmp_path: Path) -> ArtifactStore:
 
 @pytest.fixture
 def shard(store: ArtifactStore, tmp_path: Path) -> Shard:
-    """shard([("train", "a", data), ("test", "b", data, 1)]): shards of (split, key, image, label); into=: a store."""
+    """shard([("train", "a", data), ("test", "b", data, 1)]): shards of (split, key, image, label); into=: a store.
 
-    def build(images: Sequence[Planted], into: ArtifactStore = store) -> Artifact:
+    names={"a": "cats/IMG_1.jpg"}: the names of images in their source, as shard-dataset records them.
+    """
+
+    def build(
+        images: Sequence[Planted], into: ArtifactStore = store, names: Mapping[str, str] | None = None
+    ) -> Artifact:
         key = uuid.uuid4().hex[:20]
         folder = into.local / "new" / key
         folder.mkdir(parents=True)
@@ -67,6 +74,10 @@ def shard(store: ArtifactStore, tmp_path: Path) -> Shard:
                     )
                 )  # fmt: skip
         index_of(rows, shard_names=tars.shard_names, label_names=("cat", "dog")).write(folder)
+        if names is not None:
+            known = [(names[row.key], number) for number, row in enumerate(rows) if row.key in names]
+            columns = dict(zip(("name", "row"), map(list, zip(*known, strict=True)), strict=True))
+            pq.write_table(pa.table(columns), folder / "items.parquet")
         return into.commit("shard-dataset", key, folder, config={}, inputs={}, summary={}, seconds=0.0, origin={})
 
     return build

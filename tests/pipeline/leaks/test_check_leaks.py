@@ -96,6 +96,19 @@ def test_planted_leaks_are_found_as_what_they_are(
         assert sheet.height > blank.height
 
 
+def test_files_are_named_as_in_the_source(shard: Shard, check: Check, clean: list[Any], encode: Encode) -> None:
+    photos = {"copied": "holiday/2024/IMG_0001.JPG", "train-3": "cats/IMG_0003.JPG"}
+    copy = ("test", "copied", clean[3][2])
+    named, unnamed = check(shard([*clean, copy], names=photos)), check(shard([*clean, copy]))
+    assert [(pair["evaluation_name"], pair["evaluation_key"], pair["train_name"]) for pair in pairs(named)] == [
+        ("holiday/2024/IMG_0001.JPG", "copied", "cats/IMG_0003.JPG")
+    ]
+    page = named.read("leaks.md").decode()
+    assert "| test: holiday/2024/IMG\\_0001.JPG | cat | copied | train: cats/IMG\\_0003.JPG | dog | train-3 |" in page
+    assert named.read("leaks.png") != unnamed.read("leaks.png")
+    assert [(pair["evaluation_name"], pair["train_name"]) for pair in pairs(unnamed)] == [("copied", "train-3")]
+
+
 def test_an_image_counts_once_under_its_worst_match(
     shard: Shard, check: Check, clean: list[Any], photo: Photo, encode: Encode
 ) -> None:

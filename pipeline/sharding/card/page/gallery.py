@@ -50,7 +50,7 @@ class Gallery:
         uri = self._uris[id]
         if uri is None:
             return tag("span", class_=f"pic {split}", title=tooltip)
-        return tag("img", src=uri, alt=f"{index.key(id)}, {name}", title=tooltip, class_=f"pic {split}", loading="lazy")
+        return tag("img", src=uri, alt=f"{index.key(id)}, {name}", title=tooltip, class_=f"pic {split}")
 
     def _create(self, id: int) -> str | None:
         return picture_uri(self._image(id), largest_px=_PX, most_bytes=_BYTES)

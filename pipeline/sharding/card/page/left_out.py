@@ -29,22 +29,26 @@ class EqualSet:
 
     Attributes:
         shown: id of a stored image, for the picture; None: all were dropped.
-        rows: (key, label, split) of the first few; the split is None for a dropped image.
+        rows: (name in the source, key, label, split) of the first few; the split is None for a dropped image.
         size: number of images.
     """
 
     shown: int | None
-    rows: tuple[tuple[str, str, str | None], ...]
+    rows: tuple[tuple[str, str, str, str | None], ...]
     size: int
 
 
 def equal_images(
-    columns: Columns, plan: Plan, key_of: Callable[[int], str], label_names: Sequence[str]
+    columns: Columns,
+    plan: Plan,
+    key_of: Callable[[int], str],
+    name_of: Callable[[int], str],
+    label_names: Sequence[str],
 ) -> list[EqualSet]:
     """Some sets of equal images, the largest first.
 
     Args:
-        key_of: the key of a row; called for the shown rows only.
+        key_of, name_of: the key of a row, and its name in the source; called for the shown rows only.
     """
     equal = plan.assignment.equal_sets
     rows, sizes = equal.rows, equal.sizes
@@ -65,7 +69,7 @@ def equal_images(
             split = None if id is None else SPLITS[int(plan.splits[id])]
             number = plan.suffixes.get(row)
             key = key_of(row) if number is None else f"{key_of(row)}-{number}"
-            rows_of_set.append((key, label_names[label] if label >= 0 else "no label", split))
+            rows_of_set.append((name_of(row), key, label_names[label] if label >= 0 else "no label", split))
         sets.append(EqualSet(next((id for id in ids if id is not None), None), tuple(rows_of_set), len(members)))
     return sets
 
@@ -146,10 +150,10 @@ def reason_kind(reason: str) -> str:
 
 def _set_card(item: EqualSet, gallery: Gallery) -> Markup:
     rows = [
-        tag("li", tag("span", f"{key} · {label} · dropped", class_="gone"))
+        tag("li", tag("span", f"{name} · {label} · dropped", class_="gone", title=f"key {key}"))
         if split is None
-        else tag("li", f"{key} · {label} · {split}")
-        for key, label, split in item.rows
+        else tag("li", f"{name} · {label} · {split}", title=f"key {key}")
+        for name, key, label, split in item.rows
     ]
     more = item.size - len(item.rows)
     return tag(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -51,6 +51,7 @@ class PreviewSample:
 
     Attributes:
         data: the encoded image; b"" if there is none.
+        name: its name in the source, e.g. the path of its file; "" if it is not recorded.
         problem: the reason why it cannot be shown; "" if it can.
         byte: offset of its image in the shard.
     """
@@ -66,13 +67,20 @@ class PreviewSample:
     width: int = 0
     height: int = 0
     problem: str = ""
+    name: str = ""
 
 
-def samples_of_index(index: SampleIndex, read: Callable[[int], bytes], request: PreviewRequest) -> list[PreviewSample]:
+def samples_of_index(
+    index: SampleIndex,
+    read: Callable[[int], bytes],
+    names_of: Callable[[Iterable[int]], Mapping[int, str]],
+    request: PreviewRequest,
+) -> list[PreviewSample]:
     """Samples of an artifact.
 
     Args:
         read: returns the encoded image of a row.
+        names_of: returns the names of rows in their source; called once, for the shown rows.
     Raises:
         InputError: a key, label or split does not exist, or no sample has all of them.
     """
@@ -91,7 +99,9 @@ def samples_of_index(index: SampleIndex, read: Callable[[int], bytes], request: 
         ids = np.sort(np.random.default_rng(0).choice(ids, request.rows, replace=False))
     if not len(ids):
         raise InputError("preview: no sample is of this split and label")
-    return [_of_row(index, read, id) for id in ids[: request.rows].tolist()]
+    shown = ids[: request.rows].tolist()
+    names = names_of(shown)
+    return [replace(_of_row(index, read, id), name=names.get(id, "")) for id in shown]
 
 
 def samples_of_tars(

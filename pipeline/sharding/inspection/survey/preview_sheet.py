@@ -1,4 +1,4 @@
-"""The preview sheet: images with key, label and captions below each."""
+"""The preview sheet: images with the name in the source (else the key), label and captions below each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.sharding.card.sheet_style import COLOURS, FAINT, INK, MARGIN, PANEL, PAPER, cut_to, font, paste_fitted
+from pipeline.sharding.card.sheet_style import (
+    COLOURS,
+    FAINT,
+    INK,
+    MARGIN,
+    PANEL,
+    PAPER,
+    cut_to,
+    end_of,
+    font,
+    paste_fitted,
+)
 from pipeline.sharding.inspection.survey.preview_samples import PreviewSample
 from pipeline.sharding.writing.images import UnreadableError, examine
 
@@ -58,7 +69,8 @@ def _draw_picture(sheet: Image.Image, draw: ImageDraw.ImageDraw, sample: Preview
 
 def _draw_text(draw: ImageDraw.ImageDraw, sample: PreviewSample, x: int, y: int) -> None:
     draw.rounded_rectangle((x, y + 2, x + 4, y + 32), 2, COLOURS.get(sample.split, _PLAIN))
-    draw.text((x + 12, y), _fitted(draw, sample.key, font(12, bold=True), _CELL - 12), INK, font(12, bold=True))
+    name = end_of(draw, _printable(sample.name or sample.key), _CELL - 12, font(12, bold=True))
+    draw.text((x + 12, y), name, INK, font(12, bold=True))
     size = f"{sample.width}x{sample.height} {sample.kind}" if sample.width else ""
     description = " · ".join(item for item in (sample.label, sample.split, size) if item)
     draw.text((x + 12, y + 17), _fitted(draw, description, font(11), _CELL - 12), FAINT, font(11))

@@ -150,6 +150,7 @@ def test_dropped_duplicates_are_told_with_the_one_that_stayed(shard: Shard, tmp_
     page = Page(shard(source=source).read("data_card.html").decode())
     assert "5 times" in page.words("duplicates")
     assert page.words("duplicates").count("cat · dropped") == 4
+    assert all(f"cat/again-{number}.png · cat" in page.words("duplicates") for number in range(4))
 
 
 def test_the_bytes_depend_on_data_and_options_alone(shard: Shard, photos: dict[str, Any], tmp_path: Path) -> None:

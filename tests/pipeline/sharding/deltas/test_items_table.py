@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from pipeline.artifacts import Artifact
 from pipeline.errors import DamagedError
 from pipeline.sharding.deltas.diff_with_base import ItemHashes, isin_sorted, match_by_name
-from pipeline.sharding.deltas.items_table import FILE, SCHEMA, Listing, write_listing
+from pipeline.sharding.deltas.items_table import SCHEMA, Listing, write_listing
+from pipeline.sharding.format.item_names import FILE
 
 
 def table_of(rows: int) -> pa.Table:
