@@ -68,6 +68,9 @@ class RunBoard:
 
     Args:
         checked: the parameters that preflight has found ready, so that the run does not check them again.
+    Attributes:
+        phase: what the run does outside its stages, e.g. "starting the Prefect server".
+        stopping: the run ends early; its phase is shown even while stages run.
     """
 
     def __init__(self, checked: Config | None = None) -> None:
@@ -76,7 +79,13 @@ class RunBoard:
         self._rows: dict[str, StageRow] = {}
         self._history: dict[str, deque[tuple[float, int]]] = {}
         self._stop_at: float | None = None
+        self.phase = ""
+        self.stopping = False
         self.flow_run_id: str | None = None
+
+    def says(self, phase: str) -> None:
+        """Sets the phase of the run."""
+        self.phase = phase
 
     def announce(self, label: str) -> None:
         """Puts a stage on the board as waiting."""
@@ -89,8 +98,8 @@ class RunBoard:
             self._rows[label] = replace(row, state="running", started=time.monotonic())
             self._history[label] = deque()
 
-    def report(self, label: str, step: int, total: int | None, note: str, numbers: dict[str, float]) -> None:
-        """Records the progress that a stage reports.
+    def report(self, label: str, step: int, total: int | None, note: str, numbers: dict[str, float]) -> StageRow:
+        """Records the progress that a stage reports; returns its row.
 
         Raises:
             StageStopped: the run was stopped; unwinds the stage.
@@ -107,7 +116,9 @@ class RunBoard:
             while now - history[0][0] > _RATE_WINDOW_S and len(history) > 2:
                 history.popleft()
             left_s = _left_s(history, total)
-            self._rows[label] = replace(row, step=step, total=total, note=note, numbers=dict(numbers), left_s=left_s)
+            row = replace(row, step=step, total=total, note=note, numbers=dict(numbers), left_s=left_s)
+            self._rows[label] = row
+            return row
 
     def end(self, label: str, state: StageState, *, headline: str = "", seconds: float | None = None) -> None:
         """Sets the final state of a stage; `seconds` defaults to the time since it began."""
@@ -117,8 +128,19 @@ class RunBoard:
                 seconds = 0.0 if row.started is None else time.monotonic() - row.started
             self._rows[label] = replace(row, state=state, headline=headline, seconds=seconds, left_s=None)
 
+    def stop_requested(self) -> None:
+        """Shows that a signal has arrived; what the run waits for follows."""
+        if not self.stopping:
+            self.stopping = True
+            self.says("stopping; Ctrl-C again ends the run at once")
+
+    def running(self) -> list[str]:
+        """The labels of the stages that run."""
+        return [row.label for row in self.rows() if row.state == "running"]
+
     def stop(self, grace_s: float = 0.0) -> None:
         """Raises StageStopped in every running stage at its first report after `grace_s` seconds."""
+        self.stopping = True
         self._stop_at = time.monotonic() + grace_s
 
     def close(self) -> None:

@@ -22,7 +22,9 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def ends_at_once(before_exit: Callable[[], None], *, code: int = 130) -> Iterator[None]:
+def ends_at_once(
+    before_exit: Callable[[], None], *, at_first: Callable[[], None] = lambda: None, code: int = 130
+) -> Iterator[None]:
     """Within the block, which the main thread runs, a second signal ends the process with an exit code.
 
     A thread reads the signals' numbers from a socket: a handler would run only when the main thread returns from its
@@ -30,10 +32,13 @@ def ends_at_once(before_exit: Callable[[], None], *, code: int = 130) -> Iterato
 
     Args:
         before_exit: called before the process exits.
+        at_first: called at the first signal, whatever the main thread waits for.
     """
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
-    thread = threading.Thread(target=_listen, args=(receiver, before_exit, code), name="second-signal", daemon=True)
+    thread = threading.Thread(
+        target=_listen, args=(receiver, before_exit, at_first, code), name="second-signal", daemon=True
+    )
     thread.start()
     before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     try:
@@ -68,7 +73,7 @@ def all_from_outside() -> Iterator[None]:
             _resend_expected.set()
 
 
-def _listen(receiver: socket.socket, before_exit: Callable[[], None], code: int) -> None:
+def _listen(receiver: socket.socket, before_exit: Callable[[], None], at_first: Callable[[], None], code: int) -> None:
     first: float | None = None
     by_sigterm = False
     while numbers := receiver.recv(64):
@@ -77,6 +82,7 @@ def _listen(receiver: socket.socket, before_exit: Callable[[], None], code: int)
         now = time.monotonic()
         if first is None:
             first, by_sigterm = now, signal.SIGTERM in numbers
+            at_first()
         elif by_sigterm and signal.SIGTERM in numbers and _resend_expected.is_set():
             _resend_expected.clear()
         elif now - first > _SAME_STOP_S:

@@ -25,10 +25,11 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.preflight import check_ready, open_store
 from flows.run_board import RunBoard, StageRow, current_board
 from flows.second_signal import all_from_outside
+from flows.stage_failures import StagesFailedError
 from flows.stage_task import NOTHING_NEW, Accept, StageResult, accept_any, stage_task
 from pipeline.artifacts import ArtifactStore
 from pipeline.config import Config
-from pipeline.errors import WorkError
+from pipeline.errors import WorkError, listed
 from pipeline.html.markdown import code, table
 from pipeline.left_over import sweep
 from pipeline.printable import printable
@@ -119,14 +120,20 @@ class StageRun:
         """Waits for every stage.
 
         Raises:
-            Exception: the error of the first failed stage.
+            Exception: the error of the stage that failed.
+            StagesFailedError: several failed.
         """
         for future in self._futures.values():
             future.wait()
+        errors: dict[str, Exception] = {}
         for label, future in self._futures.items():
             if future.state.is_failed() or future.state.is_crashed():
                 error = future.state.result(raise_on_failure=False)
-                raise error if isinstance(error, Exception) else WorkError(f"{label}: {future.state.message}")
+                errors[label] = error if isinstance(error, Exception) else WorkError(f"{label}: {future.state.message}")
+        if len(errors) > 1:
+            raise StagesFailedError(errors) from next(iter(errors.values()))
+        for error in errors.values():
+            raise error
         return self.summary()
 
     def stop(self) -> None:
@@ -135,6 +142,7 @@ class StageRun:
         signal.alarm(0)
         grace_s = _stop_trainings()
         self.board.stop(grace_s)
+        _say_waiting(self.board)
         deadline = time.monotonic() + grace_s
         for future in self._futures.values():
             future.wait(max(deadline - time.monotonic(), 0.0))
@@ -183,8 +191,10 @@ def stage_run(flow: str, parameters: Config, *, tracked: bool = True) -> Iterato
             run.stop()
             raise
         finally:
-            _end_ray()
-            run.board.close()
+            _end_ray(board)
+            board.says("recording the run")
+            _say_waiting(board)
+            board.close()
             try:
                 _publish(flow, run)
             except Exception as error:
@@ -204,10 +214,16 @@ def _stop_trainings() -> float:
     return _CHECKPOINT_GRACE_S if request_stop() else 0.0
 
 
-def _end_ray() -> None:
+def _say_waiting(board: RunBoard) -> None:
+    if running := board.running():
+        board.says(f"stopping: waiting for {listed(running)}; Ctrl-C again ends the run at once")
+
+
+def _end_ray(board: RunBoard) -> None:
     # Only if a stage of this process used Ray: importing it takes a second.
     ray_cluster = sys.modules.get("pipeline.ray_cluster")
-    if ray_cluster is not None:
+    if ray_cluster is not None and ray_cluster.started():
+        board.says("stopping: ending Ray" if board.stopping else "ending Ray")
         ray_cluster.shutdown()
 
 

@@ -20,9 +20,11 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from flows.run_board import RunBoard, StageState
+from flows.stage_failures import error_line
+from flows.stage_line import plain_line
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config
-from pipeline.errors import TutelageError, first_line
+from pipeline.errors import TutelageError
 from pipeline.headline import headline
 from pipeline.stage import Stage, run_stage
 from pipeline.training.interruption import StoppedError
@@ -99,10 +101,10 @@ def stage_task(
         artifact = run_stage(stage, config, artifacts, store=store, progress=progress)
         accept(artifact)
     except StoppedError as error:
-        board.end(label, "stopped", headline=_one_line(error))
+        board.end(label, "stopped", headline=error_line(error))
         raise
     except Exception as error:
-        board.end(label, "failed", headline=_one_line(error))
+        board.end(label, "failed", headline=error_line(error))
         raise
     except BaseException:
         board.end(label, "stopped")
@@ -130,12 +132,10 @@ class _BoardProgress:
         self._logged = time.monotonic()
 
     def __call__(self, *, step: int = 0, total: int | None = None, note: str = "", **numbers: float) -> None:
-        self.board.report(self.label, step, total, note, numbers)
+        row = self.board.report(self.label, step, total, note, numbers)
         if time.monotonic() - self._logged >= _LOG_EVERY_S:
             self._logged = time.monotonic()
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-            counted = f"{step}/{total}" if total else str(step)
-            self.log.info("%s: %s", self.label, " ".join(part for part in (note, counted, shown) if part))
+            self.log.info("%s", plain_line(row, most_numbers=None))
 
 
 def _run_logger() -> logging.Logger | logging.LoggerAdapter[Any]:
@@ -144,8 +144,3 @@ def _run_logger() -> logging.Logger | logging.LoggerAdapter[Any]:
         return get_run_logger()
     except MissingContextError:
         return logging.getLogger("tutelage")
-
-
-def _one_line(error: BaseException) -> str:
-    line, name = first_line(error), type(error).__name__
-    return line if isinstance(error, TutelageError) or line == name else f"{name}: {line}"

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from flows.cli.console import Console
-from flows.cli.terminal import clock, stage_table
+from flows.cli.terminal import stage_table
 from flows.run_board import RunBoard, StageRow
+from flows.stage_line import clock
 from pipeline.artifacts import ArtifactStore
 from pipeline.service_url import without_credentials
 from pipeline.sharding.sources.passed_over import PassedOver

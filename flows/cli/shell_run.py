@@ -28,6 +28,7 @@ from flows.prefect_server import EmbeddedPrefect, check_server, prefect_for_a_ru
 from flows.preflight import check_ready, open_store
 from flows.run_board import RunBoard, watched
 from flows.second_signal import ends_at_once, passed_on_once
+from flows.stage_failures import StagesFailedError, failures_line
 from pipeline.errors import InputError, TutelageError, WorkError
 from pipeline.ray_cluster.folder import remove_abandoned
 from pipeline.service_url import shown_url, without_credentials
@@ -65,7 +66,7 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
         console = Console(file=real_err if as_json else real_out)
         display = RunDisplay(entry.name, origin, board, console)
         try:
-            with ends_at_once(lambda: _print_end(real_err)), display.shown():
+            with ends_at_once(lambda: _print_end(real_err), at_first=board.stop_requested), display.shown():
                 summary = _run(entry, parameters, store, board, display)
         except BaseException as raised:
             error = raised
@@ -132,18 +133,18 @@ def _run(
 ) -> RunSummary:
     with prefect_for_a_run(store.local / "services") as server:
         if server is not None:
-            display.says("starting the Prefect server")
+            board.says("starting the Prefect server")
         flow = entry.load()
         if server is not None:
             server.wait()
-        display.says("preparing the run")
+        board.says("preparing the run")
         display.link("Prefect", server.ui if server is not None else shown_url(os.environ["PREFECT_API_URL"]))
         try:
             with watched(board), _settings(server), passed_on_once():
                 summary: RunSummary = flow(parameters)
         finally:
             if server is not None and board.flow_run_id is not None:
-                display.says("recording the run")
+                board.says("recording the run")
                 flush_prefect()
                 server.drain(board.flow_run_id, len(board.rows()))
     return summary
@@ -181,7 +182,14 @@ def exit_code(error: BaseException | None, log: Path, stderr: IO[str]) -> int:
     if not isinstance(error, Exception) or type(error).__name__ == "TerminationSignal":
         stderr.write("tutelage: interrupted; the same command continues where it stopped\n")
         return 130
-    message = (isinstance(error, TutelageError) and str(error)) or f"{type(error).__name__}: {error}"
-    message = str(WorkError(machine_line(error) or without_credentials(message)))
+    if isinstance(error, StagesFailedError):
+        message = str(WorkError(failures_line(error.errors, _failure_line)))
+    else:
+        message = _failure_line(error)
     stderr.write(f"tutelage: {message.strip().removesuffix(':')} (log: {log})\n")
-    return 1
+    return error.exit_code if isinstance(error, StagesFailedError) else WorkError.exit_code
+
+
+def _failure_line(error: Exception) -> str:
+    message = (isinstance(error, TutelageError) and str(error)) or f"{type(error).__name__}: {error}"
+    return str(WorkError(machine_line(error) or without_credentials(message)))

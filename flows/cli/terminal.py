@@ -25,6 +25,7 @@ from rich.text import Text
 from flows.cli.console import Console
 from flows.cli.standard_files import NAMES, opened
 from flows.run_board import RunBoard, StageRow
+from flows.stage_line import clock, numbers_shown, plain_line
 
 _PLAIN_EVERY_S = 5.0
 _MARKS = {
@@ -80,7 +81,6 @@ class RunDisplay:
         self.board = board
         self.console = console
         self.links: dict[str, str] = {}
-        self.phase = ""
         self._started = time.monotonic()
         self._spinner = Spinner("dots", style="cyan")
         self._ended = threading.Event()
@@ -90,10 +90,6 @@ class RunDisplay:
         self.links[name] = address
         if not self.console.is_terminal:
             self._line(f"{name}: {address}")
-
-    def says(self, phase: str) -> None:
-        """Shows what the run is doing outside its stages, e.g. "starting the Prefect server"."""
-        self.phase = phase
 
     @contextmanager
     def shown(self) -> Iterator[RunDisplay]:
@@ -133,8 +129,9 @@ class RunDisplay:
             Text.assemble((f"{name}  ", "dim"), (address, "underline"), no_wrap=True, overflow="ellipsis")
             for name, address in self.links.items()
         ]
-        if self.phase and not any(row.state == "running" for row in rows):
-            self._spinner.update(text=Text(self.phase, "dim"))
+        phase = self.board.phase
+        if phase and (self.board.stopping or not any(row.state == "running" for row in rows)):
+            self._spinner.update(text=Text(phase, "dim"))
             lines.append(self._spinner)
         lines += ["", self._stages(rows), ""]
         return Group(*lines)
@@ -174,9 +171,10 @@ class RunDisplay:
                     last_state[row.label] = row.state
                     last_time[row.label] = time.monotonic()
                     last_shown[row.label] = (row.step, row.note)
-            if self.phase not in ("", last_phase):
-                self._line(self.phase)
-            last_phase = self.phase
+            phase = self.board.phase
+            if phase not in ("", last_phase):
+                self._line(phase)
+            last_phase = phase
             if final:
                 return
 
@@ -217,37 +215,6 @@ def _details(row: StageRow, style: str, width: int) -> RenderableType:
     return line
 
 
-def plain_line(row: StageRow) -> str:
-    """A stage's state in one line without colour."""
-    if row.state != "running":
-        words = [row.label, row.state]
-        if row.state not in ("cached", "nothing new") and row.seconds is not None:
-            words.append(f"in {clock(row.seconds)}")
-        return " ".join(words) + (f": {row.headline}" if row.headline else "")
-    lines = [row.note] if row.note else []
-    if row.total:
-        lines.append(f"{row.step:,}/{row.total:,}")
-    elif row.step:
-        lines.append(f"{row.step:,}")
-    lines += numbers_shown(row)
-    if row.left_s is not None:
-        lines.append(f"{clock(row.left_s)} left")
-    return f"{row.label}: {', '.join(lines)}" if lines else f"{row.label}: started"
-
-
-def numbers_shown(row: StageRow, limit: int = 4) -> list[str]:
-    """The numbers that a stage reported, the most important first."""
-    order = ["loss", "images_per_s"]
-    names = [name for name in order if name in row.numbers] + [name for name in row.numbers if name not in order]
-    return [_number(name, row.numbers[name]) for name in names[:limit]]
-
-
-def _number(name: str, value: float) -> str:
-    if name == "images_per_s":
-        return f"{value:,.0f} img/s"
-    return f"loss {value:.3f}" if name == "loss" else f"{name.replace('_', ' ')} {value:.4g}"
-
-
 def stage_table(rows: list[StageRow]) -> Table:
     """The table at the end: every stage with state, seconds and headline."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
@@ -260,11 +227,3 @@ def stage_table(rows: list[StageRow]) -> Table:
         seconds = "" if row.seconds is None or row.state == "not run" else f"{row.seconds:.1f}"
         table.add_row(row.label, Text(f"{mark} {row.state}", style), seconds, row.headline)
     return table
-
-
-def clock(seconds: float) -> str:
-    """m:ss, or h:mm:ss from one hour on."""
-    whole = int(seconds)
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02d}"
-    return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"

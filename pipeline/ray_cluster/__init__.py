@@ -5,7 +5,7 @@ is started on this machine, once per process, and runs until `shutdown`; it list
 token.
 """
 
-from pipeline.ray_cluster.session import shutdown, start
+from pipeline.ray_cluster.session import shutdown, start, started
 from pipeline.ray_cluster.tasks import check_tasks
 
-__all__ = ["check_tasks", "shutdown", "start"]
+__all__ = ["check_tasks", "shutdown", "start", "started"]

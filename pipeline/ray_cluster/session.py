@@ -195,6 +195,11 @@ def start(while_waiting: Callable[[], None] = lambda: None) -> Session:
     return session
 
 
+def started() -> bool:
+    """Whether this process has a session, or is starting one."""
+    return _session is not None
+
+
 def shutdown() -> None:
     """Ends the session, if there is one. Call it in a finally block."""
     global _session

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flows import run_board
-from flows.cli.terminal import clock, plain_line
 from flows.run_board import RunBoard, StageStopped
+from flows.stage_line import clock, plain_line
 
 
 @pytest.fixture

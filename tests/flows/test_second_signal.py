@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from flows.run_board import RunBoard
+
 # Deaf in its main thread after the first signal: what Prefect, Ray or a server that does not answer may make of it.
 WAITS = """
 import ctypes, signal, sys, time
@@ -78,6 +80,24 @@ def test_a_signal_that_prefect_passes_on_is_no_second_one(who: str, said: str, c
         [sys.executable, "-c", PASSED_ON, who], capture_output=True, text=True, check=False, timeout=60
     )
     assert (answer.stdout, answer.returncode) == (said, code)
+
+
+def test_the_first_signal_is_noticed_although_the_main_thread_is_busy() -> None:
+    from flows.second_signal import ends_at_once
+
+    board = RunBoard()
+    board.says("preparing the run")
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        with ends_at_once(lambda: None, at_first=board.stop_requested):
+            signal.raise_signal(signal.SIGINT)
+            deadline = time.monotonic() + 5
+            while board.phase != "stopping; Ctrl-C again ends the run at once":
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert board.stopping
 
 
 def test_after_it_signals_are_as_before() -> None:

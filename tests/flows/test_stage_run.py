@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,7 @@ from pydantic import Field
 from flows.parameters import ShardDatasetParameters
 from flows.prefect_api import ask
 from flows.run_board import RunBoard, watched
+from flows.stage_failures import StagesFailedError
 from infra.local.servers import Server
 from pipeline.artifacts import Artifact
 from pipeline.config import Config
@@ -67,6 +69,7 @@ def run_flow(prefect: Server, tmp_path: Path) -> Iterator[Callable[..., RunBoard
         body: Callable[[StageRun], None],
         expect: type[BaseException] | None = None,
         *,
+        says: str | None = None,
         given: Config = _NUMBERS,
         checked: Config | None = None,
     ) -> RunBoard:
@@ -81,7 +84,7 @@ def run_flow(prefect: Server, tmp_path: Path) -> Iterator[Callable[..., RunBoard
             if expect is None:
                 steps(given)
             else:
-                with pytest.raises(expect):
+                with pytest.raises(expect, match=says and re.escape(says)):
                     steps(given)
         return board
 
@@ -125,6 +128,18 @@ def test_a_failure_stops_what_depends_on_it_and_nothing_else(run_flow: Callable[
     assert board.rows()[0].headline == "shard 3: damaged"
 
 
+def test_several_failures_are_all_in_the_error(run_flow: Callable[..., RunBoard]) -> None:
+    def body(run: Any) -> None:
+        run.submit(Step("left", fail(WorkError("shard 3: damaged"))), Numbers())
+        run.submit(Step("right", fail(KeyError("x"))), Numbers())
+        run.submit(Step("good"), Numbers())
+
+    board = run_flow(
+        body, expect=StagesFailedError, says="2 stages failed. left: shard 3: damaged; right: KeyError: 'x'"
+    )
+    assert states(board) == {"left": "failed", "right": "failed", "good": "done"}
+
+
 def test_a_run_checks_its_parameters_before_any_stage_unless_the_shell_has(
     run_flow: Callable[..., RunBoard], tmp_path: Path
 ) -> None:
@@ -158,8 +173,57 @@ def test_an_interrupt_ends_running_stages_at_their_next_word(run_flow: Callable[
         raise KeyboardInterrupt
 
     started = time.monotonic()
-    assert states(run_flow(body, expect=KeyboardInterrupt)) == {"long": "stopped", "after": "not run"}
+    board = run_flow(body, expect=KeyboardInterrupt)
+    assert states(board) == {"long": "stopped", "after": "not run"}
     assert time.monotonic() - started < 20
+
+
+def test_a_stop_says_what_it_waits_for(run_flow: Callable[..., RunBoard]) -> None:
+    phases: list[tuple[str, bool]] = []
+    ready = threading.Event()
+
+    def body(run: Any) -> None:
+        def deaf(work: Workspace) -> None:
+            ready.set()
+            while not run.board.stopping or not run.board.phase:
+                time.sleep(0.05)
+            phases.append((run.board.phase, run.board.stopping))
+
+        run.submit(Step("deaf", deaf), Numbers(seed=7))
+        ready.wait(20)
+        raise KeyboardInterrupt
+
+    board = run_flow(body, expect=KeyboardInterrupt)
+    assert phases == [("stopping: waiting for deaf; Ctrl-C again ends the run at once", True)]
+    assert board.phase in (phases[0][0], "recording the run")
+
+
+def test_the_log_of_a_run_counts_nothing_where_there_is_nothing_to_count_and_has_the_time_left(
+    run_flow: Callable[..., RunBoard], prefect: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.stage_task._LOG_EVERY_S", 0.0)
+
+    def report(work: Workspace) -> None:
+        work.progress(note="starting Ray")
+        for step in range(1, 16):
+            work.progress(step=step, total=100, loss=0.5)
+            time.sleep(0.1)
+
+    board = run_flow(lambda run: run.submit(Step("train", report), Numbers(seed=9)))
+    deadline = time.monotonic() + 30
+    lines = log_of(prefect, board)
+    while not any(line.startswith("train: done") for line in lines):
+        assert time.monotonic() < deadline, lines
+        time.sleep(0.3)
+        lines = log_of(prefect, board)
+    assert "train: starting Ray" in lines
+    (last,) = [line for line in lines if line.startswith("train: 15/100")]
+    assert re.fullmatch(r"train: 15/100, loss 0\.500, 0:\d\d left", last)
+
+
+def log_of(server: Server, board: RunBoard) -> list[str]:
+    found = ask(server.url, "logs/filter", {"logs": {"flow_run_id": {"any_": [board.flow_run_id]}}})
+    return [one["message"] for one in found]
 
 
 def test_a_run_leaves_a_table_and_a_summary_in_prefect(run_flow: Callable[..., RunBoard], prefect: Server) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 from flows.cli.outcome import outcome_of, print_outcome
 from flows.cli.shell_run import exit_code
 from flows.run_board import RunBoard
+from flows.stage_failures import StagesFailedError
 from pipeline.artifacts import ArtifactStore
 from pipeline.errors import DamagedError, InputError, WorkError
 
@@ -30,6 +32,18 @@ class TerminationSignal(BaseException):
         (DamagedError("a/b: missing"), 1, "tutelage: a/b: missing (log: run.log)\n"),
         (KeyError("x"), 1, "tutelage: KeyError: 'x' (log: run.log)\n"),
         (RuntimeError(""), 1, "tutelage: RuntimeError (log: run.log)\n"),
+        (
+            StagesFailedError(
+                {"teacher": WorkError("it broke"), "clip": KeyError("x"), "student": WorkError("it broke")}
+            ),
+            1,
+            "tutelage: 3 stages failed. teacher, student: it broke; clip: KeyError: 'x' (log: run.log)\n",
+        ),
+        (
+            StagesFailedError({"shards a": InputError("a: no images"), "shards b": InputError("b: no images")}),
+            2,
+            "tutelage: 2 stages failed. shards a: a: no images; shards b: b: no images (log: run.log)\n",
+        ),
         (KeyboardInterrupt(), 130, "tutelage: interrupted; the same command continues where it stopped\n"),
         (TerminationSignal(), 130, "tutelage: interrupted; the same command continues where it stopped\n"),
     ],
@@ -38,6 +52,20 @@ def test_every_end_has_its_code_and_its_line(error: BaseException | None, code: 
     stderr = io.StringIO()
     assert exit_code(error, Path("run.log"), stderr) == code
     assert stderr.getvalue() == says
+
+
+def test_many_failures_are_one_bounded_line_that_keeps_what_to_do() -> None:
+    stderr = io.StringIO()
+    full = OSError(errno.ENOSPC, "No space left on device", "/store/tmp")
+    errors = {"teacher": full, **{f"stage {number}": WorkError(f"{number} " + "x" * 900) for number in range(40)}}
+    assert exit_code(StagesFailedError(errors), Path("run.log"), stderr) == 1
+    (line,) = stderr.getvalue().splitlines()
+    assert line.startswith(
+        "tutelage: 41 stages failed. teacher: /store/tmp: no space left on the disk; free some space"
+    )
+    assert "stage 4: 4 x" in line
+    assert line.endswith("; 35 more (log: run.log)")
+    assert len(line) < 1600
 
 
 def test_a_run_that_failed_still_shows_what_was_done(tmp_path: Path) -> None:

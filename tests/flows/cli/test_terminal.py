@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,21 @@ def test_the_display_keeps_stage_step_and_loss_at_any_width(width: int) -> None:
     ):
         assert words in shown
     assert ("1,812 img/s" in shown) == (width >= 80)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_stop_is_shown_while_stages_run(terminal: bool) -> None:
+    file, board = io.StringIO(), a_board()
+    console = Console(file=file, width=100, force_terminal=terminal, color_system=None)
+    display = RunDisplay("lifecycle", "preset emoji", board, console)
+    board.says("preparing the run")
+    console.print(display.render())
+    assert "preparing" not in file.getvalue()
+    with display.shown():
+        board.says("stopping: waiting for train-teacher")
+        board.stop()
+        time.sleep(0.5)
+    assert "stopping: waiting for train-teacher" in file.getvalue()
 
 
 def test_the_last_table_has_every_stage(capsys: pytest.CaptureFixture[str]) -> None:

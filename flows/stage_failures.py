@@ -1,0 +1,45 @@
+"""The errors of stages that failed, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pipeline.errors import InputError, TutelageError, WorkError, first_line, listed, shortened
+
+_LINE_CHARS = 1200
+_MOST = 6
+
+
+def error_line(error: BaseException) -> str:
+    """An error in one line, with its type unless it was raised on purpose."""
+    line, name = first_line(error), type(error).__name__
+    return line if isinstance(error, TutelageError) or line == name else f"{name}: {line}"
+
+
+class StagesFailedError(WorkError):
+    """More than one stage of a run failed.
+
+    Args:
+        errors: label of a stage -> its error, in the order of the run.
+    """
+
+    def __init__(self, errors: Mapping[str, Exception]) -> None:
+        super().__init__(failures_line(errors, error_line))
+        self.errors = dict(errors)
+        if all(isinstance(error, InputError) for error in errors.values()):
+            self.exit_code = InputError.exit_code
+
+
+def failures_line(errors: Mapping[str, Exception], line: Callable[[Exception], str]) -> str:
+    """All failed stages with their errors; stages that failed for one reason share it.
+
+    Args:
+        line: an error in one line.
+    """
+    stages: dict[str, list[str]] = {}
+    for label, error in errors.items():
+        stages.setdefault(line(error), []).append(label)
+    most = _LINE_CHARS // min(len(stages), _MOST)
+    shown = [f"{listed(labels)}: {shortened(text, most)}" for text, labels in list(stages.items())[:_MOST]]
+    more = [f"{len(stages) - _MOST} more"] if len(stages) > _MOST else []
+    return f"{len(errors)} stages failed. " + "; ".join([*shown, *more])
