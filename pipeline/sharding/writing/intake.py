@@ -211,8 +211,8 @@ class _ChunkBuilder:
         content = content_hash(image.data)
         key = safe_key(item.key) if item.key else f"{_slug(item.label or 'image')}-{content[:16]}"
         group = item.group or content
-        notes = _notes(item, image, captions, group, content)
-        sample = members(key, image.extension, image.data, notes, captions)
+        metadata = _metadata(item, image, captions, group, content)
+        sample = members(key, image.extension, image.data, metadata, captions)
         if item.split is not None and item.split not in SPLITS:
             raise UnknownNameError(f"split of {item.name}", item.split, SPLITS)
         return {
@@ -238,7 +238,7 @@ class _ChunkBuilder:
             "captions_hash": text_hash("\0".join(captions)),
             "key_hash": text_hash(key),
             "sample_bytes": sample_bytes(len(data) for _, data in sample),
-            "notes": notes,
+            "notes": metadata,
         }
 
 
@@ -267,9 +267,9 @@ def _read(item: Item, config: ImagesConfig, *, with_difference_hash: bool) -> En
         raise
 
 
-def _notes(item: Item, image: Encoded, captions: tuple[str, ...], group: str, content: str) -> str:
+def _metadata(item: Item, image: Encoded, captions: tuple[str, ...], group: str, content: str) -> str:
     """KEY.json without the key: the sample's metadata with names instead of the index's numbers."""
-    notes = {
+    metadata = {
         "name": plain_text(item.name),
         "label": item.label,
         "captions": list(captions),
@@ -282,7 +282,7 @@ def _notes(item: Item, image: Encoded, captions: tuple[str, ...], group: str, co
         "content_hash": content,
         **item.extra,
     }
-    return plain_text(json.dumps(notes, ensure_ascii=False, separators=(",", ":")))
+    return plain_text(json.dumps(metadata, ensure_ascii=False, separators=(",", ":")))
 
 
 def _chunks(items: Iterator[Item], size: int, scratch: Scratch, number: int) -> Iterator[Chunk]:

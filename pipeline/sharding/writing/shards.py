@@ -116,7 +116,7 @@ def write_shard(scratch: Scratch, sources: tuple[str, ...], shard: Shard, *, sto
         tar = TarFile(temporary)
         offsets = []
         try:
-            for position, (chunk, start, length, extension, notes) in enumerate(
+            for position, (chunk, start, length, extension, metadata) in enumerate(
                 zip(
                     shard.chunks.tolist(),
                     *(table.column(name).to_pylist() for name in ("start", "length", "extension", "notes")),
@@ -132,7 +132,7 @@ def write_shard(scratch: Scratch, sources: tuple[str, ...], shard: Shard, *, sto
                         f"delete {scratch.folder} and run it again"
                     )
                 first = captions[position].as_py()[:1]
-                sample = members(keys[position], IMAGE_EXTENSIONS[extension], image, notes, first)
+                sample = members(keys[position], IMAGE_EXTENSIONS[extension], image, metadata, first)
                 offsets.append(tar.add(keys[position], sample)[0])
         finally:
             size = tar.close()

@@ -21,15 +21,15 @@ IMAGE_EXTENSIONS = ("png", "jpg", "webp")
 Members = Sequence[tuple[str, bytes]]
 
 
-def members(key: str, extension: str, image: bytes, notes: str, captions: Sequence[str]) -> Members:
+def members(key: str, extension: str, image: bytes, metadata: str, captions: Sequence[str]) -> Members:
     """The members of a sample.
 
     Args:
-        notes: KEY.json without the key: a non-empty JSON object.
+        metadata: KEY.json without the key: a non-empty JSON object.
         captions: the first becomes KEY.txt.
     """
     texts = [("txt", captions[0].encode())] if captions else []
-    return [(extension, image), ("json", f'{{"key":"{key}",{notes[1:]}'.encode()), *texts]
+    return [(extension, image), ("json", f'{{"key":"{key}",{metadata[1:]}'.encode()), *texts]
 
 
 def sample_bytes(sizes: Iterable[int]) -> int:

@@ -24,12 +24,12 @@ class Companions:
     """Counts the companions (captions, labels and other members) of images.
 
     Args:
-        most: number of example samples stored for each set of companions.
+        max_examples: maximum number of samples stored for each set of companions.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, max_examples: int) -> None:
         self.images = 0
-        self._most = most
+        self._max_examples = max_examples
         self._with: Counter[str] = Counter()
         self._examples: dict[frozenset[str], list[tuple[int, str, Sample]]] = {}
 
@@ -46,7 +46,7 @@ class Companions:
         self._with.update(companions)
         if companions in self._examples or len(self._examples) < _MOST_SETS:
             examples = self._examples.setdefault(companions, [])
-            if len(examples) < self._most:
+            if len(examples) < self._max_examples:
                 examples.append((self.images, shard, sample))
         self.images += 1
 
@@ -63,10 +63,10 @@ class Companions:
                 if companion not in companions
                 for example in examples
             ]
-            shown = sorted(without, key=lambda example: example[0])[: self._most]
+            shown = sorted(without, key=lambda example: example[0])[: self._max_examples]
             for _, shard, sample in shown:
                 image = sample.image
                 assert image is not None
                 message = f"no {companion}, which {number} of {self.images} images have"
                 findings.add(Finding(code, shard, message, sample.key, image.name, image.offset - BLOCK))
-            findings.add_uncounted(code, missing - len(shown))
+            findings.count_without_storing(code, missing - len(shown))

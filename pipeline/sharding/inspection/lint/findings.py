@@ -78,14 +78,14 @@ class Findings:
     """Collects findings: all are counted, and the first ones of each code are stored.
 
     Args:
-        most: number of findings stored for each code.
+        max_stored: maximum number of findings stored for each code.
 
     Attributes:
         artifact: STAGE/KEY to which the names of shards are relative, if several artifacts are checked; else "".
     """
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, max_stored: int) -> None:
+        self.max_stored = max_stored
         self.artifact = ""
         self.counts: Counter[str] = Counter()
         self._stored: dict[str, list[Finding]] = {}
@@ -93,12 +93,12 @@ class Findings:
     def add(self, finding: Finding) -> None:
         name = finding.code.name
         self.counts[name] += 1
-        if self.counts[name] <= self.most:
+        if self.counts[name] <= self.max_stored:
             if self.artifact:
                 finding = replace(finding, shard=f"{self.artifact}/{finding.shard}")
             self._stored.setdefault(name, []).append(finding)
 
-    def add_uncounted(self, code: Code, number: int) -> None:
+    def count_without_storing(self, code: Code, number: int) -> None:
         """Adds to the count of a code without storing findings."""
         if number:
             self.counts[code.name] += number

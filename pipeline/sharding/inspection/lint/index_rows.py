@@ -30,7 +30,9 @@ SIZE = code("index-size", "error", "Width or height in the index are not the ima
 LABEL = code("index-label", "error", "The label in the index is not that of the sample's `.json`.")
 CAPTIONS = code("index-captions", "error", "The captions in the index are not those of the sample's `.json`.")
 SPLIT = code("index-split", "error", "The split in the index is not that of the shard's name.")
-UNINDEXED = code("index-lacks", "error", "A sample in one of our shards has no row in the index: it is never read.")
+UNINDEXED = code(
+    "index-lacks", "error", "A sample in a shard of this artifact has no row in the index: it is never read."
+)
 
 _OWN_SHARD = re.compile(rf"shards/({'|'.join(SPLITS)})-\d+\.tar")
 
@@ -39,8 +41,8 @@ class IndexRows:
     """Compares an index with the content of its shards, one shard after another.
 
     Args:
-        written_with_index: the shards were written with the index; otherwise they are foreign tars, which may have
-            samples that are not in the index, and keys that the index changes.
+        written_with_index: the shards were written with the index. Otherwise they are foreign tars that were indexed in
+            place: they may have samples without a row, and an index key may be a cleaned form of the tar's key.
     """
 
     def __init__(self, index: SampleIndex, findings: Findings, *, written_with_index: bool) -> None:
@@ -72,31 +74,37 @@ class IndexRows:
             wrong = (values < low) if high is None else (values < low) | (values >= high)
             ids = np.flatnonzero(wrong)
             limit = "" if high is None else f" and below {high}"
-            for id in ids[: self._findings.most].tolist():
+            for id in ids[: self._findings.max_stored].tolist():
                 self._report(RANGE, id, f"row {id}: {name} {int(values[id])}, which must be at least {low}{limit}")
-            self._findings.add_uncounted(RANGE, len(ids) - min(len(ids), self._findings.most))
+            self._findings.count_without_storing(RANGE, len(ids) - min(len(ids), self._findings.max_stored))
         counts = pc.value_counts(index.keys)
         repeated = counts.filter(pc.greater(counts.field("counts"), 1))
-        for entry in repeated.slice(0, self._findings.most).to_pylist():
+        for entry in repeated.slice(0, self._findings.max_stored).to_pylist():
             id = pc.index(index.keys, entry["values"]).as_py()
             self._report(KEY_REPEATED, id, f"{entry['counts']} rows have this key")
-        self._findings.add_uncounted(KEY_REPEATED, len(repeated) - min(len(repeated), self._findings.most))
+        self._findings.count_without_storing(
+            KEY_REPEATED, len(repeated) - min(len(repeated), self._findings.max_stored)
+        )
 
     def begin(self, shard: int) -> None:
-        """Starts the shard with this number."""
+        """Selects the rows of the shard with this number, before its samples are checked."""
         low, high = np.searchsorted(self._shards, [shard, shard + 1]).tolist()
         self._rows = self._order[low:high]
         self._offsets = self._index.offsets[self._rows]
         self._matched = np.zeros(len(self._rows), dtype=bool)
 
-    def row_of(self, shard: str, sample: Sample) -> int | None:
-        """The row that points to a sample, or None; compares the row with the tar's headers."""
+    def check_headers(self, shard: str, sample: Sample) -> int | None:
+        """Compares the row that points to a sample with the tar's headers.
+
+        Returns:
+            The row's number; None if no row points to the sample.
+        """
         image = sample.image
         if image is None:
             return None
         position = int(np.searchsorted(self._offsets, image.offset))
         if position == len(self._rows) or int(self._offsets[position]) != image.offset:
-            # A tar of the base may contain samples that are no longer in the delta.
+            # Only in a shard of this artifact: one of the base may contain samples that the delta removed.
             if self._written_with_index and is_own(shard):
                 message = "no row of the index leads here"
                 self._findings.add(Finding(UNINDEXED, shard, message, sample.key, image.name, image.offset - BLOCK))
@@ -120,12 +128,12 @@ class IndexRows:
             self._report(SPLIT, id, f"row {id} says {SPLITS[split]}, the shard {name.group(1)}", image.name)
         return id
 
-    def check_content(self, id: int, name: str, decoded: DecodedImage, notes: Any) -> None:
+    def check_content(self, id: int, name: str, decoded: DecodedImage, metadata: Any) -> None:
         """Compares a row with the sample's content.
 
         Args:
             name: name of the image's member.
-            notes: the value of the sample's .json, if it has one.
+            metadata: the value of the sample's .json, if it has one.
         """
         index = self._index
         if decoded.content != index.content_hash(id):
@@ -134,30 +142,30 @@ class IndexRows:
         elif decoded.fault is None and (decoded.width, decoded.height) != (index.widths[id], index.heights[id]):
             size = f"{int(index.widths[id])}x{int(index.heights[id])}"
             self._report(SIZE, id, f"row {id} says {size} pixels, the image has {decoded.width}x{decoded.height}", name)
-        if self._written_with_index and isinstance(notes, Mapping):
-            self._check_notes(id, name, notes)
+        if self._written_with_index and isinstance(metadata, Mapping):
+            self._check_metadata(id, name, metadata)
 
-    def _check_notes(self, id: int, name: str, notes: Mapping[str, Any]) -> None:
+    def _check_metadata(self, id: int, name: str, metadata: Mapping[str, Any]) -> None:
         index = self._index
         number = int(index.labels[id])
-        if "label" in notes and -1 <= number < len(index.label_names):
+        if "label" in metadata and -1 <= number < len(index.label_names):
             label = index.label_names[number] if number >= 0 else None
-            if notes["label"] != label:
-                self._report(LABEL, id, f"row {id} says {label!r}, the .json {str(notes['label'])[:80]!r}", name)
-        if "captions" in notes and notes["captions"] != index.captions(id):
+            if metadata["label"] != label:
+                self._report(LABEL, id, f"row {id} says {label!r}, the .json {str(metadata['label'])[:80]!r}", name)
+        if "captions" in metadata and metadata["captions"] != index.captions(id):
             self._report(
                 CAPTIONS, id, f"row {id} has {len(index.captions(id))} captions that are not the .json's", name
             )
 
     def end(self) -> None:
-        """Ends the shard and reports the rows that point to no sample."""
+        """Reports the rows of the shard that point to no sample, after its samples are checked."""
         for id in self._rows[~self._matched].tolist():
             self._report(OFFSET, id, f"row {id}: no image of a sample begins there")
 
     def _is_key(self, index_key: str, tar_key: str) -> bool:
         if index_key == tar_key:
             return True
-        if self._index.data_sets and "/" in index_key:  # of a mixture: DATA-SET/KEY; the inputs' tars have KEY
+        if self._index.data_sets and "/" in index_key:  # A mixture has DATA-SET/KEY, the tars of its inputs KEY.
             return self._is_key(index_key.partition("/")[2], tar_key)
         return (
             not self._written_with_index

@@ -69,7 +69,7 @@ def lint(
     with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1), thread_name_prefix="lint") as pool:
         for target in targets:
             findings.artifact = target.name if len(targets) > 1 else ""
-            companions = Companions(findings.most)
+            companions = Companions(findings.max_stored)
             if target.artifact is not None:
                 progress(step=totals.bytes, total=size, note="comparing the files with the manifest")
                 check_files(target.artifact, findings, deep=deep)
@@ -92,7 +92,7 @@ class _Pending:
 
     sample: Sample
     row: int | None
-    notes: Any
+    metadata: Any
     decoded: Future[DecodedImage]
 
 
@@ -176,10 +176,10 @@ class _ShardReader:
         encoded, self._images = self._images, {}
         read_texts, self._texts = self._texts, {}
         self._samples += 1
-        notes = read_texts.get("json")
+        json_text = read_texts.get("json")
         if sample.whole:
-            self._companions.add(self._shard.name, sample, notes.json_fields if notes is not None else ())
-        row = self._rows.row_of(self._shard.name, sample) if self._rows is not None else None
+            self._companions.add(self._shard.name, sample, json_text.json_fields if json_text is not None else ())
+        row = self._rows.check_headers(self._shard.name, sample) if self._rows is not None else None
         for extension, data in encoded.items():
             is_image = sample.members[extension] is sample.image
             self._pending_bytes += len(data)
@@ -187,16 +187,16 @@ class _ShardReader:
                 _Pending(
                     sample,
                     row if is_image else None,
-                    notes.parsed[0] if notes is not None and is_image else None,
+                    json_text.parsed[0] if json_text is not None and is_image else None,
                     self._pool.submit(decode_image, data, extension),
                 )
             )
         self._drain(_MOST_PENDING_BYTES)
 
-    def _drain(self, most_bytes: int) -> None:
-        """Processes finished results in sample order; waits while more than `most_bytes` of images are pending."""
+    def _drain(self, max_bytes: int) -> None:
+        """Processes finished results in sample order; waits while more than `max_bytes` of images are pending."""
         while self._pending:
-            full = self._pending_bytes > most_bytes or len(self._pending) > _MOST_PENDING
+            full = self._pending_bytes > max_bytes or len(self._pending) > _MOST_PENDING
             if not full and not self._pending[0].decoded.done():
                 return
             pending = self._pending.popleft()
@@ -208,7 +208,7 @@ class _ShardReader:
                 if message is not None:
                     self._report(code, pending.sample.key, member, message, 0)
             if pending.row is not None and self._rows is not None:
-                self._rows.check_content(pending.row, member.name, decoded, pending.notes)
+                self._rows.check_content(pending.row, member.name, decoded, pending.metadata)
 
     def _report(self, code: Any, key: str, member: Member, message: str, byte: int) -> None:
         self._findings.add(Finding(code, self._shard.name, message, key, member.name, member.offset + byte))

@@ -53,11 +53,11 @@ class Text:
     @property
     def json_fields(self) -> frozenset[str]:
         """Those of "caption" and "label" that the .json has."""
-        notes = self.parsed[0]
-        if not isinstance(notes, dict):
+        metadata = self.parsed[0]
+        if not isinstance(metadata, dict):
             return frozenset()
-        captions = any(notes.get(name) for name in ("caption", "captions"))
-        labels = any(notes.get(name) is not None for name in ("label", "cls"))
+        captions = any(metadata.get(name) for name in ("caption", "captions"))
+        labels = any(metadata.get(name) is not None for name in ("label", "cls"))
         return frozenset({*(["caption"] if captions else []), *(["label"] if labels else [])})
 
 
@@ -127,8 +127,8 @@ def broken(text: Text) -> TextProblem | None:
 
 @check("json", "json-key", "warning", "The `key` in the `.json` is not the sample's: it may be of another image.")
 def other_key(text: Text) -> TextProblem | None:
-    notes = text.parsed[0]
-    json_key = notes.get("key") if isinstance(notes, dict) else None
+    metadata = text.parsed[0]
+    json_key = metadata.get("key") if isinstance(metadata, dict) else None
     if (
         not isinstance(json_key, str | int)
         or isinstance(json_key, bool)
@@ -142,8 +142,8 @@ def other_key(text: Text) -> TextProblem | None:
 def unwritable(text: Text) -> TextProblem | None:
     if rb"\ud" not in text.data.lower():
         return None
-    notes = text.parsed[0]
-    for name, value in notes.items() if isinstance(notes, dict) else ():
+    metadata = text.parsed[0]
+    for name, value in metadata.items() if isinstance(metadata, dict) else ():
         for item in value if isinstance(value, list) else [value]:
             try:
                 str(item).encode()

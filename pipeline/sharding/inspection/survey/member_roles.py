@@ -22,10 +22,10 @@ def member_roles(tar: FoundFile) -> MemberRoles:
     Raises:
         InputError: the tar is damaged before the end of its first sample.
     """
-    members, notes = _first_sample(tar)
-    caption = next((name for name in _CAPTIONS if notes.get(name)), None)
-    label = next((name for name in _LABELS if name in notes), None)
-    in_json = caption is not None and ("txt" not in members or isinstance(notes[caption], list))
+    members, metadata = _first_sample(tar)
+    caption = next((name for name in _CAPTIONS if metadata.get(name)), None)
+    label = next((name for name in _LABELS if name in metadata), None)
+    in_json = caption is not None and ("txt" not in members or isinstance(metadata[caption], list))
     return MemberRoles(
         captions="json" if in_json else "txt",
         caption_field=caption or "caption",
@@ -40,7 +40,7 @@ def _first_sample(tar: FoundFile) -> tuple[set[str], dict[str, Any]]:
     """The extensions of the first sample, and the content of its .json."""
     extensions: set[str] = set()
     key: str | None = None
-    notes: Member | None = None
+    json_member: Member | None = None
     with opened_tar(tar) as read:
         for member in tar_members(tar.url, tar.size, read, most_bytes=_MOST_BYTES, on_end=lambda _: None):
             match = None if META_NAME.match(member.name) else MEMBER_NAME.fullmatch(member.name)
@@ -51,11 +51,11 @@ def _first_sample(tar: FoundFile) -> tuple[set[str], dict[str, Any]]:
             key = match.group(1)
             extensions.add(match.group(2).lower())
             if match.group(2).lower() == "json":
-                notes = member
-        if notes is None or notes.length > MOST_TEXT_BYTES:
+                json_member = member
+        if json_member is None or json_member.length > MOST_TEXT_BYTES:
             return extensions, {}
         try:
-            value = parse_json(read(notes.offset, notes.length))
+            value = parse_json(read(json_member.offset, json_member.length))
         except (ValueError, RecursionError):
             return extensions, {}
     return extensions, value if isinstance(value, dict) else {}
