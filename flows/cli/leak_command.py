@@ -16,7 +16,7 @@ from flows.preflight import open_store
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
 from pipeline.errors import InputError
-from pipeline.leaks.bounds import LISTING, SHEET, LeakCheckConfig, split_name, where
+from pipeline.leaks.bounds import LISTING, SHEET, LeakCheckConfig, file_location, split_name
 from pipeline.leaks.search import KINDS
 from pipeline.leaks.stage import CheckLeaks
 from pipeline.stage import run_stage
@@ -48,9 +48,13 @@ def show_leaks(
     if pictures is not None:
         shutil.copyfile(artifact.path(SHEET), pictures)
     if as_json:
-        broken = config.broken(findings)
-        files = {"sheet": str(pictures or where(artifact, SHEET)), "listing": where(artifact, LISTING)}
-        print(json.dumps({"artifact": artifact.uri, "ok": not broken, "broken": broken, **files, **findings}, indent=1))
+        exceeded = config.exceeded(findings)
+        files = {"sheet": str(pictures or file_location(artifact, SHEET)), "listing": file_location(artifact, LISTING)}
+        print(
+            json.dumps(
+                {"artifact": artifact.uri, "ok": not exceeded, "broken": exceeded, **files, **findings}, indent=1
+            )
+        )
     else:
         _print(findings, config, artifact, pictures)
     config.check(artifact)
@@ -92,6 +96,6 @@ def _print(findings: Mapping[str, Any], config: LeakCheckConfig, artifact: Artif
         table.add_row(split_name(split["data"], split["split"]), *cells)
     console = Console()
     console.print(table)
-    lines = {"pictures": str(pictures or where(artifact, SHEET)), "listing": where(artifact, LISTING)}
+    lines = {"pictures": str(pictures or file_location(artifact, SHEET)), "listing": file_location(artifact, LISTING)}
     for name, path in lines.items():
         console.print(Text.assemble((f"{name:<9}", "dim"), path), soft_wrap=True)

@@ -42,7 +42,7 @@ class LeakBounds(Config):
     max_pixels_share: float = _bound(0.0, "have the same pixels as a training image in other bytes")
     max_near_share: float = _bound(0.01, "be near duplicates of a training image")
 
-    def broken(self, findings: Mapping[str, Any]) -> list[str]:
+    def exceeded(self, findings: Mapping[str, Any]) -> list[str]:
         """The exceeded bounds, one clause of an error message each, the worst kind first.
 
         Args:
@@ -67,12 +67,12 @@ class LeakBounds(Config):
         Raises:
             WorkError: a bound is exceeded; the message has the shares, the bounds and the path of the pictures.
         """
-        clauses = self.broken(json.loads(artifact.read("leaks.json")))
+        clauses = self.exceeded(json.loads(artifact.read("leaks.json")))
         if clauses:
             more = f" ({len(clauses) - 2} more in leaks.md)" if len(clauses) > 2 else ""
             raise WorkError(
-                f"leaks: {'; '.join(clauses[:2])}{more}; look at {where(artifact, SHEET)} ({LISTING} next to it lists "
-                "them), then remove them from the data, or raise the bound"
+                f"leaks: {'; '.join(clauses[:2])}{more}; look at {file_location(artifact, SHEET)} "
+                f"({LISTING} next to it lists them), then remove them from the data, or raise the bound"
             )
 
 
@@ -81,7 +81,7 @@ def split_name(data: str, split: str) -> str:
     return split if data == "shards" else f"{data} {split}"
 
 
-def where(artifact: Artifact, name: str) -> str:
+def file_location(artifact: Artifact, name: str) -> str:
     """The local path, or the URL, of a file of an artifact."""
     stored = artifact.object_path(name)
     return str(artifact.storage.local_path(stored) or f"{artifact.storage.url}/{stored}")
