@@ -13,8 +13,12 @@ from pipeline.pixels.formats import HEAD_BYTES, format_of
 _TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 
 
-def picture_uri(data: bytes, *, largest_px: int, most_bytes: int) -> str | None:
-    """A data URI of an encoded picture: unchanged if small enough, else scaled down and encoded again.
+def picture_uri(data: bytes, *, max_px: int, max_bytes: int) -> str | None:
+    """A data URI of an encoded picture: scaled down and encoded as WebP, or unchanged if it is small enough.
+
+    Args:
+        max_px: longest side after scaling; a picture of up to twice that side stays unchanged if its bytes fit.
+        max_bytes: maximum size, reached by a lower quality; the lowest quality may still exceed it.
 
     Returns:
         None if the bytes are not a picture.
@@ -22,18 +26,19 @@ def picture_uri(data: bytes, *, largest_px: int, most_bytes: int) -> str | None:
     kind = _TYPES.get(format_of(data[:HEAD_BYTES]) or "")
     try:
         with opened(data) as image:
-            if kind is not None and len(data) <= most_bytes and max(image.size) <= 2 * largest_px:
+            if kind is not None and len(data) <= max_bytes and max(image.size) <= 2 * max_px:
                 return _uri(kind, data)
             # A JPEG is decoded at a fraction of its size, in a fraction of the time.
-            image.draft("RGB", (2 * largest_px, 2 * largest_px))
+            image.draft("RGB", (2 * max_px, 2 * max_px))
+            # Upright, and composited on white.
             small = plain_image(loaded(image)).convert("RGB")
-            small.thumbnail((largest_px, largest_px), Image.Resampling.LANCZOS)
+            small.thumbnail((max_px, max_px), Image.Resampling.LANCZOS)
     except ImageError:
         return None
     for quality in (88, 70, 50, 30):
         buffer = io.BytesIO()
         small.save(buffer, "WEBP", quality=quality, method=4)
-        if buffer.tell() <= most_bytes:
+        if buffer.tell() <= max_bytes:
             break
     return _uri("image/webp", buffer.getvalue())
 

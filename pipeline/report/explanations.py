@@ -134,7 +134,7 @@ def _prediction(subject: str, explanation: Explanation, true: str) -> Markup:
 
 def _img(explanation: Explanation, panel: int, description: str) -> Markup | None:
     data = png(explanation.panels[panel].picture)
-    uri = picture_uri(data, largest_px=_PICTURE_PX, most_bytes=_PICTURE_BYTES)
+    uri = picture_uri(data, max_px=_PICTURE_PX, max_bytes=_PICTURE_BYTES)
     return None if uri is None else tag("img", src=uri, alt=description, title=description)
 
 

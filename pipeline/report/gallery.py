@@ -57,7 +57,7 @@ class Gallery:
     def _uri(self, id: int) -> str | None:
         if id not in self._uris:
             data = self.data(id)
-            uri = None if data is None else picture_uri(data, largest_px=_THUMB_PX, most_bytes=_THUMB_BYTES)
+            uri = None if data is None else picture_uri(data, max_px=_THUMB_PX, max_bytes=_THUMB_BYTES)
             self._uris[id] = uri
         return self._uris[id]
 
@@ -66,5 +66,5 @@ def sheet_of(artifact: Artifact, name: str, description: str) -> Markup | None:
     """A contact sheet from an artifact, scaled down if its file is large; None if the artifact has none."""
     if name not in artifact.files:
         return None
-    uri = picture_uri(artifact.read(name), largest_px=_SHEET_PX, most_bytes=_SHEET_BYTES)
+    uri = picture_uri(artifact.read(name), max_px=_SHEET_PX, max_bytes=_SHEET_BYTES)
     return None if uri is None else tag("img", src=uri, alt=description, class_="sheet")

@@ -69,9 +69,9 @@ def test_heavy_picture_is_made_small_and_a_broken_one_is_left_out() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (900, 900, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, "PNG")
-    uri = picture_uri(buffer.getvalue(), largest_px=128, most_bytes=12_000)
+    uri = picture_uri(buffer.getvalue(), max_px=128, max_bytes=12_000)
     assert uri is not None
     assert uri.startswith("data:image/webp;base64,")
     assert len(uri) < 17_000
-    assert picture_uri(b"\x89PNG broken", largest_px=128, most_bytes=12_000) is None
-    assert picture_uri(b"", largest_px=128, most_bytes=12_000) is None
+    assert picture_uri(b"\x89PNG broken", max_px=128, max_bytes=12_000) is None
+    assert picture_uri(b"", max_px=128, max_bytes=12_000) is None

@@ -53,7 +53,7 @@ class Gallery:
         return tag("img", src=uri, alt=f"{index.key(id)}, {name}", title=tooltip, class_=f"pic {split}")
 
     def _create(self, id: int) -> str | None:
-        return picture_uri(self._image(id), largest_px=_PX, most_bytes=_BYTES)
+        return picture_uri(self._image(id), max_px=_PX, max_bytes=_BYTES)
 
 
 def by_hash(index: SampleIndex, ids: NDArray[np.int64]) -> NDArray[np.int64]:
