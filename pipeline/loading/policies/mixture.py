@@ -65,7 +65,7 @@ class MixtureConfig(Config):
         """
         if not index.data_sets:
             raise InputError("policy mixture: the shards are of one data set; combine several: mixture={...}")
-        rows_of = {data_set.name: rows.within(data_set.first, data_set.last) for data_set in index.data_sets}
+        rows_of = {data_set.name: rows.within(data_set.start, data_set.stop) for data_set in index.data_sets}
         weights = self.weights_of({name: len(own_rows) for name, own_rows in rows_of.items()})
         policies: list[Shuffled | Streams] = []
         for name in weights:

@@ -11,14 +11,14 @@ _KEY = "data_sets"
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """The rows [first, last) of an index, all of one data set."""
+    """The rows [start, stop) of an index, all of one data set."""
 
     name: str
-    first: int
-    last: int
+    start: int
+    stop: int
 
     def __len__(self) -> int:
-        return self.last - self.first
+        return self.stop - self.start
 
 
 def data_sets_of(metadata: Mapping[bytes, bytes]) -> tuple[DataSet, ...]:
@@ -29,5 +29,5 @@ def data_sets_of(metadata: Mapping[bytes, bytes]) -> tuple[DataSet, ...]:
 
 def data_sets_metadata(data_sets: Sequence[DataSet]) -> dict[str, str]:
     """The inverse of `data_sets_of`; {} for an index of one data set, which has no such entry in its schema."""
-    entries = [{"name": data_set.name, "first": data_set.first, "last": data_set.last} for data_set in data_sets]
+    entries = [{"name": data_set.name, "first": data_set.start, "last": data_set.stop} for data_set in data_sets]
     return {_KEY: json.dumps(entries)} if entries else {}

@@ -82,9 +82,9 @@ def test_each_data_set_is_shown_whole_in_each_of_its_epochs(
     everything = np.concatenate(stream)
     total = sum(weights.values())
     for one in index.data_sets:
-        mine = everything[(everything >= one.first) & (everything < one.last)]
+        mine = everything[(everything >= one.start) & (everything < one.stop)]
         assert abs(len(mine) - steps * batch * weights[one.name] / total) < 1
-        counts = np.bincount(mine - one.first, minlength=len(one))
+        counts = np.bincount(mine - one.start, minlength=len(one))
         laps = len(mine) / len(one)
         assert laps >= 2
         # Each sample comes once an epoch: as often as any other, but for one. A batch may hold the border of two.

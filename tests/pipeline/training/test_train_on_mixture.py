@@ -74,9 +74,9 @@ def test_every_batch_has_its_quota_and_the_model_knows_all_labels(
     artifact = run_stage(TrainTeacher(), config, {"shards": both}, store=store)
     bars = SampleIndex.open(both).data_sets[0]
     assert bars.name == "bars"
-    assert [int(np.count_nonzero(ids < bars.last)) for ids in seen] == [8] * 30  # a quarter of 32
+    assert [int(np.count_nonzero(ids < bars.stop)) for ids in seen] == [8] * 30  # a quarter of 32
     # 240 draws from 30 training samples: each came eight times.
-    drawn = np.bincount(np.concatenate([ids[ids < bars.last] for ids in seen]), minlength=30)
+    drawn = np.bincount(np.concatenate([ids[ids < bars.stop] for ids in seen]), minlength=30)
     assert drawn.tolist() == [8] * 30
     assert ExportedModel.open(artifact).labels == ("bar", *"1023456789")
     evaluation = run_stage(

@@ -92,11 +92,11 @@ def test_rows_keep_what_they_were(store: ArtifactStore) -> None:
     parts = pair(store)
     index = SampleIndex.open(mix(store, parts))
     assert index.label_names == ("green", "red", "blue")
-    assert [(one.name, one.first, one.last) for one in index.data_sets] == [("emoji", 0, 21), ("photos", 21, 36)]
+    assert [(one.name, one.start, one.stop) for one in index.data_sets] == [("emoji", 0, 21), ("photos", 21, 36)]
     groups: dict[int, tuple[str, int]] = {}
     for id in range(len(index)):
         name, row, labels = origin(parts, index, id)
-        assert next(one.name for one in index.data_sets if one.first <= id < one.last) == name
+        assert next(one.name for one in index.data_sets if one.start <= id < one.stop) == name
         assert index.label_names[index.labels[id]] == labels[row.label]
         assert tuple(index.captions(id)) == row.captions
         assert (index.splits[id], index.content_hash(id)) == (row.split, row.content_hash)
