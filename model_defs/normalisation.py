@@ -30,7 +30,7 @@ class Normalisation:
 
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-HALVES = Normalisation((0.5,) * 3, (0.5,) * 3)  # pixels in -1..1, as in Google's nets
+HALF_MEAN_STD = Normalisation((0.5,) * 3, (0.5,) * 3)  # pixels in -1..1, as in Google's nets
 OPENAI_CLIP = Normalisation((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 

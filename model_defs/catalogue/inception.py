@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from model_defs.model_info import ModelInfo
-from model_defs.normalisation import HALVES
+from model_defs.normalisation import HALF_MEAN_STD
 from model_defs.registry import register_model
 
 _GOOGLENET = "Szegedy et al., Going Deeper with Convolutions"
@@ -30,7 +30,7 @@ register_model(
         6_624_904,
         1_498_376_192,
         weights="torchvision GoogLeNet_Weights",
-        normalisation=HALVES,
+        normalisation=HALF_MEAN_STD,
     ),
     "model_defs.googlenet_torchvision:googlenet_torchvision",
 )
@@ -54,7 +54,7 @@ register_model(
         5.6,
         weights="torchvision Inception_V3_Weights",
         errors_from="table 3: one crop of 299 pixels, without 1,762 blacklisted images; with them about +0.2 / +0.1",
-        normalisation=HALVES,
+        normalisation=HALF_MEAN_STD,
     ),
     "model_defs.inception_v3:inception_v3",
 )
@@ -72,7 +72,7 @@ register_model(
         20.0,
         5.0,
         weights="timm inception_v4.tf_in1k",
-        normalisation=HALVES,
+        normalisation=HALF_MEAN_STD,
         errors_from=_V4_ERRORS,
     ),
     "model_defs.inception_v4:inception_v4",
@@ -87,7 +87,7 @@ register_model(
 register_model(
     ModelInfo(
         "inception_resnet_v2", "image", 2016, _V4, 299, 55_843_464, 13_155_794_016, 19.9, 4.9,
-        weights="timm inception_resnet_v2.tf_in1k", normalisation=HALVES,
+        weights="timm inception_resnet_v2.tf_in1k", normalisation=HALF_MEAN_STD,
         errors_from=f"{_V4_ERRORS}; the released v2 differs from the paper",
     ),
     "model_defs.inception_resnet:inception_resnet",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from model_defs.model_info import ModelInfo
-from model_defs.normalisation import HALVES, OPENAI_CLIP
+from model_defs.normalisation import HALF_MEAN_STD, OPENAI_CLIP
 from model_defs.registry import register_model
 
 _CLIP = "Radford et al., Learning Transferable Visual Models From Natural Language Supervision"
@@ -30,7 +30,7 @@ for _size, _patch, _parameters, _macs in (
             _parameters,
             _macs,
             weights=f"timm {_name}.laion2b_ft_in12k_in1k",
-            normalisation=HALVES if _size == "large" else OPENAI_CLIP,
+            normalisation=HALF_MEAN_STD if _size == "large" else OPENAI_CLIP,
         ),
         "model_defs.vit:vit",
         size=_size,

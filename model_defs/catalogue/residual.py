@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from model_defs.model_info import ModelInfo
-from model_defs.normalisation import HALVES, IMAGENET, Normalisation
+from model_defs.normalisation import HALF_MEAN_STD, IMAGENET, Normalisation
 from model_defs.registry import register_model
 
 _RESNET = "He et al., Deep Residual Learning for Image Recognition"
@@ -140,7 +140,7 @@ for _name, _side, _parameters, _macs, _top1_error in (
         ModelInfo(
             f"efficientnet_v2_{_name.lower()}", "image", 2021, _EFFICIENTNET_V2, _side, _parameters, _macs, _top1_error,
             weights=f"torchvision EfficientNet_V2_{_name}_Weights",
-            normalisation=HALVES if _name == "L" else IMAGENET,
+            normalisation=HALF_MEAN_STD if _name == "L" else IMAGENET,
             errors_from="table 7, trained on ImageNet alone; it prints no top-5",
         ),
         "model_defs.torchvision_models:efficientnet",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from model_defs.model_info import ModelInfo
-from model_defs.normalisation import HALVES, IMAGENET
+from model_defs.normalisation import HALF_MEAN_STD, IMAGENET
 from model_defs.registry import register_model
 
 _VIT = "Dosovitskiy et al., An Image is Worth 16x16 Words"
@@ -46,7 +46,7 @@ for _size, _patch, _side, _parameters, _macs, _error, _weights in (
             _macs,
             top1_error=_error,
             weights=f"timm {_name}.{_weights}" if _weights else None,
-            normalisation=HALVES if _weights else None,
+            normalisation=HALF_MEAN_STD if _weights else None,
             errors_from="table 5: pre-trained on ImageNet alone, fine-tuned at 384 pixels" if _error else None,
         ),
         "model_defs.vit:vit",

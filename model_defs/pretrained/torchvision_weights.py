@@ -11,7 +11,7 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 
 from model_defs.errors import ModelError, first_line
-from model_defs.normalisation import HALVES, Normalisation
+from model_defs.normalisation import HALF_MEAN_STD, Normalisation
 from model_defs.pretrained.files import FILES
 
 # In these nets torchvision converts images from ImageNet's normalisation (transform_input). Our nets do so only on
@@ -84,7 +84,7 @@ class TorchvisionSource:
 
     def normalisation(self) -> Normalisation:
         if self.name.startswith(_TRANSLATED):
-            return replace(HALVES, origin=f"{self.name}, without torchvision's transform_input")
+            return replace(HALF_MEAN_STD, origin=f"{self.name}, without torchvision's transform_input")
         mean, std = tuple(self.transforms.mean), tuple(self.transforms.std)
         return Normalisation(mean, std, f"torchvision's transforms of {self.name}")
 
