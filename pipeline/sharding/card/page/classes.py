@@ -153,7 +153,7 @@ def split_legend(splits: Mapping[str, int | None]) -> Markup:
             )
             for split, count in splits.items()
         ],
-        class_="key",
+        class_="legend",
     )
 
 

@@ -150,7 +150,7 @@ def reason_kind(reason: str) -> str:
 
 def _set_card(item: EqualSet, gallery: Gallery) -> Markup:
     rows = [
-        tag("li", tag("span", f"{name} · {label} · dropped", class_="gone", title=f"key {key}"))
+        tag("li", tag("span", f"{name} · {label} · dropped", class_="dropped", title=f"key {key}"))
         if split is None
         else tag("li", f"{name} · {label} · {split}", title=f"key {key}")
         for name, key, label, split in item.rows

@@ -16,10 +16,10 @@ CSS = """
 .top .cards { grid-template-columns: repeat(auto-fill, minmax(min(100%, 180px), 1fr)); }
 .share { display: flex; height: 14px; border-radius: 7px; overflow: hidden; background: var(--soft); gap: 1px; }
 .share > span { display: block; min-width: 1px; }
-.share .train, .key .train { background: var(--train); } .share .val, .key .val { background: var(--val); }
-.share .test, .key .test { background: var(--test); } .share .all { background: var(--s1); }
-.key { display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 12px 0 0; font-size: 14px; }
-.key i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 7px; }
+.share .train, .legend .train { background: var(--train); } .share .val, .legend .val { background: var(--val); }
+.share .test, .legend .test { background: var(--test); } .share .all { background: var(--s1); }
+.legend { display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 12px 0 0; font-size: 14px; }
+.legend i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 7px; }
 .balance { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 470px), 1fr)); gap: 3px 36px;
   margin-top: 16px; }
 .balance .row { display: grid; grid-template-columns: 150px 1fr 58px; gap: 12px; align-items: center; font-size: 13.5px;
@@ -43,7 +43,7 @@ CSS = """
   line-height: 1.4; }
 .examples .card > div { min-width: 0; overflow-wrap: anywhere; }
 .examples ul { margin: 4px 0 0; padding: 0; list-style: none; } .examples li { margin: 0 0 3px; }
-.examples .gone { color: var(--muted); text-decoration: line-through; }
+.examples .dropped { color: var(--muted); text-decoration: line-through; }
 .names { columns: 2 320px; column-gap: 36px; margin: 12px 0 0; padding: 0; list-style: none; font-size: 13px; }
 .names li { overflow-wrap: anywhere; break-inside: avoid; margin-bottom: 5px; }
 td.path { overflow-wrap: anywhere; }
