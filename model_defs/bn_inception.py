@@ -24,7 +24,14 @@ from model_defs.layers.pooled_map import PooledMap, refuse_smaller
 
 
 class Widths(NamedTuple):
-    """A row of the table; `one` is 0 in modules that halve the map, where no convolution follows the pool."""
+    """Channels of the branches of a module: a row of the table, in its order.
+
+    Attributes:
+        one: 1x1; 0 in modules that halve the map.
+        before_three, three: 1x1, then 3x3.
+        before_double, double: 1x1, then each of two 3x3.
+        pool, after_pool: kind of the pool, then 1x1; 0 in modules that halve the map.
+    """
 
     one: int
     before_three: int
@@ -34,8 +41,8 @@ class Widths(NamedTuple):
     pool: Literal["mean", "max"]
     after_pool: int
 
-    def joined(self, channels: int) -> int:
-        """Channels after the module."""
+    def out_channels(self, channels: int) -> int:
+        """Channels of the module's output, the concatenated branches, for an input of `channels`."""
         return self.one + self.three + self.double + (self.after_pool or channels)
 
 
@@ -87,7 +94,7 @@ class BNInception(PooledMap):
         channels = 192
         for name, widths in MODULES.items():
             self.inception.add_module(name, Inception(channels, widths, squeeze_excite=squeeze_excite))
-            channels = widths.joined(channels)
+            channels = widths.out_channels(channels)
         self.num_features = channels
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes) if num_classes else nn.Identity()
@@ -128,7 +135,7 @@ class Inception(Branches):
             branches.append(nn.Sequential(pool, Convolution(channels, widths.after_pool, bias=True)))
         else:
             branches.append(pool)
-        super().__init__(*branches, gate_width=widths.joined(channels) if squeeze_excite else 0)
+        super().__init__(*branches, gate_width=widths.out_channels(channels) if squeeze_excite else 0)
 
 
 def bn_inception(

@@ -145,7 +145,9 @@ class SmallResNet(PooledMap):
     ) -> None:
         super().__init__()
         if not widths or len(widths) != len(depths):
-            raise ModelError(f"resnet_small: {len(widths)} widths and {len(depths)} depths; give one each a stage")
+            raise ModelError(
+                f"resnet_small: {len(widths)} widths and {len(depths)} depths; each stage needs one of each"
+            )
         if stem_stride not in (2, 4):
             raise ModelError(f"resnet_small: stem_stride must be 2 or 4, not {stem_stride}")
         self.smallest = stem_stride * 2 ** (len(widths) - 1)

@@ -73,7 +73,7 @@ def test_a_module_joins_1x1_3x3_two_3x3_and_the_pool(widths: Widths) -> None:
     parts.append(convolved(pooled, 1) if widths.after_pool else pooled)
     with torch.no_grad():
         torch.testing.assert_close(module(x), torch.cat(parts, dim=1))
-    assert module(x).shape[1] == widths.joined(8)
+    assert module(x).shape[1] == widths.out_channels(8)
 
 
 def test_the_head_of_the_last_map_gives_the_logits() -> None:
@@ -98,7 +98,7 @@ def test_every_parameter_but_the_biases_before_a_norm_gets_a_gradient() -> None:
 def test_gates_cost_what_squeeze_and_excitation_costs() -> None:
     widths, channels = [], 192
     for row in MODULES.values():
-        channels = row.joined(channels)
+        channels = row.out_channels(channels)
         widths.append(channels)
     with torch.device("meta"):
         extra = parameters(create_model("bn_inception", squeeze_excite=True)) - 11_295_240
