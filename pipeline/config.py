@@ -66,7 +66,7 @@ def unkeyed(default: Any, **kwargs: Any) -> Any:
 
 
 def added(default: Any, **kwargs: Any) -> Any:
-    """A pydantic Field that was added later: at its default it is excluded from the key, so older keys stay valid."""
+    """A pydantic Field added in a later version: at its default it is not in the key, so that older keys stay valid."""
     return Field(default, json_schema_extra={"keyed": "unless default"}, **kwargs)
 
 

@@ -77,7 +77,8 @@ def files_below(folder: str, *, hidden: bool = True, above: tuple[Identity, ...]
     Links are followed, except those that lead back to a parent folder.
 
     Args:
-        hidden: include entries with a name, or in a folder with a name, that begins with a dot.
+        hidden: include files and folders with a name that begins with a dot.
+        above: identities of the parent folders; set by the recursion.
     Raises:
         InputError: a folder cannot be listed.
     """
@@ -130,7 +131,7 @@ def unlistable(path: str, error: OSError) -> InputError:
         else "check the disk or the mount, then run again"
     )
     return InputError(
-        f"{path}: cannot be listed ({error.strerror or error}), and none of its files may be missed; {advice}"
+        f"{path}: cannot be listed ({error.strerror or error}), so some of its files could be missed; {advice}"
     )
 
 

@@ -1,7 +1,7 @@
 """Accuracies over all samples and over subsets of them.
 
-The subsets: samples of concepts that are in the training split, samples of concepts that are not, and each
-source. Each subset has its accuracy with the interval, chance and majority rate.
+The subsets: samples of concepts (content groups) that are in the training split, samples of concepts that are
+not, and each source. Each subset has its accuracy with the interval, chance and majority rate.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TOP_KS = (1, 5)
 
 
 def unseen_concepts(index: SampleIndex, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which rows have a content group without a sample in the training split, [rows]."""
+    """[rows] whether the concept (content group) of a row has no sample in the training split."""
     return ~np.isin(index.groups[rows], index.groups[index.rows("train")])
 
 
@@ -70,10 +70,10 @@ def accuracy_breakdown(
                 continue
             hits = int(np.count_nonzero(ranks[members] <= k))
             low, high = wilson_interval(hits, samples)
-            floor = "" if k == 1 else f"_top{k}"
+            top_k = "" if k == 1 else f"_top{k}"
             measured[f"{prefix}/top{k}{suffix}"] = hits / samples
             measured[f"{prefix}/top{k}_low{suffix}"] = low
             measured[f"{prefix}/top{k}_high{suffix}"] = high
-            measured[f"{prefix}/chance{floor}{suffix}"] = chance_accuracy(num_classes, k)
-            measured[f"{prefix}/majority{floor}{suffix}"] = majority_accuracy(train_labels, labels[members], k)
+            measured[f"{prefix}/chance{top_k}{suffix}"] = chance_accuracy(num_classes, k)
+            measured[f"{prefix}/majority{top_k}{suffix}"] = majority_accuracy(train_labels, labels[members], k)
     return measured

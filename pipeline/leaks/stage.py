@@ -65,7 +65,7 @@ class CheckLeaks:
             pairs,
             lambda image: _data_of(readers, image),
             title="Evaluation images next to training images",
-            subtitle=f"{counts_line(findings)}   (alike: difference from 0, equal, to 1, the limit; bits of the hash)",
+            subtitle=f"{counts_line(findings)}   (alike: difference as a fraction of the limit, differing hash bits)",
             most=config.pictures,
         )
         sheet.save(work.output / SHEET, optimize=True)

@@ -53,7 +53,7 @@ _FILE_NAMES = {
 }
 _FILE_SCHEMA = pa.schema([field.with_name(_FILE_NAMES.get(field.name, field.name)) for field in SCHEMA])
 _COPIED = [name for name in SCHEMA.names if name != "row" and name not in _NUMBERED]
-# The schema of the mapped columns: source names as numbers.
+# The schema of the memory-mapped columns: source names as numbers.
 _CODED = SCHEMA.set(SCHEMA.get_field_index("source"), pa.field("source", pa.int16()))
 _READ_ROWS = 1 << 16
 # Rows per written row group: small ones compress worse.
@@ -81,7 +81,7 @@ class Listing:
         """The listing of an artifact.
 
         Args:
-            folder: folder for the mapped columns, which must exist while the listing is used.
+            folder: folder for the memory-mapped columns, which must exist while the listing is used.
         Raises:
             DamagedError: the file is not a listing.
         """

@@ -48,7 +48,7 @@ def combine(indexes: Mapping[str, SampleIndex], shard_names: Mapping[str, list[s
     Args:
         indexes: name of the data set -> its index.
         shard_names: name of the data set -> names of its shards in the combined index.
-        folder: folder for the mapped columns, which must exist while the index is used.
+        folder: folder for the memory-mapped columns, which must exist while the index is used.
     Raises:
         InputError: there are more sources than an index can have (32,767).
     """

@@ -18,8 +18,8 @@ def opened_tar(tar: FoundFile, *, ahead: int = 0) -> Iterator[Callable[[int, int
     """Yields read(start, length) of the tar; from S3 with a window, since a request per small header is expensive.
 
     Args:
-        ahead: size of a window for a local tar, for sequential reads of the whole tar: each system call lets another
-            thread run, which is expensive while threads decode images.
+        ahead: size of a window for a local tar, for sequential reads of the whole tar; 0: no window. It saves system
+            calls: each releases the GIL, and waits to get it back while other threads decode images.
     """
     if addresses.is_remote(tar.url):
         yield _Windows(partial(addresses.read, tar.url), tar.size, _REMOTE_WINDOW).read
