@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from flows.stage_run import StageHandle, StageRun
 from pipeline.leaks.bounds import LeakCheckConfig
 from pipeline.leaks.stage import CheckLeaks
@@ -21,4 +23,4 @@ def check_leaks(
         return {}
     other = run.existing(against)
     inputs = {"shards": shards} if other is None else {"shards": shards, "other": other}
-    return {"leaks": run.submit(CheckLeaks(), config, inputs, accept=config.check)}
+    return {"leaks": run.submit(CheckLeaks(), config, inputs, accept=partial(config.check, in_flow=True))}

@@ -93,8 +93,9 @@ tr.group td { padding-top: 18px; font-weight: 640; border-bottom: 0; }
 figure { margin: 0; min-width: 0; } figure svg, figure img { display: block; max-width: 100%; height: auto; }
 .figures svg { width: 100%; height: auto; }
 figcaption { color: var(--muted); font-size: 13.5px; margin-top: 6px; }
-.confusion { min-width: 780px; max-width: 1000px; width: 100%; height: auto; display: block; }
+.confusion { width: 100%; height: auto; display: block; }
 .confusion text { fill: var(--ink); font-size: 9.5px; } .confusion .axis { fill: var(--muted); font-size: 11px; }
+.confusion .axis.zero { fill: var(--bad); font-weight: 700; }
 .confusion .cell { fill: var(--heat); } .confusion .cell.off { fill: var(--heat-bad); }
 .confusion .rule { stroke: var(--line); stroke-width: .6; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(142px, 1fr)); gap: 12px; margin-top: 16px; }

@@ -7,6 +7,7 @@ its listing and pictures can be reviewed after a failure, and a rerun with the s
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -61,18 +62,46 @@ class LeakBounds(Config):
                     )
         return clauses
 
-    def check(self, artifact: Artifact) -> None:
+    def sufficient_bounds(self, findings: Mapping[str, Any]) -> dict[str, float]:
+        """Each exceeded bound -> the least value, in three decimals, that lets the run continue.
+
+        Args:
+            findings: the content of leaks.json.
+        """
+        worst = {
+            f"max_{kind}_share": max((split[kind]["share"] for split in findings["splits"]), default=0.0)
+            for kind in KINDS
+        }
+        return {
+            name: math.ceil(share * 1000) / 1000 for name, share in worst.items() if share > float(getattr(self, name))
+        }
+
+    def check(self, artifact: Artifact, *, in_flow: bool = False) -> None:
         """Checks the shares in an artifact of check-leaks against the bounds.
 
+        Args:
+            in_flow: name the settings of a flow that let it continue.
         Raises:
             WorkError: a bound is exceeded; the message has the shares, the bounds and the path of the pictures.
         """
-        clauses = self.exceeded(json.loads(artifact.read("leaks.json")))
+        findings = json.loads(artifact.read("leaks.json"))
+        clauses = self.exceeded(findings)
         if clauses:
+            sufficient = self.sufficient_bounds(findings)
+            if in_flow:
+                settings = " ".join(f"--set leaks.{name}={value:g}" for name, value in sufficient.items())
+                near = ", --set data.duplicates.near=remove (keep one of several similar images)"
+                advice = (
+                    f"remove them from the data, or {settings} (raise the bound)"
+                    f"{near if 'max_near_share' in sufficient else ''} or --set leaks=null (no check)"
+                )
+            else:
+                options = " ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in sufficient.items())
+                advice = f"remove them from the data, or raise the bound: {options}"
             more = f" ({len(clauses) - 2} more in leaks.md)" if len(clauses) > 2 else ""
             raise WorkError(
                 f"leaks: {'; '.join(clauses[:2])}{more}; look at {file_location(artifact, SHEET)} "
-                f"({LISTING} next to it lists them), then remove them from the data, or raise the bound"
+                f"({LISTING} next to it lists them), then {advice}"
             )
 
 

@@ -56,7 +56,9 @@ def confusion_figure(confusion: NDArray[np.int64], names: Sequence[str]) -> Mark
     totals = np.maximum(confusion.sum(axis=1), 1)
     accuracies = per_class_accuracy(confusion)
     elements = [
-        f'<svg class="confusion" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
+        # Few classes are not drawn larger than they need, and fit a phone.
+        f'<svg class="confusion" style="min-width: {min(780, width):.0f}px; max-width: {min(1000, 2 * width):.0f}px" '
+        f'viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
         f'aria-label="Confusion matrix of {count} classes; rows are true classes, columns predictions">'
     ]
     for position, c in enumerate(classes):
@@ -69,7 +71,8 @@ def confusion_figure(confusion: NDArray[np.int64], names: Sequence[str]) -> Mark
         elements.append(f'<text transform="translate({x + middle:.1f} {top - 6:.1f}) rotate(-90)">{name}</text>')
         if not np.isnan(accuracies[c]):
             elements.append(
-                f'<text class="axis" x="{left + size + 6:.1f}" y="{y + middle:.1f}">{accuracies[c]:.0%}</text>'
+                f'<text class="axis{" zero" if accuracies[c] == 0 else ""}" x="{left + size + 6:.1f}" '
+                f'y="{y + middle:.1f}">{accuracies[c]:.0%}</text>'
             )
     for row, t in enumerate(classes):
         for column, p in enumerate(classes):

@@ -116,9 +116,14 @@ def _axes(x_label: str) -> tuple[Figure, Axes]:
     axes = figure.add_axes((0.095, 0.155, 0.88, 0.715))
     axes.set_xlabel(x_label)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(_x_text))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     return figure, axes
+
+
+def _x_text(value: float, _: int | None) -> str:
+    """A whole number, or with as many decimals as it has: a training of one epoch has ticks at parts of it."""
+    return f"{value:,.0f}" if value == round(value) else f"{value:.4g}"
 
 
 def _legend(axes: Axes, names: Sequence[str]) -> None:

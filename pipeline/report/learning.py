@@ -39,7 +39,7 @@ def learning_section(run: RunData) -> Markup | None:
             ),
             (
                 f"accuracy-{classifiers[0].name}",
-                f"Accuracy of the {names} on the validation split (unseen concepts)",
+                f"Accuracy of the {names} on the validation split{' (unseen concepts)' if run.has_concepts else ''}",
                 _lines(classifiers, "val/accuracy"),
                 True,
                 levels,
@@ -175,7 +175,8 @@ def _figures(*figures: tuple[str, str, list[Series], bool, list[float]]) -> list
             tag("figcaption", title + "."),
         )
         for key, title, series, share, levels in figures
-        if series
+        # One point is no line: a short training has one, and the stage's headline says its value.
+        if any(len(line.points) > 1 for line in series)
     ]
 
 

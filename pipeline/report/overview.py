@@ -65,9 +65,9 @@ def data_section(run: RunData, gallery: Gallery) -> Markup | None:
     return join(
         tag(
             "p",
-            f"{card.get('title', 'unnamed')}: {card.get('samples', 0):,} images "
-            f"of {card.get('content_groups', 0):,} concepts, "
-            f"{card.get('labels', 0):,} labels, {card.get('captions', 0):,} captions: "
+            f"{card.get('title', 'unnamed')}: {card.get('samples', 0):,} images"
+            + (f" of {card.get('content_groups', 0):,} concepts" if run.has_concepts else "")
+            + f", {card.get('labels', 0):,} labels, {card.get('captions', 0):,} captions: "
             + ", ".join(f"{counts.get(split, 0):,} {split}" for split in _SPLITS)
             + f". Left out: {unreadable:,} unreadable, {dropped:,} duplicates.",
             class_="lead",

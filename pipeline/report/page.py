@@ -31,7 +31,7 @@ def page(run: RunData, *, title: str, mistakes: int, explanations: int, queries:
         ("accuracy", "Accuracy", accuracy_section(run)),
         ("learning", "Learning", learning_section(run)),
         ("confusion", "Confusion matrix", confusion_section(run)),
-        ("mistakes", "Worst mistakes", mistakes_section(run, gallery, mistakes)),
+        ("mistakes", "Suspected label errors", mistakes_section(run, gallery, mistakes)),
         ("seen", "Explanations", explanations_section(run, gallery, explanations)),
         ("curriculum", "Curriculum", curriculum_section(run)),
         ("retrieval", "Retrieval", retrieval_section(run, gallery, queries)),
@@ -51,12 +51,10 @@ def page(run: RunData, *, title: str, mistakes: int, explanations: int, queries:
 
 def _lead(run: RunData) -> str:
     card = run.data_card
-    if not card:
-        return f"{len(run.artifacts)} artifacts."
-    return (
-        f"{card.get('title', 'Data')}: {card.get('samples', 0):,} images, {card.get('labels', 0):,} labels. "
-        f"{len(run.artifacts)} artifacts, {duration(run.seconds)} in total."
-    )
+    finished = f"Finished {run.finished}. " if run.finished else ""
+    data = f"{card.get('title', 'Data')}: {card.get('samples', 0):,} images, {card.get('labels', 0):,} labels. "
+    total = f"{len(run.artifacts)} artifacts, {duration(run.seconds)} in total."
+    return f"{data if card else ''}{finished}{total}"
 
 
 def _key_numbers(run: RunData) -> Markup | None:

@@ -12,6 +12,7 @@ from pipeline.html.markup import Child, Markup, details, join, table, tag
 from pipeline.report.confusion import confused_pairs, confusion_figure
 from pipeline.report.gallery import Gallery
 from pipeline.report.run_data import Evaluation, RunData
+from pipeline.report.weak_points import weak_points
 from pipeline.report.wording import display_name, p_value, percent, points
 
 _PAIRS_SHOWN = 10
@@ -66,12 +67,13 @@ def accuracy_section(run: RunData) -> Markup | None:
             "p",
             f"On the {splits} split. " if splits else "",
             "The bar is the 95% interval (Wilson), the dot the accuracy; the thin tick is chance, the thick one the "
-            "majority rate: the accuracy of always predicting the most frequent label of the training split. Unseen "
-            "concepts are those with no image in the training split.",
+            "majority rate: the accuracy of always predicting the most frequent label of the training split."
+            + (" Unseen concepts are those with no image in the training split." if run.has_concepts else ""),
             class_="lead",
         ),
         table(head, rows, numeric=frozenset({2, 4, 5, 6, 7}), class_="broad"),
         *[note for note in notes if note is not None],
+        weak_points(run),
     )
 
 
@@ -84,7 +86,7 @@ def confusion_section(run: RunData) -> Markup | None:
         confusion = evaluation.confusion
         if confusion is None or confusion.sum() == 0:
             continue
-        names = _label_names(run, len(confusion))
+        names = run.label_names(len(confusion))
         figure = tag("div", confusion_figure(confusion, names), class_="scroll", tabindex=0)
         legend = tag("p", "Rows: true class; columns: predicted class; right margin: accuracy.", class_="note")
         content.append(_expanded_or_collapsed(content, evaluation, join(figure, legend, _pairs(confusion, names))))
@@ -114,7 +116,12 @@ def mistakes_section(run: RunData, gallery: Gallery, most: int) -> Markup | None
         content.append(_expanded_or_collapsed(content, evaluation, tag("div", tiles, class_="tiles")))
     if not content:
         return None
-    lead = tag("p", "Wrong predictions, the most confident first.", class_="lead")
+    lead = tag(
+        "p",
+        "Wrong predictions, the most confident first. If the picture shows what was predicted, its label is wrong: "
+        "correct it in the source.",
+        class_="lead",
+    )
     return join(lead, *content)
 
 
@@ -200,12 +207,7 @@ def _student_against_teacher(run: RunData) -> Markup | None:
 
 def _subset_name(suffix: str) -> str:
     if suffix.startswith("_source/"):
-        return f"by {suffix.removeprefix('_source/')}"
+        return f"source {suffix.removeprefix('_source/')}"
     return {"": "all images", "_seen_concepts": "seen concepts", "_unseen_concepts": "unseen concepts"}.get(
         suffix, suffix
     )
-
-
-def _label_names(run: RunData, count: int) -> list[str]:
-    names = [entry["label"] for entry in run.data_card.get("per_label", [])][:count]
-    return [*names, *[f"class {number}" for number in range(len(names), count)]]

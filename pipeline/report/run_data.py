@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,27 @@ class RunData:
     def seconds(self) -> float:
         """The total time for building all artifacts."""
         return sum(artifact.seconds for artifact in self.artifacts.values())
+
+    @property
+    def finished(self) -> str:
+        """When the last artifact was committed, e.g. "2026-03-14 15:09 UTC"; "" if no manifest says so.
+
+        From the manifests, so that the same run has the same report.
+        """
+        times = [artifact.manifest.get("origin", {}).get("committed") for artifact in self.artifacts.values()]
+        known = [float(time) for time in times if time is not None]
+        return datetime.fromtimestamp(max(known), UTC).strftime("%Y-%m-%d %H:%M UTC") if known else ""
+
+    @property
+    def has_concepts(self) -> bool:
+        """Whether the data distinguish concepts seen in training from unseen ones, or have an ontology."""
+        measured = (name for evaluation in self.evaluations for name in evaluation.metrics)
+        return bool(self.ontology) or any("unseen_concepts" in name for name in measured)
+
+    def label_names(self, count: int) -> list[str]:
+        """The names of the first `count` labels; "class 7" for one that the data card lacks."""
+        names = [str(entry["label"]) for entry in self.data_card.get("per_label", [])][:count]
+        return [*names, *[f"class {number}" for number in range(len(names), count)]]
 
     def training(self, name: str) -> Training | None:
         return next((training for training in self.trainings if training.name == name), None)

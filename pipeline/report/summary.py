@@ -20,7 +20,8 @@ def report_markdown(inputs: Mapping[str, Artifact], title: str = "Tutelage run")
         inputs: the artifacts by name, as for `RunReport`; any may be absent.
     """
     run = read_run(inputs)
-    lines = [f"# {text(title)}", ""]
+    finished = f"Finished {run.finished}; " if run.finished else ""
+    lines = [f"# {text(title)}", "", f"{finished}{duration(run.seconds)} in total.", ""]
     champions = champions_of(run)
     for name, artifact in run.registrations.items():
         summary = artifact.summary
@@ -79,7 +80,10 @@ def _retrieval(run: RunData) -> list[str]:
     rows = []
     for evaluation in run.evaluations:
         metrics = evaluation.metrics
-        for pool, pool_name in (("retrieval", "all concepts"), ("retrieval_unseen_concepts", "unseen concepts")):
+        for pool, pool_name in (
+            ("retrieval", "all concepts" if run.has_concepts else "all images"),
+            ("retrieval_unseen_concepts", "unseen concepts"),
+        ):
             for direction, direction_name in (("image_retrieval", "text → image"), ("text_retrieval", "image → text")):
                 start = f"{pool}/{direction}_recall@"
                 for name in sorted(

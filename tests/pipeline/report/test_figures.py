@@ -61,6 +61,14 @@ def test_confused_pairs_are_sorted_by_count() -> None:
     assert [(pair.true, pair.predicted, pair.count, pair.of) for pair in pairs] == [(1, 0, 3, 12), (0, 2, 2, 8)]
 
 
+def test_a_training_of_one_epoch_has_distinct_ticks() -> None:
+    svg = line_figure("k", "Loss", [Series("a", [(0.96, 2.0), (0.98, 1.5), (1.0, 1.0)], 0)], x_label="epoch")
+    shown = [float(text) for text in re.findall(r">([0-9.]+)</text>", svg)]
+    ticks = [value for value in shown if 0.9 < value < 1]
+    assert len(ticks) >= 2
+    assert len(ticks) == len(set(ticks))
+
+
 def test_heavy_picture_is_made_small_and_a_broken_one_is_left_out() -> None:
     import io
 

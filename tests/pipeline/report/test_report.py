@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import pytest
@@ -95,7 +96,7 @@ def test_report_is_whole_html_with_every_section(html: str) -> None:
         "Accuracy",
         "Learning",
         "Confusion matrix",
-        "Worst mistakes",
+        "Suspected label errors",
         "Explanations",
         "Curriculum",
         "Retrieval",
@@ -129,6 +130,8 @@ def test_names_that_look_like_html_are_shown_and_not_obeyed(html: str) -> None:
 def test_numbers_are_those_of_the_evaluation_with_their_floors(html: str, run_inputs: Inputs) -> None:
     metrics = json.loads(run_inputs["student-evaluation"].read("metrics.json"))
     text = " ".join(read(html).texts)
+    committed = max(artifact.manifest["origin"]["committed"] for artifact in run_inputs.values())
+    assert datetime.fromtimestamp(committed, UTC).strftime("Finished %Y-%m-%d %H:%M UTC. 11 artifacts, ") in text
     for name in ("top1", "chance", "majority", "top1_seen_concepts", "top1_unseen_concepts"):
         assert f"{metrics[f'accuracy/{name}']:.1%}" in text
     assert f"{metrics['accuracy/top1_low']:.1%} – {metrics['accuracy/top1_high']:.1%}" in text
@@ -201,6 +204,14 @@ def test_no_artifact_at_all_is_refused(report_store: ArtifactStore) -> None:
         run_stage(RunReport(), ReportConfig(), {}, store=report_store)
     with pytest.raises(InputError, match="did you mean heading"):
         parse_config(ReportConfig, {"headding": "x"}, "report")
+
+
+def test_data_without_concepts_are_described_in_their_own_words(run_inputs: Inputs) -> None:
+    names = ("shards", "teacher", "clip")
+    run = read_run({name: run_inputs[name] for name in names})
+    text = page(run, title="Photos", mistakes=24, explanations=0, queries=10)
+    assert "concept" not in "".join(read(text).texts)
+    assert "24 images, 3 labels" in "".join(read(text).texts)
 
 
 def test_same_run_gives_the_same_bytes(html: str, run_inputs: Inputs) -> None:

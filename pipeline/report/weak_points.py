@@ -1,0 +1,57 @@
+"""What to look at first, in one sentence each: the worst class, classes never right, the most confused pair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.html.markup import Markup, tag
+from pipeline.report.confusion import confused_pairs
+from pipeline.report.run_data import RunData
+from pipeline.report.wording import display_name, percent
+
+_MOST_NAMES = 8
+
+
+def weak_points(run: RunData) -> Markup | None:
+    """The sentences of each classifier, and where its suspected label errors are; None without a confusion matrix."""
+    items = []
+    for evaluation in run.evaluations:
+        confusion = evaluation.confusion
+        if confusion is None or confusion.sum() == 0:
+            continue
+        sentences = weak_sentences(confusion, run.label_names(len(confusion)))
+        suspects = tag("a", "Suspected label errors", href="#mistakes") if evaluation.mistakes else None
+        text = " ".join(sentences)
+        items.append(tag("p", tag("strong", display_name(evaluation.subject)), f": {text} ", suspects, class_="note"))
+    return tag("div", tag("h3", "Where it fails"), items) if items else None
+
+
+def weak_sentences(confusion: NDArray[np.int64], names: Sequence[str]) -> list[str]:
+    """The worst class, the classes without a correct prediction, and the most confused pair.
+
+    Args:
+        confusion: [K, K], rows are true classes; classes without images are not judged.
+        names: [K] names of the classes.
+    """
+    totals, right = confusion.sum(axis=1), np.diag(confusion)
+    present = np.flatnonzero(totals)
+    if not present.size or right.sum() == totals.sum():
+        return ["Every image is predicted correctly."] if present.size else []
+    # Of equally bad classes the largest, whose accuracy is the most certain.
+    worst = min(present.tolist(), key=lambda c: (right[c] / totals[c], -totals[c], c))
+    sentences = [f"The worst class is {names[worst]}: {_of(right[worst], totals[worst])} right."]
+    never = [names[c] for c in present.tolist() if right[c] == 0]
+    if len(never) > 1:
+        more = f" and {len(never) - _MOST_NAMES:,} more" if len(never) > _MOST_NAMES else ""
+        sentences.append(f"{len(never):,} classes are never right: {', '.join(never[:_MOST_NAMES])}{more}.")
+    pair = confused_pairs(confusion, 1)[0]
+    confused = f"{_of(pair.count, pair.of)} of {names[pair.true]} predicted as {names[pair.predicted]}"
+    sentences.append(f"The most confused pair: {confused}.")
+    return sentences
+
+
+def _of(count: int, total: int) -> str:
+    return f"{count:,} of {total:,} image{'' if total == 1 else 's'} ({percent(count / total)})"
