@@ -60,7 +60,7 @@ def list_artifacts(stage: str | None, *, as_json: bool) -> int:
     table.add_column("date (UTC)", no_wrap=True)
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
-    # In a terminal, one line an artifact: `show` prints the whole result.
+    # In a terminal, one line per artifact: `show` prints the whole result.
     table.add_column("result", no_wrap=True, overflow="ellipsis")
     for artifact in artifacts:
         table.add_row(

@@ -1,7 +1,7 @@
 """The layout of an image folder: FOLDER/CLASS, FOLDER/train/CLASS with other splits, or FOLDER/CLASS/train.
 
-A folder of a split is recognised by its name and its content: class folders, not images. If both interpretations are
-possible ("train" is a vehicle too), the folder is rejected until `layout` selects one.
+A split folder is recognised by its name and by its content, which is class folders instead of images. If both
+interpretations are possible ("train" is a vehicle too), the folder is rejected until `layout` selects one.
 """
 
 from __future__ import annotations
@@ -68,49 +68,49 @@ def folder_data(folder: Path, layout: Layout) -> FolderData:
     """
     root = str(folder)
     _check_folder(folder)
-    passed = PassedOverCount()
+    skipped = PassedOverCount()
     above = tuple(identity(str(one)) for one in (folder, *folder.parents))
     tops = []
     for name in sub_folders(root):
         if (folder / name).is_symlink() and identity(f"{root}/{name}") in above:
-            passed.add(LOOP, name)  # A link to the same images, which would get another label.
+            skipped.add(LOOP, name)  # A link to the same images, which would get another label.
         else:
             tops.append(name)
-    for name in images_in(root, passed, deep=False).names:
-        passed.add(LOOSE, name)
+    for name in images_in(root, skipped, deep=False).names:
+        skipped.add(LOOSE, name)
     if not tops:
         raise InputError(
             f"{folder}: holds no sub-folder; put the images of each class into one, as {folder.name}/CLASS/a.jpg"
         )
-    trees = {name: images_in(f"{root}/{name}", passed, prefix=f"{name}/", above=above) for name in tops}
+    trees = {name: images_in(f"{root}/{name}", skipped, prefix=f"{name}/", above=above) for name in tops}
     if not any(tree.names for tree in trees.values()):
-        found = passed.done()
+        found = skipped.done()
         there = f"; there are {found.in_words()}" if found.count else ""
         raise InputError(f"{folder}: no image in any sub-folder; looked for {', '.join(sorted(IMAGE_SUFFIXES))}{there}")
     broken = frozenset().union(*(tree.broken for tree in trees.values()))
     splits = _splits(folder, trees, layout)
     if splits:
-        classes, empty = _classes_of_splits(trees, splits, passed)
-        return FolderData(classes, broken, passed.done(), True, empty, _recognised(classes, splits))
+        classes, empty = _classes_of_splits(trees, splits, skipped)
+        return FolderData(classes, broken, skipped.done(), True, empty, _note_on_split_folders(classes, splits))
     empty = tuple(name for name, tree in trees.items() if not tree.names)
     trees = {name: tree for name, tree in trees.items() if tree.names}
     if layout != "classes" and _has_splits_in_classes(folder, trees):
         classes = list(_splits_of_classes(trees))
-        return FolderData(classes, broken, passed.done(), True, empty, _recognised_in_classes(classes))
+        return FolderData(classes, broken, skipped.done(), True, empty, _note_on_splits_in_classes(classes))
     if layout == "splits":
         raise InputError(f"{folder}: layout=splits, but no train/, val/ or test/ in it holds folders of classes")
-    return FolderData([ClassFiles(n, None, t.names) for n, t in trees.items()], broken, passed.done(), False, empty)
+    return FolderData([ClassFiles(n, None, t.names) for n, t in trees.items()], broken, skipped.done(), False, empty)
 
 
 def _check_folder(folder: Path) -> None:
     if not folder.exists():
         raise InputError(f"{folder}: no such folder")
     if not folder.is_dir():
-        raise InputError(f"{folder}: is a file; name the folder that holds one sub-folder a class")
+        raise InputError(f"{folder}: is a file; name the folder that holds one sub-folder per class")
 
 
 def _splits(folder: Path, trees: Mapping[str, FolderImages], layout: Layout) -> dict[str, str]:
-    """The split of each folder of a split, in the order of the splits; {}: the folders are classes."""
+    """The split of each split folder, ordered train, val, test; {} if the folders are classes."""
     named = {name: split for name in trees if (split := split_of_folder(name)) is not None}
     ordered = dict(sorted(named.items(), key=lambda one: (_SPLITS.index(one[1]), one[0])))
     if layout == "splits":
@@ -124,7 +124,7 @@ def _splits(folder: Path, trees: Mapping[str, FolderImages], layout: Layout) -> 
     if others:
         raise InputError(
             f"{folder}: holds {_folders(ordered)} and {_folders(others)}; say what they are: layout=splits (folders of "
-            "classes in each split, the others are passed over) or layout=classes"
+            "classes in each split, the others are skipped) or layout=classes"
         )
     flat = [name for name in ordered if trees[name].names and name not in with_classes]
     if not with_classes or any(named[name] == "train" for name in flat):
@@ -142,9 +142,9 @@ def _holds_classes(tree: FolderImages) -> bool:
 
 
 def _classes_of_splits(
-    trees: Mapping[str, FolderImages], splits: Mapping[str, str], passed: PassedOverCount
+    trees: Mapping[str, FolderImages], splits: Mapping[str, str], skipped: PassedOverCount
 ) -> tuple[list[ClassFiles], tuple[str, ...]]:
-    """TRAIN/CLASS/...: the images of each class in each split, and the classes without an image in any split.
+    """Layout train/CLASS: the images of each class in each split, and the classes without an image in any split.
 
     Images outside class folders are skipped.
     """
@@ -153,7 +153,7 @@ def _classes_of_splits(
     for name, tree in trees.items():
         if name not in splits:
             for image in tree.names:
-                passed.add("in no split's folder", image)
+                skipped.add("in no split's folder", image)
     for name, split in splits.items():
         tree = trees[name]
         depth = _depth_of_classes(tree, split)
@@ -161,7 +161,7 @@ def _classes_of_splits(
         for image in tree.names:
             parts = image.split("/")
             if len(parts) <= depth + 1:
-                passed.add(LOOSE, image)
+                skipped.add(LOOSE, image)
             else:
                 by_class.setdefault(parts[depth], []).append(image)
         found += [ClassFiles(label, split, by_class[label]) for label in sorted(by_class)]
@@ -190,7 +190,7 @@ def _has_splits_in_classes(folder: Path, trees: Mapping[str, FolderImages]) -> b
         return False
     if all(len(parts) > 2 for parts in inner) and len(trees) == 1:
         name = next(iter(trees))
-        raise InputError(f"{folder}: holds {name}/ alone, and that the splits; set folder={folder / name}")
+        raise InputError(f"{folder}: its only sub-folder, {name}/, holds the splits; set folder={folder / name}")
     return all(len(parts) == 2 for parts in inner)
 
 
@@ -202,7 +202,7 @@ def _splits_of_classes(trees: Mapping[str, FolderImages]) -> Iterator[ClassFiles
         yield from (ClassFiles(label, split_of_folder(inner), names) for inner, names in by_folder.items())
 
 
-def _recognised(classes: list[ClassFiles], splits: Mapping[str, str]) -> str:
+def _note_on_split_folders(classes: list[ClassFiles], splits: Mapping[str, str]) -> str:
     counts = dict.fromkeys(splits, 0)
     for one in classes:
         counts[one.names[0].partition("/")[0]] += len(one.names)
@@ -210,7 +210,7 @@ def _recognised(classes: list[ClassFiles], splits: Mapping[str, str]) -> str:
     return f"the folders give the splits: {said}" + _not_in_train(classes)
 
 
-def _recognised_in_classes(classes: list[ClassFiles]) -> str:
+def _note_on_splits_in_classes(classes: list[ClassFiles]) -> str:
     counts: dict[str, int] = {}
     for one in classes:
         counts[one.split or ""] = counts.get(one.split or "", 0) + len(one.names)

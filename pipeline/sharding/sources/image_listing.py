@@ -40,12 +40,12 @@ class FolderImages:
 
 
 def images_in(
-    folder: str, passed: PassedOverCount, *, deep: bool = True, prefix: str = "", above: tuple[Identity, ...] = ()
+    folder: str, skipped: PassedOverCount, *, deep: bool = True, prefix: str = "", above: tuple[Identity, ...] = ()
 ) -> FolderImages:
     """The images of a folder; hidden files are skipped.
 
     Args:
-        passed: receives each skipped file, by its path with `prefix`.
+        skipped: receives each skipped file, by its path with `prefix`.
         deep: include sub-folders; False: those are left to the caller.
         prefix: prefix of the names, e.g. "cat/".
         above: the parent folders, to which links may lead back.
@@ -55,7 +55,7 @@ def images_in(
     names: list[str] = []
     broken: list[str] = []
     below: list[str] = []
-    _add_images(folder, prefix, deep, passed, (names, broken, below), above, top=True)
+    _add_images(folder, prefix, deep, skipped, (names, broken, below), above, top=True)
     return FolderImages(sorted(names), frozenset(broken), tuple(below))
 
 
@@ -109,7 +109,7 @@ def _add_images(
     folder: str,
     prefix: str,
     deep: bool,
-    passed: PassedOverCount,
+    skipped: PassedOverCount,
     found: tuple[list[str], list[str], list[str]],
     above: tuple[Identity, ...],
     *,
@@ -120,32 +120,32 @@ def _add_images(
     for entry in entries(folder):
         name = entry.name
         if name.startswith(".") or name.lower() in _SYSTEM_FILES:
-            passed.add(HIDDEN, prefix + name)
+            skipped.add(HIDDEN, prefix + name)
             continue
         suffix = os.path.splitext(name)[1].lower()
         kind = kind_of(entry)
         if kind == "folder":
             if name in _OF_THE_SYSTEM:
-                passed.add(name, prefix + name)
+                skipped.add(name, prefix + name)
             elif deep and entry.is_symlink() and identity(entry.path) in above:
-                passed.add(LOOP, prefix + name)
+                skipped.add(LOOP, prefix + name)
             elif deep:
                 if top:
                     below.append(name)
-                _add_images(entry.path, f"{prefix}{name}/", deep, passed, found, above)
+                _add_images(entry.path, f"{prefix}{name}/", deep, skipped, found, above)
         elif kind == "special":
-            passed.add(SPECIAL, prefix + name)
+            skipped.add(SPECIAL, prefix + name)
         elif kind == "broken link":
             if suffix in IMAGE_SUFFIXES:
                 names.append(prefix + name)
                 broken.append(prefix + name)
             else:
                 _is_folder(entry)
-                passed.add(BROKEN_LINK, prefix + name)
+                skipped.add(BROKEN_LINK, prefix + name)
         elif is_image(entry.path):
             names.append(prefix + name)
         else:
-            passed.add(kind_of_name(name), prefix + name)
+            skipped.add(kind_of_name(name), prefix + name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -110,8 +110,8 @@ class ImagenetConfig(SourceConfig):
         words = class_words(root, self.names, wnids, wanted=self.labels == "names")
         val_labels = self._val_labels(wnids)
         progress(note="listing ImageNet")
-        passed = PassedOverCount()
-        total = sum(len(found.names) for found in _listed(images, passed))
+        skipped = PassedOverCount()
+        total = sum(len(found.names) for found in _listed(images, skipped))
 
         def items() -> Iterator[Item]:
             for found in _listed(images, PassedOverCount()):
@@ -132,7 +132,7 @@ class ImagenetConfig(SourceConfig):
                     "https://image-net.org/download",
                 ),
             ),
-            passed_over=passed.done(),
+            passed_over=skipped.done(),
         )
 
     def _item(
@@ -178,23 +178,23 @@ def _by_class(val: Path) -> bool:
     return val.is_dir() and any(_WNID.fullmatch(name) for name in sub_folders(str(val)))
 
 
-def _listed(images: Path, passed: PassedOverCount) -> Iterator[FolderImages]:
+def _listed(images: Path, skipped: PassedOverCount) -> Iterator[FolderImages]:
     """The images of train/ and then of val/, sorted by name; the names of one folder at a time are in memory."""
     for part in ("train", "val"):
         if not (images / part).is_dir():
             continue
         folders = sub_folders(str(images / part))
-        loose = images_in(str(images / part), passed, deep=False, prefix=f"{part}/")
+        loose = images_in(str(images / part), skipped, deep=False, prefix=f"{part}/")
         if not any(_WNID.fullmatch(name) for name in folders):
             yield loose
             folders = []
         else:
             for name in loose.names:
-                passed.add(LOOSE, name)
+                skipped.add(LOOSE, name)
         for name in folders:
-            found = images_in(str(images / part / name), passed, prefix=f"{part}/{name}/")
+            found = images_in(str(images / part / name), skipped, prefix=f"{part}/{name}/")
             if _WNID.fullmatch(name):
                 yield found
             else:
                 for image in found.names:
-                    passed.add(LOOSE, image)
+                    skipped.add(LOOSE, image)

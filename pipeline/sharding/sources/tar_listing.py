@@ -131,8 +131,8 @@ def list_tar(tar: FoundFile, roles: MemberRoles, folder: Path) -> TarListing:
     if not path.is_file():
         with written_whole(path, durable=False) as aside:
             ends: list[TarFault] = []
-            passed = PassedOverCount()
-            _write(aside, tar_samples(tar, roles, ends, passed), ends, passed)
+            skipped = PassedOverCount()
+            _write(aside, tar_samples(tar, roles, ends, skipped), ends, skipped)
     with closing(pq.ParquetFile(path)) as file:
         metadata = file.schema_arrow.metadata
         labels = tuple(json.loads(metadata[b"labels"]))
@@ -148,18 +148,18 @@ def list_tar(tar: FoundFile, roles: MemberRoles, folder: Path) -> TarListing:
 
 
 def tar_samples(
-    tar: FoundFile, roles: MemberRoles, ends: list[TarFault] | None = None, passed: PassedOverCount | None = None
+    tar: FoundFile, roles: MemberRoles, ends: list[TarFault] | None = None, skipped: PassedOverCount | None = None
 ) -> Iterator[TarSample]:
     """The samples of a tar, from its headers and its small members.
 
     Args:
         ends: receives the faults at the end of the tar if `roles.ends` is "read".
-        passed: receives the members that belong to no sample.
+        skipped: receives the members that belong to no sample.
     Raises:
         InputError: the tar is damaged or hostile; the message names member and byte.
     """
     ends = [] if ends is None else ends
-    passed = PassedOverCount() if passed is None else passed
+    skipped = PassedOverCount() if skipped is None else skipped
     with opened_tar(tar) as read:
         members: dict[str, Member] = {}
         current = ""
@@ -168,7 +168,7 @@ def tar_samples(
             match = None if META_NAME.match(member.name) else MEMBER_NAME.fullmatch(member.name)
             if match is None:
                 name = member.name.rpartition("/")[2]
-                passed.add(HIDDEN if name.startswith(".") else kind_of_name(name), member.name)
+                skipped.add(HIDDEN if name.startswith(".") else kind_of_name(name), member.name)
                 continue
             key, extension = match.group(1), match.group(2).lower()
             if (key != current or extension in members) and members:
@@ -286,7 +286,7 @@ def _is_text(text: str, name: str) -> bool:
     return bool(text.strip())
 
 
-def _write(path: Path, samples: Iterator[TarSample], ends: list[TarFault], passed: PassedOverCount) -> None:
+def _write(path: Path, samples: Iterator[TarSample], ends: list[TarFault], skipped: PassedOverCount) -> None:
     labels: dict[str, None] = {}
     missing: Counter[str] = Counter()
     columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
@@ -305,7 +305,7 @@ def _write(path: Path, samples: Iterator[TarSample], ends: list[TarFault], passe
             columns = {name: [] for name in _SCHEMA.names}
     batches.append(pa.RecordBatch.from_pydict(columns, schema=_SCHEMA))
     end = ends[0].what if ends else None
-    left_out = passed.done()
+    left_out = skipped.done()
     passed_over = [dict(left_out.kinds), left_out.names]
     facts = {"labels": list(labels), "end": end, "missing": missing, "passed_over": passed_over}
     schema = _SCHEMA.with_metadata({name: json.dumps(value) for name, value in facts.items()})

@@ -136,10 +136,10 @@ class WebdatasetConfig(SourceConfig):
         root = addresses.common_folder(tars)
         title = root.rstrip("/").rpartition("/")[2] or "tars"
         shards = [(tar.url.removeprefix(root).lstrip("/"), one) for tar, one in zip(tars, listings, strict=True)]
-        passed = PassedOverCount()
-        passed.extend(files_passed_over(self.tars, _SUFFIXES))
+        skipped = PassedOverCount()
+        skipped.extend(files_passed_over(self.tars, _SUFFIXES))
         for shard, listing in shards:
-            passed.extend(listing.passed_over, f"{shard}: ")
+            skipped.extend(listing.passed_over, f"{shard}: ")
         spellings, found = Spellings(), set()
         for written in (label for listing in listings for label in listing.labels):
             label = label_of(written, class_names)
@@ -164,7 +164,7 @@ class WebdatasetConfig(SourceConfig):
             credits=(Credit.given(title, self.author, self.licence),),
             tars=tuple(tars) if self.in_place else (),
             notes=(*spellings.notes(), *_notes(shards, class_names)),
-            passed_over=passed.done(),
+            passed_over=skipped.done(),
         )
 
 
