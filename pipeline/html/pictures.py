@@ -7,7 +7,7 @@ import io
 
 from PIL import Image
 
-from pipeline.pixels.decode import ImageError, loaded, opened, plain_image
+from pipeline.pixels.decode import ImageError, load_pixels, open_image, plain_image
 from pipeline.pixels.formats import HEAD_BYTES, format_of
 
 _TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
@@ -25,13 +25,13 @@ def picture_uri(data: bytes, *, max_px: int, max_bytes: int) -> str | None:
     """
     kind = _TYPES.get(format_of(data[:HEAD_BYTES]) or "")
     try:
-        with opened(data) as image:
+        with open_image(data) as image:
             if kind is not None and len(data) <= max_bytes and max(image.size) <= 2 * max_px:
                 return _uri(kind, data)
             # A JPEG is decoded at a fraction of its size, in a fraction of the time.
             image.draft("RGB", (2 * max_px, 2 * max_px))
             # Upright, and composited on white.
-            small = plain_image(loaded(image)).convert("RGB")
+            small = plain_image(load_pixels(image)).convert("RGB")
             small.thumbnail((max_px, max_px), Image.Resampling.LANCZOS)
     except ImageError:
         return None

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.pixels.decode import decoding_reason, loaded, opened, plain_image
+from pipeline.pixels.decode import decoding_reason, load_pixels, open_image, plain_image
 from pipeline.sharding.format.perceptual import difference_hash
 
 _GREY, _COLOUR = 16, 4
@@ -56,8 +56,8 @@ def image_signature(data: bytes) -> NDArray[np.void]:
     """
     signature = np.zeros((), dtype=SIGNATURE)
     try:
-        with opened(data) as image:
-            rgb = plain_image(loaded(image)).convert("RGB")
+        with open_image(data) as image:
+            rgb = plain_image(load_pixels(image)).convert("RGB")
     except Exception as error:
         raise ValueError(decoding_reason(error)) from None
     hashed = hashlib.sha256(f"{rgb.width}x{rgb.height} ".encode())

@@ -78,10 +78,10 @@ def decode(data: bytes, channels: int = 3, *, max_bytes: int | None = None) -> N
     Raises:
         ImageError: replaces any error of the decoder.
     """
-    image = opened(data)
+    image = open_image(data)
     try:
         check_size(image, max_bytes)
-        plain = plain_image(loaded(image))
+        plain = plain_image(load_pixels(image))
         mode = "RGB" if channels == 3 else "L"
         pixels: NDArray[np.uint8] = np.asarray(plain if plain.mode == mode else plain.convert(mode))
     finally:
@@ -89,7 +89,7 @@ def decode(data: bytes, channels: int = 3, *, max_bytes: int | None = None) -> N
     return pixels if channels == 3 else pixels[:, :, None]
 
 
-def opened(data: bytes) -> Image.Image:
+def open_image(data: bytes) -> Image.Image:
     """Opens an image: reads the header and decodes no pixel.
 
     Raises:
@@ -122,7 +122,7 @@ def check_size(image: Image.Image, max_bytes: int | None) -> None:
         )
 
 
-def loaded(image: Image.Image) -> Image.Image:
+def load_pixels(image: Image.Image) -> Image.Image:
     """The same image with its pixels decoded, and its colour key scaled to the depth of the pixels.
 
     Raises:

@@ -3,7 +3,8 @@
 pipeline/pixels/decode.py defines the pixels. The image size is read from the header and checked before any pixel is
 decoded. A JPEG with an EXIF orientation is re-encoded at quality 95 without subsampling: rotating it losslessly is not
 always possible (its size need not be a multiple of the block size), and readers of the tars need not handle EXIF. A
-JPEG that our decoder reads and stricter ones reject is re-encoded too. The same bytes and config give the same bytes.
+JPEG that our decoder reads and stricter ones reject is re-encoded too. The stored bytes depend only
+on the source's bytes and the config.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from pipeline.pixels.decode import (
     ImageError,
     check_size,
     decoding_reason,
-    loaded,
-    opened,
+    load_pixels,
+    open_image,
     orientation,
     plain_image,
 )
@@ -31,7 +32,7 @@ from pipeline.sharding.format.perceptual import difference_hash
 
 _EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 _ENCODINGS = {"jpeg": "JPEG", "webp": "WEBP", "png": "PNG"}
-_PNG_BITS = 24  # offset of the bit depth
+_PNG_BIT_DEPTH_OFFSET = 24
 _PILLOW_LIMIT = 2 * 89_478_485  # above it Pillow itself refuses to open an image
 _MAX_BYTES = 2**31 - 1  # lengths in the index are 32-bit
 
@@ -137,14 +138,14 @@ class Examined:
     Attributes:
         image: mode "RGB" or "L", upright and opaque.
         kind: "JPEG", "PNG", ...; an MPO is a JPEG.
-        forms: properties that other loaders may render differently, as named in the data card.
+        variations: properties that other loaders may render differently, as named in the data card, e.g. "palette".
         is_turned: it has an EXIF orientation, which viewers apply and most loaders ignore.
-        fault: why stricter decoders reject the file; None: they do not.
+        fault: why stricter decoders reject the file; None: they accept it.
     """
 
     image: Image.Image
     kind: str
-    forms: tuple[str, ...]
+    variations: tuple[str, ...]
     is_turned: bool
     fault: str | None
 
@@ -159,7 +160,7 @@ def examine(data: bytes, config: ImagesConfig | None = None) -> Examined:
     if size > _MAX_BYTES:
         raise UnreadableError(f"{size} bytes, more than an index can hold ({_MAX_BYTES})", size, "long")
     try:
-        image = opened(data)
+        image = open_image(data)
         with image:
             _check_size(image, config)
             return _examined(image, data)
@@ -190,27 +191,29 @@ def _examined(image: Image.Image, data: bytes) -> Examined:
         plain = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
         return Examined(plain, kind, (), False, fault)
     is_animated = _is_animated(image)  # before its pixels are decoded: some formats seek for it
-    loaded(image)
+    load_pixels(image)
     if kind == "PNG":
         fault = png_fault(data)
     elif kind == "WEBP":
         fault = webp_fault(data)
-    return Examined(plain_image(image), kind, _forms(image, kind, data, is_animated), orientation(image) != 1, fault)
+    return Examined(
+        plain_image(image), kind, _variations(image, kind, data, is_animated), orientation(image) != 1, fault
+    )
 
 
-def _forms(image: Image.Image, kind: str, data: bytes, is_animated: bool) -> tuple[str, ...]:
-    forms = [] if kind in _EXTENSIONS else [f"was {kind}"]
+def _variations(image: Image.Image, kind: str, data: bytes, is_animated: bool) -> tuple[str, ...]:
+    variations = [] if kind in _EXTENSIONS else [f"was {kind}"]
     if is_animated:
-        forms.append("animated")
+        variations.append("animated")
     if image.has_transparency_data:
-        forms.append("transparent")
+        variations.append("transparent")
     elif image.mode == "P":
-        forms.append("palette")
-    elif image.mode.startswith("I") or image.mode == "F" or (kind == "PNG" and data[_PNG_BITS] == 16):
-        forms.append("16 bit")
+        variations.append("palette")
+    elif image.mode.startswith("I") or image.mode == "F" or (kind == "PNG" and data[_PNG_BIT_DEPTH_OFFSET] == 16):
+        variations.append("16 bit")
     elif image.mode not in ("RGB", "L"):
-        forms.append(f"was {image.mode}")
-    return tuple(forms)
+        variations.append(f"was {image.mode}")
+    return tuple(variations)
 
 
 def _is_animated(image: Image.Image) -> bool:
@@ -226,7 +229,7 @@ def _encoded(examined: Examined, data: bytes, config: ImagesConfig, with_differe
     kind, image = examined.kind, examined.image
     target = _ENCODINGS.get(config.encoding, kind if kind in _EXTENSIONS else "PNG")
     is_scaled = config.max_side is not None and max(image.size) > config.max_side
-    changes = [*examined.forms]
+    changes = [*examined.variations]
     if examined.is_turned:
         changes.append("turned by EXIF")
     if examined.fault is not None:

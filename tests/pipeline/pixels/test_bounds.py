@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
-from pipeline.pixels.decode import ImageError, decode, decoding_reason, opened
+from pipeline.pixels.decode import ImageError, decode, decoding_reason, open_image
 from pipeline.sharding.writing.images import ImagesConfig, UnreadableError, prepare_image
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n%%EOF\n"
@@ -34,7 +34,7 @@ def test_formats_outside_the_list_are_not_opened(kind: str) -> None:
     image = Image.new({"MSP": "1", "SPIDER": "F"}.get(kind, "RGB"), (32, 32))
     image.save(buffer, kind)
     with pytest.raises(ImageError, match="not an image of a format that is read"):
-        opened(buffer.getvalue())
+        open_image(buffer.getvalue())
 
 
 @pytest.mark.parametrize("error", [AssertionError, RuntimeError, NotImplementedError, ZeroDivisionError, MemoryError,

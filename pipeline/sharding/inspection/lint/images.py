@@ -58,7 +58,7 @@ def decode_image(data: bytes, extension: str) -> DecodedImage:
             examined.kind,
             width,
             height,
-            examined.forms,
+            examined.variations,
             examined.is_turned,
             fault,
             examined.fault or "",

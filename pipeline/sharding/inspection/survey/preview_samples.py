@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import InputError, TutelageError, UnknownNameError
-from pipeline.pixels.decode import ImageError, opened
+from pipeline.pixels.decode import ImageError, open_image
 from pipeline.progress import Progress, silent
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
@@ -190,7 +190,7 @@ def _preview_sample(
     kind, width, height = "", 0, 0
     if not problem:
         try:
-            with opened(data) as image:
+            with open_image(data) as image:
                 kind, (width, height) = image.format or "", image.size
         except ImageError as error:
             problem = str(error)
