@@ -24,7 +24,7 @@ def distill_student(parameters: DistillStudentParameters = _DEFAULT) -> FlowResu
         teacher = find_teacher(run, parameters.teacher_model, parameters.teacher, parameters.student, shards, columns)
         student = make_student(run, parameters.student, shards, teacher, columns)
         for name, model in {"teacher": teacher, "student": student}.items():
-            if model is not None:
+            if model is not None:  # There is no teacher if its outputs are a joined column.
                 inputs = {"shards": shards, "model": model}
                 run.submit(EvaluateModel(), parameters.evaluation, inputs, label=f"evaluate {name}")
     return run.result()

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from pipeline.errors import first_line
 
 WITHIN_S = 5.0
-NOT_A_URL = "not a URL; of a password in it, write / ? # @ as %2F %3F %23 %40"
+NOT_A_URL = "not a URL; write / ? # @ in a password as %2F %3F %23 %40"
 _ANSWER_BYTES = 4096  # read of a response; enough for a health check
 
 
@@ -46,7 +46,7 @@ def http_problem(
             return "answers, but as another kind of server"
         return None
 
-    return answered_within(within_s, check)
+    return problem_within(within_s, check)
 
 
 def tcp_problem(host: str, port: int, *, within_s: float = WITHIN_S) -> str | None:
@@ -55,11 +55,11 @@ def tcp_problem(host: str, port: int, *, within_s: float = WITHIN_S) -> str | No
     def check() -> None:
         socket.create_connection((host, port), within_s).close()
 
-    return answered_within(within_s, check)
+    return problem_within(within_s, check)
 
 
-def answered_within(seconds: float, check: Callable[[], str | None]) -> str | None:
-    """Runs a check in a thread; returns its result, or why there is none within the time limit.
+def problem_within(seconds: float, check: Callable[[], str | None]) -> str | None:
+    """Runs a check in a thread; returns its problem, that there was no answer within the time limit, or None.
 
     Args:
         check: returns why the server cannot be used, in a few words, or None.
@@ -71,10 +71,8 @@ def answered_within(seconds: float, check: Callable[[], str | None]) -> str | No
             answers.append(check())
         except urllib.error.URLError as error:
             answers.append(f"nobody answers ({_reason(error.reason, seconds)})")
-        except (
-            ValueError,
-            http.client.InvalidURL,
-        ):  # Their messages quote the supposed port, which may be half a password.
+        except (ValueError, http.client.InvalidURL):
+            # Their messages quote the supposed port, which may be half a password.
             answers.append(NOT_A_URL)
         except Exception as error:  # http.client's errors for a server with another protocol
             answers.append(f"nobody answers ({_reason(error, seconds)})")

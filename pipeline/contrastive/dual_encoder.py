@@ -70,7 +70,7 @@ def _new_model(config: ContrastiveConfig, inputs: Inputs) -> CLIP:
     return model
 
 
-def starting_reports(config: ContrastiveConfig, inputs: Mapping[str, Artifact]) -> list[LoadingReport]:
+def weight_loading_reports(config: ContrastiveConfig, inputs: Mapping[str, Artifact]) -> list[LoadingReport]:
     """How imported weights load into each backbone, tried on the meta device.
 
     Raises:

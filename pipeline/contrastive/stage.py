@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pipeline.artifacts import Artifact
 from pipeline.config import canonical_json
 from pipeline.contrastive.config import ContrastiveConfig
-from pipeline.contrastive.dual_encoder import build_model, image_preprocessing, model_kwargs, starting_reports
+from pipeline.contrastive.dual_encoder import build_model, image_preprocessing, model_kwargs, weight_loading_reports
 from pipeline.contrastive.inputs import Inputs
 from pipeline.contrastive.measures import curriculum_lines
 from pipeline.contrastive.recipe import ContrastiveRecipe, build_policy
@@ -38,7 +38,7 @@ class PretrainClip:
         opened = Inputs.open(inputs, captions_from=config.captions_from, keep=config.keep)
         # Checked here, before workers are started.
         build_policy(config, opened)
-        reports = starting_reports(config, inputs)
+        reports = weight_loading_reports(config, inputs)
         model = build_model(config, opened)
         check_sizes(model.image.to("meta"), config.loader, image_preprocessing(config, opened.classifier).channels)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipeline.errors import InputError, first_line
-from pipeline.reachability import NOT_A_URL, answered_within, http_problem, tcp_problem
+from pipeline.reachability import NOT_A_URL, http_problem, problem_within, tcp_problem
 from pipeline.service_url import shown_url, without_credentials
 
 VARIABLE = "MLFLOW_TRACKING_URI"
@@ -119,7 +119,7 @@ def _database_problem(uri: str, scheme: str) -> tuple[str, str] | None:
             return f"there is no folder {file.parent}", f"create that folder, or correct {VARIABLE}"
     elif split.hostname is not None and (reason := tcp_problem(split.hostname, split.port or _PORTS[scheme])):
         return reason, start
-    reason = answered_within(_DATABASE_S, lambda: _connection_failure(uri))
+    reason = problem_within(_DATABASE_S, lambda: _connection_failure(uri))
     return None if reason is None else (f"cannot be used ({without_credentials(reason)})", start)
 
 
