@@ -154,7 +154,7 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Sequential):
-    """Norm, ReLU, 1x1, and a mean over 2x2 pixels: reduces the channels and halves the side of the map."""
+    """Norm, ReLU, 1x1, and a mean over 2x2 pixels: reduces the channels and halves the height and width."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()

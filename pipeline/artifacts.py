@@ -47,7 +47,8 @@ class Artifact:
         files: relative name -> size and digest.
         summary: numbers and words that the stage reported.
         manifest: the whole manifest.
-        cached: `run_stage` found it in the store instead of running the stage.
+        cache: local folder for files fetched from a remote store.
+        cached: `run_stage` found the artifact in the store instead of running the stage.
     """
 
     stage: str
@@ -110,12 +111,13 @@ class Artifact:
         if local is not None:
             if not local.exists():
                 raise DamagedError(f"{local}: missing; {_FIX}")
-            if hashed and not self._is_whole(local, name):
+            if hashed and not self._is_as_committed(local, name):
                 raise DamagedError(f"{local}: its bytes are not those that were committed; {_FIX}")
             return local
-        # The path includes the root, which differs for an artifact with the same key from another server.
+        # `stored` contains the manifest's root, so an artifact with the same key in a bucket of the same name on
+        # another server does not use this copy.
         cached_copy = self.cache / stored
-        if cached_copy.is_file() and self._is_whole(cached_copy, name):
+        if cached_copy.is_file() and self._is_as_committed(cached_copy, name):
             return cached_copy
         try:
             with written_whole(cached_copy, aside=self.cache / ASIDE, durable=False) as aside:
@@ -126,7 +128,7 @@ class Artifact:
             raise DamagedError(f"{self.url}/{name}: missing; {_FIX}") from None
         return cached_copy
 
-    def _is_whole(self, path: Path, name: str) -> bool:
+    def _is_as_committed(self, path: Path, name: str) -> bool:
         entry = self.files[name]
         in_every_process = name.endswith(".safetensors") or name == "index.arrow"
         stamps = self.cache.parent / "checked"

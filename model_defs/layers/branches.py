@@ -1,7 +1,7 @@
 """Building blocks of the Inception nets: convolutions with batch norm, and parallel branches of them.
 
-Szegedy et al. 2014, "Going Deeper with Convolutions", section 4: a module processes the same map at several scales and
-concatenates the results by channels. Parameter names are timm's (conv, bn; branch0, branch1, ...).
+Szegedy et al. 2014, "Going Deeper with Convolutions", section 4: a module processes a feature map at several scales and
+concatenates the results along the channel dimension. Parameter names are timm's (conv, bn; branch0, branch1, ...).
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ class Convolution(nn.Sequential):
     """A convolution, batch norm, ReLU.
 
     Args:
-        kernel: a side, or height and width.
-        padding: None preserves the side of the map at stride 1, with zeros on all sides.
+        channels, width: numbers of input and output channels.
+        kernel: side of the kernel, or its height and width.
+        padding: None: zero padding that keeps the size of the feature map at stride 1.
     """
 
     def __init__(
@@ -30,21 +31,21 @@ class Convolution(nn.Sequential):
         padding: int | None = None,
         bias: bool = False,
     ) -> None:
-        height, breadth = (kernel, kernel) if isinstance(kernel, int) else kernel
-        around = (height // 2, breadth // 2) if padding is None else (padding, padding)
+        kernel_size = (kernel, kernel) if isinstance(kernel, int) else kernel
+        pad = (kernel_size[0] // 2, kernel_size[1] // 2) if padding is None else (padding, padding)
         super().__init__()
-        self.conv = nn.Conv2d(channels, width, (height, breadth), stride=stride, padding=around, bias=bias)
+        self.conv = nn.Conv2d(channels, width, kernel_size, stride=stride, padding=pad, bias=bias)
         self.bn = nn.BatchNorm2d(width, eps=1e-3)
         self.relu = nn.ReLU(inplace=True)
 
 
 class Branches(nn.Module):
-    """Branches over the same map, concatenated by channels: [B, C, H, W] to [B, the sum of their widths, h, w].
+    """Branches over the same feature map, concatenated by channel: [B, C, H, W] to [B, sum of their widths, h, w].
 
     Args:
         branches: named branch0, branch1, ...
         named: further branches with their own names, after the others.
-        gate_width: the sum of the widths, to scale the result by squeeze and excitation; 0 for no gate.
+        gate_width: total output channels of the branches, to scale the result by squeeze and excitation; 0: no scaling.
     """
 
     def __init__(self, *branches: nn.Module, gate_width: int = 0, **named: nn.Module) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import InputError
 from pipeline.explain.deconvnet import activations, deconvnet, peaks, receptive_field
-from pipeline.explain.drawing import BLANK, PANELS_PER_ROW, Panel, enlarged, framed, picture, signed
+from pipeline.explain.drawing import BLANK, PANELS_PER_ROW, Panel, enlarged, framed, signed, to_picture
 from pipeline.explain.explanation import Explanation, Request, class_probabilities
 from pipeline.exported_model import ExportedModel
 
@@ -42,7 +42,7 @@ def explain_by_channels(
     for image, pixels, feature_map, channels, row in zip(images, x, maps, strongest, probabilities, strict=True):
         values, positions = peaks(feature_map.expand(len(channels), -1, -1, -1), channels)
         projections = deconvnet(features, pixels.expand(len(channels), -1, -1, -1), layer, channels, positions)
-        shown, above, below = picture(image), [], []
+        shown, above, below = to_picture(image), [], []
         boxes = enlarged(shown)
         scale = boxes.shape[0] / shown.shape[0]
         for channel, value, position, projection in zip(
@@ -51,7 +51,7 @@ def explain_by_channels(
             box = receptive_field(features, layer, (position[0], position[1]), (pixels.shape[1], pixels.shape[2]))
             boxes = framed(boxes, *(round(scale * side) for side in (box.top, box.left, box.bottom, box.right)))
             above.append(Panel(f"channel {channel}   {value:.2g}", signed(box.crop(projection))))
-            below.append(Panel("receptive field", picture(box.crop(image))))
+            below.append(Panel("receptive field", to_picture(box.crop(image))))
         panels = _interleaved(Panel("image", shown), above, Panel("receptive fields", boxes), below)
         label, score = exported.labels[int(row.argmax())], float(row.max())
         heading = f"layer {layer}; prediction: {label}, {score:.0%}"

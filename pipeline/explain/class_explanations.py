@@ -1,4 +1,4 @@
-"""Explanations by a map of an image for a class: Grad-CAM, occlusion, and rollout, which ignores the class."""
+"""Explanations by a heat map for a class: Grad-CAM and occlusion, and attention rollout, which ignores the class."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.explain.attention_rollout import attention_rollout
-from pipeline.explain.drawing import Panel, enlarged, overlay, picture
+from pipeline.explain.drawing import Panel, enlarged, overlay, to_picture
 from pipeline.explain.explanation import Explanation, Method, Request, class_probabilities
 from pipeline.explain.grad_cam import grad_cam
 from pipeline.explain.occlusion import occlusion
@@ -24,7 +24,7 @@ _CLASS_MAPS: dict[Method, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
 def explain_by_class(
     exported: ExportedModel, model: nn.Module, images: Tensor, request: Request, method: Method
 ) -> list[Explanation]:
-    """A map of each image for its predicted class, or for the requested class."""
+    """A heat map over each image, for its predicted class or for the requested class."""
     x = exported.preprocessing.normalise(images)
     probabilities = class_probabilities(model, x)
     predicted = probabilities.argmax(dim=1)
@@ -33,15 +33,24 @@ def explain_by_class(
         classes = torch.full_like(predicted, exported.labels.index(request.class_name))
     maps = _CLASS_MAPS[method](model, x, classes)
     if method == "rollout":
-        maps = maps - maps.amin(dim=(1, 2), keepdim=True)  # the residual connection makes every share positive
+        maps = maps - maps.amin(dim=(1, 2), keepdim=True)  # the residual connection makes every weight positive
     explained = []
-    for image, heat, own, shown_class, row in zip(
+    for image, heat, predicted_class, shown_class, row in zip(
         images, maps, predicted.tolist(), classes.tolist(), probabilities, strict=True
     ):
-        label, prediction = exported.labels[shown_class], f"{exported.labels[own]}, {row[own]:.0%}"
-        heading = prediction if own == shown_class else f"{label}, {row[shown_class]:.0%} (prediction: {prediction})"
-        shown = picture(image)
+        label, prediction = (
+            exported.labels[shown_class],
+            f"{exported.labels[predicted_class]}, {row[predicted_class]:.0%}",
+        )
+        heading = (
+            prediction
+            if predicted_class == shown_class
+            else f"{label}, {row[shown_class]:.0%} (prediction: {prediction})"
+        )
+        shown = to_picture(image)
         drawn = overlay(enlarged(shown), (heat.clamp(min=0) / heat.max().clamp(min=1e-12)).numpy())
         panels = (Panel("image", shown), Panel(label if method != "rollout" else "attention", drawn))
-        explained.append(Explanation(method, exported.labels[own], float(row[own]), heading, panels))
+        explained.append(
+            Explanation(method, exported.labels[predicted_class], float(row[predicted_class]), heading, panels)
+        )
     return explained

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pipeline.errors import InputError
 from pipeline.explain.channel_explanations import last_activation, supports_deconvnet
 from pipeline.explain.deconvnet import Layer, activations
-from pipeline.explain.drawing import PAPER, Panel, Picture, picture, signed
+from pipeline.explain.drawing import PAPER, Panel, Picture, signed, to_picture
 from pipeline.explain.top_activations import Excitation, TopActivations, top_activations
 from pipeline.exported_model import ExportedModel
 from pipeline.loading.evaluation_batches import evaluation_batches
@@ -129,7 +129,7 @@ def _image(excitation: Excitation, mean: Sequence[float], std: Sequence[float]) 
     shape = (-1, 1, 1)
     patch = excitation.patch.cpu()
     whole = patch * torch.tensor(std).view(shape) + torch.tensor(mean).view(shape)
-    return picture((whole.clamp(0, 1) * 255).round().to(torch.uint8))
+    return to_picture((whole.clamp(0, 1) * 255).round().to(torch.uint8))
 
 
 def _mosaic(pictures: Sequence[Picture]) -> Picture:

@@ -45,7 +45,7 @@ class Panel:
     picture: Picture
 
 
-def picture(image: Tensor) -> Picture:
+def to_picture(image: Tensor) -> Picture:
     """A uint8 image [C, H, W] of 1 or 3 channels as RGB."""
     pixels: Picture = image.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()
     return pixels
@@ -79,7 +79,7 @@ def overlay(below: Picture, heat: NDArray[np.floating[Any]]) -> Picture:
 def signed(values: Tensor) -> Picture:
     """Values of both signs [C, H, W], C 1 or 3, as a picture in which 0 is grey; scaled by the largest magnitude."""
     scaled = values / values.abs().max().clamp(min=1e-12)
-    return picture((127.5 * (scaled + 1)).round().to(torch.uint8))
+    return to_picture((127.5 * (scaled + 1)).round().to(torch.uint8))
 
 
 def framed(shown: Picture, top: int, left: int, bottom: int, right: int) -> Picture:

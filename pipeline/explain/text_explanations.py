@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from model_defs.clip import CLIP
 from pipeline.evaluation.zero_shot import PLACEHOLDER, label_text, prompts_for
-from pipeline.explain.drawing import Panel, enlarged, overlay, picture
+from pipeline.explain.drawing import Panel, enlarged, overlay, to_picture
 from pipeline.explain.explanation import Explanation, Request
 from pipeline.explain.patch_text import patch_text_similarity
 from pipeline.exported_model import ExportedModel
@@ -30,7 +30,7 @@ def explain_by_texts(exported: ExportedModel, model: nn.Module, images: Tensor, 
         shown = torch.arange(len(texts)) if request.prompts else order[:_TEXTS_SHOWN]
         maps = patch_text_similarity(model, pixels[None], tokens[shown])[0]
         low, high = maps.min(), maps.max()
-        below = picture(image)
+        below = to_picture(image)
         large = enlarged(below)
         panels = [Panel("image", below)] + [
             Panel(f"{texts[text]}   {row[text]:.2f}", overlay(large, ((heat - low) / (high - low + 1e-12)).numpy()))

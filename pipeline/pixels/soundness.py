@@ -76,9 +76,9 @@ def webp_fault(data: bytes) -> str | None:
 
 
 def jpeg_fault(data: bytes) -> tuple[NDArray[np.uint8] | None, str | None]:
-    """The pixels of a plain JPEG that strict decoders accept, [H, W, 1 or 3], or its fault.
+    """The pixels [H, W, 1 or 3] of a JPEG that `plain_frame` accepts and strict decoders too, or its fault.
 
-    Both are None for a JPEG without a known fault that is not plain, e.g. CMYK or rotated by its EXIF.
+    Both are None for a JPEG without a known fault that `plain_frame` refuses, e.g. CMYK or rotated by its EXIF.
     """
     frame = plain_frame(data)
     if frame is None:

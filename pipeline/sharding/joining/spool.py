@@ -64,8 +64,8 @@ class TextSpool:
 
     def __init__(self, rows: int, folder: Path) -> None:
         self.valid: NDArray[np.bool_] = _zeros(folder / "valid", np.bool_, rows)
-        # Entry 0 of the spool is the value of rows without one.
-        self._entries = _zeros(folder / "place", np.int64, rows)
+        # Row -> its entry in the spool. Entry 0 is an empty list, which stands for a missing value.
+        self._entries = _zeros(folder / "entries", np.int64, rows)
         self._folder = folder
         self._spooled = TextFile(folder / "spooled").append(_texts([[]]))
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.explain.drawing import HEAT, Panel, enlarged, framed, overlay, picture, png, sheet, signed
+from pipeline.explain.drawing import HEAT, Panel, enlarged, framed, overlay, png, sheet, signed, to_picture
 
 
 def test_where_a_map_is_zero_the_image_shows_in_grey_and_where_it_is_one_the_heat_covers_it() -> None:
@@ -40,9 +40,9 @@ def test_upper_left_of_the_map_lies_on_the_upper_left_of_the_picture() -> None:
 def test_grey_and_colour_images_become_rgb() -> None:
     grey, colour = torch.full((1, 2, 3), 7, dtype=torch.uint8), torch.zeros(3, 2, 3, dtype=torch.uint8)
     colour[1] = 9
-    assert picture(grey).shape == picture(colour).shape == (2, 3, 3)
-    assert picture(grey)[1, 2].tolist() == [7, 7, 7]
-    assert picture(colour)[1, 2].tolist() == [0, 9, 0]
+    assert to_picture(grey).shape == to_picture(colour).shape == (2, 3, 3)
+    assert to_picture(grey)[1, 2].tolist() == [7, 7, 7]
+    assert to_picture(colour)[1, 2].tolist() == [0, 9, 0]
 
 
 def test_values_of_both_signs_lie_around_grey() -> None:
