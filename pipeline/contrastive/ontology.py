@@ -107,7 +107,7 @@ class Ontology:
         return replace(self, postings=self.held_out, held_out=self.postings, spans=spans)
 
     def distinct(self, ids: Ids) -> int:
-        """How many contents the ids show."""
+        """Number of different contents among the ids."""
         return len(np.unique(self.contents[ids]))
 
     @cached_property

@@ -1,20 +1,24 @@
 """The TOnICS-style curriculum: it chooses the concepts of a batch's pairs, and advances with accuracy.
 
+G is the number of pairs in a global batch. A content is a content group, or an image that is in none.
+
     STATE     P[node], sum 1, at first P[root] = 1; accuracy (running average) and streak of each node with
               P > 0 (the frontier); the opened nodes; version, the number of refreshes
-    BATCH     n slots of G / n pairs; the nodes of the slots are drawn from P, so that each node gets P of the
-              slots, rounded up or down. A root slot draws pairs from all concepts; the slot of another node
+    BATCH     n slots of G / n pairs; the node of each slot is drawn from P; of the n slots, a node gets n P[node],
+              rounded up or down. A root slot draws pairs from all concepts; the slot of another node
               draws pairs of that node, balanced over its children; a batch has no duplicates (see composition)
     REFRESH   every R steps, with the accuracy a of each frontier node among held-out pairs:
               accuracy = m accuracy + (1 - m) a;  streak = refreshes in a row with accuracy >= tau
               streak >= p and the node has children: it is opened: (1 - floor) P moves to the children, in
-                  proportion to (their training contents)^alpha; the floor remains, against forgetting
+                  proportion to (number of different training contents)^alpha; floor P remains with
+                  the node, so that it is not forgotten
               opened, and accuracy < tau - retreat: it is closed, and P of all nodes below it returns to it
 
 With n = 1 this is TOnICS (Srinivasan, Ren, Thomason 2022): in the end, whole batches of one concept. With
-n > 1 a batch mixes n nodes with G / n pairs each, which preserved both levels of alignment where we measured
-it (8 x 8 beat 1 x 64). The accuracy of an opened node measures how well its concepts are told apart: opening
-tests one level, closing tests the level above it. The constants are ours; we had no access to the paper's.
+n > 1 a batch mixes n nodes with G / n pairs each, which kept the alignment between concepts as well as within
+them where we measured it (n = 8 with 8 pairs each beat n = 1 with 64). The accuracy of an opened node measures
+how well its concepts are told apart: opening tests one level, closing tests the level above it. The constants
+are ours; we had no access to the paper's.
 """
 
 from __future__ import annotations

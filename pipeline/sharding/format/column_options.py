@@ -73,5 +73,5 @@ def open_columns(
             raise InputError(f"{option}: no columns were joined to the shards; give their source as columns.source")
         return index, None
     columns = JoinedColumns.open(artifact, index)
-    columns.selected(keep or {}, 0, 0)  # Of no sample: refuses a column that cannot be used.
+    columns.selected(keep or {}, 0, 0)  # Selects from no samples, only to check the columns of `keep`.
     return (index if captions_from is None else columns.captioned(index, captions_from)), columns

@@ -62,12 +62,12 @@ class SampleRow:
         offset: offset of the image's data in the shard, in bytes.
         length: size of the image's data, in bytes.
         label: position of its label in `SampleIndex.label_names`; -1 for none.
-        captions: true sentences about it, the plainest first.
+        captions: of the image, the most literal first.
         content_hash: the first 32 hex digits of the SHA-256 of the image's data.
         split: position of its split in `SPLITS`.
-        group: its content group; samples of one group are never in different splits of one artist.
+        group: its content group; samples of a group with the same `source` are in the same split.
         node: its leaf in `SampleIndex.taxonomy`; -1 for none.
-        source: the creator of the image, e.g. the artist family.
+        source: the creator of the image, e.g. an artist family of the source `emoji`.
     """
 
     key: str
@@ -109,7 +109,7 @@ class SampleIndex:
         labels, splits, groups, nodes, shards, widths, heights: [rows] read-only NumPy views.
         offsets, lengths: [rows] byte range of the image's data in its shard.
         source_codes: [rows] positions in `source_names`.
-        data_sets: the rows of each data set of a mixture; empty for one data set.
+        data_sets: the rows of each data set of a mixture; empty without a mixture.
     """
 
     def __init__(self, table: pa.Table, fingerprint: str | None = None) -> None:
@@ -240,7 +240,7 @@ class SampleIndex:
         return str(self._keys[int(id)].as_py())
 
     def captions(self, id: int) -> list[str]:
-        """The captions of a sample, the plainest first; [] if it has none."""
+        """The captions of a sample, the most literal first; [] if it has none."""
         return list(self._captions[int(id)].as_py())
 
     @property
@@ -259,7 +259,7 @@ class SampleIndex:
         return np.frombuffer(bytes.fromhex("".join(hashes.to_pylist())), dtype=">u8").reshape(-1, 2).astype(np.uint64)
 
     def source(self, id: int) -> str:
-        """The creator of a sample's image, e.g. the artist family."""
+        """The creator of a sample's image, e.g. an artist family of the source `emoji`."""
         return self.source_names[self.source_codes[int(id)]]
 
     def row(self, id: int) -> SampleRow:

@@ -120,7 +120,7 @@ class JoinColumns:
 
 
 class _Join:
-    """One join; its spools are in `scratch`; a run after a killed one starts over.
+    """One join. Its spools are in `scratch`, which is emptied first: a run after a killed one starts again.
 
     Args:
         shards: name of the shards in error messages.
@@ -139,7 +139,8 @@ class _Join:
         self._kinds: dict[str, ColumnKind | None] = {}
         self._spools: dict[str, ColumnSpool] = {}
         self._unknown: list[str] = []
-        self._marker: dict[str, str] = {}
+        # Integer column -> a key with the value NO_NUMBER, which batches also use for a missing value.
+        self._keys_with_no_number: dict[str, str] = {}
 
     def rows(self) -> Iterator[int]:
         """Reads the source; yields the number of rows read so far after each batch.
@@ -155,7 +156,7 @@ class _Join:
             shown = ", ".join(repr(key) for key in self._unknown)
             near = near_names(self._unknown[0], self._index.keys.slice(0, _NEAR_AMONG).to_pylist())
             raise InputError(
-                f"{self._config.source}: {self.dropped:,} of {self.joined + self.dropped:,} keys are those of no "
+                f"{self._config.source}: {self.dropped:,} of {self.joined + self.dropped:,} keys match no "
                 f"sample of {self._shards}, e.g. {shown} (unknown_keys=drop leaves them out){near}"
             )
 
@@ -213,10 +214,10 @@ class _Join:
         present, stored = split_missing(values, kind, self._config.nan == "missing")
         if len(stored):
             self._spools[name].put(rows[present], stored)
-        if not kind.is_text and not kind.is_float and name not in self._marker and len(stored):
-            is_marker = (kind.numbers(stored).reshape(len(stored), -1) == NO_NUMBER).any(axis=1)
-            if is_marker.any():
-                self._marker[name] = self._index.key(int(rows[present][np.flatnonzero(is_marker)[0]]))
+        if not kind.is_text and not kind.is_float and name not in self._keys_with_no_number and len(stored):
+            is_no_number = (kind.numbers(stored).reshape(len(stored), -1) == NO_NUMBER).any(axis=1)
+            if is_no_number.any():
+                self._keys_with_no_number[name] = self._index.key(int(rows[present][np.flatnonzero(is_no_number)[0]]))
 
     def _record_unknown(self, keys: pa.Array, rows: NDArray[np.int64]) -> None:
         unknown = np.flatnonzero(rows < 0)
@@ -245,10 +246,11 @@ class _Join:
                 f"{self._config.source}: {missing:,} of {len(valid):,} samples of {self._shards} have no value in the "
                 f"column {name!r} ({missing / len(valid):.1%}), e.g. {some}; max_missing_share is {share}"
             )
-        if missing and name in self._marker:
+        if missing and name in self._keys_with_no_number:
             raise InputError(
-                f"{self._config.source}, key {self._marker[name]!r}: the column {name!r} holds {NO_NUMBER}, which is "
-                f"how a batch marks the {missing:,} samples without a value; give the column as float"
+                f"{self._config.source}, key {self._keys_with_no_number[name]!r}: the column {name!r} holds "
+                f"{NO_NUMBER}, which is how a batch marks the {missing:,} samples without a value; give the "
+                "column as float"
             )
 
 

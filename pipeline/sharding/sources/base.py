@@ -37,10 +37,10 @@ class Item:
             ValueError with the reason if there is none.
         label: name of its label, or None.
         key: its name in the shard, unique in the source; None: derived from label and content.
-        captions: true sentences about it, the plainest first.
+        captions: of the image, the most literal first.
         group: its content group, which is never divided between splits; None: images with equal bytes are a group.
         taxonomy: path below the taxonomy's root, e.g. ("animals-nature", "animal-bird").
-        source: the creator of the image, e.g. the artist family.
+        source: the creator of the image, e.g. an artist family of the source `emoji`.
         licence: the licence's SPDX name; "" if not known.
         split: the split that the data set itself prescribes, or None.
         extra: additional values for KEY.json.

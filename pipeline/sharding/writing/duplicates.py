@@ -55,7 +55,8 @@ class SplitAssignment:
         conflicting_sets: sets of equal images that have different labels.
         conflicting: samples dropped because an equal or similar image has a different label.
         near_duplicates: samples dropped as near duplicates.
-        rare_classes: label number -> number of images of the class that were dropped, or are in train only.
+        rare_classes: number of each rare label -> number of its images that were dropped or, with
+            rare_classes=train_only, are in train.
         dropped_labels: the rare classes without a stored image: neither index nor model has them.
     """
 
@@ -87,7 +88,7 @@ def without_duplicates(
         equal_sets: the sets of equal images.
         captions_hashes: [samples] hash of the captions.
         difference_hashes: [samples] read only if near duplicates are removed.
-        rank: [samples] of repeated samples, the one with the lowest rank stays; None: the first.
+        rank: [samples] of several repetitions, the one with the lowest rank stays; None: the first one stays.
     """
     ranks = np.zeros(len(splits), dtype=np.int8) if rank is None else rank
     assignment = _without_equal(SplitAssignment(splits.copy(), equal_sets), labels, captions_hashes, ranks, config)

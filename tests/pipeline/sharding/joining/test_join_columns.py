@@ -161,7 +161,7 @@ def test_unknown_keys_can_be_dropped_and_columns_chosen(shards: Artifact, join: 
 @pytest.mark.parametrize(
     ("change", "options", "words"),
     [
-        ({"key": ["a0", "a1", "a2", "a3", "a4", "a-5"]}, {}, r"1 of 6 keys are those of no sample.*'a-5'.*mean a5"),
+        ({"key": ["a0", "a1", "a2", "a3", "a4", "a-5"]}, {}, r"1 of 6 keys match no sample.*'a-5'.*mean a5"),
         ({"key": ["a0", "a1", "a2", "a1", "a4", "a0"]}, {}, r"keys come twice, e\.g\. 'a0', 'a1'"),
         ({"key": ["a0", None, "a2", "a3", "a4", "a5"]}, {}, r"have no 'key'"),
         ({"key": [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]}, {}, r"keys are text or whole numbers"),
