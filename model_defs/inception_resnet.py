@@ -167,7 +167,7 @@ class Block(Branches):
 
 
 class Reduction(Branches):
-    """Branches that end in a 3x3 convolution of stride 2, and a pool; half the side.
+    """Branches that end in a 3x3 convolution of stride 2, and a pool; halves the height and width.
 
     Args:
         widths: widths of the convolutions of each branch; the first convolution is 1x1 if it is not the last.

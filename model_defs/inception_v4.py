@@ -73,14 +73,14 @@ class InceptionV4(PooledMap):
 
 
 class Stem1(Branches):
-    """64 to 160 channels, half the side (figure 3, the first join)."""
+    """64 to 160 channels, half the height and width (figure 3, the first concatenation)."""
 
     def __init__(self) -> None:
         super().__init__(maxpool=nn.MaxPool2d(3, stride=2), conv=Convolution(64, 96, 3, stride=2, padding=0))
 
 
 class Stem2(Branches):
-    """160 to 192 channels, two pixels less (figure 3, the second join)."""
+    """160 to 192 channels, height and width less by 2 (figure 3, the second concatenation)."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -95,7 +95,7 @@ class Stem2(Branches):
 
 
 class Stem3(Branches):
-    """192 to 384 channels, half the side (figure 3, the third join)."""
+    """192 to 384 channels, half the height and width (figure 3, the third concatenation)."""
 
     def __init__(self) -> None:
         super().__init__(conv=Convolution(192, 192, 3, stride=2, padding=0), maxpool=nn.MaxPool2d(3, stride=2))
