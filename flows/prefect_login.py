@@ -13,7 +13,7 @@ from pipeline.service_url import split_credentials
 _URL, _LOGIN = "PREFECT_API_URL", "PREFECT_API_AUTH_STRING"
 
 
-def take_login_from_url(env: MutableMapping[str, str] = os.environ) -> None:
+def move_login_out_of_url(env: MutableMapping[str, str] = os.environ) -> None:
     """Moves the login, for this process and its children; does not overwrite PREFECT_API_AUTH_STRING."""
     bare, login = split_credentials(env.get(_URL, ""))
     if login is not None:

@@ -21,7 +21,7 @@ from flows.cli.data_app import data_app
 from flows.cli.models_app import models_app
 from flows.cli.shell_arguments import IMAGES_HELP, AsJson, Flow, Images, Preset, Settings
 from flows.cli.standard_files import BROKEN_PIPE, discard_output, open_standard_files
-from flows.prefect_login import take_login_from_url
+from flows.prefect_login import move_login_out_of_url
 from pipeline.errors import InputError, TutelageError, WorkError, first_line, shortened
 
 _USAGE_CHARS = 600
@@ -156,7 +156,7 @@ def explain(
         str,
         typer.Option(
             metavar="NAME",
-            help="grad-cam, occlusion, deconvnet, rollout or patch-text; with --data top-activations. "
+            help="grad-cam, occlusion, deconvnet, rollout or patch-text; with --data: top-activations. "
             "auto: the first that fits the model.",
         ),
     ] = "auto",
@@ -261,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         open_standard_files()
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    take_login_from_url()
+    move_login_out_of_url()
     code = _exit_code(list(sys.argv[1:] if arguments is None else arguments) or ["--help"])
     if arguments is None and "flows.cli.shell_run" in sys.modules:
         # All our resources are closed by now. After an interrupted training, threads in Ray's core delay the
@@ -295,9 +295,9 @@ def _exit_code(arguments: list[str]) -> int:
         discard_output()
         return BROKEN_PIPE
     except Exception as error:
-        from flows.cli.machine_errors import machine_line
+        from flows.cli.machine_errors import machine_error_line
 
-        line = machine_line(error)
+        line = machine_error_line(error)
         if line is None:
             raise
         print(f"tutelage: {WorkError(line)}", file=sys.stderr)

@@ -31,7 +31,7 @@ _MANY_FILES = (errno.EMFILE, errno.ENFILE)
 _LITTLE = 16 << 20  # bytes; less free space counts as a full disk if the error does not name the cause
 
 
-def machine_line(error: BaseException) -> str | None:
+def machine_error_line(error: BaseException) -> str | None:
     """The line for an error caused by the state of the machine; None for any other error."""
     if isinstance(error, TutelageError):
         return None

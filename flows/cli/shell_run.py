@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from flows.catalog import FlowEntry
 from flows.cli.console import Console
-from flows.cli.machine_errors import machine_line
+from flows.cli.machine_errors import machine_error_line
 from flows.cli.outcome import outcome_of, print_outcome
 from flows.cli.terminal import RunDisplay, output_to_log
 from flows.prefect_server import EmbeddedPrefect, check_server, prefect_for_a_run
@@ -192,4 +192,4 @@ def exit_code(error: BaseException | None, log: Path, stderr: IO[str]) -> int:
 
 def _failure_line(error: Exception) -> str:
     message = (isinstance(error, TutelageError) and str(error)) or f"{type(error).__name__}: {error}"
-    return str(WorkError(machine_line(error) or without_credentials(message)))
+    return str(WorkError(machine_error_line(error) or without_credentials(message)))

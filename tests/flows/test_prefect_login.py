@@ -10,21 +10,21 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from flows.prefect_login import take_login_from_url
+from flows.prefect_login import move_login_out_of_url
 from flows.prefect_server import check_server
 from pipeline.errors import InputError
 
 
 def test_a_login_in_the_url_is_said_as_prefect_takes_it() -> None:
     env = {"PREFECT_API_URL": "https://me:hu%40sh@host:4200/api"}
-    take_login_from_url(env)
+    move_login_out_of_url(env)
     assert env == {"PREFECT_API_URL": "https://host:4200/api", "PREFECT_API_AUTH_STRING": "me:hu@sh"}
     env = {"PREFECT_API_URL": "http://me:hush@host/api", "PREFECT_API_AUTH_STRING": "mine:own"}
-    take_login_from_url(env)
+    move_login_out_of_url(env)
     assert env == {"PREFECT_API_URL": "http://host/api", "PREFECT_API_AUTH_STRING": "mine:own"}
     for untouched in ({}, {"PREFECT_API_URL": "http://host/api"}):
         env = dict(untouched)
-        take_login_from_url(env)
+        move_login_out_of_url(env)
         assert env == untouched
 
 
@@ -51,7 +51,7 @@ def test_a_server_that_refuses_the_login_is_one_line_before_work(
     monkeypatch.setenv("PREFECT_API_URL", f"http://{login}{guarded}/api")
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "")
     monkeypatch.delenv("PREFECT_API_AUTH_STRING")
-    take_login_from_url()
+    move_login_out_of_url()
     if login == "me:hush@":
         check_server()
         return

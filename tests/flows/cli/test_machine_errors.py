@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.app import main
-from flows.cli.machine_errors import machine_line
+from flows.cli.machine_errors import machine_error_line
 from pipeline.errors import InputError
 
 
@@ -39,29 +39,29 @@ from pipeline.errors import InputError
 def test_what_the_machine_refuses_is_said_with_the_place_and_what_to_do(error: Exception, says: str) -> None:
     import re
 
-    line = machine_line(error)
+    line = machine_error_line(error)
     assert line is not None
     assert re.search(says, line), line
     wrapped = RuntimeError("the stage failed")
     wrapped.__cause__ = error
-    assert machine_line(wrapped) == line
+    assert machine_error_line(wrapped) == line
 
 
 def test_a_defect_and_an_error_on_purpose_are_not_the_machines() -> None:
     for error in (ValueError("x"), KeyError("x"), InputError("x"), ConnectionResetError("by peer")):
-        assert machine_line(error) is None
+        assert machine_error_line(error) is None
     defect = KeyError("x")
     defect.__context__ = FileNotFoundError(errno.ENOENT, "No such file or directory", "/a/cache")
-    assert machine_line(defect) is None
+    assert machine_error_line(defect) is None
     defect.__context__ = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/cache")
-    assert machine_line(defect) is not None
+    assert machine_error_line(defect) is not None
 
 
 WRITES = """
 import json, os, resource, signal
 import numpy, pyarrow, pyarrow.parquet, torch
 from safetensors.torch import save_file
-from flows.cli.machine_errors import machine_line
+from flows.cli.machine_errors import machine_error_line
 
 table = pyarrow.table({"a": [os.urandom(99) for _ in range(9999)]})
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -75,7 +75,7 @@ for write in (
     try:
         write()
     except Exception as error:
-        print(machine_line(error))
+        print(machine_error_line(error))
 """
 
 
