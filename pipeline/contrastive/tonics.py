@@ -1,6 +1,7 @@
 """The TOnICS-style curriculum: it chooses the concepts of a batch's pairs, and advances with accuracy.
 
-G is the number of pairs in a global batch. A content is a content group, or an image that is in none.
+G is the number of pairs in a global batch; n is nodes_per_batch, R refresh_every_steps, tau threshold, m momentum
+and p patience of the config. A content is a content group, or an image that is in none.
 
     STATE     P[node], sum 1, at first P[root] = 1; accuracy (running average) and streak of each node with
               P > 0 (the frontier); the opened nodes; version, the number of refreshes
