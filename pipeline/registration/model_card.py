@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.exported_model import ExportedModel
 from pipeline.html.markdown import address, code, text
+from pipeline.sharding.sources.base import NOT_STATED
 
 _LABELS_SHOWN = 60
 
@@ -74,7 +75,7 @@ def model_card(
             "",
             "## Licences of the data",
             "",
-            *_licence_rows(data.get("credits", ())),
+            *licence_rows(data.get("credits", ())),
             "",
             "## Labels",
             "",
@@ -113,10 +114,13 @@ def _data_rows(data: Mapping[str, Any]) -> list[str]:
     return rows + [f"- {text(entry['source'])}: {entry['samples']}" for entry in data.get("per_source", ())]
 
 
-def _licence_rows(credits: Sequence[Mapping[str, Any]]) -> list[str]:
-    if not credits:
-        return ["Not stated by the source."]
-    return [
-        f"- {text(credit['work'])} by {text(credit['author'])}: {text(credit['licence'])} ({address(credit['url'])})"
-        for credit in credits
-    ]
+def licence_rows(credits: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each credit, without what its source does not state."""
+    rows = []
+    for credit in credits:
+        author, licence = (credit[name] if credit[name] != NOT_STATED else "" for name in ("author", "licence"))
+        if author or licence:
+            by = f" by {text(author)}" if author else ""
+            where = f" ({address(credit['url'])})" if credit["url"] else ""
+            rows.append(f"- {text(credit['work'])}{by}: {text(licence) if licence else 'licence not stated'}{where}")
+    return rows or ["Not stated by the source."]

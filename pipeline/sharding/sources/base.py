@@ -18,6 +18,9 @@ from pipeline.progress import Progress
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.passed_over import NOTHING_PASSED_OVER, PassedOver
 
+# The author or licence of a work whose source gives none.
+NOT_STATED = "not stated"
+
 
 @dataclass(frozen=True, slots=True)
 class TarPosition:
@@ -85,7 +88,7 @@ class Credit:
     @classmethod
     def given(cls, work: str, author: str, licence: str, url: str = "") -> Credit:
         """The credit for a config's author and licence, which may be ""."""
-        return cls(work, author or "not stated", licence or "not stated", url)
+        return cls(work, author or NOT_STATED, licence or NOT_STATED, url)
 
 
 @dataclass(frozen=True, slots=True)
