@@ -3,6 +3,7 @@
     VGG16_Weights.IMAGENET1K_V1, VGG16_Weights     torchvision's enums; the second is its DEFAULT
     a file or a folder                             .safetensors, or .pth that contains only tensors
     hf:ORG/NAME, ORG/NAME                          the Hugging Face hub; ORG/NAME@REVISION, and :FILE of it
+    package:NAME                                   the file of weights in an installed Python package
     SCHEME:REST, STAGE/KEY                         plug-ins; Tutelage has models:/NAME@alias and artifact:STAGE/KEY
 
 A string that is an existing path is always treated as a path.
@@ -20,6 +21,7 @@ from model_defs.model_info import ModelInfo
 from model_defs.normalisation import Normalisation
 from model_defs.pretrained.files import SUFFIXES
 from model_defs.pretrained.hub import HubSource
+from model_defs.pretrained.packages import PackageSource
 from model_defs.pretrained.plugins import PluginSource, plugin_schemes
 from model_defs.pretrained.timm_cards import of_timm
 from model_defs.pretrained.torchvision_weights import TorchvisionSource
@@ -51,6 +53,8 @@ def find_source(source: str | Path) -> WeightsSource:
     if _TORCHVISION.fullmatch(text):
         return TorchvisionSource.parse(text)
     scheme, rest = _split(text)
+    if scheme == "package":
+        return PackageSource(rest)
     if scheme and scheme != "hf":
         return PluginSource(scheme, rest)
     return HubSource.parse(rest)
@@ -69,8 +73,10 @@ def default_source(info: ModelInfo) -> str:
         return f"hf:timm/{name}" if name else f"hf:{_default_of_timm(info.name)}"
     if library == "hf" and name:
         return f"hf:{name}"
+    if library == "package" and name:
+        return f"package:{name}"
     if info.weights:
-        raise ModelError(f"model {info.name!r}: its weights come from {info.weights}; install it and give its file")
+        raise ModelError(f"model {info.name!r}: its weights come from {info.weights}; give their file")
     raise ModelError(f"model {info.name!r}: the catalogue knows no weights of it; give a file, a folder or a hub id")
 
 

