@@ -68,8 +68,9 @@ class MemberRoles(Config):
 
     Attributes:
         images: extensions of the image, the preferred first.
-        captions: source of captions: the .txt as one, its lines, a field of the .json, or none.
-        labels: source of the label: the .cls, a field of the .json, or none.
+        captions: source of captions: the member as one text, its lines, a field of it as JSON, or none.
+        labels: source of the label: the member, a field of it as JSON, or none.
+        caption_member, label_member: extensions of the members with captions and label; None: the usual ones.
         ends: whether to refuse or read a tar that goes on after its end mark, has none, or is cut.
     """
 
@@ -78,8 +79,18 @@ class MemberRoles(Config):
     caption_field: str = "caption"
     labels: Literal["cls", "json", "none"] = "cls"
     label_field: str = "label"
+    caption_member: str | None = None
+    label_member: str | None = None
     ends: Literal["refuse", "read"] = "refuse"
     most_bytes: int = 256 << 20
+
+    @property
+    def caption_extension(self) -> str:
+        return self.caption_member or ("json" if self.captions == "json" else "txt")
+
+    @property
+    def label_extension(self) -> str:
+        return self.label_member or ("json" if self.labels == "json" else "cls")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +128,12 @@ class TarListing:
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
                 for row in batch.to_pylist():
                     yield TarSample(**{**row, "captions": tuple(row["captions"])})
+
+    def has_captions(self) -> bool:
+        """Whether any sample has a caption."""
+        with closing(pq.ParquetFile(self.path)) as file:
+            batches = file.iter_batches(batch_size=_BATCH_ROWS, columns=["captions"])
+            return any(len(batch.column(0).flatten()) for batch in batches)
 
 
 def list_tar(tar: FoundFile, roles: MemberRoles, folder: Path) -> TarListing:
@@ -232,14 +249,14 @@ def _is_image(extension: str, member: Member, read: Read) -> bool:
 
 def _captions(members: Mapping[str, Member], roles: MemberRoles, read: Read) -> tuple[str, ...]:
     if roles.captions == "json":
-        value = _field(members, roles.caption_field, read)
+        value = _field(members, roles.caption_extension, roles.caption_field, read)
         texts = value if isinstance(value, list) else [] if value is None else [value]
         if not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"field {roles.caption_field!r} of its .json is not text")
-        return tuple(text for text in texts if _is_text(text, roles.caption_field))
-    if roles.captions == "none" or "txt" not in members:
+            raise ValueError(f"field {roles.caption_field!r} of its .{roles.caption_extension} is not text")
+        return tuple(text for text in texts if _is_text(text, roles.caption_field, roles.caption_extension))
+    if roles.captions == "none" or roles.caption_extension not in members:
         return ()
-    text = _member_text("txt", members, read)
+    text = _member_text(roles.caption_extension, members, read)
     if roles.captions == "lines":
         return tuple(line for line in text.splitlines() if line.strip())
     return (text,) if text.strip() else ()
@@ -247,24 +264,26 @@ def _captions(members: Mapping[str, Member], roles: MemberRoles, read: Read) -> 
 
 def _label(members: Mapping[str, Member], roles: MemberRoles, read: Read) -> str | None:
     if roles.labels == "cls":
-        return _member_text("cls", members, read).strip() or None if "cls" in members else None
+        if roles.label_extension not in members:
+            return None
+        return _member_text(roles.label_extension, members, read).strip() or None
     if roles.labels == "json":
-        value = _field(members, roles.label_field, read)
+        value = _field(members, roles.label_extension, roles.label_field, read)
         if isinstance(value, dict | list):
-            raise ValueError(f"field {roles.label_field!r} of its .json is no label")
+            raise ValueError(f"field {roles.label_field!r} of its .{roles.label_extension} is no label")
         text = value.strip() if isinstance(value, str) else label_text(value)
-        return text if _is_text(text, roles.label_field) else None
+        return text if _is_text(text, roles.label_field, roles.label_extension) else None
     return None
 
 
-def _field(members: Mapping[str, Member], name: str, read: Read) -> Any:
-    if "json" not in members:
+def _field(members: Mapping[str, Member], extension: str, name: str, read: Read) -> Any:
+    if extension not in members:
         return None
-    text = _member_text("json", members, read)
+    text = _member_text(extension, members, read)
     try:
         content = parse_json(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"its .json is not JSON ({error})") from None
+        raise ValueError(f"its .{extension} is not JSON ({error})") from None
     return content.get(name) if isinstance(content, dict) else None
 
 
@@ -278,11 +297,11 @@ def _member_text(extension: str, members: Mapping[str, Member], read: Read) -> s
         raise ValueError(f"its .{extension} is not UTF-8") from None
 
 
-def _is_text(text: str, name: str) -> bool:
+def _is_text(text: str, name: str, extension: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"field {name!r} of its .json is not text that can be written") from None
+        raise ValueError(f"field {name!r} of its .{extension} is not text that can be written") from None
     return bool(text.strip())
 
 

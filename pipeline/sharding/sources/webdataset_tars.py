@@ -21,7 +21,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field
 
 from pipeline.config import added, digest, unkeyed
-from pipeline.errors import shortened
+from pipeline.errors import InputError, shortened
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
@@ -67,10 +67,24 @@ class WebdatasetConfig(SourceConfig):
         description="With captions=json: the field of the .json, a text or a list of texts. Shards of Tutelage "
         "use `captions`.",
     )
+    caption_member: str | None = added(
+        None,
+        min_length=1,
+        max_length=200,
+        description="File extension of captions in a sample: all after the first dot of the name, e.g. outputs.txt. "
+        "null: txt, with captions=json json.",
+    )
     labels: Literal["cls", "json", "none"] = Field(
         "cls", description="Where the label is. cls: in the .cls; json: in a field of the .json; none: no labels."
     )
     label_field: str = Field("label", description="With labels=json: the field of the .json, a name or a number.")
+    label_member: str | None = added(
+        None,
+        min_length=1,
+        max_length=200,
+        description="File extension of the label in a sample: all after the first dot of the name, e.g. class.txt. "
+        "null: cls, with labels=json json.",
+    )
     class_names: str | None = unkeyed(
         None,
         description="Text file with one class name per line, starting with label 0, for numeric labels. null: "
@@ -116,11 +130,13 @@ class WebdatasetConfig(SourceConfig):
         tars = addresses.find(self.tars, _SUFFIXES)
         class_names = read_class_names(self.class_names)
         roles = MemberRoles(
-            images=tuple(extension.lower().lstrip(".") for extension in self.images),
+            images=tuple(map(_extension, self.images)),
             captions=self.captions,
             caption_field=self.caption_field,
             labels=self.labels,
             label_field=self.label_field,
+            caption_member=_extension(self.caption_member) if self.caption_member is not None else None,
+            label_member=_extension(self.label_member) if self.label_member is not None else None,
             ends=self.ends,
             most_bytes=self.max_member_mb << 20,
         )
@@ -133,6 +149,7 @@ class WebdatasetConfig(SourceConfig):
                     progress(step=len(listings), total=len(tars), note="listing the tars")
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
+        self._check_members(listings)
         root = addresses.common_folder(tars)
         title = root.rstrip("/").rpartition("/")[2] or "tars"
         shards = [(tar.url.removeprefix(root).lstrip("/"), one) for tar, one in zip(tars, listings, strict=True)]
@@ -166,6 +183,22 @@ class WebdatasetConfig(SourceConfig):
             notes=(*spellings.notes(), *_notes(shards, class_names)),
             passed_over=skipped.done(),
         )
+
+    def _check_members(self, listings: Sequence[TarListing]) -> None:
+        """Raises an InputError if no sample has the member that the config names for captions or for labels."""
+        for name, member, found in (
+            ("caption_member", self.caption_member, lambda listing: listing.has_captions()),
+            ("label_member", self.label_member, lambda listing: bool(listing.labels)),
+        ):
+            if member is not None and not any(map(found, listings)):
+                raise InputError(
+                    f"{name}: no sample of {self.tars} has a text in a member that ends with .{_extension(member)}; "
+                    "`tar tf` lists the members of a tar"
+                )
+
+
+def _extension(written: str) -> str:
+    return written.lower().lstrip(".")
 
 
 def _notes(shards: Sequence[tuple[str, TarListing]], class_names: tuple[str, ...]) -> Iterator[str]:

@@ -188,6 +188,38 @@ def test_captions_are_lines_or_a_field_and_labels_are_numbers_or_a_field(
     assert reason(items[1]) == "label '10' is no class of class_names"
 
 
+def test_the_members_of_captions_and_labels_can_be_named(
+    tmp_path: Path, collect: Collect, refused: Refused, reason: Reason, picture: Picture
+) -> None:
+    members = [
+        ("x.input.jpg", picture(1, "JPEG")),
+        ("x.outputs.txt", b"a cat"),
+        ("x.class.json", b'{"name": "cat"}'),
+        ("y.input.jpg", picture(2, "JPEG")),
+        ("y.outputs.txt", b"a dog\non a mat"),
+        ("y.class.json", b'{"name": "dog"}'),
+        ("z.input.jpg", picture(3, "JPEG")),
+        ("z.outputs.txt", b"\xff\xfe"),
+    ]
+    tar = str(write_tar(tmp_path / "a.tar", *members))
+    named = {"kind": "webdataset", "tars": tar, "images": ["input.jpg"], "labels": "json", "label_field": "name"}
+    collection, items = collect(
+        **named, captions="lines", caption_member=".outputs.TXT", label_member="class.json", in_place=True
+    )
+    assert [(item.key, item.captions, item.label) for item in items[:2]] == [
+        ("x", ("a cat",), "cat"),
+        ("y", ("a dog", "on a mat"), "dog"),
+    ]
+    assert collection.label_names == ("cat", "dog")
+    assert items[0].read() == picture(1, "JPEG")
+    assert reason(items[2]) == "its .outputs.txt is not UTF-8"
+    _, items = collect(**named, captions="json", caption_field="name", caption_member="class.json")
+    assert [item.captions for item in items] == [("cat",), ("dog",), ()]
+    line = refused(**named, caption_member="output.txt")
+    assert line.startswith(f"caption_member: no sample of {tar} has a text in a member that ends with .output.txt;")
+    assert "label_member: no sample" in refused(**named, label_member="class")
+
+
 def test_a_read_travels_to_another_process(tmp_path: Path, collect: Collect, photos: dict[str, bytes]) -> None:
     tar = write_tar(tmp_path / "t.tar", *[(f"{name}.jpg", data) for name, data in photos.items()])
     _, items = collect(kind="webdataset", tars=str(tar))
