@@ -33,7 +33,7 @@ class Outcome:
         artifacts: label of a stage -> STAGE/KEY.
         report: path of the HTML report; None if there is none.
         models: summaries of the registrations: registered name, version, decision, lookup line.
-        data: for each sharded source, notes and the files that were passed over.
+        data: for each stage with notes or passed-over files, these.
     """
 
     flow: str
@@ -104,7 +104,7 @@ def outcome_of(
 
 
 def _source_notes(label: str, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Notes of a stage about its source, and passed-over files; {} if there are none."""
+    """Notes of a stage, e.g. about its source, and passed-over files; {} if there are none."""
     notes = {name: summary[name] for name in ("notes", "passed_over") if summary.get(name)}
     return {"stage": label, **notes} if notes else {}
 

@@ -78,6 +78,8 @@ class ContrastiveConfig(Config):
                 "training.accumulation must be 1: a pair's negatives come from its step's batch, and a micro-batch has "
                 "fewer; use more workers or a smaller global_batch"
             )
+        if self.training.patience is not None:
+            raise ValueError("training.patience: early stopping is for classifiers, by their validation accuracy")
         for template in self.templates:
             check_template(template)
         return self

@@ -30,9 +30,9 @@ class Checkpoint:
 
     Attributes:
         step: optimiser steps done.
-        tensors: state dicts: "model", "optimizer" and, if it is on, "average".
+        tensors: state dicts: "model", "optimizer" and, if they are on, "average" and "best" (of early stopping).
         notes: JSON values: "policy" (the sampler's state), "rows" (metrics so far), "seconds" (training time so far),
-            "quarantine" (damaged samples so far).
+            "quarantine" (damaged samples so far), "early_stopping" (its state, if it is on).
     """
 
     step: int

@@ -64,6 +64,11 @@ class ClassificationConfig(ImageModelConfig):
         self.loader.distinct(self.training.global_batch)
         if len(labelled_rows(index, "train")) == 0:
             raise InputError(f"{shards.uri}: no row of the train split has a label; look at its data card")
+        if self.training.patience is not None and len(labelled_rows(index, "val")) == 0:
+            raise InputError(
+                f"training.patience: {shards.uri} has no labelled sample in its val split, by which a training stops "
+                "early; set patience=null, or shard with split.val_share above 0"
+            )
         _, joined = open_columns(columns, index, keep=self.keep)
         rows = training_rows(index, joined, self.keep)
         if len(rows) == 0:

@@ -10,10 +10,10 @@ A step, with n rows in a micro-batch of this rank, G rows in the global batch, W
         backward(loss * n * W / G)                              summed here, averaged over ranks: the mean over G
     clip the gradient; raise an error if it is not finite
     optimizer.step() at learning_rate(step);  average.update()
-    step += 1;  log, evaluate, checkpoint when due
+    step += 1;  log, evaluate, checkpoint when due;  stop if `patience` evaluations brought no gain
 
-The state after a step is (weights, average, optimiser, policy, step). Checkpoints contain exactly that, so
-a run that was killed and resumed ends bit-identical to an uninterrupted one.
+The state after a step is (weights, average, optimiser, policy, early stopping, step). Checkpoints contain exactly
+that, so a run that was killed and resumed ends bit-identical to an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from pipeline.loading.batch import Batch
 from pipeline.training.batching import split
 from pipeline.training.checkpoint import Checkpoint, Checkpoints
 from pipeline.training.damage import exchange_damaged
+from pipeline.training.early_stopping import EarlyStopping
 from pipeline.training.ema import WeightAverage
 from pipeline.training.interruption import StoppedError
 from pipeline.training.meter import Meter
@@ -52,16 +53,21 @@ class FitResult:
     """The result of `fit`.
 
     Attributes:
-        model: the model to export (the average if EMA is on), on the device, in eval mode.
+        model: the model to export (the average if EMA is on), on the device, in eval mode; with early stopping it has
+            the weights of the best evaluation.
         rows: the lines of metrics.jsonl, including the ones from before a resume.
-        steps: total number of steps.
+        steps: number of steps done.
         seconds: time spent in steps, over all resumes; excludes evaluation and checkpoints.
+        best_step: step of the best evaluation, which has the weights of `model`; None without early stopping.
+        notes: sentences about the length of the training, if it is unusual.
     """
 
     model: nn.Module
     rows: list[dict[str, Any]] = field(repr=False)
     steps: int
     seconds: float
+    best_step: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def fit(
@@ -102,7 +108,8 @@ def fit(
     average = WeightAverage(model, training.ema_decay) if training.ema_decay is not None else None
     optimizer = build_optimizer(model, training.optimizer)
     meter = Meter(device, world)
-    state = _State(model, average, optimizer, loader, meter)
+    stopping_early = EarlyStopping(training.patience) if training.patience is not None else None
+    state = _State(model, average, optimizer, loader, meter, stopping_early)
     if checkpoints is not None:
         state.resume(checkpoints.newest())
     if world > 1:
@@ -117,7 +124,7 @@ def fit(
         if is_rank_0:
             reporter.row(row)
 
-    while state.step < total:
+    while not state.finished(total):
         ready_until = loader.policy.ready_until()
         if ready_until is not None and state.step >= ready_until:
             record(_refresh(refresh, model, state.step, training, device))
@@ -146,18 +153,32 @@ def fit(
                 if state.step % log_every == 0 or state.step == total:
                     record({**meter.drain(), "lr": lr, **exchange_damaged(loader.quarantine, world, device)})
                 if evaluate is not None and training.evaluation_due(state.step, total, rows):
-                    record(_in_eval_mode(evaluate, evaluated, training, device))
+                    measured = _in_eval_mode(evaluate, evaluated, training, device)
+                    record(measured)
+                    if stopping_early is not None:
+                        stopping_early.update(state.step, measured, evaluated)
                     model.train()
                 stopping = is_rank_0 and reporter.stop_requested()
-                due = reporter.checkpoint_requested() or stopping or state.step == total
+                finished = state.finished(total)
+                due = reporter.checkpoint_requested() or stopping or finished
                 if due or _checkpoint_due(training, state.step, time.monotonic() - saved_at):
                     if checkpoints is not None and is_rank_0:
                         checkpoints.save(state.checkpoint())
                     saved_at = time.monotonic()
-                if stopping and state.step < total:
+                if finished:
+                    break
+                if stopping:
                     raise StoppedError(f"stopped at step {state.step} of {total}; run it again to go on from there")
                 meter.start_step()
-    return FitResult(evaluated.eval(), state.rows, state.step, meter.seconds)
+    notes = [training.short_epoch_note(rows)]
+    if stopping_early is not None:
+        notes.append(stopping_early.note(state.step, total))
+        if stopping_early.weights:
+            evaluated.load_state_dict(stopping_early.weights)
+    best_step = stopping_early.best_step if stopping_early is not None and stopping_early.weights else None
+    return FitResult(
+        evaluated.eval(), state.rows, state.step, meter.seconds, best_step, tuple(note for note in notes if note)
+    )
 
 
 @dataclass
@@ -169,8 +190,12 @@ class _State:
     optimizer: torch.optim.Optimizer
     loader: BatchSource
     meter: Meter
+    stopping_early: EarlyStopping | None = None
     step: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def finished(self, total: int) -> bool:
+        return self.step >= total or (self.stopping_early is not None and self.stopping_early.finished)
 
     def checkpoint(self) -> Checkpoint:
         self.meter.check_finite()
@@ -180,6 +205,9 @@ class _State:
         notes = {"policy": self.loader.policy.state(), "rows": self.rows, "seconds": self.meter.seconds}
         if self.loader.quarantine is not None:
             notes["quarantine"] = self.loader.quarantine.lines()
+        if self.stopping_early is not None and self.stopping_early.weights:
+            tensors["best"] = self.stopping_early.weights
+            notes["early_stopping"] = self.stopping_early.state()
         return Checkpoint(self.step, tensors, notes)
 
     def resume(self, checkpoint: Checkpoint | None) -> None:
@@ -192,6 +220,8 @@ class _State:
             self.loader.quarantine.merge(checkpoint.notes.get("quarantine", []))
         self.model.load_state_dict(checkpoint.tensors["model"])
         self.optimizer.load_state_dict(checkpoint.tensors["optimizer"])
+        if self.stopping_early is not None and "early_stopping" in checkpoint.notes:
+            self.stopping_early.load_state(checkpoint.notes["early_stopping"], checkpoint.tensors["best"])
         if self.average is not None:
             self.average.module.load_state_dict(checkpoint.tensors["average"])
 

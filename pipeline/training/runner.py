@@ -34,7 +34,8 @@ class TrainingResult:
     """The result of a finished training.
 
     Attributes:
-        state: the state dict to export, on the CPU: the moving average if EMA is on.
+        state: the state dict to export, on the CPU: of the best evaluation with early stopping, else the last one; the
+            moving average if EMA is on.
         rows: the lines of metrics.jsonl.
         run_info: the content of training.json: steps, seconds, images_per_s, parameters, device, world, ...
     """
@@ -45,12 +46,16 @@ class TrainingResult:
 
     def summary_values(self) -> dict[str, Any]:
         """The values of training.json that a stage's summary repeats."""
-        shown = ("steps", "images_per_s", "parameters", "device", "world", "damaged_samples", "lost_decoding_processes")
+        shown = (
+            *("steps", "best_step", "images_per_s", "parameters", "device", "world"),
+            *("damaged_samples", "lost_decoding_processes", "notes"),
+        )
         return {name: self.run_info[name] for name in shown if name in self.run_info}
 
     def last(self, name: str) -> float | None:
-        """The latest value of a metric, e.g. "val/accuracy"; None if it was never measured."""
-        return next((row[name] for row in reversed(self.rows) if name in row), None)
+        """The latest value of a metric, e.g. "val/accuracy", up to the exported step; None if it was never measured."""
+        end = self.run_info.get("best_step", self.run_info["steps"])
+        return next((row[name] for row in reversed(self.rows) if name in row and row["step"] <= end), None)
 
 
 def execute(
@@ -80,7 +85,7 @@ def execute(
     last = location.open().newest()
     if last is None or last.step != run_info["steps"]:
         raise WorkError(f"{location.prefix}: the last checkpoint is missing or damaged; run it again")
-    state = last.tensors.get("average", last.tensors["model"])
+    state = next(last.tensors[name] for name in ("best", "average", "model") if name in last.tensors)
     state = {name: value.contiguous() for name, value in state.items()}
     result = TrainingResult(state, last.notes["rows"], run_info)
     lines = "".join(json.dumps(row) + "\n" for row in result.rows)

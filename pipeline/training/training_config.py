@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config import Config, unkeyed
+from pipeline.config import Config, added, unkeyed
 from pipeline.training.optim import AdamWConfig, OptimizerConfig, schedule_factor
 
 
@@ -77,6 +77,14 @@ class TrainingConfig(Config):
     evaluate_every_epochs: float = Field(
         1, ge=0, description="Number of epochs between evaluations on the validation split. 0: only at the end."
     )
+    patience: int | None = added(
+        None,
+        ge=1,
+        le=100_000,
+        description="Early stopping of a classifier: number of evaluations in a row without a higher validation "
+        "accuracy after which the training ends. The weights of the best evaluation are exported. null: no early "
+        "stopping, and the last weights are exported.",
+    )
     log_every_steps: int = unkeyed(10, ge=1, description="Number of steps between log entries in metrics.jsonl.")
     checkpoint_every_steps: int | None = unkeyed(
         None,
@@ -90,6 +98,8 @@ class TrainingConfig(Config):
         # A config that sets steps need not also unset the default of epochs.
         if self.steps is None and self.epochs is None:
             raise ValueError("set epochs or steps")
+        if self.patience is not None and self.evaluate_every_epochs == 0:
+            raise ValueError("patience counts evaluations, and evaluate_every_epochs=0 has one only; set it above 0")
         return self
 
     def total_steps(self, rows: int) -> int:
@@ -102,6 +112,18 @@ class TrainingConfig(Config):
     def steps_per_epoch(self, rows: int) -> float:
         """Steps per pass over `rows` samples (not an integer)."""
         return rows / self.global_batch
+
+    def short_epoch_note(self, rows: int) -> str | None:
+        """A sentence if an epoch of `rows` samples is less than a step, so that `epochs` is exceeded; else None."""
+        if rows >= self.global_batch:
+            return None
+        steps = self.total_steps(rows)
+        passes = steps * self.global_batch / rows
+        return (
+            f"an epoch of {rows:,} samples is less than a step of global_batch={self.global_batch}: {steps:,} "
+            f"step{'' if steps == 1 else 's'} {'is' if steps == 1 else 'are'} {passes:,.1f} epochs; set global_batch "
+            f"to {rows} or less"
+        )
 
     def peak_lr(self) -> float:
         """The learning rate after the warm-up, scaled to the global batch if a reference is set."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.loop import fit
 from pipeline.training.reporter import Reporter
 from pipeline.training.task import TrainingRecipe
+
+_log = logging.getLogger("tutelage.training")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ def train_recipe(
     """Builds the objects on this rank and trains; returns the content of training.json, as plain JSON values."""
     torch.manual_seed(recipe.training.seed)
     objects = recipe.build(device, rank, world)
+    if rank == 0 and (note := recipe.training.short_epoch_note(objects.rows)):
+        _log.warning("%s", note)
     started = time.monotonic()
     with closing(objects.loader):
         result = fit(
@@ -73,6 +78,8 @@ def train_recipe(
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "world": world,
+        **({"best_step": result.best_step} if result.best_step is not None else {}),
+        **({"notes": list(result.notes)} if result.notes else {}),
         **({"damaged_samples": damaged} if damaged else {}),
         **({"lost_decoding_processes": lost} if lost else {}),
     }

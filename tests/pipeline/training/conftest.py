@@ -82,14 +82,14 @@ dist.destroy_process_group()
 """
 
 
-def write_digits(store: ArtifactStore) -> Artifact:
-    """300 digits, the last 60 for validation; every 20th has no label."""
+def write_digits(store: ArtifactStore, validation: int = 60) -> Artifact:
+    """300 digits, the last `validation` for validation; every 20th has no label."""
     digits = load_digits()
     folder = store.local / "new"
     rows = []
     with SmallShards(folder, samples_per_shard=100) as tar:
         for number in range(300):
-            split = 0 if number < 240 else 1
+            split = 0 if number < 300 - validation else 1
             image = Image.fromarray((digits.images[number] * 15.9).astype(np.uint8)).resize((SIDE, SIDE))
             buffer = io.BytesIO()
             image.save(buffer, "PNG")
@@ -131,6 +131,12 @@ def store(tmp_path: Path) -> ArtifactStore:
 def digits(store: ArtifactStore) -> Artifact:
     """The digits, in `store`."""
     return write_digits(store)
+
+
+@pytest.fixture
+def digits_without_validation(store: ArtifactStore) -> Artifact:
+    """The digits, all of them for training."""
+    return write_digits(store, validation=0)
 
 
 @pytest.fixture

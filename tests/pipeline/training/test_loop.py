@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -202,3 +203,70 @@ def test_rows_hold_the_mean_over_their_steps() -> None:
     result = fit(Listening(), network(), Source(Policy(10)), training=config(log_every_steps=10), rows=ROWS, device=CPU)
     logged = [row["train/loss"] for row in result.rows if "train/loss" in row]
     assert logged == pytest.approx([np.mean(losses[:10]), np.mean(losses[10:])])
+
+
+class Accuracies:
+    """An evaluation whose accuracy at each step is given; the last of them holds for all later steps."""
+
+    def __init__(self, values: tuple[float, ...], done: int = 0) -> None:
+        self.values, self.done = values, done
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        self.done += 1
+        return {"val/accuracy": self.values[min(self.done, len(self.values)) - 1]}
+
+
+def test_a_training_that_gains_nothing_more_stops_early_and_exports_its_best_weights() -> None:
+    training = config(steps=40, patience=3)  # an evaluation every 4 steps
+    result = train(training, evaluate=Accuracies((0.3, 0.5, 0.5, 0.4, 0.5)))
+    assert (result.steps, result.best_step) == (20, 8)
+    assert [row["step"] for row in result.rows if "val/accuracy" in row] == [4, 8, 12, 16, 20]
+    assert result.notes == (
+        "stopped early at step 20 of 40: patience=3; the weights of step 8 (val accuracy 50.0%) are exported",
+    )
+    at_best: list[nn.Module] = []
+
+    def keep(model: nn.Module) -> dict[str, float]:
+        at_best.append(copy.deepcopy(model))
+        return {"val/accuracy": 0.5}
+
+    train(config(steps=40), evaluate=keep)
+    assert same_bits(result.model, at_best[1])
+    assert not same_bits(result.model, at_best[2])
+
+
+def test_a_training_that_gains_runs_to_its_last_step() -> None:
+    result = train(config(steps=20, patience=1), evaluate=Accuracies((0.1, 0.2, 0.3, 0.4, 0.5)))
+    assert (result.steps, result.best_step, result.notes) == (20, 20, ())
+    assert train(config(steps=20), evaluate=Accuracies((0.5,))).best_step is None
+
+
+def test_a_stopped_run_stops_early_at_the_same_step(tmp_path: Path) -> None:
+    training = config(steps=40, patience=3)
+    values = (0.3, 0.5, 0.4, 0.5, 0.2)
+    straight = train(training, evaluate=Accuracies(values))
+    checkpoints = Checkpoints(LocalStorage(tmp_path), "here")
+    for stop_after in (9, 5, 3):  # at steps 9, 14 and 17
+        last = checkpoints.newest()
+        evaluate = Accuracies(values, done=last.step // 4 if last is not None else 0)
+        with pytest.raises(StoppedError, match="of 40"):
+            train(training, checkpoints=checkpoints, reporter=StopAt(stop_after), evaluate=evaluate)
+    resumed = train(training, checkpoints=checkpoints, evaluate=Accuracies(values, done=4))
+    again = train(training, checkpoints=checkpoints)  # killed after its last checkpoint: nothing is left to do
+    for run in (resumed, again):
+        assert (
+            (run.steps, run.best_step, run.notes)
+            == (straight.steps, straight.best_step, straight.notes)
+            == (20, 8, run.notes)
+        )
+        assert same_bits(run.model, straight.model)
+
+
+def test_an_epoch_that_is_less_than_a_step_is_noted() -> None:
+    result = train(TrainingConfig(epochs=1, global_batch=512, precision="float32"))
+    assert result.steps == 1
+    assert result.notes == (
+        "an epoch of 40 samples is less than a step of global_batch=512: 1 step is 12.8 epochs; set global_batch to 40 "
+        "or less",
+    )
+    assert train(TrainingConfig(epochs=1, global_batch=40, precision="float32")).notes == ()
