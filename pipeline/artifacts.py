@@ -21,7 +21,7 @@ from pipeline.errors import DamagedError, InputError, UnknownNameError, WorkErro
 from pipeline.storage import Storage, open_storage
 from pipeline.storage.checked_files import is_as_committed
 from pipeline.storage.sha256 import file_sha256, ranges_sha256
-from pipeline.whole_files import written_whole
+from pipeline.whole_files import atomic_write
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -120,9 +120,9 @@ class Artifact:
         if cached_copy.is_file() and self._is_as_committed(cached_copy, name):
             return cached_copy
         try:
-            with written_whole(cached_copy, aside=self.cache / ASIDE, durable=False) as aside:
-                self.storage.download(stored, aside)
-                if file_sha256(aside) != self.files[name].sha256:
+            with atomic_write(cached_copy, aside=self.cache / ASIDE, durable=False) as temporary:
+                self.storage.download(stored, temporary)
+                if file_sha256(temporary) != self.files[name].sha256:
                     raise DamagedError(f"{self.url}/{name}: fetched bytes do not match the manifest; {_FIX}")
         except FileNotFoundError:
             raise DamagedError(f"{self.url}/{name}: missing; {_FIX}") from None

@@ -21,7 +21,7 @@ _NAME_BYTES = 64
 
 
 @contextmanager
-def written_whole(path: Path, *, aside: Path | None = None, durable: bool = True) -> Iterator[Path]:
+def atomic_write(path: Path, *, aside: Path | None = None, durable: bool = True) -> Iterator[Path]:
     """A temporary file that is renamed to `path` at the end of the block, or removed if the block raises.
 
     Its name identifies its owner process, so that left-over files can be removed (owners.py).

@@ -13,7 +13,7 @@ from flows.cli.artifact_commands import committed, readable
 from flows.preflight import open_store
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import InputError, listed
-from pipeline.whole_files import written_whole
+from pipeline.whole_files import atomic_write
 
 _REPORTS = "run-report"
 
@@ -59,8 +59,8 @@ def copy_files(reference: str, names: Sequence[str], out: Path | None) -> int:
     if existing:
         raise InputError(f"{listed(existing)}: exists already; remove it, or give another folder with --out")
     for name, target in targets.items():
-        with written_whole(target, durable=False) as aside:
-            shutil.copyfile(sources[name], aside)
+        with atomic_write(target, durable=False) as temporary:
+            shutil.copyfile(sources[name], temporary)
         print(target)
     return 0
 

@@ -17,7 +17,7 @@ from flows.preflight import open_store
 from pipeline.errors import InputError, WorkError
 from pipeline.owners import temporary_folder
 from pipeline.printable import printable
-from pipeline.whole_files import written_whole
+from pipeline.whole_files import atomic_write
 
 if TYPE_CHECKING:
     from pipeline.explain.drawing import Panel
@@ -190,8 +190,8 @@ def _write_sheet(path: Path, panels: Sequence[Panel], heading: str, caption: str
     from pipeline.explain.drawing import sheet
 
     try:
-        with written_whole(path, durable=False) as aside:
-            aside.write_bytes(sheet(panels, heading=heading, caption=caption))
+        with atomic_write(path, durable=False) as temporary:
+            temporary.write_bytes(sheet(panels, heading=heading, caption=caption))
     except OSError as error:
         raise InputError(f"--out {path.parent}: cannot be written ({error.strerror}); name another folder") from None
 

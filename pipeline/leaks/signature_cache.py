@@ -25,7 +25,7 @@ from pipeline.progress import Progress
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.writing.intake import allowed_unreadable
 from pipeline.sharding.writing.runner import Stop, StoppedEarlyError, run_in_order
-from pipeline.whole_files import written_whole
+from pipeline.whole_files import atomic_write
 
 _BLOCK = 4096
 _AHEAD = 256  # images that are prefetched at once from S3
@@ -116,7 +116,7 @@ def gather_signatures(
                 if damaged:
                     uncached[start] = signatures
                 else:
-                    with written_whole(_block_path(cache, start)) as aside, aside.open("wb") as file:
+                    with atomic_write(_block_path(cache, start)) as temporary, temporary.open("wb") as file:
                         np.save(file, signatures)
                 done += len(signatures)
                 progress(step=done, total=len(index), note=note)

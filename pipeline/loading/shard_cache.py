@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import DamagedError
-from pipeline.whole_files import locked, written_whole
+from pipeline.whole_files import atomic_write, locked
 
 PART_BYTES = 8 << 20
 # Eviction goes down to this fraction of the limit, so that it does not run for every part.
@@ -98,8 +98,8 @@ class ShardCache:
             data = fetch(start, part_length)
             if len(data) != part_length:
                 raise DamagedError(f"{shard}: ends early ({start + len(data)} of {size} bytes)")
-            with written_whole(path, durable=False) as aside:
-                aside.write_bytes(data)
+            with atomic_write(path, durable=False) as temporary:
+                temporary.write_bytes(data)
         with self._lock:
             self._new_bytes += len(data)
             # Parts fetched by other processes are counted at the next eviction, so the limit may be exceeded until

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.storage.sha256 import file_sha256
-from pipeline.whole_files import written_whole
+from pipeline.whole_files import atomic_write
 
 # Smaller files are hashed in a few hundredths of a second, so their stamps are not recorded.
 _LARGE = 16 << 20
@@ -70,5 +70,5 @@ def _record(record: Path, name: str, stamp: list[int], sha256: str) -> None:
     if time.time() - max(stamp[1], stamp[2]) / 1e9 < _SETTLED_S:
         return
     # A read-only store still works, a little slower.
-    with suppress(OSError), written_whole(record, durable=False) as aside:
-        aside.write_text(json.dumps({"file": name, "stamp": stamp, "sha256": sha256}))
+    with suppress(OSError), atomic_write(record, durable=False) as temporary:
+        temporary.write_text(json.dumps({"file": name, "stamp": stamp, "sha256": sha256}))

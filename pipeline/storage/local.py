@@ -15,7 +15,7 @@ from pipeline.errors import InputError
 from pipeline.folders import unlistable
 from pipeline.owners import owned_name, sweep_folder
 from pipeline.storage.base import ObjectInfo
-from pipeline.whole_files import flush_to_disk, locked, written_whole
+from pipeline.whole_files import atomic_write, flush_to_disk, locked
 
 _ASIDE = ".aside"
 _MANIFEST = "manifest.json"
@@ -115,8 +115,8 @@ class LocalStorage:
         source = self._full_path(path)
         if not source.is_file():
             raise FileNotFoundError(str(source))
-        with written_whole(target, durable=False) as aside:
-            shutil.copyfile(source, aside)
+        with atomic_write(target, durable=False) as temporary:
+            shutil.copyfile(source, temporary)
 
     def local_path(self, path: str) -> Path | None:
         return self._full_path(path)

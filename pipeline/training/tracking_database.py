@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 from pipeline.owners import is_left_over
-from pipeline.whole_files import written_whole
+from pipeline.whole_files import atomic_write
 
 _log = logging.getLogger("tutelage.training")
 _CORRUPT_CODES = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
@@ -45,20 +45,20 @@ def create_database(database: Path) -> None:
     for leftover in database.parent.glob(f".{database.name}.*"):
         if is_left_over(leftover.name, leftover.stat().st_mtime):
             leftover.unlink(missing_ok=True)
-    with written_whole(database) as aside:
+    with atomic_write(database) as temporary:
         try:
             # MLflow retries for an hour if SQLite cannot open its file.
-            sqlite3.connect(aside).execute("PRAGMA user_version").connection.close()
+            sqlite3.connect(temporary).execute("PRAGMA user_version").connection.close()
         except sqlite3.Error as error:
             raise OSError(f"{database}: {error}") from None
         try:
             from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-            store = SqlAlchemyStore(f"sqlite:///{aside}", (database.parent / "artifacts").as_uri())
+            store = SqlAlchemyStore(f"sqlite:///{temporary}", (database.parent / "artifacts").as_uri())
             store.engine.dispose()
         finally:
             for suffix in _COMPANION_SUFFIXES:
-                aside.with_name(f"{aside.name}{suffix}").unlink(missing_ok=True)
+                temporary.with_name(f"{temporary.name}{suffix}").unlink(missing_ok=True)
 
 
 def rename_if_incomplete(database: Path) -> None:

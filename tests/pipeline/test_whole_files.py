@@ -10,15 +10,15 @@ import pytest
 
 from pipeline.errors import WorkError
 from pipeline.owners import is_left_over, is_owned
-from pipeline.whole_files import locked, open_lock, try_lock, write_json, written_whole
+from pipeline.whole_files import atomic_write, locked, open_lock, try_lock, write_json
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.whole_files import written_whole
+from pipeline.whole_files import atomic_write
 
-with written_whole(Path(sys.argv[1])) as aside:
-    aside.write_text("half")
+with atomic_write(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -35,8 +35,8 @@ with locked(Path(sys.argv[1])):
 
 def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path):
     path = tmp_path / "new" / "file"
-    with written_whole(path) as aside:
-        aside.write_text("whole")
+    with atomic_write(path) as temporary:
+        temporary.write_text("whole")
         assert not path.exists()
     assert path.read_text() == "whole"
     assert os.listdir(path.parent) == ["file"]
@@ -45,8 +45,8 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path):
 def test_a_block_that_fails_leaves_the_file_as_it_was(tmp_path: Path):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(ValueError), written_whole(path) as aside:  # noqa: PT012
-        aside.write_text("half")
+    with pytest.raises(ValueError), atomic_write(path) as temporary:  # noqa: PT012
+        temporary.write_text("half")
         raise ValueError
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]
@@ -58,15 +58,15 @@ def test_what_a_killed_writer_leaves_can_be_told_from_work_in_progress(tmp_path:
     assert left.name.startswith(".file.")
     assert is_owned(left.name)
     assert is_left_over(left.name, left.stat().st_mtime)
-    with written_whole(tmp_path / "file") as aside:
-        aside.touch()
-        assert not is_left_over(aside.name, 0)
+    with atomic_write(tmp_path / "file") as temporary:
+        temporary.touch()
+        assert not is_left_over(temporary.name, 0)
 
 
 def test_a_file_may_be_written_in_a_folder_that_is_swept(tmp_path: Path):
-    with written_whole(tmp_path / "kept" / "file", aside=tmp_path / "aside") as aside:
-        assert aside.parent == tmp_path / "aside"
-        aside.touch()
+    with atomic_write(tmp_path / "kept" / "file", aside=tmp_path / "aside") as temporary:
+        assert temporary.parent == tmp_path / "aside"
+        temporary.touch()
     assert (tmp_path / "kept" / "file").exists()
     assert not list((tmp_path / "aside").iterdir())
 
@@ -104,6 +104,6 @@ def test_what_cannot_be_a_lock_is_refused_in_a_line(tmp_path: Path):
 
 def test_a_file_with_the_longest_name_there_can_be_is_written(tmp_path: Path) -> None:
     path = tmp_path / ("ü" * 127)
-    with written_whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text("whole")
     assert [file.name for file in tmp_path.iterdir()] == [path.name]

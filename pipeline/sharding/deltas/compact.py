@@ -41,7 +41,7 @@ from pipeline.sharding.writing.runner import Stop, StoppedEarlyError, not_stoppi
 from pipeline.sharding.writing.scratch import Scratch
 from pipeline.sharding.writing.shards import link_shard
 from pipeline.stage import NothingNew, Workspace
-from pipeline.whole_files import write_json, written_whole
+from pipeline.whole_files import atomic_write, write_json
 
 _OFFSET_BITS = 42  # A tar of 4 TB.
 _WRITE_AT_BYTES = 4 << 20
@@ -178,7 +178,7 @@ def _write_tar(scratch: Scratch, source: _Source, tar: _Tar, *, stop: Stop = not
     opened: dict[int, int] = {}
     waiting = bytearray()
     try:
-        with written_whole(path) as temporary, temporary.open("wb", buffering=0) as file:
+        with atomic_write(path) as temporary, temporary.open("wb", buffering=0) as file:
             for position, id in enumerate(tar.ids.tolist()):
                 if position % _STOP_EVERY == 0 and stop():
                     raise StoppedEarlyError

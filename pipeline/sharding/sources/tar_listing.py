@@ -35,7 +35,7 @@ from pipeline.sharding.sources.passed_over import (
 )
 from pipeline.sharding.sources.tar_bytes import opened_tar
 from pipeline.sharding.sources.tar_members import Member, Read, TarFault, tar_members
-from pipeline.whole_files import written_whole
+from pipeline.whole_files import atomic_write
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 EVERY_IMAGE_EXTENSION = (
@@ -146,10 +146,10 @@ def list_tar(tar: FoundFile, roles: MemberRoles, folder: Path) -> TarListing:
     """
     path = folder / f"{digest([_VERSION, tar.url, tar.size, tar.mtime_or_etag, roles.model_dump()], 40)}.parquet"
     if not path.is_file():
-        with written_whole(path, durable=False) as aside:
+        with atomic_write(path, durable=False) as temporary:
             ends: list[TarFault] = []
             skipped = PassedOverCount()
-            _write(aside, tar_samples(tar, roles, ends, skipped), ends, skipped)
+            _write(temporary, tar_samples(tar, roles, ends, skipped), ends, skipped)
     with closing(pq.ParquetFile(path)) as file:
         metadata = file.schema_arrow.metadata
         labels = tuple(json.loads(metadata[b"labels"]))

@@ -20,7 +20,7 @@ from pipeline.sharding.format.arrow_file import write_arrow
 from pipeline.sharding.format.mapped_columns import mapped_numbers
 from pipeline.sharding.writing.item_columns import ITEM_COLUMNS, PLAN_COLUMNS, SHARD_COLUMNS
 from pipeline.sharding.writing.scratch import Scratch
-from pipeline.whole_files import written_whole
+from pipeline.whole_files import atomic_write
 
 SCHEMA = pa.schema({**SHARD_COLUMNS, "number": pa.int32(), **ITEM_COLUMNS, **PLAN_COLUMNS})
 """The columns of a chunk's table; `number` is the item's number in the chunk."""
@@ -75,7 +75,7 @@ def write_table(scratch: Scratch, chunk: int, columns: dict[str, list[Any]], res
     }
     schema = SCHEMA.with_metadata({"result": json.dumps(content)})
     table = pa.Table.from_arrays([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=schema)
-    with written_whole(scratch.table(chunk)) as temporary, pa.OSFile(str(temporary), "wb") as file:
+    with atomic_write(scratch.table(chunk)) as temporary, pa.OSFile(str(temporary), "wb") as file:
         write_arrow(file, table)
 
 

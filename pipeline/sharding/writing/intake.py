@@ -35,7 +35,7 @@ from pipeline.sharding.writing.runner import RunnerName, Stop, StoppedEarlyError
 from pipeline.sharding.writing.scratch import Scratch
 from pipeline.sharding.writing.split import split_draw
 from pipeline.sharding.writing.tar_writer import IMAGE_EXTENSIONS, members, sample_bytes
-from pipeline.whole_files import written_whole
+from pipeline.whole_files import atomic_write
 
 _MAX_CHUNK, _MIN_CHUNK, _CHUNKS = 4096, 32, 64
 _KEY_CHARS = 80
@@ -138,7 +138,7 @@ def read_chunk(intake: Intake, chunk: Chunk, *, stop: Stop = not_stopping) -> Ch
     if chunk.result is not None:
         return chunk.result
     intake.scratch.check()
-    with written_whole(intake.scratch.spool(chunk.number)) as temporary, temporary.open("wb") as spool:
+    with atomic_write(intake.scratch.spool(chunk.number)) as temporary, temporary.open("wb") as spool:
         builder = _ChunkBuilder(intake, spool)
         for number, item in enumerate(chunk.items):
             if number % _STOP_EVERY == 0 and stop():

@@ -31,7 +31,7 @@ from pipeline.sharding.writing.plan import Plan
 from pipeline.sharding.writing.runner import RunnerName, Stop, StoppedEarlyError, not_stopping, run_with_progress
 from pipeline.sharding.writing.scratch import Scratch
 from pipeline.sharding.writing.tar_writer import IMAGE_EXTENSIONS, TarFile, members
-from pipeline.whole_files import written_whole
+from pipeline.whole_files import atomic_write
 
 _OPEN_SPOOLS = 128
 _STOP_EVERY = 64  # samples
@@ -112,7 +112,7 @@ def write_shard(scratch: Scratch, sources: tuple[str, ...], shard: Shard, *, sto
     table = read_rows(scratch, shard.chunks, shard.rows, _COLUMNS)
     keys, contents = final_keys(table, shard.suffixes), content_hashes(table)
     captions = table.column("captions")
-    with written_whole(scratch.tar(shard.name)) as temporary, _Spools(scratch) as spools:
+    with atomic_write(scratch.tar(shard.name)) as temporary, _Spools(scratch) as spools:
         tar = TarFile(temporary)
         offsets = []
         try:
@@ -179,7 +179,7 @@ def _write_index_piece(
         offsets=pa.array(offsets, pa.int64()),
         splits=np.full(count, shard.split, np.int8),
     ).replace_schema_metadata({"digest": shard.digest, "tar_bytes": str(size)})
-    with written_whole(scratch.index_piece(shard.name)) as temporary, pa.OSFile(str(temporary), "wb") as file:
+    with atomic_write(scratch.index_piece(shard.name)) as temporary, pa.OSFile(str(temporary), "wb") as file:
         write_arrow(file, piece)
 
 
