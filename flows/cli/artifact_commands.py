@@ -14,6 +14,7 @@ from rich.table import Table
 from flows.cli.console import Console
 from flows.preflight import open_store
 from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.counted import counted
 from pipeline.errors import TutelageError, UnknownNameError
 from pipeline.headline import headline
 from pipeline.printable import printable
@@ -122,7 +123,7 @@ def verify_artifacts(references: Sequence[str]) -> int:
         damaged += bool(wrong)
     files = sum(len(artifact.files) for artifact in artifacts)
     print(
-        f"{len(artifacts) + len(lines)} artifacts, {files} files: "
+        f"{counted(len(artifacts) + len(lines), 'artifact')}, {counted(files, 'file')}: "
         + (f"{damaged} damaged" if damaged else "all as committed")
     )
     return 1 if damaged else 0

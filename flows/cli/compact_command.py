@@ -7,6 +7,7 @@ import sys
 import time
 
 from flows.preflight import open_store
+from pipeline.counted import counted
 from pipeline.headline import headline
 from pipeline.sharding.deltas.compact import CompactConfig, CompactShards, check_compactable
 from pipeline.stage import run_stage
@@ -46,7 +47,10 @@ def compact(
         print(f"{shards.uri}: depends on no other artifact, nothing to merge")
     else:
         counts = headline(compacted.summary)
-        print(f"{compacted.uri}: {counts}, {compacted.summary['shards']:,} tars, {compacted.summary['megabytes']:,} MB")
+        print(
+            f"{compacted.uri}: {counts}, {counted(compacted.summary['shards'], 'tar')}, "
+            f"{compacted.summary['megabytes']:,} MB"
+        )
         print(f"from {shards.uri}, which is no longer needed unless another delta adds to it")
     return 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal
 from urllib.parse import urlsplit
 
+from pipeline.counted import counted
 from pipeline.errors import InputError
 from pipeline.ray_cluster.address import check_cluster, cluster_address
 from pipeline.reachability import http_problem
@@ -56,7 +57,7 @@ def ray_service(address: str) -> Found:
     except InputError as error:
         found, _, fix = str(error).removeprefix("RAY_ADDRESS=").partition("; ")
         return "fail", found, f"{fix[:1].upper()}{fix[1:]}."
-    return "ok", f"{address} answers: {len(nodes)} machine{'s' if len(nodes) > 1 else ''}", ""
+    return "ok", f"{address} answers: {counted(len(nodes), 'machine')}", ""
 
 
 def s3_service(endpoint: str, store_url: str) -> Found:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flows.cli.image_files import ImageFile, image_files
 from flows.cli.progress_line import progress_line
 from flows.preflight import open_store
+from pipeline.counted import counted
 from pipeline.errors import InputError, WorkError
 from pipeline.owners import temporary_folder
 from pipeline.printable import printable
@@ -139,7 +140,7 @@ def explain_over_data(
 
         index = SampleIndex.open(shards)
         rows = spread_evenly(index.rows(split), limit)
-        progress(note=f"reading {len(rows):,} images")
+        progress(note=f"reading {counted(len(rows), 'image')}")
         layer_name, panels = channel_panels(
             exported,
             SampleReader(shards, index),

@@ -14,6 +14,7 @@ from flows.cli.terminal import stage_table
 from flows.run_board import RunBoard, StageRow
 from flows.stage_line import clock
 from pipeline.artifacts import ArtifactStore
+from pipeline.counted import counted
 from pipeline.service_url import without_credentials
 from pipeline.sharding.sources.passed_over import PassedOver
 
@@ -118,7 +119,7 @@ def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
     console.print()
     cached = sum(row.state in ("cached", "nothing new") for row in outcome.rows)
     total = len(outcome.rows)
-    words = "every stage was cached" if cached == total else f"{cached} of {total} stages cached"
+    words = "every stage was cached" if cached == total else f"{cached} of {counted(total, 'stage')} cached"
     if cached == total and any(row.state == "nothing new" for row in outcome.rows):
         words = "nothing new"
     verdict = ("done", "bold green") if ok else ("not done", "bold red")

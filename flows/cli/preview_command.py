@@ -14,6 +14,7 @@ from rich.text import Text
 from flows.cli.console import Console
 from flows.cli.data_targets import named_artifact, named_tars
 from flows.cli.progress_line import progress_line
+from pipeline.counted import counted
 from pipeline.errors import InputError
 from pipeline.printable import printable
 from pipeline.sharding.inspection.survey.preview_samples import (
@@ -62,7 +63,7 @@ def preview(
     console = Console(width=width)
     console.print(_table(samples, width))
     if out is not None:
-        console.print(Text(f"{out}: {len(samples)} pictures", "dim"), soft_wrap=True)
+        console.print(Text(f"{out}: {counted(len(samples), 'picture')}", "dim"), soft_wrap=True)
     return 0
 
 
@@ -84,7 +85,7 @@ def _samples(what: str, request: PreviewRequest) -> list[PreviewSample]:
 
 
 def _heading(samples: Sequence[PreviewSample], request: PreviewRequest) -> str:
-    words = [f"{len(samples)} samples"]
+    words = [counted(len(samples), "sample")]
     words += [f"split {request.split}"] if request.split else []
     words += [f"label {request.label}"] if request.label else []
     broken = sum(bool(sample.problem) for sample in samples)

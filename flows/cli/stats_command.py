@@ -15,6 +15,7 @@ from flows.cli.console import Console
 from flows.cli.data_targets import named_artifact, named_tars
 from flows.cli.progress_line import progress_line
 from pipeline.artifacts import Artifact
+from pipeline.counted import counted
 from pipeline.loading.reader import SampleReader
 from pipeline.printable import printable
 from pipeline.sharding.format.index import SPLITS, SampleIndex
@@ -30,15 +31,15 @@ def stats(what: str, *, as_json: bool) -> int:
     """Prints statistics of an artifact, from its index, or of tars, from their headers."""
     artifact = named_artifact(what)
     if artifact is not None:
-        counted = statistics(_artifact_columns(artifact))
+        found = statistics(_artifact_columns(artifact))
     else:
         tars = [shard.file for shard in named_tars([what]).shards]
         with progress_line("data stats") as progress:
-            counted = statistics(tar_columns(tars, progress))
+            found = statistics(tar_columns(tars, progress))
     if as_json:
-        print(json.dumps({"what": what, **counted}, indent=1, ensure_ascii=False))
+        print(json.dumps({"what": what, **found}, indent=1, ensure_ascii=False))
     else:
-        Console().print(_page(counted))
+        Console().print(_page(found))
     return 0
 
 
@@ -53,21 +54,21 @@ def _artifact_columns(artifact: Artifact) -> ImageColumns:
     return artifact_columns(artifact, index, reading)
 
 
-def _page(counted: dict[str, Any]) -> Group:
-    shards, labels, captions = counted["shards"], counted["labels"], counted["captions"]
+def _page(found: dict[str, Any]) -> Group:
+    shards, labels, captions = found["shards"], found["labels"], found["captions"]
     blocks: list[RenderableType] = [
         Text.assemble(
-            (f"{counted['images']:,} images", "bold"),
-            f", {counted['image_bytes'] / 1e6:,.1f} MB, in {shards['number']:,} "
-            f"shard{'' if shards['number'] == 1 else 's'} ({shards['total_bytes'] / 1e6:,.1f} MB): ",
-            ", ".join(f"{split} {count:,}" for split, count in counted["splits"].items() if count),
+            (counted(found["images"], "image"), "bold"),
+            f", {found['image_bytes'] / 1e6:,.1f} MB, in "
+            f"{counted(shards['number'], 'shard')} ({shards['total_bytes'] / 1e6:,.1f} MB): ",
+            ", ".join(f"{split} {count:,}" for split, count in found["splits"].items() if count),
         ),
         Text(),
         _spreads(
             {
-                "width": counted["width"],
-                "height": counted["height"],
-                "bytes an image": counted["bytes"],
+                "width": found["width"],
+                "height": found["height"],
+                "bytes an image": found["bytes"],
                 "captions an image": captions["per_image"],
                 "characters a caption": captions["characters"],
                 "bytes a shard": shards["bytes"],
@@ -76,23 +77,23 @@ def _page(counted: dict[str, Any]) -> Group:
         Text(),
     ]
     rows = []
-    if counted["formats"]:
-        some = f" (of {counted['formats_of']:,} images)" if counted["formats_of"] < counted["images"] else ""
-        rows.append(("formats", ", ".join(f"{name} {count:,}" for name, count in counted["formats"].items()) + some))
-    without = f", {captions['images_without']:,} images have none" if captions["images_without"] else ""
+    if found["formats"]:
+        some = f" (of {counted(found['formats_of'], 'image')})" if found["formats_of"] < found["images"] else ""
+        rows.append(("formats", ", ".join(f"{name} {count:,}" for name, count in found["formats"].items()) + some))
+    without = f", {counted(captions['images_without'], 'image')} without one" if captions["images_without"] else ""
     rows.append(("captions", f"{captions['number']:,}{without}"))
-    twice = counted["duplicates"]
+    twice = found["duplicates"]
     rows.append(
         (
             "duplicates",
-            f"{twice['copies']:,} images are copies of others ({twice['sets']:,} sets, {twice['sets_in_two_splits']:,} "
-            f"in two splits, {twice['sets_with_two_labels']:,} with two labels)"
+            f"{counted(twice['copies'], 'image')} equal to another one ({counted(twice['sets'], 'set')}, "
+            f"{twice['sets_in_two_splits']:,} in two splits, {twice['sets_with_two_labels']:,} with two labels)"
             if twice["sets"]
             else "none with equal bytes",
         )
     )
-    rows += [("problem", f"{count:,} samples: {reason}") for reason, count in counted["problems"].items()]
-    without = f", {labels['without']:,} images have none" if labels["without"] else ""
+    rows += [("problem", f"{counted(count, 'sample')}: {reason}") for reason, count in found["problems"].items()]
+    without = f", {counted(labels['without'], 'image')} without one" if labels["without"] else ""
     rows.append(("labels", f"{labels['number']:,}{without}"))
     table = Table.grid(padding=(0, 2, 0, 0))
     for name, text in rows:

@@ -26,6 +26,7 @@ from flows.cli.console import Console
 from flows.cli.standard_files import NAMES, opened
 from flows.run_board import RunBoard, StageRow
 from flows.stage_line import clock, numbers_shown, plain_line
+from pipeline.counted import counted
 
 _PLAIN_EVERY_S = 5.0
 _MARKS = {
@@ -122,8 +123,8 @@ class RunDisplay:
         head.add_column()
         head.add_column(justify="right")
         title = Text.assemble(("tutelage ", "bold"), (self.flow, "bold cyan"), (f"  {self.preset}", "dim"))
-        counted = f"{ended} of {len(rows)} stages  " if rows else ""
-        head.add_row(title, Text.assemble((counted, "dim"), (clock(time.monotonic() - self._started), "bold")))
+        of_stages = f"{ended} of {counted(len(rows), 'stage')}  " if rows else ""
+        head.add_row(title, Text.assemble((of_stages, "dim"), (clock(time.monotonic() - self._started), "bold")))
         lines: list[RenderableType] = ["", head]
         lines += [
             Text.assemble((f"{name}  ", "dim"), (address, "underline"), no_wrap=True, overflow="ellipsis")
@@ -192,11 +193,11 @@ def _details(row: StageRow, style: str, width: int) -> RenderableType:
         word = "" if row.state == "done" and row.headline else row.state + ("  " if row.headline else "")
         return Text.assemble((word, style), (row.headline, "red" if row.state == "failed" else ""))
     bar, gap = (24, 2) if width > 80 else (8, 1)
-    counted = f"{row.step:,}/{row.total:,}" if row.total else f"{row.step:,}" if row.step else ""
+    steps = f"{row.step:,}/{row.total:,}" if row.total else f"{row.step:,}" if row.step else ""
     left = f"{clock(row.left_s)} left" if row.left_s is not None else ""
     numbers = numbers_shown(row)
     # Most important first: later ones are dropped when the width is too small. They are drawn in the order of `shown`.
-    wanted = [counted, *numbers[:1], left, *numbers[1:2], row.note, *numbers[2:]]
+    wanted = [steps, *numbers[:1], left, *numbers[1:2], row.note, *numbers[2:]]
     used = bar + gap if row.total else 0
     fitting = set()
     for text in wanted:
@@ -207,7 +208,7 @@ def _details(row: StageRow, style: str, width: int) -> RenderableType:
     cells: list[RenderableType] = []
     if row.total:
         cells.append(ProgressBar(total=row.total, completed=min(row.step, row.total), width=bar, complete_style="cyan"))
-    shown = [(counted, ""), *((text, "") for text in numbers), (left, "cyan"), (row.note, "dim")]
+    shown = [(steps, ""), *((text, "") for text in numbers), (left, "cyan"), (row.note, "dim")]
     cells += [Text(text, text_style) for text, text_style in shown if text in fitting]
     for _ in cells:
         line.add_column(no_wrap=True)

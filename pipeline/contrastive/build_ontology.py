@@ -16,6 +16,7 @@ from pydantic import Field
 from pipeline.artifacts import Artifact
 from pipeline.config import Config
 from pipeline.contrastive.ontology import Ids, Ontology, depth_first, tree
+from pipeline.counted import counted
 from pipeline.counter_rng import text_hash
 from pipeline.errors import InputError
 from pipeline.sharding.format.column_options import KeepRanges, captions_from_field, keep_field, open_columns
@@ -113,7 +114,7 @@ class BuildOntology:
             "of_nodes": len(entries),
             "training_pairs": len(training),
             "held_out_pairs": len(held_out),
-            "headline": f"{len(ontology)} concepts, {len(training):,} training pairs",
+            "headline": f"{counted(len(ontology), 'concept')}, {counted(len(training), 'training pair')}",
         }
 
 

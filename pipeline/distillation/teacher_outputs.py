@@ -17,6 +17,7 @@ from pydantic import Field, field_validator
 
 from pipeline.artifacts import Artifact
 from pipeline.config import Config, unkeyed
+from pipeline.counted import counted
 from pipeline.distillation.teacher import FrozenTeacher, check_labels
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
@@ -87,5 +88,5 @@ class ComputeTeacherOutputs:
             work.progress(step=done, total=len(rows), note="running the teacher")
         write_columns(work.output, {config.column: (kind, spool.finish(), spool.valid)}, shards=index.fingerprint)
         classes, accuracy = len(index.label_names), round(right / max(1, labelled), 4)
-        headline = f"{classes:,} outputs of {done:,} images, accuracy {accuracy:.1%}"
+        headline = f"{counted(classes, 'output')} of {counted(done, 'image')}, accuracy {accuracy:.1%}"
         return {"samples": done, "classes": classes, "accuracy": accuracy, "headline": headline}

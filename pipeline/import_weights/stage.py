@@ -19,6 +19,7 @@ from model_defs.pretrained.files import read_state
 from model_defs.pretrained.sources import DEFAULT, default_source
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config, digest, unkeyed
+from pipeline.counted import counted
 from pipeline.errors import InputError
 from pipeline.import_weights import licence
 from pipeline.import_weights.sources import absolute_source, find_weights, locate_weights, weights_identity
@@ -95,7 +96,7 @@ class ImportWeights:
             state = read_state(path)
         except ModelError as error:
             raise InputError(str(error)) from None
-        work.progress(note=f"importing {len(state)} tensors")
+        work.progress(note=f"importing {counted(len(state), 'tensor')}")
         # Copies: safetensors refuses tensors that share memory.
         save_file({name: tensor.contiguous().clone() for name, tensor in state.items()}, work.output / WEIGHTS)
         if config.reads_texts:

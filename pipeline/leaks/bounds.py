@@ -16,6 +16,7 @@ from pydantic import Field
 
 from pipeline.artifacts import Artifact
 from pipeline.config import Config, unkeyed
+from pipeline.counted import counted
 from pipeline.errors import WorkError
 from pipeline.leaks.search import KINDS
 
@@ -56,7 +57,7 @@ class LeakBounds(Config):
             for split in findings["splits"]:
                 found = split[kind]
                 if found["share"] > bound:
-                    of = f"{split['images']:,} {split_name(split['data'], split['split'])} images"
+                    of = counted(split["images"], f"{split_name(split['data'], split['split'])} image")
                     clauses.append(
                         f"{found['images']:,} of {of} ({found['share']:.2%}) {_WORDS[kind]}, more than {name}={bound:g}"
                     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.counted import counted
 from pipeline.html.markdown import code, table, text
 from pipeline.leaks.bounds import LeakCheckConfig, split_name
 from pipeline.leaks.findings import Pair, SplitFinding
@@ -58,7 +59,7 @@ def counts_line(findings: Mapping[str, Any]) -> str:
     counts = [f"{sum(split[kind]['images'] for split in findings['splits']):,} {kind}" for kind in KINDS]
     unreadable = sum(damaged["images"] for damaged in findings["unreadable"].values())
     damaged_count = f", {unreadable:,} unreadable" if unreadable else ""
-    return f"{', '.join(counts)} of {images:,} evaluation images{damaged_count}"
+    return f"{', '.join(counts)} of {counted(images, 'evaluation image')}{damaged_count}"
 
 
 def markdown(findings: Mapping[str, Any], pairs: Sequence[Pair]) -> str:

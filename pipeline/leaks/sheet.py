@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from PIL import Image, ImageDraw
 
+from pipeline.counted import counted
 from pipeline.leaks.findings import ImageRef, Pair
 from pipeline.leaks.search import Kind
 from pipeline.sharding.card.sheet_style import (
@@ -78,7 +79,7 @@ def _draw_pair(sheet: Image.Image, draw: ImageDraw.ImageDraw, pair: Pair, read: 
     head = _HEADINGS[pair.match.kind]
     if pair.match.kind is Kind.NEAR:
         bits = pair.match.distance
-        head += f" {pair.match.difference:.2f}, {bits} bit{'' if bits == 1 else 's'}"
+        head += f" {pair.match.difference:.2f}, {counted(bits, 'bit')}"
     draw.text((x, y), head, INK, font(13, bold=True))
     if pair.same_label is False:
         text = "labels differ"

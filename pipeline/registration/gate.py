@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.config import Config
+from pipeline.counted import counted
 from pipeline.errors import WorkError
 from pipeline.evaluation.paired_test import mcnemar, paired_bootstrap
 
@@ -119,7 +120,8 @@ def decide(challenger: Outcomes, champion: Outcomes | None, config: GateConfig) 
     return Decision(
         promote,
         f"{verdict}: {challenger.measure} {_shown(challenger.mean)} against {_shown(champion.mean)} on"
-        f" {len(challenger.ids)} samples ({detail}, p = {p_value:.2g}, asked for {config.max_p_value:g} or less)",
+        f" {counted(len(challenger.ids), 'sample')} ({detail}, p = {p_value:.2g},"
+        f" asked for {config.max_p_value:g} or less)",
         difference,
         p_value,
     )

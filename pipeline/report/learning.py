@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.counted import counted
 from pipeline.html.markup import Child, Markup, details, join, table, tag
 from pipeline.report.figures import Series, line_figure, stack_figure
 from pipeline.report.run_data import RunData, Training
@@ -148,8 +149,8 @@ def curriculum_section(run: RunData) -> Markup | None:
         content += [
             tag(
                 "p",
-                f"{len(lines)} refreshes; the final frontier has "
-                f"{len(last['frontier']):,} of {max(len(run.ontology), len(depths)):,} nodes.",
+                f"{counted(len(lines), 'refresh', 'refreshes')}; the final frontier has "
+                f"{len(last['frontier']):,} of {counted(max(len(run.ontology), len(depths)), 'node')}.",
                 class_="lead",
             ),
             tag("div", figures, class_="figures"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from pipeline.counted import counted
 from pipeline.headline import headline
 from pipeline.html.markup import Child, Markup, details, join, table, tag
 from pipeline.report.gallery import Gallery
@@ -32,7 +33,7 @@ def stages_section(run: RunData) -> Markup | None:
     return join(
         tag(
             "p",
-            f"{len(rows)} artifacts, {duration(run.seconds)} in total. "
+            f"{counted(len(rows), 'artifact')}, {duration(run.seconds)} in total. "
             "A cached stage took no time in this run; its seconds are those of the run that computed it.",
             class_="lead",
         ),
@@ -65,9 +66,9 @@ def data_section(run: RunData, gallery: Gallery) -> Markup | None:
     return join(
         tag(
             "p",
-            f"{card.get('title', 'unnamed')}: {card.get('samples', 0):,} images"
-            + (f" of {card.get('content_groups', 0):,} concepts" if run.has_concepts else "")
-            + f", {card.get('labels', 0):,} labels, {card.get('captions', 0):,} captions: "
+            f"{card.get('title', 'unnamed')}: {counted(card.get('samples', 0), 'image')}"
+            + (f" of {counted(card.get('content_groups', 0), 'concept')}" if run.has_concepts else "")
+            + f", {counted(card.get('labels', 0), 'label')}, {counted(card.get('captions', 0), 'caption')}: "
             + ", ".join(f"{counts.get(split, 0):,} {split}" for split in _SPLITS)
             + f". Left out: {unreadable:,} unreadable, {dropped:,} duplicates.",
             class_="lead",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.counted import counted
 from pipeline.html.document import document, number_card
 from pipeline.html.markup import Child, Markup, join, tag
 from pipeline.report.decisions import decisions_section
@@ -52,8 +53,9 @@ def page(run: RunData, *, title: str, mistakes: int, explanations: int, queries:
 def _lead(run: RunData) -> str:
     card = run.data_card
     finished = f"Finished {run.finished}. " if run.finished else ""
-    data = f"{card.get('title', 'Data')}: {card.get('samples', 0):,} images, {card.get('labels', 0):,} labels. "
-    total = f"{len(run.artifacts)} artifacts, {duration(run.seconds)} in total."
+    images, labels = counted(card.get("samples", 0), "image"), counted(card.get("labels", 0), "label")
+    data = f"{card.get('title', 'Data')}: {images}, {labels}. "
+    total = f"{counted(len(run.artifacts), 'artifact')}, {duration(run.seconds)} in total."
     return f"{data if card else ''}{finished}{total}"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.counted import counted
 from pipeline.evaluation.paired_test import mcnemar
 from pipeline.html.markup import Child, Markup, details, join, table, tag
 from pipeline.report.confusion import confused_pairs, confusion_figure
@@ -198,7 +199,7 @@ def _student_against_teacher(run: RunData) -> Markup | None:
     test = mcnemar([student.outcomes[id] for id in ids], [teacher.outcomes[id] for id in ids])
     difference, low, high = (points(share) for share in (test.difference, test.low, test.high))
     comparison = (
-        f": {difference} points on the same {test.samples:,} images (95% interval {low} to {high}; "
+        f": {difference} points on the same {counted(test.samples, 'image')} (95% interval {low} to {high}; "
         f"only the student right: {test.only_first:,}, only the teacher right: {test.only_second:,}; "
         f"McNemar's exact test, {p_value(test.p_value)})."
     )

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from pipeline.artifacts import Artifact
 from pipeline.config import Config, renamed
+from pipeline.counted import counted
 from pipeline.errors import InputError
 from pipeline.report.run_data import read_run
 from pipeline.report.summary import report_markdown
@@ -62,5 +63,5 @@ class RunReport:
         (work.output / "report.html").write_text(text, encoding="utf-8")
         (work.output / "report.md").write_text(report_markdown(inputs, config.heading), encoding="utf-8")
         kilobytes = round(len(text.encode()) / 1000)
-        words = f"{kilobytes:,} kB over {len(inputs)} artifacts"
+        words = f"{kilobytes:,} kB over {counted(len(inputs), 'artifact')}"
         return {"artifacts": len(inputs), "kilobytes": kilobytes, "headline": words}

@@ -8,6 +8,7 @@ from torch import nn
 
 from pipeline.artifacts import Artifact
 from pipeline.config import unkeyed
+from pipeline.counted import counted
 from pipeline.errors import InputError
 from pipeline.loading.loader import LoaderConfig
 from pipeline.loading.policies.mixture import MixtureConfig
@@ -60,7 +61,9 @@ class ClassificationConfig(ImageModelConfig):
         self.preprocessing()
         index = SampleIndex.open(shards)
         if len(index.label_names) < 2:
-            raise InputError(f"{shards.uri}: has {len(index.label_names)} labels; a classifier needs two at least")
+            raise InputError(
+                f"{shards.uri}: has {counted(len(index.label_names), 'label')}; a classifier needs two at least"
+            )
         self.loader.distinct(self.training.global_batch)
         if len(labelled_rows(index, "train")) == 0:
             raise InputError(f"{shards.uri}: no row of the train split has a label; look at its data card")

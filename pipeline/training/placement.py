@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pipeline.config import Config, unkeyed
+from pipeline.counted import counted
 from pipeline.errors import InputError
 
 
@@ -54,7 +55,7 @@ def worker_resources(runner: RunnerConfig, nodes: list[dict[str, float]]) -> dic
         )
     if capacity(cpus_per_worker) < runner.workers:
         raise InputError(
-            f"workers={runner.workers} with {cpus_per_worker} CPU each do not fit: there are {sum(cpus)} CPUs on "
-            f"{len(cpus)} machine{'s' if len(cpus) > 1 else ''}; set fewer workers or cpus_per_worker"
+            f"workers={runner.workers} with {cpus_per_worker} CPU each do not fit: there are "
+            f"{counted(sum(cpus), 'CPU')} on {counted(len(cpus), 'machine')}; set fewer workers or cpus_per_worker"
         )
     return {"CPU": float(cpus_per_worker), **({"GPU": 1.0} if with_gpu else {})}

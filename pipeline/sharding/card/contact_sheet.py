@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
+from pipeline.counted import counted
 from pipeline.pixels.decode import decode
 from pipeline.sharding.card.sheet_style import COLOURS, FAINT, INK, MARGIN, PANEL, PAPER, cut_to, draw_heading, font
 from pipeline.sharding.format import file_addresses as addresses
@@ -56,9 +57,9 @@ def contact_sheet(index: SampleIndex, image: Callable[[int], bytes], title: str)
 
 
 def _draw_header(draw: ImageDraw.ImageDraw, index: SampleIndex, title: str, width: int, shown: int) -> None:
-    labels = f"{len(index.label_names)} labels" + ("" if shown == len(index.label_names) else f" ({shown} shown)")
+    labels = counted(len(index.label_names), "label") + ("" if shown == len(index.label_names) else f" ({shown} shown)")
     sources = f", by {', '.join(index.source_names)}" if len(index.source_names) > 1 else ""
-    line = f"{len(index):,} images, {labels}{sources}"
+    line = f"{counted(len(index), 'image')}, {labels}{sources}"
     draw_heading(draw, title, line, title_width=width - 2 * MARGIN, line_width=width // 2)
     x = float(width - MARGIN)
     for split in reversed(SPLITS):
@@ -72,7 +73,7 @@ def _draw_header(draw: ImageDraw.ImageDraw, index: SampleIndex, title: str, widt
 def _draw_name(draw: ImageDraw.ImageDraw, name: str, count: int, x: int, y: int) -> None:
     name = cut_to(draw, name, _NAME - 16, font(15, bold=True))
     draw.text((x, y + 11), name, INK, font(15, bold=True))
-    draw.text((x, y + 33), f"{count:,} images", FAINT, font(13))
+    draw.text((x, y + 33), counted(count, "image"), FAINT, font(13))
 
 
 def _draw_sample(

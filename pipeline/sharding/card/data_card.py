@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.counted import counted
 from pipeline.errors import listed
 from pipeline.html.markdown import Cell, address, code, table, text
 from pipeline.service_url import without_credentials
@@ -50,7 +51,7 @@ def data_card(
         "title": collection.title,
         **({"delta": dict(changes)} if changes else {}),
         "notes": list(collection.notes),
-        **counted(index),
+        **index_counts(index),
         "encoded_anew": _summed(chunks, "images"),
         "caption_cleaning": _summed(chunks, "captions"),
         "duplicates": {
@@ -97,11 +98,11 @@ def rare_classes_text(rare: Mapping[str, Any]) -> str:
         return ""
     what = "dropped" if rare["rule"] == "drop" else "in train only"
     names = listed([f"{name} ({images:,})" for name, images in rare["of"].items()])
-    classes = f"{rare['classes']:,} rare class{'' if rare['classes'] == 1 else 'es'}"
-    return f"{classes} with {rare['images']:,} image{'' if rare['images'] == 1 else 's'} {what}: {names}"
+    classes = counted(rare["classes"], "rare class", "rare classes")
+    return f"{classes} with {counted(rare['images'], 'image')} {what}: {names}"
 
 
-def counted(index: SampleIndex) -> dict[str, Any]:
+def index_counts(index: SampleIndex) -> dict[str, Any]:
     """The counts that need only the index."""
     return {
         "samples": len(index),
@@ -183,8 +184,9 @@ def markdown(card: dict[str, Any]) -> str:
     lines = [
         f"# {text(card['title'])}",
         "",
-        f"{card['samples']:,} images ({card['image_bytes'] / 1e6:.1f} MB) of {card['content_groups']:,} content "
-        f"groups, with {card['labels']} labels and {card['captions']:,} captions: "
+        f"{counted(card['samples'], 'image')} ({card['image_bytes'] / 1e6:.1f} MB) of "
+        f"{counted(card['content_groups'], 'content group')}, with {counted(card['labels'], 'label')} "
+        f"and {counted(card['captions'], 'caption')}: "
         + ", ".join(f"{count:,} {split}" for split, count in splits.items())
         + ".",
         "",
@@ -241,8 +243,8 @@ def _duplicates(card: Mapping[str, Any], name: str) -> str:
 
 def _delta_lines(delta: Mapping[str, Any]) -> list[str]:
     return [
-        f"A delta on {code(delta['base'])} ({delta['base_samples']:,} samples), whose shards it needs until it is "
-        "compacted: "
+        f"A delta on {code(delta['base'])} ({counted(delta['base_samples'], 'sample')}), whose shards it needs until "
+        "it is compacted: "
         f"{delta['new']:,} new, {delta['changed']:,} changed, {delta['removed']:,} removed, {delta['live']:,} live. "
         f"Gone from the base: {_counts_text(delta['why'])} (tombstones.parquet). Re-encoded images and cleaned "
         "captions are counted below for the items that this run read.",

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.counted import counted
+
+_SPLITS = ("train", "val", "test")
+
 
 def shards_headline(summary: Mapping[str, Any]) -> str:
     """The headline from the summary of shard-dataset: images by split, items left out, changes of a delta."""
-    splits = " + ".join(f"{summary[name]:,} {name}" for name in ("train", "val", "test") if name in summary)
-    words = f"{splits} images, {summary.get('labels', 0)} labels, {summary.get('unreadable', 0)} unreadable"
+    splits = " + ".join(f"{summary[name]:,} {name}" for name in _SPLITS if name in summary)
+    one = sum(summary.get(name, 0) for name in _SPLITS) == 1
+    labels = counted(summary.get("labels", 0), "label")
+    words = f"{splits} image{'' if one else 's'}, {labels}, {summary.get('unreadable', 0)} unreadable"
     if "passed_over" in summary:
         words += f", {summary['passed_over']['count']:,} passed over"
     if "new" in summary:
@@ -18,6 +24,6 @@ def shards_headline(summary: Mapping[str, Any]) -> str:
     rare = summary.get("rare_classes", {})
     if rare:
         what = "dropped" if rare["rule"] == "drop" else "in train only"
-        classes = "class" if rare["classes"] == 1 else "classes"
-        words += f"; {rare['classes']:,} rare {classes} {what} ({rare['images']:,} images)"
+        classes = counted(rare["classes"], "rare class", "rare classes")
+        words += f"; {classes} {what} ({counted(rare['images'], 'image')})"
     return "; note: ".join([words, *summary.get("notes", ())])

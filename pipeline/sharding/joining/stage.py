@@ -18,6 +18,7 @@ from pydantic import Field, field_validator
 
 from pipeline.artifacts import Artifact
 from pipeline.config import Config, unkeyed
+from pipeline.counted import counted
 from pipeline.errors import InputError, listed, near_names
 from pipeline.sharding.format.file_addresses import absolute
 from pipeline.sharding.format.index import SampleIndex
@@ -108,7 +109,8 @@ class JoinColumns:
         work.progress(note="writing the columns")
         summaries = write_columns(work.output, join.columns(), shards=index.fingerprint)
         missing = {summary.name: summary.missing for summary in summaries}
-        headline = f"{len(summaries)} columns for {len(index):,} samples, {sum(missing.values()):,} values missing"
+        missing_values = counted(sum(missing.values()), "value")
+        headline = f"{counted(len(summaries), 'column')} for {counted(len(index), 'sample')}, {missing_values} missing"
         return {
             "samples": len(index),
             "columns": len(summaries),

@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 
 from pipeline.artifacts import Artifact
 from pipeline.config import Config
+from pipeline.counted import counted
 from pipeline.errors import InputError
-from pipeline.sharding.card.data_card import counted
+from pipeline.sharding.card.data_card import index_counts
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.sharding.format.shard_locations import qualified_name
 from pipeline.sharding.format.tars_file import tars_outside_store, write_tars
@@ -90,7 +91,7 @@ def _card(combined: Combined, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
     credits = {json.dumps(credit): credit for card in cards for credit in card.get("credits", [])}
     return {
         "title": " + ".join(inputs),
-        **counted(combined.index),
+        **index_counts(combined.index),
         "duplicates": {"dropped_copies_of_held_out": sum(combined.left_out.values())},
         "unreadable": {"count": sum(card.get("unreadable", {}).get("count", 0) for card in cards)},
         "credits": list(credits.values()),
@@ -110,4 +111,4 @@ def mixture_headline(summary: Mapping[str, Any]) -> str:
     """The headline from the summary: the data sets with their sizes, and the number of samples left out."""
     sizes = " + ".join(f"{size:,} {name}" for name, size in summary.get("data_sets", {}).items())
     left_out = f", {summary['left_out']:,} left out" if summary.get("left_out") else ""
-    return f"{sizes}, {summary.get('labels', 0)} labels{left_out}"
+    return f"{sizes}, {counted(summary.get('labels', 0), 'label')}{left_out}"

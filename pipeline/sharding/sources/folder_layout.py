@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipeline.counted import counted
 from pipeline.errors import InputError, listed, shortened
 from pipeline.folders import identity
 from pipeline.pixels.extensions import IMAGE_SUFFIXES
@@ -206,7 +207,9 @@ def _note_on_split_folders(classes: list[ClassFiles], splits: Mapping[str, str])
     counts = dict.fromkeys(splits, 0)
     for one in classes:
         counts[one.names[0].partition("/")[0]] += len(one.names)
-    said = ", ".join(f"{shortened(name)}/ is {split} ({counts[name]:,} images)" for name, split in splits.items())
+    said = ", ".join(
+        f"{shortened(name)}/ is {split} ({counted(counts[name], 'image')})" for name, split in splits.items()
+    )
     return f"the folders give the splits: {said}" + _not_in_train(classes)
 
 

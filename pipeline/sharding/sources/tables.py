@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.counted import counted
 from pipeline.errors import InputError, first_line, listed
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
@@ -209,7 +210,7 @@ def _delimited_rows(file: FoundFile, columns: frozenset[str]) -> Iterator[Row]:
                 if len(values) == len(head) and not swallowed:
                     yield _checked(Row(number, {name: values[place] for place, name in wanted if values[place]}))
                     continue
-                problem = f"{len(values)} field{'' if len(values) == 1 else 's'}, the head has {len(head)}"
+                problem = f"{counted(len(values), 'field')}, the head has {len(head)}"
                 if lines > 1:
                     problem = f"lines {line - lines + 1} to {line} are one row: is a quote not closed?"
                 # Each line inside the open quote is a lost row.

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.counted import counted
 from pipeline.errors import InputError, listed
 from pipeline.sharding.format.index import SPLITS
 from pipeline.sharding.sources.base import Item
@@ -58,16 +59,16 @@ def too_small(classes: Mapping[str, tuple[int, int]], wanted: Sequence[int], *, 
         wanted: the splits that every class must be in; []: splits are not drawn, and the classes have no image.
         copies: say that the groups were counted without copies of held-out images.
     """
-    counted = {name: _size_text(groups, images, copies) for name, (groups, images) in classes.items()}
+    described = {name: _size_text(groups, images, copies) for name, (groups, images) in classes.items()}
     splits = f" for {len(wanted)} splits ({', '.join(SPLITS[split] for split in wanted)})" if wanted else ""
     remedy = ", or set a share in `split` to 0" if wanted else ""
-    if len(counted) == 1:
-        ((name, count),) = counted.items()
+    if len(described) == 1:
+        ((name, count),) = described.items()
         what = f"class {name!r} has {count}{', too few' if wanted else ''}{splits}"
     else:
-        smallest = sorted(counted, key=lambda name: classes[name])
-        sizes = [f"{name!r} with {counted[name]}" for name in smallest]
-        what = f"{len(counted):,} classes are too small{splits}: {listed(sizes, most=_SHOWN)}"
+        smallest = sorted(described, key=lambda name: classes[name])
+        sizes = [f"{name!r} with {described[name]}" for name in smallest]
+        what = f"{len(described):,} classes are too small{splits}: {listed(sizes, most=_SHOWN)}"
     return InputError(f"{what}; add images, remove the class, set split.rare_classes to drop or train_only{remedy}")
 
 
@@ -143,8 +144,7 @@ class LabelSizes:
 
 
 def _size_text(groups: int, images: int, copies: bool) -> str:
-    counted = f"{images:,} image{'' if images == 1 else 's'}"
-    of_groups = f"{groups} content group{'' if groups == 1 else 's'}"
+    of_images, of_groups = counted(images, "image"), counted(groups, "content group")
     if copies:
-        return f"{counted} (without copies of held-out ones, {of_groups})"
-    return f"{counted} in {of_groups}" if images != groups else counted
+        return f"{of_images} (without copies of held-out ones, {of_groups})"
+    return f"{of_images} in {of_groups}" if images != groups else of_images

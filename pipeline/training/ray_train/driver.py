@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.counted import counted
 from pipeline.errors import InputError, TutelageError, WorkError
 from pipeline.ray_cluster.address import check_cluster, cluster_address
 from pipeline.ray_cluster.folder import parent_folder
@@ -189,7 +190,7 @@ def _fit(
             ended.append(error)
 
     thread = threading.Thread(target=fit, name="ray-train-fit", daemon=True)
-    reporter.note(f"starting {runner.workers} worker{'s' if runner.workers > 1 else ''}")
+    reporter.note(f"starting {counted(runner.workers, 'worker')}")
     thread.start()
     outcome = _Outcome(reporter)
     requested_at: float | None = None

@@ -145,7 +145,7 @@ def test_stats_of_tars_are_what_was_put_in(tars: Path, capsys: pytest.CaptureFix
     assert found["shards"]["number"] == 2
     assert found["shards"]["total_bytes"] == sum(path.stat().st_size for path in tars.iterdir())
     assert main(["data", "stats", str(tars)]) == 0
-    assert "2 images are copies of others (1 sets, 1 in two splits" in " ".join(capsys.readouterr().out.split())
+    assert "2 images equal to another one (1 set, 1 in two splits" in " ".join(capsys.readouterr().out.split())
 
 
 def test_stats_of_an_artifact_and_of_its_tars_agree(artifact: Artifact, capsys: pytest.CaptureFixture[str]) -> None:

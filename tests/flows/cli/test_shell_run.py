@@ -84,3 +84,15 @@ def test_a_run_that_failed_still_shows_what_was_done(tmp_path: Path) -> None:
     print_outcome(outcome, Console(file=file, width=80, color_system=None), ok=False)
     for words in ("not done in 1:01, 0 of 2 stages cached", "1,000 images", str(tmp_path / "run.log")):
         assert words in file.getvalue()
+
+
+def test_one_stage_is_no_stages(tmp_path: Path) -> None:
+    board = RunBoard()
+    board.announce("shard-dataset")
+    board.begin("shard-dataset")
+    board.end("shard-dataset", "done")
+    store = ArtifactStore.open(str(tmp_path))
+    file = io.StringIO()
+    outcome = outcome_of("shard-dataset", store, board, None, 1.0, tmp_path / "run.log")
+    print_outcome(outcome, Console(file=file, width=80, color_system=None), ok=True)
+    assert "0 of 1 stage cached" in file.getvalue()

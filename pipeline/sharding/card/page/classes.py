@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.counted import counted
 from pipeline.html.markup import Child, Markup, details, join, table, tag
 from pipeline.sharding.card.contact_sheet import chosen_ids
 from pipeline.sharding.card.data_card import unlabelled
@@ -120,7 +121,7 @@ class ClassPictures:
                 [
                     tag(
                         "div",
-                        tag("h3", name, tag("span", f"{count:,} images", class_="quiet")),
+                        tag("h3", name, tag("span", counted(count, "image"), class_="quiet")),
                         thumbs(gallery, ids),
                         class_="card",
                     )
@@ -204,8 +205,8 @@ def _balance_text(counts: Sequence[int], without: int) -> str:
     """A sentence with the smallest, median and largest class, and the ratio of largest to smallest."""
     smallest, median, largest = counts[-1], counts[len(counts) // 2], counts[0]
     ratio = f", {largest / smallest:,.1f} times the smallest" if smallest else ""
-    unlabelled = f" Besides, {without:,} images have no label." if without else ""
+    unlabelled = f" Besides, there is {counted(without, 'image')} without a label." if without else ""
     return (
-        f"{len(counts):,} classes; the largest has {largest:,} images{ratio}; the middle one {median:,}, "
-        f"the smallest {smallest:,}.{unlabelled}"
+        f"{counted(len(counts), 'class', 'classes')}; the largest has {counted(largest, 'image')}{ratio}; "
+        f"the middle one {median:,}, the smallest {smallest:,}.{unlabelled}"
     )

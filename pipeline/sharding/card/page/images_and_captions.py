@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
+from pipeline.counted import counted
 from pipeline.html.markup import Child, Markup, join, table, tag
 from pipeline.sharding.card.data_card import spread
 from pipeline.sharding.card.page.charts import Bin, binned, histogram
@@ -46,8 +47,8 @@ def images_section(card: Mapping[str, Any], index: SampleIndex) -> Markup | None
     return join(
         tag(
             "p",
-            f"{card['samples']:,} images, {in_bytes(card['image_bytes'])}. Stored unchanged, except those that were "
-            f"re-encoded: {reencoded or 'none'}.",
+            f"{counted(card['samples'], 'image')}, {in_bytes(card['image_bytes'])}. Stored unchanged, except those "
+            f"that were re-encoded: {reencoded or 'none'}.",
             class_="lead",
         ),
         tag("div", figures, class_="cards wide"),
@@ -79,7 +80,7 @@ class CaptionExamples:
         return join(
             tag(
                 "p",
-                f"{card['captions']:,} captions; {without:,} images have none. "
+                f"{counted(card['captions'], 'caption')}; {counted(without, 'image')} without one. "
                 f"Cleaned or dropped while they were read: {cleaning or 'none'}.",
                 class_="lead",
             ),

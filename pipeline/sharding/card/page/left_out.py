@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.counted import counted
 from pipeline.html.markup import Child, Markup, details, join, table, tag
 from pipeline.sharding.card.data_card import DUPLICATES
 from pipeline.sharding.card.page.classes import counted_bars
@@ -133,7 +134,8 @@ def passed_over_section(card: Mapping[str, Any]) -> Markup | None:
     return join(
         tag(
             "p",
-            f"{passed_over['count']:,} files or folders of the source were skipped: not images of a supported format.",
+            f"Skipped in the source: {counted(passed_over['count'], 'file or folder', 'files or folders')}, "
+            "not images of a supported format.",
             class_="lead",
         ),
         counted_bars(passed_over["per_kind"]),

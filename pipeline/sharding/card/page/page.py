@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline.config import Config
+from pipeline.counted import counted
 from pipeline.html.document import document, number_card
 from pipeline.html.markup import Markup, tag
 from pipeline.sharding.card.data_card import rare_classes_text, unlabelled
@@ -86,8 +87,8 @@ def _lead(card: Mapping[str, Any]) -> str:
     sources = len(card["per_source"])
     by = f", from {sources} sources" if sources > 1 else ""
     text = (
-        f"{card['samples']:,} images of {card['content_groups']:,} content groups{by}, with {card['labels']:,} labels "
-        f"and {card['captions']:,} captions."
+        f"{counted(card['samples'], 'image')} of {counted(card['content_groups'], 'content group')}{by}, "
+        f"with {counted(card['labels'], 'label')} and {counted(card['captions'], 'caption')}."
     )
     delta = card.get("delta")
     if delta is None:
@@ -105,7 +106,7 @@ def _numbers(card: Mapping[str, Any], unreadable: int) -> Markup:
     without = unlabelled(card)
     sizes = card["image_sizes"]
     middle = f"{sizes['width']['median']:,} x {sizes['height']['median']:,} pixels in the middle" if sizes else ""
-    of_classes = f"{without:,} images have no label" if without else "every image has one"
+    of_classes = f"{counted(without, 'image')} without one" if without else "every image has one"
     of_captions = f"{card['captions'] / samples:.1f} an image" if card["captions"] else "none"
     rare = card.get("rare_classes", {})
     gone = rare["images"] if rare.get("rule") == "drop" else 0

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.counted import counted
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.sharding.format.shard_locations import is_own
 from pipeline.sharding.format.tar_layout import BLOCK
@@ -154,7 +155,7 @@ class IndexRows:
                 self._report(LABEL, id, f"row {id} says {label!r}, the .json {str(metadata['label'])[:80]!r}", name)
         if "captions" in metadata and metadata["captions"] != index.captions(id):
             self._report(
-                CAPTIONS, id, f"row {id} has {len(index.captions(id))} captions that are not the .json's", name
+                CAPTIONS, id, f"row {id} has {counted(len(index.captions(id)), 'caption')} unlike the .json's", name
             )
 
     def end(self) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.counted import counted
 from pipeline.errors import InputError, TutelageError, UnknownNameError
 from pipeline.pixels.decode import ImageError, open_image
 from pipeline.progress import Progress, silent
@@ -139,7 +140,7 @@ def samples_of_tars(
     if not chosen:
         label = "image" if request.label is None else f"label {request.label!r}"
         what = f"key {request.keys[0]!r}" if request.keys else label
-        raise InputError(f"preview: no sample with {what} in {len(chosen_tars)} tars")
+        raise InputError(f"preview: no sample with {what} in {counted(len(chosen_tars), 'tar')}")
     return [_of_tar(tar, sample) for tar, sample in chosen]
 
 

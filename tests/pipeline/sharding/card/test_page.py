@@ -124,8 +124,8 @@ def test_the_page_tells_what_the_counts_tell(shard: Shard, photos: dict[str, Any
     for split, count in card["splits"].items():
         assert f"{split} {count} (" in page.words("splits")
     assert "3 classes; the largest has 15 images" in page.words("classes")
-    assert "1 images have no label" in page.words("classes")
-    assert "no label 1 images" in page.words("samples")
+    assert "there is 1 image without a label" in page.words("classes")
+    assert "no label 1 image" in page.words("samples")
     assert f"{card['captions']} captions" in page.words("captions")
     quarantine = page.words("quarantine")
     assert f"2 items, {2 / (card['samples'] + 2):.2%} of all" in quarantine

@@ -68,7 +68,7 @@ def first(**values: Any) -> Callable[[list[SampleRow]], list[SampleRow]]:
         ("index-key", {"key": "another"}, "row 0 is 'another', the sample here"),
         ("index-hash", {"content_hash": "0" * 32}, "has content hash 000000000000..."),
         ("index-size", {"width": 99}, "row 0 says 99x10 pixels, the image has 12x10"),
-        ("index-captions", {"captions": ("a lie",)}, "1 captions that are not the .json's"),
+        ("index-captions", {"captions": ("a lie",)}, "1 caption unlike the .json's"),
         ("index-split", {"split": 1}, "row 0 says val, the shard train"),
         ("index-range", {"label": 7}, "row 0: label 7, which must be at least -1 and below 2"),
         ("index-range", {"height": 0}, "row 0: height 0, which must be at least 1"),
