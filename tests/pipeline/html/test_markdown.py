@@ -102,7 +102,7 @@ def test_what_joins_letters_and_emoji_is_left_alone() -> None:
 
 
 def test_a_data_card_and_a_model_card_show_what_the_data_say_of_themselves() -> None:
-    from pipeline.registration.model_card import _data_rows, _licence_rows
+    from pipeline.registration.model_card import _data_rows, licence_rows
 
     render = MarkdownIt("commonmark", {"html": True}).render
     for name in HOSTILE:
@@ -111,6 +111,6 @@ def test_a_data_card_and_a_model_card_show_what_the_data_say_of_themselves() -> 
         lines = [
             *_data_rows({"title": name, "per_source": [{"source": name, "samples": 3}]}),
             "",
-            *_licence_rows([entry]),
+            *licence_rows([entry]),
         ]
         assert set(Seen(render("\n".join(lines))).tags) <= {"p", "ul", "li"}
