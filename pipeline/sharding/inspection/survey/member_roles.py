@@ -10,12 +10,12 @@ from pipeline.sharding.sources.tar_bytes import opened_tar
 from pipeline.sharding.sources.tar_listing import MEMBER_NAME, META_NAME, MOST_TEXT_BYTES, MemberRoles
 from pipeline.sharding.sources.tar_members import Member, tar_members
 
-_MOST_BYTES = 1 << 40
+_MOST_BYTES = 1 << 40  # no limit in effect: large members are not read
 _CAPTIONS, _LABELS = ("captions", "caption"), ("label", "cls")
 
 
 def member_roles(tar: FoundFile) -> MemberRoles:
-    """The roles of a tar's members: .txt and .cls, or else fields of the .json.
+    """The roles of a tar's members: .txt and .cls, or else fields of the .json. A tar with a faulty end is read too.
 
     A list of captions in the .json, as in Tutelage's own tars, takes precedence over the .txt.
 
