@@ -84,7 +84,7 @@ class Server:
         if shutil.which(self.command[0]) is None:
             raise ServerError(f"{self.name}: cannot run {self.command[0]}: there is no such program; install it")
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self._remove_incomplete()
+        self._prepare_created_file()
         leash = [sys.executable, "-I", "-S", str(Path(__file__).with_name("leash.py"))]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -133,8 +133,8 @@ class Server:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-    def _remove_incomplete(self) -> None:
-        """Removes the file of a first start that never answered; marks a first start."""
+    def _prepare_created_file(self) -> None:
+        """Removes `creates` if its mark says that it may be incomplete; sets the mark if there is no such file yet."""
         if self.creates is None:
             return
         mark = _mark(self.creates)
