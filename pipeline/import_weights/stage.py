@@ -71,7 +71,7 @@ class ImportConfig(Config):
         found = find_weights(self.source, store)
         contents: dict[str, Any] = {"weights": weights_identity(found)}
         if self.reads_texts:
-            # Small compared to the weights and read here: its content identifies it, and errors are found early.
+            # The vocabulary is small, so it is read here: errors are found early, and its content gives the digest.
             folder = self.tokenizer or locate_weights(found, _EXTRA_FILES).parent
             contents["vocabulary"] = digest(read_vocabulary(folder.expanduser()))
         return self.model_copy(update={"source": absolute_source(self.source), "fingerprint": digest(contents)})

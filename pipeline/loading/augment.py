@@ -127,16 +127,17 @@ def view_parameters(config: AugmentConfig, seed: int, epoch: int, ids: NDArray[n
     """The parameters of each sample's view in an epoch; they do not depend on the batch."""
     u = uniforms(seed, "view", epoch, ids, 12)
     if config.scale_jitter is None:
-        longest = math.log(config.crop_max_ratio)
+        max_log_ratio = math.log(config.crop_max_ratio)
         area = config.crop_min_area + (config.crop_max_area - config.crop_min_area) * u[:, 0]
-        ratio = np.exp(longest * (2 * u[:, 1] - 1))
+        ratio = np.exp(max_log_ratio * (2 * u[:, 1] - 1))
     else:
         smallest, largest = config.scale_jitter
         area, ratio = (smallest + (largest - smallest) * u[:, 0]) ** -2.0, np.ones(len(ids))
     crops = np.stack([area, ratio, u[:, 2], u[:, 3]], axis=1)
     spans = np.array([config.brightness, config.contrast, config.saturation])
     colours = 1 + spans * (2 * u[:, 5:8] - 1)
-    # A box between 0.02 and its largest area, at most 3:1, entirely inside (Zhong 2020, section 3.2).
+    # The box covers 0.02 to `erase_max_area` of the image, has an aspect ratio of at most 3:1, and is entirely inside
+    # the image (Zhong 2020, section 3.2).
     area = 0.02 + (config.erase_max_area - 0.02) * u[:, 9]
     ratio = np.exp(math.log(3.0) * (2 * u[:, 10] - 1))
     height, width = np.minimum(1, np.sqrt(area / ratio)), np.minimum(1, np.sqrt(area * ratio))

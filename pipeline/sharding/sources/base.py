@@ -155,9 +155,10 @@ class SourceConfig(Config):
         """
 
     def class_sizes(self) -> Mapping[str, int] | None:
-        """Number of images of each class that is to be divided between splits, and 0 for each empty class.
+        """The number of images of each class, so that classes that are too small to be split are found early.
 
-        None if listing them is expensive, or if there is no such class.
+        Classes with prescribed splits are omitted unless they are empty. None if counting is expensive, or if no class
+        remains.
         """
         return None
 
