@@ -30,6 +30,7 @@ _MEMORY_GIB = 6.0
 _DISK_GIB = 5.0
 _DISK_LEAST_GIB = 1.0
 _FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+# The reasons for bounds of packages.
 _WHY = {"fastapi": "the Prefect server does not import with it"}
 
 
@@ -89,7 +90,7 @@ def python(version: str | None = None) -> Check:
 
 
 def packages(installed: Callable[[str], str] = metadata.version) -> list[Check]:
-    """Compares the required packages with their bounds: one line if all fit, else one for each that does not."""
+    """Compares the required packages with their bounds: one Check if all fit, else one for each that does not."""
     from packaging.requirements import Requirement
 
     needed = [Requirement(text) for text in metadata.requires("tutelage") or []]
@@ -147,7 +148,7 @@ def gpus() -> Check:
 
 
 def disk(store_url: str, free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free) -> Check:
-    """The least free space of the folders that hold the store, or the local copies and work of a remote store."""
+    """The free space on the disk of the store; for a remote store, the least of its cache and its temporary files."""
     folders = {variable: _existing(folder) for variable, folder in _local_folders(store_url).items()}
     variable = min(folders, key=lambda name: free_bytes(folders[name]))
     free = free_bytes(folders[variable]) / _GIB
@@ -180,7 +181,7 @@ def store(store_url: str) -> Check:
 
 
 def prefect(url: str) -> list[Check]:
-    """The Prefect server, and its scheduler if it answers; a server for each run schedules nothing."""
+    """The Prefect server, and its scheduler if it answers; the server that a run starts if `url` is "" has none."""
     server = Check("Prefect", *prefect_service(url))
     if not url or server.status != "ok":
         return [server]

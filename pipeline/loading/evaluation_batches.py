@@ -17,16 +17,16 @@ from pipeline.loading.reader import SampleReader
 from pipeline.loading.tokenizer import CaptionTokenizer
 from pipeline.sharding.format.index import SampleIndex
 
-_AHEAD = 2
+_AHEAD = 2  # batches that are decoded ahead
 
 
 class CachedBatches:
-    """Batches for repeated evaluations: cached decoded up to a size; the rest is decoded each time.
+    """Batches for repeated evaluations: decoded ones are cached up to a size, the rest are decoded each time.
 
     Args:
         batches: returns the batches of given samples.
-        ids: all samples.
-        megabytes: size of the cached images; at least one batch is cached.
+        ids: ids of all samples.
+        megabytes: limit on the size of the cached images; at least one batch is cached.
     Raises:
         DamagedSampleError: a cached sample is damaged; for the others it is raised during iteration.
     """
@@ -65,7 +65,7 @@ def evaluation_batches(
 ) -> Generator[Batch]:
     """The samples `ids`, in this order, resized without augmentation; the last batch may be smaller.
 
-    The caption of a sample is its first. `step` counts the batches.
+    A batch has the first caption of each sample; its `step` is its position, from 0.
 
     Raises:
         DamagedSampleError: a sample is damaged; a metric over the others would be a different metric.

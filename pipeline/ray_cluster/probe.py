@@ -14,10 +14,10 @@ import sys
 import time
 from typing import Any
 
-# Ray waits 40 s for a server that does not answer, and tries again 20 times.
+# Shorter timeouts: by default Ray waits 40 s for a server that does not answer, and tries again 20 times.
 _PATIENCE = {"RAY_py_gcs_connect_timeout_s": "5", "RAY_gcs_rpc_server_connect_timeout_s": "3"}
 
-# The server of a head that has just been started answers some seconds before its node is registered.
+# Time limit for this machine's node: a head node that has just been started answers seconds before it is registered.
 _NODE_WITHIN_S = 10.0
 
 

@@ -62,12 +62,12 @@ class SampleRow:
         offset: offset of the image's data in the shard, in bytes.
         length: size of the image's data, in bytes.
         label: position of its label in `SampleIndex.label_names`; -1 for none.
-        captions: of the image, the most literal first.
+        captions: captions of the image, the most literal first.
         content_hash: the first 32 hex digits of the SHA-256 of the image's data.
         split: position of its split in `SPLITS`.
         group: its content group; samples of a group with the same `source` are in the same split.
         node: its leaf in `SampleIndex.taxonomy`; -1 for none.
-        source: the creator of the image, e.g. an artist family of the source `emoji`.
+        source: name of the image's data set or, if it has several artists, of the artist.
     """
 
     key: str
@@ -259,7 +259,7 @@ class SampleIndex:
         return np.frombuffer(bytes.fromhex("".join(hashes.to_pylist())), dtype=">u8").reshape(-1, 2).astype(np.uint64)
 
     def source(self, id: int) -> str:
-        """The creator of a sample's image, e.g. an artist family of the source `emoji`."""
+        """The data set or the artist of a sample's image, see `SampleRow`."""
         return self.source_names[self.source_codes[int(id)]]
 
     def row(self, id: int) -> SampleRow:

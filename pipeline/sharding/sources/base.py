@@ -1,7 +1,7 @@
 """The interface of a source: a Config with a `kind` of its own, which checks its settings and lists items.
 
 Listing is cheap and lazy; an item's image is read (or drawn) later, in any thread or process, by calling
-`read`. Reads in the order of the items are the cheap ones: a source of large files reads each of them once.
+`read`. Items should be read in their order: then a source of large files (e.g. tars) reads each file once.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Item:
             ValueError with the reason if there is none.
         label: name of its label, or None.
         key: its name in the shard, unique in the source; None: derived from label and content.
-        captions: of the image, the most literal first.
+        captions: captions of the image, the most literal first.
         group: its content group, which is never divided between splits; None: images with equal bytes are a group.
         taxonomy: path below the taxonomy's root, e.g. ("animals-nature", "animal-bird").
-        source: the creator of the image, e.g. an artist family of the source `emoji`.
+        source: name of the image's data set or, if it has several artists, of the artist.
         licence: the licence's SPDX name; "" if not known.
         split: the split that the data set itself prescribes, or None.
         extra: additional values for KEY.json.
@@ -78,7 +78,7 @@ def _refuse(reason: str) -> NoReturn:
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """Author and licence of a part of the data."""
+    """Author and licence of a part of the data, the `work`."""
 
     work: str
     author: str
@@ -155,10 +155,10 @@ class SourceConfig(Config):
         """
 
     def class_sizes(self) -> Mapping[str, int] | None:
-        """The number of images of each class, so that classes that are too small to be split are found early.
+        """Number of images of each class, to refuse too small classes before any work; 0 for an empty class.
 
-        Classes with prescribed splits are omitted unless they are empty. None if counting is expensive, or if no class
-        remains.
+        If the data set prescribes the splits, only its empty classes. None if there are none, or if counting is
+        expensive.
         """
         return None
 

@@ -1,7 +1,8 @@
 """Normalised labels, taxonomy paths and groups of any source: see `labels.normalised_label`.
 
 "Café" may be written with the letter é or with e and a combining accent; a folder's name may end with a space. Such
-texts look the same, so they are one class. Groups are treated alike, or a photographer would be in two splits.
+texts look the same, so they are one class. Groups are normalised too: the images of one group, e.g. a photographer,
+must not be in two splits.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pipeline.sharding.sources.labels import Spellings, normalised_label
 
 
 def with_normalised_labels(collection: Collection) -> Collection:
-    """The collection with normalised labels, taxonomy and groups; merged labels are added to `notes`."""
+    """The collection with normalised labels, taxonomy and groups; a note lists the merged labels."""
     spellings = Spellings()
     for name in collection.label_names:
         spellings.add(name, _text(name))
@@ -37,5 +38,5 @@ def _item(item: Item) -> Item:
 
 
 def _text(name: str) -> str:
-    # A name that consists of spaces is unchanged: it is a class.
+    # The normalised name, but a name of only white space is unchanged, because it is a class too.
     return normalised_label(name) or name

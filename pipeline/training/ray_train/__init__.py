@@ -6,7 +6,7 @@ started on this machine, once per process, and reused by later trainings until `
 
     driver                                    worker (one per rank)
     start() the node, once                    train_recipe(): the same loop as in a bare process
-    TorchTrainer.fit() in a thread            rank 0 posts progress, rows, failures to the Channel
+    TorchTrainer.fit() in a thread            rank 0 sends progress and rows, any rank a failure
     polls the Channel every 0.5 s     <---    rank 0 writes checkpoints to the store
     requests a stop through it        --->    rank 0 writes a checkpoint and raises StoppedError
 

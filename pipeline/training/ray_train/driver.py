@@ -1,4 +1,4 @@
-"""The driver's side of a training on Ray Train: starts a worker group, reads its posts, replaces lost workers."""
+"""The driver's side of a training on Ray Train: starts a worker group, reads its messages, replaces lost workers."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def run(
                     _log.warning("%s (attempt %d of %d)", error, attempt + 1, runner.max_failures + 1)
                     lost = error
         except BaseException as error:
-            # Workers may still be running, and an interruption must end soon.
+            # After an interruption workers may still be running, so Ray is ended.
             if isinstance(error, StoppedError) or not isinstance(error, Exception):
                 shutdown()
             raise
@@ -153,8 +153,9 @@ def _fit(
     channel = session.channel
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     resources = worker_resources(runner, nodes)
+    # The id of this training's messages: all trainings of a session use one channel.
     training = f"{location.prefix}#{time.monotonic_ns()}"
-    # If other machines take part, the workers rendezvous at a TCPStore.
+    # On one machine, the workers rendezvous through files in a local folder; otherwise at a TCPStore.
     single_machine = session.folder is not None or runner.workers == 1
     rendezvous = (
         LoopbackConfig(folder=str(session.folder.path) if session.folder is not None else "")
@@ -215,7 +216,10 @@ def _fit(
 
 
 def _read_posts(channel: Any, training: str) -> list[tuple[str, Any]]:
-    """The posts since the last call; if Ray does not answer, it is ended, and the next training restarts it."""
+    """The (kind, value) of each message since the last call.
+
+    If Ray does not answer, it is ended, and the next training restarts it.
+    """
     import ray
 
     try:
@@ -227,7 +231,7 @@ def _read_posts(channel: Any, training: str) -> list[tuple[str, Any]]:
 
 
 class _Outcome:
-    """The posts of the workers so far."""
+    """The state of a training, from the messages of its workers so far."""
 
     def __init__(self, reporter: DriverReporter) -> None:
         self.run_info: dict[str, Any] | None = None

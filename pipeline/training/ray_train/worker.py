@@ -15,7 +15,8 @@ def train_on_worker(config: dict[str, Any]) -> None:
 
     Args:
         config: "recipe": the pickled recipe and its CheckpointLocation, as bytes so that Ray Train's controller, which
-            forwards it, need not import their classes; "channel", "training", "cpus", "preemptible".
+            forwards it, need not import their classes; "channel"; "training": the id of its messages; "cpus": number of
+            threads; "preemptible": whether Ray may announce that a machine will be preempted.
     """
     import ray.train
     import ray.train.torch
@@ -42,7 +43,7 @@ def train_on_worker(config: dict[str, Any]) -> None:
 
 
 class ChannelReporter:
-    """The Reporter of a worker: posts without waiting, and reads the replies to earlier posts."""
+    """The Reporter of a worker: sends messages without waiting, and reads the replies to earlier ones."""
 
     def __init__(self, channel: Any, training: str, *, preemptible: bool) -> None:
         self._channel = channel
@@ -54,7 +55,7 @@ class ChannelReporter:
         self._pending_reply: Any = None
 
     def send(self, kind: str, value: Any) -> None:
-        """Posts and waits for the delivery."""
+        """Sends a message and waits for its delivery."""
         import ray
 
         ray.get(self._channel.post.remote(self._training, kind, value))
