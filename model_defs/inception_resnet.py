@@ -6,7 +6,7 @@ the paper with one net and one crop of 299 pixels (table 2, without the images t
 v1 21.3/5.5, v2 19.9/4.9.
 
 v1 is the paper's net. v2 is the net that the authors released, with timm's parameter names, so its weights load
-unchanged; they were trained with mean and deviation of 0.5 in each channel. It is not the paper's v2: it has the stem
+unchanged; they were trained with mean 0.5 and std 0.5 in each channel. It is not the paper's v2: it has the stem
 of Inception v3 and one of its modules (320 channels) instead of the stem of Inception v4 (384), hence maps of 1088 and
 2080 channels instead of 1152 and 2144; 10, 20 and 10 blocks instead of 5, 10 and 5, the last without its ReLU; and a
 convolution to 1536 channels at the end. Residuals are scaled by the released net's 0.17, 0.10 and 0.20 (1 in its last

@@ -4,7 +4,7 @@ Szegedy, Ioffe, Vanhoucke, Alemi 2016, "Inception-v4, Inception-ResNet and the I
 Learning", section 3.1, figures 3 to 9. 42,679,816 parameters for 1000 classes. Errors of the paper with one net and one
 crop of 299 pixels (table 2, without the images that ILSVRC blacklists), top-1/top-5: 20.0/5.0.
 
-Parameter names are timm's, so the released weights load unchanged; they were trained with mean and deviation of 0.5
+Parameter names are timm's, so the released weights load unchanged; they were trained with mean 0.5 and std 0.5
 in each channel. `squeeze_excite=True` adds a gate to the end of each module after the stem (Hu et al. 2017, figure 2).
 """
 

@@ -37,8 +37,8 @@ OPENAI_CLIP = Normalisation((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.
 def after_transform_input(given: Normalisation) -> Normalisation:
     """The normalisation of the first convolution's input, if the images of a net with `transform_input` have `given`.
 
-    torchvision's transform_input computes x * s / 0.5 + (m - 0.5) / 0.5 with ImageNet's mean m and deviation s, which
-    turns ImageNet's normalisation into 0.5 and 0.5. It does the same with images that are normalised otherwise.
+    torchvision's transform_input computes x * s / 0.5 + (m - 0.5) / 0.5 with ImageNet's mean m and std s, which turns
+    ImageNet's normalisation into mean 0.5, std 0.5. It computes the same if the images are normalised otherwise.
     """
     given = given.for_channels(3)
     scale, shift = _transform_input()

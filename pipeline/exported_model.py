@@ -65,17 +65,17 @@ class Preprocessing:
 
     @property
     def normalisation(self) -> str:
-        """Mean and deviation in words; one number where all channels have the same."""
+        """Mean and standard deviation in words; one number where all channels have the same."""
         return f"mean {_in_words(self.mean)} and std {_in_words(self.std)}"
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 [B, C, H, W] to float32, each channel with its mean and deviation, on the images' device."""
+        """uint8 [B, C, H, W] to float32, each channel with its mean and std, on the images' device."""
         # Without waiting here, a GPU can work on one step while the next is prepared.
         mean, std = (values.to(images.device, non_blocking=True) for values in self.in_pixels())
         return normalise_pixels(images, mean, std)
 
     def in_pixels(self) -> tuple[Tensor, Tensor]:
-        """Mean and deviation for pixels in [0, 255], each [C, 1, 1]."""
+        """Mean and standard deviation for pixels in [0, 255], each [C, 1, 1]."""
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
         return 255 * mean[:, None, None], 255 * std[:, None, None]
 

@@ -23,7 +23,7 @@ def compact(
     writers: int | None,
     as_json: bool,
 ) -> int:
-    """Merges a delta with its base; progress goes to stderr.
+    """Merges a delta with its base, with progress on stderr; returns the exit code.
 
     Raises:
         InputError: the reference is not a shards artifact.
@@ -56,7 +56,7 @@ def compact(
 
 
 class _Progress:
-    """Lines on stderr, every two seconds."""
+    """Prints the progress on stderr, at most one line every two seconds."""
 
     def __init__(self) -> None:
         self._printed_at = time.monotonic()

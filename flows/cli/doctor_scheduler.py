@@ -21,11 +21,11 @@ _PROBE = "tutelage-doctor-"
 _MONTH_S = 30 * 86400
 # Longer than any check takes: an older probe is left over.
 _LEFT_OVER = timedelta(minutes=10)
-_PATIENCE_S = 5.0
+_PATIENCE_S = 5.0  # for the retries of one request
 
 
 def scheduler_service(api: str, within_s: float | None = None) -> Found:
-    """Whether the server creates runs for a new schedule, and whether workers take runs.
+    """Whether the server creates runs for a new schedule, and whether workers take runs: (status, finding, fix).
 
     Args:
         api: PREFECT_API_URL, of a server that answers.

@@ -14,6 +14,7 @@ from pipeline.ray_cluster.address import check_cluster, cluster_address
 from pipeline.reachability import http_problem
 from pipeline.service_url import shown_url
 
+# (status, what was found, how to fix it)
 Found = tuple[Literal["ok", "warn", "fail"], str, str]
 
 _TIMEOUT_S = 3.0

@@ -26,7 +26,7 @@ register_model(
     ),
     "model_defs.alexnet:alexnet",
 )  # fmt: skip
-# A draft of the paper reported 38.3/16.4; its 37.5/16.0 belongs to a wider net.
+# The table's 37.5/16.0 belongs to a wider net; an earlier draft of the paper reported 38.3/16.4 for this one.
 register_model(
     ModelInfo(
         "zfnet", "image", 2013, _ZFNET, 224, 62_357_608, 1_168_032_896, 38.4, 16.5,

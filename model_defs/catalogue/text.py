@@ -1,4 +1,4 @@
-"""Text models for sentences, as text backbones of a dual encoder; CLIP's own is in language_image."""
+"""Text models that can be the text backbone of a dual encoder; CLIP's own is in language_image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from model_defs.registry import register_model
 _BERT = "Devlin et al., BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding"
 _MINILM = "Wang et al., MiniLM: Deep Self-Attention Distillation of Pre-Trained Transformers"
 
-# Any width and depth: width=32, depth=2, heads=2.
+# Without other arguments this is BERT base; it accepts others, e.g. width=32, depth=2, heads=2.
 register_model(
     ModelInfo(
         "bert",

@@ -10,7 +10,7 @@ _VIT = "Dosovitskiy et al., An Image is Worth 16x16 Words"
 _DEIT = "Touvron et al., Training data-efficient image transformers"
 _DEIT_ERRORS = "table 3: 300 epochs; with the token by both heads"
 
-# Any size, patch and image: size="small", patch_size=8, img_size=96.
+# Without other arguments this is ViT-B/16; it accepts others, e.g. size="small", patch_size=8, img_size=96.
 register_model(ModelInfo("vit", "image", 2020, _VIT, 224, 86_567_656, 17_563_828_224), "model_defs.vit:vit")
 
 # The paper reports errors only for images of 384 pixels.

@@ -4,7 +4,7 @@
     served_model.py                    the code that MLflow runs (models-from-code: no pickle), in one file
     artifacts/served/service.json      settings of the code, and the SHA-256 of every other file in served/
                      *.pt2             exported programs, without pickled content
-                     program_check.py  checks both before a program is loaded
+                     program_check.py  checks digests and programs before a program is loaded
                      model/            a copy of the ExportedModel, weights in safetensors
                      bpe.py, vocabulary.json.gz    for a dual encoder: the tokenizer; or
                      wordpiece.py, model/wordpieces.json.gz
@@ -40,7 +40,7 @@ from pipeline.owners import temporary_folder
 from pipeline.registration import program_check
 from pipeline.registration.program import write_programs
 
-# The imports that the stored copy of served_model.py replaces by the source of the decoding contract.
+# In the stored copy of served_model.py the source of pixels/decode.py replaces these imports.
 _CONTRACT = (
     "from pipeline.pixels.decode import MAX_DECODED_BYTES\nfrom pipeline.pixels.decode import decode as decode_pixels\n"
 )
@@ -50,10 +50,10 @@ _one_at_a_time = threading.Lock()
 
 
 def write_package(exported: ExportedModel, folder: Path, mlflow_model: Model | None = None) -> Model:
-    """Fills `folder`, which must not exist, with the MLflow model.
+    """Writes the MLflow model to `folder`, which must not exist; returns its metadata (MLmodel).
 
     Args:
-        mlflow_model: has the run to which the model belongs, if there is one.
+        mlflow_model: metadata with the ID of the run to which the model belongs; None: it belongs to no run.
     """
     with temporary_folder() as name:
         served = Path(name) / "served"
@@ -63,7 +63,7 @@ def write_package(exported: ExportedModel, folder: Path, mlflow_model: Model | N
 
 
 def write_served_files(exported: ExportedModel, folder: Path) -> None:
-    """Writes the files that the served code reads to an empty folder."""
+    """Writes the files that served_model.py reads to an empty folder."""
     service: dict[str, Any] = {
         "kind": exported.kind,
         "programs": write_programs(exported, folder),
@@ -85,7 +85,7 @@ def write_served_files(exported: ExportedModel, folder: Path) -> None:
 
 
 def _write_tokenizer(exported: ExportedModel, folder: Path) -> dict[str, str]:
-    """Copies the source of the encoder and its vocabulary; returns their file names and the class."""
+    """Copies the source of the tokenizer and its vocabulary; returns their file names and the name of its class."""
     if exported.reads_word_pieces:
         shutil.copyfile(wordpiece.__file__, folder / "wordpiece.py")
         return {"code": "wordpiece.py", "class": "WordPieceEncoder", "vocabulary": f"model/{WORD_PIECES}"}
@@ -100,7 +100,7 @@ def requirements() -> list[str]:
 
 
 def served_code() -> str:
-    """The served model's source as one file, with the source of the decoding contract in place of its import."""
+    """The source of served_model.py, with the source of pixels/decode.py in place of its import."""
     rooms = Path(__file__).resolve().parents[1]
     code = (rooms / "registration" / "served_model.py").read_text(encoding="utf-8")
     contract = (rooms / "pixels" / "decode.py").read_text(encoding="utf-8")
@@ -112,7 +112,7 @@ def served_code() -> str:
 
 
 def signature(kind: str) -> ModelSignature:
-    """One required column of bytes in; label, score and the runners-up out; prompts as a parameter."""
+    """The MLflow signature: images as bytes in; label, score, runners-up out; prompts as a parameter (dual encoder)."""
     entry = [Property("label", DataType.string), Property("score", DataType.double)]
     params: Any = None
     if kind == "dual-encoder":
@@ -143,7 +143,7 @@ def _save(exported: ExportedModel, served: Path, folder: Path, model: Model) -> 
             pip_requirements=requirements(),
             mlflow_model=model,
         )
-    # The type hint gives the inputs only; hints cannot express the parameter and the outputs.
+    # MLflow infers the inputs from the type hint of `predict`; hints cannot express the parameter and the outputs.
     hinted = model.signature
     model.signature = signature(exported.kind)
     model.signature._is_signature_from_type_hint = hinted._is_signature_from_type_hint

@@ -18,7 +18,7 @@ def decisions_section(run: RunData) -> Markup | None:
 
 
 def champions_of(run: RunData) -> dict[str, Any]:
-    """Registered name -> the version that is champion at the end of the run."""
+    """Registered name -> the version that is champion at the end of the run; None if its summary names none."""
     return {
         registered_name(name, artifact.summary): artifact.summary.get("champion")
         for name, artifact in run.registrations.items()
@@ -26,7 +26,7 @@ def champions_of(run: RunData) -> dict[str, Any]:
 
 
 def registered_name(name: str, summary: Mapping[str, Any]) -> str:
-    """The registered name of a registration, by its name in the run and its summary."""
+    """The model's name in the registry; `name` is the registration's name in the run."""
     return str(summary.get("name", summary.get("model", name.removesuffix("-registration"))))
 
 

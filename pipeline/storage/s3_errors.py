@@ -87,6 +87,7 @@ def _of_answer(error: ClientError, where: str, *, answered: bool) -> TutelageErr
     # A response to HEAD has no body; any other 404 of S3 says in its XML what was not found.
     if status == 404 and (error.operation_name == "HeadObject" or code not in ("", "404")):
         return FileNotFoundError(where)
+    # S3's error codes are words; if a response is not S3's XML, botocore sets the HTTP status as its code.
     if status in (404, 405, 411, 501) and not code.isalpha():
         return _not_s3(f"it answered {error.operation_name} with HTTP {status}", where, answered=answered)
     if code in _WRONG_KEYS:
