@@ -16,7 +16,7 @@ _TEXTS_SHOWN = 3  # the best labels, if no prompts are given
 
 
 def explain_by_texts(exported: ExportedModel, model: nn.Module, images: Tensor, request: Request) -> list[Explanation]:
-    """A map of each image for each prompt, or for the labels most similar to the image."""
+    """For each image, similarity maps over it: one per prompt, or per label of those most similar to the image."""
     assert isinstance(model, CLIP)
     x = exported.preprocessing.normalise(images)
     template = (exported.templates or (PLACEHOLDER,))[0]
@@ -30,6 +30,7 @@ def explain_by_texts(exported: ExportedModel, model: nn.Module, images: Tensor, 
         shown = torch.arange(len(texts)) if request.prompts else order[:_TEXTS_SHOWN]
         maps = patch_text_similarity(model, pixels[None], tokens[shown])[0]
         low, high = maps.min(), maps.max()
+        # The picture that is drawn below each map, at its own size and enlarged.
         below = to_picture(image)
         large = enlarged(below)
         panels = [Panel("image", below)] + [

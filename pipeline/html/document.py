@@ -1,4 +1,4 @@
-"""The frame of a page as one self-contained document, and the content of its header."""
+"""A page as one self-contained HTML document, and the number cards in its header."""
 
 from __future__ import annotations
 

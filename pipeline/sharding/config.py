@@ -74,7 +74,7 @@ class ShardingConfig(Config):
         """Checks the source against these settings before any work; `check_base` checks the base.
 
         Raises:
-            InputError: no such folder, no images, a class too small, no way to download, an unknown artist family.
+            InputError: no such folder, no images, a class too small, no way to download, an unknown holdout family.
         """
         self.source.check(downloads_folder(store))
         families = self.source.holdout_families

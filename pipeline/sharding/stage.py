@@ -41,7 +41,7 @@ def check_sharding(config: ShardingConfig, store: ArtifactStore) -> None:
     """Checks source and base before any work.
 
     Raises:
-        InputError: no such folder, no images, a class too small, no way to download, an unknown artist family, or a
+        InputError: no such folder, no images, a class too small, no way to download, an unknown holdout family, or a
             base that a delta cannot add to.
     """
     config.check_source(store)

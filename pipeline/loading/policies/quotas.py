@@ -1,10 +1,11 @@
-"""Quotas: assigns turns to parties by weight; after any number of turns each has its share to within one.
+"""Quotas: assigns turns to parties, e.g. rows of batches to data sets, in proportion to weights.
 
-The turns repeat in a cycle, in which k parties have m_1, ..., m_k turns. Their order follows Tijdeman's rule (1980,
-"The chairman assignment problem"): among the parties with a share at least 1 / (2k - 2) ahead of their turns, the one
-with the earliest deadline is next. Then the number of a party's turns, counted from the start, never differs from its
-share by more than 1 - 1 / (2k - 2): 1/2 for two parties, less than 1 for any number. Between any two turns it differs
-by at most twice that.
+After n turns a party with share s (of 1) is due n * s turns. The turns repeat in a cycle, in which k parties have
+m_1, ..., m_k turns. Their order follows Tijdeman's rule (1980, "The chairman assignment problem"): of the parties that
+have had at least 1 / (2k - 2) turns fewer than due, the one with the earliest deadline is next; the deadline is the
+last turn at which it stays within the bound. The bound: counted from the start, a party's turns never differ from those
+due by more than 1 - 1 / (2k - 2), which is 1/2 for two parties and less than 1 for any number. Between any two turns
+they differ by at most twice that.
 """
 
 from __future__ import annotations
@@ -73,9 +74,9 @@ def _tijdeman(turns: NDArray[np.int64]) -> NDArray[np.int16]:
     slack = 2 * parties - 2
     counts = np.zeros(parties, np.int64)
     for position in range(length):
-        # Ready: after position + 1 turns the share is (position + 1) turns / length; at least 1 / slack above `counts`.
+        # A party is ready if (position + 1) turns / length, its turns due, exceed `counts` by at least 1 / slack.
         ahead = slack * ((position + 1) * turns - counts * length)
-        # The last position at which its next turn keeps the bound: share - counts <= 1 - 1 / slack.
+        # The last position at which its next turn keeps the bound: due - counts <= 1 - 1 / slack.
         deadline = ((slack * counts + slack - 1) * length) // (slack * turns)
         ready = ahead >= length
         chosen = int(np.argmin(np.where(ready, deadline, np.iinfo(np.int64).max)))

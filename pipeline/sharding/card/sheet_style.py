@@ -10,7 +10,7 @@ from pipeline.printable import printable
 MARGIN = 36
 PAPER, PANEL, INK, FAINT = "#f4f3ee", "#ffffff", "#23241f", "#85867e"
 COLOURS = {"train": "#2f6f8f", "val": "#d99a2b", "test": "#c0492f"}
-_MOST_CHARS = 500
+_MOST_CHARS = 500  # limit on the length of a text before it is measured
 
 
 def draw_heading(draw: ImageDraw.ImageDraw, title: str, line: str, *, title_width: int, line_width: int) -> None:
@@ -39,7 +39,7 @@ def cut_to(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.Fre
 
 
 def end_of(draw: ImageDraw.ImageDraw, name: str, width: int, font: ImageFont.FreeTypeFont) -> str:
-    """The name as one line of `width` pixels; a long one loses its start, because a path ends with the file."""
+    """The end of a name, in at most `width` pixels: a long path is truncated at its start, before the file's name."""
     name = printable(name)[-_MOST_CHARS:]
     while draw.textlength(name, font) > width and len(name) > 4:
         name = "…" + name.removeprefix("…")[1:]

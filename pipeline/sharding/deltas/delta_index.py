@@ -1,6 +1,7 @@
 """The files of a delta next to its tars: the index of all live samples, the listing, and the tombstones.
 
-Within a split the base's samples come first, in their order, then the new ones. The numbers of labels, groups and
+Live samples are those of the source now: samples reused from the base, and new ones. Within a split the reused samples
+come first, in their order, then the new ones. The numbers of labels, groups and
 taxonomy nodes are those of the base; new labels, groups and nodes get the next numbers.
 """
 
@@ -33,13 +34,13 @@ _BATCH_ROWS = 1 << 16
 
 
 def reused_ids(delta: Delta) -> NDArray[np.int64]:
-    """Ids in the base's index of its live samples, sorted by split, then by id."""
+    """Ids, in the base's index, of the reused samples; sorted by split, then by id."""
     ids = np.sort(delta.listing.numbers["row"][delta.reused_rows])
     return ids[np.argsort(delta.base.index.splits[ids], kind="stable")]
 
 
 def used_key_hashes(delta: Delta) -> NDArray[np.uint64]:
-    """Hashes of the keys of the base's live samples; empty if there are no new samples."""
+    """Hashes of the keys of the reused samples; empty if there are no new samples, which must not repeat them."""
     if not delta.new_rows.size:
         return np.empty(0, dtype=np.uint64)
     ids, keys = reused_ids(delta), delta.base.index.keys
@@ -77,7 +78,11 @@ def delta_numbering(delta: Delta, plan: Plan, root: str) -> Numbering:
 
 
 def delta_index(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering) -> SampleIndex:
-    """The index of all live samples; its columns and the new samples' index rows are in the scratch folder."""
+    """The index of all live samples.
+
+    Args:
+        scratch: has the index rows of the new samples; the columns of the index are stored there while it is used.
+    """
     index = delta.base.index
     ids = reused_ids(delta)
     used = np.unique(index.shards[ids])
@@ -121,7 +126,7 @@ def delta_listing(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numberi
     """Yields the listing of the source's current items, in batches."""
     listing, ids = delta.listing, reused_ids(delta)
     splits = np.concatenate([delta.base.index.splits[ids], plan.splits])
-    # The order of the index: by split, the base's samples first.
+    # The id of each sample in the new index, which is sorted by split, reused samples first.
     number = np.empty(len(splits), dtype=np.int64)
     number[np.argsort(splits, kind="stable")] = np.arange(len(splits))
     number_of_id = np.full(len(delta.base.index), -1, dtype=np.int64)
@@ -141,6 +146,7 @@ def delta_listing(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numberi
     )
     for start in range(0, len(delta.readable), ROW_GROUP):
         batch = slice(start, start + ROW_GROUP)
+        # A row of `new` for an item that was read, otherwise a row of the base's listing.
         read, rows = delta.was_read[batch], delta.rows[batch]
         base_ids = listing.numbers["row"][rows[~read]]
         known = listing.rows(

@@ -140,7 +140,7 @@ class SourceConfig(Config):
 
     @property
     def holdout_families(self) -> tuple[str, ...]:
-        """The values of `Item.source` that can be held out; empty if there is only one."""
+        """The values of `Item.source` that can be held out as the test split; empty if there is only one."""
         return ()
 
     @abstractmethod

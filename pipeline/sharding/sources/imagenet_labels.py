@@ -80,7 +80,7 @@ def class_words(root: Path, given: Path | None, wnids: list[str], *, wanted: boo
 
     Args:
         given: the file of names; None: searched in `root`.
-        wanted: False: the WNIDs are the names.
+        wanted: whether names are read; False: each WNID is its own name.
     Raises:
         InputError: there is no file of names, or it lacks a class.
     """

@@ -47,7 +47,7 @@ class Target:
     Attributes:
         name: STAGE/KEY of an artifact; "" for other tars.
         index: the index of an artifact, if it can be opened.
-        written_with_index: the shards were written together with the index.
+        written_with_index: the shards were written together with the index; False if any was indexed in place.
     """
 
     name: str
@@ -84,7 +84,7 @@ def artifact_target(artifact: Artifact, findings: Findings) -> Target:
 
 
 def _index(artifact: Artifact, findings: Findings) -> SampleIndex | None:
-    """The index, or None with a finding if it is damaged: mapping a damaged file could crash the process."""
+    """The index; None, with a finding, if it is damaged. It is verified first: mapping a damaged file could crash."""
     try:
         return SampleIndex.open(artifact)
     except (DamagedError, OSError, ValueError, KeyError, AttributeError) as error:
@@ -108,7 +108,7 @@ def check_files(artifact: Artifact, findings: Findings, *, deep: bool) -> None:
 
 
 def _shards(artifact: Artifact, index: SampleIndex | None, findings: Findings) -> list[Shard]:
-    """The artifact's own tars, tars of other artifacts in the store, and tars outside it; a mixture may have any."""
+    """The artifact's own tars, those of other artifacts in the store, and tars outside it; a mixture may have all three."""
     outside_store = {tar.url: tar for tar in tars_outside_store(artifact)}
     listed = [*(name for name in artifact.files if name.endswith(".tar")), *outside_store]
     names = list(index.shard_names) if index is not None else listed
