@@ -28,7 +28,7 @@ def pretrain_clip(parameters: PretrainClipParameters = _DEFAULT) -> FlowResult:
         config = with_backbone_normalisation(run, parameters.clip, backbones)
         inputs = columns.added_to({"shards": shards, **backbones}, config)
         if parameters.clip.policy.kind == "tonics":
-            ontology = ontology_of(parameters.ontology, parameters.clip)
+            ontology = ontology_of(parameters.ontology, parameters.clip)  # a config
             inputs["ontology"] = run.submit(BuildOntology(), ontology, columns.added_to({"shards": shards}, ontology))
         clip = run.submit(PretrainClip(), config, inputs)
         measured = columns.added_to({"shards": shards, "model": clip}, parameters.evaluation)

@@ -162,10 +162,10 @@ class BiasedConvolution(nn.Sequential):
 
 
 class AuxiliaryHead(nn.Module):
-    """Means over the map, a 1x1 convolution, two dense layers; [B, C, h, w] to [B, K].
+    """Average pooling to 4x4, a 1x1 convolution, two dense layers; [B, C, h, w] to [B, K].
 
-    The means are the paper's, over 5x5 pixels at stride 3, if they give the 4 x 4 positions that the first dense layer
-    expects: maps of 14 to 16 pixels, images of 209 to 256. For other maps each is over a sixteenth of the map.
+    The pooling is the paper's, 5x5 at stride 3, where that gives the 4x4 positions which the first dense layer expects:
+    maps of 14 to 16 pixels, images of 209 to 256. Other maps are pooled adaptively.
     """
 
     def __init__(self, channels: int, num_classes: int, *, dropout: float = 0.7) -> None:

@@ -4,8 +4,8 @@ Szegedy et al. 2014, "Going Deeper with Convolutions", section 5 and table 1. Pa
 and 13,004,888 with the two auxiliary heads (`auxiliary=True`). The paper's error belongs to its own net
 (googlenet.py), not to this one.
 
-Differences from the paper: batch norm instead of local response normalisation, 3x3 convolutions instead of 5x5, a
-last pooling of 2x2, and auxiliary heads that take means over a sixteenth of their map each.
+Differences from the paper: batch norm instead of local response normalisation, 3x3 convolutions instead of 5x5, 2x2
+in the last max pooling instead of 3x3, and auxiliary heads that average-pool any map to 4x4 (adaptive).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class TorchvisionGoogLeNet(GoogLeNetBase, torchvision.models.GoogLeNet):
 
     Args:
         auxiliary: adds heads after 4a and 4d.
-        transform_input: convert images that are normalised by ImageNet's mean and deviation for weights that were
-            trained with 0.5 and 0.5 for each channel, such as torchvision's.
+        transform_input: convert images from ImageNet's normalisation to mean 0.5 and std 0.5, for weights that were
+            trained with the latter, such as torchvision's.
     """
 
     conv1: BasicConv2d

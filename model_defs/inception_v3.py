@@ -37,8 +37,8 @@ class InceptionV3(PooledMapWithHeads, Inception3):
     Args:
         num_classes: width of the heads; 0 for features, and no auxiliary head.
         auxiliary: adds a head on the last map of 17 pixels.
-        transform_input: convert images that are normalised by ImageNet's mean and deviation for weights that were
-            trained with 0.5 and 0.5 for each channel, such as torchvision's.
+        transform_input: convert images from ImageNet's normalisation to mean 0.5 and std 0.5, for weights that were
+            trained with the latter, such as torchvision's.
         dropout: rate before the head.
     """
 

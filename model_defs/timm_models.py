@@ -21,7 +21,7 @@ class TimmModel(nn.Module):
     """A net of timm; [B, C, H, W] to [B, K].
 
     Args:
-        net: has timm's `forward_features` and `forward_head`.
+        net: a module with timm's `forward_features` and `forward_head`.
         name: its name in timm, for messages.
         num_features: width of its classifier's input.
         img_size: side of the images in pixels.

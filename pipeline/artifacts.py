@@ -25,7 +25,7 @@ from pipeline.whole_files import atomic_write
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
-ASIDE = ".aside"
+ASIDE = ".aside"  # folder of incomplete downloads
 _FIX = "delete this artifact with `tutelage artifacts rm` and run its stage again"
 
 

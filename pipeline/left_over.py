@@ -27,8 +27,8 @@ def sweep(store: ArtifactStore) -> list[str]:
     swept: list[str] = []
     for sweep_one in (
         lambda: store.storage.sweep(),
-        lambda: sweep_folder(store.local / "fetched" / ASIDE),
-        lambda: sweep_folder(store.local / "checked"),
+        lambda: sweep_folder(store.local / "fetched" / ASIDE),  # incomplete downloads
+        lambda: sweep_folder(store.local / "checked"),  # incomplete records of storage/checked_files.py
         lambda: _sweep_work(store),
         _sweep_temporary,
     ):

@@ -47,7 +47,7 @@ def opened(descriptor: int, name: str, *, closefd: bool = True) -> IO[str]:
 
 
 def open_standard_files() -> None:
-    """Opens closed descriptors among 0 to 2 on the null device.
+    """Opens closed descriptors among 0 to 2 on the null device, and names standard output in its errors.
 
     Python sets `sys.stdout` to None for a closed one, and the next opened file would get its number: a library's
     message would then be written into a database.

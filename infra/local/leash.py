@@ -1,4 +1,4 @@
-"""Runs a command and ends it when its owner process is gone, however the owner died.
+"""Runs a command, here a server, and ends it when its owner process is gone, however the owner died.
 
     python leash.py OWNER_PID GRACE_S COMMAND...
 
@@ -62,7 +62,10 @@ def main(owner: int, grace_s: float, command: list[str]) -> int:
 
 
 def _guard(grace_s: float) -> int:
-    """Forks the guard and returns the end of a pipe to it, for the server's pid; the guard also sees the pipe close."""
+    """Forks the guard and returns the write end of a pipe to it, to which the server's pid is written, then "ended".
+
+    If the pipe closes without "ended", the leash was killed, and the guard ends the server.
+    """
     reading, writing = os.pipe()
     if os.fork():
         os.close(reading)

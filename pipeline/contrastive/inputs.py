@@ -26,10 +26,10 @@ class Inputs:
     """The opened inputs of pretrain-clip; all but the shards may be absent.
 
     Attributes:
-        index: with the captions that are trained on.
-        classifier: a trained classifier; the image backbone starts from its weights.
+        index: the index of the shards, in which the captions are those to train on.
+        classifier: the input "tower", a trained classifier; the image backbone starts from its weights.
         image_weights, text_weights: imported weights that a new backbone starts from.
-        columns: joined to the shards.
+        columns: the columns that are joined to the shards.
         keep: ranges of columns; samples outside them are not trained on.
     """
 
@@ -46,7 +46,7 @@ class Inputs:
     def open(
         cls, artifacts: Mapping[str, Artifact], *, captions_from: str | None = None, keep: Keep | None = None
     ) -> Inputs:
-        """Opens "shards" and, where given, "ontology", "tower", "image-weights", "text-weights" and "columns".
+        """Opens "shards" and, where given, "ontology", "tower" (a classifier), `WEIGHTS_INPUTS` and "columns".
 
         Raises:
             InputError: "tower" is not a classifier, the joined columns lack the requested ones, or the ontology was
@@ -74,7 +74,7 @@ class Inputs:
         )
 
     def training_pairs(self) -> Ids:
-        """Ids of the pairs to train on, without those that the ontology holds out."""
+        """Index rows of the pairs to train on, without those that the ontology holds out."""
         if self.ontology is not None:
             return np.unique(self.ontology.postings)
         rows = self.index.rows("train")
@@ -83,7 +83,7 @@ class Inputs:
         return _captioned(self.index, rows)
 
     def validation_pairs(self, most: int, seed: int) -> Ids:
-        """At most `most` pairs of the validation split, ascending."""
+        """Index rows of at most `most` pairs of the validation split, ascending."""
         rows = _captioned(self.index, self.index.rows("val"))
         if len(rows) > most:
             rows = np.sort(generator(seed, "validation-pairs").choice(rows, most, replace=False))

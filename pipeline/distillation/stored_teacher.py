@@ -32,7 +32,7 @@ class StoredTeacher:
     """A Teacher that reads its outputs from a joined column.
 
     Args:
-        columns: joined to the shards.
+        columns: the columns that are joined to the shards.
         column: name of the column with K numbers per sample.
         outputs: whether the numbers are logits or probabilities.
     """

@@ -39,8 +39,8 @@ class FrozenTeacher:
 
     Args:
         model: a classifier [B, C, H, W] -> [B, K].
-        preprocessing: with which the model was trained.
-        device: on which the model runs.
+        preprocessing: that of the model's training.
+        device: runs the model.
     """
 
     def __init__(self, model: nn.Module, preprocessing: Preprocessing, device: torch.device) -> None:

@@ -30,16 +30,16 @@ Picture: TypeAlias = NDArray[np.uint8]
 
 HEAT = LinearSegmentedColormap.from_list("heat", ["#fff3a8", "#fdc24d", "#f4772a", "#c9281d", "#6f0a22"])
 _MAX_OPACITY = 0.8
-_PAPER_GREY = 0.25  # of white that is mixed into the image below a map
+_PAPER_GREY = 0.25  # fraction of white in the grey image below a map
 _PANEL_PX = 320
-PANELS_PER_ROW = 6  # panels
+PANELS_PER_ROW = 6
 PAPER, _MUTED, _FRAME = LIGHT["paper"], LIGHT["muted"], "#c9281d"
 _DPI = 100
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture and what it is."""
+    """A picture and its title."""
 
     title: str
     picture: Picture

@@ -20,7 +20,8 @@ from pipeline.errors import DamagedError
 from pipeline.whole_files import atomic_write, locked
 
 PART_BYTES = 8 << 20
-# Eviction goes down to this fraction of the limit, so that it does not run for every part.
+# Eviction starts at 95% of the limit and goes down to this fraction, so that it does not run for every part. A process
+# adds up the sizes of all parts after each 5% of the limit that it has fetched.
 _SHARE_AFTER_EVICTION = 0.9
 # Shortest time between two updates of a part's time of use.
 _TOUCH_S = 30.0

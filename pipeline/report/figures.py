@@ -30,7 +30,7 @@ _VARIABLES = {_MUTED: "var(--muted)", _LINE: "var(--line)"} | {
 }
 _WIDTH_IN, _HEIGHT_IN = 5.4, 3.1
 _MOST_POINTS = 240
-_LEGEND_LETTERS = 64
+_LEGEND_LETTERS = 64  # that fit in one line of the legend
 _STYLE = figure_style(ink=_MUTED, muted=_MUTED, line=_LINE) | {
     "svg.fonttype": "none",
     "legend.frameon": False,
@@ -51,7 +51,7 @@ class Series:
 def line_figure(
     key: str, title: str, series: Sequence[Series], *, x_label: str, share: bool = False, levels: Sequence[float] = ()
 ) -> Markup:
-    """Lines over a common axis, each named at its end in the legend.
+    """Lines over a common x axis; two or more are named in a legend.
 
     Args:
         key: unique on the page; makes the ids of the figures distinct.
@@ -142,7 +142,7 @@ def _svg(figure: Figure, key: str, title: str) -> Markup:
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     text = buffer.getvalue()
     body = text[text.index(">", text.index("<svg")) + 1 :]
-    # Without this rule a page with several figures would restyle all of its strokes.
+    # Matplotlib's <style> has a rule for `*`, which would apply to the whole page.
     body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, count=1, flags=re.DOTALL)
     body = re.sub(r' id="(?=[^"]*_\d+")[^"]*"', "", body)  # group names that nothing refers to
     body = re.sub(r'\bid="([^"]+)"', rf'id="{key}-\1"', body)

@@ -21,7 +21,7 @@ _STRIP_PX, _STRIP_HEIGHT_PX = 190, 18
 
 
 def accuracy_rows(evaluation: Evaluation) -> list[tuple[str, str, str]]:
-    """(name, prefix, suffix) of every measured accuracy, the overall accuracy first."""
+    """(displayed name, prefix, suffix) of every accuracy in `metrics` (PREFIX/top1SUFFIX), the overall one first."""
     rows = []
     for prefix, kind in (("accuracy", ""), ("zero_shot", "zero-shot, ")):
         start = f"{prefix}/samples"

@@ -17,7 +17,7 @@ from pipeline.owners import owned_name, sweep_folder
 from pipeline.storage.base import ObjectInfo
 from pipeline.whole_files import atomic_write, flush_to_disk, locked
 
-_ASIDE = ".aside"
+_ASIDE = ".aside"  # folder of a storage for temporary files
 _MANIFEST = "manifest.json"
 
 

@@ -42,7 +42,7 @@ class Digests:
         """The digests of a file that boto3 uploads.
 
         Args:
-            largest_put: size in bytes from which the upload is multipart.
+            largest_put: boto3's multipart_threshold: files of this size in bytes or larger are multipart uploads.
             part_bytes: size of a part; boto3 doubles it until there are at most 10,000.
         """
         size = path.stat().st_size

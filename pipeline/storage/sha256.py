@@ -19,7 +19,7 @@ def ranges_sha256(read: Callable[[int, int], bytes], size: int) -> str:
     """SHA-256 of `size` bytes, in hex.
 
     Args:
-        read: read(start, length) returns some of the bytes, e.g. of an object.
+        read: read(start, length) returns bytes [start, start + length), e.g. of an S3 object.
     """
     hasher = hashlib.sha256()
     for start in range(0, size, _READ_BYTES):

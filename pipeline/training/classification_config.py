@@ -55,16 +55,17 @@ class ClassificationConfig(ImageModelConfig):
         """Validates the configuration and its inputs before any work; returns the index.
 
         Raises:
-            InputError: the model is unknown, the normalisation of its weights was not looked up, the shards have too
-                few labels or no labelled training rows, or the columns are not the ones that `keep` names.
+            InputError: the model is unknown, mean or std is still to be read from the pretrained weights, `copies` does
+                not divide the batch, the shards have too few labels or lack labelled rows of the train split (or of
+                val, for `patience`), or the columns are not the ones that `keep` names.
         """
-        self.preprocessing()
+        self.preprocessing()  # raises without mean and std
         index = SampleIndex.open(shards)
         if len(index.label_names) < 2:
             raise InputError(
                 f"{shards.uri}: has {counted(len(index.label_names), 'label')}; a classifier needs two at least"
             )
-        self.loader.distinct(self.training.global_batch)
+        self.loader.distinct(self.training.global_batch)  # raises if `copies` does not divide the batch
         if len(labelled_rows(index, "train")) == 0:
             raise InputError(f"{shards.uri}: no row of the train split has a label; look at its data card")
         if self.training.patience is not None and len(labelled_rows(index, "val")) == 0:
@@ -77,7 +78,7 @@ class ClassificationConfig(ImageModelConfig):
         if len(rows) == 0:
             raise InputError(f"keep: no labelled row of the train split is in {dict(self.keep)}; make the ranges wider")
         if isinstance(self.policy, MixtureConfig):
-            self.policy.build(index, rows, 1, self.training.seed)
+            self.policy.build(index, rows, 1, self.training.seed)  # raises if its weights do not fit the data sets
         with torch.device("meta"):
             model = self.build_model(len(index.label_names))
             check_sizes(model, self.loader, self.channels)

@@ -67,14 +67,14 @@ class ImageModelConfig(Config):
 
     @property
     def waits_for_weights(self) -> bool:
-        """Whether mean or std comes from the weights and was not looked up yet."""
+        """Whether mean or std is still to be read from the pretrained weights."""
         return self.model.pretrained is not None and (self.mean is None or self.std is None)
 
     def preprocessing(self) -> Preprocessing:
         """The preprocessing that this model expects.
 
         Raises:
-            InputError: the normalisation of the weights was not looked up.
+            InputError: mean or std is still to be read from the pretrained weights.
         """
         if self.waits_for_weights:
             raise InputError(

@@ -177,7 +177,7 @@ class SampleIndex:
         """The index with the concatenated rows of several tables.
 
         Args:
-            tables: with the columns of `SCHEMA` and the same order of source names.
+            tables: tables with the columns of `SCHEMA` and the same order of source names.
             folder: for files that store the columns while the index is used; one table at a time is in memory.
         """
         metadata = {**_metadata(shard_names, label_names, taxonomy), **data_sets_metadata(data_sets)}

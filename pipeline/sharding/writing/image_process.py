@@ -92,6 +92,7 @@ class _Process:
         return answer if answer.data else answer.with_data(data)
 
     def is_usable(self) -> bool:
+        # A fork of the owner must not use the owner's pipe.
         return self.owner == os.getpid() and self._process.poll() is None
 
 

@@ -151,7 +151,7 @@ def arrange(
 
     Args:
         rows: rows of the columns, ascending.
-        selection: has a split for every row of the columns.
+        selection: the split of every row of the columns.
         used: hashes of keys that are already in use, e.g. in the base.
     """
     splits = selection.splits[rows]
