@@ -1,6 +1,6 @@
 """The stage build-ontology: the data set's taxonomy, reduced to the concepts that can fill a batch.
 
-A concept is retained if enough different contents are below it to compose batches without repetition.
+A concept is retained if enough images of distinct content are below it to compose batches without repetition.
 A parent is retained only if it joins two or more retained concepts; otherwise its child replaces it.
 Pairs of a removed concept count for its nearest retained ancestor.
 """
@@ -56,7 +56,7 @@ class OntologyConfig(Config):
 
     @property
     def needed(self) -> int:
-        """Different contents that a concept needs to be retained."""
+        """Minimum number of distinct contents below a retained concept."""
         return max(self.min_count, 2 * self.pairs_per_node)
 
 
@@ -174,7 +174,7 @@ def build(
         captions: [samples] caption numbers, equal for samples with the same first caption.
         training: ids of the training pairs.
         held_out: ids of the pairs that concepts are measured on.
-        needed: different contents that a concept needs to be retained.
+        needed: minimum number of distinct contents below a retained concept.
     """
     below: list[set[int]] = [set() for _ in entries]
     for node, content in {(int(n), int(c)) for n, c in zip(node_of[training], contents[training], strict=True)}:

@@ -66,7 +66,13 @@ class CaptionPool:
         return cls(captioned, groups, list(numbers), [sorted(keys) for keys in holders], np.array(own, dtype=np.int64))
 
     def restrict(self, members: NDArray[np.bool_]) -> tuple[CaptionPool, NDArray[np.int64], NDArray[np.int64]]:
-        """The pool of some images of this one, with the numbers of these images and their texts in this pool."""
+        """A smaller pool: the images where `members` is true, and the texts that are captions of their groups.
+
+        Args:
+            members: bool [I].
+        Returns:
+            The smaller pool, and the positions of its images and of its texts in this pool.
+        """
         images = np.flatnonzero(members)
         groups = set(self.groups[images].tolist())
         texts = [t for t, keys in enumerate(self.text_groups) if groups.intersection(keys)]
@@ -88,7 +94,12 @@ class CaptionPool:
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """Ranks of both directions over one pool, and the metrics computed from them."""
+    """Ranks in both directions over one pool, and the metrics computed from them.
+
+    Attributes:
+        text_ranks: [I] for each image as the query, the rank (from 1) of its best right text.
+        image_ranks: [T] for each text as the query, the rank (from 1) of its best right image.
+    """
 
     text_ranks: NDArray[np.float64]
     image_ranks: NDArray[np.float64]
@@ -96,7 +107,7 @@ class RetrievalResult:
 
 
 def measure_retrieval(pool: CaptionPool, images: Tensor, texts: Tensor, ks: Sequence[int]) -> RetrievalResult:
-    """Both directions over a pool.
+    """Measures retrieval in both directions over a pool.
 
     Args:
         images: [I, E] unit vectors of the pool's images.

@@ -76,7 +76,7 @@ class DecodeProcesses:
     """A context like DecodePool, but its processes live until `close`, because starting them takes seconds.
 
     One thread must wait for the batches in the order of submission. If a process dies, all are replaced and the pending
-    batches are submitted again; once for each batch.
+    batches are submitted again; a second death during the same batch is an error.
 
     Args:
         reader: reads the samples; each process opens its own.
@@ -84,7 +84,7 @@ class DecodeProcesses:
         threads: number of threads in each process.
         channels: 3 for RGB, 1 for grey.
         largest: bytes of the largest batch.
-        ahead: largest number of pending batches.
+        ahead: maximum number of pending batches.
         pinned, memory_format, crop_only: see DecodePool.
 
     Attributes:

@@ -10,7 +10,10 @@ from pipeline.sharding.sources.base import Item
 
 
 def item_hashes(item: Item) -> dict[str, Any]:
-    """The name as text; 64-bit hashes: of the name, of all metadata, and of the stamp (0: none)."""
+    """The name as text, and 64-bit hashes of the name, of all metadata, and of the stamp.
+
+    The stamp changes when the image's bytes change, e.g. size and modification time of a file; hash 0: it has none.
+    """
     name = plain_text(item.name)
     metadata = [
         item.label,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipeline.errors import WorkError
 
+# Name of an empty file that `prepare` creates and `check` looks for.
 _MARK = "sharding"
 
 
