@@ -4,14 +4,14 @@ Krizhevsky, Sutskever, Hinton 2012, "ImageNet Classification with Deep Convoluti
 60,965,224 parameters for 1000 classes. Error of the paper for one net, mean of ten crops (table 2), top-1/top-5:
 40.7/18.2.
 
-`AlexNet` is the paper's net: its halves on two GPUs are two groups of the second, fourth and fifth convolution,
+`AlexNet` is the paper's net: the split over two GPUs becomes two groups in the second, fourth and fifth convolution,
 and responses are normalised after the first two, across both halves as in the formula of section 3.3.
 Deviations: images of 227 pixels, since the paper's 224 give no whole number of strides; dropout that scales up in
 training instead of down in evaluation; and the initialisation (`init_as_in_2012`), without biases of 1.
 
 `TorchvisionAlexNet` is the net of torchvision's weights: Krizhevsky 2014, "One weird trick for parallelizing
 convolutional neural networks"; 61,100,840 parameters. One column of 64-192-384-256-256 channels
-without normalisation, for 224 pixels. That paper reports errors of other trainings than torchvision's.
+without normalisation, for 224 pixels. No error is given here: torchvision's weights are not those of the paper.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def response_norm() -> nn.LocalResponseNorm:
 def init_as_in_2012(net: FlattenedMap) -> None:
     """Draws weights from a normal distribution of std 0.01, as in section 5 and ZF-Net's paper; biases are 0.
 
-    The papers' pixels range from 0 to 255 with a std of about 57, ours have 1: so the first filters are scaled up by
-    that factor, which keeps responses in the range of their normalisation. The paper initialises the biases of five
-    layers to 1; with AdamW these long dominate the image (digits at 67 pixels, learning rate 1e-4: after 120 steps 18%
-    are correct with biases of 1 and batches of 32, 76% with 0 and batches of 16).
+    The papers' pixels range from 0 to 255 with a std of about 57; ours have a std of 1. So the first filters are scaled
+    up by 57, which keeps responses in the range of their normalisation. The paper initialises the biases of five layers
+    to 1; with AdamW such biases dominate the image for many steps (digits at 67 pixels, learning rate 1e-4: after 120
+    steps 18% are correct with biases of 1 and batches of 32, 76% with 0 and batches of 16).
     """
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

@@ -1,11 +1,17 @@
 """SENet: residual networks with squeeze and excitation, as released.
 
 Hu, Shen, Albanie, Sun, Wu 2017, "Squeeze-and-Excitation Networks" (last arXiv version), section 3 and table 1;
-SENet-154 is a model of the authors' ILSVRC 2017 entry (section 5.4). Parameters for 1000 classes: SE-ResNet-50
-28,088,024; 101 49,326,872; 152 66,821,848; SE-ResNeXt-50 (32x4d) 27,559,896; 101 48,955,416; SENet-154 115,088,984.
-Errors of the paper with one crop of 224 pixels (table 2; 154: table 8), top-1/top-5: 23.29/6.62, 22.38/6.07,
-21.57/5.73; 21.10/5.49, 20.70/5.01; 18.68/4.47. The released weights come from a longer training, for which the authors
-report 22.37/6.36, 21.75/5.72, 21.34/5.54; 20.97/5.54, 19.81/4.96; and 18.68/4.47 again.
+SENet-154 is a model of the authors' ILSVRC 2017 entry (section 5.4). Errors are top-1/top-5 with one crop of 224
+pixels, in the paper (table 2; SENet-154: table 8), and as the authors report for the released weights, which come from
+a longer training:
+
+                           parameters (1000 classes)  paper       released
+    SE-ResNet-50                          28,088,024  23.29/6.62  22.37/6.36
+    SE-ResNet-101                         49,326,872  22.38/6.07  21.75/5.72
+    SE-ResNet-152                         66,821,848  21.57/5.73  21.34/5.54
+    SE-ResNeXt-50 (32x4d)                 27,559,896  21.10/5.49  20.97/5.54
+    SE-ResNeXt-101 (32x4d)                48,955,416  20.70/5.01  19.81/4.96
+    SENet-154                            115,088,984  18.68/4.47  18.68/4.47
 
 As in the authors' Caffe nets: SE-ResNets stride on the first 1x1 convolution of a bottleneck (as in the released
 ResNets, unlike torchvision), and the stem's max-pooling pads at its end only. SENet-154 is a ResNeXt-152 of 64 groups

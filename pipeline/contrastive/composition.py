@@ -95,7 +95,10 @@ def _without_shared_content(ontology: Ontology, candidates: Ids, selected: Ids) 
 
 
 def _branches(ontology: Ontology, node: int) -> NDArray[np.int64]:
-    """Slices [n, 2] of the postings over which a draw from a node is balanced: its children, and its own pairs."""
+    """The slices of `ontology.postings` over which a draw from a node is balanced, [n, 2] start and stop.
+
+    They hold the pairs below each child of the node, and the node's own pairs.
+    """
     start, own_end, end = ontology.spans[node, :3]
     children = ontology.nodes[node].children
     if node == 0 or not children:

@@ -2,7 +2,7 @@
 
 Images with equal pixels are one picture, and the search is over pictures: a placeholder that occurs ten thousand times
 costs no more than one that occurs once. Near hashes give candidates, the detailed comparison decides. Only the best few
-matches of each evaluation picture are stored, so memory is bounded by the length of the listing.
+matches of each evaluation picture are stored, so their number bounds the memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pipeline.leaks.signature_cache import Signatures
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.perceptual import pairs_between
 
-_PRUNE_AT = 1 << 21  # pairs of pictures, at which all but the best of each evaluation picture are dropped
+# Number of new pairs of pictures after which all but the best of each evaluation picture are dropped.
+_PRUNE_AT = 1 << 21
 
 
 class Kind(IntEnum):
@@ -52,7 +53,7 @@ class Match:
 
     Attributes:
         distance: number of the 64 bits in which their difference hashes differ.
-        difference: from the detailed comparison, 0 for equal pixels and at most 1.
+        difference: from the detailed comparison (`signature.difference`); 0 for equal pixels, at most 1 for a match.
     """
 
     kind: Kind
@@ -95,8 +96,8 @@ def find_leaks(
 
     Args:
         train_rows, evaluation_rows: [n] rows of the two data sets, which may be the same data set.
-        radius: most bits in which the hashes of a candidate pair differ.
-        allowed: largest difference of a match, see `difference`.
+        radius: maximum number of bits in which the hashes of a candidate pair differ.
+        allowed: tolerance of the detailed comparison, see `signature.difference`.
         listed: maximum number of matches per evaluation image.
         compared: called from time to time with the number of compared pairs.
     """
@@ -112,7 +113,7 @@ def find_leaks(
             evaluation.signatures.at(evaluation_pictures.first[right]),
             allowed,
         )
-        same_image = differences <= 1
+        same_image = differences <= 1  # `difference` has divided by `allowed`
         near.add(right[same_image], left[same_image], distance[same_image], differences[same_image])
         count += len(left)
         compared(count)
@@ -210,7 +211,15 @@ def _candidates(
 
 
 class _Nearest:
-    """The best few near pictures of each picture, and the number of images of all its near pictures."""
+    """For each evaluation picture the best near training pictures, and the number of images of all near ones.
+
+    Args:
+        pictures: number of evaluation pictures.
+        listed: maximum number of training pictures stored for each.
+        sizes: [training pictures] number of images of each.
+    Attributes:
+        counts: [evaluation pictures] number of training images of all near pictures, stored or not.
+    """
 
     def __init__(self, pictures: int, listed: int, sizes: NDArray[np.int64]) -> None:
         self.counts = np.zeros(pictures, dtype=np.int64)
@@ -234,7 +243,7 @@ class _Nearest:
             self.prune()
 
     def prune(self) -> None:
-        """Drops all but the best of each picture."""
+        """Drops all but the best `listed` training pictures of each evaluation picture."""
         best = np.concatenate([self._best, *self._pending])
         self._pending = []
         best = best[np.lexsort((best["other"], best["distance"], best["difference"], best["picture"]))]
@@ -247,7 +256,7 @@ class _Nearest:
         return found
 
     def by_picture(self) -> dict[int, list[tuple[int, int, float]]]:
-        """picture -> (other, distance, difference), the nearest first."""
+        """Evaluation picture -> (training picture, distance, difference), the nearest first."""
         found: dict[int, list[tuple[int, int, float]]] = {}
         for picture, other, distance, pair_difference in self._best.tolist():
             found.setdefault(picture, []).append((other, distance, pair_difference))

@@ -140,7 +140,12 @@ class LoaderConfig(Config):
         columns: JoinedColumns | None = None,
         device: torch.device | str = "cpu",
     ) -> Loader:
-        """The loader of one rank; `policy` chooses the `distinct` samples of a batch out of `samples`."""
+        """The loader of one rank; other arguments: see `Loader`.
+
+        Args:
+            policy: chooses the `distinct` samples of each batch.
+            samples: number of training samples, of which `max_damaged_share` may be damaged.
+        """
         return Loader(
             reader,
             index,
@@ -166,7 +171,7 @@ class LoaderConfig(Config):
 
 @dataclass(frozen=True)
 class _Planned:
-    """A batch that is being filled."""
+    """A batch that is being filled; `version` is the policy's version when the batch was planned."""
 
     step: int
     epoch: int

@@ -1,4 +1,4 @@
-"""Progressive resolution: early epochs use smaller images, which take less time.
+"""Progressive resizing: early epochs use smaller images, which take less time.
 
 Touvron 2019, "Fixing the train-test resolution discrepancy"; Tan 2021, "EfficientNetV2", section 4.
 """

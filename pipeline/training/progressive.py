@@ -1,4 +1,4 @@
-"""Checks that a model can be trained at the image sizes of progressive resolution."""
+"""Checks that a model can be trained at the image sizes of progressive resizing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.loading.loader import LoaderConfig
 
 
 def check_sizes(model: nn.Module, loader: LoaderConfig, channels: int) -> None:
-    """Runs an image model (on the meta device) at the sizes of progressive resolution.
+    """Runs an image model (on the meta device) at each of `loader.smaller_sizes` (progressive resizing).
 
     Raises:
         InputError: the model accepts only one size, as transformers do.

@@ -55,6 +55,7 @@ class PreviewSample:
         name: its name in the source, e.g. the path of its file; "" if it is not recorded.
         problem: the reason why it cannot be shown; "" if it can.
         byte: offset of its image in the shard.
+        kind: the image's format, e.g. "JPEG"; "" if it cannot be opened.
     """
 
     key: str
