@@ -1,9 +1,15 @@
 """DenseNet: the input of each layer is the maps of all earlier layers.
 
 Huang, Liu, van der Maaten, Weinberger 2016, "Densely Connected Convolutional Networks", section 3 and table 1 (the BC
-form: 1x1 bottlenecks, transitions that halve the channels). Parameters for 1000 classes: 121 7,978,856; 161 28,681,000;
-169 14,149,480; 201 20,013,928; 264 33,337,704. Errors of the paper with one crop (table 3), top-1/top-5:
-121 25.02/7.71, 169 23.80/6.85, 201 22.58/6.34, 264 22.15/6.12; 161 (growth 48) is not in the table.
+form: 1x1 bottlenecks, transitions that halve the channels). Errors of the paper are top-1/top-5 with one crop (table 3;
+DenseNet-161, of growth 48, is not in it):
+
+                  parameters (1000 classes)  error
+    DenseNet-121                  7,978,856  25.02/7.71
+    DenseNet-161                 28,681,000
+    DenseNet-169                 14,149,480  23.80/6.85
+    DenseNet-201                 20,013,928  22.58/6.34
+    DenseNet-264                 33,337,704  22.15/6.12
 
 Parameter names are torchvision's. Memory use is high: the concatenated input of each layer and its batch norm output
 grow with the square of the depth. `memory_efficient=True` discards them and recomputes them in the backward pass

@@ -1,9 +1,15 @@
 """Residual networks.
 
-He, Zhang, Ren, Sun 2015, "Deep Residual Learning for Image Recognition", section 3.3 and table 1. Parameters
-for 1000 classes: 18 11,689,512; 34 21,797,672; 50 25,557,032; 101 44,549,160; 152 60,192,808. Errors of the
-paper with ten crops (table 3), top-1/top-5: 34 24.52/7.46, 50 22.85/6.71, 101 21.75/6.05, 152 21.43/5.71; 18
-27.88/- (table 2, with padding instead of projection shortcuts); with many scales (table 4) 152 has 19.38/4.49.
+He, Zhang, Ren, Sun 2015, "Deep Residual Learning for Image Recognition", section 3.3 and table 1. Errors of the
+paper are top-1/top-5 with ten crops (table 3; ResNet-18: top-1 from table 2, with padding instead of projection
+shortcuts). With many scales (table 4) ResNet-152 has 19.38/4.49.
+
+                parameters (1000 classes)  error
+    ResNet-18                  11,689,512  27.88
+    ResNet-34                  21,797,672  24.52/7.46
+    ResNet-50                  25,557,032  22.85/6.71
+    ResNet-101                 44,549,160  21.75/6.05
+    ResNet-152                 60,192,808  21.43/5.71
 
 ResNet-18 to 152 are torchvision's class (stride on the 3x3 convolution of a bottleneck, not on its first 1x1 as in the
 nets that the authors released), with its parameter names. `squeeze_excite=True` adds a gate to the end of each block,

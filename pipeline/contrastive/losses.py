@@ -82,9 +82,10 @@ def cosines(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def content_keys(ids: Tensor, groups: Tensor, tokens: Tensor) -> Tensor:
-    """Keys of which an equal one makes two samples positives, int64 [B, 3]: id, content group (-1: none), caption.
+    """Three keys per sample, int64 [B, 3]: id, content group (-1: none), caption.
 
-    The third is a 64-bit hash of the tokens [B, L], so that ranks exchange only three numbers per sample.
+    Two samples are positives if any key is equal. The third is a 64-bit hash of the tokens [B, L], so that ranks
+    exchange only three numbers per sample.
     """
     powers = torch.full((tokens.shape[1],), _HASH_FACTOR, dtype=torch.int64, device=tokens.device).cumprod(0)
     return torch.stack([ids, groups, (tokens * powers).sum(1)], dim=1)

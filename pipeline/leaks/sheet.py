@@ -28,9 +28,10 @@ from pipeline.sharding.card.sheet_style import (
     paste_fitted,
 )
 
+# In pixels: the side of an image, the gap between the two images of a pair, and the height of the heading.
 _SIDE, _GAP, _HEADER, _COLUMNS = 132, 8, 112, 4
 _TILE = 2 * _SIDE + _GAP
-_BETWEEN = 28
+_BETWEEN = 28  # pixels between two pairs
 _HEIGHT = 24 + _SIDE + 66
 _HEADINGS = {
     Kind.EXACT: "same bytes",

@@ -1,7 +1,7 @@
 """The signatures of all images of a shards artifact: computed once, then cached on this machine.
 
 Threads compute and write blocks of 4,096 images, so that a killed run resumes after the last block, and another check
-of the same data (with another radius or another second data set) reads no image. Memory holds 25 bytes per image; the
+of the same data (with another radius, or against another data set) reads no image. Memory holds 25 bytes per image; the
 rest of the signatures is memory-mapped.
 """
 
@@ -46,7 +46,7 @@ class Signatures:
     Attributes:
         pixels: [rows, 2] hash of the pixels; of a damaged image its content hash, so that equal ones are found.
         hashes: [rows] difference hashes.
-        states: [rows] numbers of `State`.
+        states: [rows] values of `State`.
         unreadable: the damaged images.
     """
 
@@ -87,7 +87,7 @@ def gather_signatures(
         folder: the cache, with one folder per artifact.
         note: describes the work for `progress`.
     Raises:
-        WorkError: a larger fraction of the images is damaged, so that they cannot be checked for leaks.
+        WorkError: more than `max_unreadable_share` of the images are damaged, which cannot be checked for leaks.
     """
     cache = folder / f"{artifact.key}-v{_VERSION}"
     cache.mkdir(parents=True, exist_ok=True)
@@ -147,6 +147,7 @@ def _block(cache: Path, start: int, uncached: dict[int, NDArray[np.void]]) -> ND
     return signatures
 
 
+# Computes the signatures of the block of images that begins at row `start`, and lists its damaged images.
 def _sign_block(
     reader: SampleReader, index: SampleIndex, start: int, *, stop: Stop
 ) -> tuple[NDArray[np.void], list[Unreadable]]:

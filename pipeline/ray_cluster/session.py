@@ -34,7 +34,7 @@ _ENVIRONMENT = {
 }
 # This machine is not preempted with a notice, and the watcher is one more process.
 _EMBEDDED_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
-# By default Ray tries a cluster that has ended since the probe 20 times, 30 s each.
+# If the cluster has ended since `check_cluster`, Ray by default makes 20 attempts to connect, of 30 s each.
 _CLUSTER_ENVIRONMENT = {"RAY_gcs_server_port_wait_time_s": "2", "RAY_py_gcs_connect_timeout_s": "15"}
 _START_WITHIN_S = 180.0  # a node takes 6 s on two idle cores
 _POLL_S = 0.2
@@ -233,8 +233,8 @@ def _set_environment(values: Mapping[str, str | None]) -> None:
 def _on_loopback() -> Iterator[None]:
     """Makes 127.0.0.1 the address of a node started here, so that all its servers listen on loopback only.
 
-    Ray replaces a given loopback address by the machine's own; this is its switch, read at import, for systems on
-    which it does not start clusters.
+    Ray replaces a given loopback address by the machine's own, unless its constant ENABLE_RAY_CLUSTER is False,
+    which it sets at import for systems on which it does not start clusters.
     """
     from ray._private import ray_constants
 
@@ -248,7 +248,9 @@ def _on_loopback() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _sigterm_preserved() -> Iterator[None]:
-    """Restores the SIGTERM handler that Ray's C++ code replaces: Ray's calls ours, and aborts the process 3 s later.
+    """Restores the SIGTERM handler that Ray's C++ code replaces with its own.
+
+    Ray's handler calls the replaced one, and aborts the process 3 s later.
 
     Python sets handlers from the main thread only; the C library does from any.
     """

@@ -70,8 +70,10 @@ class MemberRoles(Config):
         images: extensions of the image, the preferred first.
         captions: source of captions: the member as one text, its lines, a field of it as JSON, or none.
         labels: source of the label: the member, a field of it as JSON, or none.
-        caption_member, label_member: extensions of the members with captions and label; None: the usual ones.
+        caption_member, label_member: extensions of the members with captions and label; None: json if a field is read,
+            else txt and cls.
         ends: whether to refuse or read a tar that goes on after its end mark, has none, or is cut.
+        most_bytes: size of the largest permitted member; a larger one is an error.
     """
 
     images: tuple[str, ...] = IMAGE_EXTENSIONS
@@ -205,7 +207,11 @@ def tar_samples(
 
 
 def _samples(key: str, members: Mapping[str, Member], roles: MemberRoles, read: Read) -> Iterator[TarSample]:
-    """The sample of a key; or one problem per image if names have dots, so that WebDataset's rule merges samples."""
+    """The sample of a key.
+
+    Dots in image names make WebDataset's rule merge several samples into one without an image; then, for each of these
+    images, a TarSample with the problem.
+    """
     if not any(extension in members for extension in roles.images):
         known = tuple(f".{extension}" for extension in roles.images)
         if roles.images == IMAGE_EXTENSIONS:
@@ -297,6 +303,7 @@ def _member_text(extension: str, members: Mapping[str, Member], read: Read) -> s
         raise ValueError(f"its .{extension} is not UTF-8") from None
 
 
+# Whether the text of a field is not blank. Raises ValueError if it cannot be encoded as UTF-8.
 def _is_text(text: str, name: str, extension: str) -> bool:
     try:
         text.encode()

@@ -1,4 +1,7 @@
-"""The worker's side of a training on Ray Train: the loop, with the session's Channel as its reporter."""
+"""The worker's side of a training on Ray Train: the loop, which reports to the driver through the session's Channel.
+
+The Channel is an actor (pipeline.ray_cluster.session) that stores a worker's messages until the driver takes them.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ _PREEMPTION_EVERY_STEPS = 20  # a check costs 2.9 ms, and every rank must check 
 
 
 def train_on_worker(config: dict[str, Any]) -> None:
-    """The train function: runs the loop with the Channel as its reporter.
+    """The train function of Ray Train: runs the loop, and posts a failure or the result to the Channel.
 
     Args:
         config: "recipe": the pickled recipe and its CheckpointLocation, as bytes so that Ray Train's controller, which
-            forwards it, need not import their classes; "channel"; "training": the id of its messages; "cpus": number of
-            threads; "preemptible": whether Ray may announce that a machine will be preempted.
+            forwards it, need not import their classes; "channel": the actor; "training": the id of its messages;
+            "cpus": number of torch's threads; "preemptible": whether Ray may announce that a machine will be preempted.
     """
     import ray.train
     import ray.train.torch
@@ -43,7 +46,11 @@ def train_on_worker(config: dict[str, Any]) -> None:
 
 
 class ChannelReporter:
-    """The Reporter of a worker: sends messages without waiting, and reads the replies to earlier ones."""
+    """The Reporter of a worker: sends messages without waiting; the replies to earlier ones say whether to stop.
+
+    Args:
+        training: the id of its messages.
+    """
 
     def __init__(self, channel: Any, training: str, *, preemptible: bool) -> None:
         self._channel = channel
@@ -55,7 +62,7 @@ class ChannelReporter:
         self._pending_reply: Any = None
 
     def send(self, kind: str, value: Any) -> None:
-        """Sends a message and waits for its delivery."""
+        """Sends a message and, unlike the other methods, waits for its delivery."""
         import ray
 
         ray.get(self._channel.post.remote(self._training, kind, value))

@@ -30,7 +30,8 @@ class DecodedImage:
         extension: extension of its member, in lower case.
         kind: "JPEG", "PNG", ...; "" if it is not an image.
         properties: what loaders may not handle as intended, in the words of the data card.
-        fault: "empty", "bomb", "foreign", "cut", "damaged", or None.
+        fault: "cut": the data end early; otherwise as in `UnreadableError`: "empty", "long", "bomb", "foreign" or
+            "damaged"; None: it decodes.
         reason: the decoder's message.
         content: its content hash.
     """
@@ -47,7 +48,7 @@ class DecodedImage:
 
 
 def decode_image(data: bytes, extension: str) -> DecodedImage:
-    """Decodes an image."""
+    """Decodes an image; a failure is reported in `fault` and `reason`, not raised."""
     content = content_hash(data)
     try:
         examined = examine(data)
