@@ -124,7 +124,7 @@ class RegNet(PooledMap, torchvision_regnet.RegNet):
 
 
 def _first_convolution(in_chans: int, width: int) -> nn.Conv2d:
-    """The first convolution of both families for other than 3 channels, initialised by its fan out as theirs."""
+    """The first convolution of both families for other than 3 channels, initialised by fan-out like the original."""
     convolution = nn.Conv2d(in_chans, width, kernel_size=3, stride=2, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return convolution

@@ -184,7 +184,11 @@ class _Run:
         metrics: dict[str, float],
         files: dict[str, Any],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Adds the retrieval measures and examples; returns both ranks of each row, NaN without a caption."""
+        """Adds the retrieval measures and examples; returns two ranks of each row, NaN without a caption.
+
+        Returns:
+            The rank of the image's best right caption, and the rank of the best right image for its first caption.
+        """
         pool = CaptionPool.collect(self.index, self.rows, only_first=self.config.captions == "first")
         text_ranks, image_ranks = np.full(len(self.rows), np.nan), np.full(len(self.rows), np.nan)
         if len(pool.ids) == 0:

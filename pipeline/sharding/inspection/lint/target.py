@@ -108,7 +108,7 @@ def check_files(artifact: Artifact, findings: Findings, *, deep: bool) -> None:
 
 
 def _shards(artifact: Artifact, index: SampleIndex | None, findings: Findings) -> list[Shard]:
-    """The artifact's own tars, those of other artifacts in the store, and tars outside it; a mixture may have all three."""
+    """The artifact's own tars, those of other artifacts in the store, and tars outside it; a mixture may have all."""
     outside_store = {tar.url: tar for tar in tars_outside_store(artifact)}
     listed = [*(name for name in artifact.files if name.endswith(".tar")), *outside_store]
     names = list(index.shard_names) if index is not None else listed
