@@ -97,7 +97,7 @@ def _without_shared_content(ontology: Ontology, candidates: Ids, selected: Ids) 
 def _branches(ontology: Ontology, node: int) -> NDArray[np.int64]:
     """The slices of `ontology.postings` over which a draw from a node is balanced, [n, 2] start and stop.
 
-    They hold the pairs below each child of the node, and the node's own pairs.
+    One for each child, and one for the node's own pairs; for the root or a leaf, one for all pairs below it.
     """
     start, own_end, end = ontology.spans[node, :3]
     children = ontology.nodes[node].children

@@ -28,7 +28,7 @@ from pipeline.sharding.card.sheet_style import (
     paste_fitted,
 )
 
-# In pixels: the side of an image, the gap between the two images of a pair, and the height of the heading.
+# Pixels: side of an image, gap between the two images of a pair, height of the heading. Then the number of pairs a row.
 _SIDE, _GAP, _HEADER, _COLUMNS = 132, 8, 112, 4
 _TILE = 2 * _SIDE + _GAP
 _BETWEEN = 28  # pixels between two pairs

@@ -87,7 +87,7 @@ def gather_signatures(
         folder: the cache, with one folder per artifact.
         note: describes the work for `progress`.
     Raises:
-        WorkError: more than `max_unreadable_share` of the images are damaged, which cannot be checked for leaks.
+        WorkError: more than `max_unreadable_share` of the images are damaged; they cannot be checked for leaks.
     """
     cache = folder / f"{artifact.key}-v{_VERSION}"
     cache.mkdir(parents=True, exist_ok=True)
