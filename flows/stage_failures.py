@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pipeline.errors import InputError, TutelageError, WorkError, first_line, listed, shortened
 
 _LINE_CHARS = 1200
-_MOST = 6
+_MOST = 6  # limit on the failures that a line lists
 
 
 def error_line(error: BaseException) -> str:

@@ -23,7 +23,7 @@ class ModelInfo:
         top1_error, top5_error: on ImageNet's validation set, in percent, as reported in the paper.
         weights: the source of trained weights, in a few words, e.g. "torchvision VGG16_Weights".
         errors_from: the table of these errors and the test protocol, e.g. "table 3: ten crops"; papers differ.
-        normalisation: the pixel normalisation of its usual weights, or of the ones that `weights` names.
+        normalisation: the pixel normalisation that `weights` expect; without them, that of the weights in common use.
     """
 
     name: str

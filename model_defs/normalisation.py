@@ -21,7 +21,7 @@ class Normalisation:
     origin: str = field(default="", compare=False)
 
     def for_channels(self, channels: int) -> Normalisation:
-        """For a first convolution fitted to another number of channels: each channel gets the average of all."""
+        """The normalisation for a convolution fitted to another number of channels: the average of all, for each."""
         there = len(self.mean)
         if there == channels:
             return self
@@ -62,5 +62,5 @@ def _transform_input() -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:
-    """Without the rounding errors of float64, so that ImageNet's numbers become exactly 0.5, and vice versa."""
+    """The values without rounding errors of float64, so that ImageNet's become exactly 0.5, and vice versa."""
     return tuple(round(value, 12) for value in values)

@@ -49,7 +49,7 @@ class Outcome:
     data: tuple[Mapping[str, Any], ...] = ()
 
     def plain(self, error: BaseException | None) -> dict[str, Any]:
-        """As JSON values."""
+        """The outcome as JSON values."""
         return {
             "flow": self.flow,
             "flow_run": self.flow_run,

@@ -41,6 +41,10 @@ def preview(
 ) -> int:
     """Prints samples of an artifact or of tars.
 
+    Args:
+        what: STAGE/KEY, or a tar, a folder or a pattern.
+        rows: maximum number of samples.
+        out: file for a sheet of pictures.
     Raises:
         InputError: there is no such sample, or the sheet cannot be written.
     """
@@ -105,7 +109,7 @@ def _table(samples: Sequence[PreviewSample], width: int) -> Table:
         )
         for sample in samples
     ]
-    # Tars and mixtures have no names.
+    # Samples of tars and mixtures have no names, so the column is omitted.
     shown = [column for column, name in enumerate(_COLUMNS) if name != "name" or any(row[column] for row in rows)]
     used = sum(max(len(_COLUMNS[column]), *(len(row[column]) for row in rows)) + 2 for column in shown)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -120,7 +124,7 @@ def _table(samples: Sequence[PreviewSample], width: int) -> Table:
 
 
 def _end(name: str, most: int) -> str:
-    """A name without its start if it is long, because a path ends with the file."""
+    """The last `most` characters of a name: a long path is truncated at its start, before the file's name."""
     return name if len(name) <= most else "…" + name[1 - most :]
 
 

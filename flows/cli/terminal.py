@@ -68,11 +68,12 @@ def output_to_log(log: Path) -> Iterator[tuple[IO[str], IO[str]]]:
 
 
 class RunDisplay:
-    """Shows a board until it is closed.
+    """Shows the progress of a run, inside the context manager `shown`.
 
     Args:
         flow: name of the flow.
         preset: origin of the parameters, e.g. "preset emoji".
+        board: states of the stages.
         console: prints plain lines if it is not a terminal.
     """
 

@@ -36,7 +36,7 @@ CAPTION = (
 
 
 def spread_evenly(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Of some rows at most so many, evenly from the first to the last."""
+    """At most `most` of the rows, evenly spaced from the first to the last."""
     if len(rows) <= most:
         return rows
     return rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]

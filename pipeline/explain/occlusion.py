@@ -16,14 +16,14 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from pipeline.errors import InputError
 
-_PIXELS_AT_ONCE = 2**20  # of covered images in one forward pass: 256 of 64 pixels, 20 of 224
+_PIXELS_AT_ONCE = 2**20  # of covered images in one forward pass: 256 images of 64 x 64, 20 of 224 x 224
 
 
 @torch.no_grad()
 def occlusion(
     model: nn.Module, images: Tensor, classes: Tensor, *, cover: int | None = None, stride: int | None = None
 ) -> Tensor:
-    """The mean fall of the class's log-probability under covers on each position; negative for a rise.
+    """The mean fall of the class's log-probability over all covers that hide a position; negative for a rise.
 
     Args:
         model: a classifier in evaluation mode.
@@ -45,6 +45,7 @@ def occlusion(
         raise InputError(f"occlusion: a cover of {cover} pixels is larger than the image of {height} x {width}")
     whole = _log_probability(model, images, classes)
     covers = _covers(height, width, cover, stride).to(images.device)
+    # The sum of the falls at each pixel.
     loss = torch.zeros(len(images), height, width, device=images.device)
     at_once = max(1, _PIXELS_AT_ONCE // (len(images) * height * width))
     for masks in covers.split(at_once):

@@ -58,7 +58,7 @@ def _expected(model: ModelConfig, store: ArtifactStore) -> Normalisation:
 
 
 def _before_transform_input(expected: Normalisation) -> Normalisation:
-    """The numbers to set for a net with transform_input.
+    """The normalisation of the images with which a net with transform_input gets what its weights expect.
 
     Raises:
         InputError: they are not in 0..1.

@@ -51,7 +51,7 @@ class ImportConfig(Config):
 
     @classmethod
     def for_model(cls, model: str, pretrained: str, **values: Any) -> Self:
-        """The import of a model's initial weights; "DEFAULT" is the source that the catalogue names.
+        """The config that imports a model's initial weights; "DEFAULT" is the source that the catalogue names.
 
         Raises:
             InputError: the catalogue names no weights.
@@ -71,7 +71,7 @@ class ImportConfig(Config):
         found = find_weights(self.source, store)
         contents: dict[str, Any] = {"weights": weights_identity(found)}
         if self.reads_texts:
-            # The vocabulary is small, so it is read here: errors are found early, and its content gives the digest.
+            # The vocabulary is small, so it is read here: its content identifies it, and errors are found early.
             folder = self.tokenizer or locate_weights(found, _EXTRA_FILES).parent
             contents["vocabulary"] = digest(read_vocabulary(folder.expanduser()))
         return self.model_copy(update={"source": absolute_source(self.source), "fingerprint": digest(contents)})

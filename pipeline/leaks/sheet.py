@@ -65,7 +65,7 @@ def leak_sheet(pairs: Sequence[Pair], read: Read, *, title: str, subtitle: str, 
 
 
 def chosen(pairs: Sequence[Pair], most: int) -> list[Pair]:
-    """The pairs to show: one per evaluation image, at least half of them near ones if there are that many."""
+    """At most `most` pairs to show, one per evaluation image; at least half are near ones if there are so many."""
     first: dict[tuple[str, int], Pair] = {}
     for pair in pairs:
         first.setdefault((pair.evaluation.data_set, pair.evaluation.row), pair)

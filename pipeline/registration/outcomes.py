@@ -22,7 +22,7 @@ _COPY = "registered-model"
 
 
 def read_metrics(evaluation: Artifact) -> dict[str, float]:
-    """The metrics of an evaluation."""
+    """The metrics of an evaluation, by name."""
     metrics: dict[str, float] = json.loads(evaluation.read("metrics.json"))
     return metrics
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.evaluation.metrics import per_class_accuracy
 from pipeline.html.markup import Markup, escaped
 
-MOST_CLASSES = 60
+MOST_CLASSES = 60  # limit on the rows and columns of the figure
 _LONGEST_NAME = 24
 
 
@@ -26,7 +26,7 @@ class Pair:
 
 
 def confused_pairs(confusion: NDArray[np.int64], most: int) -> list[Pair]:
-    """The most frequent confusions, by count and then by fraction of the true class."""
+    """The `most` most frequent confusions, by count and then by fraction of the true class."""
     totals = confusion.sum(axis=1)
     off = confusion.copy()
     np.fill_diagonal(off, 0)

@@ -71,7 +71,7 @@ def explanations_section(run: RunData, gallery: Gallery, most: int) -> Markup | 
 
 
 def chosen_ids(outcomes: Mapping[str, Mapping[int, bool]], most: int) -> list[int]:
-    """The samples to show: alternates samples that all models, some models and no model predicted correctly.
+    """At most `most` samples to show: alternates samples that all models, some models and no model predicted correctly.
 
     Each of the three kinds is evenly spread over the ids.
 

@@ -29,7 +29,7 @@ _VARIABLES = {_MUTED: "var(--muted)", _LINE: "var(--line)"} | {
     stand_in: f"var(--{name})" for stand_in, name in zip(_SERIES, SERIES, strict=True)
 }
 _WIDTH_IN, _HEIGHT_IN = 5.4, 3.1
-_MOST_POINTS = 240
+_MOST_POINTS = 240  # limit on the points of a curve
 _LEGEND_LETTERS = 64  # that fit in one line of the legend
 _STYLE = figure_style(ink=_MUTED, muted=_MUTED, line=_LINE) | {
     "svg.fonttype": "none",

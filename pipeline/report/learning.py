@@ -13,7 +13,7 @@ from pipeline.report.figures import Series, line_figure, stack_figure
 from pipeline.report.run_data import RunData, Training
 from pipeline.report.wording import display_name, duration, percent
 
-_MOST_OPENINGS = 60
+_MOST_OPENINGS = 60  # rows of the table of opened nodes
 _LEVELS = {0: "whole set", 1: "groups", 2: "subgroups"}
 
 

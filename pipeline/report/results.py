@@ -95,7 +95,7 @@ def confusion_section(run: RunData) -> Markup | None:
 
 
 def mistakes_section(run: RunData, gallery: Gallery, most: int) -> Markup | None:
-    """The wrong predictions with the highest confidence, with their images."""
+    """The `most` wrong predictions of each model with the highest confidence, with their images."""
     content: list[Child] = []
     shown = [mistake for evaluation in run.evaluations for mistake in evaluation.mistakes[:most]]
     names = gallery.names(mistake["id"] for mistake in shown)

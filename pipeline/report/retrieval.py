@@ -14,7 +14,7 @@ _HALF_UNSEEN = "; half of them are about unseen concepts"
 
 
 def retrieval_section(run: RunData, gallery: Gallery, most: int) -> Markup | None:
-    """Recall in both directions compared with chance, and queries with their results."""
+    """Recall in both directions compared with chance, and up to `most` queries of each with their results."""
     measured = [
         evaluation
         for evaluation in run.evaluations

@@ -12,7 +12,7 @@ from pipeline.report.confusion import confused_pairs
 from pipeline.report.run_data import RunData
 from pipeline.report.wording import display_name, percent
 
-_MOST_NAMES = 8
+_MOST_NAMES = 8  # of classes, in a sentence
 
 
 def weak_points(run: RunData) -> Markup | None:

@@ -83,7 +83,7 @@ class S3Storage(S3Objects):
         won = False
         if self.stat(manifest_path) is None:
             try:
-                # Records the folder for `sweep` in case this process is killed, which need not list the store then.
+                # If this process is killed, `sweep` finds the folder by this record without listing the store.
                 self.write(f"{ASIDE}/{attempt}", f"{path}/{root}".encode())
                 self._confirm_all(f"{path}/{root}", self._send_all(folder, f"{path}/{root}"))
             except BaseException:
@@ -236,7 +236,7 @@ class S3Storage(S3Objects):
                 found = self._written_by(path)
                 if found is None:
                     self._confirm(path, self.stat(path), digests)
-                # If another writer's object is there, it replaced ours, provided that the ETag was of our bytes.
+                # If the response has the ETag of our bytes, they were stored; another writer has replaced them since.
                 return True if found == writer or answer["ETag"].strip('"') == digests.etag else None
             return True if self._written_by(path) == writer else None
 

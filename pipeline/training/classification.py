@@ -120,7 +120,7 @@ class ClassifierEvaluation:
     def __call__(
         self, model: nn.Module, on_batch: Callable[[Batch, Tensor], None] = lambda batch, logits: None
     ) -> dict[str, float]:
-        """The metrics.
+        """Accuracy, top-5 accuracy and mean loss in nats, by metric name.
 
         Args:
             on_batch: called with each batch and its logits, [B, classes] on the device.

@@ -41,7 +41,7 @@ class ImageModelConfig(Config):
     @field_validator("mean", "std", mode="before")
     @classmethod
     def _numbers_are_valid(cls, value: Any, info: ValidationInfo) -> Any:
-        """Checked before the types, because pydantic would report one error for each member of the union."""
+        """Validates the raw value: pydantic's own check would report one error for each member of the union."""
         if value is None:
             return None
         numbers = [_as_number(number) for number in (value if isinstance(value, list | tuple) else [value])]
@@ -59,7 +59,7 @@ class ImageModelConfig(Config):
         return tuple(numbers) if several else numbers[0]
 
     def key_value(self, name: str) -> Any:
-        """As for any config; mean and std are resolved first, so that equal settings have equal keys."""
+        """The value of a field in the artifact key; mean and std are those used, so that equal settings agree."""
         if name not in ("mean", "std") or self.waits_for_weights:
             return super().key_value(name)
         values = getattr(self.preprocessing(), name)

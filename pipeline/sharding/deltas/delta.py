@@ -124,7 +124,7 @@ class Delta:
         return rows, reasons
 
     def counts(self, reasons: list[str]) -> dict[str, Any]:
-        """For the card: numbers of new, changed, removed and live samples."""
+        """The numbers of new, changed, removed and live samples, for the data card."""
         read = self.was_read & (self.selection.splits != DROPPED)
         base_rows = self.base_rows[self.readable[read]]
         changed = int((self.listing.numbers["row"][base_rows[base_rows >= 0]] >= 0).sum())
@@ -314,7 +314,7 @@ class _Union:
         }
 
     def columns(self, read: NDArray[np.bool_], rows: NDArray[np.int64], folder: Path) -> Columns:
-        """The columns of images.
+        """The columns of images, some of them read and the others listed in the base.
 
         Args:
             read: [images] whether `rows` is a row of the read items; otherwise it is a row of the listing.

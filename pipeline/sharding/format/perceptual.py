@@ -25,7 +25,7 @@ from PIL import Image
 _PositionPairs: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 BITS = 64
-_MOST_EQUAL_BLOCKS = 3
+_MOST_EQUAL_BLOCKS = 3  # limit on m, see `_blocks`
 _MOST_AT_ONCE = 1 << 20  # pairs that are compared at once: 40 MB
 _SAMPLE = 100_000  # hashes from which the entropy of each bit is estimated
 

@@ -15,7 +15,7 @@ from pipeline.html.markup import Markup, tag
 _WIDTH, _HEIGHT = 420, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 10, 30
 _BINS = 28
-_MOST_SINGLE = 16
+_MOST_SINGLE = 16  # distinct values that get a bin each
 _TAIL = 0.995
 _NARROW = 30
 
@@ -154,7 +154,7 @@ def _ticks(top: int) -> list[int]:
 
 
 def _labelled(bins: int, most: int) -> list[int]:
-    """Indices of evenly spaced bins to label, including the first and the last."""
+    """Indices of at most `most` evenly spaced bins to label, including the first and the last."""
     if not bins:
         return []
     return sorted({round(position) for position in np.linspace(0, bins - 1, min(bins, most)).tolist()})

@@ -18,8 +18,8 @@ from pipeline.sharding.format.index import SPLITS, SampleIndex
 
 # With more classes than this, only the largest and smallest are shown, and a curve of all.
 _MOST_BARS, _AT_EITHER_END = 64, 24
-_MOST_LISTED = 2000
-_MOST_SHEETS = 64
+_MOST_LISTED = 2000  # rows of the table of classes
+_MOST_SHEETS = 64  # classes with pictures
 _QUOTA = {"train": 5, "val": 1, "test": 2}
 
 

@@ -19,6 +19,7 @@ from pipeline.sharding.format.index import SPLITS
 from pipeline.sharding.writing.chunks import Columns, Unreadable
 from pipeline.sharding.writing.plan import Plan
 
+# Limits on what is shown: sets of equal images, images of a set; reasons and labels in quarantine, names of items.
 _SETS, _ROWS_OF_SET = 12, 6
 _MOST_REASONS, _MOST_LABELS, _MOST_NAMES = 24, 12, 60
 _EQUAL = "Images are equal if their bytes are. Of equal images the most protected split keeps its own."

@@ -33,7 +33,7 @@ _CODES: dict[FaultKind, Code] = {
     "after": AFTER_END, "end": NO_END, "mark": NO_END,
 }  # fmt: skip
 
-MOST_MEMBER_BYTES = 256 << 20
+MOST_MEMBER_BYTES = 256 << 20  # a larger member is a finding
 
 
 class Archive:

@@ -21,8 +21,8 @@ SIZE = code(
 )
 EMPTY = code("shard-empty", "warning", "A tar without a sample: some readers stop, and a worker has no data.")
 REPEATED = code("shard-repeated", "warning", "Two shards with identical bytes: their samples are trained on twice.")
-_MOST_RATIO = 10
-_FEWEST_SHARDS = 3
+_MOST_RATIO = 10  # of a shard's size to the median of its series, or the reverse
+_FEWEST_SHARDS = 3  # with fewer, sizes are not compared
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The columns of a shards artifact: its index, the sizes of its tars, and the formats of a sample of its images."""
+"""The `ImageColumns` of a shards artifact: from its index, the sizes of its tars, and the formats of some images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.shard_locations import ShardLocations
 from pipeline.sharding.inspection.survey.columns import ImageColumns, index_columns
 
-_FORMATS_OF = 1000
+_FORMATS_OF = 1000  # images of which the format is read
 
 
 Read = Callable[[int], bytes]
@@ -24,7 +24,7 @@ Read = Callable[[int], bytes]
 def artifact_columns(
     artifact: Artifact, index: SampleIndex, open_reader: Callable[[], AbstractContextManager[Read]]
 ) -> ImageColumns:
-    """The columns of an artifact with shards.
+    """The images of a shards artifact, by column.
 
     Args:
         open_reader: opens a function that returns an encoded image by its id; not called if any shard is remote.

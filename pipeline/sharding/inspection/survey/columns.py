@@ -73,7 +73,7 @@ class ImageColumns:
 def index_columns(
     index: SampleIndex, shard_bytes: NDArray[np.int64], formats: dict[str, int] | None = None
 ) -> ImageColumns:
-    """The columns of an index; no shard is read.
+    """The images of an index, by column; no shard is read.
 
     Args:
         shard_bytes: [shards] sizes of the shards.

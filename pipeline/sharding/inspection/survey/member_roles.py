@@ -10,7 +10,7 @@ from pipeline.sharding.sources.tar_bytes import opened_tar
 from pipeline.sharding.sources.tar_listing import MEMBER_NAME, META_NAME, MOST_TEXT_BYTES, MemberRoles
 from pipeline.sharding.sources.tar_members import Member, tar_members
 
-_MOST_BYTES = 1 << 40  # no limit in effect: large members are not read
+_MOST_BYTES = 1 << 40  # so that no member is rejected for its size
 _CAPTIONS, _LABELS = ("captions", "caption"), ("label", "cls")
 
 

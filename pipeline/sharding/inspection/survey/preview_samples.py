@@ -23,7 +23,7 @@ from pipeline.sharding.sources.tar_listing import TarSample, tar_samples
 
 # Number of tars, evenly spread over all, that are read for samples of any label.
 _TARS = 12
-_MOST_IMAGE_BYTES = 256 << 20
+_MOST_IMAGE_BYTES = 256 << 20  # a larger image is not read
 
 
 @dataclass(frozen=True, slots=True)

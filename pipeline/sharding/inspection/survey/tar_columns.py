@@ -48,7 +48,7 @@ class _ColumnBuilder:
 
 
 def tar_columns(tars: Sequence[FoundFile], progress: Progress = silent) -> ImageColumns:
-    """The columns of the images in tars.
+    """The images in tars, by column.
 
     Images of equal length are read completely and compared by their hashes; the others cannot be equal.
 
