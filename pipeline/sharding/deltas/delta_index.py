@@ -1,8 +1,8 @@
 """The files of a delta next to its tars: the index of all live samples, the listing, and the tombstones.
 
 Live samples are those of the source now: samples reused from the base, and new ones. Within a split the reused samples
-come first, in their order, then the new ones. The numbers of labels, groups and
-taxonomy nodes are those of the base; new labels, groups and nodes get the next numbers.
+come first, in their order, then the new ones. The numbers of labels, groups and taxonomy nodes are those of the base;
+new labels, groups and nodes get the next numbers.
 """
 
 from __future__ import annotations
