@@ -119,7 +119,7 @@ class AttentionPool(nn.Module):
         return pooled.flatten(1)
 
     def values(self, feature_map: Tensor) -> Tensor:
-        """The value of each position, [B, h w, D]; `forward` averages these and the mean's value in each head."""
+        """The value vector of each position, [B, h w, D]; per head, `forward` averages them and the mean's."""
         values: Tensor = self.v_proj(self._tokens(feature_map)[:, 1:])
         return values
 

@@ -49,7 +49,7 @@ class SelfAttention(nn.Module):
         return scores.softmax(dim=-1)
 
     def values(self, x: Tensor) -> Tensor:
-        """The output if each token attended only to itself, [B, N, D]; `forward` mixes these in each head."""
+        """The output if each token attended only to itself: its value vector, projected, [B, N, D]."""
         _, _, v = self._queries_keys_values(x)
         return self._merged(v)
 

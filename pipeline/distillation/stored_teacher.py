@@ -1,4 +1,4 @@
-"""A teacher with precomputed outputs: they are a joined column, and the model is not run during training.
+"""A teacher with precomputed outputs, read from a column joined to the shards; the model is not run during training.
 
 The teacher saw the stored images. The student sees augmented views of them, but its targets are for the whole image:
 less accurate than the outputs of a teacher that sees the same view (Beyer 2022, "Knowledge distillation: A good
@@ -73,8 +73,8 @@ def check_outputs(config: DistillationLossConfig, columns: JoinedColumns, index:
     Args:
         rows: the training samples.
     Raises:
-        InputError: there is no such column, it has not K floats per sample, a sample has no value, or the values do
-            not match `teacher_outputs`.
+        InputError: there is no such column, it does not have one float per label, a sample has no value, or the values
+            are not what `teacher_outputs` says.
     """
     name = config.teacher_column
     assert name is not None

@@ -31,7 +31,7 @@ class Request:
 
     Attributes:
         class_name: the class to explain; None is the predicted class of each image.
-        prompts: texts for a dual encoder; none: its best labels.
+        prompts: texts for a dual encoder; empty: the labels with the highest scores.
         layer: index or name in `features`, for a net of one sequence of layers; None is the last activation layer.
         channels: how many of the most active channels of that layer are shown; None is five.
     """

@@ -12,14 +12,17 @@ from pipeline.errors import InputError, listed
 from pipeline.loading.wordpiece import END, PADDING, START, UNKNOWN
 
 VOCABULARY = "wordpieces.json.gz"
+# Of a model on the Hugging Face Hub; the first, or else the other two, define its tokenizer.
 FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 
 
 def read_vocabulary(folder: Path) -> dict[str, Any] | None:
-    """The vocabulary of an exported model, of tokenizer.json or of vocab.txt in a folder; None if there is none.
+    """The vocabulary in a folder: of an exported model, else of tokenizer.json, else of vocab.txt; None if none exists.
 
+    Returns:
+        "tokens", the word pieces in the order of their ids; "lowercase", whether text is lower-cased.
     Raises:
-        InputError: the tokenizer is not of BERT's word pieces, or damaged.
+        InputError: the tokenizer does not use BERT's word pieces, or its file is damaged.
     """
     for name, read in ((VOCABULARY, load_vocabulary), (FILES[0], _from_json), (FILES[1], _from_text)):
         path = folder / name
@@ -40,7 +43,7 @@ def write_vocabulary(vocabulary: Mapping[str, Any], path: Path) -> None:
 
 
 def load_vocabulary(path: Path) -> dict[str, Any]:
-    """Reads a file of `write_vocabulary`."""
+    """Reads a file that `write_vocabulary` wrote."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         vocabulary: dict[str, Any] = json.load(file)
     return vocabulary

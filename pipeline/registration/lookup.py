@@ -28,7 +28,7 @@ def find_version(store: ArtifactStore, model_uri: str) -> tuple[Registry, Regist
     """The version that models:/NAME@ALIAS or models:/NAME/VERSION names, and the registry that has it.
 
     Args:
-        store: has the registry in it unless MLFLOW_TRACKING_URI names another.
+        store: contains the registry, unless MLFLOW_TRACKING_URI names another registry.
     Raises:
         InputError: the URI has neither form, the registry cannot be used, or it has no such version.
     """
@@ -42,8 +42,8 @@ class Predictor:
     """A registered model in memory.
 
     Attributes:
-        model: MLflow's wrapper.
-        params: the params of its calls; None: none.
+        model: as MLflow loads it (mlflow.pyfunc).
+        params: passed to every call of model.predict; None: no parameters.
     """
 
     model: Any
@@ -61,9 +61,9 @@ def load_predictor(store: ArtifactStore, model_uri: str, *, prompts: Sequence[st
     """Loads a registered model.
 
     Args:
-        store: has the registry in it unless MLFLOW_TRACKING_URI names another.
-        model_uri: e.g. "models:/emoji-classifier@champion".
-        prompts: texts to rank, for a dual encoder; none: its labels.
+        store: contains the registry, unless MLFLOW_TRACKING_URI names another registry.
+        model_uri: e.g. "models:/my-classifier@champion".
+        prompts: texts that a dual encoder ranks; empty: it ranks its labels.
     Raises:
         InputError: there is no such model, the registry cannot be used, or the model ranks no prompts.
         WorkError: the model's files cannot be fetched or loaded.
@@ -89,7 +89,7 @@ def load_predictor(store: ArtifactStore, model_uri: str, *, prompts: Sequence[st
 def _predictions(
     model: Any, images: list[bytes], params: dict[str, Any] | None
 ) -> list[dict[str, Any] | FailedPrediction]:
-    """Predicts for all images at once; after an error for each half, down to the single images that cause it."""
+    """Predicts for all images at once; after an error, for each half, down to the single images that cause it."""
     if not images:
         return []
     try:

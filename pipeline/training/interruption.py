@@ -42,7 +42,7 @@ class StopRequest:
 
 
 def request_stop() -> int:
-    """Asks every training of this process to write a checkpoint and stop; returns their number. For other threads."""
+    """Asks every training of this process to write a checkpoint and stop; returns how many. Any thread may call it."""
     requests = list(_running)
     for request in requests:
         request.set()
@@ -53,7 +53,7 @@ def request_stop() -> int:
 def stoppable() -> Iterator[StopRequest]:
     """Accepts requests to stop within the block; in the main thread, also SIGTERM and SIGINT.
 
-    Python delivers signals to the main thread only: a training in another thread stops when
+    Python delivers signals to the main thread only: a training in another thread stops only when
     `request_stop` is called.
     """
     request = StopRequest()

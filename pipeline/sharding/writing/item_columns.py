@@ -1,4 +1,4 @@
-"""The columns of a source's readable items, declared once: for the chunk tables, the plan, and items.parquet."""
+"""The columns of a source's readable items, for the chunk tables, the plan (plan.py) and items.parquet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLAN_COLUMNS = {
     "key_hash": pa.uint64(),
     "sample_bytes": pa.int64(),
 }
-"""What the plan needs of every image, numbers only; `chunks.Columns` describes each."""
+"""From these numbers of each image, the plan assigns it to a split and a shard; `chunks.Columns` describes them."""
 
 SHARD_COLUMNS = {
     "key": _TEXT,
@@ -35,7 +35,7 @@ SHARD_COLUMNS = {
     "captions": pa.large_list(_TEXT),
     "notes": _TEXT,
 }
-"""What a shard's task needs in addition."""
+"""What the task that writes a shard needs in addition."""
 
 ITEM_COLUMNS = {
     "name": _TEXT,
@@ -43,4 +43,4 @@ ITEM_COLUMNS = {
     "metadata_hash": pa.uint64(),
     "stamp_hash": pa.uint64(),
 }
-"""What tells a later run that an item changed; see `item_hashes`."""
+"""From these a later run detects that an item has changed; see `item_hashes`."""
