@@ -8,6 +8,7 @@ from model_defs.registry import register_model
 
 _VIT = "Dosovitskiy et al., An Image is Worth 16x16 Words"
 _DEIT = "Touvron et al., Training data-efficient image transformers"
+# "by both heads": a distilled model predicts from its class head and its distillation head together.
 _DEIT_ERRORS = "table 3: 300 epochs; with the token by both heads"
 
 # Without other arguments this is ViT-B/16; it accepts others, e.g. size="small", patch_size=8, img_size=96.

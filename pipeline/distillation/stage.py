@@ -60,7 +60,7 @@ class DistillationConfig(ClassificationConfig):
         return index
 
     def check_teacher(self, teacher: Artifact | None, columns: Artifact | None, index: SampleIndex) -> dict[str, float]:
-        """Checks that the teacher fits the shards and the student; returns the accuracy of stored outputs.
+        """Checks that the teacher fits the shards and the student; returns the accuracy of stored outputs, else {}.
 
         Raises:
             InputError: the teacher is not a classifier, or has other labels or channels; or its stored outputs are
@@ -148,7 +148,7 @@ class DistillStudent:
 
         Args:
             inputs: "shards"; "teacher", an artifact with an exported classifier, unless its outputs are joined;
-                "weights", imported, if model.pretrained is set; "columns", joined, if keep or
+                "weights", imported weights, if model.pretrained is set; "columns", joined columns, if `keep` or
                 distillation.teacher_column is set.
         """
         shards, weights = inputs["shards"], inputs.get("weights")

@@ -2,9 +2,9 @@
 
 A JPEG must be decoded from the top because of its entropy coding, but the rows below a crop can be skipped: on average
 a tenth of a photograph, for the crops drawn in training. simplejpeg cannot stop early, so it gets the same file with a
-smaller height in the frame header, and reports for an intact file that bytes are left over. That message alone is no
-proof, because libjpeg-turbo reports stray bytes before decoding in the same words. So the header must be free of such
-bytes, and the last row of the result must have been written.
+smaller height in the frame header. For an intact file it then reports that bytes are left over. This report does not
+prove that the file is intact, because libjpeg-turbo reports stray bytes before decoding in the same words. So the
+header must be free of such bytes, and the last row of the result must have been written.
 
 Measured, 400x357, one thread, us: simplejpeg 550, Pillow 680, torchvision 600.
 """
@@ -37,7 +37,7 @@ class Frame(NamedTuple):
     Attributes:
         height, width: in pixels.
         offset: position of the height in the file, in bytes.
-        colours: 1 or 3.
+        colours: number of colour components, 1 or 3.
         sequential: one scan holds all components, so the upper rows come first.
     """
 
@@ -49,7 +49,7 @@ class Frame(NamedTuple):
 
 
 def plain_frame(data: bytes) -> Frame | None:
-    """The frame of a JPEG that simplejpeg decodes as the contract requires; None: use Pillow.
+    """The frame of a JPEG that simplejpeg decodes to the pixels of `pipeline.pixels.decode`; None: use Pillow.
 
     Every segment up to the first scan must begin where the previous one ends.
     """
@@ -105,8 +105,11 @@ def _is_upright(segment: bytes) -> bool:
 def jpeg_pixels(
     data: bytes, frame: Frame, channels: int, min_height: int = 0, min_width: int = 0
 ) -> NDArray[np.uint8] | None:
-    """All pixels, uint8 [H, W, channels], at the smallest cheap scale that is at least the minimum.
+    """All pixels, uint8 [H, W, channels].
 
+    Args:
+        min_height, min_width: the result is reduced to the smallest of libjpeg's scales (n/8) that has this size; with
+            0 and 0 it is not reduced.
     Returns:
         None if libjpeg-turbo reports a warning or an error.
     """

@@ -34,8 +34,8 @@ class TrainingResult:
     """The result of a finished training.
 
     Attributes:
-        state: the state dict to export, on the CPU: of the best evaluation with early stopping, else the last one; the
-            moving average if EMA is on.
+        state: the state dict to export, on the CPU: with early stopping that of the best evaluation, else that of the
+            last step; with EMA the averaged weights.
         rows: the lines of metrics.jsonl.
         run_info: the content of training.json: steps, seconds, images_per_s, parameters, device, world, ...
     """
@@ -106,7 +106,7 @@ def _tracked(work: Workspace, params: Mapping[str, Any], enabled: bool) -> Abstr
 
 
 def check(recipe: TrainingRecipe, runner: RunnerConfig) -> None:
-    """Validates the request against this machine before anything is started.
+    """Checks, before anything is started, that this machine or the Ray cluster has what the runner requests.
 
     Raises:
         InputError: too many workers, cores or GPUs are requested.
@@ -133,7 +133,7 @@ def run_in_process(
 
 
 def training_headline(summary: Mapping[str, Any]) -> str:
-    """A line from the summary of a training: accuracy or loss, speed, size, losses of workers and samples."""
+    """A line from a training's summary: accuracy or loss, speed, parameters, damaged samples, lost processes."""
     words = []
     if "val_accuracy" in summary:
         words.append(f"val accuracy {summary['val_accuracy']:.1%}")

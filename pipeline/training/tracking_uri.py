@@ -1,4 +1,4 @@
-"""Checks before any work that MLFLOW_TRACKING_URI names a usable MLflow, with shorter timeouts than MLflow's.
+"""Checks, before work starts, that MLFLOW_TRACKING_URI names a usable MLflow, with shorter timeouts than MLflow's.
 
 MLflow retries an unreachable server for minutes, and a database for an hour. This module does not import MLflow.
 """
@@ -22,7 +22,7 @@ _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _SERVER_SCHEMES = ("http", "https")
 _MANAGED_URIS = ("databricks", "databricks-uc", "uc")
 _DATABASE_SCHEMES = (*_PORTS, "sqlite")
-_DATABASE_S = 8.0
+_DATABASE_S = 8.0  # timeout of the check of a database
 # A request may take 10 s and is tried three times: half a minute if a server disappears during a run.
 _TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _SHORT_TIMEOUTS = {
@@ -36,16 +36,16 @@ _transfers_lock = threading.Lock()
 
 
 def shorten_timeouts() -> None:
-    """Sets limits of seconds for MLflow's client, unless the environment sets them."""
+    """Sets the timeouts of MLflow's client to seconds, unless the environment sets them."""
     for name, value in _SHORT_TIMEOUTS.items():
         os.environ.setdefault(name, value)
 
 
 @contextmanager
 def allow_long_transfers() -> Iterator[None]:
-    """Allows requests of minutes within the block, unless the environment sets a limit.
+    """Allows requests that take minutes within the block, unless the environment sets a timeout.
 
-    A server that proxies files answers after it has stored or fetched a whole file, which for weights exceeds 10 s.
+    A server that proxies files answers after it has stored or fetched a whole file: more than 10 s for weights.
     """
     global _transfers
     with _transfers_lock:
@@ -62,10 +62,10 @@ def allow_long_transfers() -> Iterator[None]:
 
 
 def check_tracking_uri(uri: str) -> None:
-    """Raises InputError unless an MLflow server or database answers at a tracking URI; ignores HTTP 401 and 403.
+    """Raises InputError unless an MLflow server or database answers at a tracking URI; HTTP 401 and 403 are answers.
 
     Raises:
-        InputError: no answer within 10 s; one line.
+        InputError: it does not answer within 10 s; the message is one line.
     """
     if (found := problem_and_fix(uri)) is not None:
         problem, fix = found
@@ -93,7 +93,7 @@ def can_be_checked(uri: str) -> bool:
 
 
 def _kind(uri: str) -> str:
-    """The scheme, without the driver of a database."""
+    """The scheme, without the driver of a database; "folder" for a path; a managed URI itself, e.g. "databricks"."""
     if uri in _MANAGED_URIS:
         return uri
     scheme = uri.partition("://")[0].partition("+")[0].lower() if "://" in uri else "file"

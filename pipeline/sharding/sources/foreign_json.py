@@ -1,4 +1,4 @@
-"""Foreign JSON: Python's parser, with a plain error for integers that exceed Python's digit limit."""
+"""Parses JSON that Tutelage did not write, with a short error for integers that exceed Python's digit limit."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from pipeline.sharding.format.index import SPLITS, SampleIndex
 _MOST_BARS, _AT_EITHER_END = 64, 24
 _MOST_LISTED = 2000  # rows of the table of classes
 _MOST_SHEETS = 64  # classes with pictures
-_QUOTA = {"train": 5, "val": 1, "test": 2}
+_QUOTA = {"train": 5, "val": 1, "test": 2}  # pictures of a class from each split
 
 
 def splits_section(card: Mapping[str, Any]) -> Markup:
@@ -133,7 +133,7 @@ class ClassPictures:
 
 
 def share_bar(splits: Mapping[str, int], whole: int) -> Markup:
-    """A bar divided by split."""
+    """A bar divided by split; its full length stands for `whole` images."""
     return tag(
         "div",
         [_segment(split, splits, max(whole, 1)) for split in SPLITS if splits[split]],

@@ -37,7 +37,7 @@ def member_roles(tar: FoundFile) -> MemberRoles:
 
 
 def _first_sample(tar: FoundFile) -> tuple[set[str], dict[str, Any]]:
-    """The extensions of the first sample, and the content of its .json."""
+    """The extensions of the first sample, and the content of its .json; {} unless it is a readable JSON object."""
     extensions: set[str] = set()
     key: str | None = None
     json_member: Member | None = None
