@@ -94,7 +94,7 @@ def _block(name: str) -> str | None:
 
 
 def _renamed(name: str, table: Mapping[str, str]) -> str:
-    """`name` with the first prefix that is in `table` replaced."""
+    """`name` with the first matching prefix of `table` replaced; else unchanged."""
     for theirs, ours in table.items():
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)

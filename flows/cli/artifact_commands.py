@@ -21,6 +21,7 @@ from pipeline.printable import printable
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.shard_locations import ShardLocations
 
+# Name in the line "committed" -> key of the manifest's "origin".
 _ORIGIN = {"tutelage": "tutelage", "commit": "commit", "stage version": "stage_version"}
 _FILES = 20  # files that `show` lists
 _VALUE_CHARS = 200
@@ -150,20 +151,20 @@ def _print_errors(wrong: Sequence[str]) -> int:
 
 
 def _missing_artifacts(artifact: Artifact) -> list[str]:
-    """Lines about missing artifacts that hold shards of this delta or mixture."""
+    """An error line for each missing artifact that stores shards of this delta or mixture."""
     if "index.arrow" not in artifact.files:
         return []
     return ShardLocations(artifact, SampleIndex.open(artifact).shard_names).missing_owners()
 
 
 def committed(artifact: Artifact) -> float:
-    """Unix time of its commit; 0 if the manifest does not have it."""
+    """Unix time of an artifact's commit; 0 if its manifest does not have it."""
     time = artifact.manifest.get("origin", {}).get("committed", 0.0)
     return float(time) if isinstance(time, int | float) else 0.0
 
 
 def _date(artifact: Artifact, time: str) -> str:
-    """Date and time of its commit, in UTC; "-" if it is not known."""
+    """Date of an artifact's commit in UTC, then `time`, a strftime format; "-" if it is not known."""
     seconds = committed(artifact)
     return datetime.fromtimestamp(seconds, UTC).strftime(f"%Y-%m-%d{time}") if seconds else "-"
 

@@ -1,4 +1,4 @@
-"""The normalisation that timm, if installed, states for its weights."""
+"""The normalisation in timm's pretrained_cfg, here called card, if timm is installed."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def is_old_densenet(state: Mapping[str, Tensor]) -> bool:
 
 
 def from_old_densenet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames norm.1 in the released files to the class's norm1, since module names may no longer contain dots."""
+    """Renames norm.1 of the released files to norm1 of the model, since module names may no longer contain dots."""
     return {_OLD_DENSE_LAYER.sub(r"\1\2", name): tensor for name, tensor in state.items()}
 
 
@@ -52,7 +52,7 @@ def _vit_name(name: str) -> str:
 
 
 def renamed(name: str, table: Mapping[str, str]) -> str:
-    """`name` with the first prefix in `table` replaced; unknown names do not change, so that loading lists them."""
+    """`name` with the first matching prefix of `table` replaced; else unchanged, so that loading reports it."""
     for theirs, ours in table.items():
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)

@@ -1,5 +1,6 @@
 """Measures during training of a dual encoder: retrieval on the validation split, accuracy of the frontier.
 
+The frontier is the nodes of the ontology from which the curriculum (tonics.py) draws batches.
 Rank 0 computes both and broadcasts them, so that all ranks act on the same numbers even if their devices
 round differently.
 """
@@ -54,7 +55,7 @@ class ValidationRetrieval:
 
 @dataclass(frozen=True)
 class CurriculumRefresh:
-    """Measures the frontier, refreshes the policy, and returns the metrics of the refresh for metrics.jsonl."""
+    """Measures the frontier's accuracy, refreshes the curriculum with it, and returns the metrics for metrics.jsonl."""
 
     policy: Tonics
     held_out: HeldOutPairs
@@ -114,10 +115,10 @@ def metric_names(ontology: Ontology) -> list[str]:
 def curriculum_lines(rows: Iterable[Mapping[str, Any]], ontology: Ontology) -> list[dict[str, Any]]:
     """The lines of curriculum.jsonl, one per refresh, from the rows of metrics.jsonl.
 
-    A line has the state from its step on (frontier, P) and the measures that led to it: the accuracy at that
-    step (with its chance level, and the mean fraction of a node's held-out batches that is its own); and over
-    the steps since the previous refresh the pairs requested from each node, and the fractions of pairs that
-    were topped up from an ancestor or that repeat a content.
+    frontier, P (the probabilities of its nodes) and entropy are the state from this step on. It follows from accuracy,
+    measured for each node at this step; chance is the accuracy of guessing, and held_out_own the mean fraction of a
+    node's held-out pairs that are not from an ancestor. hits, topped_up and relaxed are of the steps since the previous
+    refresh; see `DrawnBatches`.
     """
     names, paths = metric_names(ontology), [node.path for node in ontology.nodes]
     lines = []

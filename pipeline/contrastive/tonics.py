@@ -135,7 +135,7 @@ class DrawnBatches:
 
 
 class Tonics:
-    """A SamplingPolicy over an ontology; identical on every rank.
+    """The curriculum, a SamplingPolicy over an ontology; identical on every rank.
 
     Args:
         config: the constants of the curriculum.

@@ -23,7 +23,7 @@ from PIL import Image
 from pipeline.pixels.decode import decoding_reason, load_pixels, open_image, plain_image
 from pipeline.sharding.format.perceptual import difference_hash
 
-_GREY, _COLOUR = 16, 4
+_GREY, _COLOUR = 16, 4  # cells along a side
 _SMALL_SIDE = 96  # pixels; a larger image is first reduced to about this by an integer factor, which is cheap
 SIGNATURE = np.dtype(
     [

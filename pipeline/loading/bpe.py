@@ -17,7 +17,7 @@ from typing import Any
 
 START, END = "<start_of_text>", "<end_of_text>"
 
-# CLIP numbers the printable bytes first. Token b + 256 is byte b at the end of a word.
+# CLIP numbers the printable bytes first. Token t + 256 is the byte of token t at the end of a word.
 PRINTED = [*range(33, 127), *range(161, 173), *range(174, 256)]
 _BYTES = [*PRINTED, *(byte for byte in range(256) if byte not in PRINTED)]
 _TOKEN_OF_BYTE = {byte: token for token, byte in enumerate(_BYTES)}
@@ -28,7 +28,7 @@ class BytePairEncoder:
     """Encodes text.
 
     Args:
-        vocabulary: "merges", the two tokens of which token 512, 513, ... consists; "letters",
+        vocabulary: "merges", the pairs of tokens that become token 512, 513, ...; "letters",
             "numbers" and "spaces", the contents of regular expression classes.
     """
 

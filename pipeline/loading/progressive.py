@@ -13,8 +13,8 @@ class ImageSizeSchedule:
     """The side of the images in pixels, as a function of the epoch.
 
     Attributes:
-        last: size after the smaller ones.
-        smaller: first sizes, each for `epochs` epochs.
+        last: side after the epochs of `smaller`; of every epoch if that is empty.
+        smaller: sides of the first epochs, each for `epochs` epochs.
     """
 
     last: int

@@ -1,6 +1,7 @@
 """Exported programs: a model as a graph that torch runs without its Python source.
 
-A program takes uint8 pixels, so it includes the normalisation, and any batch size from 1 to 4,096.
+A program of images takes uint8 pixels, since it includes the normalisation; a program of texts takes tokens. The batch
+size may be 1 to 4,096.
 Each program is compared with its model after it is written.
 """
 
@@ -77,7 +78,7 @@ def write_programs(exported: ExportedModel, folder: Path) -> list[str]:
         programs: dict[str, tuple[nn.Module, Tensor]] = {"program": (_FromPixels(model, preprocessing), pixels)}
     else:
         tokens = torch.zeros(3, exported.context_length, dtype=torch.int64)
-        # The end of text may be at any position; without one the first token is pooled.
+        # These tokens need no end of text: without it the model pools the first token.
         tokens[:, 1] = torch.arange(1, 4)
         programs = {
             "encode_image": (_ImageEncoder(model, preprocessing), pixels),
@@ -99,7 +100,7 @@ def _write(module: nn.Module, example: Tensor, path: Path) -> None:
     for node in program.graph.nodes:
         # Stack traces contain paths of this machine.
         node.meta.pop("stack_trace", None)
-    # They would be pickled.
+    # torch.export.save would pickle the example inputs.
     program.example_inputs = None
     torch.export.save(program, path)
     # Loaded at once, so that a program that a served model would refuse fails here.

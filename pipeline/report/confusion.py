@@ -12,7 +12,7 @@ from pipeline.evaluation.metrics import per_class_accuracy
 from pipeline.html.markup import Markup, escaped
 
 MOST_CLASSES = 60  # limit on the rows and columns of the figure
-_LONGEST_NAME = 24
+_LONGEST_NAME = 24  # characters
 
 
 @dataclass(frozen=True)

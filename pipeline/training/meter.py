@@ -13,11 +13,11 @@ from pipeline.training.task import StepOutput
 
 
 class Meter:
-    """Accumulates sums on the device and reads them only when a row is due, to avoid synchronising at every step.
+    """Accumulates sums on the device and reads them only in `drain`, to avoid synchronising at every step.
 
     Args:
         device: stores the sums.
-        world: number of ranks that are summed in a row.
+        world: number of ranks; `drain` sums over all of them.
 
     Attributes:
         seconds: time in steps, from requesting a batch to the end of the step; excludes evaluation and checkpoints.
@@ -50,7 +50,7 @@ class Meter:
         self._wait_seconds += time.monotonic() - self._step_started_at
 
     def add_output(self, output: StepOutput, rows: int) -> None:
-        """Adds the output of the task for one micro-batch."""
+        """Adds the output of the task for one micro-batch of `rows` samples."""
         self._rows += rows
         self._last_loss = output.loss.detach()
         self._step_loss = self._last_loss if self._step_loss is None else self._step_loss + self._last_loss
@@ -62,7 +62,7 @@ class Meter:
         """Records the gradient norm of a step, which is finite only if every element of the gradient is.
 
         Raises:
-            WorkError: it is not finite; on a GPU this is raised at the next row and still names the step.
+            WorkError: it is not finite; on a GPU `check_finite` raises this later and still names the step.
         """
         self._gradient_norm = norm
         # A loss can be infinite and its gradient zero, so both are checked.
@@ -73,7 +73,7 @@ class Meter:
             self.check_finite()
 
     def check_finite(self) -> None:
-        """Raises WorkError if a gradient since the last check was not finite."""
+        """Raises WorkError if a loss or a gradient since the last check was not finite."""
         if not self._unchecked:
             return
         finite = torch.stack([ok for _, ok in self._unchecked]).cpu()
@@ -104,7 +104,7 @@ class Meter:
         return numbers
 
     def drain(self) -> dict[str, float]:
-        """Means over all rows of all ranks since the last call, as "train/NAME"; every rank must call it."""
+        """Means over all samples of all ranks since the last call, as "train/NAME"; every rank must call it."""
         self.check_finite()
         names = sorted(self._sums)
         sums = torch.stack(

@@ -82,7 +82,7 @@ def rename_if_incomplete(database: Path) -> None:
 
 
 def _has_experiments(database: Path) -> bool:
-    """Whether it has an experiment; a database of another MLflow version may lack tables and still contain runs."""
+    """Whether a database has an experiment; one of another MLflow version may lack tables and still contain runs."""
     try:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True)) as connection:
             return connection.execute("SELECT 1 FROM experiments LIMIT 1").fetchone() is not None

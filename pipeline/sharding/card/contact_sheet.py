@@ -20,8 +20,9 @@ from pipeline.sharding.card.sheet_style import COLOURS, FAINT, INK, MARGIN, PANE
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 
+# Pixels; _NAME is the width of a row's name.
 _CELL, _GAP, _ROW_GAP, _NAME, _HEADER = 60, 8, 20, 176, 112
-_CELLS = 12
+_CELLS = 12  # of a row
 _MAX_LABELS = 80
 _CANDIDATES = 400
 # The cells of a row by split.

@@ -11,7 +11,7 @@ _SPLITS = ("train", "val", "test")
 
 
 def shards_headline(summary: Mapping[str, Any]) -> str:
-    """The headline from the summary of shard-dataset: images by split, items left out, changes of a delta."""
+    """The headline from shard-dataset's summary: images by split, unreadable and skipped files, a delta's changes."""
     splits = " + ".join(f"{summary[name]:,} {name}" for name in _SPLITS if name in summary)
     one = sum(summary.get(name, 0) for name in _SPLITS) == 1
     labels = counted(summary.get("labels", 0), "label")

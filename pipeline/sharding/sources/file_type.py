@@ -87,7 +87,7 @@ def refuse_other_type(url: str, head: bytes) -> None:
 
 
 def _is_wide(head: bytes) -> bool:
-    """Whether it is text with two bytes per character and no byte order mark."""
+    """Whether these first bytes are text with two bytes per character and no byte order mark."""
     some = head[: len(head) // 2 * 2]
     if len(some) < 8:
         return False

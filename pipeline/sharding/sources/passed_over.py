@@ -13,10 +13,10 @@ from pipeline.folders import files_below
 from pipeline.pixels.extensions import IMAGE_SUFFIXES, OTHER_SUFFIXES
 from pipeline.sharding.format import file_addresses as addresses
 
-_NAMES = 20
-_CHARS = 200
-_KINDS = 40
-_KINDS_SAID = 6
+_NAMES = 20  # examples
+_CHARS = 200  # of a name or a kind
+_KINDS = 40  # that are counted separately
+_KINDS_SAID = 6  # in `in_words`
 HIDDEN, LOOSE, BROKEN_LINK = "hidden", "in no class folder", "broken link"
 LOOP, SPECIAL = "link to a folder above", "no regular file"
 _OTHER = "other kinds"

@@ -35,7 +35,7 @@ from pipeline.sharding.sources.tar_members import check_tar
 
 # Compressed tars are found and rejected with advice; otherwise a part of the data would be silently skipped.
 _SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_ENDS, _END_CHARS = 3, 200
+_ENDS, _END_CHARS = 3, 200  # faults at the ends of tars in a note, and characters of each
 _TARS_AT_ONCE = 8
 
 

@@ -16,7 +16,7 @@ _WIDTH, _HEIGHT = 420, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 10, 30
 _BINS = 28
 _MOST_SINGLE = 16  # distinct values that get a bin each
-_TAIL = 0.995
+_TAIL = 0.995  # quantile from which the tail bin begins
 _NARROW = 30
 
 Format = Callable[[float], str]

@@ -27,10 +27,10 @@ _FEWEST_SHARDS = 3  # with fewer, sizes are not compared
 
 @dataclass(frozen=True, slots=True)
 class CheckedShard:
-    """A shard that was read.
+    """A shard whose members were read, completely or until an error.
 
     Attributes:
-        digest: digest of its members' names and sizes; "" if it could not be read.
+        digest: digest of its members' names and sizes; "" after an error.
     """
 
     name: str
@@ -44,6 +44,7 @@ def check_shards(shards: Sequence[CheckedShard], findings: Findings) -> None:
     for shard in shards:
         if shard.digest and not shard.samples:
             findings.add(Finding(EMPTY, shard.name, "no sample in it"))
+    # The shards of a series differ in the digits of their names only.
     series: dict[str, list[CheckedShard]] = defaultdict(list)
     for shard in shards:
         series[re.sub(r"\d+", "#", shard.name)].append(shard)

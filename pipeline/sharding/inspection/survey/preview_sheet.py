@@ -21,12 +21,13 @@ from pipeline.sharding.card.sheet_style import (
 from pipeline.sharding.inspection.survey.preview_samples import PreviewSample
 from pipeline.sharding.writing.images import UnreadableError, examine
 
+# Pixels. _PADDING is around an image in its cell, _GAP between cells; _TEXT is the height below a cell.
 _CELL, _PADDING, _GAP, _HEADER = 200, 6, 22, 96
 _TEXT = 104
 _COLUMNS = 6
 _CAPTION_LINES = 3
-_BAD = "#b3361c"
-_PLAIN = "#85867e"
+_BAD = "#b3361c"  # an image that cannot be shown
+_PLAIN = "#85867e"  # an image without a split
 
 
 def preview_sheet(samples: Sequence[PreviewSample], title: str, subtitle: str) -> Image.Image:
