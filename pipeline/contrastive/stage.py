@@ -31,8 +31,9 @@ class PretrainClip:
 
         Args:
             inputs: "shards"; "ontology" for the policy tonics; "tower", the classifier whose backbone the image
-                backbone starts from, unless a new one is trained; "image-weights" and "text-weights", imported, if
-                new_tower.model.pretrained or text.pretrained is set; "columns" if captions_from or keep is set.
+                backbone starts from, unless a new one is trained; "image-weights" and "text-weights", imported weights,
+                if new_tower.model.pretrained or text.pretrained is set; "columns", joined columns, if
+                `captions_from` or `keep` is set.
         """
         config.text.check()
         opened = Inputs.open(inputs, captions_from=config.captions_from, keep=config.keep)

@@ -58,7 +58,8 @@ class TrainTeacher:
         """Fills `work.output` with model/, metrics.jsonl and training.json.
 
         Args:
-            inputs: "shards"; "weights" (imported) if model.pretrained is set; "columns" (joined) if keep is set.
+            inputs: "shards"; "weights", imported weights, if model.pretrained is set; "columns", joined columns, if
+                `keep` is set.
         """
         shards, weights = inputs["shards"], inputs.get("weights")
         index = config.check(shards, inputs.get("columns"))
