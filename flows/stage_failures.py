@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pipeline.errors import InputError, TutelageError, WorkError, first_line, listed, shortened
 
 _LINE_CHARS = 1200
-_MOST = 6  # limit on the failures that a line lists
+_MAX_LISTED = 6  # limit on the failures that a line lists
 
 
 def error_line(error: BaseException) -> str:
@@ -39,7 +39,7 @@ def failures_line(errors: Mapping[str, Exception], line: Callable[[Exception], s
     stages: dict[str, list[str]] = {}
     for label, error in errors.items():
         stages.setdefault(line(error), []).append(label)
-    most = _LINE_CHARS // min(len(stages), _MOST)
-    shown = [f"{listed(labels)}: {shortened(text, most)}" for text, labels in list(stages.items())[:_MOST]]
-    more = [f"{len(stages) - _MOST} more"] if len(stages) > _MOST else []
+    limit = _LINE_CHARS // min(len(stages), _MAX_LISTED)
+    shown = [f"{listed(labels)}: {shortened(text, limit)}" for text, labels in list(stages.items())[:_MAX_LISTED]]
+    more = [f"{len(stages) - _MAX_LISTED} more"] if len(stages) > _MAX_LISTED else []
     return f"{len(errors)} stages failed. " + "; ".join([*shown, *more])

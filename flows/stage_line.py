@@ -5,11 +5,11 @@ from __future__ import annotations
 from flows.run_board import StageRow
 
 
-def plain_line(row: StageRow, most_numbers: int | None = 4) -> str:
+def plain_line(row: StageRow, max_numbers: int | None = 4) -> str:
     """A stage's state in one line without colour.
 
     Args:
-        most_numbers: of the numbers that the stage reported, at most this many; None: all.
+        max_numbers: of the numbers that the stage reported, at most this many; None: all.
     """
     if row.state != "running":
         words = [row.label, row.state]
@@ -21,7 +21,7 @@ def plain_line(row: StageRow, most_numbers: int | None = 4) -> str:
         lines.append(f"{row.step:,}/{row.total:,}")
     elif row.step:
         lines.append(f"{row.step:,}")
-    lines += numbers_shown(row, most_numbers)
+    lines += numbers_shown(row, max_numbers)
     if row.left_s is not None:
         lines.append(f"{clock(row.left_s)} left")
     return f"{row.label}: {', '.join(lines)}" if lines else f"{row.label}: started"

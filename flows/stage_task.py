@@ -135,7 +135,7 @@ class _BoardProgress:
         row = self.board.report(self.label, step, total, note, numbers)
         if time.monotonic() - self._logged >= _LOG_EVERY_S:
             self._logged = time.monotonic()
-            self.log.info("%s", plain_line(row, most_numbers=None))
+            self.log.info("%s", plain_line(row, max_numbers=None))
 
 
 def _run_logger() -> logging.Logger | logging.LoggerAdapter[Any]:

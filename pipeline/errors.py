@@ -65,10 +65,10 @@ class DamagedError(WorkError):
     """Stored bytes differ from their manifest."""
 
 
-def first_line(error: object, most: int = 300) -> str:
-    """The first line of an error's message, its middle left out beyond `most` characters; its type if it has none."""
+def first_line(error: object, limit: int = 300) -> str:
+    """The first line of an error's message, its middle left out beyond `limit` characters; its type if it has none."""
     message = str(error).strip() or type(error).__name__
-    return shortened(message.splitlines()[0].strip(), most)
+    return shortened(message.splitlines()[0].strip(), limit)
 
 
 def near_names(name: str, known: Iterable[str], limit: int = 3) -> str:
@@ -82,23 +82,23 @@ def near_names(name: str, known: Iterable[str], limit: int = 3) -> str:
     return f"; known: {listed(names)}"
 
 
-def listed(names: Collection[str], *, most: int = _NAMES, separator: str = ", ") -> str:
+def listed(names: Collection[str], *, limit: int = _NAMES, separator: str = ", ") -> str:
     """The first names, each shortened, and the number of the others: "a, b, c and 24 more"."""
-    shown = separator.join(shortened(name, _NAME_CHARS) for name in islice(names, most))
-    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
+    shown = separator.join(shortened(name, _NAME_CHARS) for name in islice(names, limit))
+    return f"{shown} and {len(names) - limit:,} more" if len(names) > limit else shown
 
 
-def shortened(text: str, most: int = _NAME_CHARS) -> str:
+def shortened(text: str, limit: int = _NAME_CHARS) -> str:
     """A text as one line of printable characters; the middle of a long one is left out."""
     line = text
     if not line.isprintable():
         line = "".join(map(_printable, line))
-    if len(line) <= most:
+    if len(line) <= limit:
         return line
     # The end of a message says what to do; the end of a path is its file.
-    gap = f" ... ({len(line) - most:,} characters) ... "
-    start = max(0, most - len(gap)) * 2 // 3
-    end = max(0, most - len(gap) - start)
+    gap = f" ... ({len(line) - limit:,} characters) ... "
+    start = max(0, limit - len(gap)) * 2 // 3
+    end = max(0, limit - len(gap) - start)
     return f"{line[:start]}{gap}{line[len(line) - end :]}"
 
 

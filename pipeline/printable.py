@@ -11,10 +11,10 @@ _CONTROL = re.compile(
 )
 
 
-def printable(text: str, most: int | None = None) -> str:
-    """The text with control characters escaped; truncated with an ellipsis to `most` characters."""
-    escaped = _CONTROL.sub(_escaped, text if most is None else text[: most + 1])
-    return escaped if most is None or len(escaped) <= most else escaped[: most - 1] + "…"
+def printable(text: str, limit: int | None = None) -> str:
+    """The text with control characters escaped; truncated with an ellipsis to `limit` characters."""
+    escaped = _CONTROL.sub(_escaped, text if limit is None else text[: limit + 1])
+    return escaped if limit is None or len(escaped) <= limit else escaped[: limit - 1] + "…"
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -31,7 +31,7 @@ _DISK_GIB = 5.0
 _DISK_LEAST_GIB = 1.0
 _FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 # The reasons for bounds of packages.
-_WHY = {"fastapi": "the Prefect server does not import with it"}
+_BOUND_REASONS = {"fastapi": "the Prefect server does not import with it"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def packages(installed: Callable[[str], str] = metadata.version) -> list[Check]:
             wrong.append(Check(one.name, "fail", f"missing, needs {one.specifier}", f"Run: {again}"))
             continue
         if not one.specifier.contains(version, prereleases=True):
-            why = f": {_WHY[one.name]}" if one.name in _WHY else ""
+            why = f": {_BOUND_REASONS[one.name]}" if one.name in _BOUND_REASONS else ""
             wrong.append(Check(one.name, "fail", f"{version}, needs {one.specifier}{why}", f"Run: {again}"))
     return wrong or [Check("packages", "ok", f"{len(needed)} required packages within their bounds")]
 

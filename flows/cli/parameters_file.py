@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from flows.catalog import FlowEntry, find_flow
-from flows.cli.written_values import MOST_BYTES, Written, read_json, read_yaml, settled, written_at
+from flows.cli.written_values import MAX_BYTES, Written, read_json, read_yaml, settled, written_at
 from pipeline.config import Config, ConfigT, explain
 from pipeline.errors import InputError
 
@@ -28,13 +28,13 @@ def read_file(path: Path) -> dict[str, Any]:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+            data = file.read(MAX_BYTES + 1)
         text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise InputError(f"{path}: cannot be read ({reason}); give a YAML file, as `tutelage config` prints") from None
-    if len(data) > MOST_BYTES:
-        raise InputError(f"{path}: longer than {MOST_BYTES >> 10} KiB; give a YAML file, as `tutelage config` prints")
+    if len(data) > MAX_BYTES:
+        raise InputError(f"{path}: longer than {MAX_BYTES >> 10} KiB; give a YAML file, as `tutelage config` prints")
     values = read_json(text, str(path)) if path.suffix.lower() == ".json" else read_yaml(text, str(path))
     if values is None:
         return {}
@@ -172,8 +172,8 @@ def _parse_setting(setting: str) -> tuple[list[str], Any]:
             f"--set {setting}: write KEY=VALUE, with dots between nested keys, e.g. --set teacher.training.epochs=5"
         )
     where = f"--set {'.'.join(keys)}"
-    if len(text) > MOST_BYTES:
-        raise InputError(f"{where}: longer than {MOST_BYTES >> 10} KiB; put it into a file for --config")
+    if len(text) > MAX_BYTES:
+        raise InputError(f"{where}: longer than {MAX_BYTES >> 10} KiB; put it into a file for --config")
     value = read_yaml(text, where)
     # A string such as {label} is a mapping in YAML.
     return keys, Written(text, value) if isinstance(value, dict | list) else value

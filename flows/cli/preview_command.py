@@ -123,9 +123,9 @@ def _table(samples: Sequence[PreviewSample], width: int) -> Table:
     return table
 
 
-def _end(name: str, most: int) -> str:
-    """The last `most` characters of a name: a long path is truncated at its start, before the file's name."""
-    return name if len(name) <= most else "…" + name[1 - most :]
+def _end(name: str, limit: int) -> str:
+    """The last `limit` characters of a name: a long path is truncated at its start, before the file's name."""
+    return name if len(name) <= limit else "…" + name[1 - limit :]
 
 
 def _described(sample: PreviewSample) -> dict[str, Any]:

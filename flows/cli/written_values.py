@@ -19,7 +19,7 @@ import yaml
 
 from pipeline.errors import InputError, first_line
 
-MOST_BYTES = 256 << 10  # limit on the size of a file of parameters
+MAX_BYTES = 256 << 10  # limit on the size of a file of parameters
 _MAX_DEPTH = 40
 _MAX_NODES = 10_000  # including repetitions by anchors
 _MAX_DIGITS = 40

@@ -82,11 +82,11 @@ class Inputs:
             rows = rows[self.columns.selected(self.keep, 0, len(self.index))[rows]]
         return _captioned(self.index, rows)
 
-    def validation_pairs(self, most: int, seed: int) -> Ids:
-        """Index rows of at most `most` pairs of the validation split, ascending."""
+    def validation_pairs(self, limit: int, seed: int) -> Ids:
+        """Index rows of at most `limit` pairs of the validation split, ascending."""
         rows = _captioned(self.index, self.index.rows("val"))
-        if len(rows) > most:
-            rows = np.sort(generator(seed, "validation-pairs").choice(rows, most, replace=False))
+        if len(rows) > limit:
+            rows = np.sort(generator(seed, "validation-pairs").choice(rows, limit, replace=False))
         return rows
 
 

@@ -50,7 +50,7 @@ class ValidationRetrieval:
             text_ranks = first_positive_ranks(images, texts, positives)
             image_ranks = first_positive_ranks(texts, images, positives)
             values = [recall_at(ranks, k) for ranks in (text_ranks, image_ranks) for k in (1, 5)]
-        return dict(zip(names, from_rank_0(values, self.encoder.device, self.world), strict=True))
+        return dict(zip(names, broadcast_from_rank_0(values, self.encoder.device, self.world), strict=True))
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class CurriculumRefresh:
             ids = self.held_out.ids(frontier)
             images, texts = self.encoder.features(model, ids)
             values = [self.held_out.accuracy(node, ids, images, texts) for node in frontier]
-        measured = dict(zip(frontier, from_rank_0(values, self.encoder.device, self.world), strict=True))
+        measured = dict(zip(frontier, broadcast_from_rank_0(values, self.encoder.device, self.world), strict=True))
         policy.refresh(measured)
 
         names = metric_names(policy.ontology)
@@ -92,7 +92,7 @@ class CurriculumRefresh:
         return metrics
 
 
-def from_rank_0(values: Sequence[float], device: torch.device, world: int) -> list[float]:
+def broadcast_from_rank_0(values: Sequence[float], device: torch.device, world: int) -> list[float]:
     """Rank 0's values on every rank, bit for bit; all ranks must pass the same number of values."""
     if world == 1:
         return list(values)

@@ -35,11 +35,11 @@ CAPTION = (
 )
 
 
-def spread_evenly(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most `most` of the rows, evenly spaced from the first to the last."""
-    if len(rows) <= most:
+def spread_evenly(rows: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+    """At most `limit` of the rows, evenly spaced from the first to the last."""
+    if len(rows) <= limit:
         return rows
-    return rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
+    return rows[np.linspace(0, len(rows) - 1, limit).round().astype(np.int64)]
 
 
 def channel_panels(

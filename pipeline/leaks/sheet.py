@@ -21,17 +21,17 @@ from pipeline.sharding.card.sheet_style import (
     MARGIN,
     PANEL,
     PAPER,
-    cut_to,
     draw_heading,
-    end_of,
     font,
     paste_fitted,
+    truncated,
+    truncated_start,
 )
 
 # Pixels: side of an image, gap between the two images of a pair, height of the heading. Then the number of pairs a row.
 _SIDE, _GAP, _HEADER, _COLUMNS = 132, 8, 112, 4
 _TILE = 2 * _SIDE + _GAP
-_BETWEEN = 28  # pixels between two pairs
+_PAIR_GAP = 28  # pixels between two pairs
 _HEIGHT = 24 + _SIDE + 66
 _HEADINGS = {
     Kind.EXACT: "same bytes",
@@ -42,38 +42,38 @@ _HEADINGS = {
 Read = Callable[[ImageRef], bytes | None]
 
 
-def leak_sheet(pairs: Sequence[Pair], read: Read, *, title: str, subtitle: str, most: int) -> Image.Image:
+def leak_sheet(pairs: Sequence[Pair], read: Read, *, title: str, subtitle: str, limit: int) -> Image.Image:
     """Draws the sheet.
 
     Args:
         pairs: the worst first.
         read: returns the encoded image, None if it cannot be read.
         subtitle: the counts, in one line.
-        most: maximum number of pairs shown.
+        limit: maximum number of pairs shown.
     """
-    shown = chosen(pairs, most)
-    width = 2 * MARGIN + _COLUMNS * _TILE + (_COLUMNS - 1) * _BETWEEN
+    shown = chosen(pairs, limit)
+    width = 2 * MARGIN + _COLUMNS * _TILE + (_COLUMNS - 1) * _PAIR_GAP
     rows = -(-len(shown) // _COLUMNS)
     sheet = Image.new("RGB", (width, _HEADER + rows * _HEIGHT + MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw_heading(draw, title, subtitle, title_width=width - 2 * MARGIN, line_width=width - 2 * MARGIN)
     for number, pair in enumerate(shown):
-        x = MARGIN + (number % _COLUMNS) * (_TILE + _BETWEEN)
+        x = MARGIN + (number % _COLUMNS) * (_TILE + _PAIR_GAP)
         y = _HEADER + (number // _COLUMNS) * _HEIGHT
         _draw_pair(sheet, draw, pair, read, x, y)
     return sheet
 
 
-def chosen(pairs: Sequence[Pair], most: int) -> list[Pair]:
-    """At most `most` pairs to show, one per evaluation image; at least half are near ones if there are so many."""
+def chosen(pairs: Sequence[Pair], limit: int) -> list[Pair]:
+    """At most `limit` pairs to show, one per evaluation image; at least half are near ones if there are so many."""
     first: dict[tuple[str, int], Pair] = {}
     for pair in pairs:
         first.setdefault((pair.evaluation.data_set, pair.evaluation.row), pair)
     near = [pair for pair in first.values() if pair.match.kind is Kind.NEAR]
     equal = [pair for pair in first.values() if pair.match.kind is not Kind.NEAR]
-    most_equal = max(most - len(near), most // 2)
-    equal = equal[:most_equal]
-    return equal + near[: most - len(equal)]
+    max_equal = max(limit - len(near), limit // 2)
+    equal = equal[:max_equal]
+    return equal + near[: limit - len(equal)]
 
 
 def _draw_pair(sheet: Image.Image, draw: ImageDraw.ImageDraw, pair: Pair, read: Read, x: int, y: int) -> None:
@@ -100,9 +100,9 @@ def _draw_image(
         paste_fitted(sheet, picture, x, y, cell=_SIDE, padding=4)
     draw.rounded_rectangle((x + 4, y + _SIDE + 3, x + _SIDE - 5, y + _SIDE + 5), 1, COLOURS[image.split])
     split = image.split if image.data_set == "shards" else f"{image.data_set}: {image.split}"
-    draw.text((x, y + _SIDE + 9), end_of(draw, image.name, _SIDE, font(11)), INK, font(11))
+    draw.text((x, y + _SIDE + 9), truncated_start(draw, image.name, _SIDE, font(11)), INK, font(11))
     for line, text in enumerate((image.label or "no label", split), 1):
-        draw.text((x, y + _SIDE + 9 + 15 * line), cut_to(draw, text, _SIDE, font(11)), FAINT, font(11))
+        draw.text((x, y + _SIDE + 9 + 15 * line), truncated(draw, text, _SIDE, font(11)), FAINT, font(11))
 
 
 def _decoded(data: bytes) -> Image.Image | None:

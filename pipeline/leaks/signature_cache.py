@@ -99,7 +99,7 @@ def gather_signatures(
     reader = SampleReader(artifact, index)
     done = len(index) - sum(min(_BLOCK, len(index) - start) for start in missing)
     bound = allowed_unreadable(max_unreadable_share, len(index))
-    work = partial(_sign_block, reader, index)
+    work = partial(_block_signatures, reader, index)
     blocks = run_in_order(
         work,
         missing,
@@ -148,7 +148,7 @@ def _block(cache: Path, start: int, uncached: dict[int, NDArray[np.void]]) -> ND
 
 
 # Computes the signatures of the block of images that begins at row `start`, and lists its damaged images.
-def _sign_block(
+def _block_signatures(
     reader: SampleReader, index: SampleIndex, start: int, *, stop: Stop
 ) -> tuple[NDArray[np.void], list[Unreadable]]:
     rows = np.arange(start, min(start + _BLOCK, len(index)), dtype=np.int64)

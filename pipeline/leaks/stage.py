@@ -66,7 +66,7 @@ class CheckLeaks:
             lambda image: _data_of(readers, image),
             title="Evaluation images next to training images",
             subtitle=f"{counts_line(findings)}   (alike: difference as a fraction of the limit, differing hash bits)",
-            most=config.pictures,
+            limit=config.pictures,
         )
         sheet.save(work.output / SHEET, optimize=True)
         return {

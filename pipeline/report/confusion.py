@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.evaluation.metrics import per_class_accuracy
 from pipeline.html.markup import Markup, escaped
 
-MOST_CLASSES = 60  # limit on the rows and columns of the figure
+MAX_CLASSES = 60  # limit on the rows and columns of the figure
 _LONGEST_NAME = 24  # characters
 
 
@@ -25,21 +25,21 @@ class Pair:
     of: int
 
 
-def confused_pairs(confusion: NDArray[np.int64], most: int) -> list[Pair]:
-    """The `most` most frequent confusions, by count and then by fraction of the true class."""
+def confused_pairs(confusion: NDArray[np.int64], limit: int) -> list[Pair]:
+    """The `limit` most frequent confusions, by count and then by fraction of the true class."""
     totals = confusion.sum(axis=1)
     off = confusion.copy()
     np.fill_diagonal(off, 0)
     pairs = [Pair(int(t), int(p), int(off[t, p]), int(totals[t])) for t, p in zip(*np.nonzero(off), strict=True)]
-    return sorted(pairs, key=lambda pair: (-pair.count, -pair.count / pair.of, pair.true, pair.predicted))[:most]
+    return sorted(pairs, key=lambda pair: (-pair.count, -pair.count / pair.of, pair.true, pair.predicted))[:limit]
 
 
 def shown_classes(confusion: NDArray[np.int64]) -> list[int]:
     """The classes that fit: all of them, or the ones with most mistakes, in index order."""
-    if len(confusion) <= MOST_CLASSES:
+    if len(confusion) <= MAX_CLASSES:
         return list(range(len(confusion)))
     wrong = confusion.sum(axis=0) + confusion.sum(axis=1) - 2 * np.diag(confusion)
-    return sorted(np.argsort(-wrong, kind="stable")[:MOST_CLASSES].tolist())
+    return sorted(np.argsort(-wrong, kind="stable")[:MAX_CLASSES].tolist())
 
 
 def confusion_figure(confusion: NDArray[np.int64], names: Sequence[str]) -> Markup:

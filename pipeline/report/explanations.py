@@ -22,24 +22,24 @@ from pipeline.sharding.format.index import SampleIndex
 
 _MAPS: tuple[Method, ...] = ("grad-cam", "rollout", "occlusion")  # methods with one picture per image
 _OCCLUSION_PASSES = 82  # forward passes per image for occlusion, including the reference pass
-_MOST_MACS = 100e9  # limit for occlusion in a report: about two seconds on one core
+_MAX_MACS = 100e9  # limit for occlusion in a report: about two seconds on one core
 _PICTURE_PX, _PICTURE_BYTES = 192, 12_000
 
 
-def explanations_section(run: RunData, gallery: Gallery, most: int) -> Markup | None:
+def explanations_section(run: RunData, gallery: Gallery, limit: int) -> Markup | None:
     """Teacher and student on the same images of the evaluated split, both correct and wrong predictions.
 
     Args:
-        most: maximum number of pictures.
+        limit: maximum number of pictures.
     """
     outcomes = {
         evaluation.subject: evaluation.outcomes
         for evaluation in run.evaluations
         if evaluation.outcomes and _is_classifier(run.artifacts.get(evaluation.subject))
     }
-    if run.shards is None or not outcomes or not most:
+    if run.shards is None or not outcomes or not limit:
         return None
-    pictures = {id: data for id in chosen_ids(outcomes, most) if (data := gallery.data(id)) is not None}
+    pictures = {id: data for id in chosen_ids(outcomes, limit) if (data := gallery.data(id)) is not None}
     explained = {
         subject: explanations
         for subject in outcomes
@@ -70,8 +70,8 @@ def explanations_section(run: RunData, gallery: Gallery, most: int) -> Markup | 
     )
 
 
-def chosen_ids(outcomes: Mapping[str, Mapping[int, bool]], most: int) -> list[int]:
-    """At most `most` samples to show: alternates samples that all models, some models and no model predicted correctly.
+def chosen_ids(outcomes: Mapping[str, Mapping[int, bool]], limit: int) -> list[int]:
+    """At most `limit` samples to show: in turn samples that all models, some models and no model predicted correctly.
 
     Each of the three kinds is evenly spread over the ids.
 
@@ -83,14 +83,14 @@ def chosen_ids(outcomes: Mapping[str, Mapping[int, bool]], most: int) -> list[in
     for id in common:
         right = sum(of_model[id] for of_model in outcomes.values())
         kinds.setdefault(2 if right == len(outcomes) else 0 if right == 0 else 1, []).append(id)
-    spread = [_spread(kinds[kind], most) for kind in sorted(kinds, reverse=True)]
+    spread = [_spread(kinds[kind], limit) for kind in sorted(kinds, reverse=True)]
     alternating = [id for ids_of_turn in zip_longest(*spread) for id in ids_of_turn if id is not None]
-    return alternating[:most]
+    return alternating[:limit]
 
 
-def _spread(ids: Sequence[int], most: int) -> list[int]:
-    """At most `most` evenly spaced ids, starting in the middle of the first interval."""
-    count = min(len(ids), most)
+def _spread(ids: Sequence[int], limit: int) -> list[int]:
+    """At most `limit` evenly spaced ids, starting in the middle of the first interval."""
+    count = min(len(ids), limit)
     return [ids[(2 * number + 1) * len(ids) // (2 * count)] for number in range(count)]
 
 
@@ -114,7 +114,7 @@ def _affordable(exported: ExportedModel, pictures: int) -> Method | None:
     model = on_meta(exported.architecture, **exported.kwargs)
     preprocessing = exported.preprocessing
     for method in fitting_methods(model, preprocessing.image_size, preprocessing.channels):
-        if method == "occlusion" and count_macs(model) * _OCCLUSION_PASSES * pictures > _MOST_MACS:
+        if method == "occlusion" and count_macs(model) * _OCCLUSION_PASSES * pictures > _MAX_MACS:
             continue
         if method in _MAPS:
             return method

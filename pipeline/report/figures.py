@@ -29,8 +29,8 @@ _VARIABLES = {_MUTED: "var(--muted)", _LINE: "var(--line)"} | {
     stand_in: f"var(--{name})" for stand_in, name in zip(_SERIES, SERIES, strict=True)
 }
 _WIDTH_IN, _HEIGHT_IN = 5.4, 3.1
-_MOST_POINTS = 240  # limit on the points of a curve
-_LEGEND_LETTERS = 64  # that fit in one line of the legend
+_MAX_POINTS = 240  # limit on the points of a curve
+_LEGEND_CHARS = 64  # that fit in one line of the legend
 _STYLE = figure_style(ink=_MUTED, muted=_MUTED, line=_LINE) | {
     "svg.fonttype": "none",
     "legend.frameon": False,
@@ -64,7 +64,7 @@ def line_figure(
         for level in levels:
             axes.axhline(level, color=_MUTED, linewidth=1, linestyle=(0, (4, 3)))
         for line in series:
-            x, y = zip(*thinned(line.points), strict=True)
+            x, y = zip(*thin_out(line.points), strict=True)
             marker = "o" if len(x) <= 2 else None
             axes.plot(x, y, color=_SERIES[line.color % len(_SERIES)], label=line.name, marker=marker, markersize=4)
         if share:
@@ -82,7 +82,7 @@ def stack_figure(
     """Fractions that sum to 1, as bands over steps; a value applies until the next one."""
     with mpl.rc_context(_STYLE | {"svg.hashsalt": key, "axes.grid": False}):
         figure, axes = _axes(x_label)
-        shown = thinned_indices(len(x))
+        shown = evenly_spaced_indices(len(x))
         steps = np.asarray(x, dtype=np.float64)[shown]
         lower = np.zeros(len(shown))
         for number, (name, shares) in enumerate(bands):
@@ -97,18 +97,18 @@ def stack_figure(
         return _svg(figure, key, title)
 
 
-def thinned(points: Sequence[tuple[float, float]], most: int = _MOST_POINTS) -> list[tuple[float, float]]:
-    """At most `most` points: means over equal intervals, so that a spike is damped and not lost."""
-    if len(points) <= most:
+def thin_out(points: Sequence[tuple[float, float]], limit: int = _MAX_POINTS) -> list[tuple[float, float]]:
+    """At most `limit` points: means over equal intervals, so that a spike is damped and not lost."""
+    if len(points) <= limit:
         return list(points)
-    edges = np.linspace(0, len(points), most + 1).astype(int).tolist()
+    edges = np.linspace(0, len(points), limit + 1).astype(int).tolist()
     means = [np.mean(points[low:high], axis=0) for low, high in pairwise(edges)]
     return [(float(x), float(y)) for x, y in means]
 
 
-def thinned_indices(length: int, most: int = _MOST_POINTS) -> list[int]:
-    """At most `most` indices of a sequence, including the first and the last."""
-    return sorted(set(np.linspace(0, length - 1, min(length, most)).round().astype(int).tolist()))
+def evenly_spaced_indices(length: int, limit: int = _MAX_POINTS) -> list[int]:
+    """At most `limit` indices of a sequence, including the first and the last."""
+    return sorted(set(np.linspace(0, length - 1, min(length, limit)).round().astype(int).tolist()))
 
 
 def _axes(x_label: str) -> tuple[Figure, Axes]:
@@ -128,7 +128,7 @@ def _x_text(value: float, _: int | None) -> str:
 
 def _legend(axes: Axes, names: Sequence[str]) -> None:
     """Draws the names above the axes, in as many columns as fit; two lines of names shrink the axes."""
-    columns = min(4, len(names), max(1, _LEGEND_LETTERS // (max(len(name) for name in names) + 5)))
+    columns = min(4, len(names), max(1, _LEGEND_CHARS // (max(len(name) for name in names) + 5)))
     axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=columns, handlelength=1.4, columnspacing=1.4)
     extra_lines = -(-len(names) // columns) - 1
     box = axes.get_position()

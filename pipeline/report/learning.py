@@ -13,7 +13,7 @@ from pipeline.report.figures import Series, line_figure, stack_figure
 from pipeline.report.run_data import RunData, Training
 from pipeline.report.wording import display_name, duration, percent
 
-_MOST_OPENINGS = 60  # rows of the table of opened nodes
+_MAX_OPENINGS = 60  # rows of the table of opened nodes
 _LEVELS = {0: "whole set", 1: "groups", 2: "subgroups"}
 
 
@@ -144,7 +144,7 @@ def curriculum_section(run: RunData) -> Markup | None:
             ),
         )
         opened = _openings(lines, root)
-        rows: list[list[Child]] = [[f"{step:,}", path, percent(p)] for step, path, p in opened[:_MOST_OPENINGS]]
+        rows: list[list[Child]] = [[f"{step:,}", path, percent(p)] for step, path, p in opened[:_MAX_OPENINGS]]
         last = lines[-1]
         content += [
             tag(
@@ -156,7 +156,7 @@ def curriculum_section(run: RunData) -> Markup | None:
             tag("div", figures, class_="figures"),
             details(
                 f"When nodes were opened: {len(opened)}"
-                + (f", the first {_MOST_OPENINGS} of them" if len(opened) > _MOST_OPENINGS else ""),
+                + (f", the first {_MAX_OPENINGS} of them" if len(opened) > _MAX_OPENINGS else ""),
                 table(["step", "node", "probability then"], rows, numeric=frozenset({0, 2})),
             )
             if rows

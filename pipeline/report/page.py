@@ -5,12 +5,12 @@ from __future__ import annotations
 from pipeline.counted import counted
 from pipeline.html.document import document, number_card
 from pipeline.html.markup import Child, Markup, join, tag
-from pipeline.report.decisions import decisions_section
 from pipeline.report.explanations import explanations_section
 from pipeline.report.gallery import Gallery
 from pipeline.report.leaks import leaks_section
 from pipeline.report.learning import curriculum_section, learning_section
 from pipeline.report.overview import data_section, lineage_section, stages_section
+from pipeline.report.registered_models import registered_models_section
 from pipeline.report.results import accuracy_section, confusion_section, mistakes_section
 from pipeline.report.retrieval import retrieval_section
 from pipeline.report.run_data import Evaluation, RunData
@@ -44,7 +44,7 @@ def page(run: RunData, *, title: str, mistakes: int, explanations: int, queries:
         title,
         kind="run report",
         heading=title,
-        introduction=[tag("p", _lead(run), class_="lead"), decisions_section(run), _key_numbers(run)],
+        introduction=[tag("p", _lead(run), class_="lead"), registered_models_section(run), _key_numbers(run)],
         sections=sections,
         footer=_origin(run),
     )

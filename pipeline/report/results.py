@@ -94,12 +94,12 @@ def confusion_section(run: RunData) -> Markup | None:
     return join(*content) if content else None
 
 
-def mistakes_section(run: RunData, gallery: Gallery, most: int) -> Markup | None:
-    """The `most` wrong predictions of each model with the highest confidence, with their images."""
+def mistakes_section(run: RunData, gallery: Gallery, limit: int) -> Markup | None:
+    """The `limit` wrong predictions of each model with the highest confidence, with their images."""
     content: list[Child] = []
-    shown = [mistake for evaluation in run.evaluations for mistake in evaluation.mistakes[:most]]
+    shown = [mistake for evaluation in run.evaluations for mistake in evaluation.mistakes[:limit]]
     names = gallery.names(mistake["id"] for mistake in shown)
-    for evaluation in _student_first([evaluation for evaluation in run.evaluations if evaluation.mistakes[:most]]):
+    for evaluation in _student_first([evaluation for evaluation in run.evaluations if evaluation.mistakes[:limit]]):
         tiles = [
             tag(
                 "div",
@@ -112,7 +112,7 @@ def mistakes_section(run: RunData, gallery: Gallery, most: int) -> Markup | None
                 tag("div", f"confidence {mistake['score']:.0%}", class_="quiet"),
                 class_="tile",
             )
-            for mistake in evaluation.mistakes[:most]
+            for mistake in evaluation.mistakes[:limit]
         ]
         content.append(_expanded_or_collapsed(content, evaluation, tag("div", tiles, class_="tiles")))
     if not content:

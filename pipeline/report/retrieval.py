@@ -13,8 +13,8 @@ from pipeline.report.wording import percent
 _HALF_UNSEEN = "; half of them are about unseen concepts"
 
 
-def retrieval_section(run: RunData, gallery: Gallery, most: int) -> Markup | None:
-    """Recall in both directions compared with chance, and up to `most` queries of each with their results."""
+def retrieval_section(run: RunData, gallery: Gallery, limit: int) -> Markup | None:
+    """Recall in both directions compared with chance, and up to `limit` queries of each with their results."""
     measured = [
         evaluation
         for evaluation in run.evaluations
@@ -24,8 +24,8 @@ def retrieval_section(run: RunData, gallery: Gallery, most: int) -> Markup | Non
     for evaluation in measured:
         content.append(_recall_table(evaluation, "all concepts" if run.has_concepts else "all images"))
         unseen = any(name.startswith("retrieval_unseen_concepts/") for name in evaluation.metrics)
-        texts = evaluation.examples.get("text_to_images", [])[:most]
-        images = evaluation.examples.get("image_to_texts", [])[:most]
+        texts = evaluation.examples.get("text_to_images", [])[:limit]
+        images = evaluation.examples.get("image_to_texts", [])[:limit]
         if texts:
             content += [
                 tag("h3", "Text queries: the five nearest images"),

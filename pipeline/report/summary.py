@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pipeline.artifacts import Artifact
 from pipeline.headline import headline
 from pipeline.html.markdown import table, text
-from pipeline.report.decisions import champions_of, cost_line, registered_name, standing
+from pipeline.report.registered_models import champions_of, cost_line, registered_name, standing
 from pipeline.report.results import accuracy_rows
 from pipeline.report.run_data import RunData, read_run
 from pipeline.report.wording import display_name, duration, percent, short_key

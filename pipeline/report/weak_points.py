@@ -12,7 +12,7 @@ from pipeline.report.confusion import confused_pairs
 from pipeline.report.run_data import RunData
 from pipeline.report.wording import display_name, percent
 
-_MOST_NAMES = 8  # of classes, in a sentence
+_MAX_NAMES = 8  # of classes, in a sentence
 
 
 def weak_points(run: RunData) -> Markup | None:
@@ -45,8 +45,8 @@ def weak_sentences(confusion: NDArray[np.int64], names: Sequence[str]) -> list[s
     sentences = [f"The worst class is {names[worst]}: {_of(right[worst], totals[worst])} right."]
     never = [names[c] for c in present.tolist() if right[c] == 0]
     if len(never) > 1:
-        more = f" and {len(never) - _MOST_NAMES:,} more" if len(never) > _MOST_NAMES else ""
-        sentences.append(f"{len(never):,} classes are never right: {', '.join(never[:_MOST_NAMES])}{more}.")
+        more = f" and {len(never) - _MAX_NAMES:,} more" if len(never) > _MAX_NAMES else ""
+        sentences.append(f"{len(never):,} classes are never right: {', '.join(never[:_MAX_NAMES])}{more}.")
     pair = confused_pairs(confusion, 1)[0]
     confused = f"{_of(pair.count, pair.of)} of {names[pair.true]} predicted as {names[pair.predicted]}"
     sentences.append(f"The most confused pair: {confused}.")

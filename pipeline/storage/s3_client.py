@@ -32,9 +32,9 @@ CONNECT_TIMEOUT_S = 10.0
 PATIENCE_S = 45.0
 
 PART_BYTES = 16 << 20
-LARGEST_PUT = 32 << 20  # files of this size or larger are multipart uploads
+MULTIPART_THRESHOLD = 32 << 20  # files of this size or larger are multipart uploads
 TRANSFER = TransferConfig(
-    multipart_threshold=LARGEST_PUT, multipart_chunksize=PART_BYTES, max_concurrency=4, num_download_attempts=4
+    multipart_threshold=MULTIPART_THRESHOLD, multipart_chunksize=PART_BYTES, max_concurrency=4, num_download_attempts=4
 )
 
 _UNTIL = "tutelage_until"

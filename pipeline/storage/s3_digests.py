@@ -38,18 +38,18 @@ class Digests:
         return _digests([data], in_parts=False)
 
     @classmethod
-    def of_file(cls, path: Path, *, largest_put: int, part_bytes: int) -> Digests:
+    def of_file(cls, path: Path, *, multipart_threshold: int, part_bytes: int) -> Digests:
         """The digests of a file that boto3 uploads.
 
         Args:
-            largest_put: boto3's multipart_threshold: files of this size in bytes or larger are multipart uploads.
+            multipart_threshold: as in boto3: files of this size in bytes or larger are multipart uploads.
             part_bytes: size of a part; boto3 doubles it until there are at most 10,000.
         """
         size = path.stat().st_size
         while size > part_bytes * _MAX_PARTS:
             part_bytes *= 2
         with path.open("rb") as file:
-            return _digests(iter(lambda: file.read(part_bytes), b""), in_parts=size >= largest_put)
+            return _digests(iter(lambda: file.read(part_bytes), b""), in_parts=size >= multipart_threshold)
 
 
 def _digests(parts: Iterable[bytes], *, in_parts: bool) -> Digests:

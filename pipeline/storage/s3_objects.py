@@ -26,7 +26,7 @@ from botocore.parsers import ResponseParserError
 
 from pipeline.errors import InputError
 from pipeline.storage.base import ObjectInfo
-from pipeline.storage.s3_client import LARGEST_PUT, PART_BYTES, TRANSFER, is_over, patience, s3_client
+from pipeline.storage.s3_client import MULTIPART_THRESHOLD, PART_BYTES, TRANSFER, is_over, patience, s3_client
 from pipeline.storage.s3_digests import Digests
 from pipeline.storage.s3_errors import explain, status_of
 
@@ -156,7 +156,7 @@ class S3Objects:
 
     def _send(self, source: Path, path: str) -> Digests:
         """Uploads a file without checking the stored object."""
-        digests = Digests.of_file(source, largest_put=LARGEST_PUT, part_bytes=PART_BYTES)
+        digests = Digests.of_file(source, multipart_threshold=MULTIPART_THRESHOLD, part_bytes=PART_BYTES)
         self._ask(
             path,
             lambda: self._client.upload_file(

@@ -22,11 +22,11 @@ _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _SERVER_SCHEMES = ("http", "https")
 _MANAGED_URIS = ("databricks", "databricks-uc", "uc")
 _DATABASE_SCHEMES = (*_PORTS, "sqlite")
-_DATABASE_S = 8.0  # timeout of the check of a database
+_DATABASE_TIMEOUT_S = 8.0  # timeout of the check of a database
 # A request may take 10 s and is tried three times: half a minute if a server disappears during a run.
-_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+_TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _SHORT_TIMEOUTS = {
-    _TIMEOUT: "10",
+    _TIMEOUT_VARIABLE: "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
@@ -50,15 +50,15 @@ def allow_long_transfers() -> Iterator[None]:
     global _transfers
     with _transfers_lock:
         _transfers += 1
-        if os.environ.get(_TIMEOUT) == _SHORT_TIMEOUTS[_TIMEOUT]:
-            os.environ[_TIMEOUT] = _TRANSFER_TIMEOUT
+        if os.environ.get(_TIMEOUT_VARIABLE) == _SHORT_TIMEOUTS[_TIMEOUT_VARIABLE]:
+            os.environ[_TIMEOUT_VARIABLE] = _TRANSFER_TIMEOUT
     try:
         yield
     finally:
         with _transfers_lock:
             _transfers -= 1
-            if not _transfers and os.environ.get(_TIMEOUT) == _TRANSFER_TIMEOUT:
-                os.environ[_TIMEOUT] = _SHORT_TIMEOUTS[_TIMEOUT]
+            if not _transfers and os.environ.get(_TIMEOUT_VARIABLE) == _TRANSFER_TIMEOUT:
+                os.environ[_TIMEOUT_VARIABLE] = _SHORT_TIMEOUTS[_TIMEOUT_VARIABLE]
 
 
 def check_tracking_uri(uri: str) -> None:
@@ -119,7 +119,7 @@ def _database_problem(uri: str, scheme: str) -> tuple[str, str] | None:
             return f"there is no folder {file.parent}", f"create that folder, or correct {VARIABLE}"
     elif split.hostname is not None and (reason := tcp_problem(split.hostname, split.port or _PORTS[scheme])):
         return reason, start
-    reason = problem_within(_DATABASE_S, lambda: _connection_failure(uri))
+    reason = problem_within(_DATABASE_TIMEOUT_S, lambda: _connection_failure(uri))
     return None if reason is None else (f"cannot be used ({without_credentials(reason)})", start)
 
 

@@ -69,7 +69,7 @@ def test_the_first_line_of_an_error_is_bounded():
 
 def test_of_many_names_some_are_listed_and_the_others_counted():
     assert listed(["b", "a"]) == "b, a"
-    assert listed([f"n{number}" for number in range(2000)], most=2) == "n0, n1 and 1,998 more"
+    assert listed([f"n{number}" for number in range(2000)], limit=2) == "n0, n1 and 1,998 more"
     assert len(listed(["x" * 5000] * 2000)) < 1000
     assert shortened("short") == "short"
     assert len(shortened("x" * 5000, 100)) == 100

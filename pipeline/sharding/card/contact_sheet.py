@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from pipeline.counted import counted
 from pipeline.pixels.decode import decode
-from pipeline.sharding.card.sheet_style import COLOURS, FAINT, INK, MARGIN, PANEL, PAPER, cut_to, draw_heading, font
+from pipeline.sharding.card.sheet_style import COLOURS, FAINT, INK, MARGIN, PANEL, PAPER, draw_heading, font, truncated
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 
@@ -72,7 +72,7 @@ def _draw_header(draw: ImageDraw.ImageDraw, index: SampleIndex, title: str, widt
 
 
 def _draw_name(draw: ImageDraw.ImageDraw, name: str, count: int, x: int, y: int) -> None:
-    name = cut_to(draw, name, _NAME - 16, font(15, bold=True))
+    name = truncated(draw, name, _NAME - 16, font(15, bold=True))
     draw.text((x, y + 11), name, INK, font(15, bold=True))
     draw.text((x, y + 33), counted(count, "image"), FAINT, font(13))
 

@@ -131,15 +131,13 @@ def delta_listing(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numberi
     number[np.argsort(splits, kind="stable")] = np.arange(len(splits))
     number_of_id = np.full(len(delta.base.index), -1, dtype=np.int64)
     number_of_id[ids] = number[: len(ids)]
-    row_of_column = rows_of_plan(len(delta.columns), plan.rows, number[len(ids) :])
+    id_of_row = rows_of_plan(len(delta.columns), plan.rows, number[len(ids) :])
 
     new = pa.concat_tables(
         [
             LISTING_SCHEMA.empty_table(),
             *(
-                chunk_listing(
-                    scratch, delta.columns, chunk, rows=row_of_column, nodes=numbering.nodes, labels=delta.labels
-                )
+                chunk_listing(scratch, delta.columns, chunk, rows=id_of_row, nodes=numbering.nodes, labels=delta.labels)
                 for chunk in range(len(delta.chunks))
             ),
         ]

@@ -25,8 +25,8 @@ from PIL import Image
 _PositionPairs: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 BITS = 64
-_MOST_EQUAL_BLOCKS = 3  # limit on m, see `_blocks`
-_MOST_AT_ONCE = 1 << 20  # pairs that are compared at once: 40 MB
+_MAX_EQUAL_BLOCKS = 3  # limit on m, see `_blocks`
+_MAX_AT_ONCE = 1 << 20  # pairs that are compared at once: 40 MB
 _SAMPLE = 100_000  # hashes from which the entropy of each bit is estimated
 
 
@@ -84,7 +84,7 @@ def _near(
 
 
 def _agreeing(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> Iterator[_PositionPairs]:
-    """The positions of equal values in `left` and `right`; about `_MOST_AT_ONCE` pairs at a time."""
+    """The positions of equal values in `left` and `right`; about `_MAX_AT_ONCE` pairs at a time."""
     left_order, right_order = np.argsort(left), np.argsort(right)
     wanted, ascending = left[left_order], right[right_order]
     first = np.searchsorted(ascending, wanted, "left")
@@ -110,7 +110,7 @@ def _spread(
     ends = np.cumsum(counts)
     start = done = 0
     while start < len(counts):
-        stop = max(start + 1, int(np.searchsorted(ends, done + _MOST_AT_ONCE, "right")))
+        stop = max(start + 1, int(np.searchsorted(ends, done + _MAX_AT_ONCE, "right")))
         here = counts[start:stop]
         # The concatenation of first, first + 1, ... for each element of `left`.
         begins = first[start:stop] - (ends[start:stop] - here - done)
@@ -138,8 +138,8 @@ def _blocks(left: NDArray[np.uint64], right: NDArray[np.uint64], radius: int) ->
     """The bits of each of `radius` + m blocks, with m large enough that few hashes agree in m blocks by chance."""
     entropies = np.minimum(_entropies(left), _entropies(right))
     needed_bits = math.log2(max(len(left), len(right), 2))
-    choices = range(1, _MOST_EQUAL_BLOCKS)
-    equal = next((m for m in choices if entropies.sum() * m / (radius + m) >= needed_bits), _MOST_EQUAL_BLOCKS)
+    choices = range(1, _MAX_EQUAL_BLOCKS)
+    equal = next((m for m in choices if entropies.sum() * m / (radius + m) >= needed_bits), _MAX_EQUAL_BLOCKS)
     blocks = [np.uint64(0)] * (radius + equal)
     for rank, bit in enumerate(np.argsort(-entropies, kind="stable").tolist()):
         blocks[rank % len(blocks)] |= np.uint64(1 << bit)

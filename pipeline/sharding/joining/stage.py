@@ -256,10 +256,10 @@ class _Join:
             )
 
 
-def _first_false(values: NDArray[np.bool_], most: int) -> list[int]:
+def _first_false(values: NDArray[np.bool_], limit: int) -> list[int]:
     found: list[int] = []
     for first in range(0, len(values), 1 << 20):
-        found += (first + np.flatnonzero(~values[first : first + (1 << 20)])[: most - len(found)]).tolist()
-        if len(found) == most:
+        found += (first + np.flatnonzero(~values[first : first + (1 << 20)])[: limit - len(found)]).tolist()
+        if len(found) == limit:
             break
     return found

@@ -18,7 +18,7 @@ def parse_json(data: str | bytes) -> Any:
 
 
 def _integer(text: str) -> int:
-    most, digits = sys.get_int_max_str_digits(), len(text.removeprefix("-"))
-    if most and digits > most:
+    limit, digits = sys.get_int_max_str_digits(), len(text.removeprefix("-"))
+    if limit and digits > limit:
         raise ValueError(f"a number of {digits:,} digits")
     return int(text)

@@ -15,7 +15,7 @@ from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.sources.file_type import HEAD_BYTES, refuse_other_type
 
 # A column with more distinct values than this does not contain labels, but captions or file names.
-MOST_LABELS = 65_536
+MAX_LABELS = 65_536
 # The words that pandas reads as missing: those that pandas, NumPy, R, SQL and spreadsheets write.
 MISSING_WORDS = frozenset(
     {

@@ -44,7 +44,7 @@ class Roots:
             raise ValueError(f"{path.partition(':')[0]}: addresses are not read; write a path, or s3://bucket/key")
         url = addresses.join(self.start, path)
         if not _inside(url, self.folders) and (addresses.is_remote(url) or not _inside(url, _real(self.folders))):
-            raise ValueError(f"lies outside {listed(self.folders, most=3)}; {_ADVICE}")
+            raise ValueError(f"lies outside {listed(self.folders, limit=3)}; {_ADVICE}")
         return url
 
     def reading(self, path: str) -> tuple[Callable[[], bytes], str | None]:
@@ -87,7 +87,7 @@ def read_inside(url: str, folders: tuple[str, ...]) -> bytes:
     if addresses.is_remote(url):
         return addresses.read(url)
     if not leads_inside(url, folders):
-        raise OSError(f"is a link that leads out of {listed(folders, most=3)}; {_ADVICE}")
+        raise OSError(f"is a link that leads out of {listed(folders, limit=3)}; {_ADVICE}")
     return addresses.read(os.path.realpath(url))
 
 

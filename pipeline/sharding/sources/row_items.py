@@ -21,7 +21,7 @@ from pipeline.sharding.sources.base import Collection, Credit, Item, unreadable
 from pipeline.sharding.sources.given_split import WORDS, given_split, split_of_name
 from pipeline.sharding.sources.keys import KeyCount
 from pipeline.sharding.sources.labels import (
-    MOST_LABELS,
+    MAX_LABELS,
     Spellings,
     kind_of_value,
     label_of,
@@ -139,9 +139,9 @@ def _survey(
             if label is not None:
                 spellings.add(str(row.values[columns.label or ""]), label)
                 labels.add(label)
-                if len(labels) > MOST_LABELS:
+                if len(labels) > MAX_LABELS:
                     raise InputError(
-                        f"{where}: column {columns.label!r} has more than {MOST_LABELS} different labels; "
+                        f"{where}: column {columns.label!r} has more than {MAX_LABELS} different labels; "
                         "if it holds captions, name it in caption_columns"
                     )
             if columns.key is not None and columns.key in row.values:

@@ -25,7 +25,7 @@ from pipeline.pixels.extensions import IMAGE_SUFFIXES, OTHER_SUFFIXES
 from pipeline.pixels.formats import HEAD_BYTES, format_of
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.foreign_json import parse_json
-from pipeline.sharding.sources.labels import MOST_LABELS, label_of, label_text, missing_label
+from pipeline.sharding.sources.labels import MAX_LABELS, label_of, label_text, missing_label
 from pipeline.sharding.sources.passed_over import (
     HIDDEN,
     NOTHING_PASSED_OVER,
@@ -46,7 +46,7 @@ MEMBER_NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")
 # "__index__.json" and the like, which WebDataset skips too.
 META_NAME = re.compile(r"__[^/]*__($|/)")
 # Longer members are not read as captions, labels or metadata.
-MOST_TEXT_BYTES = 1 << 20
+MAX_TEXT_BYTES = 1 << 20
 _BATCH_ROWS = 4096
 # Increase when the listing of an unchanged tar changes.
 _VERSION = 5
@@ -73,7 +73,7 @@ class MemberRoles(Config):
         caption_member, label_member: extensions of the members with captions and label; None: json if a field is read,
             else txt and cls.
         ends: whether to refuse or read a tar that goes on after its end mark, has none, or is cut.
-        most_bytes: size of the largest permitted member; a larger one is an error.
+        max_bytes: size of the largest permitted member; a larger one is an error.
     """
 
     images: tuple[str, ...] = IMAGE_EXTENSIONS
@@ -84,7 +84,7 @@ class MemberRoles(Config):
     caption_member: str | None = None
     label_member: str | None = None
     ends: Literal["refuse", "read"] = "refuse"
-    most_bytes: int = 256 << 20
+    max_bytes: int = 256 << 20
 
     @property
     def caption_extension(self) -> str:
@@ -183,7 +183,7 @@ def tar_samples(
         members: dict[str, Member] = {}
         current = ""
         on_end = ends.append if roles.ends == "read" else None
-        for member in tar_members(tar.url, tar.size, read, most_bytes=roles.most_bytes, on_end=on_end):
+        for member in tar_members(tar.url, tar.size, read, max_bytes=roles.max_bytes, on_end=on_end):
             match = None if META_NAME.match(member.name) else MEMBER_NAME.fullmatch(member.name)
             if match is None:
                 name = member.name.rpartition("/")[2]
@@ -295,7 +295,7 @@ def _field(members: Mapping[str, Member], extension: str, name: str, read: Read)
 
 def _member_text(extension: str, members: Mapping[str, Member], read: Read) -> str:
     member = members[extension]
-    if member.length > MOST_TEXT_BYTES:
+    if member.length > MAX_TEXT_BYTES:
         raise ValueError(f"its .{extension} has {member.length} bytes, which is no text of a sample")
     try:
         return read(member.offset, member.length).decode("utf-8-sig")
@@ -324,8 +324,8 @@ def _write(path: Path, samples: Iterator[TarSample], ends: list[TarFault], skipp
             labels.setdefault(sample.label)
         if sample.problem is None and (label_of(sample.label) is None):
             missing[missing_label(sample.label)] += 1
-        if len(labels) > MOST_LABELS:
-            raise InputError(f"labels: more than {MOST_LABELS} different ones; set labels=none")
+        if len(labels) > MAX_LABELS:
+            raise InputError(f"labels: more than {MAX_LABELS} different ones; set labels=none")
         if len(columns["key"]) == _BATCH_ROWS:
             batches.append(pa.RecordBatch.from_pydict(columns, schema=_SCHEMA))
             columns = {name: [] for name in _SCHEMA.names}

@@ -97,7 +97,7 @@ def check_tar(tar: str, size: int, start: bytes) -> None:
 
 
 def tar_members(
-    tar: str, size: int, read: Read, *, most_bytes: int, on_end: Callable[[TarFault], None] | None = None
+    tar: str, size: int, read: Read, *, max_bytes: int, on_end: Callable[[TarFault], None] | None = None
 ) -> Iterator[Member]:
     """The files of a tar, in order.
 
@@ -105,7 +105,7 @@ def tar_members(
         tar: name of the tar in errors.
         size: size of the archive in bytes.
         read: read(start, length) returns a byte range of the archive.
-        most_bytes: a larger member is rejected.
+        max_bytes: a larger member is rejected.
         on_end: receives faults at the end of the archive, and members after an inner end mark are returned too; None:
             such faults are errors.
     Raises:
@@ -119,7 +119,7 @@ def tar_members(
             raise RefusedTarError(tar, fault)
         on_end(fault)
 
-    walk = TarWalk(size, read, most_bytes=most_bytes, on_fault=fault_found, past_marks=on_end is not None)
+    walk = TarWalk(size, read, max_bytes=max_bytes, on_fault=fault_found, past_marks=on_end is not None)
     yield from walk.members()
     fault = walk.end_fault()
     if fault is not None and fault.kind != "mark":
@@ -143,13 +143,13 @@ class TarWalk:
         size: int,
         read: Read,
         *,
-        most_bytes: int,
+        max_bytes: int,
         on_fault: Callable[[TarFault], None],
         past_marks: bool = False,
     ) -> None:
         self._size = size
         self._read = read
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._on_fault = on_fault
         self._past_marks = past_marks
         self._long_name: str | None = None
@@ -283,7 +283,7 @@ class TarWalk:
             self._fault("name", name, fault)
         if kind == _FOLDER or not name or name.endswith("/"):
             return None
-        if length > self._most_bytes:
+        if length > self._max_bytes:
             self._fault("large", name, f"{length} bytes, more than max_member_mb allows")
         return Member(name.removeprefix("./"), place, length)
 

@@ -138,7 +138,7 @@ class WebdatasetConfig(SourceConfig):
             caption_member=_extension(self.caption_member) if self.caption_member is not None else None,
             label_member=_extension(self.label_member) if self.label_member is not None else None,
             ends=self.ends,
-            most_bytes=self.max_member_mb << 20,
+            max_bytes=self.max_member_mb << 20,
         )
         listings: list[TarListing] = []
         with ThreadPoolExecutor(_TARS_AT_ONCE, thread_name_prefix="tars") as pool:

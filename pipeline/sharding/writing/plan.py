@@ -164,16 +164,16 @@ def arrange(
     )
 
 
-def _cap(splits: NDArray[np.int8], values: NDArray[np.int32], key_hashes: NDArray[np.uint64], most: int | None) -> int:
-    """Drops training samples beyond `most` per value; returns the number dropped."""
-    if most is None:
+def _cap(splits: NDArray[np.int8], values: NDArray[np.int32], key_hashes: NDArray[np.uint64], limit: int | None) -> int:
+    """Drops training samples beyond `limit` per value; returns the number dropped."""
+    if limit is None:
         return 0
     rows = np.flatnonzero((splits == _TRAIN) & (values >= 0))
     rows = rows[np.lexsort((rows, key_hashes[rows], values[rows]))]
     starts = np.flatnonzero(np.append(True, values[rows][1:] != values[rows][:-1]))
     rank = np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows)))) if len(rows) else rows
-    splits[rows[rank >= most]] = DROPPED
-    return int((rank >= most).sum())
+    splits[rows[rank >= limit]] = DROPPED
+    return int((rank >= limit).sum())
 
 
 def _distinct_keys(

@@ -68,7 +68,7 @@ def too_small(classes: Mapping[str, tuple[int, int]], wanted: Sequence[int], *, 
     else:
         smallest = sorted(described, key=lambda name: classes[name])
         sizes = [f"{name!r} with {described[name]}" for name in smallest]
-        what = f"{len(described):,} classes are too small{splits}: {listed(sizes, most=_SHOWN)}"
+        what = f"{len(described):,} classes are too small{splits}: {listed(sizes, limit=_SHOWN)}"
     return InputError(f"{what}; add images, remove the class, set split.rare_classes to drop or train_only{remedy}")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.errors import WorkError
 
 # Name of an empty file that `prepare` creates and `check` looks for.
-_MARK = "sharding"
+_PREPARED_FILE = "sharding"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Scratch:
             folder.mkdir(parents=True, exist_ok=True)
             for leftover in folder.glob(".*"):
                 leftover.unlink(missing_ok=True)
-        (self.folder / _MARK).touch()
+        (self.folder / _PREPARED_FILE).touch()
 
     def check(self) -> None:
         """Checks that this machine of the cluster sees the folder.
@@ -36,7 +36,7 @@ class Scratch:
         Raises:
             WorkError: the folder is missing or not prepared.
         """
-        if not (self.folder / _MARK).exists():
+        if not (self.folder / _PREPARED_FILE).exists():
             raise WorkError(
                 f"{self.folder}: not seen by a task on machine {os.uname().nodename}; with runner=ray on several "
                 "machines TUTELAGE_STORE, or for a store on S3 TUTELAGE_WORK, must be a folder that all of them see"

@@ -197,7 +197,7 @@ def _fit(
     requested_at: float | None = None
     while thread.is_alive():
         thread.join(_POLL_EVERY_S)
-        outcome.update(_read_posts(channel, training))
+        outcome.update(_read_messages(channel, training))
         if requested_at is None and reporter.stop_requested():
             requested_at = time.monotonic()
             # If the group can write a checkpoint, it ends by itself.
@@ -211,11 +211,11 @@ def _fit(
             if not outcome.has_stepped:
                 raise StoppedError("stopped before its first step")
             raise outcome.failure or StoppedError("stopped; its workers did not answer, so the last checkpoint counts")
-    outcome.update(_read_posts(channel, training))
+    outcome.update(_read_messages(channel, training))
     return _result(outcome, ended[0] if ended else None, scratch)
 
 
-def _read_posts(channel: Any, training: str) -> list[tuple[str, Any]]:
+def _read_messages(channel: Any, training: str) -> list[tuple[str, Any]]:
     """The (kind, value) of each message since the last call.
 
     If Ray does not answer, it is ended, and the next training restarts it.

@@ -136,9 +136,9 @@ def gradients(rank, world):
 RANK = """
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=sys.argv[2], rank=int(sys.argv[1]), world_size=2)
-from pipeline.contrastive.measures import from_rank_0
+from pipeline.contrastive.measures import broadcast_from_rank_0
 rank = int(sys.argv[1])
-shared = from_rank_0([rank + 1 / 3, 1e-300 * (rank + 1)], torch.device("cpu"), 2)
+shared = broadcast_from_rank_0([rank + 1 / 3, 1e-300 * (rank + 1)], torch.device("cpu"), 2)
 print(json.dumps({"gradients": gradients(rank, 2), "shared": shared}), flush=True)
 dist.barrier()
 os._exit(0)  # gloo's threads sometimes abort a process that ends while its peer is still running

@@ -90,20 +90,20 @@ def test_patch_and_projection_are_cut_from_their_image(net: nn.Sequential) -> No
 
 def test_memory_holds_the_best_images_and_not_their_batches(net: nn.Sequential) -> None:
     batches: list[weakref.ref[np.ndarray]] = []
-    most = 0
+    limit = 0
 
     def stream() -> Iterator[tuple[Tensor, Tensor]]:
-        nonlocal most
+        nonlocal limit
         random = np.random.default_rng(0)
         for step in range(30):
             batch = random.standard_normal((4, 3, 12, 12), dtype=np.float32)
             batches.append(weakref.ref(batch))  # which a tensor made of it, and every view of that, keeps alive
-            most = max(most, sum(batch() is not None for batch in batches))
+            limit = max(limit, sum(batch() is not None for batch in batches))
             yield torch.from_numpy(batch), torch.arange(4) + 4 * step
 
     (top,) = top_activations(net, stream(), layer=4, channels=[1], k=9)
     assert len({e.image_id // 4 for e in top.excitations}) > 3  # of as many batches
-    assert most <= 2  # the one at work and the next
+    assert limit <= 2  # the one at work and the next
 
 
 def test_what_cannot_be_found_is_refused(net: nn.Sequential) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 
 # pip has no command that fetches sources without building them.
 FETCH = """
@@ -90,7 +90,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("foreign")
     with tarfile.open(fileobj=io.BytesIO(fetched.stdout)) as sources:
         for member in sources:
-            if member.isfile() and "/Tests/images/" in member.name and member.size <= MOST_BYTES:
+            if member.isfile() and "/Tests/images/" in member.name and member.size <= MAX_BYTES:
                 sources.extract(member, folder, filter="data")
     return folder
 

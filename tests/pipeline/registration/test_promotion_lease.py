@@ -18,14 +18,14 @@ def storage(tmp_path: Path) -> Storage:
 
 
 def test_one_holder_at_a_time(storage: Storage) -> None:
-    inside, most, lock = [0], [0], threading.Lock()
+    inside, limit, lock = [0], [0], threading.Lock()
 
     def hold() -> None:
         for _ in range(3):
             with promotion_lease(storage, "model"):
                 with lock:
                     inside[0] += 1
-                    most[0] = max(most[0], inside[0])
+                    limit[0] = max(limit[0], inside[0])
                 time.sleep(0.01)
                 with lock:
                     inside[0] -= 1
@@ -35,7 +35,7 @@ def test_one_holder_at_a_time(storage: Storage) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == [1]
+    assert limit == [1]
 
 
 def test_a_dead_holders_lease_ends(storage: Storage) -> None:

@@ -7,17 +7,17 @@ import re
 import numpy as np
 
 from pipeline.html.pictures import picture_uri
-from pipeline.report.confusion import MOST_CLASSES, confused_pairs, confusion_figure, shown_classes
-from pipeline.report.figures import Series, line_figure, stack_figure, thinned
+from pipeline.report.confusion import MAX_CLASSES, confused_pairs, confusion_figure, shown_classes
+from pipeline.report.figures import Series, line_figure, stack_figure, thin_out
 
 
 def test_long_series_is_thinned_and_keeps_its_mean() -> None:
     points = [(float(step), float(step % 7)) for step in range(5000)]
-    few = thinned(points, most=100)
+    few = thin_out(points, limit=100)
     assert len(few) == 100
     assert np.isclose(np.mean([y for _, y in few]), np.mean([y for _, y in points]), atol=0.01)
     assert [x for x, _ in few] == sorted(x for x, _ in few)
-    assert thinned(points[:50], most=100) == points[:50]
+    assert thin_out(points[:50], limit=100) == points[:50]
 
 
 def test_figures_take_colours_from_the_page_and_have_ids_of_their_own() -> None:
@@ -50,14 +50,14 @@ def test_too_many_classes_leave_those_with_most_mistakes() -> None:
     confusion = np.eye(100, dtype=np.int64) * 5
     confusion[7, 93] = 4
     shown = shown_classes(confusion)
-    assert len(shown) == MOST_CLASSES
+    assert len(shown) == MAX_CLASSES
     assert {7, 93} <= set(shown)
     assert shown == sorted(shown)
 
 
 def test_confused_pairs_are_sorted_by_count() -> None:
     confusion = np.array([[5, 1, 2], [3, 9, 0], [0, 0, 4]])
-    pairs = confused_pairs(confusion, most=2)
+    pairs = confused_pairs(confusion, limit=2)
     assert [(pair.true, pair.predicted, pair.count, pair.of) for pair in pairs] == [(1, 0, 3, 12), (0, 2, 2, 8)]
 
 

@@ -13,8 +13,8 @@ import pytest
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
 from pipeline.errors import InputError
-from pipeline.report.decisions import decisions_section
 from pipeline.report.page import page
+from pipeline.report.registered_models import registered_models_section
 from pipeline.report.run_data import read_run
 from pipeline.report.stage import ReportConfig, RunReport
 from pipeline.report.summary import report_markdown, stage_rows
@@ -160,7 +160,7 @@ def test_a_student_replaced_by_its_teacher_in_the_same_run_is_not_shown_as_champ
         "classifier-registration": artifact_of("register-model", {}, student),
         "teacher-registration": artifact_of("register-model", {}, teacher),
     }
-    text = "".join(read(str(decisions_section(read_run(inputs)))).texts)
+    text = "".join(read(str(registered_models_section(read_run(inputs)))).texts)
     assert "pets version 1replaced by version 2" in text
     assert "pets version 2champion" in text
     assert text.count("models:/pets@champion") == 1

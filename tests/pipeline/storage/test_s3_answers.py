@@ -142,7 +142,7 @@ def test_an_encrypted_buckets_etag_is_looked_behind(s3_url, tmp_path, small_part
     for name, size in (("small", 1000), ("large", 11 << 20)):
         (tmp_path / name).write_bytes(os.urandom(size))
         storage.upload(tmp_path / name, name)
-        digests = Digests.of_file(tmp_path / name, largest_put=6 << 20, part_bytes=5 << 20)
+        digests = Digests.of_file(tmp_path / name, multipart_threshold=6 << 20, part_bytes=5 << 20)
         assert storage._has(name, digests)
         other = Digests.of_bytes(os.urandom(size))
         assert not storage._has(name, other)

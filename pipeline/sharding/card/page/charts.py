@@ -15,7 +15,7 @@ from pipeline.html.markup import Markup, tag
 _WIDTH, _HEIGHT = 420, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 10, 30
 _BINS = 28
-_MOST_SINGLE = 16  # distinct values that get a bin each
+_MAX_SINGLE = 16  # distinct values that get a bin each
 _TAIL = 0.995  # quantile from which the tail bin begins
 _NARROW = 30
 
@@ -32,12 +32,12 @@ class Bin:
     tail: bool = False
 
 
-def binned(values: NDArray[Any], *, integers: bool = True) -> list[Bin]:
+def histogram_bins(values: NDArray[Any], *, integers: bool = True) -> list[Bin]:
     """Histogram of values: one bin per value if there are few, else bins of equal width; the last may be a tail bin."""
     if not len(values):
         return []
     distinct, counts = np.unique(values, return_counts=True)
-    if len(distinct) <= _MOST_SINGLE:
+    if len(distinct) <= _MAX_SINGLE:
         return [Bin(float(value), float(value), int(count)) for value, count in zip(distinct, counts, strict=True)]
     low, high = float(distinct[0]), float(distinct[-1])
     usual = float(np.quantile(values, _TAIL, method="inverted_cdf"))
@@ -153,11 +153,11 @@ def _ticks(top: int) -> list[int]:
     return list(range(0, top + 1, step))
 
 
-def _labelled(bins: int, most: int) -> list[int]:
-    """Indices of at most `most` evenly spaced bins to label, including the first and the last."""
+def _labelled(bins: int, limit: int) -> list[int]:
+    """Indices of at most `limit` evenly spaced bins to label, including the first and the last."""
     if not bins:
         return []
-    return sorted({round(position) for position in np.linspace(0, bins - 1, min(bins, most)).tolist()})
+    return sorted({round(position) for position in np.linspace(0, bins - 1, min(bins, limit)).tolist()})
 
 
 def _range(interval: Bin, format_value: Format) -> str:

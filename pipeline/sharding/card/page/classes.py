@@ -17,9 +17,9 @@ from pipeline.sharding.card.page.gallery import Gallery, by_hash, rows_by_label,
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 
 # With more classes than this, only the largest and smallest are shown, and a curve of all.
-_MOST_BARS, _AT_EITHER_END = 64, 24
-_MOST_LISTED = 2000  # rows of the table of classes
-_MOST_SHEETS = 64  # classes with pictures
+_MAX_BARS, _AT_EITHER_END = 64, 24
+_MAX_LISTED = 2000  # rows of the table of classes
+_MAX_SHEETS = 64  # classes with pictures
 _QUOTA = {"train": 5, "val": 1, "test": 2}  # pictures of a class from each split
 
 
@@ -45,7 +45,7 @@ def balance_section(card: Mapping[str, Any]) -> Markup | None:
     ranked = sorted(labels, key=lambda entry: (-entry["samples"], entry["label"]))
     counts = [entry["samples"] for entry in ranked]
     top = max(counts[0], 1)
-    many = len(ranked) > _MOST_BARS
+    many = len(ranked) > _MAX_BARS
     groups: list[tuple[str, Sequence[Mapping[str, Any]]]] = (
         [
             (f"The {_AT_EITHER_END} largest", ranked[:_AT_EITHER_END]),
@@ -56,9 +56,9 @@ def balance_section(card: Mapping[str, Any]) -> Markup | None:
     )
     listed: list[list[Child]] = [
         [entry["label"], *(f"{entry[split]:,}" for split in SPLITS), f"{entry['samples']:,}"]
-        for entry in ranked[:_MOST_LISTED]
+        for entry in ranked[:_MAX_LISTED]
     ]
-    shown = "" if len(ranked) <= _MOST_LISTED else f", the first {_MOST_LISTED:,} of {len(ranked):,}"
+    shown = "" if len(ranked) <= _MAX_LISTED else f", the first {_MAX_LISTED:,} of {len(ranked):,}"
     return join(
         tag("p", _balance_text(counts, unlabelled(card)), class_="lead"),
         tag(
@@ -105,7 +105,7 @@ class ClassPictures:
         """The section with the pictures; None without images."""
         if not self._chosen:
             return None
-        scope, half = "", _MOST_SHEETS // 2
+        scope, half = "", _MAX_SHEETS // 2
         if len(self._chosen) < self._classes:
             scope = f" Of {self._classes:,} classes the {half} largest, and {half} spread over the others."
         return join(
@@ -176,12 +176,12 @@ def counted_bars(counts: Mapping[str, int]) -> Markup:
 
 def _shown_classes(non_empty: Sequence[int], rows: Sequence[NDArray[np.int64]]) -> list[int]:
     """The classes with pictures: all if they are few, else the largest and an even selection of the rest by size."""
-    if len(non_empty) <= _MOST_SHEETS:
+    if len(non_empty) <= _MAX_SHEETS:
         return list(non_empty)
     ranked = sorted(non_empty, key=lambda number: (-len(rows[number]), number))
-    half = _MOST_SHEETS // 2
+    half = _MAX_SHEETS // 2
     rest = ranked[half:]
-    positions = np.linspace(0, len(rest) - 1, _MOST_SHEETS - half).round().astype(int).tolist()
+    positions = np.linspace(0, len(rest) - 1, _MAX_SHEETS - half).round().astype(int).tolist()
     return ranked[:half] + [rest[position] for position in positions]
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pipeline.counted import counted
 from pipeline.html.markup import Child, Markup, join, table, tag
 from pipeline.sharding.card.data_card import spread
-from pipeline.sharding.card.page.charts import Bin, binned, histogram
+from pipeline.sharding.card.page.charts import Bin, histogram, histogram_bins
 from pipeline.sharding.card.page.gallery import Gallery, by_hash
 from pipeline.sharding.format.index import SampleIndex
 
@@ -34,11 +34,11 @@ def images_section(card: Mapping[str, Any], index: SampleIndex) -> Markup | None
     ]
     reencoded = ", ".join(f"{count:,} {reason}" for reason, count in card["encoded_anew"].items() if count)
     figures = [
-        _figure("Width in pixels", histogram("Widths", binned(index.widths)), sizes["width"]),
-        _figure("Height in pixels", histogram("Heights", binned(index.heights)), sizes["height"]),
+        _figure("Width in pixels", histogram("Widths", histogram_bins(index.widths)), sizes["width"]),
+        _figure("Height in pixels", histogram("Heights", histogram_bins(index.heights)), sizes["height"]),
         _figure(
             "Bytes of an image",
-            histogram("Bytes", binned(index.lengths.astype(np.int64)), format_value=in_bytes),
+            histogram("Bytes", histogram_bins(index.lengths.astype(np.int64)), format_value=in_bytes),
             sizes["bytes"],
             in_bytes,
         ),
@@ -86,9 +86,13 @@ class CaptionExamples:
             ),
             tag(
                 "div",
-                _figure("Characters of a caption", histogram("Caption lengths", binned(lengths)), spread(lengths)),
                 _figure(
-                    "Captions of an image", histogram("Captions an image", binned(self._counts)), spread(self._counts)
+                    "Characters of a caption", histogram("Caption lengths", histogram_bins(lengths)), spread(lengths)
+                ),
+                _figure(
+                    "Captions of an image",
+                    histogram("Captions an image", histogram_bins(self._counts)),
+                    spread(self._counts),
                 ),
                 class_="cards wide",
             ),

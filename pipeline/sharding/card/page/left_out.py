@@ -21,7 +21,7 @@ from pipeline.sharding.writing.plan import Plan
 
 # Limits on what is shown: sets of equal images, images of a set; reasons and labels in quarantine, names of items.
 _SETS, _ROWS_OF_SET = 12, 6
-_MOST_REASONS, _MOST_LABELS, _MOST_NAMES = 24, 12, 60
+_MAX_REASONS, _MAX_LABELS, _MAX_NAMES = 24, 12, 60
 _EQUAL = "Images are equal if their bytes are. Of equal images the most protected split keeps its own."
 
 
@@ -100,14 +100,14 @@ def quarantine_section(card: Mapping[str, Any], unreadable: Sequence[Unreadable]
     if not unreadable:
         return tag("p", "Every item of the source is an intact image; none was quarantined.", class_="lead")
     kinds = Counter(reason_kind(item.reason) for item in unreadable)
-    reasons = dict(kinds.most_common(_MOST_REASONS))
+    reasons = dict(kinds.most_common(_MAX_REASONS))
     rest = len(unreadable) - sum(reasons.values())
     names = [
         tag("li", tag("strong", item.name), " ", tag("span", item.reason, class_="quiet"))
-        for item in unreadable[:_MOST_NAMES]
+        for item in unreadable[:_MAX_NAMES]
     ]
     per_label = {name: count for name, count in card["unreadable"]["per_label"].items() if count}
-    of_labels = dict(sorted(per_label.items(), key=lambda item: (-item[1], item[0]))[:_MOST_LABELS])
+    of_labels = dict(sorted(per_label.items(), key=lambda item: (-item[1], item[0]))[:_MAX_LABELS])
     more = f"the first {len(names):,} of {len(unreadable):,}" if len(unreadable) > len(names) else f"all {len(names):,}"
     share = len(unreadable) / max(card["samples"] + len(unreadable), 1)
     return join(

@@ -33,7 +33,7 @@ _CODES: dict[FaultKind, Code] = {
     "after": AFTER_END, "end": NO_END, "mark": NO_END,
 }  # fmt: skip
 
-MOST_MEMBER_BYTES = 256 << 20  # a larger member is a finding
+MAX_MEMBER_BYTES = 256 << 20  # a larger member is a finding
 
 
 class Archive:
@@ -69,7 +69,7 @@ class Archive:
             self._report(NOT_A_TAR, str(error).removeprefix(f"{self._name}: "), byte=0)
             self._is_tar = False
             return
-        walk = TarWalk(self._size, self._read, most_bytes=MOST_MEMBER_BYTES, on_fault=self._fault)
+        walk = TarWalk(self._size, self._read, max_bytes=MAX_MEMBER_BYTES, on_fault=self._fault)
         for member in walk.members():
             self._digest.update(f"{member.name}\0{member.length}\n".encode("utf-8", "surrogateescape"))
             yield member
@@ -83,7 +83,7 @@ class Archive:
         else:
             message, byte = fault.what, fault.byte
         if fault.kind == "large":
-            message = message.replace("max_member_mb allows", f"an image has ({MOST_MEMBER_BYTES >> 20} MiB)")
+            message = message.replace("max_member_mb allows", f"an image has ({MAX_MEMBER_BYTES >> 20} MiB)")
         self._report(_CODES[fault.kind], message, member=fault.member, byte=byte)
 
     def _report(self, code: Code, message: str, *, member: str = "", byte: int) -> None:

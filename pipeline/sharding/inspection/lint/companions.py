@@ -17,7 +17,7 @@ MEMBER = code("member-missing", "warning", "An image without a member that at le
 _CODES = {"caption": CAPTION, "label": LABEL}
 _COMPANION_OF = {"txt": "caption", "cls": "label"}
 # Number of distinct sets of companions for which example samples are stored.
-_MOST_SETS = 256
+_MAX_SETS = 256
 
 
 class Companions:
@@ -44,7 +44,7 @@ class Companions:
         others = (extension for extension, member in sample.members.items() if member is not sample.image)
         companions = frozenset({*(_COMPANION_OF.get(extension, f".{extension}") for extension in others), *json_fields})
         self._with.update(companions)
-        if companions in self._examples or len(self._examples) < _MOST_SETS:
+        if companions in self._examples or len(self._examples) < _MAX_SETS:
             examples = self._examples.setdefault(companions, [])
             if len(examples) < self._max_examples:
                 examples.append((self.images, shard, sample))

@@ -11,7 +11,7 @@ from pipeline.sharding.format.index import content_hash
 from pipeline.sharding.inspection.lint.findings import Code, Severity, code
 from pipeline.sharding.writing.images import ImagesConfig, UnreadableError, examine
 
-_MOST_PIXELS = ImagesConfig().max_pixels
+_MAX_PIXELS = ImagesConfig().max_pixels
 _SMALLEST_SIDE, _LONGEST_RATIO = 8, 16
 _EXTENSIONS = {
     "JPEG": ("jpg", "jpeg", "jfif", "jpe", "mpo"), "PNG": ("png",), "WEBP": ("webp",), "GIF": ("gif",), "BMP": ("bmp",),
@@ -107,7 +107,7 @@ def broken(decoded: DecodedImage) -> str | None:
     return decoded.reason if decoded.fault in ("empty", "foreign", "damaged", "long") else None
 
 
-@check("image-bomb", "error", f"More than {_MOST_PIXELS:,} pixels: decoding takes gigabytes, Pillow refuses or warns.")
+@check("image-bomb", "error", f"More than {_MAX_PIXELS:,} pixels: decoding takes gigabytes, Pillow refuses or warns.")
 def bomb(decoded: DecodedImage) -> str | None:
     return decoded.reason if decoded.fault == "bomb" else None
 

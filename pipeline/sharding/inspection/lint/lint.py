@@ -18,7 +18,7 @@ from pipeline.errors import TutelageError
 from pipeline.progress import Progress, silent
 from pipeline.sharding.format.tar_layout import BLOCK
 from pipeline.sharding.inspection.lint import images, texts
-from pipeline.sharding.inspection.lint.archive import LARGE, MOST_MEMBER_BYTES, UNREADABLE, Archive
+from pipeline.sharding.inspection.lint.archive import LARGE, MAX_MEMBER_BYTES, UNREADABLE, Archive
 from pipeline.sharding.inspection.lint.companions import Companions
 from pipeline.sharding.inspection.lint.findings import Finding, Findings
 from pipeline.sharding.inspection.lint.images import DecodedImage, decode_image
@@ -28,14 +28,14 @@ from pipeline.sharding.inspection.lint.shards import CheckedShard, check_shards
 from pipeline.sharding.inspection.lint.target import Shard, Target, check_files
 from pipeline.sharding.inspection.lint.texts import Text
 from pipeline.sharding.sources.tar_bytes import opened_tar
-from pipeline.sharding.sources.tar_listing import EVERY_IMAGE_EXTENSION, MOST_TEXT_BYTES
+from pipeline.sharding.sources.tar_listing import EVERY_IMAGE_EXTENSION, MAX_TEXT_BYTES
 from pipeline.sharding.sources.tar_members import Member, Read
 
 _PROGRESS_EVERY = 256  # members
 _AHEAD_BYTES = 1 << 20
 # Limit for encoded images of a shard that wait for a thread.
-_MOST_PENDING_BYTES = 256 << 20
-_MOST_PENDING = 256
+_MAX_PENDING_BYTES = 256 << 20
+_MAX_PENDING = 256
 
 
 @dataclass(slots=True)
@@ -157,8 +157,8 @@ class _ShardReader:
         if not self._deep or not extension:
             return
         if extension in texts.CHECKED:
-            if member.length > MOST_TEXT_BYTES:
-                message = f"{member.length} bytes, more than a text of a sample has ({MOST_TEXT_BYTES >> 20} MiB)"
+            if member.length > MAX_TEXT_BYTES:
+                message = f"{member.length} bytes, more than a text of a sample has ({MAX_TEXT_BYTES >> 20} MiB)"
                 self._report(LARGE, key, member, message, -BLOCK)
                 return
             text = Text(key, read(member.offset, member.length))
@@ -166,7 +166,7 @@ class _ShardReader:
                 if extension in extensions and (problem := check(text)) is not None:
                     self._report(code, key, member, problem.message, problem.byte)
             self._texts[extension] = text
-        elif extension in EVERY_IMAGE_EXTENSION and member.length <= MOST_MEMBER_BYTES:
+        elif extension in EVERY_IMAGE_EXTENSION and member.length <= MAX_MEMBER_BYTES:
             self._images[extension] = read(member.offset, member.length)
 
     def _finish_sample(self, sample: Sample | None) -> None:
@@ -191,12 +191,12 @@ class _ShardReader:
                     self._pool.submit(decode_image, data, extension),
                 )
             )
-        self._drain(_MOST_PENDING_BYTES)
+        self._drain(_MAX_PENDING_BYTES)
 
     def _drain(self, max_bytes: int) -> None:
         """Processes finished results in sample order; waits while more than `max_bytes` of images are pending."""
         while self._pending:
-            full = self._pending_bytes > max_bytes or len(self._pending) > _MOST_PENDING
+            full = self._pending_bytes > max_bytes or len(self._pending) > _MAX_PENDING
             if not full and not self._pending[0].decoded.done():
                 return
             pending = self._pending.popleft()

@@ -21,7 +21,7 @@ SIZE = code(
 )
 EMPTY = code("shard-empty", "warning", "A tar without a sample: some readers stop, and a worker has no data.")
 REPEATED = code("shard-repeated", "warning", "Two shards with identical bytes: their samples are trained on twice.")
-_MOST_RATIO = 10  # of a shard's size to the median of its series, or the reverse
+_MAX_RATIO = 10  # of a shard's size to the median of its series, or the reverse
 _FEWEST_SHARDS = 3  # with fewer, sizes are not compared
 
 
@@ -59,8 +59,8 @@ def _check_sizes(series: Sequence[CheckedShard], findings: Findings) -> None:
     median = statistics.median(shard.file.size for shard in series)
     for position, shard in enumerate(series):
         # The last shard of a series has the remaining samples, so it may be small.
-        small = shard.file.size * _MOST_RATIO < median and position + 1 < len(series)
-        if small or shard.file.size > _MOST_RATIO * median:
+        small = shard.file.size * _MAX_RATIO < median and position + 1 < len(series)
+        if small or shard.file.size > _MAX_RATIO * median:
             message = f"{shard.file.size} bytes, and the median of its {len(series)} shards is {median:.0f}"
             findings.add(Finding(SIZE, shard.name, message))
 

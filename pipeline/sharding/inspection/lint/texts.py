@@ -12,10 +12,10 @@ from typing import Any
 from pipeline.sharding.inspection.lint.findings import Code, Severity, code
 from pipeline.sharding.sources.foreign_json import parse_json
 
-MOST_CAPTION_CHARS = 2000
+MAX_CAPTION_CHARS = 2000
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
 _INTEGER = re.compile(rb"\s*[+-]?[0-9]+\s*")
-_MOST_DIGITS = 4300  # Python's own limit for int()
+_MAX_DIGITS = 4300  # Python's own limit for int()
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,11 @@ def empty(text: Text) -> TextProblem | None:
     "txt text",
     "caption-long",
     "warning",
-    f"A caption of more than {MOST_CAPTION_CHARS:,} characters: text backbones read the first 77 tokens.",
+    f"A caption of more than {MAX_CAPTION_CHARS:,} characters: text backbones read the first 77 tokens.",
 )
 def long(text: Text) -> TextProblem | None:
     count = len(text.decoded[0])
-    return TextProblem(f"{count} characters") if count > MOST_CAPTION_CHARS else None
+    return TextProblem(f"{count} characters") if count > MAX_CAPTION_CHARS else None
 
 
 @check("txt text", "caption-control", "warning", "Control characters or a byte-order mark in a caption.")
@@ -158,7 +158,7 @@ def not_integer(text: Text) -> TextProblem | None:
     if not _INTEGER.fullmatch(text.data):
         return TextProblem(f"{shown!r} is no integer")
     digits = len(text.data.strip().lstrip(b"+-"))
-    if digits > _MOST_DIGITS:
+    if digits > _MAX_DIGITS:
         return TextProblem(f"{shown!r}... has {digits:,} digits, more than Python converts")
     return None
 

@@ -15,7 +15,7 @@ from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.shard_locations import ShardLocations
 from pipeline.sharding.inspection.survey.columns import ImageColumns, index_columns
 
-_FORMATS_OF = 1000  # images of which the format is read
+_FORMAT_SAMPLE = 1000  # images of which the format is read
 
 
 Read = Callable[[int], bytes]
@@ -40,7 +40,7 @@ def artifact_columns(
 def _formats(images: int, read: Read) -> dict[str, int]:
     """Number of images by format in a sample of at most 1,000; the index has no formats."""
     found: Counter[str] = Counter()
-    for id in np.unique(np.linspace(0, images - 1, min(images, _FORMATS_OF)).astype(int)).tolist():
+    for id in np.unique(np.linspace(0, images - 1, min(images, _FORMAT_SAMPLE)).astype(int)).tolist():
         with suppress(TutelageError):
             found[format_of(read(id)[:HEAD_BYTES]) or "other"] += 1
     return dict(found.most_common())

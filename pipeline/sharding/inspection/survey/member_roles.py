@@ -7,10 +7,10 @@ from typing import Any
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.foreign_json import parse_json
 from pipeline.sharding.sources.tar_bytes import opened_tar
-from pipeline.sharding.sources.tar_listing import MEMBER_NAME, META_NAME, MOST_TEXT_BYTES, MemberRoles
+from pipeline.sharding.sources.tar_listing import MAX_TEXT_BYTES, MEMBER_NAME, META_NAME, MemberRoles
 from pipeline.sharding.sources.tar_members import Member, tar_members
 
-_MOST_BYTES = 1 << 40  # so that no member is rejected for its size
+_MAX_BYTES = 1 << 40  # so that no member is rejected for its size
 _CAPTIONS, _LABELS = ("captions", "caption"), ("label", "cls")
 
 
@@ -32,7 +32,7 @@ def member_roles(tar: FoundFile) -> MemberRoles:
         labels="json" if "cls" not in members and label is not None else "cls",
         label_field=label or "label",
         ends="read",
-        most_bytes=_MOST_BYTES,
+        max_bytes=_MAX_BYTES,
     )
 
 
@@ -42,7 +42,7 @@ def _first_sample(tar: FoundFile) -> tuple[set[str], dict[str, Any]]:
     key: str | None = None
     json_member: Member | None = None
     with opened_tar(tar) as read:
-        for member in tar_members(tar.url, tar.size, read, most_bytes=_MOST_BYTES, on_end=lambda _: None):
+        for member in tar_members(tar.url, tar.size, read, max_bytes=_MAX_BYTES, on_end=lambda _: None):
             match = None if META_NAME.match(member.name) else MEMBER_NAME.fullmatch(member.name)
             if match is None:
                 continue
@@ -52,7 +52,7 @@ def _first_sample(tar: FoundFile) -> tuple[set[str], dict[str, Any]]:
             extensions.add(match.group(2).lower())
             if match.group(2).lower() == "json":
                 json_member = member
-        if json_member is None or json_member.length > MOST_TEXT_BYTES:
+        if json_member is None or json_member.length > MAX_TEXT_BYTES:
             return extensions, {}
         try:
             value = parse_json(read(json_member.offset, json_member.length))

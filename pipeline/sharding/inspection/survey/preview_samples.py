@@ -23,7 +23,7 @@ from pipeline.sharding.sources.tar_listing import TarSample, tar_samples
 
 # Number of tars, evenly spread over all, that are read for samples of any label.
 _TARS = 12
-_MOST_IMAGE_BYTES = 256 << 20  # a larger image is not read
+_MAX_IMAGE_BYTES = 256 << 20  # a larger image is not read
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ def _of_row(index: SampleIndex, read: Callable[[int], bytes], id: int) -> Previe
 
 def _of_tar(tar: FoundFile, sample: TarSample) -> PreviewSample:
     data, problem = b"", sample.problem or ""
-    if not problem and sample.length > _MOST_IMAGE_BYTES:
+    if not problem and sample.length > _MAX_IMAGE_BYTES:
         problem = f"{sample.length} bytes, more than an image has"
     if not problem:
         try:

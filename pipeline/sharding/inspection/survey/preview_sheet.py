@@ -13,10 +13,10 @@ from pipeline.sharding.card.sheet_style import (
     MARGIN,
     PANEL,
     PAPER,
-    cut_to,
-    end_of,
     font,
     paste_fitted,
+    truncated,
+    truncated_start,
 )
 from pipeline.sharding.inspection.survey.preview_samples import PreviewSample
 from pipeline.sharding.writing.images import UnreadableError, examine
@@ -70,7 +70,7 @@ def _draw_picture(sheet: Image.Image, draw: ImageDraw.ImageDraw, sample: Preview
 
 def _draw_text(draw: ImageDraw.ImageDraw, sample: PreviewSample, x: int, y: int) -> None:
     draw.rounded_rectangle((x, y + 2, x + 4, y + 32), 2, COLOURS.get(sample.split, _PLAIN))
-    name = end_of(draw, _printable(sample.name or sample.key), _CELL - 12, font(12, bold=True))
+    name = truncated_start(draw, _printable(sample.name or sample.key), _CELL - 12, font(12, bold=True))
     draw.text((x + 12, y), name, INK, font(12, bold=True))
     size = f"{sample.width}x{sample.height} {sample.kind}" if sample.width else ""
     description = " · ".join(item for item in (sample.label, sample.split, size) if item)
@@ -96,7 +96,7 @@ def _wrapped(draw: ImageDraw.ImageDraw, text: str, face: ImageFont.FreeTypeFont,
 
 
 def _fitted(draw: ImageDraw.ImageDraw, text: str, face: ImageFont.FreeTypeFont, width: int) -> str:
-    return cut_to(draw, _printable(text[:500]), width, face)
+    return truncated(draw, _printable(text[:500]), width, face)
 
 
 def _printable(text: str) -> str:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.sharding.card.page.charts import binned, curve
+from pipeline.sharding.card.page.charts import curve, histogram_bins
 from pipeline.sharding.card.page.classes import ClassPictures, balance_section
 from pipeline.sharding.card.page.gallery import Gallery, by_hash, rows_by_label
 from pipeline.sharding.card.page.images_and_captions import CaptionExamples, in_bytes
@@ -235,7 +235,7 @@ def test_rows_are_found_by_label() -> None:
 
 @given(st.lists(st.integers(0, 10**7), min_size=1, max_size=300))
 def test_every_value_is_in_a_bin(values: list[int]) -> None:
-    bins = binned(np.array(values))
+    bins = histogram_bins(np.array(values))
     assert sum(one.count for one in bins) == len(values)
     assert len(bins) <= 30
     for value in values:

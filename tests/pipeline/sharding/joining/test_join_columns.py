@@ -302,21 +302,21 @@ def test_memory_does_not_grow_with_the_rows(
         del keys, vectors, mixed
         config = JoinColumnsConfig(source=str(path)).resolved()
         held = pa.total_allocated_bytes()
-        most_arrow = 0
+        max_arrow = 0
 
         def progress(**_: Any) -> None:
-            nonlocal most_arrow
-            most_arrow = max(most_arrow, pa.total_allocated_bytes() - held)
+            nonlocal max_arrow
+            max_arrow = max(max_arrow, pa.total_allocated_bytes() - held)
 
         tracemalloc.start()
         artifact = run_stage(JoinColumns(), config, {"shards": shards}, store=store, progress=progress)
-        most = tracemalloc.get_traced_memory()[1]
+        limit = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         columns = JoinedColumns.open(artifact, SampleIndex.open(shards))
         places = np.array([0, rows // 3, rows - 1])
         np.testing.assert_array_equal(columns.numbers("v")[places, 5], places.astype(np.float32))
         assert columns.texts("t")[rows // 3].as_py() == [f"sample-{rows // 3:08d}"]
-        return most + most_arrow
+        return limit + max_arrow
 
     small, large = peak(100_000), peak(1_000_000)
     # 900,000 rows more are 79 MB of values and keys; buckets and chunks are full with fewer.

@@ -34,8 +34,8 @@ def info(name: str, **more: object) -> tarfile.TarInfo:
     return made
 
 
-def members(data: bytes, most_bytes: int = 1 << 20) -> list[Member]:
-    return list(tar_members("a.tar", len(data), lambda s, n: data[s : s + n], most_bytes=most_bytes))
+def members(data: bytes, max_bytes: int = 1 << 20) -> list[Member]:
+    return list(tar_members("a.tar", len(data), lambda s, n: data[s : s + n], max_bytes=max_bytes))
 
 
 def refused(data: bytes) -> str:
@@ -103,7 +103,7 @@ def test_a_size_beyond_the_archive_or_the_limit_is_refused() -> None:
     data = tar_of((info("a.jpg"), b"x" * 5000), (info("b.jpg"), b"y"))
     assert "5000 bytes are promised and 3584 are left" in refused(data[:4096])
     with pytest.raises(RefusedTarError, match=r"5000 bytes, more than max_member_mb"):
-        members(data, most_bytes=4999)
+        members(data, max_bytes=4999)
     huge = bytearray(data)
     huge[124:136] = b"\x80" + (10**18).to_bytes(11, "big")
     huge[148:156] = b" " * 8
@@ -156,6 +156,6 @@ def test_only_headers_are_read() -> None:
         read_bytes += length
         return data[start : start + length]
 
-    found: Callable[[], list[Member]] = lambda: list(tar_members("a", len(data), read, most_bytes=1 << 20))  # noqa: E731
+    found: Callable[[], list[Member]] = lambda: list(tar_members("a", len(data), read, max_bytes=1 << 20))  # noqa: E731
     assert len(found()) == 5
     assert read_bytes <= 512 * 8 + tarfile.RECORDSIZE  # The zeros behind the end mark are looked at too.

@@ -178,14 +178,16 @@ def suffix(plan: Plan, row: int) -> str:
 
 @given(IMAGES, st.integers(1, 4))
 @settings(max_examples=40, deadline=None)
-def test_caps_leave_as_many_as_they_say_and_evaluation_whole(plan_of: MakePlan, images: list[Image], most: int) -> None:
-    free, capped = plan_of(images), plan_of(images, caps=CapsConfig(per_label=most))
+def test_caps_leave_as_many_as_they_say_and_evaluation_whole(
+    plan_of: MakePlan, images: list[Image], limit: int
+) -> None:
+    free, capped = plan_of(images), plan_of(images, caps=CapsConfig(per_label=limit))
     for label in range(3):
         counts = [
             sum(images[row]["label"] == label for row in plan.rows[plan.splits == TRAIN].tolist())
             for plan in (free, capped)
         ]
-        assert counts[1] == min(counts[0], most)
+        assert counts[1] == min(counts[0], limit)
     assert (free.splits != TRAIN).sum() == (capped.splits != TRAIN).sum()
     without = [row for row in capped.rows.tolist() if images[row]["label"] == -1]
     assert len(without) == sum(images[row]["label"] == -1 for row in free.rows.tolist()), (

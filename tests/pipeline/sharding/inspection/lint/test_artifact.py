@@ -31,8 +31,8 @@ def artifact(image_folder: Callable[..., Path], shard: Shard) -> Artifact:
     return shard(source={"kind": "image_folder", "folder": str(image_folder({"cat": 12, "dog": 12}))})
 
 
-def found(artifact: Artifact, *, deep: bool = True, most: int = 50) -> Findings:
-    findings = Findings(most)
+def found(artifact: Artifact, *, deep: bool = True, limit: int = 50) -> Findings:
+    findings = Findings(limit)
     lint([artifact_target(artifact, findings)], findings, deep=deep, threads=2)
     return findings
 

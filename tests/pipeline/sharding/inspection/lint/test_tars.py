@@ -51,8 +51,8 @@ def tar(*members: tuple[str, bytes]) -> bytes:
     return b"".join(member(name, data) for name, data in members) + END
 
 
-def found(*paths: Path, deep: bool = True, most: int = 100) -> tuple[list[Reported], Findings, Totals]:
-    findings = Findings(most)
+def found(*paths: Path, deep: bool = True, limit: int = 100) -> tuple[list[Reported], Findings, Totals]:
+    findings = Findings(limit)
     totals = lint([tars_target([str(path) for path in paths])], findings, deep=deep, threads=2)
     reported = [
         (code.name, finding.key, finding.member, finding.byte)
@@ -390,7 +390,7 @@ def test_shallow_reads_headers_only(tmp_path: Path, jpeg: bytes) -> None:
 
 def test_few_findings_are_kept_and_all_are_counted(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(tar(*[(f"{n}.jpg", b"no image") for n in range(50)]))
-    reported, findings, _ = found(tmp_path / "a.tar", most=3)
+    reported, findings, _ = found(tmp_path / "a.tar", limit=3)
     assert reported == [("image-broken", str(n), f"{n}.jpg", 512 + 1024 * n) for n in range(3)]
     assert findings.counts["image-broken"] == findings.number("error") == 50
 

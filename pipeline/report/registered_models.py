@@ -10,7 +10,7 @@ from pipeline.report.run_data import RunData
 from pipeline.report.wording import magnitude
 
 
-def decisions_section(run: RunData) -> Markup | None:
+def registered_models_section(run: RunData) -> Markup | None:
     """A card for each registered model; None if there is none."""
     champions = champions_of(run)
     cards = [_card(name, artifact.summary, champions) for name, artifact in run.registrations.items()]
