@@ -26,6 +26,7 @@ from infra.local.servers import Server, free_port, prefect_server
 os.environ.update(
     DO_NOT_TRACK="true",
     MLFLOW_DISABLE_TELEMETRY="true",
+    MLFLOW_LOGGING_LEVEL="WARNING",  # as `tutelage` sets it
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     RAY_USAGE_STATS_ENABLED="0",
 )

@@ -13,10 +13,7 @@ import pytest
 
 from flows.catalog import find_flow
 from flows.cli.app import main
-from flows.cli.parameters_file import shell_parameters
-from flows.presets import PRESETS
 from infra.local.server import free_port
-from pipeline.sharding.sources.catalogue import SOURCES
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -90,7 +87,12 @@ def test_h_is_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> No
     assert "Show this message and exit" in capsys.readouterr().out
 
 
-def test_every_preset_is_listed_with_its_summary(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_preset_is_listed_with_its_summary(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.presets import PRESETS
+
+    monkeypatch.delenv("COLUMNS", raising=False)
     assert main(["presets", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [one["name"] for one in listed] == list(PRESETS)
@@ -113,6 +115,8 @@ def test_config_names_the_allowed_values_and_has_json(capsys: pytest.CaptureFixt
 
 
 def test_a_flow_takes_its_part_of_a_config_of_the_lifecycle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from flows.cli.parameters_file import shell_parameters
+
     file = tmp_path / "lifecycle.yaml"
     assert main(["config", "lifecycle", "--set", "data.source.size=40"]) == 0
     file.write_text(capsys.readouterr().out)
@@ -124,6 +128,9 @@ def test_a_flow_takes_its_part_of_a_config_of_the_lifecycle(tmp_path: Path, caps
 
 
 def test_output_to_a_pipe_is_not_wrapped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.sharding.sources.catalogue import SOURCES
+
+    monkeypatch.delenv("COLUMNS", raising=False)
     assert main(["sources"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(SOURCES) + 3

@@ -55,8 +55,10 @@ def commit(store: ArtifactStore) -> Commit:
 
 
 @pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Said:
+def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Said:
     """What a command prints to stdout, or with an exit code above 0 its one line on stderr."""
+
+    monkeypatch.delenv("COLUMNS", raising=False)
 
     def said(*arguments: str, code: int = 0) -> str:
         assert main(["artifacts", *arguments]) == code

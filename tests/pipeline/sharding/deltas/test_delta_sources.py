@@ -81,7 +81,7 @@ def test_a_manifest_that_grew_and_a_caption_that_changed(
 def test_a_new_parquet_file_is_read_and_the_others_are_not(
     store: ArtifactStore, tmp_path: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch, add: Add
 ) -> None:
-    from pipeline.sharding.sources import parquet_images
+    from pipeline.sharding.sources import row_items
 
     def write(part: int) -> None:
         cells = [{"bytes": picture(100 * part + number), "path": None} for number in range(12)]
@@ -89,13 +89,13 @@ def test_a_new_parquet_file_is_read_and_the_others_are_not(
 
     (tmp_path / "parts").mkdir()
     seen: list[str] = []
-    real = parquet_images.read_cell
+    real = row_items.read_cell
 
     def noted(file: Any, column: str, row: int) -> bytes:
         seen.append(file.name)
         return real(file, column, row)
 
-    monkeypatch.setattr(parquet_images, "read_cell", noted)
+    monkeypatch.setattr(row_items, "read_cell", noted)
     source = {
         "kind": "parquet_images",
         "files": str(tmp_path / "parts"),
