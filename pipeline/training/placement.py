@@ -40,8 +40,8 @@ def worker_resources(runner: RunnerConfig, nodes: list[dict[str, float]]) -> dic
     with_gpu = runner.use_gpu == "yes" or (runner.use_gpu == "auto" and sum(gpus) >= runner.workers)
     if with_gpu and sum(gpus) < runner.workers:
         raise InputError(
-            f"use_gpu=yes and workers={runner.workers}, but there are {sum(gpus)} GPUs; "
-            "set use_gpu=auto, or fewer workers"
+            f"use_gpu=yes and workers={runner.workers}, but there {'is' if sum(gpus) == 1 else 'are'} "
+            f"{counted(sum(gpus), 'GPU')}; set use_gpu=auto, or fewer workers"
         )
 
     def capacity(cpus_each: int) -> int:
@@ -55,7 +55,7 @@ def worker_resources(runner: RunnerConfig, nodes: list[dict[str, float]]) -> dic
         )
     if capacity(cpus_per_worker) < runner.workers:
         raise InputError(
-            f"workers={runner.workers} with {cpus_per_worker} CPU each do not fit: there are "
+            f"workers={runner.workers} with {cpus_per_worker} CPU each do not fit in "
             f"{counted(sum(cpus), 'CPU')} on {counted(len(cpus), 'machine')}; set fewer workers or cpus_per_worker"
         )
     return {"CPU": float(cpus_per_worker), **({"GPU": 1.0} if with_gpu else {})}

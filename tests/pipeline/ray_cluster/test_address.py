@@ -132,7 +132,7 @@ def test_a_head_is_used_with_its_token_and_refused_without(
     assert "refuses our token" in refused(monkeypatch, server.url)
     monkeypatch.setenv("RAY_AUTH_TOKEN", token)
     assert [node["CPU"] for node in check_cluster()] == [1.0]
-    with pytest.raises(InputError, match="workers=2 with 1 CPU each do not fit: there are 1 CPUs on 1 machine"):
+    with pytest.raises(InputError, match="workers=2 with 1 CPU each do not fit in 1 CPU on 1 machine"):
         check_machines(RunnerConfig(workers=2, cpus_per_worker=1))
     # In a process of its own: this one's Ray remembers its first cluster.
     code = (

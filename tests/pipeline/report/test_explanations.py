@@ -71,5 +71,5 @@ def test_occlusion_of_a_large_net_is_too_dear_for_a_report(tmp_path: Path, monke
         kwargs=kwargs, preprocessing=Preprocessing(64, 3, (0.5,) * 3, (0.25,) * 3), labels=("a", "b"),
     )  # fmt: skip
     assert explanations._affordable(exported, 9) == "occlusion"  # its last map has 2 x 2 places
-    monkeypatch.setattr(explanations, "_MOST_MACS", 1e9)
+    monkeypatch.setattr(explanations, "_MAX_MACS", 1e9)
     assert explanations._affordable(exported, 9) == "grad-cam"

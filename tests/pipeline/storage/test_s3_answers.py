@@ -23,7 +23,7 @@ def small_parts(monkeypatch):
     from boto3.s3.transfer import TransferConfig
 
     transfer = TransferConfig(multipart_threshold=6 << 20, multipart_chunksize=5 << 20, max_concurrency=4)
-    for name, value in (("TRANSFER", transfer), ("LARGEST_PUT", 6 << 20), ("PART_BYTES", 5 << 20)):
+    for name, value in (("TRANSFER", transfer), ("MULTIPART_THRESHOLD", 6 << 20), ("PART_BYTES", 5 << 20)):
         monkeypatch.setattr(f"pipeline.storage.s3_objects.{name}", value)
 
 

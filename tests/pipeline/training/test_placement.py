@@ -33,7 +33,7 @@ def test_workers_get_an_even_share_that_fits(
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"workers": 3}, "workers=3 with 1 CPU each do not fit: there are 2 CPUs on 1 machine"),
+        ({"workers": 3}, "workers=3 with 1 CPU each do not fit in 2 CPUs on 1 machine"),
         ({"workers": 1, "cpus_per_worker": 4}, "workers=1 with 4 CPU each do not fit"),
         ({"workers": 1, "use_gpu": "yes"}, "there are 0 GPUs"),
     ],
