@@ -40,8 +40,12 @@ for _name in ("TUTELAGE_STORE", "MLFLOW_TRACKING_URI", "PREFECT_API_URL", "RAY_A
 
 @pytest.fixture(autouse=True)
 def own_store(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gives a test that does not name its store a temporary one, never the one in the working folder."""
+    """Gives a test that does not name its store a temporary one, never the one in the working folder.
+
+    MLflow's set_tracking_uri writes the environment, and an earlier test of this process may have called it.
+    """
     monkeypatch.setenv("TUTELAGE_STORE", f"{tmp_path}/store")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -2,42 +2,53 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
 from rich.filesize import decimal
 
-from flows.cli.artifact_commands import readable
+from flows.cli.artifact_commands import committed, readable
 from flows.preflight import open_store
-from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.errors import InputError, listed
+from pipeline.artifacts import Artifact
+from pipeline.errors import DamagedError, InputError, WorkError, listed
+from pipeline.sharding.deltas.delta_base import STAGES
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.shard_locations import owner_of
 
 
 def remove_artifacts(references: Sequence[str], *, force: bool) -> int:
-    """Removes artifacts, all or none of them, and prints what was removed.
+    """Removes artifacts and prints what was removed; all are checked before any is removed.
 
     Args:
         force: also remove artifacts from which others were built; never those that store shards of others.
     Raises:
         InputError: there is no such artifact, or another one needs it.
+        WorkError: an artifact that stays cannot be read, so it is not known what it needs.
     """
     store = open_store()
     uris = list(dict.fromkeys(store.uri(reference) for reference in references))
-    others, _ = readable(store, (uri for uri in store.uris() if uri not in uris))
-    _check_unneeded(store, uris, others, force=force)
-    for uri in uris:
-        print(f"{uri}: removed, {decimal(store.remove(uri))}")
+    others, unreadable = readable(store, (uri for uri in store.uris() if uri not in uris))
+    if unreadable:
+        raise WorkError(
+            f"nothing was removed: it is not known whether this artifact needs them: {unreadable[0]}"
+            + (f" ({len(unreadable) - 1:,} more)" if len(unreadable) > 1 else "")
+        )
+    _check_unneeded(uris, others, force=force)
+    # The newest first: if this is interrupted, no artifact is left without those that it was built from.
+    commits = {artifact.uri: committed(artifact) for artifact in readable(store, uris)[0]}
+    for uri in sorted(uris, key=lambda uri: commits.get(uri, math.inf), reverse=True):
+        print(f"{uri}: removed, {decimal(store.remove(uri))}", flush=True)
     return 0
 
 
-def _check_unneeded(store: ArtifactStore, uris: Collection[str], others: Sequence[Artifact], *, force: bool) -> None:
-    for other in others:
-        read_from = sorted(_shard_owners(other).intersection(uris))
-        if read_from:
-            raise InputError(
-                f"{read_from[0]}: stores shards of {other.uri}; remove that too, or run `tutelage data compact` on it"
-            )
+def _check_unneeded(uris: Collection[str], others: Sequence[Artifact], *, force: bool) -> None:
+    if any(uri.partition("/")[0] in STAGES for uri in uris):
+        for other in others:
+            stored = sorted(_shard_owners(other).intersection(uris))
+            if stored:
+                raise InputError(
+                    f"{stored[0]}: stores shards of {other.uri}; remove that too, or run `tutelage data compact` on it"
+                )
     built = {uri: [other.uri for other in others if uri in other.manifest["inputs"].values()] for uri in uris}
     for uri, results in built.items():
         if results and not force:
@@ -48,7 +59,11 @@ def _check_unneeded(store: ArtifactStore, uris: Collection[str], others: Sequenc
 
 
 def _shard_owners(artifact: Artifact) -> set[str]:
-    """STAGE/KEY of the other artifacts that store shards of this one."""
+    """STAGE/KEY of the other artifacts that store shards of this one; of a damaged index, those of its inputs."""
     if "index.arrow" not in artifact.files:
         return set()
-    return {owner for name in SampleIndex.open(artifact).shard_names if (owner := owner_of(name)) is not None}
+    try:
+        names = SampleIndex.open(artifact).shard_names
+    except DamagedError:
+        return set(artifact.manifest["inputs"].values())
+    return {owner for name in names if (owner := owner_of(name)) is not None}

@@ -6,6 +6,7 @@ A folder stands for the images in it and below it, a pattern for the images that
 
 from __future__ import annotations
 
+import glob
 import os
 import stat
 from collections.abc import Iterable, Sequence
@@ -71,8 +72,11 @@ def _paths(argument: Path) -> Sequence[Path]:
     if os.path.lexists(argument) or not any(sign in str(argument) for sign in "*?["):
         return [argument]
     found: list[Path] = []
-    for match in matching(os.path.abspath(argument.expanduser())):
-        path = Path(match if argument.is_absolute() or str(argument).startswith("~") else os.path.relpath(match))
+    pattern = os.path.expanduser(argument)
+    absolute = os.path.isabs(pattern)
+    # The working directory is no pattern, whatever its name.
+    for match in matching(os.path.normpath(pattern if absolute else os.path.join(glob.escape(os.getcwd()), pattern))):
+        path = Path(match if absolute else os.path.relpath(match))
         if path.is_dir():
             found += _below(path, PassedOverCount())
         elif is_image(match):

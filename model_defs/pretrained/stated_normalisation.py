@@ -75,8 +75,13 @@ def _read(file: Path) -> Any:
 def _transforms_input(architecture: Path) -> bool:
     """Whether the net of an exported model, or the image backbone of a dual encoder, has transform_input."""
     content = _read(architecture) if architecture.is_file() else {}
-    kwargs = content.get("kwargs", {})
-    return bool(kwargs.get("transform_input") or kwargs.get("image_kwargs", {}).get("transform_input"))
+    kwargs = _mapping(_mapping(content).get("kwargs"))
+    return bool(kwargs.get("transform_input") or _mapping(kwargs.get("image_kwargs")).get("transform_input"))
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """The value; {} if it is not a mapping."""
+    return value if isinstance(value, dict) else {}
 
 
 def _numbers(value: Any) -> tuple[float, ...]:

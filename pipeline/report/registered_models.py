@@ -18,11 +18,14 @@ def registered_models_section(run: RunData) -> Markup | None:
 
 
 def champions_of(run: RunData) -> dict[str, Any]:
-    """Registered name -> the version that is champion at the end of the run; None if its summary names none."""
-    return {
-        registered_name(name, artifact.summary): artifact.summary.get("champion")
-        for name, artifact in run.registrations.items()
-    }
+    """Registered name -> the version that is champion at the end of the run; None if its summary names none.
+
+    The latest registration decides: a cached one states the champion of an earlier run.
+    """
+    by_time = sorted(
+        run.registrations.items(), key=lambda item: item[1].manifest.get("origin", {}).get("committed", 0.0)
+    )
+    return {registered_name(name, artifact.summary): artifact.summary.get("champion") for name, artifact in by_time}
 
 
 def registered_name(name: str, summary: Mapping[str, Any]) -> str:
@@ -51,7 +54,7 @@ def cost_line(summary: Mapping[str, Any]) -> str:
 def _card(name: str, summary: Mapping[str, Any], champions: Mapping[str, Any]) -> Markup:
     version = f" version {summary['version']}" if "version" in summary else ""
     role = standing(name, summary, champions)
-    lookup, champion = summary.get("lookup"), summary.get("champion")
+    lookup, champion = summary.get("lookup"), champions[registered_name(name, summary)]
     return tag(
         "div",
         tag(
@@ -61,7 +64,7 @@ def _card(name: str, summary: Mapping[str, Any], champions: Mapping[str, Any]) -
         ),
         tag("p", _sentence(str(summary["reason"]))) if summary.get("reason") else None,
         tag("p", cost_line(summary), class_="label") if cost_line(summary) else None,
-        tag("p", f"The champion stays version {champion}.", class_="label")
+        tag("p", f"The champion is version {champion}.", class_="label")
         if champion is not None and role == "not promoted"
         else None,
         tag("pre", str(lookup), tabindex=0) if lookup and not role.startswith("replaced") else None,

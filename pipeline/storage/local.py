@@ -142,7 +142,8 @@ class LocalStorage:
 
     def unpublish(self, path: str) -> None:
         full_path = self._full_path(path)
-        with self._locked(), self._aside() as removed, suppress(FileNotFoundError):
+        # The lock is held for the rename only: leases wait for it, and deleting the files can take minutes.
+        with self._aside() as removed, suppress(FileNotFoundError), self._locked():
             os.rename(full_path, removed)
 
     def sweep(self) -> Sequence[str]:

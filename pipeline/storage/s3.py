@@ -101,11 +101,23 @@ class S3Storage(S3Objects):
         return won
 
     def unpublish(self, path: str) -> None:
-        # Listed first: files of a run that publishes the same path from now on are not removed.
-        files = [info.path for info in self.list(path)]
+        try:
+            root = str(json.loads(self.read(f"{path}/manifest.json"))["root"])
+        except FileNotFoundError:
+            return
+        except (ValueError, TypeError, KeyError):
+            root = ""
+        if not (root.startswith(_ATTEMPT) and root.find("/") == len(root) - 1):
+            # Not a manifest of `publish`: its files are not known.
+            self.delete(f"{path}/manifest.json")
+            self._delete_all(path)
+            return
+        # `sweep` removes the files if this process is killed. Only these: another run may be publishing here.
+        record = f"{ASIDE}/{root.rstrip('/')}"
+        self.write(record, f"{path}/{root}".encode())
         self.delete(f"{path}/manifest.json")
-        for file in files:
-            self.delete(file)
+        self._delete_all(f"{path}/{root}")
+        self.delete(record)
 
     def sweep(self) -> Sequence[str]:
         swept = []

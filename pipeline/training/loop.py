@@ -150,7 +150,8 @@ def fit(
                 if is_rank_0 and time.monotonic() - reported_at >= _PROGRESS_EVERY_S:
                     reported_at = time.monotonic()
                     reporter.progress(state.step, total, meter.display_numbers())
-                if state.step % log_every == 0 or state.step == total:
+                logged = state.step % log_every == 0 or state.step == total
+                if logged:
                     record({**meter.drain(), "lr": lr, **exchange_damaged(loader.quarantine, world, device)})
                 if evaluate is not None and training.evaluation_due(state.step, total, rows):
                     measured = _in_eval_mode(evaluate, evaluated, training, device)
@@ -160,6 +161,9 @@ def fit(
                     model.train()
                 stopping = is_rank_0 and reporter.stop_requested()
                 finished = state.finished(total)
+                if finished and not logged:
+                    # Stopped early between two log entries. All ranks stop at the same step: their metrics are equal.
+                    record({**meter.drain(), "lr": lr, **exchange_damaged(loader.quarantine, world, device)})
                 due = reporter.checkpoint_requested() or stopping or finished
                 if due or _checkpoint_due(training, state.step, time.monotonic() - saved_at):
                     if checkpoints is not None and is_rank_0:

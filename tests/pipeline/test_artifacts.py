@@ -109,6 +109,25 @@ def test_a_removed_one_leaves_no_file_and_its_key_is_free_again(store, commit):
     assert store.remove("stage/nowhere") == 0
 
 
+@pytest.mark.servers
+def test_a_removal_that_is_killed_leaves_what_the_sweep_removes(s3_store, commit, monkeypatch):
+    artifact = commit(s3_store)
+    storage = s3_store.storage
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(storage), "_delete_all", killed)
+        with pytest.raises(KeyboardInterrupt):
+            s3_store.remove(artifact.uri)
+    assert s3_store.find(artifact.uri) is None
+    assert len(list(storage.list("artifacts"))) == 2
+    monkeypatch.setattr("pipeline.storage.s3._is_abandoned", lambda name, last_changed: True)
+    storage.sweep()
+    assert list(storage.list()) == []
+
+
 def test_a_second_commit_of_a_key_gives_the_first_one_back(store, commit):
     first = commit(store, n=1)
     second = commit(store, n=2)

@@ -163,6 +163,25 @@ def test_rm_takes_a_damaged_artifact(commit: Commit, said: Said) -> None:
     assert said("list").startswith("no artifacts in ")
 
 
+def test_rm_takes_nothing_while_it_is_not_known_what_another_artifact_needs(commit: Commit, said: Said) -> None:
+    shards, other = commit("shard-dataset/aaaa"), commit("mix-datasets/bbbb", inputs=["shard-dataset/aaaa"])
+    manifest = Path(other.url) / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 2'))
+    refused = said("rm", shards.uri, "--force", code=1)
+    assert "nothing was removed: it is not known whether this artifact needs them" in refused
+    assert "mix-datasets/bbbb/manifest.json: has format 2" in refused
+    assert Path(shards.url).exists()
+    assert said("rm", other.uri, shards.uri).count("removed") == 2
+
+
+def test_rm_removes_the_newest_first(commit: Commit, said: Said) -> None:
+    base = commit("shard-dataset/aaaa")
+    middle = commit("train-teacher/bbbb", inputs=[base.uri], committed=NOON + 1)
+    last = commit("evaluate/cccc", inputs=[middle.uri], committed=NOON + 2)
+    lines = said("rm", base.uri, last.uri, middle.uri).splitlines()
+    assert [line.partition(":")[0] for line in lines] == [last.uri, middle.uri, base.uri]
+
+
 def test_rm_never_takes_the_base_whose_shards_a_delta_refers_to(
     pictures: Path, store: ArtifactStore, said: Said, tmp_path: Path
 ) -> None:

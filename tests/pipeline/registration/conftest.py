@@ -140,12 +140,6 @@ class Colours:
         return run_stage(RegisterModel(), config, self.inputs(model), store=self.store)
 
 
-@pytest.fixture(autouse=True)
-def no_tracking_uri(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow's set_tracking_uri writes the environment, and an earlier test of this process may have called it."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
 @pytest.fixture(scope="session")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Colours:
     """Shards of 180 pictures in their own store."""

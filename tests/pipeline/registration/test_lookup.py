@@ -106,6 +106,14 @@ def test_a_folder_and_a_pattern_stand_for_their_images(
     rows, err = asked("*.jpg", "folder/deep/*")
     assert rows == [("*.jpg", None), *below[1:]]
     assert err == "tutelage: *.jpg: matches no image files\n"
+    rows, err = asked("~nobody-of-this-name/*.png", "folder/z.png")
+    assert rows[1:] == [("folder/z.png", "red")]
+    assert err == "tutelage: ~nobody-of-this-name/*.png: matches no image files\n"
+    (photos / "[old]").mkdir()
+    (photos / "[old]" / "b.png").write_bytes((folder / "1.png").read_bytes())
+    monkeypatch.chdir(photos / "[old]")
+    assert asked("*.png") == ([("b.png", "green")], "")
+    monkeypatch.chdir(folder)
     (folder / "texts").mkdir()
     (folder / "texts" / "a.txt").touch()
     assert main(["predict", CLASSIFIER, "texts"]) == 2

@@ -170,6 +170,19 @@ def test_a_student_replaced_by_its_teacher_in_the_same_run_is_not_shown_as_champ
     assert "**pets version 2, champion**: better than the champion" in markdown
 
 
+def test_a_cached_registration_of_the_teacher_does_not_hide_a_newer_champion(
+    run_inputs: Inputs, artifact_of: Callable[..., Artifact]
+) -> None:
+    teacher = {"name": "pets", "promoted": True, "version": 2, "champion": 2, "reason": "better than the champion"}
+    student = {**teacher, "version": 3, "champion": 3}
+    cached = artifact_of("register-model", {}, teacher)
+    inputs = {**run_inputs, "teacher-registration": cached}
+    inputs["classifier-registration"] = artifact_of("register-model", {}, student)
+    markdown = report_markdown(inputs, "x")
+    assert "**pets version 3, champion**" in markdown
+    assert "**pets version 2, replaced by version 3**" in markdown
+
+
 def test_student_is_compared_with_its_teacher_on_the_same_images(html: str) -> None:
     # The two fixtures are one untrained model: they agree on every image.
     assert "+0.0 points on the same 12 images" in html

@@ -235,6 +235,12 @@ def test_a_training_that_gains_nothing_more_stops_early_and_exports_its_best_wei
     assert not same_bits(result.model, at_best[2])
 
 
+def test_what_was_measured_since_the_last_log_entry_is_logged_when_a_training_stops_early() -> None:
+    result = train(config(steps=40, patience=1, log_every_steps=3), evaluate=Accuracies((0.3, 0.2)))
+    assert result.steps == 8
+    assert [row["step"] for row in result.rows if "train/loss" in row] == [3, 6, 8]
+
+
 def test_a_training_that_gains_runs_to_its_last_step() -> None:
     result = train(config(steps=20, patience=1), evaluate=Accuracies((0.1, 0.2, 0.3, 0.4, 0.5)))
     assert (result.steps, result.best_step, result.notes) == (20, 20, ())
