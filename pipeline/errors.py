@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable
 from itertools import islice
+from typing import Any
 
 from pipeline.service_url import without_credentials
 
@@ -35,6 +36,16 @@ class TutelageError(Exception):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(shortened(without_credentials(str(message)), _LINE_CHARS))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python would call the class with the message alone, which subclasses with other arguments refuse.
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[TutelageError], args: tuple[Any, ...], attributes: dict[str, Any]) -> TutelageError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 class InputError(TutelageError):

@@ -41,10 +41,6 @@ class DamagedSampleError(DamagedError):
         super().__init__(f"{shard}, sample {key} at byte {byte}: {reason}{'; ' if advice else ''}{advice}")
         self.id, self.shard, self.key, self.byte, self.reason, self.advice = id, shard, key, byte, reason, advice
 
-    def __reduce__(self) -> tuple[type[DamagedSampleError], tuple[Any, ...]]:
-        # Workers send their errors to the driver.
-        return type(self), (self.id, self.shard, self.key, self.byte, self.reason, self.advice)
-
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:

@@ -38,6 +38,8 @@ from pipeline.training.tracking import mlflow_failures
 # MLflow allows more characters, but the name is also in a URI and in the path of a lease.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
+_STAGES_WITH_WEIGHTS = (STAGE, "train-teacher", "distill-student", "pretrain-clip")
+
 
 class RegistrationConfig(Config):
     """The names under which models are registered, and when a model becomes the champion."""
@@ -210,21 +212,29 @@ def _lineage(inputs: Mapping[str, Artifact], data: Mapping[str, Any]) -> dict[st
 
 
 def imported_weights(model: Artifact, store: ArtifactStore) -> dict[str, str]:
-    """Imported weights in the ancestry of the model, with their licences; {} if there are none."""
-    weights: dict[str, Artifact] = {}
+    """Imported weights in the ancestry of the model, with their licences; {} if there are none.
+
+    The licences behind a model that was removed from the store are stated as not known.
+    """
+    licence_lines: dict[str, str] = {}
     waiting, seen = [model], {model.uri}
     while waiting:
         artifact = waiting.pop()
         if artifact.stage == STAGE:
-            weights[artifact.uri] = artifact
+            licence_lines[artifact.uri] = f"{artifact.summary['name']}: {artifact.summary['licence']}"
         for uri in artifact.manifest["inputs"].values():
-            if uri not in seen and (found := store.find(uri)) is not None:
-                waiting.append(found)
+            if uri in seen:
+                continue
             seen.add(uri)
-    if not weights:
+            found = store.find(uri)
+            if found is not None:
+                waiting.append(found)
+            elif uri.partition("/")[0] in _STAGES_WITH_WEIGHTS:
+                licence_lines[uri] = f"{uri}: not known, since it was removed"
+    if not licence_lines:
         return {}
-    licences_of = (f"{one.summary['name']}: {one.summary['licence']}" for _, one in sorted(weights.items()))
-    return {"pretrained": "; ".join(sorted(weights)), "pretrained_licences": "; ".join(licences_of)}
+    lines = (line for _, line in sorted(licence_lines.items()))
+    return {"pretrained": "; ".join(sorted(licence_lines)), "pretrained_licences": "; ".join(lines)}
 
 
 def _decision_tags(decision: Decision, against: int | None) -> dict[str, str]:

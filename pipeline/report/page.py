@@ -29,7 +29,7 @@ def page(run: RunData, *, title: str, mistakes: int, explanations: int, queries:
     gallery = Gallery(run.shards)
     sections: list[tuple[str, str, Markup | None]] = [
         ("stages", "Stages", stages_section(run)),
-        ("accuracy", "Accuracy", accuracy_section(run)),
+        ("accuracy", "Accuracy", accuracy_section(run, mistakes=mistakes > 0)),
         ("learning", "Learning", learning_section(run)),
         ("confusion", "Confusion matrix", confusion_section(run)),
         ("mistakes", "Suspected label errors", mistakes_section(run, gallery, mistakes)),

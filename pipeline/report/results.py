@@ -31,8 +31,12 @@ def accuracy_rows(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     return sorted(rows, key=lambda row: (row[1], order.get(row[2], 3), row[2]))
 
 
-def accuracy_section(run: RunData) -> Markup | None:
-    """Every accuracy with its interval and with the accuracies of chance and of the most frequent class."""
+def accuracy_section(run: RunData, *, mistakes: bool) -> Markup | None:
+    """Every accuracy with its interval and with the accuracies of chance and of the most frequent class.
+
+    Args:
+        mistakes: the page has the section of suspected label errors.
+    """
     rows: list[list[Child]] = []
     for evaluation in run.evaluations:
         metrics = evaluation.metrics
@@ -74,7 +78,7 @@ def accuracy_section(run: RunData) -> Markup | None:
         ),
         table(head, rows, numeric=frozenset({2, 4, 5, 6, 7}), class_="broad"),
         *[note for note in notes if note is not None],
-        weak_points(run),
+        weak_points(run, mistakes=mistakes),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.counted import counted
 from pipeline.html.markup import Markup, tag
 from pipeline.report.confusion import confused_pairs
 from pipeline.report.run_data import RunData
@@ -15,15 +16,19 @@ from pipeline.report.wording import display_name, percent
 _MAX_NAMES = 8  # of classes, in a sentence
 
 
-def weak_points(run: RunData) -> Markup | None:
-    """The sentences of each classifier, and where its suspected label errors are; None without a confusion matrix."""
+def weak_points(run: RunData, *, mistakes: bool) -> Markup | None:
+    """The sentences of each classifier; None without a confusion matrix.
+
+    Args:
+        mistakes: the page has the section of suspected label errors, to which a link leads.
+    """
     items = []
     for evaluation in run.evaluations:
         confusion = evaluation.confusion
         if confusion is None or confusion.sum() == 0:
             continue
         sentences = weak_sentences(confusion, run.label_names(len(confusion)))
-        suspects = tag("a", "Suspected label errors", href="#mistakes") if evaluation.mistakes else None
+        suspects = tag("a", "Suspected label errors", href="#mistakes") if mistakes and evaluation.mistakes else None
         text = " ".join(sentences)
         items.append(tag("p", tag("strong", display_name(evaluation.subject)), f": {text} ", suspects, class_="note"))
     return tag("div", tag("h3", "Where it fails"), items) if items else None
@@ -54,4 +59,4 @@ def weak_sentences(confusion: NDArray[np.int64], names: Sequence[str]) -> list[s
 
 
 def _of(count: int, total: int) -> str:
-    return f"{count:,} of {total:,} image{'' if total == 1 else 's'} ({percent(count / total)})"
+    return f"{count:,} of {counted(total, 'image')} ({percent(count / total)})"

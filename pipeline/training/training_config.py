@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from pipeline.config import Config, added, unkeyed
+from pipeline.counted import counted
 from pipeline.training.optim import AdamWConfig, OptimizerConfig, schedule_factor
 
 
@@ -120,8 +121,8 @@ class TrainingConfig(Config):
         steps = self.total_steps(rows)
         passes = steps * self.global_batch / rows
         return (
-            f"an epoch of {rows:,} samples is less than a step of global_batch={self.global_batch}: {steps:,} "
-            f"step{'' if steps == 1 else 's'} {'is' if steps == 1 else 'are'} {passes:,.1f} epochs; set global_batch "
+            f"an epoch of {rows:,} samples is less than a step of global_batch={self.global_batch}: "
+            f"{counted(steps, 'step')} {'is' if steps == 1 else 'are'} {passes:,.1f} epochs; set global_batch "
             f"to {rows} or less"
         )
 

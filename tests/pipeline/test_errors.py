@@ -1,7 +1,10 @@
 """Errors: an unknown name is answered with the near ones, and exit codes follow from the kind."""
 
+import pickle
+
 import pytest
 
+from flows.stage_failures import StagesFailedError
 from pipeline.errors import (
     DamagedError,
     InputError,
@@ -19,6 +22,20 @@ def test_a_misspelt_name_is_answered_with_the_near_ones():
     error = UnknownNameError("model", "resnet81", ["resnet18", "resnet50", "lenet5"])
     assert str(error).startswith("unknown model 'resnet81'; did you mean resnet18")
     assert error.name == "resnet81"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnknownNameError("model", "resnet81", ["resnet18"]),
+        StagesFailedError({"left": InputError("a: no images"), "right": InputError("b: no images")}),
+        DamagedError("http://me:hidden@host/x: damaged"),
+    ],
+)
+def test_an_error_comes_whole_out_of_another_process(error):
+    received = pickle.loads(pickle.dumps(error))
+    assert (type(received), str(received), received.exit_code) == (type(error), str(error), error.exit_code)
+    assert received.__dict__.keys() == error.__dict__.keys()
 
 
 def test_a_name_like_none_is_answered_with_some_known_ones():

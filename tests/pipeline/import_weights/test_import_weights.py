@@ -214,6 +214,8 @@ def test_a_registered_model_tells_the_weights_behind_it_however_far(
         "pretrained_licences": f"{tmp_path.name}/w.safetensors: see LICENSE",
     }
     assert imported_weights(teacher, store) == {}
+    store.remove(student.uri)
+    assert imported_weights(clip, store)["pretrained_licences"] == f"{student.uri}: not known, since it was removed"
 
 
 def test_a_model_that_somebody_else_registered_gives_its_weights(store: ArtifactStore, tmp_path: Path) -> None:

@@ -140,6 +140,13 @@ def test_numbers_are_those_of_the_evaluation_with_their_floors(html: str, run_in
         assert f"{measured[f'retrieval/{name}']:.1%}" in text
 
 
+def test_the_link_to_suspected_label_errors_leads_somewhere(html: str, run_inputs: Inputs) -> None:
+    assert html.count('href="#mistakes"') > 1  # also in the table of contents
+    assert 'id="mistakes"' in html
+    without = page(read_run(run_inputs), title="x", mistakes=0, explanations=0, queries=0)
+    assert "#mistakes" not in without
+
+
 def test_decisions_come_with_reason_and_lookup_line(html: str) -> None:
     text = "".join(read(html).texts)
     assert 'mlflow.pyfunc.load_model("models:/emoji-classifier@champion")' in text
