@@ -33,5 +33,5 @@ def make_shards(
         return run.submit(MixDatasets(), MixDatasetsConfig(), data_sets)
     config = data.resolved()
     base = find_base(config, run.store)
-    found = None if base is None else run.existing(base.artifact.uri)
+    found = None if base is None else run.existing(base.artifact.name)
     return run.submit(ShardDataset(), config, {} if found is None else {"base": found})

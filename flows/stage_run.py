@@ -78,7 +78,7 @@ class StageRun:
         if reference is None:
             return None
         artifact = self.store.resolve(reference)
-        return StageResult(artifact.stage, artifact.uri, True, artifact.seconds, artifact.summary)
+        return StageResult(artifact.stage, artifact.name, True, artifact.seconds, artifact.summary)
 
     def input_of(self, result: StageResult | None, name: str) -> str | None:
         """STAGE/KEY of an input of a result's artifact; None without a result, or if it has no such input."""

@@ -39,7 +39,7 @@ class StageResult:
 
     Attributes:
         label: its name in this run.
-        reference: the artifact's `uri`, STAGE/KEY.
+        reference: the artifact's `name`, STAGE/KEY.
         cached: the artifact was already in the store.
         seconds: duration of the stage, in this run or in the one that built the artifact.
         summary: the artifact's summary.
@@ -109,16 +109,16 @@ def stage_task(
     except BaseException:
         board.end(label, "stopped")
         raise
-    nothing_new = artifact.uri in {input.uri for input in artifacts.values()}
-    message = f"{artifact.uri} is up to date" if nothing_new else headline(artifact.summary)
+    nothing_new = artifact.name in {input.name for input in artifacts.values()}
+    message = f"{artifact.name} is up to date" if nothing_new else headline(artifact.summary)
     state: StageState = "nothing new" if nothing_new else "cached" if artifact.cached else "done"
     board.end(label, state, headline=message)
-    log.info("%s: %s, %s, %s", label, state, artifact.uri, message)
-    result = StageResult(label, artifact.uri, artifact.cached, artifact.seconds, artifact.summary, nothing_new)
+    log.info("%s: %s, %s, %s", label, state, artifact.name, message)
+    result = StageResult(label, artifact.name, artifact.cached, artifact.seconds, artifact.summary, nothing_new)
     if nothing_new:
         return Completed(name=NOTHING_NEW, message=message, data=result)
     if artifact.cached:
-        return Completed(name="Cached", message=f"{artifact.uri} was already in the store", data=result)
+        return Completed(name="Cached", message=f"{artifact.name} was already in the store", data=result)
     return result
 
 

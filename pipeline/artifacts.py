@@ -59,7 +59,7 @@ class Artifact:
     cached: bool = field(default=False, compare=False)
 
     @property
-    def uri(self) -> str:
+    def name(self) -> str:
         """STAGE/KEY, the name of this artifact in its store."""
         return f"{self.stage}/{self.key}"
 
@@ -92,7 +92,7 @@ class Artifact:
             UnknownNameError: the artifact has no such file.
         """
         if name not in self.manifest["files"]:
-            raise UnknownNameError(f"file in artifact {self.uri}", name, self.manifest["files"])
+            raise UnknownNameError(f"file in artifact {self.name}", name, self.manifest["files"])
         return f"{self._base}/{self.manifest['root']}{name}"
 
     def path(self, name: str, *, hashed: bool = True) -> Path:
@@ -141,15 +141,15 @@ class Artifact:
         """The bytes of a file."""
         return self.path(name).read_bytes()
 
-    def in_same_store(self, uri: str) -> Artifact:
+    def in_same_store(self, name: str) -> Artifact:
         """Another artifact of the same store, by STAGE/KEY.
 
         Raises:
             DamagedError: it no longer exists.
         """
-        found = ArtifactStore(self.storage, self.cache.parent).find(uri)
+        found = ArtifactStore(self.storage, self.cache.parent).find(name)
         if found is None:
-            raise DamagedError(f"{self.uri} needs {uri}, which is missing from {self.storage.url}; restore it")
+            raise DamagedError(f"{self.name} needs {name}, which is missing from {self.storage.url}; restore it")
         return found
 
     def folder(self, prefix: str = "") -> Path:
@@ -170,14 +170,14 @@ class Artifact:
                 local = self.storage.local_path(stored)
                 sha256 = file_sha256(local) if local is not None else _object_sha256(self.storage, stored, entry.size)
             except FileNotFoundError:
-                wrong.append(f"{self.uri}/{name}: missing")
+                wrong.append(f"{self.name}/{name}: missing")
                 continue
             except OSError as error:
-                wrong.append(f"{self.uri}/{name}: cannot be read ({error.strerror})")
+                wrong.append(f"{self.name}/{name}: cannot be read ({error.strerror})")
                 continue
             if sha256 != entry.sha256:
                 wrong.append(
-                    f"{self.uri}/{name}: SHA-256 is {sha256[:12]}..., the manifest says {entry.sha256[:12]}..."
+                    f"{self.name}/{name}: SHA-256 is {sha256[:12]}..., the manifest says {entry.sha256[:12]}..."
                 )
         return wrong
 
@@ -217,18 +217,18 @@ class ArtifactStore:
         work = os.environ.get("TUTELAGE_WORK")
         return cls(storage, home / "tutelage" / name, Path(work).expanduser().absolute() / name if work else None)
 
-    def get(self, uri: str) -> Artifact:
+    def get(self, name: str) -> Artifact:
         """The committed artifact STAGE/KEY, which must exist.
 
         Raises:
             DamagedError: it no longer exists, or its manifest is invalid; see `find`.
         """
-        found = self.find(uri)
+        found = self.find(name)
         if found is None:
-            raise DamagedError(f"{uri}: was committed and is no longer in {self.storage.url}; restore it")
+            raise DamagedError(f"{name}: was committed and is no longer in {self.storage.url}; restore it")
         return found
 
-    def find(self, uri: str) -> Artifact | None:
+    def find(self, name: str) -> Artifact | None:
         """The committed artifact STAGE/KEY, or None.
 
         Raises:
@@ -236,10 +236,10 @@ class ArtifactStore:
             WorkError: its manifest cannot be read.
             InputError: a newer Tutelage wrote it.
         """
-        stage, _, key = uri.partition("/")
+        stage, _, key = name.partition("/")
         if not stage or not key:
             return None
-        path = f"artifacts/{uri}/{MANIFEST}"
+        path = f"artifacts/{name}/{MANIFEST}"
         try:
             text = self.storage.read(path)
         except FileNotFoundError:
@@ -267,12 +267,12 @@ class ArtifactStore:
         Raises:
             InputError: none or several match.
         """
-        found = self.find(self.uri(reference))
+        found = self.find(self.full_name(reference))
         if found is None:
-            raise UnknownNameError("artifact", reference, self.uris())
+            raise UnknownNameError("artifact", reference, self.names())
         return found
 
-    def uri(self, reference: str) -> str:
+    def full_name(self, reference: str) -> str:
         """STAGE/KEY of the artifact that a reference names, see `resolve`.
 
         Raises:
@@ -280,14 +280,14 @@ class ArtifactStore:
         """
         stage, _, start = reference.removeprefix(f"{self.storage.url}/artifacts/").strip("/").partition("/")
         # By name only, so that a damaged manifest of another artifact does not matter.
-        matches = [uri for uri in self.uris(stage) if start and uri.startswith(f"{stage}/{start}")]
+        matches = [name for name in self.names(stage) if start and name.startswith(f"{stage}/{start}")]
         if len(matches) > 1:
             raise InputError(f"{reference}: names {len(matches)} artifacts; give more of the key")
         if not matches:
-            raise UnknownNameError("artifact", reference, self.uris())
+            raise UnknownNameError("artifact", reference, self.names())
         return matches[0]
 
-    def uris(self, stage: str | None = None) -> Iterator[str]:
+    def names(self, stage: str | None = None) -> Iterator[str]:
         """STAGE/KEY of all committed artifacts, of one stage or of every stage, sorted; reads no manifest."""
         prefix = f"artifacts/{stage}" if stage else "artifacts"
         for info in self.storage.list(prefix):
@@ -297,17 +297,17 @@ class ArtifactStore:
 
     def list(self, stage: str | None = None) -> Iterator[Artifact]:
         """All committed artifacts, of one stage or of every stage, sorted by stage and key."""
-        for uri in self.uris(stage):
-            artifact = self.find(uri)
+        for name in self.names(stage):
+            artifact = self.find(name)
             if artifact is not None:
                 yield artifact
 
-    def remove(self, uri: str) -> int:
+    def remove(self, name: str) -> int:
         """Removes the artifact STAGE/KEY and its local copy; returns the bytes that its files had in the storage.
 
         Artifacts that were built from it, or that refer to its shards, are not checked.
         """
-        path = f"artifacts/{uri}"
+        path = f"artifacts/{name}"
         size = sum(info.size for info in self.storage.list(path))
         self.storage.unpublish(path)
         shutil.rmtree(self.local / "fetched" / path, ignore_errors=True)

@@ -162,7 +162,7 @@ class ExportedModel:
             InputError: the artifact contains no model.
         """
         if f"{FOLDER}/{ARCHITECTURE}" not in artifact.files:
-            raise InputError(f"{artifact.uri}: contains no model; give the artifact of a stage that trains one")
+            raise InputError(f"{artifact.name}: contains no model; give the artifact of a stage that trains one")
         return replace(cls.read(artifact.folder(f"{FOLDER}/")), artifact=artifact)
 
     @classmethod

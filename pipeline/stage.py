@@ -56,7 +56,7 @@ class NothingNew(Exception):
     """Raised by a stage if its result equals an input; nothing is committed, and `run_stage` returns that input."""
 
     def __init__(self, artifact: Artifact) -> None:
-        super().__init__(artifact.uri)
+        super().__init__(artifact.name)
         self.artifact = artifact
 
 
@@ -77,7 +77,7 @@ def stage_key(stage: Stage[Any], config: Config, inputs: Mapping[str, Artifact])
             "stage": stage.name,
             "version": stage.version,
             "config": config,
-            "inputs": {name: artifact.uri for name, artifact in inputs.items()},
+            "inputs": {name: artifact.name for name, artifact in inputs.items()},
         }
     )
 
@@ -102,9 +102,9 @@ def run_stage(
         WorkError: the stage failed; its scratch folder remains for the next run.
     """
     key = stage_key(stage, config, inputs)
-    uri = f"{stage.name}/{key}"
-    work_folder = store.work / uri
-    found = store.find(uri)
+    artifact_name = f"{stage.name}/{key}"
+    work_folder = store.work / artifact_name
+    found = store.find(artifact_name)
     if found is not None:
         _remove_unless_held(work_folder)
         return replace(found, cached=True)
@@ -117,7 +117,7 @@ def run_stage(
             "or for a store on S3 TUTELAGE_WORK, to a folder that can be written"
         ) from None
     with _locked(work_folder / "lock", progress):
-        found = store.find(uri)
+        found = store.find(artifact_name)
         if found is not None:
             shutil.rmtree(work_folder, ignore_errors=True)
             return replace(found, cached=True)
@@ -136,7 +136,7 @@ def run_stage(
             key,
             work.output,
             config=json.loads(canonical_json(config)),
-            inputs={name: artifact.uri for name, artifact in inputs.items()},
+            inputs={name: artifact.name for name, artifact in inputs.items()},
             summary=summary,
             seconds=time.monotonic() - started,
             origin={"stage_version": stage.version, **code_origin(), "committed": round(time.time(), 3)},

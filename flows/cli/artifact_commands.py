@@ -34,17 +34,17 @@ def list_artifacts(stage: str | None, *, as_json: bool) -> int:
         UnknownNameError: there are artifacts, but none of this stage.
     """
     store = open_store()
-    uris = list(store.uris(stage))
-    if stage is not None and not uris:
-        stages = {uri.partition("/")[0] for uri in store.uris()}
+    artifact_names = list(store.names(stage))
+    if stage is not None and not artifact_names:
+        stages = {artifact_name.partition("/")[0] for artifact_name in store.names()}
         if stages:
             raise UnknownNameError("stage", stage, stages)
-    artifacts, wrong = readable(store, uris)
+    artifacts, wrong = readable(store, artifact_names)
     artifacts.sort(key=committed)
     if as_json:
         rows = [
             {
-                "artifact": artifact.uri,
+                "artifact": artifact.name,
                 "committed": _date(artifact, "T%H:%M:%SZ"),
                 "seconds": artifact.seconds,
                 "bytes": _size(artifact),
@@ -87,7 +87,7 @@ def show_artifact(reference: str, *, as_json: bool) -> int:
     written_by = ", ".join(
         f"{name} {str(origin[key])[:12]}" for name, key in _ORIGIN.items() if origin.get(key) is not None
     )
-    inputs = [f"{name}: {uri}" for name, uri in sorted(artifact.manifest["inputs"].items())]
+    inputs = [f"{name}: {artifact_name}" for name, artifact_name in sorted(artifact.manifest["inputs"].items())]
     summary = [f"{name}: {_short(value)}" for name, value in artifact.summary.items() if name != "headline"]
     files = [f"{name}  {decimal(entry.size)}" for name, entry in sorted(artifact.files.items())]
     rows = {
@@ -104,7 +104,7 @@ def show_artifact(reference: str, *, as_json: bool) -> int:
         if lines:
             table.add_row(name, "\n".join(lines))
     console = Console()
-    console.print(artifact.uri, style="bold", soft_wrap=True)
+    console.print(artifact.name, style="bold", soft_wrap=True)
     console.print(artifact.url, style="dim", soft_wrap=True)
     console.print(table)
     console.print("the config, and the SHA-256 of each file: add --json", style="dim")
@@ -114,7 +114,7 @@ def show_artifact(reference: str, *, as_json: bool) -> int:
 def verify_artifacts(references: Sequence[str]) -> int:
     """Compares every file with its manifest; returns 1 if any is missing or changed."""
     store = open_store()
-    artifacts, lines = readable(store, [store.uri(reference) for reference in references] or store.uris())
+    artifacts, lines = readable(store, [store.full_name(reference) for reference in references] or store.names())
     damaged = len(lines)
     _print_errors(lines)
     for artifact in artifacts:
@@ -130,12 +130,12 @@ def verify_artifacts(references: Sequence[str]) -> int:
     return 1 if damaged else 0
 
 
-def readable(store: ArtifactStore, uris: Iterable[str]) -> tuple[list[Artifact], list[str]]:
+def readable(store: ArtifactStore, artifact_names: Iterable[str]) -> tuple[list[Artifact], list[str]]:
     """The artifacts with a readable manifest, and an error line for each of the others."""
     artifacts, wrong = [], []
-    for uri in uris:
+    for artifact_name in artifact_names:
         try:
-            artifact = store.find(uri)
+            artifact = store.find(artifact_name)
         except TutelageError as error:
             wrong.append(str(error))
             continue

@@ -30,7 +30,7 @@ def open_page(reference: str | None) -> int:
     artifact = store.resolve(reference) if reference is not None else _latest_report(store)
     pages = [name for name in sorted(artifact.files) if name.endswith(".html")]
     if not pages:
-        raise InputError(f"{artifact.uri}: has no page; give a report or a data set, or see `tutelage artifacts get`")
+        raise InputError(f"{artifact.name}: has no page; give a report or a data set, or see `tutelage artifacts get`")
     path = artifact.path(pages[0])
     print(path)
     if sys.stdout.isatty() and _has_display():
@@ -54,7 +54,7 @@ def copy_files(reference: str, names: Sequence[str], out: Path | None) -> int:
     sources = {name: artifact.path(name) for name in targets}
     for name in targets:
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise InputError(f"{artifact.uri}: the file name {name!r} leaves its folder; nothing was copied")
+            raise InputError(f"{artifact.name}: the file name {name!r} leaves its folder; nothing was copied")
     existing = [str(target) for target in targets.values() if target.exists()]
     if existing:
         raise InputError(f"{listed(existing)}: exists already; remove it, or give another folder with --out")
@@ -66,7 +66,7 @@ def copy_files(reference: str, names: Sequence[str], out: Path | None) -> int:
 
 
 def _latest_report(store: ArtifactStore) -> Artifact:
-    reports, _ = readable(store, store.uris(_REPORTS))
+    reports, _ = readable(store, store.names(_REPORTS))
     if not reports:
         raise InputError(f"{store.storage.url}: has no report; `tutelage run lifecycle` writes one")
     return max(reports, key=committed)

@@ -26,34 +26,34 @@ def remove_artifacts(references: Sequence[str], *, force: bool) -> int:
         WorkError: an artifact that stays cannot be read, so it is not known what it needs.
     """
     store = open_store()
-    uris = list(dict.fromkeys(store.uri(reference) for reference in references))
-    others, unreadable = readable(store, (uri for uri in store.uris() if uri not in uris))
+    names = list(dict.fromkeys(store.full_name(reference) for reference in references))
+    others, unreadable = readable(store, (name for name in store.names() if name not in names))
     if unreadable:
         raise WorkError(
             f"nothing was removed: it is not known whether this artifact needs them: {unreadable[0]}"
             + (f" ({len(unreadable) - 1:,} more)" if len(unreadable) > 1 else "")
         )
-    _check_unneeded(uris, others, force=force)
+    _check_unneeded(names, others, force=force)
     # The newest first: if this is interrupted, no artifact is left without those that it was built from.
-    commits = {artifact.uri: committed(artifact) for artifact in readable(store, uris)[0]}
-    for uri in sorted(uris, key=lambda uri: commits.get(uri, math.inf), reverse=True):
-        print(f"{uri}: removed, {decimal(store.remove(uri))}", flush=True)
+    commits = {artifact.name: committed(artifact) for artifact in readable(store, names)[0]}
+    for name in sorted(names, key=lambda name: commits.get(name, math.inf), reverse=True):
+        print(f"{name}: removed, {decimal(store.remove(name))}", flush=True)
     return 0
 
 
-def _check_unneeded(uris: Collection[str], others: Sequence[Artifact], *, force: bool) -> None:
-    if any(uri.partition("/")[0] in STAGES for uri in uris):
+def _check_unneeded(names: Collection[str], others: Sequence[Artifact], *, force: bool) -> None:
+    if any(name.partition("/")[0] in STAGES for name in names):
         for other in others:
-            stored = sorted(_shard_owners(other).intersection(uris))
+            stored = sorted(_shard_owners(other).intersection(names))
             if stored:
                 raise InputError(
-                    f"{stored[0]}: stores shards of {other.uri}; remove that too, or run `tutelage data compact` on it"
+                    f"{stored[0]}: stores shards of {other.name}; remove that too, or run `tutelage data compact` on it"
                 )
-    built = {uri: [other.uri for other in others if uri in other.manifest["inputs"].values()] for uri in uris}
-    for uri, results in built.items():
+    built = {name: [other.name for other in others if name in other.manifest["inputs"].values()] for name in names}
+    for name, results in built.items():
         if results and not force:
             raise InputError(
-                f"{uri}: {listed(results)} {'was' if len(results) == 1 else 'were'} built from it; "
+                f"{name}: {listed(results)} {'was' if len(results) == 1 else 'were'} built from it; "
                 f"remove {'that' if len(results) == 1 else 'those'} too, or add --force"
             )
 

@@ -34,24 +34,24 @@ def compact(
     given = {"samples_per_shard": samples_per_shard, "shard_megabytes": shard_megabytes, "writers": writers}
     config = CompactConfig(**{name: value for name, value in given.items() if value is not None})
     compacted = run_stage(CompactShards(), config, {"shards": shards}, store=store, progress=_Progress())
-    unchanged = compacted.uri == shards.uri
+    unchanged = compacted.name == shards.name
     if as_json:
         described = {
-            "artifact": compacted.uri,
-            "of": shards.uri,
+            "artifact": compacted.name,
+            "of": shards.name,
             "nothing_to_fold": unchanged,
             "summary": compacted.summary,
         }
         print(json.dumps(described, indent=1))
     elif unchanged:
-        print(f"{shards.uri}: depends on no other artifact, nothing to merge")
+        print(f"{shards.name}: depends on no other artifact, nothing to merge")
     else:
         counts = headline(compacted.summary)
         print(
-            f"{compacted.uri}: {counts}, {counted(compacted.summary['shards'], 'tar')}, "
+            f"{compacted.name}: {counts}, {counted(compacted.summary['shards'], 'tar')}, "
             f"{compacted.summary['megabytes']:,} MB"
         )
-        print(f"from {shards.uri}, which is no longer needed unless another delta adds to it")
+        print(f"from {shards.name}, which is no longer needed unless another delta adds to it")
     return 0
 
 

@@ -52,7 +52,7 @@ def show_leaks(
         files = {"sheet": str(pictures or file_location(artifact, SHEET)), "listing": file_location(artifact, LISTING)}
         print(
             json.dumps(
-                {"artifact": artifact.uri, "ok": not exceeded, "broken": exceeded, **files, **findings}, indent=1
+                {"artifact": artifact.name, "ok": not exceeded, "broken": exceeded, **files, **findings}, indent=1
             )
         )
     else:

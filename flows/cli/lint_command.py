@@ -38,7 +38,7 @@ def lint(what: Sequence[str], *, deep: bool, limit: int, as_json: bool) -> int:
     targets = [named_tars(tars)] if tars else []
     for artifact in artifacts.values():
         if artifact is not None:
-            findings.artifact = artifact.uri if len(artifacts) > 1 else ""
+            findings.artifact = artifact.name if len(artifacts) > 1 else ""
             targets.append(artifact_target(artifact, findings))
     with progress_line("data lint") as progress:
         totals = check(targets, findings, deep=deep, progress=progress)

@@ -71,7 +71,7 @@ class BuildOntology:
         index, columns = open_columns(
             inputs.get("columns"), SampleIndex.open(shards), keep=config.keep, captions_from=config.captions_from
         )
-        entries = taxonomy_of(index, shards.uri)
+        entries = taxonomy_of(index, shards.name)
         work.progress(note="reading captions")
         captions = caption_numbers(index, np.arange(len(index), dtype=np.int64))
         training = index.rows("train")
@@ -80,7 +80,7 @@ class BuildOntology:
             training = training[columns.selected(config.keep, 0, len(index))[training]]
         if not len(training):
             raise InputError(
-                f"{shards.uri}: no training sample has a caption{' and is within keep' if config.keep else ''}, so "
+                f"{shards.name}: no training sample has a caption{' and is within keep' if config.keep else ''}, so "
                 "there is nothing to align images with; shard a data set with captions"
             )
         held_out = np.zeros(0, np.int64)
@@ -126,10 +126,10 @@ def check_choice(ontology: Artifact, columns: Artifact | None, captions_from: st
     """
     built = {"captions_from": ontology.config.get("captions_from"), "keep": ontology.config.get("keep", {})}
     wanted = {"captions_from": captions_from, "keep": {name: list(ends) for name, ends in keep.items()}}
-    columns_uri = columns.uri if columns is not None and (captions_from is not None or keep) else None
+    columns_uri = columns.name if columns is not None and (captions_from is not None or keep) else None
     if built != wanted or (columns_uri is not None and ontology.manifest["inputs"].get("columns") != columns_uri):
         raise InputError(
-            f"{ontology.uri}: was built with captions_from={built['captions_from']}, keep={built['keep']}; build one "
+            f"{ontology.name}: was built with captions_from={built['captions_from']}, keep={built['keep']}; build one "
             f"with captions_from={captions_from}, keep={wanted['keep']} and the same columns"
         )
 

@@ -56,7 +56,7 @@ class Inputs:
         ontology, source = artifacts.get("ontology"), artifacts.get("tower")
         classifier = ExportedModel.open(source) if source is not None else None
         if source is not None and classifier is not None and classifier.kind != "classifier":
-            raise InputError(f"{source.uri}: holds a {classifier.kind}; the image backbone comes from a classifier")
+            raise InputError(f"{source.name}: holds a {classifier.kind}; the image backbone comes from a classifier")
         shards, joined = artifacts["shards"], artifacts.get("columns")
         index, columns = open_columns(joined, SampleIndex.open(shards), keep=keep, captions_from=captions_from)
         if ontology is not None:

@@ -45,7 +45,7 @@ class ContrastiveRecipe:
 
     def build(self, device: torch.device, rank: int, world: int) -> TrainingObjects:
         config, seed = self.config, self.config.training.seed
-        artifacts = {name: open_artifact(self.store_url, uri) for name, uri in self.inputs}
+        artifacts = {name: open_artifact(self.store_url, artifact_name) for name, artifact_name in self.inputs}
         inputs = Inputs.open(artifacts, captions_from=config.captions_from, keep=config.keep)
         policy, held_out = build_policy(config, inputs)
         samples = len(inputs.training_pairs())
@@ -100,7 +100,7 @@ def build_policy(config: ContrastiveConfig, inputs: Inputs) -> tuple[SamplingPol
         if len(rows) == 0:
             within = " and is within keep" if config.keep else ""
             raise InputError(
-                f"{inputs.shards.uri}: no training sample has a caption{within}; shard a data set with captions"
+                f"{inputs.shards.name}: no training sample has a caption{within}; shard a data set with captions"
             )
         return policy.build(inputs.index, RowRuns.of_rows(rows), batch, training.seed), None
     if inputs.ontology is None:

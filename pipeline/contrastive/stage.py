@@ -43,9 +43,9 @@ class PretrainClip:
         model = build_model(config, opened)
         check_sizes(model.image.to("meta"), config.loader, image_preprocessing(config, opened.classifier).channels)
 
-        uris = {name: artifact.uri for name, artifact in inputs.items()}
-        recipe = ContrastiveRecipe(config, work.store.storage.url, tuple(sorted(uris.items())))
-        result = execute(recipe, config.runner, work, params={**json.loads(canonical_json(config)), **uris})
+        artifact_names = {name: artifact.name for name, artifact in inputs.items()}
+        recipe = ContrastiveRecipe(config, work.store.storage.url, tuple(sorted(artifact_names.items())))
+        result = execute(recipe, config.runner, work, params={**json.loads(canonical_json(config)), **artifact_names})
 
         lines = curriculum_lines(result.rows, opened.ontology) if opened.ontology is not None else []
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -80,7 +80,7 @@ class DistillationConfig(ClassificationConfig):
         exported = check_labels(teacher, index)
         if exported.preprocessing.channels != self.channels:
             raise InputError(
-                f"{teacher.uri}: takes images of {exported.preprocessing.channels} channels, the student of "
+                f"{teacher.name}: takes images of {exported.preprocessing.channels} channels, the student of "
                 f"{self.channels}; set channels={exported.preprocessing.channels}, or choose another teacher"
             )
         return {}
@@ -107,7 +107,9 @@ class DistillationRecipe:
     def build(self, device: torch.device, rank: int, world: int) -> TrainingObjects:
         config = self.config
         shards = open_artifact(self.store_url, self.shards)
-        artifacts = (open_optional(self.store_url, uri) for uri in (self.teacher, self.weights, self.columns))
+        artifacts = (
+            open_optional(self.store_url, artifact_name) for artifact_name in (self.teacher, self.weights, self.columns)
+        )
         teacher_artifact, weights, columns = artifacts
         teacher, can_evaluate = self._teacher(teacher_artifact, shards, columns, device)
         task = Distillation(
@@ -155,16 +157,16 @@ class DistillStudent:
         index = config.check(shards, inputs.get("columns"))
         stored = config.check_teacher(inputs.get("teacher"), inputs.get("columns"), index)
         report = starting_report(config, weights, lambda: config.build_model(len(index.label_names)))
-        uris = {name: artifact.uri for name, artifact in inputs.items()}
+        artifact_names = {name: artifact.name for name, artifact in inputs.items()}
         recipe = DistillationRecipe(
             config,
             work.store.storage.url,
-            shards.uri,
-            None if config.uses_stored_outputs else uris.get("teacher"),
-            uris.get("weights"),
-            uris.get("columns"),
+            shards.name,
+            None if config.uses_stored_outputs else artifact_names.get("teacher"),
+            artifact_names.get("weights"),
+            artifact_names.get("columns"),
         )
-        result = execute(recipe, config.runner, work, params={**json.loads(canonical_json(config)), **uris})
+        result = execute(recipe, config.runner, work, params={**json.loads(canonical_json(config)), **artifact_names})
         if report is not None:
             write_report(report, work.output)
         export(config, index.label_names, result, work)

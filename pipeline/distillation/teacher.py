@@ -81,9 +81,9 @@ def check_labels(teacher: Artifact, index: SampleIndex) -> ExportedModel:
     """
     exported = ExportedModel.open(teacher)
     if exported.kind != "classifier":
-        raise InputError(f"{teacher.uri}: is a {exported.kind}; a teacher must be a classifier")
+        raise InputError(f"{teacher.name}: is a {exported.kind}; a teacher must be a classifier")
     if exported.labels != index.label_names:
         differing = sorted(set(exported.labels) ^ set(index.label_names))
         how = f"e.g. {differing[0]!r} is not in both" if differing else "they are in another order"
-        raise InputError(f"{teacher.uri}: its labels are not those of the shards ({how}); train a teacher on them")
+        raise InputError(f"{teacher.name}: its labels are not those of the shards ({how}); train a teacher on them")
     return exported

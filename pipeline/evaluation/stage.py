@@ -105,12 +105,12 @@ class EvaluateModel:
         if exported.kind == "classifier":
             if tuple(exported.labels) != index.label_names:
                 raise InputError(
-                    f"{inputs['model'].uri}: its {len(exported.labels)} labels are not the {len(index.label_names)} of "
-                    f"{inputs['shards'].uri}; evaluate it on the shards it was trained from"
+                    f"{inputs['model'].name}: its {len(exported.labels)} labels are not the {len(index.label_names)} "
+                    f"of {inputs['shards'].name}; evaluate it on the shards it was trained from"
                 )
             rows = rows[index.labels[rows] >= 0]
         if len(rows) == 0:
-            raise InputError(f"{inputs['shards'].uri}: its {config.split} split has no samples that can be evaluated")
+            raise InputError(f"{inputs['shards'].name}: its {config.split} split has no samples that can be evaluated")
         run = _Run(config, index, SampleReader.open(inputs["shards"]), exported, rows, work)
         with torch.inference_mode():
             results = run.classifier() if exported.kind == "classifier" else run.dual_encoder()

@@ -59,7 +59,7 @@ class ArtifactSource:
         return ExportedModel.open(self.artifact).folder / WEIGHTS
 
     def identity(self, names: Sequence[str] = FILES) -> str:
-        return self.artifact.uri
+        return self.artifact.name
 
     def normalisation(self) -> Normalisation | None:
         # Fetches two small files and not the weights, which the run may not need.

@@ -69,7 +69,7 @@ def markdown(findings: Mapping[str, Any], pairs: Sequence[Pair]) -> str:
         "",
         f"{counts_line(findings)}.",
         "",
-        *(f"- {text(name)}: {code(uri)}" for name, uri in findings["data"].items()),
+        *(f"- {text(name)}: {code(artifact_name)}" for name, artifact_name in findings["data"].items()),
         "",
         *table(
             ("evaluation split", "images", *KINDS, "flat", "unreadable"),

@@ -127,7 +127,7 @@ def gather_signatures(
 
 def _too_many(artifact: Artifact, index: SampleIndex, unreadable: Sequence[Unreadable], share: float) -> str:
     return (
-        f"{artifact.uri}: {len(unreadable):,} or more of its {len(index):,} images cannot be read, more than "
+        f"{artifact.name}: {len(unreadable):,} or more of its {len(index):,} images cannot be read, more than "
         f"max_unreadable_share={share:g} allows ({unreadable[0].reason}); fix them, or raise the bound"
     )
 

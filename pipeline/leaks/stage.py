@@ -56,7 +56,7 @@ class CheckLeaks:
         work.progress(note="listing and pictures")
         pairs = with_names(sorted(pairs, key=lambda pair: pair.match.rank), {name: inputs[name] for name in data})
         unreadable = {name: data_set.signatures.unreadable for name, data_set in data.items()}
-        findings = findings_json({name: inputs[name].uri for name in data}, config, splits, pairs, unreadable)
+        findings = findings_json({name: inputs[name].name for name in data}, config, splits, pairs, unreadable)
         write_json(work.output / "leaks.json", findings)
         (work.output / "leaks.md").write_text(markdown(findings, pairs), encoding="utf-8")
         pq.write_table(pair_table(pairs), work.output / LISTING, compression="zstd")
@@ -83,8 +83,8 @@ def _comparisons(inputs: Mapping[str, Artifact], indexes: Mapping[str, SampleInd
     Raises:
         InputError: there is nothing to compare.
     """
-    if "other" in inputs and inputs["other"].uri == inputs["shards"].uri:
-        raise InputError(f"check-leaks: {inputs['shards'].uri} is both data sets; leave the second out")
+    if "other" in inputs and inputs["other"].name == inputs["shards"].name:
+        raise InputError(f"check-leaks: {inputs['shards'].name} is both data sets; leave the second out")
     train = {name: bool(index.rows("train").size) for name, index in indexes.items()}
     evaluation = {name: any(index.rows(split).size for split in SPLITS[1:]) for name, index in indexes.items()}
     comparisons = [
@@ -93,7 +93,7 @@ def _comparisons(inputs: Mapping[str, Artifact], indexes: Mapping[str, SampleInd
         if train[left] and evaluation[right]
     ]
     if not comparisons:
-        names = " and ".join(artifact.uri for artifact in inputs.values())
+        names = " and ".join(artifact.name for artifact in inputs.values())
         raise InputError(f"check-leaks: {names} lacks training images or evaluation images; nothing to compare")
     return comparisons
 

@@ -74,7 +74,7 @@ class SampleReader:
     def opener(self) -> Callable[[], SampleReader]:
         """A picklable function that opens the same reader in another process of this machine."""
         artifact = self._artifact
-        address = (artifact.storage.url, artifact.cache.parent, artifact.uri)
+        address = (artifact.storage.url, artifact.cache.parent, artifact.name)
         return partial(_open_at, address, self._remote_mode, self._verify)
 
     def prefetch(self, ids: NDArray[np.int64]) -> None:
@@ -181,6 +181,6 @@ class SampleReader:
 
 
 def _open_at(address: tuple[str, Path, str], remote: RemoteMode, verify: Verify) -> SampleReader:
-    url, local, uri = address
-    artifact = ArtifactStore(open_storage(url), local).get(uri)
+    url, local, name = address
+    artifact = ArtifactStore(open_storage(url), local).get(name)
     return SampleReader.open(artifact, remote=remote, verify=verify)

@@ -55,7 +55,7 @@ def read_outcomes(evaluation: Artifact) -> Outcomes:
     labelled = table["label"] >= 0
     if not labelled.any():
         raise WorkError(
-            f"{evaluation.uri}: has neither labelled nor captioned samples; the gate has nothing to compare"
+            f"{evaluation.name}: has neither labelled nor captioned samples; the gate has nothing to compare"
         )
     prefix, measure = ("zero_shot", "zero-shot accuracy") if "text_rank" in table else ("accuracy", "accuracy")
     return Outcomes(
@@ -79,7 +79,7 @@ def champion_outcomes(
     Raises:
         InputError: the champion cannot be evaluated on these shards, e.g. because it has other labels.
     """
-    config = committed_config(EvaluationConfig, evaluation.config, f"config of {evaluation.uri}")
+    config = committed_config(EvaluationConfig, evaluation.config, f"config of {evaluation.name}")
     model = _model_artifact(champion, registry, work.store)
     work.progress(note=f"measuring the champion, version {champion.version}, on the same samples")
     inputs: Mapping[str, Artifact] = {"shards": shards, "model": model}

@@ -102,7 +102,7 @@ class RegisterModel:
         lineage = {**_lineage(inputs, data), **imported_weights(model, work.store)}
         card = model_card(name, exported, split=evaluation.config["split"], metrics=metrics, data=data, lineage=lineage)
         with mlflow_failures(f"{name} is not registered, or not promoted"):
-            version = registry.find(name, model.uri)
+            version = registry.find(name, model.name)
             if version is None:
                 work.progress(note=f"exporting and registering {name}")
                 tags = {f"tutelage.{key}": value for key, value in lineage.items()}
@@ -191,9 +191,9 @@ def _judge(
 def _check_inputs(model: Artifact, evaluation: Artifact, shards: Artifact) -> None:
     evaluated = evaluation.manifest["inputs"]
     for name, artifact in (("model", model), ("shards", shards)):
-        if evaluated.get(name) != artifact.uri:
+        if evaluated.get(name) != artifact.name:
             raise InputError(
-                f"register-model: {evaluation.uri} evaluated {name} {evaluated.get(name)}, not {artifact.uri};"
+                f"register-model: {evaluation.name} evaluated {name} {evaluated.get(name)}, not {artifact.name};"
                 " give the evaluation of this model on these shards"
             )
 
@@ -202,8 +202,8 @@ def _lineage(inputs: Mapping[str, Artifact], data: Mapping[str, Any]) -> dict[st
     model = inputs["model"]
     origin = model.manifest["origin"]
     return {
-        **{name: artifact.uri for name, artifact in inputs.items()},
-        MODEL_TAG.removeprefix("tutelage."): model.uri,
+        **{name: artifact.name for name, artifact in inputs.items()},
+        MODEL_TAG.removeprefix("tutelage."): model.name,
         "config": digest(model.config),
         "code": origin.get("tutelage", "unknown"),
         "commit": origin.get("commit", "unknown"),
@@ -217,20 +217,20 @@ def imported_weights(model: Artifact, store: ArtifactStore) -> dict[str, str]:
     The licences behind a model that was removed from the store are stated as not known.
     """
     licence_lines: dict[str, str] = {}
-    waiting, seen = [model], {model.uri}
+    waiting, seen = [model], {model.name}
     while waiting:
         artifact = waiting.pop()
         if artifact.stage == STAGE:
-            licence_lines[artifact.uri] = f"{artifact.summary['name']}: {artifact.summary['licence']}"
-        for uri in artifact.manifest["inputs"].values():
-            if uri in seen:
+            licence_lines[artifact.name] = f"{artifact.summary['name']}: {artifact.summary['licence']}"
+        for artifact_name in artifact.manifest["inputs"].values():
+            if artifact_name in seen:
                 continue
-            seen.add(uri)
-            found = store.find(uri)
+            seen.add(artifact_name)
+            found = store.find(artifact_name)
             if found is not None:
                 waiting.append(found)
-            elif uri.partition("/")[0] in _STAGES_WITH_WEIGHTS:
-                licence_lines[uri] = f"{uri}: not known, since it was removed"
+            elif artifact_name.partition("/")[0] in _STAGES_WITH_WEIGHTS:
+                licence_lines[artifact_name] = f"{artifact_name}: not known, since it was removed"
     if not licence_lines:
         return {}
     lines = (line for _, line in sorted(licence_lines.items()))

@@ -26,7 +26,7 @@ def stages_section(run: RunData) -> Markup | None:
             duration(artifact.seconds),
             _bar(artifact.seconds / longest),
             headline(artifact.summary),
-            tag("code", short_key(artifact), title=artifact.uri),
+            tag("code", short_key(artifact), title=artifact.name),
         ]
         for name, artifact in run.artifacts.items()
     ]
@@ -90,14 +90,17 @@ def lineage_section(run: RunData) -> Markup | None:
     """Keys, inputs, code and configuration of every artifact, collapsed."""
     entries = [
         details(
-            f"{display_name(name)}: {artifact.uri}",
+            f"{display_name(name)}: {artifact.name}",
             tag(
                 "dl",
                 *[
                     join(tag("dt", term), tag("dd", tag("code", value)))
                     for term, value in {
                         "artifact": artifact.url,
-                        **{f"input {key}": uri for key, uri in artifact.manifest.get("inputs", {}).items()},
+                        **{
+                            f"input {key}": artifact_name
+                            for key, artifact_name in artifact.manifest.get("inputs", {}).items()
+                        },
                         **{
                             key.replace("_", " "): str(value)
                             for key, value in artifact.manifest.get("origin", {}).items()

@@ -63,14 +63,14 @@ class ClassificationConfig(ImageModelConfig):
         index = SampleIndex.open(shards)
         if len(index.label_names) < 2:
             raise InputError(
-                f"{shards.uri}: has {counted(len(index.label_names), 'label')}; a classifier needs two at least"
+                f"{shards.name}: has {counted(len(index.label_names), 'label')}; a classifier needs two at least"
             )
         self.loader.distinct(self.training.global_batch)  # raises if `copies` does not divide the batch
         if len(labelled_rows(index, "train")) == 0:
-            raise InputError(f"{shards.uri}: no row of the train split has a label; look at its data card")
+            raise InputError(f"{shards.name}: no row of the train split has a label; look at its data card")
         if self.training.patience is not None and len(labelled_rows(index, "val")) == 0:
             raise InputError(
-                f"training.patience: {shards.uri} has no labelled sample in its val split, by which a training stops "
+                f"training.patience: {shards.name} has no labelled sample in its val split, by which a training stops "
                 "early; set patience=null, or shard with split.val_share above 0"
             )
         _, joined = open_columns(columns, index, keep=self.keep)

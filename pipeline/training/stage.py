@@ -44,7 +44,9 @@ class ClassificationRecipe:
             seed=self.config.training.seed,
         )
         shards = open_artifact(self.store_url, self.shards)
-        weights, columns = (open_optional(self.store_url, uri) for uri in (self.weights, self.columns))
+        weights, columns = (
+            open_optional(self.store_url, artifact_name) for artifact_name in (self.weights, self.columns)
+        )
         return build_training_objects(self.config, shards, task, device, rank, world, weights, columns)
 
 
@@ -64,11 +66,11 @@ class TrainTeacher:
         shards, weights = inputs["shards"], inputs.get("weights")
         index = config.check(shards, inputs.get("columns"))
         report = starting_report(config, weights, lambda: config.build_model(len(index.label_names)))
-        uris = {name: artifact.uri for name, artifact in inputs.items()}
+        artifact_names = {name: artifact.name for name, artifact in inputs.items()}
         recipe = ClassificationRecipe(
-            config, work.store.storage.url, shards.uri, uris.get("weights"), uris.get("columns")
+            config, work.store.storage.url, shards.name, artifact_names.get("weights"), artifact_names.get("columns")
         )
-        result = execute(recipe, config.runner, work, params={**json.loads(canonical_json(config)), **uris})
+        result = execute(recipe, config.runner, work, params={**json.loads(canonical_json(config)), **artifact_names})
         if report is not None:
             write_report(report, work.output)
         export(config, index.label_names, result, work)

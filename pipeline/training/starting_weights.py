@@ -44,7 +44,7 @@ class StartingWeights:
             InputError: it is not one of import-weights.
         """
         if WEIGHTS not in artifact.files or SOURCE not in artifact.files:
-            raise InputError(f"{artifact.uri}: holds no imported weights; give an artifact of {STAGE}")
+            raise InputError(f"{artifact.name}: holds no imported weights; give an artifact of {STAGE}")
         return cls(artifact)
 
     @property
@@ -89,7 +89,7 @@ def open_weights(pretrained: str | None, weights: Artifact | None, field: str, n
         return None if weights is None else StartingWeights.open(weights)
     if weights is None:
         raise InputError(f"{field} is {pretrained!r}: give the artifact that {STAGE} makes of it as input {name!r}")
-    raise InputError(f"{field} is not set, but there are weights to start from; set it, or leave {weights.uri} out")
+    raise InputError(f"{field} is not set, but there are weights to start from; set it, or leave {weights.name} out")
 
 
 def starting_report(

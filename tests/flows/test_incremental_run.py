@@ -72,7 +72,7 @@ def test_a_night_without_news_makes_nothing_and_says_so(
     state = state_of_flow(prefect, quiet)
     (shards,) = ArtifactStore.open(str(tmp_path / "store")).list("shard-dataset")
     assert (state["type"], state["name"]) == ("COMPLETED", "Nothing new")
-    assert state["message"] == f"{shards.uri} is up to date"
+    assert state["message"] == f"{shards.name} is up to date"
 
     noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(noise).save(growing / "blue" / "new.png")
@@ -95,7 +95,7 @@ def test_compact_from_the_shell(growing: Path, tmp_path: Path, capsys: pytest.Ca
         config = parse_config(ShardingConfig, values, "test").resolved()
         base = find_base(config, store)
         inputs = {} if base is None else {"base": base.artifact}
-        return run_stage(ShardDataset(), config, inputs, store=store).uri
+        return run_stage(ShardDataset(), config, inputs, store=store).name
 
     first = shard()
     next(growing.glob("red/*")).unlink()

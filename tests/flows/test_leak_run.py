@@ -78,7 +78,7 @@ def test_leaks_stop_a_run_before_it_trains_and_the_pictures_stay(
     assert run("shard-dataset", RunBoard(), data, "leaks=null") == {"shard-dataset": "cached"}
     shards = next(ArtifactStore.open(str(tmp_path / "store")).list("shard-dataset"))
     with pytest.raises(InputError, match="is both data sets"):
-        run("shard-dataset", RunBoard(), data, f"leaks_against={shards.uri}")
+        run("shard-dataset", RunBoard(), data, f"leaks_against={shards.name}")
 
 
 def test_a_second_data_set_without_a_check_is_refused() -> None:

@@ -58,7 +58,7 @@ def test_a_student_of_a_mixture_learns_from_outputs_that_are_stored_once(
     data = [f"data.source.folder={pictures}", "data.split.test_share=0.2", "leaks=null"]
     for share in (0.2, 0.3):
         assert states("shard-dataset", *data, f"data.split.val_share={share}") == {"shard-dataset": "done"}
-    one, other = (artifact.uri for artifact in store.list("shard-dataset"))
+    one, other = (artifact.name for artifact in store.list("shard-dataset"))
     asked = [f"mixture={{one: {one}, other: {other}}}", "teacher.policy={kind: mixture, weights: {one: 1, other: 2}}"]
     asked += [f"{part}.runner.runner=process" for part in ("teacher", "student")]
     asked += ["teacher.training.steps=2", "student.training.steps=2", STORED]

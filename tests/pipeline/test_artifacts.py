@@ -68,7 +68,7 @@ def test_what_was_committed_is_found_whole(store, commit):
     found = store.find("stage/0123abcd")
     assert found == made
     assert not found.cached
-    assert found.uri == "stage/0123abcd"
+    assert found.name == "stage/0123abcd"
     assert found.summary == {"accuracy": 0.5}
     assert found.config == {"n": 1}
     assert found.seconds == 1.5
@@ -83,7 +83,7 @@ def test_what_was_committed_is_found_whole(store, commit):
 
 def test_one_that_was_committed_is_got_or_missed_by_its_name(store, commit):
     made = commit(store)
-    assert store.get(made.uri) == made
+    assert store.get(made.name) == made
     for gone in ("stage/ffff", "stage", ""):
         assert store.find(gone) is None
         with pytest.raises(DamagedError, match="was committed and is no longer in"):
@@ -100,9 +100,9 @@ def test_a_removed_one_leaves_no_file_and_its_key_is_free_again(store, commit):
     artifact = commit(store)
     other = commit(store, key="4567")
     assert artifact.read("deep/b.bin") == b"defg"
-    assert store.remove(artifact.uri) > 7
-    assert store.find(artifact.uri) is None
-    assert list(store.storage.list(f"artifacts/{artifact.uri}")) == []
+    assert store.remove(artifact.name) > 7
+    assert store.find(artifact.name) is None
+    assert list(store.storage.list(f"artifacts/{artifact.name}")) == []
     assert not [path for path in store.local.rglob(f"{artifact.key}/*") if path.is_file()]
     assert other.verify() == []
     assert commit(store).verify() == []
@@ -120,8 +120,8 @@ def test_a_removal_that_is_killed_leaves_what_the_sweep_removes(s3_store, commit
     with monkeypatch.context() as patch:
         patch.setattr(type(storage), "_delete_all", killed)
         with pytest.raises(KeyboardInterrupt):
-            s3_store.remove(artifact.uri)
-    assert s3_store.find(artifact.uri) is None
+            s3_store.remove(artifact.name)
+    assert s3_store.find(artifact.name) is None
     assert len(list(storage.list("artifacts"))) == 2
     monkeypatch.setattr("pipeline.storage.s3._is_abandoned", lambda name, last_changed: True)
     storage.sweep()
@@ -138,7 +138,7 @@ def test_a_second_commit_of_a_key_gives_the_first_one_back(store, commit):
 def test_the_list_is_by_stage_and_key(store, commit):
     for key in ("bb", "aa"):
         commit(store, key)
-    assert [artifact.uri for artifact in store.list()] == ["stage/aa", "stage/bb"]
+    assert [artifact.name for artifact in store.list()] == ["stage/aa", "stage/bb"]
     assert list(store.list("other")) == []
 
 

@@ -93,7 +93,7 @@ def test_config_version_and_inputs_each_make_another_artifact(store):
     assert len(keys) == 6
     both = run_stage(Write(), Settings(n=4), {"a": one, "b": two}, store=store)
     assert both.read("value.txt") == b"7"
-    assert both.manifest["inputs"] == {"a": one.uri, "b": two.uri}
+    assert both.manifest["inputs"] == {"a": one.name, "b": two.name}
 
 
 def test_the_manifest_says_what_made_it(store):
@@ -174,7 +174,7 @@ def slow(store):
 def test_two_processes_that_want_the_same_artifact_end_with_one_and_no_error(store, slow):
     answers = sorted(process.communicate(timeout=60)[0] for process in (slow(0.5), slow(0.5)))
     assert answers == ["cached 1\n", "working\nmade 1\n"]
-    assert [artifact.uri for artifact in store.list()] == [next(store.list()).uri]
+    assert [artifact.name for artifact in store.list()] == [next(store.list()).name]
     assert next(store.list()).verify() == []
 
 
@@ -292,8 +292,8 @@ def test_a_stage_that_has_nothing_to_add_gives_its_input_and_commits_nothing(sto
 
     made = run_stage(Write(), Settings(), {}, store=store)
     again = run_stage(Add(), Settings(), {"base": made}, store=store)
-    assert (again.uri, again.cached) == (made.uri, True)
-    assert [artifact.uri for artifact in store.list()] == [made.uri]
+    assert (again.name, again.cached) == (made.name, True)
+    assert [artifact.name for artifact in store.list()] == [made.name]
     assert list((store.local / "work" / "add").iterdir()) == []
 
 

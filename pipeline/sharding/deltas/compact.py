@@ -76,11 +76,11 @@ def check_compactable(artifact: Artifact) -> None:
         InputError: it is not; the message says what it is.
     """
     if artifact.stage not in STAGES:
-        raise InputError(f"compact: {artifact.uri} is made by {artifact.stage}; give one of {' or '.join(STAGES)}")
+        raise InputError(f"compact: {artifact.name} is made by {artifact.stage}; give one of {' or '.join(STAGES)}")
     if TARS_FILE in artifact.files:
-        raise InputError(f"compact: {artifact.uri} is an index of tars in place; there is nothing to fold")
+        raise InputError(f"compact: {artifact.name} is an index of tars in place; there is nothing to fold")
     if LISTING_FILE not in artifact.files:
-        raise InputError(f"compact: {artifact.uri} was made by an older version, and no delta was; nothing to fold")
+        raise InputError(f"compact: {artifact.name} was made by an older version, and no delta was; nothing to fold")
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +150,7 @@ class CompactShards:
             {**recipe, "samples_per_shard": size.samples, "shard_megabytes": size.bytes and size.bytes / 1e6},
         )
         card = {name: value for name, value in json.loads(shards.read("data_card.json")).items() if name != "delta"}
-        card["compacted"] = shards.uri
+        card["compacted"] = shards.name
         write_json(work.output / "data_card.json", card)
         (work.output / "data_card.md").write_text(markdown(card), encoding="utf-8")
         unchanged = {name: value for name, value in shards.summary.items() if name not in ("new", "changed", "removed")}
@@ -221,13 +221,13 @@ def _spans(
     lengths = np.zeros(len(index), dtype=np.int64)
     of_owner: dict[str, list[int]] = {}
     for number, name in enumerate(index.shard_names):
-        of_owner.setdefault(owner_of(name) or shards.uri, []).append(number)
-    for uri, numbers in of_owner.items():
-        owner = index if uri == shards.uri else SampleIndex.open(shards.in_same_store(uri))
-        number_in_owner = {qualified_name(uri, name): number for number, name in enumerate(owner.shard_names)}
+        of_owner.setdefault(owner_of(name) or shards.name, []).append(number)
+    for artifact_name, numbers in of_owner.items():
+        owner = index if artifact_name == shards.name else SampleIndex.open(shards.in_same_store(artifact_name))
+        number_in_owner = {qualified_name(artifact_name, name): number for number, name in enumerate(owner.shard_names)}
         in_owner = np.full(len(index.shard_names), -1, dtype=np.int64)
         in_owner[numbers] = [
-            number_in_owner.get(qualified_name(uri, index.shard_names[number]), -1) for number in numbers
+            number_in_owner.get(qualified_name(artifact_name, index.shard_names[number]), -1) for number in numbers
         ]
         tar_bytes = np.zeros(len(owner.shard_names), dtype=np.int64)
         tar_bytes[in_owner[numbers]] = [locations.size(number) for number in numbers]
@@ -240,7 +240,7 @@ def _spans(
         wanted = _tar_position(in_owner[index.shards[rows]], index.offsets[rows])
         found = np.minimum(np.searchsorted(positions, wanted), len(positions) - 1)
         if (in_owner[numbers] < 0).any() or not np.array_equal(positions[found], wanted):
-            raise DamagedError(f"{shards.uri}: its index and that of {uri} differ; re-run {shards.stage}")
+            raise DamagedError(f"{shards.name}: its index and that of {artifact_name} differ; re-run {shards.stage}")
         lengths[rows] = ends[found] - (index.offsets[rows] - BLOCK)
     return index.offsets - BLOCK, lengths
 

@@ -129,7 +129,7 @@ class Delta:
         base_rows = self.base_rows[self.readable[read]]
         changed = int((self.listing.numbers["row"][base_rows[base_rows >= 0]] >= 0).sum())
         return {
-            "base": self.base.artifact.uri,
+            "base": self.base.artifact.name,
             "base_samples": len(self.base.index),
             "new": int(read.sum()) - changed,
             "changed": changed,

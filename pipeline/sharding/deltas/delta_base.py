@@ -80,7 +80,7 @@ def read_recipe(artifact: Artifact) -> Mapping[str, Any]:
         recipe: Mapping[str, Any] = json.loads(artifact.read(RECIPE_FILE))
         recipe["settings"], recipe["fingerprint"]
     except (ValueError, KeyError, TypeError):
-        raise DamagedError(f"{artifact.uri}/{RECIPE_FILE}: is none; re-run {artifact.stage}") from None
+        raise DamagedError(f"{artifact.name}/{RECIPE_FILE}: is none; re-run {artifact.stage}") from None
     return recipe
 
 
@@ -163,15 +163,15 @@ def _problem_of_config(config: ShardingConfig) -> str | None:
 def _problem_of_base(config: ShardingConfig, base: Base) -> str | None:
     artifact = base.artifact
     if artifact.stage not in STAGES:
-        return f"base: {artifact.uri} is made by {artifact.stage}; give one of {' or '.join(STAGES)}"
+        return f"base: {artifact.name} is made by {artifact.stage}; give one of {' or '.join(STAGES)}"
     if TARS_FILE in artifact.files:
-        return f"base: {artifact.uri} is an index of tars in place; a delta adds to shards: run without base once"
+        return f"base: {artifact.name} is an index of tars in place; a delta adds to shards: run without base once"
     if LISTING_FILE not in artifact.files or RECIPE_FILE not in artifact.files:
-        return f"base: {artifact.uri} has no listing of its items (an older version made it); run without base once"
+        return f"base: {artifact.name} has no listing of its items (an older version made it); run without base once"
     before, now = base.recipe["settings"], _settings(config)
     if before["source"]["kind"] != now["source"]["kind"]:
         return (
-            f"base: {artifact.uri} was made from a source of kind {before['source']['kind']!r}, not "
+            f"base: {artifact.name} was made from a source of kind {before['source']['kind']!r}, not "
             f"{now['source']['kind']!r}; name another base, or remove it"
         )
     changed = next(
@@ -190,7 +190,7 @@ def _problem_of_base(config: ShardingConfig, base: Base) -> str | None:
     if name not in before[part] and name in (fields := type(getattr(config, part)).model_fields):
         was = fields[name].default  # Fields that were added later are omitted at their default.
     return (
-        f"base: {artifact.uri} was made with {changed}={json.dumps(was)}, and a delta follows the "
+        f"base: {artifact.name} was made with {changed}={json.dumps(was)}, and a delta follows the "
         f"rules of its base; set {changed} to that, or remove base"
     )
 

@@ -115,7 +115,7 @@ def delta_index(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering
         scratch.columns("index"),
         shard_names=[
             *plan.shard_names,
-            *(qualified_name(delta.base.artifact.uri, index.shard_names[shard]) for shard in used.tolist()),
+            *(qualified_name(delta.base.artifact.name, index.shard_names[shard]) for shard in used.tolist()),
         ],
         label_names=delta.label_names,
         taxonomy=numbering.taxonomy,
@@ -163,7 +163,9 @@ def write_tombstones(folder: Path, delta: Delta) -> list[str]:
     rows, reasons = delta.tombstones()
     index = delta.base.index
     ids = delta.listing.numbers["row"][rows]
-    shards = [qualified_name(delta.base.artifact.uri, index.shard_names[shard]) for shard in index.shards[ids].tolist()]
+    shards = [
+        qualified_name(delta.base.artifact.name, index.shard_names[shard]) for shard in index.shards[ids].tolist()
+    ]
     columns = {
         "key": index.keys.take(pa.array(ids)).cast(pa.large_string()),
         "shard": pa.array(shards, pa.string()),

@@ -91,7 +91,7 @@ class Listing:
                 table = concat_on_disk(_coded(file, sources), _CODED, folder)
         except (pa.ArrowInvalid, ValueError, KeyError) as error:
             raise DamagedError(
-                f"{artifact.uri}/{FILE}: no listing of items ({first_line(error)}); re-run its stage"
+                f"{artifact.name}/{FILE}: no listing of items ({first_line(error)}); re-run its stage"
             ) from None
         numbers = {name: table.column(name).chunk(0).to_numpy() for name in SCHEMA.names if name != "name"}
         return cls(table.column("name").chunk(0), numbers, tuple(sources))

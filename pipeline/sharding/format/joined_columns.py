@@ -126,13 +126,13 @@ class JoinedColumns:
             shards = content["shards"]
             table = pa.ipc.open_file(pa.memory_map(str(artifact.path(_COLUMNS_FILE)))).read_all()
         except (ValueError, KeyError, TypeError, pa.ArrowInvalid) as error:
-            raise DamagedError(f"{artifact.uri}: holds no joined columns ({error}); re-run join-columns") from None
+            raise DamagedError(f"{artifact.name}: holds no joined columns ({error}); re-run join-columns") from None
         if shards != index.fingerprint or len(table) != len(index):
             raise InputError(
-                f"{artifact.uri}: its columns were joined to other shards ({content['samples']:,} samples; these have "
+                f"{artifact.name}: its columns were joined to other shards ({content['samples']:,} samples; these have "
                 f"{len(index):,}); run join-columns on these shards"
             )
-        return cls(table, summaries, artifact.uri)
+        return cls(table, summaries, artifact.name)
 
     @property
     def names(self) -> tuple[str, ...]:

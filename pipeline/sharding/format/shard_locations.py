@@ -54,7 +54,7 @@ class ShardLocations:
     def __init__(self, artifact: Artifact, names: Sequence[str]) -> None:
         self._artifact = artifact
         self._names = names
-        self._owners = {artifact.uri: artifact}
+        self._owners = {artifact.name: artifact}
         self._outside_store = {tar.url: tar for tar in tars_outside_store(artifact)}
         in_store = artifact.storage.local_path("") is None
         self.remote = tuple(addresses.is_remote(name) if name in self._outside_store else in_store for name in names)
@@ -130,18 +130,18 @@ class ShardLocations:
         name = self._names[shard]
         if name in self._outside_store:
             return "bring the tar back as it was, or run shard-dataset again"
-        return f"`tutelage artifacts verify {owner_of(name) or self._artifact.uri}` says what else is damaged"
+        return f"`tutelage artifacts verify {owner_of(name) or self._artifact.name}` says what else is damaged"
 
     def missing_owners(self) -> list[str]:
         """An error message for each artifact that stores some of the shards and is no longer in the store."""
         messages = {}
         for number, name in enumerate(self._names):
-            uri = None if name in self._outside_store else owner_of(name)
-            if uri is not None and uri not in messages and uri not in self._owners:
+            artifact_name = None if name in self._outside_store else owner_of(name)
+            if artifact_name is not None and artifact_name not in messages and artifact_name not in self._owners:
                 try:
                     self._owner(number)
                 except DamagedError as error:
-                    messages[uri] = str(error)
+                    messages[artifact_name] = str(error)
         return list(messages.values())
 
     def _owner(self, shard: int) -> tuple[Artifact, str]:
@@ -150,7 +150,7 @@ class ShardLocations:
         if is_own(name):
             return self._artifact, name
         stage, key, rest = name.split("/", 2)
-        uri = f"{stage}/{key}"
-        if uri not in self._owners:
-            self._owners[uri] = self._artifact.in_same_store(uri)
-        return self._owners[uri], rest
+        artifact_name = f"{stage}/{key}"
+        if artifact_name not in self._owners:
+            self._owners[artifact_name] = self._artifact.in_same_store(artifact_name)
+        return self._owners[artifact_name], rest

@@ -103,7 +103,7 @@ class JoinColumns:
             raise InputError(f"{config.source}: changed since the run began; run it again")
         shards = inputs["shards"]
         index = SampleIndex.open(shards)
-        join = _Join(config, index, shards.uri, work.scratch)
+        join = _Join(config, index, shards.name, work.scratch)
         for rows in join.rows():
             work.progress(step=rows, note="joining")
         work.progress(note="writing the columns")

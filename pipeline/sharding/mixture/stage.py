@@ -56,7 +56,7 @@ class MixDatasets:
         inputs = dict(sorted(inputs.items()))
         indexes = {name: SampleIndex.open(shards) for name, shards in inputs.items()}
         shard_names = {
-            name: [qualified_name(shards.uri, shard) for shard in indexes[name].shard_names]
+            name: [qualified_name(shards.name, shard) for shard in indexes[name].shard_names]
             for name, shards in inputs.items()
         }
         work.progress(note="putting the index together")
@@ -98,7 +98,7 @@ def _card(combined: Combined, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
         "data_sets": [
             {
                 "name": data_set.name,
-                "artifact": inputs[data_set.name].uri,
+                "artifact": inputs[data_set.name].name,
                 "samples": len(data_set),
                 "training_images_held_out_elsewhere": combined.left_out[data_set.name],
             }

@@ -125,7 +125,7 @@ def test_get_writes_nothing_of_an_artifact_with_a_changed_file(commit: Commit, s
     artifact = commit("train-teacher/aaaa", {"b.txt": "b"})
     (Path(artifact.url) / "b.txt").write_text("x")
     out = tmp_path / "out"
-    assert "its bytes are not those that were committed" in said("get", artifact.uri, "--out", str(out), code=1)
+    assert "its bytes are not those that were committed" in said("get", artifact.name, "--out", str(out), code=1)
     assert not out.exists()
 
 
@@ -138,21 +138,21 @@ def test_get_leaves_no_folder_even_if_the_manifest_says_so(
     changed["files"]["../../../secret"] = changed["files"].pop("a.txt")
     manifest.write_text(json.dumps(changed))
     (store.local / "secret").write_text("abc")
-    assert "leaves its folder" in said("get", artifact.uri, "--out", str(tmp_path / "x" / "y"), code=2)
+    assert "leaves its folder" in said("get", artifact.name, "--out", str(tmp_path / "x" / "y"), code=2)
     assert not (tmp_path / "x").exists()
 
 
 def test_rm_removes_all_or_none_and_what_others_were_built_from_only_by_force(commit: Commit, said: Said) -> None:
     shards = commit("shard-dataset/aaaa")
-    teacher = commit("train-teacher/bbbb", inputs=[shards.uri])
+    teacher = commit("train-teacher/bbbb", inputs=[shards.name])
     lone = commit("evaluate/cccc")
-    refused = said("rm", lone.uri, shards.uri, code=2)
+    refused = said("rm", lone.name, shards.name, code=2)
     assert "shard-dataset/aaaa: train-teacher/bbbb was built from it; remove that too, or add --force" in refused
     assert said("list").count("\n") == 4
     assert said("rm", "evaluate/c").startswith("evaluate/cccc: removed, ")
     assert not Path(lone.url).exists()
-    assert said("rm", shards.uri, "--force").startswith("shard-dataset/aaaa: removed")
-    assert said("rm", teacher.uri).startswith("train-teacher/bbbb: removed")
+    assert said("rm", shards.name, "--force").startswith("shard-dataset/aaaa: removed")
+    assert said("rm", teacher.name).startswith("train-teacher/bbbb: removed")
     assert said("list").startswith("no artifacts in ")
 
 
@@ -167,19 +167,19 @@ def test_rm_takes_nothing_while_it_is_not_known_what_another_artifact_needs(comm
     shards, other = commit("shard-dataset/aaaa"), commit("mix-datasets/bbbb", inputs=["shard-dataset/aaaa"])
     manifest = Path(other.url) / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 2'))
-    refused = said("rm", shards.uri, "--force", code=1)
+    refused = said("rm", shards.name, "--force", code=1)
     assert "nothing was removed: it is not known whether this artifact needs them" in refused
     assert "mix-datasets/bbbb/manifest.json: has format 2" in refused
     assert Path(shards.url).exists()
-    assert said("rm", other.uri, shards.uri).count("removed") == 2
+    assert said("rm", other.name, shards.name).count("removed") == 2
 
 
 def test_rm_removes_the_newest_first(commit: Commit, said: Said) -> None:
     base = commit("shard-dataset/aaaa")
-    middle = commit("train-teacher/bbbb", inputs=[base.uri], committed=NOON + 1)
-    last = commit("evaluate/cccc", inputs=[middle.uri], committed=NOON + 2)
-    lines = said("rm", base.uri, last.uri, middle.uri).splitlines()
-    assert [line.partition(":")[0] for line in lines] == [last.uri, middle.uri, base.uri]
+    middle = commit("train-teacher/bbbb", inputs=[base.name], committed=NOON + 1)
+    last = commit("evaluate/cccc", inputs=[middle.name], committed=NOON + 2)
+    lines = said("rm", base.name, last.name, middle.name).splitlines()
+    assert [line.partition(":")[0] for line in lines] == [last.name, middle.name, base.name]
 
 
 def test_rm_never_takes_the_base_whose_shards_a_delta_refers_to(
@@ -195,5 +195,5 @@ def test_rm_never_takes_the_base_whose_shards_a_delta_refers_to(
     assert found is not None
     delta = run_stage(ShardDataset(), newer, {"base": found.artifact}, store=store)
     for force in ([], ["--force"]):
-        assert f"{base.uri}: stores shards of {delta.uri}; remove that too" in said("rm", base.uri, *force, code=2)
-    assert said("rm", base.uri, delta.uri).count("removed") == 2
+        assert f"{base.name}: stores shards of {delta.name}; remove that too" in said("rm", base.name, *force, code=2)
+    assert said("rm", base.name, delta.name).count("removed") == 2

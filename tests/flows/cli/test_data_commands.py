@@ -77,7 +77,7 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> 
 def test_lint_ends_with_0_clean_1_with_errors_and_2_for_nothing(
     tars: Path, artifact: Artifact, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["data", "lint", artifact.uri[:-12]]) == 0
+    assert main(["data", "lint", artifact.name[:-12]]) == 0
     assert "48 samples" in (shown := capsys.readouterr().out)
     assert "nothing found" in shown
     assert main(["data", "lint", str(tars)]) == 1
@@ -92,7 +92,7 @@ def test_lint_ends_with_0_clean_1_with_errors_and_2_for_nothing(
 
 
 def test_lint_as_json_has_place_and_counts(tars: Path, artifact: Artifact, capsys: pytest.CaptureFixture[str]) -> None:
-    found = told(capsys, "lint", str(tars / "{train,val}-0.tar"), artifact.uri, "--limit", "1", code=1)
+    found = told(capsys, "lint", str(tars / "{train,val}-0.tar"), artifact.name, "--limit", "1", code=1)
     assert found["counts"] == {"image-broken": 1, "sample-no-image": 1, "caption-empty": 1, "label-missing": 2}
     assert (found["errors"], found["warnings"]) == (2, 3)
     assert (found["shards"], found["samples"]) == (2 + len(SampleIndex.open(artifact).shard_names), 7 + 48)
@@ -149,7 +149,7 @@ def test_stats_of_tars_are_what_was_put_in(tars: Path, capsys: pytest.CaptureFix
 
 
 def test_stats_of_an_artifact_and_of_its_tars_agree(artifact: Artifact, capsys: pytest.CaptureFixture[str]) -> None:
-    by_index = told(capsys, "stats", artifact.uri)
+    by_index = told(capsys, "stats", artifact.name)
     by_headers = told(capsys, "stats", str(artifact.path("shards/train-00000.tar").parent))
     assert by_index.pop("what") != by_headers.pop("what")
     assert by_index == by_headers
@@ -162,14 +162,14 @@ def test_preview_shows_the_requested_samples(
     artifact: Artifact, tars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     index = SampleIndex.open(artifact)
-    some = told(capsys, "preview", artifact.uri, "--rows", "5")["samples"]
+    some = told(capsys, "preview", artifact.name, "--rows", "5")["samples"]
     assert len(some) == 5
     assert all(one["name"].startswith(f"{one['label']}/") and one["name"].endswith(".png") for one in some)
-    assert some == told(capsys, "preview", artifact.uri, "--rows", "5")["samples"]
-    red = told(capsys, "preview", artifact.uri, "--label", "red", "--split", "train")["samples"]
+    assert some == told(capsys, "preview", artifact.name, "--rows", "5")["samples"]
+    red = told(capsys, "preview", artifact.name, "--label", "red", "--split", "train")["samples"]
     assert {(one["label"], one["split"]) for one in red} == {("red", "train")}
     keys = [index.key(7), index.key(2)]
-    named = told(capsys, "preview", artifact.uri, "--key", keys[0], "--key", keys[1])["samples"]
+    named = told(capsys, "preview", artifact.name, "--key", keys[0], "--key", keys[1])["samples"]
     assert [one["key"] for one in named] == keys
     assert named[0]["byte"] == index.row(7).offset
     foreign = told(capsys, "preview", str(tars), "--label", "2")["samples"]
@@ -212,7 +212,7 @@ def test_the_sheet_has_a_picture_for_each_sample_and_says_what_is_none(
 def test_a_wrong_request_is_one_line(
     artifact: Artifact, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["data", "preview", artifact.uri, *arguments]) == 2
+    assert main(["data", "preview", artifact.name, *arguments]) == 2
     line = capsys.readouterr().err
     assert says in line
     assert line.count("\n") == 1

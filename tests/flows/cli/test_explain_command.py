@@ -69,7 +69,7 @@ def test_each_image_gets_its_own_png_and_its_path_is_told(
     model: Artifact, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "new" / "folder"
-    assert main(["explain", model.uri[:24], *images, "--out", str(out)]) == 0
+    assert main(["explain", model.name[:24], *images, "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
     wanted = [out / "cat.grad-cam.png", out / "cat-2.grad-cam.png"]
     assert [line.split("  ")[0] for line in lines] == [str(path) for path in wanted]
@@ -83,7 +83,7 @@ def test_a_folder_names_a_model_as_well_as_its_artifact(
     model: Artifact, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answers = []
-    for uri in (model.uri, str(model.folder("model")), str(model.folder("model").parent)):
+    for uri in (model.name, str(model.folder("model")), str(model.folder("model").parent)):
         assert main(["explain", uri, images[0], "--out", str(tmp_path), "--class", "star", "--json"]) == 0
         answers.append(json.loads(capsys.readouterr().out))
     assert answers[0] == answers[1] == answers[2]
@@ -115,7 +115,7 @@ def test_a_mistake_is_one_line_and_leaves_no_file(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     out = tmp_path / "out"
-    assert main(["explain", uri or model.uri, *images, *options, "--out", str(out)]) == 2
+    assert main(["explain", uri or model.name, *images, *options, "--out", str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert says in line
     assert not out.exists()
@@ -126,7 +126,7 @@ def test_a_bad_image_is_named_and_the_others_are_drawn(
 ) -> None:
     broken, out = tmp_path / "broken.png", tmp_path / "out"
     broken.write_bytes(b"not a picture")
-    asked = ["explain", model.uri, images[0], str(broken), str(tmp_path / "nowhere.png"), images[1], "--out", str(out)]
+    asked = ["explain", model.name, images[0], str(broken), str(tmp_path / "nowhere.png"), images[1], "--out", str(out)]
     assert main([*asked, "--json"]) == 1
     printed, err = capsys.readouterr()
     assert sorted(path.name for path in out.iterdir()) == ["cat-2.grad-cam.png", "cat.grad-cam.png"]
@@ -135,7 +135,7 @@ def test_a_bad_image_is_named_and_the_others_are_drawn(
     assert ["explanation" in row for row in rows] == [True, False, False, True]
     assert [row["error"].split(" (")[0] for row in rows[1:3]] == ["cannot be decoded", "cannot be read"]
     assert [line.split(": ")[1] for line in err.splitlines()] == asked[3:5]
-    assert main(["explain", model.uri, str(broken), "--out", str(tmp_path / "none")]) == 2
+    assert main(["explain", model.name, str(broken), "--out", str(tmp_path / "none")]) == 2
     assert f"{broken}: cannot be decoded (not an image" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
 
@@ -144,7 +144,7 @@ def test_a_folder_stands_for_the_images_in_it(
     model: Artifact, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "one" / "notes.txt").write_text("no image")
-    assert main(["explain", model.uri, str(tmp_path / "one"), "--out", str(tmp_path / "out"), "--json"]) == 0
+    assert main(["explain", model.name, str(tmp_path / "one"), "--out", str(tmp_path / "out"), "--json"]) == 0
     assert [row["image"] for row in json.loads(capsys.readouterr().out)] == images[:1]
 
 
@@ -152,7 +152,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(
     model: Artifact, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "out").write_text("")
-    assert main(["explain", model.uri, *images, "--out", str(tmp_path / "out")]) == 2
+    assert main(["explain", model.name, *images, "--out", str(tmp_path / "out")]) == 2
     assert "is a file; name a folder" in capsys.readouterr().err
 
 
@@ -179,7 +179,7 @@ def test_a_data_set_shows_what_excites_the_channels_most(
     shards: Artifact, lenet: ExportedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    asked = ["explain", str(tmp_path / "lenet"), "--data", shards.uri[:24], "--out", str(out), "--json"]
+    asked = ["explain", str(tmp_path / "lenet"), "--data", shards.name[:24], "--out", str(out), "--json"]
     assert main([*asked, "--layer", "3", "--channels", "4"]) == 0
     assert json.loads(capsys.readouterr().out)["layer"] == 3
     four = np.asarray(Image.open(out / "lenet5.top-activations.png"))
@@ -221,16 +221,16 @@ def test_a_data_set_is_refused_in_one_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    uri = str(tmp_path / "lenet") if options else model.uri
-    assert main(["explain", uri, "--data", shards.uri, "--out", str(tmp_path / "out"), *options]) == 2
+    uri = str(tmp_path / "lenet") if options else model.name
+    assert main(["explain", uri, "--data", shards.name, "--out", str(tmp_path / "out"), *options]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_nothing_to_look_at_is_said(model: Artifact, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", model.uri]) == 2
+    assert main(["explain", model.name]) == 2
     assert "give image files, or --data" in capsys.readouterr().err
-    assert main(["explain", model.uri, "--method", "top-activations", "x.png"]) == 2
+    assert main(["explain", model.name, "--method", "top-activations", "x.png"]) == 2
     assert "name them by --data" in capsys.readouterr().err
 
 
@@ -249,7 +249,7 @@ def test_a_registered_model_is_explained_from_the_registry(
     registry.promote(registry.register("shapes", ExportedModel.open(model), tags={}, metrics={}, description=""))
     capsys.readouterr()
     answers = []
-    for uri in ("models:/shapes@champion", "models:/shapes/1", model.uri):
+    for uri in ("models:/shapes@champion", "models:/shapes/1", model.name):
         assert main(["explain", uri, images[0], "--out", str(tmp_path / "out"), "--json"]) == 0
         answers.append(json.loads(capsys.readouterr().out))
     assert answers[0] == answers[1] == answers[2]

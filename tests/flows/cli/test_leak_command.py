@@ -37,7 +37,7 @@ def shards_of(folder: Path, numbers: range, copies: range = range(0), seed: int 
 
 def test_clean_data_end_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shards = shards_of(tmp_path / "clean", range(40))
-    assert main(["data", "leaks", shards.uri[:24]]) == 0
+    assert main(["data", "leaks", shards.name[:24]]) == 0
     shown = capsys.readouterr().out
     assert "evaluation split" in shown
     assert "0 (0.00%)" in shown
@@ -46,7 +46,7 @@ def test_clean_data_end_well(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_leaks_end_in_exit_code_1_with_pictures_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shards = shards_of(tmp_path / "twins", range(40), range(40))
     sheet = tmp_path / "leaks.png"
-    assert main(["data", "leaks", shards.uri, "--json", "--pictures", str(sheet)]) == 1
+    assert main(["data", "leaks", shards.name, "--json", "--pictures", str(sheet)]) == 1
     answer = capsys.readouterr()
     told = json.loads(answer.out)
     assert not told["ok"]
@@ -57,14 +57,14 @@ def test_leaks_end_in_exit_code_1_with_pictures_and_json(tmp_path: Path, capsys:
     assert len(answer.err.splitlines()) == 1
     with Image.open(sheet) as picture:
         assert picture.height > 300
-    assert main(["data", "leaks", shards.uri, "--max-near-share", "1", "--json"]) == 0
+    assert main(["data", "leaks", shards.name, "--max-near-share", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["ok"]
 
 
 def test_a_second_data_set_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # With the same seed an image is in the same split of both.
     ours, theirs = shards_of(tmp_path / "ours", range(40)), shards_of(tmp_path / "theirs", range(20, 60), seed=1)
-    assert main(["data", "leaks", ours.uri, theirs.uri]) == 1
+    assert main(["data", "leaks", ours.name, theirs.name]) == 1
     answer = capsys.readouterr()
     assert "other test" in answer.out
     assert "are also training images, more than max_exact_share=0" in answer.err
@@ -85,14 +85,14 @@ def test_a_second_data_set_is_compared(tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_mistake_is_one_line_and_exit_code_2(
     arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shards = shards_of(tmp_path / "one", range(10)).uri if "SHARDS" in arguments else ""
+    shards = shards_of(tmp_path / "one", range(10)).name if "SHARDS" in arguments else ""
     assert main(["data", "leaks", *(shards if word == "SHARDS" else word for word in arguments)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert says in line
 
 
 def test_only_shards_can_be_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["data", "leaks", shards_of(tmp_path / "one", range(10)).uri])
+    main(["data", "leaks", shards_of(tmp_path / "one", range(10)).name])
     finding = next(ArtifactStore.open().list("check-leaks"))
-    assert main(["data", "leaks", finding.uri]) == 2
+    assert main(["data", "leaks", finding.name]) == 2
     assert "is an artifact of check-leaks; give shards" in capsys.readouterr().err

@@ -237,7 +237,7 @@ def test_an_encoder_trained_on_a_gpu_has_the_same_features_there_as_on_a_cpu(tra
 @pytest.mark.gpu
 def test_a_step_does_not_wait_for_the_gpu(drawings_store: ArtifactStore, no_waiting: Any) -> None:
     config = changed(policy={"kind": "shuffled"})
-    uri = drawings_store.resolve("shard-dataset/drawings").uri
+    uri = drawings_store.resolve("shard-dataset/drawings").name
     recipe = ContrastiveRecipe(config, drawings_store.storage.url, (("shards", uri),))
     parts = recipe.build(torch.device("cuda", 0), 0, 1)
     for batch in parts.loader.batches(0, 3):

@@ -105,9 +105,9 @@ def test_our_own_models_hand_on_theirs(store: ArtifactStore, own: Artifact) -> N
     registry = Registry.open(store)
     registry.register("net", ExportedModel.open(own), tags={}, metrics={}, description="")
     student = parse_config(
-        DistillationConfig, {"model": {"name": "deit_micro_distilled", "pretrained": own.uri}}, "student"
+        DistillationConfig, {"model": {"name": "deit_micro_distilled", "pretrained": own.name}}, "student"
     )
-    for found in (student, config("resnet_small", own.uri[:-6]), config("resnet_small", "models:/net/1")):
+    for found in (student, config("resnet_small", own.name[:-6]), config("resnet_small", "models:/net/1")):
         resolved = with_normalisation(found, store)
         assert numbers(resolved) == OWN
         assert resolved.normalised_as == "preprocessing.json of the weights"
@@ -187,7 +187,7 @@ def test_transform_input_does_not_change_what_exported_weights_get(
     )
     commit = {"config": {}, "inputs": {}, "summary": {}, "seconds": 0, "origin": {}}
     artifact = store.commit("train-teacher", "abcdef0123456789abcd", folder, **commit)
-    source = artifact.uri
+    source = artifact.name
     if registered:
         Registry.open(store).register("net", ExportedModel.open(artifact), tags={}, metrics={}, description="")
         source = "models:/net/1"

@@ -127,8 +127,8 @@ def test_pickled_objects_are_refused(store: ArtifactStore, tmp_path: Path) -> No
 
 
 def test_an_exported_model_of_the_store_is_a_source(store: ArtifactStore, teacher: Artifact) -> None:
-    artifact = imported(teacher.uri, store)
-    assert artifact.summary["identity"] == teacher.uri
+    artifact = imported(teacher.name, store)
+    assert artifact.summary["identity"] == teacher.name
     model = create_model("resnet_small", widths=[8], depths=[1], num_classes=5, img_size=16)
     report = StartingWeights.open(artifact).load_into(model)
     assert [note.name for note in report.replaced] == ["fc.weight", "fc.bias"]
@@ -169,7 +169,7 @@ def test_the_store_opens_for_create_model_too(
     assert {"models", "artifact"} <= set(plugin_schemes())
     monkeypatch.setenv("TUTELAGE_STORE", store.storage.url)
     weights = ExportedModel.open(teacher).weights()
-    for source in (teacher.uri, f"artifact:{teacher.uri}", teacher.uri[:-6]):
+    for source in (teacher.name, f"artifact:{teacher.name}", teacher.name[:-6]):
         model = create_model("resnet_small", widths=[8], depths=[1], num_classes=3, img_size=16, pretrained=source)
         assert torch.equal(model.fc.weight, weights["fc.weight"])
 
@@ -202,20 +202,20 @@ def test_a_registered_model_tells_the_weights_behind_it_however_far(
     (tmp_path / "empty").mkdir()
     student = store.commit(
         "distill-student", "abcdef012345", tmp_path / "empty", config={}, summary={}, seconds=0, origin={},
-        inputs={"teacher": teacher.uri, "weights": weights.uri},
+        inputs={"teacher": teacher.name, "weights": weights.name},
     )  # fmt: skip
     (tmp_path / "none").mkdir()
     clip = store.commit(
         "pretrain-clip", "abcdef012345", tmp_path / "none", config={}, summary={}, seconds=0, origin={},
-        inputs={"tower": student.uri, "shards": "shard-dataset/gone"},
+        inputs={"tower": student.name, "shards": "shard-dataset/gone"},
     )  # fmt: skip
     assert imported_weights(clip, store) == {
-        "pretrained": weights.uri,
+        "pretrained": weights.name,
         "pretrained_licences": f"{tmp_path.name}/w.safetensors: see LICENSE",
     }
     assert imported_weights(teacher, store) == {}
-    store.remove(student.uri)
-    assert imported_weights(clip, store)["pretrained_licences"] == f"{student.uri}: not known, since it was removed"
+    store.remove(student.name)
+    assert imported_weights(clip, store)["pretrained_licences"] == f"{student.name}: not known, since it was removed"
 
 
 def test_a_model_that_somebody_else_registered_gives_its_weights(store: ArtifactStore, tmp_path: Path) -> None:

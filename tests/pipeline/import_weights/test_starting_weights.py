@@ -68,7 +68,7 @@ def test_a_teacher_starts_from_the_released_lite0(
     assert "replaced _fc.weight, _fc.bias: 1000 classes in the weights, 3 in the model" in report
     normalised = "mean 0.49803922 and std 0.50196078 (the catalogue's for efficientnet_lite0; the weights state none)"
     assert f"images normalised by {normalised}" in report
-    assert artifact.manifest["inputs"] == {"shards": shards.uri, "weights": weights.uri}
+    assert artifact.manifest["inputs"] == {"shards": shards.name, "weights": weights.name}
     exported = ExportedModel.open(artifact)
     assert "pretrained" not in exported.kwargs
     assert exported.build()(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
@@ -98,14 +98,14 @@ def test_a_distilled_student_starts_from_a_plain_vit_of_another_size(
 def test_weights_of_another_architecture_are_refused_before_training(
     store: ArtifactStore, shards: Artifact, teacher: Artifact
 ) -> None:
-    weights = imported(teacher.uri, store)
-    config = with_normalisation(teacher_config("vit_micro", teacher.uri, model={"kwargs": VIT}), store)
+    weights = imported(teacher.name, store)
+    config = with_normalisation(teacher_config("vit_micro", teacher.name, model={"kwargs": VIT}), store)
     with pytest.raises(InputError, match=r"pretrained: train-teacher/\w+: these are not weights of this model"):
         run_stage(TrainTeacher(), config, {"shards": shards, "weights": weights}, store=store)
 
 
 def test_config_and_inputs_must_say_the_same(store: ArtifactStore, shards: Artifact, teacher: Artifact) -> None:
-    weights = imported(teacher.uri, store)
+    weights = imported(teacher.name, store)
     asks = teacher_config("resnet_small", "x.pth", mean=0.5, std=0.25)
     with pytest.raises(InputError, match=r"model\.pretrained is 'x\.pth': give the artifact that import-weights makes"):
         run_stage(TrainTeacher(), asks, {"shards": shards}, store=store)

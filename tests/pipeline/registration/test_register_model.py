@@ -95,11 +95,11 @@ def test_only_a_better_model_moves_the_alias_and_says_why(colours: Any) -> None:
     again = colours.register(colours.classifier("blue"), **name, gate={"max_p_value": 0.01})
     assert (again.summary["version"], again.summary["promoted"]) == (3, False)
 
-    version = registry.find("colours", colours.classifier("blue").uri)
+    version = registry.find("colours", colours.classifier("blue").name)
     assert version is not None
     assert version.tags["tutelage.promoted"] == "no"
     assert version.tags["tutelage.compared_with"] == "2"
-    assert version.tags["tutelage.shards"] == colours.shards.uri
+    assert version.tags["tutelage.shards"] == colours.shards.name
     assert version.tags["tutelage.evaluation"].startswith("evaluate/")
     assert version.tags["tutelage.data_licences"] == "CC0-1.0"
     assert len(version.tags["tutelage.config"]) == 20
@@ -291,7 +291,7 @@ def test_two_processes_that_promote_at_once_decide_one_after_the_other(colours: 
     for model in contestants:
         # Registered before, so that the two are as near to each other as can be when they decide.
         registry.register(
-            "race", ExportedModel.open(model), tags={"tutelage.model": model.uri}, metrics={}, description=""
+            "race", ExportedModel.open(model), tags={"tutelage.model": model.name}, metrics={}, description=""
         )
     processes = [
         python(f"""
@@ -299,10 +299,10 @@ from pipeline.artifacts import ArtifactStore
 from pipeline.registration.stage import RegisterModel, RegistrationConfig
 from pipeline.stage import run_stage
 store = ArtifactStore.open({colours.store.storage.url!r})
-inputs = {{"model": store.resolve({model.uri!r}), "evaluation": store.resolve({evaluation.uri!r}),
-          "shards": store.resolve({colours.shards.uri!r})}}
+inputs = {{"model": store.resolve({model.name!r}), "evaluation": store.resolve({evaluation.name!r}),
+          "shards": store.resolve({colours.shards.name!r})}}
 config = RegistrationConfig.model_validate_json({config.model_dump_json()!r})
-print(run_stage(RegisterModel(), config, inputs, store=store).uri)
+print(run_stage(RegisterModel(), config, inputs, store=store).name)
 """)
         for model, evaluation in zip(contestants, evaluations, strict=True)
     ]

@@ -84,7 +84,7 @@ def add() -> Callable[..., Artifact]:
     ) -> Artifact:
         if isinstance(source, Path):
             source = {"kind": "image_folder", "folder": str(source), "caption": "a {label}"}
-        named = base.uri if isinstance(base, Artifact) else base
+        named = base.name if isinstance(base, Artifact) else base
         given = {"source": source, "samples_per_shard": 7, "base": named, **values}
         config = parse_config(ShardingConfig, given, "test").resolved()
         check_sharding(config, store)

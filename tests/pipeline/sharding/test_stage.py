@@ -317,4 +317,4 @@ def test_a_source_that_is_suddenly_empty_takes_nothing_from_its_base(
         (tmp_path / f"{number}.png").rename(tmp_path / f"{number}.away")
     with pytest.raises(WorkError, match=r"none of the 19 images .* is usable \(19 unreadable, first 0.png: cannot be"):
         add(store, source, base, max_unreadable_share=1)
-    assert [artifact.uri for artifact in store.list()] == [base.uri]
+    assert [artifact.name for artifact in store.list()] == [base.name]

@@ -60,7 +60,7 @@ def progress(*, step=0, total=None, note="", **numbers):
 
 if __name__ == "__main__":
     artifact = run_stage(TrainTeacher(), config, {"shards": store.resolve(sys.argv[3])}, store=store, progress=progress)
-    print("built", artifact.uri, flush=True)
+    print("built", artifact.name, flush=True)
 """
 
 # One rank of a training without Ray.

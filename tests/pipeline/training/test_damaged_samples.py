@@ -95,7 +95,7 @@ def test_what_was_found_before_a_stop_is_still_told_after_it(
 
     path = alter(digits, 7)
     config = small_config(steps=12, loader={"max_damaged_share": 0.01})
-    recipe = ClassificationRecipe(config, store.storage.url, digits.uri)
+    recipe = ClassificationRecipe(config, store.storage.url, digits.name)
     location = CheckpointLocation(store.storage.url, "work/one")
     with pytest.raises(StoppedError):
         train_recipe(recipe, torch.device("cpu"), 0, 1, location, StopAfterAnEpoch())

@@ -55,7 +55,7 @@ def build_objects(store: ArtifactStore, digits: Artifact) -> BuildObjects:
 
     def build(config: ClassificationConfig, device: torch.device) -> TrainingObjects:
         torch.manual_seed(0)
-        return ClassificationRecipe(config, store.storage.url, digits.uri).build(device, 0, 1)
+        return ClassificationRecipe(config, store.storage.url, digits.name).build(device, 0, 1)
 
     return build
 
@@ -289,7 +289,7 @@ def test_two_ranks_on_one_gpu_train_what_one_trains(
     store: ArtifactStore, digits: Artifact, small_config: BuildConfig, train_ranks: Callable[..., CheckpointLocation]
 ) -> None:
     config = small_config(model=STEADY_VIT, optimizer={"kind": "sgd", "lr": 0.05})
-    recipe = ClassificationRecipe(config, store.storage.url, digits.uri)
+    recipe = ClassificationRecipe(config, store.storage.url, digits.name)
     alone = CheckpointLocation(store.storage.url, "work/alone")
     train_recipe(recipe, GPU, 0, 1, alone, NullReporter())
     # NCCL wants a GPU for each rank, gloo does not.

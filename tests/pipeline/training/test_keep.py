@@ -47,7 +47,7 @@ def test_only_what_is_in_the_range_is_trained_on(
     artifact = run_stage(TrainTeacher(), config, {"shards": digits, "columns": columns}, store=store)
     # Of the 240 training rows those with 7, 8 or 9, without the unlabelled 19, 39, ...
     assert set(seen) == {number for number in range(240) if number % 10 >= 7 and number % 20 != 19}
-    assert artifact.manifest["inputs"]["columns"] == columns.uri
+    assert artifact.manifest["inputs"]["columns"] == columns.name
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_unequal_ranks_end_where_one_worker_ends(
         model={"name": "vit_micro", "kwargs": {"patch_size": 4, "width": 32, "depth": 2, "heads": 2}},
     )
     alone = CheckpointLocation(store.storage.url, "work/alone")
-    recipe = ClassificationRecipe(config, store.storage.url, digits.uri)
+    recipe = ClassificationRecipe(config, store.storage.url, digits.name)
     train_recipe(recipe, torch.device("cpu"), 0, 1, alone, NullReporter())
 
     shared = train_ranks(store, config, 3)

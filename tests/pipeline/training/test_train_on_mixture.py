@@ -105,7 +105,7 @@ def test_a_stopped_training_ends_in_the_same_bits(
             return self.steps == 7
 
     config = small_config(steps=12, policy={**BARS, "order": {"kind": "streams", "streams": 4, "block": 10}})
-    recipe = ClassificationRecipe(config, store.storage.url, both.uri)
+    recipe = ClassificationRecipe(config, store.storage.url, both.name)
     ends: list[dict[str, Any]] = []
     for name in ("straight", "stopped"):
         location = CheckpointLocation(store.storage.url, f"work/{name}")

@@ -78,9 +78,9 @@ def artifact_target(artifact: Artifact, findings: Findings) -> Target:
         InputError: it is not a shards artifact.
     """
     if "index.arrow" not in artifact.files:
-        raise InputError(f"{artifact.uri}: holds no shards; give an artifact of shard-dataset, or tars")
+        raise InputError(f"{artifact.name}: holds no shards; give an artifact of shard-dataset, or tars")
     index = _index(artifact, findings)
-    return Target(artifact.uri, _shards(artifact, index, findings), artifact, index)
+    return Target(artifact.name, _shards(artifact, index, findings), artifact, index)
 
 
 def _index(artifact: Artifact, findings: Findings) -> SampleIndex | None:
@@ -96,7 +96,7 @@ def check_files(artifact: Artifact, findings: Findings, *, deep: bool) -> None:
     """Compares the artifact's files with its manifest: their hashes if `deep`, otherwise only their sizes."""
     if deep:
         for line in artifact.verify():
-            name, _, message = line.removeprefix(f"{artifact.uri}/").partition(": ")
+            name, _, message = line.removeprefix(f"{artifact.name}/").partition(": ")
             findings.add(Finding(MISSING if message == "missing" and name.endswith(".tar") else DAMAGED, name, message))
         return
     for name, entry in artifact.files.items():

@@ -68,7 +68,7 @@ def test_the_same_samples_without_the_base(
         if {"json", "txt", "png"} <= sample.keys()
     ]
     assert sorted(streamed) == sorted(wanted)
-    assert add(store, tmp_path / "pets", "newest").uri == made.uri, "it is the base of the next night"
+    assert add(store, tmp_path / "pets", "newest").name == made.name, "it is the base of the next night"
 
 
 def test_its_tars_are_those_of_a_full_run(
@@ -89,13 +89,13 @@ def test_a_delta_on_what_was_compacted(
     made = compacted(store, chain[-1])
     (tmp_path / "pets" / "dog" / "new.png").write_bytes(picture(7777))
     delta = add(store, tmp_path / "pets", "newest")
-    assert delta.manifest["inputs"] == {"base": made.uri}
+    assert delta.manifest["inputs"] == {"base": made.name}
     assert {key: samples_of(delta)[key] for key in samples_of(made)} == samples_of(made)
     assert len(samples_of(compacted(store, delta))) == len(samples_of(made)) + 1
 
 
 def test_shards_that_need_no_other_are_given_back(store: ArtifactStore, chain: list[Artifact]) -> None:
-    assert compacted(store, chain[0]).uri == chain[0].uri
+    assert compacted(store, chain[0]).name == chain[0].name
     assert not list(store.list("compact-shards"))
 
 
@@ -147,7 +147,7 @@ run_stage(CompactShards(), CompactConfig(writers=1), {"shards": store.resolve(sy
 def test_a_killed_compaction_goes_on_where_it_stood(
     store: ArtifactStore, chain: list[Artifact], tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", _KILLED, store.storage.url, chain[-1].uri, "3"]
+    command = [sys.executable, "-c", _KILLED, store.storage.url, chain[-1].name, "3"]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     done = {path.name: path.stat().st_ino for path in store.local.glob("work/compact-shards/*/scratch/shards/*.tar")}
     assert len(done) == 3
@@ -156,4 +156,4 @@ def test_a_killed_compaction_goes_on_where_it_stood(
     other = ArtifactStore.open(str(tmp_path / "other"))
     shutil.copytree(Path(store.storage.url) / "artifacts" / "shard-dataset", Path(other.storage.url) / "artifacts" /
                     "shard-dataset")  # fmt: skip
-    assert compacted(other, other.resolve(chain[-1].uri), writers=4).files == made.files
+    assert compacted(other, other.resolve(chain[-1].name), writers=4).files == made.files

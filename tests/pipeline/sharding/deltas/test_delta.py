@@ -75,7 +75,7 @@ def test_a_delta_is_what_a_full_run_holds_and_stores_only_what_is_new(
     tombstones = pq.read_table(delta.path("tombstones.parquet")).to_pylist()
     assert {row["key"] for row in tombstones} == gone
     assert {(row["name"], row["why"]) for row in tombstones} == {("dog/003.png", "removed"), ("dog/004.png", "changed")}
-    assert all(row["shard"].startswith(f"{base.uri}/shards/") for row in tombstones)
+    assert all(row["shard"].startswith(f"{base.name}/shards/") for row in tombstones)
     index = SampleIndex.open(delta)
     assert index.label_names == ("cat", "dog", "bird"), "the base's numbers stay"
     own = [name for name in index.shard_names if name.startswith("shards/")]
@@ -90,7 +90,7 @@ def test_a_delta_is_what_a_full_run_holds_and_stores_only_what_is_new(
     assert {json.loads(sample["json"])["label"] for sample in streamed.values()} == {"cat", "dog", "bird"}
     card = json.loads(delta.read("data_card.json"))
     assert card["delta"] == {
-        "base": base.uri,
+        "base": base.name,
         "base_samples": 40,
         "new": 12,
         "changed": 1,
@@ -98,7 +98,7 @@ def test_a_delta_is_what_a_full_run_holds_and_stores_only_what_is_new(
         "live": 51,
         "why": {"changed": 1, "removed": 1},
     }
-    assert f"A delta on `{base.uri}` (40 samples)" in delta.read("data_card.md").decode()
+    assert f"A delta on `{base.name}` (40 samples)" in delta.read("data_card.md").decode()
 
 
 def test_an_image_that_changed_stays_in_its_split(store: ArtifactStore, pets: Path, picture: Picture, add: Add) -> None:
@@ -143,15 +143,15 @@ def test_nothing_new_reads_no_image_and_gives_the_base(
     monkeypatch.setattr(addresses, "read", lambda *arguments: pytest.fail("an image was read"))
     for name in (base, "newest"):
         again = add(store, pets, name)
-        assert (again.uri, again.cached) == (base.uri, True)
-    assert [artifact.uri for artifact in store.list()] == [base.uri]
+        assert (again.name, again.cached) == (base.name, True)
+    assert [artifact.name for artifact in store.list()] == [base.name]
     assert not list((store.local / "work").glob("*/*"))
 
 
 def test_a_touched_file_is_nothing_new_either(store: ArtifactStore, pets: Path, add: Add) -> None:
     base = add(store, pets)
     os.utime(pets / "cat" / "000.png", (1, 1))
-    assert add(store, pets, base).uri == base.uri
+    assert add(store, pets, base).name == base.name
 
 
 def test_a_chain_of_three_deltas(
@@ -163,7 +163,7 @@ def test_a_chain_of_three_deltas(
             (pets / "cat" / f"night{night}-{number}.png").write_bytes(picture(1000 + 10 * night + number))
         (pets / "dog" / f"{night:03d}.png").unlink()
         delta = add(store, pets, "newest")
-        assert delta.manifest["inputs"] == {"base": last.uri}
+        assert delta.manifest["inputs"] == {"base": last.name}
         now = samples_of(delta)
         assert {key: now[key] for key in known.keys() & now.keys()} == {key: known[key] for key in known.keys() & now}
         known, last = now, delta
@@ -193,7 +193,7 @@ def test_a_copy_does_not_take_the_place_of_what_the_base_stores(store: ArtifactS
         name = next(item["name"] for item in listing if item["row"] == row)
         # Before the original, in the order of the source.
         shutil.copyfile(pets / name, (pets / name).with_name(f"!{split}.png"))
-    assert add(store, pets, base).uri == base.uri
+    assert add(store, pets, base).name == base.name
 
 
 def test_what_would_be_on_both_sides_is_on_none(
@@ -276,19 +276,19 @@ def test_a_base_that_is_gone_is_told(
     grow(pets, picture)
     delta = add(store, pets, base)
     index = SampleIndex.open(delta)
-    old = int(np.flatnonzero([name.startswith(base.uri) for name in index.shard_names])[0])
+    old = int(np.flatnonzero([name.startswith(base.name) for name in index.shard_names])[0])
     id = int(np.flatnonzero(index.shards == old)[0])
     place = Path(base.url)
-    tar = place / index.shard_names[old].removeprefix(f"{base.uri}/")
+    tar = place / index.shard_names[old].removeprefix(f"{base.name}/")
     whole = tar.read_bytes()
     tar.write_bytes(whole[: int(index.offsets[id])])
-    with pytest.raises(DamagedError, match=rf"{base.uri}/shards/.* the shard ends early"):
+    with pytest.raises(DamagedError, match=rf"{base.name}/shards/.* the shard ends early"):
         SampleReader(delta, index).read(id)
-    with pytest.raises(DamagedError, match=f"`tutelage artifacts verify {base.uri}` says what else"):
+    with pytest.raises(DamagedError, match=f"`tutelage artifacts verify {base.name}` says what else"):
         SampleReader(delta, index).read(id)
     tar.unlink()
     with pytest.raises(DamagedError, match="missing"):
         SampleReader(delta, index).read(id)
     place.rename(tmp_path / "away")
-    with pytest.raises(DamagedError, match=rf"{delta.uri} needs {base.uri}, which is missing from"):
+    with pytest.raises(DamagedError, match=rf"{delta.name} needs {base.name}, which is missing from"):
         SampleReader(delta, index).read(id)

@@ -50,7 +50,7 @@ def test_what_does_not_go_with_a_base_is_refused_before_any_work(
     folder = image_folder({"cat": 9, "dog": 9})
     base = add(store, folder_source(folder))
     source = folder_source(folder, **values.get("source", {}))
-    given = {"base": base.uri, **{name: value for name, value in values.items() if name != "source"}}
+    given = {"base": base.name, **{name: value for name, value in values.items() if name != "source"}}
     config = parse_config(ShardingConfig, {"source": source, **given}, "test")
     with pytest.raises(InputError, match=says):
         check_sharding(config, store)
@@ -72,17 +72,17 @@ def test_a_base_that_is_none_is_refused(
     tars = {"kind": "webdataset", "tars": str(tmp_path / "tars")}
     copied = add(store, tars)
     with pytest.raises(InputError, match="made from a source of kind 'webdataset', not 'image_folder'"):
-        add(store, folder_source(folder), copied.uri)
+        add(store, folder_source(folder), copied.name)
     in_place = add(store, {**tars, "in_place": True})
     with pytest.raises(InputError, match="is an index of tars in place"):
-        add(store, tars, in_place.uri)
+        add(store, tars, in_place.name)
     with pytest.raises(InputError, match="tars that are indexed in place are not copied"):
         add(store, {**tars, "in_place": True}, "newest")
 
     def committed(stage: str) -> str:
         (tmp_path / "made").mkdir()
         facts: dict[str, Any] = {"config": {}, "inputs": {}, "summary": {}, "seconds": 0.0, "origin": {}}
-        return store.commit(stage, "0" * 20, tmp_path / "made", **facts).uri
+        return store.commit(stage, "0" * 20, tmp_path / "made", **facts).name
 
     with pytest.raises(InputError, match="is made by train-teacher; give one of shard-dataset or compact-shards"):
         add(store, tars, committed("train-teacher"))
@@ -101,7 +101,7 @@ def test_the_newest_is_the_last_of_this_folder_and_these_settings(
     assert first.manifest["inputs"] == {}
     (folder / "cat" / "new.png").write_bytes(picture(77))
     second = add(store, folder_source(folder), "newest")
-    assert second.manifest["inputs"] == {"base": first.uri}
+    assert second.manifest["inputs"] == {"base": first.name}
     add(store, folder_source(folder), split={"seed": 5})
     folder.rename(tmp_path / "other")
     (tmp_path / "other" / "cat" / "newer.png").write_bytes(picture(78))
@@ -109,4 +109,4 @@ def test_the_newest_is_the_last_of_this_folder_and_these_settings(
     (tmp_path / "other").rename(folder)
     found = find_base(resolved(folder_source(folder), "newest"), store)
     assert found is not None
-    assert found.artifact.uri == second.uri
+    assert found.artifact.name == second.name

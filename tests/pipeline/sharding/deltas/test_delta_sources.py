@@ -68,7 +68,7 @@ def test_a_manifest_that_grew_and_a_caption_that_changed(
     base = add(store, source)
     reads.clear()
     write([(number, "new" if number == 4 else "old") for number in range(1, 22)])
-    delta = add(store, source, base.uri)
+    delta = add(store, source, base.name)
     assert changes(delta) == (2, 1, 1)
     assert sorted(Path(url).name for url in reads) == ["20.png", "21.png", "4.png"]
     index = SampleIndex.open(delta)
@@ -106,7 +106,7 @@ def test_a_new_parquet_file_is_read_and_the_others_are_not(
     base = add(store, source)
     seen.clear()
     write(1)
-    assert changes(add(store, source, base.uri)) == (12, 0, 0)
+    assert changes(add(store, source, base.name)) == (12, 0, 0)
     assert set(seen) == {"part-1.parquet"}
 
 
@@ -122,7 +122,7 @@ def test_a_source_without_stamps_is_read_and_only_what_differs_is_stored(
     folder = image_folder({"cat": 9, "dog": 9})
     base = add(store, folder_source(folder))
     (folder / "cat" / "new.png").write_bytes(picture(77))
-    delta = add(store, folder_source(folder), base.uri)
+    delta = add(store, folder_source(folder), base.name)
     assert changes(delta) == (1, 0, 0)
     (own,) = [name for name in SampleIndex.open(delta).shard_names if name.startswith("shards/")]
     assert delta.files[own].size < 5000
@@ -142,9 +142,9 @@ def test_names_are_trusted_if_asked(
     (folder / "cat" / "new.png").write_bytes(picture(77))
     (folder / "cat" / "000.png").write_bytes(picture(78))
     reads.clear()
-    assert changes(add(store, folder_source(folder), base.uri, trust_names=True)) == (1, 0, 0)
+    assert changes(add(store, folder_source(folder), base.name, trust_names=True)) == (1, 0, 0)
     assert [Path(url).name for url in reads] == ["new.png"]
-    assert changes(add(store, folder_source(folder), base.uri)) == (1, 1, 0)
+    assert changes(add(store, folder_source(folder), base.name)) == (1, 1, 0)
 
 
 def test_what_could_not_be_read_is_tried_again(
@@ -155,11 +155,11 @@ def test_what_could_not_be_read_is_tried_again(
     (folder / "cat" / "000.png").write_bytes(whole[:40])
     base = add(store, folder_source(folder), max_unreadable_share=0.1)
     (folder / "dog" / "new.png").write_bytes(picture(77))
-    again = add(store, folder_source(folder), base.uri, max_unreadable_share=0.1)
+    again = add(store, folder_source(folder), base.name, max_unreadable_share=0.1)
     assert (changes(again), again.summary["unreadable"]) == ((1, 0, 0), 1)
     (folder / "cat" / "000.png").write_bytes(whole)
     (folder / "cat" / "001.jpg").write_bytes(b"no image")
-    repaired = add(store, folder_source(folder), again.uri, max_unreadable_share=0.1)
+    repaired = add(store, folder_source(folder), again.name, max_unreadable_share=0.1)
     assert (changes(repaired), repaired.summary["unreadable"]) == ((1, 0, 1), 1)
     tombstones = pq.read_table(repaired.path("tombstones.parquet")).to_pylist()
     assert [(row["name"], row["why"]) for row in tombstones] == [("cat/001.jpg", "unreadable")]
@@ -213,8 +213,8 @@ def test_a_delta_killed_again_and_again_ends_in_the_same_bits(
     for number in range(70):
         (folder / "cat" / f"new{number}.png").write_bytes(picture(5000 + number))
     (folder / "dog" / "001.jpg").unlink()
-    whole = add(stores[0], folder_source(folder), base.uri)
-    command = [sys.executable, "-c", _KILLED, stores[1].storage.url, str(folder), base.uri]
+    whole = add(stores[0], folder_source(folder), base.name)
+    command = [sys.executable, "-c", _KILLED, stores[1].storage.url, str(folder), base.name]
     chance, kills = random.Random(0), 0
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as forking:
         assert forking.stdin is not None
@@ -228,7 +228,7 @@ def test_a_delta_killed_again_and_again_ends_in_the_same_bits(
             kills += 1
         forking.stdin.close()
     assert kills >= 3
-    made = stores[1].find(whole.uri)
+    made = stores[1].find(whole.name)
     assert made is not None
     assert made.files == whole.files
     assert os.listdir(stores[1].local / "work" / "shard-dataset") == []
@@ -247,7 +247,7 @@ def test_a_delta_in_s3_is_read_and_compacted(
     (folder / "cat" / "new.png").write_bytes(picture(77))
     (folder / "dog" / "001.jpg").unlink()
     delta = add(store, folder_source(folder), "newest")
-    assert delta.manifest["inputs"] == {"base": base.uri}
+    assert delta.manifest["inputs"] == {"base": base.name}
     compacted = run_stage(CompactShards(), CompactConfig(), {"shards": delta}, store=store)
     images = {path.read_bytes() for path in folder.rglob("*.*")}
     for artifact in (delta, compacted):

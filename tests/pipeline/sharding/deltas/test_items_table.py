@@ -36,7 +36,7 @@ def table_of(rows: int) -> pa.Table:
 
 
 def artifact_at(folder: Path) -> Artifact:
-    return cast(Artifact, SimpleNamespace(uri="shard-dataset/0a", path=lambda name: folder / name))
+    return cast(Artifact, SimpleNamespace(name="shard-dataset/0a", path=lambda name: folder / name))
 
 
 def test_a_listing_comes_back_from_files_and_not_from_memory(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_a_store_that_moves_takes_its_mixtures_along(store: ArtifactStore, tmp_p
     artifact = mix(store, pair(store))
     shutil.copytree(tmp_path / "store", tmp_path / "moved")
     shutil.rmtree(tmp_path / "store")
-    moved = ArtifactStore.open(str(tmp_path / "moved")).resolve(artifact.uri)
+    moved = ArtifactStore.open(str(tmp_path / "moved")).resolve(artifact.name)
     reader = SampleReader.open(moved)
     assert content_hash(reader.read(30)) == SampleIndex.open(moved).content_hash(30)
 
@@ -186,7 +186,7 @@ def test_both_files_of_the_index_name_the_data_sets(store: ArtifactStore) -> Non
 def test_the_order_of_the_inputs_changes_nothing(store: ArtifactStore) -> None:
     parts = pair(store)
     first = mix(store, parts)
-    assert mix(store, dict(reversed(parts.items()))).uri == first.uri
+    assert mix(store, dict(reversed(parts.items()))).name == first.name
 
 
 def test_tars_that_are_indexed_in_place_and_mixtures_can_be_mixed(store: ArtifactStore, tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_delta_brings_the_shards_of_its_base_along(
     artifact = mix(store, {"pets": delta, "emoji": pair(store)["emoji"]})
     index = SampleIndex.open(artifact)
     owners = {name.partition("/shards/")[0] for name in index.shard_names}
-    assert owners == {base.uri, delta.uri, "shard-dataset/0a"}
+    assert owners == {base.name, delta.name, "shard-dataset/0a"}
     reader = SampleReader(artifact, index, verify="always")
     for id in range(len(index)):
         assert content_hash(reader.read(id)) == index.content_hash(id)

@@ -317,7 +317,7 @@ def test_a_disk_that_fails_stops_the_run_and_no_image_is_taken_for_deleted(
         broken.setattr(os, "scandir", failing)
         with pytest.raises(InputError, match=r"dog: cannot be listed \(Input/output error\)"):
             add(store, folder, base="newest")
-    assert [artifact.uri for artifact in store.list("shard-dataset")] == [first.uri]
+    assert [artifact.name for artifact in store.list("shard-dataset")] == [first.name]
     after = add(store, folder, base="newest")
     assert (after.summary["new"], after.summary["removed"]) == (1, 0)
 

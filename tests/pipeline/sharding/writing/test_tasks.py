@@ -127,7 +127,7 @@ def test_a_run_killed_again_and_again_ends_in_the_same_bits(
     assert seen, "some work survived a kill"
     shard_photos("killed")  # A run that was killed after its commit is swept up by the next.
     store = ArtifactStore.open(str(killed))
-    artifact = store.find(whole.uri)
+    artifact = store.find(whole.name)
     assert artifact is not None
     assert artifact.files == whole.files
     assert artifact.verify() == []

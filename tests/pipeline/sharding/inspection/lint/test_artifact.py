@@ -207,7 +207,7 @@ def test_findings_of_several_artifacts_name_theirs(artifact: Artifact) -> None:
     findings = Findings(5)
     targets = [artifact_target(artifact, findings)] * 2
     lint(targets, findings)
-    assert {finding.shard for finding in findings.of("shard-missing")} == {f"{artifact.uri}/shards/val-00000.tar"}
+    assert {finding.shard for finding in findings.of("shard-missing")} == {f"{artifact.name}/shards/val-00000.tar"}
 
 
 @pytest.mark.servers
