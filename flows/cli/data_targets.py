@@ -13,7 +13,7 @@ from pipeline.counted import counted
 from pipeline.errors import InputError
 from pipeline.sharding.inspection.lint.target import TAR_SUFFIXES, Target, tars_target
 from pipeline.sharding.sources.image_listing import images_in
-from pipeline.sharding.sources.passed_over import PassedOverCount
+from pipeline.sharding.sources.skipped_files import SkipCounter
 
 _REFERENCE = re.compile(r"[a-z][a-z0-9-]*/[0-9a-f]+")
 
@@ -54,9 +54,9 @@ def named_tars(what: Sequence[str]) -> Target:
 
 def _refuse_images(folder: str) -> None:
     """Raises InputError if a folder holds images and no tars."""
-    passed = PassedOverCount()
-    images = images_in(folder, passed).names
-    if not images or any(kind in TAR_SUFFIXES for kind in passed.done().kinds):
+    skipped = SkipCounter()
+    images = images_in(folder, skipped).names
+    if not images or any(kind in TAR_SUFFIXES for kind in skipped.result().kinds):
         return
     command = f"tutelage run shard-dataset --preset image-folder --set data.source.folder={shlex.quote(folder)}"
     sort = "" if any("/" in name for name in images) else "put the images of each class into a sub-folder, then "

@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline.errors import InputError
 from pipeline.folders import matching
 from pipeline.sharding.sources.image_listing import images_in, is_image
-from pipeline.sharding.sources.passed_over import PassedOverCount
+from pipeline.sharding.sources.skipped_files import SkipCounter
 
 _MAX_BYTES = 256 << 20  # No image is longer; a disk or an endless file is.
 
@@ -62,10 +62,10 @@ def image_files(arguments: Iterable[Path]) -> list[ImageFile]:
 
 def _paths(argument: Path) -> Sequence[Path]:
     if os.path.isdir(argument):
-        passed = PassedOverCount()
-        below = _below(argument, passed)
+        counter = SkipCounter()
+        below = _below(argument, counter)
         if not below:
-            skipped = passed.done()
+            skipped = counter.result()
             contents = f" ({skipped.in_words()})" if skipped.count else ""
             raise InputError(f"{argument}: a folder without images{contents}; name a folder of images, or image files")
         return below
@@ -78,7 +78,7 @@ def _paths(argument: Path) -> Sequence[Path]:
     for match in matching(os.path.normpath(pattern if absolute else os.path.join(glob.escape(os.getcwd()), pattern))):
         path = Path(match if absolute else os.path.relpath(match))
         if path.is_dir():
-            found += _below(path, PassedOverCount())
+            found += _below(path, SkipCounter())
         elif is_image(match):
             found.append(path)
     if not found:
@@ -86,8 +86,8 @@ def _paths(argument: Path) -> Sequence[Path]:
     return sorted(found)
 
 
-def _below(folder: Path, passed: PassedOverCount) -> list[Path]:
-    return [folder / name for name in images_in(str(folder), passed).names]
+def _below(folder: Path, skipped: SkipCounter) -> list[Path]:
+    return [folder / name for name in images_in(str(folder), skipped).names]
 
 
 def _image_bytes(path: Path) -> bytes:

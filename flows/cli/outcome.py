@@ -16,7 +16,7 @@ from flows.stage_line import clock
 from pipeline.artifacts import ArtifactStore
 from pipeline.counted import counted
 from pipeline.service_url import without_credentials
-from pipeline.sharding.sources.passed_over import PassedOver
+from pipeline.sharding.sources.skipped_files import SkippedFiles
 
 if TYPE_CHECKING:
     from flows.stage_run import RunSummary
@@ -34,7 +34,7 @@ class Outcome:
         artifacts: label of a stage -> STAGE/KEY.
         report: path of the HTML report; None if there is none.
         models: summaries of the registrations: registered name, version, decision, lookup line.
-        data: for each stage with notes or passed-over files, these.
+        data: for each stage with notes or skipped files, these.
     """
 
     flow: str
@@ -105,7 +105,7 @@ def outcome_of(
 
 
 def _source_notes(label: str, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Notes of a stage, e.g. about its source, and passed-over files; {} if there are none."""
+    """Notes of a stage, e.g. about its source, and skipped files; {} if there are none."""
     notes = {name: summary[name] for name in ("notes", "passed_over") if summary.get(name)}
     return {"stage": label, **notes} if notes else {}
 
@@ -145,8 +145,8 @@ def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
 def _data_lines(data: Mapping[str, Any]) -> list[str]:
     lines = [f"{data['stage']}: {note}" for note in data.get("notes", ())]
     if "passed_over" in data:
-        passed_over = PassedOver(data["passed_over"]["per_kind"], tuple(data["passed_over"]["first"]))
-        first = ", ".join(passed_over.names[:_MAX_NAMES])
-        more = ", ..." if passed_over.count > _MAX_NAMES else ""
-        lines.append(f"{data['stage']}: passed over {passed_over.in_words()} ({first}{more})")
+        skipped = SkippedFiles(data["passed_over"]["per_kind"], tuple(data["passed_over"]["first"]))
+        first = ", ".join(skipped.names[:_MAX_NAMES])
+        more = ", ..." if skipped.count > _MAX_NAMES else ""
+        lines.append(f"{data['stage']}: skipped {skipped.in_words()} ({first}{more})")
     return lines

@@ -141,7 +141,7 @@ def _describe(
         "megabytes": round(size / 1e6, 1),
         "unreadable": len(unreadable),
         "duplicates": result.plan.assignment.equal_sets.copies,
-        **({"passed_over": card["passed_over"]} if collection.passed_over.count else {}),
+        **({"passed_over": card["passed_over"]} if collection.skipped.count else {}),
         "source": source_address(config),
         **({"rare_classes": {**rare, "of": dict(islice(rare["of"].items(), 20))}} if result.rare_classes else {}),
         **({"notes": list(collection.notes)} if collection.notes else {}),

@@ -69,7 +69,7 @@ def data_card(
             "per_label": dict(sorted(Counter(item.label or _NO_LABEL for item in unreadable).items())),
             "first": [{"name": item.name, "reason": item.reason} for item in unreadable[:_UNREADABLE_SHOWN]],
         },
-        "passed_over": collection.passed_over.plain(),
+        "passed_over": collection.skipped.as_json(),
         "credits": [
             {
                 "work": credit.work,
@@ -228,7 +228,7 @@ def markdown(card: dict[str, Any]) -> str:
         *([f"- {text(rare)}"] if (rare := rare_classes_text(card.get("rare_classes", {}))) else []),
         f"- unreadable: {card['unreadable']['count']} (all of them, with reasons: quarantine.parquet)",
         *(f"  - {text(entry['name'])}: {text(entry['reason'])}" for entry in card["unreadable"]["first"]),
-        *_passed_over_lines(card.get("passed_over", {})),
+        *_skipped_lines(card.get("passed_over", {})),
         "",
         "## Labels",
         "",
@@ -252,14 +252,12 @@ def _delta_lines(delta: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _passed_over_lines(passed_over: Mapping[str, Any]) -> list[str]:
-    if not passed_over.get("count"):
+def _skipped_lines(skipped: Mapping[str, Any]) -> list[str]:
+    if not skipped.get("count"):
         return []
-    kinds = ", ".join(f"{count:,} {text(kind)}" for kind, count in passed_over["per_kind"].items())
-    first = ", ".join(map(text, passed_over["first"]))
-    return [
-        f"- passed over in the source, because they are not images of a supported format: {kinds} (the first: {first})"
-    ]
+    kinds = ", ".join(f"{count:,} {text(kind)}" for kind, count in skipped["per_kind"].items())
+    first = ", ".join(map(text, skipped["first"]))
+    return [f"- skipped in the source, because they are not images of a supported format: {kinds} (the first: {first})"]
 
 
 def _counts_text(counts: dict[str, int]) -> str:

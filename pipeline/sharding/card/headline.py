@@ -17,7 +17,7 @@ def shards_headline(summary: Mapping[str, Any]) -> str:
     labels = counted(summary.get("labels", 0), "label")
     words = f"{splits} image{'' if one else 's'}, {labels}, {summary.get('unreadable', 0)} unreadable"
     if "passed_over" in summary:
-        words += f", {summary['passed_over']['count']:,} passed over"
+        words += f", {summary['passed_over']['count']:,} skipped"
     if "new" in summary:
         changes = (f"{summary[name]:,} {name}" for name in ("new", "changed", "removed"))
         words += f"; {', '.join(changes)}"

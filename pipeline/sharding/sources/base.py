@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NoReturn, Self
 from pipeline.config import Config
 from pipeline.progress import Progress
 from pipeline.sharding.format.file_addresses import FoundFile
-from pipeline.sharding.sources.passed_over import NOTHING_PASSED_OVER, PassedOver
+from pipeline.sharding.sources.skipped_files import NO_SKIPPED_FILES, SkippedFiles
 
 # The author or licence of a work whose source gives none.
 NOT_STATED = "not stated"
@@ -104,7 +104,7 @@ class Collection:
         credits: author and licence of each part.
         tars: the tars to index in place, to which `Item.tar_position` refers; (): images are copied to new shards.
         notes: sentences for the data card and the run: unusual findings of the listing, and how they were handled.
-        passed_over: files and folders that were found and skipped.
+        skipped: files and folders that were found and skipped.
     """
 
     title: str
@@ -115,7 +115,7 @@ class Collection:
     credits: tuple[Credit, ...] = ()
     tars: tuple[FoundFile, ...] = ()
     notes: tuple[str, ...] = ()
-    passed_over: PassedOver = NOTHING_PASSED_OVER
+    skipped: SkippedFiles = NO_SKIPPED_FILES
 
 
 @dataclass(frozen=True, slots=True)

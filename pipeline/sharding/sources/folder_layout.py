@@ -17,7 +17,7 @@ from pipeline.folders import identity
 from pipeline.pixels.extensions import IMAGE_SUFFIXES
 from pipeline.sharding.sources.given_split import split_of_folder
 from pipeline.sharding.sources.image_listing import FolderImages, images_in, sub_folders
-from pipeline.sharding.sources.passed_over import LOOP, LOOSE, PassedOver, PassedOverCount
+from pipeline.sharding.sources.skipped_files import LOOP, LOOSE, SkipCounter, SkippedFiles
 
 Layout = Literal["auto", "classes", "splits"]
 _SPLITS = ("train", "val", "test")
@@ -50,7 +50,7 @@ class FolderData:
 
     classes: list[ClassFiles]
     broken: frozenset[str]
-    passed_over: PassedOver
+    skipped: SkippedFiles
     by_split: bool
     empty: tuple[str, ...] = ()
     splits_note: str = ""
@@ -69,7 +69,7 @@ def folder_data(folder: Path, layout: Layout) -> FolderData:
     """
     root = str(folder)
     _check_folder(folder)
-    skipped = PassedOverCount()
+    skipped = SkipCounter()
     above = tuple(identity(str(one)) for one in (folder, *folder.parents))
     tops = []
     for name in sub_folders(root):
@@ -85,22 +85,22 @@ def folder_data(folder: Path, layout: Layout) -> FolderData:
         )
     trees = {name: images_in(f"{root}/{name}", skipped, prefix=f"{name}/", above=above) for name in tops}
     if not any(tree.names for tree in trees.values()):
-        found = skipped.done()
+        found = skipped.result()
         there = f"; there are {found.in_words()}" if found.count else ""
         raise InputError(f"{folder}: no image in any sub-folder; looked for {', '.join(sorted(IMAGE_SUFFIXES))}{there}")
     broken = frozenset().union(*(tree.broken for tree in trees.values()))
     splits = _splits(folder, trees, layout)
     if splits:
         classes, empty = _classes_of_splits(trees, splits, skipped)
-        return FolderData(classes, broken, skipped.done(), True, empty, _note_on_split_folders(classes, splits))
+        return FolderData(classes, broken, skipped.result(), True, empty, _note_on_split_folders(classes, splits))
     empty = tuple(name for name, tree in trees.items() if not tree.names)
     trees = {name: tree for name, tree in trees.items() if tree.names}
     if layout != "classes" and _has_splits_in_classes(folder, trees):
         classes = list(_splits_of_classes(trees))
-        return FolderData(classes, broken, skipped.done(), True, empty, _note_on_splits_in_classes(classes))
+        return FolderData(classes, broken, skipped.result(), True, empty, _note_on_splits_in_classes(classes))
     if layout == "splits":
         raise InputError(f"{folder}: layout=splits, but no train/, val/ or test/ in it holds folders of classes")
-    return FolderData([ClassFiles(n, None, t.names) for n, t in trees.items()], broken, skipped.done(), False, empty)
+    return FolderData([ClassFiles(n, None, t.names) for n, t in trees.items()], broken, skipped.result(), False, empty)
 
 
 def _check_folder(folder: Path) -> None:
@@ -143,7 +143,7 @@ def _holds_classes(tree: FolderImages) -> bool:
 
 
 def _classes_of_splits(
-    trees: Mapping[str, FolderImages], splits: Mapping[str, str], skipped: PassedOverCount
+    trees: Mapping[str, FolderImages], splits: Mapping[str, str], skipped: SkipCounter
 ) -> tuple[list[ClassFiles], tuple[str, ...]]:
     """Layout train/CLASS: the images of each class in each split, and the classes without an image in any split.
 

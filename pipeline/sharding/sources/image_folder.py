@@ -69,9 +69,9 @@ class ImageFolderConfig(SourceConfig):
             listing_hash(str(root), one.names, data.broken, hasher)
         if data.empty:
             hasher.update(json.dumps(data.empty).encode())
-        if perhaps := data.passed_over.perhaps_images:
+        if possible := data.skipped.possible_images:
             # Skipped files that may be images change the digest, so that a run reports new ones.
-            hasher.update(json.dumps(perhaps, sort_keys=True).encode())
+            hasher.update(json.dumps(possible, sort_keys=True).encode())
         # The layout is included so that no delta is built on shards in which "train" is a class.
         layout = "splits" if data.by_split else self.layout
         return self.model_copy(update={"folder": root, "layout": layout, "fingerprint": hasher.hexdigest()[:20]})
@@ -94,7 +94,7 @@ class ImageFolderConfig(SourceConfig):
             root=title,
             credits=(Credit.given(title, self.author, self.licence),),
             notes=(data.splits_note,) if data.splits_note else (),
-            passed_over=data.passed_over,
+            skipped=data.skipped,
         )
 
     @property

@@ -16,7 +16,7 @@ from pipeline.errors import InputError
 from pipeline.folders import Identity, entries, identity, kind_of, unlistable
 from pipeline.pixels.extensions import IMAGE_SUFFIXES, OTHER_SUFFIXES
 from pipeline.pixels.formats import HEAD_BYTES, format_of
-from pipeline.sharding.sources.passed_over import BROKEN_LINK, HIDDEN, LOOP, SPECIAL, PassedOverCount, kind_of_name
+from pipeline.sharding.sources.skipped_files import BROKEN_LINK, HIDDEN, LOOP, SPECIAL, SkipCounter, kind_of_name
 
 # Folders that operating systems create in user folders; not all of them are readable.
 _OF_THE_SYSTEM = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
@@ -40,7 +40,7 @@ class FolderImages:
 
 
 def images_in(
-    folder: str, skipped: PassedOverCount, *, deep: bool = True, prefix: str = "", above: tuple[Identity, ...] = ()
+    folder: str, skipped: SkipCounter, *, deep: bool = True, prefix: str = "", above: tuple[Identity, ...] = ()
 ) -> FolderImages:
     """The images of a folder; hidden files are skipped.
 
@@ -109,7 +109,7 @@ def _add_images(
     folder: str,
     prefix: str,
     deep: bool,
-    skipped: PassedOverCount,
+    skipped: SkipCounter,
     found: tuple[list[str], list[str], list[str]],
     above: tuple[Identity, ...],
     *,

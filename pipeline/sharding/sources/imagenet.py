@@ -28,7 +28,7 @@ from pipeline.sharding.sources.base import About, Collection, Credit, Item, Sour
 from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
 from pipeline.sharding.sources.image_listing import BROKEN, FolderImages, images_in, listing_hash, sub_folders
 from pipeline.sharding.sources.imagenet_labels import class_words, find_val_labels, read_val_labels
-from pipeline.sharding.sources.passed_over import LOOSE, PassedOverCount
+from pipeline.sharding.sources.skipped_files import LOOSE, SkipCounter
 
 _WNID = re.compile(r"n\d{8}")
 # Folder of the images in the archive of the Kaggle competition.
@@ -83,7 +83,7 @@ class ImagenetConfig(SourceConfig):
         root, images = self._places()
         wnids = _wnids(images / "train")
         hasher = hashlib.sha256()
-        for found in _listed(images, PassedOverCount()):
+        for found in _listed(images, SkipCounter()):
             listing_hash(str(images), found.names, found.broken, hasher)
         words = class_words(root, self.names, wnids, wanted=self.labels == "names")
         labels = [] if _by_class(images / "val") else sorted(self._val_labels(wnids).items())
@@ -110,11 +110,11 @@ class ImagenetConfig(SourceConfig):
         words = class_words(root, self.names, wnids, wanted=self.labels == "names")
         val_labels = self._val_labels(wnids)
         progress(note="listing ImageNet")
-        skipped = PassedOverCount()
+        skipped = SkipCounter()
         total = sum(len(found.names) for found in _listed(images, skipped))
 
         def items() -> Iterator[Item]:
-            for found in _listed(images, PassedOverCount()):
+            for found in _listed(images, SkipCounter()):
                 for name in found.names:
                     yield self._item(images, name, words, val_labels, broken=name in found.broken)
 
@@ -132,7 +132,7 @@ class ImagenetConfig(SourceConfig):
                     "https://image-net.org/download",
                 ),
             ),
-            passed_over=skipped.done(),
+            skipped=skipped.result(),
         )
 
     def _item(
@@ -178,7 +178,7 @@ def _by_class(val: Path) -> bool:
     return val.is_dir() and any(_WNID.fullmatch(name) for name in sub_folders(str(val)))
 
 
-def _listed(images: Path, skipped: PassedOverCount) -> Iterator[FolderImages]:
+def _listed(images: Path, skipped: SkipCounter) -> Iterator[FolderImages]:
     """The images of train/ and then of val/, sorted by name; the names of one folder at a time are in memory."""
     for part in ("train", "val"):
         if not (images / part).is_dir():

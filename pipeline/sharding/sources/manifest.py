@@ -20,9 +20,9 @@ from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.base import About, Collection, SourceConfig, unreadable
 from pipeline.sharding.sources.labels import read_class_names
-from pipeline.sharding.sources.passed_over import files_passed_over
 from pipeline.sharding.sources.roots import Roots, check_rows, roots_of_table
 from pipeline.sharding.sources.row_items import Columns, RowImage, cell_image, collect_rows
+from pipeline.sharding.sources.skipped_files import skipped_by_name
 from pipeline.sharding.sources.tables import SUFFIXES, Row, check_columns, is_parquet, rows_of
 
 _CHECKED_ROWS = 100
@@ -146,7 +146,7 @@ class ManifestConfig(SourceConfig):
             self._image,
             embedded=self.bytes_column is not None,
             author=self.author,
-            passed_over=files_passed_over(self.manifest, SUFFIXES, named=True),
+            skipped=skipped_by_name(self.manifest, SUFFIXES, rows_name_images=True),
             progress=progress,
         )
 

@@ -22,8 +22,8 @@ from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.base import About, Collection, SourceConfig
-from pipeline.sharding.sources.passed_over import files_passed_over
 from pipeline.sharding.sources.row_items import Columns, cell_image, collect_rows
+from pipeline.sharding.sources.skipped_files import skipped_by_name
 from pipeline.sharding.sources.tables import check_columns, open_parquet
 
 _SUFFIXES = (".parquet",)
@@ -96,7 +96,7 @@ class ParquetImagesConfig(SourceConfig):
             lambda file, row: cell_image(file, image, row),
             embedded=True,
             author=self.author,
-            passed_over=files_passed_over(self.files, _SUFFIXES),
+            skipped=skipped_by_name(self.files, _SUFFIXES),
             progress=progress,
         )
 

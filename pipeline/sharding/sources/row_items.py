@@ -31,7 +31,7 @@ from pipeline.sharding.sources.labels import (
     ordered,
 )
 from pipeline.sharding.sources.parquet_cells import read_cell
-from pipeline.sharding.sources.passed_over import PassedOver
+from pipeline.sharding.sources.skipped_files import SkippedFiles
 from pipeline.sharding.sources.tables import Row, require_columns, rows_of
 
 
@@ -80,7 +80,7 @@ def collect_rows(
     *,
     embedded: bool,
     author: str,
-    passed_over: PassedOver,
+    skipped: SkippedFiles,
     progress: Progress,
 ) -> Collection:
     """Tables as a data set; its labels, if any, are below one node of the taxonomy.
@@ -109,7 +109,7 @@ def collect_rows(
         root=columns.source if label_names else "",
         credits=(Credit.given(columns.source, author, columns.licence),),
         notes=notes,
-        passed_over=passed_over,
+        skipped=skipped,
     )
 
 

@@ -26,11 +26,11 @@ from pipeline.pixels.formats import HEAD_BYTES, format_of
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.foreign_json import parse_json
 from pipeline.sharding.sources.labels import MAX_LABELS, label_of, label_text, missing_label
-from pipeline.sharding.sources.passed_over import (
+from pipeline.sharding.sources.skipped_files import (
     HIDDEN,
-    NOTHING_PASSED_OVER,
-    PassedOver,
-    PassedOverCount,
+    NO_SKIPPED_FILES,
+    SkipCounter,
+    SkippedFiles,
     kind_of_name,
 )
 from pipeline.sharding.sources.tar_bytes import opened_tar
@@ -114,7 +114,7 @@ class TarListing:
     Attributes:
         labels: the labels as written, including words for a missing value.
         missing: number of samples without label, by the content of the label's field.
-        passed_over: members that belong to no sample, since their names have no extension.
+        skipped: members that belong to no sample, since their names have no extension.
     """
 
     samples: int
@@ -122,7 +122,7 @@ class TarListing:
     path: Path
     end: str | None = None
     missing: Mapping[str, int] = field(default_factory=dict)
-    passed_over: PassedOver = NOTHING_PASSED_OVER
+    skipped: SkippedFiles = NO_SKIPPED_FILES
 
     def rows(self) -> Iterator[TarSample]:
         """The samples, in the order of the tar."""
@@ -150,7 +150,7 @@ def list_tar(tar: FoundFile, roles: MemberRoles, folder: Path) -> TarListing:
     if not path.is_file():
         with atomic_write(path, durable=False) as temporary:
             ends: list[TarFault] = []
-            skipped = PassedOverCount()
+            skipped = SkipCounter()
             _write(temporary, tar_samples(tar, roles, ends, skipped), ends, skipped)
     with closing(pq.ParquetFile(path)) as file:
         metadata = file.schema_arrow.metadata
@@ -162,12 +162,12 @@ def list_tar(tar: FoundFile, roles: MemberRoles, folder: Path) -> TarListing:
             path,
             json.loads(metadata[b"end"]),
             json.loads(metadata[b"missing"]),
-            PassedOver(kinds, tuple(names)),
+            SkippedFiles(kinds, tuple(names)),
         )
 
 
 def tar_samples(
-    tar: FoundFile, roles: MemberRoles, ends: list[TarFault] | None = None, skipped: PassedOverCount | None = None
+    tar: FoundFile, roles: MemberRoles, ends: list[TarFault] | None = None, skipped: SkipCounter | None = None
 ) -> Iterator[TarSample]:
     """The samples of a tar, from its headers and its small members.
 
@@ -178,7 +178,7 @@ def tar_samples(
         InputError: the tar is damaged or hostile; the message names member and byte.
     """
     ends = [] if ends is None else ends
-    skipped = PassedOverCount() if skipped is None else skipped
+    skipped = SkipCounter() if skipped is None else skipped
     with opened_tar(tar) as read:
         members: dict[str, Member] = {}
         current = ""
@@ -312,7 +312,7 @@ def _is_text(text: str, name: str, extension: str) -> bool:
     return bool(text.strip())
 
 
-def _write(path: Path, samples: Iterator[TarSample], ends: list[TarFault], skipped: PassedOverCount) -> None:
+def _write(path: Path, samples: Iterator[TarSample], ends: list[TarFault], skipped: SkipCounter) -> None:
     labels: dict[str, None] = {}
     missing: Counter[str] = Counter()
     columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
@@ -331,8 +331,7 @@ def _write(path: Path, samples: Iterator[TarSample], ends: list[TarFault], skipp
             columns = {name: [] for name in _SCHEMA.names}
     batches.append(pa.RecordBatch.from_pydict(columns, schema=_SCHEMA))
     end = ends[0].what if ends else None
-    left_out = skipped.done()
-    passed_over = [dict(left_out.kinds), left_out.names]
-    facts = {"labels": list(labels), "end": end, "missing": missing, "passed_over": passed_over}
-    schema = _SCHEMA.with_metadata({name: json.dumps(value) for name, value in facts.items()})
+    files = skipped.result()
+    metadata = {"labels": list(labels), "end": end, "missing": missing, "passed_over": [dict(files.kinds), files.names]}
+    schema = _SCHEMA.with_metadata({name: json.dumps(value) for name, value in metadata.items()})
     pq.write_table(pa.Table.from_batches(batches).replace_schema_metadata(schema.metadata), path, compression="zstd")

@@ -29,7 +29,7 @@ from pipeline.sharding.format.tar_layout import BLOCK
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig, TarPosition, unreadable
 from pipeline.sharding.sources.given_split import split_of_name
 from pipeline.sharding.sources.labels import Spellings, label_of, missing_in_words, named, ordered, read_class_names
-from pipeline.sharding.sources.passed_over import PassedOverCount, files_passed_over
+from pipeline.sharding.sources.skipped_files import SkipCounter, skipped_by_name
 from pipeline.sharding.sources.tar_listing import IMAGE_EXTENSIONS, MemberRoles, TarListing, TarSample, list_tar
 from pipeline.sharding.sources.tar_members import check_tar
 
@@ -153,10 +153,10 @@ class WebdatasetConfig(SourceConfig):
         root = addresses.common_folder(tars)
         title = root.rstrip("/").rpartition("/")[2] or "tars"
         shards = [(tar.url.removeprefix(root).lstrip("/"), one) for tar, one in zip(tars, listings, strict=True)]
-        skipped = PassedOverCount()
-        skipped.extend(files_passed_over(self.tars, _SUFFIXES))
+        skipped = SkipCounter()
+        skipped.extend(skipped_by_name(self.tars, _SUFFIXES))
         for shard, listing in shards:
-            skipped.extend(listing.passed_over, f"{shard}: ")
+            skipped.extend(listing.skipped, f"{shard}: ")
         spellings, found = Spellings(), set()
         for written in (label for listing in listings for label in listing.labels):
             label = label_of(written, class_names)
@@ -181,7 +181,7 @@ class WebdatasetConfig(SourceConfig):
             credits=(Credit.given(title, self.author, self.licence),),
             tars=tuple(tars) if self.in_place else (),
             notes=(*spellings.notes(), *_notes(shards, class_names)),
-            passed_over=skipped.done(),
+            skipped=skipped.result(),
         )
 
     def _check_members(self, listings: Sequence[TarListing]) -> None:

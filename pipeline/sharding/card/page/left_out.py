@@ -1,4 +1,4 @@
-"""The sections about items left out: duplicates with example pictures, quarantined and passed-over items."""
+"""The sections about items left out: duplicates with example pictures, quarantined and skipped files."""
 
 from __future__ import annotations
 
@@ -125,21 +125,21 @@ def quarantine_section(card: Mapping[str, Any], unreadable: Sequence[Unreadable]
     )
 
 
-def passed_over_section(card: Mapping[str, Any]) -> Markup | None:
-    """The files that the source's listing passed over, counted by kind, and the names of the first ones."""
-    passed_over = card["passed_over"]
-    if not passed_over["count"]:
+def skipped_section(card: Mapping[str, Any]) -> Markup | None:
+    """The files that the source's listing skipped, counted by kind, and the names of the first ones."""
+    skipped = card["passed_over"]
+    if not skipped["count"]:
         return None
-    names = [tag("li", name) for name in passed_over["first"]]
-    more = f"the first {len(names):,} of {passed_over['count']:,}"
+    names = [tag("li", name) for name in skipped["first"]]
+    more = f"the first {len(names):,} of {skipped['count']:,}"
     return join(
         tag(
             "p",
-            f"Skipped in the source: {counted(passed_over['count'], 'file or folder', 'files or folders')}, "
+            f"Skipped in the source: {counted(skipped['count'], 'file or folder', 'files or folders')}, "
             "not images of a supported format.",
             class_="lead",
         ),
-        counted_bars(passed_over["per_kind"]),
+        counted_bars(skipped["per_kind"]),
         details(f"Names: {more}", tag("ul", names, class_="names")),
     )
 

@@ -17,7 +17,7 @@ from pipeline.sharding.card.data_card import rare_classes_text, unlabelled
 from pipeline.sharding.card.page.classes import ClassPictures, balance_section, share_bar, split_legend, splits_section
 from pipeline.sharding.card.page.gallery import Gallery
 from pipeline.sharding.card.page.images_and_captions import CaptionExamples, images_section, in_bytes
-from pipeline.sharding.card.page.left_out import EqualSet, duplicates_section, passed_over_section, quarantine_section
+from pipeline.sharding.card.page.left_out import EqualSet, duplicates_section, quarantine_section, skipped_section
 from pipeline.sharding.card.page.origin import licences_section, options_section
 from pipeline.sharding.card.page.style import CSS
 from pipeline.sharding.format.index import SampleIndex
@@ -59,7 +59,7 @@ def card_page(
         ("captions", "Captions", caption_examples.section(card, gallery)),
         ("duplicates", "Duplicates", duplicates_section(card, equal, gallery)),
         ("quarantine", "Quarantine", quarantine_section(card, unreadable)),
-        ("passed-over", "Passed over", passed_over_section(card)),
+        ("skipped", "Skipped files", skipped_section(card)),
         ("licences", "Sources and licences", licences_section(card)),
         ("options", "Options", options_section(config)),
     ]

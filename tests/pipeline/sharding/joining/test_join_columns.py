@@ -70,9 +70,7 @@ def test_values_stand_at_the_rows_of_their_keys_from_any_format(
     assert columns.valid("score").all()
 
 
-def test_a_folder_is_joined_as_one_and_hidden_files_are_passed_over(
-    shards: Artifact, join: Join, tmp_path: Path
-) -> None:
+def test_a_folder_is_joined_as_one_and_hidden_files_are_skipped(shards: Artifact, join: Join, tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     (folder / "deep").mkdir(parents=True)
     (folder / ".half-written.csv").write_text("key\n")

@@ -152,7 +152,7 @@ def test_what_may_be_a_split_or_a_class_is_refused_until_it_is_said(
     assert "layout=splits" in line
     collection, items = collect(kind="image_folder", folder=str(folder), layout="splits")
     assert counted(items) == {("train", "cat"): 2, ("val", "cat"): 1}
-    assert collection.passed_over.kinds == {"in no split's folder": 2}
+    assert collection.skipped.kinds == {"in no split's folder": 2}
     _, items = collect(kind="image_folder", folder=str(folder), layout="classes")
     assert counted(items) == {(None, "train"): 2, (None, "unlabelled"): 2, (None, "val"): 1}
 
@@ -169,7 +169,7 @@ def test_split_folders_without_classes_are_no_classes(fill: Fill, refused: Refus
     (folder / "train" / "dog" / "0.png").rename(folder / "train" / "cat" / "0.png")
     collection, items = collect(kind="image_folder", folder=str(folder))
     assert counted(items) == {("train", "cat"): 1, ("train", "dog"): 1}
-    assert collection.passed_over.kinds == {"in no class folder": 2}
+    assert collection.skipped.kinds == {"in no class folder": 2}
     assert "layout=splits" in refused(kind="image_folder", folder=str(folder / "train"), layout="splits")
 
 
@@ -297,7 +297,7 @@ def test_a_link_among_the_classes_to_a_folder_above_is_no_class(leads: str, fill
     (folder / "all").symlink_to(folder / leads)
     collection, items = collect(kind="image_folder", folder=str(folder))
     assert counted(items) == {(None, "cat"): 2, (None, "dog"): 2}
-    assert collection.passed_over.kinds == {"link to a folder above": 1}
+    assert collection.skipped.kinds == {"link to a folder above": 1}
 
 
 def test_a_disk_that_fails_stops_the_run_and_no_image_is_taken_for_deleted(

@@ -59,7 +59,7 @@ def test_names_and_data_are_those_that_tarfile_reads(files: list[tuple[str, byte
     assert [(one.name, data[one.offset : one.offset + one.length]) for one in members(data)] == expected
 
 
-def test_folders_and_a_leading_dot_are_passed_over() -> None:
+def test_folders_and_a_leading_dot_are_skipped() -> None:
     data = tar_of((info("./a", type=tarfile.DIRTYPE), b""), (info("./a/b.jpg"), b"image"))
     assert [one.name for one in members(data)] == ["a/b.jpg"]
 

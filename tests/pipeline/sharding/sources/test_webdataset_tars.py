@@ -439,8 +439,8 @@ def test_images_of_rarer_names_are_taken_and_members_of_no_sample_are_counted(
     assert [item.read() for item in items[:4]] == [members[name] for name in ("a.jfif", "b.avif", "c.dat", "d.image")]
     assert "no image among its members (heic, txt)" in reason(items[4])
     assert [reason(item).partition(",")[0] for item in items[5:]] == ["its key ends at the first dot"] * 2
-    assert collection.passed_over.kinds == {"no extension": 2, ".md5": 1, ".png": 1, "hidden": 1}
-    assert "0.tar: README" in collection.passed_over.names
+    assert collection.skipped.kinds == {"no extension": 2, ".md5": 1, ".png": 1, "hidden": 1}
+    assert "0.tar: README" in collection.skipped.names
     # Extensions that were named are believed.
     _, items = collect(kind="webdataset", tars=str(tmp_path / "tars"), images=["dat"])
     assert [item.key for item in items if "no image" not in reason_or_none(item)] == ["c"]

@@ -13,22 +13,22 @@ from pipeline.folders import files_below
 from pipeline.pixels.extensions import IMAGE_SUFFIXES, OTHER_SUFFIXES
 from pipeline.sharding.format import file_addresses as addresses
 
-_NAMES = 20  # examples
-_CHARS = 200  # of a name or a kind
-_KINDS = 40  # that are counted separately
-_KINDS_SAID = 6  # in `in_words`
+_MAX_NAMES = 20
+_MAX_CHARS = 200  # of a name or a kind
+_MAX_KINDS = 40  # kinds beyond these are counted together
+_KINDS_IN_WORDS = 6
 HIDDEN, LOOSE, BROKEN_LINK = "hidden", "in no class folder", "broken link"
 LOOP, SPECIAL = "link to a folder above", "no regular file"
 _OTHER = "other kinds"
 
 
 @dataclass(frozen=True, slots=True)
-class PassedOver:
+class SkippedFiles:
     """The skipped files and folders.
 
     Attributes:
-        kinds: number by kind: an extension, or words such as "hidden"; the most frequent first.
-        names: the first names.
+        kinds: kind -> number of files, the most frequent first; a kind is an extension, or words such as "hidden".
+        names: names of the first 20 files.
     """
 
     kinds: Mapping[str, int] = field(default_factory=dict)
@@ -40,24 +40,24 @@ class PassedOver:
 
     def in_words(self) -> str:
         """The counts as text: "12 .heic, 3 hidden"; "" if nothing was skipped."""
-        said = [f"{count:,} {kind}" for kind, count in list(self.kinds.items())[:_KINDS_SAID]]
-        rest = self.count - sum(list(self.kinds.values())[:_KINDS_SAID])
-        return ", ".join([*said, *([f"{rest:,} more"] if rest else [])])
+        shown = [f"{count:,} {kind}" for kind, count in list(self.kinds.items())[:_KINDS_IN_WORDS]]
+        rest = self.count - sum(list(self.kinds.values())[:_KINDS_IN_WORDS])
+        return ", ".join([*shown, *([f"{rest:,} more"] if rest else [])])
 
     @property
-    def perhaps_images(self) -> dict[str, int]:
+    def possible_images(self) -> dict[str, int]:
         """The kinds that may be images in an unsupported format, with their counts."""
         return {kind: count for kind, count in self.kinds.items() if kind not in (HIDDEN, *OTHER_SUFFIXES)}
 
-    def plain(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """The content as JSON values."""
         return {"count": self.count, "per_kind": dict(self.kinds), "first": list(self.names)}
 
 
-NOTHING_PASSED_OVER = PassedOver()
+NO_SKIPPED_FILES = SkippedFiles()
 
 
-class PassedOverCount:
+class SkipCounter:
     """Counts skipped files and folders."""
 
     def __init__(self) -> None:
@@ -65,24 +65,24 @@ class PassedOverCount:
         self._names: list[str] = []
 
     def add(self, kind: str, name: str) -> None:
-        self._kinds[shortened(kind, _CHARS)] += 1
-        if len(self._names) < _NAMES:
-            self._names.append(shortened(name, _CHARS))
+        self._kinds[shortened(kind, _MAX_CHARS)] += 1
+        if len(self._names) < _MAX_NAMES:
+            self._names.append(shortened(name, _MAX_CHARS))
 
-    def extend(self, more: PassedOver, prefix: str = "") -> None:
+    def extend(self, more: SkippedFiles, prefix: str = "") -> None:
         """Adds the skipped files of another listing.
 
         Args:
-            prefix: prefix for its names, e.g. "00000.tar: ".
+            prefix: put before each of its names, e.g. "00000.tar: ".
         """
         self._kinds.update(more.kinds)
-        self._names += [prefix + name for name in more.names[: _NAMES - len(self._names)]]
+        self._names += [prefix + name for name in more.names[: _MAX_NAMES - len(self._names)]]
 
-    def done(self) -> PassedOver:
-        ordered = sorted(self._kinds.items(), key=lambda one: (-one[1], one[0]))
-        kinds = dict(ordered[:_KINDS])
-        rest = sum(count for _, count in ordered[_KINDS:])
-        return PassedOver(kinds | ({_OTHER: rest} if rest else {}), tuple(self._names))
+    def result(self) -> SkippedFiles:
+        ordered = sorted(self._kinds.items(), key=lambda entry: (-entry[1], entry[0]))
+        kinds = dict(ordered[:_MAX_KINDS])
+        rest = sum(count for _, count in ordered[_MAX_KINDS:])
+        return SkippedFiles(kinds | ({_OTHER: rest} if rest else {}), tuple(self._names))
 
 
 def kind_of_name(name: str) -> str:
@@ -90,27 +90,29 @@ def kind_of_name(name: str) -> str:
     return os.path.splitext(name)[1].lower() or "no extension"
 
 
-def files_passed_over(pattern: str, suffixes: Sequence[str], *, named: bool = False) -> PassedOver:
+def skipped_by_name(pattern: str, suffixes: Sequence[str], *, rows_name_images: bool = False) -> SkippedFiles:
     """The files of a folder that `addresses.find` skips because of their names; none for a pattern.
 
     Args:
         suffixes: see `addresses.find`.
-        named: do not count images, because the rows of the files name them.
+        rows_name_images: do not count images: the files are tables whose rows name them.
     Raises:
         InputError: a folder cannot be listed.
     """
     if "{" in pattern or addresses.is_pattern(pattern):
-        return NOTHING_PASSED_OVER
+        return NO_SKIPPED_FILES
     url = addresses.absolute(pattern)
-    passed = PassedOverCount()
+    skipped = SkipCounter()
     if addresses.is_remote(url):
         names = [file.url for file in addresses.below(url)]
     elif os.path.isdir(url):
         names = [entry.path for entry in files_below(url, hidden=False)]
     else:
-        return NOTHING_PASSED_OVER
+        return NO_SKIPPED_FILES
     for name in names:
         kind = kind_of_name(name)
-        if not addresses.ends_with(name.rpartition("/")[2], suffixes) and not (named and kind in IMAGE_SUFFIXES):
-            passed.add(kind, name.removeprefix(url).lstrip("/"))
-    return passed.done()
+        if not addresses.ends_with(name.rpartition("/")[2], suffixes) and not (
+            rows_name_images and kind in IMAGE_SUFFIXES
+        ):
+            skipped.add(kind, name.removeprefix(url).lstrip("/"))
+    return skipped.result()
