@@ -80,6 +80,8 @@ class ContrastiveConfig(Config):
             )
         if self.training.patience is not None:
             raise ValueError("training.patience: early stopping is for classifiers, by their validation accuracy")
+        if self.training.optimizer.layer_decay is not None:
+            raise ValueError("training.optimizer.layer_decay: layer-wise rates are for classifiers, by their head")
         for template in self.templates:
             check_template(template)
         return self

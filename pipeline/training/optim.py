@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
-from pipeline.config import Config
+from pipeline.config import Config, added
+from pipeline.training.layer_depths import layer_depths
 
 _UNDECAYED_NAMES = ("pos_embed", "position", "cls_token", "class_token", "dist_token", "token_embedding", "logit_scale")
+
+
+def layer_decay_field() -> Any:
+    """The field `layer_decay` of an optimiser."""
+    return added(
+        None,
+        gt=0,
+        le=1,
+        description="Layer-wise learning rates, for fine-tuning: a layer that is d layers below the head is trained "
+        "with lr * layer_decay**d, and the head with lr. 0.65 to 0.9 keeps the first layers near their pretrained "
+        "weights. null: one rate for all layers.",
+    )
 
 
 class AdamWConfig(Config):
@@ -25,6 +38,8 @@ class AdamWConfig(Config):
     beta1: float = Field(0.9, ge=0, lt=1, description="Decay rate of the running mean of gradients.")
     beta2: float = Field(0.999, ge=0, lt=1, description="Decay rate of the running mean of squared gradients.")
     eps: float = Field(1e-8, gt=0, le=1, description="Epsilon added to the denominator, for numerical stability.")
+
+    layer_decay: float | None = layer_decay_field()
 
     def build(self, groups: list[dict[str, object]]) -> torch.optim.Optimizer:
         # The fused kernel updates all parameters in one pass, also on CPU.
@@ -42,6 +57,8 @@ class SGDConfig(Config):
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum factor. 0: no momentum.")
     nesterov: bool = Field(True, description="Use Nesterov momentum.")
 
+    layer_decay: float | None = layer_decay_field()
+
     def build(self, groups: list[dict[str, object]]) -> torch.optim.Optimizer:
         nesterov = self.nesterov and self.momentum > 0
         return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=nesterov, fused=True)
@@ -50,24 +67,32 @@ class SGDConfig(Config):
 OptimizerConfig = Annotated[AdamWConfig | SGDConfig, Field(discriminator="kind")]
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Two groups, with and without decay: vectors (biases, norms), tokens and position embeddings are not decayed.
+def parameter_groups(
+    model: nn.Module, weight_decay: float, layer_decay: float | None = None
+) -> list[dict[str, object]]:
+    """Groups with and without decay: vectors (biases, norms), tokens and position embeddings are not decayed.
 
     Parameters without a gradient are excluded, so frozen layers need no optimiser state.
+
+    Args:
+        layer_decay: makes such groups for each layer, the head's first, each with its `lr_scale`.
     """
-    decayed: list[nn.Parameter] = []
-    undecayed: list[nn.Parameter] = []
+    depths = {} if layer_decay is None else layer_depths(model)
+    members: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             plain = parameter.ndim <= 1 or any(word in name for word in _UNDECAYED_NAMES)
-            (undecayed if plain else decayed).append(parameter)
-    groups = ((decayed, weight_decay), (undecayed, 0.0))
-    return [{"params": list(parameters), "weight_decay": decay} for parameters, decay in groups if parameters]
+            members.setdefault((depths.get(name, 0), plain), []).append(parameter)
+    groups: list[dict[str, object]] = []
+    for (depth, plain), parameters in sorted(members.items(), key=lambda member: member[0]):
+        group: dict[str, object] = {"params": parameters, "weight_decay": 0.0 if plain else weight_decay}
+        groups.append(group if layer_decay is None else group | {"lr_scale": layer_decay**depth})
+    return groups
 
 
 def build_optimizer(model: nn.Module, config: AdamWConfig | SGDConfig) -> torch.optim.Optimizer:
     """The optimiser for all parameters of `model` that require a gradient."""
-    return config.build(parameter_groups(model, config.weight_decay))
+    return config.build(parameter_groups(model, config.weight_decay, config.layer_decay))
 
 
 def schedule_factor(step: int, total: int, *, warmup_steps: int, kind: str, final_share: float) -> float:

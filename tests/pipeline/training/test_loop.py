@@ -115,9 +115,11 @@ class StopAt(NullReporter):
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
-@pytest.mark.parametrize("refresh_every", [None, 4])
-def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, kind: str, refresh_every: int | None) -> None:
-    training = config(optimizer={"kind": kind, "lr": 0.01})
+@pytest.mark.parametrize(("refresh_every", "layer_decay"), [(None, None), (None, 0.5), (4, None)])
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    tmp_path: Path, kind: str, refresh_every: int | None, layer_decay: float | None
+) -> None:
+    training = config(optimizer={"kind": kind, "lr": 0.01, "layer_decay": layer_decay})
     refreshed: list[int] = []
 
     def sourced(to: list[int]) -> dict[str, Any]:
