@@ -216,7 +216,10 @@ def up(folder: Path, *, pool: str, ports: Ports | None = None, say: Callable[[st
         try:
             stack.start()
             say(f"\nPrefect UI:      {stack.environment['PREFECT_API_URL'].removesuffix('/api')}")
-            say(f"To use it:      source {shlex.quote(str(stack.folder / 'environment.sh'))} && tutelage deploy")
+            # Without the query, MLflow opens its view for GenAI.
+            mlflow_page = f"{stack.environment['MLFLOW_TRACKING_URI']}/#/experiments?workflowType=machine_learning"
+            say(f"MLflow UI:       {mlflow_page}")
+            say(f"To use it:       source {shlex.quote(str(stack.folder / 'environment.sh'))} && tutelage deploy")
             say("Ctrl-C stops all servers; their data stay.")
             stack.watch()
         finally:

@@ -192,6 +192,10 @@ class Registry:
         for key, value in tags.items():
             self._client.set_model_version_tag(version.name, str(version.version), key, _tag(value))
 
+    def describe(self, version: RegisteredVersion, description: str) -> None:
+        """Replaces the description of a version, in Markdown."""
+        self._client.update_model_version(version.name, str(version.version), description)
+
     def promote(self, version: RegisteredVersion) -> None:
         """Points the alias at a version. MLflow has no compare-and-set: hold the promotion lease."""
         self._client.set_registered_model_alias(version.name, CHAMPION, str(version.version))

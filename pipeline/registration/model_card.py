@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.exported_model import ExportedModel
 from pipeline.html.markdown import address, code, text
+from pipeline.registration.gate import Decision
 from pipeline.sharding.sources.base import NOT_STATED
 
 _LABELS_SHOWN = 60
@@ -36,17 +37,21 @@ def model_card(
     name: str,
     exported: ExportedModel,
     *,
+    model_uri: str,
     split: str,
     metrics: Mapping[str, float],
     data: Mapping[str, Any],
     lineage: Mapping[str, str],
+    decision: Decision | None = None,
 ) -> str:
     """The card.
 
     Args:
+        model_uri: the URI that loads this version, models:/NAME@ALIAS or models:/NAME/VERSION.
         split: the split on which `metrics` were measured.
         data: the data card of the shards.
         lineage: the origins of the model, name -> artifact, digest or commit.
+        decision: of the gate; None before it has decided.
     """
     size = exported.preprocessing.image_size
     dual = exported.kind == "dual-encoder"
@@ -61,7 +66,7 @@ def model_card(
             f" It normalises pixels by {exported.preprocessing.normalisation} itself.",
             "",
             "```python",
-            f'model = mlflow.pyfunc.load_model("models:/{name}@champion")',
+            f'model = mlflow.pyfunc.load_model("{model_uri}")',
             f"model.{call}  # images: a list of encoded JPEG, PNG, WebP or GIF bytes",
             "```",
             "",
@@ -69,6 +74,7 @@ def model_card(
             "",
             *_metric_rows(metrics),
             "",
+            *_gate_rows(decision),
             "## Data",
             "",
             *_data_rows(data),
@@ -106,6 +112,13 @@ def _metric_rows(metrics: Mapping[str, float]) -> list[str]:
             )
             rows.append(f"| {words} | {metrics[key]:.4f} | {baselines} |")
     return rows
+
+
+def _gate_rows(decision: Decision | None) -> list[str]:
+    if decision is None:
+        return []
+    verdict = "Promoted to champion" if decision.promote else "Not promoted"
+    return ["## Gate", "", f"{verdict}: {text(decision.reason)}.", ""]
 
 
 def _data_rows(data: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 register the model, or find its version
   -> evaluate the champion on the same samples, if there is one
   -> under the promotion lease: is it still the champion? the gate decides whether the alias moves
-  -> decision, reason and lineage become tags of the version
+  -> decision, reason and lineage become tags of the version, and its description is the model card
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
@@ -100,7 +101,9 @@ class RegisterModel:
         metrics = read_metrics(evaluation)
         data = json.loads(shards.read("data_card.json"))
         lineage = {**_lineage(inputs, data), **imported_weights(model, work.store)}
-        card = model_card(name, exported, split=evaluation.config["split"], metrics=metrics, data=data, lineage=lineage)
+        card = partial(
+            model_card, name, exported, split=evaluation.config["split"], metrics=metrics, data=data, lineage=lineage
+        )
         with mlflow_failures(f"{name} is not registered, or not promoted"):
             version = registry.find(name, model.name)
             if version is None:
@@ -108,24 +111,29 @@ class RegisterModel:
                 tags = {f"tutelage.{key}": value for key, value in lineage.items()}
                 # The promotion lease also guards registration: it is held for a moment only, after the export.
                 alone = promotion_lease(work.store.storage, name, length_s=120.0)
-                version = registry.register(name, exported, tags=tags, metrics=metrics, description=card, alone=alone)
+                description = card(model_uri=f"models:/{name}@{CHAMPION}")
+                version = registry.register(
+                    name, exported, tags=tags, metrics=metrics, description=description, alone=alone
+                )
             decision, against = _settle(config, registry, version, challenger, inputs, work)
             champion = registry.champion(name)
-        is_champion = champion is not None and champion.version == version.version
-        which = f"@{CHAMPION}" if is_champion else f"/{version.version}"
+            is_champion = champion is not None and champion.version == version.version
+            model_uri = f"models:/{name}@{CHAMPION}" if is_champion else f"models:/{name}/{version.version}"
+            description = card(model_uri=model_uri, decision=decision)
+            registry.describe(version, description)
         summary = {
             "name": name,
             "version": version.version,
             "promoted": decision.promote,
             "reason": decision.reason,
             "champion": champion.version if champion is not None else None,
-            "lookup": f'mlflow.pyfunc.load_model("models:/{name}{which}")',
+            "lookup": f'mlflow.pyfunc.load_model("{model_uri}")',
             "tracking_uri": registry.shown_uri,
             **image_cost(exported),
         }
         record = {**summary, "gate": asdict(decision), "compared_with": against, "lineage": lineage}
         (work.output / "registration.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-        (work.output / "model_card.md").write_text(card, encoding="utf-8")
+        (work.output / "model_card.md").write_text(description, encoding="utf-8")
         standing = "champion" if is_champion else "not promoted"
         words = f"{name} version {version.version}, {standing}: {decision.reason}"
         return {**summary, "headline": words}

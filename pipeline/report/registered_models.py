@@ -68,11 +68,20 @@ def _card(name: str, summary: Mapping[str, Any], champions: Mapping[str, Any]) -
         if champion is not None and role == "not promoted"
         else None,
         tag("pre", str(lookup), tabindex=0) if lookup and not role.startswith("replaced") else None,
-        tag("p", "registry: ", tag("code", str(summary["tracking_uri"])), class_="note")
-        if "tracking_uri" in summary
-        else None,
+        tag("p", "registry: ", _registry(name, summary), class_="note") if "tracking_uri" in summary else None,
         class_="card",
     )
+
+
+def _registry(name: str, summary: Mapping[str, Any]) -> Markup:
+    """The registry's URI; that of a server links to the page of the version."""
+    uri = str(summary["tracking_uri"])
+    shown = tag("code", uri)
+    if not uri.startswith(("http://", "https://")) or "version" not in summary:
+        return shown
+    page = f"{uri.rstrip('/')}/#/models/{registered_name(name, summary)}/versions/{summary['version']}"
+    # Without the query, MLflow opens its view for GenAI.
+    return tag("a", shown, href=f"{page}?workflowType=machine_learning")
 
 
 def _sentence(text: str) -> str:

@@ -120,6 +120,7 @@ def test_the_stack_comes_up_serves_and_goes_without_a_trace(folder, ports, liste
         )
         for secret in (environment["AWS_SECRET_ACCESS_KEY"], environment["RAY_AUTH_TOKEN"]):
             assert secret not in "".join(said)
+        assert f"{environment['MLFLOW_TRACKING_URI']}/#/experiments?workflowType=machine_learning" in "".join(said)
 
         # MLflow passes an artifact on to S3: the two know each other.
         uploaded = f"{environment['MLFLOW_TRACKING_URI']}/api/2.0/mlflow-artifacts/artifacts/0/hello.txt"

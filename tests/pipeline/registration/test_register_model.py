@@ -91,6 +91,14 @@ def test_only_a_better_model_moves_the_alias_and_says_why(colours: Any) -> None:
     assert registry.named("models:/colours@challenger").version == 3
     assert worse.summary["lookup"] == 'mlflow.pyfunc.load_model("models:/colours/3")'
 
+    cards = {one.key: one.path("model_card.md").read_text() for one in (better, worse)}
+    assert 'load_model("models:/colours@champion")' in cards[better.key]
+    assert "## Gate\n\nPromoted to champion: better than the champion: accuracy 1.0000 against 0." in cards[better.key]
+    assert 'load_model("models:/colours/3")' in cards[worse.key]
+    assert "## Gate\n\nNot promoted: not better than the champion: accuracy 0." in cards[worse.key]
+    client = MlflowClient(registry.tracking_uri)
+    assert client.get_model_version("colours", "3").description == cards[worse.key]
+
     # Asked anew, e.g. because the artifact was lost: the same version, the same answer.
     again = colours.register(colours.classifier("blue"), **name, gate={"max_p_value": 0.01})
     assert (again.summary["version"], again.summary["promoted"]) == (3, False)

@@ -162,16 +162,21 @@ def test_a_student_replaced_by_its_teacher_in_the_same_run_is_not_shown_as_champ
     lookup = 'mlflow.pyfunc.load_model("models:/pets@champion")'
     student = {**shared, "version": 1, "champion": 1, "reason": "no champion yet", "lookup": lookup}
     teacher = {**shared, "version": 2, "champion": 2, "reason": "better than the champion", "lookup": lookup}
+    student["tracking_uri"], teacher["tracking_uri"] = "sqlite:///mlflow.db", "http://127.0.0.1:5000"
     inputs = {
         **run_inputs,
         "classifier-registration": artifact_of("register-model", {}, student),
         "teacher-registration": artifact_of("register-model", {}, teacher),
     }
-    text = "".join(read(str(registered_models_section(read_run(inputs)))).texts)
+    html = str(registered_models_section(read_run(inputs)))
+    text = "".join(read(html).texts)
     assert "pets version 1replaced by version 2" in text
     assert "pets version 2champion" in text
     assert text.count("models:/pets@champion") == 1
     assert "1.61M parameters, 6.4 MB, 2.5 ms per image" in text
+    served = "http://127.0.0.1:5000/#/models/pets/versions/2?workflowType=machine_learning"
+    assert html.count("href=") == 1
+    assert f'href="{served}"' in html
     markdown = report_markdown(inputs, "x")
     assert "**pets version 1, replaced by version 2**: no champion yet" in markdown
     assert "**pets version 2, champion**: better than the champion" in markdown
