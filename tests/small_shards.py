@@ -61,11 +61,11 @@ def index_of(
 ) -> SampleIndex:
     """An index with these rows; their order gives the ids."""
     rows = list(rows)
-    columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
-    sources = sorted(set(columns["source"]))
-    codes = pa.array([sources.index(name) for name in columns.pop("source")], pa.int16())
+    columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names if name != "source"}
+    families = sorted({row.family for row in rows})
+    codes = pa.array([families.index(row.family) for row in rows], pa.int16())
     arrays = {name: pa.array(values, SCHEMA.field(name).type) for name, values in columns.items()}
-    arrays["source"] = pa.DictionaryArray.from_arrays(codes, pa.array(sources, pa.string()))
+    arrays["source"] = pa.DictionaryArray.from_arrays(codes, pa.array(families, pa.string()))
     table = pa.Table.from_arrays([arrays[name] for name in SCHEMA.names], schema=SCHEMA)
     with tempfile.TemporaryDirectory() as folder:  # Its files stay mapped.
         return SampleIndex.assemble(

@@ -1,7 +1,7 @@
 """Accuracies over all samples and over subsets of them.
 
 The subsets: samples of concepts (content groups) that are in the training split, samples of concepts that are
-not, and each source. Each subset has its accuracy with the interval, chance and majority rate.
+not, and each family. Each subset has its accuracy with the interval, chance and majority rate.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def subsets_of(index: SampleIndex, rows: NDArray[np.int64]) -> dict[str, NDArray
     if unseen.any() and not unseen.all():
         subsets[SEEN] = ~unseen
         subsets[UNSEEN] = unseen
-    codes = index.source_codes[rows]
+    codes = index.family_codes[rows]
     present = np.unique(codes)
     if len(present) > 1:
-        subsets.update({f"_source/{index.source_names[code]}": codes == code for code in present})
+        subsets.update({f"_source/{index.family_names[code]}": codes == code for code in present})
     return subsets
 
 

@@ -42,12 +42,12 @@ def stages_section(run: RunData) -> Markup | None:
 
 
 def data_section(run: RunData, gallery: Gallery) -> Markup | None:
-    """The data card: counts per split and source, licences, and the contact sheet."""
+    """The data card: counts per split and family, licences, and the contact sheet."""
     card = run.data_card
     if not card:
         return None
     counts = card.get("splits", {})
-    sources: list[list[Child]] = [
+    families: list[list[Child]] = [
         [entry["source"], *[f"{entry.get(split, 0):,}" for split in _SPLITS], f"{entry['samples']:,}"]
         for entry in card.get("per_source", [])
     ]
@@ -74,8 +74,8 @@ def data_section(run: RunData, gallery: Gallery) -> Markup | None:
             class_="lead",
         ),
         tag("figure", sheet, tag("figcaption", "Samples of every label.")) if sheet is not None else None,
-        tag("h3", "By source"),
-        table(["source", *_SPLITS, "images"], sources, numeric=frozenset(range(1, 5))) if sources else None,
+        tag("h3", "By family"),
+        table(["family", *_SPLITS, "images"], families, numeric=frozenset(range(1, 5))) if families else None,
         tag("h3", "Licences") if credits else None,
         table(["work", "author", "licence", "where"], credits) if credits else None,
         details(

@@ -212,7 +212,7 @@ def _student_against_teacher(run: RunData) -> Markup | None:
 
 def _subset_name(suffix: str) -> str:
     if suffix.startswith("_source/"):
-        return f"source {suffix.removeprefix('_source/')}"
+        return f"family {suffix.removeprefix('_source/')}"
     return {"": "all images", "_seen_concepts": "seen concepts", "_unseen_concepts": "unseen concepts"}.get(
         suffix, suffix
     )

@@ -81,10 +81,10 @@ class ShardingConfig(Config):
         if self.split.holdout_family is not None:
             if len(families) < 2:
                 raise InputError(
-                    f"split.holdout_family: the source {self.source.kind!r} has no artist families; remove it"
+                    f"split.holdout_family: the images of source {self.source.kind!r} are one family; remove it"
                 )
             if self.split.holdout_family not in families:
-                raise UnknownNameError("artist family", self.split.holdout_family, families)
+                raise UnknownNameError("family", self.split.holdout_family, families)
         if isinstance(self.source, WebdatasetConfig) and self.source.in_place:
             changed = next(
                 (name for name in ("max_side", "encoding") if getattr(self.images, name) not in (None, "keep")), None

@@ -161,7 +161,7 @@ def _write_quarantine(path: Path, unreadable: Iterable[Unreadable]) -> None:
         ]
     )
     rows = [
-        {"name": item.name, "label": item.label, "source": item.source, "bytes": item.bytes, "reason": item.reason}
+        {"name": item.name, "label": item.label, "source": item.family, "bytes": item.bytes, "reason": item.reason}
         for item in unreadable
     ]
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)

@@ -1,6 +1,6 @@
 """The contact sheet: one picture with samples of every label.
 
-Each row shows a label, with samples of different content groups and, if possible, of all sources. The colour of the
+Each row shows a label, with samples of different content groups and, if possible, of all families. The colour of the
 bar below a sample shows its split.
 """
 
@@ -59,8 +59,8 @@ def contact_sheet(index: SampleIndex, image: Callable[[int], bytes], title: str)
 
 def _draw_header(draw: ImageDraw.ImageDraw, index: SampleIndex, title: str, width: int, shown: int) -> None:
     labels = counted(len(index.label_names), "label") + ("" if shown == len(index.label_names) else f" ({shown} shown)")
-    sources = f", by {', '.join(index.source_names)}" if len(index.source_names) > 1 else ""
-    line = f"{counted(len(index), 'image')}, {labels}{sources}"
+    families = f", by {', '.join(index.family_names)}" if len(index.family_names) > 1 else ""
+    line = f"{counted(len(index), 'image')}, {labels}{families}"
     draw_heading(draw, title, line, title_width=width - 2 * MARGIN, line_width=width // 2)
     x = float(width - MARGIN)
     for split in reversed(SPLITS):
@@ -87,7 +87,7 @@ def _draw_sample(
 
 
 def chosen_ids(index: SampleIndex, ids: NDArray[np.int64], quota: Mapping[str, int]) -> list[int]:
-    """Selects ids, train first, preferring content groups and sources with the fewest selected samples.
+    """Selects ids, train first, preferring content groups and families with the fewest selected samples.
 
     Args:
         quota: split -> number of ids; what val and test cannot fill is added to train.
@@ -96,17 +96,17 @@ def chosen_ids(index: SampleIndex, ids: NDArray[np.int64], quota: Mapping[str, i
     quota = dict(quota)
     quota["train"] += sum(max(0, quota[split] - len(of_split[split])) for split in ("val", "test"))
     groups: Counter[int] = Counter()
-    sources: Counter[int] = Counter()
+    families: Counter[int] = Counter()
     chosen: list[int] = []
     for split in SPLITS:
         candidates = of_split[split]
         for _ in range(min(quota[split], len(candidates))):
             best = min(
-                candidates, key=lambda id: (groups[int(index.groups[id])], sources[int(index.source_codes[id])], id)
+                candidates, key=lambda id: (groups[int(index.groups[id])], families[int(index.family_codes[id])], id)
             )
             candidates.remove(best)
             groups[int(index.groups[best])] += 1
-            sources[int(index.source_codes[best])] += 1
+            families[int(index.family_codes[best])] += 1
             chosen.append(best)
     return chosen
 

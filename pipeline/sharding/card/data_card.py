@@ -112,7 +112,7 @@ def index_counts(index: SampleIndex) -> dict[str, Any]:
         "image_bytes": int(index.lengths.astype(np.int64).sum()),
         "splits": {split: int(index.rows(split).size) for split in SPLITS},
         "per_label": _per_label(index),
-        "per_source": _per_source(index),
+        "per_source": _per_family(index),
         "image_sizes": _image_sizes(index),
     }
 
@@ -138,9 +138,9 @@ def unlabelled(card: Mapping[str, Any]) -> int:
     return sum(entry["samples"] for entry in card["per_label"][card["labels"] :])
 
 
-def _per_source(index: SampleIndex) -> list[dict[str, Any]]:
-    counts = _per_split(index.source_codes, index.splits, len(index.source_names))
-    return [{"source": name, **_counted(counts[code])} for code, name in enumerate(index.source_names)]
+def _per_family(index: SampleIndex) -> list[dict[str, Any]]:
+    counts = _per_split(index.family_codes, index.splits, len(index.family_names))
+    return [{"source": name, **_counted(counts[code])} for code, name in enumerate(index.family_names)]
 
 
 def _per_split(values: Any, splits: Any, count: int) -> Any:
@@ -205,7 +205,7 @@ def markdown(card: dict[str, Any]) -> str:
             ],
         ),
         "",
-        *_table(("source", "images", *SPLITS), [tuple(entry.values()) for entry in card["per_source"]]),
+        *_table(("family", "images", *SPLITS), [tuple(entry.values()) for entry in card["per_source"]]),
         "",
         "## Images",
         "",

@@ -304,12 +304,12 @@ class _Union:
     def __init__(self, listing: Listing, columns: Columns, paths: Paths) -> None:
         self._listing = listing
         self._columns = columns
-        codes = {name: code for code, name in enumerate(listing.source_names)}
-        read = [codes.setdefault(name, len(codes)) for name in columns.source_names]
+        codes = {name: code for code, name in enumerate(listing.family_names)}
+        read = [codes.setdefault(name, len(codes)) for name in columns.family_names]
         nodes = [paths.number(path) for path in columns.node_paths]
-        self._source_names, self._node_paths = tuple(codes), tuple(paths)
+        self._family_names, self._node_paths = tuple(codes), tuple(paths)
         self._read: dict[str, NDArray[Any]] = {
-            "source": np.array(read, dtype=np.int16)[columns.source],
+            "family": np.array(read, dtype=np.int16)[columns.family],
             "node": np.array(nodes, dtype=np.int32)[columns.node],
         }
 
@@ -332,4 +332,4 @@ class _Union:
                 values[~read] = self._listing.numbers[name][listed]
             columns[name] = values
         starts = np.array([0, len(rows)], dtype=np.int64)
-        return Columns(starts=starts, source_names=self._source_names, node_paths=self._node_paths, **columns)
+        return Columns(starts=starts, family_names=self._family_names, node_paths=self._node_paths, **columns)

@@ -55,11 +55,11 @@ def delta_numbering(delta: Delta, plan: Plan, root: str) -> Numbering:
         root: name of the taxonomy's root; "" for none.
     """
     base, columns = delta.base, delta.columns
-    used = {columns.source_names[code] for code in np.unique(columns.source[plan.rows]).tolist()}
-    used |= {base.index.source_names[code] for code in np.unique(base.index.source_codes[reused_ids(delta)]).tolist()}
+    used = {columns.family_names[code] for code in np.unique(columns.family[plan.rows]).tolist()}
+    used |= {base.index.family_names[code] for code in np.unique(base.index.family_codes[reused_ids(delta)]).tolist()}
     names = tuple(sorted(used))
     number_of = {name: number for number, name in enumerate(names)}
-    sources = np.array([number_of.get(name, -1) for name in columns.source_names], dtype=np.int16)
+    families = np.array([number_of.get(name, -1) for name in columns.family_names], dtype=np.int16)
     has_taxonomy = bool(root or base.index.taxonomy)
     paths = Paths.of(base.index.taxonomy)
     used_paths = used_nodes(columns, delta.labels).tolist()
@@ -70,8 +70,8 @@ def delta_numbering(delta: Delta, plan: Plan, root: str) -> Numbering:
     return Numbering(
         groups=_groups(delta, plan),
         nodes=np.array(codes, dtype=np.int32),
-        sources=sources,
-        source_names=names,
+        families=families,
+        family_names=names,
         taxonomy=paths.nodes(root) if has_taxonomy else (),
         labels=delta.labels,
     )
@@ -88,9 +88,9 @@ def delta_index(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering
     used = np.unique(index.shards[ids])
     shard_number = np.full(len(index.shard_names), -1, dtype=np.int32)
     shard_number[used] = np.arange(len(plan.shard_names), len(plan.shard_names) + len(used))
-    number_of = {name: number for number, name in enumerate(numbering.source_names)}
-    source_number = np.array([number_of.get(name, -1) for name in index.source_names], dtype=np.int16)
-    source_names = pa.array(numbering.source_names, pa.string())
+    number_of = {name: number for number, name in enumerate(numbering.family_names)}
+    family_number = np.array([number_of.get(name, -1) for name in index.family_names], dtype=np.int16)
+    family_names = pa.array(numbering.family_names, pa.string())
 
     def reused(split: int) -> Iterator[pa.Table]:
         """Yields the base's samples of a split, in batches."""
@@ -101,7 +101,7 @@ def delta_index(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering
             values = {name: table.column(name) for name in SCHEMA.names}
             values["shard"] = pa.array(shard_number[index.shards[some]])
             values["source"] = pa.DictionaryArray.from_arrays(
-                pa.array(source_number[index.source_codes[some]]), source_names
+                pa.array(family_number[index.family_codes[some]]), family_names
             )
             yield pa.Table.from_arrays([values[name] for name in SCHEMA.names], schema=SCHEMA)
 

@@ -26,7 +26,7 @@ from pipeline.sharding.writing.rare_classes import DROPPED_CLASS
 from pipeline.sharding.writing.scratch import Scratch
 
 # Columns whose values depend on the artifact's numbering.
-_NUMBERED = ("label", "source", "node")
+_NUMBERED = ("label", "family", "node")
 # A delta does not remove near duplicates, so their hash is not stored.
 _PLANNED = {name: kind for name, kind in PLAN_COLUMNS.items() if name != "difference_hash"}
 SCHEMA = pa.schema(
@@ -35,11 +35,12 @@ SCHEMA = pa.schema(
         # Its row in the index, -1 if it is not stored (a duplicate, or beyond a cap).
         "row": pa.int64(),
         **_PLANNED,
-        "source": pa.string(),
+        "family": pa.string(),
     }
 )
 # The names in the file, where they differ.
 _FILE_NAMES = {
+    "family": "source",
     "name_hash": "item",
     "metadata_hash": "facts",
     "stamp_hash": "stamp",
@@ -53,8 +54,8 @@ _FILE_NAMES = {
 }
 _FILE_SCHEMA = pa.schema([field.with_name(_FILE_NAMES.get(field.name, field.name)) for field in SCHEMA])
 _COPIED = [name for name in SCHEMA.names if name != "row" and name not in _NUMBERED]
-# The schema of the memory-mapped columns: source names as numbers.
-_CODED = SCHEMA.set(SCHEMA.get_field_index("source"), pa.field("source", pa.int16()))
+# The schema of the memory-mapped columns: family names as numbers.
+_CODED = SCHEMA.set(SCHEMA.get_field_index("family"), pa.field("family", pa.int16()))
 _READ_ROWS = 1 << 16
 # Rows per written row group: small ones compress worse.
 ROW_GROUP = 1 << 18
@@ -66,12 +67,12 @@ class Listing:
 
     Attributes:
         names: [items] their names.
-        numbers: column -> [items] numeric values; "source" is an index into `source_names`.
+        numbers: column -> [items] numeric values; "family" is an index into `family_names`.
     """
 
     names: pa.LargeStringArray
     numbers: dict[str, NDArray[Any]]
-    source_names: tuple[str, ...]
+    family_names: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -85,16 +86,16 @@ class Listing:
         Raises:
             DamagedError: the file is not a listing.
         """
-        sources: dict[str, int] = {}
+        families: dict[str, int] = {}
         try:
             with pq.ParquetFile(artifact.path(FILE)) as file:
-                table = concat_on_disk(_coded(file, sources), _CODED, folder)
+                table = concat_on_disk(_coded(file, families), _CODED, folder)
         except (pa.ArrowInvalid, ValueError, KeyError) as error:
             raise DamagedError(
                 f"{artifact.name}/{FILE}: no listing of items ({first_line(error)}); re-run its stage"
             ) from None
         numbers = {name: table.column(name).chunk(0).to_numpy() for name in SCHEMA.names if name != "name"}
-        return cls(table.column("name").chunk(0), numbers, tuple(sources))
+        return cls(table.column("name").chunk(0), numbers, tuple(families))
 
     def rows(self, rows: NDArray[np.int64], **changed: NDArray[Any]) -> pa.Table:
         """The items at the rows `rows`, with `SCHEMA`.
@@ -106,9 +107,9 @@ class Listing:
         for field in SCHEMA:
             if field.name == "name":
                 columns.append(self.names.take(pa.array(rows)))
-            elif field.name == "source":
-                codes = pa.array(self.numbers["source"][rows])
-                columns.append(pa.array(self.source_names, field.type).take(codes))
+            elif field.name == "family":
+                codes = pa.array(self.numbers["family"][rows])
+                columns.append(pa.array(self.family_names, field.type).take(codes))
             elif field.name in changed:
                 columns.append(pa.array(changed[field.name], field.type))
             else:
@@ -116,14 +117,14 @@ class Listing:
         return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
-def _coded(file: pq.ParquetFile, sources: dict[str, int]) -> Iterator[pa.Table]:
-    """Yields a listing in batches, with source names as numbers; adds new names to `sources`."""
+def _coded(file: pq.ParquetFile, families: dict[str, int]) -> Iterator[pa.Table]:
+    """Yields a listing in batches, with family names as numbers; adds new names to `families`."""
     for batch in file.iter_batches(_READ_ROWS, columns=_FILE_SCHEMA.names):
         table = pa.Table.from_batches([batch]).select(_FILE_SCHEMA.names).rename_columns(SCHEMA.names).cast(SCHEMA)
-        names = table.column("source").combine_chunks().dictionary_encode()
-        number_of = [sources.setdefault(name, len(sources)) for name in names.dictionary.to_pylist()]
+        names = table.column("family").combine_chunks().dictionary_encode()
+        number_of = [families.setdefault(name, len(families)) for name in names.dictionary.to_pylist()]
         codes = np.array(number_of, dtype=np.int16)[names.indices.to_numpy(zero_copy_only=True)]
-        position = SCHEMA.get_field_index("source")
+        position = SCHEMA.get_field_index("family")
         yield table.set_column(position, _CODED.field(position), pa.array(codes))
 
 
@@ -158,10 +159,10 @@ def chunk_listing(
     """
     of_chunk = slice(columns.starts[chunk], columns.starts[chunk + 1])
     table = read_table(scratch, chunk)
-    names = np.array([*columns.source_names, ""], dtype=object)
+    names = np.array([*columns.family_names, ""], dtype=object)
     values = {
         "row": pa.array(rows[of_chunk]),
-        "source": pa.array(names[columns.source[of_chunk]].tolist(), pa.string()),
+        "family": pa.array(names[columns.family[of_chunk]].tolist(), pa.string()),
         "node": pa.array(nodes[columns.node[of_chunk]]),
         "label": pa.array(labels[columns.label[of_chunk]]),
         **{name: table.column(name) for name in _COPIED},

@@ -65,9 +65,9 @@ class SampleRow:
         captions: captions of the image, the most literal first.
         content_hash: the first 32 hex digits of the SHA-256 of the image's data.
         split: position of its split in `SPLITS`.
-        group: its content group; samples of a group with the same `source` are in the same split.
+        group: its content group; samples of a group and a family are in the same split.
         node: its leaf in `SampleIndex.taxonomy`; -1 for none.
-        source: name of the image's data set or, if it has several artists, of the artist.
+        family: name of the images of one origin, e.g. of one artist, or the data set's name; the column `source`.
     """
 
     key: str
@@ -82,7 +82,7 @@ class SampleRow:
     split: int
     group: int
     node: int
-    source: str
+    family: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class SampleIndex:
     Attributes:
         labels, splits, groups, nodes, shards, widths, heights: [rows] read-only NumPy views.
         offsets, lengths: [rows] byte range of the image's data in its shard.
-        source_codes: [rows] positions in `source_names`.
+        family_codes: [rows] positions in `family_names`.
         data_sets: the rows of each data set of a mixture; empty without a mixture.
     """
 
@@ -124,9 +124,9 @@ class SampleIndex:
         self.splits: NDArray[np.int8] = _view(table, "split")
         self.groups: NDArray[np.int32] = _view(table, "group")
         self.nodes: NDArray[np.int32] = _view(table, "node")
-        sources = _chunk(table, "source")
-        self.source_codes: NDArray[np.int16] = sources.indices.to_numpy(zero_copy_only=True)
-        self.source_names: tuple[str, ...] = tuple(sources.dictionary.to_pylist())
+        families = _chunk(table, "source")
+        self.family_codes: NDArray[np.int16] = families.indices.to_numpy(zero_copy_only=True)
+        self.family_names: tuple[str, ...] = tuple(families.dictionary.to_pylist())
         metadata = table.schema.metadata
         self.shard_names: tuple[str, ...] = tuple(json.loads(metadata[b"shards"]))
         self.label_names: tuple[str, ...] = tuple(json.loads(metadata[b"labels"]))
@@ -177,7 +177,7 @@ class SampleIndex:
         """The index with the concatenated rows of several tables.
 
         Args:
-            tables: tables with the columns of `SCHEMA` and the same order of source names.
+            tables: tables with the columns of `SCHEMA` and the same order of family names.
             folder: for files that store the columns while the index is used; one table at a time is in memory.
         """
         metadata = {**_metadata(shard_names, label_names, taxonomy), **data_sets_metadata(data_sets)}
@@ -258,14 +258,15 @@ class SampleIndex:
         hashes = self._hashes.slice(start, stop - start)
         return np.frombuffer(bytes.fromhex("".join(hashes.to_pylist())), dtype=">u8").reshape(-1, 2).astype(np.uint64)
 
-    def source(self, id: int) -> str:
-        """The data set or the artist of a sample's image, see `SampleRow`."""
-        return self.source_names[self.source_codes[int(id)]]
+    def family(self, id: int) -> str:
+        """The family of a sample, see `SampleRow`."""
+        return self.family_names[self.family_codes[int(id)]]
 
     def row(self, id: int) -> SampleRow:
         """All columns of a sample."""
         values = self._table.slice(int(id), 1).to_pylist()[0]
-        return SampleRow(**{**values, "captions": tuple(self.captions(id))})
+        family = values.pop("source")
+        return SampleRow(**{**values, "captions": tuple(self.captions(id)), "family": family})
 
     @cached_property
     def fingerprint(self) -> str:
@@ -286,7 +287,7 @@ def _metadata(
 
 
 def _canonical(table: pa.Table) -> pa.Table:
-    """A table read from Parquet, in the form of `index.arrow`: types, metadata, one chunk, sorted source names."""
+    """A table read from Parquet, in the form of `index.arrow`: types, metadata, one chunk, sorted family names."""
     names = ("shards", "labels", "taxonomy")
     stored = table.schema.metadata or {}
     metadata = {name: stored.get(name.encode(), b"") for name in names} | data_sets_metadata(data_sets_of(stored))

@@ -2,7 +2,7 @@
 
 labels      equal names are one label; new ones follow in the order of the data sets
 keys        NAME/KEY, so that keys are unique
-sources     NAME/SOURCE, or NAME if a data set has one source: metrics by source include metrics by data set
+families    NAME/FAMILY, or NAME if a data set has one family: metrics by family include metrics by data set
 groups      renumbered, so that samples of different data sets never share a group
 taxonomy    one tree; the root of each data set is a child of the new root, named after the data set
 splits      unchanged, but training samples with an image that any of the data sets holds out are left out
@@ -50,12 +50,12 @@ def combine(indexes: Mapping[str, SampleIndex], shard_names: Mapping[str, list[s
         shard_names: name of the data set -> names of its shards in the combined index.
         folder: folder for the memory-mapped columns, which must exist while the index is used.
     Raises:
-        InputError: there are more sources than an index can have (32,767).
+        InputError: there are more families than an index can have (32,767).
     """
     labels = list(dict.fromkeys(label for index in indexes.values() for label in index.label_names))
-    sources = sorted({source for name, index in indexes.items() for source in _sources(name, index)})
-    if len(sources) > np.iinfo(np.int16).max:
-        raise InputError(f"mixture: {len(sources):,} sources in all; an index holds {np.iinfo(np.int16).max:,}")
+    families = sorted({family for name, index in indexes.items() for family in _families(name, index)})
+    if len(families) > np.iinfo(np.int16).max:
+        raise InputError(f"mixture: {len(families):,} families in all; an index holds {np.iinfo(np.int16).max:,}")
     held_out = pa.concat_arrays([_held_out_hashes(index) for index in indexes.values()])
     taxonomy = [TaxonomyNode(_ROOT, -1)] if any(index.taxonomy for index in indexes.values()) else []
     renumbered: list[_Renumbered] = []
@@ -73,7 +73,7 @@ def combine(indexes: Mapping[str, SampleIndex], shard_names: Mapping[str, list[s
                 first_group=first_group,
                 labels=[labels.index(label) for label in index.label_names],
                 nodes=_append_taxonomy(taxonomy, name, index),
-                sources=[sources.index(source) for source in _sources(name, index)],
+                families=[families.index(family) for family in _families(name, index)],
             )
         )
         names += shard_names[name]
@@ -81,9 +81,9 @@ def combine(indexes: Mapping[str, SampleIndex], shard_names: Mapping[str, list[s
         data_sets.append(DataSet(name, first, first + rows))
         first += rows
         first_group += int(index.groups.max(initial=-1)) + 1
-    source_names = pa.array(sources, pa.string())
+    family_names = pa.array(families, pa.string())
     combined = SampleIndex.assemble(
-        chain.from_iterable(_pieces(data_set, source_names) for data_set in renumbered),
+        chain.from_iterable(_pieces(data_set, family_names) for data_set in renumbered),
         folder,
         shard_names=names,
         label_names=labels,
@@ -100,7 +100,7 @@ class _Renumbered:
     Attributes:
         included: [rows] whether a sample is in the combined index.
         first_shard, first_group: offsets that are added to the numbers of shards and groups.
-        labels, nodes, sources: old number -> new number.
+        labels, nodes, families: old number -> new number.
     """
 
     name: str
@@ -110,10 +110,10 @@ class _Renumbered:
     first_group: int
     labels: list[int]
     nodes: list[int]
-    sources: list[int]
+    families: list[int]
 
 
-def _pieces(data_set: _Renumbered, source_names: pa.Array) -> Iterator[pa.Table]:
+def _pieces(data_set: _Renumbered, family_names: pa.Array) -> Iterator[pa.Table]:
     """Yields a data set's rows of the combined index, in batches."""
     index = data_set.index
     for start in range(0, len(index), _BATCH_ROWS):
@@ -128,7 +128,7 @@ def _pieces(data_set: _Renumbered, source_names: pa.Array) -> Iterator[pa.Table]
             "group": pa.array(groups.astype(np.int32)),
             "node": pa.array(_map_numbers(index.nodes[rows], data_set.nodes)),
             "source": pa.DictionaryArray.from_arrays(
-                pa.array(_map_numbers(index.source_codes[rows], data_set.sources)), source_names
+                pa.array(_map_numbers(index.family_codes[rows], data_set.families)), family_names
             ),
         }
         columns = [values.get(field.name, table.column(field.name)) for field in SCHEMA]
@@ -145,9 +145,9 @@ def _included_rows(index: SampleIndex, held_out: pa.Array) -> NDArray[np.bool_]:
     return included
 
 
-def _sources(name: str, index: SampleIndex) -> list[str]:
-    """The names of a data set's sources in the combined index."""
-    return [name] if len(index.source_names) == 1 else [f"{name}/{source}" for source in index.source_names]
+def _families(name: str, index: SampleIndex) -> list[str]:
+    """The names of a data set's families in the combined index."""
+    return [name] if len(index.family_names) == 1 else [f"{name}/{family}" for family in index.family_names]
 
 
 def _held_out_hashes(index: SampleIndex) -> pa.Array:

@@ -43,7 +43,8 @@ class Item:
         captions: captions of the image, the most literal first.
         group: its content group, which is never divided between splits; None: images with equal bytes are a group.
         taxonomy: path below the taxonomy's root, e.g. ("animals-nature", "animal-bird").
-        source: name of the image's data set or, if it has several artists, of the artist.
+        family: name of the images of one origin, e.g. of one artist: `split.holdout_family` makes all of them the test
+            split. The data set's name if it has one family.
         licence: the licence's SPDX name; "" if not known.
         split: the split that the data set itself prescribes, or None.
         extra: additional values for KEY.json.
@@ -59,7 +60,7 @@ class Item:
     captions: tuple[str, ...] = ()
     group: str | None = None
     taxonomy: tuple[str, ...] = ()
-    source: str = ""
+    family: str = ""
     licence: str = ""
     split: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -140,7 +141,7 @@ class SourceConfig(Config):
 
     @property
     def holdout_families(self) -> tuple[str, ...]:
-        """The values of `Item.source` that can be held out as the test split; empty if there is only one."""
+        """The values of `Item.family`, of which one can be held out as the test split; () if there is only one."""
         return ()
 
     @abstractmethod

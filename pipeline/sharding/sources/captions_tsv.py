@@ -120,7 +120,7 @@ class CaptionsTsvConfig(SourceConfig):
             captions=() if first.problem else tuple(line.caption for line in lines),
             # A later repetition of the file is another sample, but always in the same split.
             group=None if first.problem else first.path,
-            source=title,
+            family=title,
             licence=self.licence,
             split=split,
             stamp=stamp,

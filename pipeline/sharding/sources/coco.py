@@ -150,7 +150,7 @@ def _item(name: str, split: str | None, image: Mapping[str, Any], part: _Part, r
         key=f"coco-{image['id']}",
         captions=tuple(part.captions.get(image["id"], ())),
         group=f"coco-{image['id']}",
-        source="coco",
+        family="coco",
         licence=part.licences.get(image["license"], ""),
         split=split,
         stamp=stamp,

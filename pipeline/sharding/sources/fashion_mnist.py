@@ -100,7 +100,7 @@ class FashionMnistConfig(SourceConfig):
                         key=f"{part}-{number:05d}",
                         captions=(f"a photo of {_ARTICLES[label]} {_plural(label)}",),
                         taxonomy=(LABELS[label],),
-                        source="fashion-mnist",
+                        family="fashion-mnist",
                         licence="MIT",
                         split="test" if part == "t10k" else "train",
                     )

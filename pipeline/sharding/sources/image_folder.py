@@ -117,7 +117,7 @@ class ImageFolderConfig(SourceConfig):
                 label=label,
                 captions=captions,
                 taxonomy=(label,),
-                source=title,
+                family=title,
                 licence=self.licence,
                 split=files.split,
                 stamp=addresses.stamp(file),

@@ -154,7 +154,7 @@ class ImagenetConfig(SourceConfig):
             label=label,
             captions=caption_of(self.caption, label.partition(" (")[0] if label is not None else None),
             taxonomy=(label,) if label is not None else (),
-            source="imagenet",
+            family="imagenet",
             licence="LicenseRef-ImageNet",
             split=self.val_is if part == "val" else "train",
             extra={"wnid": wnid},

@@ -136,7 +136,7 @@ class ManifestConfig(SourceConfig):
             key=self.key_column,
             class_names=read_class_names(self.class_names),
             # The manifest's name, or the folder's name if there are several manifests.
-            source=files[0].name.partition(".")[0] if len(files) == 1 else _folder(files).rpartition("/")[2],
+            family=files[0].name.partition(".")[0] if len(files) == 1 else _folder(files).rpartition("/")[2],
             licence=self.licence,
         )
         return collect_rows(

@@ -123,7 +123,7 @@ class ParquetImagesConfig(SourceConfig):
             key=self.key_column,
             class_names=tuple(features.get(label or "", {}).get("names", ())),
             split_by_name=self.split_by_name,
-            source=_title(file.url),
+            family=_title(file.url),
             licence=self.licence,
         )
 

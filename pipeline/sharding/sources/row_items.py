@@ -43,7 +43,7 @@ class Columns:
         captions: columns with a caption, or with a list of captions.
         class_names: the names of labels that are numbers, or () if the label is the name.
         split_by_name: a file whose name has train, val or test determines the split.
-        source, licence: values for every item.
+        family, licence: values for every item.
     """
 
     label: str | None = None
@@ -53,7 +53,7 @@ class Columns:
     key: str | None = None
     class_names: tuple[str, ...] = ()
     split_by_name: bool = False
-    source: str = ""
+    family: str = ""
     licence: str = ""
 
     @property
@@ -102,12 +102,12 @@ def collect_rows(
             yield from _items(file, columns, path_columns, partial(image_of, file))
 
     return Collection(
-        title=columns.source,
+        title=columns.family,
         items=items,
         total=count,
         label_names=label_names,
-        root=columns.source if label_names else "",
-        credits=(Credit.given(columns.source, author, columns.licence),),
+        root=columns.family if label_names else "",
+        credits=(Credit.given(columns.family, author, columns.licence),),
         notes=notes,
         skipped=skipped,
     )
@@ -202,7 +202,7 @@ def _items(
             captions=captions,
             group=None if group is None else str(group),
             taxonomy=() if label is None else (label,),
-            source=columns.source,
+            family=columns.family,
             licence=columns.licence,
             split=given_split(str(word)) if word is not None else of_file,
             stamp=stamp,

@@ -117,7 +117,7 @@ class TorchvisionConfig(SourceConfig):
                         key=f"{split or 'image'}-{number:07d}",
                         captions=caption_of(self.caption, label) or _texts(target),
                         taxonomy=(label,) if label is not None else (),
-                        source=self.dataset,
+                        family=self.dataset,
                         licence=self.licence,
                         split=split,
                     )

@@ -170,7 +170,7 @@ class WebdatasetConfig(SourceConfig):
                 for sample in listing.rows():
                     position = TarPosition(number, sample.offset) if self.in_place else None
                     item = _item(tar, shard, sample, class_names)
-                    yield replace(item, source=title, licence=self.licence, split=split, tar_position=position)
+                    yield replace(item, family=title, licence=self.licence, split=split, tar_position=position)
 
         return Collection(
             title=title,

@@ -1,7 +1,7 @@
 """A chunk: some of a source's items, read and checked; its images are in a spool, their metadata in a table.
 
 The table is uncompressed Arrow: the plan copies its numeric columns without creating an object per image, and a
-shard's task memory-maps it and selects the few rows it needs. Source names and taxonomy nodes are numbered within the
+shard's task memory-maps it and selects the few rows it needs. Families and taxonomy nodes are numbered within the
 chunk; `Columns` numbers them over all chunks.
 """
 
@@ -32,7 +32,7 @@ class Unreadable:
 
     name: str
     label: str | None
-    source: str
+    family: str
     bytes: int
     reason: str
 
@@ -45,14 +45,14 @@ class ChunkResult:
         items: number of items read; readable ones become rows.
         digest: hash of the item names in their order.
         spool_bytes: size of its spool.
-        sources, nodes: the values that the numbers in the columns `source` and `node` index.
+        families, nodes: the values that the numbers in the columns `family` and `node` index.
         counts: "images" or "captions" -> reason -> number of changed or dropped ones.
     """
 
     items: int
     digest: str
     spool_bytes: int
-    sources: tuple[str, ...]
+    families: tuple[str, ...]
     nodes: tuple[tuple[str, ...], ...]
     unreadable: tuple[Unreadable, ...]
     counts: dict[str, dict[str, int]]
@@ -68,9 +68,9 @@ def write_table(scratch: Scratch, chunk: int, columns: dict[str, list[Any]], res
         "items": result.items,
         "digest": result.digest,
         "spool_bytes": result.spool_bytes,
-        "sources": result.sources,
+        "families": result.families,
         "nodes": result.nodes,
-        "unreadable": [[item.name, item.label, item.source, item.bytes, item.reason] for item in result.unreadable],
+        "unreadable": [[item.name, item.label, item.family, item.bytes, item.reason] for item in result.unreadable],
         "counts": result.counts,
     }
     schema = SCHEMA.with_metadata({"result": json.dumps(content)})
@@ -108,7 +108,7 @@ def read_result(scratch: Scratch, chunk: int) -> ChunkResult:
         items=content["items"],
         digest=content["digest"],
         spool_bytes=content["spool_bytes"],
-        sources=tuple(content["sources"]),
+        families=tuple(content["families"]),
         nodes=tuple(tuple(node) for node in content["nodes"]),
         unreadable=tuple(Unreadable(*item) for item in content["unreadable"]),
         counts=content["counts"],
@@ -134,7 +134,7 @@ class Columns:
         hash_high, hash_low: [rows] the two halves of the content hash.
         difference_hash: [rows] the difference hash; zeros if not computed.
         label: [rows] number of the label, -1 for none.
-        source: [rows] index into `source_names`.
+        family: [rows] index into `family_names`.
         node: [rows] index into `node_paths`.
         given_split: [rows] the split that the data set prescribes, -1 for none.
         group_hash: [rows] hash of the content group.
@@ -150,7 +150,7 @@ class Columns:
     hash_low: NDArray[np.uint64]
     difference_hash: NDArray[np.uint64]
     label: NDArray[np.int32]
-    source: NDArray[np.int16]
+    family: NDArray[np.int16]
     node: NDArray[np.int32]
     given_split: NDArray[np.int8]
     group_hash: NDArray[np.uint64]
@@ -159,7 +159,7 @@ class Columns:
     captions_hash: NDArray[np.uint64]
     key_hash: NDArray[np.uint64]
     sample_bytes: NDArray[np.int64]
-    source_names: tuple[str, ...]
+    family_names: tuple[str, ...]
     node_paths: tuple[tuple[str, ...], ...]
 
     def __len__(self) -> int:
@@ -183,19 +183,19 @@ class Columns:
             name: mapped_numbers(scratch.columns("planned") / name, kind.to_pandas_dtype(), int(starts[-1]))
             for name, kind in PLAN_COLUMNS.items()
         }
-        sources: dict[str, int] = {}
+        families: dict[str, int] = {}
         nodes: dict[tuple[str, ...], int] = {}
         for chunk, result in enumerate(chunks):
             rows = slice(starts[chunk], starts[chunk + 1])
             table = read_table(scratch, chunk)
             for name in PLAN_COLUMNS:
                 columns[name][rows] = table.column(name).chunk(0).to_numpy(zero_copy_only=True)
-            source_numbers = [sources.setdefault(name, len(sources)) for name in result.sources]
+            family_numbers = [families.setdefault(name, len(families)) for name in result.families]
             node_numbers = [nodes.setdefault(path, len(nodes)) for path in result.nodes]
             if result.rows:
-                columns["source"][rows] = np.array(source_numbers)[columns["source"][rows]]
+                columns["family"][rows] = np.array(family_numbers)[columns["family"][rows]]
                 columns["node"][rows] = np.array(node_numbers)[columns["node"][rows]]
-        return cls(starts=starts, source_names=tuple(sources), node_paths=tuple(nodes), **columns)
+        return cls(starts=starts, family_names=tuple(families), node_paths=tuple(nodes), **columns)
 
 
 def key_of_row(scratch: Scratch, columns: Columns, row: int) -> str:

@@ -18,11 +18,11 @@ _FROM_CHUNKS = ("length", "captions", "width", "height")
 
 @dataclass(frozen=True, eq=False)
 class IndexNumbers:
-    """The numbers of samples in the index, each [samples]: content group, node, source, label."""
+    """The numbers of samples in the index, each [samples]: content group, node, family, label."""
 
     groups: NDArray[np.int32]
     nodes: NDArray[np.int32]
-    sources: NDArray[np.int16]
+    families: NDArray[np.int16]
     labels: NDArray[np.int32]
 
     @classmethod
@@ -31,7 +31,7 @@ class IndexNumbers:
         return cls(
             numbering.groups[ids],
             numbering.nodes[columns.node[rows]],
-            numbering.sources[columns.source[rows]],
+            numbering.families[columns.family[rows]],
             numbering.labels[columns.label[rows]],
         )
 
@@ -57,7 +57,7 @@ def content_hashes(table: pa.Table) -> list[str]:
 def index_piece(
     table: pa.Table,
     numbers: IndexNumbers,
-    source_names: tuple[str, ...],
+    family_names: tuple[str, ...],
     *,
     keys: list[str],
     contents: list[str],
@@ -69,7 +69,7 @@ def index_piece(
 
     Args:
         table: their rows of the chunk tables, contiguous.
-        source_names: the names that the source numbers index; the same in all pieces of an index.
+        family_names: the names that the family numbers index; the same in all pieces of an index.
         keys, contents: see `final_keys`, `content_hashes`.
         shards, offsets: the shard of each sample, and the offset of its image in it.
     """
@@ -81,7 +81,7 @@ def index_piece(
         "split": pa.array(splits),
         "group": pa.array(numbers.groups),
         "node": pa.array(numbers.nodes),
-        "source": pa.DictionaryArray.from_arrays(pa.array(numbers.sources), pa.array(source_names, pa.string())),
+        "source": pa.DictionaryArray.from_arrays(pa.array(numbers.families), pa.array(family_names, pa.string())),
         "label": pa.array(numbers.labels),
         **{name: table.column(name).chunk(0) for name in _FROM_CHUNKS},
     }

@@ -78,7 +78,7 @@ def _pieces(
         yield index_piece(
             table,
             IndexNumbers.of_rows(columns, numbering, ids, rows[ids]),
-            numbering.source_names,
+            numbering.family_names,
             keys=final_keys(table, plan.suffixes_of(rows[ids])),
             contents=content_hashes(table),
             shards=table.column("tar").chunk(0),

@@ -161,7 +161,7 @@ class _ChunkBuilder:
         self._intake = intake
         self._spool = spool
         self._size = 0
-        self._sources: dict[str, int] = {}
+        self._families: dict[str, int] = {}
         self._nodes: dict[tuple[str, ...], int] = {}
         self._counts: dict[str, Counter[str]] = {"images": Counter(), "captions": Counter()}
 
@@ -170,7 +170,7 @@ class _ChunkBuilder:
             items=items,
             digest=digest,
             spool_bytes=self._size,
-            sources=tuple(self._sources),
+            families=tuple(self._families),
             nodes=tuple(self._nodes),
             unreadable=tuple(self.unreadable),
             counts={kind: dict(sorted(counts.items())) for kind, counts in self._counts.items()},
@@ -185,8 +185,8 @@ class _ChunkBuilder:
                 raise UnreadableError(f"would be re-encoded ({changes}), which needs in_place=false", len(image.data))
             captions = self._captions(item, len(image.data))
         except UnreadableError as error:
-            name, label, source = plain_text(item.name), item.label and plain_text(item.label), plain_text(item.source)
-            self.unreadable.append(Unreadable(name, label, source, error.size, shortened(str(error), _REASON_CHARS)))
+            name, label, family = plain_text(item.name), item.label and plain_text(item.label), plain_text(item.family)
+            self.unreadable.append(Unreadable(name, label, family, error.size, shortened(str(error), _REASON_CHARS)))
             return
         self._counts["images"].update(image.changes)
         if not self._intake.in_place:
@@ -227,7 +227,7 @@ class _ChunkBuilder:
             "hash_low": int(content[16:], 16),
             "difference_hash": image.difference_hash,
             "label": self._intake.labels.get(item.label or "", -1),
-            "source": self._sources.setdefault(item.source, len(self._sources)),
+            "family": self._families.setdefault(item.family, len(self._families)),
             "node": self._nodes.setdefault(item.taxonomy, len(self._nodes)),
             "given_split": SPLITS.index(item.split) if item.split is not None else -1,
             "group": item.group or None,
@@ -275,7 +275,7 @@ def _metadata(item: Item, image: Encoded, captions: tuple[str, ...], group: str,
         "captions": list(captions),
         "taxonomy": list(item.taxonomy),
         "group": group,
-        "source": item.source,
+        "source": item.family,
         "licence": item.licence,
         "width": image.width,
         "height": image.height,

@@ -11,7 +11,7 @@ PLAN_COLUMNS = {
     "hash_low": pa.uint64(),
     "difference_hash": pa.uint64(),
     "label": pa.int32(),
-    "source": pa.int16(),
+    "family": pa.int16(),
     "node": pa.int32(),
     "given_split": pa.int8(),
     "group_hash": pa.uint64(),

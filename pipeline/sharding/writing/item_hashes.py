@@ -21,7 +21,7 @@ def item_hashes(item: Item) -> dict[str, Any]:
         item.captions,
         item.group,
         item.taxonomy,
-        item.source,
+        item.family,
         item.licence,
         item.split,
         dict(item.extra),

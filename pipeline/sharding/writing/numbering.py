@@ -1,4 +1,4 @@
-"""The numbers of content groups, taxonomy nodes and sources in an index; the same for the same data."""
+"""The numbers of content groups, taxonomy nodes and families in an index; the same for the same data."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Numbering:
     Attributes:
         groups: [samples] number of the content group: named groups first, sorted by name, then the others.
         nodes: [node_paths] number of each path's node; -1 without a taxonomy.
-        sources: [sources of the columns] index of each into `source_names`, -1 if none of its samples is stored.
-        source_names: sorted.
+        families: [families of the columns] index of each into `family_names`, -1 if none of its samples is stored.
+        family_names: sorted.
         taxonomy: the nodes, parents first.
         labels: [labels + 1] number of each label, see `label_numbers`.
     """
 
     groups: NDArray[np.int32]
     nodes: NDArray[np.int32]
-    sources: NDArray[np.int16]
-    source_names: tuple[str, ...]
+    families: NDArray[np.int16]
+    family_names: tuple[str, ...]
     taxonomy: tuple[TaxonomyNode, ...]
     labels: NDArray[np.int32]
 
@@ -48,11 +48,11 @@ def build_numbering(
         root: name of the taxonomy's root; "" for none.
         labels: number of each label, see `label_numbers`.
     """
-    used = [columns.source_names[code] for code in np.unique(columns.source[rows])]
+    used = [columns.family_names[code] for code in np.unique(columns.family[rows])]
     number_of = {name: number for number, name in enumerate(sorted(used))}
-    sources = np.array([number_of.get(name, -1) for name in columns.source_names], dtype=np.int16)
+    families = np.array([number_of.get(name, -1) for name in columns.family_names], dtype=np.int16)
     nodes, taxonomy = _nodes(root, columns.node_paths, used_nodes(columns, labels))
-    return Numbering(_groups(scratch, columns, rows), nodes, sources, tuple(sorted(used)), taxonomy, labels)
+    return Numbering(_groups(scratch, columns, rows), nodes, families, tuple(sorted(used)), taxonomy, labels)
 
 
 def used_nodes(columns: Columns, labels: NDArray[np.int32]) -> NDArray[np.bool_]:

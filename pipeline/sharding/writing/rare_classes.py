@@ -106,7 +106,7 @@ class LabelSizes:
 
     def _add(self, item: Item, number: int) -> None:
         config, label = self._config, item.label
-        if config.holdout_family is not None and item.source == config.holdout_family:
+        if config.holdout_family is not None and item.family == config.holdout_family:
             self._given.add("test")
             return
         if item.split in ("val", "test"):

@@ -65,7 +65,7 @@ class Shard:
         """A hash of everything that determines the shard's bytes."""
         hasher = hashlib.sha256(json.dumps([self.number, self.name, self.split, *self.suffixes.items()]).encode())
         numbers = self.numbers
-        for column in (self.chunks, self.rows, numbers.groups, numbers.nodes, numbers.sources, numbers.labels):
+        for column in (self.chunks, self.rows, numbers.groups, numbers.nodes, numbers.families, numbers.labels):
             hasher.update(column.tobytes())
         return hasher.hexdigest()[:32]
 
@@ -87,7 +87,7 @@ def write_shards(
         DamagedError: the size of a shard differs from the recorded size.
     """
     run_with_progress(
-        partial(write_shard, scratch, numbering.source_names),
+        partial(write_shard, scratch, numbering.family_names),
         _shards(scratch, columns, plan, numbering),
         runner=runner,
         writers=writers,
@@ -104,7 +104,7 @@ def write_shards(
         link_shard(scratch.tar(name), output / name)
 
 
-def write_shard(scratch: Scratch, sources: tuple[str, ...], shard: Shard, *, stop: Stop = not_stopping) -> int:
+def write_shard(scratch: Scratch, family_names: tuple[str, ...], shard: Shard, *, stop: Stop = not_stopping) -> int:
     """The task: writes a shard and its index rows, unless they exist; returns the number of samples."""
     if shard.done:
         return len(shard.rows)
@@ -136,7 +136,7 @@ def write_shard(scratch: Scratch, sources: tuple[str, ...], shard: Shard, *, sto
                 offsets.append(tar.add(keys[position], sample)[0])
         finally:
             size = tar.close()
-    _write_index_piece(scratch, shard, table, keys, contents, offsets, sources, size)
+    _write_index_piece(scratch, shard, table, keys, contents, offsets, family_names, size)
     return len(shard.rows)
 
 
@@ -164,7 +164,7 @@ def _write_index_piece(
     keys: list[str],
     contents: list[str],
     offsets: list[int],
-    sources: tuple[str, ...],
+    family_names: tuple[str, ...],
     size: int,
 ) -> None:
     """Writes the index rows of a shard, which completes the shard."""
@@ -172,7 +172,7 @@ def _write_index_piece(
     piece = index_piece(
         table,
         shard.numbers,
-        sources,
+        family_names,
         keys=keys,
         contents=contents,
         shards=pa.array(np.full(count, shard.number, np.int32)),

@@ -164,10 +164,10 @@ def fixed_splits(columns: Columns, config: SplitConfig) -> NDArray[np.int8]:
         return columns.given_split
     fixed = np.full(len(columns), DROPPED, dtype=np.int8)
     if config.holdout_family is not None:
-        families = columns.source_names
+        families = columns.family_names
         if config.holdout_family not in families:
-            raise UnknownNameError("artist family", config.holdout_family, families)
-        fixed[columns.source == families.index(config.holdout_family)] = _TEST
+            raise UnknownNameError("family", config.holdout_family, families)
+        fixed[columns.family == families.index(config.holdout_family)] = _TEST
     held_out = columns.given_split > _TRAIN
     fixed[held_out] = columns.given_split[held_out]
     return fixed

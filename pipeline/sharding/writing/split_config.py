@@ -36,8 +36,8 @@ class SplitConfig(Config):
     )
     holdout_family: str | None = Field(
         None,
-        description="Use all images of this artist family as the test split, to measure transfer to an unseen "
-        "style. null: no such family.",
+        description="Use all images of this family, e.g. of one artist, as the test split, to measure transfer "
+        "to an unseen style. null: no such family.",
     )
     seed: int = Field(0, ge=0, description="Random seed of the split. A change assigns other groups to val and test.")
     rare_classes: RareClassesRule = added(

@@ -94,7 +94,7 @@ def drawings_store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
                         split=("train", "val").index(split),
                         group=SHAPES.index(shape) * len(COLOURS) + list(COLOURS).index(colour),
                         node=1 + SHAPES.index(shape),
-                        source="us",
+                        family="us",
                     )
                 )
     taxonomy = [TaxonomyNode("shape", -1), *(TaxonomyNode(shape, 0) for shape in SHAPES)]

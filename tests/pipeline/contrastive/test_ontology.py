@@ -88,7 +88,7 @@ def sample(
         split=split,
         group=number if group is None else group,
         node=node,
-        source="x",
+        family="x",
     )
 
 

@@ -83,7 +83,7 @@ def shards(store: ArtifactStore) -> Artifact:
                 SampleRow(
                     key=key, shard=member.shard, offset=member.offset, length=member.length, label=label, captions=(),
                     width=SIDE, height=SIDE, content_hash=content_hash(buffer.getvalue()), split=split, group=number,
-                    node=-1, source="us",
+                    node=-1, family="us",
                 )
             )  # fmt: skip
     index_of(rows, shard_names=tar.shard_names, label_names=LABELS).write(folder)

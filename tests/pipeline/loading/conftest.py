@@ -59,7 +59,7 @@ def build_shards(store: ArtifactStore, folder: Path) -> Shards:
                     split=0,
                     group=number // 2,
                     node=-1,
-                    source="test",
+                    family="test",
                 )
             )
     index = index_of(rows, shard_names=tar.shard_names, label_names=("a", "b", "c"))

@@ -110,7 +110,7 @@ def samples_of() -> Callable[[Artifact], dict[str, Any]]:
             row = index.row(id)
             found[row.key] = (
                 *(reader.read(id), index.label_names[row.label] if row.label >= 0 else None, row.label, row.split),
-                *(row.captions, row.group, row.node, row.source, row.width, row.height, row.content_hash),
+                *(row.captions, row.group, row.node, row.family, row.width, row.height, row.content_hash),
             )
             splits.setdefault(row.content_hash, set()).add(row.split)
         reader.close()
@@ -140,7 +140,7 @@ def columns_of() -> Callable[..., Columns]:
 
         contents = [str(image.get("content", f"content {row}")) for row, image in enumerate(images)]
         groups = [image.get("group") or content for image, content in zip(images, contents, strict=True)]
-        sources = sorted(set(of("source", "")))
+        families = sorted(set(of("family", "")))
         paths = sorted(set(of("path", ())))
         return Columns(
             starts=np.array([0, len(images)], dtype=np.int64),
@@ -148,7 +148,7 @@ def columns_of() -> Callable[..., Columns]:
             hash_low=number([content + "/low" for content in contents]),
             difference_hash=np.array(of("look", 0), dtype=np.uint64),
             label=np.array(of("label", -1), dtype=np.int32),
-            source=np.array([sources.index(name) for name in of("source", "")], dtype=np.int16),
+            family=np.array([families.index(name) for name in of("family", "")], dtype=np.int16),
             node=np.array([paths.index(path) for path in of("path", ())], dtype=np.int32),
             given_split=np.array(
                 [-1 if split is None else SPLITS.index(split) for split in of("given")], dtype=np.int8
@@ -162,7 +162,7 @@ def columns_of() -> Callable[..., Columns]:
             captions_hash=number(of("caption", "")),
             key_hash=number([str(image.get("key", row)) for row, image in enumerate(images)]),
             sample_bytes=np.array(of("stored", 2048), dtype=np.int64),
-            source_names=tuple(sources),
+            family_names=tuple(families),
             node_paths=tuple(paths),
         )
 

@@ -177,7 +177,7 @@ def test_mistakes_are_refused_in_one_line_before_any_work(
     assert "no image in any sub-folder" in refused(shard, source=folder_source(empty))
     assert "is a file" in refused(shard, source=folder_source(folder / "cat" / "000.png"))
     assert "class 'dog' has 2 images, too few for 3 splits" in refused(shard, source=folder_source(folder))
-    assert "no artist families" in refused(shard, source=folder_source(folder), split={"holdout_family": "noto"})
+    assert "are one family" in refused(shard, source=folder_source(folder), split={"holdout_family": "noto"})
     (folder / "bird").mkdir()
     assert "'bird' with 0 images, 'dog' with 2 images" in refused(shard, source=folder_source(folder))
     assert "did you mean noto" in refused(shard, source={"kind": "emoji"}, split={"holdout_family": "nota"})

@@ -108,7 +108,7 @@ def write_digits(store: ArtifactStore, validation: int = 60) -> Artifact:
                     split=split,
                     group=number,
                     node=-1,
-                    source="scan",
+                    family="scan",
                 )
             )
     names = [str(digit) for digit in range(10)]

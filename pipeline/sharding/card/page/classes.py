@@ -24,7 +24,7 @@ _QUOTA = {"train": 5, "val": 1, "test": 2}  # pictures of a class from each spli
 
 
 def splits_section(card: Mapping[str, Any]) -> Markup:
-    """A bar of the splits, and a table of the sources."""
+    """A bar of the splits, and a table of the families."""
     rows: list[list[Child]] = [
         [entry["source"] or "-", *(f"{entry[split]:,}" for split in SPLITS), f"{entry['samples']:,}"]
         for entry in card["per_source"]
@@ -33,7 +33,7 @@ def splits_section(card: Mapping[str, Any]) -> Markup:
         tag("p", "Equal images are never in two splits; neither are images of one content group.", class_="lead"),
         share_bar(card["splits"], card["samples"]),
         split_legend(card["splits"]),
-        table(["source", *SPLITS, "images"], rows, numeric=frozenset(range(1, 5))) if rows else None,
+        table(["family", *SPLITS, "images"], rows, numeric=frozenset(range(1, 5))) if rows else None,
     )
 
 

@@ -84,8 +84,8 @@ def _notes(card: Mapping[str, Any]) -> list[str]:
 
 
 def _lead(card: Mapping[str, Any]) -> str:
-    sources = len(card["per_source"])
-    by = f", from {sources} sources" if sources > 1 else ""
+    families = len(card["per_source"])
+    by = f", in {families} families" if families > 1 else ""
     text = (
         f"{counted(card['samples'], 'image')} of {counted(card['content_groups'], 'content group')}{by}, "
         f"with {counted(card['labels'], 'label')} and {counted(card['captions'], 'caption')}."

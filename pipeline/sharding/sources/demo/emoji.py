@@ -95,7 +95,9 @@ class EmojiConfig(SourceConfig):
     )
     kind: Literal["emoji"] = "emoji"
     size: int = Field(72, ge=16, le=512, description="Width and height of the images in pixels.")
-    families: tuple[str, ...] = Field(FAMILIES, min_length=1, description="Artist families (emoji designs) to include.")
+    families: tuple[str, ...] = Field(
+        FAMILIES, min_length=1, description="Families (designs of one artist) to include."
+    )
     groups: tuple[str, ...] = Field(GROUPS, min_length=1, description="Unicode emoji groups to include.")
     max_concepts: int | None = Field(
         None,
@@ -117,7 +119,7 @@ class EmojiConfig(SourceConfig):
     @field_validator("families")
     @classmethod
     def _known_families(cls, families: tuple[str, ...]) -> tuple[str, ...]:
-        return _known("artist family", families, FAMILIES)
+        return _known("family", families, FAMILIES)
 
     @field_validator("groups")
     @classmethod
@@ -206,7 +208,7 @@ def _item(concept: Concept, style: EmojiStyle, read: Callable[[], bytes], labels
         captions=captions(concept.name, concept.tags),
         group=concept.content_group,
         taxonomy=(concept.group, concept.subgroup),
-        source=style.family,
+        family=style.family,
         licence=style.credit.licence,
         extra={"hexcode": concept.hexcode, "style": style.name, "tags": list(concept.tags)},
     )

@@ -25,7 +25,7 @@ class EmojiStyle:
 
     Attributes:
         name: name of the style, e.g. "fluent-3d".
-        family: artist family; styles of one family show the same drawing, so they are held out together.
+        family: the artist; styles of one family show the same drawing, so they are held out together.
         drawings: reads the pack: normalised hexcode -> drawing.
     """
 

@@ -26,12 +26,12 @@ def table_of(rows: int) -> pa.Table:
     columns = {
         field.name: pa.array(numbers % 100, field.type)
         for field in SCHEMA
-        if field.name not in ("name", "name_hash", "source", "row")
+        if field.name not in ("name", "name_hash", "family", "row")
     }
     columns["name"] = pa.array([f"folder/picture-{number:06d}.jpg" for number in numbers], pa.large_string())
     columns["name_hash"] = pa.array(numbers * 7919 % 1_000_003, pa.uint64())
     columns["row"] = pa.array(np.where(numbers % 5 == 0, -1, numbers))
-    columns["source"] = pa.array([f"source {number % 3}" for number in numbers], pa.string())
+    columns["family"] = pa.array([f"source {number % 3}" for number in numbers], pa.string())
     return pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
@@ -47,7 +47,7 @@ def test_a_listing_comes_back_from_files_and_not_from_memory(tmp_path: Path) -> 
     listing = Listing.open(artifact_at(tmp_path), tmp_path / "columns")
     assert pa.total_allocated_bytes() - before < rows
     assert len(listing) == rows
-    assert listing.source_names == ("source 0", "source 1", "source 2")
+    assert listing.family_names == ("source 0", "source 1", "source 2")
     whole = table_of(rows)
     assert listing.rows(np.arange(rows)).equals(whole)
     some = np.array([149_999, 3, 3, 70_000])

@@ -35,7 +35,7 @@ ROWS = st.lists(
         split=st.integers(0, 2),
         group=INT32,
         node=st.integers(-1, 2**31 - 1),
-        source=st.sampled_from(["", "noto", "openmoji", "héros"]),
+        family=st.sampled_from(["", "noto", "openmoji", "héros"]),
     ),
     max_size=20,
 )
@@ -62,7 +62,7 @@ def test_both_files_give_back_every_row(rows: list[SampleRow]) -> None:
                 assert index.key(id) == row.key
                 assert index.captions(id) == list(row.captions)
                 assert index.content_hash(id) == row.content_hash
-                assert index.source(id) == row.source
+                assert index.family(id) == row.family
                 assert index.offsets[id] == row.offset
                 assert index.labels[id] == row.label
 
@@ -118,7 +118,7 @@ def row(number: int, split: int = 0) -> SampleRow:
 def test_numeric_columns_are_read_only_views_of_the_file(tmp_path: Path) -> None:
     build([row(number) for number in range(100)]).write(tmp_path)
     index = SampleIndex.read(tmp_path / "index.arrow")
-    for column in (index.labels, index.offsets, index.lengths, index.groups, index.splits, index.source_codes):
+    for column in (index.labels, index.offsets, index.lengths, index.groups, index.splits, index.family_codes):
         assert not column.flags.owndata
         assert not column.flags.writeable
 

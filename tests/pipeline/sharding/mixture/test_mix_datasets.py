@@ -100,7 +100,7 @@ def test_rows_keep_what_they_were(store: ArtifactStore) -> None:
         assert index.label_names[index.labels[id]] == labels[row.label]
         assert tuple(index.captions(id)) == row.captions
         assert (index.splits[id], index.content_hash(id)) == (row.split, row.content_hash)
-        assert index.source(id) == (f"photos/{row.source}" if name == "photos" else "emoji")
+        assert index.family(id) == (f"photos/{row.family}" if name == "photos" else "emoji")
         assert groups.setdefault(int(index.groups[id]), (name, row.group)) == (name, row.group)
     assert len(set(index.keys.to_pylist())) == len(index)
 

@@ -96,7 +96,7 @@ def test_labels_captions_splits_and_keys_are_those_of_a_copy(tmp_path: Path, sha
                 index.content_hash(id),
                 int(index.widths[id]),
                 index.taxonomy[index.nodes[id]].name,
-                index.source(id),
+                index.family(id),
             )
             for id in index.rows()
         }

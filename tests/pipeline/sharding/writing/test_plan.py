@@ -225,7 +225,7 @@ def test_planning_takes_a_bounded_number_of_bytes_an_image() -> None:
         hash_low=numbers[1],
         difference_hash=numbers[2],
         label=rng.integers(0, 100, count, dtype=np.int32),
-        source=np.zeros(count, np.int16),
+        family=np.zeros(count, np.int16),
         node=np.zeros(count, np.int32),
         given_split=np.full(count, -1, np.int8),
         group_hash=numbers[3],
@@ -234,7 +234,7 @@ def test_planning_takes_a_bounded_number_of_bytes_an_image() -> None:
         captions_hash=numbers[4],
         key_hash=numbers[5],
         sample_bytes=np.full(count, 4096, np.int64),
-        source_names=("",),
+        family_names=("",),
         node_paths=((),),
     )
     assert columns.nbytes == 76 * count

@@ -30,7 +30,7 @@ def split(columns_of: Callable[..., Columns]) -> Split:
             {
                 "group": group,
                 "label": label,
-                "source": family,
+                "family": family,
                 "content": content,
                 "given": given[row] if given else None,
                 "place": split_draw(content if config.rule == "image" else group, config.seed),

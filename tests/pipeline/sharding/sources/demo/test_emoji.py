@@ -106,7 +106,7 @@ def test_concepts_are_joined_over_the_packs_without_skin_tones_and_extras(source
     assert collection.label_names == ("animal-bird", "animal-mammal")
     assert [item.key for item in items[:3]] == ["1f426-openmoji", "1f426-noto", "1f426-fluent-3d"]
     assert {item.key for item in items} >= {"1f43b-200d-2744-noto"}
-    assert [item.source for item in items[:3]] == ["openmoji", "noto", "fluent"]
+    assert [item.family for item in items[:3]] == ["openmoji", "noto", "fluent"]
     assert items[0].taxonomy == ("animals-nature", "animal-bird")
     assert [item.key for item in collection.items()] == [item.key for item in items]
 
@@ -213,8 +213,8 @@ def test_real_packs_become_shards_with_one_artist_held_out(shard: Callable[..., 
     index = SampleIndex.open(artifact)
     assert len(index) == 2 * 131
     assert "food-fruit" in index.label_names
-    assert {index.source(id) for id in index.rows("test")} == {"twemoji"}
-    assert {index.source(id) for id in index.rows() if index.splits[id] != 2} == {"openmoji"}
+    assert {index.family(id) for id in index.rows("test")} == {"twemoji"}
+    assert {index.family(id) for id in index.rows() if index.splits[id] != 2} == {"openmoji"}
     assert not set(index.groups[index.rows("train")]) & set(index.groups[index.rows("val")])
     lemon = next(id for id in index.rows("test") if index.key(id) == "1f34b-twemoji")
     assert index.captions(lemon)[0] == "lemon"
