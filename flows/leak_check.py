@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from flows.stage_run import StageHandle, StageRun
@@ -10,7 +11,12 @@ from pipeline.leaks.stage import CheckLeaks
 
 
 def check_leaks(
-    run: StageRun, config: LeakCheckConfig | None, shards: StageHandle, against: str | None
+    run: StageRun,
+    config: LeakCheckConfig | None,
+    shards: StageHandle,
+    against: str | None,
+    *,
+    after: Sequence[StageHandle] = (),
 ) -> dict[str, StageHandle]:
     """Submits the check, as the input "leaks"; empty if `config` is None.
 
@@ -23,4 +29,4 @@ def check_leaks(
         return {}
     other = run.existing(against)
     inputs = {"shards": shards} if other is None else {"shards": shards, "other": other}
-    return {"leaks": run.submit(CheckLeaks(), config, inputs, accept=partial(config.check, in_flow=True))}
+    return {"leaks": run.submit(CheckLeaks(), config, inputs, accept=partial(config.check, in_flow=True), after=after)}

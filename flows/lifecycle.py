@@ -2,7 +2,7 @@
 
 shards -> teacher -> student -> its evaluation -> student registered -> teacher registered   (the better is champion)
   |          '-> its evaluation    |
-  |-> leak check, if configured: trainings wait for it
+  |-> linear probe and its evaluation, then leak check, if configured: trainings wait for them
   '-> ontology ------------------> clip -> its evaluation -> dual encoder registered;  report on all
 """
 
@@ -19,7 +19,7 @@ from flows.parameters import LifecycleParameters
 from flows.presets import default_parameters
 from flows.shards_of_run import make_shards
 from flows.stage_run import TASK_RUNNER, FlowResult, StageHandle, StageRun, stage_run
-from flows.trained_models import make_student, make_teacher
+from flows.trained_models import make_baseline, make_student, make_teacher
 from pipeline.contrastive.build_ontology import BuildOntology
 from pipeline.contrastive.stage import PretrainClip
 from pipeline.evaluation.stage import EvaluateModel
@@ -36,10 +36,20 @@ def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> FlowResult:
     with stage_run("lifecycle", parameters) as run:
         shards = make_shards(run, parameters.data, parameters.mixture)
         columns = JoinedInput.submit(run, parameters.columns, shards)
-        checked = check_leaks(run, parameters.leaks, shards, parameters.leaks_against)
-        teacher = make_teacher(run, parameters.teacher, shards, columns, after=[*checked.values()])
+        handles: dict[str, StageHandle] = {"shards": shards}
+        baseline = make_baseline(run, parameters.baseline, parameters.teacher, shards, columns)
+        before: list[StageHandle] = []
+        if baseline:
+            handles["baseline"] = baseline["probe"]
+            handles["baseline-evaluation"] = _measure(run, parameters, "baseline", handles)
+            # On few cores, stages beside them would only delay the first number of the run.
+            before = [handles["baseline-evaluation"]]
+        checked = check_leaks(run, parameters.leaks, shards, parameters.leaks_against, after=before)
+        handles |= checked
+        before = [*checked.values()] or before
+        teacher = make_teacher(run, parameters.teacher, shards, columns, starts_from=baseline or None, after=before)
         student = make_student(run, parameters.student, shards, teacher, columns)
-        handles: dict[str, StageHandle] = {"shards": shards, "teacher": teacher, "student": student, **checked}
+        handles |= {"teacher": teacher, "student": student}
 
         handles["teacher-evaluation"] = _measure(run, parameters, "teacher", handles)
         handles["student-evaluation"] = _measure(run, parameters, "student", handles)
@@ -57,7 +67,7 @@ def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> FlowResult:
                     BuildOntology(), ontology, columns.added_to({"shards": shards}, ontology)
                 )
                 inputs["ontology"] = handles["ontology"]
-            handles["clip"] = run.submit(PretrainClip(), clip, inputs, after=[*checked.values()])
+            handles["clip"] = run.submit(PretrainClip(), clip, inputs, after=before)
             handles["clip-evaluation"] = _measure(run, parameters, "clip", handles, columns)
             handles["clip-registration"] = _register(run, parameters, "clip", handles, lineage=["student", "ontology"])
 

@@ -22,6 +22,7 @@ from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.format.column_options import reads_user_columns
 from pipeline.sharding.joining.stage import JoinColumnsConfig
 from pipeline.training.classification_config import ClassificationConfig
+from pipeline.training.linear_probe.config import LinearProbeConfig
 
 
 def reference(description: str, *stages: str, without: str = "built from this config") -> Any:
@@ -199,6 +200,11 @@ class LifecycleParameters(
 ):
     """lifecycle: everything, from the source to the champions."""
 
+    baseline: LinearProbeConfig | None = Field(
+        None,
+        description="A linear probe of the teacher's pretrained model: the first accuracy of a run, and the head with "
+        "which the teacher's training starts. null: none.",
+    )
     evaluation: EvaluationConfig = _EVALUATION
     registration: RegistrationConfig = _REGISTRATION
     report: ReportConfig = Field(ReportConfig(), description="How much the report shows.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
@@ -17,6 +18,9 @@ from pipeline.config import Config
 from pipeline.errors import InputError, UnknownNameError, WorkError
 from pipeline.sharding.mixture.stage import check_names
 from pipeline.sharding.stage import check_sharding
+
+if TYPE_CHECKING:
+    from flows.parameters import LifecycleParameters
 
 _LEAST_FREE = 64 << 20  # bytes
 
@@ -32,7 +36,7 @@ def check_ready(parameters: Config, store: ArtifactStore) -> None:
     Raises:
         InputError: it cannot start.
     """
-    from flows.parameters import ColumnsParameters, DataParameters, ShardsParameters
+    from flows.parameters import ColumnsParameters, DataParameters, LifecycleParameters, ShardsParameters
 
     store.storage.check_writable()
     _check_room(store)
@@ -42,6 +46,8 @@ def check_ready(parameters: Config, store: ArtifactStore) -> None:
         _check_model(path, config)
         _check_weights(path, config, store)
         _check_runner(path, config)
+    if isinstance(parameters, LifecycleParameters):
+        _check_baseline(parameters)
     if isinstance(parameters, ColumnsParameters) and parameters.columns is not None:
         parameters.columns.check()
     if isinstance(parameters, DataParameters):
@@ -135,6 +141,17 @@ def _check_weights(path: str, config: BaseModel, store: ArtifactStore) -> None:
             with_normalisation(config, store)
     except (InputError, WorkError) as error:
         raise type(error)(f"{path}.pretrained: {error}") from None
+
+
+def _check_baseline(parameters: LifecycleParameters) -> None:
+    """Refuses a linear probe of a model that does not end in one linear layer."""
+    from pipeline.training.linear_probe.config import ProbedModelConfig
+
+    if parameters.baseline is not None and parameters.teacher.model.pretrained is not None:
+        try:
+            ProbedModelConfig.of(parameters.teacher, parameters.baseline).head_name()
+        except InputError as error:
+            raise InputError(f"baseline: {error}") from None
 
 
 def _check_runner(path: str, config: BaseModel) -> None:

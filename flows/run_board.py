@@ -71,6 +71,7 @@ class RunBoard:
     Attributes:
         phase: what the run does outside its stages, e.g. "starting the Prefect server".
         stopping: the run ends early; its phase is shown even while stages run.
+        notes: stage that the run leaves out -> the reason.
     """
 
     def __init__(self, checked: Config | None = None) -> None:
@@ -81,6 +82,7 @@ class RunBoard:
         self._stop_at: float | None = None
         self.phase = ""
         self.stopping = False
+        self.notes: dict[str, str] = {}
         self.flow_run_id: str | None = None
 
     def says(self, phase: str) -> None:

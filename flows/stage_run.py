@@ -116,6 +116,11 @@ class StageRun:
         )
         return self._futures[label]
 
+    def leave_out(self, label: str, reason: str) -> None:
+        """Says in the run's log and at its end why a stage that the parameters ask for is not run."""
+        self.board.notes[label] = f"left out: {reason}"
+        get_run_logger().warning("%s: left out: %s", label, reason)
+
     def wait(self) -> RunSummary:
         """Waits for every stage.
 

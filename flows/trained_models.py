@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from flows.imported_weights import weights_of
 from flows.joined_columns import JoinedInput
@@ -12,6 +12,8 @@ from pipeline.distillation.teacher_outputs import ComputeTeacherOutputs, Teacher
 from pipeline.import_weights.expected_normalisation import with_normalisation
 from pipeline.sharding.format.column_options import reads_teacher_outputs
 from pipeline.training.classification_config import ClassificationConfig
+from pipeline.training.linear_probe.config import LinearProbeConfig, ProbedModelConfig
+from pipeline.training.linear_probe.stage import LinearProbe
 from pipeline.training.stage import TrainTeacher
 
 
@@ -21,12 +23,38 @@ def make_teacher(
     shards: StageHandle,
     columns: JoinedInput,
     *,
+    starts_from: Mapping[str, StageHandle] | None = None,
     after: Sequence[StageHandle] = (),
 ) -> StageHandle:
-    """A teacher trained on these shards, after the stages `after`."""
+    """A teacher trained on these shards, after the stages `after`.
+
+    Args:
+        starts_from: its imported "weights" and their linear "probe"; None: the weights are imported now.
+    """
     config = with_normalisation(config, run.store)
-    inputs = columns.added_to({"shards": shards, **weights_of(run, config.model, "teacher")}, config)
+    if starts_from is None:
+        starts_from = weights_of(run, config.model, "teacher")
+    inputs = columns.added_to({"shards": shards, **starts_from}, config)
     return run.submit(TrainTeacher(), config, inputs, after=after)
+
+
+def make_baseline(
+    run: StageRun,
+    config: LinearProbeConfig | None,
+    teacher: ClassificationConfig,
+    shards: StageHandle,
+    columns: JoinedInput,
+) -> dict[str, StageHandle]:
+    """A linear probe of the teacher's pretrained model: "probe", and the imported "weights"; empty if there is none."""
+    if config is None:
+        return {}
+    if teacher.model.pretrained is None:
+        run.leave_out(LinearProbe.name, "the teacher has no pretrained weights; set teacher.model.pretrained")
+        return {}
+    probed = with_normalisation(ProbedModelConfig.of(teacher, config), run.store)
+    weights = weights_of(run, probed.model, "teacher")
+    inputs = columns.added_to({"shards": shards, **weights}, probed)
+    return {**weights, "probe": run.submit(LinearProbe(), probed, inputs)}
 
 
 def find_teacher(

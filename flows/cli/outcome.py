@@ -89,6 +89,7 @@ def outcome_of(
     data = [
         _source_notes(result.label, result.summary) for result in results if _source_notes(result.label, result.summary)
     ]
+    data += [{"stage": label, "notes": [note]} for label, note in board.notes.items()]
     artifacts = {result.label: result.reference for result in results}
     return Outcome(
         flow=flow,

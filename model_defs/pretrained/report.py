@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 _SHOWN = 6
 
@@ -38,6 +39,19 @@ class LoadingReport:
     missing: tuple[KeyNote, ...] = field(default=())
     dropped: tuple[KeyNote, ...] = field(default=())
     normalisation: str = ""
+
+    def superseded(self, names: Sequence[str], reason: str) -> LoadingReport:
+        """The report after tensors of the model were replaced by others, for a reason."""
+        lists = (self.adapted, self.replaced, self.missing)
+        noted = {note.name for notes in lists for note in notes}
+        adapted, replaced, missing = (tuple(note for note in notes if note.name not in names) for notes in lists)
+        return replace(
+            self,
+            loaded=self.loaded - sum(name not in noted for name in names),
+            adapted=adapted + tuple(KeyNote(name, reason) for name in names),
+            replaced=replaced,
+            missing=missing,
+        )
 
     def lines(self) -> list[str]:
         """One line for the totals, then one line per reason with its names."""

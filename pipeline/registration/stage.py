@@ -39,7 +39,7 @@ from pipeline.training.tracking import mlflow_failures
 # MLflow allows more characters, but the name is also in a URI and in the path of a lease.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
-_STAGES_WITH_WEIGHTS = (STAGE, "train-teacher", "distill-student", "pretrain-clip")
+_STAGES_WITH_WEIGHTS = (STAGE, "linear-probe", "train-teacher", "distill-student", "pretrain-clip")
 
 
 class RegistrationConfig(Config):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
-from torch import nn
 
 from pipeline.artifacts import Artifact
 from pipeline.config import unkeyed
@@ -46,10 +45,6 @@ class ClassificationConfig(ImageModelConfig):
         RunnerConfig(), description="Where the training runs, and its workers, CPUs and GPUs."
     )
     keep: KeepRanges = keep_field()
-
-    def build_model(self, classes: int) -> nn.Module:
-        """The model with random initial weights, which depend on torch's seed."""
-        return self.model.build(num_classes=classes, in_chans=self.channels, img_size=self.image_size)
 
     def check(self, shards: Artifact, columns: Artifact | None = None) -> SampleIndex:
         """Validates the configuration and its inputs before any work; returns the index.

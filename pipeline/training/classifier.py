@@ -20,6 +20,7 @@ from pipeline.training.classification import ClassifierEvaluation
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.rows import labelled_rows, training_rows
 from pipeline.training.runner import TrainingResult, training_headline
+from pipeline.training.starting_head import StartingHead
 from pipeline.training.starting_weights import StartingWeights
 from pipeline.training.task import Task, TrainingObjects
 
@@ -33,12 +34,14 @@ def build_training_objects(
     world: int,
     weights: Artifact | None = None,
     columns: Artifact | None = None,
+    probe: Artifact | None = None,
 ) -> TrainingObjects:
     """Builds the training objects for labelled shards; used for a classifier and for a distilled student.
 
     Args:
         weights: imported weights from which the model starts.
         columns: columns joined to the shards, for `config.keep`; batches include them.
+        probe: linear probe of these weights, whose last layer replaces the model's.
     """
     index = SampleIndex.open(shards)
     _, joined = open_columns(columns, index, keep=config.keep)
@@ -77,6 +80,8 @@ def build_training_objects(
     model = config.build_model(len(index.label_names))
     if weights is not None:
         StartingWeights.open(weights).load_into(model, normalisation=config.normalisation)
+    if probe is not None:
+        StartingHead.open(probe).load_into(model)
     # Convolutions need no conversion from this layout: resnet_small trains 1.2x faster on CPUs.
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return TrainingObjects(model, task, loader, rows=samples_per_epoch(policy, len(rows)), evaluate=evaluation)
@@ -89,12 +94,7 @@ def export(config: ClassificationConfig, labels: tuple[str, ...], result: Traini
         result.state,
         kind="classifier",
         architecture=config.model.name,
-        kwargs={
-            **config.model.kwargs,
-            "num_classes": len(labels),
-            "in_chans": config.channels,
-            "img_size": config.image_size,
-        },
+        kwargs=config.model_kwargs(len(labels)),
         preprocessing=config.preprocessing(),
         labels=labels,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator
+from torch import nn
 
 from pipeline.config import Config, unkeyed
 from pipeline.errors import InputError
@@ -87,6 +88,19 @@ class ImageModelConfig(Config):
             mean=per_channel(DEFAULT_MEAN if self.mean is None else self.mean, self.channels),
             std=per_channel(DEFAULT_STD if self.std is None else self.std, self.channels),
         )
+
+    def build_model(self, classes: int) -> nn.Module:
+        """The model with random initial weights, which depend on torch's seed."""
+        return self.model.build(num_classes=classes, in_chans=self.channels, img_size=self.image_size)
+
+    def model_kwargs(self, classes: int) -> dict[str, Any]:
+        """The arguments, besides the name, with which `create_model` builds the model."""
+        return {
+            **self.model.kwargs,
+            "num_classes": classes,
+            "in_chans": self.channels,
+            "img_size": self.image_size,
+        }
 
     @property
     def normalisation(self) -> str:

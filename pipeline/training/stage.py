@@ -17,6 +17,7 @@ from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.classifier import build_training_objects, export, summary
 from pipeline.training.input_artifacts import open_artifact, open_optional
 from pipeline.training.runner import execute
+from pipeline.training.starting_head import StartingHead
 from pipeline.training.starting_weights import starting_report, write_report
 from pipeline.training.task import TrainingObjects
 from pipeline.training.training_config import TrainingConfig
@@ -24,13 +25,19 @@ from pipeline.training.training_config import TrainingConfig
 
 @dataclass(frozen=True)
 class ClassificationRecipe:
-    """The TrainingRecipe of a classifier; `weights` names the imported weights from which it starts."""
+    """The TrainingRecipe of a classifier.
+
+    Attributes:
+        weights, probe: STAGE/KEY of the imported weights from which it starts, and of the linear probe that has its
+            first head.
+    """
 
     config: ClassificationConfig
     store_url: str
     shards: str
     weights: str | None = None
     columns: str | None = None
+    probe: str | None = None
 
     @property
     def training(self) -> TrainingConfig:
@@ -44,10 +51,10 @@ class ClassificationRecipe:
             seed=self.config.training.seed,
         )
         shards = open_artifact(self.store_url, self.shards)
-        weights, columns = (
-            open_optional(self.store_url, artifact_name) for artifact_name in (self.weights, self.columns)
+        weights, columns, probe = (
+            open_optional(self.store_url, artifact_name) for artifact_name in (self.weights, self.columns, self.probe)
         )
-        return build_training_objects(self.config, shards, task, device, rank, world, weights, columns)
+        return build_training_objects(self.config, shards, task, device, rank, world, weights, columns, probe)
 
 
 class TrainTeacher:
@@ -61,15 +68,16 @@ class TrainTeacher:
 
         Args:
             inputs: "shards"; "weights", imported weights, if model.pretrained is set; "columns", joined columns, if
-                `keep` is set.
+                `keep` is set; "probe", a linear probe of these weights, whose head is the first one.
         """
-        shards, weights = inputs["shards"], inputs.get("weights")
+        shards, weights, probe = inputs["shards"], inputs.get("weights"), inputs.get("probe")
         index = config.check(shards, inputs.get("columns"))
         report = starting_report(config, weights, lambda: config.build_model(len(index.label_names)))
+        if probe is not None:
+            report = StartingHead.open(probe).checked(config, index.label_names, weights).noted_in(report, config)
         artifact_names = {name: artifact.name for name, artifact in inputs.items()}
-        recipe = ClassificationRecipe(
-            config, work.store.storage.url, shards.name, artifact_names.get("weights"), artifact_names.get("columns")
-        )
+        starts_from = {name: artifact_names.get(name) for name in ("weights", "columns", "probe")}
+        recipe = ClassificationRecipe(config, work.store.storage.url, shards.name, **starts_from)
         result = execute(recipe, config.runner, work, params={**json.loads(canonical_json(config)), **artifact_names})
         if report is not None:
             write_report(report, work.output)

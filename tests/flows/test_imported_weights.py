@@ -31,6 +31,8 @@ class Asked:
         self.store = store
         self.inputs: dict[str, dict[str, Any]] = {}
         self.configs: dict[str, Config] = {}
+        self.after: dict[str, list[str]] = {}
+        self.left_out: dict[str, str] = {}
 
     def submit(
         self,
@@ -40,10 +42,14 @@ class Asked:
         *,
         label: str = "",
         after: Sequence[Any] = (),
+        accept: Any = None,
     ) -> str:
         label = label or stage.name
-        self.inputs[label], self.configs[label] = dict(inputs or {}), config
+        self.inputs[label], self.configs[label], self.after[label] = dict(inputs or {}), config, list(after)
         return label
+
+    def leave_out(self, label: str, reason: str) -> None:
+        self.left_out[label] = reason
 
     def existing(self, reference: str | None) -> str | None:
         return reference
@@ -138,4 +144,35 @@ def test_weights_that_state_a_wrong_normalisation_are_refused_before_the_run(tmp
     with pytest.raises(
         InputError, match=r"^teacher\.model\.pretrained: config\.json of the weights: std: must be above"
     ):
+        check_ready(parameters, ArtifactStore.open(str(tmp_path / "store")))
+
+
+def test_a_baseline_is_the_first_thing_and_the_teacher_starts_from_it(asked: Asked, weights: str) -> None:
+    model = {"name": "resnet18", "pretrained": weights}
+    values = {"teacher": {"model": model, "image_size": 96}, "baseline": {"max_samples": 10}, "leaks": {}}
+    lifecycle.lifecycle.fn(parse_config(LifecycleParameters, values, "test"))
+    labels = list(asked.inputs)
+    assert labels[:5] == ["shard-dataset", "import teacher weights", "linear-probe", "evaluate baseline", "check-leaks"]
+    assert asked.inputs["linear-probe"] == {"shards": "shard-dataset", "weights": "import teacher weights"}
+    probed = asked.configs["linear-probe"]
+    assert (probed.model.name, probed.image_size, probed.probe.max_samples) == ("resnet18", 96, 10)
+    assert probed.preprocessing() == asked.configs["train-teacher"].preprocessing()
+    assert asked.inputs["train-teacher"] == {**asked.inputs["linear-probe"], "probe": "linear-probe"}
+    assert asked.after["check-leaks"] == ["evaluate baseline"]
+    assert asked.after["train-teacher"] == ["check-leaks"]
+    assert asked.inputs["run-report"]["baseline"] == "linear-probe"
+    assert asked.inputs["run-report"]["baseline-evaluation"] == "evaluate baseline"
+
+
+def test_without_pretrained_weights_a_baseline_is_left_out(asked: Asked) -> None:
+    lifecycle.lifecycle.fn(parse_config(LifecycleParameters, {"baseline": {}}, "test"))
+    assert "linear-probe" not in asked.inputs
+    assert asked.inputs["train-teacher"] == {"shards": "shard-dataset"}
+    assert "set teacher.model.pretrained" in asked.left_out["linear-probe"]
+
+
+def test_a_baseline_of_a_model_with_two_heads_is_refused_before_the_run(tmp_path: Path, weights: str) -> None:
+    model = {"name": "deit_micro_distilled", "pretrained": weights}
+    parameters = parse_config(LifecycleParameters, {"teacher": {"model": model}, "baseline": {}}, "test")
+    with pytest.raises(InputError, match=r"^baseline: linear-probe: deit_micro_distilled does not end in one linear"):
         check_ready(parameters, ArtifactStore.open(str(tmp_path / "store")))

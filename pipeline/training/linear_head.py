@@ -1,0 +1,25 @@
+"""The linear layer with which a classifier ends."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from pipeline.errors import InputError, listed
+
+
+def linear_head(model: nn.Module, name: str) -> str:
+    """The name of the model's one linear layer of class scores.
+
+    Args:
+        name: name of the model, for the error message.
+    Raises:
+        InputError: it has none, or several.
+    """
+    heads = tuple(getattr(model, "classifier_names", ()))
+    layers = dict(model.named_modules())
+    if len(heads) == 1 and isinstance(head := layers.get(heads[0]), nn.Linear) and head.bias is not None:
+        return str(heads[0])
+    found = f"its classifiers are {listed(heads)}" if len(heads) > 1 else "it has none with a bias"
+    raise InputError(
+        f"linear-probe: {name} does not end in one linear layer ({found}); set another model, or baseline=null"
+    )

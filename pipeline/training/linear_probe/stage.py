@@ -1,0 +1,174 @@
+"""The stage linear-probe: labelled shards and pretrained weights -> a classifier with a fitted last layer.
+
+The images go through the pretrained model once, without augmentation; logistic regression on the features gives the
+last layer. It takes about a minute where a training takes hours, so that its accuracy is the first number of a run,
+and a training that begins with this layer does not distort the features first (LP-FT).
+
+Source: Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution".
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.artifacts import Artifact
+from pipeline.counted import counted
+from pipeline.exported_model import ExportedModel
+from pipeline.loading.evaluation_batches import evaluation_batches
+from pipeline.loading.reader import SampleReader
+from pipeline.sharding.format.index import SampleIndex
+from pipeline.stage import Workspace
+from pipeline.training.linear_probe.config import ProbedModelConfig
+from pipeline.training.linear_probe.draw import draw_samples
+from pipeline.training.linear_probe.features import FrozenFeatures
+from pipeline.training.linear_probe.logistic_regression import LinearClassifier, Standardisation, fit
+from pipeline.training.starting_weights import StartingWeights, starting_report, write_report
+from pipeline.whole_files import write_json
+
+PROBE = "probe.json"  # not metrics.json, which is the file of an evaluation
+
+# Penalties of the mean loss on standardised features, the strongest first: each search starts from the one before.
+_PENALTIES = (1.0, 0.1, 0.01, 0.001, 0.0001)
+_BATCH = {"cpu": 32, "cuda": 256}
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A fitted classifier of standardised features, and its quality on the validation samples."""
+
+    l2: float
+    classifier: LinearClassifier
+    accuracy: float
+    loss: float
+
+
+class LinearProbe:
+    """Fits the last layer of a pretrained model, in this process."""
+
+    name: ClassVar[str] = "linear-probe"
+    version: ClassVar[int] = 1
+
+    def run(self, config: ProbedModelConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
+        """Fills `work.output` with model/, probe.json and pretrained.txt.
+
+        Args:
+            inputs: "shards"; "weights", imported weights; "columns", joined columns, if `keep` is set.
+        """
+        started = time.monotonic()
+        shards, weights = inputs["shards"], inputs["weights"]
+        index, rows = config.check(shards, inputs.get("columns"))
+        classes = len(index.label_names)
+        head_name = config.head_name(classes)
+        report = starting_report(config, weights, lambda: config.build_model(classes))
+        labels = np.asarray(index.labels)[rows]
+        validation = config.validation_rows(index)
+        samples = draw_samples(rows, labels, validation, config.probe.max_samples, config.probe.seed)
+
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.manual_seed(0)  # the layers that the weights lack, e.g. the head, which is replaced
+        model = config.build_model(classes)
+        StartingWeights.open(weights).load_into(model, normalisation=config.normalisation)
+        frozen = FrozenFeatures(model, head_name, config.preprocessing(), device)
+        ids = np.concatenate([samples.train, samples.validation])
+        features, targets = _features(config, frozen, shards, index, ids, work)
+
+        size = len(samples.train)
+        best, losses = _fitted(features[:size], targets[:size], features[size:], targets[size:], classes, work)
+        scale = Standardisation.of(features[:size])
+        classifier = best.classifier
+        if samples.held_out:  # the held-out samples have served, and are fitted too
+            scale = Standardisation.of(features)
+            classifier = fit(scale(features), targets, classes, best.l2, step=lambda: work.progress(note="fitting"))
+        state = model.to("cpu").state_dict()
+        head = scale.folded_into(classifier)
+        state |= {f"{head_name}.weight": head.weight.float().cpu(), f"{head_name}.bias": head.bias.float().cpu()}
+        ExportedModel.write(
+            work.output / "model",
+            state,
+            kind="classifier",
+            architecture=config.model.name,
+            kwargs=config.model_kwargs(classes),
+            preprocessing=config.preprocessing(),
+            labels=index.label_names,
+        )
+        if report is not None:
+            write_report(report, work.output)
+        fitted = size + len(samples.validation) * samples.held_out
+        measured = {
+            "val_accuracy": round(best.accuracy, 4),
+            "val_samples": len(samples.validation),
+            "samples": fitted,
+            "features": features.shape[1],
+            "l2": best.l2,
+        }
+        write_json(work.output / PROBE, {**measured, "held_out": samples.held_out, "val_losses": losses})
+        measured_on = counted(len(samples.validation), "held-out training image" if samples.held_out else "val image")
+        fitted_on = counted(fitted, "training image")
+        return {
+            **measured,
+            "seconds": round(time.monotonic() - started, 1),
+            "headline": f"{best.accuracy:.1%} on {measured_on} (linear probe on {fitted_on})",
+        }
+
+
+def _features(
+    config: ProbedModelConfig,
+    frozen: FrozenFeatures,
+    shards: Artifact,
+    index: SampleIndex,
+    ids: NDArray[np.int64],
+    work: Workspace,
+) -> tuple[Tensor, Tensor]:
+    """Features float32 [N, D] and labels int64 [N] of samples, on the model's device."""
+    batches = evaluation_batches(
+        SampleReader.open(shards),
+        index,
+        ids,
+        image_size=config.image_size,
+        channels=config.channels,
+        batch_size=_BATCH[frozen.device.type],
+        threads=config.probe.threads,
+    )
+    features, labels, done = [], [], 0
+    work.progress(step=0, total=len(ids), note="computing features")
+    with closing(batches):
+        for batch in batches:
+            features.append(frozen(batch.images))
+            labels.append(batch.labels)
+            done += len(batch)
+            work.progress(step=done, total=len(ids), note="computing features")
+    return torch.cat(features), torch.cat(labels).to(frozen.device, torch.int64)
+
+
+def _fitted(
+    features: Tensor, targets: Tensor, val_features: Tensor, val_targets: Tensor, classes: int, work: Workspace
+) -> tuple[_Candidate, dict[str, float]]:
+    """The best candidate, and the validation loss of every penalty.
+
+    The best has the least cross-entropy: on few validation samples, many penalties have the same accuracy.
+    """
+    scale = Standardisation.of(features)
+    features, val_features = scale(features), scale(val_features)
+    candidates: list[_Candidate] = []
+    for number, l2 in enumerate(_PENALTIES):
+
+        def step(number: int = number) -> None:
+            work.progress(step=number, total=len(_PENALTIES), note="fitting")
+
+        start = candidates[-1].classifier if candidates else None
+        classifier = fit(features, targets, classes, l2, start=start, step=step)
+        scores = classifier.scores(val_features)
+        accuracy = (scores.argmax(dim=1) == val_targets).double().mean()
+        candidates.append(_Candidate(l2, classifier, float(accuracy), float(F.cross_entropy(scores, val_targets))))
+    best = min(candidates, key=lambda candidate: candidate.loss)
+    return best, {str(candidate.l2): round(candidate.loss, 6) for candidate in candidates}
