@@ -128,7 +128,7 @@ def fashion_mnist() -> LifecycleParameters:
             channels=1,
             training=training,
         ),
-        clip=ContrastiveConfig(policy=ShuffledConfig(), templates=("a photo of a {}",), training=training),
+        clip=ContrastiveConfig(policy=ShuffledConfig(), templates=("a photo of {a_label}",), training=training),
         registration=RegistrationConfig(classifier_name="fashion-mnist-classifier", clip_name="fashion-mnist-clip"),
         report=ReportConfig(heading="Fashion-MNIST"),
     )
@@ -139,7 +139,7 @@ def image_folder() -> LifecycleParameters:
     training = TrainingConfig(epochs=20, global_batch=64, optimizer=AdamWConfig(lr=1e-3))
     return LifecycleParameters(
         data=ShardingConfig(
-            source=ImageFolderConfig(folder=Path("images"), caption="a photo of a {label}"),
+            source=ImageFolderConfig(folder=Path("images"), caption="a photo of {a_label}"),
             split=SplitConfig(val_share=0.1, test_share=0.2),
         ),
         # Folders contain bursts and frames of films; with more of them than this, accuracy measures memorization.
@@ -148,7 +148,7 @@ def image_folder() -> LifecycleParameters:
         student=DistillationConfig(
             model=ModelConfig(name="deit_micro_distilled", kwargs={"stem": "conv"}), image_size=64, training=training
         ),
-        clip=ContrastiveConfig(policy=ShuffledConfig(), templates=("a photo of a {}",), training=training),
+        clip=ContrastiveConfig(policy=ShuffledConfig(), templates=("a photo of {a_label}",), training=training),
         registration=RegistrationConfig(classifier_name="image-classifier", clip_name="image-clip"),
         report=ReportConfig(heading="Images of a folder"),
     )

@@ -100,7 +100,7 @@ class ExportedModel:
         architecture: name in model_defs.
         kwargs: other arguments of `create_model`.
         labels: class names, in the order of the logits; for a dual encoder those of the data set, for prompts.
-        templates: prompt templates, each with one {}; empty for a classifier.
+        templates: prompt templates, each with one {} or {a_label}; empty for a classifier.
         artifact: the artifact that contains it, if it was opened from one.
     """
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pipeline.config import Config, unkeyed
 from pipeline.contrastive.text_backbone import TextBackboneConfig
 from pipeline.contrastive.tonics import TonicsConfig
-from pipeline.evaluation.zero_shot import check_template
+from pipeline.evaluation.prompt_templates import check_template
 from pipeline.loading.loader import LoaderConfig
 from pipeline.loading.policies.mixture import MixtureConfig
 from pipeline.loading.policies.shuffled import ShuffledConfig
@@ -53,7 +53,8 @@ class ContrastiveConfig(Config):
     templates: tuple[str, ...] = Field(
         ("{}", "an emoji of {}"),
         min_length=1,
-        description="Prompt templates for zero-shot classification, each with one {} for the class name.",
+        description="Prompt templates for zero-shot classification, each with one {} for the class name, or "
+        "{a_label} for the class name with its article.",
     )
     validation_pairs: int = Field(
         1000,

@@ -25,7 +25,8 @@ from pipeline.evaluation.breakdown import accuracy_breakdown, subsets_of, unseen
 from pipeline.evaluation.dual_encoder import CaptionPool, measure_retrieval, retrieval_examples
 from pipeline.evaluation.metrics import balanced_accuracy, confusion_matrix, expected_calibration_error, macro_f1
 from pipeline.evaluation.predictions import Predictions, worst_mistakes
-from pipeline.evaluation.zero_shot import check_template, class_embeddings, label_text, zero_shot_scores
+from pipeline.evaluation.prompt_templates import check_template, label_text
+from pipeline.evaluation.zero_shot import class_embeddings, zero_shot_scores
 from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import Batch
 from pipeline.loading.evaluation_batches import evaluation_batches
@@ -45,8 +46,8 @@ class EvaluationConfig(Config):
     batch_size: int = Field(256, ge=1, le=65_536, description="Images per batch. Changes results by rounding only.")
     templates: tuple[str, ...] = Field(
         (),
-        description="Prompt templates for zero-shot classification, each with one {} for the class name. []: "
-        "those of the exported model.",
+        description="Prompt templates for zero-shot classification, each with one {} for the class name, or "
+        "{a_label} for the class name with its article. []: those of the exported model.",
     )
     captions: Literal["first", "all"] = Field(
         "first", description="Captions used for retrieval: the first one of each image, or all."

@@ -14,29 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-PLACEHOLDER = "{}"
+from pipeline.evaluation.prompt_templates import prompts_for
+
 _PROMPTS_AT_ONCE = 512
-
-
-def check_template(template: str) -> str:
-    """The template itself, checked to have one placeholder for the name.
-
-    Raises:
-        ValueError: it has no placeholder, or several.
-    """
-    if template.count(PLACEHOLDER) != 1:
-        raise ValueError(f"template {template!r} needs exactly one {PLACEHOLDER}, where the name goes")
-    return template
-
-
-def label_text(label: str) -> str:
-    """A label as words: "food-fruit" reads "food fruit"."""
-    return " ".join(label.replace("_", " ").replace("-", " ").replace("/", " ").split())
-
-
-def prompts_for(name: str, templates: Sequence[str]) -> list[str]:
-    """The prompts of one class name; braces in the name have no special meaning."""
-    return [check_template(template).replace(PLACEHOLDER, name) for template in templates]
 
 
 def class_embeddings(
@@ -47,7 +27,7 @@ def class_embeddings(
     Args:
         encode_text: n texts -> [n, E]; need not be normalised.
         names: K class names.
-        templates: T templates, each with one "{}".
+        templates: T templates; see `check_template`.
     Raises:
         ValueError: no names, no templates, or a template without its placeholder.
     """

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from model_defs.clip import CLIP
-from pipeline.evaluation.zero_shot import PLACEHOLDER, label_text, prompts_for
+from pipeline.evaluation.prompt_templates import PLACEHOLDER, label_text, prompts_for
 from pipeline.explain.drawing import Panel, enlarged, overlay, to_picture
 from pipeline.explain.explanation import Explanation, Request
 from pipeline.explain.patch_text import patch_text_similarity

@@ -31,7 +31,7 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, Object, Property
 
-from pipeline.evaluation.zero_shot import PLACEHOLDER, label_text, prompts_for
+from pipeline.evaluation.prompt_templates import PLACEHOLDER, label_text, prompts_for
 from pipeline.exported_model import ExportedModel
 from pipeline.loading import bpe, wordpiece
 from pipeline.loading.vocabulary import write_vocabulary

@@ -39,10 +39,10 @@ KEYS = {
         "evaluate student": "1249581fdc10b2dc",
         "register student": "5c5cf42c006a783c",
         "register teacher": "794deba9c9b20810",
-        "pretrain-clip": "879ea34209306ef8",
-        "evaluate clip": "dc0057a3694bf5a8",
-        "register clip": "80bfae1672006650",
-        "run-report": "f03dc16d6ba2a6a9",
+        "pretrain-clip": "0829b7b9284c699c",
+        "evaluate clip": "f4bf51477ee6f6d6",
+        "register clip": "6c6e0f9754c30599",
+        "run-report": "de0ef2f9c7030f46",
     },
 }
 

@@ -20,7 +20,7 @@ from pipeline.config import added, unkeyed
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig, unreadable
-from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
+from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_field, caption_of
 from pipeline.sharding.sources.folder_layout import ClassFiles, FolderData, Layout, folder_data
 from pipeline.sharding.sources.image_listing import BROKEN, listing_hash
 
@@ -31,7 +31,7 @@ class ImageFolderConfig(SourceConfig):
     about: ClassVar[About] = About(
         "a folder with one sub-folder per class, optionally within train/, val/ and test/",
         "FOLDER/CLASS/*.jpg or FOLDER/train/CLASS/*.jpg, also in other image formats",
-        ("folder=photos", "caption='a photo of a {label}'"),
+        ("folder=photos", "caption='a photo of {a_label}'"),
     )
     kind: Literal["image_folder"] = "image_folder"
     folder: Path = unkeyed(..., description="Folder with one sub-folder per class, or per split.")
@@ -41,11 +41,7 @@ class ImageFolderConfig(SourceConfig):
         "training, valid, ...), which contain one folder per class; auto: detected from their names "
         "and content, and reported.",
     )
-    caption: CaptionTemplate = Field(
-        None,
-        description='Template for captions, with {label} for the class name, e.g. "a photo of a {label}". null: '
-        "no captions.",
-    )
+    caption: CaptionTemplate = caption_field()
     licence: str = Field("", description="SPDX identifier of the images' licence, recorded in the data card.")
     author: str = Field("", description="Author of the images, recorded in the data card.")
     fingerprint: str | None = Field(

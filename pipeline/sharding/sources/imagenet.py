@@ -25,7 +25,7 @@ from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig, unreadable
-from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
+from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_field, caption_of
 from pipeline.sharding.sources.image_listing import BROKEN, FolderImages, images_in, listing_hash, sub_folders
 from pipeline.sharding.sources.imagenet_labels import class_words, find_val_labels, read_val_labels
 from pipeline.sharding.sources.skipped_files import LOOSE, SkipCounter
@@ -41,7 +41,7 @@ class ImagenetConfig(SourceConfig):
     about: ClassVar[About] = About(
         "ImageNet (ILSVRC 2012): train/ with one folder per WNID, val/ with a file of labels",
         "FOLDER/train/n01440764/*.JPEG; val/ with val.txt, LOC_val_solution.csv or the development kit",
-        ("folder=imagenet", "caption='a photo of a {label}'"),
+        ("folder=imagenet", "caption='a photo of {a_label}'"),
     )
 
     kind: Literal["imagenet"] = "imagenet"
@@ -60,11 +60,7 @@ class ImagenetConfig(SourceConfig):
         description="Label of a class. names: its class name, which requires a file of names; wnid: its WNID, "
         "e.g. n01440764.",
     )
-    caption: CaptionTemplate = Field(
-        None,
-        description='Template for captions, with {label} for the class name, e.g. "a photo of a {label}". null: '
-        "no captions.",
-    )
+    caption: CaptionTemplate = caption_field()
     val_is: Literal["test", "val"] = Field(
         "test", description="The split to use val/ as. With test, the validation split is a fraction of train/."
     )

@@ -21,7 +21,7 @@ from pipeline.errors import InputError, UnknownNameError, WorkError, first_line
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig
-from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
+from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_field, caption_of
 from pipeline.sharding.sources.labels import ordered
 from pipeline.sharding.sources.torchvision_objects import (
     DataSetSpec,
@@ -61,11 +61,7 @@ class TorchvisionConfig(SourceConfig):
         "those that the class offers.",
     )
     root: Path | None = unkeyed(None, description="Folder that already contains the files. null: download them once.")
-    caption: CaptionTemplate = Field(
-        None,
-        description='Template for captions, with {label} for the class name, e.g. "a photo of a {label}". null: '
-        "no captions.",
-    )
+    caption: CaptionTemplate = caption_field()
     limit: int | None = Field(None, ge=1, description="Maximum number of images per split, from its start. null: all.")
     licence: str = Field("", description="SPDX identifier of the images' licence, recorded in the data card.")
     author: str = Field("", description="Author of the images, recorded in the data card.")

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.evaluation.zero_shot import class_embeddings, label_text, prompts_for, zero_shot_scores
+from pipeline.evaluation.prompt_templates import label_text, prompts_for
+from pipeline.evaluation.zero_shot import class_embeddings, zero_shot_scores
 
 
 def test_ensemble_normalises_each_prompt_before_the_mean_and_the_mean_after() -> None:
@@ -37,6 +38,16 @@ def test_many_classes_are_embedded_in_chunks_with_the_same_result() -> None:
 
 def test_braces_in_a_name_mean_nothing() -> None:
     assert prompts_for("{0} {}", ["an icon of {}"]) == ["an icon of {0} {}"]
+
+
+def test_the_article_of_a_name_is_the_template_s() -> None:
+    assert prompts_for("ankle boot", ["{}", "a {}", "a photo of {a_label}"]) == [
+        "ankle boot",
+        "a ankle boot",
+        "a photo of an ankle boot",
+    ]
+    with pytest.raises(ValueError, match=r"exactly one \{} or \{a_label}"):
+        prompts_for("bag", ["{a_label} and {}"])
 
 
 def test_label_reads_as_words() -> None:

@@ -129,12 +129,12 @@ def test_caffes_numbers_are_places_among_the_thousand(tmp_path: Path) -> None:
 
 def test_it_becomes_shards_with_val_as_test(folder: Path, shard: Callable[..., Artifact]) -> None:
     kaggle(folder)
-    source = {"kind": "imagenet", "folder": str(folder), "caption": "a photo of a {label}"}
+    source = {"kind": "imagenet", "folder": str(folder), "caption": "a photo of {a_label}, {label}"}
     index = SampleIndex.open(shard(source=source))
     assert len(index.rows("test")) == 3
     assert {caption for id in index.rows() for caption in index.captions(id)} == {
-        "a photo of a tench",
-        "a photo of a crane",
+        "a photo of a tench, tench",
+        "a photo of a crane, crane",
     }
 
 

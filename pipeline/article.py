@@ -1,0 +1,38 @@
+"""English nouns with their indefinite article, for captions and prompts that are generated from class names.
+
+The article depends on the sound: a unicorn, an hour, an X-ray. The rules go by the spelling and have the exceptions
+among words that label images. A plural, which has no article, is not recognised as one.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Initial vowels that sound as consonants: unicorn (but not unidentified), user, utensil, uranium, euro, ewe, one-way.
+_AS_CONSONANT = re.compile(r"uni(?![dmn])|us[abeu]|ut[eio]|ur[aeiou]|uk|ufo|uv|ugand|eu|ew|on(e|ce)\b|ouija")
+# Initial consonants that are silent, and numbers that begin with a vowel.
+_AS_VOWEL = re.compile(r"hour|honest|honou?r|heir|8|1[18](?!\d)")
+# Words that are spelled although they have vowels.
+_SPELLED = frozenset({"led", "mri", "suv"})
+# Letters whose names begin with a vowel.
+_VOWEL_NAMES = frozenset("aefhilmnorsx")
+_ARTICLES = frozenset({"a", "an", "the"})
+
+
+def with_article(noun: str) -> str:
+    """The noun with "a" or "an" before it; a noun that has an article stays as it is."""
+    plain = "".join(one for one in unicodedata.normalize("NFD", noun.lower()) if not unicodedata.combining(one))
+    words = re.findall(r"[^\W_]+", plain)
+    if not words or (words[0] in _ARTICLES and len(words) > 1):
+        return noun
+    return f"{'an' if _begins_with_vowel(words[0]) else 'a'} {noun}"
+
+
+def _begins_with_vowel(word: str) -> bool:
+    """Whether the first sound of a lower-case word is a vowel."""
+    if _AS_VOWEL.match(word):
+        return True
+    if len(word) == 1 or word in _SPELLED or not re.search("[aeiouy]", word):
+        return word[0] in _VOWEL_NAMES
+    return word[0] in "aeiou" and not _AS_CONSONANT.match(word)
