@@ -13,10 +13,10 @@ from pydantic import Field, model_validator
 from pipeline.config import Config
 from pipeline.contrastive.build_ontology import OntologyConfig
 from pipeline.contrastive.config import ContrastiveConfig
-from pipeline.distillation.stage import DistillationConfig
-from pipeline.evaluation.stage import EvaluationConfig
+from pipeline.distillation.config import DistillationConfig
+from pipeline.evaluation.config import EvaluationConfig
 from pipeline.leaks.bounds import LeakCheckConfig
-from pipeline.registration.stage import RegistrationConfig
+from pipeline.registration.config import RegistrationConfig
 from pipeline.report.stage import ReportConfig
 from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.format.column_options import reads_user_columns

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from flows.imported_weights import weights_of
 from flows.joined_columns import JoinedInput
 from flows.stage_run import StageHandle, StageRun
-from pipeline.distillation.stage import DistillationConfig, DistillStudent
+from pipeline.distillation.config import DistillationConfig
+from pipeline.distillation.stage import DistillStudent
 from pipeline.distillation.teacher_outputs import ComputeTeacherOutputs, TeacherOutputsConfig
 from pipeline.import_weights.expected_normalisation import with_normalisation
 from pipeline.sharding.format.column_options import reads_teacher_outputs

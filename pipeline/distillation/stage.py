@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
 
 from pipeline.artifacts import Artifact
 from pipeline.config import canonical_json
-from pipeline.distillation.losses import DistillationLossConfig
+from pipeline.distillation.config import DistillationConfig
 from pipeline.distillation.stored_teacher import StoredTeacher, check_outputs
 from pipeline.distillation.task import Distillation, StudentEvaluation
 from pipeline.distillation.teacher import FrozenTeacher, Teacher, check_labels
@@ -22,68 +21,14 @@ from pipeline.sharding.format.column_options import open_columns
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.joined_columns import JoinedColumns
 from pipeline.stage import Workspace
-from pipeline.training.classification import ClassifierEvaluation, without_auxiliary
-from pipeline.training.classification_config import ClassificationConfig
+from pipeline.training.classification import ClassifierEvaluation
 from pipeline.training.classifier import build_training_objects, export, summary
 from pipeline.training.input_artifacts import open_artifact, open_optional
-from pipeline.training.model_config import ModelConfig
 from pipeline.training.rows import labelled_rows, training_rows
 from pipeline.training.runner import execute
 from pipeline.training.starting_weights import starting_report, write_report
 from pipeline.training.task import TrainingObjects
 from pipeline.training.training_config import TrainingConfig
-
-
-class DistillationConfig(ClassificationConfig):
-    """Training of a student on labels and on a teacher's outputs."""
-
-    model: ModelConfig = Field(ModelConfig(name="deit_micro_distilled"), description="The student model.")
-    distillation: DistillationLossConfig = Field(
-        DistillationLossConfig(), description="How the student learns from the teacher."
-    )
-
-    @property
-    def uses_stored_outputs(self) -> bool:
-        """Whether the teacher's outputs are a joined column, so that no teacher is needed."""
-        return self.distillation.teacher_column is not None
-
-    def check(self, shards: Artifact, columns: Artifact | None = None) -> SampleIndex:
-        index = super().check(shards, columns)
-        with torch.device("meta"):
-            model = self.build_model(len(index.label_names)).train()
-            outputs = model(torch.empty(2, self.channels, self.image_size, self.image_size))
-        has_token = isinstance(without_auxiliary(outputs), tuple)
-        if has_token != (self.distillation.method == "token"):
-            found = "has a distillation token" if has_token else "has no distillation token"
-            fitting = "token" if has_token else "soft or hard"
-            raise InputError(f"model {self.model.name!r} {found}; set distillation.method={fitting}")
-        return index
-
-    def check_teacher(self, teacher: Artifact | None, columns: Artifact | None, index: SampleIndex) -> dict[str, float]:
-        """Checks that the teacher fits the shards and the student; returns the accuracy of stored outputs, else {}.
-
-        Raises:
-            InputError: the teacher is not a classifier, or has other labels or channels; or its stored outputs are
-                not in the columns, or lack a training sample.
-        """
-        if self.uses_stored_outputs:
-            _, joined = open_columns(columns, index, keep=self.keep)
-            if joined is None:
-                raise InputError(
-                    f"distillation.teacher_column: {self.distillation.teacher_column}: no columns were joined to the "
-                    "shards; give their source as columns.source"
-                )
-            rows = training_rows(index, joined, self.keep)
-            return {"stored_teacher_accuracy": round(check_outputs(self.distillation, joined, index, rows), 4)}
-        if teacher is None:
-            raise InputError("distill-student: needs a teacher, or distillation.teacher_column")
-        exported = check_labels(teacher, index)
-        if exported.preprocessing.channels != self.channels:
-            raise InputError(
-                f"{teacher.name}: takes images of {exported.preprocessing.channels} channels, the student of "
-                f"{self.channels}; set channels={exported.preprocessing.channels}, or choose another teacher"
-            )
-        return {}
 
 
 @dataclass(frozen=True)
@@ -155,7 +100,7 @@ class DistillStudent:
         """
         shards, weights = inputs["shards"], inputs.get("weights")
         index = config.check(shards, inputs.get("columns"))
-        stored = config.check_teacher(inputs.get("teacher"), inputs.get("columns"), index)
+        stored = check_teacher(config, inputs.get("teacher"), inputs.get("columns"), index)
         report = starting_report(config, weights, lambda: config.build_model(len(index.label_names)))
         artifact_names = {name: artifact.name for name, artifact in inputs.items()}
         recipe = DistillationRecipe(
@@ -171,3 +116,32 @@ class DistillStudent:
             write_report(report, work.output)
         export(config, index.label_names, result, work)
         return {**summary(result), **stored}
+
+
+def check_teacher(
+    config: DistillationConfig, teacher: Artifact | None, columns: Artifact | None, index: SampleIndex
+) -> dict[str, float]:
+    """Checks that the teacher fits the shards and the student; returns the accuracy of stored outputs, else {}.
+
+    Raises:
+        InputError: the teacher is not a classifier, or has other labels or channels; or its stored outputs are
+            not in the columns, or lack a training sample.
+    """
+    if config.uses_stored_outputs:
+        _, joined = open_columns(columns, index, keep=config.keep)
+        if joined is None:
+            raise InputError(
+                f"distillation.teacher_column: {config.distillation.teacher_column}: no columns were joined to the "
+                "shards; give their source as columns.source"
+            )
+        rows = training_rows(index, joined, config.keep)
+        return {"stored_teacher_accuracy": round(check_outputs(config.distillation, joined, index, rows), 4)}
+    if teacher is None:
+        raise InputError("distill-student: needs a teacher, or distillation.teacher_column")
+    exported = check_labels(teacher, index)
+    if exported.preprocessing.channels != config.channels:
+        raise InputError(
+            f"{teacher.name}: takes images of {exported.preprocessing.channels} channels, the student of "
+            f"{config.channels}; set channels={exported.preprocessing.channels}, or choose another teacher"
+        )
+    return {}

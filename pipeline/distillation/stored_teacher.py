@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.distillation.losses import DistillationLossConfig, Outputs
+from pipeline.distillation.loss_config import DistillationLossConfig, Outputs
 from pipeline.errors import InputError
 from pipeline.loading.batch import Batch
 from pipeline.loading.policies.row_runs import RowRuns

@@ -6,7 +6,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pipeline.distillation.losses import DistillationLossConfig, distillation_loss
+from pipeline.distillation.loss_config import DistillationLossConfig
+from pipeline.distillation.losses import distillation_loss
 from pipeline.distillation.teacher import Teacher
 from pipeline.exported_model import Preprocessing
 from pipeline.loading.batch import Batch

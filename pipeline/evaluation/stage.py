@@ -8,73 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
 from torch import Tensor
 
 from pipeline.artifacts import Artifact
-from pipeline.config import Config, renamed, unkeyed
 from pipeline.errors import InputError
 from pipeline.evaluation.breakdown import accuracy_breakdown, subsets_of, unseen_concepts
+from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.dual_encoder import CaptionPool, measure_retrieval, retrieval_examples
 from pipeline.evaluation.metrics import balanced_accuracy, confusion_matrix, expected_calibration_error, macro_f1
 from pipeline.evaluation.predictions import Predictions, worst_mistakes
-from pipeline.evaluation.prompt_templates import check_template, label_text
+from pipeline.evaluation.prompt_templates import label_text
 from pipeline.evaluation.zero_shot import class_embeddings, zero_shot_scores
 from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import Batch
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
-from pipeline.sharding.format.column_options import captions_from_field, open_columns
+from pipeline.sharding.format.column_options import open_columns
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.stage import Workspace
 from pipeline.whole_files import write_json
 
 _TEXTS_AT_ONCE = 256
-
-
-class EvaluationConfig(Config):
-    """The samples and texts on which a model is evaluated."""
-
-    split: Literal["train", "val", "test"] = Field("test", description="The split to evaluate on.")
-    batch_size: int = Field(256, ge=1, le=65_536, description="Images per batch. Changes results by rounding only.")
-    templates: tuple[str, ...] = Field(
-        (),
-        description="Prompt templates for zero-shot classification, each with one {} for the class name, or "
-        "{a_label} for the class name with its article. []: those of the exported model.",
-    )
-    captions: Literal["first", "all"] = Field(
-        "first", description="Captions used for retrieval: the first one of each image, or all."
-    )
-    captions_from: str | None = captions_from_field()
-    recall_at: tuple[int, ...] = Field((1, 5, 10), min_length=1, description="Values of k for recall@k in retrieval.")
-    kept_examples: int = renamed(
-        24,
-        was="examples",
-        ge=0,
-        le=1000,
-        description="Maximum number of worst mistakes, and of retrieval queries, that are stored as examples.",
-    )
-    seed: int = Field(0, ge=0, lt=2**31, description="Random seed of the choice of retrieval examples.")
-    threads: int = unkeyed(2, ge=1, le=256, description="Number of threads that decode images.")
-
-    @field_validator("templates")
-    @classmethod
-    def _templates_have_a_placeholder(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(check_template(template) for template in templates)
-
-    @field_validator("recall_at")
-    @classmethod
-    def _recall_at_positive(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
-        if min(ks) < 1:
-            raise ValueError("every k of recall@k must be at least 1")
-        return ks
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import committed_config, digest
 from pipeline.errors import WorkError
-from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.stage import EvaluateModel
 from pipeline.registration.gate import Outcomes
 from pipeline.registration.mlflow_registry import MODEL_TAG, RegisteredVersion, Registry
 from pipeline.stage import Workspace, run_stage

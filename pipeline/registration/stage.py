@@ -12,22 +12,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import Any, ClassVar, Literal, Self
-
-from pydantic import Field
+from typing import Any, ClassVar
 
 from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.config import Config, digest, unkeyed
+from pipeline.config import digest
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
+from pipeline.registration.config import RegistrationConfig
 from pipeline.registration.cost import image_cost
-from pipeline.registration.gate import Decision, GateConfig, Outcomes, decide
+from pipeline.registration.gate import Decision, Outcomes, decide
 from pipeline.registration.mlflow_registry import (
     CHAMPION,
     MODEL_TAG,
     RegisteredVersion,
     Registry,
-    registry_identity,
 )
 from pipeline.registration.model_card import licences, model_card
 from pipeline.registration.outcomes import champion_outcomes, read_metrics, read_outcomes
@@ -36,45 +34,7 @@ from pipeline.stage import Workspace
 from pipeline.training.starting_weights import STAGE
 from pipeline.training.tracking import mlflow_failures
 
-# MLflow allows more characters, but the name is also in a URI and in the path of a lease.
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-
 _STAGES_WITH_WEIGHTS = (STAGE, "linear-probe", "train-teacher", "distill-student", "pretrain-clip")
-
-
-class RegistrationConfig(Config):
-    """The names under which models are registered, and when a model becomes the champion."""
-
-    classifier_name: str = Field(
-        "emoji-classifier", pattern=_NAME, description="Name of the registered model for classifiers."
-    )
-    classifier: Literal["better", "student", "teacher"] = unkeyed(
-        "better",
-        description="Which classifier the lifecycle registers. better: student and teacher, and the teacher "
-        "becomes the champion only if the gate finds it better than the student.",
-    )
-    clip_name: str = Field("emoji-clip", pattern=_NAME, description="Name of the registered model for dual encoders.")
-    gate: GateConfig = Field(GateConfig(), description="When a new model becomes the champion.")
-    if_incomparable: Literal["keep", "promote"] = Field(
-        "keep",
-        description="What to do if the champion cannot be evaluated on these samples, e.g. because it has other "
-        "labels. keep: the champion stays; promote: the new model replaces it.",
-    )
-    registry_id: str = Field("", description="Identity of the model registry; set by the program.")
-
-    def name_for(self, exported: ExportedModel) -> str:
-        """The registered name of a model."""
-        return self.classifier_name if exported.kind == "classifier" else self.clip_name
-
-    def resolved(self, store: ArtifactStore) -> Self:
-        """The config with the registry's identity, for `run_stage`.
-
-        Without it, the artifact of a registration in another registry would be found, and nothing registered.
-
-        Raises:
-            InputError: the registry cannot be used.
-        """
-        return self.model_copy(update={"registry_id": registry_identity(store)})
 
 
 class RegisterModel:

@@ -14,7 +14,7 @@ from flows import lifecycle as module
 from flows.presets import find_preset
 from pipeline.artifacts import ArtifactStore
 from pipeline.config import Config, digest
-from pipeline.registration.stage import RegistrationConfig
+from pipeline.registration.config import RegistrationConfig
 
 # The first 16 digits. A change here needs a line in CHANGELOG.md that says what is made again, and why.
 KEYS = {

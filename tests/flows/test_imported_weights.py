@@ -17,7 +17,7 @@ from flows.preflight import check_ready
 from pipeline.artifacts import ArtifactStore
 from pipeline.config import Config, digest, parse_config
 from pipeline.errors import InputError
-from pipeline.registration.stage import RegistrationConfig
+from pipeline.registration.config import RegistrationConfig
 from pipeline.sharding.config import ShardingConfig
 from pipeline.stage import Stage
 

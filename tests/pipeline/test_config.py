@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from pipeline.config import Config, canonical_json, committed_config, digest, parse_config, renamed, unkeyed
 from pipeline.errors import InputError
-from pipeline.evaluation.stage import EvaluationConfig
+from pipeline.evaluation.config import EvaluationConfig
 
 
 class Adam(Config):

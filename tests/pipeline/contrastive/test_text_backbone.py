@@ -17,7 +17,8 @@ from pipeline.config import parse_config
 from pipeline.contrastive.config import ContrastiveConfig
 from pipeline.contrastive.stage import PretrainClip
 from pipeline.errors import InputError, UnknownNameError
-from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.stage import EvaluateModel
 from pipeline.exported_model import ExportedModel
 from pipeline.import_weights.expected_normalisation import with_normalisation
 from pipeline.import_weights.stage import ImportConfig, ImportWeights

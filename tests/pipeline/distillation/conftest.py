@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.distillation.stage import DistillationConfig
+from pipeline.distillation.config import DistillationConfig
 from pipeline.exported_model import ExportedModel, Preprocessing
 from pipeline.sharding.format.index import SampleRow, content_hash
 from tests.small_shards import SmallShards, index_of

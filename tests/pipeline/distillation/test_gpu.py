@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.distillation.losses import DistillationLossConfig
+from pipeline.distillation.loss_config import DistillationLossConfig
 from pipeline.distillation.stage import DistillStudent
 from pipeline.distillation.task import Distillation
 from pipeline.distillation.teacher import FrozenTeacher

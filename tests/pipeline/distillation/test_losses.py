@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.distillation.losses import DistillationLossConfig, distillation_loss, hard_targets, soft_targets
+from pipeline.distillation.loss_config import DistillationLossConfig
+from pipeline.distillation.losses import distillation_loss, hard_targets, soft_targets
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import torch
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import digest
-from pipeline.distillation.losses import DistillationLossConfig
+from pipeline.distillation.loss_config import DistillationLossConfig
 from pipeline.distillation.stage import DistillStudent
 from pipeline.distillation.stored_teacher import StoredTeacher
 from pipeline.distillation.teacher import FrozenTeacher

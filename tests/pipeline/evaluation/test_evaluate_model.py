@@ -17,8 +17,9 @@ from PIL import Image
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
 from pipeline.errors import InputError, WorkError
+from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.metrics import wilson_interval
-from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
+from pipeline.evaluation.stage import EvaluateModel
 from pipeline.exported_model import ExportedModel
 from pipeline.loading.reader import SampleReader
 from pipeline.loading.tokenizer import Tokenizer

@@ -12,7 +12,8 @@ import torch
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.evaluation import stage
-from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.stage import EvaluateModel
 from pipeline.stage import run_stage
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("without_tf32")]

@@ -16,7 +16,7 @@ from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import canonical_json, parse_config
 from pipeline.contrastive.config import NewBackboneConfig
-from pipeline.distillation.stage import DistillationConfig
+from pipeline.distillation.config import DistillationConfig
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel, Preprocessing
 from pipeline.import_weights.expected_normalisation import with_normalisation

@@ -14,7 +14,8 @@ from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import canonical_json, parse_config
 from pipeline.contrastive.config import ContrastiveConfig
-from pipeline.distillation.stage import DistillationConfig, DistillStudent
+from pipeline.distillation.config import DistillationConfig
+from pipeline.distillation.stage import DistillStudent
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
 from pipeline.import_weights.expected_normalisation import with_normalisation

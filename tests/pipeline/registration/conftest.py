@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config
-from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.stage import EvaluateModel
 from pipeline.exported_model import ExportedModel, Preprocessing
-from pipeline.registration.stage import RegisterModel, RegistrationConfig
+from pipeline.registration.config import RegistrationConfig
+from pipeline.registration.stage import RegisterModel
 from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.sources.image_folder import ImageFolderConfig
 from pipeline.sharding.stage import ShardDataset

@@ -20,11 +20,13 @@ from PIL import Image
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import InputError
-from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.stage import EvaluateModel
 from pipeline.exported_model import ExportedModel
+from pipeline.registration.config import RegistrationConfig
 from pipeline.registration.mlflow_registry import Registry
 from pipeline.registration.program_check import check_program
-from pipeline.registration.stage import RegisterModel, RegistrationConfig
+from pipeline.registration.stage import RegisterModel
 from pipeline.service_url import shown_url
 from pipeline.stage import run_stage
 from pipeline.training.tracking import ensure_tracking

@@ -16,7 +16,8 @@ from pydantic import Field
 from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config
-from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.stage import EvaluateModel
 from pipeline.exported_model import ExportedModel, Preprocessing
 from pipeline.leaks.bounds import LeakCheckConfig
 from pipeline.leaks.stage import CheckLeaks

@@ -15,8 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from model_defs import create_model
 from model_defs.auxiliary import AuxiliaryLogits
 from pipeline.artifacts import Artifact
-from pipeline.distillation.losses import DistillationLossConfig, Method
-from pipeline.distillation.stage import DistillationConfig
+from pipeline.distillation.config import DistillationConfig
+from pipeline.distillation.loss_config import DistillationLossConfig, Method
 from pipeline.distillation.task import Distillation
 from pipeline.distillation.teacher import FrozenTeacher
 from pipeline.errors import InputError

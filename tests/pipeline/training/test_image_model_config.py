@@ -9,7 +9,7 @@ import torch
 
 from pipeline.config import canonical_json, parse_config
 from pipeline.contrastive.config import ContrastiveConfig
-from pipeline.distillation.stage import DistillationConfig
+from pipeline.distillation.config import DistillationConfig
 from pipeline.errors import InputError
 from pipeline.training.classification_config import ClassificationConfig
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import InputError
-from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.stage import EvaluateModel
 from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import Batch
 from pipeline.sharding.format.index import SampleIndex, SampleRow, content_hash

@@ -14,7 +14,8 @@ from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
 from pipeline.errors import InputError
-from pipeline.evaluation.stage import EvaluateModel, EvaluationConfig
+from pipeline.evaluation.config import EvaluationConfig
+from pipeline.evaluation.stage import EvaluateModel
 from pipeline.exported_model import ExportedModel
 from pipeline.import_weights.stage import ImportConfig, ImportWeights
 from pipeline.registration.stage import imported_weights

@@ -1,0 +1,42 @@
+"""The configuration of distill-student, and its validation before any work."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pipeline.artifacts import Artifact
+from pipeline.distillation.loss_config import DistillationLossConfig
+from pipeline.errors import InputError
+from pipeline.sharding.format.index import SampleIndex
+from pipeline.training.classification_config import ClassificationConfig
+from pipeline.training.model_config import ModelConfig
+
+
+class DistillationConfig(ClassificationConfig):
+    """Training of a student on labels and on a teacher's outputs."""
+
+    model: ModelConfig = Field(ModelConfig(name="deit_micro_distilled"), description="The student model.")
+    distillation: DistillationLossConfig = Field(
+        DistillationLossConfig(), description="How the student learns from the teacher."
+    )
+
+    @property
+    def uses_stored_outputs(self) -> bool:
+        """Whether the teacher's outputs are a joined column, so that no teacher is needed."""
+        return self.distillation.teacher_column is not None
+
+    def check(self, shards: Artifact, columns: Artifact | None = None) -> SampleIndex:
+        import torch
+
+        from pipeline.training.classification import without_auxiliary
+
+        index = super().check(shards, columns)
+        with torch.device("meta"):
+            model = self.build_model(len(index.label_names)).train()
+            outputs = model(torch.empty(2, self.channels, self.image_size, self.image_size))
+        has_token = isinstance(without_auxiliary(outputs), tuple)
+        if has_token != (self.distillation.method == "token"):
+            found = "has a distillation token" if has_token else "has no distillation token"
+            fitting = "token" if has_token else "soft or hard"
+            raise InputError(f"model {self.model.name!r} {found}; set distillation.method={fitting}")
+        return index
