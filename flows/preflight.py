@@ -139,8 +139,10 @@ def _check_weights(path: str, config: BaseModel, store: ArtifactStore) -> None:
         elif isinstance(config, ImageModelConfig):
             path = f"{path}.model"
             with_normalisation(config, store)
-    except (InputError, WorkError) as error:
-        raise type(error)(f"{path}.pretrained: {error}") from None
+    except InputError as error:
+        raise InputError(f"{path}.pretrained: {error} (null: train from random weights)") from None
+    except WorkError as error:
+        raise WorkError(f"{path}.pretrained: {error}") from None
 
 
 def _check_baseline(parameters: LifecycleParameters) -> None:

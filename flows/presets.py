@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from flows.catalog import find_flow
 from flows.parameters import LifecycleParameters
+from flows.photo_models import Machine, photo_models
 from pipeline.config import Config
 from pipeline.contrastive.build_ontology import OntologyConfig
 from pipeline.contrastive.config import ContrastiveConfig
@@ -22,6 +23,7 @@ from pipeline.leaks.bounds import LeakCheckConfig
 from pipeline.loading.augment import AugmentConfig
 from pipeline.loading.loader import LoaderConfig
 from pipeline.loading.policies.shuffled import ShuffledConfig
+from pipeline.loading.rand_augment import RandAugmentConfig
 from pipeline.registration.config import RegistrationConfig
 from pipeline.registration.gate import GateConfig
 from pipeline.report.stage import ReportConfig
@@ -29,8 +31,10 @@ from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.sources.demo.emoji import EmojiConfig
 from pipeline.sharding.sources.fashion_mnist import FashionMnistConfig
 from pipeline.sharding.sources.image_folder import ImageFolderConfig
+from pipeline.sharding.writing.images import ImagesConfig
 from pipeline.sharding.writing.split_config import SplitConfig
 from pipeline.training.classification_config import ClassificationConfig
+from pipeline.training.linear_probe.config import LinearProbeConfig
 from pipeline.training.model_config import ModelConfig
 from pipeline.training.optim import AdamWConfig
 from pipeline.training.training_config import TrainingConfig
@@ -134,24 +138,60 @@ def fashion_mnist() -> LifecycleParameters:
     )
 
 
-def image_folder() -> LifecycleParameters:
-    """Your own images, one sub-folder for each class; set the folder by --set data.source.folder=PATH."""
-    training = TrainingConfig(epochs=20, global_batch=64, optimizer=AdamWConfig(lr=1e-3))
+def photos() -> LifecycleParameters:
+    """Your own photos: trained weights, fine-tuned at 224 pixels; set the folder by --set data.source.folder=PATH.
+
+    The models fit the machine (`photo_models`). teacher.model.pretrained=null and student.model.pretrained=null train
+    from random weights. No dual encoder: the only captions are the class names.
+    """
+    models = photo_models(Machine.here())
+    augment = AugmentConfig(
+        crop_min_area=0.4,
+        flip=0.5,
+        brightness=0.2,
+        contrast=0.2,
+        saturation=0.2,
+        rand_augment=RandAugmentConfig(magnitude=6.0),
+    )
+    loader = LoaderConfig(augment=augment)
     return LifecycleParameters(
         data=ShardingConfig(
             source=ImageFolderConfig(folder=Path("images"), caption="a photo of {a_label}"),
             split=SplitConfig(val_share=0.1, test_share=0.2),
+            # The crops of 224 pixels need no more, and each epoch decodes every image.
+            images=ImagesConfig(max_side=1024),
         ),
         # Folders contain bursts and frames of films; with more of them than this, accuracy measures memorization.
         leaks=LeakCheckConfig(max_pixels_share=0.01, max_near_share=0.1),
-        teacher=ClassificationConfig(image_size=64, training=training),
-        student=DistillationConfig(
-            model=ModelConfig(name="deit_micro_distilled", kwargs={"stem": "conv"}), image_size=64, training=training
+        teacher=ClassificationConfig(
+            model=ModelConfig(name=models.teacher, pretrained="DEFAULT"),
+            image_size=models.teacher_size,
+            loader=loader,
+            training=_fine_tuning(models.global_batch, epochs=10),
         ),
-        clip=ContrastiveConfig(policy=ShuffledConfig(), templates=("a photo of {a_label}",), training=training),
+        student=DistillationConfig(
+            model=ModelConfig(name=models.student, pretrained="DEFAULT"),
+            distillation=DistillationLossConfig(method="soft", temperature=2.0, weight=0.7),
+            image_size=models.student_size,
+            loader=loader,
+            training=_fine_tuning(models.global_batch, epochs=12),
+        ),
+        baseline=LinearProbeConfig(),
+        clip=None,
         registration=RegistrationConfig(classifier_name="image-classifier", clip_name="image-clip"),
         report=ReportConfig(heading="Images of a folder"),
     )
+
+
+def _fine_tuning(global_batch: int, *, epochs: int) -> TrainingConfig:
+    optimizer = AdamWConfig(lr=1e-3, weight_decay=0.05, layer_decay=0.85)
+    return TrainingConfig(epochs=epochs, global_batch=global_batch, warmup=0.1, patience=4, optimizer=optimizer)
+
+
+def _photo_clip() -> ContrastiveConfig:
+    """A dual encoder on captions of class names."""
+    training = TrainingConfig(epochs=20, global_batch=64, optimizer=AdamWConfig(lr=1e-3))
+    return ContrastiveConfig(policy=ShuffledConfig(), templates=("a photo of {a_label}",), training=training)
 
 
 def _training(*, lr: float, **values: float) -> TrainingConfig:
@@ -161,10 +201,17 @@ def _training(*, lr: float, **values: float) -> TrainingConfig:
 
 @dataclass(frozen=True)
 class Preset:
-    """A whole run by name."""
+    """A whole run by name.
+
+    Attributes:
+        aliases: other names.
+        clip: the dual encoder that `pretrain-clip` trains, if the whole run trains none.
+    """
 
     name: str
     make: Callable[[], LifecycleParameters]
+    aliases: tuple[str, ...] = ()
+    clip: Callable[[], ContrastiveConfig] | None = None
 
     @property
     def summary(self) -> str:
@@ -173,7 +220,10 @@ class Preset:
 
     def parameters(self, flow: str) -> Config:
         """The parameters of one flow."""
-        return _subset(self.make(), find_flow(flow).parameter_model())
+        whole = self.make()
+        if flow == "pretrain-clip" and self.clip is not None:
+            whole = whole.model_copy(update={"clip": self.clip()})
+        return _subset(whole, find_flow(flow).parameter_model())
 
 
 PRESETS = {
@@ -182,20 +232,21 @@ PRESETS = {
         Preset("emoji", emoji),
         Preset("emoji-tiny", emoji_tiny),
         Preset("fashion-mnist", fashion_mnist),
-        Preset("image-folder", image_folder),
+        Preset("photos", photos, aliases=("image-folder",), clip=_photo_clip),
     )
 }
 
 
 def find_preset(name: str) -> Preset:
-    """The preset with this name.
+    """The preset with this name or alias.
 
     Raises:
         UnknownNameError: there is none.
     """
-    if name not in PRESETS:
-        raise UnknownNameError("preset", name, PRESETS)
-    return PRESETS[name]
+    names = PRESETS | {alias: preset for preset in PRESETS.values() for alias in preset.aliases}
+    if name not in names:
+        raise UnknownNameError("preset", name, names)
+    return names[name]
 
 
 def default_parameters(model: type[ParametersT]) -> ParametersT:

@@ -37,6 +37,19 @@ def gpu_names() -> list[str]:
     return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
 
 
+def gpu_memory_bytes() -> list[int]:
+    """Memory of each GPU that PyTorch can use, in bytes; [] without any. Imports torch only if there may be one."""
+    if not has_nvidia_gpu():
+        return []
+    import torch
+
+    try:
+        count = torch.cuda.device_count()
+        return [torch.cuda.get_device_properties(number).total_memory for number in range(count)]
+    except (RuntimeError, AssertionError):  # A broken driver, which `tutelage doctor` reports.
+        return []
+
+
 def has_nvidia_gpu() -> bool:
     """Whether the kernel shows an NVIDIA GPU, seen by PyTorch or not."""
     return Path("/dev/nvidia0").exists()

@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 _PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-_EXTRAS = ("demo", "up")
+_EXTRAS = ("demo", "photos", "up")
 README = [
     Requirement(text)
     for text in [

@@ -58,7 +58,7 @@ def _refuse_images(folder: str) -> None:
     images = images_in(folder, skipped).names
     if not images or any(kind in TAR_SUFFIXES for kind in skipped.result().kinds):
         return
-    command = f"tutelage run shard-dataset --preset image-folder --set data.source.folder={shlex.quote(folder)}"
+    command = f"tutelage run shard-dataset --preset photos --set data.source.folder={shlex.quote(folder)}"
     sort = "" if any("/" in name for name in images) else "put the images of each class into a sub-folder, then "
     raise InputError(
         f"{folder}: a folder of {counted(len(images), 'image')} without tars; {sort}shard it by `{command}`, and give "

@@ -14,14 +14,13 @@ from PIL import Image
 
 from flows.catalog import find_flow
 from flows.cli.app import main
-from flows.cli.parameters_file import apply_settings, parsed
 from flows.prefect_api import ask
-from flows.presets import PRESETS
 from flows.run_board import RunBoard, watched
 from infra.local.servers import Server
 from pipeline.artifacts import ArtifactStore
 from pipeline.config import parse_config
 from pipeline.sharding.format.index import SampleIndex
+from tests.small_photos import small_photos
 
 
 @pytest.fixture
@@ -38,12 +37,10 @@ def growing(pictures: Path, tmp_path: Path) -> Path:
 
 
 def run(flow: str, *settings: str) -> RunBoard:
-    entry = find_flow(flow)
-    values = PRESETS["image-folder"].parameters(flow).model_dump(mode="json")
-    parameters = parsed(entry.parameter_model(), apply_settings(values, settings), "here")
+    parameters = small_photos(flow, *settings)
     board = RunBoard()
     with watched(board):
-        entry.load()(parameters)
+        find_flow(flow).load()(parameters)
     return board
 
 

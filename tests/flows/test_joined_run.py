@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from flows.catalog import find_flow
-from flows.cli.parameters_file import apply_settings, parsed
-from flows.presets import PRESETS
 from flows.run_board import RunBoard, watched
 from infra.local.servers import Server
 from pipeline.artifacts import ArtifactStore
 from pipeline.sharding.format.index import SampleIndex
+from tests.small_photos import small_photos
 
 pytestmark = pytest.mark.servers
 
@@ -30,13 +29,11 @@ def on_server(prefect: Server) -> Iterator[None]:
 
 
 def states(flow: str, *settings: str) -> dict[str, str]:
-    """Runs a flow with the image-folder preset, changed by settings; gives stage -> done or cached."""
-    entry = find_flow(flow)
-    values = PRESETS["image-folder"].parameters(flow).model_dump(mode="json")
-    parameters = parsed(entry.parameter_model(), apply_settings(values, settings), "here")
+    """Runs a flow with the preset photos, made small and changed by settings; gives stage -> done or cached."""
+    parameters = small_photos(flow, *settings)
     board = RunBoard()
     with watched(board):
-        entry.load()(parameters)
+        find_flow(flow).load()(parameters)
     return {row.label: row.state for row in board.rows()}
 
 

@@ -18,6 +18,7 @@ from infra.local.servers import Server
 from pipeline.artifacts import ArtifactStore
 from pipeline.errors import InputError, WorkError
 from pipeline.leaks import signature_cache
+from tests.small_photos import small_photos
 
 pytestmark = pytest.mark.servers
 
@@ -44,12 +45,10 @@ def on_server(prefect: Server) -> Iterator[None]:
 
 
 def run(flow: str, board: RunBoard, *settings: str) -> dict[str, str]:
-    """Runs a flow with the image-folder preset, changed by settings; gives stage -> how it ended."""
-    entry = find_flow(flow)
-    values = PRESETS["image-folder"].parameters(flow).model_dump(mode="json")
-    parameters = parsed(entry.parameter_model(), apply_settings(values, settings), "here")
+    """Runs a flow with the preset photos, made small and changed by settings; gives stage -> how it ended."""
+    parameters = small_photos(flow, *settings)
     with watched(board):
-        entry.load()(parameters)
+        find_flow(flow).load()(parameters)
     return {row.label: row.state for row in board.rows()}
 
 

@@ -4,33 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.catalog import FLOWS, find_flow
-from flows.cli.parameters_file import apply_settings, parsed
-from flows.presets import PRESETS
+from flows.catalog import find_flow
 from flows.run_board import RunBoard, watched
 from infra.local.servers import Server
 from pipeline.artifacts import ArtifactStore
 from pipeline.errors import InputError
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.joined_columns import JoinedColumns
+from tests.small_photos import small_photos
 
 STORED = "student.distillation.teacher_column=logits"
 
 
-def parameters(*settings: str, flow: str = "distill-student", preset: str = "image-folder") -> Any:
-    values = PRESETS[preset].parameters(flow).model_dump(mode="json")
-    return parsed(FLOWS[flow].parameter_model(), apply_settings(values, settings), "here")
-
-
 def test_a_range_needs_a_file_that_has_the_outputs_too() -> None:
     with pytest.raises(InputError, match=r"student: reads joined columns .* columns\.source"):
-        parameters(STORED, "student.keep={quality: [0.5, null]}", preset="emoji")
+        small_photos("distill-student", STORED, "student.keep={quality: [0.5, null]}")
 
 
 @pytest.fixture
@@ -42,10 +35,10 @@ def on_server(prefect: Server) -> Iterator[None]:
 
 
 def states(flow: str, *settings: str) -> dict[str, str]:
-    """Runs a flow with the image-folder preset, changed by settings; gives stage -> done or cached."""
+    """Runs a flow with the preset photos, made small and changed by settings; gives stage -> done or cached."""
     board = RunBoard()
     with watched(board):
-        find_flow(flow).load()(parameters(*settings, flow=flow))
+        find_flow(flow).load()(small_photos(flow, *settings))
     return {row.label: row.state for row in board.rows()}
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from flows.prefect_api import ask
-from flows.presets import PRESETS
 from tests.journeys.browser import Browser, missing
 from tests.readme_install import fresh_clone
+from tests.small_photos import small_photos
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(900)]
 
@@ -220,8 +220,7 @@ def draw(folder: Path) -> None:
 
 def tiny(pictures: Path) -> dict[str, Any]:
     """Parameters of a lifecycle of seconds, but for the start of its two trainings."""
-    parameters = PRESETS["image-folder"].parameters("lifecycle").model_dump(mode="json")
-    parameters |= {"clip": None, "leaks": None}
+    parameters = small_photos("lifecycle", "leaks=null").model_dump(mode="json")
     parameters["data"]["source"]["folder"] = str(pictures)
     parameters["data"]["split"] |= {"val_share": 0.2, "test_share": 0.3}
     small = {"width": 16, "depth": 1, "heads": 1}

@@ -163,7 +163,7 @@ def test_a_port_that_is_taken_or_no_port_is_refused_before_any_work(
     with socket.create_server(("127.0.0.1", 0)) as listener:
         taken = str(listener.getsockname()[1])
         monkeypatch.setenv("TUTELAGE_PREFECT_PORT", taken if port == "taken" else port)
-        code = main(["run", "shard-dataset", "--preset", "image-folder", "--set", f"data.source.folder={pictures}"])
+        code = main(["run", "shard-dataset", "--preset", "photos", "--set", f"data.source.folder={pictures}"])
     assert code == 2
     assert "TUTELAGE_PREFECT_PORT" in one_line(capsys)
 
@@ -172,7 +172,7 @@ def test_a_prefect_server_that_does_not_answer_is_refused(
     pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
-    assert main(["run", "shard-dataset", "--preset", "image-folder", "--set", f"data.source.folder={pictures}"]) == 2
+    assert main(["run", "shard-dataset", "--preset", "photos", "--set", f"data.source.folder={pictures}"]) == 2
     assert "no Prefect server answers there" in one_line(capsys)
 
 

@@ -91,7 +91,7 @@ def test_a_disk_without_room_is_refused_before_any_work(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=3_000_000))
-    arguments = ["run", "shard-dataset", "--preset", "image-folder", "--set", f"data.source.folder={pictures}"]
+    arguments = ["run", "shard-dataset", "--preset", "photos", "--set", f"data.source.folder={pictures}"]
     assert main(arguments) == 2
     assert "only 3.0 MB free; free some space" in capfd.readouterr().err
 
@@ -138,7 +138,7 @@ def test_a_log_that_cannot_be_written_is_refused_before_any_work(
     monkeypatch.setenv("TUTELAGE_STORE", str(tmp_path / "store"))
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "logs").write_text("a file where the folder of logs should be")
-    arguments = ["run", "shard-dataset", "--preset", "image-folder", "--set", f"data.source.folder={pictures}"]
+    arguments = ["run", "shard-dataset", "--preset", "photos", "--set", f"data.source.folder={pictures}"]
     assert main(arguments) == 2
     err = capfd.readouterr().err
     assert err.count("\n") == 1

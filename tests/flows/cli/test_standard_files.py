@@ -57,7 +57,7 @@ def test_a_terminal_without_width_does_not_hide_a_table(columns: str, tmp_path: 
 @pytest.mark.servers
 @pytest.mark.timeout(600)
 def test_a_run_whose_output_cannot_be_written_is_done_and_says_so(pictures: Path, tmp_path: Path) -> None:
-    run = f'"$@" run shard-dataset --preset image-folder --set data.source.folder="{pictures}" --set leaks=null --json'
+    run = f'"$@" run shard-dataset --preset photos --set data.source.folder="{pictures}" --set leaks=null --json'
     full = shell(f"{run} > /dev/full", tmp_path)
     assert full.returncode == 1
     assert full.stderr.splitlines()[-1].startswith("tutelage: standard output: cannot be written (No space left")

@@ -1,0 +1,51 @@
+"""The teacher and the student of the preset `photos`, chosen from what the machine has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a training has: CPU cores, bytes of memory, number of GPUs, and bytes of memory of the smallest GPU."""
+
+    cores: float
+    memory: int
+    gpus: int = 0
+    gpu_memory: int = 0
+
+    @classmethod
+    def here(cls) -> Machine:
+        """This machine; a GPU that PyTorch cannot use does not count."""
+        from pipeline.machine import gpu_memory_bytes, memory_bytes, usable_cores
+
+        memories = gpu_memory_bytes()
+        return cls(usable_cores(), memory_bytes(), len(memories), min(memories, default=0))
+
+
+@dataclass(frozen=True)
+class PhotoModels:
+    """Two models of the zoo that have pretrained weights, the sides of their input images, and the batch size."""
+
+    teacher: str
+    teacher_size: int
+    student: str
+    student_size: int
+    global_batch: int
+
+
+def photo_models(machine: Machine) -> PhotoModels:
+    """The most accurate models that the machine fine-tunes on a few thousand photos within about an hour.
+
+    Without a GPU both are EfficientNet-Lite0 (its package needs no network): the student sees images of 128 pixels,
+    a third of the teacher's arithmetic. With one, both have torchvision's weights; ResNet-50 is for GPUs with less than
+    12 GiB.
+    """
+    if machine.gpus == 0:
+        batch = 32 if machine.memory >= 4 * _GIB else 16
+        return PhotoModels("efficientnet_lite0", 224, "efficientnet_lite0", 128, batch)
+    if machine.gpu_memory < 12 * _GIB:
+        return PhotoModels("resnet50", 224, "resnet18", 224, 32)
+    return PhotoModels("regnet_y_3_2gf", 224, "resnet18", 224, 64)
