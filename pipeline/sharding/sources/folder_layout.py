@@ -19,7 +19,7 @@ from pipeline.sharding.sources.given_split import split_of_folder
 from pipeline.sharding.sources.image_listing import FolderImages, images_in, sub_folders
 from pipeline.sharding.sources.skipped_files import LOOP, LOOSE, SkipCounter, SkippedFiles
 
-Layout = Literal["auto", "classes", "splits"]
+Layout = Literal["auto", "classes", "splits", "table"]
 _SPLITS = ("train", "val", "test")
 
 
@@ -81,7 +81,8 @@ def folder_data(folder: Path, layout: Layout) -> FolderData:
         skipped.add(LOOSE, name)
     if not tops:
         raise InputError(
-            f"{folder}: holds no sub-folder; put the images of each class into one, as {folder.name}/CLASS/a.jpg"
+            f"{folder}: holds no sub-folder; put the images of each class into one, as {folder.name}/CLASS/a.jpg, or"
+            f" add a table of their labels, as {folder.name}/labels.csv with the columns file and label"
         )
     trees = {name: images_in(f"{root}/{name}", skipped, prefix=f"{name}/", above=above) for name in tops}
     if not any(tree.names for tree in trees.values()):

@@ -1,5 +1,7 @@
 """A folder with one sub-folder per class: ROOT/CLASS/anything.jpg, or ROOT/train/CLASS with ROOT/val/CLASS etc.
 
+Or a folder of images with a table of their labels: ROOT/a.jpg and ROOT/labels.csv (folder_table.py).
+
 The label is the class's folder; deeper folders belong to their class. Images are recognised by their extension or, if
 that is unknown, by their first bytes. Images with equal bytes are one content group.
 """
@@ -22,24 +24,28 @@ from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig, unreadable
 from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_field, caption_of
 from pipeline.sharding.sources.folder_layout import ClassFiles, FolderData, Layout, folder_data
+from pipeline.sharding.sources.folder_table import collect_table, labelled_table, table_fingerprint
 from pipeline.sharding.sources.image_listing import BROKEN, listing_hash
+from pipeline.sharding.sources.manifest import ManifestConfig
 
 
 class ImageFolderConfig(SourceConfig):
     """Folder of the images, their layout, caption template, licence and author."""
 
     about: ClassVar[About] = About(
-        "a folder with one sub-folder per class, optionally within train/, val/ and test/",
-        "FOLDER/CLASS/*.jpg or FOLDER/train/CLASS/*.jpg, also in other image formats",
+        "a folder with one sub-folder per class, optionally within train/, val/ and test/, or with a table of labels",
+        "FOLDER/CLASS/*.jpg, FOLDER/train/CLASS/*.jpg or FOLDER/*.jpg with a CSV file, also in other image formats",
         ("folder=photos", "caption='a photo of {a_label}'"),
     )
     kind: Literal["image_folder"] = "image_folder"
-    folder: Path = unkeyed(..., description="Folder with one sub-folder per class, or per split.")
+    folder: Path = unkeyed(
+        ..., description="Folder with one sub-folder per class or per split, or with images and a table of labels."
+    )
     layout: Layout = added(
         "auto",
         description="What the sub-folders are. classes: one per class; splits: train/, val/, test/ (also "
-        "training, valid, ...), which contain one folder per class; auto: detected from their names "
-        "and content, and reported.",
+        "training, valid, ...), which contain one folder per class; table: no classes, since a CSV or TSV file in the "
+        "folder has the labels; auto: detected from their names and content, and reported.",
     )
     caption: CaptionTemplate = caption_field()
     licence: str = Field("", description="SPDX identifier of the images' licence, recorded in the data card.")
@@ -49,17 +55,26 @@ class ImageFolderConfig(SourceConfig):
     )
 
     def check(self, downloads: Path) -> None:
-        self._data()
+        table = self._table()
+        if table is not None:
+            table.check(downloads)
+        else:
+            self._data()
 
     def class_sizes(self) -> dict[str, int] | None:
+        if self._table() is not None:
+            return None
         data = self._data()
         empty = dict.fromkeys(data.empty, 0)
         # If folders determine the splits, a class need not be large enough for a random split.
         return empty or None if data.by_split else empty | {one.label: len(one.names) for one in data.classes}
 
     def resolved(self) -> Self:
-        data = self._data()
         root = self._root
+        table = self._table()
+        if table is not None:
+            return self.model_copy(update={"folder": root, "layout": "table", "fingerprint": table_fingerprint(table)})
+        data = self._data()
         hasher = hashlib.sha256()
         for one in data.classes:
             listing_hash(str(root), one.names, data.broken, hasher)
@@ -73,10 +88,13 @@ class ImageFolderConfig(SourceConfig):
         return self.model_copy(update={"folder": root, "layout": layout, "fingerprint": hasher.hexdigest()[:20]})
 
     def collect(self, downloads: Path, progress: Progress) -> Collection:
+        title = _text(self._root.name)
+        table = self._table()
+        if table is not None:
+            return collect_table(table, title, self.caption, downloads, progress)
         data = self._data()
         if data.splits_note:
             progress(note=data.splits_note)
-        title = _text(self._root.name)
 
         def items() -> Iterator[Item]:
             for one in data.classes:
@@ -96,6 +114,13 @@ class ImageFolderConfig(SourceConfig):
     @property
     def _root(self) -> Path:
         return self.folder.expanduser().absolute()
+
+    def _table(self) -> ManifestConfig | None:
+        if self.layout not in ("auto", "table"):
+            return None
+        table = labelled_table(self._root, required=self.layout == "table")
+        credit = {"licence": self.licence, "author": self.author}
+        return None if table is None else table.model_copy(update=credit)
 
     def _data(self) -> FolderData:
         return folder_data(self._root, self.layout)

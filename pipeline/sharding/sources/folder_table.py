@@ -1,0 +1,150 @@
+"""A table of labels in a folder of images: FOLDER/a.jpg, FOLDER/b.jpg and FOLDER/labels.csv.
+
+A CSV or TSV file fits if one column names images of the folder and one column has the labels. The file column is
+recognised by its content, the label column by its name or because it is the only other one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+from pipeline.config import digest
+from pipeline.counted import counted
+from pipeline.errors import InputError, listed
+from pipeline.folders import entries
+from pipeline.progress import Progress
+from pipeline.sharding.format import file_addresses as addresses
+from pipeline.sharding.sources.base import Collection, Item
+from pipeline.sharding.sources.caption_template import caption_of
+from pipeline.sharding.sources.given_split import given_split
+from pipeline.sharding.sources.image_listing import FolderImages, images_in, listing_hash, sub_folders
+from pipeline.sharding.sources.manifest import ManifestConfig
+from pipeline.sharding.sources.skipped_files import SkipCounter
+from pipeline.sharding.sources.tables import columns_of, rows_of
+
+_SUFFIXES = (".csv", ".tsv")
+_LABELS = ("label", "labels", "class", "class_name", "classname", "category", "target", "species", "breed")
+_SPLITS = ("split", "set", "subset", "partition", "dataset", "data_set", "fold")
+_FIRST_ROWS = 100
+
+
+def labelled_table(folder: Path, *, required: bool) -> ManifestConfig | None:
+    """The table that labels the images of a folder, as a manifest; None without a table, or if folders are the classes.
+
+    Args:
+        required: the folder is to be read by its table, also if it has folders of classes.
+    Raises:
+        InputError: there are several tables, or none although one is required, or the columns do not fit; the message
+            says what to set.
+    """
+    tables = _tables_in(folder) if folder.is_dir() else []
+    if not tables:
+        if required:
+            raise InputError(f"{folder}: layout=table, but it has no CSV or TSV file; add one, or set layout=auto")
+        return None
+    images = _folder_of_images(folder)
+    if images is None and not required:
+        return None
+    return _fitted(folder, tables, images or folder)
+
+
+def table_fingerprint(table: ManifestConfig) -> str:
+    """A digest of the table, and of the names, sizes and times of the images."""
+    images = _images_of(table)
+    hasher = hashlib.sha256()
+    listing_hash(str(table.images), images.names, images.broken, hasher)
+    columns = [table.path_column, table.label_column, table.split_column]
+    return digest([table.resolved().fingerprint, columns, hasher.hexdigest()])
+
+
+def collect_table(
+    table: ManifestConfig, title: str, caption: str | None, downloads: Path, progress: Progress
+) -> Collection:
+    """The images that the table names, with captions by the template `caption`."""
+    collection = table.collect(downloads, progress)
+    note = _note(table)
+    progress(note=note)
+
+    def items() -> Iterator[Item]:
+        for item in collection.items():
+            yield replace(item, captions=caption_of(caption, item.label), family=title)
+
+    return replace(collection, title=title, root=title, items=items, notes=(note, *collection.notes))
+
+
+def _note(table: ManifestConfig) -> str:
+    """How the table was read, and how many images it does not name."""
+    (file,) = addresses.find(table.manifest, _SUFFIXES)
+    images = _images_of(table)
+    rows = (row.values.get(table.path_column, "") for row in rows_of(file, [table.path_column]))
+    named = {os.path.normpath(path.strip()) for path in rows}
+    unnamed = [name for name in images.names if name not in named]
+    splits = "" if table.split_column is None else f" and the splits (column {table.split_column})"
+    left = f"; it does not name {counted(len(unnamed), 'image')}: {listed(unnamed, limit=3)}" if unnamed else ""
+    return f"{file.name} has the labels (column {table.label_column}){splits} of {table.path_column}{left}"
+
+
+def _images_of(table: ManifestConfig) -> FolderImages:
+    return images_in(str(table.images), SkipCounter())
+
+
+def _tables_in(folder: Path) -> list[str]:
+    names = (entry.name for entry in entries(str(folder)))
+    return [name for name in names if name.lower().endswith(_SUFFIXES) and not name.startswith(".")]
+
+
+def _folder_of_images(folder: Path) -> Path | None:
+    """The folder itself or its only sub-folder with images, if images are directly in it; None with class folders."""
+    found = [folder / name for name in sub_folders(str(folder)) if images_in(f"{folder}/{name}", SkipCounter()).names]
+    if not found:
+        return folder
+    if len(found) > 1 or not images_in(str(found[0]), SkipCounter(), deep=False).names:
+        return None
+    return found[0]
+
+
+def _fitted(folder: Path, tables: Sequence[str], images: Path) -> ManifestConfig:
+    asked = "data.source.kind=manifest, data.source.manifest=FILE, data.source.path_column and data.source.label_column"
+    if len(tables) > 1:
+        raise InputError(f"{folder}: has {listed(tables)}; keep the table with the labels only, or set {asked}")
+    path = folder / tables[0]
+    asked = asked.replace("FILE", str(path))
+    (file,) = addresses.find(str(path), _SUFFIXES)
+    columns = [name for name in columns_of(file) if name.strip()]
+    rows = [row.values for row in islice(rows_of(file, columns), _FIRST_ROWS) if row.problem is None]
+    start, files = folder, _columns_of_files(rows, columns, folder)
+    if not files:
+        start, files = images, _columns_of_files(rows, columns, images)
+    if len(files) != 1:
+        found = f"{listed(files)} name files" if files else f"no column has the names of images in {images}"
+        raise InputError(f"{path}: {found}; its columns are {listed(columns)}; set {asked}")
+    others = [name for name in columns if name not in files]
+    split = next((name for name in others if name.strip().lower() in _SPLITS and _holds_splits(rows, name)), None)
+    others = [name for name in others if name != split]
+    labels = [name for name in others if name.strip().lower() in _LABELS] or others
+    if len(labels) != 1:
+        found = f"{listed(labels)} may each be the label" if labels else "no other column is left for the label"
+        raise InputError(f"{path}: column {files[0]} has the files, and {found}; set {asked}")
+    return ManifestConfig(
+        manifest=str(path), images=str(start), path_column=files[0], label_column=labels[0], split_column=split
+    )
+
+
+def _columns_of_files(rows: Sequence[Mapping[str, str]], columns: Sequence[str], start: Path) -> list[str]:
+    """The columns that name files below `start` in more than half of the first rows."""
+    found = []
+    for column in columns:
+        names = [row[column].strip() for row in rows if row.get(column, "").strip()]
+        if 2 * sum((start / name).is_file() for name in names) > len(rows):
+            found.append(column)
+    return found
+
+
+def _holds_splits(rows: Sequence[Mapping[str, str]], column: str) -> bool:
+    """Whether the first rows have nothing but names of splits in this column."""
+    return all(given_split(row[column]) is not None for row in rows if column in row)
