@@ -35,7 +35,10 @@ def explanations_section(run: RunData, gallery: Gallery, limit: int) -> Markup |
     outcomes = {
         evaluation.subject: evaluation.outcomes
         for evaluation in run.evaluations
-        if evaluation.outcomes and _is_classifier(run.artifacts.get(evaluation.subject))
+        # The baseline has the teacher's features before its training: a third picture would add little.
+        if evaluation.subject != "baseline"
+        and evaluation.outcomes
+        and _is_classifier(run.artifacts.get(evaluation.subject))
     }
     if run.shards is None or not outcomes or not limit:
         return None

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.counted import counted
-from pipeline.evaluation.paired_test import mcnemar
 from pipeline.html.markup import Child, Markup, details, join, table, tag
+from pipeline.report.comparisons import compared, teacher_against_baseline
 from pipeline.report.confusion import confused_pairs, confusion_figure
 from pipeline.report.gallery import Gallery
 from pipeline.report.run_data import Evaluation, RunData
@@ -65,7 +65,12 @@ def accuracy_section(run: RunData, *, mistakes: bool) -> Markup | None:
     if not rows:
         return None
     head = ["model", "measured on", "accuracy", "0 – 100%", "95% interval", "chance", "majority", "images"]
-    notes = [*[_other_measures(evaluation) for evaluation in run.evaluations], _student_against_teacher(run)]
+    against_baseline = teacher_against_baseline(run)
+    notes = [
+        *[_other_measures(evaluation) for evaluation in run.evaluations],
+        tag("p", against_baseline, class_="note") if against_baseline is not None else None,
+        _student_against_teacher(run),
+    ]
     splits = " and ".join(sorted({evaluation.split for evaluation in run.evaluations if evaluation.split}))
     return join(
         tag(
@@ -195,12 +200,9 @@ def _other_measures(evaluation: Evaluation) -> Markup | None:
 
 def _student_against_teacher(run: RunData) -> Markup | None:
     """The difference between student and teacher on the same images, with McNemar's test."""
-    by_subject = {evaluation.subject: evaluation for evaluation in run.evaluations}
-    student, teacher = by_subject.get("student"), by_subject.get("teacher")
-    if student is None or teacher is None or not student.outcomes or student.outcomes.keys() != teacher.outcomes.keys():
+    test = compared(run, "student", "teacher")
+    if test is None:
         return None
-    ids = sorted(student.outcomes)
-    test = mcnemar([student.outcomes[id] for id in ids], [teacher.outcomes[id] for id in ids])
     difference, low, high = (points(share) for share in (test.difference, test.low, test.high))
     comparison = (
         f": {difference} points on the same {counted(test.samples, 'image')} (95% interval {low} to {high}; "

@@ -21,6 +21,8 @@ from pipeline.artifacts import Artifact
 # The order in which a run's artifacts are listed; others follow by name.
 ORDER = (
     "shards",
+    "baseline",
+    "baseline-evaluation",
     "leaks",
     "teacher",
     "teacher-evaluation",

@@ -11,6 +11,7 @@ from pipeline.artifacts import Artifact
 from pipeline.config import Config, renamed
 from pipeline.counted import counted
 from pipeline.errors import InputError
+from pipeline.report.comparisons import teacher_against_baseline
 from pipeline.report.run_data import read_run
 from pipeline.report.summary import report_markdown
 from pipeline.stage import Workspace
@@ -44,8 +45,9 @@ class RunReport:
         """Writes report.html and report.md.
 
         Args:
-            inputs: any of shards, leaks, teacher, student, ontology, clip, teacher-evaluation, student-evaluation,
-                clip-evaluation, classifier-registration, clip-registration; others appear only in the list of stages.
+            inputs: any of shards, leaks, baseline, teacher, student, ontology, clip, baseline-evaluation,
+                teacher-evaluation, student-evaluation, clip-evaluation, classifier-registration, clip-registration;
+                others appear only in the list of stages.
         """
         # Imports matplotlib: half a second that only a report should spend.
         from pipeline.report.page import page
@@ -53,8 +55,9 @@ class RunReport:
         if not inputs:
             raise InputError("run-report: no artifact to report on")
         work.progress(note="writing the report")
+        run = read_run(inputs)
         text = page(
-            read_run(inputs),
+            run,
             title=config.heading,
             mistakes=config.mistakes,
             explanations=config.explanations,
@@ -64,4 +67,6 @@ class RunReport:
         (work.output / "report.md").write_text(report_markdown(inputs, config.heading), encoding="utf-8")
         kilobytes = round(len(text.encode()) / 1000)
         words = f"{kilobytes:,} kB over {counted(len(inputs), 'artifact')}"
-        return {"artifacts": len(inputs), "kilobytes": kilobytes, "headline": words}
+        summary = {"artifacts": len(inputs), "kilobytes": kilobytes, "headline": words}
+        against_baseline = teacher_against_baseline(run)
+        return summary if against_baseline is None else {**summary, "notes": [against_baseline]}

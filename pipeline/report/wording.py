@@ -61,4 +61,6 @@ def short_key(artifact: Artifact) -> str:
 
 def display_name(name: str) -> str:
     """The name of an artifact in a run, as words."""
+    if name == "baseline":
+        return "baseline (linear probe)"
     return name.replace("clip", "dual encoder").replace("-", " ").replace("_", " ")

@@ -263,3 +263,21 @@ def test_table_rows_name_every_artifact_in_the_order_of_the_run(run_inputs: Inpu
     assert rows[0]["headline"] == "24 images, 3 labels"
     assert rows[1]["headline"] == "9 exact, 0 pixels, 0 near of 15 evaluation images"
     assert stage_rows({}) == []
+
+
+def test_the_baseline_stands_beside_the_teacher_which_is_compared_with_it(run_inputs: Inputs) -> None:
+    inputs = {
+        **run_inputs,
+        "baseline": run_inputs["teacher"],
+        "baseline-evaluation": run_inputs["teacher-evaluation"],
+    }
+    # The two fixtures are one model.
+    sentence = "The teacher is not better than the linear probe on the same 12 images: +0.0 points (95% interval"
+    text = page(read_run(inputs), title="Night", mistakes=1, explanations=0, queries=0)
+    assert sentence in text
+    assert "Baseline (linear probe): accuracy on 12 images" in text
+    markdown = report_markdown(inputs)
+    assert sentence in markdown.replace("\\", "")
+    rows = [line.split("|")[1].strip() for line in markdown.splitlines() if line.startswith("|")]
+    assert rows.count("baseline (linear probe)") == 4  # three accuracies and a stage
+    assert rows.index("baseline (linear probe)") < rows.index("teacher")

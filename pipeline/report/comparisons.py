@@ -1,0 +1,38 @@
+"""Models of a run compared on the same images, with McNemar's test."""
+
+from __future__ import annotations
+
+from pipeline.counted import counted
+from pipeline.evaluation.paired_test import McNemarResult, mcnemar
+from pipeline.report.run_data import RunData
+from pipeline.report.wording import p_value, points
+
+_SIGNIFICANT = 0.05
+
+
+def compared(run: RunData, first: str, second: str) -> McNemarResult | None:
+    """The test of two models of the run; None unless both were evaluated on the same images.
+
+    Args:
+        first, second: e.g. "student"; a positive difference means that the first is better.
+    """
+    by_subject = {evaluation.subject: evaluation.outcomes for evaluation in run.evaluations}
+    ours, theirs = by_subject.get(first), by_subject.get(second)
+    if not ours or theirs is None or ours.keys() != theirs.keys():
+        return None
+    ids = sorted(ours)
+    return mcnemar([ours[id] for id in ids], [theirs[id] for id in ids])
+
+
+def teacher_against_baseline(run: RunData) -> str | None:
+    """A sentence that says whether training the teacher was better than the linear probe of its pretrained weights."""
+    test = compared(run, "teacher", "baseline")
+    if test is None:
+        return None
+    difference, low, high = (points(share) for share in (test.difference, test.low, test.high))
+    on = f"on the same {counted(test.samples, 'image')}"
+    bounds = f"95% interval {low} to {high}; McNemar's exact test, {p_value(test.p_value)}"
+    if test.p_value >= _SIGNIFICANT:
+        return f"The teacher is not better than the linear probe {on}: {difference} points ({bounds})."
+    word = "better" if test.difference > 0 else "worse"
+    return f"The teacher is {100 * abs(test.difference):.1f} points {word} than the linear probe {on} ({bounds})."
