@@ -11,15 +11,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from flows.catalog import find_flow
 from flows.cli.artifacts_app import artifacts_app
 from flows.cli.data_app import data_app
 from flows.cli.models_app import models_app
-from flows.cli.shell_arguments import IMAGES_HELP, AsJson, Flow, Images, Preset, Settings
+from flows.cli.shell_arguments import EVALUATE_EXAMPLES, IMAGES_HELP, AsJson, Flow, Images, Model, Preset, Settings
 from flows.cli.standard_files import BROKEN_PIPE, discard_output, open_standard_files
 from flows.prefect_login import move_login_out_of_url
 from pipeline.errors import InputError, TutelageError, WorkError, first_line, shortened
@@ -37,8 +38,20 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+
+class _Commands(typer.core.TyperGroup):
+    """The commands; Ctrl-C reaches `main`, which says so. Typer would end with exit code 130 and without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Abort from None
+
+
 app = typer.Typer(
     name="tutelage",
+    cls=_Commands,
     help="Train vision models from images to a registered champion: shard, train, distil, pretrain CLIP, register.",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
@@ -148,9 +161,7 @@ def zero_shot(
 
 @app.command()
 def explain(
-    model_uri: Annotated[
-        str, typer.Argument(metavar="MODEL_URI", help="models:/NAME@ALIAS, an artifact STAGE/KEY, or a model's folder.")
-    ],
+    model_uri: Model,
     images: Annotated[list[Path] | None, typer.Argument(metavar="[IMAGE...]", help=IMAGES_HELP)] = None,
     method: Annotated[
         str,
@@ -207,6 +218,31 @@ def explain(
         channels=channels,
         as_json=as_json,
     )
+
+
+@app.command(epilog=EVALUATE_EXAMPLES)
+def evaluate(
+    model_uri: Model,
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="DATA",
+            help="Shards STAGE/KEY, a folder of one folder per class, or a table with the columns path and label.",
+        ),
+    ],
+    split: Annotated[
+        str | None,
+        typer.Option(help="train, val, test or all. Default: test of shards, all images of a folder or a table."),
+    ] = None,
+    leave_out_unknown: Annotated[
+        bool, typer.Option("--leave-out-unknown", help="Leave out images whose label the model does not have.")
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Measure a model on shards or images. With its worst classes and mistakes."""
+    from flows.cli.evaluate_command import evaluate
+
+    return evaluate(model_uri, data, split=split, leave_out_unknown=leave_out_unknown, as_json=as_json)
 
 
 @app.command()
@@ -294,6 +330,9 @@ def _exit_code(arguments: list[str]) -> int:
             raise
         discard_output()
         return BROKEN_PIPE
+    except (KeyboardInterrupt, typer.Abort):
+        print("tutelage: interrupted", file=sys.stderr)
+        return 130
     except Exception as error:
         from flows.cli.machine_errors import machine_error_line
 
@@ -302,9 +341,6 @@ def _exit_code(arguments: list[str]) -> int:
             raise
         print(f"tutelage: {WorkError(line)}", file=sys.stderr)
         return WorkError.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        print("tutelage: interrupted", file=sys.stderr)
-        return 130
     return code if isinstance(code, int) else 0
 
 

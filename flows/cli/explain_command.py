@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.image_files import ImageFile, image_files
+from flows.cli.model_argument import exported_model
 from flows.cli.progress_line import progress_line
 from flows.preflight import open_store
 from pipeline.counted import counted
 from pipeline.errors import InputError, WorkError
-from pipeline.owners import temporary_folder
 from pipeline.printable import printable
 from pipeline.whole_files import atomic_write
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from pipeline.explain.drawing import Panel
     from pipeline.explain.explanation import Explanation
     from pipeline.exported_model import ExportedModel
-
-ARCHITECTURE = "architecture.json"
 
 
 def explain(
@@ -58,7 +55,7 @@ def explain(
     errors: dict[ImageFile, str] = {}
     with progress_line("explain") as progress:
         progress(note="loading the model")
-        with _model(model_uri) as exported:
+        with exported_model(model_uri) as exported:
             from pipeline.explain.explanation import Request
             from pipeline.explain.explanations import BATCH_SIZE, Explainer
 
@@ -132,7 +129,7 @@ def explain_over_data(
     """
     _refuse_file(out)
     shards = open_store().resolve(data)
-    with progress_line("explain") as progress, _model(model_uri) as exported:
+    with progress_line("explain") as progress, exported_model(model_uri) as exported:
         progress(note="loading the model")
         from pipeline.explain.data_set_channels import CAPTION, PATCHES, channel_panels, spread_evenly
         from pipeline.loading.reader import SampleReader
@@ -195,34 +192,3 @@ def _write_sheet(path: Path, panels: Sequence[Panel], heading: str, caption: str
             temporary.write_bytes(sheet(panels, heading=heading, caption=caption))
     except OSError as error:
         raise InputError(f"--out {path.parent}: cannot be written ({error.strerror}); name another folder") from None
-
-
-@contextmanager
-def _model(model_uri: str) -> Iterator[ExportedModel]:
-    """The model in a folder, an artifact or a registered version."""
-    folder = Path(model_uri)
-    for candidate in (folder, folder / "model"):
-        if (candidate / ARCHITECTURE).is_file():
-            from pipeline.exported_model import ExportedModel
-
-            yield ExportedModel.read(candidate)
-            return
-    if folder.exists():
-        raise InputError(
-            f"{model_uri}: no exported model ({ARCHITECTURE} is missing); name the folder that contains it"
-        )
-    if model_uri.startswith("models:"):
-        from pipeline.registration.lookup import find_version
-
-        registry, version = find_version(open_store(), model_uri)
-        with temporary_folder() as name:
-            yield registry.fetch(version, Path(name))
-        return
-    if "/" not in model_uri:
-        raise InputError(
-            f"{model_uri}: no model; give models:/NAME@ALIAS, an artifact STAGE/KEY, or the folder of an exported model"
-        )
-    artifact = open_store().resolve(model_uri)
-    from pipeline.exported_model import ExportedModel
-
-    yield ExportedModel.open(artifact)

@@ -20,5 +20,12 @@ Settings = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL_URI", help="models:/NAME@ALIAS, an artifact STAGE/KEY, or a model's folder.")
+]
+EVALUATE_EXAMPLES = (
+    "Examples: tutelage evaluate models:/image-classifier@champion --data new_photos; "
+    "tutelage evaluate train-teacher/0a1b --data shard-dataset/2c3d --split val"
+)
 IMAGES_HELP = "Image files, folders of images, or quoted patterns such as 'photos/**/*.jpg'."
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help=IMAGES_HELP)]

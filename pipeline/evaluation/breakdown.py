@@ -55,11 +55,12 @@ def accuracy_breakdown(
         prefix: "accuracy" or "zero_shot".
         ranks: [N] rank of the true class, from `label_ranks`.
         labels: [N] true classes.
-        train_labels: labels of the training split, for the majority rate.
+        train_labels: labels of the training split, for the majority rate, which is left out without any.
         num_classes: K; top-5 is left out if K is at most 5.
         subsets: from `subsets_of`, restricted to the same N.
     """
     measured: dict[str, float] = {}
+    has_majority = bool((train_labels >= 0).any())
     for suffix, members in subsets.items():
         samples = int(np.count_nonzero(members))
         if samples == 0:
@@ -75,5 +76,6 @@ def accuracy_breakdown(
             measured[f"{prefix}/top{k}_low{suffix}"] = low
             measured[f"{prefix}/top{k}_high{suffix}"] = high
             measured[f"{prefix}/chance{top_k}{suffix}"] = chance_accuracy(num_classes, k)
-            measured[f"{prefix}/majority{top_k}{suffix}"] = majority_accuracy(train_labels, labels[members], k)
+            if has_majority:
+                measured[f"{prefix}/majority{top_k}{suffix}"] = majority_accuracy(train_labels, labels[members], k)
     return measured

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from pipeline.config import Config, renamed, unkeyed
+from pipeline.config import Config, added, renamed, unkeyed
 from pipeline.evaluation.prompt_templates import check_template
 from pipeline.sharding.format.column_options import captions_from_field
 
@@ -14,7 +14,9 @@ from pipeline.sharding.format.column_options import captions_from_field
 class EvaluationConfig(Config):
     """The samples and texts on which a model is evaluated."""
 
-    split: Literal["train", "val", "test"] = Field("test", description="The split to evaluate on.")
+    split: Literal["train", "val", "test", "all"] = Field(
+        "test", description="The split to evaluate on. all: every split, e.g. of a data set that is only evaluated on."
+    )
     batch_size: int = Field(256, ge=1, le=65_536, description="Images per batch. Changes results by rounding only.")
     templates: tuple[str, ...] = Field(
         (),
@@ -34,6 +36,11 @@ class EvaluationConfig(Config):
         description="Maximum number of worst mistakes, and of retrieval queries, that are stored as examples.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Random seed of the choice of retrieval examples.")
+    unknown_labels: Literal["refuse", "leave_out"] = added(
+        "refuse",
+        description="What to do with a label of the data that the classifier does not have. refuse: fail; leave_out: "
+        "leave its images out, and state their number.",
+    )
     threads: int = unkeyed(2, ge=1, le=256, description="Number of threads that decode images.")
 
     @field_validator("templates")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,12 +20,14 @@ from torch import Tensor
 
 from pipeline.artifacts import Artifact
 from pipeline.errors import InputError
-from pipeline.evaluation.breakdown import accuracy_breakdown, subsets_of, unseen_concepts
+from pipeline.evaluation.breakdown import SEEN, UNSEEN, accuracy_breakdown, subsets_of, unseen_concepts
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.dual_encoder import CaptionPool, measure_retrieval, retrieval_examples
+from pipeline.evaluation.label_mapping import LabelMapping, refuse_unknown
 from pipeline.evaluation.metrics import balanced_accuracy, confusion_matrix, expected_calibration_error, macro_f1
 from pipeline.evaluation.predictions import Predictions, worst_mistakes
 from pipeline.evaluation.prompt_templates import label_text
+from pipeline.evaluation.summary import evaluation_summary
 from pipeline.evaluation.zero_shot import class_embeddings, zero_shot_scores
 from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import Batch
@@ -36,6 +39,7 @@ from pipeline.stage import Workspace
 from pipeline.whole_files import write_json
 
 _TEXTS_AT_ONCE = 256
+_LABELS_IN_SUMMARY = 20
 
 
 @dataclass(frozen=True)
@@ -57,32 +61,41 @@ class EvaluateModel:
     def run(self, config: EvaluationConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         """Evaluates `inputs["model"]` on a split of `inputs["shards"]`; the summary has the headline numbers.
 
+        The labels of the shards are matched with a classifier's by name; the numbers of classes in the results are the
+        classifier's, and labels.json names them if the shards have other labels or another order.
         `inputs["columns"]`, if given, has the captions that `captions_from` names.
         """
         index = SampleIndex.open(inputs["shards"])
         exported = ExportedModel.open(inputs["model"])
         if exported.kind != "classifier":  # A classifier reads no captions.
             index, _ = open_columns(inputs.get("columns"), index, captions_from=config.captions_from)
-        rows = index.rows(config.split)
-        if exported.kind == "classifier":
-            if tuple(exported.labels) != index.label_names:
-                raise InputError(
-                    f"{inputs['model'].name}: its {len(exported.labels)} labels are not the {len(index.label_names)} "
-                    f"of {inputs['shards'].name}; evaluate it on the shards it was trained from"
-                )
-            rows = rows[index.labels[rows] >= 0]
+        rows = index.rows(None if config.split == "all" else config.split)
+        classifier = exported.kind == "classifier"
+        mapping = LabelMapping.by_name(exported.labels if classifier else index.label_names, index.label_names)
+        left_out = mapping.unknown(index.labels[rows])
+        if config.unknown_labels == "refuse":
+            refuse_unknown(left_out, mapping.names, data=inputs["shards"].name, model=inputs["model"].name)
+        if classifier:
+            rows = rows[mapping.mapped(index.labels[rows]) >= 0]
         if len(rows) == 0:
-            raise InputError(f"{inputs['shards'].name}: its {config.split} split has no samples that can be evaluated")
-        run = _Run(config, index, SampleReader.open(inputs["shards"]), exported, rows, work)
+            where = "it" if config.split == "all" else f"its {config.split} split"
+            raise InputError(f"{inputs['shards'].name}: {where} has no samples that can be evaluated")
+        run = _Run(config, index, SampleReader.open(inputs["shards"]), exported, mapping, rows, work)
         with torch.inference_mode():
-            results = run.classifier() if exported.kind == "classifier" else run.dual_encoder()
+            results = run.classifier() if classifier else run.dual_encoder()
         write_json(work.output / "metrics.json", results.metrics, sort_keys=True, allow_nan=False)
         pq.write_table(results.predictions, work.output / "predictions.parquet", compression="zstd")
         for name, content in results.json_files.items():
             write_json(work.output / name, content, sort_keys=isinstance(content, dict), allow_nan=False)
         if results.confusion is not None:
             np.save(work.output / "confusion.npy", results.confusion)
-        return _summary(config, results.metrics)
+        if not mapping.is_identity:
+            write_json(work.output / "labels.json", list(mapping.names))
+        summary = evaluation_summary(config.split, results.metrics)
+        if left_out:
+            first = dict(islice(left_out.items(), _LABELS_IN_SUMMARY))
+            summary["left_out"] = {"images": sum(left_out.values()), "labels": len(left_out), "of": first}
+        return summary
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,7 @@ class _Run:
     index: SampleIndex
     reader: SampleReader
     exported: ExportedModel
+    mapping: LabelMapping
     rows: NDArray[np.int64]
     work: Workspace
 
@@ -101,12 +115,11 @@ class _Run:
         model = self.exported.build().to(device).eval()
         predictions = Predictions.gather((ids, labels, model(images)) for ids, labels, images in self._images(device))
         metrics = self._accuracies("accuracy", predictions)
-        confusion = confusion_matrix(predictions.labels, predictions.predicted, len(self.index.label_names))
+        names = self.mapping.names
+        confusion = confusion_matrix(predictions.labels, predictions.predicted, len(names))
         metrics["accuracy/balanced"] = balanced_accuracy(confusion)
         metrics["accuracy/macro_f1"] = macro_f1(confusion)
-        files = {
-            "mistakes.json": worst_mistakes(predictions, self.index, self.index.label_names, self.config.kept_examples)
-        }
+        files = {"mistakes.json": worst_mistakes(predictions, self.index, names, self.config.kept_examples)}
         return _Results(metrics, predictions.table(self.index), files, confusion)
 
     def dual_encoder(self) -> _Results:
@@ -177,9 +190,11 @@ class _Run:
     def _accuracies(self, prefix: str, predictions: Predictions) -> dict[str, float]:
         labelled = predictions.labels >= 0
         subsets = {name: members[labelled] for name, members in subsets_of(self.index, self.rows).items()}
+        if self.config.split == "all":  # The training images are among them.
+            subsets = {name: members for name, members in subsets.items() if name not in (SEEN, UNSEEN)}
         ranks, labels = predictions.ranks[labelled], predictions.labels[labelled]
-        train_labels = self.index.labels[self.index.rows("train")]
-        metrics = accuracy_breakdown(prefix, ranks, labels, train_labels, len(self.index.label_names), subsets)
+        train_labels = self.mapping.mapped(self.index.labels[self.index.rows("train")])
+        metrics = accuracy_breakdown(prefix, ranks, labels, train_labels, len(self.mapping.names), subsets)
         metrics[f"{prefix}/calibration_error"] = expected_calibration_error(predictions.scores[labelled], ranks == 1)
         return metrics
 
@@ -188,7 +203,8 @@ class _Run:
         preprocessing = self.exported.preprocessing
         done = 0
         for batch in self._batches():
-            yield batch.ids, batch.labels, preprocessing.normalise(batch.images.to(device))
+            labels = torch.from_numpy(self.mapping.mapped(batch.labels.numpy()))
+            yield batch.ids, labels, preprocessing.normalise(batch.images.to(device))
             done += len(batch)
             self.work.progress(step=done, total=len(self.rows), note="evaluating")
 
@@ -216,40 +232,3 @@ class _Run:
 
 def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _summary(config: EvaluationConfig, metrics: Mapping[str, float]) -> dict[str, Any]:
-    """The headline numbers: one accuracy with chance and majority rate, and retrieval with its chance level."""
-    shown = (
-        "accuracy/top1",
-        "accuracy/chance",
-        "accuracy/majority",
-        "zero_shot/top1",
-        "zero_shot/chance",
-        "zero_shot/majority",
-        "retrieval/image_retrieval_recall@1",
-        "retrieval/image_retrieval_chance@1",
-        "retrieval/text_retrieval_recall@1",
-        "retrieval/text_retrieval_chance@1",
-    )
-    measured = {name: metrics[name] for name in shown if name in metrics}
-    return {"split": config.split, **measured, "headline": evaluation_headline(measured)}
-
-
-def evaluation_headline(summary: Mapping[str, Any]) -> str:
-    """An accuracy never stands without its floors, nor a recall without its chance."""
-    parts = []
-    for name, kind in (("accuracy", "top-1"), ("zero_shot", "zero-shot top-1")):
-        top = summary.get(f"{name}/top1")
-        if top is not None:
-            floors = [
-                f"{floor} {summary[f'{name}/{floor}']:.1%}"
-                for floor in ("chance", "majority")
-                if f"{name}/{floor}" in summary
-            ]
-            parts.append(f"{kind} {top:.1%}" + (f" ({', '.join(floors)})" if floors else ""))
-    recall = summary.get("retrieval/image_retrieval_recall@1")
-    if recall is not None:
-        chance = summary.get("retrieval/image_retrieval_chance@1")
-        parts.append(f"R@1 {recall:.1%}" + (f" (chance {chance:.1%})" if chance is not None else ""))
-    return ", ".join(parts)

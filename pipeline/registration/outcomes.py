@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.config import committed_config, digest
+from pipeline.artifacts import Artifact
+from pipeline.config import committed_config
 from pipeline.errors import WorkError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.stage import EvaluateModel
 from pipeline.registration.gate import Outcomes
-from pipeline.registration.mlflow_registry import MODEL_TAG, RegisteredVersion, Registry
+from pipeline.registration.mlflow_registry import RegisteredVersion, Registry
+from pipeline.registration.model_artifact import artifact_of_version
 from pipeline.stage import Workspace, run_stage
-
-_COPY = "registered-model"
 
 
 def read_metrics(evaluation: Artifact) -> dict[str, float]:
@@ -81,28 +78,7 @@ def champion_outcomes(
         InputError: the champion cannot be evaluated on these shards, e.g. because it has other labels.
     """
     config = committed_config(EvaluationConfig, evaluation.config, f"config of {evaluation.name}")
-    model = _model_artifact(champion, registry, work.store)
+    model = artifact_of_version(champion, registry, work.store)
     work.progress(note=f"measuring the champion, version {champion.version}, on the same samples")
     inputs: Mapping[str, Artifact] = {"shards": shards, "model": model}
     return read_outcomes(run_stage(EvaluateModel(), config, inputs, store=work.store, progress=work.progress))
-
-
-def _model_artifact(champion: RegisteredVersion, registry: Registry, store: ArtifactStore) -> Artifact:
-    return store.find(champion.tags.get(MODEL_TAG, "")) or _copy(champion, registry, store)
-
-
-def _copy(champion: RegisteredVersion, registry: Registry, store: ArtifactStore) -> Artifact:
-    """The registered model as an artifact of this store."""
-    origin: dict[str, Any] = {"registry": registry.identity(), "name": champion.name, "version": champion.version}
-    key = digest(origin)
-    found = store.find(f"{_COPY}/{key}")
-    if found is not None:
-        return found
-    scratch = store.work / _COPY / f"{key}-fetched"
-    shutil.rmtree(scratch, ignore_errors=True)
-    exported = registry.fetch(champion, scratch / "fetched")
-    folder = scratch / "output"
-    shutil.copytree(exported.folder, folder / "model")
-    artifact = store.commit(_COPY, key, folder, config=origin, inputs={}, summary={}, seconds=0.0, origin={})
-    shutil.rmtree(scratch, ignore_errors=True)
-    return artifact

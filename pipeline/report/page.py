@@ -72,8 +72,10 @@ def _numbers_of(evaluation: Evaluation) -> list[Markup]:
     cards = []
     for prefix, measure in (("accuracy", "accuracy"), ("zero_shot", "zero-shot accuracy")):
         if f"{prefix}/top1" in metrics:
-            baselines = (
-                f"chance {percent(metrics[f'{prefix}/chance'])}, majority {percent(metrics[f'{prefix}/majority'])}"
+            baselines = ", ".join(
+                f"{name} {percent(metrics[f'{prefix}/{name}'])}"
+                for name in ("chance", "majority")
+                if f"{prefix}/{name}" in metrics
             )
             label = f"{subject}: {measure} on {metrics[f'{prefix}/samples']:,.0f} images"
             cards.append(number_card(label, percent(metrics[f"{prefix}/top1"]), baselines))

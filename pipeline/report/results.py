@@ -47,7 +47,8 @@ def accuracy_section(run: RunData, *, mistakes: bool) -> Markup | None:
                     continue
                 top = "" if k == 1 else f"_top{k}"
                 value, low, high = (metrics[f"{name}{bound}{suffix}"] for bound in ("", "_low", "_high"))
-                chance, majority = (metrics[f"{prefix}/{baseline}{top}{suffix}"] for baseline in ("chance", "majority"))
+                chance = metrics[f"{prefix}/chance{top}{suffix}"]
+                majority = metrics.get(f"{prefix}/majority{top}{suffix}")
                 rows.append(
                     [
                         tag("strong", display_name(evaluation.subject))
@@ -58,7 +59,7 @@ def accuracy_section(run: RunData, *, mistakes: bool) -> Markup | None:
                         join(_strip(value, low, high, chance, majority)),
                         f"{low:.1%} – {high:.1%}",
                         percent(chance),
-                        percent(majority),
+                        "" if majority is None else percent(majority),
                         f"{metrics[f'{prefix}/samples{suffix}']:,.0f}",
                     ]
                 )
@@ -148,20 +149,24 @@ def _expanded_or_collapsed(before: Sequence[Child], evaluation: Evaluation, cont
     return details(f"The same for the {name}", content)
 
 
-def _strip(value: float, low: float, high: float, chance: float, majority: float) -> Markup:
+def _strip(value: float, low: float, high: float, chance: float, majority: float | None) -> Markup:
     """A scale from 0 to 1 that shows the interval, the value, chance and majority."""
 
     def x(share: float) -> str:
         return f"{4 + share * (_STRIP_PX - 8):.1f}"
 
     middle = _STRIP_HEIGHT_PX / 2
-    description = f"{value:.1%}, interval {low:.1%} to {high:.1%}, chance {chance:.1%}, majority {majority:.1%}"
+    description = f"{value:.1%}, interval {low:.1%} to {high:.1%}, chance {chance:.1%}"
+    if majority is not None:
+        description += f", majority {majority:.1%}"
     return tag(
         "svg",
         tag("title", description),
         tag("line", x1=x(0), x2=x(1), y1=middle, y2=middle, stroke="var(--line)", stroke_width=2),
         tag("line", x1=x(chance), x2=x(chance), y1=3, y2=15, stroke="var(--muted)", stroke_width=1),
-        tag("line", x1=x(majority), x2=x(majority), y1=3, y2=15, stroke="var(--muted)", stroke_width=2.5),
+        tag("line", x1=x(majority), x2=x(majority), y1=3, y2=15, stroke="var(--muted)", stroke_width=2.5)
+        if majority is not None
+        else None,
         tag(
             "line", x1=x(low), x2=x(high), y1=middle, y2=middle, stroke="var(--s1)", stroke_width=5, stroke_opacity=0.4
         ),

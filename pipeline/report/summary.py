@@ -71,7 +71,7 @@ def _accuracies(run: RunData) -> list[str]:
                     percent(metrics[f"{prefix}/top1{suffix}"]),
                     f"{low:.1%} – {high:.1%}",
                     percent(metrics[f"{prefix}/chance{suffix}"]),
-                    percent(metrics[f"{prefix}/majority{suffix}"]),
+                    percent(metrics[majority]) if (majority := f"{prefix}/majority{suffix}") in metrics else "",
                     f"{metrics[f'{prefix}/samples{suffix}']:,.0f}",
                 ]
             )

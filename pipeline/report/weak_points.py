@@ -52,10 +52,17 @@ def weak_sentences(confusion: NDArray[np.int64], names: Sequence[str]) -> list[s
     if len(never) > 1:
         more = f" and {len(never) - _MAX_NAMES:,} more" if len(never) > _MAX_NAMES else ""
         sentences.append(f"{len(never):,} classes are never right: {', '.join(never[:_MAX_NAMES])}{more}.")
-    pair = confused_pairs(confusion, 1)[0]
-    confused = f"{_of(pair.count, pair.of)} of {names[pair.true]} predicted as {names[pair.predicted]}"
-    sentences.append(f"The most confused pair: {confused}.")
+    sentences.append(f"The most confused pair: {confused_sentence(confusion, names)}.")
     return sentences
+
+
+def confused_sentence(confusion: NDArray[np.int64], names: Sequence[str]) -> str:
+    """The most frequent confusion, e.g. "6 of 24 images (25.0%) of cat predicted as dog"; "" without a mistake."""
+    pairs = confused_pairs(confusion, 1)
+    if not pairs:
+        return ""
+    pair = pairs[0]
+    return f"{_of(pair.count, pair.of)} of {names[pair.true]} predicted as {names[pair.predicted]}"
 
 
 def _of(count: int, total: int) -> str:

@@ -1,6 +1,6 @@
 """What a stage's result is called in a few words."""
 
-from pipeline.evaluation.stage import evaluation_headline
+from pipeline.evaluation.summary import evaluation_headline
 from pipeline.headline import headline
 from pipeline.sharding.mixture.stage import mixture_headline
 

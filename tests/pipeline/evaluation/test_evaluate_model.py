@@ -184,11 +184,49 @@ def test_examples_show_five_answers_of_seen_and_unseen_concepts(
     assert sum(query["unseen_concept"] for query in examples["image_to_texts"]) == 2
 
 
-def test_model_of_other_labels_is_refused_before_any_work(
+def test_labels_are_matched_by_name_whatever_their_order_and_number(
     shapes_store: ArtifactStore, shapes: Artifact, build_classifier: BuildModel
 ) -> None:
-    with pytest.raises(InputError, match="its 2 labels are not the 3 of shard-dataset"):
-        evaluate(shapes_store, shapes, build_classifier(labels=("circle", "square")))
+    labels = ("star", "triangle", "circle", "square")
+    artifact = evaluate(shapes_store, shapes, build_classifier(labels=labels))
+    index = SampleIndex.open(shapes)
+    assert json.loads(artifact.read("labels.json")) == list(labels)
+    table = pq.read_table(artifact.path("predictions.parquet")).to_pydict()
+    names = [index.label_names[index.labels[id]] for id in table["id"]]
+    assert [labels[label] for label in table["label"]] == names
+    right = [labels[predicted] == name for predicted, name in zip(table["predicted"], names, strict=True)]
+    metrics = json.loads(artifact.read("metrics.json"))
+    assert metrics["accuracy/top1"] == pytest.approx(np.mean(right))
+    assert metrics["accuracy/chance"] == 1 / 4
+    train = index.labels[index.rows("train")]
+    most = index.label_names[np.bincount(train[train >= 0]).argmax()]
+    assert metrics["accuracy/majority"] == pytest.approx(np.mean([name == most for name in names]))
+    confusion = np.load(io.BytesIO(artifact.read("confusion.npy")))
+    assert confusion.sum(axis=1).tolist() == [names.count(label) for label in labels]
+
+
+def test_label_that_the_model_does_not_have_is_refused_by_name_or_its_images_are_left_out(
+    shapes_store: ArtifactStore, shapes: Artifact, build_classifier: BuildModel
+) -> None:
+    model = build_classifier(labels=("circle", "triangel"))
+    with pytest.raises(InputError) as refused:
+        evaluate(shapes_store, shapes, model)
+    assert "the label 'square' (4 images) is not one of the 2 labels of train-teacher/" in str(refused.value)
+    assert "1 more: triangle" in str(refused.value)
+    model = build_classifier(labels=("circle", "triangle"))
+    with pytest.raises(InputError, match=r"the label 'square' .4 images. .*known: circle, triangle"):
+        evaluate(shapes_store, shapes, model)
+    artifact = evaluate(shapes_store, shapes, model, unknown_labels="leave_out")
+    assert artifact.summary["left_out"] == {"images": 4, "labels": 1, "of": {"square": 4}}
+    assert json.loads(artifact.read("metrics.json"))["accuracy/samples"] == 7
+
+
+def test_all_splits_are_one_split_without_a_division_by_concepts(
+    shapes_store: ArtifactStore, shapes: Artifact, build_classifier: BuildModel
+) -> None:
+    metrics = json.loads(evaluate(shapes_store, shapes, build_classifier(), split="all").read("metrics.json"))
+    assert metrics["accuracy/samples"] == 33
+    assert not any("concepts" in name for name in metrics)
 
 
 def test_model_that_gives_no_numbers_fails_by_name_of_the_sample(
@@ -202,7 +240,7 @@ def test_model_that_gives_no_numbers_fails_by_name_of_the_sample(
     ("values", "told"),
     [
         ({"templates": ["an emoji"]}, "needs exactly one {}"),
-        ({"split": "dev"}, "'train', 'val' or 'test'"),
+        ({"split": "dev"}, "'train', 'val', 'test' or 'all'"),
         ({"recall_at": [0]}, "at least 1"),
         ({"batchsize": 3}, "did you mean batch_size"),
     ],
