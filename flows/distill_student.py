@@ -21,7 +21,7 @@ def distill_student(parameters: DistillStudentParameters = _DEFAULT) -> FlowResu
     with stage_run("distill-student", parameters) as run:
         shards = make_shards(run, parameters.data, parameters.mixture, parameters.shards)
         columns = JoinedInput.submit(run, parameters.columns, shards)
-        teacher = find_teacher(run, parameters.teacher_model, parameters.teacher, parameters.student, shards, columns)
+        teacher = find_teacher(run, parameters.teacher_model, parameters, shards, columns)
         student = make_student(run, parameters.student, shards, teacher, columns)
         for name, model in {"teacher": teacher, "student": student}.items():
             if model is not None:  # There is no teacher if its outputs are a joined column.

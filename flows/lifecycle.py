@@ -37,7 +37,7 @@ def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> FlowResult:
         shards = make_shards(run, parameters.data, parameters.mixture)
         columns = JoinedInput.submit(run, parameters.columns, shards)
         handles: dict[str, StageHandle] = {"shards": shards}
-        baseline = make_baseline(run, parameters.baseline, parameters.teacher, shards, columns)
+        baseline = make_baseline(run, parameters, shards, columns)
         before: list[StageHandle] = []
         if baseline:
             handles["baseline"] = baseline["probe"]
@@ -47,7 +47,7 @@ def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> FlowResult:
         checked = check_leaks(run, parameters.leaks, shards, parameters.leaks_against, after=before)
         handles |= checked
         before = [*checked.values()] or before
-        teacher = make_teacher(run, parameters.teacher, shards, columns, starts_from=baseline or None, after=before)
+        teacher = make_teacher(run, parameters.teacher, shards, columns, starts_from=baseline, after=before)
         student = make_student(run, parameters.student, shards, teacher, columns)
         handles |= {"teacher": teacher, "student": student}
 

@@ -80,6 +80,11 @@ class TeacherParameters(Config):
     teacher: ClassificationConfig = Field(
         ClassificationConfig(), description="The teacher: its model and its training."
     )
+    baseline: LinearProbeConfig | None = Field(
+        None,
+        description="A linear probe of the teacher's pretrained model: the first accuracy of a run, and the head with "
+        "which the teacher's training starts. null: none.",
+    )
 
 
 class StudentParameters(TeacherParameters):
@@ -200,11 +205,6 @@ class LifecycleParameters(
 ):
     """lifecycle: everything, from the source to the champions."""
 
-    baseline: LinearProbeConfig | None = Field(
-        None,
-        description="A linear probe of the teacher's pretrained model: the first accuracy of a run, and the head with "
-        "which the teacher's training starts. null: none.",
-    )
     evaluation: EvaluationConfig = _EVALUATION
     registration: RegistrationConfig = _REGISTRATION
     report: ReportConfig = Field(ReportConfig(), description="How much the report shows.")

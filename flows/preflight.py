@@ -20,7 +20,7 @@ from pipeline.sharding.mixture.stage import check_names
 from pipeline.sharding.stage import check_sharding
 
 if TYPE_CHECKING:
-    from flows.parameters import LifecycleParameters
+    from flows.parameters import TeacherParameters
 
 _LEAST_FREE = 64 << 20  # bytes
 
@@ -36,7 +36,7 @@ def check_ready(parameters: Config, store: ArtifactStore) -> None:
     Raises:
         InputError: it cannot start.
     """
-    from flows.parameters import ColumnsParameters, DataParameters, LifecycleParameters, ShardsParameters
+    from flows.parameters import ColumnsParameters, DataParameters, ShardsParameters, TeacherParameters
 
     store.storage.check_writable()
     _check_room(store)
@@ -46,7 +46,7 @@ def check_ready(parameters: Config, store: ArtifactStore) -> None:
         _check_model(path, config)
         _check_weights(path, config, store)
         _check_runner(path, config)
-    if isinstance(parameters, LifecycleParameters):
+    if isinstance(parameters, TeacherParameters):
         _check_baseline(parameters)
     if isinstance(parameters, ColumnsParameters) and parameters.columns is not None:
         parameters.columns.check()
@@ -145,7 +145,7 @@ def _check_weights(path: str, config: BaseModel, store: ArtifactStore) -> None:
         raise WorkError(f"{path}.pretrained: {error}") from None
 
 
-def _check_baseline(parameters: LifecycleParameters) -> None:
+def _check_baseline(parameters: TeacherParameters) -> None:
     """Refuses a linear probe of a model that does not end in one linear layer."""
     from pipeline.training.linear_probe.config import ProbedModelConfig
 

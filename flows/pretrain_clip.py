@@ -45,6 +45,6 @@ def _backbone_inputs(
         return {"tower": existing, **text_tower_weights(run, parameters.clip)}
     if parameters.clip.new_tower.model.pretrained is not None:
         return {**image_tower_weights(run, parameters.clip), **text_tower_weights(run, parameters.clip)}
-    teacher = find_teacher(run, parameters.teacher_model, parameters.teacher, parameters.student, shards, columns)
+    teacher = find_teacher(run, parameters.teacher_model, parameters, shards, columns)
     student = make_student(run, parameters.student, shards, teacher, columns)
     return {"tower": student, **text_tower_weights(run, parameters.clip)}

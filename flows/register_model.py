@@ -28,14 +28,7 @@ def register_model(parameters: RegisterModelParameters = _DEFAULT) -> FlowResult
         inputs: dict[str, StageHandle] = {"shards": shards}
         teacher: StageHandle | None = run.existing(parameters.teacher_model or run.input_of(existing, "teacher"))
         if existing is None:
-            teacher = teacher or find_teacher(
-                run,
-                existing=None,
-                teacher=parameters.teacher,
-                student=parameters.student,
-                shards=shards,
-                columns=columns,
-            )
+            teacher = teacher or find_teacher(run, None, parameters, shards, columns)
             inputs["model"] = make_student(run, parameters.student, shards, teacher, columns)
         else:
             inputs["model"] = existing

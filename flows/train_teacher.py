@@ -9,8 +9,8 @@ from flows.leak_check import check_leaks
 from flows.parameters import TrainTeacherParameters
 from flows.presets import default_parameters
 from flows.shards_of_run import make_shards
-from flows.stage_run import TASK_RUNNER, FlowResult, stage_run
-from flows.trained_models import make_teacher
+from flows.stage_run import TASK_RUNNER, FlowResult, StageHandle, stage_run
+from flows.trained_models import make_baseline, make_teacher
 from pipeline.evaluation.stage import EvaluateModel
 
 _DEFAULT: TrainTeacherParameters = default_parameters(TrainTeacherParameters)
@@ -22,7 +22,13 @@ def train_teacher(parameters: TrainTeacherParameters = _DEFAULT) -> FlowResult:
     with stage_run("train-teacher", parameters) as run:
         shards = make_shards(run, parameters.data, parameters.mixture, parameters.shards)
         columns = JoinedInput.submit(run, parameters.columns, shards)
-        checked = check_leaks(run, parameters.leaks, shards, parameters.leaks_against)
-        teacher = make_teacher(run, parameters.teacher, shards, columns, after=[*checked.values()])
+        baseline = make_baseline(run, parameters, shards, columns)
+        before: list[StageHandle] = []
+        if baseline:
+            inputs = {"shards": shards, "model": baseline["probe"]}
+            before = [run.submit(EvaluateModel(), parameters.evaluation, inputs, label="evaluate baseline")]
+        checked = check_leaks(run, parameters.leaks, shards, parameters.leaks_against, after=before)
+        before = [*checked.values()] or before
+        teacher = make_teacher(run, parameters.teacher, shards, columns, starts_from=baseline, after=before)
         run.submit(EvaluateModel(), parameters.evaluation, {"shards": shards, "model": teacher})
     return run.result()

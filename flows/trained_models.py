@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from flows.imported_weights import weights_of
 from flows.joined_columns import JoinedInput
+from flows.parameters import StudentParameters, TeacherParameters
 from flows.stage_run import StageHandle, StageRun
 from pipeline.distillation.config import DistillationConfig
 from pipeline.distillation.stage import DistillStudent
@@ -13,7 +15,7 @@ from pipeline.distillation.teacher_outputs import ComputeTeacherOutputs, Teacher
 from pipeline.import_weights.expected_normalisation import with_normalisation
 from pipeline.sharding.format.column_options import reads_teacher_outputs
 from pipeline.training.classification_config import ClassificationConfig
-from pipeline.training.linear_probe.config import LinearProbeConfig, ProbedModelConfig
+from pipeline.training.linear_probe.config import ProbedModelConfig
 from pipeline.training.linear_probe.stage import LinearProbe
 from pipeline.training.stage import TrainTeacher
 
@@ -24,29 +26,25 @@ def make_teacher(
     shards: StageHandle,
     columns: JoinedInput,
     *,
-    starts_from: Mapping[str, StageHandle] | None = None,
+    starts_from: Mapping[str, StageHandle] = MappingProxyType({}),
     after: Sequence[StageHandle] = (),
 ) -> StageHandle:
     """A teacher trained on these shards, after the stages `after`.
 
     Args:
-        starts_from: its imported "weights" and their linear "probe"; None: the weights are imported now.
+        starts_from: its imported "weights" and their linear "probe"; empty: weights of the config are imported now.
     """
     config = with_normalisation(config, run.store)
-    if starts_from is None:
-        starts_from = weights_of(run, config.model, "teacher")
+    starts_from = starts_from or weights_of(run, config.model, "teacher")
     inputs = columns.added_to({"shards": shards, **starts_from}, config)
     return run.submit(TrainTeacher(), config, inputs, after=after)
 
 
 def make_baseline(
-    run: StageRun,
-    config: LinearProbeConfig | None,
-    teacher: ClassificationConfig,
-    shards: StageHandle,
-    columns: JoinedInput,
+    run: StageRun, parameters: TeacherParameters, shards: StageHandle, columns: JoinedInput
 ) -> dict[str, StageHandle]:
     """A linear probe of the teacher's pretrained model: "probe", and the imported "weights"; empty if there is none."""
+    teacher, config = parameters.teacher, parameters.baseline
     if config is None:
         return {}
     if teacher.model.pretrained is None:
@@ -59,12 +57,7 @@ def make_baseline(
 
 
 def find_teacher(
-    run: StageRun,
-    existing: str | None,
-    teacher: ClassificationConfig,
-    student: DistillationConfig,
-    shards: StageHandle,
-    columns: JoinedInput,
+    run: StageRun, existing: str | None, parameters: StudentParameters, shards: StageHandle, columns: JoinedInput
 ) -> StageHandle | None:
     """The teacher that a student needs: existing, or trained now; None if its outputs are given as a column.
 
@@ -72,9 +65,10 @@ def find_teacher(
         existing: STAGE/KEY of the existing teacher.
     """
     found = run.existing(existing)
-    if found is not None or (reads_teacher_outputs(student) and columns.handle is not None):
+    if found is not None or (reads_teacher_outputs(parameters.student) and columns.handle is not None):
         return found
-    return make_teacher(run, teacher, shards, columns)
+    baseline = make_baseline(run, parameters, shards, columns)
+    return make_teacher(run, parameters.teacher, shards, columns, starts_from=baseline)
 
 
 def make_student(

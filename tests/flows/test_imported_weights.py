@@ -176,3 +176,14 @@ def test_a_baseline_of_a_model_with_two_heads_is_refused_before_the_run(tmp_path
     parameters = parse_config(LifecycleParameters, {"teacher": {"model": model}, "baseline": {}}, "test")
     with pytest.raises(InputError, match=r"^baseline: linear-probe: deit_micro_distilled does not end in one linear"):
         check_ready(parameters, ArtifactStore.open(str(tmp_path / "store")))
+
+
+def test_every_flow_trains_the_same_teacher_from_the_head_of_the_baseline(asked: Asked, weights: str) -> None:
+    values = {"teacher": {"model": {"name": "resnet18", "pretrained": weights}}, "baseline": {}}
+    train_teacher.train_teacher.fn(parse_config(TrainTeacherParameters, values, "test"))
+    assert asked.inputs["evaluate baseline"] == {"shards": "shard-dataset", "model": "linear-probe"}
+    assert asked.after["train-teacher"] == ["evaluate baseline"]
+    alone = asked.inputs["train-teacher"], asked.configs["train-teacher"], asked.configs["linear-probe"]
+    pretrain_clip.pretrain_clip.fn(parse_config(PretrainClipParameters, values, "test"))
+    assert (asked.inputs["train-teacher"], asked.configs["train-teacher"], asked.configs["linear-probe"]) == alone
+    assert alone[0]["probe"] == "linear-probe"

@@ -29,7 +29,7 @@ class LinearProbeConfig(Config):
         ge=2,
         le=10_000_000,
         description="Maximum number of training images, drawn evenly over the classes, and of validation images. "
-        "null: all.",
+        "null: all; their features are held in memory.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Random seed of the draw of images.")
     threads: int = unkeyed(2, ge=1, le=256, description="Number of threads that decode images.")
