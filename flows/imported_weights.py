@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from flows.stage_run import StageHandle, StageRun
 from pipeline.contrastive.config import ContrastiveConfig
-from pipeline.contrastive.text_backbone import TextBackboneConfig
+from pipeline.contrastive.text_backbone_config import TextBackboneConfig
 from pipeline.import_weights.expected_normalisation import with_normalisation
 from pipeline.import_weights.model_weights import import_config
 from pipeline.import_weights.stage import ImportWeights

@@ -127,7 +127,7 @@ def _check_weights(path: str, config: BaseModel, store: ArtifactStore) -> None:
     """Refuses pretrained weights that do not exist, cannot be fetched here, or state no usable normalisation."""
     if getattr(getattr(config, "model", config), "pretrained", None) is None:
         return
-    from pipeline.contrastive.text_backbone import TextBackboneConfig
+    from pipeline.contrastive.text_backbone_config import TextBackboneConfig
     from pipeline.import_weights.expected_normalisation import with_normalisation
     from pipeline.import_weights.model_weights import import_config
     from pipeline.training.image_model_config import ImageModelConfig

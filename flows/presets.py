@@ -14,16 +14,15 @@ from flows.photo_models import Machine, photo_models
 from pipeline.config import Config
 from pipeline.contrastive.build_ontology import OntologyConfig
 from pipeline.contrastive.config import ContrastiveConfig
-from pipeline.contrastive.text_backbone import TextBackboneConfig
+from pipeline.contrastive.text_backbone_config import TextBackboneConfig
 from pipeline.contrastive.tonics import TonicsConfig
 from pipeline.distillation.config import DistillationConfig
 from pipeline.distillation.loss_config import DistillationLossConfig
 from pipeline.errors import UnknownNameError
 from pipeline.leaks.bounds import LeakCheckConfig
-from pipeline.loading.augment import AugmentConfig
-from pipeline.loading.loader import LoaderConfig
+from pipeline.loading.augment_config import AugmentConfig, RandAugmentConfig
+from pipeline.loading.loader_config import LoaderConfig
 from pipeline.loading.policies.shuffled import ShuffledConfig
-from pipeline.loading.rand_augment import RandAugmentConfig
 from pipeline.registration.config import RegistrationConfig
 from pipeline.registration.gate import GateConfig
 from pipeline.report.stage import ReportConfig
@@ -36,7 +35,7 @@ from pipeline.sharding.writing.split_config import SplitConfig
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.linear_probe.config import LinearProbeConfig
 from pipeline.training.model_config import ModelConfig
-from pipeline.training.optim import AdamWConfig
+from pipeline.training.optimizer_config import AdamWConfig
 from pipeline.training.training_config import TrainingConfig
 
 ParametersT = TypeVar("ParametersT", bound=Config)

@@ -12,7 +12,6 @@ Teachers, image backbones, evaluation and the registry read this folder. A run r
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from pipeline.artifacts import Artifact
 from pipeline.errors import DamagedError, InputError
 from pipeline.loading.tokenizer import CaptionTokenizer, Tokenizer, WordPieceTokenizer
 from pipeline.loading.wordpiece_vocabulary import VOCABULARY, load_vocabulary, write_vocabulary
+from pipeline.preprocessing import Preprocessing, per_channel
 from pipeline.whole_files import write_json
 
 FOLDER = "model"
@@ -36,58 +36,6 @@ PREPROCESSING = "preprocessing.json"
 WEIGHTS = "model.safetensors"
 
 Kind = Literal["classifier", "dual-encoder"]
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """The conversion of pixels to a model's input.
-
-    Attributes:
-        image_size: side of the square images in pixels.
-        channels: 3 for RGB, 1 for grey.
-        mean, std: of each channel, for pixels in [0, 1].
-    """
-
-    image_size: int
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.mean) != self.channels or len(self.std) != self.channels:
-            raise InputError(
-                f"preprocessing: {len(self.mean)} means and {len(self.std)} deviations for {self.channels} channels"
-            )
-        if not all(map(math.isfinite, (*self.mean, *self.std))):
-            raise InputError(f"preprocessing: mean {self.mean} and std {self.std} must be finite")
-        if min(self.std) <= 0:
-            raise InputError(f"preprocessing: a standard deviation is {min(self.std)}; it must be above 0")
-
-    @property
-    def normalisation(self) -> str:
-        """Mean and standard deviation in words; one number where all channels have the same."""
-        return f"mean {_in_words(self.mean)} and std {_in_words(self.std)}"
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """uint8 [B, C, H, W] to float32, each channel with its mean and std, on the images' device."""
-        # Without waiting here, a GPU can work on one step while the next is prepared.
-        mean, std = (values.to(images.device, non_blocking=True) for values in self.in_pixels())
-        return normalise_pixels(images, mean, std)
-
-    def in_pixels(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation for pixels in [0, 255], each [C, 1, 1]."""
-        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
-        return 255 * mean[:, None, None], 255 * std[:, None, None]
-
-
-def per_channel(value: float | Sequence[float], channels: int) -> tuple[float, ...]:
-    """A number for each channel, of one for all of them or of as many."""
-    return (value,) * channels if isinstance(value, int | float) else tuple(value)
-
-
-def normalise_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """float32 (images - mean) / std, in training and in the registered program."""
-    return (images.float() - mean) / std
 
 
 @dataclass(frozen=True)
@@ -248,10 +196,6 @@ class ExportedModel:
             raise DamagedError(f"{self.folder / WEIGHTS}: does not fit {self.architecture}: {differences}")
         model.load_state_dict(state, strict=True)
         return model.eval()
-
-
-def _in_words(values: Sequence[float]) -> str:
-    return ", ".join(f"{one:.8g}" for one in (values[:1] if len(set(values)) == 1 else values))
 
 
 def _created(where: str, architecture: str, kwargs: Mapping[str, Any]) -> nn.Module:

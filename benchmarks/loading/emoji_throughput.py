@@ -26,8 +26,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from pipeline.artifacts import Artifact, ArtifactStore
-from pipeline.loading.augment import AugmentConfig
-from pipeline.loading.loader import LoaderConfig
+from pipeline.loading.augment_config import AugmentConfig
+from pipeline.loading.loader import build_loader
+from pipeline.loading.loader_config import LoaderConfig
 from pipeline.loading.policies.shuffled import Shuffled
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.format.index import SampleIndex
@@ -39,8 +40,14 @@ def ours(artifact: Artifact, size: int, batch: int, workers: int) -> Iterator[to
     """Tutelage: tar index, decoding threads, counter-based random parameters, colours per batch."""
     index = SampleIndex.open(artifact)
     rows = index.rows("train")
-    loader = LoaderConfig(augment=AUGMENT, threads=workers).build(
-        SampleReader(artifact, index), index, Shuffled(rows, batch, seed=0), image_size=size, seed=0, samples=len(rows)
+    loader = build_loader(
+        LoaderConfig(augment=AUGMENT, threads=workers),
+        SampleReader(artifact, index),
+        index,
+        Shuffled(rows, batch, seed=0),
+        image_size=size,
+        seed=0,
+        samples=len(rows),
     )
     for step in loader.batches(0, len(rows) // batch):
         yield step.images

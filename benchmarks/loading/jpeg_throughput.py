@@ -38,8 +38,9 @@ from torchvision.transforms import v2
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.counter_rng import generator
-from pipeline.loading.augment import AugmentConfig
-from pipeline.loading.loader import Loader, LoaderConfig
+from pipeline.loading.augment_config import AugmentConfig
+from pipeline.loading.loader import Loader, build_loader
+from pipeline.loading.loader_config import LoaderConfig
 from pipeline.loading.policies.row_runs import RowRuns
 from pipeline.loading.policies.streams import Streams
 from pipeline.loading.reader import SampleReader
@@ -85,8 +86,14 @@ def our_loader(
     augment = AugmentConfig(crop_min_area=AREA[0], flip=0.5, brightness=0, contrast=0, saturation=0)
     policy = SameGroupBatches(len(index)) if curriculum else Streams(RowRuns.of_rows(index.rows()), BATCH, 0)
     threads = workers // max(1, processes)
-    return LoaderConfig(augment=augment, threads=threads, processes=processes).build(
-        SampleReader(artifact, index, remote=remote), index, policy, image_size=SIZE, seed=0, samples=len(index)
+    return build_loader(
+        LoaderConfig(augment=augment, threads=threads, processes=processes),
+        SampleReader(artifact, index, remote=remote),
+        index,
+        policy,
+        image_size=SIZE,
+        seed=0,
+        samples=len(index),
     )
 
 

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config import Config, unkeyed
-from pipeline.contrastive.text_backbone import TextBackboneConfig
+from pipeline.contrastive.text_backbone_config import TextBackboneConfig
 from pipeline.contrastive.tonics import TonicsConfig
 from pipeline.evaluation.prompt_templates import check_template
-from pipeline.loading.loader import LoaderConfig
+from pipeline.loading.loader_config import LoaderConfig
 from pipeline.loading.policies.mixture import MixtureConfig
 from pipeline.loading.policies.shuffled import ShuffledConfig
 from pipeline.loading.policies.streams import StreamsConfig

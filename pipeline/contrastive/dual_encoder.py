@@ -13,8 +13,10 @@ from model_defs.clip import CLIP
 from pipeline.artifacts import Artifact
 from pipeline.contrastive.config import ContrastiveConfig
 from pipeline.contrastive.inputs import WEIGHTS_INPUTS, Inputs
+from pipeline.contrastive.text_backbone import build_tokenizer, freeze_backbone
 from pipeline.errors import InputError
-from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.exported_model import ExportedModel
+from pipeline.preprocessing import Preprocessing
 from pipeline.training.starting_weights import open_weights
 
 
@@ -33,7 +35,7 @@ def model_kwargs(config: ContrastiveConfig, inputs: Inputs) -> dict[str, Any]:
         new = config.new_tower
         name = new.model.name
         kwargs = {**new.model.kwargs, "img_size": new.image_size, "in_chans": new.channels}
-    text = config.text.model_kwargs(config.text.build_tokenizer(inputs.text_weights).vocabulary_size)
+    text = config.text.model_kwargs(build_tokenizer(config.text, inputs.text_weights).vocabulary_size)
     return {"image_tower": name, "image_kwargs": kwargs, **text, "embed_dim": config.embed_dim}
 
 
@@ -57,7 +59,7 @@ def build_model(config: ContrastiveConfig, inputs: Inputs) -> CLIP:
         inputs.text_weights.load_into(model.text)
     for parameter in model.image.parameters():
         parameter.requires_grad_(not config.freeze_tower)
-    config.text.freeze_in(model.text)
+    freeze_backbone(config.text, model.text)
     return model
 
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from pipeline.contrastive.ontology import Ids
 from pipeline.contrastive.task import unwrapped
-from pipeline.exported_model import Preprocessing
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
 from pipeline.loading.tokenizer import CaptionTokenizer
+from pipeline.preprocessing import Preprocessing
 from pipeline.sharding.format.index import SampleIndex
 
 

@@ -14,8 +14,10 @@ from pipeline.contrastive.inputs import Inputs
 from pipeline.contrastive.measures import CurriculumRefresh, ValidationRetrieval
 from pipeline.contrastive.pair_encoder import PairEncoder
 from pipeline.contrastive.task import ContrastiveTask
+from pipeline.contrastive.text_backbone import build_tokenizer
 from pipeline.contrastive.tonics import Tonics
 from pipeline.errors import InputError
+from pipeline.loading.loader import build_loader
 from pipeline.loading.policies.base import SamplingPolicy
 from pipeline.loading.policies.mixture import MixtureConfig, samples_per_epoch
 from pipeline.loading.policies.row_runs import RowRuns
@@ -50,9 +52,10 @@ class ContrastiveRecipe:
         policy, held_out = build_policy(config, inputs)
         samples = len(inputs.training_pairs())
         preprocessing = image_preprocessing(config, inputs.classifier)
-        tokenizer = config.text.build_tokenizer(inputs.text_weights)
+        tokenizer = build_tokenizer(config.text, inputs.text_weights)
         reader = SampleReader.open(inputs.shards, remote=config.loader.remote, verify=config.loader.verify)
-        loader = config.loader.build(
+        loader = build_loader(
+            config.loader,
             reader,
             inputs.index,
             policy,

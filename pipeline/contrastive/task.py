@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from model_defs.clip import CLIP
 from pipeline.contrastive.losses import content_keys, cosines, gather_rows, infonce, same_content
-from pipeline.exported_model import Preprocessing
 from pipeline.loading.batch import Batch, rank_slice
+from pipeline.preprocessing import Preprocessing
 from pipeline.training.task import StepOutput
 
 

@@ -1,102 +1,35 @@
-"""The text backbone of a dual encoder: its model, its tokenizer and the weights it starts from."""
+"""The text backbone of a dual encoder: its tokenizer, and the weights that are trained."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from pydantic import Field, model_validator
 from torch import nn
 
-from model_defs import list_models, model_info
-from pipeline.config import Config, added, unkeyed
-from pipeline.errors import InputError, UnknownNameError
+from pipeline.contrastive.text_backbone_config import TextBackboneConfig
+from pipeline.errors import InputError
 from pipeline.loading.tokenizer import CaptionTokenizer, Tokenizer, WordPieceTokenizer
 from pipeline.training.starting_weights import StartingWeights
 
-_DEFAULT_MODEL = "text_transformer"
 _PROJECTION = "text_projection"  # from the backbone's width to the common space; not among pretrained weights
 
 
-class TextBackboneConfig(Config):
-    """The text backbone. width, depth and heads apply to text_transformer only; other models take `kwargs`."""
+def build_tokenizer(config: TextBackboneConfig, weights: StartingWeights | None) -> CaptionTokenizer:
+    """BERT's WordPiece tokenizer if the weights have a vocabulary, else CLIP's byte-pair tokenizer.
 
-    name: str = added(
-        _DEFAULT_MODEL,
-        description="Name of a text model, e.g. text_transformer or bert_minilm_l6; `tutelage models` lists them.",
-    )
-    width: int = Field(192, ge=8, le=4096, description="Embedding width. For text_transformer only.")
-    depth: int = Field(3, ge=1, le=64, description="Number of transformer blocks. For text_transformer only.")
-    heads: int = Field(
-        3, ge=1, le=64, description="Number of attention heads; must divide width. For text_transformer only."
-    )
-    context_length: int = Field(
-        24, ge=3, le=512, description="Maximum number of tokens of a text; longer texts are truncated."
-    )
-    kwargs: dict[str, Any] = added({}, description="Further keyword arguments of the model.")
-    # Not in the key: the import-weights artifact that these name is an input, and inputs are in the key.
-    pretrained: str | None = unkeyed(
-        None,
-        min_length=1,
-        max_length=1000,
-        description="Pretrained weights to start from, e.g. DEFAULT, a folder, or hf:ORG/NAME. null: random "
-        "initialisation.",
-    )
-    tokenizer: Path | None = unkeyed(
-        None,
-        description="Folder with the tokenizer of the weights: tokenizer.json or vocab.txt. null: the folder of "
-        "the weights.",
-    )
-    freeze: bool = added(False, description="Freeze the pretrained weights and train only the projection.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> TextBackboneConfig:
-        if self.name == _DEFAULT_MODEL and self.width % self.heads:
-            raise ValueError(f"{self.heads} heads do not divide the width {self.width}")
-        if "pretrained" in self.kwargs:
-            raise ValueError("kwargs.pretrained would be fetched by every worker; set pretrained next to kwargs")
-        if self.pretrained is None:
-            if self.freeze:
-                raise ValueError("freeze is true, but there are no trained weights to freeze; set pretrained")
-            if self.tokenizer is not None:
-                raise ValueError("tokenizer goes with the weights that were trained on it; set pretrained")
-        return self
-
-    def check(self) -> None:
-        """Checks that `name` is a text model.
-
-        Raises:
-            UnknownNameError: there is no such text model; similar names are listed.
-        """
-        known = [name for name in list_models() if model_info(name).kind == "text"]
-        if self.name not in known:
-            raise UnknownNameError("text.name: text model", self.name, known)
-
-    def build_tokenizer(self, weights: StartingWeights | None) -> CaptionTokenizer:
-        """BERT's WordPiece tokenizer if the weights have a vocabulary, else CLIP's byte-pair tokenizer.
-
-        Raises:
-            InputError: the model reads word pieces, but there is no vocabulary.
-        """
-        vocabulary = weights.vocabulary if weights is not None else None
-        if vocabulary is not None:
-            return WordPieceTokenizer(vocabulary, self.context_length)
-        if self.name.startswith("bert"):
-            raise InputError(
-                f"text.name={self.name} reads word pieces: set text.pretrained to weights with tokenizer.json or"
-                " vocab.txt next to them, or text.tokenizer to the folder of these files"
-            )
-        return Tokenizer(self.context_length)
-
-    def model_kwargs(self, vocabulary_size: int) -> dict[str, Any]:
-        """The arguments of `create_model("clip", ...)` for the text backbone, plain JSON values."""
-        own = {name: getattr(self, name) for name in ("width", "depth", "heads")} if self.name == _DEFAULT_MODEL else {}
-        kwargs = {**own, "context_length": self.context_length, **self.kwargs, "vocabulary_size": vocabulary_size}
-        return (
-            {"text_kwargs": kwargs} if self.name == _DEFAULT_MODEL else {"text_tower": self.name, "text_kwargs": kwargs}
+    Raises:
+        InputError: the model reads word pieces, but there is no vocabulary.
+    """
+    vocabulary = weights.vocabulary if weights is not None else None
+    if vocabulary is not None:
+        return WordPieceTokenizer(vocabulary, config.context_length)
+    if config.name.startswith("bert"):
+        raise InputError(
+            f"text.name={config.name} reads word pieces: set text.pretrained to weights with tokenizer.json or"
+            " vocab.txt next to them, or text.tokenizer to the folder of these files"
         )
+    return Tokenizer(config.context_length)
 
-    def freeze_in(self, text: nn.Module) -> None:
-        """Freezes the backbone except its projection if `freeze` is set."""
-        for name, parameter in text.named_parameters():
-            parameter.requires_grad_(not self.freeze or name.startswith(_PROJECTION))
+
+def freeze_backbone(config: TextBackboneConfig, text: nn.Module) -> None:
+    """Freezes the backbone except its projection if `freeze` is set."""
+    for name, parameter in text.named_parameters():
+        parameter.requires_grad_(not config.freeze or name.startswith(_PROJECTION))

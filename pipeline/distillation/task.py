@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from pipeline.distillation.loss_config import DistillationLossConfig
 from pipeline.distillation.losses import distillation_loss
 from pipeline.distillation.teacher import Teacher
-from pipeline.exported_model import Preprocessing
 from pipeline.loading.batch import Batch
+from pipeline.preprocessing import Preprocessing
 from pipeline.training.classification import (
     ClassifierEvaluation,
     accuracy,
@@ -19,7 +19,7 @@ from pipeline.training.classification import (
     mixed_cross_entropy,
     without_auxiliary,
 )
-from pipeline.training.mixing import MixingConfig
+from pipeline.training.mixing_config import MixingConfig
 from pipeline.training.task import StepOutput
 
 

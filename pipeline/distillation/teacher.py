@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from pipeline.artifacts import Artifact
 from pipeline.errors import InputError
-from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import Batch
+from pipeline.preprocessing import Preprocessing
 from pipeline.sharding.format.index import SampleIndex
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.artifacts import ArtifactStore
-from pipeline.contrastive.text_backbone import TextBackboneConfig
+from pipeline.contrastive.text_backbone_config import TextBackboneConfig
 from pipeline.import_weights.stage import ImportConfig
 from pipeline.training.model_config import ModelConfig
 

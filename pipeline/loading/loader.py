@@ -16,157 +16,28 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
-from pipeline.config import Config, added, unkeyed
-from pipeline.errors import InputError
-from pipeline.loading.augment import AugmentConfig, ViewParameters, apply_on_device, view_parameters
+from pipeline.loading.augment import ViewParameters, apply_on_device, view_parameters
+from pipeline.loading.augment_config import AugmentConfig
 from pipeline.loading.batch import Batch, column_tensor, joined_tensors, rank_slice
 from pipeline.loading.captions import CaptionChoice, chosen_captions
 from pipeline.loading.decode_pool import DecodePool, PendingImages
 from pipeline.loading.decode_processes import DecodeProcesses
+from pipeline.loading.loader_config import LoaderConfig
 from pipeline.loading.policies.base import SamplingPolicy
 from pipeline.loading.progressive import ImageSizeSchedule
 from pipeline.loading.quarantine import DamagedSampleError, Quarantine, substitutes
-from pipeline.loading.reader import SampleReader, Verify
-from pipeline.loading.remote_shards import RemoteMode
+from pipeline.loading.reader import SampleReader
 from pipeline.loading.tokenizer import CaptionTokenizer
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.joined_columns import JoinedColumns
 
 Decoders = DecodePool | DecodeProcesses
-
-
-class LoaderConfig(Config):
-    """Loading of training images: augmentation, decoding, prefetching."""
-
-    augment: AugmentConfig | None = Field(
-        AugmentConfig(), description="Augmentation of training images. null: none, images are only resized."
-    )
-    copies: int = Field(
-        1,
-        description="Repeated augmentation: number of views of each sample in a batch, which then has fewer "
-        "samples. DeiT uses 3.",
-        ge=1,
-        le=64,
-    )
-    smaller_sizes: tuple[int, ...] = Field(
-        (),
-        description="Progressive resizing: image sizes in pixels for the first epochs, each for `epochs_a_size` "
-        "epochs. []: full size throughout.",
-    )
-    epochs_a_size: int = Field(1, description="Number of epochs at each of `smaller_sizes`.", ge=1, le=10_000)
-    threads: int = unkeyed(
-        2, description="Number of threads that read and decode; more than 8 per process gain little.", ge=1, le=256
-    )
-    processes: int = unkeyed(
-        0,
-        description="Number of extra processes that read and decode, each with `threads` threads. 0: none, the "
-        "training process does it.",
-        ge=0,
-        le=256,
-    )
-    remote: RemoteMode = unkeyed(
-        "parts",
-        description="How shards in S3 are read. parts: in parts of 8 MiB through a cache on local disk; ranges: "
-        "only the samples of the next batches, without a cache, for more data than the disk holds.",
-    )
-    prefetch: int = unkeyed(4, description="Number of batches prepared ahead of the training step.", ge=1, le=256)
-    evaluation_megabytes: int = unkeyed(
-        4000,
-        description="Memory in MB per worker for decoded evaluation images. Images beyond it are decoded at each "
-        "evaluation.",
-        ge=0,
-        le=10_000_000,
-    )
-    verify: Verify = unkeyed(
-        "first",
-        description="When data from local disk are checked against the hash in the index. always: at each read; "
-        "first: at the first read of each sample; never: only if it cannot be decoded. Data from S3 "
-        "are always checked.",
-    )
-    damaged: Literal["skip", "stop"] = added(
-        "skip",
-        description="What to do with a sample that cannot be read or decoded. skip: replace it in the batch by "
-        "another sample; stop: fail.",
-    )
-    max_damaged_share: float = unkeyed(
-        0.001,
-        ge=0,
-        le=1,
-        description="With damaged=skip: maximum fraction (0 to 1) of damaged training samples; if more are "
-        "damaged, the training fails.",
-    )
-
-    @model_validator(mode="after")
-    def _copies_differ(self) -> Self:
-        if self.copies > 1 and self.augment is None:
-            raise ValueError(f"copies is {self.copies}, but without augment all copies of a sample are the same")
-        if any(not 8 <= size <= 1024 for size in self.smaller_sizes):
-            raise ValueError(f"smaller_sizes {list(self.smaller_sizes)}: a side has 8 to 1024 pixels")
-        return self
-
-    def distinct(self, global_batch: int) -> int:
-        """The number of distinct samples in a batch of `global_batch` images, for which the policy is built.
-
-        Raises:
-            InputError: `global_batch` is not a multiple of `copies`.
-        """
-        if global_batch % self.copies:
-            raise InputError(
-                f"loader.copies: {self.copies} copies of each sample do not fill a batch of {global_batch}"
-            )
-        return global_batch // self.copies
-
-    def build(
-        self,
-        reader: SampleReader,
-        index: SampleIndex,
-        policy: SamplingPolicy,
-        *,
-        image_size: int,
-        channels: int = 3,
-        seed: int,
-        samples: int,
-        rank: int = 0,
-        world: int = 1,
-        tokenizer: CaptionTokenizer | None = None,
-        captions: CaptionChoice = "random",
-        columns: JoinedColumns | None = None,
-        device: torch.device | str = "cpu",
-    ) -> Loader:
-        """The loader of one rank; other arguments: see `Loader`.
-
-        Args:
-            policy: chooses the `distinct` samples of each batch.
-            samples: number of training samples, of which `max_damaged_share` may be damaged.
-        """
-        return Loader(
-            reader,
-            index,
-            policy,
-            image_size=image_size,
-            channels=channels,
-            augment=self.augment,
-            copies=self.copies,
-            image_size_schedule=ImageSizeSchedule(image_size, self.smaller_sizes, self.epochs_a_size),
-            seed=seed,
-            rank=rank,
-            world=world,
-            threads=self.threads,
-            processes=self.processes,
-            prefetch=self.prefetch,
-            tokenizer=tokenizer,
-            captions=captions,
-            columns=columns,
-            quarantine=Quarantine(samples, self.max_damaged_share) if self.damaged == "skip" else None,
-            device=device,
-        )
 
 
 @dataclass(frozen=True)
@@ -368,3 +239,49 @@ class Loader:
         if planned.views is None or self._on_cpu:
             return batch
         return replace(batch, images=apply_on_device(batch.images, planned.views))
+
+
+def build_loader(
+    config: LoaderConfig,
+    reader: SampleReader,
+    index: SampleIndex,
+    policy: SamplingPolicy,
+    *,
+    image_size: int,
+    channels: int = 3,
+    seed: int,
+    samples: int,
+    rank: int = 0,
+    world: int = 1,
+    tokenizer: CaptionTokenizer | None = None,
+    captions: CaptionChoice = "random",
+    columns: JoinedColumns | None = None,
+    device: torch.device | str = "cpu",
+) -> Loader:
+    """The loader of one rank; other arguments: see `Loader`.
+
+    Args:
+        policy: chooses the `config.distinct` samples of each batch.
+        samples: number of training samples, of which `max_damaged_share` may be damaged.
+    """
+    return Loader(
+        reader,
+        index,
+        policy,
+        image_size=image_size,
+        channels=channels,
+        augment=config.augment,
+        copies=config.copies,
+        image_size_schedule=ImageSizeSchedule(image_size, config.smaller_sizes, config.epochs_a_size),
+        seed=seed,
+        rank=rank,
+        world=world,
+        threads=config.threads,
+        processes=config.processes,
+        prefetch=config.prefetch,
+        tokenizer=tokenizer,
+        captions=captions,
+        columns=columns,
+        quarantine=Quarantine(samples, config.max_damaged_share) if config.damaged == "skip" else None,
+        device=device,
+    )

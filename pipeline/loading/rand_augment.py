@@ -17,26 +17,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
 
-from pipeline.config import Config
 from pipeline.counter_rng import uniforms
+from pipeline.loading.augment_config import RandAugmentConfig
 from pipeline.loading.batch import on_device
 
 _FILL = 128.0
 _COLUMNS = 5  # random numbers of a layer: whether, which operation, two for the strength, its sign
-
-
-class RandAugmentConfig(Config):
-    """RandAugment: the number, strength and probability of its operations."""
-
-    layers: int = Field(2, description="Number of operations applied one after another.", ge=1, le=8)
-    magnitude: float = Field(9.0, description="Magnitude of the operations, 0 to 10.", ge=0, le=10)
-    magnitude_std: float = Field(
-        0.5, description="Standard deviation of the magnitude, which is drawn for each operation.", ge=0, le=10
-    )
-    probability: float = Field(0.5, description="Probability that an operation is applied.", ge=0, le=1)
 
 
 def draw(

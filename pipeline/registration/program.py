@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import WorkError
-from pipeline.exported_model import ExportedModel, Preprocessing, normalise_pixels
+from pipeline.exported_model import ExportedModel
+from pipeline.preprocessing import Preprocessing, normalise_pixels
 from pipeline.registration.program_check import DamagedProgramError, load_program
 
 _LARGEST_BATCH = 4096

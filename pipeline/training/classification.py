@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_defs.auxiliary import AuxiliaryLogits
-from pipeline.exported_model import Preprocessing
 from pipeline.loading.batch import Batch
-from pipeline.training.mixing import MixingConfig, partners
+from pipeline.preprocessing import Preprocessing
+from pipeline.training.mixing import draw_mix, partners
+from pipeline.training.mixing_config import MixingConfig
+from pipeline.training.rows import UNLABELLED
 from pipeline.training.task import StepOutput
-
-UNLABELLED = -1
 
 
 class Classification:
@@ -50,7 +50,7 @@ class Classification:
 
 def mixed(batch: Batch, mixing: MixingConfig, seed: int) -> tuple[Tensor, list[Tensor], list[float]]:
     """The batch's pixels (float if mixed, else uint8), its label tensors, and the mixing weight of each of them."""
-    mix = mixing.draw(seed, batch.step)
+    mix = draw_mix(mixing, seed, batch.step)
     if mix is None:
         return batch.images, [batch.labels], [1.0]
     pixels, weight = mix.apply(batch.images.float())

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
 
 from pipeline.artifacts import Artifact
 from pipeline.config import unkeyed
 from pipeline.counted import counted
 from pipeline.errors import InputError
-from pipeline.loading.loader import LoaderConfig
+from pipeline.loading.loader_config import LoaderConfig
 from pipeline.loading.policies.mixture import MixtureConfig
 from pipeline.loading.policies.shuffled import ShuffledConfig
 from pipeline.sharding.format.column_options import KeepRanges, keep_field, open_columns
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.training.image_model_config import ImageModelConfig
-from pipeline.training.mixing import MixingConfig
+from pipeline.training.mixing_config import MixingConfig
 from pipeline.training.placement import RunnerConfig
 from pipeline.training.policies import PolicyConfig
 from pipeline.training.progressive import check_sizes
@@ -54,6 +53,8 @@ class ClassificationConfig(ImageModelConfig):
                 not divide the batch, the shards have too few labels or lack labelled rows of the train split (or of
                 val, for `patience`), or the columns are not the ones that `keep` names.
         """
+        import torch
+
         self.preprocessing()  # raises without mean and std
         index = SampleIndex.open(shards)
         if len(index.label_names) < 2:

@@ -11,6 +11,7 @@ from pipeline.artifacts import Artifact
 from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import rank_slice
 from pipeline.loading.evaluation_batches import CachedBatches, evaluation_batches
+from pipeline.loading.loader import build_loader
 from pipeline.loading.policies.mixture import samples_per_epoch
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.format.column_options import open_columns
@@ -49,7 +50,8 @@ def build_training_objects(
     seed = config.training.seed
     rows = training_rows(index, joined, config.keep)
     policy = config.policy.build(index, rows, config.loader.distinct(config.training.global_batch), seed)
-    loader = config.loader.build(
+    loader = build_loader(
+        config.loader,
         reader,
         index,
         policy,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator
-from torch import nn
 
 from pipeline.config import Config, unkeyed
 from pipeline.errors import InputError
-from pipeline.exported_model import Preprocessing, per_channel
+from pipeline.preprocessing import Preprocessing, per_channel
 from pipeline.training.model_config import ModelConfig
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # Used if neither the config nor the weights specify them.
 DEFAULT_MEAN, DEFAULT_STD = 0.5, 0.25

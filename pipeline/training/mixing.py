@@ -14,39 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from pipeline import counter_rng
-from pipeline.config import Config
-
-
-class MixingConfig(Config):
-    """Mixup and CutMix, on pairs of images of a batch."""
-
-    mixup: float = Field(
-        0.0, ge=0, le=10, description="Alpha of mixup: the mixing weight is drawn from Beta(alpha, alpha). 0: no mixup."
-    )
-    cutmix: float = Field(
-        0.0,
-        ge=0,
-        le=10,
-        description="Alpha of CutMix: the area is drawn from Beta(alpha, alpha). 0: no CutMix. If both are set, "
-        "each is used for half of the mixed batches.",
-    )
-    probability: float = Field(1.0, ge=0, le=1, description="Probability that a batch is mixed.")
-
-    def draw(self, seed: int, step: int) -> Mix | None:
-        """The mixture for the batch of a step; None if it is not mixed."""
-        if self.mixup == 0 and self.cutmix == 0:
-            return None
-        rng = counter_rng.generator(seed, "mixing", step)
-        applied, chosen, top, left = rng.uniform(size=4)
-        if applied >= self.probability:
-            return None
-        cut = self.cutmix > 0 and (self.mixup == 0 or chosen < 0.5)
-        alpha = self.cutmix if cut else self.mixup
-        return Mix(float(rng.beta(alpha, alpha)), (float(top), float(left)) if cut else None)
+from pipeline.training.mixing_config import MixingConfig
 
 
 @dataclass(frozen=True)
@@ -73,6 +44,19 @@ class Mix:
         mixed = images.clone()
         mixed[:, :, top:bottom, left:right] = others[:, :, top:bottom, left:right]
         return mixed, 1.0 - (bottom - top) * (right - left) / (height * width)
+
+
+def draw_mix(config: MixingConfig, seed: int, step: int) -> Mix | None:
+    """The mixture for the batch of a step; None if it is not mixed."""
+    if config.mixup == 0 and config.cutmix == 0:
+        return None
+    rng = counter_rng.generator(seed, "mixing", step)
+    applied, chosen, top, left = rng.uniform(size=4)
+    if applied >= config.probability:
+        return None
+    cut = config.cutmix > 0 and (config.mixup == 0 or chosen < 0.5)
+    alpha = config.cutmix if cut else config.mixup
+    return Mix(float(rng.beta(alpha, alpha)), (float(top), float(left)) if cut else None)
 
 
 def partners(rows: int, device: torch.device | str = "cpu") -> Tensor:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import Field, model_validator
-from torch import nn
 
 from model_defs import ModelError, create_model
 from pipeline.config import Config, unkeyed
 from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class ModelConfig(Config):
@@ -51,5 +52,7 @@ class ModelConfig(Config):
         Raises:
             InputError: there is no such model, or it does not accept these arguments.
         """
+        import torch
+
         with torch.device("meta"):
             self.build(num_classes=2, in_chans=in_chans, img_size=img_size)

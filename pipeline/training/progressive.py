@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from model_defs import ModelError
 from pipeline.errors import InputError
-from pipeline.loading.loader import LoaderConfig
+from pipeline.loading.loader_config import LoaderConfig
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def check_sizes(model: nn.Module, loader: LoaderConfig, channels: int) -> None:
@@ -16,6 +18,8 @@ def check_sizes(model: nn.Module, loader: LoaderConfig, channels: int) -> None:
     Raises:
         InputError: the model accepts only one size, as transformers do.
     """
+    import torch
+
     for size in loader.smaller_sizes:
         try:
             model(torch.empty(2, channels, size, size, device="meta"))

@@ -7,7 +7,8 @@ from functools import partial
 from pipeline.loading.policies.row_runs import RowRuns
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.sharding.format.joined_columns import JoinedColumns, Keep
-from pipeline.training.classification import UNLABELLED
+
+UNLABELLED = -1  # the label of a sample without one
 
 
 def labelled_rows(index: SampleIndex, split: str) -> RowRuns:

@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 
 from pipeline.config import Config, added, unkeyed
 from pipeline.counted import counted
-from pipeline.training.optim import AdamWConfig, OptimizerConfig, schedule_factor
+from pipeline.training.optimizer_config import AdamWConfig, OptimizerConfig
+from pipeline.training.schedule import schedule_factor
 
 
 class TrainingConfig(Config):

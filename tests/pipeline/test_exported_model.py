@@ -14,7 +14,8 @@ import model_defs.registry
 from model_defs import ModelInfo, create_model, register_model
 from pipeline.artifacts import ArtifactStore
 from pipeline.errors import DamagedError, InputError
-from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.exported_model import ExportedModel
+from pipeline.preprocessing import Preprocessing
 
 GREY = Preprocessing(image_size=28, channels=1, mean=(0.25,), std=(0.5,))
 KWARGS = {"num_classes": 4, "in_chans": 1, "img_size": 28}

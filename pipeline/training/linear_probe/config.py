@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -17,7 +16,6 @@ from pipeline.sharding.format.column_options import KeepRanges, keep_field, open
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.image_model_config import ImageModelConfig
-from pipeline.training.linear_head import linear_head
 from pipeline.training.rows import labelled_rows, training_rows
 
 
@@ -57,6 +55,10 @@ class ProbedModelConfig(ImageModelConfig):
             raise InputError(
                 "linear-probe: model.pretrained is not set, and the features of a random model say nothing; set it"
             )
+        import torch
+
+        from pipeline.training.linear_head import linear_head
+
         with torch.device("meta"):
             return linear_head(self.build_model(classes), self.model.name)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import InputError
-from pipeline.exported_model import Preprocessing
+from pipeline.preprocessing import Preprocessing
 from pipeline.training.loop import computes_in_bfloat16
 
 

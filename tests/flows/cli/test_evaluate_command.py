@@ -17,7 +17,8 @@ from flows.cli.app import main
 from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config
-from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.exported_model import ExportedModel
+from pipeline.preprocessing import Preprocessing
 from pipeline.stage import Workspace, run_stage
 
 LABELS = ("blue", "green", "red")

@@ -18,9 +18,10 @@ from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config
 from pipeline.explain.data_set_channels import channel_panels
 from pipeline.explain.deconvnet import activations
-from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.exported_model import ExportedModel
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
+from pipeline.preprocessing import Preprocessing
 from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.sources.image_folder import ImageFolderConfig

@@ -22,8 +22,9 @@ from pipeline.contrastive.recipe import ContrastiveRecipe
 from pipeline.contrastive.stage import PretrainClip
 from pipeline.contrastive.task import ContrastiveTask
 from pipeline.errors import InputError
-from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import Batch
+from pipeline.preprocessing import Preprocessing
 from pipeline.stage import run_stage
 from pipeline.training.task import StepOutput
 

@@ -16,7 +16,8 @@ from sklearn.datasets import load_digits
 from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.distillation.config import DistillationConfig
-from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.exported_model import ExportedModel
+from pipeline.preprocessing import Preprocessing
 from pipeline.sharding.format.index import SampleRow, content_hash
 from tests.small_shards import SmallShards, index_of
 

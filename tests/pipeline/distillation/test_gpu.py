@@ -15,14 +15,15 @@ from pipeline.distillation.stage import DistillStudent
 from pipeline.distillation.task import Distillation
 from pipeline.distillation.teacher import FrozenTeacher
 from pipeline.distillation.teacher_outputs import ComputeTeacherOutputs, TeacherOutputsConfig
-from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import Batch
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
+from pipeline.preprocessing import Preprocessing
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.joined_columns import JoinedColumns
 from pipeline.stage import run_stage
-from pipeline.training.mixing import MixingConfig
+from pipeline.training.mixing_config import MixingConfig
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("without_tf32")]
 

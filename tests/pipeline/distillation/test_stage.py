@@ -15,10 +15,12 @@ from pipeline.distillation.stage import DistillStudent
 from pipeline.distillation.task import Distillation
 from pipeline.distillation.teacher import FrozenTeacher
 from pipeline.errors import InputError
-from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import Batch
+from pipeline.preprocessing import Preprocessing
 from pipeline.stage import run_stage
-from pipeline.training.mixing import MixingConfig
+from pipeline.training.mixing import draw_mix
+from pipeline.training.mixing_config import MixingConfig
 
 DIGITS = tuple("0123456789")
 SIDE = 8
@@ -79,7 +81,7 @@ def test_the_teacher_sees_the_mixed_view_in_its_own_size_and_normalisation() -> 
         teacher, Preprocessing(8, 1, (0.5,), (0.5,)), DistillationLossConfig(method="soft"), mixing=mixing, seed=1
     )
     output = task.training_step(student, batch)
-    mix = mixing.draw(1, 3)
+    mix = draw_mix(mixing, 1, 3)
     assert mix is not None
     plain = images.float()[:, 0, 0, 0] / 255
     mixed = mix.weight * plain + (1 - mix.weight) * plain[[1, 0, 3, 2]]

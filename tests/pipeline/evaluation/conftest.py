@@ -15,7 +15,8 @@ from pydantic import Field
 from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config
-from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.exported_model import ExportedModel
+from pipeline.preprocessing import Preprocessing
 from pipeline.sharding.format.index import SampleRow, content_hash
 from pipeline.stage import Workspace, run_stage
 from tests.small_shards import SmallShards, index_of

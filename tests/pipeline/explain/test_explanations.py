@@ -15,7 +15,8 @@ from model_defs import create_model
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.explain.explanation import Explanation, Request
 from pipeline.explain.explanations import explain, fitting_methods, model_image
-from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.exported_model import ExportedModel
+from pipeline.preprocessing import Preprocessing
 
 LABELS = ("circle", "square", "star")
 TEXT = {"width": 32, "depth": 1, "heads": 2, "context_length": 12, "vocabulary_size": 49408}

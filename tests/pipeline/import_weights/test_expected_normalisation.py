@@ -18,8 +18,9 @@ from pipeline.config import canonical_json, parse_config
 from pipeline.contrastive.config import NewBackboneConfig
 from pipeline.distillation.config import DistillationConfig
 from pipeline.errors import InputError
-from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.exported_model import ExportedModel
 from pipeline.import_weights.expected_normalisation import with_normalisation
+from pipeline.preprocessing import Preprocessing
 from pipeline.registration.mlflow_registry import Registry
 from pipeline.training.classification_config import ClassificationConfig
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from pipeline.config import parse_config
 from pipeline.errors import InputError
-from pipeline.loading.augment import AugmentConfig, ViewParameters, apply_on_device, view_parameters
+from pipeline.loading.augment import ViewParameters, apply_on_device, view_parameters
+from pipeline.loading.augment_config import AugmentConfig, RandAugmentConfig
 from pipeline.loading.decode import Crop
-from pipeline.loading.rand_augment import RandAugmentConfig
 
 STRONG = AugmentConfig(crop_min_area=0.3, flip=0.5, brightness=0.4, contrast=0.4, saturation=0.4, erase=0.5)
 WITH_OPERATIONS = STRONG.model_copy(update={"rand_augment": RandAugmentConfig(), "scale_jitter": (1.2, 2.4)})

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import DamagedError
-from pipeline.loading.augment import AugmentConfig
+from pipeline.loading.augment_config import AugmentConfig
 from pipeline.loading.evaluation_batches import evaluation_batches
-from pipeline.loading.loader import Loader, LoaderConfig
+from pipeline.loading.loader import Loader, build_loader
+from pipeline.loading.loader_config import LoaderConfig
 from pipeline.loading.policies.shuffled import Shuffled
 from pipeline.loading.quarantine import DamagedSampleError, Quarantine, substitutes
 from pipeline.loading.reader import SampleReader, Verify
@@ -128,7 +129,7 @@ def test_without_a_quarantine_the_first_damaged_sample_stops(own_shards: Any) ->
     config = LoaderConfig(augment=AUGMENT, damaged="stop")
     policy = Shuffled(own_shards.index.rows("train"), 14, seed=1)
     reader = SampleReader(own_shards.artifact, own_shards.index)
-    loader = config.build(reader, own_shards.index, policy, image_size=24, seed=5, samples=60)
+    loader = build_loader(config, reader, own_shards.index, policy, image_size=24, seed=5, samples=60)
     with pytest.raises(DamagedSampleError, match=r"sample pic004 .* not those that were written"):
         list(loader.batches(0, STEPS))
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from pipeline.errors import DamagedError, WorkError
-from pipeline.loading.augment import AugmentConfig
+from pipeline.loading.augment_config import AugmentConfig
 from pipeline.loading.decode_processes import _picklable
 from pipeline.loading.loader import Loader
 from pipeline.loading.policies.shuffled import Shuffled
@@ -153,7 +153,8 @@ def test_an_error_that_cannot_travel_is_told_in_words() -> None:
 _TRAINER = """
 import sys
 from pipeline.artifacts import ArtifactStore
-from pipeline.loading.loader import LoaderConfig
+from pipeline.loading.loader import build_loader
+from pipeline.loading.loader_config import LoaderConfig
 from pipeline.loading.policies.shuffled import Shuffled
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.format.index import SampleIndex
@@ -162,7 +163,7 @@ artifact = ArtifactStore.open(sys.argv[1]).resolve("shard-dataset/0123")
 index = SampleIndex.open(artifact)
 policy = Shuffled(index.rows("train"), 14, seed=1)
 reader = SampleReader(artifact, index)
-loader = LoaderConfig(processes=1).build(reader, index, policy, image_size=24, seed=5, samples=60)
+loader = build_loader(LoaderConfig(processes=1), reader, index, policy, image_size=24, seed=5, samples=60)
 for batch in loader.batches(0, 10**9):
     if batch.step == 2:
         print(*(process.pid for process in loader._processes._processes._processes), flush=True)

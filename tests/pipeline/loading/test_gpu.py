@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.loading.augment import AugmentConfig, apply_on_device, view_parameters
+from pipeline.loading.augment import apply_on_device, view_parameters
+from pipeline.loading.augment_config import AugmentConfig, RandAugmentConfig
 from pipeline.loading.loader import Loader
 from pipeline.loading.policies.shuffled import Shuffled
-from pipeline.loading.rand_augment import OPERATIONS, RandAugmentConfig
+from pipeline.loading.rand_augment import OPERATIONS
 from pipeline.loading.reader import SampleReader
 from pipeline.loading.tokenizer import Tokenizer
 

@@ -11,7 +11,8 @@ import torch
 
 from pipeline.artifacts import ArtifactStore
 from pipeline.loading.batch import Batch
-from pipeline.loading.loader import Loader, LoaderConfig
+from pipeline.loading.loader import Loader, build_loader
+from pipeline.loading.loader_config import LoaderConfig
 from pipeline.loading.policies import row_runs
 from pipeline.loading.policies.row_runs import RowRuns
 from pipeline.loading.policies.shuffled import Shuffled
@@ -69,19 +70,16 @@ def test_a_loader_that_starts_later_gives_the_same_rows(shards: Any, columns: Jo
 
 
 def test_columns_stay_with_their_samples_in_copies_and_moves(shards: Any, columns: JoinedColumns) -> None:
-    for batch in (
-        LoaderConfig(copies=2)
-        .build(
-            SampleReader(shards.artifact, shards.index),
-            shards.index,
-            Shuffled(shards.index.rows("train"), 8, seed=1),
-            image_size=16,
-            seed=0,
-            samples=60,
-            columns=columns,
-        )
-        .batches(0, 2)
-    ):
+    for batch in build_loader(
+        LoaderConfig(copies=2),
+        SampleReader(shards.artifact, shards.index),
+        shards.index,
+        Shuffled(shards.index.rows("train"), 8, seed=1),
+        image_size=16,
+        seed=0,
+        samples=60,
+        columns=columns,
+    ).batches(0, 2):
         assert_right_rows(batch)
         for part in split(batch, 3):
             assert_right_rows(part)

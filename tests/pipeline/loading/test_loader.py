@@ -15,10 +15,11 @@ import torch
 
 from pipeline.config import parse_config
 from pipeline.errors import DamagedError, InputError
-from pipeline.loading.augment import AugmentConfig
+from pipeline.loading.augment_config import AugmentConfig
 from pipeline.loading.decode_pool import DecodePool
 from pipeline.loading.evaluation_batches import evaluation_batches
-from pipeline.loading.loader import Loader, LoaderConfig
+from pipeline.loading.loader import Loader, build_loader
+from pipeline.loading.loader_config import LoaderConfig
 from pipeline.loading.policies.shuffled import Shuffled
 from pipeline.loading.reader import SampleReader
 from pipeline.loading.resize import resize_to_square
@@ -347,7 +348,7 @@ def test_progressive_resolution_grows_with_the_epoch_and_resumes_in_it(shards: A
     def loader() -> Loader:
         policy = Shuffled(shards.index.rows("train"), 30, seed=1)
         reader = SampleReader(shards.artifact, shards.index)
-        return config.build(reader, shards.index, policy, image_size=24, seed=5, samples=60)
+        return build_loader(config, reader, shards.index, policy, image_size=24, seed=5, samples=60)
 
     batches = list(loader().batches(0, 12))  # two steps an epoch
     assert [batch.images.shape[-1] for batch in batches] == [12] * 4 + [16] * 4 + [24] * 4

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import DamagedError, InputError
-from pipeline.loading.augment import AugmentConfig
+from pipeline.loading.augment_config import AugmentConfig
 from pipeline.loading.loader import Loader
 from pipeline.loading.policies.shuffled import Shuffled
 from pipeline.loading.reader import SampleReader

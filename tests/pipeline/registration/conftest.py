@@ -21,7 +21,8 @@ from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.stage import EvaluateModel
-from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.exported_model import ExportedModel
+from pipeline.preprocessing import Preprocessing
 from pipeline.registration.config import RegistrationConfig
 from pipeline.registration.stage import RegisterModel
 from pipeline.sharding.config import ShardingConfig

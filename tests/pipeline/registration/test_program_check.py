@@ -17,7 +17,8 @@ import torch
 from mlflow.exceptions import MlflowException
 
 from model_defs import create_model
-from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.exported_model import ExportedModel
+from pipeline.preprocessing import Preprocessing
 from pipeline.registration.package import write_served_files
 from pipeline.registration.program_check import DamagedProgramError, check_program, digests_of, load_program
 from pipeline.registration.served_model import ServedModel

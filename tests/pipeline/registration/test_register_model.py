@@ -306,7 +306,8 @@ def test_two_processes_that_promote_at_once_decide_one_after_the_other(colours: 
     processes = [
         python(f"""
 from pipeline.artifacts import ArtifactStore
-from pipeline.registration.stage import RegisterModel, RegistrationConfig
+from pipeline.registration.config import RegistrationConfig
+from pipeline.registration.stage import RegisterModel
 from pipeline.stage import run_stage
 store = ArtifactStore.open({colours.store.storage.url!r})
 inputs = {{"model": store.resolve({model.name!r}), "evaluation": store.resolve({evaluation.name!r}),

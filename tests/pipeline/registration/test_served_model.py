@@ -16,10 +16,11 @@ import torch
 from PIL import Image, ImageDraw
 
 from model_defs import create_model
-from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.exported_model import ExportedModel
 from pipeline.loading import bpe, wordpiece
 from pipeline.loading.decode import decode as decode_in_training
 from pipeline.loading.tokenizer import Tokenizer
+from pipeline.preprocessing import Preprocessing
 from pipeline.registration.package import served_code, write_served_files
 from pipeline.registration.served_model import ServedModel, decode, resize_to_square
 from pipeline.sharding.writing.images import prepare_image

@@ -18,9 +18,10 @@ from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.stage import EvaluateModel
-from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.exported_model import ExportedModel
 from pipeline.leaks.bounds import LeakCheckConfig
 from pipeline.leaks.stage import CheckLeaks
+from pipeline.preprocessing import Preprocessing
 from pipeline.sharding.format.index import SampleRow, content_hash
 from pipeline.stage import Workspace, run_stage
 from tests.small_shards import SmallShards, index_of

@@ -9,7 +9,8 @@ import pytest
 
 from model_defs import create_model
 from pipeline.artifacts import Artifact
-from pipeline.exported_model import ExportedModel, Preprocessing
+from pipeline.exported_model import ExportedModel
+from pipeline.preprocessing import Preprocessing
 from pipeline.report import explanations
 from pipeline.report.explanations import chosen_ids, explanations_section
 from pipeline.report.gallery import Gallery

@@ -20,10 +20,11 @@ from pipeline.distillation.loss_config import DistillationLossConfig, Method
 from pipeline.distillation.task import Distillation
 from pipeline.distillation.teacher import FrozenTeacher
 from pipeline.errors import InputError
-from pipeline.exported_model import Preprocessing
 from pipeline.loading.batch import Batch
+from pipeline.preprocessing import Preprocessing
 from pipeline.training.classification import Classification
-from pipeline.training.mixing import MixingConfig
+from pipeline.training.mixing import draw_mix
+from pipeline.training.mixing_config import MixingConfig
 
 PREPROCESSING = Preprocessing(image_size=4, channels=1, mean=(0.5,), std=(0.5,))
 WEIGHT = 0.3
@@ -68,7 +69,7 @@ def test_the_loss_is_the_own_heads_and_the_weighted_sum_of_the_others(batch: Bat
 
 def test_auxiliary_heads_see_the_mixed_labels_too(batch: Batch) -> None:
     mixing = MixingConfig(mixup=1.0)
-    mix = mixing.draw(1, batch.step)
+    mix = draw_mix(mixing, 1, batch.step)
     assert mix is not None
     pixels, labels = batch.images.float(), batch.labels[[1, 0, 3, 2]]
     mixed = mix.weight * pixels + (1 - mix.weight) * pixels[[1, 0, 3, 2]]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.exported_model import Preprocessing
 from pipeline.loading.batch import Batch
+from pipeline.preprocessing import Preprocessing
 from pipeline.training.classification import Classification, ClassifierEvaluation, mixed_cross_entropy
-from pipeline.training.mixing import MixingConfig
+from pipeline.training.mixing import draw_mix
+from pipeline.training.mixing_config import MixingConfig
 
 PREPROCESSING = Preprocessing(image_size=4, channels=1, mean=(0.5,), std=(0.5,))
 
@@ -51,7 +52,7 @@ def test_images_reach_the_model_normalised_and_mixed() -> None:
     plain = model.seen
     mixing = MixingConfig(mixup=1.0)
     Classification(PREPROCESSING, mixing=mixing, seed=5).training_step(model, given)
-    mix = mixing.draw(5, given.step)
+    mix = draw_mix(mixing, 5, given.step)
     assert mix is not None
     torch.testing.assert_close(model.seen[0], mix.weight * plain[0] + (1 - mix.weight) * plain[1])
 

@@ -8,7 +8,8 @@ from torch import nn
 
 from model_defs import create_model
 from pipeline.training.layer_depths import layer_depths
-from pipeline.training.optim import AdamWConfig, SGDConfig, build_optimizer, set_learning_rate
+from pipeline.training.optim import build_optimizer, set_learning_rate
+from pipeline.training.optimizer_config import AdamWConfig, SGDConfig
 
 
 def by_depth(model: nn.Module) -> list[set[str]]:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from model_defs import create_model
-from pipeline.training.optim import AdamWConfig, SGDConfig, build_optimizer
+from pipeline.training.optim import build_optimizer
+from pipeline.training.optimizer_config import AdamWConfig, SGDConfig
 from pipeline.training.training_config import TrainingConfig
 
 

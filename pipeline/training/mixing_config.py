@@ -1,0 +1,23 @@
+"""The configuration of mixup and CutMix; mixing.py applies it."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pipeline.config import Config
+
+
+class MixingConfig(Config):
+    """Mixup and CutMix, on pairs of images of a batch."""
+
+    mixup: float = Field(
+        0.0, ge=0, le=10, description="Alpha of mixup: the mixing weight is drawn from Beta(alpha, alpha). 0: no mixup."
+    )
+    cutmix: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="Alpha of CutMix: the area is drawn from Beta(alpha, alpha). 0: no CutMix. If both are set, "
+        "each is used for half of the mixed batches.",
+    )
+    probability: float = Field(1.0, ge=0, le=1, description="Probability that a batch is mixed.")
