@@ -20,7 +20,18 @@ from flows.catalog import find_flow
 from flows.cli.artifacts_app import artifacts_app
 from flows.cli.data_app import data_app
 from flows.cli.models_app import models_app
-from flows.cli.shell_arguments import EVALUATE_EXAMPLES, IMAGES_HELP, AsJson, Flow, Images, Model, Preset, Settings
+from flows.cli.shell_arguments import (
+    COMPARE_EXAMPLES,
+    COMPARED_HELP,
+    EVALUATE_EXAMPLES,
+    IMAGES_HELP,
+    AsJson,
+    Flow,
+    Images,
+    Model,
+    Preset,
+    Settings,
+)
 from flows.cli.standard_files import BROKEN_PIPE, discard_output, open_standard_files
 from flows.prefect_login import move_login_out_of_url
 from pipeline.errors import InputError, TutelageError, WorkError, first_line, shortened
@@ -243,6 +254,21 @@ def evaluate(
     from flows.cli.evaluate_command import evaluate
 
     return evaluate(model_uri, data, split=split, leave_out_unknown=leave_out_unknown, as_json=as_json)
+
+
+@app.command(epilog=COMPARE_EXAMPLES)
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help=COMPARED_HELP)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Likewise.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="PAGE.html", help="Also write a page with the images on which they differ.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Compare two models or runs on the same images. With a paired test."""
+    from flows.cli.compare_command import compare
+
+    return compare(a, b, out=out, as_json=as_json)
 
 
 @app.command()

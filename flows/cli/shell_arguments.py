@@ -27,5 +27,13 @@ EVALUATE_EXAMPLES = (
     "Examples: tutelage evaluate models:/image-classifier@champion --data new_photos; "
     "tutelage evaluate train-teacher/0a1b --data shard-dataset/2c3d --split val"
 )
+COMPARED_HELP = (
+    "A run (run-report/KEY; run-report/KEY:teacher for another of its models), an evaluation (evaluate/KEY), or a "
+    "model: STAGE/KEY, models:/NAME@ALIAS, models:/NAME/VERSION, a model's folder."
+)
+COMPARE_EXAMPLES = (
+    "Examples: tutelage compare models:/image-classifier/2 models:/image-classifier@champion; "
+    "tutelage compare run-report/0a1b run-report/2c3d --out page.html"
+)
 IMAGES_HELP = "Image files, folders of images, or quoted patterns such as 'photos/**/*.jpg'."
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help=IMAGES_HELP)]

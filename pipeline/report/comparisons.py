@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pipeline.counted import counted
+from pipeline.evaluation.difference import p_value
 from pipeline.evaluation.paired_test import McNemarResult, mcnemar
 from pipeline.report.run_data import RunData
-from pipeline.report.wording import p_value, points
+from pipeline.report.wording import points
 
 _SIGNIFICANT = 0.05
 

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.counted import counted
+from pipeline.evaluation.difference import p_value
 from pipeline.html.markup import Child, Markup, details, join, table, tag
 from pipeline.report.comparisons import compared, teacher_against_baseline
 from pipeline.report.confusion import confused_pairs, confusion_figure
 from pipeline.report.gallery import Gallery
 from pipeline.report.run_data import Evaluation, RunData
 from pipeline.report.weak_points import weak_points
-from pipeline.report.wording import display_name, p_value, percent, points
+from pipeline.report.wording import display_name, percent, points
 
 _PAIRS_SHOWN = 10
 _STRIP_PX, _STRIP_HEIGHT_PX = 190, 18

@@ -16,11 +16,6 @@ def points(difference: float) -> str:
     return f"{100 * difference:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
-def p_value(p: float) -> str:
-    """A p-value; values below 0.0001 are not printed exactly."""
-    return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
-
-
 def magnitude(count: int | None) -> str:
     """A count in three or four digits: "61.1M", "4.09G"; empty if it is unknown."""
     if count is None:

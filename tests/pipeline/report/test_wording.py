@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from model_defs import ModelInfo
+from pipeline.evaluation.difference import p_value
 from pipeline.html.markup import Markup, join, tag
-from pipeline.report.wording import display_name, duration, magnitude, p_value, paper_errors, percent, points
+from pipeline.report.wording import display_name, duration, magnitude, paper_errors, percent, points
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,200 @@
+"""`tutelage compare`: two models on the same samples, as text, JSON or a page."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from flows.cli.console import Console
+from flows.cli.progress_line import progress_line
+from flows.preflight import open_store
+from pipeline.counted import counted
+from pipeline.errors import InputError
+from pipeline.whole_files import atomic_write
+
+if TYPE_CHECKING:
+    from pipeline.artifacts import ArtifactStore
+    from pipeline.report.config_differences import ConfigDifference
+    from pipeline.report.paired_evaluations import Comparison, Differing
+
+_CONFIGS, _PICTURES = 15, 5  # printed; JSON and the page have more
+_GROUPS = {"only_b": "only B is right", "only_a": "only A is right", "both_wrong": "both wrong, differently"}
+
+
+def compare(a: str, b: str, *, out: Path | None, as_json: bool) -> int:
+    """Prints measures side by side, the paired test, the settings that differ and the images on which they differ.
+
+    Args:
+        a, b: see `evaluations_of`.
+        out: path of an HTML page to write.
+    Raises:
+        InputError: an argument names nothing, a model has no evaluation on the data of the other, they have no sample
+            in common, or the page cannot be written.
+    """
+    if out is not None and (out.suffix.lower() not in (".html", ".htm") or not out.parent.is_dir() or out.is_dir()):
+        raise InputError(f"--out {out}: name an .html file in a folder that exists")
+    store = open_store()
+    from flows.cli.compared import evaluations_of
+
+    with progress_line("compare") as progress:
+        progress(note="reading the evaluations")
+        evaluations = evaluations_of(a, b, store)
+        from pipeline.report.config_differences import config_differences
+        from pipeline.report.evaluated import Evaluated
+        from pipeline.report.paired_evaluations import Comparison
+
+        comparison = Comparison.of(*map(Evaluated.read, evaluations))
+        configs = config_differences(comparison.a.model, comparison.b.model, store)
+        progress(note="measuring sizes")
+        costs = _costs(comparison, store)
+        differing = comparison.differing()
+        names = comparison.a.names(one.id for one in differing)
+        if out is not None:
+            from pipeline.report.comparison_page import comparison_page
+
+            progress(note="drawing the page")
+            _write(out, comparison_page(comparison, (a, b), configs, costs))
+    if as_json:
+        print(json.dumps(_plain(comparison, (a, b), configs, costs, differing, names), indent=1))
+    else:
+        _print(comparison, (a, b), configs, costs, differing, names)
+    if out is not None:
+        print(out, file=sys.stderr if as_json else sys.stdout)
+    return 0
+
+
+def _write(out: Path, page: str) -> None:
+    try:
+        with atomic_write(out, durable=False) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written ({error.strerror}); name another file") from None
+
+
+def _costs(comparison: Comparison, store: ArtifactStore) -> tuple[dict[str, float], dict[str, float]] | None:
+    """Size and latency of both models: as registered if both were, else measured now, both on this machine.
+
+    None if a model is no longer in the store.
+    """
+    from flows.cli.compared import cost_of
+
+    registered = cost_of(comparison.a.model, store), cost_of(comparison.b.model, store)
+    if registered[0] is not None and registered[1] is not None:
+        return registered[0], registered[1]
+    artifacts = store.find(comparison.a.model), store.find(comparison.b.model)
+    if artifacts[0] is None or artifacts[1] is None:
+        return None
+    from pipeline.exported_model import ExportedModel
+    from pipeline.registration.cost import image_cost
+
+    return image_cost(ExportedModel.open(artifacts[0])), image_cost(ExportedModel.open(artifacts[1]))
+
+
+def _plain(
+    comparison: Comparison,
+    arguments: tuple[str, str],
+    configs: Sequence[ConfigDifference],
+    costs: tuple[dict[str, float], dict[str, float]] | None,
+    differing: Sequence[Differing],
+    names: Mapping[int, str],
+) -> dict[str, Any]:
+    """The whole comparison as JSON values."""
+    tests = {"accuracy": comparison.accuracy_test, "retrieval": comparison.score_test}
+    return {
+        **{
+            name: {
+                "argument": argument,
+                "model": one.model,
+                "evaluation": one.artifact.name,
+                "data": one.shards.name,
+                "split": one.split,
+                "images": len(one.columns["id"]),
+                "cost": None if costs is None else costs[side],
+            }
+            for side, (name, argument, one) in enumerate(
+                zip("ab", arguments, (comparison.a, comparison.b), strict=True)
+            )
+        },
+        "common_images": comparison.samples,
+        "sentences": comparison.sentences(),
+        "tests": {name: asdict(test) for name, test in tests.items() if test is not None},
+        "measures": [{**asdict(measure), "difference": measure.difference} for measure in comparison.measures()],
+        "configs": [asdict(one) for one in configs],
+        "differing": [{"image": names[one.id], **asdict(one)} for one in differing],
+    }
+
+
+def _print(
+    comparison: Comparison,
+    arguments: tuple[str, str],
+    configs: Sequence[ConfigDifference],
+    costs: tuple[dict[str, float], dict[str, float]] | None,
+    differing: Sequence[Differing],
+    names: Mapping[int, str],
+) -> None:
+    from pipeline.report.comparison_rows import data_sentence, measure_rows
+
+    console = Console()
+    for letter, argument, one in zip("AB", arguments, (comparison.a, comparison.b), strict=True):
+        model = "" if argument == one.model else f"  {one.model}"
+        console.print(
+            Text.assemble((f"{letter}  ", "bold"), argument, (f"{model}, {one.artifact.name}", "dim")), soft_wrap=True
+        )
+    console.print(Text(data_sentence(comparison), "dim"), soft_wrap=True)
+    console.print()
+    for sentence in comparison.sentences():
+        console.print(Text(f"{sentence}.", "bold"), soft_wrap=True)
+    console.print()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("", no_wrap=True)
+    for heading in ("A", "B", "B - A"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in measure_rows(comparison, costs):
+        a, b = (
+            f"{value} ({interval})" if interval else value
+            for value, interval in ((row.a, row.a_interval), (row.b, row.b_interval))
+        )
+        table.add_row(row.name, a, b, row.difference)
+    console.print(table)
+    if configs:
+        console.print()
+        _print_configs(configs, console)
+    if differing:
+        console.print()
+        _print_differing(differing, names, console)
+
+
+def _print_configs(configs: Sequence[ConfigDifference], console: Console) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("settings that differ", no_wrap=True)
+    for heading in ("A", "B"):
+        table.add_column(heading, overflow="fold")
+    for one in configs[:_CONFIGS]:
+        table.add_row(one.key, one.a, one.b)
+    console.print(table)
+    if len(configs) > _CONFIGS:
+        more = f"{counted(len(configs) - _CONFIGS, 'more setting')}: --json, or --out PAGE.html"
+        console.print(Text(more, "dim"), soft_wrap=True)
+
+
+def _print_differing(differing: Sequence[Differing], names: Mapping[int, str], console: Console) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("images on which they differ", overflow="fold")
+    for heading in ("true", "A", "B"):
+        table.add_column(heading, overflow="fold")
+    for group, words in _GROUPS.items():
+        members = [one for one in differing if one.group == group]
+        if not members:
+            continue
+        table.add_row(Text(f"{words}: {counted(len(members), 'image')}", "bold"))
+        for one in members[:_PICTURES]:
+            answers = (f"{one.a} ({one.a_score:.0%})", f"{one.b} ({one.b_score:.0%})")
+            table.add_row(Text(f"  {names[one.id]}"), Text(one.label), *map(Text, answers))
+    console.print(table)

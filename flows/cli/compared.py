@@ -1,0 +1,120 @@
+"""The arguments of `tutelage compare`: runs, evaluations or models, and the evaluations by which they are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flows.cli.artifact_commands import committed
+from flows.cli.model_argument import names_of_model
+from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.errors import InputError, UnknownNameError
+
+EVALUATE, REPORT = "evaluate", "run-report"
+_REGISTRATION = "register-model"
+_CLASSIFIER_REGISTRATIONS = ("classifier-registration", "teacher-registration")
+_SUFFIX = "-evaluation"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two.
+
+    Attributes:
+        argument: as the user wrote it.
+        evaluations: those that it can be compared by, the latest first.
+        models: STAGE/KEY of a model; empty if the argument names an evaluation or a run.
+    """
+
+    argument: str
+    evaluations: tuple[Artifact, ...]
+    models: tuple[str, ...] = ()
+
+
+def evaluations_of(a: str, b: str, store: ArtifactStore) -> tuple[Artifact, Artifact]:
+    """The evaluations of A and B: on the same samples if there are such, the latest first.
+
+    Args:
+        a, b: run-report/KEY (with :NAME for another model than the registered classifier), evaluate/KEY, an artifact of
+            a model, models:/NAME@ALIAS or models:/NAME/VERSION, or the folder of an exported model.
+    Raises:
+        InputError: an argument names nothing, both name the same, or a model was not evaluated on the data of the
+            other; then the message has the command that evaluates it.
+    """
+    evaluations = sorted(store.list(EVALUATE), key=committed, reverse=True)
+    sides = _side(a, evaluations, store), _side(b, evaluations, store)
+    if set(sides[0].models) & set(sides[1].models):
+        raise InputError(f"{a} and {b} are the same model, {sides[0].models[0]}; give two")
+    alike = [(x, y) for x in sides[0].evaluations for y in sides[1].evaluations if _measured(x) == _measured(y)]
+    pairs = [(x, y) for x, y in alike if x.name != y.name]
+    if pairs:
+        return max(pairs, key=lambda pair: (committed(pair[0]), committed(pair[1])))
+    if alike:
+        raise InputError(f"{a} and {b} are the same evaluation, {alike[0][0].name}; give two")
+    if not sides[0].models and not sides[1].models:
+        return sides[0].evaluations[0], sides[1].evaluations[0]
+    raise InputError(_commands(sides, store))
+
+
+def _side(argument: str, evaluations: list[Artifact], store: ArtifactStore) -> Side:
+    reference, _, name = argument.removesuffix("/report.html").partition(":")
+    reference = reference.removeprefix(f"{store.storage.url}/artifacts/")
+    stage = reference.partition("/")[0]
+    if stage == EVALUATE and not name:
+        return Side(argument, (store.resolve(reference),))
+    if stage == REPORT:
+        return Side(argument, (_of_run(argument, store.resolve(reference), name, store),))
+    models = names_of_model(argument, store)
+    return Side(argument, tuple(one for one in evaluations if one.manifest["inputs"].get("model") in models), models)
+
+
+def _of_run(argument: str, report: Artifact, name: str, store: ArtifactStore) -> Artifact:
+    """The evaluation of a run's model `name`; of the classifier that it promoted last, if no name is given."""
+    inputs = report.manifest["inputs"]
+    known = {key.removesuffix(_SUFFIX): value for key, value in inputs.items() if key.endswith(_SUFFIX)}
+    if not known:
+        raise InputError(f"{argument}: this run has evaluated no model; give a run of the lifecycle")
+    if name and name not in known:
+        raise UnknownNameError(f"model of {report.name}", name, known)
+    if name:
+        return store.get(known[name])
+    registrations = [store.find(value) for key, value in inputs.items() if key in _CLASSIFIER_REGISTRATIONS]
+    ordered = sorted(filter(None, registrations), key=lambda one: (bool(one.summary.get("promoted")), committed(one)))
+    if ordered:
+        return store.get(ordered[-1].manifest["inputs"]["evaluation"])
+    return store.get(next((known[one] for one in ("student", "teacher") if one in known), next(iter(known.values()))))
+
+
+def _measured(evaluation: Artifact) -> tuple[str, str]:
+    """The shards and the split: evaluations with the same ones have the same samples, but for labels left out."""
+    return evaluation.manifest["inputs"]["shards"], str(evaluation.config["split"])
+
+
+def _commands(sides: tuple[Side, Side], store: ArtifactStore) -> str:
+    """Which model to evaluate on which data, with the command."""
+    measured = next((side for side in sides if side.evaluations), None)
+    if measured is None:
+        shards = _training_data(sides[0].models, store) or "STAGE/KEY"
+        commands = [f"`tutelage evaluate {side.argument} --data {shards}`" for side in sides]
+        return f"neither {sides[0].argument} nor {sides[1].argument} was evaluated; run {' and '.join(commands)}"
+    # The side without evaluations, or else a model rather than a run.
+    other = sides[1] if measured is sides[0] else sides[0]
+    if not other.models:
+        measured, other = other, measured
+    shards, split = _measured(measured.evaluations[0])
+    return (
+        f"{other.argument} was not evaluated on the data of {measured.argument}; run "
+        f"`tutelage evaluate {other.argument} --data {shards} --split {split}`, then compare again"
+    )
+
+
+def _training_data(models: tuple[str, ...], store: ArtifactStore) -> str | None:
+    found = next(filter(None, (store.find(name) for name in models)), None)
+    return None if found is None else found.manifest["inputs"].get("shards")
+
+
+def cost_of(model: str, store: ArtifactStore) -> dict[str, float] | None:
+    """Parameters, megabytes and latency_ms that a registration of the model measured; None if it has none."""
+    for registration in sorted(store.list(_REGISTRATION), key=committed, reverse=True):
+        if registration.manifest["inputs"].get("model") == model and "latency_ms" in registration.summary:
+            return {name: registration.summary[name] for name in ("parameters", "megabytes", "latency_ms")}
+    return None

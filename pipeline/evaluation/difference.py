@@ -1,0 +1,64 @@
+"""A paired test in one sentence that a person can repeat."""
+
+from __future__ import annotations
+
+from pipeline.counted import counted
+from pipeline.evaluation.paired_test import BootstrapResult, McNemarResult
+
+MAX_P_VALUE = 0.05
+"""Above it, a sentence says that no difference can be shown."""
+
+
+def p_value(p: float) -> str:
+    """A p-value; values below 0.0001 are not printed exactly."""
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
+
+
+def accuracy_difference(test: McNemarResult, first: str, second: str) -> str:
+    """The difference of two accuracies, e.g. "B is 3.1 points more accurate than A (95% interval 1.0 to 5.2, ...)".
+
+    Args:
+        test: of `first` against `second`.
+        first, second: their names.
+    """
+    low, high = _in_direction(test.difference, test.low, test.high)
+    evidence = (
+        f"(95% interval {_points(low)} to {_points(high)}, {p_value(test.p_value)}, on "
+        f"{counted(test.samples, 'image')})"
+    )
+    if test.difference == 0:
+        return f"No difference can be shown: {first} and {second} are equally accurate {evidence}"
+    direction = "more" if test.difference > 0 else "less"
+    said = f"{first} is {_points(abs(test.difference))} points {direction} accurate than {second} {evidence}"
+    return said if test.p_value <= MAX_P_VALUE else f"No difference can be shown: {said}"
+
+
+def score_difference(test: BootstrapResult, samples: int, score: str, first: str, second: str) -> str:
+    """The difference of two mean scores, e.g. "B's mean reciprocal rank is 0.031 higher than A's (...)".
+
+    Args:
+        test: of `first` against `second`.
+        samples: number of images.
+        score: what the scores are.
+    """
+    low, high = _in_direction(test.difference, test.low, test.high)
+    direction = "higher" if test.difference > 0 else "lower"
+    said = (
+        f"{first}'s {score} is {abs(test.difference):.3f} {direction} than {second}'s (95% interval "
+        f"{_signed(low, 3)} to {_signed(high, 3)}, {p_value(test.p_value)}, on {counted(samples, 'image')})"
+    )
+    return said if test.p_value <= MAX_P_VALUE else f"No difference can be shown: {said}"
+
+
+def _in_direction(difference: float, low: float, high: float) -> tuple[float, float]:
+    """The interval of a difference whose sign is said in words: that of 3 points less is 1 to 5, not -5 to -1."""
+    return (low, high) if difference >= 0 else (-high, -low)
+
+
+def _points(share: float) -> str:
+    return _signed(100 * share, 1)
+
+
+def _signed(value: float, digits: int) -> str:
+    text = f"{value:.{digits}f}"
+    return (text.removeprefix("-") if float(text) == 0 else text).replace("-", "\N{MINUS SIGN}")

@@ -1,0 +1,247 @@
+"""Two evaluations on the same samples: measures side by side, the paired test, and the samples on which they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError
+from pipeline.evaluation.difference import accuracy_difference, score_difference
+from pipeline.evaluation.metrics import (
+    balanced_accuracy,
+    confusion_matrix,
+    expected_calibration_error,
+    macro_f1,
+    wilson_interval,
+)
+from pipeline.evaluation.paired_test import BootstrapResult, McNemarResult, mcnemar, paired_bootstrap
+from pipeline.report.evaluated import Evaluated
+from pipeline.sharding.format.index import SampleIndex
+
+SCORE = "mean reciprocal rank of retrieval"
+Group = Literal["only_b", "only_a", "both_wrong"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A measure of both models on the common samples.
+
+    Attributes:
+        a_interval, b_interval: 95% intervals; None for measures without one.
+    """
+
+    name: str
+    a: float
+    b: float
+    a_interval: tuple[float, float] | None = None
+    b_interval: tuple[float, float] | None = None
+
+    @property
+    def difference(self) -> float:
+        """B minus A."""
+        return self.b - self.a
+
+
+@dataclass(frozen=True, slots=True)
+class Differing:
+    """A sample for which the models have different answers.
+
+    Attributes:
+        group: only_a: only A is right; only_b: only B is; both_wrong: they are wrong in different ways.
+        id: its number in the shards of A.
+        a, b: the answers; a_score, b_score: their probabilities.
+    """
+
+    group: Group
+    id: int
+    label: str
+    a: str
+    a_score: float
+    b: str
+    b_score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two evaluations, and the samples that both have.
+
+    Attributes:
+        a_rows, b_rows: [n] rows of the common samples in the predictions of A and of B.
+    """
+
+    a: Evaluated
+    b: Evaluated
+    a_rows: NDArray[np.int64]
+    b_rows: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, a: Evaluated, b: Evaluated) -> Comparison:
+        """The comparison on the common samples: those with the same key, bytes and label.
+
+        Raises:
+            InputError: there are none, or they have neither labels nor ranks.
+        """
+        a_names, b_names = _identities(a, b), _identities(b, a)
+        positions = {name: row for row, name in enumerate(a_names)}
+        pairs = [(positions[name], row) for row, name in enumerate(b_names) if name in positions]
+        rows = np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
+        comparison = cls(a, b, rows[:, 0], rows[:, 1])
+        if not len(rows):
+            raise InputError(
+                f"{a.artifact.name} and {b.artifact.name} have no image in common: {a.data_in_words}; "
+                f"{b.data_in_words}. Evaluate both models on the same data: "
+                f"tutelage evaluate MODEL --data {a.shards.name}"
+            )
+        if not comparison.labelled.any() and not comparison.ranked.any():
+            raise InputError(
+                f"{a.artifact.name} and {b.artifact.name} have no labels or captions in common; nothing to compare"
+            )
+        return comparison
+
+    @property
+    def samples(self) -> int:
+        return len(self.a_rows)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether each evaluation has only the common samples."""
+        return self.samples == len(self.a.columns["id"]) == len(self.b.columns["id"])
+
+    @cached_property
+    def labelled(self) -> NDArray[np.bool_]:
+        """[n] whether a common sample has a label."""
+        labelled: NDArray[np.bool_] = self.a.columns["label"][self.a_rows] >= 0
+        return labelled
+
+    @cached_property
+    def ranked(self) -> NDArray[np.bool_]:
+        """[n] whether a common sample has ranks of both models among the same candidates."""
+        has_ranks = all("text_rank" in one.columns for one in (self.a, self.b)) and self.is_whole
+        if not has_ranks:
+            return np.zeros(self.samples, dtype=np.bool_)
+        a, b = self._reciprocal_ranks
+        return np.isfinite(a) & np.isfinite(b)
+
+    @cached_property
+    def accuracy_test(self) -> McNemarResult | None:
+        """McNemar's test of B against A; None without labels."""
+        if not self.labelled.any():
+            return None
+        a, b = self._correct
+        return mcnemar(b[self.labelled], a[self.labelled])
+
+    @cached_property
+    def score_test(self) -> BootstrapResult | None:
+        """Paired bootstrap of the reciprocal ranks of B against A; None without them."""
+        if not self.ranked.any():
+            return None
+        a, b = self._reciprocal_ranks
+        return paired_bootstrap(b[self.ranked], a[self.ranked])
+
+    def sentences(self, a: str = "A", b: str = "B") -> list[str]:
+        """The results of the tests, each in one sentence.
+
+        Args:
+            a, b: names of the models.
+        """
+        found = []
+        if self.accuracy_test is not None:
+            found.append(accuracy_difference(self.accuracy_test, b, a))
+        if self.score_test is not None:
+            found.append(score_difference(self.score_test, int(self.ranked.sum()), SCORE, b, a))
+        return found
+
+    def measures(self) -> list[Measure]:
+        """The measures that both have, on the common samples."""
+        rows: list[Measure] = []
+        if self.labelled.any():
+            (a_correct, b_correct), labelled = self._correct, self.labelled
+            a_hits, b_hits, n = int(a_correct[labelled].sum()), int(b_correct[labelled].sum()), int(labelled.sum())
+            intervals = wilson_interval(a_hits, n), wilson_interval(b_hits, n)
+            rows.append(Measure("accuracy", a_hits / n, b_hits / n, *intervals))
+            confusions = [self._confusion(side) for side in (0, 1)]
+            rows.append(
+                Measure("balanced accuracy", balanced_accuracy(confusions[0]), balanced_accuracy(confusions[1]))
+            )
+            rows.append(Measure("macro F1", macro_f1(confusions[0]), macro_f1(confusions[1])))
+            if min(len(self.a.labels), len(self.b.labels)) > 5:
+                top_5 = self._each(lambda one, at: float((one["label_rank"][at] <= 5).mean()))
+                rows.append(Measure("top-5 accuracy", *top_5))
+            calibration = self._each(lambda one, at: expected_calibration_error(one["score"][at], one["correct"][at]))
+            rows.append(Measure("calibration error", *calibration))
+        if self.ranked.any():
+            a, b = self._reciprocal_ranks
+            rows.append(Measure(SCORE, float(a[self.ranked].mean()), float(b[self.ranked].mean())))
+            names = (name for name in self.a.metrics if name.startswith("retrieval/") and "_recall@" in name)
+            rows += [
+                Measure(name.removeprefix("retrieval/").replace("_", " "), self.a.metrics[name], self.b.metrics[name])
+                for name in names
+                if name in self.b.metrics
+            ]
+        return rows
+
+    def differing(self) -> list[Differing]:
+        """The samples with different answers: first those that only B has right, then A, then none.
+
+        Within each group the most confident mistakes are first.
+        """
+        found = []
+        (a_labels, b_labels), (a_correct, b_correct) = (self.a.labels, self.b.labels), self._correct
+        for n in np.flatnonzero(self.labelled).tolist():
+            a_row, b_row = self.a_rows[n], self.b_rows[n]
+            a, b = a_labels[self.a.columns["predicted"][a_row]], b_labels[self.b.columns["predicted"][b_row]]
+            if a == b:
+                continue
+            group: Group = "only_a" if a_correct[n] else "only_b" if b_correct[n] else "both_wrong"
+            label = a_labels[self.a.columns["label"][a_row]]
+            scores = float(self.a.columns["score"][a_row]), float(self.b.columns["score"][b_row])
+            found.append(Differing(group, int(self.a.columns["id"][a_row]), label, a, scores[0], b, scores[1]))
+        order = {"only_b": 0, "only_a": 1, "both_wrong": 2}
+        return sorted(found, key=lambda one: (order[one.group], -_confidence_of_mistake(one), one.id))
+
+    @property
+    def _correct(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        return self.a.columns["correct"][self.a_rows], self.b.columns["correct"][self.b_rows]
+
+    @property
+    def _reciprocal_ranks(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        a, b = (
+            (1 / one.columns["text_rank"][rows] + 1 / one.columns["image_rank"][rows]) / 2
+            for one, rows in ((self.a, self.a_rows), (self.b, self.b_rows))
+        )
+        return a, b
+
+    def _each(self, measure: Callable[[dict[str, NDArray[Any]], NDArray[np.int64]], float]) -> tuple[float, float]:
+        """A measure of the predictions of each model, at the rows of the labelled common samples."""
+        return (
+            measure(self.a.columns, self.a_rows[self.labelled]),
+            measure(self.b.columns, self.b_rows[self.labelled]),
+        )
+
+    def _confusion(self, side: int) -> NDArray[np.int64]:
+        """The confusion matrix of a model on the common samples, over the labels of both."""
+        names = {name: number for number, name in enumerate(dict.fromkeys((*self.a.labels, *self.b.labels)))}
+        one, rows = ((self.a, self.a_rows), (self.b, self.b_rows))[side]
+        numbers = np.array([names[label] for label in one.labels], dtype=np.int64)
+        at = rows[self.labelled]
+        return confusion_matrix(numbers[one.columns["label"][at]], numbers[one.columns["predicted"][at]], len(names))
+
+
+def _identities(one: Evaluated, other: Evaluated) -> list[tuple[object, ...]]:
+    """What identifies each evaluated sample in both: id, or key and bytes, and label."""
+    labels = [one.labels[label] if label >= 0 else None for label in one.columns["label"].tolist()]
+    if one.shards.name == other.shards.name:
+        return list(zip(one.columns["id"].tolist(), labels, strict=True))
+    index = SampleIndex.open(one.shards)
+    hashes = index.content_hashes.take(pa.array(one.columns["id"])).to_pylist()
+    return list(zip(one.columns["key"].tolist(), hashes, labels, strict=True))
+
+
+def _confidence_of_mistake(sample: Differing) -> float:
+    return {"only_a": sample.b_score, "only_b": sample.a_score}.get(sample.group, max(sample.a_score, sample.b_score))
