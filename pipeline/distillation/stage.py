@@ -22,7 +22,7 @@ from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.joined_columns import JoinedColumns
 from pipeline.stage import Workspace
 from pipeline.training.classification import ClassifierEvaluation
-from pipeline.training.classifier import build_training_objects, export, summary
+from pipeline.training.classifier import build_training_objects, class_weights_of, export, summary
 from pipeline.training.input_artifacts import open_artifact, open_optional
 from pipeline.training.rows import labelled_rows, training_rows
 from pipeline.training.runner import execute
@@ -63,6 +63,7 @@ class DistillationRecipe:
             config.distillation,
             smoothing=config.label_smoothing,
             mixing=config.mixing,
+            class_weights=class_weights_of(config, shards, columns, device),
             seed=config.training.seed,
         )
         objects = build_training_objects(config, shards, task, device, rank, world, weights, columns)

@@ -34,6 +34,8 @@ class Distillation:
         loss: the distillation loss.
         smoothing: label smoothing, of the true labels only.
         mixing: mixup and CutMix; the teacher sees the mixed image too.
+        class_weights: weight of the label loss of a sample by its label, float32 [K] on the device; None: 1 for all.
+            The loss against the teacher is not weighted.
         seed: of the run; determines the mixing.
     """
 
@@ -45,6 +47,7 @@ class Distillation:
         *,
         smoothing: float = 0.0,
         mixing: MixingConfig | None = None,
+        class_weights: Tensor | None = None,
         seed: int = 0,
     ) -> None:
         self.teacher = teacher
@@ -52,16 +55,17 @@ class Distillation:
         self.loss = loss
         self.smoothing = smoothing
         self.mixing = mixing or MixingConfig()
+        self.class_weights = class_weights
         self.seed = seed
 
     def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
         pixels, labels, mixing_weights = mixed(batch, self.mixing, self.seed)
         teacher_logits = self.teacher.batch_logits(batch, pixels, mixing_weights)
         outputs = model(self.preprocessing.normalise(pixels))
-        extra_loss = auxiliary_loss(outputs, labels, mixing_weights, self.smoothing)
+        extra_loss = auxiliary_loss(outputs, labels, mixing_weights, self.smoothing, self.class_weights)
         outputs = without_auxiliary(outputs)
         class_logits, distillation_logits = outputs if self.loss.method == "token" else (outputs, outputs)
-        label_loss = mixed_cross_entropy(class_logits, labels, mixing_weights, self.smoothing)
+        label_loss = mixed_cross_entropy(class_logits, labels, mixing_weights, self.smoothing, self.class_weights)
         loss = distillation_loss(label_loss, distillation_logits, teacher_logits, self.loss) + extra_loss
         metrics = {
             "accuracy": accuracy(class_logits, batch.labels),

@@ -26,25 +26,35 @@ class Classification:
         preprocessing: converts uint8 images to the model's input.
         smoothing: fraction of the target that is spread over all classes.
         mixing: mixup and CutMix.
+        class_weights: weight of a sample by its label, float32 [K] on the device; None: 1 for all.
         seed: seed of the run; keys the mixing.
     """
 
     def __init__(
-        self, preprocessing: Preprocessing, *, smoothing: float = 0.0, mixing: MixingConfig | None = None, seed: int = 0
+        self,
+        preprocessing: Preprocessing,
+        *,
+        smoothing: float = 0.0,
+        mixing: MixingConfig | None = None,
+        class_weights: Tensor | None = None,
+        seed: int = 0,
     ) -> None:
         self.preprocessing = preprocessing
         self.smoothing = smoothing
         self.mixing = mixing or MixingConfig()
+        self.class_weights = class_weights
         self.seed = seed
 
     def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
         pixels, labels, mixing_weights = mixed(batch, self.mixing, self.seed)
         outputs = model(self.preprocessing.normalise(pixels))
-        extra_loss = auxiliary_loss(outputs, labels, mixing_weights, self.smoothing)
+        extra_loss = auxiliary_loss(outputs, labels, mixing_weights, self.smoothing, self.class_weights)
         outputs = without_auxiliary(outputs)
         # A distilled DeiT without a teacher: both heads are trained on the label.
         heads = outputs if isinstance(outputs, tuple) else (outputs,)
-        losses = [mixed_cross_entropy(head, labels, mixing_weights, self.smoothing) for head in heads]
+        losses = [
+            mixed_cross_entropy(head, labels, mixing_weights, self.smoothing, self.class_weights) for head in heads
+        ]
         return StepOutput(torch.stack(losses).mean() + extra_loss, {"accuracy": accuracy(heads[0], batch.labels)})
 
 
@@ -57,7 +67,13 @@ def mixed(batch: Batch, mixing: MixingConfig, seed: int) -> tuple[Tensor, list[T
     return pixels, [batch.labels, batch.labels[partners(len(batch), pixels.device)]], [weight, 1.0 - weight]
 
 
-def mixed_cross_entropy(logits: Tensor, labels: list[Tensor], mixing_weights: list[float], smoothing: float) -> Tensor:
+def mixed_cross_entropy(
+    logits: Tensor,
+    labels: list[Tensor],
+    mixing_weights: list[float],
+    smoothing: float,
+    class_weights: Tensor | None = None,
+) -> Tensor:
     """Cross-entropy in nats, averaged over ALL rows of the batch; rows without a label contribute 0.
 
     The mean is over all rows, so that the losses of micro-batches and ranks add up exactly.
@@ -66,26 +82,42 @@ def mixed_cross_entropy(logits: Tensor, labels: list[Tensor], mixing_weights: li
         logits: [B, K]; computed in float32.
         labels: int64 tensors [B]: those of the images and, if mixed, those of their partners; -1 means no label.
         mixing_weights: one per label tensor; they sum to 1.
-        smoothing: see Classification.
+        smoothing, class_weights: see Classification. The weight is that of the true label, also for the part of the
+            target that smoothing spreads over the other classes (torch's `weight` would weigh each class's part).
     """
     logits = logits.float()
     losses = [
-        weight * F.cross_entropy(logits, label, ignore_index=UNLABELLED, label_smoothing=smoothing, reduction="sum")
+        weight * _cross_entropy_sum(logits, label, smoothing, class_weights)
         for label, weight in zip(labels, mixing_weights, strict=True)
     ]
     return torch.stack(losses).sum() / len(logits)
 
 
-def auxiliary_loss(outputs: Any, labels: list[Tensor], mixing_weights: list[float], smoothing: float) -> Tensor | float:
+def _cross_entropy_sum(logits: Tensor, labels: Tensor, smoothing: float, class_weights: Tensor | None) -> Tensor:
+    if class_weights is None:
+        return F.cross_entropy(logits, labels, ignore_index=UNLABELLED, label_smoothing=smoothing, reduction="sum")
+    losses = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, label_smoothing=smoothing, reduction="none")
+    return (losses * class_weights[labels.clamp(min=0)]).sum()
+
+
+def auxiliary_loss(
+    outputs: Any,
+    labels: list[Tensor],
+    mixing_weights: list[float],
+    smoothing: float,
+    class_weights: Tensor | None = None,
+) -> Tensor | float:
     """The weighted sum of the auxiliary heads' cross-entropies in nats; 0 for a model without such heads.
 
     Args:
         outputs: the model's output in training mode.
-        labels, mixing_weights, smoothing: as in `mixed_cross_entropy`.
+        labels, mixing_weights, smoothing, class_weights: as in `mixed_cross_entropy`.
     """
     if not isinstance(outputs, AuxiliaryLogits):
         return 0.0
-    losses = [mixed_cross_entropy(logits, labels, mixing_weights, smoothing) for logits in outputs.auxiliary]
+    losses = [
+        mixed_cross_entropy(logits, labels, mixing_weights, smoothing, class_weights) for logits in outputs.auxiliary
+    ]
     return outputs.weight * torch.stack(losses).sum()
 
 

@@ -13,6 +13,7 @@ from pipeline.loading.policies.mixture import MixtureConfig
 from pipeline.loading.policies.shuffled import ShuffledConfig
 from pipeline.sharding.format.column_options import KeepRanges, keep_field, open_columns
 from pipeline.sharding.format.index import SampleIndex
+from pipeline.training.class_weights import ClassWeights, class_weights, class_weights_field
 from pipeline.training.image_model_config import ImageModelConfig
 from pipeline.training.mixing_config import MixingConfig
 from pipeline.training.placement import RunnerConfig
@@ -32,6 +33,7 @@ class ClassificationConfig(ImageModelConfig):
         description="Label smoothing: the fraction (0 to 1) of the target probability that is spread uniformly "
         "over all classes.",
     )
+    class_weights: ClassWeights = class_weights_field()
     mixing: MixingConfig = Field(MixingConfig(), description="Mixup and CutMix.")
     policy: PolicyConfig = Field(
         ShuffledConfig(), description="Sampling policy: how the samples of a batch are chosen."
@@ -50,8 +52,9 @@ class ClassificationConfig(ImageModelConfig):
 
         Raises:
             InputError: the model is unknown, mean or std is still to be read from the pretrained weights, `copies` does
-                not divide the batch, the shards have too few labels or lack labelled rows of the train split (or of
-                val, for `patience`), or the columns are not the ones that `keep` names.
+                not divide the batch, class_weights names an unknown label, the shards have too few labels or lack
+                labelled rows of the train split (or of val, for `patience`), or the columns are not the ones that
+                `keep` names.
         """
         import torch
 
@@ -73,6 +76,8 @@ class ClassificationConfig(ImageModelConfig):
         rows = training_rows(index, joined, self.keep)
         if len(rows) == 0:
             raise InputError(f"keep: no labelled row of the train split is in {dict(self.keep)}; make the ranges wider")
+        if self.class_weights != "none":
+            class_weights(self.class_weights, index.labels[rows.all()], index.label_names)  # raises if they do not fit
         if isinstance(self.policy, MixtureConfig):
             self.policy.build(index, rows, 1, self.training.seed)  # raises if its weights do not fit the data sets
         with torch.device("meta"):

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pipeline.artifacts import Artifact
 from pipeline.exported_model import ExportedModel
@@ -17,6 +18,7 @@ from pipeline.loading.reader import SampleReader
 from pipeline.sharding.format.column_options import open_columns
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.stage import Workspace
+from pipeline.training.class_weights import class_weights
 from pipeline.training.classification import ClassifierEvaluation
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.rows import labelled_rows, training_rows
@@ -87,6 +89,19 @@ def build_training_objects(
     # Convolutions need no conversion from this layout: resnet_small trains 1.2x faster on CPUs.
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return TrainingObjects(model, task, loader, rows=samples_per_epoch(policy, len(rows)), evaluate=evaluation)
+
+
+def class_weights_of(
+    config: ClassificationConfig, shards: Artifact, columns: Artifact | None, device: torch.device
+) -> Tensor | None:
+    """The class weights for the loss, float32 [K]; None: all are 1."""
+    if config.class_weights == "none":
+        return None
+    index = SampleIndex.open(shards)
+    _, joined = open_columns(columns, index, keep=config.keep)
+    labels = index.labels[training_rows(index, joined, config.keep).all()]
+    weights = class_weights(config.class_weights, labels, index.label_names)
+    return None if weights is None else torch.from_numpy(weights).to(device)
 
 
 def export(config: ClassificationConfig, labels: tuple[str, ...], result: TrainingResult, work: Workspace) -> None:

@@ -14,7 +14,7 @@ from pipeline.config import canonical_json
 from pipeline.stage import Workspace
 from pipeline.training.classification import Classification
 from pipeline.training.classification_config import ClassificationConfig
-from pipeline.training.classifier import build_training_objects, export, summary
+from pipeline.training.classifier import build_training_objects, class_weights_of, export, summary
 from pipeline.training.input_artifacts import open_artifact, open_optional
 from pipeline.training.runner import execute
 from pipeline.training.starting_head import StartingHead
@@ -44,15 +44,16 @@ class ClassificationRecipe:
         return self.config.training
 
     def build(self, device: torch.device, rank: int, world: int) -> TrainingObjects:
+        shards = open_artifact(self.store_url, self.shards)
+        weights, columns, probe = (
+            open_optional(self.store_url, artifact_name) for artifact_name in (self.weights, self.columns, self.probe)
+        )
         task = Classification(
             self.config.preprocessing(),
             smoothing=self.config.label_smoothing,
             mixing=self.config.mixing,
+            class_weights=class_weights_of(self.config, shards, columns, device),
             seed=self.config.training.seed,
-        )
-        shards = open_artifact(self.store_url, self.shards)
-        weights, columns, probe = (
-            open_optional(self.store_url, artifact_name) for artifact_name in (self.weights, self.columns, self.probe)
         )
         return build_training_objects(self.config, shards, task, device, rank, world, weights, columns, probe)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.loading.batch import Batch
@@ -38,6 +39,24 @@ def test_the_loss_is_cross_entropy_with_smoothed_targets_over_all_rows() -> None
     wanted = 0.7 * targets(labels) + 0.3 * targets(others)
     expected = -(wanted * (logits.exp() / logits.exp().sum(1, keepdim=True)).log()).sum() / 4
     torch.testing.assert_close(loss, expected)
+
+
+def test_a_class_weight_is_that_of_the_true_label_of_each_image_in_a_mixture() -> None:
+    logits = torch.randn(4, 5, generator=torch.Generator().manual_seed(1))
+    labels, others = torch.tensor([0, 3, -1, 2]), torch.tensor([3, 0, 2, -1])
+    weights = torch.tensor([0.5, 1.0, 3.0, 2.0, 7.0])
+
+    def summed(target: Tensor) -> Tensor:
+        return F.cross_entropy(logits, target, weight=weights, ignore_index=-1, reduction="sum")
+
+    loss = mixed_cross_entropy(logits, [labels, others], [0.7, 0.3], 0.0, weights)
+    torch.testing.assert_close(loss, (0.7 * summed(labels) + 0.3 * summed(others)) / 4)
+    # With smoothing, a sample's whole loss is weighted.
+    smooth = F.cross_entropy(logits, labels, ignore_index=-1, label_smoothing=0.2, reduction="none")
+    expected = (0.5 * smooth[0] + 2.0 * smooth[1] + 3.0 * smooth[3]) / 4
+    torch.testing.assert_close(mixed_cross_entropy(logits, [labels], [1.0], 0.2, weights), expected)
+    plain = mixed_cross_entropy(logits, [labels], [1.0], 0.2)
+    torch.testing.assert_close(mixed_cross_entropy(logits, [labels], [1.0], 0.2, torch.ones(5)), plain)
 
 
 def test_images_reach_the_model_normalised_and_mixed() -> None:
