@@ -1,0 +1,108 @@
+"""docs/tutorial.md: its commands and settings exist, its pictures are written, and their data described.
+
+What the commands do is proven elsewhere: whole runs in tests/journeys, requests and rollback by the page on serving.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from flows.catalog import find_flow
+from flows.cli.app import app
+from flows.cli.parameters_file import shell_parameters
+from pipeline.artifacts import ArtifactStore
+from pipeline.leaks.stage import CheckLeaks
+from pipeline.sharding.stage import ShardDataset
+from pipeline.stage import run_stage
+from tests.page_commands import blocks, shows
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "tutorial.md"
+PRESET = "photos"
+
+
+def commands() -> list[list[str]]:
+    """The words of each `tutelage` command in the page's blocks, without what the shell does with its output."""
+    lines = "\n".join(block.commands for block in blocks(PAGE)).splitlines()
+    found = [re.search(r"tutelage ([a-z].*?)(?: [|>].*|\))?$", line) for line in lines if ".tutelage" not in line]
+    return [shlex.split(match[1]) for match in found if match]
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_a_command_of_the_page_exists_with_its_options(words: list[str]) -> None:
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("tutelage", words, resilient_parsing=True)
+    while hasattr(command, "commands"):
+        name, command, words = command.resolve_command(context, words)
+        context = command.make_context(
+            name, list(words), parent=context, resilient_parsing=hasattr(command, "commands")
+        )
+    assert context.command is command
+
+
+@pytest.mark.parametrize("words", [one for one in commands() if one[0] in ("run", "config")], ids=" ".join)
+def test_the_preset_and_the_settings_of_a_command_are_valid(words: list[str]) -> None:
+    options = dict(zip(words[2::2], words[3::2], strict=False))
+    settings = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
+    if "--config" not in options:
+        shell_parameters(find_flow(words[1]), options["--preset"], None, settings)
+
+
+def test_the_settings_in_its_sentences_are_valid() -> None:
+    settings = re.findall(r"--set ([a-z_.]+=\w+)", PAGE.read_text())
+    assert len(settings) > 6
+    shell_parameters(find_flow("lifecycle"), PRESET, None, settings)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the page's pictures in photos/, and their shards in store/."""
+    folder = tmp_path_factory.mktemp("digits")
+    (block,) = [block for block in blocks(PAGE) if "load_digits" in block.commands]
+    env = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    subprocess.run(["bash", "-ec", block.commands], cwd=folder, env=env, check=True)
+    settings = [f"data.source.folder={folder / 'photos'}"]
+    parameters: Any = shell_parameters(find_flow("shard-dataset"), PRESET, None, settings)[0]
+    store = ArtifactStore.open(str(folder / "store"))
+    shards = run_stage(ShardDataset(), parameters.data.resolved(), {}, store=store)
+    # As in the run of step 3, which a leak would stop.
+    parameters.leaks.check(run_stage(CheckLeaks(), parameters.leaks, {"shards": shards}, store=store))
+    return folder
+
+
+def test_its_pictures_are_400_in_ten_classes(digits: Path) -> None:
+    assert len(list((digits / "photos").iterdir())) == 10
+    assert len(list((digits / "photos").glob("*/*.png"))) == 400
+
+
+@pytest.mark.parametrize("about", ["data stats", "data lint"])
+def test_the_data_of_its_pictures_are_described_as_it_shows(about: str, digits: Path) -> None:
+    (block,) = [block for block in blocks(PAGE) if about in block.commands]
+    env = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "TUTELAGE_STORE": str(digits / "store"),
+        "SHARDS": "shard-dataset/" + next((digits / "store" / "artifacts" / "shard-dataset").iterdir()).name,
+    }
+    answer = subprocess.run(
+        ["bash", "-ec", block.commands], cwd=digits, env=env, capture_output=True, text=True, check=True
+    )
+    assert block.shown
+    assert shows(block.shown, answer.stdout), answer.stdout
+
+
+def test_its_request_is_of_a_picture_that_exists_and_is_that_of_the_page_on_serving() -> None:
+    serving = (ROOT / "docs" / "serving.md").read_text()
+    (block,) = [block for block in blocks(PAGE) if "models serve" in block.commands]
+    for line in block.commands.splitlines():
+        if not line.startswith(("export", "printf")):
+            assert line in serving
