@@ -129,13 +129,15 @@ def _check_weights(path: str, config: BaseModel, store: ArtifactStore) -> None:
         return
     from pipeline.contrastive.text_backbone_config import TextBackboneConfig
     from pipeline.import_weights.expected_normalisation import with_normalisation
-    from pipeline.import_weights.model_weights import import_config
+    from pipeline.import_weights.model_weights import check_reachable, import_config
     from pipeline.training.image_model_config import ImageModelConfig
     from pipeline.training.model_config import ModelConfig
 
     try:
         if isinstance(config, ModelConfig | TextBackboneConfig):
-            import_config(config, store)
+            imported = import_config(config, store)
+            if imported is not None:
+                check_reachable(imported, store)
         elif isinstance(config, ImageModelConfig):
             path = f"{path}.model"
             with_normalisation(config, store)

