@@ -154,7 +154,7 @@ def _missing_artifacts(artifact: Artifact) -> list[str]:
     """An error line for each missing artifact that stores shards of this delta or mixture."""
     if "index.arrow" not in artifact.files:
         return []
-    return ShardLocations(artifact, SampleIndex.open(artifact).shard_names).missing_owners()
+    return ShardLocations(artifact, SampleIndex.open(artifact).shard_names).missing_owner_errors()
 
 
 def committed(artifact: Artifact) -> float:

@@ -11,9 +11,10 @@ from flows.preflight import open_store
 from pipeline.artifacts import Artifact
 from pipeline.counted import counted
 from pipeline.errors import InputError
-from pipeline.sharding.inspection.lint.target import TAR_SUFFIXES, Target, tars_target
+from pipeline.sharding.inspection.lint.target import Target, tars_target
 from pipeline.sharding.sources.image_listing import images_in
 from pipeline.sharding.sources.skipped_files import SkipCounter
+from pipeline.sharding.sources.tar_members import TAR_SUFFIXES
 
 _REFERENCE = re.compile(r"[a-z][a-z0-9-]*/[0-9a-f]+")
 

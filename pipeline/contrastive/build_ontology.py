@@ -77,7 +77,7 @@ class BuildOntology:
         training = index.rows("train")
         training = training[captions[training] >= 0]
         if columns is not None and config.keep:
-            training = training[columns.selected(config.keep, 0, len(index))[training]]
+            training = training[columns.in_ranges(config.keep, 0, len(index))[training]]
         if not len(training):
             raise InputError(
                 f"{shards.name}: no training sample has a caption{' and is within keep' if config.keep else ''}, so "

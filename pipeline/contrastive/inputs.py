@@ -79,7 +79,7 @@ class Inputs:
             return np.unique(self.ontology.postings)
         rows = self.index.rows("train")
         if self.columns is not None and self.keep:
-            rows = rows[self.columns.selected(self.keep, 0, len(self.index))[rows]]
+            rows = rows[self.columns.in_ranges(self.keep, 0, len(self.index))[rows]]
         return _captioned(self.index, rows)
 
     def validation_pairs(self, limit: int, seed: int) -> Ids:

@@ -24,8 +24,8 @@ from pipeline.sharding.card.sheet_style import (
     draw_heading,
     font,
     paste_fitted,
-    truncated,
-    truncated_start,
+    truncate,
+    truncate_start,
 )
 
 # Pixels: side of an image, gap between the two images of a pair, height of the heading. Then the number of pairs a row.
@@ -100,9 +100,9 @@ def _draw_image(
         paste_fitted(sheet, picture, x, y, cell=_SIDE, padding=4)
     draw.rounded_rectangle((x + 4, y + _SIDE + 3, x + _SIDE - 5, y + _SIDE + 5), 1, COLOURS[image.split])
     split = image.split if image.data_set == "shards" else f"{image.data_set}: {image.split}"
-    draw.text((x, y + _SIDE + 9), truncated_start(draw, image.name, _SIDE, font(11)), INK, font(11))
+    draw.text((x, y + _SIDE + 9), truncate_start(draw, image.name, _SIDE, font(11)), INK, font(11))
     for line, text in enumerate((image.label or "no label", split), 1):
-        draw.text((x, y + _SIDE + 9 + 15 * line), truncated(draw, text, _SIDE, font(11)), FAINT, font(11))
+        draw.text((x, y + _SIDE + 9 + 15 * line), truncate(draw, text, _SIDE, font(11)), FAINT, font(11))
 
 
 def _decoded(data: bytes) -> Image.Image | None:

@@ -119,7 +119,7 @@ class SampleReader:
         try:
             data = self._read_local(span, fresh) if remote is None else remote.read(span)
         except FileNotFoundError:
-            raise self.damaged(id, *self._places.missing(span.shard)) from None
+            raise self.damaged(id, *self._places.missing_message(span.shard)) from None
         except DamagedError as error:
             raise self.damaged(id, str(error)) from None
         except OSError as error:
@@ -128,10 +128,12 @@ class SampleReader:
             raise self.damaged(id, f"the disk cannot read it ({error.strerror})") from None
         if len(data) != span.length:
             ends = f"the shard ends early ({len(data)} of {span.length} bytes)"
-            raise self.damaged(id, ends, self._places.advice(span.shard))
+            raise self.damaged(id, ends, self._places.damage_advice(span.shard))
         if fresh or remote is not None or self._to_verify(id):
             if content_hash(data) != self._index.content_hash(id):
-                raise self.damaged(id, "the bytes are not those that were written", self._places.advice(span.shard))
+                raise self.damaged(
+                    id, "the bytes are not those that were written", self._places.damage_advice(span.shard)
+                )
             # A fresh read bypasses the page cache, so it does not verify what the next plain read returns.
             if self._verify == "first" and not fresh:
                 self._verified[id >> 3] |= 1 << (id & 7)

@@ -71,7 +71,7 @@ class ShardingConfig(Config):
     )
 
     def check_source(self, store: ArtifactStore) -> None:
-        """Checks the source against these settings before any work; `check_base` checks the base.
+        """Checks the source, and these settings against it, before any work; `check_base` checks the base.
 
         Raises:
             InputError: no such folder, no images, a class too small, no way to download, an unknown holdout family.

@@ -22,15 +22,15 @@ from pipeline.sharding.deltas.delta_index import (
     used_key_hashes,
     write_tombstones,
 )
-from pipeline.sharding.deltas.items_table import chunk_listing, rows_of_plan, write_listing
+from pipeline.sharding.deltas.items_table import chunk_listings, ids_by_row, write_listing
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.shard_locations import ShardLocations, is_own
 from pipeline.sharding.sources.base import Collection
-from pipeline.sharding.writing.chunks import ChunkResult, Columns, key_of_row, name_of_row
+from pipeline.sharding.writing.chunks import ChunkResult, PlanColumns, key_of_row, name_of_row
 from pipeline.sharding.writing.duplicates import DROPPED
 from pipeline.sharding.writing.index_tars import index_in_place
-from pipeline.sharding.writing.intake import Intake, nothing_usable, run_intake
-from pipeline.sharding.writing.numbering import build_numbering
+from pipeline.sharding.writing.intake import Intake, nothing_usable_error, run_intake
+from pipeline.sharding.writing.numbering import Numbering, build_numbering
 from pipeline.sharding.writing.plan import Plan, ShardSize, arrange, build_plan
 from pipeline.sharding.writing.rare_classes import label_numbers
 from pipeline.sharding.writing.scratch import Scratch
@@ -82,10 +82,10 @@ def write_all(config: ShardingConfig, collection: Collection, intake: Intake, wo
     """Shards the whole source, or indexes its tars in place."""
     scratch = intake.scratch
     chunks = run_intake(collection, intake, runner=config.runner, writers=config.writers, progress=work.progress)
-    if not any(result.rows for result in chunks):
-        raise nothing_usable(collection.total, chunks)
+    if not any(result.row_count for result in chunks):
+        raise nothing_usable_error(collection.total, chunks)
     work.progress(note="planning the shards")
-    columns = Columns.load(scratch, chunks)
+    columns = PlanColumns.load(scratch, chunks)
     plan = build_plan(
         columns,
         partial(key_of_row, scratch, columns),
@@ -96,7 +96,7 @@ def write_all(config: ShardingConfig, collection: Collection, intake: Intake, wo
         label_names=collection.label_names,
     )
     if not len(plan.rows):
-        raise nothing_usable(collection.total, chunks)
+        raise nothing_usable_error(collection.total, chunks)
     dropped = plan.assignment.dropped_labels
     labels = label_numbers(len(collection.label_names), dropped)
     rare_classes = _by_name(plan.assignment.rare_classes, collection.label_names)
@@ -104,39 +104,27 @@ def write_all(config: ShardingConfig, collection: Collection, intake: Intake, wo
     if collection.tars:
         work.progress(note="putting the index together")
         index = index_in_place(work.output, scratch, columns, plan, collection, labels, label_names)
-        return ShardingResult(
-            index, plan, chunks, equal_sets=_equal_sets(scratch, columns, plan, collection), rare_classes=rare_classes
+    else:
+        numbering = build_numbering(scratch, columns, plan.rows, collection.root, labels)
+        _write_shards(config, scratch, columns, plan, numbering, work)
+        index = SampleIndex.assemble(
+            index_pieces(scratch, plan.shard_names),
+            scratch.columns("index"),
+            shard_names=plan.shard_names,
+            label_names=label_names,
+            taxonomy=numbering.taxonomy,
         )
-    numbering = build_numbering(scratch, columns, plan.rows, collection.root, labels)
-    write_shards(
-        work.output,
-        scratch,
+        index.write(work.output)
+        rows = ids_by_row(len(columns), plan.rows, np.arange(len(plan.rows)))
+        write_listing(work.output, chunk_listings(scratch, columns, rows, numbering))
+    equal_sets = equal_images(
         columns,
         plan,
-        numbering,
-        runner=config.runner,
-        writers=config.writers,
-        progress=work.progress,
+        partial(key_of_row, scratch, columns),
+        partial(name_of_row, scratch, columns),
+        collection.label_names,
     )
-    index = SampleIndex.assemble(
-        index_pieces(scratch, plan.shard_names),
-        scratch.columns("index"),
-        shard_names=plan.shard_names,
-        label_names=label_names,
-        taxonomy=numbering.taxonomy,
-    )
-    index.write(work.output)
-    rows = rows_of_plan(len(columns), plan.rows, np.arange(len(plan.rows)))
-    write_listing(
-        work.output,
-        (
-            chunk_listing(scratch, columns, chunk, rows=rows, nodes=numbering.nodes, labels=labels)
-            for chunk in range(len(chunks))
-        ),
-    )
-    return ShardingResult(
-        index, plan, chunks, equal_sets=_equal_sets(scratch, columns, plan, collection), rare_classes=rare_classes
-    )
+    return ShardingResult(index, plan, chunks, equal_sets=equal_sets, rare_classes=rare_classes)
 
 
 def write_delta(
@@ -152,7 +140,7 @@ def write_delta(
     if is_empty(delta):
         raise NothingNew(base.artifact)
     if not (delta.selection.splits != DROPPED).any():
-        raise nothing_usable(len(delta.hashes), delta.chunks)
+        raise nothing_usable_error(len(delta.hashes), delta.chunks)
     work.progress(note="planning the shards")
     plan = arrange(
         delta.columns,
@@ -163,16 +151,7 @@ def write_delta(
         used_key_hashes(delta),
     )
     numbering = delta_numbering(delta, plan, collection.root)
-    write_shards(
-        work.output,
-        scratch,
-        delta.columns,
-        plan,
-        numbering,
-        runner=config.runner,
-        writers=config.writers,
-        progress=work.progress,
-    )
+    _write_shards(config, scratch, delta.columns, plan, numbering, work)
     index = delta_index(scratch, delta, plan, numbering)
     index.write(work.output)
     write_listing(work.output, delta_listing(scratch, delta, plan, numbering))
@@ -186,10 +165,19 @@ def _by_name(rare: Mapping[int, int], names: Sequence[str]) -> dict[str, int]:
 
 
 def _size(config: ShardingConfig) -> ShardSize:
-    megabytes = config.shard_megabytes
-    return ShardSize(config.samples_per_shard, None if megabytes is None else int(megabytes * 1e6))
+    return ShardSize.of_megabytes(config.samples_per_shard, config.shard_megabytes)
 
 
-def _equal_sets(scratch: Scratch, columns: Columns, plan: Plan, collection: Collection) -> list[EqualSet]:
-    key_of, name_of = partial(key_of_row, scratch, columns), partial(name_of_row, scratch, columns)
-    return equal_images(columns, plan, key_of, name_of, collection.label_names)
+def _write_shards(
+    config: ShardingConfig, scratch: Scratch, columns: PlanColumns, plan: Plan, numbering: Numbering, work: Workspace
+) -> None:
+    write_shards(
+        work.output,
+        scratch,
+        columns,
+        plan,
+        numbering,
+        runner=config.runner,
+        writers=config.writers,
+        progress=work.progress,
+    )

@@ -1,11 +1,11 @@
 """The stage shard-dataset: a source of images becomes shards, an index and a data card.
 
-    collect (fetch, list) -> take in (read, check, quarantine) -> plan (duplicates, split, caps, order)
-        -> write tars and index -> card, sheet
+    collect (fetch, list) -> intake (read, check, quarantine) -> plan (duplicates, splits, caps, order)
+        -> write tars and index -> data card, contact sheet
 
-Reading and writing are divided into tasks, which run in threads or on Ray (runner.py). Finished tasks leave their
-files in the scratch folder, and the run after a killed one resumes from them. The same source and config give the
-same bytes in every file, with any runner and after any number of kills.
+Reading and writing are divided into tasks, which run in threads or on Ray (runner.py). Finished tasks leave their files
+in the scratch folder, from which the run after a killed one resumes. The same source and config give the same bytes in
+every file, with any runner and after any number of kills.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class ShardDataset:
         else:
             result = write_delta(config, base, collection, intake, work)
         work.progress(note="data card and contact sheet")
-        return _describe(config, collection, result, work)
+        return _write_card(config, collection, result, work)
 
 
 def _check_labels(config: ShardingConfig, collection: Collection) -> None:
@@ -107,12 +107,12 @@ def _check_labels(config: ShardingConfig, collection: Collection) -> None:
     if config.base is None and config.source.class_sizes() is not None:
         return  # Checked by `check_source`.
     sizes = LabelSizes(config.split)
-    for _ in sizes.counted(collection.items()):
+    for _ in sizes.count(collection.items()):
         pass
     sizes.check(collection.label_names)
 
 
-def _describe(
+def _write_card(
     config: ShardingConfig, collection: Collection, result: ShardingResult, work: Workspace
 ) -> dict[str, Any]:
     """Writes card, contact sheet, label names, quarantine and recipe; returns the summary."""
@@ -122,10 +122,7 @@ def _describe(
     card = data_card(index, collection, result.plan, result.chunks, unreadable, result.changes, rare)
     write_json(work.output / "data_card.json", card)
     (work.output / "data_card.md").write_text(markdown(card), encoding="utf-8")
-    write_json(work.output / "labels.json", list(index.label_names))
-    if index.taxonomy:
-        nodes = [{"name": node.name, "parent": node.parent} for node in index.taxonomy]
-        write_json(work.output / "taxonomy.json", {"nodes": nodes})
+    index.write_names(work.output)
     _write_quarantine(work.output / "quarantine.parquet", unreadable)
     write_recipe(work.output, config, collection.title)
     image = result.image(work)

@@ -50,8 +50,8 @@ def test_shards_and_a_mixture_are_not_both_named() -> None:
             "{emoji: shard-dataset/0a1b, photos: evaluate/2c3d}",
             r"mixture.photos: evaluate/2c3d is an artifact of evaluate",
         ),
-        ("{emoji: shard-dataset/0a1b}", "names 1 data sets; it takes two"),
-        ("{emoji: shard-dataset/0a1b, My Set: shard-dataset/0a1b}", "'My Set' is no name of a data set"),
+        ("{emoji: shard-dataset/0a1b}", "at least two data sets, and names 1"),
+        ("{emoji: shard-dataset/0a1b, My Set: shard-dataset/0a1b}", "'My Set' cannot name a data set"),
     ],
 )
 def test_a_mixture_that_cannot_be_is_refused_before_the_run(mixture: str, words: str) -> None:

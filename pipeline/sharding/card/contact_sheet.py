@@ -16,17 +16,16 @@ from PIL import Image, ImageDraw, ImageOps
 
 from pipeline.counted import counted
 from pipeline.pixels.decode import decode
-from pipeline.sharding.card.sheet_style import COLOURS, FAINT, INK, MARGIN, PANEL, PAPER, draw_heading, font, truncated
+from pipeline.sharding.card.sheet_style import COLOURS, FAINT, INK, MARGIN, PANEL, PAPER, draw_heading, font, truncate
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 
-# Pixels; _NAME is the width of a row's name.
-_CELL, _GAP, _ROW_GAP, _NAME, _HEADER = 60, 8, 20, 176, 112
-_CELLS = 12  # of a row
+# Pixels: side of a cell, gaps between cells and rows, width of a row's name, height of the header.
+_CELL, _GAP, _ROW_GAP, _NAME_WIDTH, _HEADER = 60, 8, 20, 176, 112
+_CELLS_PER_ROW = 12
 _MAX_LABELS = 80
-_CANDIDATES = 400
-# The cells of a row by split.
-_QUOTA = {"train": 7, "val": 2, "test": 3}
+_MAX_CANDIDATES = 400  # of a split
+_CELLS_OF_SPLIT = {"train": 7, "val": 2, "test": 3}
 
 
 def contact_sheet(index: SampleIndex, image: Callable[[int], bytes], title: str) -> Image.Image:
@@ -42,7 +41,7 @@ def contact_sheet(index: SampleIndex, image: Callable[[int], bytes], title: str)
         rows.append(("no label", without))
     columns = 2 if len(rows) > 12 else 1
     height = -(-len(rows) // columns)
-    row_width = _NAME + _CELLS * (_CELL + _GAP)
+    row_width = _NAME_WIDTH + _CELLS_PER_ROW * (_CELL + _GAP)
     width = 2 * MARGIN + columns * row_width + (columns - 1) * MARGIN
     sheet = Image.new("RGB", (width, _HEADER + height * (_CELL + _ROW_GAP) + MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -51,9 +50,9 @@ def contact_sheet(index: SampleIndex, image: Callable[[int], bytes], title: str)
         x = MARGIN + (number // height) * (row_width + MARGIN)
         y = _HEADER + (number % height) * (_CELL + _ROW_GAP)
         _draw_name(draw, name, len(ids), x, y)
-        for cell, id in enumerate(chosen_ids(index, ids, _QUOTA)):
+        for cell, id in enumerate(choose_ids(index, ids, _CELLS_OF_SPLIT)):
             picture = Image.fromarray(decode(image(id)))
-            _draw_sample(sheet, draw, picture, SPLITS[index.splits[id]], x + _NAME + cell * (_CELL + _GAP), y)
+            _draw_sample(sheet, draw, picture, SPLITS[index.splits[id]], x + _NAME_WIDTH + cell * (_CELL + _GAP), y)
     return sheet
 
 
@@ -72,7 +71,7 @@ def _draw_header(draw: ImageDraw.ImageDraw, index: SampleIndex, title: str, widt
 
 
 def _draw_name(draw: ImageDraw.ImageDraw, name: str, count: int, x: int, y: int) -> None:
-    name = truncated(draw, name, _NAME - 16, font(15, bold=True))
+    name = truncate(draw, name, _NAME_WIDTH - 16, font(15, bold=True))
     draw.text((x, y + 11), name, INK, font(15, bold=True))
     draw.text((x, y + 33), counted(count, "image"), FAINT, font(13))
 
@@ -86,13 +85,13 @@ def _draw_sample(
     draw.rounded_rectangle((x + 4, y + _CELL + 3, x + _CELL - 5, y + _CELL + 5), 1, COLOURS[split])
 
 
-def chosen_ids(index: SampleIndex, ids: NDArray[np.int64], quota: Mapping[str, int]) -> list[int]:
+def choose_ids(index: SampleIndex, ids: NDArray[np.int64], quota: Mapping[str, int]) -> list[int]:
     """Selects ids, train first, preferring content groups and families with the fewest selected samples.
 
     Args:
-        quota: split -> number of ids; what val and test cannot fill is added to train.
+        quota: split -> number of ids; what val and test lack is added to train.
     """
-    of_split = {split: ids[index.splits[ids] == code][:_CANDIDATES].tolist() for code, split in enumerate(SPLITS)}
+    of_split = {split: ids[index.splits[ids] == code][:_MAX_CANDIDATES].tolist() for code, split in enumerate(SPLITS)}
     quota = dict(quota)
     quota["train"] += sum(max(0, quota[split] - len(of_split[split])) for split in ("val", "test"))
     groups: Counter[int] = Counter()

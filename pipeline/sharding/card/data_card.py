@@ -52,8 +52,8 @@ def data_card(
         **({"delta": dict(changes)} if changes else {}),
         "notes": list(collection.notes),
         **index_counts(index),
-        "encoded_anew": _summed(chunks, "images"),
-        "caption_cleaning": _summed(chunks, "captions"),
+        "encoded_anew": _sum_counts(chunks, "images"),
+        "caption_cleaning": _sum_counts(chunks, "captions"),
         "duplicates": {
             "found": assignment.equal_sets.copies,
             "dropped_copies_of_held_out": assignment.held_out_copies,
@@ -117,7 +117,7 @@ def index_counts(index: SampleIndex) -> dict[str, Any]:
     }
 
 
-def _summed(chunks: Sequence[ChunkResult], kind: str) -> dict[str, int]:
+def _sum_counts(chunks: Sequence[ChunkResult], kind: str) -> dict[str, int]:
     """Reason -> count, summed over all chunks."""
     total: Counter[str] = Counter()
     for result in chunks:
@@ -128,28 +128,28 @@ def _summed(chunks: Sequence[ChunkResult], kind: str) -> dict[str, int]:
 def _per_label(index: SampleIndex) -> list[dict[str, Any]]:
     """One entry per label, by number, then one for the samples without a label, if any."""
     counts = _per_split(index.labels, index.splits, len(index.label_names))
-    entries = [{"label": name, **_counted(counts[number])} for number, name in enumerate(index.label_names)]
+    entries = [{"label": name, **_split_counts(counts[number])} for number, name in enumerate(index.label_names)]
     without = counts[len(index.label_names)]
-    return [*entries, *([{"label": _NO_LABEL, **_counted(without)}] if without.any() else [])]
+    return [*entries, *([{"label": _NO_LABEL, **_split_counts(without)}] if without.any() else [])]
 
 
-def unlabelled(card: Mapping[str, Any]) -> int:
-    """Number of images without a label: the entry after those of the labels."""
+def unlabelled_count(card: Mapping[str, Any]) -> int:
+    """Number of images without a label, from the entry after those of the labels."""
     return sum(entry["samples"] for entry in card["per_label"][card["labels"] :])
 
 
 def _per_family(index: SampleIndex) -> list[dict[str, Any]]:
     counts = _per_split(index.family_codes, index.splits, len(index.family_names))
-    return [{"source": name, **_counted(counts[code])} for code, name in enumerate(index.family_names)]
+    return [{"source": name, **_split_counts(counts[code])} for code, name in enumerate(index.family_names)]
 
 
 def _per_split(values: Any, splits: Any, count: int) -> Any:
-    """[count + 1, splits] number of samples per value and split; the last row: samples without a value."""
+    """[count + 1, splits] number of samples with each value in each split; the last row: samples without a value."""
     value = np.where(values < 0, count, values).astype(np.int64)
     return np.bincount(value * len(SPLITS) + splits, minlength=(count + 1) * len(SPLITS)).reshape(-1, len(SPLITS))
 
 
-def _counted(of_split: Any) -> dict[str, int]:
+def _split_counts(of_split: Any) -> dict[str, int]:
     return {"samples": int(of_split.sum()), **dict(zip(SPLITS, of_split.tolist(), strict=True))}
 
 

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.counted import counted
-
-_SPLITS = ("train", "val", "test")
+from pipeline.sharding.format.index import SPLITS
 
 
 def shards_headline(summary: Mapping[str, Any]) -> str:
     """The headline from shard-dataset's summary: images by split, unreadable and skipped files, a delta's changes."""
-    splits = " + ".join(f"{summary[name]:,} {name}" for name in _SPLITS if name in summary)
-    one = sum(summary.get(name, 0) for name in _SPLITS) == 1
+    splits = " + ".join(f"{summary[name]:,} {name}" for name in SPLITS if name in summary)
+    one = sum(summary.get(name, 0) for name in SPLITS) == 1
     labels = counted(summary.get("labels", 0), "label")
     words = f"{splits} image{'' if one else 's'}, {labels}, {summary.get('unreadable', 0)} unreadable"
     if "passed_over" in summary:

@@ -10,13 +10,13 @@ from pipeline.printable import printable
 MARGIN = 36
 PAPER, PANEL, INK, FAINT = "#f4f3ee", "#ffffff", "#23241f", "#85867e"
 COLOURS = {"train": "#2f6f8f", "val": "#d99a2b", "test": "#c0492f"}
-_MAX_CHARS = 500  # limit on the length of a text before it is measured
+_MAX_CHARS = 500  # of a text; a longer one is shortened before its width is measured
 
 
 def draw_heading(draw: ImageDraw.ImageDraw, title: str, line: str, *, title_width: int, line_width: int) -> None:
     """Draws a title and a line below it, in the top 84 pixels."""
-    draw.text((MARGIN, 26), truncated(draw, title, title_width, font(26, bold=True)), INK, font(26, bold=True))
-    draw.text((MARGIN, 64), truncated(draw, line, line_width, font(15)), FAINT, font(15))
+    draw.text((MARGIN, 26), truncate(draw, title, title_width, font(26, bold=True)), INK, font(26, bold=True))
+    draw.text((MARGIN, 64), truncate(draw, line, line_width, font(15)), FAINT, font(15))
 
 
 def paste_fitted(sheet: Image.Image, picture: Image.Image, x: int, y: int, *, cell: int, padding: int) -> None:
@@ -30,7 +30,7 @@ def paste_fitted(sheet: Image.Image, picture: Image.Image, x: int, y: int, *, ce
     sheet.paste(picture, (x + (cell - picture.width) // 2, y + (cell - picture.height) // 2))
 
 
-def truncated(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+def truncate(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
     """The text as one line, truncated to `width` pixels."""
     text = shortened(text, _MAX_CHARS)
     while draw.textlength(text, font) > width and len(text) > 4:
@@ -38,7 +38,7 @@ def truncated(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.
     return text
 
 
-def truncated_start(draw: ImageDraw.ImageDraw, name: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+def truncate_start(draw: ImageDraw.ImageDraw, name: str, width: int, font: ImageFont.FreeTypeFont) -> str:
     """The end of a name, in at most `width` pixels: a long path is truncated at its start, before the file's name."""
     name = printable(name)[-_MAX_CHARS:]
     while draw.textlength(name, font) > width and len(name) > 4:

@@ -31,21 +31,21 @@ from pipeline.sharding.card.headline import shards_headline
 from pipeline.sharding.deltas.delta_base import RECIPE_FILE, STAGES, read_recipe
 from pipeline.sharding.deltas.delta_index import TOMBSTONES_FILE
 from pipeline.sharding.deltas.items_table import ROW_GROUP, Listing, write_listing
-from pipeline.sharding.format.index import SCHEMA, SampleIndex, content_hash
-from pipeline.sharding.format.item_names import FILE as LISTING_FILE
+from pipeline.sharding.format.index import SampleIndex, content_hash, replace_columns
+from pipeline.sharding.format.item_names import LISTING_FILE
 from pipeline.sharding.format.shard_locations import ShardLocations, is_own, owner_of, qualified_name
 from pipeline.sharding.format.tar_layout import BLOCK, END_BYTES
 from pipeline.sharding.format.tars_file import TARS_FILE
-from pipeline.sharding.writing.plan import ShardSize, cut, names_of_shards, sorted_in_splits
+from pipeline.sharding.writing.plan import ShardSize, order_in_splits, shard_edges, shard_names_of
 from pipeline.sharding.writing.runner import Stop, StoppedEarlyError, not_stopping, run_with_progress
 from pipeline.sharding.writing.scratch import Scratch
 from pipeline.sharding.writing.shards import link_shard
 from pipeline.stage import NothingNew, Workspace
 from pipeline.whole_files import atomic_write, write_json
 
-_OFFSET_BITS = 42  # A tar of 4 TB.
-_WRITE_AT_BYTES = 4 << 20
-_STOP_EVERY = 64  # samples
+_OFFSET_BITS = 42  # for tars of up to 4 TB
+_BUFFER_BYTES = 4 << 20
+_SAMPLES_PER_STOP_CHECK = 64
 _BATCH_ROWS = 1 << 16
 # Files that are rewritten; all others describe the same samples and are copied.
 _CARD = ("data_card.json", "data_card.md", "data_card.html")
@@ -76,11 +76,11 @@ def check_compactable(artifact: Artifact) -> None:
         InputError: it is not; the message says what it is.
     """
     if artifact.stage not in STAGES:
-        raise InputError(f"compact: {artifact.name} is made by {artifact.stage}; give one of {' or '.join(STAGES)}")
+        raise InputError(f"compact: {artifact.name} is of {artifact.stage}; give an artifact of {' or '.join(STAGES)}")
     if TARS_FILE in artifact.files:
-        raise InputError(f"compact: {artifact.name} is an index of tars in place; there is nothing to fold")
+        raise InputError(f"compact: {artifact.name} is an index of tars in place; there is nothing to compact")
     if LISTING_FILE not in artifact.files:
-        raise InputError(f"compact: {artifact.name} was made by an older version, and no delta was; nothing to fold")
+        raise InputError(f"compact: {artifact.name} is of a version without deltas; there is nothing to compact")
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,17 +110,17 @@ class CompactShards:
         if all(is_own(name) for name in index.shard_names):
             raise NothingNew(shards)
         recipe = read_recipe(shards)
-        size = ShardSize(
+        size = ShardSize.of_megabytes(
             config.samples_per_shard or recipe["samples_per_shard"],
-            _bytes(config.shard_megabytes or recipe["shard_megabytes"]),
+            config.shard_megabytes or recipe["shard_megabytes"],
         )
         work.progress(note="planning the shards")
         locations = ShardLocations(shards, index.shard_names)
         starts, lengths = _spans(shards, index, locations)
         order = np.fromiter((text_hash(key.as_py()) for key in index.keys), np.uint64, len(index))
-        ids = sorted_in_splits(index.splits, order)
-        edges = cut(index.splits[ids], lengths[ids], size)
-        names = names_of_shards(index.splits[ids[edges[:-1]]])
+        ids = order_in_splits(index.splits, order)
+        edges = shard_edges(index.splits[ids], lengths[ids], size)
+        names = shard_names_of(index.splits[ids[edges[:-1]]])
         tars = [
             _Tar(name, ids[start:end], int(lengths[ids[start:end]].sum()) + END_BYTES)
             for name, (start, end) in zip(names, pairwise(edges.tolist()), strict=True)
@@ -128,7 +128,7 @@ class CompactShards:
         scratch = Scratch(work.scratch.absolute())
         scratch.prepare()
         run_with_progress(
-            partial(_write_tar, scratch, _Source(index, locations, starts, lengths)),
+            partial(_write_tar, scratch, _SampleRanges(index, locations, starts, lengths)),
             tars,
             runner="threads",
             writers=config.writers,
@@ -144,7 +144,7 @@ class CompactShards:
         new = _index(scratch, index, ids, edges, names, lengths)
         new.write(work.output)
         _write_listing(work.output, Listing.open(shards, scratch.columns("listing")), ids)
-        _copy_the_rest(work.output, shards)
+        _copy_unchanged_files(work.output, shards)
         write_json(
             work.output / RECIPE_FILE,
             {**recipe, "samples_per_shard": size.samples, "shard_megabytes": size.bytes and size.bytes / 1e6},
@@ -160,8 +160,12 @@ class CompactShards:
 
 
 @dataclass(frozen=True, eq=False)
-class _Source:
-    """The locations of the samples: bytes [start, start + length) of their tars, including headers."""
+class _SampleRanges:
+    """The byte ranges of samples in their tars, including headers.
+
+    Attributes:
+        starts, lengths: [rows of the index] in bytes.
+    """
 
     index: SampleIndex
     locations: ShardLocations
@@ -169,38 +173,39 @@ class _Source:
     lengths: NDArray[np.int64]
 
 
-def _write_tar(scratch: Scratch, source: _Source, tar: _Tar, *, stop: Stop = not_stopping) -> int:
+def _write_tar(scratch: Scratch, ranges: _SampleRanges, tar: _Tar, *, stop: Stop = not_stopping) -> int:
     """The task: writes a tar unless it exists; returns the number of samples."""
     path = scratch.tar(tar.name)
     if path.exists() and path.stat().st_size == tar.size:
         return len(tar.ids)
-    index = source.index
-    opened: dict[int, int] = {}
-    waiting = bytearray()
+    index = ranges.index
+    descriptors: dict[int, int] = {}
+    buffer = bytearray()
     try:
         with atomic_write(path) as temporary, temporary.open("wb", buffering=0) as file:
             for position, id in enumerate(tar.ids.tolist()):
-                if position % _STOP_EVERY == 0 and stop():
+                if position % _SAMPLES_PER_STOP_CHECK == 0 and stop():
                     raise StoppedEarlyError
                 shard = int(index.shards[id])
-                if shard not in opened:
-                    opened[shard] = os.open(source.locations.path(shard), os.O_RDONLY | os.O_CLOEXEC)
-                sample = os.pread(opened[shard], int(source.lengths[id]), int(source.starts[id]))
-                _check(source, id, sample)
-                waiting += sample
-                if len(waiting) >= _WRITE_AT_BYTES:
-                    file.write(waiting)
-                    waiting.clear()
-            file.write(waiting + bytes(END_BYTES))
+                if shard not in descriptors:
+                    descriptors[shard] = os.open(ranges.locations.path(shard), os.O_RDONLY | os.O_CLOEXEC)
+                sample = os.pread(descriptors[shard], int(ranges.lengths[id]), int(ranges.starts[id]))
+                _check(ranges, id, sample)
+                buffer += sample
+                if len(buffer) >= _BUFFER_BYTES:
+                    file.write(buffer)
+                    buffer.clear()
+            file.write(buffer + bytes(END_BYTES))
     finally:
-        for descriptor in opened.values():
+        for descriptor in descriptors.values():
             os.close(descriptor)
     return len(tar.ids)
 
 
-def _check(source: _Source, id: int, sample: bytes) -> None:
-    index = source.index
-    start = int(index.offsets[id] - source.starts[id])
+def _check(ranges: _SampleRanges, id: int, sample: bytes) -> None:
+    """Raises a DamagedError if the bytes of a sample have not the key or the image that the index states."""
+    index = ranges.index
+    start = int(index.offsets[id] - ranges.starts[id])
     image = sample[start : start + int(index.lengths[id])]
     if not sample.startswith(f"{index.key(id)}.".encode()) or content_hash(image) != index.content_hash(id):
         shard = index.shard_names[int(index.shards[id])]
@@ -219,10 +224,10 @@ def _spans(
     of the tar, including those that later deltas removed.
     """
     lengths = np.zeros(len(index), dtype=np.int64)
-    of_owner: dict[str, list[int]] = {}
+    shards_of_owner: dict[str, list[int]] = {}
     for number, name in enumerate(index.shard_names):
-        of_owner.setdefault(owner_of(name) or shards.name, []).append(number)
-    for artifact_name, numbers in of_owner.items():
+        shards_of_owner.setdefault(owner_of(name) or shards.name, []).append(number)
+    for artifact_name, numbers in shards_of_owner.items():
         owner = index if artifact_name == shards.name else SampleIndex.open(shards.in_same_store(artifact_name))
         number_in_owner = {qualified_name(artifact_name, name): number for number, name in enumerate(owner.shard_names)}
         in_owner = np.full(len(index.shard_names), -1, dtype=np.int64)
@@ -258,7 +263,13 @@ def _index(
     names: Sequence[str],
     lengths: NDArray[np.int64],
 ) -> SampleIndex:
-    """The index of the new tars."""
+    """The index of the new tars.
+
+    Args:
+        ids: ids in the delta's index, in the order of the new ids.
+        edges: see `Plan`.
+        lengths: [rows of the delta's index] bytes of each sample in its tar.
+    """
     sizes = np.diff(edges)
     ends = np.cumsum(lengths[ids])
     shards = np.repeat(np.arange(len(names), dtype=np.int32), sizes)
@@ -268,10 +279,7 @@ def _index(
         for start in range(0, len(ids), _BATCH_ROWS):
             some = slice(start, start + _BATCH_ROWS)
             table = index.table.take(pa.array(ids[some])).combine_chunks()
-            columns = {name: table.column(name) for name in SCHEMA.names}
-            columns["shard"] = pa.array(shards[some])
-            columns["offset"] = pa.array(starts[some] + BLOCK)
-            yield pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+            yield replace_columns(table, {"shard": pa.array(shards[some]), "offset": pa.array(starts[some] + BLOCK)})
 
     return SampleIndex.assemble(
         pieces(),
@@ -291,12 +299,8 @@ def _write_listing(folder: Path, listing: Listing, ids: NDArray[np.int64]) -> No
     write_listing(folder, (listing.rows(some, row=rows[some]) for some in batches))
 
 
-def _copy_the_rest(folder: Path, shards: Artifact) -> None:
+def _copy_unchanged_files(folder: Path, shards: Artifact) -> None:
     """Copies the files that do not change: labels, taxonomy, quarantine, pictures."""
     for name in shards.files:
         if not is_own(name) and name not in _REWRITTEN:
             shutil.copyfile(shards.path(name), folder / name)
-
-
-def _bytes(megabytes: float | None) -> int | None:
-    return None if megabytes is None else int(megabytes * 1e6)

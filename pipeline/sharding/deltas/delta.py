@@ -4,8 +4,8 @@
         -> select among all items (splits, duplicates, caps) -> read what is selected and was left out of the base
         -> select again
 
-Duplicates and caps are decided over all items in source order, as in a full run: the listing has the hashes for that.
-So an image that was dropped as a copy is stored once the copy that was stored is removed.
+Duplicates and caps are decided over all items in source order, as in a full run, from the hashes in the listing. So an
+image that the base dropped as a copy is stored when the image that it copies is removed from the source.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from numpy.typing import NDArray
 from pipeline.progress import Progress
 from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.deltas.delta_base import Base
-from pipeline.sharding.deltas.diff_with_base import ItemHashes, match_by_name, unchanged
+from pipeline.sharding.deltas.diff_with_base import ItemHashes, find_unchanged, match_by_name
 from pipeline.sharding.deltas.inherited_splits import inherit_splits
 from pipeline.sharding.deltas.items_table import Listing
 from pipeline.sharding.format.mapped_columns import mapped_numbers
-from pipeline.sharding.format.taxonomy import Paths
+from pipeline.sharding.format.taxonomy import NodePaths
 from pipeline.sharding.sources.base import Collection, Item
-from pipeline.sharding.writing.chunks import ChunkResult, Columns, read_table
+from pipeline.sharding.writing.chunks import ChunkResult, PlanColumns, read_table
 from pipeline.sharding.writing.duplicates import DROPPED
-from pipeline.sharding.writing.intake import Intake, nothing_usable, run_intake
+from pipeline.sharding.writing.intake import Intake, nothing_usable_error, run_intake
 from pipeline.sharding.writing.item_columns import PLAN_COLUMNS
 from pipeline.sharding.writing.plan import Selection, select_samples
 from pipeline.sharding.writing.rare_classes import DROPPED_CLASS, LabelSizes, label_numbers
 
-# The state of an item of the source; the values are ranks: of repeated samples, the one with the lowest stays.
+# The states of an item of the source: stored by the base, read now, left out by the base, unreadable. The values are
+# ranks: of repeats, the one with the lowest rank stays.
 _STORED, _READ, _LEFT_OUT, _UNREADABLE = range(4)
 
 
@@ -47,7 +48,7 @@ class Delta:
     Attributes:
         base: the base of the delta.
         listing: the base's listing.
-        all_label_names: the base's, then the new ones.
+        all_label_names: names of the base's labels, then of the new ones.
         labels: their numbers, see `label_numbers`: rare new classes may be dropped.
         chunks, columns: the items that were read.
         hashes: the source's items.
@@ -63,7 +64,7 @@ class Delta:
     all_label_names: tuple[str, ...]
     labels: NDArray[np.int32]
     chunks: list[ChunkResult]
-    columns: Columns
+    columns: PlanColumns
     hashes: ItemHashes
     readable: NDArray[np.int64]
     state: NDArray[np.int8]
@@ -124,7 +125,11 @@ class Delta:
         return rows, reasons
 
     def counts(self, reasons: list[str]) -> dict[str, Any]:
-        """The numbers of new, changed, removed and live samples, for the data card."""
+        """The numbers of new, changed, removed and live samples, for the data card.
+
+        Args:
+            reasons: see `tombstones`.
+        """
         read = self.was_read & (self.selection.splits != DROPPED)
         base_rows = self.base_rows[self.readable[read]]
         changed = int((self.listing.numbers["row"][base_rows[base_rows >= 0]] >= 0).sum())
@@ -150,14 +155,14 @@ def read_delta(config: ShardingConfig, base: Base, collection: Collection, intak
     """
     listing = Listing.open(base.artifact, intake.scratch.columns("listing"))
     sizes = LabelSizes(config.split, base.index.label_names)
-    items = sizes.counted(collection.items())
+    items = sizes.count(collection.items())
     hashes = ItemHashes.of(items, collection.total, progress, intake.scratch.columns("source"))
     base_rows = match_by_name(hashes, listing)
     # An item with another label than in the base keeps its split, so its new class is exempt from the check.
     sizes.check(
         collection.label_names, [name for name, items in sizes.first_items.items() if (base_rows[items] >= 0).any()]
     )
-    same = unchanged(hashes, listing, base_rows, trust_names=config.trust_names)
+    same = find_unchanged(hashes, listing, base_rows, trust_names=config.trust_names)
     state = np.full(len(hashes), _UNREADABLE, dtype=np.int8)
     rows = np.where(same, base_rows, -1)
     state[same] = np.where(listing.numbers["row"][base_rows[same]] >= 0, _STORED, _LEFT_OUT)
@@ -165,7 +170,7 @@ def read_delta(config: ShardingConfig, base: Base, collection: Collection, intak
     chunks: list[ChunkResult] = []
     first = True
     while True:
-        first_row = sum(result.rows for result in chunks)
+        first_row = sum(result.row_count for result in chunks)
         new_chunks = run_intake(
             _subset(collection, wanted, len(hashes)),
             intake,
@@ -176,7 +181,7 @@ def read_delta(config: ShardingConfig, base: Base, collection: Collection, intak
         )
         new_items = wanted[_numbers_in_intake(intake, new_chunks, len(chunks))]
         chunks += new_chunks
-        columns = Columns.load(intake.scratch, chunks)
+        columns = PlanColumns.load(intake.scratch, chunks)
         state[wanted] = _UNREADABLE
         state[new_items] = _READ
         rows[new_items] = np.arange(first_row, len(columns))
@@ -185,7 +190,7 @@ def read_delta(config: ShardingConfig, base: Base, collection: Collection, intak
             first = False
         readable = np.flatnonzero(state != _UNREADABLE)
         if not readable.size:
-            raise nothing_usable(len(hashes), chunks)
+            raise nothing_usable_error(len(hashes), chunks)
         selection = _select(
             config, base, listing, columns, intake, state[readable], rows[readable], base_rows[readable]
         )
@@ -230,14 +235,14 @@ def _numbers_in_intake(intake: Intake, chunks: list[ChunkResult], first: int) ->
 
 def _reuse_unchanged(
     listing: Listing,
-    columns: Columns,
+    columns: PlanColumns,
     hashes: ItemHashes,
     base_rows: NDArray[np.int64],
     items: NDArray[np.int64],
     state: NDArray[np.int8],
     rows: NDArray[np.int64],
 ) -> None:
-    """Marks items that were read and found unchanged as the base's: e.g. a touched file, or an item without stamp."""
+    """Marks items that were read and found unchanged, such as touched files, as items of the base."""
     old, new = base_rows[items], rows[items]
     listed = listing.numbers
     same = (
@@ -255,7 +260,7 @@ def _select(
     config: ShardingConfig,
     base: Base,
     listing: Listing,
-    columns: Columns,
+    columns: PlanColumns,
     intake: Intake,
     state: NDArray[np.int8],
     rows: NDArray[np.int64],
@@ -268,7 +273,7 @@ def _select(
         base_rows: [readable] rows of the base's listing, -1 for none.
     """
     ids, base_splits = listing.numbers["row"], base.index.splits
-    union = _Union(listing, columns, Paths.of(base.index.taxonomy))
+    union = _Union(listing, columns, NodePaths(base.index.taxonomy))
     splits = np.full(len(rows), DROPPED, dtype=np.int8)
     former = splits.copy()
     stored = state == _STORED
@@ -299,9 +304,9 @@ def _select(
 
 
 class _Union:
-    """Columns of images from two origins: a listing, and items that were read."""
+    """The columns of images of which some are in the base's listing and others were read."""
 
-    def __init__(self, listing: Listing, columns: Columns, paths: Paths) -> None:
+    def __init__(self, listing: Listing, columns: PlanColumns, paths: NodePaths) -> None:
         self._listing = listing
         self._columns = columns
         codes = {name: code for code, name in enumerate(listing.family_names)}
@@ -313,11 +318,12 @@ class _Union:
             "node": np.array(nodes, dtype=np.int32)[columns.node],
         }
 
-    def columns(self, read: NDArray[np.bool_], rows: NDArray[np.int64], folder: Path) -> Columns:
-        """The columns of images, some of them read and the others listed in the base.
+    def columns(self, read: NDArray[np.bool_], rows: NDArray[np.int64], folder: Path) -> PlanColumns:
+        """The columns of some images.
 
         Args:
-            read: [images] whether `rows` is a row of the read items; otherwise it is a row of the listing.
+            read: [images] whether the image was read.
+            rows: [images] row of the columns of the read items, or of the listing.
             folder: folder for the files of the columns.
         """
         columns: dict[str, Any] = {}
@@ -332,4 +338,4 @@ class _Union:
                 values[~read] = self._listing.numbers[name][listed]
             columns[name] = values
         starts = np.array([0, len(rows)], dtype=np.int64)
-        return Columns(starts=starts, family_names=self._family_names, node_paths=self._node_paths, **columns)
+        return PlanColumns(starts=starts, family_names=self._family_names, node_paths=self._node_paths, **columns)

@@ -1,7 +1,7 @@
-"""The base of a delta: the shards artifact that a run adds to, given by name or as the newest, and its requirements.
+"""The base of a delta: the shards artifact to which a run adds. It is named, or the newest that fits.
 
-recipe.json in a shards artifact records its settings. A delta must have the settings of its base; otherwise splits and
-duplicates of the two would follow different rules.
+recipe.json in a shards artifact records its settings. A delta must have the settings of its base, so that splits and
+duplicates of both follow the same rules.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from pipeline.config import canonical_json
 from pipeline.errors import DamagedError, InputError
 from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.format.index import SampleIndex
-from pipeline.sharding.format.item_names import FILE as LISTING_FILE
-from pipeline.sharding.format.shard_locations import ShardLocations
+from pipeline.sharding.format.item_names import LISTING_FILE
 from pipeline.sharding.format.tars_file import TARS_FILE
 from pipeline.whole_files import write_json
 
@@ -44,18 +43,9 @@ class Base:
     def index(self) -> SampleIndex:
         return SampleIndex.open(self.artifact)
 
-    @cached_property
-    def locations(self) -> ShardLocations:
-        return ShardLocations(self.artifact, self.index.shard_names)
-
     def is_of(self, config: ShardingConfig) -> bool:
         """Whether the source is unchanged since the base was created."""
         return bool(self.recipe["fingerprint"] == config.source.fingerprint)
-
-    def image(self, id: int) -> bytes:
-        """The encoded image of one of its samples."""
-        index = self.index
-        return self.locations.read(int(index.shards[id]), int(index.offsets[id]), int(index.lengths[id]))
 
 
 def write_recipe(folder: Path, config: ShardingConfig, title: str) -> None:
@@ -80,7 +70,7 @@ def read_recipe(artifact: Artifact) -> Mapping[str, Any]:
         recipe: Mapping[str, Any] = json.loads(artifact.read(RECIPE_FILE))
         recipe["settings"], recipe["fingerprint"]
     except (ValueError, KeyError, TypeError):
-        raise DamagedError(f"{artifact.name}/{RECIPE_FILE}: is none; re-run {artifact.stage}") from None
+        raise DamagedError(f"{artifact.name}/{RECIPE_FILE}: not a recipe; re-run {artifact.stage}") from None
     return recipe
 
 
@@ -97,7 +87,7 @@ def find_base(config: ShardingConfig, store: ArtifactStore) -> Base | None:
 
 
 def check_named_base(config: ShardingConfig, store: ArtifactStore) -> Base | None:
-    """The base that the config names by STAGE/KEY, or None; it need not be `resolved`.
+    """The base that the config names by STAGE/KEY, or None; the config need not be `resolved`.
 
     Raises:
         InputError: see `find_base`.
@@ -138,12 +128,12 @@ def source_address(config: ShardingConfig) -> str:
 
 def _newest(config: ShardingConfig, store: ArtifactStore) -> Base | None:
     """The latest committed artifact with this source and these settings."""
-    place = source_address(config)
+    address = source_address(config)
     found = [
         artifact
         for stage in STAGES
         for artifact in store.list(stage)
-        if artifact.manifest["summary"].get("source") == place
+        if artifact.manifest["summary"].get("source") == address
     ]
     found.sort(key=lambda artifact: (artifact.manifest["origin"].get("committed", 0.0), artifact.key), reverse=True)
     return next((base for base in map(Base, found) if _problem_of_base(config, base) is None), None)
@@ -152,7 +142,7 @@ def _newest(config: ShardingConfig, store: ArtifactStore) -> Base | None:
 def _problem_of_config(config: ShardingConfig) -> str | None:
     if config.duplicates.near == "remove":
         return (
-            "base: near-duplicates are found among all images at once, which a delta does not read; "
+            "base: near duplicates are found by comparing all images, and a delta reads only some; "
             "set duplicates.near=keep, or remove base"
         )
     if getattr(config.source, "in_place", False):
@@ -163,15 +153,15 @@ def _problem_of_config(config: ShardingConfig) -> str | None:
 def _problem_of_base(config: ShardingConfig, base: Base) -> str | None:
     artifact = base.artifact
     if artifact.stage not in STAGES:
-        return f"base: {artifact.name} is made by {artifact.stage}; give one of {' or '.join(STAGES)}"
+        return f"base: {artifact.name} is an artifact of {artifact.stage}; give one of {' or '.join(STAGES)}"
     if TARS_FILE in artifact.files:
         return f"base: {artifact.name} is an index of tars in place; a delta adds to shards: run without base once"
     if LISTING_FILE not in artifact.files or RECIPE_FILE not in artifact.files:
-        return f"base: {artifact.name} has no listing of its items (an older version made it); run without base once"
+        return f"base: {artifact.name} has no listing of its items, being of an older version; run without base once"
     before, now = base.recipe["settings"], _settings(config)
     if before["source"]["kind"] != now["source"]["kind"]:
         return (
-            f"base: {artifact.name} was made from a source of kind {before['source']['kind']!r}, not "
+            f"base: {artifact.name} is of a source of kind {before['source']['kind']!r}, not "
             f"{now['source']['kind']!r}; name another base, or remove it"
         )
     changed = next(
@@ -190,8 +180,8 @@ def _problem_of_base(config: ShardingConfig, base: Base) -> str | None:
     if name not in before[part] and name in (fields := type(getattr(config, part)).model_fields):
         was = fields[name].default  # Fields that were added later are omitted at their default.
     return (
-        f"base: {artifact.name} was made with {changed}={json.dumps(was)}, and a delta follows the "
-        f"rules of its base; set {changed} to that, or remove base"
+        f"base: {artifact.name} was created with {changed}={json.dumps(was)}, and a delta needs the settings of its "
+        f"base; set {changed} to that, or remove base"
     )
 
 

@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 
 from pipeline.counter_rng import text_hash
 from pipeline.sharding.deltas.delta import Delta
-from pipeline.sharding.deltas.items_table import ROW_GROUP, chunk_listing, rows_of_plan
+from pipeline.sharding.deltas.items_table import ROW_GROUP, chunk_listings, ids_by_row
 from pipeline.sharding.deltas.items_table import SCHEMA as LISTING_SCHEMA
-from pipeline.sharding.format.index import SCHEMA, SPLITS, SampleIndex
+from pipeline.sharding.format.index import SPLITS, SampleIndex, replace_columns
 from pipeline.sharding.format.shard_locations import qualified_name
-from pipeline.sharding.format.taxonomy import Paths
 from pipeline.sharding.writing.duplicates import DROPPED
-from pipeline.sharding.writing.numbering import Numbering, used_nodes
+from pipeline.sharding.writing.numbering import Numbering, number_nodes, numbers_of
 from pipeline.sharding.writing.plan import Plan
 from pipeline.sharding.writing.scratch import Scratch
 from pipeline.sharding.writing.shards import index_pieces
@@ -40,7 +39,7 @@ def reused_ids(delta: Delta) -> NDArray[np.int64]:
 
 
 def used_key_hashes(delta: Delta) -> NDArray[np.uint64]:
-    """Hashes of the keys of the reused samples; empty if there are no new samples, which must not repeat them."""
+    """Hashes of the keys that new samples must not have: those of the reused samples; empty without new samples."""
     if not delta.new_rows.size:
         return np.empty(0, dtype=np.uint64)
     ids, keys = reused_ids(delta), delta.base.index.keys
@@ -58,21 +57,13 @@ def delta_numbering(delta: Delta, plan: Plan, root: str) -> Numbering:
     used = {columns.family_names[code] for code in np.unique(columns.family[plan.rows]).tolist()}
     used |= {base.index.family_names[code] for code in np.unique(base.index.family_codes[reused_ids(delta)]).tolist()}
     names = tuple(sorted(used))
-    number_of = {name: number for number, name in enumerate(names)}
-    families = np.array([number_of.get(name, -1) for name in columns.family_names], dtype=np.int16)
-    has_taxonomy = bool(root or base.index.taxonomy)
-    paths = Paths.of(base.index.taxonomy)
-    used_paths = used_nodes(columns, delta.labels).tolist()
-    codes = [
-        paths.number(path) if path and has_taxonomy and is_used else -1
-        for path, is_used in zip(columns.node_paths, used_paths, strict=True)
-    ]
+    nodes, taxonomy = number_nodes(columns, delta.labels, root, base.index.taxonomy)
     return Numbering(
         groups=_groups(delta, plan),
-        nodes=np.array(codes, dtype=np.int32),
-        families=families,
+        nodes=nodes,
+        families=numbers_of(columns.family_names, names),
         family_names=names,
-        taxonomy=paths.nodes(root) if has_taxonomy else (),
+        taxonomy=taxonomy,
         labels=delta.labels,
     )
 
@@ -88,30 +79,25 @@ def delta_index(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numbering
     used = np.unique(index.shards[ids])
     shard_number = np.full(len(index.shard_names), -1, dtype=np.int32)
     shard_number[used] = np.arange(len(plan.shard_names), len(plan.shard_names) + len(used))
-    number_of = {name: number for number, name in enumerate(numbering.family_names)}
-    family_number = np.array([number_of.get(name, -1) for name in index.family_names], dtype=np.int16)
+    family_number = numbers_of(index.family_names, numbering.family_names)
     family_names = pa.array(numbering.family_names, pa.string())
 
-    def reused(split: int) -> Iterator[pa.Table]:
+    def reused_pieces(split: int) -> Iterator[pa.Table]:
         """Yields the base's samples of a split, in batches."""
         start, end = np.searchsorted(index.splits[ids], [split, split + 1]).tolist()
         for first in range(start, end, _BATCH_ROWS):
             some = ids[first : min(first + _BATCH_ROWS, end)]
             table = index.table.take(pa.array(some)).combine_chunks()
-            values = {name: table.column(name) for name in SCHEMA.names}
-            values["shard"] = pa.array(shard_number[index.shards[some]])
-            values["source"] = pa.DictionaryArray.from_arrays(
-                pa.array(family_number[index.family_codes[some]]), family_names
-            )
-            yield pa.Table.from_arrays([values[name] for name in SCHEMA.names], schema=SCHEMA)
+            families = pa.DictionaryArray.from_arrays(pa.array(family_number[index.family_codes[some]]), family_names)
+            yield replace_columns(table, {"shard": pa.array(shard_number[index.shards[some]]), "source": families})
 
-    def new(split: int) -> Iterator[pa.Table]:
+    def new_pieces(split: int) -> Iterator[pa.Table]:
         """Yields the new samples of a split, shard by shard; a shard contains samples of one split."""
         of_shard = plan.splits[plan.edges[:-1]]
         return index_pieces(scratch, [plan.shard_names[shard] for shard in np.flatnonzero(of_shard == split).tolist()])
 
     return SampleIndex.assemble(
-        chain.from_iterable(chain(reused(split), new(split)) for split in range(len(SPLITS))),
+        chain.from_iterable(chain(reused_pieces(split), new_pieces(split)) for split in range(len(SPLITS))),
         scratch.columns("index"),
         shard_names=[
             *plan.shard_names,
@@ -127,21 +113,14 @@ def delta_listing(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numberi
     listing, ids = delta.listing, reused_ids(delta)
     splits = np.concatenate([delta.base.index.splits[ids], plan.splits])
     # The id of each sample in the new index, which is sorted by split, reused samples first.
-    number = np.empty(len(splits), dtype=np.int64)
-    number[np.argsort(splits, kind="stable")] = np.arange(len(splits))
-    number_of_id = np.full(len(delta.base.index), -1, dtype=np.int64)
-    number_of_id[ids] = number[: len(ids)]
-    id_of_row = rows_of_plan(len(delta.columns), plan.rows, number[len(ids) :])
+    new_ids = np.empty(len(splits), dtype=np.int64)
+    new_ids[np.argsort(splits, kind="stable")] = np.arange(len(splits))
+    new_id_of_base_id = np.full(len(delta.base.index), -1, dtype=np.int64)
+    new_id_of_base_id[ids] = new_ids[: len(ids)]
+    id_of_row = ids_by_row(len(delta.columns), plan.rows, new_ids[len(ids) :])
 
-    new = pa.concat_tables(
-        [
-            LISTING_SCHEMA.empty_table(),
-            *(
-                chunk_listing(scratch, delta.columns, chunk, rows=id_of_row, nodes=numbering.nodes, labels=delta.labels)
-                for chunk in range(len(delta.chunks))
-            ),
-        ]
-    )
+    new_listings = chunk_listings(scratch, delta.columns, id_of_row, numbering)
+    new = pa.concat_tables([LISTING_SCHEMA.empty_table(), *new_listings])
     for start in range(0, len(delta.readable), ROW_GROUP):
         batch = slice(start, start + ROW_GROUP)
         # A row of `new` for an item that was read, otherwise a row of the base's listing.
@@ -149,7 +128,7 @@ def delta_listing(scratch: Scratch, delta: Delta, plan: Plan, numbering: Numberi
         base_ids = listing.numbers["row"][rows[~read]]
         known = listing.rows(
             rows[~read],
-            row=np.where(base_ids >= 0, number_of_id[base_ids], -1),
+            row=np.where(base_ids >= 0, new_id_of_base_id[base_ids], -1),
             stamp_hash=delta.hashes.stamp_hash[delta.readable[batch][~read]],
         )
         order = np.empty(len(rows), dtype=np.int64)

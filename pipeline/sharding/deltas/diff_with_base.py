@@ -48,7 +48,7 @@ class ItemHashes:
                 for name, column in columns.items():
                     column.add([hashes[name] for hashes in batch])
                 done += len(batch)
-        return cls(**{name: column.mapped() for name, column in columns.items()})
+        return cls(**{name: column.finish() for name, column in columns.items()})
 
 
 def match_by_name(source: ItemHashes, listing: Listing) -> NDArray[np.int64]:
@@ -70,7 +70,7 @@ def match_by_name(source: ItemHashes, listing: Listing) -> NDArray[np.int64]:
     return found
 
 
-def unchanged(
+def find_unchanged(
     source: ItemHashes, listing: Listing, base_rows: NDArray[np.int64], *, trust_names: bool
 ) -> NDArray[np.bool_]:
     """[items] whether name, metadata and stamp of an item are unchanged; no image is read.

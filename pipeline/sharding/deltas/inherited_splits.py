@@ -1,11 +1,11 @@
 """The splits of a delta that its base determines.
 
-A sample of the base stays in its split. A new sample goes to the split of its content group in the base; if the base
-does not have the group, to the split of an equal image in the base, with the rest of its group; an item with a changed
-image stays in its split. The other samples are undecided and assigned by hash.
+A sample of the base stays in its split. A new sample goes to the split of its content group in the base. If the base
+does not have the group, the whole group goes to the split of an image in the base that equals one of its images, or of
+an item whose image changed. The splits of the other samples are drawn.
 
-An image that the base has in one split, with its content group in another, is dropped: in either split it would leak
-into the other.
+If the base has an image in one split and its content group in another, a new sample with both is dropped: in either
+split it would leak into the other.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.sharding.deltas.diff_with_base import isin_sorted
-from pipeline.sharding.writing.chunks import Columns
+from pipeline.sharding.writing.chunks import PlanColumns
 from pipeline.sharding.writing.duplicates import DROPPED
 from pipeline.sharding.writing.split import InheritedSplits, fixed_splits
 from pipeline.sharding.writing.split_config import SplitConfig
 
 
 def inherit_splits(
-    columns: Columns,
+    columns: PlanColumns,
     config: SplitConfig,
     *,
     splits: NDArray[np.int8],
     former: NDArray[np.int8],
     rank: NDArray[np.int8],
-    base: Columns,
+    base: PlanColumns,
     base_splits: NDArray[np.int8],
     labels: int,
 ) -> InheritedSplits:
@@ -37,7 +37,7 @@ def inherit_splits(
         splits: [samples] split of samples that the base stores, unchanged; DROPPED for the others.
         former: [samples] split of samples that the base stores with another image; DROPPED for the others.
         rank: [samples] see `InheritedSplits`.
-        base: all samples that the base stores, including those that are gone.
+        base: all samples that the base stores, including those that the source no longer has.
         base_splits: [base] their splits.
         labels: number of labels of the base.
     """
@@ -59,7 +59,7 @@ def inherit_splits(
 
 
 def _splits_of_equals(
-    columns: Columns, rows: NDArray[np.int64], known: Columns, splits: NDArray[np.int8], names: tuple[str, ...]
+    columns: PlanColumns, rows: NDArray[np.int64], known: PlanColumns, splits: NDArray[np.int8], names: tuple[str, ...]
 ) -> NDArray[np.int8]:
     """[rows] the most protected split of the samples of `known` with equal values in columns `names`; DROPPED: none.
 

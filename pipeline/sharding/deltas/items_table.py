@@ -1,13 +1,14 @@
 """items.parquet: every readable item of the source at the time of sharding, stored or not.
 
-A later run compares its source with this listing (delta.py): unchanged items are not read again, and duplicates,
-splits and caps are decided over all items, as if all had been read.
+A later run compares its source with this listing (delta.py): unchanged items are not read again, but duplicates, splits
+and caps are decided as if all items had been read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from numpy.typing import NDArray
 
 from pipeline.artifacts import Artifact
 from pipeline.errors import DamagedError, first_line
-from pipeline.sharding.format.item_names import FILE
+from pipeline.sharding.format.item_names import LISTING_FILE
 from pipeline.sharding.format.mapped_columns import concat_on_disk
-from pipeline.sharding.writing.chunks import Columns, read_table
+from pipeline.sharding.writing.chunks import PlanColumns, read_table
 from pipeline.sharding.writing.item_columns import ITEM_COLUMNS, PLAN_COLUMNS
+from pipeline.sharding.writing.numbering import Numbering
 from pipeline.sharding.writing.rare_classes import DROPPED_CLASS
 from pipeline.sharding.writing.scratch import Scratch
 
@@ -38,7 +40,7 @@ SCHEMA = pa.schema(
         "family": pa.string(),
     }
 )
-# The names in the file, where they differ.
+# Column -> its name in the file, where they differ.
 _FILE_NAMES = {
     "family": "source",
     "name_hash": "item",
@@ -53,7 +55,7 @@ _FILE_NAMES = {
     "sample_bytes": "stored",
 }
 _FILE_SCHEMA = pa.schema([field.with_name(_FILE_NAMES.get(field.name, field.name)) for field in SCHEMA])
-_COPIED = [name for name in SCHEMA.names if name != "row" and name not in _NUMBERED]
+_FROM_CHUNKS = [name for name in SCHEMA.names if name != "row" and name not in _NUMBERED]
 # The schema of the memory-mapped columns: family names as numbers.
 _CODED = SCHEMA.set(SCHEMA.get_field_index("family"), pa.field("family", pa.int16()))
 _READ_ROWS = 1 << 16
@@ -66,8 +68,8 @@ class Listing:
     """The items of a shards artifact, in source order; memory-mapped columns.
 
     Attributes:
-        names: [items] their names.
-        numbers: column -> [items] numeric values; "family" is an index into `family_names`.
+        names: [items] names in the source.
+        numbers: column -> [items] its values; those of "family" are positions in `family_names`.
     """
 
     names: pa.LargeStringArray
@@ -88,11 +90,11 @@ class Listing:
         """
         families: dict[str, int] = {}
         try:
-            with pq.ParquetFile(artifact.path(FILE)) as file:
+            with pq.ParquetFile(artifact.path(LISTING_FILE)) as file:
                 table = concat_on_disk(_coded(file, families), _CODED, folder)
         except (pa.ArrowInvalid, ValueError, KeyError) as error:
             raise DamagedError(
-                f"{artifact.name}/{FILE}: no listing of items ({first_line(error)}); re-run its stage"
+                f"{artifact.name}/{LISTING_FILE}: not a listing of items ({first_line(error)}); re-run its stage"
             ) from None
         numbers = {name: table.column(name).chunk(0).to_numpy() for name in SCHEMA.names if name != "name"}
         return cls(table.column("name").chunk(0), numbers, tuple(families))
@@ -129,53 +131,45 @@ def _coded(file: pq.ParquetFile, families: dict[str, int]) -> Iterator[pa.Table]
 
 
 def write_listing(folder: Path, tables: Iterable[pa.Table]) -> None:
-    """Writes items.parquet; items with the label `DROPPED_CLASS` are omitted.
+    """Writes items.parquet from tables with `SCHEMA`.
 
-    Each table has the columns of `SCHEMA`. To a later run, images of a dropped class are therefore new, and it checks
-    again whether the class is too small.
+    Items of a dropped class are omitted: to a later run they are new, and it checks again whether the class is too
+    small.
     """
-    with pq.ParquetWriter(folder / FILE, _FILE_SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(folder / LISTING_FILE, _FILE_SCHEMA, compression="zstd") as writer:
         for table in tables:
             dropped = table.column("label").to_numpy() == DROPPED_CLASS
             stored = table.filter(pa.array(~dropped)) if dropped.any() else table
             writer.write_table(stored.rename_columns(_FILE_SCHEMA.names), row_group_size=ROW_GROUP)
 
 
-def chunk_listing(
-    scratch: Scratch,
-    columns: Columns,
-    chunk: int,
-    *,
-    rows: NDArray[np.int64],
-    nodes: NDArray[np.int32],
-    labels: NDArray[np.int32],
-) -> pa.Table:
-    """The listing of a chunk's images.
+def chunk_listings(
+    scratch: Scratch, columns: PlanColumns, rows: NDArray[np.int64], numbering: Numbering
+) -> Iterator[pa.Table]:
+    """Yields the listing of the images of each chunk.
 
     Args:
         rows: [rows of the columns] row of each image in the index, -1 for none.
-        nodes: [node_paths] number of each path's node in the taxonomy.
-        labels: number of each label, see `label_numbers`.
     """
-    of_chunk = slice(columns.starts[chunk], columns.starts[chunk + 1])
-    table = read_table(scratch, chunk)
     names = np.array([*columns.family_names, ""], dtype=object)
-    values = {
-        "row": pa.array(rows[of_chunk]),
-        "family": pa.array(names[columns.family[of_chunk]].tolist(), pa.string()),
-        "node": pa.array(nodes[columns.node[of_chunk]]),
-        "label": pa.array(labels[columns.label[of_chunk]]),
-        **{name: table.column(name) for name in _COPIED},
-    }
-    return pa.Table.from_arrays([values[field.name] for field in SCHEMA], schema=SCHEMA)
+    for chunk, (start, end) in enumerate(pairwise(columns.starts.tolist())):
+        table = read_table(scratch, chunk)
+        values = {
+            "row": pa.array(rows[start:end]),
+            "family": pa.array(names[columns.family[start:end]].tolist(), pa.string()),
+            "node": pa.array(numbering.nodes[columns.node[start:end]]),
+            "label": pa.array(numbering.labels[columns.label[start:end]]),
+            **{name: table.column(name) for name in _FROM_CHUNKS},
+        }
+        yield pa.Table.from_arrays([values[field.name] for field in SCHEMA], schema=SCHEMA)
 
 
-def rows_of_plan(count: int, planned: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[count] row in the index of each row of the columns, -1 if not stored.
+def ids_by_row(count: int, planned: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[count] id of the sample of each row of the columns, -1 if it is not stored.
 
     Args:
         planned: rows of the columns that are stored.
-        ids: their rows in the index.
+        ids: the ids of their samples.
     """
     rows = np.full(count, -1, dtype=np.int64)
     rows[planned] = ids

@@ -70,8 +70,8 @@ def open_columns(
     if artifact is None:
         if keep or captions_from is not None:
             option = f"keep: {', '.join(keep)}" if keep else f"captions_from: {captions_from}"
-            raise InputError(f"{option}: no columns were joined to the shards; give their source as columns.source")
+            raise InputError(f"{option}: no columns were joined to the shards; name the table as columns.source")
         return index, None
     columns = JoinedColumns.open(artifact, index)
-    columns.selected(keep or {}, 0, 0)  # Selects from no samples, only to check the columns of `keep`.
-    return (index if captions_from is None else columns.captioned(index, captions_from)), columns
+    columns.in_ranges(keep or {}, 0, 0)  # Selects from no samples, only to check the columns of `keep`.
+    return (index if captions_from is None else index.with_captions(columns.texts(captions_from))), columns

@@ -76,7 +76,7 @@ def absolute(address: str) -> str:
             raise InputError(f"{address}: names no bucket; write s3://bucket/key")
         if "@" in bucket:
             raise InputError(
-                f"{address}: keys do not belong into an address; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                f"{address}: an address must not hold credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             )
         return f"{_REMOTE}{bucket}/{key}".rstrip("/")
     if not address.strip():
@@ -85,7 +85,10 @@ def absolute(address: str) -> str:
 
 
 def absolute_fields(config: Config, *names: str) -> dict[str, str | tuple[str, ...]]:
-    """The absolute form of a config's addresses: its artifact must not depend on the working directory."""
+    """The absolute form of the addresses in these fields of a config; a field that is None is omitted.
+
+    The artifact of a config must not depend on the working directory.
+    """
     values = {name: getattr(config, name) for name in names}
     return {
         name: tuple(map(absolute, value)) if isinstance(value, tuple) else absolute(value)
@@ -110,13 +113,13 @@ def join(folder: str, relative: str) -> str:
     if "\0" in relative:
         raise ValueError("a name with a NUL byte")
     if _DRIVE.match(relative):
-        raise ValueError("a path of Windows with its drive; write paths that start from the folder of images, with /")
+        raise ValueError("a Windows path with a drive; write paths relative to the folder of images, with /")
     if is_remote(relative):
         folder, relative = "", relative
     if not is_remote(folder) and not is_remote(relative):
         path = os.path.normpath(os.path.join(folder, relative))
         if "\\" in relative and not os.path.lexists(path):
-            raise ValueError("no such file; its path has the backslashes of Windows: write /")
+            raise ValueError("no such file; its path has Windows' backslashes: write /")
         return path
     bucket, _, key = (f"{folder}/{relative}" if folder else relative).removeprefix(_REMOTE).partition("/")
     key = posixpath.normpath(key)
@@ -150,7 +153,8 @@ def stat(address: str) -> FoundFile:
 
 
 def stamp(address: str) -> str | None:
-    """Size and modification time of a local file; None if missing, or in S3: a request costs as much as a read."""
+    """Size and modification time of a local file; None if it is missing, and for S3, where asking costs as much as
+    reading."""
     if is_remote(address):
         return None
     try:
@@ -175,17 +179,18 @@ def check_folder(address: str) -> str:
 
 
 def _windows_advice(address: str) -> str:
-    """The end of an error about a missing local address, if it is a path of Windows; "" otherwise."""
+    """The advice at the end of an error about a missing local address, if it is a Windows path; "" otherwise."""
     if _DRIVE.search(address):  # It may be absolute already: /folder/C:\...
-        return " (a path of Windows with its drive: write it as this machine sees it, under WSL as /mnt/c/...)"
-    return " (a path with the backslashes of Windows: write /)" if "\\" in address else ""
+        return " (a Windows path with a drive: write it as this machine sees it, under WSL as /mnt/c/...)"
+    return " (a path with Windows' backslashes: write /)" if "\\" in address else ""
 
 
 def find(pattern: str, suffixes: Sequence[str]) -> list[FoundFile]:
-    """The files of a folder, a file name, or a pattern with {000..123}, * or ?, sorted by address.
+    """The files that an address names, sorted by address.
 
     Args:
-        suffixes: only files of a folder with one of these suffixes; a file given by its name may have any suffix.
+        pattern: a folder, a file, or a pattern with {000..123}, *, ? or [...].
+        suffixes: of a folder, only files with one of these suffixes are found; a file named itself may have any.
     Raises:
         InputError: no file matches, or a file of a brace expansion is missing.
     """
@@ -196,7 +201,7 @@ def find(pattern: str, suffixes: Sequence[str]) -> list[FoundFile]:
             raise InputError(f"{pattern}: a brace is not closed; write e.g. shard-{{000..123}}.tar") from None
         if is_remote(pattern) and not is_pattern(pattern):
             # One listing instead of one request for each object.
-            existing = {file.url: file for file in below(parent(absolute(pattern.partition("{")[0] + "x")))}
+            existing = {file.url: file for file in objects_below(parent(absolute(pattern.partition("{")[0] + "x")))}
             named = [absolute(name) for name in named]
             missing = [name for name in named if name not in existing]
             if missing:
@@ -206,7 +211,7 @@ def find(pattern: str, suffixes: Sequence[str]) -> list[FoundFile]:
     url = absolute(pattern)
     found = _find_remote(url, suffixes) if is_remote(url) else _find_local(url, suffixes)
     if not found:
-        if is_remote(url) and not is_pattern(url) and ends_with(url, suffixes):
+        if is_remote(url) and not is_pattern(url) and has_suffix(url, suffixes):
             raise InputError(f"{url}: no such object")
         wanted = f" that ends with {' or '.join(suffixes)}" if any(suffixes) else ""
         what = "matches nothing" if is_pattern(url) else f"holds no file{wanted}"
@@ -278,7 +283,7 @@ def is_pattern(address: str) -> bool:
 
 def _find_local(url: str, suffixes: Sequence[str]) -> list[FoundFile]:
     if os.path.isdir(url):
-        files = [entry.path for entry in files_below(url, hidden=False) if ends_with(entry.name, suffixes)]
+        files = [entry.path for entry in files_below(url, hidden=False) if has_suffix(entry.name, suffixes)]
     elif is_pattern(url) and not os.path.exists(url):
         files = [path for path in matching(url) if not os.path.isdir(path)]
     else:
@@ -298,13 +303,13 @@ def _find_remote(url: str, suffixes: Sequence[str]) -> list[FoundFile]:
         literal = key[: min(index for sign in "*?[" if (index := key.find(sign)) >= 0)]
         folder, wanted = literal.rpartition("/")[0], key
     bucket = url.removeprefix(_REMOTE).partition("/")[0]
-    files = below(f"{_REMOTE}{bucket}/{folder}".rstrip("/"))
+    files = objects_below(f"{_REMOTE}{bucket}/{folder}".rstrip("/"))
     if wanted is None:
-        return [file for file in files if ends_with(file.name, suffixes)]
+        return [file for file in files if has_suffix(file.name, suffixes)]
     return [file for file in files if fnmatch.fnmatchcase(file.url, f"{_REMOTE}{bucket}/{wanted}")]
 
 
-def below(url: str) -> list[FoundFile]:
+def objects_below(url: str) -> list[FoundFile]:
     """Every object below a folder in S3."""
     storage, folder = object_of(url)
     bucket = url.removeprefix(_REMOTE).partition("/")[0]
@@ -313,7 +318,8 @@ def below(url: str) -> list[FoundFile]:
     ]
 
 
-def ends_with(name: str, suffixes: Sequence[str]) -> bool:
+def has_suffix(name: str, suffixes: Sequence[str]) -> bool:
+    """Whether a file name ends with one of these suffixes, in any case, and is not hidden."""
     return name.lower().endswith(tuple(suffixes)) and not name.startswith(".")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from pipeline.errors import DamagedError, UnknownNameError, first_line
 from pipeline.sharding.format.arrow_file import arrow_sha256, write_arrow
 from pipeline.sharding.format.data_sets import DataSet, data_sets_metadata, data_sets_of
 from pipeline.sharding.format.mapped_columns import concat_on_disk
+from pipeline.whole_files import write_json
 
 if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
@@ -106,6 +107,10 @@ class SampleIndex:
         fingerprint: SHA-256 of the table's Arrow file, if known.
 
     Attributes:
+        table: the rows, with `SCHEMA`.
+        keys: [rows] the key of each row, memory-mapped.
+        caption_lists: [rows] the captions of each row, memory-mapped.
+        content_hashes: [rows] the content hash of each row, memory-mapped.
         labels, splits, groups, nodes, shards, widths, heights: [rows] read-only NumPy views.
         offsets, lengths: [rows] byte range of the image's data in its shard.
         family_codes: [rows] positions in `family_names`.
@@ -113,7 +118,7 @@ class SampleIndex:
     """
 
     def __init__(self, table: pa.Table, fingerprint: str | None = None) -> None:
-        self._table = table
+        self.table = table
         self._fingerprint = fingerprint
         self.shards: NDArray[np.int32] = _view(table, "shard")
         self.offsets: NDArray[np.int64] = _view(table, "offset")
@@ -134,9 +139,9 @@ class SampleIndex:
             TaxonomyNode(node["name"], node["parent"]) for node in json.loads(metadata[b"taxonomy"])
         )
         self.data_sets: tuple[DataSet, ...] = data_sets_of(metadata)
-        self._keys = _chunk(table, "key")
-        self._captions = _chunk(table, "captions")
-        self._hashes = _chunk(table, "content_hash")
+        self.keys: pa.LargeStringArray = _chunk(table, "key")
+        self.caption_lists: pa.LargeListArray = _chunk(table, "captions")
+        self.content_hashes: pa.LargeStringArray = _chunk(table, "content_hash")
 
     @classmethod
     def open(cls, artifact: Artifact) -> SampleIndex:
@@ -187,11 +192,17 @@ class SampleIndex:
     def write(self, folder: Path) -> None:
         """Writes index.arrow and index.parquet; the same rows give the same bytes."""
         with (folder / "index.arrow").open("wb") as file:
-            write_arrow(file, self._table)
-        pq.write_table(self._table, folder / "index.parquet", compression="zstd")
+            write_arrow(file, self.table)
+        pq.write_table(self.table, folder / "index.parquet", compression="zstd")
+
+    def write_names(self, folder: Path) -> None:
+        """Writes labels.json and, for an index with a taxonomy, taxonomy.json."""
+        write_json(folder / "labels.json", list(self.label_names))
+        if self.taxonomy:
+            write_json(folder / "taxonomy.json", {"nodes": _nodes_json(self.taxonomy)})
 
     def __len__(self) -> int:
-        return int(self._table.num_rows)
+        return int(self.table.num_rows)
 
     def rows(self, split: str | None = None) -> NDArray[np.int64]:
         """The ids of a split ("train", "val" or "test"), ascending; all ids if None.
@@ -205,26 +216,6 @@ class SampleIndex:
             raise UnknownNameError("split", split, SPLITS)
         return np.flatnonzero(self.splits == SPLITS.index(split)).astype(np.int64, copy=False)
 
-    @property
-    def table(self) -> pa.Table:
-        """The rows, with `SCHEMA`."""
-        return self._table
-
-    @property
-    def keys(self) -> pa.LargeStringArray:
-        """The key of each row, memory-mapped."""
-        return self._keys
-
-    @property
-    def caption_lists(self) -> pa.LargeListArray:
-        """The captions of each row."""
-        return self._captions
-
-    @property
-    def content_hashes(self) -> pa.LargeStringArray:
-        """The content hash of each row, memory-mapped."""
-        return self._hashes
-
     def with_captions(self, captions: pa.Array) -> SampleIndex:
         """The same rows with other captions.
 
@@ -232,30 +223,30 @@ class SampleIndex:
             captions: a list of texts per row, without nulls: large_list of large_string.
         """
         index = copy.copy(self)
-        index._captions = captions
+        index.caption_lists = captions
         return index
 
     def key(self, id: int) -> str:
         """The name of a sample in its shard."""
-        return str(self._keys[int(id)].as_py())
+        return str(self.keys[int(id)].as_py())
 
     def captions(self, id: int) -> list[str]:
         """The captions of a sample, the most literal first; [] if it has none."""
-        return list(self._captions[int(id)].as_py())
+        return list(self.caption_lists[int(id)].as_py())
 
     @property
     def caption_count(self) -> int:
         """The total number of captions of all samples."""
-        return len(self._captions.flatten())
+        return len(self.caption_lists.flatten())
 
     def content_hash(self, id: int) -> str:
         """The first 32 hex digits of the SHA-256 of the image's data."""
-        return str(self._hashes[int(id)].as_py())
+        return str(self.content_hashes[int(id)].as_py())
 
     def content_numbers(self, rows: slice = slice(None)) -> NDArray[np.uint64]:
         """[n, 2] the content hashes of a slice of rows as numbers, which are fast to sort and to compare."""
         start, stop, _ = rows.indices(len(self))
-        hashes = self._hashes.slice(start, stop - start)
+        hashes = self.content_hashes.slice(start, stop - start)
         return np.frombuffer(bytes.fromhex("".join(hashes.to_pylist())), dtype=">u8").reshape(-1, 2).astype(np.uint64)
 
     def family(self, id: int) -> str:
@@ -264,7 +255,7 @@ class SampleIndex:
 
     def row(self, id: int) -> SampleRow:
         """All columns of a sample."""
-        values = self._table.slice(int(id), 1).to_pylist()[0]
+        values = self.table.slice(int(id), 1).to_pylist()[0]
         family = values.pop("source")
         return SampleRow(**{**values, "captions": tuple(self.captions(id)), "family": family})
 
@@ -273,7 +264,13 @@ class SampleIndex:
         """SHA-256 of the index's Arrow file in hex: indexes with equal fingerprints have the same rows."""
         if self._fingerprint is not None:
             return self._fingerprint
-        return arrow_sha256(self._table)
+        return arrow_sha256(self.table)
+
+
+def replace_columns(table: pa.Table, columns: Mapping[str, pa.Array]) -> pa.Table:
+    """Rows of an index with some of their columns replaced; `table` may lack the replaced columns."""
+    values = [columns[name] if name in columns else table.column(name) for name in SCHEMA.names]
+    return pa.Table.from_arrays(values, schema=SCHEMA)
 
 
 def _metadata(
@@ -282,8 +279,12 @@ def _metadata(
     return {
         "shards": json.dumps(list(shard_names)),
         "labels": json.dumps(list(label_names)),
-        "taxonomy": json.dumps([{"name": node.name, "parent": node.parent} for node in taxonomy]),
+        "taxonomy": json.dumps(_nodes_json(taxonomy)),
     }
+
+
+def _nodes_json(taxonomy: Sequence[TaxonomyNode]) -> list[dict[str, Any]]:
+    return [{"name": node.name, "parent": node.parent} for node in taxonomy]
 
 
 def _canonical(table: pa.Table) -> pa.Table:

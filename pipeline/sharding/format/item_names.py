@@ -1,6 +1,6 @@
-"""The names by which a source knows its items, e.g. the paths of image files: what a person searches for.
+"""The names of samples in their source, e.g. the paths of image files, by which a person can find them.
 
-A key names a sample within its shards; `items.parquet` of a shards artifact has the name of each item.
+They are in items.parquet of a shards artifact; the shards themselves name a sample by its key.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipeline.artifacts import Artifact
 from pipeline.errors import DamagedError
 from pipeline.sharding.format.index import SampleIndex
 
-FILE = "items.parquet"
+LISTING_FILE = "items.parquet"
 _READ_ROWS = 1 << 16
 
 
@@ -26,18 +26,18 @@ def item_names(shards: Artifact, ids: Iterable[int]) -> dict[int, str]:
 
     Args:
         shards: a shards artifact.
-        ids: the samples.
+        ids: ids of the samples.
     Returns:
-        Without the samples that have no name there: those of tars that are indexed in place, and those of a data set
-        that is no longer in the store.
+        id -> name. Samples of tars that are indexed in place, and of a data set that is no longer in the store, have no
+        name, and are absent.
     """
     wanted = np.unique(np.fromiter(ids, dtype=np.int64))
     if not wanted.size:
         return {}
-    if FILE not in shards.files:
+    if LISTING_FILE not in shards.files:
         return _names_in_mixture(shards, wanted)
     names: dict[int, str] = {}
-    with pq.ParquetFile(shards.path(FILE)) as file:
+    with pq.ParquetFile(shards.path(LISTING_FILE)) as file:
         for batch in file.iter_batches(_READ_ROWS, columns=["name", "row"]):
             rows = batch.column("row").to_numpy()
             found = np.flatnonzero(np.isin(rows, wanted))

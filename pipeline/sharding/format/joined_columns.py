@@ -95,8 +95,8 @@ class JoinedColumns:
 
     Args:
         table: a table written by `write_columns`, in one chunk.
-        summaries: of each column, in the order of the table.
-        where: name of the artifact in error messages.
+        summaries: one for each column, in the order of the table.
+        where: name of the artifact, for error messages.
     """
 
     def __init__(self, table: pa.Table, summaries: Sequence[ColumnSummary], where: str) -> None:
@@ -133,11 +133,6 @@ class JoinedColumns:
                 f"{len(index):,}); run join-columns on these shards"
             )
         return cls(table, summaries, artifact.name)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of all columns."""
-        return tuple(self.summaries)
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -183,18 +178,11 @@ class JoinedColumns:
             for name, view in self._numbers.items()
         }
 
-    def captioned(self, index: SampleIndex, name: str) -> SampleIndex:
-        """The same index with the texts of a column as its captions.
+    def in_ranges(self, keep: Keep, first: int, last: int) -> NDArray[np.bool_]:
+        """[last - first] mask of the samples first to last - 1 that are within the range of every column in `keep`.
 
-        Raises:
-            UnknownNameError: there is no such column.
-            InputError: it is not text.
-        """
-        return index.with_captions(self.texts(name))
-
-    def selected(self, keep: Keep, first: int, last: int) -> NDArray[np.bool_]:
-        """Mask of the samples [first, last) that have a value within the range of every column in `keep`.
-
+        Args:
+            keep: column -> (minimum, maximum), both inclusive; None: no limit.
         Raises:
             UnknownNameError: there is no such column.
             InputError: it does not have exactly one number per sample.

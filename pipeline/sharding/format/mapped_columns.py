@@ -25,7 +25,7 @@ def concat_on_disk(tables: Iterable[pa.Table], schema: pa.Schema, folder: Path) 
     Args:
         tables: tables with the columns of `schema`, without nulls; read one after another.
         schema: of numbers, large strings, large lists of these, and dictionaries that are equal in all tables.
-        folder: for the files; it is created, and files of an earlier call there may still be in use.
+        folder: folder of the files; created if missing. Arrays of an earlier call may still be mapped from its files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as open_files:
@@ -37,7 +37,7 @@ def concat_on_disk(tables: Iterable[pa.Table], schema: pa.Schema, folder: Path) 
                         raise ValueError(f"{field.name}: holds nulls")
                     if len(chunk):
                         column.add(chunk)
-    return pa.Table.from_arrays([column.mapped() for column in columns], schema=schema.remove_metadata())
+    return pa.Table.from_arrays([column.finish() for column in columns], schema=schema.remove_metadata())
 
 
 def mapped_numbers(path: Path, dtype: type[Number] | np.dtype[Number], count: int) -> NDArray[Number]:
@@ -71,6 +71,7 @@ class NumbersFile:
     """A file to which numbers are appended.
 
     Args:
+        dtype: the numbers' type.
         open_files: closes the file at its exit.
     """
 
@@ -99,7 +100,7 @@ class NumbersFile:
         with pa.memory_map(str(self._path)) as file:
             return file.read_buffer()
 
-    def mapped(self) -> NDArray[Any]:
+    def finish(self) -> NDArray[Any]:
         """The appended numbers as a memory-mapped array; nothing can be appended afterwards."""
         return np.frombuffer(self.buffer(), dtype=self._dtype)
 
@@ -110,8 +111,8 @@ class _Column(Protocol):
     def add(self, chunk: Any) -> None:
         """Appends a non-empty array without nulls."""
 
-    def mapped(self) -> pa.Array:
-        """The appended rows; nothing can be appended afterwards."""
+    def finish(self) -> pa.Array:
+        """The appended rows as a memory-mapped array; nothing can be appended afterwards."""
 
 
 class _Numbers:
@@ -124,7 +125,7 @@ class _Numbers:
     def add(self, chunk: Any) -> None:
         self._file.add(chunk.to_numpy(zero_copy_only=True))
 
-    def mapped(self) -> pa.Array:
+    def finish(self) -> pa.Array:
         return pa.Array.from_buffers(self._kind, len(self._file), [None, self._file.buffer()])
 
 
@@ -164,7 +165,7 @@ class _Texts:
         if last > first:
             self._bytes.add(np.frombuffer(chunk.buffers()[2], dtype=np.uint8)[first:last])
 
-    def mapped(self) -> pa.Array:
+    def finish(self) -> pa.Array:
         return pa.Array.from_buffers(self._kind, len(self._ends), [None, self._ends.buffer(), self._bytes.buffer()])
 
 
@@ -182,8 +183,8 @@ class _Lists:
         if len(values):
             self._values.add(values)
 
-    def mapped(self) -> pa.Array:
-        values = self._values.mapped()
+    def finish(self) -> pa.Array:
+        values = self._values.finish()
         return pa.Array.from_buffers(self._kind, len(self._ends), [None, self._ends.buffer()], children=[values])
 
 
@@ -202,9 +203,9 @@ class _Codes:
             raise ValueError("tables with different dictionaries")
         self._codes.add(chunk.indices)
 
-    def mapped(self) -> pa.Array:
+    def finish(self) -> pa.Array:
         names = pa.array([], self._kind.value_type) if self._names is None else self._names
-        return pa.DictionaryArray.from_arrays(self._codes.mapped(), names)
+        return pa.DictionaryArray.from_arrays(self._codes.finish(), names)
 
 
 def _column(kind: pa.DataType, path: Path, open_files: ExitStack) -> _Column:

@@ -26,8 +26,8 @@ _PositionPairs: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 BITS = 64
 _MAX_EQUAL_BLOCKS = 3  # limit on m, see `_blocks`
-_MAX_AT_ONCE = 1 << 20  # pairs that are compared at once: 40 MB
-_SAMPLE = 100_000  # hashes from which the entropy of each bit is estimated
+_MAX_PAIRS_AT_ONCE = 1 << 20  # pairs that are compared at once: 40 MB
+_ENTROPY_SAMPLE = 100_000  # hashes from which the entropy of each bit is estimated
 
 
 def difference_hash(image: Image.Image) -> int:
@@ -84,11 +84,11 @@ def _near(
 
 
 def _agreeing(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> Iterator[_PositionPairs]:
-    """The positions of equal values in `left` and `right`; about `_MAX_AT_ONCE` pairs at a time."""
+    """The positions of equal values in `left` and `right`; about `_MAX_PAIRS_AT_ONCE` pairs at a time."""
     left_order, right_order = np.argsort(left), np.argsort(right)
     wanted, ascending = left[left_order], right[right_order]
     first = np.searchsorted(ascending, wanted, "left")
-    yield from _spread(left_order, right_order, first, np.searchsorted(ascending, wanted, "right") - first)
+    yield from _expand(left_order, right_order, first, np.searchsorted(ascending, wanted, "right") - first)
 
 
 def _agreeing_within(values: NDArray[np.uint64]) -> Iterator[_PositionPairs]:
@@ -98,19 +98,19 @@ def _agreeing_within(values: NDArray[np.uint64]) -> Iterator[_PositionPairs]:
     # Few values occur more than once; only runs of equal values are examined.
     runs = np.flatnonzero(np.append(ascending[1:] == ascending[:-1], False))
     ends = np.searchsorted(ascending, ascending[runs], "right")
-    yield from _spread(order[runs], order, runs + 1, ends - runs - 1)
+    yield from _expand(order[runs], order, runs + 1, ends - runs - 1)
 
 
-def _spread(
+def _expand(
     left: NDArray[np.int64], right: NDArray[np.int64], first: NDArray[np.int64], counts: NDArray[np.int64]
 ) -> Iterator[_PositionPairs]:
-    """Pairs each of `left` with its `counts` elements of `right`, starting at `first`."""
-    some = np.flatnonzero(counts)
-    left, first, counts = left[some], first[some], counts[some]
+    """Yields every pair of an element i of `left` and an element of `right[first[i] : first[i] + counts[i]]`."""
+    matched = np.flatnonzero(counts)
+    left, first, counts = left[matched], first[matched], counts[matched]
     ends = np.cumsum(counts)
     start = done = 0
     while start < len(counts):
-        stop = max(start + 1, int(np.searchsorted(ends, done + _MAX_AT_ONCE, "right")))
+        stop = max(start + 1, int(np.searchsorted(ends, done + _MAX_PAIRS_AT_ONCE, "right")))
         here = counts[start:stop]
         # The concatenation of first, first + 1, ... for each element of `left`.
         begins = first[start:stop] - (ends[start:stop] - here - done)
@@ -122,7 +122,7 @@ def _spread(
 def _choices(
     left: NDArray[np.uint64], right: NDArray[np.uint64], radius: int
 ) -> Iterator[tuple[np.uint64, list[np.uint64]]]:
-    """For each choice of blocks that must be equal: a mask of their bits, and the skipped blocks.
+    """Yields, for each choice of blocks that must be equal, a mask of their bits, and the skipped blocks.
 
     The skipped blocks are the unchosen ones before the last chosen one. A pair that agrees in more blocks than are
     chosen agrees in those of several choices; requiring that it differs in all skipped blocks reports it only once, for
@@ -150,6 +150,6 @@ def _entropies(hashes: NDArray[np.uint64]) -> NDArray[np.float64]:
     """[64] collision entropy of each bit: 1 if it is set in half of the hashes, 0 if it is the same in all."""
     if not len(hashes):
         return np.zeros(BITS)
-    sample = hashes[:: -(-len(hashes) // _SAMPLE)]
+    sample = hashes[:: -(-len(hashes) // _ENTROPY_SAMPLE)]
     fraction_set = np.array([np.mean((sample >> np.uint64(bit)) & np.uint64(1)) for bit in range(BITS)])
     return -np.log2(fraction_set**2 + (1 - fraction_set) ** 2)

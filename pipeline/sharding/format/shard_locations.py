@@ -2,9 +2,9 @@
 
 shards/train-00000.tar              in the artifact itself
 STAGE/KEY/shards/train-00000.tar    in another artifact of the same store: the base of a delta, an input of a mixture
-/data/0.tar, s3://bucket/0.tar      outside the store, a tar that is indexed in place; tars.json has its size and time
+/data/0.tar, s3://bucket/0.tar      outside the store, a tar that is indexed in place; see tars_file.py
 
-A mixture may have shards of the last two kinds, some local and some in S3.
+A mixture has shards of the last two kinds, of which some may be local and others in S3.
 """
 
 from __future__ import annotations
@@ -56,8 +56,10 @@ class ShardLocations:
         self._names = names
         self._owners = {artifact.name: artifact}
         self._outside_store = {tar.url: tar for tar in tars_outside_store(artifact)}
-        in_store = artifact.storage.local_path("") is None
-        self.remote = tuple(addresses.is_remote(name) if name in self._outside_store else in_store for name in names)
+        store_is_remote = artifact.storage.local_path("") is None
+        self.remote = tuple(
+            addresses.is_remote(name) if name in self._outside_store else store_is_remote for name in names
+        )
         self.cache = artifact.cache / "parts"
 
     def open(self, shard: int) -> int:
@@ -118,22 +120,22 @@ class ShardLocations:
         tar = self._outside_store.get(self._names[shard])
         return self.object(shard)[1] if tar is None else f"{tar.url} {tar.mtime_or_etag}"
 
-    def missing(self, shard: int) -> tuple[str, str]:
-        """The error message for a missing shard, and what to do about it."""
+    def missing_message(self, shard: int) -> tuple[str, str]:
+        """(error message for a missing shard, what to do about it)."""
         if self._names[shard] in self._outside_store:
             return "the tar that was indexed in place is gone", "bring it back, or run shard-dataset again"
         owner, _ = self._owner(shard)
         return f"the shard is missing from {owner.url}", f"re-run {owner.stage}"
 
-    def advice(self, shard: int) -> str:
+    def damage_advice(self, shard: int) -> str:
         """What to do about a shard with wrong bytes."""
         name = self._names[shard]
         if name in self._outside_store:
             return "bring the tar back as it was, or run shard-dataset again"
         return f"`tutelage artifacts verify {owner_of(name) or self._artifact.name}` says what else is damaged"
 
-    def missing_owners(self) -> list[str]:
-        """An error message for each artifact that stores some of the shards and is no longer in the store."""
+    def missing_owner_errors(self) -> list[str]:
+        """One error message for each artifact that should store some of the shards and is not in the store."""
         messages = {}
         for number, name in enumerate(self._names):
             artifact_name = None if name in self._outside_store else owner_of(name)

@@ -6,31 +6,27 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.sharding.format.index import TaxonomyNode
 
-Path = tuple[str, ...]
+NodePath = tuple[str, ...]
 
 
-class Paths:
-    """The path of each node below the root, by its number; 0 is the root, and also means "no path".
+class NodePaths:
+    """The taxonomy's nodes by their paths below the root, to which paths can be added; node 0, the root, has path ().
 
     Args:
-        nodes: parents first.
+        nodes: the nodes of the base, parents first; (): only a root without a name.
     """
 
     def __init__(self, nodes: Sequence[TaxonomyNode]) -> None:
-        self._nodes = list(nodes)
-        self._numbers: dict[Path, int] = {(): 0}
-        paths: list[Path] = [()]
+        self._nodes = list(nodes) or [TaxonomyNode("", -1)]
+        self._numbers: dict[NodePath, int] = {(): 0}
+        paths: list[NodePath] = [()]
         for node in self._nodes[1:]:
             path = (*paths[node.parent], node.name)
             paths.append(path)
             self._numbers[path] = len(paths) - 1
 
-    @classmethod
-    def of(cls, nodes: Sequence[TaxonomyNode]) -> Paths:
-        return cls(nodes or [TaxonomyNode("", -1)])
-
-    def number(self, path: Path) -> int:
-        """The number of a path; a new path is added together with its missing ancestors."""
+    def number(self, path: NodePath) -> int:
+        """The number of a path's node; a new path is added together with its missing ancestors."""
         for depth in range(1, len(path) + 1):
             prefix = path[:depth]
             if prefix not in self._numbers:
@@ -39,9 +35,10 @@ class Paths:
         return self._numbers[path]
 
     def nodes(self, root: str) -> tuple[TaxonomyNode, ...]:
-        """All nodes; the root is called `root` if it has no name yet."""
+        """All nodes, parents first; the root gets the name `root` if it has none."""
         first = self._nodes[0]
         return (first if first.name else TaxonomyNode(root, -1), *self._nodes[1:])
 
-    def __iter__(self) -> Iterator[Path]:
+    def __iter__(self) -> Iterator[NodePath]:
+        """The paths, in the order of their numbers."""
         return iter(self._numbers)

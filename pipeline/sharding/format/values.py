@@ -1,9 +1,9 @@
 """The types of a joined column, and the conversion from the types of a file.
 
 text, text lists       -> lists of texts (a text becomes a list of one text)
-whole numbers, bool    -> int8 ... int64
-other numbers          -> float16 or float32
-lists of D numbers     -> the same types, D per row; every list has the length of the first
+integers, bool         -> int8 ... int64
+floating-point numbers -> float16 or float32
+lists of D numbers     -> D numbers of these types per row; all lists have the same length
 """
 
 from __future__ import annotations
@@ -65,47 +65,53 @@ class ColumnKind:
 
 
 def kind_of(values: pa.Array) -> ColumnKind | None:
-    """The kind of joined column for a file's column; None if these values do not determine it (all are null).
+    """The type of the joined column for these values of a file's column; None if they are all null.
 
     Raises:
         InputError: values of this type cannot be joined.
     """
-    kind, length = _decoded_type(values.type), None
-    if pa.types.is_null(kind):
+    arrow_type, length = _decoded_type(values.type), None
+    if pa.types.is_null(arrow_type):
         return None
-    if _is_list(kind):
-        if _is_string(_decoded_type(kind.value_type)):
+    if _is_list(arrow_type):
+        if _is_string(_decoded_type(arrow_type.value_type)):
             return ColumnKind(np.dtype(object))
         present = values.drop_null()
-        if len(present) == 0 or pa.types.is_null(kind.value_type):
+        if len(present) == 0 or pa.types.is_null(arrow_type.value_type):
             return None
-        kind, length = kind.value_type, int(pc.list_value_length(present)[0].as_py())
+        arrow_type, length = arrow_type.value_type, int(pc.list_value_length(present)[0].as_py())
         if length == 0:
-            raise InputError("holds an empty list; leave a sample without a value out, or null")
-    if length is None and _is_string(kind):
+            raise InputError("holds an empty list; omit a sample without a value, or give null")
+    if length is None and _is_string(arrow_type):
         return ColumnKind(np.dtype(object))
-    if pa.types.is_boolean(kind) or pa.types.is_integer(kind):
-        return ColumnKind(np.dtype(_INTEGERS.get(kind, np.int64)), length)
-    if pa.types.is_floating(kind):
-        return ColumnKind(np.dtype(np.float16 if pa.types.is_float16(kind) else np.float32), length)
+    if pa.types.is_boolean(arrow_type) or pa.types.is_integer(arrow_type):
+        return ColumnKind(np.dtype(_INTEGERS.get(arrow_type, np.int64)), length)
+    if pa.types.is_floating(arrow_type):
+        return ColumnKind(np.dtype(np.float16 if pa.types.is_float16(arrow_type) else np.float32), length)
     raise InputError(f"holds {values.type}; columns are numbers, lists of equally many numbers, text, or lists of text")
 
 
 def split_missing(values: pa.Array, kind: ColumnKind, nan_is_missing: bool) -> tuple[NDArray[np.bool_], pa.Array]:
-    """A mask of the rows that have a value, and these values as they are stored: numbers, or lists of texts.
+    """([rows] mask of the rows that have a value, these values as they are stored: numbers, or lists of texts).
 
+    Args:
+        nan_is_missing: a NaN, alone or in a list, means that the row has no value; otherwise it is an error.
     Raises:
-        BadValueError: a value cannot be stored; the error has the number of the row.
+        BadValueError: a value cannot be stored.
     """
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     if pa.types.is_null(values.type):
         return np.zeros(len(values), bool), values
-    return (_texts if kind.is_text else _numbers)(values, kind, nan_is_missing)
+    return _texts(values) if kind.is_text else _numbers(values, kind, nan_is_missing)
 
 
 class BadValueError(Exception):
-    """A value that cannot be stored; `row` is its position in the given array."""
+    """A value that cannot be stored; the message continues a sentence that begins with the column's name.
+
+    Attributes:
+        row: position of the value in the given array.
+    """
 
     def __init__(self, row: int, reason: str) -> None:
         super().__init__(reason)
@@ -148,8 +154,8 @@ def _numbers(values: pa.Array, kind: ColumnKind, nan_is_missing: bool) -> tuple[
     return present, stored
 
 
-def _texts(values: pa.Array, kind: ColumnKind, nan_is_missing: bool) -> tuple[NDArray[np.bool_], pa.Array]:
-    """Lists of texts; empty texts are dropped, and a row without any other text has no value."""
+def _texts(values: pa.Array) -> tuple[NDArray[np.bool_], pa.Array]:
+    """`split_missing` for texts: empty texts are dropped, and a row without any other text has no value."""
     if not (_is_string(values.type) or (_is_list(values.type) and _is_string(_decoded_type(values.type.value_type)))):
         raise BadValueError(0, f"is {values.type}, but the rows before it are text")
     if _is_list(values.type):
@@ -162,7 +168,7 @@ def _texts(values: pa.Array, kind: ColumnKind, nan_is_missing: bool) -> tuple[ND
     try:
         texts.validate(full=True)
     except pa.ArrowInvalid:
-        raise BadValueError(0, "or a row near it is not UTF-8") from None
+        raise BadValueError(0, "is not UTF-8, in this row or one near it") from None
     has_content = _bools(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0).fill_null(False))
     counts = np.bincount(rows[has_content], minlength=len(values))
     present = counts > 0
@@ -180,13 +186,15 @@ def _bools(values: pa.Array) -> NDArray[np.bool_]:
     return np.array(values.to_numpy(zero_copy_only=False), dtype=bool)
 
 
-def _decoded_type(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
+def _decoded_type(arrow_type: pa.DataType) -> pa.DataType:
+    return arrow_type.value_type if pa.types.is_dictionary(arrow_type) else arrow_type
 
 
-def _is_string(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+def _is_string(arrow_type: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_string(arrow_type) or types.is_large_string(arrow_type) or types.is_string_view(arrow_type))
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+def _is_list(arrow_type: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_list(arrow_type) or types.is_large_list(arrow_type) or types.is_fixed_size_list(arrow_type))

@@ -1,1 +1,1 @@
-"""Checks, counts and previews of shards, those of Tutelage or any tars."""
+"""Checks, statistics and previews of shards: those of Tutelage, and any other tars."""

@@ -1,6 +1,6 @@
-"""Reads the files of new columns: Parquet, Arrow, CSV, TSV or JSON lines, on this machine or in S3.
+"""Reads tables of new columns (Parquet, Arrow, CSV, TSV or JSON lines, local or in S3) as record batches.
 
-They are read as record batches; no Python object is created per row.
+No Python object is created per row.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def find_files(source: str) -> list[FoundFile]:
     """The files that match an address, sorted by address.
 
     Args:
-        source: a file, a folder, a pattern with {000..123} or *, on this machine or below s3://bucket.
+        source: a file, a folder, or a pattern with {000..123} or *; local or s3://.
     Raises:
         InputError: there is no file, or a file does not have the suffix of a table.
     """
     files = addresses.find(source, SUFFIXES)
     for file in files:
         if not file.name.lower().endswith(SUFFIXES):
-            raise InputError(f"{file.url}: is no table; its name ends with none of {', '.join(SUFFIXES)}")
+            raise InputError(f"{file.url}: not a known kind of table; its name should end with {', '.join(SUFFIXES)}")
     return files
 
 
@@ -67,7 +67,7 @@ def batches(file: FoundFile, key: str, columns: Sequence[str]) -> Iterator[pa.Re
                         raise UnknownNameError(f"column of {file.url}", name, names)
                 wanted = columns or [name for name in names if name != key]
                 if not wanted:
-                    raise InputError(f"{file.url}: has no column besides the key {key!r}")
+                    raise InputError(f"{file.url}: has no column other than the key {key!r}")
                 for start in range(0, len(batch), _BATCH_ROWS):
                     yield _with_text_key(batch.select([key, *wanted]).slice(start, _BATCH_ROWS), file)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -75,10 +75,11 @@ def batches(file: FoundFile, key: str, columns: Sequence[str]) -> Iterator[pa.Re
 
 
 def _with_text_key(batch: pa.RecordBatch, file: FoundFile) -> pa.RecordBatch:
+    """The batch with its first column, the key, as text."""
     name, keys = batch.schema.names[0], batch.column(0)
     if keys.null_count:
         raise InputError(
-            f"{file.url}: {keys.null_count} or more rows have no {name!r}; a row without a key joins nothing"
+            f"{file.url}: at least {keys.null_count} rows have no {name!r}; give each row a key, or remove the row"
         )
     kind = keys.type
     if pa.types.is_dictionary(kind):

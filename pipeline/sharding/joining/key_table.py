@@ -37,7 +37,7 @@ class KeyTable:
 
     def __init__(self, keys: pa.LargeStringArray, folder: Path) -> None:
         self._keys = keys
-        # Equal hashes of different keys are unlikely (below 0.03% for 100 million keys); then another seed is tried.
+        # If different keys have equal hashes (a probability below 0.03% for 100 million keys), another seed is tried.
         for seed in range(_MAX_SEEDS):
             self._seed = seed
             self._hashes, self._rows = self._build(folder)
@@ -47,10 +47,10 @@ class KeyTable:
             key = keys[equal[0]].as_py()
             if key == keys[equal[1]].as_py():
                 raise InputError(
-                    f"the key {key!r} is that of rows {equal[0]} and {equal[1]} of the index; "
-                    "columns are joined by keys that name one sample each"
+                    f"rows {equal[0]} and {equal[1]} of the index have the same key, {key!r}; "
+                    "columns can be joined only to samples with unique keys"
                 )
-        raise RuntimeError("the hashes of different keys are equal whatever the seed")
+        raise RuntimeError("different keys have equal hashes with every seed")
 
     def rows(self, keys: pa.LargeStringArray) -> NDArray[np.int64]:
         """[keys] the row of each key; -1 for an unknown key."""

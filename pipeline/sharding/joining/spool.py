@@ -1,7 +1,7 @@
-"""On-disk buffers of a join: numbers are written at their row, texts in the order in which they are read.
+"""On-disk buffers of the columns of a join; all are memory-mapped.
 
-The offset of a text in the output depends on all texts before it, so texts are spooled first and sorted by row at the
-end. All buffers are memory-mapped.
+A number is written at its row. Where a text is in the output depends on all texts before it, so texts are written in
+the order in which they are read, and sorted by row at the end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ColumnSpool(Protocol):
     valid: NDArray[np.bool_]
 
     def put(self, rows: NDArray[np.int64], values: pa.Array) -> None:
-        """Stores values without nulls at these rows."""
+        """Stores `values`, without nulls, as the values of `rows`."""
 
     def finish(self) -> pa.Array:
         """The column in row order, memory-mapped."""

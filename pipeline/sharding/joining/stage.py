@@ -29,9 +29,9 @@ from pipeline.sharding.joining.key_table import KeyTable
 from pipeline.sharding.joining.spool import ColumnSpool, open_spool
 from pipeline.stage import Workspace
 
-_SHOWN = 3
-# Number of keys that are searched for a similar one: a comparison takes 20 us.
-_NEAR_AMONG = 2000
+_MAX_SHOWN_KEYS = 3
+# Number of keys that are compared with an unknown one to find a similar key: a comparison takes 20 us.
+_COMPARED_KEYS = 2000
 
 
 class JoinColumnsConfig(Config):
@@ -78,7 +78,7 @@ class JoinColumnsConfig(Config):
         """
         find_files(self.source)
         if self.key in self.columns:
-            raise InputError(f"columns.columns: {self.key!r} is the key; leave it out")
+            raise InputError(f"columns.columns: {self.key!r} is the key; remove it from the list")
 
     def resolved(self) -> Self:
         """The config with the source's fingerprint, as `run_stage` expects it, so that new data give a new key.
@@ -104,7 +104,7 @@ class JoinColumns:
         shards = inputs["shards"]
         index = SampleIndex.open(shards)
         join = _Join(config, index, shards.name, work.scratch)
-        for rows in join.rows():
+        for rows in join.read_source():
             work.progress(step=rows, note="joining")
         work.progress(note="writing the columns")
         summaries = write_columns(work.output, join.columns(), shards=index.fingerprint)
@@ -122,7 +122,9 @@ class JoinColumns:
 
 
 class _Join:
-    """One join. Its spools are in `scratch`, which is emptied first: a run after a killed one starts again.
+    """The join of a table to the samples of an index.
+
+    Its files are in `scratch`, which is emptied first: the run after a killed one starts from the beginning.
 
     Args:
         shards: name of the shards in error messages.
@@ -144,8 +146,8 @@ class _Join:
         # Integer column -> a key with the value NO_NUMBER, which batches also use for a missing value.
         self._keys_with_no_number: dict[str, str] = {}
 
-    def rows(self) -> Iterator[int]:
-        """Reads the source; yields the number of rows read so far after each batch.
+    def read_source(self) -> Iterator[int]:
+        """Reads the table; after each batch, yields the number of rows read so far.
 
         Raises:
             InputError: a key or a value is invalid, a key is repeated, or unknown keys are an error.
@@ -156,10 +158,10 @@ class _Join:
                 yield self.joined + self.dropped
         if self._unknown and self._config.unknown_keys == "error":
             shown = ", ".join(repr(key) for key in self._unknown)
-            near = near_names(self._unknown[0], self._index.keys.slice(0, _NEAR_AMONG).to_pylist())
+            near = near_names(self._unknown[0], self._index.keys.slice(0, _COMPARED_KEYS).to_pylist())
             raise InputError(
                 f"{self._config.source}: {self.dropped:,} of {self.joined + self.dropped:,} keys match no "
-                f"sample of {self._shards}, e.g. {shown} (unknown_keys=drop leaves them out){near}"
+                f"sample of {self._shards}, e.g. {shown} (unknown_keys=drop ignores them){near}"
             )
 
     def columns(self) -> dict[str, tuple[ColumnKind, pa.Array, NDArray[np.bool_]]]:
@@ -173,7 +175,7 @@ class _Join:
                 raise InputError(
                     f"{self._config.source}: no sample of {self._shards} has a value in the column {name!r}"
                 )
-            self._check_missing(name, kind)
+            self._check_missing(name)
         return {
             name: (kind, self._spools[name].finish(), self._spools[name].valid)
             for name, kind in self._kinds.items()
@@ -224,7 +226,7 @@ class _Join:
     def _record_unknown(self, keys: pa.Array, rows: NDArray[np.int64]) -> None:
         unknown = np.flatnonzero(rows < 0)
         self.dropped += len(unknown)
-        shown = unknown[: max(0, _SHOWN - len(self._unknown))]
+        shown = unknown[: max(0, _MAX_SHOWN_KEYS - len(self._unknown))]
         self._unknown += [keys[int(row)].as_py() for row in shown]
 
     def _refuse_repeats(self, keys: pa.Array, known: NDArray[np.int64], rows: NDArray[np.int64], url: str) -> None:
@@ -232,18 +234,18 @@ class _Join:
         order = np.argsort(rows, kind="stable")
         repeated[order[1:]] |= rows[order[1:]] == rows[order[:-1]]
         if repeated.any():
-            some = sorted({keys[int(row)].as_py() for row in known[repeated][: 4 * _SHOWN]})[:_SHOWN]
+            some = sorted({keys[int(row)].as_py() for row in known[repeated][: 4 * _MAX_SHOWN_KEYS]})[:_MAX_SHOWN_KEYS]
             raise InputError(
-                f"{url}: keys come twice, e.g. {listed([*map(repr, some)])}; a sample has one value per column "
-                "(several texts go into one row, as a list)"
+                f"{url}: several rows have the same key, e.g. {listed([*map(repr, some)])}; give each sample one row "
+                "(several texts as a list)"
             )
 
-    def _check_missing(self, name: str, kind: ColumnKind) -> None:
+    def _check_missing(self, name: str) -> None:
         valid = self._spools[name].valid
         missing = len(valid) - int(np.count_nonzero(valid))
         share = self._config.max_missing_share
         if missing > share * len(valid):
-            some = ", ".join(repr(self._index.key(row)) for row in _first_false(valid, _SHOWN))
+            some = ", ".join(repr(self._index.key(row)) for row in _first_false(valid, _MAX_SHOWN_KEYS))
             raise InputError(
                 f"{self._config.source}: {missing:,} of {len(valid):,} samples of {self._shards} have no value in the "
                 f"column {name!r} ({missing / len(valid):.1%}), e.g. {some}; max_missing_share is {share}"
@@ -251,7 +253,7 @@ class _Join:
         if missing and name in self._keys_with_no_number:
             raise InputError(
                 f"{self._config.source}, key {self._keys_with_no_number[name]!r}: the column {name!r} holds "
-                f"{NO_NUMBER}, which is how a batch marks the {missing:,} samples without a value; give the "
+                f"{NO_NUMBER}, which in a batch stands for a missing value ({missing:,} samples have none); give the "
                 "column as float"
             )
 

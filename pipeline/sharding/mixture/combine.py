@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.sharding.format.data_sets import DataSet
-from pipeline.sharding.format.index import SCHEMA, SPLITS, SampleIndex, TaxonomyNode
+from pipeline.sharding.format.index import SPLITS, SampleIndex, TaxonomyNode, replace_columns
 
 _TRAIN = SPLITS.index("train")
 _ROOT = "all"
@@ -35,7 +35,7 @@ class Combined:
     """The combined index, and the number of samples left out.
 
     Attributes:
-        left_out: data set -> number of its training samples with an image that is held out in a data set.
+        left_out: data set -> number of its training samples whose image is in val or test of any data set.
     """
 
     index: SampleIndex
@@ -131,8 +131,7 @@ def _pieces(data_set: _Renumbered, family_names: pa.Array) -> Iterator[pa.Table]
                 pa.array(_map_numbers(index.family_codes[rows], data_set.families)), family_names
             ),
         }
-        columns = [values.get(field.name, table.column(field.name)) for field in SCHEMA]
-        yield pa.Table.from_arrays(columns, schema=SCHEMA).filter(pa.array(data_set.included[rows]))
+        yield replace_columns(table, values).filter(pa.array(data_set.included[rows]))
 
 
 def _included_rows(index: SampleIndex, held_out: pa.Array) -> NDArray[np.bool_]:

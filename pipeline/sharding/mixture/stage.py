@@ -1,8 +1,8 @@
 """The stage mix-datasets: several shards artifacts -> one artifact with an index that refers to all of their tars.
 
-No tar is copied. Every stage that reads shards can read a mixture. The policy `mixture` decides how often each data
-set is sampled, so a change of sampling weights needs no new artifact. Training samples with an image that one of the
-data sets holds out for evaluation are left out.
+No tar is copied. Every stage that reads shards can read a mixture. The sampling weights are an option of the loading
+policy `mixture`, so that a change of them needs no new artifact. Training samples are left out if any of the data sets
+has their image in val or test.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ class MixDatasetsConfig(Config):
 
 
 def check_names(names: Mapping[str, object]) -> None:
-    """Checks that names are valid in keys and on the command line.
+    """Checks the names of data sets, which are parts of keys and of options.
 
     Raises:
         InputError: there are fewer than two, or one has other characters than a-z, 0-9 and dashes.
     """
     for name in names:
         if not _NAME.fullmatch(name):
-            raise InputError(f"mixture: {name!r} is no name of a data set; use small letters, digits and dashes")
+            raise InputError(f"mixture: {name!r} cannot name a data set; use lower-case letters, digits and dashes")
     if len(names) < 2:
-        raise InputError(f"mixture: names {len(names)} data sets; it takes two at least")
+        raise InputError(f"mixture: needs at least two data sets, and names {len(names)}")
 
 
 class MixDatasets:
-    """Inputs: name of a data set -> its shards. Output: the files of shard-dataset, without tars."""
+    """Inputs: name of a data set -> its shards artifact. Output: a shards artifact without tars."""
 
     name: ClassVar[str] = "mix-datasets"
     version: ClassVar[int] = 1
@@ -67,10 +67,7 @@ class MixDatasets:
         outside_store = [tar for shards in inputs.values() for tar in tars_outside_store(shards)]
         if outside_store:
             write_tars(work.output, outside_store)
-        write_json(work.output / "labels.json", list(index.label_names))
-        if index.taxonomy:
-            nodes = [{"name": node.name, "parent": node.parent} for node in index.taxonomy]
-            write_json(work.output / "taxonomy.json", {"nodes": nodes})
+        index.write_names(work.output)
         write_json(work.output / "data_card.json", _card(combined, inputs))
         summary = {
             "samples": len(index),

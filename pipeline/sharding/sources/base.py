@@ -11,13 +11,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Annotated, Any, ClassVar, NoReturn, Self
+
+from pydantic import Field
 
 from pipeline.config import Config
 from pipeline.progress import Progress
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.skipped_files import NO_SKIPPED_FILES, SkippedFiles
 
+Licence = Annotated[str, Field(description="SPDX identifier of the images' licence, recorded in the data card.")]
+Author = Annotated[str, Field(description="Author of the images, recorded in the data card.")]
 # The author or licence of a work whose source gives none.
 NOT_STATED = "not stated"
 
@@ -68,8 +72,8 @@ class Item:
     stamp: str | None = None
 
 
-def unreadable(reason: str) -> Callable[[], bytes]:
-    """A `read` for an item that was found unusable while listing: the item is quarantined with this reason."""
+def failing_read(reason: str) -> Callable[[], bytes]:
+    """An `Item.read` that always fails, for an item found unusable while listing: it is quarantined with the reason."""
     return partial(_refuse, reason)
 
 
@@ -87,8 +91,8 @@ class Credit:
     url: str
 
     @classmethod
-    def given(cls, work: str, author: str, licence: str, url: str = "") -> Credit:
-        """The credit for a config's author and licence, which may be ""."""
+    def of(cls, work: str, author: str, licence: str, url: str = "") -> Credit:
+        """A credit; an author or licence of "" is recorded as not stated."""
         return cls(work, author or NOT_STATED, licence or NOT_STATED, url)
 
 
@@ -104,7 +108,7 @@ class Collection:
         root: name of the taxonomy's root; "" for a data set without taxonomy.
         credits: author and licence of each part.
         tars: the tars to index in place, to which `Item.tar_position` refers; (): images are copied to new shards.
-        notes: sentences for the data card and the run: unusual findings of the listing, and how they were handled.
+        notes: sentences for the data card and the run, about what is unusual in the data and how it was handled.
         skipped: files and folders that were found and skipped.
     """
 
@@ -156,10 +160,10 @@ class SourceConfig(Config):
         """
 
     def class_sizes(self) -> Mapping[str, int] | None:
-        """Number of images of each class, to refuse too small classes before any work; 0 for an empty class.
+        """Class -> number of images, by which classes that are too small are refused before any work.
 
-        If the data set prescribes the splits, only its empty classes. None if there are none, or if counting is
-        expensive.
+        If the data set prescribes the splits, a class may be small, and only empty classes are listed. None if there
+        is no class to list, or if counting is expensive.
         """
         return None
 

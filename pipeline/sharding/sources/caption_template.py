@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
@@ -17,16 +17,14 @@ def _names_the_label(template: str | None) -> str | None:
     return template
 
 
-CaptionTemplate = Annotated[str | None, AfterValidator(_names_the_label)]
-
-
-def caption_field() -> Any:
-    """The field `caption` of a source without captions."""
-    return Field(
-        None,
+CaptionTemplate = Annotated[
+    str | None,
+    AfterValidator(_names_the_label),
+    Field(
         description="Template for captions, with {label} for the class name, or {a_label} for the class name with its "
-        'article ("an ankle boot"), e.g. "a photo of {a_label}". null: no captions.',
-    )
+        'article ("an ankle boot"), e.g. "a photo of {a_label}". null: no captions.'
+    ),
+]
 
 
 def caption_of(template: str | None, label: str | None) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
-"""Caption lists like Conceptual Captions': one line per image, with its caption and its file separated by a tab.
+"""Caption lists like Conceptual Captions: each line has a caption and the file of its image, separated by a tab.
 
     a cat on a sofa<TAB>000/000001.jpg
 
-Consecutive lines with the same file are one sample with several captions. The released lists contain web addresses
-instead of files: they are rejected with advice, since the content of an address can change.
+Consecutive lines with the same file are one sample with several captions. Lists with web addresses instead of files, as
+they are released, are rejected with advice, since the content of an address can change.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
-from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig, unreadable
+from pipeline.sharding.sources.base import About, Author, Collection, Credit, Item, Licence, SourceConfig, failing_read
 from pipeline.sharding.sources.file_type import HEAD_BYTES, refuse_other_type
 from pipeline.sharding.sources.roots import Roots, check_rows, roots_of_table
 
@@ -61,8 +61,8 @@ class CaptionsTsvConfig(SourceConfig):
         "path_caption: the file first.",
     )
     header: bool = Field(False, description="Whether the first line contains column names.")
-    licence: str = Field("", description="SPDX identifier of the images' licence, recorded in the data card.")
-    author: str = Field("", description="Author of the images, recorded in the data card.")
+    licence: Licence = ""
+    author: Author = ""
     fingerprint: str | None = Field(None, description="Digest of the lists; set by the program.")
 
     def check(self, downloads: Path) -> None:
@@ -94,7 +94,7 @@ class CaptionsTsvConfig(SourceConfig):
             items=items,
             total=total,
             label_names=(),
-            credits=(Credit.given(title, self.author, self.licence),),
+            credits=(Credit.of(title, self.author, self.licence),),
         )
 
     def _samples(self, file: FoundFile) -> Iterator[list[_Line]]:
@@ -109,11 +109,11 @@ class CaptionsTsvConfig(SourceConfig):
         stamp = None
         try:
             if first.problem:
-                read = unreadable(first.problem)
+                read = failing_read(first.problem)
             else:
-                read, stamp = self._roots(file).reading(first.path)
+                read, stamp = self._roots(file).reader(first.path)
         except ValueError as error:
-            read = unreadable(str(error))
+            read = failing_read(str(error))
         return Item(
             name=first.path if not first.problem else f"{file.name}, line {first.number}",
             read=read,
@@ -141,7 +141,7 @@ class CaptionsTsvConfig(SourceConfig):
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A line of a list; `problem` is the reason why it cannot be used, or None."""
+    """A line of a list, numbered from 1; `problem` is the reason why it cannot be used, or None."""
 
     number: int
     path: str
@@ -160,7 +160,7 @@ def _lines(file: FoundFile, order: str, header: bool) -> Iterator[_Line]:
             if (header and number == 1) or not line.strip():
                 continue
             if len(fields) != 2:
-                yield _Line(number, "", "", f"{len(fields) - 1} tabs, one is wanted")
+                yield _Line(number, "", "", f"the line has {len(fields) - 1} tabs instead of one")
                 continue
             caption, path = fields if order == "caption_path" else reversed(fields)
             problem = None if path.strip() else "the line names no file"
@@ -172,7 +172,7 @@ def _lines(file: FoundFile, order: str, header: bool) -> Iterator[_Line]:
 
 
 def _check_lines(file: FoundFile, order: str, header: bool, roots: Roots) -> None:
-    """Raises an InputError if the first lines are not those of a caption list."""
+    """Raises an InputError if the first lines are not those of a caption list, or all name files outside the roots."""
     lines = list(itertools.islice(_lines(file, order, header), _CHECKED_LINES))
     if not lines:
         raise InputError(f"{file.url}: holds no line")
@@ -181,7 +181,7 @@ def _check_lines(file: FoundFile, order: str, header: bool, roots: Roots) -> Non
     line = next(line for line in lines if not line.problem)
     if order == "caption_path" and " " in line.path and "." not in line.path.rpartition("/")[2]:
         raise InputError(
-            f"{file.url}: line {line.number}: {line.path!r} is no file name; if the file stands before the tab, "
+            f"{file.url}: line {line.number}: {line.path!r} is no file name; if the file is before the tab, "
             "set order=path_caption"
         )
     check_rows([line.path for line in lines if not line.problem], roots, f"{file.url}: line {line.number}")

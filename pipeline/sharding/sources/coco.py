@@ -3,8 +3,9 @@
     FOLDER/annotations/captions_train2017.json    FOLDER/train2017/000000000009.jpg
     FOLDER/annotations/captions_val2017.json      FOLDER/val2017/...
 
-An image is one sample with all its captions (five, a few have six or seven), in the order of the file; it is one
-content group. A NAME with val is the test split if no NAME has test: COCO's own test captions are not public.
+An image is one sample with all its captions (five, sometimes six or seven), in the order of the file, and a content
+group of its own. NAME gives the split; "val" is the test split if there is no part "test", because COCO's test captions
+are not public.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pipeline.errors import InputError, first_line, listed
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
-from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig, unreadable
+from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig, failing_read
 from pipeline.sharding.sources.file_type import HEAD_BYTES, refuse_other_type
 from pipeline.sharding.sources.foreign_json import parse_json
 from pipeline.sharding.sources.given_split import split_of_name
@@ -109,28 +110,34 @@ class CocoConfig(SourceConfig):
         """Raises an InputError if a folder of images is a link to outside the roots."""
         if not leads_inside(folder, self._roots):
             raise InputError(
-                f"{folder}: is a link that leads out of {self.folder}; if it is meant, name in roots where to"
+                f"{folder}: is a link that leads out of {self.folder}; if that is intended, name its target in roots"
             )
 
     def _files(self) -> dict[str, FoundFile]:
         """The annotation file of each part."""
         folder = addresses.check_folder(self.folder)
-        there: dict[str, FoundFile] = {}
+        found: dict[str, FoundFile] = {}
         for file in addresses.find(addresses.join(folder, "annotations"), (".json",)):
             match = _NAME.fullmatch(file.name)
             if match:
-                there[match.group(1)] = file
-        if not there:
+                found[match.group(1)] = file
+        if not found:
             raise InputError(f"{folder}/annotations: holds no captions_*.json")
-        missing = [part for part in self.parts if part not in there]
+        missing = [part for part in self.parts if part not in found]
         if missing:
-            raise InputError(f"parts: no captions_{missing[0]}.json in {folder}/annotations; there: {listed(there)}")
-        return {name: file for name, file in there.items() if not self.parts or name in self.parts}
+            raise InputError(f"parts: no captions_{missing[0]}.json in {folder}/annotations; it has {listed(found)}")
+        return {name: file for name, file in found.items() if not self.parts or name in self.parts}
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """An annotation file: its images, and the captions by image id."""
+    """The content of an annotation file.
+
+    Attributes:
+        images: id, file_name and license (the licence's id) of each image.
+        captions: image id -> captions.
+        licences: licence id -> SPDX name.
+    """
 
     images: Sequence[Mapping[str, Any]]
     captions: Mapping[int, Sequence[str]]
@@ -141,9 +148,9 @@ def _item(name: str, split: str | None, image: Mapping[str, Any], part: _Part, r
     file = str(image["file_name"])
     stamp = None
     try:
-        read, stamp = roots.reading(file)
+        read, stamp = roots.reader(file)
     except ValueError as error:
-        read = unreadable(str(error))
+        read = failing_read(str(error))
     return Item(
         name=f"{name}/{file}",
         read=read,
@@ -169,7 +176,7 @@ def _read_part(file: FoundFile) -> _Part:
             {"id": int(image["id"]), "file_name": image["file_name"], "license": image.get("license", -1)}
             for image in content["images"]
         ]
-        licences = {int(one["id"]): _spdx(one) for one in content.get("licenses", ())}
+        licences = {int(licence["id"]): _spdx(licence) for licence in content.get("licenses", ())}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else first_line(error)
         raise InputError(f"{file.url}: not a COCO captions file ({reason})") from None
@@ -177,7 +184,7 @@ def _read_part(file: FoundFile) -> _Part:
     if orphans:
         raise InputError(
             f"{file.url}: {len(orphans)} captioned images are not among its images, e.g. id {min(orphans)}; "
-            "the file was cut or mixed with another"
+            "the file is incomplete, or merged with another"
         )
     return _Part(images, captions, licences)
 

@@ -1,7 +1,7 @@
-"""Fashion-MNIST: 60,000 + 10,000 grey pictures of clothes, 28x28, ten classes (Xiao et al. 2017, MIT licence).
+"""Fashion-MNIST: 70,000 greyscale images of clothes, 28x28, in ten classes (Xiao et al. 2017, MIT licence).
 
-Read from Debian's package `dataset-fashion-mnist` if it is installed, else fetched by torchvision.
-The 10,000 images of "t10k" are the test split; the validation split is a fraction of the rest.
+It is read from Debian's package `dataset-fashion-mnist` if that is installed, else fetched by torchvision. The 10,000
+images of the part t10k are the test split; the validation split is a fraction of the 60,000 of the part train.
 """
 
 from __future__ import annotations
@@ -40,8 +40,19 @@ LABELS = (
     "bag",
     "ankle boot",
 )
-# The words before a class's name in a caption, by class.
-_ARTICLES = ("a", "a pair of", "a", "a", "a", "a", "a", "a", "a", "an")
+# The caption of each class is "a photo of" and this.
+_NOUNS = (
+    "a t-shirt",
+    "a pair of trousers",
+    "a pullover",
+    "a dress",
+    "a coat",
+    "a sandal",
+    "a shirt",
+    "a sneaker",
+    "a bag",
+    "an ankle boot",
+)
 _PARTS = ("train", "t10k")
 _FILES = tuple(f"{part}-{kind}-ubyte.gz" for part in _PARTS for kind in ("images-idx3", "labels-idx1"))
 
@@ -98,7 +109,7 @@ class FashionMnistConfig(SourceConfig):
                         read=partial(_png, images[number]),
                         label=LABELS[label],
                         key=f"{part}-{number:05d}",
-                        captions=(f"a photo of {_ARTICLES[label]} {_plural(label)}",),
+                        captions=(f"a photo of {_NOUNS[label]}",),
                         taxonomy=(LABELS[label],),
                         family="fashion-mnist",
                         licence="MIT",
@@ -113,10 +124,6 @@ class FashionMnistConfig(SourceConfig):
             root="fashion",
             credits=(Credit("Fashion-MNIST", "Zalando SE", "MIT", "https://github.com/zalandoresearch/fashion-mnist"),),
         )
-
-
-def _plural(label: int) -> str:
-    return "trousers" if LABELS[label] == "trouser" else LABELS[label]
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
@@ -136,7 +143,7 @@ def _check_files(folder: Path) -> None:
 def _read_part(
     folder: Path, part: str, limit: int | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]]:
-    """Images [N, 28, 28], labels [N], and the ascending indices of the images to read."""
+    """(images [N, 28, 28], labels [N], ascending indices of the images to read)."""
     images = _read_idx(folder / f"{part}-images-idx3-ubyte.gz", dimensions=3)
     labels = _read_idx(folder / f"{part}-labels-idx1-ubyte.gz", dimensions=1)
     if len(images) != len(labels) or (len(labels) and labels.max() >= len(LABELS)):
@@ -154,7 +161,7 @@ def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
     head = 4 + 4 * dimensions
-    shape = tuple(int.from_bytes(data[place : place + 4], "big") for place in range(4, head, 4))
+    shape = tuple(int.from_bytes(data[start : start + 4], "big") for start in range(4, head, 4))
     if data[:4] != bytes((0, 0, 8, dimensions)) or len(data) != head + int(np.prod(shape)):
         raise InputError(f"{path}: not an IDX file of bytes with {dimensions} dimensions; fetch it again")
     return np.frombuffer(data, dtype=np.uint8, offset=head).reshape(shape)

@@ -1,7 +1,6 @@
-"""Recognises files of an unexpected type by their first bytes, for error messages.
+"""Recognises files of an unexpected type by their first bytes, so that errors can name the type and the remedy.
 
-Examples are a Git LFS pointer, a web page from a failed download, or a zip archive named .tar: the error names the type
-and the remedy, which "not a tar" does not.
+Examples: a Git LFS pointer, a web page from a failed download, a zip archive named .tar.
 """
 
 from __future__ import annotations
@@ -65,9 +64,9 @@ def file_type(head: bytes) -> str | None:
         return "a tar"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
     if text.startswith(_WEB_PAGE):
-        return "a web page (HTML), as a download leaves it that was refused: fetch the file again"
+        return "a web page (HTML), which a failed download leaves: fetch the file again"
     if text.startswith(b"<?xml") and b"<error>" in head.lower():
-        return "an error message in XML, as S3 gives it: fetch the file again"
+        return "an error message in XML, as S3 sends it: fetch the file again"
     if _is_wide(head):
         return "text in UTF-16: save it as UTF-8"
     # A table may begin with "BM" or "P1" too.
@@ -76,21 +75,17 @@ def file_type(head: bytes) -> str | None:
 
 
 def refuse_other_type(url: str, head: bytes) -> None:
-    """Rejects a file that should be text or a table and is recognised as another type.
-
-    Raises:
-        InputError: the file is of another type; the message names it and what to do.
-    """
+    """Raises an InputError if a file that should be text or a table is of another known type; it says what to do."""
     what = file_type(head)
     if what is not None:
         raise InputError(f"{url}: it is {what}")
 
 
 def _is_wide(head: bytes) -> bool:
-    """Whether these first bytes are text with two bytes per character and no byte order mark."""
-    some = head[: len(head) // 2 * 2]
-    if len(some) < 8:
+    """Whether these first bytes are text with two bytes per character and no byte-order mark."""
+    pairs = head[: len(head) // 2 * 2]
+    if len(pairs) < 8:
         return False
-    first, second = some[::2], some[1::2]
+    first, second = pairs[::2], pairs[1::2]
     empty, other = (first, second) if not any(first) else (second, first)
     return not any(empty) and all(byte >= 9 for byte in other)

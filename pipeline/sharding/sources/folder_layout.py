@@ -1,7 +1,7 @@
 """The layout of an image folder: FOLDER/CLASS, FOLDER/train/CLASS with other splits, or FOLDER/CLASS/train.
 
-A split folder is recognised by its name and by its content, which is class folders instead of images. If both
-interpretations are possible ("train" is a vehicle too), the folder is rejected until `layout` selects one.
+A folder of a split is recognised by its name, and by holding class folders instead of images. If it may also be a class
+("train" is a vehicle too), the data are rejected until the config's `layout` says which it is.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pipeline.counted import counted
 from pipeline.errors import InputError, listed, shortened
 from pipeline.folders import identity
 from pipeline.pixels.extensions import IMAGE_SUFFIXES
+from pipeline.sharding.format.index import SPLITS
 from pipeline.sharding.sources.given_split import split_of_folder
 from pipeline.sharding.sources.image_listing import FolderImages, images_in, sub_folders
 from pipeline.sharding.sources.skipped_files import LOOP, LOOSE, SkipCounter, SkippedFiles
 
 Layout = Literal["auto", "classes", "splits", "table"]
-_SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,8 @@ class FolderData:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return tuple(sorted({*self.empty, *(one.label for one in self.classes)}))
+        """All labels, sorted."""
+        return tuple(sorted({*self.empty, *(files.label for files in self.classes)}))
 
 
 def folder_data(folder: Path, layout: Layout) -> FolderData:
@@ -70,7 +71,7 @@ def folder_data(folder: Path, layout: Layout) -> FolderData:
     root = str(folder)
     _check_folder(folder)
     skipped = SkipCounter()
-    above = tuple(identity(str(one)) for one in (folder, *folder.parents))
+    above = tuple(identity(str(path)) for path in (folder, *folder.parents))
     tops = []
     for name in sub_folders(root):
         if (folder / name).is_symlink() and identity(f"{root}/{name}") in above:
@@ -87,8 +88,10 @@ def folder_data(folder: Path, layout: Layout) -> FolderData:
     trees = {name: images_in(f"{root}/{name}", skipped, prefix=f"{name}/", above=above) for name in tops}
     if not any(tree.names for tree in trees.values()):
         found = skipped.result()
-        there = f"; there are {found.in_words()}" if found.count else ""
-        raise InputError(f"{folder}: no image in any sub-folder; looked for {', '.join(sorted(IMAGE_SUFFIXES))}{there}")
+        others = f"; it has {found.in_words()}" if found.count else ""
+        raise InputError(
+            f"{folder}: no image in any sub-folder; looked for {', '.join(sorted(IMAGE_SUFFIXES))}{others}"
+        )
     broken = frozenset().union(*(tree.broken for tree in trees.values()))
     splits = _splits(folder, trees, layout)
     if splits:
@@ -100,7 +103,7 @@ def folder_data(folder: Path, layout: Layout) -> FolderData:
         classes = list(_splits_of_classes(trees))
         return FolderData(classes, broken, skipped.result(), True, empty, _note_on_splits_in_classes(classes))
     if layout == "splits":
-        raise InputError(f"{folder}: layout=splits, but no train/, val/ or test/ in it holds folders of classes")
+        raise InputError(f"{folder}: layout=splits, but it has no train/, val/ or test/ with folders of classes")
     return FolderData([ClassFiles(n, None, t.names) for n, t in trees.items()], broken, skipped.result(), False, empty)
 
 
@@ -114,7 +117,7 @@ def _check_folder(folder: Path) -> None:
 def _splits(folder: Path, trees: Mapping[str, FolderImages], layout: Layout) -> dict[str, str]:
     """The split of each split folder, ordered train, val, test; {} if the folders are classes."""
     named = {name: split for name in trees if (split := split_of_folder(name)) is not None}
-    ordered = dict(sorted(named.items(), key=lambda one: (_SPLITS.index(one[1]), one[0])))
+    ordered = dict(sorted(named.items(), key=lambda entry: (SPLITS.index(entry[1]), entry[0])))
     if layout == "splits":
         return ordered if any(_holds_classes(trees[name]) for name in named) else {}
     if layout == "classes" or not any(trees[name].names for name in named):
@@ -146,7 +149,7 @@ def _holds_classes(tree: FolderImages) -> bool:
 def _classes_of_splits(
     trees: Mapping[str, FolderImages], splits: Mapping[str, str], skipped: SkipCounter
 ) -> tuple[list[ClassFiles], tuple[str, ...]]:
-    """Layout train/CLASS: the images of each class in each split, and the classes without an image in any split.
+    """(images of each class in each split, classes without an image in any split) for the layout train/CLASS.
 
     Images outside class folders are skipped.
     """
@@ -169,7 +172,7 @@ def _classes_of_splits(
         found += [ClassFiles(label, split, by_class[label]) for label in sorted(by_class)]
         if depth == 1:
             folders.update(tree.folders)
-    return found, tuple(sorted(folders - {one.label for one in found}))
+    return found, tuple(sorted(folders - {files.label for files in found}))
 
 
 def _depth_of_classes(tree: FolderImages, split: str) -> int:
@@ -206,26 +209,26 @@ def _splits_of_classes(trees: Mapping[str, FolderImages]) -> Iterator[ClassFiles
 
 def _note_on_split_folders(classes: list[ClassFiles], splits: Mapping[str, str]) -> str:
     counts = dict.fromkeys(splits, 0)
-    for one in classes:
-        counts[one.names[0].partition("/")[0]] += len(one.names)
-    said = ", ".join(
+    for files in classes:
+        counts[files.names[0].partition("/")[0]] += len(files.names)
+    folders = ", ".join(
         f"{shortened(name)}/ is {split} ({counted(counts[name], 'image')})" for name, split in splits.items()
     )
-    return f"the folders give the splits: {said}" + _not_in_train(classes)
+    return f"the folders give the splits: {folders}" + _not_in_train(classes)
 
 
 def _note_on_splits_in_classes(classes: list[ClassFiles]) -> str:
     counts: dict[str, int] = {}
-    for one in classes:
-        counts[one.split or ""] = counts.get(one.split or "", 0) + len(one.names)
-    said = ", ".join(f"{counts[split]:,} {split}" for split in _SPLITS if split in counts)
-    return f"the folders in each class give the splits: {said}" + _not_in_train(classes)
+    for files in classes:
+        counts[files.split or ""] = counts.get(files.split or "", 0) + len(files.names)
+    sizes = ", ".join(f"{counts[split]:,} {split}" for split in SPLITS if split in counts)
+    return f"the folders in each class give the splits: {sizes}" + _not_in_train(classes)
 
 
 def _not_in_train(classes: list[ClassFiles]) -> str:
-    """Labels without training images: two spellings of one name, or a class that cannot be learnt."""
-    of_train = {one.label for one in classes if one.split == "train"}
-    missing = sorted({one.label for one in classes} - of_train)
+    """The end of a note that lists classes without training images: another spelling of a class, or not learnable."""
+    of_train = {files.label for files in classes if files.split == "train"}
+    missing = sorted({files.label for files in classes} - of_train)
     return f"; not in train: {listed(missing)}" if of_train and missing else ""
 
 

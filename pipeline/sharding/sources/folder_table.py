@@ -28,9 +28,9 @@ from pipeline.sharding.sources.skipped_files import SkipCounter
 from pipeline.sharding.sources.tables import columns_of, rows_of
 
 _SUFFIXES = (".csv", ".tsv")
-_LABELS = ("label", "labels", "class", "class_name", "classname", "category", "target", "species", "breed")
-_SPLITS = ("split", "set", "subset", "partition", "dataset", "data_set", "fold")
-_FIRST_ROWS = 100
+_LABEL_COLUMNS = ("label", "labels", "class", "class_name", "classname", "category", "target", "species", "breed")
+_SPLIT_COLUMNS = ("split", "set", "subset", "partition", "dataset", "data_set", "fold")
+_CHECKED_ROWS = 100
 
 
 def labelled_table(folder: Path, *, required: bool) -> ManifestConfig | None:
@@ -50,7 +50,7 @@ def labelled_table(folder: Path, *, required: bool) -> ManifestConfig | None:
     images = _folder_of_images(folder)
     if images is None and not required:
         return None
-    return _fitted(folder, tables, images or folder)
+    return _manifest_of(folder, tables, images or folder)
 
 
 def table_fingerprint(table: ManifestConfig) -> str:
@@ -108,7 +108,7 @@ def _folder_of_images(folder: Path) -> Path | None:
     return found[0]
 
 
-def _fitted(folder: Path, tables: Sequence[str], images: Path) -> ManifestConfig:
+def _manifest_of(folder: Path, tables: Sequence[str], images: Path) -> ManifestConfig:
     asked = "data.source.kind=manifest, data.source.manifest=FILE, data.source.path_column and data.source.label_column"
     if len(tables) > 1:
         raise InputError(f"{folder}: has {listed(tables)}; keep the table with the labels only, or set {asked}")
@@ -116,7 +116,7 @@ def _fitted(folder: Path, tables: Sequence[str], images: Path) -> ManifestConfig
     asked = asked.replace("FILE", str(path))
     (file,) = addresses.find(str(path), _SUFFIXES)
     columns = [name for name in columns_of(file) if name.strip()]
-    rows = [row.values for row in islice(rows_of(file, columns), _FIRST_ROWS) if row.problem is None]
+    rows = [row.values for row in islice(rows_of(file, columns), _CHECKED_ROWS) if row.problem is None]
     start, files = folder, _columns_of_files(rows, columns, folder)
     if not files:
         start, files = images, _columns_of_files(rows, columns, images)
@@ -124,9 +124,11 @@ def _fitted(folder: Path, tables: Sequence[str], images: Path) -> ManifestConfig
         found = f"{listed(files)} name files" if files else f"no column has the names of images in {images}"
         raise InputError(f"{path}: {found}; its columns are {listed(columns)}; set {asked}")
     others = [name for name in columns if name not in files]
-    split = next((name for name in others if name.strip().lower() in _SPLITS and _holds_splits(rows, name)), None)
+    split = next(
+        (name for name in others if name.strip().lower() in _SPLIT_COLUMNS and _holds_splits(rows, name)), None
+    )
     others = [name for name in others if name != split]
-    labels = [name for name in others if name.strip().lower() in _LABELS] or others
+    labels = [name for name in others if name.strip().lower() in _LABEL_COLUMNS] or others
     if len(labels) != 1:
         found = f"{listed(labels)} may each be the label" if labels else "no other column is left for the label"
         raise InputError(f"{path}: column {files[0]} has the files, and {found}; set {asked}")

@@ -1,4 +1,4 @@
-"""Parses JSON that Tutelage did not write, with a short error for integers that exceed Python's digit limit."""
+"""Parses JSON that Tutelage did not write; an integer with more digits than Python converts is an error in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The split that a data set prescribes, from the words that data sets use for it."""
+"""The split that a data set prescribes, from the words for it in columns, file names and folder names."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ def given_split(word: str) -> str | None:
 
 
 def split_of_name(name: str) -> str | None:
-    """The split in a file's name: "train-00001.tar", "coco-val-3.tar", "test2017.parquet"."""
+    """The split in a file's name, e.g. "train-00001.tar" or "test2017.parquet"; None if it names none, or several."""
     found = {_WORDS[word] for word in re.findall(r"[a-z]+", name.lower()) if word in _WORDS}
     return found.pop() if len(found) == 1 else None
 
 
+# Words of a folder's name that do not change its meaning.
 _SET_WORDS = ("set", "data", "dataset", "split", "part", "subset", "images", "image", "imgs", "img", "samples", "seg")
 
 
 def split_of_folder(name: str) -> str | None:
-    """The split of a folder whose name has no other meaning: "Train", "val2017", "test_set", "TrainingData".
+    """The split of a folder named for nothing else: "Train", "val2017", "test_set", "TrainingData"; else None.
 
-    "train station" has another meaning, and is a class.
+    None for "train station", which is a class.
     """
     found = set()
     for word in re.findall(r"[^\W\d_]+", name.lower()):

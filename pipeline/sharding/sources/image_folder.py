@@ -2,15 +2,14 @@
 
 Or a folder of images with a table of their labels: ROOT/a.jpg and ROOT/labels.csv (folder_table.py).
 
-The label is the class's folder; deeper folders belong to their class. Images are recognised by their extension or, if
-that is unknown, by their first bytes. Images with equal bytes are one content group.
+The label is the name of the class's folder; images in deeper folders belong to the class too. An image is recognised by
+its extension or, if that is unknown, by its first bytes. Images with equal bytes are one content group.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -21,8 +20,9 @@ from pydantic import Field
 from pipeline.config import added, unkeyed
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
-from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig, unreadable
-from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_field, caption_of
+from pipeline.sharding.format.valid_text import valid_text
+from pipeline.sharding.sources.base import About, Author, Collection, Credit, Item, Licence, SourceConfig, failing_read
+from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
 from pipeline.sharding.sources.folder_layout import ClassFiles, FolderData, Layout, folder_data
 from pipeline.sharding.sources.folder_table import collect_table, labelled_table, table_fingerprint
 from pipeline.sharding.sources.image_listing import BROKEN, listing_hash
@@ -47,9 +47,9 @@ class ImageFolderConfig(SourceConfig):
         "training, valid, ...), which contain one folder per class; table: no classes, since a CSV or TSV file in the "
         "folder has the labels; auto: detected from their names and content, and reported.",
     )
-    caption: CaptionTemplate = caption_field()
-    licence: str = Field("", description="SPDX identifier of the images' licence, recorded in the data card.")
-    author: str = Field("", description="Author of the images, recorded in the data card.")
+    caption: CaptionTemplate = None
+    licence: Licence = ""
+    author: Author = ""
     fingerprint: str | None = Field(
         None, description="Digest of the files' names, sizes and times; set by the program."
     )
@@ -67,7 +67,7 @@ class ImageFolderConfig(SourceConfig):
         data = self._data()
         empty = dict.fromkeys(data.empty, 0)
         # If folders determine the splits, a class need not be large enough for a random split.
-        return empty or None if data.by_split else empty | {one.label: len(one.names) for one in data.classes}
+        return empty or None if data.by_split else empty | {files.label: len(files.names) for files in data.classes}
 
     def resolved(self) -> Self:
         root = self._root
@@ -76,8 +76,8 @@ class ImageFolderConfig(SourceConfig):
             return self.model_copy(update={"folder": root, "layout": "table", "fingerprint": table_fingerprint(table)})
         data = self._data()
         hasher = hashlib.sha256()
-        for one in data.classes:
-            listing_hash(str(root), one.names, data.broken, hasher)
+        for files in data.classes:
+            listing_hash(str(root), files.names, data.broken, hasher)
         if data.empty:
             hasher.update(json.dumps(data.empty).encode())
         if possible := data.skipped.possible_images:
@@ -88,7 +88,7 @@ class ImageFolderConfig(SourceConfig):
         return self.model_copy(update={"folder": root, "layout": layout, "fingerprint": hasher.hexdigest()[:20]})
 
     def collect(self, downloads: Path, progress: Progress) -> Collection:
-        title = _text(self._root.name)
+        title = valid_text(self._root.name)
         table = self._table()
         if table is not None:
             return collect_table(table, title, self.caption, downloads, progress)
@@ -97,16 +97,16 @@ class ImageFolderConfig(SourceConfig):
             progress(note=data.splits_note)
 
         def items() -> Iterator[Item]:
-            for one in data.classes:
-                yield from self._items(one, data.broken, title)
+            for files in data.classes:
+                yield from self._items(files, data.broken, title)
 
         return Collection(
             title=title,
             items=items,
-            total=sum(len(one.names) for one in data.classes),
-            label_names=tuple(_text(label) for label in data.labels),
+            total=sum(len(files.names) for files in data.classes),
+            label_names=tuple(valid_text(label) for label in data.labels),
             root=title,
-            credits=(Credit.given(title, self.author, self.licence),),
+            credits=(Credit.of(title, self.author, self.licence),),
             notes=(data.splits_note,) if data.splits_note else (),
             skipped=data.skipped,
         )
@@ -126,14 +126,14 @@ class ImageFolderConfig(SourceConfig):
         return folder_data(self._root, self.layout)
 
     def _items(self, files: ClassFiles, broken: frozenset[str], title: str) -> Iterator[Item]:
-        label = _text(files.label)
+        label = valid_text(files.label)
         captions = caption_of(self.caption, label)
         root = self._root
         for name in files.names:
             file = f"{root}/{name}"
-            read: Callable[[], bytes] = unreadable(BROKEN) if name in broken else partial(addresses.read, file)
+            read: Callable[[], bytes] = failing_read(BROKEN) if name in broken else partial(addresses.read, file)
             yield Item(
-                name=_text(name),
+                name=valid_text(name),
                 read=read,
                 label=label,
                 captions=captions,
@@ -143,8 +143,3 @@ class ImageFolderConfig(SourceConfig):
                 split=files.split,
                 stamp=addresses.stamp(file),
             )
-
-
-def _text(path: str) -> str:
-    """A path as valid Unicode text; bytes that are not UTF-8 become replacement characters."""
-    return os.fsencode(path).decode("utf-8", "replace")

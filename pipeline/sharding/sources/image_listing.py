@@ -1,7 +1,7 @@
-"""The images below a folder, by known extension or else by their first bytes; other files are counted.
+"""Lists the images below a folder: by their extension or, if that is unknown, by their first bytes.
 
-Links to files and folders are followed; a link to one of its parent folders is skipped. A broken link with an image's
-name is an item, so that it is quarantined with its reason.
+Other files are counted. Links to files and folders are followed; a link to one of its own parent folders is skipped. A
+broken link with the extension of an image is listed, so that it is quarantined with its reason.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from pipeline.errors import InputError
 from pipeline.folders import Identity, entries, identity, kind_of, unlistable
 from pipeline.pixels.extensions import IMAGE_SUFFIXES, OTHER_SUFFIXES
 from pipeline.pixels.formats import HEAD_BYTES, format_of
+from pipeline.sharding.format.valid_text import valid_text
 from pipeline.sharding.sources.skipped_files import BROKEN_LINK, HIDDEN, LOOP, SPECIAL, SkipCounter, kind_of_name
 
 # Folders that operating systems create in user folders; not all of them are readable.
-_OF_THE_SYSTEM = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
+_SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
 BROKEN = "is a symbolic link to a file that is not there"
 
@@ -45,10 +46,10 @@ def images_in(
     """The images of a folder; hidden files are skipped.
 
     Args:
-        skipped: receives each skipped file, by its path with `prefix`.
-        deep: include sub-folders; False: those are left to the caller.
-        prefix: prefix of the names, e.g. "cat/".
-        above: the parent folders, to which links may lead back.
+        skipped: counts the skipped files; their names begin with `prefix`.
+        deep: include sub-folders.
+        prefix: put before each name, e.g. "cat/".
+        above: the parent folders; a link to one of them is skipped.
     Raises:
         InputError: a folder cannot be listed, or a broken link may have been a folder.
     """
@@ -60,16 +61,16 @@ def images_in(
 
 
 def is_image(path: str) -> bool:
-    """Whether a file is listed as an image: by its extension, or if that is unknown, by its first bytes.
+    """Whether a file is listed as an image.
 
-    True for an unreadable file with an unknown extension, so that it is reported when it is read.
+    True for a file with an unknown extension whose first bytes cannot be read, so that it is reported as unreadable.
     """
     suffix = os.path.splitext(path)[1].lower()
     if suffix in IMAGE_SUFFIXES or suffix in OTHER_SUFFIXES:
         return suffix in IMAGE_SUFFIXES
     try:
-        facts = os.stat(path)
-        return _begins_as_image(path, facts.st_size, facts.st_mtime_ns)
+        status = os.stat(path)
+        return _begins_as_image(path, status.st_size, status.st_mtime_ns)
     except OSError:
         return True
 
@@ -83,7 +84,7 @@ def sub_folders(folder: str) -> list[str]:
     return [
         entry.name
         for entry in entries(folder)
-        if not entry.name.startswith(".") and entry.name not in _OF_THE_SYSTEM and _is_folder(entry)
+        if not entry.name.startswith(".") and entry.name not in _SYSTEM_FOLDERS and _is_folder(entry)
     ]
 
 
@@ -94,15 +95,14 @@ def listing_hash(root: str, names: Sequence[str], broken: frozenset[str], into: 
         InputError: the file system does not return them.
     """
     for name in names:
-        text = os.fsencode(name).decode("utf-8", "replace")
         try:
-            facts = None if name in broken else os.stat(f"{root}/{name}")
+            status = None if name in broken else os.stat(f"{root}/{name}")
         except FileNotFoundError:
-            facts = None
+            status = None
         except OSError as error:
             raise unlistable(f"{root}/{name}", error) from None
-        said = "broken" if facts is None else f"{facts.st_size}\0{facts.st_mtime_ns}"
-        into.update(f"{text}\0{said}\n".encode())
+        version = "broken" if status is None else f"{status.st_size}\0{status.st_mtime_ns}"
+        into.update(f"{valid_text(name)}\0{version}\n".encode())
 
 
 def _add_images(
@@ -125,7 +125,7 @@ def _add_images(
         suffix = os.path.splitext(name)[1].lower()
         kind = kind_of(entry)
         if kind == "folder":
-            if name in _OF_THE_SYSTEM:
+            if name in _SYSTEM_FOLDERS:
                 skipped.add(name, prefix + name)
             elif deep and entry.is_symlink() and identity(entry.path) in above:
                 skipped.add(LOOP, prefix + name)
@@ -149,15 +149,15 @@ def _add_images(
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder; a broken link without extension may have been one.
+    """Whether an entry is a folder.
 
     Raises:
-        InputError: it may have been a folder, whose images would be silently missing.
+        InputError: it is a broken link that may have led to a folder, whose images would be silently missing.
     """
     kind = kind_of(entry)
     if kind == "broken link" and entry.is_symlink() and not os.path.splitext(entry.name)[1]:
         raise InputError(
-            f"{entry.path}: a symbolic link to what is not there; if that is a folder of images, bring it back (mount "
+            f"{entry.path}: a symbolic link to a missing path; if that is a folder of images, bring it back (mount "
             "it), else remove the link"
         )
     return kind == "folder"

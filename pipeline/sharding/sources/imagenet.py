@@ -5,8 +5,8 @@
     FOLDER/LOC_val_solution.csv, val.txt or the development kit         labels of val/
     FOLDER/LOC_synset_mapping.txt, synset_words.txt or words.txt        class names of the WNIDs
 
-Class numbers follow the order of the WNIDs, as in torchvision and timm, so that pretrained heads fit. val/ is the test
-split: its labels are public and every paper reports on it; the validation split is a fraction of train/.
+Classes are numbered in the order of their WNIDs, as in torchvision and timm, so that pretrained heads fit. val/ is the
+test split, on which papers report; the validation split is a fraction of train/.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from pipeline.config import digest, unkeyed
 from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
-from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig, unreadable
-from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_field, caption_of
+from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig, failing_read
+from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
 from pipeline.sharding.sources.image_listing import BROKEN, FolderImages, images_in, listing_hash, sub_folders
 from pipeline.sharding.sources.imagenet_labels import class_words, find_val_labels, read_val_labels
 from pipeline.sharding.sources.skipped_files import LOOSE, SkipCounter
 
 _WNID = re.compile(r"n\d{8}")
 # Folder of the images in the archive of the Kaggle competition.
-_KAGGLE = Path("ILSVRC/Data/CLS-LOC")
+_KAGGLE_IMAGES = Path("ILSVRC/Data/CLS-LOC")
 
 
 class ImagenetConfig(SourceConfig):
@@ -60,7 +60,7 @@ class ImagenetConfig(SourceConfig):
         description="Label of a class. names: its class name, which requires a file of names; wnid: its WNID, "
         "e.g. n01440764.",
     )
-    caption: CaptionTemplate = caption_field()
+    caption: CaptionTemplate = None
     val_is: Literal["test", "val"] = Field(
         "test", description="The split to use val/ as. With test, the validation split is a fraction of train/."
     )
@@ -69,48 +69,48 @@ class ImagenetConfig(SourceConfig):
     )
 
     def check(self, downloads: Path) -> None:
-        root, images = self._places()
+        root, images = self._folders()
         wnids = _wnids(images / "train")
         class_words(root, self.names, wnids, wanted=self.labels == "names")
         if (images / "val").is_dir() and not _by_class(images / "val"):
             find_val_labels(root, self.val_labels)
 
     def resolved(self) -> Self:
-        root, images = self._places()
+        root, images = self._folders()
         wnids = _wnids(images / "train")
         hasher = hashlib.sha256()
-        for found in _listed(images, SkipCounter()):
+        for found in _list_images(images, SkipCounter()):
             listing_hash(str(images), found.names, found.broken, hasher)
         words = class_words(root, self.names, wnids, wanted=self.labels == "names")
         labels = [] if _by_class(images / "val") else sorted(self._val_labels(wnids).items())
         fingerprint = digest([hasher.hexdigest(), sorted(words.items()), labels])
         return self.model_copy(update={"fingerprint": fingerprint, "folder": root})
 
-    def _places(self) -> tuple[Path, Path]:
-        """The folder of the label files, and the folder of train/ and val/."""
+    def _folders(self) -> tuple[Path, Path]:
+        """(folder of the label files, folder of train/ and val/)."""
         root = Path(addresses.check_folder(str(self.folder)))
-        for images in (root, root / _KAGGLE):
+        for images in (root, root / _KAGGLE_IMAGES):
             if (images / "train").is_dir():
                 return root, images
         raise InputError(f"{root}: holds no train/; ImageNet's layout is train/n01440764/*.JPEG and val/*.JPEG")
 
     def _val_labels(self, wnids: list[str]) -> dict[str, str]:
-        root, images = self._places()
+        root, images = self._folders()
         if not (images / "val").is_dir() or _by_class(images / "val"):
             return {}
         return read_val_labels(find_val_labels(root, self.val_labels), wnids)
 
     def collect(self, downloads: Path, progress: Progress) -> Collection:
-        root, images = self._places()
+        root, images = self._folders()
         wnids = _wnids(images / "train")
         words = class_words(root, self.names, wnids, wanted=self.labels == "names")
         val_labels = self._val_labels(wnids)
         progress(note="listing ImageNet")
         skipped = SkipCounter()
-        total = sum(len(found.names) for found in _listed(images, skipped))
+        total = sum(len(found.names) for found in _list_images(images, skipped))
 
         def items() -> Iterator[Item]:
-            for found in _listed(images, SkipCounter()):
+            for found in _list_images(images, SkipCounter()):
                 for name in found.names:
                     yield self._item(images, name, words, val_labels, broken=name in found.broken)
 
@@ -140,10 +140,10 @@ class ImagenetConfig(SourceConfig):
         # Without labels by image, val/ has one folder per WNID.
         wnid = val_labels.get(path.stem) if part == "val" and val_labels else folder
         label = words.get(wnid or "")
-        read = partial(addresses.read, str(path)) if not broken else unreadable(BROKEN)
+        read = partial(addresses.read, str(path)) if not broken else failing_read(BROKEN)
         if label is None:
             why = f"the file of labels does not name {path.stem}" if wnid is None else f"{wnid} is no class of train/"
-            read = unreadable(why)
+            read = failing_read(why)
         return Item(
             name=name,
             read=read,
@@ -163,19 +163,19 @@ def _wnids(train: Path) -> list[str]:
     wnids = sub_folders(str(train))
     if not wnids:
         raise InputError(f"{train}: holds no folder; each class has one, e.g. n01440764/")
-    strange = next((name for name in wnids if not _WNID.fullmatch(name)), None)
-    if strange is not None:
-        raise InputError(f"{train / strange}: not named by a WNID like n01440764; other names are read by image_folder")
+    other = next((name for name in wnids if not _WNID.fullmatch(name)), None)
+    if other is not None:
+        raise InputError(f"{train / other}: no WNID like n01440764; for other names use kind image_folder")
     return wnids
 
 
 def _by_class(val: Path) -> bool:
-    """Whether val/ has one folder per WNID, as most training code expects."""
+    """Whether val/ has one folder per WNID, the layout that most training code expects."""
     return val.is_dir() and any(_WNID.fullmatch(name) for name in sub_folders(str(val)))
 
 
-def _listed(images: Path, skipped: SkipCounter) -> Iterator[FolderImages]:
-    """The images of train/ and then of val/, sorted by name; the names of one folder at a time are in memory."""
+def _list_images(images: Path, skipped: SkipCounter) -> Iterator[FolderImages]:
+    """Yields the images of train/ and then of val/, folder by folder, sorted by name."""
     for part in ("train", "val"):
         if not (images / part).is_dir():
             continue

@@ -4,8 +4,8 @@
     val.txt                                   ILSVRC2012_val_00000001.JPEG 65                          (Caffe)
     ILSVRC2012_validation_ground_truth.txt    490, one line per image; with meta.mat                   (devkit)
 
-Caffe's numbers are positions in the sorted WNIDs. The devkit's are ILSVRC2012_IDs, in another order that is defined
-only in its meta.mat: without it the classes would be silently wrong, so it is required.
+Caffe's class numbers are positions in the sorted WNIDs. Those of the devkit are ILSVRC2012_IDs, in another order, which
+only its meta.mat defines: the file is required, because without it the classes would be silently wrong.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipeline.errors import InputError, first_line
 
-_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+_DEVKIT_FILE = "ILSVRC2012_validation_ground_truth.txt"
 _VAL_FILES = ("LOC_val_solution.csv", "val.txt")
 _DEVKITS = ("", "data", "ILSVRC2012_devkit_t12/data", "ILSVRC2012_devkit_t12")
 _NAME_FILES = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt", "ILSVRC2012_devkit_t12/data/words.txt")
@@ -36,17 +36,17 @@ def find_val_labels(root: Path, given: Path | None) -> Path:
         found = given.expanduser().absolute()
     else:
         folder = root if given is None else given.expanduser().absolute()
-        names = (*_VAL_FILES, *(f"{devkit}/{_TRUTH}".lstrip("/") for devkit in _DEVKITS))
-        places = [folder / name for name in names if (folder / name).is_file()]
-        if not places:
+        names = (*_VAL_FILES, *(f"{devkit}/{_DEVKIT_FILE}".lstrip("/") for devkit in _DEVKITS))
+        candidates = [folder / name for name in names if (folder / name).is_file()]
+        if not candidates:
             raise InputError(
-                f"{folder}: no labels of val/; put {', '.join(_VAL_FILES)} or the devkit's data/{_TRUTH} there, "
+                f"{folder}: no labels of val/; put {', '.join(_VAL_FILES)} or the devkit's data/{_DEVKIT_FILE} there, "
                 "name it in val_labels, or sort val/ into folders by WNID"
             )
-        found = places[0]
-    if found.name == _TRUTH and not (found.parent / "meta.mat").is_file():
+        found = candidates[0]
+    if found.name == _DEVKIT_FILE and not (found.parent / "meta.mat").is_file():
         raise InputError(
-            f"{found}: its numbers mean nothing without the devkit's meta.mat; put it next to it, or use val.txt or "
+            f"{found}: the devkit's meta.mat defines its class numbers; put meta.mat next to it, or use val.txt or "
             "LOC_val_solution.csv"
         )
     return found
@@ -60,12 +60,12 @@ def read_val_labels(file: Path, wnids: list[str]) -> dict[str, str]:
     Raises:
         InputError: a line has an unknown format or an unknown class number.
     """
-    if file.name == _TRUTH:
+    if file.name == _DEVKIT_FILE:
         wnid_of = _ilsvrc_ids(file.parent / "meta.mat")
         labels = {}
         for number, line in enumerate(_lines(file), start=1):
             if not line.isdigit() or int(line) not in wnid_of:
-                raise InputError(f"{file}: line {number}: an ILSVRC2012_ID of meta.mat is wanted")
+                raise InputError(f"{file}: line {number}: not an ILSVRC2012_ID of meta.mat")
             labels[f"ILSVRC2012_val_{number:08d}"] = wnid_of[int(line)]
         return labels
     if file.suffix == ".csv":
@@ -74,13 +74,13 @@ def read_val_labels(file: Path, wnids: list[str]) -> dict[str, str]:
 
 
 def class_words(root: Path, given: Path | None, wnids: list[str], *, wanted: bool) -> dict[str, str]:
-    """The name of each class by WNID, in the order of the WNIDs: the first word of its synset, or the WNID.
+    """WNID -> name of the class, in the order of the WNIDs: the first words of its synset, or the WNID itself.
 
     If two classes have the same name (crane, maillot), the WNID is added: "crane (n02012849)".
 
     Args:
         given: the file of names; None: searched in `root`.
-        wanted: whether names are read; False: each WNID is its own name.
+        wanted: False: each WNID is its own name, and no file is read.
     Raises:
         InputError: there is no file of names, or it lacks a class.
     """
@@ -96,7 +96,7 @@ def class_words(root: Path, given: Path | None, wnids: list[str], *, wanted: boo
     for number, line in enumerate(_lines(file), start=1):
         match = re.match(r"(n\d{8})\s+(\S.*)", line)
         if match is None:
-            raise InputError(f"{file}: line {number}: a WNID and its words are wanted")
+            raise InputError(f"{file}: line {number}: not a WNID and its words")
         first[match.group(1)] = match.group(2).split(",")[0].strip()
     missing = next((wnid for wnid in wnids if wnid not in first), None)
     if missing is not None:
@@ -112,9 +112,7 @@ def _kaggle(file: Path) -> dict[str, str]:
             continue
         match = re.match(r"n\d{8}", row[1]) if len(row) == 2 else None
         if match is None:
-            raise InputError(
-                f"{file}: line {number}: an image's id and its WNID are wanted, as in LOC_val_solution.csv"
-            )
+            raise InputError(f"{file}: line {number}: not an image's id and its WNID, as in LOC_val_solution.csv")
         labels[row[0]] = match.group()
     return labels
 
@@ -128,12 +126,12 @@ def _caffe(file: Path, wnids: list[str]) -> dict[str, str]:
         elif name and value.isdigit() and int(value) < _CLASSES:
             if len(wnids) != _CLASSES:
                 raise InputError(
-                    f"{file}: numbers classes among {_CLASSES}, and train/ has {len(wnids)}; use LOC_val_solution.csv, "
+                    f"{file}: numbers {_CLASSES} classes, and train/ has {len(wnids)}; use LOC_val_solution.csv, "
                     "which names their WNIDs"
                 )
             labels[Path(name).stem] = wnids[int(value)]
         else:
-            raise InputError(f"{file}: line {number}: an image's name and its class (0 to 999) are wanted")
+            raise InputError(f"{file}: line {number}: not an image's name and its class (0 to 999)")
     return labels
 
 
@@ -143,7 +141,7 @@ def _ilsvrc_ids(file: Path) -> dict[int, str]:
 
     try:
         synsets = loadmat(file, squeeze_me=True)["synsets"]
-        return {int(one["ILSVRC2012_ID"]): str(one["WNID"]) for one in synsets if int(one["num_children"]) == 0}
+        return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets if int(row["num_children"]) == 0}
     except (ValueError, KeyError, TypeError, NotImplementedError, OSError) as error:
         raise InputError(f"{file}: not the devkit's meta.mat ({first_line(error)})") from None
 

@@ -9,8 +9,8 @@ import numpy as np
 from pipeline.counter_rng import text_hash
 
 
-class KeyCount:
-    """Counts keys by their hashes."""
+class RepeatedKeys:
+    """Finds repeated keys by their hashes."""
 
     def __init__(self) -> None:
         self._hashes = array("Q")
@@ -18,7 +18,7 @@ class KeyCount:
     def add(self, key: str) -> None:
         self._hashes.append(text_hash(key))
 
-    def repeated(self) -> frozenset[int]:
+    def hashes(self) -> frozenset[int]:
         """The hashes of the keys that were added more than once."""
         if not self._hashes:
             return frozenset()

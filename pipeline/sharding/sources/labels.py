@@ -23,12 +23,12 @@ MISSING_WORDS = frozenset(
         *("NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null"),
     }
 )
-_SPELLINGS = 4
+_MAX_SPELLINGS = 4  # of a label in a note
 _NO_WIDTH = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060"
 
 
-def normalised_label(text: str) -> str:
-    """A label as it is compared and stored: in NFC, without white space at its ends."""
+def normalise_label(text: str) -> str:
+    """A label as it is compared and stored: in NFC, without white space and zero-width characters at its ends."""
     if text.isascii():
         return text.strip()
     before = None
@@ -46,7 +46,7 @@ class Spellings:
     def add(self, written: str, label: str) -> None:
         """Adds a spelling of a label."""
         some = self._of.setdefault(label, set())
-        if len(some) < _SPELLINGS:
+        if len(some) < _MAX_SPELLINGS:
             some.add(written)
 
     def notes(self) -> Iterator[str]:
@@ -54,11 +54,11 @@ class Spellings:
         merged = [sorted(some) for label, some in sorted(self._of.items()) if len(some) > 1]
         if merged:
             shown = listed([" and ".join(map(ascii, written)) for written in merged])
-            yield f"labels that look the same were made one: {shown}"
+            yield f"labels that look the same were merged: {shown}"
 
 
 def label_text(value: Any) -> str:
-    """A label as text, which may be a word for a missing value; "" for null.
+    """The text of a value that is a label or a word for a missing value; "" for null.
 
     Raises:
         ValueError: the value is a list, bytes or another type that cannot be a label.
@@ -69,7 +69,7 @@ def label_text(value: Any) -> str:
         raise ValueError(f"its label is {kind_of_value(value)}, not a text or a number")
     if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
         value = int(value)
-    return normalised_label(str(value))
+    return normalise_label(str(value))
 
 
 def kind_of_value(value: Any) -> str:
@@ -95,13 +95,17 @@ def label_of(value: Any, class_names: Collection[str] = ()) -> str | None:
 
 
 def missing_label(value: Any) -> str:
-    """The content of a cell without a label: the quoted word for a missing value, or `empty`."""
+    """What a cell without a label holds, for a message: the quoted word for a missing value, or `empty`."""
     text = label_text(value)
     return repr(text) if text else "empty"
 
 
 def missing_in_words(counts: Mapping[str, int]) -> str:
-    """The results of `missing_label` with their counts, and what to do if such a word is a class."""
+    """The cells without a label as text, and what to do if such a word is a class.
+
+    Args:
+        counts: result of `missing_label` -> number of cells.
+    """
     counted = ", ".join(f"{count:,} {word}" for word, count in sorted(counts.items()))
     named = any(word.startswith("'") for word in counts)
     return counted + ("; where such a word is a class, name it in class_names" if named else "")
@@ -121,22 +125,22 @@ def read_class_names(address: str | None) -> tuple[str, ...]:
     try:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
-        raise InputError(f"{url}: not UTF-8; one class name a line is wanted") from None
-    names = tuple(normalised_label(line) for line in lines)
+        raise InputError(f"{url}: not UTF-8; write one class name per line, in UTF-8") from None
+    names = tuple(normalise_label(line) for line in lines)
     if not names or not all(names):
-        raise InputError(f"{url}: line {names.index('') + 1 if names else 1} is empty; one class name a line is wanted")
+        raise InputError(f"{url}: line {names.index('') + 1 if names else 1} is empty; write one class name per line")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{url}: class name {twice!r} occurs twice; make them different")
     return names
 
 
-def ordered(labels: Iterable[str]) -> tuple[str, ...]:
+def sort_labels(labels: Iterable[str]) -> tuple[str, ...]:
     """The distinct labels: numbers in numeric order, then words in alphabetical order."""
-    return tuple(sorted(set(labels), key=_rank))
+    return tuple(sorted(set(labels), key=_sort_key))
 
 
-def _rank(label: str) -> tuple[bool, int, str, str]:
+def _sort_key(label: str) -> tuple[bool, int, str, str]:
     """A sort key that orders numbers by value without int(), which is limited to 4,300 digits."""
     if not _is_number(label):
         return True, 0, "", label
@@ -148,12 +152,17 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
-def named(label: str, names: tuple[str, ...]) -> str | None:
-    """The class name for a label that is a class number or a class name; None if there is no such class."""
-    if label in names:
+def class_name_of(label: str | None, names: tuple[str, ...]) -> str | None:
+    """The class name for a label that is a class number or a class name; the label itself for None or without names.
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    if label is None or not names or label in names:
         return label
-    label = label.removesuffix(".0")  # pandas writes integers of a column with gaps as 3.0.
-    if not _is_number(label):
-        return None
-    digits = label.lstrip("0") or "0"
-    return names[int(digits)] if len(digits) <= len(str(len(names))) and int(digits) < len(names) else None
+    number = label.removesuffix(".0")  # pandas writes integers of a column with gaps as 3.0.
+    if _is_number(number):
+        digits = number.lstrip("0") or "0"
+        if len(digits) <= len(str(len(names))) and int(digits) < len(names):
+            return names[int(digits)]
+    raise ValueError(f"label {label!r} is no class of class_names")

@@ -1,8 +1,9 @@
-"""A manifest: a table (CSV, TSV, JSON lines, Parquet) with one row per image: its file, or its bytes in Parquet.
+"""A manifest: a table (CSV, TSV, JSON lines, Parquet) with one row per image, which has its file or, in Parquet, its
+bytes.
 
-Files must be below the manifest's folder, `images` or `roots`, local or in S3. A row without a file there, or with a
-caption that is not UTF-8, is quarantined.
-The fingerprint of the data is a digest of the manifest: a changed image with the same name is not detected.
+Files must be below the manifest's folder, `images` or `roots`, local or in S3. A row with another file, or with a
+caption that is not UTF-8, is quarantined. The fingerprint of the data is a digest of the manifest: an image that is
+replaced under the same name does not change it.
 """
 
 from __future__ import annotations
@@ -18,10 +19,18 @@ from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
-from pipeline.sharding.sources.base import About, Collection, SourceConfig, unreadable
+from pipeline.sharding.sources.base import About, Author, Collection, Licence, SourceConfig, failing_read
 from pipeline.sharding.sources.labels import read_class_names
 from pipeline.sharding.sources.roots import Roots, check_rows, roots_of_table
-from pipeline.sharding.sources.row_items import Columns, RowImage, cell_image, collect_rows
+from pipeline.sharding.sources.row_items import (
+    CaptionColumns,
+    ColumnRoles,
+    GroupColumn,
+    KeyColumn,
+    RowImage,
+    cell_image,
+    collect_rows,
+)
 from pipeline.sharding.sources.skipped_files import skipped_by_name
 from pipeline.sharding.sources.tables import SUFFIXES, Row, check_columns, is_parquet, rows_of
 
@@ -62,26 +71,19 @@ class ManifestConfig(SourceConfig):
         description="Text file with one class name per line, starting with label 0, for numeric labels. null: the"
         " column contains the class names.",
     )
-    caption_columns: tuple[str, ...] = Field(
-        (), description="Columns with captions. A cell may contain a list of captions."
-    )
+    caption_columns: CaptionColumns = ()
     split_column: str | None = Field(
         None,
         description="Column with the split: train, val or test. null: samples are split at random, see data.split.",
     )
-    group_column: str | None = Field(
-        None,
-        description="Column with the content group, e.g. the photographer. A group is never divided between splits.",
-    )
-    key_column: str | None = Field(
-        None, description="Column with a unique key for each sample. null: derive the key from label and content."
-    )
-    licence: str = Field("", description="SPDX identifier of the images' licence, recorded in the data card.")
-    author: str = Field("", description="Author of the images, recorded in the data card.")
+    group_column: GroupColumn = None
+    key_column: KeyColumn = None
+    licence: Licence = ""
+    author: Author = ""
     fingerprint: str | None = Field(None, description="Digest of the manifest; set by the program.")
 
     @model_validator(mode="after")
-    def _says_something(self) -> Self:
+    def _has_labels_or_captions(self) -> Self:
         if self.label_column is None and not self.caption_columns:
             raise ValueError("name label_column or caption_columns: without both there is nothing to learn")
         return self
@@ -90,7 +92,7 @@ class ManifestConfig(SourceConfig):
         files = addresses.find(self.manifest, SUFFIXES)
         columns = {
             "label_column": self.label_column,
-            **{f"caption_columns.{place}": name for place, name in enumerate(self.caption_columns)},
+            **{f"caption_columns.{index}": name for index, name in enumerate(self.caption_columns)},
             "split_column": self.split_column,
             "group_column": self.group_column,
             "key_column": self.key_column,
@@ -101,7 +103,7 @@ class ManifestConfig(SourceConfig):
             table = next((file for file in files if not is_parquet(file)), None)
             if table is not None:
                 raise InputError(
-                    f"bytes_column: {table.url} is not Parquet, and only that holds images; use path_column"
+                    f"bytes_column: {table.url} is not Parquet, and only Parquet can hold images; use path_column"
                 )
         check_columns(files[0], {**image, **columns})
         if self.images is not None:
@@ -115,7 +117,7 @@ class ManifestConfig(SourceConfig):
     def resolved(self) -> Self:
         files = addresses.find(self.manifest, SUFFIXES)
         if self.bytes_column is not None:
-            # The file contains the images: too large to read for each scheduled check for new data.
+            # The files hold the images: they are too large to be read by each scheduled run that looks for new data.
             digests = [addresses.listing_digest(files, _folder(files))]
         else:
             digests = [addresses.file_digest(file) for file in files]
@@ -128,7 +130,7 @@ class ManifestConfig(SourceConfig):
 
     def collect(self, downloads: Path, progress: Progress) -> Collection:
         files = addresses.find(self.manifest, SUFFIXES)
-        columns = Columns(
+        columns = ColumnRoles(
             label=self.label_column,
             captions=self.caption_columns,
             split=self.split_column,
@@ -159,9 +161,9 @@ class ManifestConfig(SourceConfig):
         if path is None or not path.strip():
             raise ValueError(f"names no file: its column {self.path_column!r} is empty")
         try:
-            return (path, *self._roots(file).reading(path.strip()))
+            return (path, *self._roots(file).reader(path.strip()))
         except ValueError as error:
-            return path, unreadable(str(error)), None
+            return path, failing_read(str(error)), None
 
 
 def _folder(files: list[FoundFile]) -> str:

@@ -1,8 +1,8 @@
 """Reads images embedded in Parquet one cell at a time, with a page of the column in memory instead of a row group.
 
 A cell of a Parquet file can be read only by decoding the column from the start of its row group. Each thread has its
-own forward-moving cursor: N threads that read N ranges of a file decode each page at most N times. A read of an earlier
-row restarts its row group.
+own cursor, which moves forwards: N threads that read N ranges of a file decode each page at most N times. To read an
+earlier row, a cursor starts its row group again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.tables import open_parquet
 
 _BATCH_ROWS = 16
-_CURSORS_OF_A_THREAD = 2
+_MAX_CURSORS_PER_THREAD = 2
 
 
 def read_cell(file: FoundFile, column: str, row: int) -> bytes:
@@ -36,7 +36,7 @@ def read_cell(file: FoundFile, column: str, row: int) -> bytes:
     if isinstance(value, dict):
         path, value = value.get("path"), value.get("bytes")
         if value is None and path:
-            raise OSError(f"holds no bytes but the path {path!r}; read it with kind manifest")
+            raise OSError(f"holds no bytes, only the path {path!r}; read the table with kind manifest")
     if not isinstance(value, bytes):
         raise OSError("is null" if value is None else f"holds {type(value).__name__}, not bytes")
     return value
@@ -82,7 +82,7 @@ def _cursor(file: FoundFile, column: str) -> _Cursor:
             cursors[file, column] = _Cursor(file.url, column)
         except InputError as error:
             raise OSError(str(error)) from None
-        while len(cursors) > _CURSORS_OF_A_THREAD:
+        while len(cursors) > _MAX_CURSORS_PER_THREAD:
             cursors.popitem(last=False)
     cursors.move_to_end((file, column))
     return cursors[file, column]

@@ -1,8 +1,8 @@
 """Images embedded in Parquet, as Hugging Face's `datasets` writes them: image struct<bytes, path>, label, captions.
 
-The image column and the class names are read from `huggingface` in the schema's metadata; for a file without it the
-config names the columns. A file's name determines its split (train-00000-of-00005.parquet). Images are read page by
-page, never a row group at once.
+The image column and the class names come from the entry `huggingface` of the schema's metadata; for a file without it,
+the config names the columns. A file's name determines its split (train-00000-of-00005.parquet). Images are read page by
+page, not a row group at once.
 """
 
 from __future__ import annotations
@@ -21,8 +21,15 @@ from pipeline.errors import InputError, listed
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
-from pipeline.sharding.sources.base import About, Collection, SourceConfig
-from pipeline.sharding.sources.row_items import Columns, cell_image, collect_rows
+from pipeline.sharding.sources.base import About, Author, Collection, Licence, SourceConfig
+from pipeline.sharding.sources.row_items import (
+    CaptionColumns,
+    ColumnRoles,
+    GroupColumn,
+    KeyColumn,
+    cell_image,
+    collect_rows,
+)
 from pipeline.sharding.sources.skipped_files import skipped_by_name
 from pipeline.sharding.sources.tables import check_columns, open_parquet
 
@@ -51,23 +58,16 @@ class ParquetImagesConfig(SourceConfig):
         None,
         description="Column with the label. null: the column of type ClassLabel in the Hugging Face metadata, if any.",
     )
-    caption_columns: tuple[str, ...] = Field(
-        (), description="Columns with captions. A cell may contain a list of captions."
-    )
-    group_column: str | None = Field(
-        None,
-        description="Column with the content group, e.g. the photographer. A group is never divided between splits.",
-    )
-    key_column: str | None = Field(
-        None, description="Column with a unique key for each sample. null: derive the key from label and content."
-    )
+    caption_columns: CaptionColumns = ()
+    group_column: GroupColumn = None
+    key_column: KeyColumn = None
     split_by_name: bool = Field(
         True,
         description="Use the split (train, validation or test) in the name of a file. false: samples are split at"
         " random, see data.split.",
     )
-    licence: str = Field("", description="SPDX identifier of the images' licence, recorded in the data card.")
-    author: str = Field("", description="Author of the images, recorded in the data card.")
+    licence: Licence = ""
+    author: Author = ""
     fingerprint: str | None = Field(
         None, description="Digest of the files' names, sizes and times; set by the program."
     )
@@ -75,10 +75,10 @@ class ParquetImagesConfig(SourceConfig):
     def check(self, downloads: Path) -> None:
         first = addresses.find(self.files, _SUFFIXES)[0]
         _, columns = self._columns(first)
-        wanted = {f"caption_columns.{place}": name for place, name in enumerate(columns.captions)}
+        captions = {f"caption_columns.{index}": name for index, name in enumerate(columns.captions)}
         check_columns(
             first,
-            {"label_column": columns.label, "group_column": columns.group, "key_column": columns.key, **wanted},
+            {"label_column": columns.label, "group_column": columns.group, "key_column": columns.key, **captions},
         )
 
     def resolved(self) -> Self:
@@ -100,8 +100,8 @@ class ParquetImagesConfig(SourceConfig):
             progress=progress,
         )
 
-    def _columns(self, file: FoundFile) -> tuple[str, Columns]:
-        """The image column, and the roles of the other columns."""
+    def _columns(self, file: FoundFile) -> tuple[str, ColumnRoles]:
+        """(image column, columns of the label, captions, group and key)."""
         with closing(open_parquet(file.url)) as parquet:
             schema = parquet.schema_arrow
         features = _features(schema)
@@ -116,7 +116,7 @@ class ParquetImagesConfig(SourceConfig):
                 f"{file.url}: its metadata names no ClassLabel; name label_column or caption_columns among "
                 f"{listed([name for name in schema.names if name != image]) or '(no other column)'}"
             )
-        return image, Columns(
+        return image, ColumnRoles(
             label=label,
             captions=self.caption_columns,
             group=self.group_column,
@@ -131,8 +131,7 @@ class ParquetImagesConfig(SourceConfig):
 def _features(schema: pa.Schema) -> Mapping[str, Mapping[str, Any]]:
     """The columns' features as written by `datasets`; {} for a file of another writer."""
     try:
-        noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        features = noted["info"]["features"]
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError):
         return {}
     return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
@@ -144,8 +143,8 @@ def _of_type(features: Mapping[str, Mapping[str, Any]], kind: str) -> str | None
 
 def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
-        place = kind.get_field_index("bytes")
-        return place >= 0 and _holds_bytes(kind.field(place).type)
+        index = kind.get_field_index("bytes")
+        return index >= 0 and _holds_bytes(kind.field(index).type)
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 

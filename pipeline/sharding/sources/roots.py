@@ -1,8 +1,8 @@
-"""The folders in which the rows of a table may name files: the table's own, the images', and others in the config.
+"""The folders in which the rows of a table may name files: the table's own, that of the images, and those in `roots`.
 
-Tables are untrusted, and their files are read with the permissions of the user: without restriction a row "/etc/shadow"
-or "../../other-project/secret.png" would be read, stored and published. Links are followed, and their targets must be
-in these folders too.
+Tables are untrusted, and the files that they name are read with the user's permissions: without a restriction, a row
+"/etc/shadow" or "../../other-project/secret.png" would be read, stored and published. Links are followed, and their
+targets must be in these folders too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
-_ADVICE = "name its folder in roots, if it is meant"
+_ADVICE = "name its folder in roots, if that is intended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,14 @@ class Roots:
         """
         if _SCHEME.match(path) and not addresses.is_remote(path):
             addresses.join(self.start, path)  # Raises with advice for a web address.
-            raise ValueError(f"{path.partition(':')[0]}: addresses are not read; write a path, or s3://bucket/key")
+            raise ValueError(f"{path.partition(':')[0]}: is no known scheme; write a path, or s3://bucket/key")
         url = addresses.join(self.start, path)
         if not _inside(url, self.folders) and (addresses.is_remote(url) or not _inside(url, _real(self.folders))):
             raise ValueError(f"lies outside {listed(self.folders, limit=3)}; {_ADVICE}")
         return url
 
-    def reading(self, path: str) -> tuple[Callable[[], bytes], str | None]:
-        """A function that reads the file of a row, and the file's stamp.
+    def reader(self, path: str) -> tuple[Callable[[], bytes], str | None]:
+        """(function that reads the file at a path in a row, the file's stamp).
 
         Raises:
             ValueError: see `address`.
@@ -58,9 +58,10 @@ class Roots:
 
 
 def roots_of(start: str, *more: str | None) -> Roots:
-    """The roots of a table with paths relative to the folder `start`.
+    """The roots of a table.
 
     Args:
+        start: absolute address of the folder to which paths are relative.
         more: further folders; None is ignored.
     """
     folders = [start, *(addresses.absolute(folder) for folder in more if folder is not None)]
@@ -97,13 +98,13 @@ def leads_inside(path: str, folders: tuple[str, ...]) -> bool:
 
 
 def check_rows(paths: Iterable[str], roots: Roots, where: str) -> None:
-    """Rejects a table if none of its first rows has a path in the roots.
+    """Rejects a table if all of its first rows name files outside the roots.
 
     Args:
         paths: paths of the first rows.
-        where: name of the table in the error.
+        where: name of the table, for the error.
     Raises:
-        InputError: no path is allowed; the message has the problem of the first.
+        InputError: no path is allowed; the message states the problem of the first.
     """
     first = ""
     for path in paths:

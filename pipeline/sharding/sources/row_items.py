@@ -1,4 +1,4 @@
-"""The conversion of table rows to items: label, captions, split, group and key from columns.
+"""Converts the rows of tables to items: label, captions, split, group and key come from columns.
 
 A table is read twice: first to count the rows, collect the labels and find repeated keys, then for the items. Neither
 pass has all rows in memory.
@@ -11,39 +11,53 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from pipeline.counter_rng import text_hash
 from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.sharding.format.file_addresses import FoundFile
-from pipeline.sharding.sources.base import Collection, Credit, Item, unreadable
+from pipeline.sharding.sources.base import Collection, Credit, Item, failing_read
 from pipeline.sharding.sources.given_split import WORDS, given_split, split_of_name
-from pipeline.sharding.sources.keys import KeyCount
+from pipeline.sharding.sources.keys import RepeatedKeys
 from pipeline.sharding.sources.labels import (
     MAX_LABELS,
     Spellings,
+    class_name_of,
     kind_of_value,
     label_of,
     missing_in_words,
     missing_label,
-    named,
-    ordered,
+    sort_labels,
 )
 from pipeline.sharding.sources.parquet_cells import read_cell
 from pipeline.sharding.sources.skipped_files import SkippedFiles
 from pipeline.sharding.sources.tables import Row, require_columns, rows_of
 
+CaptionColumns = Annotated[
+    tuple[str, ...], Field(description="Columns with captions. A cell may contain a list of captions.")
+]
+GroupColumn = Annotated[
+    str | None,
+    Field(description="Column with the content group, e.g. the photographer. A group is never divided between splits."),
+]
+KeyColumn = Annotated[
+    str | None,
+    Field(description="Column with a unique key for each sample. null: derive the key from label and content."),
+]
+
 
 @dataclass(frozen=True, slots=True)
-class Columns:
-    """The column of each field of an item; None or () if no column has it.
+class ColumnRoles:
+    """The columns that hold an item's label, captions, split, group and key; None or () if no column holds one.
 
     Attributes:
         captions: columns with a caption, or with a list of captions.
-        class_names: the names of labels that are numbers, or () if the label is the name.
-        split_by_name: a file whose name has train, val or test determines the split.
-        family, licence: values for every item.
+        class_names: the name of each class, for labels that are class numbers; (): the labels are the names.
+        split_by_name: use the split in the name of the table's file.
+        family, licence: the same for every item.
     """
 
     label: str | None = None
@@ -59,8 +73,8 @@ class Columns:
     @property
     def names(self) -> tuple[str, ...]:
         """The columns to read."""
-        named = (self.label, *self.captions, self.split, self.group, self.key)
-        return tuple(dict.fromkeys(name for name in named if name is not None))
+        names = (self.label, *self.captions, self.split, self.group, self.key)
+        return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
 # An item's name, a function that reads its image, and its stamp.
@@ -74,7 +88,7 @@ def cell_image(file: FoundFile, column: str, row: Row) -> RowImage:
 
 def collect_rows(
     files: Sequence[FoundFile],
-    columns: Columns,
+    columns: ColumnRoles,
     image_column: str,
     image_of: Callable[[FoundFile, Row], RowImage],
     *,
@@ -83,18 +97,18 @@ def collect_rows(
     skipped: SkippedFiles,
     progress: Progress,
 ) -> Collection:
-    """Tables as a data set; its labels, if any, are below one node of the taxonomy.
+    """The rows of tables as a data set; its labels, if any, are children of the taxonomy's root.
 
     Args:
-        image_column: column with the images or their files.
+        image_column: column with the images or their paths.
+        image_of: the image of a row, see `RowImage`; raises a ValueError if there is none.
         embedded: the column holds the images themselves, which are not read with the rows.
-        image_of: returns an item's name, a function that reads its image, and its stamp; raises a ValueError if there
-            is no image.
+        skipped: files that are not tables.
     Raises:
         InputError: a column is missing, a key occurs twice, a split is unknown, no row has a label, or there are too
             many labels; the message names the row.
     """
-    count, label_names, notes = _survey(files, columns, image_column, progress)
+    count, label_names, notes = _first_pass(files, columns, image_column, progress)
     path_columns = () if embedded else (image_column,)
 
     def items() -> Iterator[Item]:
@@ -107,18 +121,18 @@ def collect_rows(
         total=count,
         label_names=label_names,
         root=columns.family if label_names else "",
-        credits=(Credit.given(columns.family, author, columns.licence),),
+        credits=(Credit.of(columns.family, author, columns.licence),),
         notes=notes,
         skipped=skipped,
     )
 
 
-def _survey(
-    files: Sequence[FoundFile], columns: Columns, image_column: str, progress: Progress
+def _first_pass(
+    files: Sequence[FoundFile], columns: ColumnRoles, image_column: str, progress: Progress
 ) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
-    """The number of rows, the labels, and notes about them."""
+    """(number of rows, labels, notes about the labels)."""
     labels: set[str] = set()
-    keys = KeyCount()
+    keys = RepeatedKeys()
     count = 0
     wanted = [name for name in (columns.label, columns.split, columns.key) if name is not None]
     missing: Counter[str] = Counter()
@@ -149,9 +163,9 @@ def _survey(
             word = row.values.get(columns.split) if columns.split is not None and row.problem is None else None
             if word is not None and given_split(str(word)) is None:
                 raise InputError(f"{where}: split {word!r} is none of {', '.join(WORDS)}")
-    repeated = keys.repeated()
+    repeated = keys.hashes()
     if repeated:
-        raise _repeated_key(files, columns, repeated)
+        raise _repeated_key_error(files, columns, repeated)
     without = sum(missing.values())
     if columns.label is not None and count and without == count:
         raise InputError(
@@ -161,11 +175,11 @@ def _survey(
     notes = list(spellings.notes())
     if without:
         notes.append(f"{without:,} of {count:,} rows have no label ({missing_in_words(missing)})")
-    return count, columns.class_names or ordered(labels), tuple(notes)
+    return count, columns.class_names or sort_labels(labels), tuple(notes)
 
 
 def _items(
-    file: FoundFile, columns: Columns, path_columns: tuple[str, ...], image_of: Callable[[Row], RowImage]
+    file: FoundFile, columns: ColumnRoles, path_columns: tuple[str, ...], image_of: Callable[[Row], RowImage]
 ) -> Iterator[Item]:
     """The items of a table's rows, in their order; a row with a problem is quarantined with the first one."""
     of_file = split_of_name(file.name) if columns.split_by_name else None
@@ -181,11 +195,7 @@ def _items(
         except ValueError as error:
             problem = str(error)
         try:
-            label = _label(row, columns)
-            if label is not None and columns.class_names:
-                written, label = label, named(label, columns.class_names)
-                if label is None:
-                    raise ValueError(f"label {written!r} is no class of class_names")
+            label = class_name_of(_label(row, columns), columns.class_names)
             captions = _captions(row, columns) if problem is None else ()
             _check_texts(row, (columns.key, columns.group))
         except ValueError as error:
@@ -196,7 +206,7 @@ def _items(
         group = row.values.get(columns.group) if columns.group is not None else None
         yield Item(
             name=name,
-            read=read if problem is None else unreadable(problem),
+            read=read if problem is None else failing_read(problem),
             label=label,
             key=None if key is None else str(key),
             captions=captions,
@@ -209,14 +219,18 @@ def _items(
         )
 
 
-def _label(row: Row, columns: Columns) -> str | None:
-    """The label of a row; None without one or if the row has a problem; a ValueError if the cell cannot be a label."""
+def _label(row: Row, columns: ColumnRoles) -> str | None:
+    """The label of a row; None if it has none, or a problem.
+
+    Raises:
+        ValueError: the cell cannot be a label.
+    """
     if row.problem is not None or columns.label is None:
         return None
     return label_of(row.values.get(columns.label), columns.class_names)
 
 
-def _captions(row: Row, columns: Columns) -> tuple[str, ...]:
+def _captions(row: Row, columns: ColumnRoles) -> tuple[str, ...]:
     texts: list[str] = []
     for name in columns.captions:
         value: Any = row.values.get(name, [])
@@ -237,11 +251,11 @@ def _check_texts(row: Row, names: Iterable[str | None]) -> None:
 
 
 def _key_text(value: Any) -> str:
-    """A key as it is compared: keys that differ only in Unicode normalisation are equal."""
+    """A key in Unicode NFC: keys that differ only in their normalisation are equal."""
     return unicodedata.normalize("NFC", str(value))
 
 
-def _repeated_key(files: Iterable[FoundFile], columns: Columns, repeated: frozenset[int]) -> InputError:
+def _repeated_key_error(files: Iterable[FoundFile], columns: ColumnRoles, repeated: frozenset[int]) -> InputError:
     assert columns.key is not None
     seen: dict[str, str] = {}
     for file in files:

@@ -104,14 +104,14 @@ def skipped_by_name(pattern: str, suffixes: Sequence[str], *, rows_name_images: 
     url = addresses.absolute(pattern)
     skipped = SkipCounter()
     if addresses.is_remote(url):
-        names = [file.url for file in addresses.below(url)]
+        names = [file.url for file in addresses.objects_below(url)]
     elif os.path.isdir(url):
         names = [entry.path for entry in files_below(url, hidden=False)]
     else:
         return NO_SKIPPED_FILES
     for name in names:
         kind = kind_of_name(name)
-        if not addresses.ends_with(name.rpartition("/")[2], suffixes) and not (
+        if not addresses.has_suffix(name.rpartition("/")[2], suffixes) and not (
             rows_name_images and kind in IMAGE_SUFFIXES
         ):
             skipped.add(kind, name.removeprefix(url).lstrip("/"))

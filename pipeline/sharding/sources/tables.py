@@ -1,8 +1,8 @@
-"""Rows of tables: CSV, TSV, JSON lines and Parquet, local or in S3, one row in memory at a time.
+"""Reads the rows of CSV, TSV, JSON lines and Parquet files, local or in S3, without having a whole file in memory.
 
-A row that cannot be read (invalid JSON, too few fields, text that is not UTF-8) is returned with its problem, so that
-one bad line among millions is quarantined and does not end the run. A file that is not a table, or has other separators
-or another encoding, is an error.
+A row that cannot be used (invalid JSON, too few fields, text that is not UTF-8) is yielded with its problem: one
+damaged line among millions is quarantined and does not end the run. A file that is not a table, or whose head has
+other separators or another encoding, is an error.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ SUFFIXES = (*_DELIMITERS, *_JSON_LINES, _PARQUET)
 _BATCH_ROWS = 4096
 # Buffer size for reading a column of Parquet, instead of a whole column chunk at once.
 _PAGE_BYTES = 1 << 20
-# JSON lines whose keys are the columns: a row may omit null values.
-_FIRST_LINES = 1000
+# JSON lines of which the keys are the columns; more than one, because a line may omit null values.
+_HEAD_LINES = 1000
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-_CELL_CHARS = 1 << 24
+_MAX_CELL_CHARS = 1 << 24
 
-# Python's limit, 131,072 characters, is too small for a long caption or an embedded polygon. It is per process.
-csv.field_size_limit(_CELL_CHARS)
+# Python's limit of 131,072 characters is too small for a long caption or an embedded polygon. It holds for the process.
+csv.field_size_limit(_MAX_CELL_CHARS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Row:
 
     Attributes:
         number: number of the row in its file, from 1.
-        values: values by column, without missing values and nulls.
+        values: column -> value; a missing value or null is absent.
         problem: the reason why the row cannot be used, or None.
     """
 
@@ -73,8 +73,8 @@ def open_parquet(url: str) -> pq.ParquetFile:
     except (pa.ArrowInvalid, OSError) as error:
         with closing(addresses.open_file(url)) as file:
             what = file_type(file.read(HEAD_BYTES))
-        said = first_line(error) if what in (None, "a Parquet file") else f"it is {what}"
-        raise InputError(f"{url}: not a Parquet file ({said})") from None
+        reason = first_line(error) if what in (None, "a Parquet file") else f"it is {what}"
+        raise InputError(f"{url}: not a Parquet file ({reason})") from None
 
 
 def columns_of(file: FoundFile) -> tuple[str, ...]:
@@ -87,9 +87,9 @@ def columns_of(file: FoundFile) -> tuple[str, ...]:
         with closing(open_parquet(file.url)) as parquet:
             return tuple(parquet.schema_arrow.names)
     if _suffix(file) in _DELIMITERS:
-        with closing(_text(file.url)) as text:
-            return _head(file, csv.reader(text, delimiter=_DELIMITERS[_suffix(file)]))
-    rows = list(islice(_json_rows(file), _FIRST_LINES))
+        with closing(_open_text(file.url)) as text:
+            return _read_head(file, csv.reader(text, delimiter=_DELIMITERS[_suffix(file)]))
+    rows = list(islice(_json_rows(file), _HEAD_LINES))
     if rows and all(row.problem is not None for row in rows):
         raise InputError(f"{file.url}: line {rows[0].number}: {rows[0].problem}")
     if not rows:
@@ -97,8 +97,8 @@ def columns_of(file: FoundFile) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for row in rows if row.problem is None for name in row.values))
 
 
-def _head(file: FoundFile, reader: Iterator[list[str]]) -> tuple[str, ...]:
-    """The column names in the first line.
+def _read_head(file: FoundFile, reader: Iterator[list[str]]) -> tuple[str, ...]:
+    """Reads the first line; returns the column names in it.
 
     Raises:
         InputError: there are none, or the line has another separator.
@@ -127,7 +127,7 @@ def _head(file: FoundFile, reader: Iterator[list[str]]) -> tuple[str, ...]:
 
 
 def rows_of(file: FoundFile, columns: Sequence[str]) -> Iterator[Row]:
-    """The rows of a table with these columns, in order.
+    """The rows of a table, in order, with the values of these columns.
 
     Raises:
         InputError: it is not a table.
@@ -140,7 +140,7 @@ def rows_of(file: FoundFile, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def require_columns(file: FoundFile, columns: Sequence[str]) -> None:
-    """Rejects a table that lacks one of these columns; JSON lines may omit null values.
+    """Rejects a table that lacks one of these columns; JSON lines are accepted, because a line may omit null values.
 
     Raises:
         InputError: a column is missing; the message lists the existing columns.
@@ -157,14 +157,14 @@ def check_columns(file: FoundFile, wanted: Mapping[str, str | None]) -> None:
     """Rejects a table that lacks a column.
 
     Args:
-        wanted: the column, or None, for each config field.
+        wanted: config field -> the column that it names, or None.
     Raises:
         InputError: a column is missing; the message lists the existing columns.
     """
     there = columns_of(file)
     for name, column in wanted.items():
         if column is not None and column not in there:
-            # JSON lines may omit null values, so that the first line need not have every column.
+            # A line of JSON may omit null values, so that no line of the head need have the column.
             if _suffix(file) in _JSON_LINES and name != "path_column":
                 continue
             raise InputError(f"{name}: {file.url} has no column {column!r}; it has {listed(there) or 'none'}")
@@ -174,10 +174,10 @@ def _suffix(file: FoundFile) -> str:
     for suffix in SUFFIXES:
         if file.name.lower().endswith(suffix):
             return suffix
-    raise InputError(f"{file.url}: not a form that is read; its name should end with {', '.join(SUFFIXES)}")
+    raise InputError(f"{file.url}: not a known kind of table; its name should end with {', '.join(SUFFIXES)}")
 
 
-def _text(url: str) -> io.TextIOWrapper:
+def _open_text(url: str) -> io.TextIOWrapper:
     file = addresses.open_file(url)
     try:
         refuse_other_type(url, file.read(HEAD_BYTES))
@@ -190,25 +190,26 @@ def _text(url: str) -> io.TextIOWrapper:
 
 
 def _delimited_rows(file: FoundFile, columns: frozenset[str]) -> Iterator[Row]:
-    with closing(_text(file.url)) as text:
-        sign = _DELIMITERS[_suffix(file)]
-        written: list[str] = []  # the lines of the current row
-        reader = csv.reader(_noted(text, written), delimiter=sign)
-        head = _head(file, reader)
-        written.clear()
-        wanted = [(place, name) for place, name in enumerate(head) if name in columns]
+    with closing(_open_text(file.url)) as text:
+        delimiter = _DELIMITERS[_suffix(file)]
+        row_lines: list[str] = []
+        reader = csv.reader(_copy_lines(text, row_lines), delimiter=delimiter)
+        head = _read_head(file, reader)
+        row_lines.clear()
+        wanted = [(position, name) for position, name in enumerate(head) if name in columns]
         number, line = 0, reader.line_num
         try:
             for values in reader:
                 lines, line = reader.line_num - line, reader.line_num
-                is_open = lines > 1 and _ends_in_a_quote(written, sign)
-                written.clear()
+                is_open = lines > 1 and _ends_in_a_quote(row_lines, delimiter)
+                row_lines.clear()
                 if not values:
                     continue
                 number += 1
-                swallowed = is_open or (lines > 1 and any(_holds_rows(cell, sign, len(head)) for cell in values))
-                if len(values) == len(head) and not swallowed:
-                    yield _checked(Row(number, {name: values[place] for place, name in wanted if values[place]}))
+                is_open |= lines > 1 and any(_holds_rows(cell, delimiter, len(head)) for cell in values)
+                if len(values) == len(head) and not is_open:
+                    row = {name: values[position] for position, name in wanted if values[position]}
+                    yield _with_encoding_problem(Row(number, row))
                     continue
                 problem = f"{counted(len(values), 'field')}, the head has {len(head)}"
                 if lines > 1:
@@ -220,34 +221,35 @@ def _delimited_rows(file: FoundFile, columns: frozenset[str]) -> Iterator[Row]:
         except csv.Error as error:
             why = str(error)
             if "field limit" in why:
-                why = f"a cell of more than {_CELL_CHARS:,} characters: is a quote not closed?"
-            raise InputError(f"{file.url}: line {reader.line_num}: not a table of this form ({why})") from None
+                why = f"a cell of more than {_MAX_CELL_CHARS:,} characters: is a quote not closed?"
+            raise InputError(f"{file.url}: line {reader.line_num}: not a {_suffix(file)} table ({why})") from None
 
 
-def _noted(lines: Iterable[str], into: list[str]) -> Iterator[str]:
+def _copy_lines(lines: Iterable[str], copies: list[str]) -> Iterator[str]:
+    """Yields the lines, and appends each to `copies`."""
     for line in lines:
-        into.append(line)
+        copies.append(line)
         yield line
 
 
-def _ends_in_a_quote(lines: list[str], sign: str) -> bool:
+def _ends_in_a_quote(lines: list[str], delimiter: str) -> bool:
     """Whether a row of several lines ends at the end of the file, inside an unclosed quote."""
     try:
-        list(csv.reader(lines, delimiter=sign, strict=True))
+        list(csv.reader(lines, delimiter=delimiter, strict=True))
     except csv.Error as error:
         return str(error) == "unexpected end of data"
     return False
 
 
-def _holds_rows(cell: str, sign: str, columns: int) -> bool:
+def _holds_rows(cell: str, delimiter: str, columns: int) -> bool:
     """Whether a cell of several lines contains rows of the table because of an unclosed quote."""
     inner = cell.split("\n")[1:-1]
     # A caption may have several lines, each with one comma: two columns therefore require more lines.
-    return len(inner) >= (2 if columns > 2 else 4) and all(line.count(sign) == columns - 1 for line in inner)
+    return len(inner) >= (2 if columns > 2 else 4) and all(line.count(delimiter) == columns - 1 for line in inner)
 
 
 def _json_rows(file: FoundFile) -> Iterator[Row]:
-    with closing(_text(file.url)) as text:
+    with closing(_open_text(file.url)) as text:
         number = 0
         for line in text:
             if not line.strip():
@@ -261,11 +263,12 @@ def _json_rows(file: FoundFile) -> Iterator[Row]:
             if not isinstance(values, dict):
                 yield Row(number, problem="not a JSON object")
             else:
-                yield _checked(Row(number, {name: value for name, value in values.items() if value is not None}))
+                row = {name: value for name, value in values.items() if value is not None}
+                yield _with_encoding_problem(Row(number, row))
 
 
 def _json_fault(error: ValueError | RecursionError) -> str:
-    """An error of the parser, without its line number, which is always 1: it is given a single line."""
+    """An error of the parser without its line number, which is always 1, since it parses one line."""
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg.removesuffix(' at')} at column {error.colno}"
     return first_line(error)
@@ -274,12 +277,12 @@ def _json_fault(error: ValueError | RecursionError) -> str:
 def _parquet_rows(file: FoundFile, columns: Sequence[str]) -> Iterator[Row]:
     number = 0
     with closing(open_parquet(file.url)) as parquet:
-        kept = [name for name in columns if name in parquet.schema_arrow.names]
-        if not kept:
+        present = [name for name in columns if name in parquet.schema_arrow.names]
+        if not present:
             yield from (Row(number) for number in range(1, parquet.metadata.num_rows + 1))
             return
         try:
-            for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=kept):
+            for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=present):
                 for values in batch.to_pylist():
                     number += 1
                     yield Row(number, {name: value for name, value in values.items() if value is not None})
@@ -287,7 +290,8 @@ def _parquet_rows(file: FoundFile, columns: Sequence[str]) -> Iterator[Row]:
             raise InputError(f"{file.url}: damaged near row {number + 1} ({first_line(error)})") from None
 
 
-def _checked(row: Row) -> Row:
+def _with_encoding_problem(row: Row) -> Row:
+    """The row, with a problem if one of its texts is not UTF-8."""
     for name, value in row.values.items():
         texts = value if isinstance(value, list) else [value]
         if any(isinstance(text, str) and not _is_text(text) for text in texts):

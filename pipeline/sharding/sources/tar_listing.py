@@ -1,8 +1,8 @@
-"""The samples of a foreign tar as a table: listed once from its headers, cached in the downloads, then read lazily.
+"""Lists the samples of a foreign tar from its headers, as a table in a cache; an unchanged tar is not listed again.
 
 Members are grouped into samples by WebDataset's rule: the key is the name up to the first dot of its base name, and the
 members of a sample are adjacent. A key that occurs again later, or an extension that is repeated within a key, starts
-another sample. An unchanged tar is not listed again.
+another sample.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pipeline.errors import InputError, listed, shortened
 from pipeline.pixels.extensions import IMAGE_SUFFIXES, OTHER_SUFFIXES
 from pipeline.pixels.formats import HEAD_BYTES, format_of
 from pipeline.sharding.format.file_addresses import FoundFile
+from pipeline.sharding.format.valid_text import valid_text
 from pipeline.sharding.sources.foreign_json import parse_json
 from pipeline.sharding.sources.labels import MAX_LABELS, label_of, label_text, missing_label
 from pipeline.sharding.sources.skipped_files import (
@@ -33,7 +34,7 @@ from pipeline.sharding.sources.skipped_files import (
     SkippedFiles,
     kind_of_name,
 )
-from pipeline.sharding.sources.tar_bytes import opened_tar
+from pipeline.sharding.sources.tar_bytes import open_tar
 from pipeline.sharding.sources.tar_members import Member, Read, TarFault, tar_members
 from pipeline.whole_files import atomic_write
 
@@ -48,8 +49,8 @@ META_NAME = re.compile(r"__[^/]*__($|/)")
 # Longer members are not read as captions, labels or metadata.
 MAX_TEXT_BYTES = 1 << 20
 _BATCH_ROWS = 4096
-# Increase when the listing of an unchanged tar changes.
-_VERSION = 5
+# To be increased when this module lists an unchanged tar differently.
+_LISTING_VERSION = 5
 
 _SCHEMA = pa.schema(
     [
@@ -64,16 +65,17 @@ _SCHEMA = pa.schema(
 
 
 class MemberRoles(Config):
-    """The roles of the members of a sample; listings are cached separately for each value.
+    """Which members of a sample hold its image, captions and label; a cached listing is valid for one value.
 
     Attributes:
-        images: extensions of the image, the preferred first.
-        captions: source of captions: the member as one text, its lines, a field of it as JSON, or none.
-        labels: source of the label: the member, a field of it as JSON, or none.
-        caption_member, label_member: extensions of the members with captions and label; None: json if a field is read,
-            else txt and cls.
-        ends: whether to refuse or read a tar that goes on after its end mark, has none, or is cut.
-        max_bytes: size of the largest permitted member; a larger one is an error.
+        images: extensions of images; of several in a sample, the first in this order is its image.
+        captions: txt: a member is one caption; lines: each line of a member is one; json: they are in a member's field
+            `caption_field`; none: no captions.
+        labels: cls: a member is the label; json: the label is in a member's field `label_field`; none: no labels.
+        caption_member, label_member: extension of the member with the captions, the label; None: json if a field is
+            read, else txt for captions and cls for labels.
+        ends: refuse or read a tar that is cut, has no end mark, or has data after it.
+        max_bytes: size of the largest permitted member in bytes; a larger one is an error.
     """
 
     images: tuple[str, ...] = IMAGE_EXTENSIONS
@@ -109,11 +111,14 @@ class TarSample:
 
 @dataclass(frozen=True, slots=True)
 class TarListing:
-    """The listing of a tar: number of samples, labels, file of the rows, and the fault at the end of the tar.
+    """The listing of a tar.
 
     Attributes:
-        labels: the labels as written, including words for a missing value.
-        missing: number of samples without label, by the content of the label's field.
+        samples: number of samples.
+        labels: the distinct labels as written, including words for a missing value.
+        path: the file with the samples, one row each.
+        end: the fault at the end of the tar, or None.
+        missing: number of samples without a label, by what is written instead of it, see `missing_label`.
         skipped: members that belong to no sample, since their names have no extension.
     """
 
@@ -139,14 +144,16 @@ class TarListing:
 
 
 def list_tar(tar: FoundFile, roles: MemberRoles, folder: Path) -> TarListing:
-    """The listing of a tar, from the cache or created now.
+    """The listing of a tar; created if it is not in the cache.
 
     Args:
-        folder: folder of cached listings.
+        folder: the cache.
     Raises:
         InputError: the tar is damaged or hostile; the message names member and byte.
     """
-    path = folder / f"{digest([_VERSION, tar.url, tar.size, tar.mtime_or_etag, roles.model_dump()], 40)}.parquet"
+    path = (
+        folder / f"{digest([_LISTING_VERSION, tar.url, tar.size, tar.mtime_or_etag, roles.model_dump()], 40)}.parquet"
+    )
     if not path.is_file():
         with atomic_write(path, durable=False) as temporary:
             ends: list[TarFault] = []
@@ -179,7 +186,7 @@ def tar_samples(
     """
     ends = [] if ends is None else ends
     skipped = SkipCounter() if skipped is None else skipped
-    with opened_tar(tar) as read:
+    with open_tar(tar) as read:
         members: dict[str, Member] = {}
         current = ""
         on_end = ends.append if roles.ends == "read" else None
@@ -201,47 +208,43 @@ def tar_samples(
             lost = match.group(1) if match is not None else cut.member
             if members and lost != current:
                 yield from _samples(current, members, roles, read)
-            yield TarSample(_readable(lost), 0, 0, (), None, f"the tar is cut inside its member {cut.member!r}")
+            yield TarSample(valid_text(lost), 0, 0, (), None, f"the tar is cut inside its member {cut.member!r}")
         elif members:
             yield from _samples(current, members, roles, read)
 
 
 def _samples(key: str, members: Mapping[str, Member], roles: MemberRoles, read: Read) -> Iterator[TarSample]:
-    """The sample of a key.
+    """Yields the sample of a key.
 
-    Dots in image names make WebDataset's rule merge several samples into one without an image; then, for each of these
-    images, a TarSample with the problem.
+    If image names contain dots, WebDataset's rule merges several samples into one without an image. Then a TarSample
+    with this problem is yielded for each of the images.
     """
     if not any(extension in members for extension in roles.images):
         known = tuple(f".{extension}" for extension in roles.images)
         if roles.images == IMAGE_EXTENSIONS:
             known = (*known, *IMAGE_SUFFIXES)
-        dotted = [one for extension, one in members.items() if "." in extension and one.name.lower().endswith(known)]
-        for one in dotted:
-            extension = one.name[len(key) + 1 :]
+        dotted = [image for ext, image in members.items() if "." in ext and image.name.lower().endswith(known)]
+        for image in dotted:
+            extension = image.name[len(key) + 1 :]
             why = f"its key ends at the first dot, so that its image's extension is {extension!r}"
             problem = f"{why}; name that in `images`, or give names without dots before the extension"
-            yield TarSample(_readable(one.name), 0, 0, (), None, shortened(problem, 400))
+            yield TarSample(valid_text(image.name), 0, 0, (), None, shortened(problem, 400))
         if dotted:
             return
     yield _sample(key, members, roles, read)
 
 
-def _readable(name: str) -> str:
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
 def _sample(key: str, members: Mapping[str, Member], roles: MemberRoles, read: Read) -> TarSample:
     image = next((members[extension] for extension in roles.images if extension in members), None)
     if image is None and roles.images == IMAGE_EXTENSIONS:
-        image = next((one for extension, one in members.items() if _is_image(extension, one, read)), None)
+        image = next((member for extension, member in members.items() if _is_image(extension, member, read)), None)
     problem = None if image is not None else f"no image among its members ({listed(members)})"
     try:
         captions, label = _captions(members, roles, read), _label(members, roles, read)
     except ValueError as error:
         captions, label, problem = (), None, problem or str(error)
     offset, length = (image.offset, image.length) if image is not None else (0, 0)
-    return TarSample(_readable(key), offset, length, captions, label, problem)
+    return TarSample(valid_text(key), offset, length, captions, label, problem)
 
 
 def _is_image(extension: str, member: Member, read: Read) -> bool:
@@ -303,12 +306,16 @@ def _member_text(extension: str, members: Mapping[str, Member], read: Read) -> s
         raise ValueError(f"its .{extension} is not UTF-8") from None
 
 
-# Whether the text of a field is not blank. Raises ValueError if it cannot be encoded as UTF-8.
 def _is_text(text: str, name: str, extension: str) -> bool:
+    """Whether the text of a field is not blank.
+
+    Raises:
+        ValueError: it cannot be encoded as UTF-8.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"field {name!r} of its .{extension} is not text that can be written") from None
+        raise ValueError(f"field {name!r} of its .{extension} cannot be written as UTF-8") from None
     return bool(text.strip())
 
 
@@ -322,7 +329,7 @@ def _write(path: Path, samples: Iterator[TarSample], ends: list[TarFault], skipp
             values.append(getattr(sample, name))
         if sample.label is not None:
             labels.setdefault(sample.label)
-        if sample.problem is None and (label_of(sample.label) is None):
+        if sample.problem is None and label_of(sample.label) is None:
             missing[missing_label(sample.label)] += 1
         if len(labels) > MAX_LABELS:
             raise InputError(f"labels: more than {MAX_LABELS} different ones; set labels=none")

@@ -1,8 +1,8 @@
-"""The members of a tar from its headers: names and byte ranges; nothing is extracted.
+"""Reads the names and byte ranges of a tar's members from its headers; nothing is extracted.
 
-Tars are untrusted, so members that no image data set needs are rejected with shard, member and byte: names that leave
-the folder, links, devices, sparse files, sizes beyond the archive or a limit, damaged headers. The old, ustar, GNU and
-pax formats are read, and names of any length.
+Tars are untrusted: damaged headers, names that lead out of the folder, links, devices, sparse files, and sizes beyond
+the archive or a limit are rejected, since no image data set needs them. The error names tar, member and byte. The old,
+ustar, GNU and pax formats are read.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from pipeline.sharding.format import tar_layout
 from pipeline.sharding.format.tar_layout import BLOCK, END_BYTES, padding
 from pipeline.sharding.sources.file_type import compression_of, file_type
 
-_WINDOW = 1 << 20
-_LONGEST_NAME = 4096
-_PAX_BYTES = 1 << 20
+# Compressed tars are found and rejected with advice; otherwise a part of the data would be silently skipped.
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_SEARCH_BYTES = 1 << 20  # read at once in the search for the next header
+_MAX_NAME_BYTES = 4096
+_MAX_PAX_BYTES = 1 << 20
 _REGULAR = (b"0", b"\0", b"7")
 _FOLDER = b"5"
 _REFUSED = {
@@ -50,17 +52,26 @@ class Member:
     length: int
 
 
-# header: a damaged header or extended header; cut: the archive ends inside the member or header; name: invalid, or
-# leaves the folder; link, special: not a file; large: more bytes than allowed. At the archive's end, after: data after
-# the end mark; end: no end mark; mark: an incomplete end mark, without loss of data.
 FaultKind = Literal["header", "cut", "name", "link", "special", "large", "after", "end", "mark"]
+"""Kinds of faults.
+
+header: a damaged header or extended header. cut: the archive ends inside a member or a header. name: an invalid name,
+or one that leads out of the folder. link, special: the member is not a regular file. large: it has more bytes than
+allowed. after: data follow the end mark. end: there is no end mark. mark: the end mark is incomplete; no data is lost.
+"""
 # The faults that `ends=read` tolerates.
-_OF_THE_END: tuple[FaultKind, ...] = ("cut", "after", "end")
+_END_FAULTS: tuple[FaultKind, ...] = ("cut", "after", "end")
 
 
 @dataclass(frozen=True, slots=True)
 class TarFault:
-    """A fault of a tar: `member` ("" if unknown), and `byte`, the offset of its header or of the fault."""
+    """A fault of a tar.
+
+    Attributes:
+        member: name of the faulty member; "" if it is unknown or the fault is not in a member.
+        byte: offset of the member's header, or of the fault.
+        what: the fault in words.
+    """
 
     kind: FaultKind
     member: str
@@ -74,9 +85,9 @@ class RefusedTarError(InputError):
     def __init__(self, tar: str, fault: TarFault) -> None:
         where = f"member {fault.member!r} at byte {fault.byte}" if fault.member else f"byte {fault.byte}"
         what_to_do = "write it again, or leave it out"
-        if fault.kind in _OF_THE_END:
+        if fault.kind in _END_FAULTS:
             what_to_do = "write it again, leave it out, or set ends=read to read every whole sample in it"
-        super().__init__(f"{tar}, {where}: {fault.what}; the tar is refused whole: {what_to_do}")
+        super().__init__(f"{tar}, {where}: {fault.what}; the whole tar is refused: {what_to_do}")
 
 
 def check_tar(tar: str, size: int, start: bytes) -> None:
@@ -88,12 +99,12 @@ def check_tar(tar: str, size: int, start: bytes) -> None:
     compression = compression_of(start)
     if compression is not None:
         raise InputError(
-            f"{tar}: compressed ({compression}), so that no image in it can be read by its place; decompress it first"
+            f"{tar}: compressed ({compression}), so that no image in it can be read by its offset; decompress it first"
         )
-    if size == 0 or len(start) < BLOCK or (any(start) and not _sum_holds(start)):
+    if size == 0 or len(start) < BLOCK or (any(start) and not _has_valid_checksum(start)):
         what = file_type(start)
-        said = f"it is {what}" if what is not None else f"{size} bytes that no tar begins with"
-        raise InputError(f"{tar}: not a tar ({said})")
+        reason = f"it is {what}" if what is not None else f"{size} bytes, and the first are not those of a tar"
+        raise InputError(f"{tar}: not a tar ({reason})")
 
 
 def tar_members(
@@ -106,36 +117,38 @@ def tar_members(
         size: size of the archive in bytes.
         read: read(start, length) returns a byte range of the archive.
         max_bytes: a larger member is rejected.
-        on_end: receives faults at the end of the archive, and members after an inner end mark are returned too; None:
-            such faults are errors.
+        on_end: receives the faults that `ends=read` tolerates: a cut, no end mark, data after an end mark. Members
+            after an end mark are yielded too. None: these faults are errors.
     Raises:
-        RefusedTarError: a member is rejected, or the archive goes on after its end mark, has none or is cut; raised
-            after the preceding members were returned.
+        RefusedTarError: a fault; raised after the preceding members were yielded.
     """
     check_tar(tar, size, read(0, min(size, BLOCK)))
 
-    def fault_found(fault: TarFault) -> None:
-        if on_end is None or fault.kind not in _OF_THE_END:
+    def handle(fault: TarFault) -> None:
+        if on_end is None or fault.kind not in _END_FAULTS:
             raise RefusedTarError(tar, fault)
         on_end(fault)
 
-    walk = TarWalk(size, read, max_bytes=max_bytes, on_fault=fault_found, past_marks=on_end is not None)
+    walk = TarWalk(size, read, max_bytes=max_bytes, on_fault=handle, past_marks=on_end is not None)
     yield from walk.members()
     fault = walk.end_fault()
     if fault is not None and fault.kind != "mark":
-        fault_found(fault)
+        handle(fault)
 
 
 class TarWalk:
     """A walk over a tar from header to header.
 
     Args:
-        on_fault: receives every fault, in the order of the bytes; unless it raises, the walk continues with the next
+        size: size of the archive in bytes.
+        read: read(start, length) returns a byte range of the archive.
+        max_bytes: a larger member is a fault.
+        on_fault: receives every fault, in the order of the bytes. Unless it raises, the walk goes on with the next
             intact header after a damaged one, and ends at a cut.
-        past_marks: continue with the next header after an end mark; `on_fault` receives a fault for it.
+        past_marks: go on with the next header after an end mark, which is reported as a fault.
 
     Attributes:
-        end: current offset of the walk: the end of the last member.
+        end: the offset that the walk has reached: the end of the last member.
     """
 
     def __init__(
@@ -164,16 +177,16 @@ class TarWalk:
             header = self._read(self.end, BLOCK)
             if not any(header):
                 self._marked = True
-                if self._past_marks and (place := self._header_behind(self.end)) is not None:
-                    self._fault("after", "", f"the archive goes on at byte {place}, after its end mark")
-                    self._marked, self.end = False, place
+                if self._past_marks and (offset := self._header_after(self.end)) is not None:
+                    self._fault("after", "", f"the archive goes on at byte {offset}, after its end mark")
+                    self._marked, self.end = False, offset
                     continue
                 return
             name = self._long_name if self._long_name is not None else _header_name(header)
             kind = header[tar_layout.KIND]
             length = _number(header[tar_layout.SIZE]) if self._long_size is None or kind in b"xgLK" else self._long_size
-            if not _sum_holds(header):
-                self._fault("header", "", "no tar header: the archive is damaged or was cut and went on")
+            if not _has_valid_checksum(header):
+                self._fault("header", "", "no tar header: the archive is damaged, or a part of it is missing")
                 self._to_next_header()
                 continue
             if length is None:
@@ -182,19 +195,19 @@ class TarWalk:
                 continue
             if kind == _FOLDER:  # The size of a folder is a hint in some tars; no data follows.
                 length = 0
-            place = self.end + BLOCK
-            if place + length > self._size:
-                left = self._size - place
+            data = self.end + BLOCK
+            if data + length > self._size:
+                left = self._size - data
                 self._fault("cut", name, f"{length} bytes are promised and {left} are left: the archive is cut")
                 self.end, self._cut = self._size, True
                 return
             member = None
             if kind in b"xgLK":
-                self._extend(kind, name, place, length)
+                self._read_extension(kind, name, data, length)
             else:
                 self._long_name, self._long_size = None, None
-                member = self._file(kind, name, place, length)
-            self.end = place + length + padding(length)
+                member = self._file(kind, name, data, length)
+            self.end = data + length + padding(length)
             if member is not None:
                 yield member
 
@@ -211,50 +224,50 @@ class TarWalk:
                 return TarFault("cut" if inside == "a header" else "mark", "", self._size, what)
             what = "the archive ends without its end mark, two empty blocks: it may have been cut"
             return TarFault("end", "", self._size, what)
-        place = self.end
-        while place < self._size:
-            window = self._read(place, min(_WINDOW, self._size - place))
+        offset = self.end
+        while offset < self._size:
+            window = self._read(offset, min(_SEARCH_BYTES, self._size - offset))
             if not window:
                 break
             rest = window.lstrip(b"\0")
             if rest:
-                byte = place + len(window) - len(rest)
+                byte = offset + len(window) - len(rest)
                 what = f"the end mark is at byte {self.end}, and {self._size - byte} bytes follow from here"
                 return TarFault("after", "", byte, what)
-            place += len(window)
+            offset += len(window)
         if self._size < self.end + END_BYTES:
             what = f"{self._size - self.end} of the {END_BYTES} empty bytes of the end mark are there"
             return TarFault("mark", "", self.end, what)
         return None
 
-    def _header_behind(self, place: int) -> int | None:
-        """The offset of the next block that is an intact header, or None."""
-        while place + BLOCK <= self._size:
-            window = self._read(place, min(_WINDOW, (self._size - place) // BLOCK * BLOCK))
+    def _header_after(self, offset: int) -> int | None:
+        """The offset of the first intact header from the block at `offset` on, or None."""
+        while offset + BLOCK <= self._size:
+            window = self._read(offset, min(_SEARCH_BYTES, (self._size - offset) // BLOCK * BLOCK))
             if len(window) < BLOCK:
                 return None
             for start in range(0, len(window) - BLOCK + 1, BLOCK):
                 block = window[start : start + BLOCK]
-                if any(block) and _sum_holds(block):
-                    return place + start
-            place += len(window) // BLOCK * BLOCK
+                if any(block) and _has_valid_checksum(block):
+                    return offset + start
+            offset += len(window) // BLOCK * BLOCK
         return None
 
     def _fault(self, kind: FaultKind, member: str, what: str) -> None:
         self._on_fault(TarFault(kind, member, self.end, what))
 
-    def _extend(self, kind: bytes, name: str, place: int, length: int) -> None:
-        """Reads the name and size of the next member from an extended header."""
+    def _read_extension(self, kind: bytes, name: str, offset: int, length: int) -> None:
+        """Reads the name and size of the next member from an extended header, whose data begin at `offset`."""
         if kind in (b"L", b"K"):
-            if length > _LONGEST_NAME:
+            if length > _MAX_NAME_BYTES:
                 self._fault("header", name, f"a name of {length} bytes")
             elif kind == b"L":
-                self._long_name = _text(self._read(place, length).split(b"\0")[0])
+                self._long_name = _text(self._read(offset, length).split(b"\0")[0])
             return
-        if length > _PAX_BYTES:
+        if length > _MAX_PAX_BYTES:
             self._fault("header", name, f"{length} bytes of pax records")
             return
-        records = _pax_records(self._read(place, length))
+        records = _pax_records(self._read(offset, length))
         if records is None:
             self._fault("header", name, "damaged pax records")
             return
@@ -271,7 +284,8 @@ class TarWalk:
             else:
                 self._fault("header", name, "its size is no number")
 
-    def _file(self, kind: bytes, name: str, place: int, length: int) -> Member | None:
+    def _file(self, kind: bytes, name: str, offset: int, length: int) -> Member | None:
+        """The member, if it is a file that can be read; faults are reported."""
         if kind in _REFUSED:
             self._fault("link" if kind in b"12" else "special", name, _REFUSED[kind])
             return None
@@ -285,7 +299,7 @@ class TarWalk:
             return None
         if length > self._max_bytes:
             self._fault("large", name, f"{length} bytes, more than max_member_mb allows")
-        return Member(name.removeprefix("./"), place, length)
+        return Member(name.removeprefix("./"), offset, length)
 
     def _to_next_header(self) -> None:
         """Moves to the next intact header or end mark; otherwise to the end of the archive."""
@@ -295,16 +309,16 @@ class TarWalk:
             block = self._read(self.end, BLOCK)
             if not any(block) and not any(self._read(self.end, min(END_BYTES, self._size - self.end))):
                 return
-            if any(block) and _sum_holds(block):
+            if any(block) and _has_valid_checksum(block):
                 return
             self.end += BLOCK
 
 
-def _sum_holds(header: bytes) -> bool:
-    """Whether a header's checksum is correct; old tars computed it over signed bytes."""
-    said = _number(header[tar_layout.CHECKSUM])
+def _has_valid_checksum(header: bytes) -> bool:
+    """Whether a header's checksum is correct; some old programs computed it over signed bytes."""
+    checksum = _number(header[tar_layout.CHECKSUM])
     rest = header[: tar_layout.CHECKSUM.start] + b" " * 8 + header[tar_layout.CHECKSUM.stop :]
-    return said is not None and (said == sum(rest) or said == sum(rest) - 256 * sum(byte > 127 for byte in rest))
+    return checksum == (total := sum(rest)) or checksum == total - 256 * sum(byte > 127 for byte in rest)
 
 
 def _number(field: bytes) -> int | None:
@@ -330,17 +344,17 @@ def _text(name: bytes) -> str:
 def _pax_records(data: bytes) -> dict[str, str] | None:
     """The values of consecutive records "LENGTH KEY=VALUE\\n"; None if the data has another form."""
     records = {}
-    place = 0
-    while place < len(data):
-        length, space, _ = data[place : place + 20].partition(b" ")
-        if not space or not length.isdigit() or not 0 < int(length) <= len(data) - place:
+    start = 0
+    while start < len(data):
+        length, space, _ = data[start : start + 20].partition(b" ")
+        if not space or not length.isdigit() or not 0 < int(length) <= len(data) - start:
             return None
-        record = data[place + len(length) + 1 : place + int(length)]
+        record = data[start + len(length) + 1 : start + int(length)]
         key, equals, value = record.removesuffix(b"\n").partition(b"=")
         if not equals or not record.endswith(b"\n"):
             return None
         records[_text(key)] = _text(value)
-        place += int(length)
+        start += int(length)
     return records
 
 

@@ -1,7 +1,7 @@
 """Any data set of torchvision.datasets by its class name, fetched by its own downloader into the store's downloads.
 
-Its PIL images become PNG, its targets become labels (numbers) or captions (texts). A class with an argument `train` or
-`split` determines the splits; set other arguments in `arguments`, and other splits in `splits`.
+Its PIL images become PNG; its targets become labels if they are numbers, captions if they are texts. If the class has
+an argument `train` or `split`, that selects the splits. `arguments` sets other arguments, `splits` other splits.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pipeline.config import digest, unkeyed
 from pipeline.errors import InputError, UnknownNameError, WorkError, first_line
 from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
-from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig
-from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_field, caption_of
-from pipeline.sharding.sources.labels import ordered
+from pipeline.sharding.sources.base import About, Author, Collection, Credit, Item, Licence, SourceConfig
+from pipeline.sharding.sources.caption_template import CaptionTemplate, caption_of
+from pipeline.sharding.sources.labels import sort_labels
 from pipeline.sharding.sources.torchvision_objects import (
     DataSetSpec,
     create_data_set,
@@ -35,7 +35,7 @@ from pipeline.sharding.sources.torchvision_objects import (
     targets_of,
 )
 
-_OURS = ("root", "download", "transform", "target_transform", "transforms")
+_RESERVED_ARGUMENTS = ("root", "download", "transform", "target_transform", "transforms")
 _SPLIT_WORDS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _PAGE = "https://pytorch.org/vision/stable/datasets.html"
 _Split = Literal["train", "val", "test"]
@@ -61,19 +61,19 @@ class TorchvisionConfig(SourceConfig):
         "those that the class offers.",
     )
     root: Path | None = unkeyed(None, description="Folder that already contains the files. null: download them once.")
-    caption: CaptionTemplate = caption_field()
+    caption: CaptionTemplate = None
     limit: int | None = Field(None, ge=1, description="Maximum number of images per split, from its start. null: all.")
-    licence: str = Field("", description="SPDX identifier of the images' licence, recorded in the data card.")
-    author: str = Field("", description="Author of the images, recorded in the data card.")
+    licence: Licence = ""
+    author: Author = ""
     fingerprint: str | None = Field(None, description="Digest of the files in `root`; set by the program.")
 
     @field_validator("arguments", "splits")
     @classmethod
-    def _leaves_ours_alone(cls, given: dict[str, Any]) -> dict[str, Any]:
+    def _without_reserved_arguments(cls, given: dict[str, Any]) -> dict[str, Any]:
         inner = [name for value in given.values() if isinstance(value, dict) for name in value]
-        taken = next((name for name in (*given, *inner) if name in _OURS), None)
-        if taken is not None:
-            raise ValueError(f"{taken} is set by the program")
+        reserved = next((name for name in (*given, *inner) if name in _RESERVED_ARGUMENTS), None)
+        if reserved is not None:
+            raise ValueError(f"{reserved} is set by the program")
         return given
 
     def check(self, downloads: Path) -> None:
@@ -97,7 +97,7 @@ class TorchvisionConfig(SourceConfig):
         specs = self._specs(folder)
         targets = {split: targets_of(data_set(spec)) for split, spec in specs.items()}
         sizes = {split: self._size(data_set(spec)) for split, spec in specs.items()}
-        progress(note="looking at the labels")
+        progress(note="reading the labels")
         names = self._label_names(specs, targets, sizes)
 
         def items() -> Iterator[Item]:
@@ -124,18 +124,20 @@ class TorchvisionConfig(SourceConfig):
             total=sum(sizes.values()),
             label_names=names,
             root=self.dataset if names else "",
-            credits=(Credit.given(self.dataset, self.author, self.licence, _PAGE),),
+            credits=(Credit.of(self.dataset, self.author, self.licence, _PAGE),),
         )
 
     def _size(self, dataset: Any) -> int:
         return len(dataset) if self.limit is None else min(len(dataset), self.limit)
 
     def _specs(self, folder: Path) -> dict[str | None, DataSetSpec]:
-        """The data set object of each split; the key is None for a data set without splits."""
+        """Split -> data set object; the only key is None for a data set without splits."""
         takes = parameters_of(dataset_class(self.dataset))
         unknown = next((name for name in self.arguments if name not in takes), None)
         if unknown is not None:
-            raise UnknownNameError(f"argument of torchvision.datasets.{self.dataset}", unknown, takes - set(_OURS))
+            raise UnknownNameError(
+                f"argument of torchvision.datasets.{self.dataset}", unknown, takes - set(_RESERVED_ARGUMENTS)
+            )
         if self.splits:
             return {split: self._checked_spec(folder, more) for split, more in self.splits.items()}
         if "train" in takes and "train" not in self.arguments:
@@ -150,7 +152,7 @@ class TorchvisionConfig(SourceConfig):
         return specs
 
     def _checked_spec(self, folder: Path, more: Mapping[str, Any]) -> DataSetSpec:
-        """The data set object for these arguments; its files are fetched if needed.
+        """The description of the data set object for these arguments; its files are fetched if needed.
 
         Raises:
             InputError: the class does not accept the arguments, or the files are missing.
@@ -173,7 +175,7 @@ class TorchvisionConfig(SourceConfig):
                     "has its files in source.root"
                 ) from None
             raise InputError(
-                f"{where}: {folder} does not hold it ({first_line(error)}); it has no downloader for that: "
+                f"{where}: not found in {folder} ({first_line(error)}), and torchvision cannot download it: "
                 "fetch it as its documentation says, and name the folder in source.root"
             ) from None
         return spec
@@ -185,11 +187,11 @@ class TorchvisionConfig(SourceConfig):
         sizes: Mapping[str | None, int],
     ) -> tuple[str, ...]:
         """The class names of the data set object; without them, the numbers as text."""
-        named = getattr(data_set(next(iter(specs.values()))), "classes", None)
-        count = getattr(data_set(next(iter(specs.values()))), "num_classes", None)
-        if isinstance(named, list | tuple) and named:
+        first = data_set(next(iter(specs.values())))
+        classes, count = getattr(first, "classes", None), getattr(first, "num_classes", None)
+        if isinstance(classes, list | tuple) and classes:
             # ImageNet's are tuples of synonyms.
-            names = tuple(str(name[0] if isinstance(name, list | tuple) else name) for name in named)
+            names = tuple(str(name[0] if isinstance(name, list | tuple) else name) for name in classes)
             return names if len(set(names)) == len(names) else tuple(f"{n} ({i})" for i, n in enumerate(names))
         if isinstance(count, int):
             return tuple(str(number) for number in range(count))
@@ -198,7 +200,7 @@ class TorchvisionConfig(SourceConfig):
             known = targets[split]
             seen = known[: sizes[split]] if known is not None else (target_of(spec, n) for n in range(sizes[split]))
             found |= {target for target in seen if isinstance(target, int)}
-        return ordered(str(number) for number in range(max(found) + 1)) if found else ()
+        return sort_labels(str(number) for number in range(max(found) + 1)) if found else ()
 
 
 def _texts(target: Any) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A data set object of torchvision, created from its class name in each process that needs it; images and targets."""
+"""Creates a data set object of torchvision in each process that needs it; reads its images and targets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 from pipeline.errors import InputError, first_line
 
-_NO_DATA_SETS = ("VisionDataset", "wrap_dataset_for_transforms_v2")
+_NOT_DATA_SETS = ("VisionDataset", "wrap_dataset_for_transforms_v2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,9 @@ class DataSetSpec:
     """The picklable description of a data set object, from which any process can create it.
 
     Attributes:
-        arguments: constructor arguments as JSON.
+        dataset: name of the class.
+        root: folder of the files.
+        arguments: constructor arguments as JSON, without root and download.
     """
 
     dataset: str
@@ -57,7 +59,7 @@ def read_png(spec: DataSetSpec, number: int) -> bytes:
 
 
 def target_of(spec: DataSetSpec, number: int) -> Any:
-    """The target of an image, by reading the image; None if that fails, which `read_png` reports."""
+    """The target of an image, which is read for it; None if that fails, since `read_png` will report it."""
     try:
         return data_set(spec)[number][1]
     except Exception:  # The data set's own code, and a decoder.
@@ -65,7 +67,7 @@ def target_of(spec: DataSetSpec, number: int) -> Any:
 
 
 def targets_of(dataset: Any) -> Sequence[Any] | None:
-    """The targets of all images if the object has a list of them; None: they require reading the images."""
+    """The targets of all images, if the object has a list of them; None: `target_of` must read the images."""
     values: Any
     for name in ("targets", "labels", "_labels"):
         values = getattr(dataset, name, None)
@@ -94,7 +96,7 @@ def _cached_data_set(spec: DataSetSpec) -> Any:
 
 
 def create_data_set(spec: DataSetSpec, *, download: bool) -> Any:
-    """Creates the object; with `download` it fetches its files if its class can."""
+    """Creates the object; with `download`, fetches its files if its class can."""
     dataset = dataset_class(spec.dataset)
     takes = parameters_of(dataset)
     arguments = json.loads(spec.arguments)
@@ -120,8 +122,9 @@ def parameters_of(dataset: type[Any]) -> set[str]:
     for base in dataset.__mro__:
         if "__init__" in base.__dict__ and base is not object:
             parameters = inspect.signature(base).parameters.values()
-            found |= {one.name for one in parameters if one.kind is not inspect.Parameter.VAR_KEYWORD}
-            if all(one.kind is not inspect.Parameter.VAR_KEYWORD for one in parameters):
+            names = {parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_KEYWORD}
+            found |= names
+            if len(names) == len(parameters):
                 break
     return found
 
@@ -135,5 +138,5 @@ def dataset_names() -> frozenset[str]:
     file = Path(package.submodule_search_locations[0]) / "datasets" / "__init__.py"
     for node in ast.parse(file.read_text()).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
-            return frozenset(ast.literal_eval(node.value)) - set(_NO_DATA_SETS)
+            return frozenset(ast.literal_eval(node.value)) - set(_NOT_DATA_SETS)
     raise InputError(f"{file}: has no __all__; use the torchvision of constraints.txt")

@@ -1,11 +1,11 @@
-"""Existing WebDataset tars, of Tutelage or foreign, as a source: img2dataset's .jpg .txt .json, ImageNet's .jpg .cls,
-and any others that follow WebDataset's rule for keys.
+"""Existing WebDataset tars as a source: those of Tutelage, img2dataset (.jpg .txt .json), ImageNet (.jpg .cls), and any
+other tars that follow WebDataset's rule for keys.
 
     00000.tar: 000000012.jpg 000000012.txt 000000012.json  000000013.jpg ...
 
-A sample without image, or with a caption that is not UTF-8, is quarantined. A damaged or hostile tar is rejected with
-member and byte, and so is a tar that goes on after its end mark, has none or is cut, unless `ends` is "read". Nothing
-is extracted: an image is read by its byte range in the tar.
+A sample without an image, or with a caption that is not UTF-8, is quarantined. A damaged or hostile tar is rejected;
+the error names the member and the byte. A tar that is cut, has no end mark, or has data after it is rejected unless
+`ends` is "read". Nothing is extracted: an image is read by its byte range in the tar.
 """
 
 from __future__ import annotations
@@ -26,16 +26,31 @@ from pipeline.progress import Progress
 from pipeline.sharding.format import file_addresses as addresses
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.format.tar_layout import BLOCK
-from pipeline.sharding.sources.base import About, Collection, Credit, Item, SourceConfig, TarPosition, unreadable
+from pipeline.sharding.sources.base import (
+    About,
+    Author,
+    Collection,
+    Credit,
+    Item,
+    Licence,
+    SourceConfig,
+    TarPosition,
+    failing_read,
+)
 from pipeline.sharding.sources.given_split import split_of_name
-from pipeline.sharding.sources.labels import Spellings, label_of, missing_in_words, named, ordered, read_class_names
+from pipeline.sharding.sources.labels import (
+    Spellings,
+    class_name_of,
+    label_of,
+    missing_in_words,
+    read_class_names,
+    sort_labels,
+)
 from pipeline.sharding.sources.skipped_files import SkipCounter, skipped_by_name
 from pipeline.sharding.sources.tar_listing import IMAGE_EXTENSIONS, MemberRoles, TarListing, TarSample, list_tar
-from pipeline.sharding.sources.tar_members import check_tar
+from pipeline.sharding.sources.tar_members import TAR_SUFFIXES, check_tar
 
-# Compressed tars are found and rejected with advice; otherwise a part of the data would be silently skipped.
-_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_ENDS, _END_CHARS = 3, 200  # faults at the ends of tars in a note, and characters of each
+_SHOWN_FAULTS, _FAULT_CHARS = 3, 200  # faults at the ends of tars in a note, and characters of each
 _TARS_AT_ONCE = 8
 
 
@@ -107,19 +122,19 @@ class WebdatasetConfig(SourceConfig):
     max_member_mb: int = unkeyed(
         256, ge=1, le=4096, description="Maximum size of a file in a tar, in MiB. A tar with a larger one is refused."
     )
-    licence: str = Field("", description="SPDX identifier of the images' licence, recorded in the data card.")
-    author: str = Field("", description="Author of the images, recorded in the data card.")
+    licence: Licence = ""
+    author: Author = ""
     fingerprint: str | None = Field(None, description="Digest of the tars' names, sizes and times; set by the program.")
 
     def check(self, downloads: Path) -> None:
-        tars = addresses.find(self.tars, _SUFFIXES)
+        tars = addresses.find(self.tars, TAR_SUFFIXES)
         # Reads one tar only, preferably one not named .tar; all tars are checked when they are listed.
         first = next((tar for tar in tars if not tar.name.endswith(".tar")), tars[0])
         check_tar(first.url, first.size, addresses.read(first.url, 0, min(first.size, BLOCK)))
         read_class_names(self.class_names)
 
     def resolved(self) -> Self:
-        tars = addresses.find(self.tars, _SUFFIXES)
+        tars = addresses.find(self.tars, TAR_SUFFIXES)
         names = read_class_names(self.class_names)
         # With in_place the index contains the tars' addresses: the same tars at other addresses need another index.
         listed = addresses.listing_digest(tars, "" if self.in_place else addresses.common_folder(tars))
@@ -127,7 +142,7 @@ class WebdatasetConfig(SourceConfig):
         return self.model_copy(update={"fingerprint": digest([listed, names]), **where})
 
     def collect(self, downloads: Path, progress: Progress) -> Collection:
-        tars = addresses.find(self.tars, _SUFFIXES)
+        tars = addresses.find(self.tars, TAR_SUFFIXES)
         class_names = read_class_names(self.class_names)
         roles = MemberRoles(
             images=tuple(map(_extension, self.images)),
@@ -154,7 +169,7 @@ class WebdatasetConfig(SourceConfig):
         title = root.rstrip("/").rpartition("/")[2] or "tars"
         shards = [(tar.url.removeprefix(root).lstrip("/"), one) for tar, one in zip(tars, listings, strict=True)]
         skipped = SkipCounter()
-        skipped.extend(skipped_by_name(self.tars, _SUFFIXES))
+        skipped.extend(skipped_by_name(self.tars, TAR_SUFFIXES))
         for shard, listing in shards:
             skipped.extend(listing.skipped, f"{shard}: ")
         spellings, found = Spellings(), set()
@@ -176,9 +191,9 @@ class WebdatasetConfig(SourceConfig):
             title=title,
             items=items,
             total=sum(listing.samples for listing in listings),
-            label_names=class_names or ordered(found),
+            label_names=class_names or sort_labels(found),
             root=title if class_names or found else "",
-            credits=(Credit.given(title, self.author, self.licence),),
+            credits=(Credit.of(title, self.author, self.licence),),
             tars=tuple(tars) if self.in_place else (),
             notes=(*spellings.notes(), *_notes(shards, class_names)),
             skipped=skipped.result(),
@@ -197,12 +212,17 @@ class WebdatasetConfig(SourceConfig):
                 )
 
 
-def _extension(written: str) -> str:
-    return written.lower().lstrip(".")
+def _extension(text: str) -> str:
+    """A file extension from the config in the form in which members have it: lower case, without a leading dot."""
+    return text.lower().lstrip(".")
 
 
 def _notes(shards: Sequence[tuple[str, TarListing]], class_names: tuple[str, ...]) -> Iterator[str]:
-    """Sentences about missing labels and odd ends of tars, from the name and listing of each."""
+    """Sentences about missing labels and faulty ends of tars.
+
+    Args:
+        shards: (name, listing) of each tar.
+    """
     missing: Counter[str] = Counter()
     for _, listing in shards:
         missing.update({word: n for word, n in listing.missing.items() if word.strip("'") not in class_names})
@@ -211,19 +231,20 @@ def _notes(shards: Sequence[tuple[str, TarListing]], class_names: tuple[str, ...
         yield f"{missing.total():,} of {samples:,} samples have no label ({missing_in_words(missing)})"
     ends = [f"{name}: {listing.end}" for name, listing in shards if listing.end is not None]
     if ends:
-        shown = "; ".join(shortened(end, _END_CHARS) for end in ends[:_ENDS])
-        more = f"; and {len(ends) - _ENDS:,} more" if len(ends) > _ENDS else ""
-        yield f"{len(ends)} of {len(shards)} tars were read although their end is odd ({shown}{more})"
+        shown = "; ".join(shortened(end, _FAULT_CHARS) for end in ends[:_SHOWN_FAULTS])
+        more = f"; and {len(ends) - _SHOWN_FAULTS:,} more" if len(ends) > _SHOWN_FAULTS else ""
+        yield f"{len(ends)} of {len(shards)} tars were read although their end is faulty ({shown}{more})"
 
 
 def _item(tar: FoundFile, shard: str, sample: TarSample, class_names: tuple[str, ...]) -> Item:
-    problem, label = sample.problem, label_of(sample.label, class_names)
-    if label is not None and class_names:
-        label = named(label, class_names)
-        problem = problem or (None if label is not None else f"label {sample.label!r} is no class of class_names")
+    problem, label = sample.problem, None
+    try:
+        label = class_name_of(label_of(sample.label, class_names), class_names)
+    except ValueError as error:
+        problem = problem or str(error)
     return Item(
         name=f"{shard}: {sample.key}",
-        read=unreadable(problem) if problem else partial(addresses.read, tar.url, sample.offset, sample.length),
+        read=failing_read(problem) if problem else partial(addresses.read, tar.url, sample.offset, sample.length),
         label=label,
         key=sample.key,
         captions=sample.captions,

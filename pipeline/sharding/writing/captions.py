@@ -1,4 +1,4 @@
-"""Cleaning of captions: removes remains of web pages, drops captions without content, and counts both."""
+"""Cleans captions of remains of web pages, drops those without content, and counts both."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class BadTextError(Exception):
     """A caption that is not valid text; the message says why."""
 
 
-def cleaned(captions: Sequence[str], config: CaptionsConfig) -> tuple[tuple[str, ...], Counter[str]]:
-    """The captions to store, in order, and the number of changed and dropped ones by reason.
+def clean_captions(captions: Sequence[str], config: CaptionsConfig) -> tuple[tuple[str, ...], Counter[str]]:
+    """(captions to store, in order; reason -> number of captions changed or dropped for it).
 
     Raises:
         BadTextError: a caption cannot be encoded as UTF-8, because its bytes were in another encoding.

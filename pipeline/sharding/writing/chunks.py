@@ -1,8 +1,8 @@
-"""A chunk: some of a source's items, read and checked; its images are in a spool, their metadata in a table.
+"""A chunk: some of a source's items, read and checked. Its images are in one file, the spool, its metadata in a table.
 
-The table is uncompressed Arrow: the plan copies its numeric columns without creating an object per image, and a
-shard's task memory-maps it and selects the few rows it needs. Families and taxonomy nodes are numbered within the
-chunk; `Columns` numbers them over all chunks.
+The table is uncompressed Arrow: the plan copies its numeric columns without creating an object per image, and the task
+that writes a shard memory-maps it and selects the few rows that it needs. Families and taxonomy nodes are numbered
+within the chunk; `PlanColumns` renumbers them over all chunks.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ChunkResult:
         digest: hash of the item names in their order.
         spool_bytes: size of its spool.
         families, nodes: the values that the numbers in the columns `family` and `node` index.
-        counts: "images" or "captions" -> reason -> number of changed or dropped ones.
+        counts: "images" or "captions" -> reason -> number that were changed or dropped for it.
     """
 
     items: int
@@ -58,7 +58,8 @@ class ChunkResult:
     counts: dict[str, dict[str, int]]
 
     @property
-    def rows(self) -> int:
+    def row_count(self) -> int:
+        """Number of rows of its table: the readable items."""
         return self.items - len(self.unreadable)
 
 
@@ -88,7 +89,7 @@ def read_rows(scratch: Scratch, chunks: NDArray[np.int64], rows: NDArray[np.int6
     """Columns of rows from several chunks, in the given order, as one contiguous table.
 
     Args:
-        chunks, rows: the chunk of each row, and its row number in that chunk; at least one.
+        chunks, rows: [n] the chunk of each row, and its row number in that chunk; n > 0.
     """
     order = np.argsort(chunks, kind="stable")
     present, starts = np.unique(chunks[order], return_index=True)
@@ -126,7 +127,7 @@ def earlier_result(scratch: Scratch, chunk: int, digest: str) -> ChunkResult | N
 
 
 @dataclass(frozen=True, eq=False)
-class Columns:
+class PlanColumns:
     """The columns that the plan needs of every image, in source order; memory-mapped files, 76 bytes per row.
 
     Attributes:
@@ -176,9 +177,9 @@ class Columns:
         return chunks, rows - self.starts[chunks]
 
     @classmethod
-    def load(cls, scratch: Scratch, chunks: Sequence[ChunkResult]) -> Columns:
+    def load(cls, scratch: Scratch, chunks: Sequence[ChunkResult]) -> PlanColumns:
         """Writes the columns of all chunks, in order, to files of the scratch folder and maps them."""
-        starts = np.concatenate([[0], np.cumsum([result.rows for result in chunks])]).astype(np.int64)
+        starts = np.concatenate([[0], np.cumsum([result.row_count for result in chunks])]).astype(np.int64)
         columns: dict[str, Any] = {
             name: mapped_numbers(scratch.columns("planned") / name, kind.to_pandas_dtype(), int(starts[-1]))
             for name, kind in PLAN_COLUMNS.items()
@@ -192,22 +193,22 @@ class Columns:
                 columns[name][rows] = table.column(name).chunk(0).to_numpy(zero_copy_only=True)
             family_numbers = [families.setdefault(name, len(families)) for name in result.families]
             node_numbers = [nodes.setdefault(path, len(nodes)) for path in result.nodes]
-            if result.rows:
+            if result.row_count:
                 columns["family"][rows] = np.array(family_numbers)[columns["family"][rows]]
                 columns["node"][rows] = np.array(node_numbers)[columns["node"][rows]]
         return cls(starts=starts, family_names=tuple(families), node_paths=tuple(nodes), **columns)
 
 
-def key_of_row(scratch: Scratch, columns: Columns, row: int) -> str:
+def key_of_row(scratch: Scratch, columns: PlanColumns, row: int) -> str:
     """The key of one image."""
     return _text_of_row(scratch, columns, row, "key")
 
 
-def name_of_row(scratch: Scratch, columns: Columns, row: int) -> str:
+def name_of_row(scratch: Scratch, columns: PlanColumns, row: int) -> str:
     """The name of one image in its source."""
     return _text_of_row(scratch, columns, row, "name")
 
 
-def _text_of_row(scratch: Scratch, columns: Columns, row: int, column: str) -> str:
+def _text_of_row(scratch: Scratch, columns: PlanColumns, row: int, column: str) -> str:
     chunk, row_in_chunk = columns.locate(np.array([row]))
     return str(read_table(scratch, int(chunk[0])).column(column)[int(row_in_chunk[0])].as_py())

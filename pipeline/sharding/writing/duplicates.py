@@ -1,10 +1,10 @@
 """Removal of exact and near duplicates.
 
-In every configuration an image is in one split only: of equal images, those in the most protected split stay (test
-before val before train). Otherwise the first in source order stays.
+An image is never in two splits, whatever the config: of equal images in several splits, those in the most protected one
+stay (test before val before train). Of duplicates in one split, the first in source order stays.
 
-`conflicts` decides about equal or similar images with DIFFERENT labels: "keep" keeps all of them (a photograph of two
-things), "first" keeps only the label of the first in the most protected split, "drop" drops all of them.
+Duplicates with different labels conflict. `conflicts` is "keep": all stay (a photograph of two things); "first": those
+with the label of the first one in the most protected split stay; "drop": none stays.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class SplitAssignment:
         conflicting_sets: sets of equal images that have different labels.
         conflicting: samples dropped because an equal or similar image has a different label.
         near_duplicates: samples dropped as near duplicates.
-        rare_classes: number of each rare label -> number of its images that were dropped or, with
+        rare_classes: number of a rare label -> number of its images that were dropped or, with
             rare_classes=train_only, are in train.
-        dropped_labels: the rare classes without a stored image: neither index nor model has them.
+        dropped_labels: numbers of the rare labels without a stored image, which the index does not have.
     """
 
     splits: NDArray[np.int8]
@@ -88,7 +88,7 @@ def without_duplicates(
         equal_sets: the sets of equal images.
         captions_hashes: [samples] hash of the captions.
         difference_hashes: [samples] read only if near duplicates are removed.
-        rank: [samples] of several repetitions, the one with the lowest rank stays; None: the first one stays.
+        rank: [samples] of repeats, the one with the lowest rank stays, of equal ranks the first; None: the first.
     """
     ranks = np.zeros(len(splits), dtype=np.int8) if rank is None else rank
     assignment = _without_equal(SplitAssignment(splits.copy(), equal_sets), labels, captions_hashes, ranks, config)
@@ -111,7 +111,7 @@ def _without_equal(
     set_of = np.repeat(np.arange(len(starts)), assignment.equal_sets.sizes)
     row_splits = splits[rows]
     protected = np.maximum.reduceat(row_splits, starts)[set_of]
-    in_conflict = assignment.equal_sets.differ(labels)
+    in_conflict = assignment.equal_sets.have_different(labels)
 
     drop = row_splits < protected
     held_out_copies = int(drop.sum())

@@ -53,19 +53,13 @@ class EqualSets:
         """Number of images that could be dropped without losing a distinct image."""
         return len(self.rows) - len(self.starts)
 
-    def differ(self, values: NDArray[Any]) -> NDArray[np.bool_]:
-        """[sets] whether the images of a set have different values.
-
-        Args:
-            values: [rows] a value for every row, in a set or not.
-        """
+    def have_different(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """[sets] whether the images of a set have different values, of `values` [rows]."""
         if not len(self):
             return np.zeros(0, dtype=np.bool_)
         row_values = values[self.rows]
-        differ: NDArray[np.bool_] = np.minimum.reduceat(row_values, self.starts) != np.maximum.reduceat(
-            row_values, self.starts
-        )
-        return differ
+        lowest, highest = np.minimum.reduceat(row_values, self.starts), np.maximum.reduceat(row_values, self.starts)
+        return np.asarray(lowest != highest)
 
 
 def _in_run(ascending: NDArray[np.uint64]) -> NDArray[np.bool_]:

@@ -19,7 +19,7 @@ from typing import Any
 from pipeline.errors import WorkError
 from pipeline.sharding.writing.images import Encoded, ImagesConfig, UnreadableError, prepare_image
 
-_TIMEOUT_S = 300.0  # for one image
+_DECODE_TIMEOUT_S = 300.0  # for one image
 _CRASH_SIGNALS = frozenset(
     {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
 )
@@ -29,7 +29,7 @@ def prepare_image_in_subprocess(data: bytes, config: ImagesConfig, *, with_diffe
     """Runs `prepare_image` in another process.
 
     Raises:
-        UnreadableError: as `prepare_image`, or the image crashes its decoder or occupies it for more than 5 minutes.
+        UnreadableError: as `prepare_image`, or the image crashes its decoder or takes it more than 5 minutes.
         WorkError: the process was killed twice for another reason, such as lack of memory.
     """
     for attempt in (1, 2):
@@ -39,11 +39,11 @@ def prepare_image_in_subprocess(data: bytes, config: ImagesConfig, *, with_diffe
         except _ProcessEndedError as error:
             if -error.code in _CRASH_SIGNALS:
                 name = signal.Signals(-error.code).name
-                raise UnreadableError(f"ends its decoder with {name}", len(data)) from None
+                raise UnreadableError(f"crashes its decoder ({name})", len(data)) from None
             if attempt == 2:
                 raise WorkError(
-                    f"a process that decodes images was ended twice (code {error.code}); if memory is short: fewer "
-                    "data.writers, or a lower images.max_decoded_mib"
+                    f"a process that decodes images was killed twice (exit code {error.code}); if memory is short, "
+                    "lower data.writers or images.max_decoded_mib"
                 ) from None
             continue
         except UnreadableError:
@@ -55,6 +55,8 @@ def prepare_image_in_subprocess(data: bytes, config: ImagesConfig, *, with_diffe
 
 
 class _ProcessEndedError(Exception):
+    """The process ended instead of answering; `code` is its exit code, negative for a signal."""
+
     def __init__(self, code: int) -> None:
         super().__init__(code)
         self.code = code
@@ -78,10 +80,10 @@ class _Process:
     def prepare(self, data: bytes, config: ImagesConfig, with_difference_hash: bool) -> Encoded:
         try:
             self._connection.send((data, config, with_difference_hash))
-            if not self._connection.poll(_TIMEOUT_S):
+            if not self._connection.poll(_DECODE_TIMEOUT_S):
                 self._process.kill()
                 self._process.wait()
-                raise UnreadableError(f"occupies its decoder for more than {_TIMEOUT_S:g} s", len(data))
+                raise UnreadableError(f"is not decoded within {_DECODE_TIMEOUT_S:g} s", len(data))
             answer: Encoded | UnreadableError = self._connection.recv()
         except (EOFError, OSError):  # OSError if the process ends in the middle of an answer
             self._connection.close()
@@ -121,7 +123,7 @@ _pool = _Pool()
 
 
 def serve(pipe: int) -> None:
-    """The main loop of a process: runs `prepare_image` on received images until the pipe closes."""
+    """The main loop of a process: runs `prepare_image` on received images until the pipe, a descriptor, is closed."""
     connection: Connection[Any, Any] = Connection(pipe)
     with contextlib.suppress(EOFError, OSError):
         while True:

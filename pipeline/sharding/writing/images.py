@@ -1,10 +1,10 @@
 """The stored bytes of an image: unchanged if all decoders agree on its pixels, else re-encoded as RGB or greyscale.
 
 pipeline/pixels/decode.py defines the pixels. The image size is read from the header and checked before any pixel is
-decoded. A JPEG with an EXIF orientation is re-encoded at quality 95 without subsampling: rotating it losslessly is not
-always possible (its size need not be a multiple of the block size), and readers of the tars need not handle EXIF. A
-JPEG that our decoder reads and stricter ones reject is re-encoded too. The stored bytes depend only
-on the source's bytes and the config.
+decoded. A JPEG with an EXIF orientation is re-encoded at quality 95 without subsampling, so that readers of the tars
+need not handle EXIF: a lossless rotation is possible only if the size is a multiple of the block size. An image that
+our decoder reads and stricter ones reject is re-encoded too. The stored bytes depend only on the source's bytes and the
+config.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def prepare_image(data: bytes, config: ImagesConfig | None = None, *, with_diffe
     config = config or ImagesConfig()
     examined = examine(data, config)
     try:
-        return _encoded(examined, data, config, with_difference_hash)
+        return _encode(examined, data, config, with_difference_hash)
     except Exception as error:
         raise UnreadableError(decoding_reason(error), len(data)) from None
 
@@ -139,14 +139,14 @@ class Examined:
         image: mode "RGB" or "L", upright and opaque.
         kind: "JPEG", "PNG", ...; an MPO is a JPEG.
         variations: properties that other loaders may render differently, as named in the data card, e.g. "palette".
-        is_turned: it has an EXIF orientation, which viewers apply and most loaders ignore.
+        is_rotated: it has an EXIF orientation, which viewers apply and most loaders ignore.
         fault: why stricter decoders reject the file; None: they accept it.
     """
 
     image: Image.Image
     kind: str
     variations: tuple[str, ...]
-    is_turned: bool
+    is_rotated: bool
     fault: str | None
 
 
@@ -163,7 +163,7 @@ def examine(data: bytes, config: ImagesConfig | None = None) -> Examined:
         image = open_image(data)
         with image:
             _check_size(image, config)
-            return _examined(image, data)
+            return _examine(image, data)
     except ImageError as error:
         raise UnreadableError(str(error), size, cast(Fault, error.fault)) from None
     except Exception as error:
@@ -181,7 +181,7 @@ def _check_size(image: Image.Image, config: ImagesConfig) -> None:
         raise ImageError(f"{error} (max_decoded_mib)", "bomb") from None
 
 
-def _examined(image: Image.Image, data: bytes) -> Examined:
+def _examine(image: Image.Image, data: bytes) -> Examined:
     kind = "JPEG" if image.format == "MPO" else image.format or ""
     pixels, fault = None, None
     if kind == "JPEG":
@@ -225,12 +225,12 @@ def _is_animated(image: Image.Image) -> bool:
         return True
 
 
-def _encoded(examined: Examined, data: bytes, config: ImagesConfig, with_difference_hash: bool) -> Encoded:
+def _encode(examined: Examined, data: bytes, config: ImagesConfig, with_difference_hash: bool) -> Encoded:
     kind, image = examined.kind, examined.image
     target = _ENCODINGS.get(config.encoding, kind if kind in _EXTENSIONS else "PNG")
     is_scaled = config.max_side is not None and max(image.size) > config.max_side
     changes = [*examined.variations]
-    if examined.is_turned:
+    if examined.is_rotated:
         changes.append("turned by EXIF")
     if examined.fault is not None:
         changes.append("repaired")

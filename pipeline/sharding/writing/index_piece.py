@@ -1,4 +1,4 @@
-"""Builds a piece of the sample index: rows of some samples, from their chunk's table and the numbers of the plan."""
+"""Builds the index rows of some samples from their rows in the chunk tables and their numbers in the index."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.sharding.format.index import SCHEMA
-from pipeline.sharding.writing.chunks import Columns
+from pipeline.sharding.format.index import SCHEMA, replace_columns
+from pipeline.sharding.writing.chunks import PlanColumns
 from pipeline.sharding.writing.numbering import Numbering
-
-_FROM_CHUNKS = ("length", "captions", "width", "height")
 
 
 @dataclass(frozen=True, eq=False)
 class IndexNumbers:
-    """The numbers of samples in the index, each [samples]: content group, node, family, label."""
+    """The numbers that some samples have in the index.
+
+    Attributes:
+        groups, nodes, families, labels: [samples] content group, taxonomy node, family and label.
+    """
 
     groups: NDArray[np.int32]
     nodes: NDArray[np.int32]
@@ -26,7 +28,7 @@ class IndexNumbers:
     labels: NDArray[np.int32]
 
     @classmethod
-    def of_rows(cls, columns: Columns, numbering: Numbering, ids: slice, rows: NDArray[np.int64]) -> IndexNumbers:
+    def of_rows(cls, columns: PlanColumns, numbering: Numbering, ids: slice, rows: NDArray[np.int64]) -> IndexNumbers:
         """The numbers of the samples `ids`; `rows` are their rows of the columns."""
         return cls(
             numbering.groups[ids],
@@ -83,6 +85,5 @@ def index_piece(
         "node": pa.array(numbers.nodes),
         "source": pa.DictionaryArray.from_arrays(pa.array(numbers.families), pa.array(family_names, pa.string())),
         "label": pa.array(numbers.labels),
-        **{name: table.column(name).chunk(0) for name in _FROM_CHUNKS},
     }
-    return pa.Table.from_arrays([columns[field.name] for field in SCHEMA], schema=SCHEMA)
+    return replace_columns(table, columns)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.tars_file import write_tars
 from pipeline.sharding.sources.base import Collection
-from pipeline.sharding.writing.chunks import Columns, read_table
+from pipeline.sharding.writing.chunks import PlanColumns, read_table
 from pipeline.sharding.writing.index_piece import IndexNumbers, content_hashes, final_keys, index_piece
 from pipeline.sharding.writing.numbering import Numbering, build_numbering
 from pipeline.sharding.writing.plan import Plan
@@ -28,7 +28,7 @@ from pipeline.sharding.writing.scratch import Scratch
 def index_in_place(
     output: Path,
     scratch: Scratch,
-    columns: Columns,
+    columns: PlanColumns,
     plan: Plan,
     collection: Collection,
     labels: NDArray[np.int32],
@@ -37,8 +37,8 @@ def index_in_place(
     """Writes index.arrow, index.parquet and tars.json below `output`.
 
     Args:
+        collection: the columns `tar` and `start` of the chunks refer to its `tars`.
         labels: number of each label in `label_names`, see `label_numbers`.
-        collection: the chunk columns `tar` and `start` refer to its `tars`.
     """
     order = np.lexsort((plan.rows, plan.splits))
     rows, splits = plan.rows[order], plan.splits[order]
@@ -57,7 +57,7 @@ def index_in_place(
 
 def _pieces(
     scratch: Scratch,
-    columns: Columns,
+    columns: PlanColumns,
     plan: Plan,
     numbering: Numbering,
     rows: NDArray[np.int64],

@@ -26,7 +26,7 @@ from pipeline.progress import Progress
 from pipeline.sharding.format.index import SPLITS, content_hash
 from pipeline.sharding.sources.base import Collection, Item
 from pipeline.sharding.sources.file_type import HEAD_BYTES, file_type
-from pipeline.sharding.writing.captions import BadTextError, CaptionsConfig, cleaned
+from pipeline.sharding.writing.captions import BadTextError, CaptionsConfig, clean_captions
 from pipeline.sharding.writing.chunks import SCHEMA, ChunkResult, Unreadable, earlier_result, write_table
 from pipeline.sharding.writing.image_process import prepare_image_in_subprocess
 from pipeline.sharding.writing.images import Encoded, ImagesConfig, UnreadableError
@@ -37,22 +37,24 @@ from pipeline.sharding.writing.split import split_draw
 from pipeline.sharding.writing.tar_writer import IMAGE_EXTENSIONS, members, sample_bytes
 from pipeline.whole_files import atomic_write
 
-_MAX_CHUNK, _MIN_CHUNK, _CHUNKS = 4096, 32, 64
-_KEY_CHARS = 80
-_REASON_CHARS = 400
-_STOP_EVERY = 16  # items
+_MIN_CHUNK_ITEMS, _MAX_CHUNK_ITEMS = 32, 4096
+_CHUNKS = 64  # of a data set, if their size allows it
+_MAX_KEY_CHARS = 80
+_MAX_REASON_CHARS = 400
+_ITEMS_PER_STOP_CHECK = 16
 
 
 @dataclass(frozen=True)
 class Intake:
-    """The settings of an intake task; sent to the worker that runs the task.
+    """The settings of the intake tasks; sent to the workers that run them.
 
     Attributes:
-        difference_hashes: compute the hashes that near-duplicate removal needs.
-        split_by_image: the split is decided for each image, not for each content group.
-        seed: of the split.
-        max_unreadable: a chunk with more unreadable items is abandoned.
-        in_place: index the images without copying them; an image that would need re-encoding is unreadable.
+        labels: label -> its number.
+        difference_hashes: compute the hashes by which near duplicates are found.
+        split_by_image: a split is drawn for each image, not for each content group.
+        seed: seed of the draws.
+        max_unreadable: the intake fails if more items are unreadable.
+        in_place: index the images without copying them; an image that would be re-encoded is unreadable.
     """
 
     scratch: Scratch
@@ -100,7 +102,7 @@ def run_intake(
     Raises:
         WorkError: more items are unreadable than allowed; the message names the first ones.
     """
-    size = chunk_items or max(_MIN_CHUNK, min(_MAX_CHUNK, collection.total // _CHUNKS))
+    size = chunk_items or max(_MIN_CHUNK_ITEMS, min(_MAX_CHUNK_ITEMS, collection.total // _CHUNKS))
     chunk_results: list[ChunkResult] = []
     unreadable: list[Unreadable] = []
     done = 0
@@ -121,7 +123,7 @@ def run_intake(
             done += result.items
             unreadable += result.unreadable
             if len(unreadable) > intake.max_unreadable:
-                raise _too_many_unreadable(unreadable, done, collection.total, intake.max_unreadable)
+                raise _too_many_unreadable_error(unreadable, done, collection.total, intake.max_unreadable)
             report()
     finally:
         results.close()
@@ -129,7 +131,7 @@ def run_intake(
 
 
 def allowed_unreadable(share: float, total: int) -> float:
-    """Number of items that may be unreadable, with a tolerance: 0.29 * 100 is 28.999999999999996, 29 are allowed."""
+    """Number of items that may be unreadable, plus a tolerance: 0.29 * 100 is 28.999999999999996 and must allow 29."""
     return share * total + 1e-6
 
 
@@ -141,7 +143,7 @@ def read_chunk(intake: Intake, chunk: Chunk, *, stop: Stop = not_stopping) -> Ch
     with atomic_write(intake.scratch.spool(chunk.number)) as temporary, temporary.open("wb") as spool:
         builder = _ChunkBuilder(intake, spool)
         for number, item in enumerate(chunk.items):
-            if number % _STOP_EVERY == 0 and stop():
+            if number % _ITEMS_PER_STOP_CHECK == 0 and stop():
                 raise StoppedEarlyError
             builder.add(item, number)
             if len(builder.unreadable) > intake.max_unreadable:
@@ -186,7 +188,9 @@ class _ChunkBuilder:
             captions = self._captions(item, len(image.data))
         except UnreadableError as error:
             name, label, family = plain_text(item.name), item.label and plain_text(item.label), plain_text(item.family)
-            self.unreadable.append(Unreadable(name, label, family, error.size, shortened(str(error), _REASON_CHARS)))
+            self.unreadable.append(
+                Unreadable(name, label, family, error.size, shortened(str(error), _MAX_REASON_CHARS))
+            )
             return
         self._counts["images"].update(image.changes)
         if not self._intake.in_place:
@@ -199,12 +203,12 @@ class _ChunkBuilder:
 
     def _captions(self, item: Item, size: int) -> tuple[str, ...]:
         try:
-            captions, counts = cleaned(item.captions, self._intake.captions)
+            captions, counts = clean_captions(item.captions, self._intake.captions)
         except BadTextError as error:
             raise UnreadableError(str(error), size) from None
         self._counts["captions"].update(counts)
         if self._intake.captions.mandatory and not captions:
-            raise UnreadableError(f"no caption is left of {len(item.captions)}", size)
+            raise UnreadableError(f"no caption remains of {len(item.captions)}", size)
         return captions
 
     def _row(self, item: Item, image: Encoded, captions: tuple[str, ...]) -> dict[str, Any]:
@@ -244,11 +248,11 @@ class _ChunkBuilder:
 
 def safe_key(key: str) -> str:
     """The key as a valid tar member name: short ASCII without dots and slashes; most keys are returned unchanged."""
-    if len(key) <= _KEY_CHARS and re.fullmatch(r"[A-Za-z0-9_+@=,-]+", key):
+    if len(key) <= _MAX_KEY_CHARS and re.fullmatch(r"[A-Za-z0-9_+@=,-]+", key):
         return key
     key = unicodedata.normalize("NFC", key)
     digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
-    return f"{re.sub(r'[^A-Za-z0-9_+@=,-]+', '-', key)[: _KEY_CHARS - 14]}-{digest}"
+    return f"{re.sub(r'[^A-Za-z0-9_+@=,-]+', '-', key)[: _MAX_KEY_CHARS - 14]}-{digest}"
 
 
 def _read(item: Item, config: ImagesConfig, *, with_difference_hash: bool) -> Encoded:
@@ -268,7 +272,7 @@ def _read(item: Item, config: ImagesConfig, *, with_difference_hash: bool) -> En
 
 
 def _metadata(item: Item, image: Encoded, captions: tuple[str, ...], group: str, content: str) -> str:
-    """KEY.json without the key: the sample's metadata with names instead of the index's numbers."""
+    """KEY.json without the key: the sample's metadata, with names where the index has numbers."""
     metadata = {
         "name": plain_text(item.name),
         "label": item.label,
@@ -297,7 +301,7 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "image"
 
 
-def _too_many_unreadable(unreadable: list[Unreadable], done: int, total: int, allowed: float) -> WorkError:
+def _too_many_unreadable_error(unreadable: list[Unreadable], done: int, total: int, allowed: float) -> WorkError:
     first = "; ".join(f"{shortened(item.name)}: {shortened(item.reason, 200)}" for item in unreadable[:3])
     more = "; ..." if len(unreadable) > 3 else ""
     share = round(allowed / total, 6) if total else 0.0
@@ -307,7 +311,7 @@ def _too_many_unreadable(unreadable: list[Unreadable], done: int, total: int, al
     )
 
 
-def nothing_usable(total: int, chunks: Sequence[ChunkResult]) -> WorkError:
+def nothing_usable_error(total: int, chunks: Sequence[ChunkResult]) -> WorkError:
     """The error for a run that would store nothing."""
     unreadable = [item for result in chunks for item in result.unreadable]
     first = f", first {shortened(unreadable[0].name)}: {shortened(unreadable[0].reason, 200)}" if unreadable else ""

@@ -21,7 +21,7 @@ PLAN_COLUMNS = {
     "key_hash": pa.uint64(),
     "sample_bytes": pa.int64(),
 }
-"""From these numbers of each image, the plan assigns it to a split and a shard; `chunks.Columns` describes them."""
+"""From these numbers of each image, the plan assigns it to a split and a shard; `chunks.PlanColumns` describes them."""
 
 SHARD_COLUMNS = {
     "key": _TEXT,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.sharding.format.index import TaxonomyNode
-from pipeline.sharding.writing.chunks import Columns, read_rows
+from pipeline.sharding.format.taxonomy import NodePaths
+from pipeline.sharding.writing.chunks import PlanColumns, read_rows
 from pipeline.sharding.writing.rare_classes import DROPPED_CLASS
 from pipeline.sharding.writing.scratch import Scratch
 
@@ -39,52 +40,59 @@ class Numbering:
 
 
 def build_numbering(
-    scratch: Scratch, columns: Columns, rows: NDArray[np.int64], root: str, labels: NDArray[np.int32]
+    scratch: Scratch, columns: PlanColumns, rows: NDArray[np.int64], root: str, labels: NDArray[np.int32]
 ) -> Numbering:
     """The numbering of the planned samples.
 
     Args:
-        rows: the samples' rows of the columns, in the order of their ids.
+        rows: [samples] rows of the columns, in the order of the samples' ids.
         root: name of the taxonomy's root; "" for none.
         labels: number of each label, see `label_numbers`.
     """
-    used = [columns.family_names[code] for code in np.unique(columns.family[rows])]
-    number_of = {name: number for number, name in enumerate(sorted(used))}
-    families = np.array([number_of.get(name, -1) for name in columns.family_names], dtype=np.int16)
-    nodes, taxonomy = _nodes(root, columns.node_paths, used_nodes(columns, labels))
-    return Numbering(_groups(scratch, columns, rows), nodes, families, tuple(sorted(used)), taxonomy, labels)
+    names = tuple(sorted(columns.family_names[code] for code in np.unique(columns.family[rows])))
+    nodes, taxonomy = number_nodes(columns, labels, root)
+    families = numbers_of(columns.family_names, names)
+    return Numbering(_groups(scratch, columns, rows), nodes, families, names, taxonomy, labels)
 
 
-def used_nodes(columns: Columns, labels: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """[node_paths] whether the node has an image of a class that was not dropped."""
+def numbers_of(names: Sequence[str], ordered: Sequence[str]) -> NDArray[np.int16]:
+    """[names] the position of each name in `ordered`; -1 for a name that is not there."""
+    number_of = {name: number for number, name in enumerate(ordered)}
+    return np.array([number_of.get(name, -1) for name in names], dtype=np.int16)
+
+
+def number_nodes(
+    columns: PlanColumns, labels: NDArray[np.int32], root: str, base: Sequence[TaxonomyNode] = ()
+) -> tuple[NDArray[np.int32], tuple[TaxonomyNode, ...]]:
+    """([node_paths] number of each path's node, the taxonomy).
+
+    The number is -1 without a taxonomy, for the path (), and for a path whose images are all of dropped classes.
+
+    Args:
+        root: name of the taxonomy's root; "" for none.
+        base: nodes that keep their numbers.
+    """
+    if not root and not base:
+        return np.full(len(columns.node_paths), -1, dtype=np.int32), ()
     used = np.zeros(len(columns.node_paths), dtype=np.bool_)
     used[
         columns.node if not (labels == DROPPED_CLASS).any() else columns.node[labels[columns.label] != DROPPED_CLASS]
     ] = True
-    return used
+    paths = NodePaths(base)
+    numbers = [
+        paths.number(path) if path and is_used else -1
+        for path, is_used in zip(columns.node_paths, used.tolist(), strict=True)
+    ]
+    return np.array(numbers, dtype=np.int32), paths.nodes(root)
 
 
-def _nodes(
-    root: str, paths: tuple[tuple[str, ...], ...], used: NDArray[np.bool_]
-) -> tuple[NDArray[np.int32], tuple[TaxonomyNode, ...]]:
-    if not root:
-        return np.full(len(paths), -1, dtype=np.int32), ()
-    taxonomy = [TaxonomyNode(root, -1)]
-    numbers: dict[tuple[str, ...], int] = {(): 0}
-    for path in itertools.compress(paths, used):
-        for depth in range(1, len(path) + 1):
-            if path[:depth] not in numbers:
-                numbers[path[:depth]] = len(taxonomy)
-                taxonomy.append(TaxonomyNode(path[depth - 1], numbers[path[: depth - 1]]))
-    return np.array([numbers.get(path, -1) if path else -1 for path in paths], dtype=np.int32), tuple(taxonomy)
-
-
-def _groups(scratch: Scratch, columns: Columns, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+def _groups(scratch: Scratch, columns: PlanColumns, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+    """[rows] see `Numbering.groups`."""
     groups = np.empty(len(rows), dtype=np.int32)
     named = columns.has_named_group[rows] == 1
     hashes, first, hash_of_row = np.unique(columns.group_hash[rows[named]], return_index=True, return_inverse=True)
     rank = np.empty(len(hashes), dtype=np.int32)
-    rank[pc.sort_indices(_names(scratch, columns, rows[named][first])).to_numpy()] = np.arange(len(hashes))
+    rank[pc.sort_indices(_group_names(scratch, columns, rows[named][first])).to_numpy()] = np.arange(len(hashes))
     groups[named] = rank[hash_of_row]
 
     others = rows[~named]
@@ -98,7 +106,7 @@ def _groups(scratch: Scratch, columns: Columns, rows: NDArray[np.int64]) -> NDAr
     return groups
 
 
-def _names(scratch: Scratch, columns: Columns, rows: NDArray[np.int64]) -> Any:
+def _group_names(scratch: Scratch, columns: PlanColumns, rows: NDArray[np.int64]) -> Any:
     """[rows] the names of the content groups of `rows`, which are one row per group."""
     if not len(rows):
         return pa.array([], pa.large_string())

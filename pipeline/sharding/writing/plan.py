@@ -18,7 +18,7 @@ from pipeline.config import Config
 from pipeline.counter_rng import text_hash
 from pipeline.sharding.format.index import SPLITS
 from pipeline.sharding.format.tar_layout import END_BYTES
-from pipeline.sharding.writing.chunks import Columns
+from pipeline.sharding.writing.chunks import PlanColumns
 from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, SplitAssignment
 from pipeline.sharding.writing.split import InheritedSplits, assign_splits
 from pipeline.sharding.writing.split_config import SplitConfig
@@ -50,6 +50,10 @@ class ShardSize:
     samples: int
     bytes: int | None = None
 
+    @classmethod
+    def of_megabytes(cls, samples: int, megabytes: float | None) -> ShardSize:
+        return cls(samples, None if megabytes is None else int(megabytes * 1e6))
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -58,7 +62,7 @@ class Plan:
     Attributes:
         rows: [samples] rows of the columns, in the order of the samples' ids.
         splits: [samples] index into `SPLITS`.
-        edges: [shards + 1] the id of each shard's first sample.
+        edges: [shards + 1] the id of each shard's first sample, then the number of samples.
         shard_names: [shards].
         suffixes: row -> n for a sample that gets the key KEY-n, because an earlier sample has the same key.
         assignment: the splits and dropped duplicates.
@@ -81,7 +85,7 @@ class Plan:
 
 
 def build_plan(
-    columns: Columns,
+    columns: PlanColumns,
     key_of: Callable[[int], str],
     *,
     split: SplitConfig,
@@ -117,7 +121,7 @@ class Selection:
 
 
 def select_samples(
-    columns: Columns,
+    columns: PlanColumns,
     *,
     split: SplitConfig,
     duplicates: DuplicatesConfig,
@@ -140,7 +144,7 @@ def select_samples(
 
 
 def arrange(
-    columns: Columns,
+    columns: PlanColumns,
     key_of: Callable[[int], str],
     rows: NDArray[np.int64],
     selection: Selection,
@@ -156,11 +160,11 @@ def arrange(
     """
     splits = selection.splits[rows]
     suffixes, key_hashes = _distinct_keys(columns.key_hash[rows], rows, key_of, used)
-    order = sorted_in_splits(splits, key_hashes)
+    order = order_in_splits(splits, key_hashes)
     rows, splits = rows[order], splits[order]
-    edges = cut(splits, columns.sample_bytes[rows], size)
+    edges = shard_edges(splits, columns.sample_bytes[rows], size)
     return Plan(
-        rows, splits, edges, names_of_shards(splits[edges[:-1]]), suffixes, selection.assignment, selection.capped
+        rows, splits, edges, shard_names_of(splits[edges[:-1]]), suffixes, selection.assignment, selection.capped
     )
 
 
@@ -182,7 +186,12 @@ def _distinct_keys(
     key_of: Callable[[int], str],
     used: NDArray[np.uint64] | None,
 ) -> tuple[dict[int, int], NDArray[np.uint64]]:
-    """(row -> n for the second, third, ... sample with a key, which gets "-2", "-3", ...; hashes of the final keys)."""
+    """(row -> n for each sample that gets the key KEY-n since an earlier one has its key; hashes of the final keys).
+
+    Args:
+        hashes: [rows] hashes of the keys.
+        used: hashes of keys that the samples must not have.
+    """
     used = np.empty(0, dtype=np.uint64) if used is None else used
     all_hashes = np.sort(np.concatenate([hashes, used]))
     repeated = np.unique(all_hashes[1:][all_hashes[1:] == all_hashes[:-1]])
@@ -207,8 +216,8 @@ def _distinct_keys(
     return suffixes, hashes
 
 
-def sorted_in_splits(splits: NDArray[np.int8], hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Positions sorted by split, then by hash; the hashes are distinct, so the order is unique."""
+def order_in_splits(splits: NDArray[np.int8], hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The positions of the samples, sorted by split, then by hash; the hashes are distinct, so the order is unique."""
     members = [np.flatnonzero(splits == split) for split in range(len(SPLITS))]
     return np.concatenate([positions[np.argsort(hashes[positions])] for positions in members])
 
@@ -218,8 +227,13 @@ def _contains(ascending: NDArray[np.uint64], value: int) -> bool:
     return position < len(ascending) and int(ascending[position]) == value
 
 
-def cut(splits: NDArray[np.int8], sample_bytes: NDArray[np.int64], size: ShardSize) -> NDArray[np.int64]:
-    """The first sample of each shard, then the number of samples; a shard contains samples of one split."""
+def shard_edges(splits: NDArray[np.int8], sample_bytes: NDArray[np.int64], size: ShardSize) -> NDArray[np.int64]:
+    """[shards + 1] the first sample of each shard, then the number of samples; a shard has samples of one split.
+
+    Args:
+        splits: [samples] ascending.
+        sample_bytes: [samples] bytes of each sample in a tar.
+    """
     edges = [0]
     ends = np.cumsum(sample_bytes)
     for split in np.unique(splits).tolist():
@@ -234,8 +248,8 @@ def cut(splits: NDArray[np.int8], sample_bytes: NDArray[np.int64], size: ShardSi
     return np.array(edges, dtype=np.int64)
 
 
-def names_of_shards(splits: NDArray[np.int8]) -> tuple[str, ...]:
-    """The names of shards in order, by the split of each shard."""
+def shard_names_of(splits: NDArray[np.int8]) -> tuple[str, ...]:
+    """The names of shards, numbered within their splits; `splits` is [shards]."""
     numbers = [0] * len(SPLITS)
     names = []
     for split in splits.tolist():

@@ -1,8 +1,8 @@
-"""Classes with too few content groups to be in every split: refused as soon as labels are known, dropped, or put
-entirely into train.
+"""Rare classes: those with fewer content groups than splits. They are refused, dropped, or put into train as a whole.
 
-The size of a class is its number of content groups, not of images, because a group is never in two splits. Listing
-the items gives an upper bound of that number before any image is read; the exact number is known after reading.
+The size of a class is its number of content groups, not of images, because a group is never in two splits. Listing the
+items gives an upper bound of that number, by which classes are refused before any image is read; the exact number is
+known after reading.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pipeline.counted import counted
 from pipeline.errors import InputError, listed
 from pipeline.sharding.format.index import SPLITS
 from pipeline.sharding.sources.base import Item
-from pipeline.sharding.sources.labels import normalised_label
+from pipeline.sharding.sources.labels import normalise_label
 from pipeline.sharding.writing.split_config import SplitConfig
 
 DROPPED_CLASS = -2
 """The number of a dropped class in `label_numbers`."""
 
-_SHOWN = 12
+_MAX_SHOWN_CLASSES = 12
 _TRAIN, _VAL, _TEST = range(3)
 
 
@@ -40,10 +40,10 @@ def check_class_sizes(images_per_class: Mapping[str, int] | None, config: SplitC
     wanted = [] if config.rule == "given" or has_base else wanted_splits(config.val_share, config.test_share)
     images: Counter[str] = Counter()
     for name, count in (images_per_class or {}).items():
-        images[normalised_label(name) or name] += count
+        images[normalise_label(name) or name] += count
     small = {name: (count, count) for name, count in images.items() if count < max(1, len(wanted))}
     if small:
-        raise too_small(small, wanted)
+        raise too_small_error(small, wanted)
 
 
 def wanted_splits(val_share: float, test_share: float) -> list[int]:
@@ -51,13 +51,15 @@ def wanted_splits(val_share: float, test_share: float) -> list[int]:
     return [_TRAIN] + [_VAL] * (val_share > 0) + [_TEST] * (test_share > 0)
 
 
-def too_small(classes: Mapping[str, tuple[int, int]], wanted: Sequence[int], *, copies: bool = False) -> InputError:
+def too_small_error(
+    classes: Mapping[str, tuple[int, int]], wanted: Sequence[int], *, copies: bool = False
+) -> InputError:
     """The error for classes that are too small.
 
     Args:
         classes: name -> (content groups, images).
         wanted: the splits that every class must be in; []: splits are not drawn, and the classes have no image.
-        copies: say that the groups were counted without copies of held-out images.
+        copies: the groups were counted without copies of held-out images, and the message says so.
     """
     described = {name: _size_text(groups, images, copies) for name, (groups, images) in classes.items()}
     splits = f" for {len(wanted)} splits ({', '.join(SPLITS[split] for split in wanted)})" if wanted else ""
@@ -68,12 +70,12 @@ def too_small(classes: Mapping[str, tuple[int, int]], wanted: Sequence[int], *, 
     else:
         smallest = sorted(described, key=lambda name: classes[name])
         sizes = [f"{name!r} with {described[name]}" for name in smallest]
-        what = f"{len(described):,} classes are too small{splits}: {listed(sizes, limit=_SHOWN)}"
+        what = f"{len(described):,} classes are too small{splits}: {listed(sizes, limit=_MAX_SHOWN_CLASSES)}"
     return InputError(f"{what}; add images, remove the class, set split.rare_classes to drop or train_only{remedy}")
 
 
 def label_numbers(count: int, dropped: Collection[int]) -> NDArray[np.int32]:
-    """[count + 1] new number of each label, `DROPPED_CLASS` if dropped; the last entry, -1, is that of no label."""
+    """[count + 1] new number of each label, `DROPPED_CLASS` if it is dropped; the last entry, -1, means no label."""
     remains = np.ones(count, dtype=np.bool_)
     remains[list(dropped)] = False
     numbers = np.where(remains, np.cumsum(remains) - 1, DROPPED_CLASS)
@@ -95,10 +97,10 @@ class LabelSizes:
         self._known = frozenset(known)
         self._images: Counter[str] = Counter()
         self._groups: dict[str, set[str]] = {}
-        self._given: set[str] = set()
+        self._given_splits: set[str] = set()
         self.first_items: dict[str, list[int]] = {}
 
-    def counted(self, items: Iterator[Item]) -> Iterator[Item]:
+    def count(self, items: Iterator[Item]) -> Iterator[Item]:
         """Yields the items unchanged and counts them."""
         for number, item in enumerate(items):
             self._add(item, number)
@@ -107,10 +109,10 @@ class LabelSizes:
     def _add(self, item: Item, number: int) -> None:
         config, label = self._config, item.label
         if config.holdout_family is not None and item.family == config.holdout_family:
-            self._given.add("test")
+            self._given_splits.add("test")
             return
         if item.split in ("val", "test"):
-            self._given.add(item.split)
+            self._given_splits.add(item.split)
             return
         if label is None or label in self._known:
             return
@@ -132,7 +134,8 @@ class LabelSizes:
         if config.rule == "given" or config.rare_classes != "refuse":
             return
         wanted = wanted_splits(
-            0 if "val" in self._given else config.val_share, 0 if "test" in self._given else config.test_share
+            0 if "val" in self._given_splits else config.val_share,
+            0 if "test" in self._given_splits else config.test_share,
         )
         small = {
             name: (len(self._groups.get(name, ())), self._images[name])
@@ -140,7 +143,7 @@ class LabelSizes:
             if name not in self._known and name not in exempt and len(self._groups.get(name, ())) < len(wanted)
         }
         if small:
-            raise too_small(small, wanted)
+            raise too_small_error(small, wanted)
 
 
 def _size_text(groups: int, images: int, copies: bool) -> str:

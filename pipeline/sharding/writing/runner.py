@@ -23,7 +23,7 @@ T_in = TypeVar("T_in", contravariant=True)
 R_out = TypeVar("R_out", covariant=True)
 
 _POLL_EVERY_S = 0.5
-_WINDOW = 4  # submitted tasks per writer, including finished ones that wait for an earlier one
+_TASKS_PER_WRITER = 4  # submitted ones, including finished tasks that wait for an earlier task
 
 
 class Work(Protocol[T_in, R_out]):
@@ -60,7 +60,7 @@ def run_in_order(
     running: set[Future[R]] = set()
     try:
         while True:
-            while has_more and len(running) < writers and len(window) < writers * _WINDOW:
+            while has_more and len(running) < writers and len(window) < writers * _TASKS_PER_WRITER:
                 try:
                     future = pool.submit(next(remaining))
                 except StopIteration:

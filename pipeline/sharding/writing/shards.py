@@ -24,7 +24,7 @@ from pipeline.errors import DamagedError
 from pipeline.progress import Progress
 from pipeline.sharding.format.arrow_file import write_arrow
 from pipeline.sharding.format.index import content_hash
-from pipeline.sharding.writing.chunks import Columns, read_rows
+from pipeline.sharding.writing.chunks import PlanColumns, read_rows
 from pipeline.sharding.writing.index_piece import IndexNumbers, content_hashes, final_keys, index_piece
 from pipeline.sharding.writing.numbering import Numbering
 from pipeline.sharding.writing.plan import Plan
@@ -33,8 +33,8 @@ from pipeline.sharding.writing.scratch import Scratch
 from pipeline.sharding.writing.tar_writer import IMAGE_EXTENSIONS, TarFile, members
 from pipeline.whole_files import atomic_write
 
-_OPEN_SPOOLS = 128
-_STOP_EVERY = 64  # samples
+_MAX_OPEN_SPOOLS = 128
+_SAMPLES_PER_STOP_CHECK = 64
 # Columns of a chunk's table that the tar and the index need.
 _COLUMNS = (
     "key", "extension", "start", "length", "width", "height", "hash_high", "hash_low", "captions", "notes",
@@ -47,6 +47,7 @@ class Shard:
 
     Attributes:
         chunks, rows: [samples] the chunk of each sample, and its row in that chunk's table.
+        numbers: the samples' numbers in the index.
         suffixes: position in the shard -> n, for a sample with the stored key KEY-n.
         done: an earlier run wrote it.
     """
@@ -73,7 +74,7 @@ class Shard:
 def write_shards(
     output: Path,
     scratch: Scratch,
-    columns: Columns,
+    columns: PlanColumns,
     plan: Plan,
     numbering: Numbering,
     *,
@@ -98,9 +99,9 @@ def write_shards(
     progress(note="putting the index together")
     (output / "shards").mkdir(exist_ok=True)
     for name in plan.shard_names:
-        recorded = _recorded(scratch, name)
+        recorded = _read_record(scratch, name)
         if recorded is None or recorded[1] != _size(scratch.tar(name)):
-            raise DamagedError(f"{scratch.tar(name)}: not whole; run it again")
+            raise DamagedError(f"{scratch.tar(name)}: incomplete; run it again")
         link_shard(scratch.tar(name), output / name)
 
 
@@ -123,12 +124,12 @@ def write_shard(scratch: Scratch, family_names: tuple[str, ...], shard: Shard, *
                     strict=True,
                 )
             ):
-                if position % _STOP_EVERY == 0 and stop():
+                if position % _SAMPLES_PER_STOP_CHECK == 0 and stop():
                     raise StoppedEarlyError
                 image = spools.read(chunk, start, length)
                 if content_hash(image) != contents[position]:
                     raise DamagedError(
-                        f"{scratch.spool(chunk)}: image at byte {start} is not what was read; "
+                        f"{scratch.spool(chunk)}: the image at byte {start} changed since it was read; "
                         f"delete {scratch.folder} and run it again"
                     )
                 first = captions[position].as_py()[:1]
@@ -140,7 +141,7 @@ def write_shard(scratch: Scratch, family_names: tuple[str, ...], shard: Shard, *
     return len(shard.rows)
 
 
-def _shards(scratch: Scratch, columns: Columns, plan: Plan, numbering: Numbering) -> Iterator[Shard]:
+def _shards(scratch: Scratch, columns: PlanColumns, plan: Plan, numbering: Numbering) -> Iterator[Shard]:
     for number, name in enumerate(plan.shard_names):
         ids = slice(plan.edges[number], plan.edges[number + 1])
         rows = plan.rows[ids]
@@ -154,7 +155,7 @@ def _shards(scratch: Scratch, columns: Columns, plan: Plan, numbering: Numbering
             numbers=IndexNumbers.of_rows(columns, numbering, ids, rows),
             suffixes=plan.suffixes_of(rows),
         )
-        yield replace(shard, done=_recorded(scratch, name) == (shard.digest, _size(scratch.tar(name))))
+        yield replace(shard, done=_read_record(scratch, name) == (shard.digest, _size(scratch.tar(name))))
 
 
 def _write_index_piece(
@@ -183,8 +184,8 @@ def _write_index_piece(
         write_arrow(file, piece)
 
 
-def _recorded(scratch: Scratch, name: str) -> tuple[str, int] | None:
-    """(digest, tar size) of a shard, from the file of its index rows; None if there is no such file."""
+def _read_record(scratch: Scratch, name: str) -> tuple[str, int] | None:
+    """(digest, tar size in bytes) of a finished shard, from the file of its index rows; None if it is not finished."""
     try:
         with pa.memory_map(str(scratch.index_piece(name))) as file:
             metadata = pa.ipc.open_file(file).schema.metadata
@@ -224,7 +225,7 @@ class _Spools:
     def read(self, chunk: int, start: int, length: int) -> bytes:
         """The bytes [start, start + length) of a chunk's spool."""
         if chunk not in self._open:
-            if len(self._open) == _OPEN_SPOOLS:
+            if len(self._open) == _MAX_OPEN_SPOOLS:
                 os.close(self._open.pop(next(iter(self._open))))
             self._open[chunk] = os.open(self._scratch.spool(chunk), os.O_RDONLY | os.O_CLOEXEC)
         return os.pread(self._open[chunk], length, start)

@@ -1,10 +1,10 @@
 """Splits: assigned to whole content groups by a hash, so that they stay the same when data are added.
 
-A group's number in [0, 1) depends on its name and the seed only. Below `test_share` it is test, below
-`test_share + val_share` val, else train: a group that is held out stays held out in later runs.
-For a class that would miss a split, the group with the nearest number is moved there; a class with fewer groups than
-splits is rare (rare_classes.py). Duplicates are dropped in the same step (duplicates.py), because a class must be in
-every split without them.
+A group's draw, a number in [0, 1), depends on its name and the seed only. A group with a draw below `test_share` is in
+test, below `test_share + val_share` in val, else in train: a group that is held out stays held out in later runs. If a
+class would miss a split, its group with the nearest draw is moved there; a class with fewer groups than splits is rare
+(rare_classes.py). Duplicates are dropped in the same step (duplicates.py), because a class must be in every split
+without them.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from pipeline.counter_rng import text_hash
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.sharding.format.index import SPLITS
-from pipeline.sharding.writing.chunks import Columns
+from pipeline.sharding.writing.chunks import PlanColumns
 from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, SplitAssignment, without_duplicates
 from pipeline.sharding.writing.equal_sets import EqualSets
-from pipeline.sharding.writing.rare_classes import too_small, wanted_splits
+from pipeline.sharding.writing.rare_classes import too_small_error, wanted_splits
 from pipeline.sharding.writing.split_config import SplitConfig
 
 _TRAIN, _VAL, _TEST = range(3)
-_ATTEMPTS = 4
+_MAX_ATTEMPTS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +34,10 @@ class InheritedSplits:
     """The splits that an earlier artifact determines.
 
     Attributes:
-        splits: [samples] the split that the sample or its group already has; DROPPED: none yet.
-        barred: [samples] the sample may be in no split: its image is in one split and its group in another.
-        rank: [samples] of repeated samples, the one with the lowest rank stays.
-        labels: number of labels of the earlier artifact, which come first; such a class may miss a split if it shrank.
+        splits: [samples] the split that the sample or its group has there; DROPPED: none.
+        barred: [samples] the sample may be in no split, because there its image is in one and its group in another.
+        rank: [samples] of repeats, the one with the lowest rank stays.
+        labels: number of its labels, which come first. Such a class may have shrunk, and then may miss a split.
     """
 
     splits: NDArray[np.int8]
@@ -47,7 +47,7 @@ class InheritedSplits:
 
 
 def assign_splits(
-    columns: Columns,
+    columns: PlanColumns,
     config: SplitConfig,
     duplicates: DuplicatesConfig,
     label_names: Sequence[str],
@@ -59,10 +59,12 @@ def assign_splits(
         InputError: classes are too small for every split and refused; the message names them and their counts.
     """
     fixed = fixed_splits(columns, config)
-    wanted, group_splits, codes, draws = _by_hash(columns, config, fixed)
+    wanted, group_splits, codes, draws = _draw_splits(columns, config, fixed)
     labels, count = columns.label, len(label_names)
+    # Samples whose split neither the data set nor the config determines, and those of them that nothing inherits.
     drawn = fixed == DROPPED
     pool = drawn
+    # [labels, splits] whether a class has samples with an inherited split.
     present = np.zeros((count, len(SPLITS)), dtype=bool)
     if inherited is not None:
         fixed = np.where(drawn, inherited.splits, fixed)
@@ -76,8 +78,8 @@ def assign_splits(
     # Under every split rule, a class without an image is rare.
     listed = np.bincount(labels[labels >= 0], minlength=count) > 0
     rare = ~listed & ~inherited_labels if config.rare_classes != "refuse" else np.zeros(count, dtype=np.bool_)
-    to_train = np.zeros(len(group_splits), dtype=np.bool_)
-    live = pool
+    to_train = np.zeros(len(group_splits), dtype=np.bool_)  # [groups] those of rare classes that are put into train
+    live = pool  # The pool without dropped duplicates.
     if config.rare_classes == "train_only" and inherited is not None:
         # A class of the base that is still rare together with the new samples.
         all_groups = _groups_of_labels(labels, codes, pool | (drawn & (fixed != DROPPED)), count)
@@ -110,16 +112,16 @@ def assign_splits(
             stays = assignment.splits != DROPPED
             live = pool & stays
             counted = drawn & stays
-            short = _short_of_a_split(labels[counted], assignment.splits[counted], wanted, count)
+            short = _labels_missing_a_split(labels[counted], assignment.splits[counted], wanted, count)
             short = [label for label in short if not inherited_labels[label] and not rare[label]]
             attempt += 1
             if not short:
                 break
-            small = short if attempt >= _ATTEMPTS else []
+            small = short if attempt >= _MAX_ATTEMPTS else []
         if small and config.rare_classes == "refuse":
             images = np.bincount(labels[pool & (labels >= 0)], minlength=count)
             classes = {label_names[label]: (len(members[label]), int(images[label])) for label in small}
-            raise too_small(classes, wanted, copies=attempt > 0)
+            raise too_small_error(classes, wanted, copies=attempt > 0)
         if small:
             rare[small] = True
             attempt, live = 0, pool
@@ -152,7 +154,7 @@ def split_draw(group: str, seed: int) -> float:
     return (text_hash(f"{seed}/{group}", digest_bytes=8) >> 11) * 2.0**-53
 
 
-def fixed_splits(columns: Columns, config: SplitConfig) -> NDArray[np.int8]:
+def fixed_splits(columns: PlanColumns, config: SplitConfig) -> NDArray[np.int8]:
     """[samples] the split if the data set or the config determines it, DROPPED where the hash decides."""
     if config.rule == "given":
         without = int((columns.given_split < 0).sum())
@@ -173,8 +175,8 @@ def fixed_splits(columns: Columns, config: SplitConfig) -> NDArray[np.int8]:
     return fixed
 
 
-def _by_hash(
-    columns: Columns, config: SplitConfig, fixed: NDArray[np.int8]
+def _draw_splits(
+    columns: PlanColumns, config: SplitConfig, fixed: NDArray[np.int8]
 ) -> tuple[list[int], NDArray[np.int8], NDArray[np.int64], NDArray[np.float64]]:
     """(splits that every class must be in, [groups] splits, [samples] group codes, [groups] draws in [0, 1))."""
     unit = columns.hash_high if config.rule == "image" else columns.group_hash
@@ -248,7 +250,7 @@ def _fill_missing(
             return
 
 
-def _short_of_a_split(
+def _labels_missing_a_split(
     labels: NDArray[np.int32], splits: NDArray[np.int8], wanted: Sequence[int], count: int
 ) -> list[int]:
     """The labels that are missing from a wanted split."""

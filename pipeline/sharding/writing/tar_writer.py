@@ -13,8 +13,8 @@ from pathlib import Path
 from pipeline.sharding.format import tar_layout
 from pipeline.sharding.format.tar_layout import BLOCK, END_BYTES, padding
 
-_WRITE_AT_BYTES = 4 << 20
-_WRITE_AT_BUFFERS = 1000  # IOV_MAX is 1,024 on Linux
+_BUFFER_BYTES = 4 << 20
+_MAX_BUFFERS = 1000  # IOV_MAX is 1,024 on Linux
 _PADDING = tuple(bytes(count) for count in range(BLOCK))
 IMAGE_EXTENSIONS = ("png", "jpg", "webp")
 
@@ -75,7 +75,7 @@ class TarFile:
                 buffers.append(_PADDING[zeros])
             self.size += BLOCK + size + zeros
         self._unwritten_bytes += self.size - size_before
-        if self._unwritten_bytes >= _WRITE_AT_BYTES or len(buffers) >= _WRITE_AT_BUFFERS:
+        if self._unwritten_bytes >= _BUFFER_BYTES or len(buffers) >= _MAX_BUFFERS:
             self._write()
         return start, len(members[0][1])
 
@@ -93,8 +93,8 @@ class TarFile:
 
     def _write(self) -> None:
         buffers, self._buffers, self._unwritten_bytes = self._buffers, [], 0
-        for first in range(0, len(buffers), _WRITE_AT_BUFFERS):
-            some = buffers[first : first + _WRITE_AT_BUFFERS]
+        for first in range(0, len(buffers), _MAX_BUFFERS):
+            some = buffers[first : first + _MAX_BUFFERS]
             written = os.writev(self._descriptor, some)
             if written < sum(map(len, some)):
                 # A short write, e.g. near a full disk or beyond 2 GiB: the rest is written as one buffer.
@@ -113,7 +113,7 @@ def _header(name: str, size: int) -> bytes:
     encoded = name.encode("ascii")
     length = len(encoded)
     if length > tar_layout.NAME.stop:
-        raise ValueError(f"{name}: {length} bytes, a name in a tar has {tar_layout.NAME.stop} at most")
+        raise ValueError(f"{name}: {length} bytes; a name in a tar has at most {tar_layout.NAME.stop}")
     digits = b"%011o" % size
     # The sum of all bytes, with the checksum field as eight spaces; only name and size differ from the empty header.
     total = _HEADER_SUM + sum(encoded) + sum(digits)

@@ -20,7 +20,7 @@ from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.deltas.delta_base import find_base
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.sharding.stage import ShardDataset, check_sharding
-from pipeline.sharding.writing.chunks import Columns
+from pipeline.sharding.writing.chunks import PlanColumns
 from pipeline.sharding.writing.split import split_draw
 from pipeline.stage import run_stage
 
@@ -125,7 +125,7 @@ def samples_of() -> Callable[[Artifact], dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def columns_of() -> Callable[..., Columns]:
+def columns_of() -> Callable[..., PlanColumns]:
     """columns_of([{"group": "a", "label": 0, ...}, ...]): the columns of such images, as an intake would write them.
 
     Defaults: no label, no caption, a unique key and content, the content as group.
@@ -134,7 +134,7 @@ def columns_of() -> Callable[..., Columns]:
     def number(texts: list[str]) -> np.ndarray[Any, np.dtype[np.uint64]]:
         return np.array([text_hash(text) for text in texts], dtype=np.uint64)
 
-    def make(images: list[dict[str, Any]]) -> Columns:
+    def make(images: list[dict[str, Any]]) -> PlanColumns:
         def of(name: str, default: Any = None) -> list[Any]:
             return [image.get(name, default) for image in images]
 
@@ -142,7 +142,7 @@ def columns_of() -> Callable[..., Columns]:
         groups = [image.get("group") or content for image, content in zip(images, contents, strict=True)]
         families = sorted(set(of("family", "")))
         paths = sorted(set(of("path", ())))
-        return Columns(
+        return PlanColumns(
             starts=np.array([0, len(images)], dtype=np.int64),
             hash_high=number(contents),
             hash_low=number([content + "/low" for content in contents]),

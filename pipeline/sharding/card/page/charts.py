@@ -14,17 +14,17 @@ from pipeline.html.markup import Markup, tag
 
 _WIDTH, _HEIGHT = 420, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 10, 30
-_BINS = 28
-_MAX_SINGLE = 16  # distinct values that get a bin each
-_TAIL = 0.995  # quantile from which the tail bin begins
-_NARROW = 30
+_BINS = 28  # of equal width
+_MAX_SINGLE_VALUES = 16  # distinct values that get a bin each
+_TAIL_QUANTILE = 0.995  # from which the tail bin begins
+_NARROW_BAR = 30  # width in which a label does not fit
 
 Format = Callable[[float], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """The values in [low, high), or the single value `low` if both are equal."""
+    """The values in [low, high), or the value `low` if both are equal; a tail bin has all values from `low` on."""
 
     low: float
     high: float
@@ -37,22 +37,22 @@ def histogram_bins(values: NDArray[Any], *, integers: bool = True) -> list[Bin]:
     if not len(values):
         return []
     distinct, counts = np.unique(values, return_counts=True)
-    if len(distinct) <= _MAX_SINGLE:
+    if len(distinct) <= _MAX_SINGLE_VALUES:
         return [Bin(float(value), float(value), int(count)) for value, count in zip(distinct, counts, strict=True)]
     low, high = float(distinct[0]), float(distinct[-1])
-    usual = float(np.quantile(values, _TAIL, method="inverted_cdf"))
-    tailed = high - low > 2 * (usual - low) > 0
-    end = usual if tailed else high
+    tail = float(np.quantile(values, _TAIL_QUANTILE, method="inverted_cdf"))
+    has_tail = high - low > 2 * (tail - low) > 0
+    end = tail if has_tail else high
     step = (end - low) / _BINS
     if integers:
         step = max(1.0, math.ceil(step))
     edges = [low + step * number for number in range(math.ceil((end - low) / step) + 1)]
     if edges[-1] <= end:
         edges.append(edges[-1] + step)
-    found, _ = np.histogram(np.minimum(values, edges[-1] - step / 2) if tailed else values, bins=edges)
+    found, _ = np.histogram(np.minimum(values, edges[-1] - step / 2) if has_tail else values, bins=edges)
     last = len(found) - 1
     return [
-        Bin(edges[position], edges[position + 1], int(count), tail=tailed and position == last)
+        Bin(edges[position], edges[position + 1], int(count), tail=has_tail and position == last)
         for position, count in enumerate(found)
     ]
 
@@ -89,12 +89,12 @@ def histogram(
                 rx=min(2, round(bar / 4, 1)),
             )
         )
-    for position in _labelled(len(bins), labels):
+    for position in _label_positions(len(bins), labels):
         middle = _LEFT + (position + 0.5) * bar_slot
         interval = bins[position]
         words = f"{format_value(interval.low)}+" if interval.tail else format_value(interval.low)
         # The last label must not extend beyond the picture.
-        right_aligned = bar_slot < _NARROW and position + 1 == len(bins)
+        right_aligned = bar_slot < _NARROW_BAR and position + 1 == len(bins)
         x = middle + bar_slot / 2 if right_aligned else middle
         elements.append(_text(words, x, _TOP + height + 17, anchor="end" if right_aligned else "middle"))
     return _svg(title, elements)
@@ -123,7 +123,7 @@ def curve(title: str, counts: Sequence[int], *, x_label: str) -> Markup:
     elements = []
     for power in range(powers + 1):
         y = y_of(10**power)
-        elements += [_rule(y), _text(_short(10**power), _LEFT - 6, y + 3.5, anchor="end")]
+        elements += [_rule(y), _text(_short_count(10**power), _LEFT - 6, y + 3.5, anchor="end")]
     elements += [
         tag("polygon", class_="area-fill", points=f"{_LEFT},{bottom} {' '.join(points)} {_LEFT + width},{bottom}"),
         tag("polyline", class_="line", points=" ".join(points)),
@@ -139,7 +139,7 @@ def _grid(top: int) -> list[Markup]:
     elements = []
     for value in _ticks(top):
         y = _TOP + height * (1 - value / top)
-        elements += [_rule(y), _text(_short(value), _LEFT - 6, y + 3.5, anchor="end")]
+        elements += [_rule(y), _text(_short_count(value), _LEFT - 6, y + 3.5, anchor="end")]
     return elements
 
 
@@ -153,7 +153,7 @@ def _ticks(top: int) -> list[int]:
     return list(range(0, top + 1, step))
 
 
-def _labelled(bins: int, limit: int) -> list[int]:
+def _label_positions(bins: int, limit: int) -> list[int]:
     """Indices of at most `limit` evenly spaced bins to label, including the first and the last."""
     if not bins:
         return []
@@ -170,7 +170,7 @@ def _range(interval: Bin, format_value: Format) -> str:
     )
 
 
-def _short(count: float) -> str:
+def _short_count(count: float) -> str:
     """A count in short form: 1,200 is 1.2k."""
     for unit, size in (("M", 10**6), ("k", 10**3)):
         if count >= size:

@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from pipeline.counted import counted
 from pipeline.html.markup import Child, Markup, details, join, table, tag
-from pipeline.sharding.card.contact_sheet import chosen_ids
-from pipeline.sharding.card.data_card import unlabelled
+from pipeline.sharding.card.contact_sheet import choose_ids
+from pipeline.sharding.card.data_card import unlabelled_count
 from pipeline.sharding.card.page.charts import curve
 from pipeline.sharding.card.page.gallery import Gallery, by_hash, rows_by_label, thumbs
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 
 # With more classes than this, only the largest and smallest are shown, and a curve of all.
 _MAX_BARS, _AT_EITHER_END = 64, 24
-_MAX_LISTED = 2000  # rows of the table of classes
+_MAX_ROWS = 2000  # of the table of classes
 _MAX_SHEETS = 64  # classes with pictures
-_QUOTA = {"train": 5, "val": 1, "test": 2}  # pictures of a class from each split
+_PICTURES_OF_SPLIT = {"train": 5, "val": 1, "test": 2}  # of a class
 
 
 def splits_section(card: Mapping[str, Any]) -> Markup:
@@ -56,11 +56,11 @@ def balance_section(card: Mapping[str, Any]) -> Markup | None:
     )
     listed: list[list[Child]] = [
         [entry["label"], *(f"{entry[split]:,}" for split in SPLITS), f"{entry['samples']:,}"]
-        for entry in ranked[:_MAX_LISTED]
+        for entry in ranked[:_MAX_ROWS]
     ]
-    shown = "" if len(ranked) <= _MAX_LISTED else f", the first {_MAX_LISTED:,} of {len(ranked):,}"
+    shown = "" if len(ranked) <= _MAX_ROWS else f", the first {_MAX_ROWS:,} of {len(ranked):,}"
     return join(
-        tag("p", _balance_text(counts, unlabelled(card)), class_="lead"),
+        tag("p", _balance_text(counts, unlabelled_count(card)), class_="lead"),
         tag(
             "figure",
             curve("Images of each class, by rank", counts, x_label="rank of the class"),
@@ -96,7 +96,7 @@ class ClassPictures:
         non_empty = [number for number, ids in enumerate(rows) if len(ids)]
         self._classes = len(non_empty)
         self._chosen: list[tuple[str, int, list[int]]] = [
-            (names[number], len(rows[number]), chosen_ids(index, by_hash(index, rows[number]), _QUOTA))
+            (names[number], len(rows[number]), choose_ids(index, by_hash(index, rows[number]), _PICTURES_OF_SPLIT))
             for number in _shown_classes(non_empty, rows)
         ]
         self.ids = [id for _, _, ids in self._chosen for id in ids]
@@ -111,8 +111,8 @@ class ClassPictures:
         return join(
             tag(
                 "p",
-                "Chosen by a hash of their keys, of different content groups as far as it goes. The line below a "
-                f"picture has the colour of its split.{scope}",
+                "Chosen by a hash of their keys, of different content groups if possible. The colour of the line below "
+                f"a picture shows its split.{scope}",
                 class_="lead",
             ),
             split_legend(dict.fromkeys(SPLITS)),
@@ -158,7 +158,7 @@ def split_legend(splits: Mapping[str, int | None]) -> Markup:
     )
 
 
-def counted_bars(counts: Mapping[str, int]) -> Markup:
+def bar_chart(counts: Mapping[str, int]) -> Markup:
     """A bar chart of the counts, in one colour."""
     top = max(counts.values(), default=0) or 1
     rows = [
@@ -205,8 +205,8 @@ def _balance_text(counts: Sequence[int], without: int) -> str:
     """A sentence with the smallest, median and largest class, and the ratio of largest to smallest."""
     smallest, median, largest = counts[-1], counts[len(counts) // 2], counts[0]
     ratio = f", {largest / smallest:,.1f} times the smallest" if smallest else ""
-    unlabelled = f" Besides, there is {counted(without, 'image')} without a label." if without else ""
+    unlabelled = f" Images without a label: {without:,}." if without else ""
     return (
         f"{counted(len(counts), 'class', 'classes')}; the largest has {counted(largest, 'image')}{ratio}; "
-        f"the middle one {median:,}, the smallest {smallest:,}.{unlabelled}"
+        f"the median is {median:,}, the smallest has {smallest:,}.{unlabelled}"
     )

@@ -14,9 +14,9 @@ from pipeline.html.markup import Markup, tag
 from pipeline.html.pictures import picture_uri
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 
-_PX, _BYTES = 96, 3_600
+_MAX_PX, _MAX_BYTES = 96, 3_600  # of a picture
 _THREADS = 8
-_CANDIDATES = 400
+_MAX_CANDIDATES = 400
 
 
 class Gallery:
@@ -32,15 +32,13 @@ class Gallery:
         self._uris: dict[int, str | None] = {}
 
     def read(self, ids: Iterable[int]) -> None:
-        """Creates the pictures of samples, eight at a time."""
+        """Creates the pictures of samples, eight at a time; `thumb` needs them."""
         wanted = [id for id in dict.fromkeys(ids) if id not in self._uris]
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="card") as pool:
             self._uris.update(zip(wanted, pool.map(self._create, wanted), strict=True))
 
     def thumb(self, id: int) -> Markup:
         """The picture of a sample; the colour of its border shows the split."""
-        if id not in self._uris:
-            self.read([id])
         index = self._index
         split = SPLITS[int(index.splits[id])]
         label = int(index.labels[id])
@@ -53,13 +51,13 @@ class Gallery:
         return tag("img", src=uri, alt=f"{index.key(id)}, {name}", title=tooltip, class_=f"pic {split}")
 
     def _create(self, id: int) -> str | None:
-        return picture_uri(self._image(id), max_px=_PX, max_bytes=_BYTES)
+        return picture_uri(self._image(id), max_px=_MAX_PX, max_bytes=_MAX_BYTES)
 
 
 def by_hash(index: SampleIndex, ids: NDArray[np.int64]) -> NDArray[np.int64]:
     """At most 400 evenly spaced ids, sorted by a hash of their keys."""
-    if len(ids) > _CANDIDATES:
-        ids = ids[np.linspace(0, len(ids) - 1, _CANDIDATES).round().astype(np.int64)]
+    if len(ids) > _MAX_CANDIDATES:
+        ids = ids[np.linspace(0, len(ids) - 1, _MAX_CANDIDATES).round().astype(np.int64)]
     hashes = [text_hash(index.key(id)) for id in ids.tolist()]
     return ids[np.argsort(np.array(hashes, dtype=np.uint64), kind="stable")]
 

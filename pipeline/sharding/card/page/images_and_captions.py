@@ -16,11 +16,11 @@ from pipeline.sharding.card.page.charts import Bin, histogram, histogram_bins
 from pipeline.sharding.card.page.gallery import Gallery, by_hash
 from pipeline.sharding.format.index import SampleIndex
 
-_CAPTIONED = 12
-_CAPTIONS_SHOWN, _CAPTION_LETTERS = 5, 240
+_EXAMPLES = 12
+_MAX_CAPTIONS, _MAX_CAPTION_CHARS = 5, 240  # of an example
 # Range of log2(width / height): 1:4 or narrower, ..., 4:1 or wider.
-_SHAPES = 2.0
-_SHAPE_STEPS = 16
+_MAX_LOG_RATIO = 2.0
+_RATIO_STEPS = 16
 
 
 def images_section(card: Mapping[str, Any], index: SampleIndex) -> Markup | None:
@@ -42,7 +42,11 @@ def images_section(card: Mapping[str, Any], index: SampleIndex) -> Markup | None
             sizes["bytes"],
             in_bytes,
         ),
-        _figure("Shape: width over height", histogram("Shapes", _shapes(index), format_value=_shape, labels=5), None),
+        _figure(
+            "Shape: width over height",
+            histogram("Shapes", _ratio_bins(index), format_value=_ratio_text, labels=5),
+            None,
+        ),
     ]
     return join(
         tag(
@@ -68,7 +72,7 @@ class CaptionExamples:
         self._index = index
         self._counts = pc.list_value_length(index.caption_lists).to_numpy(zero_copy_only=False)
         captioned = np.flatnonzero(self._counts > 0)
-        self.ids: list[int] = by_hash(index, captioned)[:_CAPTIONED].tolist()
+        self.ids: list[int] = by_hash(index, captioned)[:_EXAMPLES].tolist()
 
     def section(self, card: Mapping[str, Any], gallery: Gallery) -> Markup | None:
         """Histograms of caption lengths and counts, and examples; None without captions."""
@@ -81,7 +85,7 @@ class CaptionExamples:
             tag(
                 "p",
                 f"{counted(card['captions'], 'caption')}; {counted(without, 'image')} without one. "
-                f"Cleaned or dropped while they were read: {cleaning or 'none'}.",
+                f"Cleaned or dropped: {cleaning or 'none'}.",
                 class_="lead",
             ),
             tag(
@@ -102,14 +106,14 @@ class CaptionExamples:
 
     def _example(self, id: int, gallery: Gallery) -> Markup:
         captions = self._index.captions(id)
-        more = len(captions) - _CAPTIONS_SHOWN
+        more = len(captions) - _MAX_CAPTIONS
         return tag(
             "div",
             tag("div", gallery.thumb(id)),
             tag(
                 "div",
                 tag("span", self._index.key(id), class_="quiet"),
-                tag("ul", [tag("li", _short(caption)) for caption in captions[:_CAPTIONS_SHOWN]]),
+                tag("ul", [tag("li", _truncate(caption)) for caption in captions[:_MAX_CAPTIONS]]),
                 tag("span", f"and {more:,} more", class_="quiet") if more > 0 else None,
             ),
             class_="card",
@@ -124,17 +128,18 @@ def in_bytes(count: float) -> str:
     return f"{count:.0f} B"
 
 
-def _shapes(index: SampleIndex) -> list[Bin]:
+def _ratio_bins(index: SampleIndex) -> list[Bin]:
     """Histogram of log2(width / height); square images are at the centre of a bin."""
     ratio = np.log2(index.widths.astype(np.float64) / index.heights)
-    step = 2 * _SHAPES / _SHAPE_STEPS
-    bins = np.clip(np.round((ratio + _SHAPES) / step), 0, _SHAPE_STEPS).astype(np.int64)
-    counts = np.bincount(bins, minlength=_SHAPE_STEPS + 1)
-    values = [step * number - _SHAPES for number in range(_SHAPE_STEPS + 1)]
+    step = 2 * _MAX_LOG_RATIO / _RATIO_STEPS
+    bins = np.clip(np.round((ratio + _MAX_LOG_RATIO) / step), 0, _RATIO_STEPS).astype(np.int64)
+    counts = np.bincount(bins, minlength=_RATIO_STEPS + 1)
+    values = [step * number - _MAX_LOG_RATIO for number in range(_RATIO_STEPS + 1)]
     return [Bin(value, value, int(count)) for value, count in zip(values, counts, strict=True)]
 
 
-def _shape(power: float) -> str:
+def _ratio_text(power: float) -> str:
+    """The aspect ratio 2**power as text: "square", "4:3" as "1.33:1", or "1:1.33"."""
     ratio = 2.0 ** abs(power)
     text = f"{ratio:.2f}".rstrip("0").rstrip(".")
     if math.isclose(ratio, 1.0):
@@ -161,5 +166,5 @@ def _figure(
     )
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _CAPTION_LETTERS else text[: _CAPTION_LETTERS - 1] + "…"
+def _truncate(caption: str) -> str:
+    return caption if len(caption) <= _MAX_CAPTION_CHARS else caption[: _MAX_CAPTION_CHARS - 1] + "…"

@@ -13,16 +13,17 @@ import numpy as np
 from pipeline.counted import counted
 from pipeline.html.markup import Child, Markup, details, join, table, tag
 from pipeline.sharding.card.data_card import DUPLICATES
-from pipeline.sharding.card.page.classes import counted_bars
+from pipeline.sharding.card.page.classes import bar_chart
 from pipeline.sharding.card.page.gallery import Gallery
 from pipeline.sharding.format.index import SPLITS
-from pipeline.sharding.writing.chunks import Columns, Unreadable
+from pipeline.sharding.writing.chunks import PlanColumns, Unreadable
 from pipeline.sharding.writing.plan import Plan
 
-# Limits on what is shown: sets of equal images, images of a set; reasons and labels in quarantine, names of items.
-_SETS, _ROWS_OF_SET = 12, 6
-_MAX_REASONS, _MAX_LABELS, _MAX_NAMES = 24, 12, 60
-_EQUAL = "Images are equal if their bytes are. Of equal images the most protected split keeps its own."
+_MAX_SETS, _MAX_ROWS_OF_SET = 12, 6
+_MAX_REASONS, _MAX_LABELS, _MAX_NAMES = 24, 12, 60  # in the quarantine
+_EQUAL_TEXT = (
+    "Images with the same bytes are equal. Of equal images in several splits, those in the most protected one stay."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class EqualSet:
 
 
 def equal_images(
-    columns: Columns,
+    columns: PlanColumns,
     plan: Plan,
     key_of: Callable[[int], str],
     name_of: Callable[[int], str],
@@ -62,11 +63,11 @@ def equal_images(
         return int(order[position]) if position < len(sorted_rows) and int(sorted_rows[position]) == row else None
 
     sets = []
-    for chosen in np.argsort(-sizes, kind="stable")[:_SETS].tolist():
+    for chosen in np.argsort(-sizes, kind="stable")[:_MAX_SETS].tolist():
         members = rows[equal.starts[chosen] : equal.starts[chosen] + sizes[chosen]].tolist()
         ids = [id_of(row) for row in members]
         rows_of_set = []
-        for row, id in zip(members[:_ROWS_OF_SET], ids, strict=False):
+        for row, id in zip(members[:_MAX_ROWS_OF_SET], ids, strict=False):
             label = int(columns.label[row])
             split = None if id is None else SPLITS[int(plan.splits[id])]
             number = plan.suffixes.get(row)
@@ -88,7 +89,7 @@ def duplicates_section(card: Mapping[str, Any], sets: Sequence[EqualSet], galler
         if count
     ]
     return join(
-        tag("p", _EQUAL if counts else "No two images have equal bytes.", class_="lead"),
+        tag("p", _EQUAL_TEXT if counts else "No two images have equal bytes.", class_="lead"),
         table(["", "images"], [*counts, *capped], numeric=frozenset({1})) if counts or capped else None,
         tag("h3", "Some sets of equal images") if sets else None,
         tag("div", [_set_card(item, gallery) for item in sets], class_="examples") if sets else None,
@@ -118,9 +119,9 @@ def quarantine_section(card: Mapping[str, Any], unreadable: Sequence[Unreadable]
             class_="lead",
         ),
         tag("h3", "Reasons"),
-        counted_bars(reasons | ({"other reasons": rest} if rest else {})),
-        tag("h3", "Labels that most of them have") if len(of_labels) > 1 else None,
-        counted_bars(of_labels) if len(of_labels) > 1 else None,
+        bar_chart(reasons | ({"other reasons": rest} if rest else {})),
+        tag("h3", "Most frequent labels") if len(of_labels) > 1 else None,
+        bar_chart(of_labels) if len(of_labels) > 1 else None,
         details(f"Names: {more}", tag("ul", names, class_="names")),
     )
 
@@ -139,13 +140,13 @@ def skipped_section(card: Mapping[str, Any]) -> Markup | None:
             "not images of a supported format.",
             class_="lead",
         ),
-        counted_bars(skipped["per_kind"]),
+        bar_chart(skipped["per_kind"]),
         details(f"Names: {more}", tag("ul", names, class_="names")),
     )
 
 
 def reason_kind(reason: str) -> str:
-    """A reason without details of a single image: numbers, byte strings, and a leading image size."""
+    """A reason without what is particular to one image: numbers, byte strings, and a leading image size."""
     kind = re.sub(r"b(?:'[^']*'|\"[^\"]*\")", "…", reason)
     kind = re.sub(r"^\d+x\d+: ", "", kind)
     return re.sub(r"\d+", "N", kind)[:120]

@@ -1,4 +1,4 @@
-"""The sections about sources, licences and the options of the stage."""
+"""The sections about licences and the options of the stage."""
 
 from __future__ import annotations
 

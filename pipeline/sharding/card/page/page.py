@@ -1,7 +1,7 @@
-"""The page: key numbers, then splits, classes, pictures, sizes, captions, and items left out.
+"""The page of the data card: key numbers, then splits, classes, pictures, sizes, captions, and items left out.
 
-It does not depend on time, machine or user. The number of images read is bounded: some of each of 64 classes, 12 with
-captions, 12 duplicates.
+It does not depend on time, machine or user. The number of images that it reads is bounded: some of each of 64 classes,
+12 with captions, 12 duplicates.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pipeline.config import Config
 from pipeline.counted import counted
 from pipeline.html.document import document, number_card
 from pipeline.html.markup import Markup, tag
-from pipeline.sharding.card.data_card import rare_classes_text, unlabelled
+from pipeline.sharding.card.data_card import rare_classes_text, unlabelled_count
 from pipeline.sharding.card.page.classes import ClassPictures, balance_section, share_bar, split_legend, splits_section
 from pipeline.sharding.card.page.gallery import Gallery
 from pipeline.sharding.card.page.images_and_captions import CaptionExamples, images_section, in_bytes
@@ -73,7 +73,7 @@ def card_page(
             _numbers(card, len(unreadable)),
         ],
         sections=sections,
-        footer="Made by Tutelage's stage shard-dataset. The same counts for programs: data_card.json.",
+        footer="Created by Tutelage's stage shard-dataset. data_card.json has the same counts for programs.",
         css=CSS,
     )
 
@@ -103,18 +103,18 @@ def _numbers(card: Mapping[str, Any], unreadable: int) -> Markup:
     samples = max(card["samples"], 1)
     dropped = sum(count for name, count in card["duplicates"].items() if name.startswith("dropped"))
     capped = sum(card["capped"].values())
-    without = unlabelled(card)
+    without = unlabelled_count(card)
     sizes = card["image_sizes"]
-    middle = f"{sizes['width']['median']:,} x {sizes['height']['median']:,} pixels in the middle" if sizes else ""
+    median = f"median {sizes['width']['median']:,} x {sizes['height']['median']:,} pixels" if sizes else ""
     of_classes = f"{counted(without, 'image')} without one" if without else "every image has one"
-    of_captions = f"{card['captions'] / samples:.1f} an image" if card["captions"] else "none"
+    of_captions = f"{card['captions'] / samples:.1f} per image" if card["captions"] else "none"
     rare = card.get("rare_classes", {})
-    gone = rare["images"] if rare.get("rule") == "drop" else 0
+    dropped_rare = rare["images"] if rare.get("rule") == "drop" else 0
     left = [
         f"{dropped:,} duplicates",
         f"{unreadable:,} quarantined",
         *([f"{capped:,} over a cap"] if capped else []),
-        *([f"{gone:,} of {rare['classes']:,} rare classes"] if gone else []),
+        *([f"{dropped_rare:,} of {rare['classes']:,} rare classes"] if dropped_rare else []),
     ]
     return tag(
         "div",
@@ -128,7 +128,7 @@ def _numbers(card: Mapping[str, Any], unreadable: int) -> Markup:
         ),
         number_card("classes", f"{card['labels']:,}", of_classes),
         number_card("captions", f"{card['captions']:,}", of_captions),
-        number_card("size", in_bytes(card["image_bytes"]), middle),
-        number_card("left out", f"{dropped + unreadable + capped + gone:,}", ", ".join(left)),
+        number_card("size", in_bytes(card["image_bytes"]), median),
+        number_card("left out", f"{dropped + unreadable + capped + dropped_rare:,}", ", ".join(left)),
         class_="cards",
     )

@@ -1,1 +1,1 @@
-"""Checks of any tars, and of an artifact's index against its tars, for problems that affect readers of shards."""
+"""Checks tars, and an artifact's index against its tars, for problems that affect readers of shards."""

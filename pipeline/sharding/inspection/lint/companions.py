@@ -37,7 +37,7 @@ class Companions:
         """Counts a sample.
 
         Args:
-            json_fields: those of "caption" and "label" that its .json has.
+            json_fields: which of "caption" and "label" its .json has.
         """
         if sample.image is None:
             return

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from pipeline.sharding.format.valid_text import valid_text
+
 Severity = Literal["error", "warning"]
 
 
@@ -48,10 +50,9 @@ class Finding:
 
     Attributes:
         shard: the tar's name, or a file of the artifact.
-        key, member: of the sample; "" if the problem is not of a sample.
-        byte: offset in the tar: of the member's header for a problem of headers, in its data for a problem of the
-            data; None if the problem has no offset.
-        message: without the position.
+        message: the problem, without its position.
+        key, member: key of the sample and name of the member that has the problem; "" if none has.
+        byte: offset of the problem in the tar: that of a header, or of a byte in a member's data; None if it has none.
     """
 
     code: Code
@@ -66,11 +67,11 @@ class Finding:
         return {
             "severity": self.code.severity,
             "code": self.code.name,
-            "shard": _writable(self.shard),
-            "key": _writable(self.key),
-            "member": _writable(self.member),
+            "shard": valid_text(self.shard),
+            "key": valid_text(self.key),
+            "member": valid_text(self.member),
             "byte": self.byte,
-            "says": _writable(self.message),
+            "says": valid_text(self.message),
         }
 
 
@@ -81,7 +82,8 @@ class Findings:
         max_stored: maximum number of findings stored for each code.
 
     Attributes:
-        artifact: STAGE/KEY to which the names of shards are relative, if several artifacts are checked; else "".
+        artifact: STAGE/KEY that is put before the names of shards, if several artifacts are checked; else "".
+        counts: code name -> number of findings.
     """
 
     def __init__(self, max_stored: int) -> None:
@@ -116,14 +118,3 @@ class Findings:
 
     def number(self, severity: Severity) -> int:
         return sum(count for name, count in self.counts.items() if CODES[name].severity == severity)
-
-
-def codes_table() -> list[str]:
-    """All codes as the lines of a Markdown table, as docs/lint.md has them."""
-    rows = [f"| `{declared.name}` | {declared.severity} | {declared.doc} |" for _, declared in sorted(CODES.items())]
-    return ["| code | severity | what it means |", "|---|---|---|", *rows]
-
-
-def _writable(text: str) -> str:
-    """A name as valid Unicode text; bytes that are not UTF-8 become replacement characters."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -60,7 +60,7 @@ def decode_image(data: bytes, extension: str) -> DecodedImage:
             width,
             height,
             examined.variations,
-            examined.is_turned,
+            examined.is_rotated,
             fault,
             examined.fault or "",
             content,
@@ -119,7 +119,7 @@ def cmyk(decoded: DecodedImage) -> str | None:
 
 @check("image-rotated", "warning", "Rotated by its EXIF, which viewers apply and most loaders do not.")
 def rotated(decoded: DecodedImage) -> str | None:
-    return "turned by its EXIF orientation" if decoded.rotated_by_exif else None
+    return "rotated by its EXIF orientation" if decoded.rotated_by_exif else None
 
 
 @check("image-animated", "warning", "Several frames, of which loaders read the first, or raise.")

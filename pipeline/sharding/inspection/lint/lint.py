@@ -27,12 +27,12 @@ from pipeline.sharding.inspection.lint.samples import Grouping, Sample
 from pipeline.sharding.inspection.lint.shards import CheckedShard, check_shards
 from pipeline.sharding.inspection.lint.target import Shard, Target, check_files
 from pipeline.sharding.inspection.lint.texts import Text
-from pipeline.sharding.sources.tar_bytes import opened_tar
+from pipeline.sharding.sources.tar_bytes import open_tar
 from pipeline.sharding.sources.tar_listing import EVERY_IMAGE_EXTENSION, MAX_TEXT_BYTES
 from pipeline.sharding.sources.tar_members import Member, Read
 
 _PROGRESS_EVERY = 256  # members
-_AHEAD_BYTES = 1 << 20
+_READ_AHEAD_BYTES = 1 << 20
 # Limit for encoded images of a shard that wait for a thread.
 _MAX_PENDING_BYTES = 256 << 20
 _MAX_PENDING = 256
@@ -128,7 +128,7 @@ class _ShardReader:
             self._rows.begin(shard.number)
         digest = ""
         try:
-            with opened_tar(shard.file, ahead=_AHEAD_BYTES if self._deep else 0) as read:
+            with open_tar(shard.file, ahead=_READ_AHEAD_BYTES if self._deep else 0) as read:
                 archive = Archive(shard.name, shard.file.size, read, self._findings)
                 grouping = Grouping(shard.name, self._findings)
                 for member in archive.members():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pipeline.counter_rng import text_hash
 from pipeline.errors import listed
 from pipeline.sharding.format.tar_layout import BLOCK
+from pipeline.sharding.format.valid_text import valid_text
 from pipeline.sharding.inspection.lint.findings import Code, Finding, Findings, code
 from pipeline.sharding.sources.tar_listing import EVERY_IMAGE_EXTENSION, MEMBER_NAME, META_NAME
 from pipeline.sharding.sources.tar_members import Member
@@ -119,9 +120,7 @@ class Grouping:
             dotted = [member for ext, member in members.items() if ext.rpartition(".")[2] in EVERY_IMAGE_EXTENSION]
             for member in dotted:  # Each may be a separate sample with a dot in its name.
                 rest = member.name.removeprefix(key)
-                self._report(
-                    DOTS, member, key, f"the first dot ends the key, and {rest!r} is the extension of no image"
-                )
+                self._report(DOTS, member, key, f"the first dot ends the key, and {rest!r} is no extension of an image")
             if not dotted:
                 self._report(NO_IMAGE, first, key, f"no image among its members ({listed(members)})")
         return Sample(key, members, image, whole)
@@ -131,7 +130,7 @@ class Grouping:
         for extension, cases in self._cases.items():
             if len(cases) == 2:
                 other = cases[False].name
-                message = f".{extension} is written in capitals too, here; in small letters e.g. in {other}"
+                message = f".{extension} is in upper case here, and in lower case e.g. in {other}"
                 self._report(CASE, cases[True], "", message)
 
     def _check_name(self, member: Member, key: str, written: str, extension: str) -> None:
@@ -147,7 +146,7 @@ class Grouping:
     def _check_key(self, key: str, members: Mapping[str, Member], first: Member, again: bool) -> bool:
         """Compares a sample's key with the earlier keys; returns False for a part of an earlier sample."""
         bits = sum(1 << self._bits.setdefault(extension, len(self._bits)) for extension in members)
-        hashed = text_hash(key.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+        hashed = text_hash(valid_text(key))
         before = self._seen.get(hashed)
         if before is None:
             if len(self._seen) < _REMEMBERED_KEYS:
@@ -157,10 +156,10 @@ class Grouping:
         if again:
             return True
         if before[0] & bits:
-            self._report(KEY_REPEATED, first, key, f"the key came before, at byte {before[1]}")
+            self._report(KEY_REPEATED, first, key, f"an earlier sample, at byte {before[1]}, has the same key")
             return True
         self._report(
-            SPLIT, first, key, f"other members of the key stand at byte {before[1]}, with other samples between"
+            SPLIT, first, key, f"other members of the key are at byte {before[1]}, with other samples in between"
         )
         return False
 

@@ -22,7 +22,7 @@ SIZE = code(
 EMPTY = code("shard-empty", "warning", "A tar without a sample: some readers stop, and a worker has no data.")
 REPEATED = code("shard-repeated", "warning", "Two shards with identical bytes: their samples are trained on twice.")
 _MAX_RATIO = 10  # of a shard's size to the median of its series, or the reverse
-_FEWEST_SHARDS = 3  # with fewer, sizes are not compared
+_MIN_SHARDS = 3  # with fewer, sizes are not compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def check_shards(shards: Sequence[CheckedShard], findings: Findings) -> None:
     """Compares shards with each other."""
     for shard in shards:
         if shard.digest and not shard.samples:
-            findings.add(Finding(EMPTY, shard.name, "no sample in it"))
+            findings.add(Finding(EMPTY, shard.name, "it has no sample"))
     # The shards of a series differ in the digits of their names only.
     series: dict[str, list[CheckedShard]] = defaultdict(list)
     for shard in shards:
@@ -54,14 +54,14 @@ def check_shards(shards: Sequence[CheckedShard], findings: Findings) -> None:
 
 
 def _check_sizes(series: Sequence[CheckedShard], findings: Findings) -> None:
-    if len(series) < _FEWEST_SHARDS:
+    if len(series) < _MIN_SHARDS:
         return
     median = statistics.median(shard.file.size for shard in series)
     for position, shard in enumerate(series):
         # The last shard of a series has the remaining samples, so it may be small.
         small = shard.file.size * _MAX_RATIO < median and position + 1 < len(series)
         if small or shard.file.size > _MAX_RATIO * median:
-            message = f"{shard.file.size} bytes, and the median of its {len(series)} shards is {median:.0f}"
+            message = f"{shard.file.size} bytes; the median of the {len(series)} shards of its series is {median:.0f}"
             findings.add(Finding(SIZE, shard.name, message))
 
 

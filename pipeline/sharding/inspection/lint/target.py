@@ -13,6 +13,7 @@ from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.shard_locations import ShardLocations, is_own
 from pipeline.sharding.format.tars_file import TARS_FILE, tars_outside_store
 from pipeline.sharding.inspection.lint.findings import Finding, Findings, code
+from pipeline.sharding.sources.tar_members import TAR_SUFFIXES
 
 MISSING = code("shard-missing", "error", "A shard in the index or the manifest is missing.")
 CHANGED = code(
@@ -22,8 +23,6 @@ CHANGED = code(
 )
 DAMAGED = code("file-damaged", "error", "A file of the artifact is missing, or its bytes differ from the manifest.")
 INDEX = code("index-damaged", "error", "The index cannot be opened: nothing can be read by number.")
-
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,7 @@ def check(extensions: str, name: str, severity: Severity, doc: str) -> Callable[
 
 
 CHECKED = frozenset({"txt", "text", "json", "cls"})
+"""The extensions of members that are checked."""
 
 
 @check(

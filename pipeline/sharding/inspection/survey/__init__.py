@@ -1,1 +1,1 @@
-"""Statistics and previews of shards, of Tutelage or foreign."""
+"""Statistics and previews of shards: those of Tutelage, and any other tars."""

@@ -19,7 +19,7 @@ class Duplicates:
 
     Attributes:
         sets: number of distinct images that occur more than once.
-        copies: number of redundant images.
+        copies: number of images that could be removed without losing a distinct one.
         in_two_splits: number of sets with images in more than one split.
         with_two_labels: number of sets with more than one label.
     """
@@ -30,13 +30,11 @@ class Duplicates:
     with_two_labels: int = 0
 
     @classmethod
-    def counted(cls, equal: EqualSets, splits: NDArray[np.int8], labels: NDArray[np.int32]) -> Duplicates:
-        """Counts sets of equal images.
-
-        Args:
-            splits, labels: [images].
-        """
-        return cls(len(equal), equal.copies, int(equal.differ(splits).sum()), int(equal.differ(labels).sum()))
+    def of_sets(cls, equal: EqualSets, splits: NDArray[np.int8], labels: NDArray[np.int32]) -> Duplicates:
+        """The counts for sets of equal images; `splits` and `labels` are [images]."""
+        return cls(
+            len(equal), equal.copies, int(equal.have_different(splits).sum()), int(equal.have_different(labels).sum())
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +68,7 @@ class ImageColumns:
     problems: dict[str, int] = field(default_factory=dict)
 
 
-def index_columns(
-    index: SampleIndex, shard_bytes: NDArray[np.int64], formats: dict[str, int] | None = None
-) -> ImageColumns:
+def index_columns(index: SampleIndex, shard_bytes: NDArray[np.int64], formats: dict[str, int]) -> ImageColumns:
     """The images of an index, by column; no shard is read.
 
     Args:
@@ -88,10 +84,10 @@ def index_columns(
         lengths=index.lengths.astype(np.int64),
         caption_counts=pc.list_value_length(index.caption_lists).to_numpy(zero_copy_only=False).astype(np.int64),
         caption_chars=pc.utf8_length(index.caption_lists.flatten()).to_numpy(zero_copy_only=False).astype(np.int64),
-        duplicates=Duplicates.counted(EqualSets.of_codes(equal_codes(index)), index.splits, index.labels),
+        duplicates=Duplicates.of_sets(EqualSets.of_codes(equal_codes(index)), index.splits, index.labels),
         shard_bytes=shard_bytes,
-        formats=formats or {},
-        formats_of=sum((formats or {}).values()),
+        formats=formats,
+        formats_of=sum(formats.values()),
     )
 
 

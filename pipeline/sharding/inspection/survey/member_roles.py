@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.sharding.format.file_addresses import FoundFile
 from pipeline.sharding.sources.foreign_json import parse_json
-from pipeline.sharding.sources.tar_bytes import opened_tar
+from pipeline.sharding.sources.tar_bytes import open_tar
 from pipeline.sharding.sources.tar_listing import MAX_TEXT_BYTES, MEMBER_NAME, META_NAME, MemberRoles
 from pipeline.sharding.sources.tar_members import Member, tar_members
 
@@ -41,7 +41,7 @@ def _first_sample(tar: FoundFile) -> tuple[set[str], dict[str, Any]]:
     extensions: set[str] = set()
     key: str | None = None
     json_member: Member | None = None
-    with opened_tar(tar) as read:
+    with open_tar(tar) as read:
         for member in tar_members(tar.url, tar.size, read, max_bytes=_MAX_BYTES, on_end=lambda _: None):
             match = None if META_NAME.match(member.name) else MEMBER_NAME.fullmatch(member.name)
             if match is None:

@@ -1,4 +1,4 @@
-"""The selection of samples for a preview: deterministic, and spread over the whole data set."""
+"""Selects the samples of a preview: always the same ones, spread over the whole data set."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from pipeline.sharding.inspection.survey.member_roles import member_roles
 from pipeline.sharding.sources.given_split import split_of_name
 from pipeline.sharding.sources.tar_listing import TarSample, tar_samples
 
-# Number of tars, evenly spread over all, that are read for samples of any label.
-_TARS = 12
+# Number of tars, evenly spread over all, that are read if neither keys nor a label are requested.
+_MAX_TARS = 12
 _MAX_IMAGE_BYTES = 256 << 20  # a larger image is not read
 
 
@@ -95,12 +95,12 @@ def samples_of_index(
         found = pc.index_in(pa.array(request.keys, pa.large_string()), index.keys).to_pylist()
         for key, id in zip(request.keys, found, strict=True):
             if id is None:
-                raise InputError(f"preview: no sample has key {key!r}; without --key some are shown")
+                raise InputError(f"preview: no sample has key {key!r}; omit --key to see some samples with their keys")
         ids = np.array([id for id in found if id in set(ids.tolist())], dtype=np.int64)
     elif len(ids) > request.rows:
         ids = np.sort(np.random.default_rng(0).choice(ids, request.rows, replace=False))
     if not len(ids):
-        raise InputError("preview: no sample is of this split and label")
+        raise InputError("preview: no sample has the requested split, label and key")
     shown = ids[: request.rows].tolist()
     names = names_of(shown)
     return [replace(_of_row(index, read, id), name=names.get(id, "")) for id in shown]
@@ -116,10 +116,10 @@ def samples_of_tars(
     """
     of_split = [tar for tar in tars if request.split in (None, split_of_name(tar.name))]
     if not of_split:
-        raise InputError(f"preview: no tar's name says that it is of split {request.split}")
+        raise InputError(f"preview: no tar has the split {request.split} in its name")
     roles = member_roles(tars[0])
     all_tars = bool(request.keys) or request.label is not None
-    positions = np.linspace(0, len(of_split) - 1, min(len(of_split), _TARS)).round().astype(int)
+    positions = np.linspace(0, len(of_split) - 1, min(len(of_split), _MAX_TARS)).round().astype(int)
     chosen_tars = of_split if all_tars else [of_split[position] for position in sorted(set(positions.tolist()))]
 
     def candidates() -> Iterator[tuple[FoundFile, TarSample]]:

@@ -15,19 +15,19 @@ from pipeline.sharding.card.sheet_style import (
     PAPER,
     font,
     paste_fitted,
-    truncated,
-    truncated_start,
+    truncate,
+    truncate_start,
 )
 from pipeline.sharding.inspection.survey.preview_samples import PreviewSample
 from pipeline.sharding.writing.images import UnreadableError, examine
 
-# Pixels. _PADDING is around an image in its cell, _GAP between cells; _TEXT is the height below a cell.
+# Pixels. _PADDING is around an image in its cell, _GAP between cells; _TEXT_HEIGHT is below a cell.
 _CELL, _PADDING, _GAP, _HEADER = 200, 6, 22, 96
-_TEXT = 104
+_TEXT_HEIGHT = 104
 _COLUMNS = 6
 _CAPTION_LINES = 3
-_BAD = "#b3361c"  # an image that cannot be shown
-_PLAIN = "#85867e"  # an image without a split
+_ERROR_COLOUR = "#b3361c"  # of the reason why an image cannot be shown
+_NO_SPLIT_COLOUR = "#85867e"
 
 
 def preview_sheet(samples: Sequence[PreviewSample], title: str, subtitle: str) -> Image.Image:
@@ -40,14 +40,14 @@ def preview_sheet(samples: Sequence[PreviewSample], title: str, subtitle: str) -
     rows = -(-len(samples) // columns)
     # At least three columns wide, so that the title fits.
     width = 2 * MARGIN + max(columns, 3) * (_CELL + _GAP) - _GAP
-    height = _HEADER + rows * (_CELL + _TEXT + _GAP) + MARGIN - _GAP
+    height = _HEADER + rows * (_CELL + _TEXT_HEIGHT + _GAP) + MARGIN - _GAP
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, 24), _fitted(draw, title, font(24, bold=True), width - 2 * MARGIN), INK, font(24, bold=True))
-    draw.text((MARGIN, 58), _fitted(draw, subtitle, font(14), width - 2 * MARGIN), FAINT, font(14))
+    draw.text((MARGIN, 24), _truncate(draw, title, font(24, bold=True), width - 2 * MARGIN), INK, font(24, bold=True))
+    draw.text((MARGIN, 58), _truncate(draw, subtitle, font(14), width - 2 * MARGIN), FAINT, font(14))
     for number, sample in enumerate(samples):
         x = MARGIN + number % columns * (_CELL + _GAP)
-        y = _HEADER + number // columns * (_CELL + _TEXT + _GAP)
+        y = _HEADER + number // columns * (_CELL + _TEXT_HEIGHT + _GAP)
         _draw_picture(sheet, draw, sample, x, y)
         _draw_text(draw, sample, x, y + _CELL + 8)
     return sheet
@@ -62,26 +62,26 @@ def _draw_picture(sheet: Image.Image, draw: ImageDraw.ImageDraw, sample: Preview
             return
         except UnreadableError as error:
             problem = str(error)
-    draw.line((x + 84, y + 50, x + 116, y + 82), _BAD, 4)
-    draw.line((x + 116, y + 50, x + 84, y + 82), _BAD, 4)
-    for number, line in enumerate(_wrapped(draw, problem, font(12), _CELL - 4 * _PADDING, 4)):
-        draw.text((x + _CELL / 2, y + 106 + 17 * number), line, _BAD, font(12), anchor="mt")
+    draw.line((x + 84, y + 50, x + 116, y + 82), _ERROR_COLOUR, 4)
+    draw.line((x + 116, y + 50, x + 84, y + 82), _ERROR_COLOUR, 4)
+    for number, line in enumerate(_wrap(draw, problem, font(12), _CELL - 4 * _PADDING, 4)):
+        draw.text((x + _CELL / 2, y + 106 + 17 * number), line, _ERROR_COLOUR, font(12), anchor="mt")
 
 
 def _draw_text(draw: ImageDraw.ImageDraw, sample: PreviewSample, x: int, y: int) -> None:
-    draw.rounded_rectangle((x, y + 2, x + 4, y + 32), 2, COLOURS.get(sample.split, _PLAIN))
-    name = truncated_start(draw, _printable(sample.name or sample.key), _CELL - 12, font(12, bold=True))
+    draw.rounded_rectangle((x, y + 2, x + 4, y + 32), 2, COLOURS.get(sample.split, _NO_SPLIT_COLOUR))
+    name = truncate_start(draw, _printable(sample.name or sample.key), _CELL - 12, font(12, bold=True))
     draw.text((x + 12, y), name, INK, font(12, bold=True))
     size = f"{sample.width}x{sample.height} {sample.kind}" if sample.width else ""
     description = " · ".join(item for item in (sample.label, sample.split, size) if item)
-    draw.text((x + 12, y + 17), _fitted(draw, description, font(11), _CELL - 12), FAINT, font(11))
+    draw.text((x + 12, y + 17), _truncate(draw, description, font(11), _CELL - 12), FAINT, font(11))
     words = sample.captions[0] if sample.captions else ""
     more = f" (+{len(sample.captions) - 1})" if len(sample.captions) > 1 else ""
-    for number, line in enumerate(_wrapped(draw, words + more, font(12), _CELL, _CAPTION_LINES)):
+    for number, line in enumerate(_wrap(draw, words + more, font(12), _CELL, _CAPTION_LINES)):
         draw.text((x, y + 39 + 17 * number), line, INK, font(12))
 
 
-def _wrapped(draw: ImageDraw.ImageDraw, text: str, face: ImageFont.FreeTypeFont, width: int, lines: int) -> list[str]:
+def _wrap(draw: ImageDraw.ImageDraw, text: str, face: ImageFont.FreeTypeFont, width: int, lines: int) -> list[str]:
     """The text in at most `lines` lines; a word that is too long is cut."""
     wrapped: list[str] = []
     # Text beyond the visible lines is not measured.
@@ -91,12 +91,12 @@ def _wrapped(draw: ImageDraw.ImageDraw, text: str, face: ImageFont.FreeTypeFont,
         while words and draw.textlength(f"{line} {words[0]}", face) <= width:
             line += f" {words.pop(0)}"
         last = len(wrapped) == lines - 1
-        wrapped.append(_fitted(draw, f"{line} {' '.join(words[:6])}" if last and words else line, face, width))
+        wrapped.append(_truncate(draw, f"{line} {' '.join(words[:6])}" if last and words else line, face, width))
     return wrapped
 
 
-def _fitted(draw: ImageDraw.ImageDraw, text: str, face: ImageFont.FreeTypeFont, width: int) -> str:
-    return truncated(draw, _printable(text[:500]), width, face)
+def _truncate(draw: ImageDraw.ImageDraw, text: str, face: ImageFont.FreeTypeFont, width: int) -> str:
+    return truncate(draw, _printable(text[:500]), width, face)
 
 
 def _printable(text: str) -> str:

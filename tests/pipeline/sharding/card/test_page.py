@@ -124,7 +124,7 @@ def test_the_page_tells_what_the_counts_tell(shard: Shard, photos: dict[str, Any
     for split, count in card["splits"].items():
         assert f"{split} {count} (" in page.words("splits")
     assert "3 classes; the largest has 15 images" in page.words("classes")
-    assert "there is 1 image without a label" in page.words("classes")
+    assert "Images without a label: 1." in page.words("classes")
     assert "no label 1 image" in page.words("samples")
     assert f"{card['captions']} captions" in page.words("captions")
     quarantine = page.words("quarantine")

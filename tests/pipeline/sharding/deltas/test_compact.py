@@ -120,7 +120,7 @@ def test_what_is_no_delta_is_refused(store: ArtifactStore, tmp_path: Path) -> No
     (tmp_path / "other").mkdir()
     other = store.commit("train-teacher", "0" * 20, tmp_path / "other", config={}, inputs={}, summary={}, seconds=0.0,
                          origin={})  # fmt: skip
-    with pytest.raises(InputError, match="made by train-teacher; give one of shard-dataset or compact-shards"):
+    with pytest.raises(InputError, match="is of train-teacher; give an artifact of shard-dataset or compact-shards"):
         compacted(store, other)
 
 

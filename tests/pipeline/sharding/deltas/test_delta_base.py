@@ -34,13 +34,13 @@ def folder_source(folder: Path, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"duplicates": {"near": "remove"}}, "near-duplicates are found among all images at once"),
-        ({"split": {"seed": 1}}, r"made with split\.seed=0, and a delta follows the rules of its base"),
-        ({"split": {"rare_classes": "drop"}}, r"made with split\.rare_classes=\"refuse\", and"),
-        ({"images": {"max_side": 8}}, r"made with images\.max_side=null"),
-        ({"captions": {"min_chars": 3}}, r"made with captions\.min_chars="),
-        ({"caps": {"per_label": 3}}, r"made with caps\.per_label=null"),
-        ({"source": {"caption": "the {label}"}}, r"made with source\.caption=null"),
+        ({"duplicates": {"near": "remove"}}, "near duplicates are found by comparing all images"),
+        ({"split": {"seed": 1}}, r"created with split\.seed=0, and a delta needs the settings of its base"),
+        ({"split": {"rare_classes": "drop"}}, r"created with split\.rare_classes=\"refuse\", and"),
+        ({"images": {"max_side": 8}}, r"created with images\.max_side=null"),
+        ({"captions": {"min_chars": 3}}, r"created with captions\.min_chars="),
+        ({"caps": {"per_label": 3}}, r"created with caps\.per_label=null"),
+        ({"source": {"caption": "the {label}"}}, r"created with source\.caption=null"),
         ({"base": "shard-dataset/00000"}, "unknown artifact"),
     ],
 )
@@ -71,7 +71,7 @@ def test_a_base_that_is_none_is_refused(
             tar.addfile(member, io.BytesIO(data))
     tars = {"kind": "webdataset", "tars": str(tmp_path / "tars")}
     copied = add(store, tars)
-    with pytest.raises(InputError, match="made from a source of kind 'webdataset', not 'image_folder'"):
+    with pytest.raises(InputError, match="is of a source of kind 'webdataset', not 'image_folder'"):
         add(store, folder_source(folder), copied.name)
     in_place = add(store, {**tars, "in_place": True})
     with pytest.raises(InputError, match="is an index of tars in place"):
@@ -84,9 +84,9 @@ def test_a_base_that_is_none_is_refused(
         facts: dict[str, Any] = {"config": {}, "inputs": {}, "summary": {}, "seconds": 0.0, "origin": {}}
         return store.commit(stage, "0" * 20, tmp_path / "made", **facts).name
 
-    with pytest.raises(InputError, match="is made by train-teacher; give one of shard-dataset or compact-shards"):
+    with pytest.raises(InputError, match="is an artifact of train-teacher; give one of shard-dataset"):
         add(store, tars, committed("train-teacher"))
-    with pytest.raises(InputError, match="an older version made it"):
+    with pytest.raises(InputError, match="being of an older version"):
         add(store, tars, committed("shard-dataset"))
     with pytest.raises(InputError, match="base: string should match pattern"):
         resolved(tars, "latest")

@@ -18,7 +18,7 @@ from pipeline.artifacts import Artifact
 from pipeline.errors import DamagedError
 from pipeline.sharding.deltas.diff_with_base import ItemHashes, isin_sorted, match_by_name
 from pipeline.sharding.deltas.items_table import SCHEMA, Listing, write_listing
-from pipeline.sharding.format.item_names import FILE
+from pipeline.sharding.format.item_names import LISTING_FILE
 
 
 def table_of(rows: int) -> pa.Table:
@@ -59,8 +59,10 @@ def test_a_listing_comes_back_from_files_and_not_from_memory(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("content", [b"", b"no Parquet at all", b"PAR1" * 10])
 def test_what_is_no_listing_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / FILE).write_bytes(content)
-    with pytest.raises(DamagedError, match=r"^shard-dataset/0a/items.parquet: no listing of items \(.*\); re-run its"):
+    (tmp_path / LISTING_FILE).write_bytes(content)
+    with pytest.raises(
+        DamagedError, match=r"^shard-dataset/0a/items.parquet: not a listing of items \(.*\); re-run its"
+    ):
         Listing.open(artifact_at(tmp_path), tmp_path / "columns")
 
 

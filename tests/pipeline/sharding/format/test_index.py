@@ -84,7 +84,7 @@ def test_fingerprint_is_the_arrow_file_s_digest_and_the_same_from_parquet(rows: 
 @settings(max_examples=20, deadline=None)
 def test_an_index_put_together_from_parts_is_the_one_built_at_once(rows: list[SampleRow], cut: int) -> None:
     whole = build(rows)
-    parts = [whole._table.slice(0, cut), whole._table.slice(cut)]
+    parts = [whole.table.slice(0, cut), whole.table.slice(cut)]
     names = {"shard_names": whole.shard_names, "label_names": whole.label_names, "taxonomy": whole.taxonomy}
     with tempfile.TemporaryDirectory() as folder:
         assembled = SampleIndex.assemble(parts, Path(folder), **names)
@@ -96,7 +96,7 @@ def test_an_index_put_together_from_parts_is_the_one_built_at_once(rows: list[Sa
 
 def test_an_index_put_together_on_disk_is_not_held_in_memory(tmp_path: Path) -> None:
     rows = [row(number) for number in range(20_000)]
-    parts = [build(rows[start : start + 1000])._table for start in range(0, len(rows), 1000)]
+    parts = [build(rows[start : start + 1000]).table for start in range(0, len(rows), 1000)]
     whole = build(rows)
     expected = whole.fingerprint
     names = {"shard_names": whole.shard_names, "label_names": whole.label_names, "taxonomy": whole.taxonomy}

@@ -63,7 +63,7 @@ def test_values_stand_at_the_rows_of_their_keys_from_any_format(
     suffix: str, shards: Artifact, join: Join, tmp_path: Path
 ) -> None:
     columns = join(shards, write(tmp_path, suffix, TABLE))
-    assert columns.names == ("score", "count", "caption")
+    assert list(columns.summaries) == ["score", "count", "caption"]
     np.testing.assert_array_equal(columns.numbers("score"), np.arange(6, dtype=np.float32) / 4)
     np.testing.assert_array_equal(columns.numbers("count"), 10 * np.arange(6))
     assert columns.texts("caption").to_pylist() == [[f"number {row}"] for row in range(6)]
@@ -119,7 +119,7 @@ def test_several_texts_and_gaps_keep_their_rows(
     assert columns.texts("captions").to_pylist() == [["naught"], [], ["two"], [], [], ["five", "V"]]
     assert columns.valid("captions").tolist() == [True, False, True, False, False, True]
     assert columns.summaries["captions"].missing == 3
-    index = columns.captioned(SampleIndex.open(shards), "captions")
+    index = SampleIndex.open(shards).with_captions(columns.texts("captions"))
     assert [index.captions(row) for row in (0, 1, 5)] == [["naught"], [], ["five", "V"]]
     assert index.row(5).captions == ("five", "V")
     assert SampleIndex.open(shards).captions(5) == []
@@ -135,8 +135,8 @@ def test_missing_numbers_are_marked_and_in_no_range(shards: Artifact, join: Join
     np.testing.assert_array_equal(columns.numbers("score"), [0.5, np.nan, np.nan, np.nan, 4.0, np.nan])
     assert columns.numbers("count").tolist() == [0, 1, -1, -1, 4, -1]
     assert columns.valid("count").tolist() == [True, True, False, False, True, False]
-    assert columns.selected({"count": (None, 1)}, 0, 6).tolist() == [True, True, False, False, False, False]
-    assert columns.selected({"count": (-5, None), "score": (1, None)}, 3, 6).tolist() == [False, True, False]
+    assert columns.in_ranges({"count": (None, 1)}, 0, 6).tolist() == [True, True, False, False, False, False]
+    assert columns.in_ranges({"count": (-5, None), "score": (1, None)}, 3, 6).tolist() == [False, True, False]
 
 
 def test_keys_of_digits_are_text(commit_index: Callable[..., Artifact], join: Join, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_unknown_keys_can_be_dropped_and_columns_chosen(shards: Artifact, join: 
     columns = join(
         shards, write(tmp_path, ".jsonl", table), columns=("count",), unknown_keys="drop", max_missing_share=0.2
     )
-    assert columns.names == ("count",)
+    assert list(columns.summaries) == ["count"]
     assert columns.numbers("count").tolist() == [0, 10, 20, 30, -1, 50]
 
 
@@ -160,7 +160,7 @@ def test_unknown_keys_can_be_dropped_and_columns_chosen(shards: Artifact, join: 
     ("change", "options", "words"),
     [
         ({"key": ["a0", "a1", "a2", "a3", "a4", "a-5"]}, {}, r"1 of 6 keys match no sample.*'a-5'.*mean a5"),
-        ({"key": ["a0", "a1", "a2", "a1", "a4", "a0"]}, {}, r"keys come twice, e\.g\. 'a0', 'a1'"),
+        ({"key": ["a0", "a1", "a2", "a1", "a4", "a0"]}, {}, r"several rows have the same key, e\.g\. 'a0', 'a1'"),
         ({"key": ["a0", None, "a2", "a3", "a4", "a5"]}, {}, r"have no 'key'"),
         ({"key": [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]}, {}, r"keys are text or whole numbers"),
         ({"score": [0, 1, 2, float("nan"), 4, 5]}, {}, r"key 'a2': the column 'score' is NaN"),
@@ -194,7 +194,7 @@ def test_files_that_do_not_fit_together_are_refused(shards: Artifact, join: Join
         ("key,y\na1,2\n", r"2\.csv: its columns \(y\) are not those of the files before it"),
         ("key,x\na1,2.5\n", r"2\.csv, key 'a1': the column 'x' does not fit int64"),
         ("key,x\na1,two\n", r"2\.csv, key 'a1': the column 'x' does not fit int64"),
-        ("key,x\na0,2\n", r"keys come twice, e\.g\. 'a0'"),
+        ("key,x\na0,2\n", r"several rows have the same key, e\.g\. 'a0'"),
         ("key,x\na1\n", r"2\.csv: cannot be read"),
     ):
         (folder / "2.csv").write_text(text)
@@ -215,7 +215,7 @@ def test_a_source_that_is_not_there_is_refused_before_work(tmp_path: Path) -> No
     for place, words in (
         ("nowhere", "no such file"),
         (".", "holds no file that ends with"),
-        ("notes.txt", "is no table"),
+        ("notes.txt", "not a known kind of table"),
     ):
         with pytest.raises(InputError, match=words):
             JoinColumnsConfig(source=str(tmp_path / place)).check()
@@ -237,13 +237,12 @@ def test_columns_of_other_shards_are_refused(
 def test_a_column_asked_for_as_what_it_is_not_is_refused(shards: Artifact, join: Join, tmp_path: Path) -> None:
     table = {**TABLE, "vector": [[1.0, 2.0]] * 6}
     columns = join(shards, write(tmp_path, ".parquet", table))
-    index = SampleIndex.open(shards)
     for ask, words in (
         (lambda: columns.numbers("caption"), "'caption' is text"),
-        (lambda: columns.captioned(index, "score"), "'score' is float32; a column of text"),
-        (lambda: columns.captioned(index, "captoin"), "did you mean caption"),
-        (lambda: columns.selected({"vector": (0, 1)}, 0, 6), "has 2 numbers a sample, not one"),
-        (lambda: columns.selected({"scor": (0, 1)}, 0, 0), "did you mean score"),
+        (lambda: columns.texts("score"), "'score' is float32; a column of text"),
+        (lambda: columns.texts("captoin"), "did you mean caption"),
+        (lambda: columns.in_ranges({"vector": (0, 1)}, 0, 6), "has 2 numbers a sample, not one"),
+        (lambda: columns.in_ranges({"scor": (0, 1)}, 0, 0), "did you mean score"),
     ):
         with pytest.raises(InputError, match=words):
             ask()

@@ -70,5 +70,5 @@ def test_an_unknown_key_with_a_known_hash_is_unknown(tmp_path: Path, monkeypatch
 
 
 def test_a_key_of_two_samples_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"the key 'b' is that of rows 1 and 3"):
+    with pytest.raises(InputError, match=r"rows 1 and 3 of the index have the same key, 'b'"):
         KeyTable(texts(["a", "b", "c", "b"]), tmp_path)

@@ -227,7 +227,8 @@ def test_a_delta_brings_the_shards_of_its_base_along(
 
 
 @pytest.mark.parametrize(
-    ("names", "words"), [(["emoji"], "names 1 data sets; it takes two"), (["emoji", "My/Set"], "'My/Set' is no name")]
+    ("names", "words"),
+    [(["emoji"], "at least two data sets, and names 1"), (["emoji", "My/Set"], "'My/Set' cannot name")],
 )
 def test_what_is_no_mixture_is_refused(store: ArtifactStore, names: list[str], words: str) -> None:
     shards = pair(store)["emoji"]

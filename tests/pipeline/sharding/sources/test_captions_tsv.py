@@ -62,8 +62,8 @@ def test_bad_lines_are_quarantined(folder: Path, collect: Collect, reason: Reaso
     _, items = collect(kind="captions_tsv", file=str(folder / "list.tsv"))
     assert items[0].read()
     assert [reason(item) for item in items[1:5]] == [
-        "0 tabs, one is wanted",
-        "2 tabs, one is wanted",
+        "the line has 0 tabs instead of one",
+        "the line has 2 tabs instead of one",
         "the line is not UTF-8",
         "the line names no file",
     ]
@@ -80,7 +80,7 @@ def test_wrong_lists_are_refused(folder: Path, refused: Refused) -> None:
     assert "line 1" in told
     assert "img2dataset" in told
     assert "set order=path_caption" in line("china.jpg\ta temple by a lake\n")
-    assert "line 1: 0 tabs" in line("china.jpg a temple\n")
+    assert "line 1: the line has 0 tabs" in line("china.jpg a temple\n")
     assert "holds no line" in line("\n")
     assert "no such folder" in line("a\tchina.jpg\n", images=str(folder / "nowhere"))
     assert "no such file" in line("a\tchina.jpg\n", test_file=str(folder / "test.tsv"))

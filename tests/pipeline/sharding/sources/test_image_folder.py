@@ -203,7 +203,7 @@ def test_a_delta_is_not_made_on_shards_in_which_train_is_a_class(
     folder = fill({"train/cat": 20, "val/cat": 20})
     before = add(store, {"kind": "image_folder", "folder": str(folder), "layout": "classes"})
     source = {"kind": "image_folder", "folder": str(folder)}
-    with pytest.raises(InputError, match=r'made with source\.layout="classes"'):
+    with pytest.raises(InputError, match=r'created with source\.layout="classes"'):
         add(store, source, base=before)
     (folder / "train" / "dog").mkdir()
     for number in range(3):
@@ -325,9 +325,7 @@ def test_a_disk_that_fails_stops_the_run_and_no_image_is_taken_for_deleted(
 def test_a_class_behind_a_link_to_nothing_is_refused(fill: Fill, refused: Refused, tmp_path: Path) -> None:
     folder = fill({"cat": 2, "dog": 2})
     (folder / "horse").symlink_to(tmp_path / "unmounted")
-    assert f"{folder / 'horse'}: a symbolic link to what is not there" in refused(
-        kind="image_folder", folder=str(folder)
-    )
+    assert f"{folder / 'horse'}: a symbolic link to a missing path" in refused(kind="image_folder", folder=str(folder))
 
 
 def test_images_are_taken_by_content_where_the_extension_is_unknown_and_the_rest_is_counted(

@@ -17,7 +17,7 @@ import pytest
 from pipeline.artifacts import Artifact
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.sources.base import Collection, Item
-from pipeline.sharding.sources.labels import MISSING_WORDS, label_of, named, normalised_label, ordered
+from pipeline.sharding.sources.labels import MISSING_WORDS, class_name_of, label_of, normalise_label, sort_labels
 from pipeline.sharding.writing.intake import safe_key
 
 Collect = Callable[..., tuple[Collection, list[Item]]]
@@ -84,11 +84,13 @@ def test_lists_and_the_like_are_no_labels(form: str, tmp_path: Path, collect: Co
 def test_numbers_of_any_length_are_labels_in_their_order() -> None:
     # Python converts no more than 4,300 digits.
     long = "9" * 6000
-    assert ordered([long, "b", "10", "007", "7", "2", "1" + long, "a"]) == (
+    assert sort_labels([long, "b", "10", "007", "7", "2", "1" + long, "a"]) == (
         "2", "007", "7", "10", long, "1" + long, "a", "b",
     )  # fmt: skip
-    assert named(long, ("a", "b")) is None
-    assert (named("0", ("a", "b")), named("01", ("a", "b")), named("2", ("a", "b"))) == ("a", "b", None)
+    assert (class_name_of("0", ("a", "b")), class_name_of("01", ("a", "b"))) == ("a", "b")
+    for unknown in (long, "2"):
+        with pytest.raises(ValueError, match="is no class of class_names"):
+            class_name_of(unknown, ("a", "b"))
 
 
 def test_words_are_missing_only_as_they_are_written() -> None:
@@ -97,9 +99,9 @@ def test_words_are_missing_only_as_they_are_written() -> None:
     assert label_of(-1) == "-1"
     assert label_of(-1, ["a"]) is None
     assert label_of(True) == "1"
-    assert named("3.0", ("a", "b", "c", "d")) == "d"
+    assert class_name_of("3.0", ("a", "b", "c", "d")) == "d"
     assert all(label_of(word) is None for word in MISSING_WORDS)
-    assert normalised_label(f"\ufeff {DECOMPOSED}\u00a0\u200b") == COMPOSED
+    assert normalise_label(f"\ufeff {DECOMPOSED}\u00a0\u200b") == COMPOSED
 
 
 def test_in_tars_too(tmp_path: Path, collect: Collect, picture: Picture) -> None:
@@ -114,7 +116,7 @@ def test_in_tars_too(tmp_path: Path, collect: Collect, picture: Picture) -> None
         collection, items = collect(kind="webdataset", tars=str(tmp_path / f"{name}.tar"), labels=name)
         assert collection.label_names == (COMPOSED, "cat")
         assert [item.label for item in items] == ["cat", None, COMPOSED, COMPOSED, None, None]
-        assert collection.notes[0] == "labels that look the same were made one: 'Cafe\\u0301' and 'Caf\\xe9'"
+        assert collection.notes[0] == "labels that look the same were merged: 'Cafe\\u0301' and 'Caf\\xe9'"
         assert "3 of 6 samples have no label (1 'None', 1 'nan', 1 empty" in collection.notes[1]
 
 
@@ -125,7 +127,7 @@ def test_labels_of_a_table_that_were_made_one_are_noted(form: str, tmp_path: Pat
     assert [item.label for item in items] == [COMPOSED, "dog", COMPOSED, "dog", "cat", "cat"]
     assert collection.label_names == (COMPOSED, "cat", "dog")
     assert collection.notes == (
-        "labels that look the same were made one: 'Cafe\\u0301' and 'Caf\\xe9', 'dog' and 'dog '",
+        "labels that look the same were merged: 'Cafe\\u0301' and 'Caf\\xe9', 'dog' and 'dog '",
     )
 
 
@@ -143,10 +145,10 @@ def test_labels_and_groups_that_look_the_same_are_one_and_it_is_said(
     assert len(index) == 14
     assert {index.captions(id)[0] for id in range(len(index))} <= {f"a {COMPOSED}", "a dog"}
     (note,) = artifact.summary["notes"]
-    assert note.startswith("labels that look the same were made one: ")
+    assert note.startswith("labels that look the same were merged: ")
     assert "'Cafe\\u0301' and 'Caf\\xe9'" in note
     assert "'dog' and 'dog '" in note
-    assert "made one" in artifact.read("data_card.md").decode()
+    assert "were merged" in artifact.read("data_card.md").decode()
 
 
 def test_one_photographer_is_one_group(tmp_path: Path, shard: Callable[..., Artifact], picture: Picture) -> None:

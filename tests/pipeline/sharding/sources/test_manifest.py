@@ -204,7 +204,7 @@ def test_wrong_tables_are_refused_in_one_line(folder: Path, refused: Refused) ->
     assert "no such file" in line(manifest=str(folder / "nowhere.csv"), label_column="label")
     assert "web addresses" in line(manifest="https://example.org/a.csv", label_column="label")
     (folder / "list.xlsx").write_bytes(b"PK")
-    assert "not a form that is read" in line(manifest=str(folder / "list.xlsx"), label_column="label")
+    assert "not a known kind of table" in line(manifest=str(folder / "list.xlsx"), label_column="label")
     (folder / "empty.csv").write_text("")
     assert "column names" in line(manifest=str(folder / "empty.csv"), label_column="label")
     (folder / "bad.parquet").write_bytes(b"PAR1 no")

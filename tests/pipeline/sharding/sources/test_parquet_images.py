@@ -77,7 +77,7 @@ def test_captions_splits_and_what_is_missing(
     assert collection.title == "pairs"
     assert [item.split for item in items] == ["train"] * 3 + ["val"] * 4
     assert [item.captions for item in items[:3]] == [("one",), ("",), ()]
-    assert "holds no bytes but the path '3.png'" in reason(items[6])
+    assert "holds no bytes, only the path '3.png'" in reason(items[6])
     assert [pickle.loads(pickle.dumps(item)).read() for item in items[:3]] == pictures
 
 

@@ -191,14 +191,14 @@ def test_paths_of_windows_are_recognised(
         "path,label\nphotos\\a.png,cat\nC:\\photos\\a.png,cat\nC:/photos/a.png,cat\nodd\\name.png,cat\n"
     )
     _, items = collect(**of(tmp_path / "a.csv"))
-    assert "backslashes of Windows: write /" in reason(items[0])
-    assert "a path of Windows with its drive" in reason(items[1])
-    assert "a path of Windows with its drive" in reason(items[2])
+    assert "Windows' backslashes: write /" in reason(items[0])
+    assert "a Windows path with a drive" in reason(items[1])
+    assert "a Windows path with a drive" in reason(items[2])
     assert items[3].read() == picture(2)
-    with pytest.raises(ValueError, match="with its drive"):
+    with pytest.raises(ValueError, match="Windows path with a drive"):
         join("s3://bucket/photos", "D:\\a.png")
-    assert "a path of Windows with its drive" in refused(**of(Path("C:\\photos\\a.csv")))
-    assert "backslashes of Windows: write /" in refused(**of(tmp_path / "a.csv", images="photos\\2024"))
+    assert "a Windows path with a drive" in refused(**of(Path("C:\\photos\\a.csv")))
+    assert "Windows' backslashes: write /" in refused(**of(tmp_path / "a.csv", images="photos\\2024"))
 
 
 def test_what_a_file_is_is_known_by_its_first_bytes(picture: Picture) -> None:

@@ -129,7 +129,7 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path, refused: Refused) -> None
     assert "no such folder" in line(dataset="CIFAR10", root=str(tmp_path / "nowhere"))
     assert "holds no file" in line(dataset="CIFAR10", root=str(tmp_path))
     (tmp_path / "a.txt").write_text("no CIFAR")
-    assert "does not hold it" in line(dataset="CIFAR10", root=str(tmp_path))
+    assert "torchvision cannot download it" in line(dataset="CIFAR10", root=str(tmp_path))
     assert "Valid values are" in line(dataset="EMNIST", root=str(tmp_path), arguments={"split": "letter"})
 
 

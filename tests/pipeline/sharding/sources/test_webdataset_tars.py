@@ -324,7 +324,7 @@ def test_a_tar_with_an_odd_end_is_refused_or_read_to_its_end(
     for item in items:
         if item not in problems:
             assert item.read() == picture(int(item.key or ""), "JPEG")
-    assert "1 of 2 tars were read although their end is odd (0.tar: " in collection.notes[0]
+    assert "1 of 2 tars were read although their end is faulty (0.tar: " in collection.notes[0]
     assert "..." not in collection.notes[0]
     # What was listed before says it again.
     assert collect(**source, ends="read")[0].notes == collection.notes

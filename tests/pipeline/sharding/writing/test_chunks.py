@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.sharding.writing.chunks import SCHEMA, ChunkResult, Columns, key_of_row, read_rows, write_table
+from pipeline.sharding.writing.chunks import SCHEMA, ChunkResult, PlanColumns, key_of_row, read_rows, write_table
 from pipeline.sharding.writing.scratch import Scratch
 
 SIZES = (3, 0, 1, 4)
 
 
-def chunks_of(folder: Path) -> tuple[Scratch, Columns]:
+def chunks_of(folder: Path) -> tuple[Scratch, PlanColumns]:
     """Chunks with the keys k0, k1, ... in all."""
     scratch = Scratch(folder)
     scratch.prepare()
@@ -26,7 +26,7 @@ def chunks_of(folder: Path) -> tuple[Scratch, Columns]:
         start += size
         results.append(ChunkResult(size, "", 0, ("a",), ((),), (), {}))
         write_table(scratch, chunk, columns, results[-1])
-    return scratch, Columns.load(scratch, results)
+    return scratch, PlanColumns.load(scratch, results)
 
 
 def test_a_row_is_found_in_its_chunk_beside_an_empty_one(tmp_path: Path) -> None:

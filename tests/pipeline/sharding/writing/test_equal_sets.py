@@ -30,7 +30,7 @@ def test_sets_by_hash_are_the_images_with_equal_hashes(images: list[tuple[int, i
     assert set(sets) == plainly([image[:2] for image in images])
     assert equal.sizes.tolist() == [len(rows) for rows in sets]
     assert equal.copies == sum(len(rows) - 1 for rows in sets)
-    assert equal.differ(labels).tolist() == [len({images[row][2] for row in rows}) > 1 for rows in sets]
+    assert equal.have_different(labels).tolist() == [len({images[row][2] for row in rows}) > 1 for rows in sets]
 
 
 @given(st.lists(st.integers(-1, 4), max_size=30))

@@ -76,7 +76,7 @@ def test_the_answer_is_that_of_this_process(picture: Picture) -> None:
 @pytest.mark.usefixtures("faulty")
 @pytest.mark.parametrize("fault", ["SIGSEGV", "SIGABRT"])
 def test_an_image_that_ends_its_decoder_is_unreadable(picture: Picture, fault: str) -> None:
-    with pytest.raises(UnreadableError, match=rf"^ends its decoder with {fault}$"):
+    with pytest.raises(UnreadableError, match=rf"^crashes its decoder \({fault}\)$"):
         prepare_image_in_subprocess(
             picture(1, "PNG", "RGBA") + b"ends with " + fault.encode(), CONFIG, with_difference_hash=False
         )
@@ -89,7 +89,7 @@ def test_a_process_that_somebody_ended_is_started_again_once(picture: Picture) -
         prepare_image_in_subprocess(picture(1, "PNG", "RGBA") + b"ends once", CONFIG, with_difference_hash=False).width
         == 12
     )
-    with pytest.raises(WorkError, match=r"ended twice \(code -9\); if memory is short"):
+    with pytest.raises(WorkError, match=r"killed twice \(exit code -9\); if memory is short"):
         prepare_image_in_subprocess(
             picture(1, "PNG", "RGBA") + b"ends with SIGKILL", CONFIG, with_difference_hash=False
         )
@@ -111,8 +111,8 @@ def test_a_process_that_is_ended_in_the_middle_of_an_answer_has_ended() -> None:
 @pytest.mark.usefixtures("faulty")
 def test_an_image_that_occupies_its_decoder_is_unreadable(picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare_image_in_subprocess(picture(1), CONFIG, with_difference_hash=False)
-    monkeypatch.setattr(image_process, "_TIMEOUT_S", 0.5)
-    with pytest.raises(UnreadableError, match=r"occupies its decoder for more than 0\.5 s"):
+    monkeypatch.setattr(image_process, "_DECODE_TIMEOUT_S", 0.5)
+    with pytest.raises(UnreadableError, match=r"is not decoded within 0\.5 s"):
         prepare_image_in_subprocess(picture(1, "PNG", "RGBA") + b"never ends", CONFIG, with_difference_hash=False)
 
 

@@ -111,7 +111,7 @@ def test_a_caption_that_is_no_text_and_an_image_without_any_are_quarantined(tmp_
     reasons = {one.name: one.reason for one in results[0].unreadable}
     assert reasons == {
         "latin": "caption 1 is not UTF-8 (character 4 of 4)",
-        "address": "no caption is left of 1",
+        "address": "no caption remains of 1",
     }
     assert results[0].counts["captions"] == {"cleaned": 1, "only addresses": 1}
 
@@ -138,7 +138,7 @@ def test_too_many_unreadable_stop_the_work_at_once(tmp_path: Path, picture: Pict
 def test_few_unreadable_do_not_stop_the_work(tmp_path: Path, picture: Picture, count: int) -> None:
     reads: list[Callable[[], bytes]] = [lambda: b""] * count + [lambda: picture(1)] * (100 - count)
     _, results = take(tmp_path, items_of(reads), share=count / 100)
-    assert sum(one.rows for one in results) == 100 - count
+    assert sum(one.row_count for one in results) == 100 - count
     assert sum(len(one.unreadable) for one in results) == count
 
 

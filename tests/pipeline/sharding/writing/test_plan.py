@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.sharding.format.index import SPLITS
-from pipeline.sharding.writing.chunks import Columns
+from pipeline.sharding.writing.chunks import PlanColumns
 from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, without_duplicates
 from pipeline.sharding.writing.equal_sets import EqualSets
 from pipeline.sharding.writing.plan import CapsConfig, Plan, ShardSize, build_plan
@@ -48,7 +48,7 @@ SIZES = st.builds(ShardSize, samples=st.integers(1, 9), bytes=st.one_of(st.none(
 
 
 @pytest.fixture(scope="session")
-def plan_of(columns_of: Callable[..., Columns]) -> MakePlan:
+def plan_of(columns_of: Callable[..., PlanColumns]) -> MakePlan:
     """plan_of(images, caps=..., ...): the plan of images whose splits are given."""
 
     def make(images: list[Image], **more: Any) -> Plan:
@@ -114,7 +114,7 @@ def plainly_kept(images: list[Image], config: DuplicatesConfig) -> list[int]:
 @given(IMAGES, DUPLICATES)
 @settings(max_examples=40, deadline=None)
 def test_duplicates_are_those_of_the_plain_reading(
-    columns_of: Callable[..., Columns], images: list[Image], config: DuplicatesConfig
+    columns_of: Callable[..., PlanColumns], images: list[Image], config: DuplicatesConfig
 ) -> None:
     columns = columns_of(images)
     assignment = without_duplicates(
@@ -219,7 +219,7 @@ def test_planning_takes_a_bounded_number_of_bytes_an_image() -> None:
     count = 300_000
     rng = np.random.default_rng(0)
     numbers = rng.integers(0, 2**63, (6, count)).astype(np.uint64)
-    columns = Columns(
+    columns = PlanColumns(
         starts=np.array([0, count], dtype=np.int64),
         hash_high=numbers[0],
         hash_low=numbers[1],

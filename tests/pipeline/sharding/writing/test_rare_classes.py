@@ -20,7 +20,7 @@ from pipeline.errors import InputError, WorkError
 from pipeline.html.markdown import text
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.sharding.sources.base import Item
-from pipeline.sharding.writing.chunks import Columns
+from pipeline.sharding.writing.chunks import PlanColumns
 from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, SplitAssignment
 from pipeline.sharding.writing.rare_classes import LabelSizes, label_numbers
 from pipeline.sharding.writing.split import assign_splits
@@ -331,7 +331,7 @@ SAMPLES = st.lists(
 @given(SAMPLES, st.sampled_from([0.0, 0.2, 0.45]), st.sampled_from([0.0, 0.2, 0.45]))
 @settings(max_examples=120, deadline=None, derandomize=True)
 def test_with_either_rule_every_class_is_everywhere_or_rare(
-    columns_of: Callable[..., Columns],
+    columns_of: Callable[..., PlanColumns],
     samples: list[tuple[int, int, int, str | None]],
     val_share: float,
     test_share: float,
@@ -356,7 +356,7 @@ def test_with_either_rule_every_class_is_everywhere_or_rare(
                 assert set(splits.tolist()) <= {0}
 
 
-def test_the_early_count_never_refuses_what_the_split_would_take(columns_of: Callable[..., Columns]) -> None:
+def test_the_early_count_never_refuses_what_the_split_would_take(columns_of: Callable[..., PlanColumns]) -> None:
     rng = np.random.default_rng(0)
     refused = 0
     for _ in range(150):
@@ -383,7 +383,7 @@ def test_the_early_count_never_refuses_what_the_split_would_take(columns_of: Cal
             )
             for n, image in enumerate(images)
         ]
-        assert list(sizes.counted(iter(items))) == items
+        assert list(sizes.count(iter(items))) == items
         try:
             assign_splits(columns_of(images), config, DuplicatesConfig(), labels)
         except InputError:

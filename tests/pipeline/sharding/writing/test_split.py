@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError, UnknownNameError
-from pipeline.sharding.writing.chunks import Columns
+from pipeline.sharding.writing.chunks import PlanColumns
 from pipeline.sharding.writing.duplicates import DROPPED, DuplicatesConfig, SplitAssignment
 from pipeline.sharding.writing.split import assign_splits, split_draw
 from pipeline.sharding.writing.split_config import SplitConfig
@@ -20,7 +20,7 @@ Split = Callable[..., SplitAssignment]
 
 
 @pytest.fixture(scope="session")
-def split(columns_of: Callable[..., Columns]) -> Split:
+def split(columns_of: Callable[..., PlanColumns]) -> Split:
     """split(samples, config): what becomes of samples of three classes."""
 
     def assigned(

@@ -158,7 +158,7 @@ def test_a_spool_that_changed_meanwhile_is_refused(
 
     plan = writing.build_plan
     monkeypatch.setattr(writing, "build_plan", damaging)
-    with pytest.raises(WorkError, match="is not what was read"):
+    with pytest.raises(WorkError, match="changed since it was read"):
         shard_photos("damaged")
 
 

@@ -21,7 +21,7 @@ from pipeline.progress import silent
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.sources.base import Collection, Credit
 from pipeline.sharding.sources.demo.emoji import Concept, EmojiConfig, captions, collect_emoji
-from pipeline.sharding.sources.demo.emoji_packs import FAMILIES, STYLES, EmojiStyle, normalised
+from pipeline.sharding.sources.demo.emoji_packs import FAMILIES, STYLES, EmojiStyle, normalise_hexcode
 from pipeline.sharding.sources.demo.npm_packs import Pack
 
 SQUARE = (
@@ -61,7 +61,7 @@ def webp(colour: tuple[int, int, int, int], size: tuple[int, int] = (256, 256)) 
 def source(tmp_path: Path) -> Callable[..., Collection]:
     """source(...): the emoji of three small packs, read by the readers of the real ones."""
     rows = [{"group": "animals-nature", "skintone": "", **row} for row in TABLE]
-    codes = [normalised(row["hexcode"]) for row in TABLE]
+    codes = [normalise_hexcode(row["hexcode"]) for row in TABLE]
     openmoji = packed(
         tmp_path / "openmoji-1.0.0.tgz",
         {"data/openmoji.json": json.dumps(rows)} | {f"color/svg/{row['hexcode']}.svg": SQUARE for row in TABLE},

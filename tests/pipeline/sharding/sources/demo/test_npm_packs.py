@@ -88,4 +88,4 @@ def test_npm_s_complaint_is_cut_to_what_says_most() -> None:
         "npm error A complete log of this run can be found in: /root/.npm/_logs/x.log\n"
     )
     assert npm_packs._npm_reason(said) == "E404: 404 Not Found - GET http://x/y"
-    assert npm_packs._npm_reason("") == "npm failed without a word"
+    assert npm_packs._npm_reason("") == "npm failed without a message"
