@@ -132,6 +132,9 @@ def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
     for name, location in lines.items():
         if location is not None:
             console.print(Text.assemble((f"{name:<7}", "dim"), str(location)), soft_wrap=True)
+    for model in outcome.models:
+        if model.get("against_teacher"):
+            console.print(Text(f"{model['name']}: {model['against_teacher']}"), soft_wrap=True)
     if outcome.models:
         console.print()
         console.print(Text("to look the models up, in any Python that has mlflow and torch:", "dim"))

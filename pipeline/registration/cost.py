@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import torch
+from torch import nn
 
 from pipeline.exported_model import ExportedModel
 
@@ -29,9 +30,13 @@ def image_cost(exported: ExportedModel) -> dict[str, float]:
             started = time.perf_counter()
             forward(image)
             seconds.append(time.perf_counter() - started)
+    return {**weights_size(model), "latency_ms": round(min(seconds) * 1e3, 2)}
+
+
+def weights_size(model: nn.Module) -> dict[str, float]:
+    """parameters, and megabytes (10^6 bytes) of them."""
     weights = list(model.parameters())
     return {
         "parameters": sum(weight.numel() for weight in weights),
         "megabytes": round(sum(weight.numel() * weight.element_size() for weight in weights) / 1e6, 2),
-        "latency_ms": round(min(seconds) * 1e3, 2),
     }

@@ -18,6 +18,7 @@ from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import digest
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
+from pipeline.registration.against_teacher import against_teacher
 from pipeline.registration.config import RegistrationConfig
 from pipeline.registration.cost import image_cost
 from pipeline.registration.gate import Decision, Outcomes, decide
@@ -81,6 +82,8 @@ class RegisterModel:
             model_uri = f"models:/{name}@{CHAMPION}" if is_champion else f"models:/{name}/{version.version}"
             description = card(model_uri=model_uri, decision=decision)
             registry.describe(version, description)
+        cost = image_cost(exported)
+        compared = against_teacher(cost, challenger, inputs, work.store)
         summary = {
             "name": name,
             "version": version.version,
@@ -89,7 +92,8 @@ class RegisterModel:
             "champion": champion.version if champion is not None else None,
             "lookup": f'mlflow.pyfunc.load_model("{model_uri}")',
             "tracking_uri": registry.shown_uri,
-            **image_cost(exported),
+            **cost,
+            **({"against_teacher": compared} if compared is not None else {}),
         }
         record = {**summary, "gate": asdict(decision), "compared_with": against, "lineage": lineage}
         (work.output / "registration.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")

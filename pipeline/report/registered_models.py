@@ -64,6 +64,7 @@ def _card(name: str, summary: Mapping[str, Any], champions: Mapping[str, Any]) -
         ),
         tag("p", _sentence(str(summary["reason"]))) if summary.get("reason") else None,
         tag("p", cost_line(summary), class_="label") if cost_line(summary) else None,
+        tag("p", _sentence(str(summary["against_teacher"]))) if summary.get("against_teacher") else None,
         tag("p", f"The champion is version {champion}.", class_="label")
         if champion is not None and role == "not promoted"
         else None,

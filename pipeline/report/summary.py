@@ -32,6 +32,7 @@ def report_markdown(inputs: Mapping[str, Artifact], title: str = "Tutelage run")
         cost = cost_line(summary)
         lines += [f"**{text(registered_name(name, summary))}{version}, {role}**{reason}", ""]
         lines += [f"{cost}.", ""] if cost else []
+        lines += [f"{text(str(summary['against_teacher']))}.", ""] if summary.get("against_teacher") else []
         if summary.get("lookup") and not role.startswith("replaced"):
             lines += ["```python", str(summary["lookup"]).replace("```", ""), "```", ""]
     lines += _accuracies(run)

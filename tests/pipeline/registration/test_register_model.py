@@ -23,8 +23,11 @@ from pipeline.errors import InputError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.stage import EvaluateModel
 from pipeline.exported_model import ExportedModel
+from pipeline.registration.against_teacher import against_teacher
 from pipeline.registration.config import RegistrationConfig
+from pipeline.registration.cost import image_cost
 from pipeline.registration.mlflow_registry import Registry
+from pipeline.registration.outcomes import read_outcomes
 from pipeline.registration.program_check import check_program
 from pipeline.registration.stage import RegisterModel
 from pipeline.service_url import shown_url
@@ -306,7 +309,9 @@ def test_two_processes_that_promote_at_once_decide_one_after_the_other(colours: 
     processes = [
         python(f"""
 from pipeline.artifacts import ArtifactStore
+from pipeline.registration.against_teacher import against_teacher
 from pipeline.registration.config import RegistrationConfig
+from pipeline.registration.cost import image_cost
 from pipeline.registration.stage import RegisterModel
 from pipeline.stage import run_stage
 store = ArtifactStore.open({colours.store.storage.url!r})
@@ -373,3 +378,19 @@ def test_a_model_that_three_register_at_once_is_one_version(colours: Any, monkey
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], "attributes.run_name = 'register-together'")
     assert [run.info.status for run in runs] == ["FINISHED"]
+
+
+def test_a_student_that_is_hardly_smaller_is_compared_with_its_teacher_in_one_sentence(colours: Any) -> None:
+    student, teacher = colours.classifier(forgets="green"), colours.classifier()
+    colours.evaluate(teacher)
+    inputs = {**colours.inputs(student), "teacher": teacher}
+    cost = image_cost(ExportedModel.open(student))
+    outcomes = read_outcomes(inputs["evaluation"])
+    said = against_teacher(cost, outcomes, inputs, colours.store)
+    size = f"{cost['parameters'] / 1e6:.2f}M parameters ({cost['megabytes']:.1f} MB)"
+    assert said is not None
+    assert said.startswith(f"The student has {size}, its teacher {size}; the student is ")
+    assert "points less accurate than its teacher (95% interval" in said
+    small = {"parameters": cost["parameters"] / 10, "megabytes": 0.1}
+    assert against_teacher(small, read_outcomes(colours.evaluate(teacher)), inputs, colours.store) is None
+    assert against_teacher(cost, outcomes, colours.inputs(student), colours.store) is None
