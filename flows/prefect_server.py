@@ -20,9 +20,9 @@ from flows.prefect_api import ask
 from infra.local.server import check_free
 from infra.local.servers import PortTakenError, Server, ServerError, free_port, prefect_server
 from pipeline.errors import InputError, WorkError, first_line
+from pipeline.file_lock import lock_error, open_lock, try_lock
 from pipeline.reachability import http_problem
 from pipeline.service_url import shown_url
-from pipeline.whole_files import open_lock, try_lock, unusable
 
 _log = logging.getLogger("tutelage.prefect")
 
@@ -199,7 +199,7 @@ def _own_home(home: Path) -> tuple[IO[bytes], Path]:
             candidate.mkdir(parents=True, exist_ok=True)
             lock = open_lock(candidate / "lock")
         except OSError as error:
-            raise unusable(candidate / "lock", error) from None
+            raise lock_error(candidate / "lock", error) from None
         if try_lock(lock):
             return lock, candidate
         lock.close()

@@ -227,7 +227,7 @@ def _say_waiting(board: RunBoard) -> None:
 def _end_ray(board: RunBoard) -> None:
     # Only if a stage of this process used Ray: importing it takes a second.
     ray_cluster = sys.modules.get("pipeline.ray_cluster")
-    if ray_cluster is not None and ray_cluster.started():
+    if ray_cluster is not None and ray_cluster.is_started():
         board.says("stopping: ending Ray" if board.stopping else "ending Ray")
         ray_cluster.shutdown()
 

@@ -17,11 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipeline.atomic_files import atomic_write
 from pipeline.errors import DamagedError, InputError, UnknownNameError, WorkError
 from pipeline.storage import Storage, open_storage
 from pipeline.storage.checked_files import is_as_committed
 from pipeline.storage.sha256 import file_sha256, ranges_sha256
-from pipeline.whole_files import atomic_write
 
 MANIFEST = "manifest.json"
 _FORMAT = 1

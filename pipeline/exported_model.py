@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from model_defs import ModelError, create_model
 from pipeline.artifacts import Artifact
 from pipeline.errors import DamagedError, InputError
+from pipeline.json_file import write_json
 from pipeline.loading.tokenizer import CaptionTokenizer, Tokenizer, WordPieceTokenizer
 from pipeline.loading.wordpiece_vocabulary import VOCABULARY, load_vocabulary, write_vocabulary
 from pipeline.preprocessing import Preprocessing, per_channel
-from pipeline.whole_files import write_json
 
 FOLDER = "model"
 ARCHITECTURE = "architecture.json"

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from pipeline.artifacts import ASIDE, ArtifactStore
 from pipeline.errors import TutelageError
+from pipeline.file_lock import open_lock, try_lock
 from pipeline.owners import TEMPORARY, is_left_over, is_owned, sweep_folder
-from pipeline.whole_files import open_lock, try_lock
 
 _log = logging.getLogger("tutelage.store")
 

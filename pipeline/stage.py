@@ -22,9 +22,9 @@ from typing import IO, Any, ClassVar, Protocol, TypeVar
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import Config, canonical_json, digest
 from pipeline.errors import InputError, WorkError
+from pipeline.file_lock import open_lock, take_lock, try_lock
 from pipeline.owners import owned_name
 from pipeline.progress import Progress, silent
-from pipeline.whole_files import open_lock, take_lock, try_lock
 
 # A lock file is removed with its folder when its holder ends; then the lock is tried again.
 _LOCK_TRIES = 200

@@ -12,8 +12,8 @@ from pathlib import Path
 from flows.cli.artifact_commands import committed, readable
 from flows.preflight import open_store
 from pipeline.artifacts import Artifact, ArtifactStore
+from pipeline.atomic_files import atomic_write
 from pipeline.errors import InputError, listed
-from pipeline.whole_files import atomic_write
 
 _REPORTS = "run-report"
 

@@ -15,9 +15,9 @@ from rich.text import Text
 from flows.cli.console import Console
 from flows.cli.progress_line import progress_line
 from flows.preflight import open_store
+from pipeline.atomic_files import atomic_write
 from pipeline.counted import counted
 from pipeline.errors import InputError
-from pipeline.whole_files import atomic_write
 
 if TYPE_CHECKING:
     from pipeline.artifacts import ArtifactStore

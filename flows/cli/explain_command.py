@@ -14,10 +14,10 @@ from flows.cli.image_files import ImageFile, image_files
 from flows.cli.model_argument import exported_model
 from flows.cli.progress_line import progress_line
 from flows.preflight import open_store
+from pipeline.atomic_files import atomic_write
 from pipeline.counted import counted
 from pipeline.errors import InputError, WorkError
 from pipeline.printable import printable
-from pipeline.whole_files import atomic_write
 
 if TYPE_CHECKING:
     from pipeline.explain.drawing import Panel
@@ -56,10 +56,12 @@ def explain(
     with progress_line("explain") as progress:
         progress(note="loading the model")
         with exported_model(model_uri) as exported:
-            from pipeline.explain.explanation import Request
+            from pipeline.explain.explanation import ExplanationRequest
             from pipeline.explain.explanations import BATCH_SIZE, Explainer
 
-            request = Request(class_name=class_name, prompts=tuple(prompts), layer=_layer(layer), channels=channels)
+            request = ExplanationRequest(
+                class_name=class_name, prompts=tuple(prompts), layer=_layer(layer), channels=channels
+            )
             explainer = Explainer(exported, method=method, request=request)
             paths = _paths(files, out, explainer.method)
             for start in range(0, len(files), BATCH_SIZE):

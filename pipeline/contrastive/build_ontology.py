@@ -2,7 +2,7 @@
 
 A concept is retained if enough images of distinct content are below it to compose batches without repetition.
 A parent is retained only if it joins two or more retained concepts; otherwise its child replaces it.
-Pairs of a removed concept count for its nearest retained ancestor.
+Pairs of a removed concept are assigned to its nearest retained ancestor.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.artifacts import Artifact
 from pipeline.config import Config
-from pipeline.contrastive.ontology import Ids, Ontology, depth_first, tree
+from pipeline.contrastive.ontology import Ontology, SampleIds, build_nodes, sort_depth_first
 from pipeline.counted import counted
 from pipeline.counter_rng import text_hash
 from pipeline.errors import InputError
@@ -31,15 +32,15 @@ class OntologyConfig(Config):
     min_count: int = Field(
         16,
         ge=2,
-        description="Minimum number of distinct training images below a concept. A concept with fewer counts as "
-        "its parent.",
+        description="Minimum number of distinct training images below a concept. Smaller concepts are "
+        "removed, and their pairs assigned to the parent.",
     )
     pairs_per_node: int = Field(
         8,
         ge=1,
         le=65536,
         description="Number of pairs that a batch takes from a concept. A concept with fewer than twice as many "
-        "distinct training images counts as its parent.",
+        "distinct training images is removed, and its pairs assigned to the parent.",
     )
     use_validation_split: bool = Field(
         True, description="Measure the accuracy of concepts on pairs of the validation split."
@@ -71,7 +72,7 @@ class BuildOntology:
         index, columns = open_columns(
             inputs.get("columns"), SampleIndex.open(shards), keep=config.keep, captions_from=config.captions_from
         )
-        entries = taxonomy_of(index, shards.name)
+        entries = taxonomy_entries(index, shards.name)
         work.progress(note="reading captions")
         captions = caption_numbers(index, np.arange(len(index), dtype=np.int64))
         training = index.rows("train")
@@ -118,23 +119,23 @@ class BuildOntology:
         }
 
 
-def check_choice(ontology: Artifact, columns: Artifact | None, captions_from: str | None, keep: Keep) -> None:
-    """Checks that an ontology was built from the pairs that training uses.
+def check_same_pairs(ontology: Artifact, columns: Artifact | None, captions_from: str | None, keep: Keep) -> None:
+    """Checks that an ontology was built from the pairs on which a model is trained.
 
     Raises:
         InputError: it was built with other captions, or from other samples.
     """
     built = {"captions_from": ontology.config.get("captions_from"), "keep": ontology.config.get("keep", {})}
     wanted = {"captions_from": captions_from, "keep": {name: list(ends) for name, ends in keep.items()}}
-    columns_uri = columns.name if columns is not None and (captions_from is not None or keep) else None
-    if built != wanted or (columns_uri is not None and ontology.manifest["inputs"].get("columns") != columns_uri):
+    columns_name = columns.name if columns is not None and (captions_from is not None or keep) else None
+    if built != wanted or (columns_name is not None and ontology.manifest["inputs"].get("columns") != columns_name):
         raise InputError(
             f"{ontology.name}: was built with captions_from={built['captions_from']}, keep={built['keep']}; build one "
             f"with captions_from={captions_from}, keep={wanted['keep']} and the same columns"
         )
 
 
-def taxonomy_of(index: SampleIndex, where: str) -> list[tuple[str, int]]:
+def taxonomy_entries(index: SampleIndex, where: str) -> list[tuple[str, int]]:
     """The (name, parent) pairs of a data set's taxonomy, parents before children.
 
     Raises:
@@ -157,11 +158,11 @@ def taxonomy_of(index: SampleIndex, where: str) -> list[tuple[str, int]]:
 
 def build(
     entries: Sequence[tuple[str, int]],
-    node_of: Ids,
-    contents: Ids,
-    captions: Ids,
-    training: Ids,
-    held_out: Ids,
+    node_of: NDArray[np.int64],
+    contents: NDArray[np.int64],
+    captions: NDArray[np.int64],
+    training: SampleIds,
+    held_out: SampleIds,
     *,
     needed: int,
 ) -> Ontology:
@@ -169,11 +170,11 @@ def build(
 
     Args:
         entries: (name, parent) of the taxonomy's nodes, root first, parents before children.
-        node_of: [samples] deepest node of each sample; -1 for no node, which counts for the root.
+        node_of: [samples] deepest node of each sample; -1 (no node) is treated as the root.
         contents: [samples] content numbers, equal for samples with the same content.
         captions: [samples] caption numbers, equal for samples with the same first caption.
         training: ids of the training pairs.
-        held_out: ids of the pairs that concepts are measured on.
+        held_out: ids of the pairs on which the accuracy of concepts is measured.
         needed: minimum number of distinct contents below a retained concept.
     """
     below: list[set[int]] = [set() for _ in entries]
@@ -199,31 +200,31 @@ def build(
             new_number[child] = len(retained)
             retained.append(child)
 
-    nearest = np.zeros(len(entries), np.int64)
+    nearest_retained = np.zeros(len(entries), np.int64)
     for number, (_, parent) in enumerate(entries):
-        nearest[number] = new_number.get(number, nearest[max(parent, 0)])
-    nodes = tree([(entries[number][0], parent) for number, parent in zip(retained, parents, strict=True)])
-    new_node_of = nearest[np.maximum(node_of, 0)]
-    postings, spans = depth_first(nodes, new_node_of[training], training)
-    measured, measured_spans = depth_first(nodes, new_node_of[held_out], held_out)
-    return Ontology(nodes, postings, measured, np.concatenate([spans, measured_spans], axis=1), contents, captions)
+        nearest_retained[number] = new_number.get(number, nearest_retained[max(parent, 0)])
+    nodes = build_nodes([(entries[number][0], parent) for number, parent in zip(retained, parents, strict=True)])
+    new_node_of = nearest_retained[np.maximum(node_of, 0)]
+    postings, spans = sort_depth_first(nodes, new_node_of[training], training)
+    held_out, held_out_spans = sort_depth_first(nodes, new_node_of[held_out], held_out)
+    return Ontology(nodes, postings, held_out, np.concatenate([spans, held_out_spans], axis=1), contents, captions)
 
 
-def content_numbers(index: SampleIndex) -> Ids:
-    """One number per sample, equal for equal content: the content group, or a hash of the bytes without a group."""
+def content_numbers(index: SampleIndex) -> NDArray[np.int64]:
+    """One number per sample, equal for equal content: its content group, or a hash of its bytes if it has no group."""
     contents = np.array(index.groups, np.int64)
     for row in np.flatnonzero(contents < 0):
         contents[row] = -1 - (_number(index.content_hash(int(row))) >> 1)
     return contents
 
 
-def caption_numbers(index: SampleIndex, ids: Ids) -> Ids:
+def caption_numbers(index: SampleIndex, ids: SampleIds) -> NDArray[np.int64]:
     """One number per sample, equal for equal first captions; -1 without a caption."""
-    firsts = (next(iter(index.captions(int(row))), "") for row in ids)
-    return np.fromiter((_number(text) >> 1 if text.strip() else -1 for text in firsts), np.int64, len(ids))
+    first_captions = (next(iter(index.captions(int(row))), "") for row in ids)
+    return np.fromiter((_number(text) >> 1 if text.strip() else -1 for text in first_captions), np.int64, len(ids))
 
 
-def image_numbers(index: SampleIndex, ids: Ids, seed: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+def image_numbers(index: SampleIndex, ids: SampleIds, seed: int) -> NDArray[np.float64]:
     """One number in [0, 1) per sample, equal for equal images, so that duplicates are held out together."""
     hashes = (_number(f"{seed}/{index.content_hash(int(row))}") for row in ids)
     return np.fromiter((number / 2.0**64 for number in hashes), np.float64, len(ids))

@@ -1,4 +1,4 @@
-"""Composing a batch from a given number of pairs of each node, no two of which share content or caption.
+"""Composes a batch from a given number of pairs of each node, no two of which share content or caption.
 
     for each node, the smallest first:
         candidates = pairs below it in random order, balanced over its children (the root: not balanced)
@@ -18,13 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.contrastive.ontology import Ids, Ontology
+from pipeline.contrastive.ontology import Ontology, SampleIds
 
 _CANDIDATE_ROUNDS = 4
-"""Rounds of random candidates before a large node counts as exhausted."""
+"""Rounds of random candidates after which a large node is considered exhausted."""
 
 _OVERDRAW = 4
-"""Candidates that are drawn for each pair still needed."""
+"""Random candidates drawn per missing pair."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,20 @@ class Composition:
 
     Attributes:
         ids: int64 [G].
-        topped_up: pairs that a node could not supply and an ancestor did.
-        relaxed: pairs that share content or caption with another pair of the batch.
+        topped_up: number of pairs that an ancestor supplied because a node had too few.
+        relaxed: number of pairs that share content or caption with another pair of the batch.
     """
 
-    ids: Ids
+    ids: SampleIds
     topped_up: int
     relaxed: int
 
 
 def compose(ontology: Ontology, wanted: Mapping[int, int], rng: np.random.Generator) -> Composition:
-    """A batch with `wanted[node]` pairs of each node, in random order.
+    """Composes a batch with `wanted[node]` pairs of each node, in random order.
 
     Args:
-        wanted: node -> pairs; their sum is G, at most the number of training pairs.
+        wanted: node -> number of pairs; the sum is G, at most the number of training pairs.
     """
     selected = np.zeros(0, np.int64)
     topped_up = relaxed = 0
@@ -67,7 +67,9 @@ def compose(ontology: Ontology, wanted: Mapping[int, int], rng: np.random.Genera
     return Composition(rng.permutation(selected), topped_up, relaxed)
 
 
-def _distinct_from(ontology: Ontology, node: int, count: int, selected: Ids, rng: np.random.Generator) -> Ids:
+def _distinct_from(
+    ontology: Ontology, node: int, count: int, selected: SampleIds, rng: np.random.Generator
+) -> SampleIds:
     """Up to `count` pairs below a node that share no content or caption with each other or with `selected`."""
     found = np.zeros(0, np.int64)
     size = len(ontology.below(node))
@@ -83,7 +85,7 @@ def _distinct_from(ontology: Ontology, node: int, count: int, selected: Ids, rng
     return found
 
 
-def _without_shared_content(ontology: Ontology, candidates: Ids, selected: Ids) -> Ids:
+def _without_shared_content(ontology: Ontology, candidates: SampleIds, selected: SampleIds) -> SampleIds:
     """The candidates that share no content or caption with `selected` or with an earlier candidate."""
     distinct = np.ones(len(candidates), bool)
     for numbers in (ontology.contents, ontology.captions):
@@ -109,7 +111,7 @@ def _branches(ontology: Ontology, node: int) -> NDArray[np.int64]:
     return branches[branches[:, 1] > branches[:, 0]]
 
 
-def _all_below(ontology: Ontology, node: int, rng: np.random.Generator) -> Ids:
+def _all_below(ontology: Ontology, node: int, rng: np.random.Generator) -> SampleIds:
     """All pairs below a node, shuffled, alternating between its branches."""
     branches = _branches(ontology, node)
     lengths = branches[:, 1] - branches[:, 0]
@@ -117,15 +119,15 @@ def _all_below(ontology: Ontology, node: int, rng: np.random.Generator) -> Ids:
     shuffled = np.lexsort((rng.random(len(branch_of)), branch_of))
     turn = np.arange(len(branch_of)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     by_turn = shuffled[np.lexsort((rng.permutation(len(branches))[branch_of], turn))]
-    ids: Ids = np.asarray(ontology.below(node))[by_turn]
+    ids: SampleIds = np.asarray(ontology.below(node))[by_turn]
     return ids
 
 
-def _some_below(ontology: Ontology, node: int, count: int, rng: np.random.Generator) -> Ids:
+def _some_below(ontology: Ontology, node: int, count: int, rng: np.random.Generator) -> SampleIds:
     """Random pairs below a node, with repetition, alternating between its branches."""
     branches = _branches(ontology, node)
     branch = rng.permutation(len(branches))[np.arange(count) % len(branches)]
     lengths = branches[branch, 1] - branches[branch, 0]
     positions = branches[branch, 0] + (rng.random(count) * lengths).astype(np.int64)
-    ids: Ids = np.asarray(ontology.postings[positions])
+    ids: SampleIds = np.asarray(ontology.postings[positions])
     return ids

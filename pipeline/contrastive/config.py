@@ -76,11 +76,13 @@ class ContrastiveConfig(Config):
     def _consistent(self) -> ContrastiveConfig:
         if self.training.accumulation > 1:
             raise ValueError(
-                "training.accumulation must be 1: a pair's negatives come from its step's batch, and a micro-batch has "
-                "fewer; use more workers or a smaller global_batch"
+                "training.accumulation must be 1: the negatives of a pair are the other pairs of its step, and a "
+                "micro-batch has fewer; use more workers or a smaller global_batch"
             )
         if self.training.patience is not None:
-            raise ValueError("training.patience: early stopping is for classifiers, by their validation accuracy")
+            raise ValueError(
+                "training.patience: early stopping is for classifiers, which have a validation accuracy; set it to null"
+            )
         if self.training.optimizer.layer_decay is not None:
             raise ValueError("training.optimizer.layer_decay: layer-wise rates are for classifiers, by their head")
         for template in self.templates:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipeline.artifacts import Artifact
-from pipeline.contrastive.build_ontology import check_choice
-from pipeline.contrastive.ontology import Ids, Ontology
+from pipeline.contrastive.build_ontology import check_same_pairs
+from pipeline.contrastive.ontology import Ontology, SampleIds
 from pipeline.counter_rng import generator
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
@@ -26,11 +26,11 @@ class Inputs:
     """The opened inputs of pretrain-clip; all but the shards may be absent.
 
     Attributes:
-        index: the index of the shards, in which the captions are those to train on.
+        index: the index of the shards; its captions are the ones to train on.
         classifier: the input "tower", a trained classifier; the image backbone starts from its weights.
         image_weights, text_weights: imported weights that a new backbone starts from.
         columns: the columns that are joined to the shards.
-        keep: ranges of columns; samples outside them are not trained on.
+        keep: joined column -> range; samples outside a range are not trained on.
     """
 
     shards: Artifact
@@ -60,7 +60,7 @@ class Inputs:
         shards, joined = artifacts["shards"], artifacts.get("columns")
         index, columns = open_columns(joined, SampleIndex.open(shards), keep=keep, captions_from=captions_from)
         if ontology is not None:
-            check_choice(ontology, joined, captions_from, keep)
+            check_same_pairs(ontology, joined, captions_from, keep)
         image, text = (StartingWeights.open(artifacts[name]) if name in artifacts else None for name in WEIGHTS_INPUTS)
         return cls(
             shards,
@@ -73,22 +73,22 @@ class Inputs:
             keep,
         )
 
-    def training_pairs(self) -> Ids:
+    def training_pairs(self) -> SampleIds:
         """Index rows of the pairs to train on, without those that the ontology holds out."""
         if self.ontology is not None:
             return np.unique(self.ontology.postings)
         rows = self.index.rows("train")
         if self.columns is not None and self.keep:
             rows = rows[self.columns.in_ranges(self.keep, 0, len(self.index))[rows]]
-        return _captioned(self.index, rows)
+        return _with_captions(self.index, rows)
 
-    def validation_pairs(self, limit: int, seed: int) -> Ids:
+    def validation_pairs(self, limit: int, seed: int) -> SampleIds:
         """Index rows of at most `limit` pairs of the validation split, ascending."""
-        rows = _captioned(self.index, self.index.rows("val"))
+        rows = _with_captions(self.index, self.index.rows("val"))
         if len(rows) > limit:
             rows = np.sort(generator(seed, "validation-pairs").choice(rows, limit, replace=False))
         return rows
 
 
-def _captioned(index: SampleIndex, rows: Ids) -> Ids:
+def _with_captions(index: SampleIndex, rows: SampleIds) -> SampleIds:
     return rows[np.fromiter((bool(index.captions(int(row))) for row in rows), bool, len(rows))]

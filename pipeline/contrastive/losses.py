@@ -10,7 +10,7 @@ other's positives if they show the same content or carry the same caption: in a 
 object such pairs are common, and counting them as negatives teaches the opposite of the truth.
 
 Over W ranks, each rank computes the rows of its own samples against the gathered columns of all ranks.
-`gather_rows` passes gradients back to the rank a row came from, as a sum over the ranks that used it,
+`gather_rows` passes the gradient of a row back to its rank, summed over all ranks,
 so that after DDP's averaging the gradient equals the gradient of the global batch exactly, provided that
 a rank with B of the G samples weights its loss by B * W / G (the training loop does).
 """
@@ -49,12 +49,12 @@ def infonce(
     """
     images = image_features if all_image_features is None else all_image_features
     texts = text_features if all_text_features is None else all_text_features
-    image_loss = contrast(image_features, texts, logit_scale, positives)
-    text_loss = contrast(text_features, images, logit_scale, positives)
+    image_loss = one_way_infonce(image_features, texts, logit_scale, positives)
+    text_loss = one_way_infonce(text_features, images, logit_scale, positives)
     return (image_loss + text_loss) / 2
 
 
-def contrast(queries: Tensor, keys: Tensor, scale: Tensor, positives: Tensor) -> Tensor:
+def one_way_infonce(queries: Tensor, keys: Tensor, scale: Tensor, positives: Tensor) -> Tensor:
     """One direction of InfoNCE, mean over the queries, in nats.
 
     Args:
@@ -64,8 +64,8 @@ def contrast(queries: Tensor, keys: Tensor, scale: Tensor, positives: Tensor) ->
         positives: bool [A, N]; each row has at least one.
     """
     log_p = F.log_softmax(scale.float() * cosines(queries, keys), dim=-1)
-    of_positives = log_p.masked_fill(~positives, 0.0).sum(-1) / positives.sum(-1)
-    return -of_positives.mean()
+    positive_log_p = log_p.masked_fill(~positives, 0.0).sum(-1) / positives.sum(-1)
+    return -positive_log_p.mean()
 
 
 def cosines(queries: Tensor, keys: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def content_keys(ids: Tensor, groups: Tensor, tokens: Tensor) -> Tensor:
     return torch.stack([ids, groups, (tokens * powers).sum(1)], dim=1)
 
 
-def same_content(rows: Tensor, columns: Tensor) -> Tensor:
+def positive_pairs(rows: Tensor, columns: Tensor) -> Tensor:
     """Which samples are each other's positives, bool [A, N]: same id, same group or same caption.
 
     Args:

@@ -1,4 +1,4 @@
-"""Measures during training of a dual encoder: retrieval on the validation split, accuracy of the frontier.
+"""Metrics during training of a dual encoder: retrieval on the validation split, accuracy of the frontier.
 
 The frontier is the nodes of the ontology from which the curriculum (tonics.py) draws batches.
 Rank 0 computes both and broadcasts them, so that all ranks act on the same numbers even if their devices
@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from math import log
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.contrastive.held_out import HeldOutPairs
-from pipeline.contrastive.ontology import Ids, Ontology
+from pipeline.contrastive.ontology import Ontology, SampleIds
 from pipeline.contrastive.pair_encoder import PairEncoder
-from pipeline.contrastive.tonics import Tonics
+from pipeline.contrastive.tonics import CurriculumPolicy
 from pipeline.evaluation.retrieval import Positives, first_positive_ranks, recall_at
 
 _PREFIX = "curriculum"
@@ -30,13 +32,13 @@ class ValidationRetrieval:
     """Recall at 1 and 5 among the validation pairs; a pair with the same content is a correct answer.
 
     Args:
-        ids: the pairs; each is the query once per direction.
-        contents: [len(ids)] content numbers, equal for the same content.
+        ids: the validation pairs; each image and each text is a query.
+        contents: int64 [len(ids)], equal for pairs with the same content.
     """
 
     encoder: PairEncoder
-    ids: Ids
-    contents: Ids
+    ids: SampleIds
+    contents: NDArray[np.int64]
     rank: int
     world: int
 
@@ -57,7 +59,7 @@ class ValidationRetrieval:
 class CurriculumRefresh:
     """Measures the frontier's accuracy, refreshes the curriculum with it, and returns the metrics for metrics.jsonl."""
 
-    policy: Tonics
+    policy: CurriculumPolicy
     held_out: HeldOutPairs
     encoder: PairEncoder
     rank: int
@@ -71,8 +73,8 @@ class CurriculumRefresh:
             ids = self.held_out.ids(frontier)
             images, texts = self.encoder.features(model, ids)
             values = [self.held_out.accuracy(node, ids, images, texts) for node in frontier]
-        measured = dict(zip(frontier, broadcast_from_rank_0(values, self.encoder.device, self.world), strict=True))
-        policy.refresh(measured)
+        accuracies = dict(zip(frontier, broadcast_from_rank_0(values, self.encoder.device, self.world), strict=True))
+        policy.refresh(accuracies)
 
         names = metric_names(policy.ontology)
         metrics = {
@@ -84,7 +86,7 @@ class CurriculumRefresh:
             f"{_PREFIX}/chance": self.held_out.chance,
             f"{_PREFIX}/held_out_own": sum(map(self.held_out.own_share, frontier)) / len(frontier),
         }
-        for node, accuracy in measured.items():
+        for node, accuracy in accuracies.items():
             metrics[f"{_PREFIX}/accuracy/{names[node]}"] = accuracy
             metrics[f"{_PREFIX}/hits/{names[node]}"] = float(drawn.hits[node])
         for node, p in policy.probability.items():
@@ -115,10 +117,10 @@ def metric_names(ontology: Ontology) -> list[str]:
 def curriculum_lines(rows: Iterable[Mapping[str, Any]], ontology: Ontology) -> list[dict[str, Any]]:
     """The lines of curriculum.jsonl, one per refresh, from the rows of metrics.jsonl.
 
-    frontier, P (the probabilities of its nodes) and entropy are the state from this step on. It follows from accuracy,
-    measured for each node at this step; chance is the accuracy of guessing, and held_out_own the mean fraction of a
-    node's held-out pairs that are not from an ancestor. hits, topped_up and relaxed are of the steps since the previous
-    refresh; see `DrawnBatches`.
+    accuracy is measured for each frontier node at this step, and determines the state after the refresh: frontier, P
+    (the probability of each of its nodes) and entropy. chance is the accuracy of guessing, held_out_own the mean
+    fraction of a node's held-out pairs that no ancestor supplied. hits, topped_up and relaxed (see `DrawnBatches`)
+    cover the steps since the previous refresh.
     """
     names, paths = metric_names(ontology), [node.path for node in ontology.nodes]
     lines = []

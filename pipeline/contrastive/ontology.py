@@ -2,8 +2,8 @@
 
 Nodes are ordered parents before children; node 0 is the root. One array holds the training pairs in
 depth-first order, so the pairs below any node are one slice of it. A node's own pairs (below it, but
-below none of its children) come first in its slice. Memory is one number per pair, however deep the tree
-is. The same holds for the held-out pairs, which are never trained on.
+below none of its children) come first in its slice. Memory is one number per pair at any depth of the
+tree. The held-out pairs, which are never trained on, are stored in the same way.
 
 Files: ontology.json (for people: nodes, counts, rule), postings.npy and held_out.npy (int64 sample ids),
 spans.npy (int64 [nodes, 6]: start, end of own pairs, end of all pairs; in postings, in held_out),
@@ -24,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.artifacts import Artifact
-from pipeline.whole_files import write_json
+from pipeline.json_file import write_json
 
-Ids = NDArray[np.int64]
+SampleIds = NDArray[np.int64]
+"""SampleIds of samples: their rows in the index."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,17 @@ class Ontology:
         nodes: parents before children; nodes[0] is the root.
         postings: ids of training pairs, depth first.
         held_out: ids of held-out pairs, depth first.
-        spans: [nodes, 6]; see above.
+        spans: [nodes, 6], the columns of spans.npy.
         contents: [samples], equal for samples of the same content.
         captions: [samples], equal for samples with the same first caption.
     """
 
     nodes: tuple[Node, ...]
-    postings: Ids
-    held_out: Ids
-    spans: Ids
-    contents: Ids
-    captions: Ids
+    postings: SampleIds
+    held_out: SampleIds
+    spans: NDArray[np.int64]
+    contents: NDArray[np.int64]
+    captions: NDArray[np.int64]
 
     @classmethod
     def open(cls, artifact: Artifact) -> Ontology:
@@ -68,10 +69,10 @@ class Ontology:
             for name in ("postings", "held_out", "spans", "contents", "captions")
         ]
         entries = json.loads(artifact.read("ontology.json"))["nodes"]
-        return cls(tree([(entry["name"], entry["parent"]) for entry in entries]), *arrays)
+        return cls(build_nodes([(entry["name"], entry["parent"]) for entry in entries]), *arrays)
 
     def write(self, folder: Path, rule: str) -> None:
-        """Writes the files of the artifact; `rule` describes how nodes were chosen."""
+        """Writes the files of the artifact; `rule` says in words how nodes were chosen."""
         for name in ("postings", "held_out", "spans", "contents", "captions"):
             np.save(folder / f"{name}.npy", getattr(self, name))
         entries = [
@@ -80,9 +81,9 @@ class Ontology:
                 "path": node.path,
                 "parent": node.parent,
                 "training_pairs": len(self.below(number)),
-                "training_contents": self.distinct(self.below(number)),
+                "training_contents": self.content_count(self.below(number)),
                 "held_out_pairs": len(self.held_out_below(number)),
-                "held_out_contents": self.distinct(self.held_out_below(number)),
+                "held_out_contents": self.content_count(self.held_out_below(number)),
             }
             for number, node in enumerate(self.nodes)
         ]
@@ -91,23 +92,23 @@ class Ontology:
     def __len__(self) -> int:
         return len(self.nodes)
 
-    def below(self, node: int) -> Ids:
+    def below(self, node: int) -> SampleIds:
         """Training pairs below a node."""
         start, _, end = self.spans[node, :3]
         return self.postings[start:end]
 
-    def held_out_below(self, node: int) -> Ids:
+    def held_out_below(self, node: int) -> SampleIds:
         """Held-out pairs below a node."""
         start, _, end = self.spans[node, 3:]
         return self.held_out[start:end]
 
-    def swapped(self) -> Ontology:
+    def with_splits_swapped(self) -> Ontology:
         """The same tree with training pairs and held-out pairs exchanged."""
         spans = self.spans[:, [3, 4, 5, 0, 1, 2]]
         return replace(self, postings=self.held_out, held_out=self.postings, spans=spans)
 
-    def distinct(self, ids: Ids) -> int:
-        """Number of different contents among the ids."""
+    def content_count(self, ids: SampleIds) -> int:
+        """Number of distinct contents among these samples."""
         return len(np.unique(self.contents[ids]))
 
     @cached_property
@@ -133,7 +134,7 @@ class Ontology:
         return found
 
 
-def tree(entries: Sequence[tuple[str, int]]) -> tuple[Node, ...]:
+def build_nodes(entries: Sequence[tuple[str, int]]) -> tuple[Node, ...]:
     """Nodes from (name, parent) pairs, parents before children, the root first."""
     children: list[list[int]] = [[] for _ in entries]
     paths: list[str] = []
@@ -149,7 +150,9 @@ def tree(entries: Sequence[tuple[str, int]]) -> tuple[Node, ...]:
     )
 
 
-def depth_first(nodes: Sequence[Node], node_of: Ids, ids: Ids) -> tuple[Ids, Ids]:
+def sort_depth_first(
+    nodes: Sequence[Node], node_of: NDArray[np.int64], ids: SampleIds
+) -> tuple[SampleIds, NDArray[np.int64]]:
     """Sorts ids by node in depth-first order.
 
     Args:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.contrastive.ontology import Ids
-from pipeline.contrastive.task import unwrapped
+from pipeline.contrastive.ontology import SampleIds
+from pipeline.contrastive.task import unwrap_ddp
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
 from pipeline.loading.tokenizer import CaptionTokenizer
@@ -29,9 +29,9 @@ class PairEncoder:
     threads: int
     batch_size: int = 256
 
-    def features(self, model: nn.Module, ids: Ids) -> tuple[Tensor, Tensor]:
+    def features(self, model: nn.Module, ids: SampleIds) -> tuple[Tensor, Tensor]:
         """Unit vectors of the images and of the texts, both [len(ids), E], on the device."""
-        clip = unwrapped(model)
+        clip = unwrap_ddp(model)
         images, texts = [], []
         for batch in evaluation_batches(
             self.reader,

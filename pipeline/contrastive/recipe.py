@@ -1,4 +1,4 @@
-"""The objects with which a worker trains a dual encoder: model, task, policy, loader and measures."""
+"""The objects with which a worker trains a dual encoder: model, task, policy, loader and metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.contrastive.measures import CurriculumRefresh, ValidationRetrieval
 from pipeline.contrastive.pair_encoder import PairEncoder
 from pipeline.contrastive.task import ContrastiveTask
 from pipeline.contrastive.text_backbone import build_tokenizer
-from pipeline.contrastive.tonics import Tonics
+from pipeline.contrastive.tonics import CurriculumPolicy
 from pipeline.errors import InputError
 from pipeline.loading.loader import build_loader
 from pipeline.loading.policies.base import SamplingPolicy
@@ -78,7 +78,7 @@ class ContrastiveRecipe:
             contents = np.where(groups >= 0, groups, -1 - pairs)
             evaluate = ValidationRetrieval(encoder, pairs, contents, rank, world)
         refresh = None
-        if isinstance(policy, Tonics) and held_out is not None:
+        if isinstance(policy, CurriculumPolicy) and held_out is not None:
             refresh = CurriculumRefresh(policy, held_out, encoder, rank, world)
         return TrainingObjects(
             build_model(config, inputs).to(device),
@@ -91,13 +91,13 @@ class ContrastiveRecipe:
 
 
 def build_policy(config: ContrastiveConfig, inputs: Inputs) -> tuple[SamplingPolicy, HeldOutPairs | None]:
-    """The policy, and for a curriculum the held-out pairs that its refreshes measure.
+    """The policy, and for a curriculum the held-out pairs on which its refreshes measure accuracy.
 
     Raises:
         InputError: the policy cannot be built from these inputs.
     """
     training, policy = config.training, config.policy
-    batch = config.loader.distinct(training.global_batch)
+    batch = config.loader.distinct_samples(training.global_batch)
     if isinstance(policy, ShuffledConfig | StreamsConfig | MixtureConfig):
         rows = inputs.training_pairs()
         if len(rows) == 0:
@@ -108,8 +108,8 @@ def build_policy(config: ContrastiveConfig, inputs: Inputs) -> tuple[SamplingPol
         return policy.build(inputs.index, RowRuns.of_rows(rows), batch, training.seed), None
     if inputs.ontology is None:
         raise InputError("policy tonics: needs an ontology; run build-ontology first, or set policy.kind=shuffled")
-    tonics = policy.build(inputs.ontology, batch, training.seed)
+    curriculum = policy.build(inputs.ontology, batch, training.seed)
     held_out = None
-    if tonics.ready_until() is not None:
+    if curriculum.ready_until() is not None:
         held_out = HeldOutPairs(inputs.ontology, policy.held_out_batch, policy.held_out_batches, training.seed)
-    return tonics, held_out
+    return curriculum, held_out

@@ -37,7 +37,7 @@ class PretrainClip:
         """
         config.text.check()
         opened = Inputs.open(inputs, captions_from=config.captions_from, keep=config.keep)
-        # Checked here, before workers are started.
+        # Built here only to raise its errors before workers are started.
         build_policy(config, opened)
         reports = weight_loading_reports(config, inputs)
         model = build_model(config, opened)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from model_defs.clip import CLIP
-from pipeline.contrastive.losses import content_keys, cosines, gather_rows, infonce, same_content
+from pipeline.contrastive.losses import content_keys, cosines, gather_rows, infonce, positive_pairs
 from pipeline.loading.batch import Batch, rank_slice
 from pipeline.preprocessing import Preprocessing
 from pipeline.training.task import StepOutput
@@ -36,7 +36,7 @@ class ContrastiveTask:
         """
         if batch.tokens is None:
             raise ValueError("the contrastive task needs captions: give the loader a tokenizer")
-        clip = unwrapped(model)
+        clip = unwrap_ddp(model)
         # Clamped before each use, because the optimiser's step belongs to the training loop.
         clip.clamp_logit_scale()
         if self._freeze_image:
@@ -46,26 +46,26 @@ class ContrastiveTask:
         sizes = [len(rank_slice(np.arange(batch.global_size), rank, self._world)) for rank in range(self._world)]
         keys = content_keys(batch.ids, batch.groups, batch.tokens)
         all_images, all_texts = gather_rows(images, sizes), gather_rows(texts, sizes)
-        positives = same_content(keys, gather_rows(keys, sizes))
+        positives = positive_pairs(keys, gather_rows(keys, sizes))
         loss = infonce(images, texts, scale, positives, all_images, all_texts)
         with torch.no_grad():
             metrics = {
-                "image_accuracy": _hits(images, all_texts, positives),
-                "text_accuracy": _hits(texts, all_images, positives),
+                "image_accuracy": _top_1_accuracy(images, all_texts, positives),
+                "text_accuracy": _top_1_accuracy(texts, all_images, positives),
                 "logit_scale": scale.detach(),
                 "positives": positives.sum(1).float().mean(),
             }
         return StepOutput(loss, metrics)
 
 
-def unwrapped(model: nn.Module) -> CLIP:
+def unwrap_ddp(model: nn.Module) -> CLIP:
     """The dual encoder, without its DistributedDataParallel wrapper if it has one."""
     inner = getattr(model, "module", model)
     assert isinstance(inner, CLIP)
     return inner
 
 
-def _hits(queries: Tensor, keys: Tensor, positives: Tensor) -> Tensor:
-    """The fraction of queries with a positive as nearest key."""
+def _top_1_accuracy(queries: Tensor, keys: Tensor, positives: Tensor) -> Tensor:
+    """The fraction of queries whose nearest key is a positive."""
     nearest = cosines(queries, keys).argmax(1, keepdim=True)
     return positives.gather(1, nearest).float().mean()

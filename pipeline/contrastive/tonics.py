@@ -16,9 +16,9 @@ and p patience of the config. A content is a content group, or an image that is 
               opened, and accuracy < tau - retreat: it is closed, and P of all nodes below it returns to it
 
 With n = 1 this is TOnICS (Srinivasan, Ren, Thomason 2022): in the end, whole batches of one concept. With
-n > 1 a batch mixes n nodes with G / n pairs each, which kept the alignment between concepts as well as within
-them where we measured it (n = 8 with 8 pairs each beat n = 1 with 64). The accuracy of an opened node measures
-how well its concepts are told apart: opening tests one level, closing tests the level above it. The constants
+n > 1 a batch mixes n nodes with G / n pairs each; in our measurements this preserved the alignment between concepts
+as well as within them (n = 8 with 8 pairs each beat n = 1 with 64). The accuracy of an opened node measures
+how well its concepts are distinguished: opening tests one level, closing tests the level above it. The constants
 are ours; we had no access to the paper's.
 """
 
@@ -33,12 +33,12 @@ from pydantic import Field
 
 from pipeline.config import Config
 from pipeline.contrastive.composition import Composition, compose
-from pipeline.contrastive.ontology import Ids, Ontology
+from pipeline.contrastive.ontology import Ontology, SampleIds
 from pipeline.counter_rng import generator
 from pipeline.errors import InputError, WorkError
 
 _RECOMPOSED_STEPS = 64
-"""Steps between two refreshes whose batches are composed again to measure how often the rules were relaxed."""
+"""Maximum number of steps per refresh whose batches are composed again to count topped-up and relaxed pairs."""
 
 
 class TonicsConfig(Config):
@@ -102,7 +102,7 @@ class TonicsConfig(Config):
     )
     held_out_batches: int = Field(8, ge=1, le=1024, description="Number of held-out batches per node and refresh.")
 
-    def build(self, ontology: Ontology, global_batch: int, seed: int) -> Tonics:
+    def build(self, ontology: Ontology, global_batch: int, seed: int) -> CurriculumPolicy:
         """The policy in its initial state.
 
         Raises:
@@ -116,7 +116,7 @@ class TonicsConfig(Config):
             raise InputError(
                 f"global_batch={global_batch}: more than the {len(ontology.postings)} training pairs of the ontology"
             )
-        return Tonics(self, ontology, global_batch, seed)
+        return CurriculumPolicy(self, ontology, global_batch, seed)
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ class DrawnBatches:
     """Statistics of the batches of a range of steps.
 
     Attributes:
-        hits: node -> pairs requested from it, over all steps.
-        topped_up: fraction of pairs that a node could not supply and an ancestor did.
+        hits: node -> number of pairs requested from it, over all steps.
+        topped_up: fraction of pairs that an ancestor supplied because a node had too few.
         relaxed: fraction of pairs that share content or caption with another pair of their batch.
     """
 
@@ -134,14 +134,14 @@ class DrawnBatches:
     relaxed: float
 
 
-class Tonics:
+class CurriculumPolicy:
     """The curriculum, a SamplingPolicy over an ontology; identical on every rank.
 
     Args:
         config: the constants of the curriculum.
         ontology: the concepts and pairs to draw from.
         global_batch: G.
-        seed: for all draws.
+        seed: random seed of all draws.
     """
 
     def __init__(self, config: TonicsConfig, ontology: Ontology, global_batch: int, seed: int) -> None:
@@ -160,7 +160,7 @@ class Tonics:
         """The nodes from which batches are drawn, ascending."""
         return sorted(self.probability)
 
-    def batch(self, step: int) -> Ids:
+    def batch(self, step: int) -> SampleIds:
         """Ids of the global batch of a step, int64 [G]."""
         return self.composition(step).ids
 
@@ -188,7 +188,7 @@ class Tonics:
         return {int(node): int(pairs[node]) for node in np.flatnonzero(pairs)}
 
     def epoch(self, step: int) -> int:
-        """The step itself: a pair may recur at any step, and is then augmented differently."""
+        """The step itself: a pair may recur at any step, and must then be augmented differently."""
         return step
 
     def ready_until(self) -> int | None:
@@ -222,7 +222,8 @@ class Tonics:
     def _open(self, node: int) -> None:
         children = self.ontology.nodes[node].children
         weights = (
-            np.array([self.ontology.distinct(self.ontology.below(child)) for child in children]) ** self.config.alpha
+            np.array([self.ontology.content_count(self.ontology.below(child)) for child in children])
+            ** self.config.alpha
         )
         moved = (1 - self.config.floor) * self.probability[node]
         self.probability[node] -= moved

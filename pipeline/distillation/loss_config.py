@@ -39,4 +39,4 @@ class DistillationLossConfig(Config):
         description="Joined column with the teacher's outputs for the stored images; the stage teacher-outputs "
         "computes it if columns.source is not set. null: run the teacher on each augmented image.",
     )
-    teacher_outputs: Outputs = added("logits", description="What teacher_column contains.")
+    teacher_outputs: Outputs = added("logits", description="Whether teacher_column contains logits or probabilities.")

@@ -14,7 +14,7 @@ from pipeline.config import canonical_json
 from pipeline.distillation.config import DistillationConfig
 from pipeline.distillation.stored_teacher import StoredTeacher, check_outputs
 from pipeline.distillation.task import Distillation, StudentEvaluation
-from pipeline.distillation.teacher import FrozenTeacher, Teacher, check_labels
+from pipeline.distillation.teacher import FrozenTeacher, Teacher, open_teacher
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
 from pipeline.sharding.format.column_options import open_columns
@@ -78,7 +78,7 @@ class DistillationRecipe:
         loss = self.config.distillation
         if loss.teacher_column is None:
             assert teacher is not None
-            return FrozenTeacher.of(ExportedModel.open(teacher), device), True
+            return FrozenTeacher.from_exported_model(ExportedModel.open(teacher), device), True
         assert columns is not None
         index = SampleIndex.open(shards)
         stored = StoredTeacher(JoinedColumns.open(columns, index), loss.teacher_column, loss.teacher_outputs)
@@ -139,7 +139,7 @@ def check_teacher(
         return {"stored_teacher_accuracy": round(check_outputs(config.distillation, joined, index, rows), 4)}
     if teacher is None:
         raise InputError("distill-student: needs a teacher, or distillation.teacher_column")
-    exported = check_labels(teacher, index)
+    exported = open_teacher(teacher, index)
     if exported.preprocessing.channels != config.channels:
         raise InputError(
             f"{teacher.name}: takes images of {exported.preprocessing.channels} channels, the student of "

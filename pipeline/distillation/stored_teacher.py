@@ -1,8 +1,8 @@
 """A teacher with precomputed outputs, read from a column joined to the shards; the model is not run during training.
 
-The teacher saw the stored images. The student sees augmented views of them, but its targets are for the whole image:
-less accurate than the outputs of a teacher that sees the same view (Beyer 2022, "Knowledge distillation: A good
-teacher is patient and consistent"), at no cost in training.
+The targets were computed from the stored images, while the student sees augmented views of them. They cost nothing
+during training, but are less accurate than the outputs of a teacher that sees the same view (Beyer 2022, "Knowledge
+distillation: A good teacher is patient and consistent").
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.sharding.format.index import SampleIndex
 
 _MIN_PROBABILITY = 1e-30
-_CHECKED_ROWS = 2000  # at most, evenly spaced over the training samples
+_MAX_CHECKED_ROWS = 2000  # evenly spaced over the training samples
 
 
 class StoredTeacher:
@@ -89,7 +89,7 @@ def check_outputs(config: DistillationLossConfig, columns: JoinedColumns, index:
     if len(missing):
         key = index.key(int(missing.starts[0]))
         raise InputError(f"{where}: {len(missing):,} of {len(rows):,} training samples have no value, e.g. {key!r}")
-    checked = rows.ids(np.linspace(0, len(rows) - 1, min(_CHECKED_ROWS, len(rows))).astype(np.int64))
+    checked = rows.ids(np.linspace(0, len(rows) - 1, min(_MAX_CHECKED_ROWS, len(rows))).astype(np.int64))
     outputs = values[checked].astype(np.float32)
     if config.teacher_outputs == "probabilities" and not _are_probabilities(outputs):
         raise InputError(f"{where}: its values are not probabilities; set distillation.teacher_outputs=logits")

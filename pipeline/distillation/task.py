@@ -29,8 +29,8 @@ class Distillation:
     The student's one or two main heads get the distillation loss; auxiliary heads get the label loss only, weighted.
 
     Args:
-        teacher: run on the augmented images that the student gets; or stored outputs for the original images.
-        preprocessing: of the student.
+        teacher: a model that runs on the student's augmented images, or stored outputs for the original images.
+        preprocessing: the student's.
         loss: the distillation loss.
         smoothing: label smoothing, of the true labels only.
         mixing: mixup and CutMix; the teacher sees the mixed image too.
@@ -79,8 +79,8 @@ class StudentEvaluation:
     """The classifier's evaluation, with the fraction of images on which student and teacher agree.
 
     Args:
-        evaluation: of the student as a classifier.
-        teacher: called once per image; later evaluations reuse its predictions, since the images do not vary.
+        evaluation: the evaluation of the student as a classifier.
+        teacher: runs on each image once; later evaluations reuse its predictions, since the images do not change.
     """
 
     def __init__(self, evaluation: ClassifierEvaluation, teacher: Teacher) -> None:
@@ -91,18 +91,18 @@ class StudentEvaluation:
     def __call__(self, model: nn.Module) -> dict[str, float]:
         device = self._evaluation.device
         totals = torch.zeros(2, dtype=torch.float64, device=device)
-        known, all_predictions = iter(self._predictions), []
+        previous_predictions, predictions_by_batch = iter(self._predictions), []
 
         def compare(batch: Batch, logits: Tensor) -> None:
-            predictions = next(known, None)
+            predictions = next(previous_predictions, None)
             if predictions is None:
                 predictions = self._teacher.predictions(batch, device)
-            all_predictions.append(predictions)
+            predictions_by_batch.append(predictions)
             totals[0] += (logits.argmax(dim=-1) == predictions).sum()
             totals[1] += len(predictions)
 
         metrics = self._evaluation(model, compare)
-        self._predictions = all_predictions
+        self._predictions = predictions_by_batch
         if self._evaluation.world > 1:
             dist.all_reduce(totals)
         agreed, rows = totals.tolist()

@@ -1,7 +1,7 @@
 """The teacher: a frozen exported classifier that sees the same augmented view of an image as the student.
 
 A consistent teacher (Beyer 2022, "Knowledge distillation: A good teacher is patient and consistent"):
-crop, colours and mixing are the student's; only size and normalisation are the teacher's own.
+the teacher sees the student's crop, colours and mixing, resized and normalised for the teacher.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class FrozenTeacher:
 
     Args:
         model: a classifier [B, C, H, W] -> [B, K].
-        preprocessing: that of the model's training.
-        device: runs the model.
+        preprocessing: the preprocessing with which the model was trained.
+        device: where the model runs.
     """
 
     def __init__(self, model: nn.Module, preprocessing: Preprocessing, device: torch.device) -> None:
@@ -49,7 +49,7 @@ class FrozenTeacher:
         self._preprocessing = preprocessing
 
     @classmethod
-    def of(cls, exported: ExportedModel, device: torch.device) -> FrozenTeacher:
+    def from_exported_model(cls, exported: ExportedModel, device: torch.device) -> FrozenTeacher:
         return cls(exported.build(), exported.preprocessing, device)
 
     def batch_logits(self, batch: Batch, pixels: Tensor, mixing_weights: list[float]) -> Tensor:
@@ -74,8 +74,8 @@ class FrozenTeacher:
         return logits
 
 
-def check_labels(teacher: Artifact, index: SampleIndex) -> ExportedModel:
-    """The classifier of an artifact, checked to have the labels of the shards.
+def open_teacher(teacher: Artifact, index: SampleIndex) -> ExportedModel:
+    """Opens the classifier of an artifact, and checks that it has the labels of the shards.
 
     Raises:
         InputError: it is not a classifier, or has other labels.
@@ -85,6 +85,8 @@ def check_labels(teacher: Artifact, index: SampleIndex) -> ExportedModel:
         raise InputError(f"{teacher.name}: is a {exported.kind}; a teacher must be a classifier")
     if exported.labels != index.label_names:
         differing = sorted(set(exported.labels) ^ set(index.label_names))
-        how = f"e.g. {differing[0]!r} is not in both" if differing else "they are in another order"
-        raise InputError(f"{teacher.name}: its labels are not those of the shards ({how}); train a teacher on them")
+        difference = f"e.g. {differing[0]!r} is not in both" if differing else "they are in another order"
+        raise InputError(
+            f"{teacher.name}: its labels are not those of the shards ({difference}); train a teacher on them"
+        )
     return exported

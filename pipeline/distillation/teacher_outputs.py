@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 from pipeline.artifacts import Artifact
 from pipeline.config import Config, unkeyed
 from pipeline.counted import counted
-from pipeline.distillation.teacher import FrozenTeacher, check_labels
+from pipeline.distillation.teacher import FrozenTeacher, open_teacher
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.format.index import SPLITS, SampleIndex
@@ -29,7 +29,7 @@ from pipeline.stage import Workspace
 
 
 class TeacherOutputsConfig(Config):
-    """Which outputs are stored, and how."""
+    """The samples to compute outputs for, and the data type to store them in."""
 
     column: str = Field("logits", min_length=1, description="Name of the column to create.")
     splits: tuple[Literal["train", "val", "test"], ...] = Field(
@@ -61,14 +61,14 @@ class ComputeTeacherOutputs:
     def run(self, config: TeacherOutputsConfig, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
         shards, teacher = inputs["shards"], inputs["teacher"]
         index = SampleIndex.open(shards)
-        exported = check_labels(teacher, index)
+        exported = open_teacher(teacher, index)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = FrozenTeacher.of(exported, device)
+        model = FrozenTeacher.from_exported_model(exported, device)
         rows = np.sort(np.concatenate([index.rows(split) for split in SPLITS if split in config.splits]))
         kind = ColumnKind(np.dtype(config.dtype), len(index.label_names))
         shutil.rmtree(work.scratch / "column", ignore_errors=True)
         spool = open_spool(kind, len(index), work.scratch / "column")
-        right = labelled = done = 0
+        correct = labelled = done = 0
         for batch in evaluation_batches(
             SampleReader.open(shards),
             index,
@@ -82,11 +82,11 @@ class ComputeTeacherOutputs:
             flat = pa.array(logits.numpy().astype(config.dtype).reshape(-1))
             spool.put(batch.ids.numpy(), pa.FixedSizeListArray.from_arrays(flat, logits.shape[1]))
             has_label = batch.labels >= 0
-            right += int((logits.argmax(dim=-1) == batch.labels)[has_label].sum())
+            correct += int((logits.argmax(dim=-1) == batch.labels)[has_label].sum())
             labelled += int(has_label.sum())
             done += len(batch)
             work.progress(step=done, total=len(rows), note="running the teacher")
         write_columns(work.output, {config.column: (kind, spool.finish(), spool.valid)}, shards=index.fingerprint)
-        classes, accuracy = len(index.label_names), round(right / max(1, labelled), 4)
+        classes, accuracy = len(index.label_names), round(correct / max(1, labelled), 4)
         headline = f"{counted(classes, 'output')} of {counted(done, 'image')}, accuracy {accuracy:.1%}"
         return {"samples": done, "classes": classes, "accuracy": accuracy, "headline": headline}

@@ -30,13 +30,13 @@ from pipeline.evaluation.prompt_templates import label_text
 from pipeline.evaluation.summary import evaluation_summary
 from pipeline.evaluation.zero_shot import class_embeddings, zero_shot_scores
 from pipeline.exported_model import ExportedModel
+from pipeline.json_file import write_json
 from pipeline.loading.batch import Batch
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.format.column_options import open_columns
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.stage import Workspace
-from pipeline.whole_files import write_json
 
 _TEXTS_AT_ONCE = 256
 _LABELS_IN_SUMMARY = 20

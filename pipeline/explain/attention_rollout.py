@@ -5,8 +5,7 @@ passes them on by its residual connection, so it is modelled as A = 0.5 attentio
 its sum; the matrices of successive layers are multiplied. Values, MLPs and the sign of an effect are ignored, so the
 map does not depend on the class.
 
-The attention weights are computed a second time, since the model's fused kernel does not return them; no hooks or
-patches are needed.
+The attention weights are computed a second time, since the model's fused kernel does not return them.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def attention_rollout(
         head_fusion: how the heads of a layer are combined; the paper takes the mean. This and `discard` are as in
             Gildenblat's vit-explain (2020).
         discard: fraction of a token's attention weights, the smallest in a layer, that is set to zero; in [0, 1).
-        token: the output token; "mean" is the mean over all tokens before the patches.
+        token: the output token that the head reads; "mean" is the mean of the class and distillation tokens.
     Raises:
         InputError: the model is not such a transformer, has no distillation token, or an argument is out of range.
     """

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from pipeline.errors import InputError
 from pipeline.explain.deconvnet import activations, deconvnet, peaks, receptive_field
-from pipeline.explain.drawing import BLANK, PANELS_PER_ROW, Panel, enlarged, framed, signed, to_picture
-from pipeline.explain.explanation import Explanation, Request, class_probabilities
+from pipeline.explain.drawing import BLANK, PANELS_PER_ROW, Panel, draw_frame, enlarge, signed_picture, to_picture
+from pipeline.explain.explanation import Explanation, ExplanationRequest, class_probabilities
 from pipeline.exported_model import ExportedModel
 
 _CHANNELS_SHOWN = 5
@@ -28,7 +28,7 @@ def supports_deconvnet(model: nn.Module, image: Tensor) -> bool:
 
 
 def explain_by_channels(
-    exported: ExportedModel, model: nn.Module, images: Tensor, request: Request
+    exported: ExportedModel, model: nn.Module, images: Tensor, request: ExplanationRequest
 ) -> list[Explanation]:
     """For each image the most active channels: above, their projections; below, their receptive fields."""
     x = exported.preprocessing.normalise(images)
@@ -43,23 +43,23 @@ def explain_by_channels(
         values, positions = peaks(feature_map.expand(len(channels), -1, -1, -1), channels)
         projections = deconvnet(features, pixels.expand(len(channels), -1, -1, -1), layer, channels, positions)
         shown, above, below = to_picture(image), [], []
-        boxes = enlarged(shown)
+        boxes = enlarge(shown)
         scale = boxes.shape[0] / shown.shape[0]
         for channel, value, position, projection in zip(
             channels.tolist(), values.tolist(), positions.tolist(), projections, strict=True
         ):
             box = receptive_field(features, layer, (position[0], position[1]), (pixels.shape[1], pixels.shape[2]))
-            boxes = framed(boxes, *(round(scale * side) for side in (box.top, box.left, box.bottom, box.right)))
-            above.append(Panel(f"channel {channel}   {value:.2g}", signed(box.crop(projection))))
+            boxes = draw_frame(boxes, *(round(scale * side) for side in (box.top, box.left, box.bottom, box.right)))
+            above.append(Panel(f"channel {channel}   {value:.2g}", signed_picture(box.crop(projection))))
             below.append(Panel("receptive field", to_picture(box.crop(image))))
-        panels = _interleaved(Panel("image", shown), above, Panel("receptive fields", boxes), below)
+        panels = _interleave(Panel("image", shown), above, Panel("receptive fields", boxes), below)
         label, score = exported.labels[int(row.argmax())], float(row.max())
         heading = f"layer {layer}; prediction: {label}, {score:.0%}"
         explained.append(Explanation("deconvnet", label, score, heading, panels))
     return explained
 
 
-def _interleaved(
+def _interleave(
     first: Panel, above: Sequence[Panel], second: Panel, below: Sequence[Panel], width: int = PANELS_PER_ROW - 1
 ) -> tuple[Panel, ...]:
     """Pairs of rows: `first` and some of `above`, then `second` and those of `below`."""

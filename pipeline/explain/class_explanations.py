@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.explain.attention_rollout import attention_rollout
-from pipeline.explain.drawing import Panel, enlarged, overlay, to_picture
-from pipeline.explain.explanation import Explanation, Method, Request, class_probabilities
+from pipeline.explain.drawing import Panel, enlarge, overlay, to_picture
+from pipeline.explain.explanation import Explanation, ExplanationRequest, Method, class_probabilities
 from pipeline.explain.grad_cam import grad_cam
 from pipeline.explain.occlusion import occlusion
 from pipeline.exported_model import ExportedModel
@@ -22,7 +22,7 @@ _CLASS_MAPS: dict[Method, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
 
 
 def explain_by_class(
-    exported: ExportedModel, model: nn.Module, images: Tensor, request: Request, method: Method
+    exported: ExportedModel, model: nn.Module, images: Tensor, request: ExplanationRequest, method: Method
 ) -> list[Explanation]:
     """A heat map over each image, for its predicted class or for the requested class."""
     x = exported.preprocessing.normalise(images)
@@ -48,7 +48,7 @@ def explain_by_class(
             else f"{label}, {row[shown_class]:.0%} (prediction: {prediction})"
         )
         shown = to_picture(image)
-        drawn = overlay(enlarged(shown), (heat.clamp(min=0) / heat.max().clamp(min=1e-12)).numpy())
+        drawn = overlay(enlarge(shown), (heat.clamp(min=0) / heat.max().clamp(min=1e-12)).numpy())
         panels = (Panel("image", shown), Panel(label if method != "rollout" else "attention", drawn))
         explained.append(
             Explanation(method, exported.labels[predicted_class], float(row[predicted_class]), heading, panels)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pipeline.errors import InputError
 from pipeline.explain.channel_explanations import last_activation, supports_deconvnet
 from pipeline.explain.deconvnet import Layer, activations
-from pipeline.explain.drawing import PAPER, Panel, Picture, signed, to_picture
+from pipeline.explain.drawing import PAPER, Panel, Picture, signed_picture, to_picture
 from pipeline.explain.top_activations import Excitation, TopActivations, top_activations
 from pipeline.exported_model import ExportedModel
 from pipeline.loading.evaluation_batches import evaluation_batches
@@ -88,35 +88,35 @@ def channel_panels(
         ):
             yield preprocessing.normalise(batch.images.to(device)), batch.ids
 
-    chosen = _most_excited(features, batches(), layer, channels)
+    chosen = _most_active_channels(features, batches(), layer, channels)
     panels = []
     for top in top_activations(features, batches(), layer, chosen, PATCHES):
         panels += _pair(top, preprocessing.mean, preprocessing.std)
     return layer, panels
 
 
-def _most_excited(
+def _most_active_channels(
     features: nn.Sequential, batches: Iterator[tuple[Tensor, Tensor]], layer: Layer, count: int
 ) -> list[int]:
     """The channels with the highest top activations, strongest first; never activated channels are left out."""
     best: Tensor | None = None  # [k, channels]
     for images, _ in batches:
         strongest = activations(features, images, layer).amax(dim=(2, 3))
-        together = strongest if best is None else torch.cat([best, strongest])
-        best = together.topk(min(PATCHES, len(together)), dim=0).values
+        candidates = strongest if best is None else torch.cat([best, strongest])
+        best = candidates.topk(min(PATCHES, len(candidates)), dim=0).values
     if best is None:
         raise InputError("explain: there are no images to search")
     mean = best.clamp(min=0).mean(dim=0)
     order = mean.argsort(descending=True, stable=True)[:count].tolist()
-    excited = [channel for channel in order if mean[channel] > 0]
-    if not excited:
+    active = [channel for channel in order if mean[channel] > 0]
+    if not active:
         raise InputError(f"explain: no image activates any channel of layer {layer}; choose another layer")
-    return excited
+    return active
 
 
 def _pair(top: TopActivations, mean: Sequence[float], std: Sequence[float]) -> list[Panel]:
     patches = [_image(excitation, mean, std) for excitation in top.excitations]
-    projections = [signed(excitation.projection) for excitation in top.excitations]
+    projections = [signed_picture(excitation.projection) for excitation in top.excitations]
     low, high = top.excitations[-1].value, top.excitations[0].value
     return [
         Panel(f"channel {top.channel}   {low:.2g} to {high:.2g}", _mosaic(patches)),
@@ -137,7 +137,7 @@ def _mosaic(pictures: Sequence[Picture]) -> Picture:
     side = _GRID * _TILE + (_GRID - 1) * _GAP
     pixels = np.array(Image.new("RGB", (side, side), PAPER))
     for number, small in enumerate(pictures):
-        shown = _fitted(small)
+        shown = _fit_to_tile(small)
         row, column = divmod(number, _GRID)
         top = row * (_TILE + _GAP) + (_TILE - shown.shape[0]) // 2
         left = column * (_TILE + _GAP) + (_TILE - shown.shape[1]) // 2
@@ -145,7 +145,7 @@ def _mosaic(pictures: Sequence[Picture]) -> Picture:
     return pixels
 
 
-def _fitted(small: Picture) -> Picture:
+def _fit_to_tile(small: Picture) -> Picture:
     """The picture resized so that its longer side equals the side of a tile."""
     height, width = small.shape[:2]
     factor = _TILE / max(height, width)

@@ -5,15 +5,15 @@ a sequence of layers; all values of a layer's map but one are set to zero; that 
 
     max-pooling         to the position of the maximum (its "switch"); if overlapping windows share a maximum, their
                         contributions are added
-    ReLU                rectified again, so that the reconstruction is positive as the maps are
+    ReLU                rectified again, so that the reconstruction is positive like the maps
     convolution         transposed filters
     average pooling     spread evenly over the window
-    batch norm          multiplied by its scale, as if the scale were part of the filters before it
+    batch norm          multiplied by its scale, as if the preceding filters contained the scale
     tanh                unchanged: its maps have both signs, so there is nothing to rectify
     response norm       unchanged, as in the paper; dropout likewise
 
-Biases are left out. Pooling, filters and scale are linear once the switches are known, so the way back is the transpose
-of the way forward: autograd computes it from a layer alone, with its stride, padding and groups.
+Biases are left out. Pooling, filters and scale are linear once the switches are known, so the backward pass is the
+transpose of the forward pass; autograd derives it from each layer, with its stride, padding and groups.
 
 Only the ratios between the pixels of a projection are meaningful. Its dependence on the image comes from switches
 and rectifiers: in a net with neither, such as the LeNet-5 of 1998, all images have the same projection of a channel, up
@@ -32,10 +32,10 @@ from model_defs.lenet import TableConvolution
 from pipeline.errors import InputError, UnknownNameError
 
 Layer = int | str
-Back = Callable[[Tensor], Tensor]
+Backward = Callable[[Tensor], Tensor]
 
-_TRANSPOSED = (nn.Conv2d, TableConvolution, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d)
-_PASSED_ON = (nn.Tanh, nn.LocalResponseNorm, nn.Dropout, nn.Identity)
+_PROJECTED_BY_TRANSPOSE = (nn.Conv2d, TableConvolution, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d)
+_PROJECTED_UNCHANGED = (nn.Tanh, nn.LocalResponseNorm, nn.Dropout, nn.Identity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +74,21 @@ def deconvnet(
     Raises:
         InputError: a layer is not among those above, or there is no such layer, channel or position.
     """
-    x, way_back = images, []
+    x, backward_functions = images, []
     for module in _layers_up_to(features, layer):
-        x, back = _forward_and_back(module, x)
-        way_back.append(back)
+        x, backward = _forward_and_backward(module, x)
+        backward_functions.append(backward)
     channels = torch.as_tensor(channel, device=x.device).expand(len(x))
     if position is None:
         _, positions = peaks(x, channels)
     else:
         positions = torch.as_tensor(position, device=x.device).expand(len(x), 2)
     unit = (torch.arange(len(x), device=x.device), channels, *positions.unbind(dim=1))
-    _refuse_outside(x, *unit[1:])
+    _check_index(x, *unit[1:])
     signal = torch.zeros_like(x)
     signal[unit] = x[unit]
-    for back in reversed(way_back):
-        signal = back(signal)
+    for backward in reversed(backward_functions):
+        signal = backward(signal)
     return signal
 
 
@@ -107,7 +107,7 @@ def peaks(maps: Tensor, channel: int | Tensor) -> tuple[Tensor, Tensor]:
         channel: one for all maps, or int64 [B], one for each.
     """
     channels = torch.as_tensor(channel, device=maps.device).expand(len(maps))
-    _refuse_outside(maps, channels)
+    _check_index(maps, channels)
     values, positions = maps[torch.arange(len(maps), device=maps.device), channels].flatten(1).max(dim=1)
     return values, torch.stack([positions // maps.shape[3], positions % maps.shape[3]], dim=1)
 
@@ -133,7 +133,7 @@ def receptive_field(
             raise InputError(f"deconvnet: position {position} is outside the map of layer {layer!r}")
         first = last = index
         for window, input_size in zip(reversed(windows), reversed(sides[:-1]), strict=True):
-            first, last = window[axis].covered(first, last, input_size)
+            first, last = window[axis].input_span(first, last, input_size)
         spans.append((first, last + 1))
     (top, bottom), (left, right) = spans
     return Box(top, left, bottom, right)
@@ -155,7 +155,7 @@ class _Window:
         # A window that would start in the padding at the end is left out, as in PyTorch.
         return count - 1 if self.ceil_mode and (count - 1) * self.stride >= side + self.padding[0] else count
 
-    def covered(self, first: int, last: int, side: int) -> tuple[int, int]:
+    def input_span(self, first: int, last: int, side: int) -> tuple[int, int]:
         """The first and the last position on a side that the windows from `first` to `last` cover."""
         begin = first * self.stride - self.padding[0]
         end = last * self.stride - self.padding[0] + self.extent - 1
@@ -201,7 +201,7 @@ def _layers_up_to(features: nn.Sequential, layer: Layer) -> nn.Sequential:
         index = layer % len(names)
     layers = features[: index + 1]
     for name, module in layers.named_children():
-        if not isinstance(module, (nn.ReLU, *_TRANSPOSED, *_PASSED_ON)):
+        if not isinstance(module, (nn.ReLU, *_PROJECTED_BY_TRANSPOSE, *_PROJECTED_UNCHANGED)):
             raise InputError(
                 f"deconvnet: layer {name!r} is a {type(module).__name__}, which it cannot undo; use Grad-CAM"
             )
@@ -212,17 +212,18 @@ def _layers_up_to(features: nn.Sequential, layer: Layer) -> nn.Sequential:
     return layers
 
 
-def _forward_and_back(module: nn.Module, x: Tensor) -> tuple[Tensor, Back]:
+def _forward_and_backward(module: nn.Module, x: Tensor) -> tuple[Tensor, Backward]:
     """A layer's output, and the function that projects a signal from its output to its input."""
     if isinstance(module, nn.ReLU):
         return torch.relu(x), torch.relu  # not the module itself, which may work in place
-    if isinstance(module, _PASSED_ON):
+    if isinstance(module, _PROJECTED_UNCHANGED):
         return module(x), lambda signal: signal
     output, transpose = torch.func.vjp(module, x)[:2]
     return output, lambda signal: transpose(signal)[0]
 
 
-def _refuse_outside(maps: Tensor, *index: Tensor) -> None:
-    for what, asked, count in zip(("channel", "row", "column"), index, maps.shape[1:], strict=False):
-        if not 0 <= int(asked.min()) <= int(asked.max()) < count:
-            raise InputError(f"deconvnet: {what}s {sorted(set(asked.tolist()))} of a map that has {count}, from 0")
+def _check_index(maps: Tensor, *index: Tensor) -> None:
+    """Raises InputError if a channel, row or column is outside the maps."""
+    for what, requested, count in zip(("channel", "row", "column"), index, maps.shape[1:], strict=False):
+        if not 0 <= int(requested.min()) <= int(requested.max()) < count:
+            raise InputError(f"deconvnet: {what}s {sorted(set(requested.tolist()))} of a map that has {count}, from 0")

@@ -51,7 +51,7 @@ def to_picture(image: Tensor) -> Picture:
     return pixels
 
 
-def enlarged(small: Picture, side: int = _PANEL_PX) -> Picture:
+def enlarge(small: Picture, side: int = _PANEL_PX) -> Picture:
     """A picture with its longer side brought to at least `side` pixels, smoothly."""
     height, width = small.shape[:2]
     factor = max(1.0, side / max(height, width))
@@ -76,13 +76,13 @@ def overlay(below: Picture, heat: NDArray[np.floating[Any]]) -> Picture:
     return pixels
 
 
-def signed(values: Tensor) -> Picture:
+def signed_picture(values: Tensor) -> Picture:
     """Values of both signs [C, H, W], C 1 or 3, as a picture in which 0 is grey; scaled by the largest magnitude."""
     scaled = values / values.abs().max().clamp(min=1e-12)
     return to_picture((127.5 * (scaled + 1)).round().to(torch.uint8))
 
 
-def framed(shown: Picture, top: int, left: int, bottom: int, right: int) -> Picture:
+def draw_frame(shown: Picture, top: int, left: int, bottom: int, right: int) -> Picture:
     """A picture with a frame around a part of it."""
     drawn = Image.fromarray(shown)
     width = max(1, max(shown.shape[:2]) // 120)
@@ -116,9 +116,9 @@ def sheet(panels: Sequence[Panel], *, heading: str, caption: str) -> bytes:
         for number, panel in enumerate(panels):
             row, column = divmod(number, columns)
             x, y = left + column * (cell + pad), height - top - row * (cell + title) - title - cell
-            figure.text(x / width, (y + cell + 0.07) / height, _cut(panel.title), size=9.5, va="bottom")
+            figure.text(x / width, (y + cell + 0.07) / height, _truncate(panel.title), size=9.5, va="bottom")
             axes = figure.add_axes((x / width, y / height, cell / width, cell / height))
-            axes.imshow(enlarged(panel.picture), interpolation="nearest")
+            axes.imshow(enlarge(panel.picture), interpolation="nearest")
             axes.set_axis_off()
         figure.text(left / width, pad / height, "\n".join(note), size=8.5, color=_MUTED, va="bottom", linespacing=1.35)
         buffer = io.BytesIO()
@@ -126,5 +126,5 @@ def sheet(panels: Sequence[Panel], *, heading: str, caption: str) -> bytes:
     return buffer.getvalue()
 
 
-def _cut(title: str, letters: int = 44) -> str:
+def _truncate(title: str, letters: int = 44) -> str:
     return title if len(title) <= letters else title[: letters - 1] + "…"

@@ -26,14 +26,14 @@ CAPTIONS: dict[Method, str] = {
 
 
 @dataclass(frozen=True)
-class Request:
+class ExplanationRequest:
     """The options of an explanation.
 
     Attributes:
         class_name: the class to explain; None is the predicted class of each image.
         prompts: texts for a dual encoder; empty: the labels with the highest scores.
         layer: index or name in `features`, for a net of one sequence of layers; None is the last activation layer.
-        channels: how many of the most active channels of that layer are shown; None is five.
+        channels: number of that layer's most active channels to show; None is five.
     """
 
     class_name: str | None = None

@@ -22,7 +22,7 @@ from model_defs.vit import VisionTransformer
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.explain.channel_explanations import explain_by_channels, supports_deconvnet
 from pipeline.explain.class_explanations import explain_by_class
-from pipeline.explain.explanation import Explanation, Method, Request
+from pipeline.explain.explanation import Explanation, ExplanationRequest, Method
 from pipeline.explain.patch_text import HasFeatureMap
 from pipeline.explain.text_explanations import explain_by_texts
 from pipeline.exported_model import ExportedModel
@@ -73,14 +73,16 @@ class Explainer:
         UnknownNameError: there is no such class or method.
     """
 
-    def __init__(self, exported: ExportedModel, *, method: str = "auto", request: Request | None = None) -> None:
+    def __init__(
+        self, exported: ExportedModel, *, method: str = "auto", request: ExplanationRequest | None = None
+    ) -> None:
         self._exported = exported
-        self._request = request or Request()
+        self._request = request or ExplanationRequest()
         self._model = exported.build()
         preprocessing = exported.preprocessing
         fitting = fitting_methods(self._model, preprocessing.image_size, preprocessing.channels)
-        self.method = _chosen(method, fitting, exported.architecture)
-        _refuse_misplaced(self._request, self.method)
+        self.method = _resolve_method(method, fitting, exported.architecture)
+        _check_options(self._request, self.method)
         if self._request.class_name is not None and self._request.class_name not in exported.labels:
             raise UnknownNameError("class", self._request.class_name, exported.labels)
 
@@ -99,13 +101,17 @@ class Explainer:
 
 
 def explain(
-    exported: ExportedModel, images: Sequence[Tensor], *, method: str = "auto", request: Request | None = None
+    exported: ExportedModel,
+    images: Sequence[Tensor],
+    *,
+    method: str = "auto",
+    request: ExplanationRequest | None = None,
 ) -> list[Explanation]:
     """An explanation of each image; see `Explainer`."""
     return Explainer(exported, method=method, request=request).explain(images)
 
 
-def _chosen(method: str, fitting: Sequence[Method], architecture: str) -> Method:
+def _resolve_method(method: str, fitting: Sequence[Method], architecture: str) -> Method:
     if method == "auto":
         return fitting[0]
     for known in get_args(Method):
@@ -116,13 +122,13 @@ def _chosen(method: str, fitting: Sequence[Method], architecture: str) -> Method
     raise UnknownNameError("method", method, ("auto", *get_args(Method)))
 
 
-def _refuse_misplaced(request: Request, method: Method) -> None:
-    """Refuses options that the method would ignore."""
-    for option, given, takers in (
+def _check_options(request: ExplanationRequest, method: Method) -> None:
+    """Raises InputError for an option that the method would ignore."""
+    for option, given, methods in (
         ("--class", request.class_name, ("grad-cam", "occlusion")),
         ("--prompt", request.prompts, ("patch-text",)),
         ("--layer", request.layer, ("deconvnet",)),
         ("--channels", request.channels, ("deconvnet",)),
     ):
-        if given not in (None, ()) and method not in takers:
-            raise InputError(f"explain: {method} takes no {option}; it belongs to {' and '.join(takers)}")
+        if given not in (None, ()) and method not in methods:
+            raise InputError(f"explain: {method} takes no {option}; it belongs to {' and '.join(methods)}")

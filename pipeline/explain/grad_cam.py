@@ -39,8 +39,10 @@ def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     with torch.enable_grad():
         logits = model.forward_head(feature_map)
         if logits.ndim != 2 or not 0 <= int(classes.min()) <= int(classes.max()) < logits.shape[1]:
-            asked = sorted(set(classes.tolist()))
-            raise InputError(f"grad-cam: the model gives {tuple(logits.shape[1:])} logits; asked for classes {asked}")
+            requested = sorted(set(classes.tolist()))
+            raise InputError(
+                f"grad-cam: the model gives {tuple(logits.shape[1:])} logits; asked for classes {requested}"
+            )
         # Each logit depends on its own image alone, so one backward pass serves the batch.
         score = logits.gather(1, classes[:, None]).sum()
         (gradient,) = torch.autograd.grad(score, feature_map)

@@ -30,7 +30,8 @@ def occlusion(
         images: normalised, [B, C, H, W].
         classes: int64 [B]: the class to explain in each image.
         cover: side of the covering square in pixels; None is a quarter of the image's side.
-        stride: pixels from one cover to the next, and per position of the result; None is half of the cover.
+        stride: pixels from one cover to the next, and from one position of the result to the next; None is half of the
+            cover.
     Returns:
         float32 [B, H / stride, W / stride], sizes rounded up.
     Raises:
@@ -43,7 +44,7 @@ def occlusion(
     stride = stride or max(1, cover // 2)
     if cover > min(height, width):
         raise InputError(f"occlusion: a cover of {cover} pixels is larger than the image of {height} x {width}")
-    whole = _log_probability(model, images, classes)
+    uncovered = _log_probability(model, images, classes)
     covers = _covers(height, width, cover, stride).to(images.device)
     # The sum of the falls at each pixel.
     loss = torch.zeros(len(images), height, width, device=images.device)
@@ -51,7 +52,7 @@ def occlusion(
     for masks in covers.split(at_once):
         covered = images[None] * ~masks[:, None, None]  # [P, B, C, H, W]; 0 is the mean colour
         score = _log_probability(model, covered.flatten(0, 1), classes.repeat(len(masks))).view(len(masks), -1)
-        loss += torch.einsum("pb,phw->bhw", whole - score, masks.float())
+        loss += torch.einsum("pb,phw->bhw", uncovered - score, masks.float())
     return adaptive_avg_pool2d(loss / covers.sum(dim=0), (-(-height // stride), -(-width // stride)))
 
 
@@ -68,7 +69,7 @@ def _covers(height: int, width: int, cover: int, stride: int) -> Tensor:
 def _log_probability(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     logits = model(images)
     if logits.ndim != 2 or not 0 <= int(classes.min()) <= int(classes.max()) < logits.shape[1]:
-        asked = sorted(set(classes.tolist()))
-        raise InputError(f"occlusion: the model gives {tuple(logits.shape[1:])} logits; asked for classes {asked}")
+        requested = sorted(set(classes.tolist()))
+        raise InputError(f"occlusion: the model gives {tuple(logits.shape[1:])} logits; asked for classes {requested}")
     scores: Tensor = logits.float().log_softmax(dim=1)
     return scores.gather(1, classes[:, None]).squeeze(1)

@@ -51,13 +51,13 @@ def patch_text_similarity(
     Args:
         model: a CLIP of this package, in evaluation mode.
         images: normalised, [B, C, H, W].
-        tokens: of the texts, int64 [T, L].
+        tokens: the token ids of the texts, int64 [T, L].
         positions: which vectors of a ViT represent its patches; other backbones have only one kind.
     Raises:
         InputError: the model is not a CLIP, or its image backbone has no feature map.
     """
     if not isinstance(model, CLIP):
-        raise InputError(f"patch-text similarity: needs a dual encoder, and {type(model).__name__} is none")
+        raise InputError(f"patch-text similarity: needs a dual encoder, and {type(model).__name__} is not one")
     if model.training:
         raise InputError("patch-text similarity: the model is in training mode, which changes its outputs; call eval()")
     if positions not in get_args(Positions):

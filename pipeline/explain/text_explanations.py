@@ -7,15 +7,17 @@ from torch import Tensor, nn
 
 from model_defs.clip import CLIP
 from pipeline.evaluation.prompt_templates import PLACEHOLDER, label_text, prompts_for
-from pipeline.explain.drawing import Panel, enlarged, overlay, to_picture
-from pipeline.explain.explanation import Explanation, Request
+from pipeline.explain.drawing import Panel, enlarge, overlay, to_picture
+from pipeline.explain.explanation import Explanation, ExplanationRequest
 from pipeline.explain.patch_text import patch_text_similarity
 from pipeline.exported_model import ExportedModel
 
 _TEXTS_SHOWN = 3  # the best labels, if no prompts are given
 
 
-def explain_by_texts(exported: ExportedModel, model: nn.Module, images: Tensor, request: Request) -> list[Explanation]:
+def explain_by_texts(
+    exported: ExportedModel, model: nn.Module, images: Tensor, request: ExplanationRequest
+) -> list[Explanation]:
     """For each image, similarity maps over it: one per prompt, or per label of those most similar to the image."""
     assert isinstance(model, CLIP)
     x = exported.preprocessing.normalise(images)
@@ -31,9 +33,9 @@ def explain_by_texts(exported: ExportedModel, model: nn.Module, images: Tensor, 
         maps = patch_text_similarity(model, pixels[None], tokens[shown])[0]
         low, high = maps.min(), maps.max()
         # The picture that is drawn below each map, at its own size and enlarged.
-        below = to_picture(image)
-        large = enlarged(below)
-        panels = [Panel("image", below)] + [
+        base = to_picture(image)
+        large = enlarge(base)
+        panels = [Panel("image", base)] + [
             Panel(f"{texts[text]}   {row[text]:.2f}", overlay(large, ((heat - low) / (high - low + 1e-12)).numpy()))
             for text, heat in zip(shown.tolist(), maps, strict=True)
         ]

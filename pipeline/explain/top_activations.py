@@ -58,7 +58,7 @@ def top_activations(
     channels: Sequence[int],
     k: int = 9,
 ) -> list[TopActivations]:
-    """For each channel the k images with the strongest activation, in the order of `channels`.
+    """For each channel the k images with the highest activations, in the order of `channels`.
 
     Each image counts once, by its maximum; of equal maxima the earlier image comes first. Memory holds one batch and
     at most k images per channel, regardless of the size of the data set.
@@ -72,24 +72,26 @@ def top_activations(
     """
     if k < 1:
         raise InputError(f"top activations: k must be 1 or more, not {k}")
-    best = [_Best(channel) for channel in channels]
+    best = [_StrongestImages(channel) for channel in channels]
     top_images: dict[int, tuple[Tensor, int]] = {}  # images among the best of a channel, by their number in the stream
     seen = 0
     for images, ids in batches:
         maps = activations(features, images, layer)
         if not 0 <= min(channels) <= max(channels) < maps.shape[1]:
             raise InputError(f"top activations: channels {list(channels)} of a layer that has {maps.shape[1]}, from 0")
-        for of_channel in best:
-            of_channel.add(maps[:, of_channel.channel], seen, k)
-        wanted = {index for of_channel in best for index in of_channel.indices.tolist()}
+        for strongest in best:
+            strongest.add(maps[:, strongest.channel], seen, k)
+        wanted = {index for strongest in best for index in strongest.indices.tolist()}
         top_images = {index: top_images[index] for index in top_images.keys() & wanted}
         for index in sorted(wanted - top_images.keys()):
             top_images[index] = (images[index - seen].clone(), int(ids[index - seen]))
         seen += len(images)
-    return [TopActivations(of.channel, _excitations(features, layer, of, top_images)) for of in best]
+    return [
+        TopActivations(strongest.channel, _excitations(features, layer, strongest, top_images)) for strongest in best
+    ]
 
 
-class _Best:
+class _StrongestImages:
     """The strongest values of a channel so far with their positions and image numbers, strongest first."""
 
     def __init__(self, channel: int) -> None:
@@ -102,16 +104,16 @@ class _Best:
         """Adds the maps [B, h, w] of the images from number `first` on."""
         values, flat = (tensor.cpu() for tensor in maps.flatten(1).max(dim=1))
         positions = torch.stack([flat // maps.shape[2], flat % maps.shape[2]], dim=1)
-        excited = values > 0
-        values = torch.cat([self.values, values[excited].float()])
-        indices = torch.cat([self.indices, first + excited.nonzero()[:, 0]])
+        is_active = values > 0
+        values = torch.cat([self.values, values[is_active].float()])
+        indices = torch.cat([self.indices, first + is_active.nonzero()[:, 0]])
         order = values.argsort(descending=True, stable=True)[:k]
         self.values, self.indices = values[order], indices[order]
-        self.positions = torch.cat([self.positions, positions[excited]])[order]
+        self.positions = torch.cat([self.positions, positions[is_active]])[order]
 
 
 def _excitations(
-    features: nn.Sequential, layer: Layer, best: _Best, top_images: dict[int, tuple[Tensor, int]]
+    features: nn.Sequential, layer: Layer, best: _StrongestImages, top_images: dict[int, tuple[Tensor, int]]
 ) -> tuple[Excitation, ...]:
     if not len(best.indices):
         return ()

@@ -17,7 +17,7 @@ from pipeline.service_url import without_credentials
 _SPECIAL = re.compile(r"[\\`*_{}\[\]#!|~$]")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _LIST = re.compile(r"^(?=[-+=:])|(?<=^[0-9])(?=[.)]( |$))")
-_ADDRESS = re.compile(r"https?://[A-Za-z0-9.\-]+(:\d+)?(/[A-Za-z0-9._~!$&'()*+,;=:@%/?#\-]*)?")
+_WEB_URL = re.compile(r"https?://[A-Za-z0-9.\-]+(:\d+)?(/[A-Za-z0-9._~!$&'()*+,;=:@%/?#\-]*)?")
 
 
 def text(value: Any) -> str:
@@ -32,10 +32,10 @@ def code(value: Any) -> str:
     return f"`{printable(' '.join(str(value).split())).replace('`', chr(39))}`"
 
 
-def address(value: Any) -> str:
+def link(value: Any) -> str:
     """A link if the text is a plain web URL, else the text; without user and password."""
     bare = without_credentials(str(value).strip())
-    return f"<{bare}>" if _ADDRESS.fullmatch(bare) else text(bare)
+    return f"<{bare}>" if _WEB_URL.fullmatch(bare) else text(bare)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[bool] = ()) -> list[str]:

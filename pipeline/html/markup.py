@@ -17,7 +17,7 @@ class Markup(str):
     __slots__ = ()
 
 
-def escaped(text: str) -> str:
+def escape_html(text: str) -> str:
     """Escapes untrusted text for HTML: markup, control characters and bidirectional overrides become visible."""
     return escape("\n".join(map(printable, text.replace("\t", " ").split("\n"))))
 
@@ -34,7 +34,7 @@ def tag(name: str, *children: Child, **attributes: str | int | float | bool | No
         attributes: class_ stands for class, aria_label for aria-label; None and False are omitted.
     """
     rendered = "".join(
-        f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escaped(str(value))}"')
+        f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape_html(str(value))}"')
         for key, value in attributes.items()
         if value is not None and value is not False
     )
@@ -52,7 +52,7 @@ def join(*children: Child) -> Markup:
         if not isinstance(child, str | int | float):
             pieces.append(join(*child))
         else:
-            pieces.append(child if isinstance(child, Markup) else escaped(str(child)))
+            pieces.append(child if isinstance(child, Markup) else escape_html(str(child)))
     return Markup("".join(pieces))
 
 

@@ -1,1 +1,1 @@
-"""Imports external weights as artifacts: the store contains a run's initial weights under a key of their content."""
+"""Imports external weights as artifacts: a run's initial weights are in the store, under a key of their content."""

@@ -22,8 +22,9 @@ ImageModelConfigT = TypeVar("ImageModelConfigT", bound=ImageModelConfig)
 def with_normalisation(config: ImageModelConfigT, store: ArtifactStore) -> ImageModelConfigT:
     """The config with the mean and std that its weights expect, if it sets none; unchanged without weights.
 
-    They come from the source of the weights, else from the model's row in the catalogue, else they are the defaults.
-    For a net with transform_input they are converted, so that its first convolution gets what the weights expect.
+    These come from the source of the weights, else from the model's row in the catalogue, else they are the defaults.
+    If the net transforms its input (transform_input), they are converted, so that its first convolution gets values
+    that are normalised as the weights expect.
 
     Raises:
         InputError: there are no such weights, or their stated normalisation is invalid.
@@ -46,13 +47,13 @@ def _expected(model: ModelConfig, store: ArtifactStore) -> Normalisation:
     source = ImportConfig.for_model(model.name, model.pretrained).source
     try:
         stated = find_weights(source, store).normalisation()
-        usual = usual_normalisation(model_info(model.name))
+        catalogued = usual_normalisation(model_info(model.name))
     except ModelError as error:
         raise InputError(str(error)) from None
     if stated is not None:
         return stated
-    if usual is not None:
-        return replace(usual, origin=f"{usual.origin}; the weights state none")
+    if catalogued is not None:
+        return replace(catalogued, origin=f"{catalogued.origin}; the weights state none")
     default = "the default; neither the weights nor the catalogue state one"
     return Normalisation((DEFAULT_MEAN,), (DEFAULT_STD,), default)
 
@@ -63,11 +64,11 @@ def _before_transform_input(expected: Normalisation) -> Normalisation:
     Raises:
         InputError: they are not in 0..1.
     """
-    given = before_transform_input(expected)
-    if min(given.mean) < 0 or max(given.mean) > 1 or max(given.std) > 1:
+    converted = before_transform_input(expected)
+    if min(converted.mean) < 0 or max(converted.mean) > 1 or max(converted.std) > 1:
         raise InputError(
             f"model.kwargs.transform_input: the weights expect mean {list(expected.mean)} and std {list(expected.std)}"
-            f" ({expected.origin}), for which mean must be {list(given.mean)} and std {list(given.std)} before"
+            f" ({expected.origin}), for which mean must be {list(converted.mean)} and std {list(converted.std)} before"
             " transform_input, and these are not in 0..1; set transform_input to false"
         )
-    return replace(given, origin=f"{expected.origin}, converted for transform_input")
+    return replace(converted, origin=f"{expected.origin}, converted for transform_input")

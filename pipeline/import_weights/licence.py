@@ -14,7 +14,7 @@ _CARD = re.compile(r"\A---\s*\n(?:.*\n)*?license:\s*[\"']?([\w.+-]+)")
 
 @dataclass(frozen=True)
 class Licence:
-    """The licence, as far as it is known.
+    """The licence of weights; empty where the files do not state it.
 
     Attributes:
         name: from the model card, e.g. "apache-2.0"; "" if the card states none.
@@ -25,8 +25,8 @@ class Licence:
     text: str = ""
 
     @classmethod
-    def of(cls, weights: Path) -> Licence:
-        """The licence of a file of weights."""
+    def find(cls, weights: Path) -> Licence:
+        """The licence that the files next to a weights file state."""
         folder = weights.parent
         card = folder / "README.md"
         found = _CARD.search(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None

@@ -36,7 +36,7 @@ def find_weights(source: str, store: ArtifactStore) -> WeightsSource:
         InputError: the string is not a source, or the store or registry has none of this name.
     """
     if source.startswith("models:"):
-        return RegistrySource.named(source, store)
+        return RegistrySource.from_uri(source, store)
     artifact = _ARTIFACT.fullmatch(source)
     if artifact is None and source.startswith("artifact:"):
         # The plug-in of this scheme calls this function: delegating to it would recurse forever.
@@ -84,7 +84,7 @@ class RegistrySource:
     store: ArtifactStore
 
     @classmethod
-    def named(cls, model_uri: str, store: ArtifactStore) -> RegistrySource:
+    def from_uri(cls, model_uri: str, store: ArtifactStore) -> RegistrySource:
         """The version that models:/NAME@ALIAS or models:/NAME/VERSION names.
 
         Raises:
@@ -104,19 +104,19 @@ class RegistrySource:
 
         folder = self._local_copy
         if not folder.is_dir():
-            aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+            temporary_copy = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
             registry, version = find_version(self.store, self.uri)
             try:
                 # A model that Tutelage did not register is not an ExportedModel, but its files are fetched.
                 with suppress(DamagedError):
-                    registry.fetch(version, aside)
-                _move_unless_present(aside, folder)
+                    registry.fetch(version, temporary_copy)
+                _move_unless_present(temporary_copy, folder)
             finally:
-                shutil.rmtree(aside, ignore_errors=True)
-        own = next(folder.glob("*/artifacts/served/model/" + WEIGHTS), None)
+                shutil.rmtree(temporary_copy, ignore_errors=True)
+        own_weights = next(folder.glob("*/artifacts/served/model/" + WEIGHTS), None)
         found = (
-            [own]
-            if own is not None
+            [own_weights]
+            if own_weights is not None
             else [Path(entry.path) for entry in files_below(str(folder)) if entry.name.endswith(".safetensors")]
         )
         if len(found) != 1:
@@ -144,10 +144,10 @@ class RegistrySource:
         return FileSource(self.locate()).normalisation()
 
 
-def _move_unless_present(aside: Path, folder: Path) -> None:
+def _move_unless_present(temporary_copy: Path, folder: Path) -> None:
     """Renames a fetched folder to its final path, unless another process was first."""
     try:
-        aside.rename(folder)
+        temporary_copy.rename(folder)
     except OSError:
         if not folder.is_dir():
             raise

@@ -103,7 +103,7 @@ class ImportWeights:
             vocabulary = read_vocabulary((config.tokenizer or path.parent).expanduser())
             if vocabulary is not None:
                 write_vocabulary(vocabulary, work.output / VOCABULARY)
-        terms = licence.Licence.of(path)
+        terms = licence.Licence.find(path)
         if terms.text:
             (work.output / LICENCE).write_text(terms.text, encoding="utf-8")
         values = sum(tensor.numel() for tensor in state.values())

@@ -21,7 +21,7 @@ from pipeline.errors import WorkError
 from pipeline.leaks.search import KINDS
 
 SHEET, LISTING = "leaks.png", "leaks.parquet"
-_WORDS = {
+_KIND_PHRASES = {
     "exact": "are also training images",
     "pixels": "have the pixels of a training image",
     "near": "look like a training image",
@@ -38,7 +38,7 @@ def _bound(default: float, description: str) -> Any:
 
 
 class LeakBounds(Config):
-    """Maximum fractions (0 to 1) of an evaluation split that may be in the training data; else a run stops."""
+    """Maximum fractions (0 to 1) of an evaluation split that may be in the training data; a larger one stops a run."""
 
     max_exact_share: float = _bound(0.0, "be byte-identical to a training image")
     max_pixels_share: float = _bound(0.0, "have the same pixels as a training image in other bytes")
@@ -57,9 +57,10 @@ class LeakBounds(Config):
             for split in findings["splits"]:
                 found = split[kind]
                 if found["share"] > bound:
-                    of = counted(split["images"], f"{split_name(split['data'], split['split'])} image")
+                    images = counted(split["images"], f"{split_name(split['data'], split['split'])} image")
                     clauses.append(
-                        f"{found['images']:,} of {of} ({found['share']:.2%}) {_WORDS[kind]}, more than {name}={bound:g}"
+                        f"{found['images']:,} of {images} ({found['share']:.2%}) {_KIND_PHRASES[kind]}, "
+                        f"more than {name}={bound:g}"
                     )
         return clauses
 
@@ -81,7 +82,7 @@ class LeakBounds(Config):
         """Checks the shares in an artifact of check-leaks against the bounds.
 
         Args:
-            in_flow: name the settings of a flow that let it continue.
+            in_flow: the message names settings of a flow instead of command-line options.
         Raises:
             WorkError: a bound is exceeded; the message has the shares, the bounds and the path of the pictures.
         """

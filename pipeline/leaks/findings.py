@@ -63,10 +63,10 @@ class SplitFinding:
     """An evaluation split: each of its images counts once, under the worst kind of its matches.
 
     Attributes:
-        images: all images of the split.
-        found: kind -> images.
-        flat: images of (nearly) one colour, for which only equal pixels count as a match.
-        unreadable: damaged images, for which only equal bytes count as a match.
+        images: number of images of the split.
+        found: kind -> number of images.
+        flat: number of images of (nearly) one colour, for which only equal pixels count as a match.
+        unreadable: number of damaged images, for which only equal bytes count as a match.
     """
 
     data_set: str
@@ -106,13 +106,13 @@ def split_findings(name: str, data: DataSet, found: Iterable[SearchResult]) -> l
     return findings
 
 
-def pairs_of(
+def ranked_pairs(
     name: str, data: DataSet, searches: Sequence[tuple[str, DataSet, SearchResult]], listed: int
 ) -> list[Pair]:
     """The pairs of a data set's evaluation images, the worst first.
 
     Args:
-        searches: the name of the training data, the data, and what was found in them.
+        searches: (name of the training data, training data, search result) of each search.
         listed: maximum number of pairs per evaluation image.
     """
     rows = sorted({row for _, _, found in searches for row in found.matches})
@@ -127,9 +127,9 @@ def pairs_of(
             ),
             key=lambda candidate: (candidate[0].rank, candidate[1], candidate[0].train),
         )
-        shown = _image(name, data, row)
+        evaluation_image = _image(name, data, row)
         pairs += [
-            Pair(match, shown, _image(train_name, train, match.train), matches)
+            Pair(match, evaluation_image, _image(train_name, train, match.train), matches)
             for match, train_name, train in ranked[:listed]
         ]
     return sorted(pairs, key=lambda pair: pair.match.rank)

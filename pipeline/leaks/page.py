@@ -12,8 +12,8 @@ from pipeline.leaks.findings import Pair, SplitFinding
 from pipeline.leaks.search import KINDS
 from pipeline.leaks.signature_cache import Unreadable
 
-_SHOWN = 50
-_UNREADABLE_SHOWN = 20
+_MAX_PAIRS = 50
+_MAX_UNREADABLE = 20
 
 
 def findings_json(
@@ -47,7 +47,7 @@ def findings_json(
         "pairs_listed": len(pairs),
         "pairs_with_different_labels": sum(pair.same_label is False for pair in pairs),
         "unreadable": {
-            name: {"images": len(damaged), "first": [image.reason for image in damaged[:_UNREADABLE_SHOWN]]}
+            name: {"images": len(damaged), "first": [image.reason for image in damaged[:_MAX_UNREADABLE]]}
             for name, damaged in unreadable.items()
         },
     }
@@ -93,7 +93,7 @@ def markdown(findings: Mapping[str, Any], pairs: Sequence[Pair]) -> str:
         "",
     ]
     if pairs:
-        more = f"; all {len(pairs):,} are in leaks.parquet" if len(pairs) > _SHOWN else ""
+        more = f"; all {len(pairs):,} are in leaks.parquet" if len(pairs) > _MAX_PAIRS else ""
         lines += [f"## Pairs, the worst first{more}", ""]
         lines += table(
             ("kind", "difference", "bits", "evaluation image", "label", "key", "training image", "label", "key"),
@@ -112,7 +112,7 @@ def markdown(findings: Mapping[str, Any], pairs: Sequence[Pair]) -> str:
                         )
                     ),
                 )
-                for pair in pairs[:_SHOWN]
+                for pair in pairs[:_MAX_PAIRS]
             ],
         )
         lines.append("")

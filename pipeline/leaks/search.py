@@ -88,44 +88,44 @@ def find_leaks(
     evaluation_rows: NDArray[np.int64],
     *,
     radius: int,
-    allowed: float,
+    tolerance: float,
     listed: int,
-    compared: Callable[[int], None] = lambda count: None,
+    on_compared: Callable[[int], None] = lambda count: None,
 ) -> SearchResult:
     """Searches for evaluation images among training images.
 
     Args:
         train_rows, evaluation_rows: [n] rows of the two data sets, which may be the same data set.
         radius: maximum number of bits in which the hashes of a candidate pair differ.
-        allowed: tolerance of the detailed comparison, see `signature.difference`.
+        tolerance: of the detailed comparison, see `signature.difference`.
         listed: maximum number of matches per evaluation image.
-        compared: called from time to time with the number of compared pairs.
+        on_compared: called from time to time with the number of compared pairs.
     """
     train_pictures, evaluation_pictures = _Pictures.of(train, train_rows), _Pictures.of(evaluation, evaluation_rows)
-    same = _equal_pictures(train_pictures, evaluation_pictures)
-    near = _Nearest(len(evaluation_pictures), listed, np.diff(train_pictures.starts))
+    twin_of = _equal_pictures(train_pictures, evaluation_pictures)
+    near_matches = _Nearest(len(evaluation_pictures), listed, np.diff(train_pictures.starts))
     count = 0
     for left, right, distance in _candidates(train_pictures, evaluation_pictures, radius):
-        distinct = same[right] != left
+        distinct = twin_of[right] != left
         left, right, distance = left[distinct], right[distinct], distance[distinct]
         differences = difference(
             train.signatures.at(train_pictures.first[left]),
             evaluation.signatures.at(evaluation_pictures.first[right]),
-            allowed,
+            tolerance,
         )
-        same_image = differences <= 1  # `difference` has divided by `allowed`
-        near.add(right[same_image], left[same_image], distance[same_image], differences[same_image])
+        same_image = differences <= 1  # `difference` has divided by `tolerance`
+        near_matches.add(right[same_image], left[same_image], distance[same_image], differences[same_image])
         count += len(left)
-        compared(count)
-    near.prune()
+        on_compared(count)
+    near_matches.prune()
     matches: dict[int, list[Match]] = {}
     counts: dict[int, int] = {}
-    of_picture = near.by_picture()
-    for picture in np.union1d(np.flatnonzero(same >= 0), near.pictures()).tolist():
-        twin = int(same[picture])
+    of_picture = near_matches.by_picture()
+    for picture in np.union1d(np.flatnonzero(twin_of >= 0), near_matches.pictures()).tolist():
+        twin = int(twin_of[picture])
         equal = train_pictures.rows_of(twin) if twin >= 0 else np.empty(0, dtype=np.int64)
         for row in evaluation_pictures.rows_of(picture).tolist():
-            counts[row] = len(equal) + int(near.counts[picture])
+            counts[row] = len(equal) + int(near_matches.counts[picture])
             found = _equal_matches(train, evaluation, row, equal, listed)
             for other, bits, near_difference in of_picture.get(picture, ()):
                 more = train_pictures.rows_of(other)[: max(listed - len(found), 0)].tolist()
@@ -138,9 +138,9 @@ def _equal_matches(train: DataSet, evaluation: DataSet, row: int, equal: NDArray
     """Matches with the training images of equal pixels, those of equal bytes first."""
     exact = (train.content[equal] == evaluation.content[row]).all(axis=1)
     ordered = np.concatenate([equal[exact], equal[~exact]])[:listed]
-    first_others = int(exact.sum())
+    exact_count = int(exact.sum())
     return [
-        Match(Kind.EXACT if number < first_others else Kind.PIXELS, row, train_row)
+        Match(Kind.EXACT if number < exact_count else Kind.PIXELS, row, train_row)
         for number, train_row in enumerate(ordered.tolist())
     ]
 

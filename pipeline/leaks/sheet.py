@@ -28,7 +28,7 @@ from pipeline.sharding.card.sheet_style import (
     truncate_start,
 )
 
-# Pixels: side of an image, gap between the two images of a pair, height of the heading. Then the number of pairs a row.
+# In pixels: side of an image, gap between the images of a pair, height of the heading; then the pairs per row.
 _SIDE, _GAP, _HEADER, _COLUMNS = 132, 8, 112, 4
 _TILE = 2 * _SIDE + _GAP
 _PAIR_GAP = 28  # pixels between two pairs
@@ -51,7 +51,7 @@ def leak_sheet(pairs: Sequence[Pair], read: Read, *, title: str, subtitle: str, 
         subtitle: the counts, in one line.
         limit: maximum number of pairs shown.
     """
-    shown = chosen(pairs, limit)
+    shown = select_pairs(pairs, limit)
     width = 2 * MARGIN + _COLUMNS * _TILE + (_COLUMNS - 1) * _PAIR_GAP
     rows = -(-len(shown) // _COLUMNS)
     sheet = Image.new("RGB", (width, _HEADER + rows * _HEIGHT + MARGIN), PAPER)
@@ -64,8 +64,8 @@ def leak_sheet(pairs: Sequence[Pair], read: Read, *, title: str, subtitle: str, 
     return sheet
 
 
-def chosen(pairs: Sequence[Pair], limit: int) -> list[Pair]:
-    """At most `limit` pairs to show, one per evaluation image; at least half are near ones if there are so many."""
+def select_pairs(pairs: Sequence[Pair], limit: int) -> list[Pair]:
+    """At most `limit` pairs to show, one per evaluation image; at least half are near pairs if there are that many."""
     first: dict[tuple[str, int], Pair] = {}
     for pair in pairs:
         first.setdefault((pair.evaluation.data_set, pair.evaluation.row), pair)
@@ -77,11 +77,11 @@ def chosen(pairs: Sequence[Pair], limit: int) -> list[Pair]:
 
 
 def _draw_pair(sheet: Image.Image, draw: ImageDraw.ImageDraw, pair: Pair, read: Read, x: int, y: int) -> None:
-    head = _HEADINGS[pair.match.kind]
+    heading = _HEADINGS[pair.match.kind]
     if pair.match.kind is Kind.NEAR:
         bits = pair.match.distance
-        head += f" {pair.match.difference:.2f}, {counted(bits, 'bit')}"
-    draw.text((x, y), head, INK, font(13, bold=True))
+        heading += f" {pair.match.difference:.2f}, {counted(bits, 'bit')}"
+    draw.text((x, y), heading, INK, font(13, bold=True))
     if pair.same_label is False:
         text = "labels differ"
         draw.text((x + _TILE - draw.textlength(text, font(13)), y), text, COLOURS["test"], font(13))
@@ -93,7 +93,7 @@ def _draw_image(
     sheet: Image.Image, draw: ImageDraw.ImageDraw, image: ImageRef, data: bytes | None, x: int, y: int
 ) -> None:
     draw.rounded_rectangle((x, y, x + _SIDE - 1, y + _SIDE - 1), 7, PANEL)
-    picture = None if data is None else _decoded(data)
+    picture = None if data is None else _decode(data)
     if picture is None:
         draw.text((x + 16, y + _SIDE // 2 - 8), "cannot be read", FAINT, font(13))
     else:
@@ -105,7 +105,7 @@ def _draw_image(
         draw.text((x, y + _SIDE + 9 + 15 * line), truncate(draw, text, _SIDE, font(11)), FAINT, font(11))
 
 
-def _decoded(data: bytes) -> Image.Image | None:
+def _decode(data: bytes) -> Image.Image | None:
     try:
         return Image.open(io.BytesIO(data)).convert("RGB")
     except (OSError, SyntaxError, ValueError, LookupError, Image.DecompressionBombError):

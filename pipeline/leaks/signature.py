@@ -36,7 +36,7 @@ SIGNATURE = np.dtype(
 )
 # Standard deviation over the cells, of 256 levels; below it an image has no structure by which to recognise it.
 _MIN_CONTRAST = 3.0
-_COLOUR_ALLOWED = 16  # of 256 levels; a copy of 1.1 times the brightness stays within 10
+_COLOUR_TOLERANCE = 16  # of 256 levels; a copy of 1.1 times the brightness stays within 10
 _PAIRS_AT_ONCE = 1 << 14
 
 
@@ -60,9 +60,9 @@ def image_signature(data: bytes) -> NDArray[np.void]:
             rgb = plain_image(load_pixels(image)).convert("RGB")
     except Exception as error:
         raise ValueError(decoding_reason(error)) from None
-    hashed = hashlib.sha256(f"{rgb.width}x{rgb.height} ".encode())
-    hashed.update(rgb.tobytes())
-    signature["pixels"] = np.frombuffer(hashed.digest()[:16], dtype="<u8")
+    hasher = hashlib.sha256(f"{rgb.width}x{rgb.height} ".encode())
+    hasher.update(rgb.tobytes())
+    signature["pixels"] = np.frombuffer(hasher.digest()[:16], dtype="<u8")
     small = rgb.reduce(max(1, min(rgb.size) // _SMALL_SIDE))
     grey = small.convert("L")
     cells = np.asarray(grey.resize((_GREY, _GREY), Image.Resampling.LANCZOS))
@@ -74,19 +74,19 @@ def image_signature(data: bytes) -> NDArray[np.void]:
     return signature
 
 
-def difference(one: NDArray[np.void], other: NDArray[np.void], allowed: float) -> NDArray[np.float32]:
+def difference(first: NDArray[np.void], second: NDArray[np.void], tolerance: float) -> NDArray[np.float32]:
     """[n] differences of n pairs; at most 1 if a pair counts as the same image.
 
-    A difference is the larger of two quotients: 1 - the correlation of brightness over the cells, divided by `allowed`;
-    and the largest colour difference in a cell, divided by 16 (of 256 levels).
+    A difference is the larger of two quotients: 1 - the correlation of brightness over the cells, divided by
+    `tolerance`; and the largest colour difference in a cell, divided by 16 (of 256 levels).
 
     Args:
-        one, other: [n] of dtype `SIGNATURE`, none of them flat.
-        allowed: value of 1 - correlation up to which a pair counts as the same image.
+        first, second: [n] of dtype `SIGNATURE`, none of them flat.
+        tolerance: value of 1 - correlation up to which a pair counts as the same image.
     """
-    found = np.empty(len(one), dtype=np.float32)
-    for start in range(0, len(one), _PAIRS_AT_ONCE):
-        left, right = one[start : start + _PAIRS_AT_ONCE], other[start : start + _PAIRS_AT_ONCE]
+    found = np.empty(len(first), dtype=np.float32)
+    for start in range(0, len(first), _PAIRS_AT_ONCE):
+        left, right = first[start : start + _PAIRS_AT_ONCE], second[start : start + _PAIRS_AT_ONCE]
         a, b = left["grey"].astype(np.float32), right["grey"].astype(np.float32)
         # All sums are integers below 2**24, so float32 holds them exactly in any order of summation.
         ab, aa, bb = (np.einsum("ij,ij->i", x, y).astype(np.float64) for x, y in ((a, b), (a, a), (b, b)))
@@ -95,5 +95,5 @@ def difference(one: NDArray[np.void], other: NDArray[np.void], allowed: float) -
         spread = np.sqrt((aa - n * a_mean**2) * (bb - n * b_mean**2))
         uncorrelated = 1 - (ab - n * a_mean * b_mean) / spread
         colours = np.abs(left["colour"].astype(np.int16) - right["colour"]).max(axis=1)
-        found[start : start + _PAIRS_AT_ONCE] = np.maximum(uncorrelated / allowed, colours / _COLOUR_ALLOWED)
+        found[start : start + _PAIRS_AT_ONCE] = np.maximum(uncorrelated / tolerance, colours / _COLOUR_TOLERANCE)
     return np.maximum(found, 0)

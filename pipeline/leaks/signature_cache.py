@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.artifacts import Artifact
+from pipeline.atomic_files import atomic_write
 from pipeline.errors import DamagedError, WorkError
 from pipeline.leaks.signature import SIGNATURE, State, image_signature
 from pipeline.loading.reader import SampleReader
@@ -25,10 +26,9 @@ from pipeline.progress import Progress
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.writing.intake import allowed_unreadable
 from pipeline.sharding.writing.runner import Stop, StoppedEarlyError, run_in_order
-from pipeline.whole_files import atomic_write
 
 _BLOCK = 4096
-_AHEAD = 256  # images that are prefetched at once from S3
+_PREFETCH = 256  # number of images prefetched at once from S3
 _VERSION = 1  # of `image_signature`: raise it when the signature of an image changes
 
 
@@ -154,16 +154,16 @@ def _block_signatures(
     rows = np.arange(start, min(start + _BLOCK, len(index)), dtype=np.int64)
     signatures = np.zeros(len(rows), dtype=SIGNATURE)
     unreadable = []
-    for begin in range(0, len(rows), _AHEAD):
+    for begin in range(0, len(rows), _PREFETCH):
         if stop():
             raise StoppedEarlyError
-        ahead = rows[begin : begin + _AHEAD]
+        ahead = rows[begin : begin + _PREFETCH]
         reader.prefetch(ahead)
         for offset, row in enumerate(ahead.tolist(), start=begin):
             try:
                 signatures[offset] = image_signature(reader.read(row))
             except (DamagedError, ValueError) as error:
-                reason = str(error if isinstance(error, DamagedError) else reader.damaged(row, str(error)))
+                reason = str(error if isinstance(error, DamagedError) else reader.damaged_error(row, str(error)))
                 unreadable.append(Unreadable(row, reason))
                 signatures[offset]["state"] = State.UNREADABLE
                 signatures[offset]["pixels"] = index.content_numbers(slice(row, row + 1))[0]

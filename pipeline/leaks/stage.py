@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from pipeline.artifacts import Artifact
 from pipeline.errors import InputError, TutelageError
+from pipeline.json_file import write_json
 from pipeline.leaks.bounds import LISTING, SHEET, LeakCheckConfig
-from pipeline.leaks.findings import ImageRef, pair_table, pairs_of, split_findings, with_names
+from pipeline.leaks.findings import ImageRef, pair_table, ranked_pairs, split_findings, with_names
 from pipeline.leaks.page import counts_line, findings_json, markdown
 from pipeline.leaks.search import KINDS, DataSet, SearchResult, find_leaks
 from pipeline.leaks.sheet import leak_sheet
@@ -22,7 +23,6 @@ from pipeline.leaks.signature_cache import gather_signatures
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.stage import Workspace
-from pipeline.whole_files import write_json
 
 # Training data -> evaluation data.
 _ONE_DATA_SET = (("shards", "shards"),)
@@ -52,7 +52,7 @@ class CheckLeaks:
             ]
             if searches:
                 splits += split_findings(name, data[name], [result for _, _, result in searches])
-                pairs += pairs_of(name, data[name], searches, config.listed)
+                pairs += ranked_pairs(name, data[name], searches, config.listed)
         work.progress(note="listing and pictures")
         pairs = with_names(sorted(pairs, key=lambda pair: pair.match.rank), {name: inputs[name] for name in data})
         unreadable = {name: data_set.signatures.unreadable for name, data_set in data.items()}
@@ -63,7 +63,7 @@ class CheckLeaks:
         readers = {name: SampleReader(inputs[name], index) for name, index in indexes.items()}
         sheet = leak_sheet(
             pairs,
-            lambda image: _data_of(readers, image),
+            lambda image: _image_bytes(readers, image),
             title="Evaluation images next to training images",
             subtitle=f"{counts_line(findings)}   (alike: difference as a fraction of the limit, differing hash bits)",
             limit=config.pictures,
@@ -120,13 +120,13 @@ def _search(train: DataSet, evaluation: DataSet, config: LeakCheckConfig, work: 
         evaluation,
         rows[evaluation.index.splits != SPLITS.index("train")],
         radius=config.near_radius,
-        allowed=config.near_difference,
+        tolerance=config.near_difference,
         listed=config.listed,
-        compared=lambda count: work.progress(step=count, note=f"searching for {note}"),
+        on_compared=lambda count: work.progress(step=count, note=f"searching for {note}"),
     )
 
 
-def _data_of(readers: Mapping[str, SampleReader], image: ImageRef) -> bytes | None:
+def _image_bytes(readers: Mapping[str, SampleReader], image: ImageRef) -> bytes | None:
     try:
         return readers[image.data_set].read(image.row)
     except TutelageError:

@@ -26,7 +26,7 @@ from pipeline.loading.rand_augment import draw, rand_augment
 # Weights of red, green and blue in luminance (ITU-R BT.601, as PIL and torchvision convert to grey).
 _LUMA: tuple[float, ...] = (0.299, 0.587, 0.114)
 _BLOCK_BYTES = 1 << 18
-_BY_SAMPLE = ("crops", "flips", "colours", "boxes", "operations", "strengths")
+_PER_SAMPLE_FIELDS = ("crops", "flips", "colours", "boxes", "operations", "strengths")
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class ViewParameters:
 
     def select(self, rows: slice) -> ViewParameters:
         """The views of a slice of the batch."""
-        return replace(self, **{name: getattr(self, name)[rows] for name in _BY_SAMPLE})
+        return replace(self, **{name: getattr(self, name)[rows] for name in _PER_SAMPLE_FIELDS})
 
     @classmethod
-    def concatenated(cls, views: Sequence[ViewParameters]) -> ViewParameters:
+    def concatenate(cls, views: Sequence[ViewParameters]) -> ViewParameters:
         """The views of several batches, concatenated; all drawn by one config."""
-        joined = {name: np.concatenate([getattr(view, name) for view in views]) for name in _BY_SAMPLE}
+        joined = {name: np.concatenate([getattr(view, name) for view in views]) for name in _PER_SAMPLE_FIELDS}
         return cls(of_square=views[0].of_square, **joined)
 
 
@@ -122,7 +122,7 @@ def apply_on_device(images: Tensor, views: ViewParameters) -> Tensor:
         block = max(1, _BLOCK_BYTES // images[0].numel()) if images.device.type == "cpu" else len(images)
         for start in range(0, len(images), block):
             piece = slice(start, start + block)
-            images[piece] = _recoloured(images[piece], views.colours[piece])
+            images[piece] = _adjust_colours(images[piece], views.colours[piece])
     flipped = np.flatnonzero(views.flips)
     if images.device.type == "cpu":
         # NumPy selects rows in a tenth of torch's time. One operation for all rows, because each call passes the
@@ -135,11 +135,11 @@ def apply_on_device(images: Tensor, views: ViewParameters) -> Tensor:
     if views.operations.size:
         images = rand_augment(images, views.operations, views.strengths)
     if views.boxes.any():
-        images = _erased(images, views.boxes)
+        images = _erase_boxes(images, views.boxes)
     return images
 
 
-def _recoloured(images: Tensor, colours: NDArray[np.float32]) -> Tensor:
+def _adjust_colours(images: Tensor, colours: NDArray[np.float32]) -> Tensor:
     """Brightness b, contrast c and saturation s as one linear map of each pixel p, with grey(p) = luma . p:
 
         x = b p;   y = c x + (1 - c) mean(grey(x));   z = s y + (1 - s) grey(y)
@@ -168,7 +168,7 @@ def _recoloured(images: Tensor, colours: NDArray[np.float32]) -> Tensor:
     return pixels.clamp_(0, 255).to(torch.uint8)
 
 
-def _erased(images: Tensor, boxes: NDArray[np.float32]) -> Tensor:
+def _erase_boxes(images: Tensor, boxes: NDArray[np.float32]) -> Tensor:
     """Fills each sample's box with the sample's mean colour."""
     height, width = images.shape[-2:]
     edges = np.rint(boxes * np.array([height, width, height, width], np.float32)).astype(np.int64)

@@ -58,7 +58,7 @@ class Batch:
 
 
 def on_device(values: NDArray[Any], device: torch.device) -> Tensor:
-    """The values on a device. Unlike a plain copy, it does not wait for the earlier work of a GPU.
+    """Copies the values to a device. Unlike a plain copy, this does not wait for the earlier work of a GPU.
 
     The array may be freed at once: CUDA has copied pageable memory before the call returns.
     """

@@ -13,7 +13,7 @@ from pipeline.sharding.format.index import SampleIndex
 CaptionChoice = Literal["first", "random"]
 
 
-def chosen_captions(
+def choose_captions(
     index: SampleIndex, ids: NDArray[np.int64], choice: CaptionChoice, *, seed: int = 0, epoch: int = 0
 ) -> list[str]:
     """One caption for each sample: its first, or one drawn for each epoch; "" for a sample without captions."""

@@ -64,13 +64,13 @@ def decode(data: bytes, *, size: int, channels: int = 3, crop: Crop | None = Non
     """
     frame = plain_frame(data)
     if crop is None:
-        return resize_to_square(_pixels(data, frame, channels), size)
+        return resize_to_square(_all_pixels(data, frame, channels), size)
     if frame is not None:
         return resize(_jpeg_crop(data, frame, channels, crop, size), size, size)
-    return resize(_cropped(decode_whole(data, channels), crop), size, size)
+    return resize(_apply_crop(decode_whole(data, channels), crop), size, size)
 
 
-def _cropped(pixels: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:
+def _apply_crop(pixels: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:
     top, left, height, width = crop.box(*pixels.shape[:2])
     return pixels[top : top + height, left : left + width]
 
@@ -88,10 +88,10 @@ def _jpeg_crop(data: bytes, frame: Frame, channels: int, crop: Crop, size: int) 
     if rows is not None:
         return rows[top : top + box_height, left : left + box_width]
     pixels = jpeg_pixels(data, frame, channels, height, width)
-    return _cropped(decode_whole(data, channels) if pixels is None else pixels, crop)
+    return _apply_crop(decode_whole(data, channels) if pixels is None else pixels, crop)
 
 
-def _pixels(data: bytes, frame: Frame | None, channels: int) -> NDArray[np.uint8]:
+def _all_pixels(data: bytes, frame: Frame | None, channels: int) -> NDArray[np.uint8]:
     """All pixels, uint8 [H, W, channels]."""
     pixels = None if frame is None else jpeg_pixels(data, frame, channels)
     return decode_whole(data, channels) if pixels is None else pixels

@@ -62,7 +62,7 @@ class PendingImages(ABC):
 
 
 @dataclass(frozen=True)
-class _Pieces(PendingImages):
+class _PendingPieces(PendingImages):
     images: Tensor
     pieces: Sequence[Future[list[DamagedRow]]]
 
@@ -104,9 +104,9 @@ class DecodePool:
         """Starts to fill a batch with these samples, `image_size` pixels a side, augmented by `views`."""
         shape = (len(ids), self._channels, image_size, image_size)
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned, memory_format=self._memory_format)
-        return self.start(images, ids, views)
+        return self.submit_into(images, ids, views)
 
-    def start(self, images: Tensor, ids: NDArray[np.int64], views: ViewParameters | None = None) -> PendingImages:
+    def submit_into(self, images: Tensor, ids: NDArray[np.int64], views: ViewParameters | None = None) -> PendingImages:
         """Like `submit`, but into existing memory: uint8 [B, C, size, size]."""
         self._reader.prefetch(ids)
         length = max(1, min(_PIECE_SAMPLES, _PIECE_PIXELS // images.shape[-1] ** 2))
@@ -114,7 +114,7 @@ class DecodePool:
             self._threads.submit(self._fill, images, ids, views, slice(start, start + length))
             for start in range(0, len(ids), length)
         ]
-        return _Pieces(images, pieces)
+        return _PendingPieces(images, pieces)
 
     def __enter__(self) -> Self:
         threads = torch.get_num_threads()
@@ -172,8 +172,8 @@ class DecodePool:
             try:
                 pixels = decode(data, size=size, channels=self._channels, crop=crop)
             except ValueError as error:
-                raise self._reader.damaged(
-                    id, f"cannot be decoded ({error}), although its content hash is right"
+                raise self._reader.damaged_error(
+                    id, f"cannot be decoded ({error}), although its content hash matches"
                 ) from None
         row[:] = pixels
 

@@ -83,12 +83,12 @@ class DecodeProcesses:
         processes: number of processes.
         threads: number of threads in each process.
         channels: 3 for RGB, 1 for grey.
-        largest: bytes of the largest batch.
-        ahead: maximum number of pending batches.
+        slot_bytes: size of the largest batch in bytes.
+        max_pending: maximum number of pending batches.
         pinned, memory_format, crop_only: see DecodePool.
 
     Attributes:
-        lost: number of times the processes were replaced.
+        restarts: number of times the processes were replaced.
     """
 
     def __init__(
@@ -98,16 +98,18 @@ class DecodeProcesses:
         processes: int,
         threads: int,
         channels: int,
-        largest: int,
-        ahead: int,
+        slot_bytes: int,
+        max_pending: int,
         pinned: bool = False,
         memory_format: torch.memory_format = torch.contiguous_format,
         crop_only: bool = False,
     ) -> None:
-        self.lost = 0
+        self.restarts = 0
         self._reader = reader
         self._count = processes
-        self._settings = _Settings(reader.opener(), ahead, largest, threads, channels, memory_format, crop_only)
+        self._settings = _Settings(
+            reader.opener(), max_pending, slot_bytes, threads, channels, memory_format, crop_only
+        )
         self._pinned = pinned
         self._processes: _Processes | None = None
         self._pending: deque[_Batch] = deque()
@@ -173,7 +175,7 @@ class DecodeProcesses:
             damaged = self._processes.receive()
         except _DeadProcessError as lost:
             _log.warning("%s; all are replaced", lost)
-            self.lost += 1
+            self.restarts += 1
             self._processes.end()
             self._processes = _Processes(self._settings, self._count)
             for pending in self._pending:
@@ -245,18 +247,18 @@ class _Processes:
             try:
                 answer: list[DamagedRow] | Exception = connection.recv()
             except (EOFError, ConnectionError):
-                raise self._lost(number) from None
+                raise self._death_error(number) from None
             if isinstance(answer, Exception):
                 raise answer
             damaged += answer
         return damaged
 
-    def _lost(self, number: int) -> _DeadProcessError:
+    def _death_error(self, number: int) -> _DeadProcessError:
         code = self._processes[number].wait()
-        how = f"ended with code {code}"
+        cause = f"ended with code {code}"
         if code < 0:
-            how = f"was killed by signal {-code} (if memory ran out, lower loader.processes)"
-        return _DeadProcessError(f"decoding process {number + 1} of {len(self._processes)} {how}")
+            cause = f"was killed by signal {-code} (if memory ran out, lower loader.processes)"
+        return _DeadProcessError(f"decoding process {number + 1} of {len(self._processes)} {cause}")
 
 
 def _start_process(pipe: int, memory: int) -> subprocess.Popen[bytes]:
@@ -326,7 +328,7 @@ def serve(pipe: int, file: int) -> None:
                 request: _ProcessRows = connection.recv()
                 images = _images(memory[request.slot], request.shape, settings.memory_format)
                 images = images[request.first_row : request.first_row + len(request.ids)]
-                pending = pool.start(images, request.ids, request.views)
+                pending = pool.submit_into(images, request.ids, request.views)
                 answers.submit(_answer, connection, pending, request.first_row)
 
 

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.loading.batch import Batch, column_tensor
-from pipeline.loading.captions import chosen_captions
+from pipeline.loading.captions import choose_captions
 from pipeline.loading.decode_pool import DecodePool
 from pipeline.loading.reader import SampleReader
 from pipeline.loading.tokenizer import CaptionTokenizer
 from pipeline.sharding.format.index import SampleIndex
 
-_AHEAD = 2  # batches that are decoded ahead
+_MAX_PENDING = 2  # batches that are decoded at once
 
 
 class CachedBatches:
@@ -72,17 +72,17 @@ def evaluation_batches(
     """
     chunks = [ids[start : start + batch_size] for start in range(0, len(ids), batch_size)]
     with DecodePool(reader, channels=channels, threads=threads) as pool:
-        pending = deque(pool.submit(chunk, image_size) for chunk in chunks[:_AHEAD])
+        pending = deque(pool.submit(chunk, image_size) for chunk in chunks[:_MAX_PENDING])
         for step, chunk in enumerate(chunks):
             images = pending.popleft().wait()
-            if step + _AHEAD < len(chunks):
-                pending.append(pool.submit(chunks[step + _AHEAD], image_size))
+            if step + _MAX_PENDING < len(chunks):
+                pending.append(pool.submit(chunks[step + _MAX_PENDING], image_size))
             yield Batch(
                 images=images,
                 ids=torch.from_numpy(np.array(chunk, np.int64)),
                 labels=column_tensor(index.labels, chunk),
                 groups=column_tensor(index.groups, chunk),
-                tokens=tokenizer.encode(chosen_captions(index, chunk, "first")) if tokenizer else None,
+                tokens=tokenizer.encode(choose_captions(index, chunk, "first")) if tokenizer else None,
                 step=step,
                 policy_version=0,
                 global_size=len(chunk),

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pipeline.loading.augment import ViewParameters, apply_on_device, view_parameters
 from pipeline.loading.augment_config import AugmentConfig
 from pipeline.loading.batch import Batch, column_tensor, joined_tensors, rank_slice
-from pipeline.loading.captions import CaptionChoice, chosen_captions
+from pipeline.loading.captions import CaptionChoice, choose_captions
 from pipeline.loading.decode_pool import DecodePool, PendingImages
 from pipeline.loading.decode_processes import DecodeProcesses
 from pipeline.loading.loader_config import LoaderConfig
@@ -41,7 +41,7 @@ Decoders = DecodePool | DecodeProcesses
 
 
 @dataclass(frozen=True)
-class _Planned:
+class _PlannedBatch:
     """A batch that is being filled; `version` is the policy's version when the batch was planned."""
 
     step: int
@@ -66,13 +66,13 @@ class Loader:
             copies of a sample are global_batch / copies apart, so that neighbours, which mixup blends, are
             different samples.
         image_size_schedule: the side of the images for each epoch, instead of `image_size`.
-        seed: of the run; keys the augmentation and the choice of captions.
+        seed: the run's random seed, which determines the augmentation and the choice of captions.
         rank, world: this worker's number, and the number of workers.
-        threads: threads that read and decode, in each process.
-        processes: processes with these threads; 0: this process runs them.
-        prefetch: batches prepared ahead.
+        threads: number of threads that read and decode, in each process.
+        processes: number of decoding processes; 0: this process runs the threads.
+        prefetch: number of batches prepared ahead.
         tokenizer: encodes captions; None: batches have no tokens.
-        captions: the first of a sample's captions, or one drawn for each epoch.
+        captions: first: each sample's first caption; random: one drawn for each epoch.
         columns: joined columns; their numeric values are part of each batch.
         quarantine: records damaged samples, which other samples replace; None: a damaged sample is an error.
         device: device of the batches.
@@ -119,20 +119,22 @@ class Loader:
         # A GPU trains convolutions up to 1.9 times as fast on channels_last images, with any layout of the weights.
         # On a CPU, colour changes and erasing take twice as long on them.
         self._on_cpu = self._device.type == "cpu"
-        planes = self._on_cpu and augment is not None and augment.changes_colours
-        decoding: dict[str, Any] = {
+        contiguous = self._on_cpu and augment is not None and augment.changes_colours
+        decoder_options: dict[str, Any] = {
             "channels": channels,
             "threads": threads,
             "pinned": self._device.type == "cuda",
-            "memory_format": torch.contiguous_format if planes else torch.channels_last,
+            "memory_format": torch.contiguous_format if contiguous else torch.channels_last,
             "crop_only": not self._on_cpu,
         }
         self._processes: DecodeProcesses | None = None
-        self._threads = partial(DecodePool, reader, **decoding)
+        self._threads = partial(DecodePool, reader, **decoder_options)
         if processes:
             rows = -(-policy.global_batch * copies // world)
-            largest = rows * channels * self._image_size_schedule.largest**2
-            self._processes = DecodeProcesses(reader, processes=processes, largest=largest, ahead=prefetch, **decoding)
+            slot_bytes = rows * channels * self._image_size_schedule.largest**2
+            self._processes = DecodeProcesses(
+                reader, processes=processes, slot_bytes=slot_bytes, max_pending=prefetch, **decoder_options
+            )
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
         """The batches of steps start_step to stop_step - 1, in order.
@@ -146,7 +148,7 @@ class Loader:
             WorkError: decoding processes died twice during one batch.
             RuntimeError: the policy is not ready for a requested step.
         """
-        planned: deque[_Planned] = deque()
+        planned: deque[_PlannedBatch] = deque()
         next_step = start_step
         with self._processes or self._threads() as pool:
             for step in range(start_step, stop_step):
@@ -164,35 +166,35 @@ class Loader:
     @property
     def lost_processes(self) -> int:
         """Number of times that decoding processes died and were replaced."""
-        return 0 if self._processes is None else self._processes.lost
+        return 0 if self._processes is None else self._processes.restarts
 
     def close(self) -> None:
         """Ends the decoding processes, if any; the next call of `batches` starts new ones."""
         if self._processes is not None:
             self._processes.close()
 
-    def _plan(self, step: int, pool: Decoders) -> _Planned:
+    def _plan(self, step: int, pool: Decoders) -> _PlannedBatch:
         batch = self.policy.batch(step)
         ids = rank_slice(np.tile(batch, self._copies), self._rank, self._world)
         epoch = self.policy.epoch(step)
         views = self._views(epoch, ids, len(batch))
         pending = pool.submit(ids, self._image_size_schedule(epoch), views)
-        return _Planned(step, epoch, self.policy.version, ids, views, pending)
+        return _PlannedBatch(step, epoch, self.policy.version, ids, views, pending)
 
     def _views(self, epoch: int, ids: NDArray[np.int64], distinct: int) -> ViewParameters | None:
         """The views of this rank's rows of a global batch with `distinct` different samples."""
         if self._augment is None:
             return None
         copies = rank_slice(np.repeat(np.arange(self._copies), distinct), self._rank, self._world)
-        return ViewParameters.concatenated(
+        return ViewParameters.concatenate(
             [
                 view_parameters(self._augment, self._seed, epoch * self._copies + copy, ids[copies == copy])
                 for copy in range(self._copies)
             ]
         )
 
-    def _complete(self, planned: _Planned, pool: Decoders) -> _Planned:
-        """Waits for the batch; replaces damaged samples by others."""
+    def _complete(self, planned: _PlannedBatch, pool: Decoders) -> _PlannedBatch:
+        """Waits for the batch, and replaces its damaged samples by other samples."""
         for row, error in planned.pending.damaged():
             if self.quarantine is None:
                 raise error
@@ -200,8 +202,8 @@ class Loader:
         return planned
 
     def _substitute(
-        self, planned: _Planned, row: int, error: DamagedSampleError, quarantine: Quarantine, pool: Decoders
-    ) -> _Planned:
+        self, planned: _PlannedBatch, row: int, error: DamagedSampleError, quarantine: Quarantine, pool: Decoders
+    ) -> _PlannedBatch:
         distinct = self.policy.global_batch
         # All copies of a sample are replaced by the same substitute.
         slot = (distinct * self._copies * self._rank // self._world + row) % distinct
@@ -218,12 +220,12 @@ class Loader:
                 return replace(planned, ids=ids, views=views)
         raise error
 
-    def _finish(self, planned: _Planned, pool: Decoders) -> Batch:
+    def _finish(self, planned: _PlannedBatch, pool: Decoders) -> Batch:
         planned = self._complete(planned, pool)
         ids = planned.ids
         tokens = None
         if self._tokenizer is not None:
-            chosen = chosen_captions(self._index, ids, self._captions, seed=self._seed, epoch=planned.epoch)
+            chosen = choose_captions(self._index, ids, self._captions, seed=self._seed, epoch=planned.epoch)
             tokens = self._tokenizer.encode(chosen)
         batch = Batch(
             images=planned.pending.images,

@@ -82,7 +82,7 @@ class LoaderConfig(Config):
             raise ValueError(f"smaller_sizes {list(self.smaller_sizes)}: a side has 8 to 1024 pixels")
         return self
 
-    def distinct(self, global_batch: int) -> int:
+    def distinct_samples(self, global_batch: int) -> int:
         """The number of distinct samples in a batch of `global_batch` images, for which the policy is built.
 
         Raises:

@@ -24,7 +24,7 @@ _log = logging.getLogger("tutelage.loading")
 
 FILE = "quarantine.jsonl"
 # Number of later steps whose batches are tried. With 1 % of the samples damaged, one nearly always suffices.
-_STEPS_TRIED = 8
+_MAX_LATER_STEPS = 8
 
 
 class DamagedSampleError(DamagedError):
@@ -43,7 +43,7 @@ class DamagedSampleError(DamagedError):
 
 
 @dataclass(frozen=True, slots=True)
-class Quarantined:
+class QuarantinedSample:
     """A line of quarantine.jsonl: a damaged sample.
 
     Attributes:
@@ -72,8 +72,8 @@ class Quarantine:
         self._max_share = max_share
         # 0.29 * 100 is 28.999999999999996.
         self._allowed = int(max_share * samples + 1e-6)
-        self._found: dict[int, Quarantined] = {}
-        self._unreported: list[Quarantined] = []
+        self._found: dict[int, QuarantinedSample] = {}
+        self._unreported: list[QuarantinedSample] = []
 
     def __len__(self) -> int:
         return len(self._found)
@@ -86,7 +86,7 @@ class Quarantine:
         """
         if error.id in self._found:
             return
-        entry = Quarantined(error.id, error.shard, error.key, error.byte, error.reason, step)
+        entry = QuarantinedSample(error.id, error.shard, error.key, error.byte, error.reason, step)
         _log.warning("step %d: left out: %s", step, error)
         self._unreported.append(entry)
         self._add(entry)
@@ -103,14 +103,14 @@ class Quarantine:
             DamagedError: too many samples are damaged.
         """
         for line in lines:
-            self._add(Quarantined(**line))
+            self._add(QuarantinedSample(**line))
 
     def lines(self) -> list[dict[str, Any]]:
         """All recorded samples, as JSON values, in the order of the steps."""
         entries = sorted(self._found.values(), key=lambda entry: (entry.step, entry.sample))
         return [asdict(entry) for entry in entries]
 
-    def _add(self, entry: Quarantined) -> None:
+    def _add(self, entry: QuarantinedSample) -> None:
         known = self._found.get(entry.sample)
         if known is None or entry.step < known.step:
             self._found[entry.sample] = entry
@@ -133,7 +133,7 @@ def substitutes(policy: SamplingPolicy, seed: int, step: int, slot: int) -> Iter
     """
     own = policy.batch(step)
     limit = policy.ready_until()
-    for later in range(1, _STEPS_TRIED + 1):
+    for later in range(1, _MAX_LATER_STEPS + 1):
         # No batch is known beyond the next refresh.
         if limit is not None and step + later >= limit:
             break

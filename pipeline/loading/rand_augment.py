@@ -24,14 +24,16 @@ from pipeline.loading.augment_config import RandAugmentConfig
 from pipeline.loading.batch import on_device
 
 _FILL = 128.0
-_COLUMNS = 5  # random numbers of a layer: whether, which operation, two for the strength, its sign
+_NUMBERS_PER_LAYER = 5  # random numbers: whether to apply an operation, which one, two for its strength, its sign
 
 
 def draw(
     config: RandAugmentConfig, seed: int, epoch: int, ids: NDArray[np.int64]
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Each sample's operations (indices into `OPERATIONS`, -1: none) and strengths in [-1, 1], both [B, layers]."""
-    u = uniforms(seed, "rand-augment", epoch, ids, _COLUMNS * config.layers).reshape(len(ids), config.layers, _COLUMNS)
+    u = uniforms(seed, "rand-augment", epoch, ids, _NUMBERS_PER_LAYER * config.layers).reshape(
+        len(ids), config.layers, _NUMBERS_PER_LAYER
+    )
     chosen = np.where(u[..., 0] < config.probability, (u[..., 1] * len(OPERATIONS)).astype(np.int8), -1)
     # Box and Muller; 1 - u is never zero.
     normal = np.sqrt(-2 * np.log(1 - u[..., 2])) * np.cos(2 * math.pi * u[..., 3])
@@ -104,25 +106,25 @@ def solarize_add(images: Tensor, strength: Tensor) -> Tensor:
 
 
 def color(images: Tensor, strength: Tensor) -> Tensor:
-    """More or less saturation; a grey image does not change."""
-    return _blended(_grey(images).float().expand(images.shape), images, strength)
+    """Scales the saturation; a grey image does not change."""
+    return _blend(_grey(images).float().expand(images.shape), images, strength)
 
 
 def contrast(images: Tensor, strength: Tensor) -> Tensor:
-    """Away from or towards the image's mean grey."""
+    """Scales the contrast around the image's mean grey."""
     grey = _grey(images)
     pixels = grey.shape[-1] * grey.shape[-2]
     mean = (grey.sum(dim=(1, 2, 3), dtype=torch.int64)[:, None, None, None] * 2 + pixels) // (2 * pixels)
-    return _blended(mean.float().expand(images.shape), images, strength)
+    return _blend(mean.float().expand(images.shape), images, strength)
 
 
 def brightness(images: Tensor, strength: Tensor) -> Tensor:
-    """Away from or towards black."""
-    return _blended(torch.zeros_like(images, dtype=torch.float32), images, strength)
+    """Scales the brightness."""
+    return _blend(torch.zeros_like(images, dtype=torch.float32), images, strength)
 
 
 def sharpness(images: Tensor, strength: Tensor) -> Tensor:
-    """Away from or towards a smoothed image; the border pixels do not change."""
+    """Sharpens or smooths the image; the border pixels do not change."""
     x = images.int()
     height, width = x.shape[-2:]
     if min(height, width) < 3:
@@ -133,7 +135,7 @@ def sharpness(images: Tensor, strength: Tensor) -> Tensor:
             total = total + x[..., dy : height - 2 + dy, dx : width - 2 + dx]
     smooth = x.clone()
     smooth[..., 1:-1, 1:-1] = (2 * total + 13) // 26
-    return _blended(smooth.float(), images, strength)
+    return _blend(smooth.float(), images, strength)
 
 
 def rotate(images: Tensor, strength: Tensor) -> Tensor:
@@ -178,7 +180,7 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }  # fmt: skip
 
 
-def _blended(degenerate: Tensor, images: Tensor, strength: Tensor) -> Tensor:
+def _blend(degenerate: Tensor, images: Tensor, strength: Tensor) -> Tensor:
     """PIL's ImageEnhance: factor 1 gives the image, 0 the degenerate image; here 0.1 to 1.9."""
     factor = 1 + 0.9 * strength
     return (degenerate + factor * (images.float() - degenerate)).clamp(0, 255).to(torch.uint8)

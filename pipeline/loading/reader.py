@@ -42,8 +42,8 @@ class SampleReader:
     """Reads samples from the tars of a shards artifact.
 
     Args:
-        artifact: of the stage shard-dataset; its shards, or the tars that it indexes in place, are read.
-        index: its index.
+        artifact: an artifact of the stage shard-dataset, with shards or with tars that it indexes in place.
+        index: the artifact's index.
         remote: how shards outside this machine's disk are read, see `remote_shards`.
         verify: when bytes from the local disk are compared with their content hash: at every read, at a sample's
             first read by this reader (recorded in one bit a sample), or never. Bytes that cannot be decoded are
@@ -61,10 +61,10 @@ class SampleReader:
         self._verified = np.zeros(-(-len(index) // 8) if verify == "first" else 0, np.uint8)
         self._lock = threading.Lock()
         self._open: dict[int, int] = {}
-        self._places = ShardLocations(artifact, index.shard_names)
+        self._locations = ShardLocations(artifact, index.shard_names)
         self._remote: RemoteShards | None = None
-        if any(self._places.remote):
-            self._remote = open_remote_shards(self._places, remote)
+        if any(self._locations.remote):
+            self._remote = open_remote_shards(self._locations, remote)
 
     @classmethod
     def open(cls, artifact: Artifact, *, remote: RemoteMode = "parts", verify: Verify = "first") -> SampleReader:
@@ -75,13 +75,13 @@ class SampleReader:
         """A picklable function that opens the same reader in another process of this machine."""
         artifact = self._artifact
         address = (artifact.storage.url, artifact.cache.parent, artifact.name)
-        return partial(_open_at, address, self._remote_mode, self._verify)
+        return partial(_open_in_process, address, self._remote_mode, self._verify)
 
     def prefetch(self, ids: NDArray[np.int64]) -> None:
         """Starts to fetch samples that will be read soon; does nothing for shards on this machine."""
         if self._remote is not None:
             spans = (self._span(id) for id in ids.tolist())
-            self._remote.prefetch([span for span in spans if self._places.remote[span.shard]])
+            self._remote.prefetch([span for span in spans if self._locations.remote[span.shard]])
 
     def stop_prefetch(self) -> None:
         """Cancels pending prefetches and waits for the running requests."""
@@ -97,20 +97,20 @@ class SampleReader:
             DamagedSampleError: the shard is missing or too short, or the bytes are not those that were written.
         """
         span = self._span(id)
-        remote = self._remote if self._places.remote[span.shard] else None
+        remote = self._remote if self._locations.remote[span.shard] else None
         tries = _LOCAL_TRIES if remote is None else _REMOTE_TRIES
         for number in range(1, tries + 1):
-            again = fresh or number > 1
-            if remote is not None and again:
+            bypass_caches = fresh or number > 1
+            if remote is not None and bypass_caches:
                 remote.forget(span)
             try:
-                return self._read_once(id, span, remote, again)
+                return self._read_once(id, span, remote, bypass_caches)
             except DamagedSampleError:
                 if number == tries:
                     raise
         raise AssertionError("unreachable")
 
-    def damaged(self, id: int, reason: str, advice: str = "") -> DamagedSampleError:
+    def damaged_error(self, id: int, reason: str, advice: str = "") -> DamagedSampleError:
         """The error for a damaged sample, with its location."""
         shard = self._index.shard_names[int(self._index.shards[id])]
         return DamagedSampleError(int(id), shard, self._index.key(id), int(self._index.offsets[id]), reason, advice)
@@ -119,27 +119,27 @@ class SampleReader:
         try:
             data = self._read_local(span, fresh) if remote is None else remote.read(span)
         except FileNotFoundError:
-            raise self.damaged(id, *self._places.missing_message(span.shard)) from None
+            raise self.damaged_error(id, *self._locations.missing_message(span.shard)) from None
         except DamagedError as error:
-            raise self.damaged(id, str(error)) from None
+            raise self.damaged_error(id, str(error)) from None
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
-            raise self.damaged(id, f"the disk cannot read it ({error.strerror})") from None
+            raise self.damaged_error(id, f"the disk cannot read it ({error.strerror})") from None
         if len(data) != span.length:
             ends = f"the shard ends early ({len(data)} of {span.length} bytes)"
-            raise self.damaged(id, ends, self._places.damage_advice(span.shard))
-        if fresh or remote is not None or self._to_verify(id):
+            raise self.damaged_error(id, ends, self._locations.damage_advice(span.shard))
+        if fresh or remote is not None or self._needs_verification(id):
             if content_hash(data) != self._index.content_hash(id):
-                raise self.damaged(
-                    id, "the bytes are not those that were written", self._places.damage_advice(span.shard)
+                raise self.damaged_error(
+                    id, "the bytes are not those that were written", self._locations.damage_advice(span.shard)
                 )
             # A fresh read bypasses the page cache, so it does not verify what the next plain read returns.
             if self._verify == "first" and not fresh:
                 self._verified[id >> 3] |= 1 << (id & 7)
         return data
 
-    def _to_verify(self, id: int) -> bool:
+    def _needs_verification(self, id: int) -> bool:
         if self._verify == "first":
             return not self._verified[id >> 3] >> (id & 7) & 1
         return self._verify == "always"
@@ -167,11 +167,11 @@ class SampleReader:
         if not fresh:
             with self._lock:
                 if span.shard not in self._open and len(self._open) < _OPEN_SHARDS:
-                    self._open[span.shard] = self._places.open(span.shard)
+                    self._open[span.shard] = self._locations.open(span.shard)
                 descriptor = self._open.get(span.shard)
             if descriptor is not None:
                 return os.pread(descriptor, span.length, span.offset)
-        descriptor = self._places.open(span.shard)
+        descriptor = self._locations.open(span.shard)
         try:
             if fresh:
                 # Drops the page cache as well, in case the bytes are right on the disk but not in memory.
@@ -182,7 +182,7 @@ class SampleReader:
             os.close(descriptor)
 
 
-def _open_at(address: tuple[str, Path, str], remote: RemoteMode, verify: Verify) -> SampleReader:
+def _open_in_process(address: tuple[str, Path, str], remote: RemoteMode, verify: Verify) -> SampleReader:
     url, local, name = address
     artifact = ArtifactStore(open_storage(url), local).get(name)
     return SampleReader.open(artifact, remote=remote, verify=verify)

@@ -28,10 +28,10 @@ RemoteMode = Literal["parts", "ranges"]
 CACHE_VARIABLE = "TUTELAGE_SHARD_CACHE_GB"
 
 # Concurrent requests. An object store answers one in 20 to 100 ms, at any load.
-_REQUESTS = 16
-# Samples with a smaller gap between them are fetched by one request of at most _RANGE_BYTES.
-_GAP_BYTES = 64 << 10
-_RANGE_BYTES = 8 << 20
+_CONCURRENT_REQUESTS = 16
+# Samples with a smaller gap between them are fetched by one request of at most _MAX_RANGE_BYTES.
+_MAX_GAP_BYTES = 64 << 10
+_MAX_RANGE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -63,11 +63,11 @@ class RemoteShards(Protocol):
         """Cancels pending fetches and ends the threads; a later prefetch starts new ones."""
 
 
-def open_remote_shards(places: ShardLocations, mode: RemoteMode) -> RemoteShards:
+def open_remote_shards(locations: ShardLocations, mode: RemoteMode) -> RemoteShards:
     """The reader of shards that are not on this machine's disk."""
     if mode == "ranges":
-        return RangeReads(places)
-    return CachedParts(places, ShardCache(places.cache, cache_limit(places.cache)))
+        return RangeReads(locations)
+    return CachedParts(locations, ShardCache(locations.cache, cache_limit(locations.cache)))
 
 
 def cache_limit(folder: Path) -> int:
@@ -92,8 +92,8 @@ def cache_limit(folder: Path) -> int:
 class _RemoteReader:
     """Base of both modes: the locations of the shards, and threads that run from a prefetch to `stop`."""
 
-    def __init__(self, places: ShardLocations) -> None:
-        self._places = places
+    def __init__(self, locations: ShardLocations) -> None:
+        self._locations = locations
         self._threads: ThreadPoolExecutor | None = None
 
     def stop(self) -> None:
@@ -103,15 +103,15 @@ class _RemoteReader:
 
     def _pool(self) -> ThreadPoolExecutor:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(_REQUESTS, thread_name_prefix="fetch")
+            self._threads = ThreadPoolExecutor(_CONCURRENT_REQUESTS, thread_name_prefix="fetch")
         return self._threads
 
 
 class CachedParts(_RemoteReader):
     """Reads shards through the local cache."""
 
-    def __init__(self, places: ShardLocations, cache: ShardCache) -> None:
-        super().__init__(places)
+    def __init__(self, locations: ShardLocations, cache: ShardCache) -> None:
+        super().__init__(locations)
         self._cache = cache
         self._requested: set[tuple[int, int]] = set()
 
@@ -143,25 +143,25 @@ class CachedParts(_RemoteReader):
         self._cache.ensure(self._name(shard), self._size(shard), part, self._fetch(shard))
 
     def _name(self, shard: int) -> str:
-        return self._places.identity(shard)
+        return self._locations.identity(shard)
 
     def _size(self, shard: int) -> int:
-        return self._places.size(shard)
+        return self._locations.size(shard)
 
     def _fetch(self, shard: int) -> Fetch:
-        storage, path = self._places.object(shard)
+        storage, path = self._locations.object(shard)
         return lambda start, length: storage.read(path, start, length)
 
 
 class RangeReads(_RemoteReader):
     """Fetches only the requested spans, neighbours together, and holds them in memory until they are read."""
 
-    def __init__(self, places: ShardLocations) -> None:
-        super().__init__(places)
+    def __init__(self, locations: ShardLocations) -> None:
+        super().__init__(locations)
         self._pending: dict[Span, tuple[Future[bytes], int]] = {}
 
     def prefetch(self, spans: Sequence[Span]) -> None:
-        for group in coalesced(span for span in spans if span not in self._pending):
+        for group in coalesce(span for span in spans if span not in self._pending):
             start = group[0].offset
             whole = Span(group[0].shard, start, group[-1].offset + group[-1].length - start)
             future = self._pool().submit(self._get, whole)
@@ -186,18 +186,18 @@ class RangeReads(_RemoteReader):
         super().stop()
 
     def _get(self, span: Span) -> bytes:
-        storage, path = self._places.object(span.shard)
+        storage, path = self._locations.object(span.shard)
         return storage.read(path, span.offset, span.length)
 
 
-def coalesced(spans: Iterable[Span]) -> list[list[Span]]:
+def coalesce(spans: Iterable[Span]) -> list[list[Span]]:
     """Groups of spans, each fetched by one request: of one shard, in order, close together."""
     groups: list[list[Span]] = []
     for span in sorted(set(spans)):
         if groups:
             first, last = groups[-1][0], groups[-1][-1]
-            close = span.offset - (last.offset + last.length) <= _GAP_BYTES
-            if span.shard == first.shard and close and span.offset + span.length - first.offset <= _RANGE_BYTES:
+            close = span.offset - (last.offset + last.length) <= _MAX_GAP_BYTES
+            if span.shard == first.shard and close and span.offset + span.length - first.offset <= _MAX_RANGE_BYTES:
                 groups[-1].append(span)
                 continue
         groups.append([span])

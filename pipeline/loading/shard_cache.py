@@ -16,15 +16,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.atomic_files import atomic_write
 from pipeline.errors import DamagedError
-from pipeline.whole_files import atomic_write, locked
+from pipeline.file_lock import file_lock
 
 PART_BYTES = 8 << 20
 # Eviction starts at 95% of the limit and goes down to this fraction, so that it does not run for every part. A process
 # adds up the sizes of all parts after each 5% of the limit that it has fetched.
-_SHARE_AFTER_EVICTION = 0.9
-# Shortest time between two updates of a part's time of use.
-_TOUCH_S = 30.0
+_FRACTION_AFTER_EVICTION = 0.9
+# Minimum time between two updates of a part's modification time, which records its last use.
+_TOUCH_INTERVAL_S = 30.0
 
 Fetch = Callable[[int, int], bytes]
 
@@ -34,7 +35,7 @@ class ShardCache:
 
     Args:
         folder: on a local disk; created if missing.
-        limit_bytes: largest total size of the parts; at least one part is cached.
+        limit_bytes: maximum total size of the parts; at least one part is cached.
         part_bytes: size of a part.
     """
 
@@ -55,7 +56,7 @@ class ShardCache:
 
         Args:
             shard: a permanent, unique name of the shard.
-            size: of the whole shard, in bytes.
+            size: size of the whole shard in bytes.
             fetch: fetch(start, length) reads bytes of the shard from the object store.
         Raises:
             DamagedError: the shard is shorter than `size`.
@@ -93,7 +94,7 @@ class ShardCache:
     def _fetch_part(self, path: Path, shard: str, size: int, part: int, fetch: Fetch) -> None:
         start = part * self.part_bytes
         part_length = min(self.part_bytes, size - start)
-        with locked(self._lock_of(path)):
+        with file_lock(self._lock_path(path)):
             if path.exists():
                 return
             data = fetch(start, part_length)
@@ -105,7 +106,7 @@ class ShardCache:
             self._new_bytes += len(data)
             # Parts fetched by other processes are counted at the next eviction, so the limit may be exceeded until
             # then.
-            due = self._new_bytes >= self._limit * (1 - _SHARE_AFTER_EVICTION) / 2
+            due = self._new_bytes >= self._limit * (1 - _FRACTION_AFTER_EVICTION) / 2
             if due:
                 self._new_bytes = 0
         if due:
@@ -121,10 +122,10 @@ class ShardCache:
                     stat = os.stat(os.path.join(folder, name))
                     found.append((stat.st_mtime, stat.st_size, os.path.join(folder, name)))
         total = sum(size for _, size, _ in found)
-        if total <= self._limit * (1 - (1 - _SHARE_AFTER_EVICTION) / 2):
+        if total <= self._limit * (1 - (1 - _FRACTION_AFTER_EVICTION) / 2):
             return
         for _, size, path in sorted(found):
-            if total <= self._limit * _SHARE_AFTER_EVICTION:
+            if total <= self._limit * _FRACTION_AFTER_EVICTION:
                 break
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
@@ -132,14 +133,14 @@ class ShardCache:
 
     def _touch(self, path: Path) -> None:
         now = time.monotonic()
-        if now - self._touched.get(path, -_TOUCH_S) >= _TOUCH_S:
+        if now - self._touched.get(path, -_TOUCH_INTERVAL_S) >= _TOUCH_INTERVAL_S:
             if len(self._touched) > 100_000:
                 self._touched.clear()
             self._touched[path] = now
             with contextlib.suppress(FileNotFoundError):
                 os.utime(path)
 
-    def _lock_of(self, path: Path) -> Path:
+    def _lock_path(self, path: Path) -> Path:
         """The lock file of a part."""
         # A fixed number of lock files: two parts that share one wait for each other, which is harmless.
         return self.folder / "locks" / hashlib.blake2b(str(path).encode(), digest_size=1).hexdigest()

@@ -12,7 +12,7 @@ from pipeline.errors import InputError, listed
 from pipeline.loading.wordpiece import END, PADDING, START, UNKNOWN
 
 VOCABULARY = "wordpieces.json.gz"
-# Of a model on the Hugging Face Hub; the first, or else the other two, define its tokenizer.
+# Files of a model on the Hugging Face Hub; the first, or else the other two, define its tokenizer.
 FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 
 

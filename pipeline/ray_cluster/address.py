@@ -22,9 +22,9 @@ from pipeline.errors import InputError
 from pipeline.reachability import tcp_problem
 from pipeline.service_url import shown_url
 
-_PROBE_S = 30.0  # loading Ray takes 2 s on an idle core, and 10 s on a busy one
-_FRESH_S = 60.0  # how long a probe's result is reused
-_known: dict[str, tuple[float, list[dict[str, float]]]] = {}
+_PROBE_TIMEOUT_S = 30.0  # loading Ray takes 2 s on an idle core, and 10 s on a busy one
+_REUSE_PROBE_S = 60.0  # how long a probe's result is reused
+_probe_results: dict[str, tuple[float, list[dict[str, float]]]] = {}
 
 
 def cluster_address(given: str | None = None) -> str | None:
@@ -65,16 +65,16 @@ def check_cluster(given: str | None = None) -> list[dict[str, float]]:
     address = cluster_address(given)
     if address is None:
         raise ValueError("RAY_ADDRESS names no cluster")
-    probed_at, nodes = _known.get(address, (0.0, []))
-    if nodes and time.monotonic() - probed_at < _FRESH_S:
+    probed_at, nodes = _probe_results.get(address, (0.0, []))
+    if nodes and time.monotonic() - probed_at < _REUSE_PROBE_S:
         return nodes
     host, _, port = address.rpartition(":")
     if problem := tcp_problem(host.strip("[]"), int(port)):
         raise InputError(
             f"RAY_ADDRESS={address}: {problem}; start that Ray cluster, or unset it for a node of your own"
         )
-    nodes = _checked(address, _probed(address))
-    _known[address] = time.monotonic(), nodes
+    nodes = _check_probe_result(address, _run_probe(address))
+    _probe_results[address] = time.monotonic(), nodes
     return nodes
 
 
@@ -82,10 +82,10 @@ def on_loopback_only(address: str) -> bool:
     """Whether the address is on loopback and its head listens nowhere else, as `tutelage up` starts it."""
     host, _, port = address.rpartition(":")
     try:
-        here = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+        is_loopback = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-    return here and tcp_problem(_own_address(), int(port)) is not None
+    return is_loopback and tcp_problem(_own_address(), int(port)) is not None
 
 
 def authentication() -> dict[str, str]:
@@ -106,7 +106,7 @@ def _own_address() -> str:
         return str(connection.getsockname()[0])
 
 
-def _probed(address: str) -> dict[str, Any]:
+def _run_probe(address: str) -> dict[str, Any]:
     """The output of the probe; a failure is {"error": reason}."""
     command = [sys.executable, "-P", "-m", "pipeline.ray_cluster.probe", address]
     path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -115,11 +115,17 @@ def _probed(address: str) -> dict[str, Any]:
         env |= LOOPBACK_ENVIRONMENT
     try:
         answer = subprocess.run(
-            command, env=env, capture_output=True, text=True, timeout=_PROBE_S, check=False, start_new_session=True
+            command,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_TIMEOUT_S,
+            check=False,
+            start_new_session=True,
         )
         found: dict[str, Any] = json.loads(answer.stdout.strip().splitlines()[-1])
     except subprocess.TimeoutExpired:
-        return {"error": f"no answer within {_PROBE_S:g} s"}
+        return {"error": f"no answer within {_PROBE_TIMEOUT_S:g} s"}
     except (IndexError, ValueError):
         return {"error": "Ray ended during the probe"}
     return found
@@ -129,7 +135,8 @@ def _probed(address: str) -> dict[str, Any]:
 LOOPBACK_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
-def _checked(address: str, found: dict[str, Any]) -> list[dict[str, float]]:
+def _check_probe_result(address: str, found: dict[str, Any]) -> list[dict[str, float]]:
+    """The resources of each node that the probe found; raises InputError if the cluster is not usable."""
     where = f"RAY_ADDRESS={address}"
     if error := found.get("error"):
         if "auth" in error.lower():
@@ -148,7 +155,7 @@ def _checked(address: str, found: dict[str, Any]) -> list[dict[str, float]]:
             raise InputError(f"{where}: the cluster has {name} {theirs}, this machine {ours}; install the same on both")
     nodes: list[dict[str, float]] = found["nodes"]
     if not nodes:
-        raise InputError(f"{where}: the cluster has no living node; add one with `ray start --address={address}`")
+        raise InputError(f"{where}: the cluster has no live node; add one with `ray start --address={address}`")
     if not found["here"]:
         raise InputError(
             f"{where}: this machine is not a node of that cluster; run it on one, or here "

@@ -17,12 +17,12 @@ from functools import cache
 from pathlib import Path
 
 from pipeline.errors import InputError, WorkError
-from pipeline.whole_files import take_lock, try_lock
+from pipeline.file_lock import take_lock, try_lock
 
 _PREFIX = "tutelage-ray-"
 # A Unix socket's path has at most 107 bytes; our folder, "session_DATE_TIME_PID" and "sockets/..." follow the parent.
 _MAX_PARENT_BYTES = 19
-_ALTERNATIVES = ("/tmp", "/var/tmp", "/dev/shm")
+_OTHER_PARENTS = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 class NodeFolder:
@@ -37,7 +37,7 @@ class NodeFolder:
     def __init__(self) -> None:
         remove_abandoned()
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent_folder()))
-        # Renamed once it is locked: another process would remove a folder with an unlocked file "owner".
+        # Renamed after it is locked, because other processes remove folders whose file "owner" is not locked.
         lock_file = self.path / "making"
         self._lock = lock_file.open("xb")
         take_lock(self._lock)
@@ -64,27 +64,27 @@ def parent_folder() -> Path:
     Raises:
         InputError: none of them can be used.
     """
-    for folder in _candidates():
+    for folder in _possible_parents():
         if len(os.fsencode(folder)) <= _MAX_PARENT_BYTES and os.access(folder, os.W_OK | os.X_OK):
             return folder
     raise InputError(
-        f"no folder for Ray's sockets: {' and '.join(map(str, _candidates()))} cannot be written or have names of more "
-        f"than {_MAX_PARENT_BYTES} bytes; set TMPDIR to a folder that can be written and has a short name"
+        f"no folder for Ray's sockets: {' and '.join(map(str, _possible_parents()))} cannot be written or have names "
+        f"of more than {_MAX_PARENT_BYTES} bytes; set TMPDIR to a folder that can be written and has a short name"
     )
 
 
 def remove_abandoned() -> None:
     """Removes this user's abandoned folders."""
-    for folder in _candidates():
+    for folder in _possible_parents():
         with contextlib.suppress(OSError):
             for found in list(folder.glob(f"{_PREFIX}*")):
-                with contextlib.suppress(OSError, WorkError), _abandoned(found) as dead:
+                with contextlib.suppress(OSError, WorkError), _is_abandoned(found) as dead:
                     if dead:
                         shutil.rmtree(found, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _abandoned(found: Path) -> Iterator[bool]:
+def _is_abandoned(found: Path) -> Iterator[bool]:
     """Whether a folder's owner has ended; holds the folder's lock meanwhile, so that only one process removes it."""
     if found.is_symlink() or found.stat().st_uid != os.geteuid():
         yield False
@@ -93,7 +93,7 @@ def _abandoned(found: Path) -> Iterator[bool]:
         yield try_lock(lock)
 
 
-def _candidates() -> list[Path]:
+def _possible_parents() -> list[Path]:
     with contextlib.suppress(FileNotFoundError):  # No temporary folder at all.
-        return list(dict.fromkeys([Path(tempfile.gettempdir()), *map(Path, _ALTERNATIVES)]))
-    return [Path(name) for name in _ALTERNATIVES]
+        return list(dict.fromkeys([Path(tempfile.gettempdir()), *map(Path, _OTHER_PARENTS)]))
+    return [Path(name) for name in _OTHER_PARENTS]

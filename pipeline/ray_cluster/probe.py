@@ -15,15 +15,15 @@ import time
 from typing import Any
 
 # Shorter timeouts: by default Ray waits 40 s for a server that does not answer, and tries again 20 times.
-_PATIENCE = {"RAY_py_gcs_connect_timeout_s": "5", "RAY_gcs_rpc_server_connect_timeout_s": "3"}
+_CONNECT_TIMEOUTS = {"RAY_py_gcs_connect_timeout_s": "5", "RAY_gcs_rpc_server_connect_timeout_s": "3"}
 
 # Time limit for this machine's node: a head node that has just been started answers seconds before it is registered.
-_NODE_WITHIN_S = 10.0
+_NODE_TIMEOUT_S = 10.0
 
 
-def ask(address: str) -> dict[str, Any]:
+def probe_cluster(address: str) -> dict[str, Any]:
     """The versions and nodes of the cluster, as in the module's docstring."""
-    os.environ.update(_PATIENCE)
+    os.environ.update(_CONNECT_TIMEOUTS)
     from ray._common.usage.usage_lib import get_cluster_metadata
     from ray._private.services import find_node_ids
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
@@ -31,7 +31,7 @@ def ask(address: str) -> dict[str, Any]:
 
     client = GcsClient(address=address)
     metadata = get_cluster_metadata(client) or {}
-    deadline = time.monotonic() + _NODE_WITHIN_S
+    deadline = time.monotonic() + _NODE_TIMEOUT_S
     while True:
         nodes = client.get_all_node_info(timeout=5, state_filter=GcsNodeInfo.GcsNodeState.ALIVE)
         ours = find_node_ids()
@@ -49,7 +49,7 @@ def ask(address: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     try:
-        answer = ask(sys.argv[1])
+        answer = probe_cluster(sys.argv[1])
     except Exception as error:
         answer = {"error": f"{type(error).__name__}: {error}"}
     print(json.dumps(answer), flush=True)

@@ -36,7 +36,7 @@ _ENVIRONMENT = {
 _EMBEDDED_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 # If the cluster has ended since `check_cluster`, Ray by default makes 20 attempts to connect, of 30 s each.
 _CLUSTER_ENVIRONMENT = {"RAY_gcs_server_port_wait_time_s": "2", "RAY_py_gcs_connect_timeout_s": "15"}
-_START_WITHIN_S = 180.0  # a node takes 6 s on two idle cores
+_START_TIMEOUT_S = 180.0  # a node takes 6 s on two idle cores
 _POLL_S = 0.2
 _OBJECT_STORE_BYTES = 128 << 20  # no data passes through it: samples come from the store
 
@@ -85,8 +85,8 @@ class Session:
         self._address = address
         self._failed: BaseException | None = None
         self._ready = threading.Event()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._live, name="ray-session", daemon=True)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ray-session", daemon=True)
         self._thread.start()
 
     def wait(self, while_waiting: Callable[[], None]) -> None:
@@ -98,30 +98,30 @@ class Session:
             WorkError: Ray did not start, or not in time.
         """
         where = f"RAY_ADDRESS={self._address}" if self._address else "this machine"
-        deadline = time.monotonic() + _START_WITHIN_S
+        deadline = time.monotonic() + _START_TIMEOUT_S
         while not self._ready.wait(_POLL_S):
             while_waiting()
             if time.monotonic() > deadline:
-                raise WorkError(f"Ray did not start on {where} within {_START_WITHIN_S:g} s; try it again")
+                raise WorkError(f"Ray did not start on {where} within {_START_TIMEOUT_S:g} s; try it again")
         if self._failed is not None:
             raise WorkError(f"Ray did not start on {where}: {last_line(self._failed)}") from self._failed
 
     def close(self) -> None:
         """Ends Ray; waits a few seconds for a start in progress, which then ends itself later."""
-        self._over.set()
+        self._closing.set()
         self._thread.join(timeout=30 if self._ready.is_set() else 15)
 
-    def _live(self) -> None:
-        with _environment(self._settings()):
+    def _run(self) -> None:
+        with _environment(self._connection_environment()):
             try:
                 import ray
 
-                with _sigterm_preserved(), _own_process_groups():
+                with _preserve_sigterm(), _own_process_groups():
                     self._connect(ray)
-                if not self._over.is_set():
+                if not self._closing.is_set():
                     self.channel = ray.remote(num_cpus=0)(Channel).remote()
                     self._ready.set()
-                self._over.wait()
+                self._closing.wait()
             except BaseException as error:
                 self._failed = error
             finally:
@@ -133,7 +133,7 @@ class Session:
                     self.folder.remove()
                 self._ready.set()
 
-    def _settings(self) -> dict[str, str | None]:
+    def _connection_environment(self) -> dict[str, str | None]:
         """The environment of the connection; None removes a variable."""
         if not self.embedded:
             return dict(authentication())
@@ -195,7 +195,7 @@ def start(while_waiting: Callable[[], None] = lambda: None) -> Session:
     return session
 
 
-def started() -> bool:
+def is_started() -> bool:
     """Whether this process has a session, or is starting one."""
     return _session is not None
 
@@ -247,7 +247,7 @@ def _on_loopback() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _sigterm_preserved() -> Iterator[None]:
+def _preserve_sigterm() -> Iterator[None]:
     """Restores the SIGTERM handler that Ray's C++ code replaces with its own.
 
     Ray's handler calls the replaced one, and aborts the process 3 s later.
@@ -288,6 +288,7 @@ def _own_process_groups() -> Iterator[None]:
 
 
 def last_line(error: BaseException) -> str:
+    """The last line of an error's message, at most 300 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # Ray's messages are tracebacks: the cause is the last line.
+    # Ray's messages are tracebacks, whose last line is the cause.
     return (lines[-1] if lines else type(error).__name__)[:300]

@@ -48,7 +48,7 @@ class TaskPool:
         import ray
 
         self._work = ray.put(work)
-        self._call = ray.remote(num_cpus=1, max_retries=_RETRIES, retry_exceptions=False)(_called)
+        self._call = ray.remote(num_cpus=1, max_retries=_RETRIES, retry_exceptions=False)(_run_task)
         self._open: dict[Future[Any], Any] = {}
 
     def submit(self, task: Any) -> Future[Any]:
@@ -56,7 +56,7 @@ class TaskPool:
         reference = self._call.remote(self._work, task)
         outcome: Future[Any] = Future()
         self._open[outcome] = reference
-        reference.future().add_done_callback(lambda done: self._settle(outcome, done))
+        reference.future().add_done_callback(lambda done: self._complete(outcome, done))
         return outcome
 
     def close(self) -> None:
@@ -68,16 +68,16 @@ class TaskPool:
                 ray.cancel(reference, force=True)
         self._open.clear()
 
-    def _settle(self, outcome: Future[Any], done: Future[Any]) -> None:
+    def _complete(self, outcome: Future[Any], done: Future[Any]) -> None:
         self._open.pop(outcome, None)
         error = done.exception()
         if error is None:
             outcome.set_result(done.result())
             return
         cause = getattr(error, "cause", None)
-        known = next((candidate for candidate in (error, cause) if isinstance(candidate, TutelageError)), None)
-        outcome.set_exception(known or WorkError(f"a task on Ray failed: {last_line(error)}"))
+        own_error = next((candidate for candidate in (error, cause) if isinstance(candidate, TutelageError)), None)
+        outcome.set_exception(own_error or WorkError(f"a task on Ray failed: {last_line(error)}"))
 
 
-def _called(work: Callable[[Any], Any], task: Any) -> Any:
+def _run_task(work: Callable[[Any], Any], task: Any) -> Any:
     return work(task)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.exported_model import ExportedModel
-from pipeline.html.markdown import address, code, text
+from pipeline.html.markdown import code, link, text
 from pipeline.registration.gate import Decision
 from pipeline.sharding.sources.base import NOT_STATED
 
@@ -134,6 +134,6 @@ def licence_rows(credits: Sequence[Mapping[str, Any]]) -> list[str]:
         author, licence = (credit[name] if credit[name] != NOT_STATED else "" for name in ("author", "licence"))
         if author or licence:
             by = f" by {text(author)}" if author else ""
-            where = f" ({address(credit['url'])})" if credit["url"] else ""
+            where = f" ({link(credit['url'])})" if credit["url"] else ""
             rows.append(f"- {text(credit['work'])}{by}: {text(licence) if licence else 'licence not stated'}{where}")
     return rows or ["Not stated by the source."]

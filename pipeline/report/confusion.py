@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluation.metrics import per_class_accuracy
-from pipeline.html.markup import Markup, escaped
+from pipeline.html.markup import Markup, escape_html
 
 MAX_CLASSES = 60  # limit on the rows and columns of the figure
 _LONGEST_NAME = 24  # characters
@@ -63,7 +63,7 @@ def confusion_figure(confusion: NDArray[np.int64], names: Sequence[str]) -> Mark
     ]
     for position, c in enumerate(classes):
         x, y = left + position * cell, top + position * cell
-        name = escaped(_short(names[c]))
+        name = escape_html(_short(names[c]))
         middle = middle_of(cell)
         elements.append(f'<line class="rule" x1="{left:.1f}" x2="{left + size:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
         elements.append(f'<line class="rule" y1="{top:.1f}" y2="{top + size:.1f}" x1="{x:.1f}" x2="{x:.1f}"/>')
@@ -80,7 +80,7 @@ def confusion_figure(confusion: NDArray[np.int64], names: Sequence[str]) -> Mark
             if n == 0:
                 continue
             share = n / int(totals[t])
-            tooltip = escaped(f"{names[t]} → {names[p]}: {n} of {int(totals[t])}")
+            tooltip = escape_html(f"{names[t]} → {names[p]}: {n} of {int(totals[t])}")
             elements.append(
                 f'<rect class="cell{"" if t == p else " off"}" x="{left + column * cell:.1f}" '
                 f'y="{top + row * cell:.1f}" width="{cell:.1f}" height="{cell:.1f}" '

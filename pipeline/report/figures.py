@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from pipeline.html.figure_style import figure_style
-from pipeline.html.markup import Markup, escaped
+from pipeline.html.markup import Markup, escape_html
 from pipeline.html.theme import SERIES
 
 _MUTED, _LINE = "#0a0b0c", "#0d0e0f"
@@ -153,7 +153,7 @@ def _svg(figure: Figure, key: str, title: str) -> Markup:
         body = body.replace(stand_in, variable)
     width, height = _WIDTH_IN * 72, _HEIGHT_IN * 72
     opening = (
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escaped(title)}" '
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape_html(title)}" '
         f'stroke-linejoin="round" font-family="inherit">'
     )
     return Markup(opening + body)

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import InputError
+from pipeline.json_file import write_json
 from pipeline.sharding.card.contact_sheet import contact_sheet
 from pipeline.sharding.card.data_card import data_card, markdown, rare_card
 from pipeline.sharding.card.headline import shards_headline
@@ -34,7 +35,6 @@ from pipeline.sharding.writing.intake import Intake, allowed_unreadable
 from pipeline.sharding.writing.rare_classes import LabelSizes
 from pipeline.sharding.writing.scratch import Scratch
 from pipeline.stage import NothingNew, Workspace
-from pipeline.whole_files import write_json
 
 
 def check_sharding(config: ShardingConfig, store: ArtifactStore) -> None:

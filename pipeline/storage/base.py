@@ -1,4 +1,4 @@
-"""The storage protocol: objects of bytes that are written as a whole, two conditional writes, one publish.
+"""The storage protocol: reads and writes of whole objects, two conditional writes, and an atomic publish.
 
 Paths are relative, with "/" as separator. Operations in which processes compete (committing an artifact, moving the
 champion) are built on `create`, `replace` and `publish`; the others are plain reads and writes.

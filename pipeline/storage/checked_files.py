@@ -14,15 +14,15 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from pipeline.atomic_files import atomic_write
 from pipeline.storage.sha256 import file_sha256
-from pipeline.whole_files import atomic_write
 
 # Smaller files are hashed in a few hundredths of a second, so their stamps are not recorded.
-_LARGE = 16 << 20
+_LARGE_FILE_BYTES = 16 << 20
 # A file that changed more recently could change again within the resolution of its times.
-_SETTLED_S = 2.0
+_MIN_AGE_S = 2.0
 
-_seen: dict[str, tuple[list[int], str]] = {}
+_verified: dict[str, tuple[list[int], str]] = {}
 _lock = threading.Lock()
 
 
@@ -40,16 +40,16 @@ def is_as_committed(path: Path, size: int, sha256: str, *, stamps: Path, in_ever
         return False
     name = str(path)
     with _lock:
-        if _seen.get(name) == (stamp, sha256):
+        if _verified.get(name) == (stamp, sha256):
             return True
     record = stamps / f"{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:32]}.json"
-    if in_every_process or size < _LARGE or not _is_recorded(record, name, stamp, sha256):
+    if in_every_process or size < _LARGE_FILE_BYTES or not _is_recorded(record, name, stamp, sha256):
         if file_sha256(path) != sha256 or _stamp(path) != stamp:
             return False
-        if size >= _LARGE and not in_every_process:
+        if size >= _LARGE_FILE_BYTES and not in_every_process:
             _record(record, name, stamp, sha256)
     with _lock:
-        _seen[name] = (stamp, sha256)
+        _verified[name] = (stamp, sha256)
     return True
 
 
@@ -67,7 +67,7 @@ def _is_recorded(record: Path, name: str, stamp: list[int], sha256: str) -> bool
 
 
 def _record(record: Path, name: str, stamp: list[int], sha256: str) -> None:
-    if time.time() - max(stamp[1], stamp[2]) / 1e9 < _SETTLED_S:
+    if time.time() - max(stamp[1], stamp[2]) / 1e9 < _MIN_AGE_S:
         return
     # A read-only store still works, a little slower.
     with suppress(OSError), atomic_write(record, durable=False) as temporary:

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pipeline.atomic_files import atomic_write, flush_to_disk
 from pipeline.errors import InputError
+from pipeline.file_lock import file_lock
 from pipeline.folders import unlistable
 from pipeline.owners import owned_name, sweep_folder
 from pipeline.storage.base import ObjectInfo
-from pipeline.whole_files import atomic_write, flush_to_disk, locked
 
 _ASIDE = ".aside"  # folder of a storage for temporary files
 _MANIFEST = "manifest.json"
@@ -51,27 +52,27 @@ class LocalStorage:
             raise FileNotFoundError(f"{self.root}/{path}") from error
 
     def write(self, path: str, data: bytes) -> None:
-        with self._written_temporary(data) as aside, self._locked():
-            os.replace(aside, self._with_parent(path))
+        with self._temporary_file(data) as temporary, self._locked():
+            os.replace(temporary, self._with_parent(path))
 
     def create(self, path: str, data: bytes) -> bool:
         full_path = self._with_parent(path)
-        with self._written_temporary(data) as aside:
+        with self._temporary_file(data) as temporary:
             try:
                 # A hard link fails if the name exists: an atomic create-if-absent.
-                os.link(aside, full_path)
+                os.link(temporary, full_path)
             except FileExistsError:
                 # On NFS a repeated request can fail because the first one succeeded and its reply was lost.
-                return aside.stat().st_nlink == 2
+                return temporary.stat().st_nlink == 2
         return True
 
     def replace(self, path: str, data: bytes, etag: str) -> bool:
         # `write` and `delete` take the lock too, so the object cannot change between the check and the rename.
-        with self._written_temporary(data) as aside, self._locked():
+        with self._temporary_file(data) as temporary, self._locked():
             current = self.stat(path)
             if current is None or current.etag != etag:
                 return False
-            os.replace(aside, self._full_path(path))
+            os.replace(temporary, self._full_path(path))
             return True
 
     def stat(self, path: str) -> ObjectInfo | None:
@@ -82,7 +83,7 @@ class LocalStorage:
             return None
         if not full_path.is_file():
             return None
-        # Inode and time distinguish versions, since every write creates a new file.
+        # Every write creates a new file, so inode and time identify its version.
         token = f"{data.st_ino}-{data.st_mtime_ns}-{data.st_size}"
         return ObjectInfo(path, data.st_size, hashlib.blake2b(token.encode(), digest_size=8).hexdigest(), data.st_mtime)
 
@@ -105,11 +106,11 @@ class LocalStorage:
                 full_path.unlink(missing_ok=True)
 
     def upload(self, source: Path, path: str) -> None:
-        with self._aside() as aside:
-            shutil.copyfile(source, aside)
-            flush_to_disk(aside)
+        with self._temporary_path() as temporary:
+            shutil.copyfile(source, temporary)
+            flush_to_disk(temporary)
             with self._locked():
-                os.replace(aside, self._with_parent(path))
+                os.replace(temporary, self._with_parent(path))
 
     def download(self, path: str, target: Path) -> None:
         source = self._full_path(path)
@@ -127,13 +128,13 @@ class LocalStorage:
         for item in [*folder.rglob("*"), folder]:
             flush_to_disk(item)
         full_path = self._with_parent(path)
-        won = _renamed(folder, full_path)
+        won = _rename_unless_exists(folder, full_path)
         if not won and not (full_path / _MANIFEST).exists():
             # The remains of a partly removed artifact: not an artifact, but they block the rename.
-            with self._locked(), self._aside() as remains:
+            with self._locked(), self._temporary_path() as remains:
                 if not (full_path / _MANIFEST).exists():
                     os.rename(full_path, remains)
-                won = _renamed(folder, full_path)
+                won = _rename_unless_exists(folder, full_path)
         if won:
             flush_to_disk(full_path.parent)
         else:
@@ -143,7 +144,7 @@ class LocalStorage:
     def unpublish(self, path: str) -> None:
         full_path = self._full_path(path)
         # The lock is held for the rename only: leases wait for it, and deleting the files can take minutes.
-        with self._aside() as removed, suppress(FileNotFoundError), self._locked():
+        with self._temporary_path() as removed, suppress(FileNotFoundError), self._locked():
             os.rename(full_path, removed)
 
     def sweep(self) -> Sequence[str]:
@@ -161,31 +162,32 @@ class LocalStorage:
         return full_path
 
     @contextmanager
-    def _aside(self) -> Iterator[Path]:
+    def _temporary_path(self) -> Iterator[Path]:
         """A temporary path on the same file system; removed at the end of the block."""
         folder = self.root / _ASIDE
         folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / owned_name()
+        temporary = folder / owned_name()
         try:
-            yield aside
+            yield temporary
         finally:
-            if aside.is_dir():
-                shutil.rmtree(aside, ignore_errors=True)
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
             else:
-                aside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
 
     @contextmanager
-    def _written_temporary(self, data: bytes) -> Iterator[Path]:
-        with self._aside() as aside:
-            with aside.open("xb") as file:
+    def _temporary_file(self, data: bytes) -> Iterator[Path]:
+        """A temporary file with these bytes, flushed to the disk; removed at the end of the block."""
+        with self._temporary_path() as temporary:
+            with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            yield aside
+            yield temporary
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with locked(self.root / _ASIDE / "lock"):
+        with file_lock(self.root / _ASIDE / "lock"):
             yield
 
 
@@ -195,8 +197,8 @@ def _raise_unless_removed(error: OSError) -> None:
         raise unlistable(str(error.filename), error) from None
 
 
-def _renamed(folder: Path, full_path: Path) -> bool:
-    """Renames a folder to a path; False if there is something already."""
+def _rename_unless_exists(folder: Path, full_path: Path) -> bool:
+    """Renames a folder to a path; False if the path exists and is not an empty folder."""
     try:
         os.rename(folder, full_path)
     except OSError as error:

@@ -1,6 +1,6 @@
 """S3 storage: the `Storage` protocol over any server that honours conditional writes.
 
-A lost response does not tell whether the write succeeded. So every conditional write stores a unique name in the
+A lost response leaves open whether the write succeeded. So every conditional write stores a unique name in the
 object's metadata, which is read back to decide whether this call won.
 
 A successful response is verified too: bytes are sent with their SHA-256, which the server compares, and the size and
@@ -26,7 +26,7 @@ from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 from pipeline.errors import InputError, WorkError
 from pipeline.owners import is_left_over, owned_name
 from pipeline.storage.base import ObjectInfo
-from pipeline.storage.s3_client import is_over, patience
+from pipeline.storage.s3_client import request_time_limit, time_limit_passed
 from pipeline.storage.s3_digests import Digests
 from pipeline.storage.s3_errors import endpoint, explain, status_of
 from pipeline.storage.s3_objects import ASIDE, PROBES, TRIES, S3Objects
@@ -35,10 +35,10 @@ from pipeline.storage.sha256 import ranges_sha256
 _WRITER = "writer"
 _ARTIFACTS = "artifacts/"
 _ATTEMPT = "attempt-"
-_FILES_AT_ONCE = 4
+_PARALLEL_UPLOADS = 4
 # Younger objects are not swept, even if their owner has ended: the server may still process a request of it, and clones
 # of one virtual machine snapshot, which cannot be distinguished, may share a bucket.
-_QUIET_S = 3600.0
+_MIN_IDLE_S = 3600.0
 
 
 class S3Storage(S3Objects):
@@ -46,13 +46,13 @@ class S3Storage(S3Objects):
 
     def check_writable(self) -> None:
         probe = f"{PROBES}{owned_name()}"
-        with patience():
+        with request_time_limit():
             self.create(probe, b"probe")
             try:
-                again = self.create(probe, b"probe")
+                created_twice = self.create(probe, b"probe")
             finally:
                 self.delete(probe)
-        if again:
+        if created_twice:
             raise InputError(
                 f"{self.url}: the server ignores conditional writes (If-None-Match), so two runs could overwrite "
                 "each other; use a server that honours them, e.g. AWS S3 or SeaweedFS"
@@ -62,7 +62,7 @@ class S3Storage(S3Objects):
         def put() -> None:
             self._client.put_object(Bucket=self.bucket, Key=self._key(path), Body=data, ChecksumAlgorithm="SHA256")
 
-        with patience():
+        with request_time_limit():
             self._ask(path, put)
             self._confirm(path, self.stat(path), Digests.of_bytes(data))
 
@@ -88,7 +88,7 @@ class S3Storage(S3Objects):
                 self._confirm_all(f"{path}/{root}", self._send_all(folder, f"{path}/{root}"))
             except BaseException:
                 # The server may be the cause: delete with one try only; `sweep` removes the rest later.
-                with contextlib.suppress(Exception), patience(0):
+                with contextlib.suppress(Exception), request_time_limit(0):
                     self._delete_all(f"{path}/{root}")
                     self.delete(f"{ASIDE}/{attempt}")
                 raise
@@ -150,7 +150,7 @@ class S3Storage(S3Objects):
         """Aborts abandoned multipart uploads, whose parts are invisible but billed."""
         swept = []
         for upload in list(self._uploads(_ARTIFACTS)):
-            if _is_abandoned(upload.key, upload.begun):
+            if _is_abandoned(upload.key, upload.started):
                 self._abort(upload)
                 swept.append(upload.key)
         return swept
@@ -170,7 +170,7 @@ class S3Storage(S3Objects):
                 failed.set()
                 raise
 
-        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_PARALLEL_UPLOADS) as pool:
             return dict(sent for sent in pool.map(send, files) if sent is not None)
 
     def _confirm_all(self, prefix: str, sent: Mapping[str, Digests]) -> None:
@@ -194,7 +194,7 @@ class S3Storage(S3Objects):
             wrong = "it is not there"
         elif found.size != sent.size:
             wrong = f"it has {found.size} bytes there, not {sent.size}"
-        elif found.etag.strip('"') != sent.etag and not self._has(path, sent):
+        elif found.etag.strip('"') != sent.etag and not self._has_bytes(path, sent):
             wrong = "it has other bytes there"
         if wrong is not None:
             raise WorkError(
@@ -202,7 +202,7 @@ class S3Storage(S3Objects):
                 "it; check what is between here and the server (a proxy, a gateway), then run again"
             )
 
-    def _has(self, path: str, sent: Digests) -> bool:
+    def _has_bytes(self, path: str, sent: Digests) -> bool:
         """Whether an object with an ETag that is not its MD5 (e.g. in an encrypted bucket) has the sent bytes."""
         head = self._ask(
             path,
@@ -252,12 +252,12 @@ class S3Storage(S3Objects):
                 return True if found == writer or answer["ETag"].strip('"') == digests.etag else None
             return True if self._written_by(path) == writer else None
 
-        with patience():
+        with request_time_limit():
             for attempt in range(TRIES):
                 outcome = self._ask(path, put)
                 if outcome is not None:
                     return outcome
-                if is_over():
+                if time_limit_passed():
                     break
                 time.sleep(0.2 * 2**attempt)
         raise explain(TimeoutError("no clear answer"), f"{self.url}/{path}", answered=True)
@@ -271,4 +271,4 @@ class S3Storage(S3Objects):
 
 
 def _is_abandoned(name: str, last_changed: float) -> bool:
-    return is_left_over(name, last_changed) and time.time() - last_changed > _QUIET_S
+    return is_left_over(name, last_changed) and time.time() - last_changed > _MIN_IDLE_S

@@ -4,8 +4,8 @@ A proxy, a portal or a web server at the wrong address may answer "200 OK" to an
 if it has the field that S3's response to that request always has.
 
 Every request is limited: a try waits 20 s for the next byte, and no try starts after 45 s. Operations of several
-requests run within `patience`, so that an endpoint that accepts connections and does not answer is an error within two
-minutes.
+requests run within `request_time_limit`, so that an endpoint that accepts connections and does not answer is an error
+within two minutes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # short timeout would turn a plain "lost" into "unknown".
 READ_TIMEOUT_S = 20.0
 CONNECT_TIMEOUT_S = 10.0
-PATIENCE_S = 45.0
+REQUEST_TIME_LIMIT_S = 45.0
 
 PART_BYTES = 16 << 20
 MULTIPART_THRESHOLD = 32 << 20  # files of this size or larger are multipart uploads
@@ -37,9 +37,9 @@ TRANSFER = TransferConfig(
     multipart_threshold=MULTIPART_THRESHOLD, multipart_chunksize=PART_BYTES, max_concurrency=4, num_download_attempts=4
 )
 
-_UNTIL = "tutelage_until"
-# A field that S3's response always has, and a page of another server with "200 OK" has not.
-_PROOF = {
+_DEADLINE = "tutelage_deadline"
+# A field that S3's response always has, and that a "200 OK" of another server lacks.
+_REQUIRED_FIELD = {
     "PutObject": "ETag",
     "HeadObject": "ETag",
     "GetObject": "ETag",
@@ -49,7 +49,7 @@ _PROOF = {
     "ListObjectsV2": "IsTruncated",
     "ListMultipartUploads": "IsTruncated",
 }
-_waiting = threading.local()
+_thread_state = threading.local()
 
 
 class NotS3Error(BotoCoreError):
@@ -58,30 +58,30 @@ class NotS3Error(BotoCoreError):
     fmt = "{reason}"
 
 
-class SilentError(HTTPClientError):
+class NoAnswerError(HTTPClientError):
     """The endpoint accepted the request and did not answer."""
 
     fmt = "no answer in {seconds:.0f} s"
 
 
 @contextmanager
-def patience(seconds: float | None = None) -> Iterator[None]:
+def request_time_limit(seconds: float | None = None) -> Iterator[None]:
     """Within the block, in this thread, no request is retried after `seconds`; each is tried at least once.
 
     Args:
-        seconds: None: `PATIENCE_S`. A nested block does not extend the outer one.
+        seconds: None: `REQUEST_TIME_LIMIT_S`. A nested block does not extend the outer one.
     """
-    before = _until()
-    _waiting.until = min(before, time.monotonic() + (PATIENCE_S if seconds is None else seconds))
+    outer = _deadline()
+    _thread_state.deadline = min(outer, time.monotonic() + (REQUEST_TIME_LIMIT_S if seconds is None else seconds))
     try:
         yield
     finally:
-        _waiting.until = before
+        _thread_state.deadline = outer
 
 
-def is_over() -> bool:
-    """Whether the time limit of this thread's `patience` has passed."""
-    return time.monotonic() >= _until()
+def time_limit_passed() -> bool:
+    """Whether the limit of this thread's innermost `request_time_limit` has passed."""
+    return time.monotonic() >= _deadline()
 
 
 def s3_client() -> S3Client:
@@ -100,49 +100,49 @@ def s3_client() -> S3Client:
         ),
     )
     events = client.meta.events
-    events.register("before-call.s3", _begin)
-    events.register_first("needs-retry.s3", _give_up)
+    events.register("before-call.s3", _set_deadline)
+    events.register_first("needs-retry.s3", _stop_retrying_after_deadline)
     # Before botocore's own check, which treats a page as an error 500 and retries.
-    events.register_first("before-parse.s3", _refuse_page)
-    events.register("after-call.s3", _need_proof)
+    events.register_first("before-parse.s3", _refuse_web_page)
+    events.register("after-call.s3", _require_field_of_s3)
     return client
 
 
-def _until() -> float:
-    until: float = getattr(_waiting, "until", float("inf"))
-    return until
+def _deadline() -> float:
+    deadline: float = getattr(_thread_state, "deadline", float("inf"))
+    return deadline
 
 
-def _begin(model: Any, context: dict[str, Any], **_: Any) -> None:
+def _set_deadline(model: Any, context: dict[str, Any], **_: Any) -> None:
     now = time.monotonic()
     context["tutelage_begun"] = now
     # Cleaning up after a failure must not double the wait. (s3transfer does it in its own threads.)
-    tidying = model.name == "AbortMultipartUpload"
-    context[_UNTIL] = now if tidying else min(_until(), now + PATIENCE_S)
+    is_cleanup = model.name == "AbortMultipartUpload"
+    context[_DEADLINE] = now if is_cleanup else min(_deadline(), now + REQUEST_TIME_LIMIT_S)
 
 
-def _give_up(request_dict: dict[str, Any], caught_exception: Exception | None, **_: Any) -> None:
+def _stop_retrying_after_deadline(request_dict: dict[str, Any], caught_exception: Exception | None, **_: Any) -> None:
     context = request_dict["context"]
     now = time.monotonic()
-    if isinstance(caught_exception, HTTPClientError | ConnectionError) and now >= context[_UNTIL]:
-        raise SilentError(seconds=now - context["tutelage_begun"]) from caught_exception
+    if isinstance(caught_exception, HTTPClientError | ConnectionError) and now >= context[_DEADLINE]:
+        raise NoAnswerError(seconds=now - context["tutelage_begun"]) from caught_exception
 
 
-def _refuse_page(response_dict: dict[str, Any], operation_model: Any, **_: Any) -> None:
+def _refuse_web_page(response_dict: dict[str, Any], operation_model: Any, **_: Any) -> None:
     """Raises NotS3Error for a page: S3 answers in XML, and sends a stored web page with headers of its own."""
     headers, status, body = response_dict["headers"], response_dict["status_code"], response_dict["body"]
     if any(name.lower().startswith("x-amz-") for name in headers):
         return
     kind = str(headers.get("Content-Type", "")).partition(";")[0].strip()
     # The body of an object is a stream here.
-    other = isinstance(body, bytes) and body.strip() != b"" and not body.lstrip().startswith(b"<")
-    if kind in ("text/html", "application/xhtml+xml", "application/json") or other:
+    is_not_xml = isinstance(body, bytes) and body.strip() != b"" and not body.lstrip().startswith(b"<")
+    if kind in ("text/html", "application/xhtml+xml", "application/json") or is_not_xml:
         raise NotS3Error(reason=f"it answered {operation_model.name} with {kind or 'no XML'} (HTTP {status})")
 
 
-def _need_proof(http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
-    proof = _PROOF.get(model.name)
-    if proof is not None and http_response.status_code < 300 and proof not in parsed:
+def _require_field_of_s3(http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
+    field = _REQUIRED_FIELD.get(model.name)
+    if field is not None and http_response.status_code < 300 and field not in parsed:
         raise NotS3Error(
-            reason=f"its answer to {model.name} (HTTP {http_response.status_code}) has no {proof}, as S3's always has"
+            reason=f"its answer to {model.name} (HTTP {http_response.status_code}) has no {field}, as S3's always has"
         )

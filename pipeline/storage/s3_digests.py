@@ -35,7 +35,7 @@ class Digests:
     @classmethod
     def of_bytes(cls, data: bytes) -> Digests:
         """The digests of an object from a single put."""
-        return _digests([data], in_parts=False)
+        return _digests([data], multipart=False)
 
     @classmethod
     def of_file(cls, path: Path, *, multipart_threshold: int, part_bytes: int) -> Digests:
@@ -49,22 +49,22 @@ class Digests:
         while size > part_bytes * _MAX_PARTS:
             part_bytes *= 2
         with path.open("rb") as file:
-            return _digests(iter(lambda: file.read(part_bytes), b""), in_parts=size >= multipart_threshold)
+            return _digests(iter(lambda: file.read(part_bytes), b""), multipart=size >= multipart_threshold)
 
 
-def _digests(parts: Iterable[bytes], *, in_parts: bool) -> Digests:
+def _digests(parts: Iterable[bytes], *, multipart: bool) -> Digests:
     size, count = 0, 0
     whole_md5, whole_sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     md5s, sha256s = b"", b""
     for part in parts:
         size, count = size + len(part), count + 1
         whole_sha256.update(part)
-        if in_parts:
+        if multipart:
             md5s += hashlib.md5(part, usedforsecurity=False).digest()
             sha256s += hashlib.sha256(part).digest()
         else:
             whole_md5.update(part)
-    if in_parts:
+    if multipart:
         etag = f"{hashlib.md5(md5s, usedforsecurity=False).hexdigest()}-{count}"
         checksum = f"{base64.b64encode(hashlib.sha256(sha256s).digest()).decode()}-{count}"
     else:

@@ -1,4 +1,4 @@
-"""Converts errors of the S3 client to one line: what is wrong, where, what to do; without secrets."""
+"""Converts errors of the S3 client to one line without secrets: what is wrong, where, what to do."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def explain(error: Exception, where: str, *, answered: bool) -> TutelageError | 
         # Uploads wrap the error that contains the code.
         error = error.__context__
     if isinstance(error, ClientError):
-        return _of_answer(error, where, answered=answered)
+        return _explain_response(error, where, answered=answered)
     if isinstance(error, NotS3Error):
         return _not_s3(str(error), where, answered=answered)
     if isinstance(error, ResponseParserError):
@@ -47,7 +47,7 @@ def explain(error: Exception, where: str, *, answered: bool) -> TutelageError | 
     if isinstance(error, HTTPClientError | ConnectionError | TimeoutError):
         reason = f"{where}: no answer from {endpoint()} ({type(error).__name__})"
         if answered:
-            return WorkError(f"{reason}; it did answer before: run again, what is committed stays")
+            return WorkError(f"{reason}; it did answer before: run again, committed artifacts are intact")
         return InputError(f"{reason}; start that server or set AWS_ENDPOINT_URL to the right one")
     if isinstance(error, BotoCoreError | ValueError):
         return InputError(f"{where}: {_line(error)}; check the store's URL and AWS_ENDPOINT_URL")
@@ -73,12 +73,12 @@ def _not_s3(what: str, where: str, *, answered: bool) -> TutelageError:
     if answered:
         return WorkError(
             f"{where}: {endpoint()} did not answer as an S3 server: {what}; it did before: check what is between here "
-            "and the server (a proxy, a gateway) and run again, what is committed stays"
+            "and the server (a proxy, a gateway) and run again, committed artifacts are intact"
         )
     return InputError(f"{where}: {endpoint()} is not an S3 server: {what}; set AWS_ENDPOINT_URL to the right one")
 
 
-def _of_answer(error: ClientError, where: str, *, answered: bool) -> TutelageError | FileNotFoundError:
+def _explain_response(error: ClientError, where: str, *, answered: bool) -> TutelageError | FileNotFoundError:
     status, code = status_of(error), str(error.response.get("Error", {}).get("Code", ""))
     server = endpoint()
     if code == "NoSuchBucket":
@@ -102,7 +102,7 @@ def _of_answer(error: ClientError, where: str, *, answered: bool) -> TutelageErr
             f"{where}: {server} refused the request ({code or status}: {_line(error)}); check the bucket's name, "
             "AWS_REGION and AWS_ENDPOINT_URL"
         )
-    return WorkError(f"{where}: {server} answered {status} {code}; run again, what is committed stays")
+    return WorkError(f"{where}: {server} answered {status} {code}; run again, committed artifacts are intact")
 
 
 def _line(error: Exception) -> str:

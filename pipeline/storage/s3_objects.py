@@ -26,7 +26,14 @@ from botocore.parsers import ResponseParserError
 
 from pipeline.errors import InputError
 from pipeline.storage.base import ObjectInfo
-from pipeline.storage.s3_client import MULTIPART_THRESHOLD, PART_BYTES, TRANSFER, is_over, patience, s3_client
+from pipeline.storage.s3_client import (
+    MULTIPART_THRESHOLD,
+    PART_BYTES,
+    TRANSFER,
+    request_time_limit,
+    s3_client,
+    time_limit_passed,
+)
 from pipeline.storage.s3_digests import Digests
 from pipeline.storage.s3_errors import explain, status_of
 
@@ -36,7 +43,7 @@ TRIES = 4
 ASIDE = ".aside"
 """Folder of a storage for temporary objects and records of its processes."""
 PROBES = f"{ASIDE}/probe-"
-_TORN = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
+_INTERRUPTED_READ = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,7 @@ class Upload:
 
     key: str
     id: str
-    begun: float
+    started: float
 
 
 class S3Objects:
@@ -101,8 +108,8 @@ class S3Objects:
                     if status_of(error) == 416:  # From the end on there are no bytes, as with a file.
                         return b""
                     raise
-                except _TORN as error:  # boto3 retries the request, but not the reading of the body.
-                    if attempt == TRIES - 1 or (isinstance(error, ReadTimeoutError) and is_over()):
+                except _INTERRUPTED_READ as error:  # boto3 retries the request, but not the reading of the body.
+                    if attempt == TRIES - 1 or (isinstance(error, ReadTimeoutError) and time_limit_passed()):
                         raise
                     # Random, so that many workers cut off by a busy server do not all retry at once.
                     time.sleep(random.uniform(0, 0.2 * 2**attempt))
@@ -189,7 +196,7 @@ class S3Objects:
     def _ask(self, path: str, request: Callable[[], T]) -> T:
         """Runs a request; converts errors of boto3 to ours."""
         try:
-            with patience():
+            with request_time_limit():
                 answer = request()
         except (BotoCoreError, ClientError, Boto3Error, ResponseParserError) as error:
             # The user does not know about the probe of `check_writable`.

@@ -64,7 +64,7 @@ class ClassificationConfig(ImageModelConfig):
             raise InputError(
                 f"{shards.name}: has {counted(len(index.label_names), 'label')}; a classifier needs two at least"
             )
-        self.loader.distinct(self.training.global_batch)  # raises if `copies` does not divide the batch
+        self.loader.distinct_samples(self.training.global_batch)  # raises if `copies` does not divide the batch
         if len(labelled_rows(index, "train")) == 0:
             raise InputError(f"{shards.name}: no row of the train split has a label; look at its data card")
         if self.training.patience is not None and len(labelled_rows(index, "val")) == 0:

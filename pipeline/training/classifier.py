@@ -51,7 +51,7 @@ def build_training_objects(
     reader = SampleReader.open(shards, remote=config.loader.remote, verify=config.loader.verify)
     seed = config.training.seed
     rows = training_rows(index, joined, config.keep)
-    policy = config.policy.build(index, rows, config.loader.distinct(config.training.global_batch), seed)
+    policy = config.policy.build(index, rows, config.loader.distinct_samples(config.training.global_batch), seed)
     loader = build_loader(
         config.loader,
         reader,

@@ -22,12 +22,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.artifacts import ArtifactStore
 from pipeline.errors import InputError, WorkError, first_line
+from pipeline.file_lock import file_lock
 from pipeline.printable import printable
 from pipeline.service_url import shown_url, without_credentials
 from pipeline.stage import Workspace
 from pipeline.training.tracking_database import create_database, is_nonempty_file, rename_if_incomplete, sqlite_file
 from pipeline.training.tracking_uri import VARIABLE, check_tracking_uri, shorten_timeouts
-from pipeline.whole_files import locked
 
 EXPERIMENT = "tutelage"
 _log = logging.getLogger("tutelage.training")
@@ -98,7 +98,7 @@ def ensure_tracking(store: ArtifactStore) -> str:
     if configured is None and marker.exists() and database is not None and is_nonempty_file(database):
         return uri
     lock = folder / "lock" if configured is None or database is None else database.with_name(f"{database.name}.lock")
-    with locked(lock):
+    with file_lock(lock):
         if database is not None:
             if configured is None and not marker.exists():
                 rename_if_incomplete(database)

@@ -13,8 +13,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from pipeline.atomic_files import atomic_write
 from pipeline.owners import is_left_over
-from pipeline.whole_files import atomic_write
 
 _log = logging.getLogger("tutelage.training")
 _CORRUPT_CODES = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)

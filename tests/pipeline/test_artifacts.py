@@ -319,13 +319,13 @@ def test_a_large_file_is_hashed_once_and_weights_in_every_process(local_store, c
     hashed = []
     real = checked_files.file_sha256
     monkeypatch.setattr(checked_files, "file_sha256", lambda path: hashed.append(path.name) or real(path))
-    monkeypatch.setattr(checked_files, "_LARGE", 1000)
-    monkeypatch.setattr(checked_files, "_SETTLED_S", 0.0)
+    monkeypatch.setattr(checked_files, "_LARGE_FILE_BYTES", 1000)
+    monkeypatch.setattr(checked_files, "_MIN_AGE_S", 0.0)
     files = {"columns.arrow": bytes(5000), "index.arrow": bytes(5000), "m.safetensors": bytes(5000), "small": b"1"}
     artifact = commit(local_store, files=files)
 
     def new_process():
-        checked_files._seen.clear()
+        checked_files._verified.clear()
         hashed.clear()
         for _ in range(2):
             for name in files:
@@ -344,8 +344,8 @@ def test_a_large_file_is_hashed_once_and_weights_in_every_process(local_store, c
 def test_a_store_that_cannot_be_written_is_read(local_store, commit, monkeypatch):
     from pipeline.storage import checked_files
 
-    monkeypatch.setattr(checked_files, "_LARGE", 0)
-    monkeypatch.setattr(checked_files, "_SETTLED_S", 0.0)
+    monkeypatch.setattr(checked_files, "_LARGE_FILE_BYTES", 0)
+    monkeypatch.setattr(checked_files, "_MIN_AGE_S", 0.0)
     artifact = commit(local_store)
     (local_store.local / "checked").write_text("in the way")
     assert artifact.read("a.bin") == b"abc"

@@ -185,7 +185,7 @@ def test_an_attempt_of_a_killed_process_is_swept_from_s3(
         storage.write(f"artifacts/s/k/{name}/file", b"x")
     storage.write(f".aside/probe-{dead}", b"probe")
     assert storage.sweep() == []
-    monkeypatch.setattr(s3, "_QUIET_S", -60.0)
+    monkeypatch.setattr(s3, "_MIN_IDLE_S", -60.0)
     swept = storage.sweep()
     assert len([path for path in swept if path.endswith("/x")]) == 2
     left = {info.path for info in storage.list()} - set(before)
@@ -199,7 +199,7 @@ def test_an_attempt_of_a_killed_process_is_swept_from_s3(
 def test_a_committed_attempt_is_not_swept_though_its_process_was_killed_right_after(
     s3_url: str, tmp_path: Path, dead: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3, "_QUIET_S", -60.0)
+    monkeypatch.setattr(s3, "_MIN_IDLE_S", -60.0)
     storage = open_storage(s3_url)
     root = f"attempt-{dead}/"
     storage.write(f".aside/attempt-{dead}", f"artifacts/s/k/{root}".encode())

@@ -30,10 +30,10 @@ class SamplingPolicy(Protocol):
         """Ids of the GLOBAL batch of a step, int64 [G]; a rank takes its slice (`rank_slice`)."""
 
     def epoch(self, step: int) -> int:
-        """The counter that keys the augmentations of a step's batch, together with (seed, sample).
+        """The number that with seed and sample determines the augmentation of a step's batch.
 
-        It is the epoch of the batch's first sample. All of a batch that spans two epochs is augmented with
-        the earlier one; so a sample can have the same view twice, but never different views on two workers.
+        It is the epoch of the batch's first sample. A batch that spans two epochs is augmented with the
+        number of the earlier one; so a sample can have the same view twice, but never different views on two workers.
         """
 
     def ready_until(self) -> int | None:

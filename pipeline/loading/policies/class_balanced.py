@@ -22,8 +22,8 @@ from pipeline.loading.policies.row_runs import RowRuns
 if TYPE_CHECKING:
     from pipeline.sharding.format.index import SampleIndex
 
-# Slots of the rarest label in a cycle: shares are accurate to within 1/16 of it.
-_RESOLUTION = 8
+# Slots of the rarest label in a cycle; rounding to whole slots changes a label's share by at most 1/16 of it.
+_MIN_SLOTS = 8
 
 
 class ClassBalancedConfig(Config):
@@ -51,7 +51,7 @@ class ClassBalanced(StatelessPolicy):
         rows: int64 [N], ids to sample from.
         labels: [N], their labels.
         global_batch: G.
-        seed: of the run.
+        seed: the run's random seed.
         balance: "equal", or "square-root" of the labels' counts.
     Raises:
         InputError: a sample has no label.
@@ -133,5 +133,5 @@ class ClassBalanced(StatelessPolicy):
 def _slots(counts: NDArray[np.int64], power: float) -> NDArray[np.int64]:
     """Slots of each label in a cycle, in proportion to count ** power, in lowest terms."""
     weights = counts.astype(np.float64) ** power
-    slots = np.maximum(1, np.rint(_RESOLUTION * weights / weights.min())).astype(np.int64)
+    slots = np.maximum(1, np.rint(_MIN_SLOTS * weights / weights.min())).astype(np.int64)
     return slots // np.gcd.reduce(slots)

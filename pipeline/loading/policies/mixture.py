@@ -106,10 +106,11 @@ class Mixture(StatelessPolicy):
         samples: number of samples of each data set, the length of its epoch.
         weights: weights of the data sets, above 0.
         global_batch: G.
-        seed: of the run.
+        seed: the run's random seed.
 
     Attributes:
-        samples_per_epoch: samples of all data sets until the largest was shown once: an epoch of the training.
+        samples_per_epoch: number of samples drawn until each sample of the largest data set was drawn once, which is an
+            epoch of the training.
     """
 
     def __init__(

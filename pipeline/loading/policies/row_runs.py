@@ -63,7 +63,7 @@ class RowRuns:
             edges = np.flatnonzero(matches[1:] != matches[:-1]) + first
             starts.append(edges[::2])
             stops.append(edges[1::2])
-        return _merged(_joined(starts), _joined(stops))
+        return _merge_adjacent(_concatenate(starts), _concatenate(stops))
 
     def filtered(self, condition: Callable[[int, int], NDArray[np.bool_]]) -> RowRuns:
         """The ids that also meet a condition, evaluated for a block of rows at a time.
@@ -78,7 +78,7 @@ class RowRuns:
             edges = np.flatnonzero(inside[1:] != inside[:-1]) + first
             starts.append(edges[::2])
             stops.append(edges[1::2])
-        return _merged(_joined(starts), _joined(stops))
+        return _merge_adjacent(_concatenate(starts), _concatenate(stops))
 
     def within(self, first: int, last: int) -> RowRuns:
         """The ids in [first, last)."""
@@ -106,11 +106,11 @@ class RowRuns:
         return first, np.minimum(np.repeat(self.stops, pieces) - first, size)
 
 
-def _merged(starts: NDArray[np.int64], stops: NDArray[np.int64]) -> RowRuns:
+def _merge_adjacent(starts: NDArray[np.int64], stops: NDArray[np.int64]) -> RowRuns:
     """Merges runs that touch at the border of two scanned blocks."""
     apart = np.r_[True, starts[1:] != stops[:-1]] if len(starts) else np.empty(0, bool)
     return RowRuns(starts[apart], stops[np.r_[apart[1:], True]] if len(stops) else stops)
 
 
-def _joined(arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+def _concatenate(arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.concatenate(arrays) if arrays else np.empty(0, np.int64)

@@ -40,7 +40,7 @@ class Shuffled(StatelessPolicy):
     Args:
         rows: int64 [N], ids to sample from.
         global_batch: G; may be larger than N.
-        seed: of the run.
+        seed: the run's random seed.
     """
 
     def __init__(self, rows: NDArray[np.int64], global_batch: int, seed: int) -> None:

@@ -60,7 +60,7 @@ class Streams(StatelessPolicy):
     Args:
         rows: ids to sample from.
         global_batch: G; may be larger than the number of rows.
-        seed: of the run.
+        seed: the run's random seed.
         streams: C; at most the number of rows.
         block: number of consecutive ids that stay together.
         window: number of positions of a stream that are shuffled together.

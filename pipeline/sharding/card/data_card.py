@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.counted import counted
 from pipeline.errors import listed
-from pipeline.html.markdown import Cell, address, code, table, text
+from pipeline.html.markdown import Cell, code, link, table, text
 from pipeline.service_url import without_credentials
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.sharding.sources.base import Collection
@@ -199,10 +199,7 @@ def markdown(card: dict[str, Any]) -> str:
         "",
         *_table(
             ("work", "author", "licence", "where"),
-            [
-                (entry["work"], entry["author"], entry["licence"], Cell(address(entry["url"])))
-                for entry in card["credits"]
-            ],
+            [(entry["work"], entry["author"], entry["licence"], Cell(link(entry["url"]))) for entry in card["credits"]],
         ),
         "",
         *_table(("family", "images", *SPLITS), [tuple(entry.values()) for entry in card["per_source"]]),

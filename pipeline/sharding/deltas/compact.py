@@ -23,9 +23,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.artifacts import Artifact
+from pipeline.atomic_files import atomic_write
 from pipeline.config import Config, unkeyed
 from pipeline.counter_rng import text_hash
 from pipeline.errors import DamagedError, InputError
+from pipeline.json_file import write_json
 from pipeline.sharding.card.data_card import markdown
 from pipeline.sharding.card.headline import shards_headline
 from pipeline.sharding.deltas.delta_base import RECIPE_FILE, STAGES, read_recipe
@@ -41,7 +43,6 @@ from pipeline.sharding.writing.runner import Stop, StoppedEarlyError, not_stoppi
 from pipeline.sharding.writing.scratch import Scratch
 from pipeline.sharding.writing.shards import link_shard
 from pipeline.stage import NothingNew, Workspace
-from pipeline.whole_files import atomic_write, write_json
 
 _OFFSET_BITS = 42  # for tars of up to 4 TB
 _BUFFER_BYTES = 4 << 20

@@ -16,11 +16,11 @@ from typing import Any
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import canonical_json
 from pipeline.errors import DamagedError, InputError
+from pipeline.json_file import write_json
 from pipeline.sharding.config import ShardingConfig
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.item_names import LISTING_FILE
 from pipeline.sharding.format.tars_file import TARS_FILE
-from pipeline.whole_files import write_json
 
 RECIPE_FILE = "recipe.json"
 NEWEST = "newest"

@@ -17,10 +17,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.errors import DamagedError, InputError, UnknownNameError
+from pipeline.json_file import write_json
 from pipeline.sharding.format.arrow_file import write_arrow
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.sharding.format.values import ColumnKind
-from pipeline.whole_files import write_json
 
 if TYPE_CHECKING:
     from pipeline.artifacts import Artifact

@@ -16,6 +16,7 @@ from pipeline.artifacts import Artifact
 from pipeline.config import Config
 from pipeline.counted import counted
 from pipeline.errors import InputError
+from pipeline.json_file import write_json
 from pipeline.sharding.card.data_card import index_counts
 from pipeline.sharding.format.index import SPLITS, SampleIndex
 from pipeline.sharding.format.shard_locations import qualified_name
@@ -23,7 +24,6 @@ from pipeline.sharding.format.tars_file import tars_outside_store, write_tars
 from pipeline.sharding.mixture.combine import Combined, combine
 from pipeline.sharding.writing.scratch import Scratch
 from pipeline.stage import Workspace
-from pipeline.whole_files import write_json
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 

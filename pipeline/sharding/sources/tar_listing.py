@@ -19,6 +19,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.atomic_files import atomic_write
 from pipeline.config import Config, digest
 from pipeline.errors import InputError, listed, shortened
 from pipeline.pixels.extensions import IMAGE_SUFFIXES, OTHER_SUFFIXES
@@ -36,7 +37,6 @@ from pipeline.sharding.sources.skipped_files import (
 )
 from pipeline.sharding.sources.tar_bytes import open_tar
 from pipeline.sharding.sources.tar_members import Member, Read, TarFault, tar_members
-from pipeline.whole_files import atomic_write
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 EVERY_IMAGE_EXTENSION = (

@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.atomic_files import atomic_write
 from pipeline.sharding.format.arrow_file import write_arrow
 from pipeline.sharding.format.mapped_columns import mapped_numbers
 from pipeline.sharding.writing.item_columns import ITEM_COLUMNS, PLAN_COLUMNS, SHARD_COLUMNS
 from pipeline.sharding.writing.scratch import Scratch
-from pipeline.whole_files import atomic_write
 
 SCHEMA = pa.schema({**SHARD_COLUMNS, "number": pa.int32(), **ITEM_COLUMNS, **PLAN_COLUMNS})
 """The columns of a chunk's table; `number` is the item's number in the chunk."""

@@ -19,6 +19,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO
 
+from pipeline.atomic_files import atomic_write
 from pipeline.counter_rng import text_hash
 from pipeline.errors import UnknownNameError, WorkError, shortened
 from pipeline.pixels.decode import decoding_reason
@@ -35,7 +36,6 @@ from pipeline.sharding.writing.runner import RunnerName, Stop, StoppedEarlyError
 from pipeline.sharding.writing.scratch import Scratch
 from pipeline.sharding.writing.split import split_draw
 from pipeline.sharding.writing.tar_writer import IMAGE_EXTENSIONS, members, sample_bytes
-from pipeline.whole_files import atomic_write
 
 _MIN_CHUNK_ITEMS, _MAX_CHUNK_ITEMS = 32, 4096
 _CHUNKS = 64  # of a data set, if their size allows it

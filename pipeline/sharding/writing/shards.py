@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.atomic_files import atomic_write
 from pipeline.errors import DamagedError
 from pipeline.progress import Progress
 from pipeline.sharding.format.arrow_file import write_arrow
@@ -31,7 +32,6 @@ from pipeline.sharding.writing.plan import Plan
 from pipeline.sharding.writing.runner import RunnerName, Stop, StoppedEarlyError, not_stopping, run_with_progress
 from pipeline.sharding.writing.scratch import Scratch
 from pipeline.sharding.writing.tar_writer import IMAGE_EXTENSIONS, TarFile, members
-from pipeline.whole_files import atomic_write
 
 _MAX_OPEN_SPOOLS = 128
 _SAMPLES_PER_STOP_CHECK = 64

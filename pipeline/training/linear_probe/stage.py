@@ -24,6 +24,7 @@ from torch import Tensor
 from pipeline.artifacts import Artifact
 from pipeline.counted import counted
 from pipeline.exported_model import ExportedModel
+from pipeline.json_file import write_json
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.format.index import SampleIndex
@@ -33,7 +34,6 @@ from pipeline.training.linear_probe.draw import draw_samples
 from pipeline.training.linear_probe.features import FrozenFeatures
 from pipeline.training.linear_probe.logistic_regression import LinearClassifier, Standardisation, fit
 from pipeline.training.starting_weights import StartingWeights, starting_report, write_report
-from pipeline.whole_files import write_json
 
 PROBE = "probe.json"  # not metrics.json, which is the file of an evaluation
 

@@ -50,5 +50,5 @@ def test_perfect_features_score_one_and_random_ones_near_chance(build_small_onto
 
 
 def test_too_few_held_out_pairs_are_refused(build_small_ontology: OntologyBuilder) -> None:
-    with pytest.raises(InputError, match="held_out_batch=8: only 0 contents are held out"):
+    with pytest.raises(InputError, match="held_out_batch=8: only 0 distinct contents are held out"):
         HeldOutPairs(build_small_ontology(held_out=False), size=8, batches=1, seed=0)

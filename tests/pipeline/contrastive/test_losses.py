@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.contrastive.losses import content_keys, cosines, gather_rows, infonce, same_content
+from pipeline.contrastive.losses import content_keys, cosines, gather_rows, infonce, positive_pairs
 
 
 def by_hand(images: Tensor, texts: Tensor, scale: float, positives: Tensor) -> float:
@@ -78,7 +78,7 @@ def test_positives_share_id_group_or_caption() -> None:
     ids, groups = torch.tensor([1, 2, 3, 4, 1]), torch.tensor([5, 5, -1, -1, -1])
     tokens = torch.tensor([[9, 1, 0], [9, 2, 0], [9, 1, 0], [9, 3, 1], [9, 3, 2]])
     keys = content_keys(ids, groups, tokens)
-    assert same_content(keys, keys).int().tolist() == [
+    assert positive_pairs(keys, keys).int().tolist() == [
         [1, 1, 1, 0, 1],
         [1, 1, 0, 0, 0],
         [1, 0, 1, 0, 0],
@@ -107,7 +107,7 @@ import torch, torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 import torch.nn.functional as F
-from pipeline.contrastive.losses import content_keys, gather_rows, infonce, same_content
+from pipeline.contrastive.losses import content_keys, gather_rows, infonce, positive_pairs
 
 class Backbones(nn.Module):
     def __init__(self):
@@ -128,7 +128,7 @@ def gradients(rank, world):
     model = DistributedDataParallel(backbones) if world > 1 else backbones
     images, texts, scale = model(x[own], y[own])
     keys = content_keys(ids[own], groups[own], ids[own, None])
-    loss = infonce(images, texts, scale, same_content(keys, gather_rows(keys, sizes)),
+    loss = infonce(images, texts, scale, positive_pairs(keys, gather_rows(keys, sizes)),
                    gather_rows(images, sizes), gather_rows(texts, sizes))
     (loss * (sizes[rank] * world / rows)).backward()
     return [p.grad.flatten().tolist() for p in backbones.parameters()]

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.artifacts import ArtifactStore
 from pipeline.contrastive.build_ontology import BuildOntology, OntologyConfig, build
-from pipeline.contrastive.ontology import Ontology, depth_first, tree
+from pipeline.contrastive.ontology import Ontology, build_nodes, sort_depth_first
 from pipeline.errors import InputError
 from pipeline.sharding.format.index import SampleRow, TaxonomyNode
 from pipeline.stage import run_stage
@@ -66,8 +66,8 @@ def test_every_pair_is_below_the_root_once_and_slices_are_nested() -> None:
 
 
 def test_depth_first_puts_own_pairs_before_those_of_children() -> None:
-    nodes = tree([("r", -1), ("a", 0), ("b", 0), ("a1", 1)])
-    ordered, spans = depth_first(nodes, np.array([2, 3, 1, 0, 3]), np.array([10, 11, 12, 13, 14]))
+    nodes = build_nodes([("r", -1), ("a", 0), ("b", 0), ("a1", 1)])
+    ordered, spans = sort_depth_first(nodes, np.array([2, 3, 1, 0, 3]), np.array([10, 11, 12, 13, 14]))
     assert ordered.tolist() == [13, 12, 11, 14, 10]
     assert spans.tolist() == [[0, 1, 5], [1, 2, 4], [4, 5, 5], [2, 4, 4]]
 

@@ -209,7 +209,7 @@ def test_held_out_pairs_are_not_trained_on_by_any_policy(drawings_store: Artifac
         ({"templates": ["an emoji"]}, "needs exactly one {}"),
         ({"text": {"width": 10, "heads": 3}}, "3 heads do not divide the width 10"),
         ({"new_tower": {"model": {"name": "vit_mikro"}}}, "vit_micro"),
-        ({"policy": {**QUICK["policy"], "held_out_batch": 33}}, "only 32 contents are held out"),
+        ({"policy": {**QUICK["policy"], "held_out_batch": 33}}, "only 32 distinct contents are held out"),
         ({"policy": {**QUICK["policy"], "nodes_per_batch": 17}}, "more than the global batch of 16"),
     ],
 )

@@ -12,21 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.contrastive.composition import compose
-from pipeline.contrastive.ontology import Ontology, depth_first, tree
-from pipeline.contrastive.tonics import Tonics, TonicsConfig
+from pipeline.contrastive.ontology import Ontology, build_nodes, sort_depth_first
+from pipeline.contrastive.tonics import CurriculumPolicy, TonicsConfig
 from pipeline.errors import InputError, WorkError
 from pipeline.loading.policies.base import SamplingPolicy
 
 OntologyBuilder = Callable[..., Ontology]
 
 
-def policy(ontology: Ontology, global_batch: int = 24, seed: int = 0, **constants: float | None) -> Tonics:
+def policy(ontology: Ontology, global_batch: int = 24, seed: int = 0, **constants: float | None) -> CurriculumPolicy:
     defaults = {"nodes_per_batch": 4, "refresh_every_steps": 10, "patience": 1, "momentum": 0.0}
     return TonicsConfig(**{**defaults, **constants}).build(ontology, global_batch, seed)
 
 
-def all_nodes(tonics: Tonics, accuracy: float) -> dict[int, float]:
-    return dict.fromkeys(tonics.frontier, accuracy)
+def all_nodes(curriculum: CurriculumPolicy, accuracy: float) -> dict[int, float]:
+    return dict.fromkeys(curriculum.frontier, accuracy)
 
 
 def shares_nothing(ontology: Ontology, ids: np.ndarray) -> bool:
@@ -34,8 +34,8 @@ def shares_nothing(ontology: Ontology, ids: np.ndarray) -> bool:
 
 
 def test_it_is_a_sampling_policy(build_small_ontology: OntologyBuilder) -> None:
-    tonics: SamplingPolicy = policy(build_small_ontology())
-    assert tonics.batch(0).dtype == np.int64
+    curriculum: SamplingPolicy = policy(build_small_ontology())
+    assert curriculum.batch(0).dtype == np.int64
 
 
 @settings(max_examples=40, deadline=None)
@@ -92,59 +92,59 @@ def test_a_batch_of_more_pairs_than_contents_counts_the_relaxed_pairs(build_smal
 
 
 def test_pairs_per_node_match_the_probabilities_within_a_slot(build_small_ontology: OntologyBuilder) -> None:
-    tonics = policy(build_small_ontology(), global_batch=40, nodes_per_batch=10)
-    tonics.refresh(all_nodes(tonics, 1.0))
+    curriculum = policy(build_small_ontology(), global_batch=40, nodes_per_batch=10)
+    curriculum.refresh(all_nodes(curriculum, 1.0))
     for step in range(10, 20):
-        pairs = tonics.node_pairs(step)
+        pairs = curriculum.node_pairs(step)
         assert sum(pairs.values()) == 40
-        for node, mass in tonics.probability.items():
+        for node, mass in curriculum.probability.items():
             assert abs(pairs.get(node, 0) - 40 * mass) < 4 + 1e-9
 
 
 def test_one_node_per_batch_is_the_leaf_batch_of_tonics(build_small_ontology: OntologyBuilder) -> None:
     ontology = build_small_ontology()
-    tonics = policy(ontology, global_batch=8, nodes_per_batch=1)
+    curriculum = policy(ontology, global_batch=8, nodes_per_batch=1)
     for _ in range(2):
-        tonics.refresh(all_nodes(tonics, 1.0))
+        curriculum.refresh(all_nodes(curriculum, 1.0))
     pure = [
         set(ids) <= set(ontology.below(leaf))
-        for ids in (tonics.batch(step) for step in range(20, 30))
+        for ids in (curriculum.batch(step) for step in range(20, 30))
         for leaf in range(3, 9)
     ]
     assert sum(pure) >= 6
 
 
 def test_opening_moves_mass_to_the_children_but_for_the_floor(build_small_ontology: OntologyBuilder) -> None:
-    tonics = policy(build_small_ontology(), floor=0.2, patience=2)
-    tonics.refresh({0: 0.95})
-    assert tonics.probability == {0: 1.0}
-    tonics.refresh({0: 0.95})
-    assert tonics.probability == pytest.approx({0: 0.2, 1: 0.4, 2: 0.4})
-    tonics.refresh({0: 0.95, 1: 0.95, 2: 0.1})
-    tonics.refresh({0: 0.95, 1: 0.95, 2: 0.1})
-    assert tonics.probability[1] == pytest.approx(0.4 * 0.2)
-    assert tonics.probability[0] == pytest.approx(0.2)
-    assert tonics.frontier == [0, 1, 2, 3, 4, 5]
+    curriculum = policy(build_small_ontology(), floor=0.2, patience=2)
+    curriculum.refresh({0: 0.95})
+    assert curriculum.probability == {0: 1.0}
+    curriculum.refresh({0: 0.95})
+    assert curriculum.probability == pytest.approx({0: 0.2, 1: 0.4, 2: 0.4})
+    curriculum.refresh({0: 0.95, 1: 0.95, 2: 0.1})
+    curriculum.refresh({0: 0.95, 1: 0.95, 2: 0.1})
+    assert curriculum.probability[1] == pytest.approx(0.4 * 0.2)
+    assert curriculum.probability[0] == pytest.approx(0.2)
+    assert curriculum.frontier == [0, 1, 2, 3, 4, 5]
 
 
 def test_accuracy_is_averaged_and_one_low_average_resets_the_streak(build_small_ontology: OntologyBuilder) -> None:
-    tonics = policy(build_small_ontology(), momentum=0.5, patience=2, threshold=0.8)
+    curriculum = policy(build_small_ontology(), momentum=0.5, patience=2, threshold=0.8)
     for accuracy, averaged, streak in ((0.9, 0.9, 1), (0.5, 0.7, 0), (1.0, 0.85, 1)):
-        tonics.refresh({0: accuracy})
-        assert tonics.accuracy[0] == pytest.approx(averaged)
-        assert tonics.streak[0] == streak
-    assert tonics.probability == {0: 1.0}
+        curriculum.refresh({0: accuracy})
+        assert curriculum.accuracy[0] == pytest.approx(averaged)
+        assert curriculum.streak[0] == streak
+    assert curriculum.probability == {0: 1.0}
 
 
 def test_an_opened_node_whose_accuracy_falls_is_closed_again(build_small_ontology: OntologyBuilder) -> None:
-    tonics = policy(build_small_ontology(), threshold=0.8, retreat=0.2)
-    tonics.refresh(all_nodes(tonics, 0.9))
-    tonics.refresh(all_nodes(tonics, 0.9))
-    assert len(tonics.frontier) == 9
-    tonics.refresh(all_nodes(tonics, 0.9) | {0: 0.65})
-    assert len(tonics.frontier) == 9
-    tonics.refresh(all_nodes(tonics, 0.9) | {0: 0.55})
-    assert tonics.probability == pytest.approx({0: 1.0})
+    curriculum = policy(build_small_ontology(), threshold=0.8, retreat=0.2)
+    curriculum.refresh(all_nodes(curriculum, 0.9))
+    curriculum.refresh(all_nodes(curriculum, 0.9))
+    assert len(curriculum.frontier) == 9
+    curriculum.refresh(all_nodes(curriculum, 0.9) | {0: 0.65})
+    assert len(curriculum.frontier) == 9
+    curriculum.refresh(all_nodes(curriculum, 0.9) | {0: 0.55})
+    assert curriculum.probability == pytest.approx({0: 1.0})
     without_retreat = policy(build_small_ontology(), threshold=0.8, retreat=None)
     without_retreat.refresh({0: 0.9})
     without_retreat.refresh({0: 0.0, 1: 0.0, 2: 0.0})
@@ -160,37 +160,37 @@ def test_an_opened_node_whose_accuracy_falls_is_closed_again(build_small_ontolog
 def test_probabilities_sum_to_one_and_no_opened_node_falls_to_zero(
     build_small_ontology: OntologyBuilder, accuracies: list[list[float]], floor: float, alpha: float
 ) -> None:
-    tonics = policy(build_small_ontology(), floor=floor, alpha=alpha, threshold=0.5, retreat=0.2)
+    curriculum = policy(build_small_ontology(), floor=floor, alpha=alpha, threshold=0.5, retreat=0.2)
     for measured in accuracies:
-        tonics.refresh({node: measured[node] for node in tonics.frontier})
-        assert sum(tonics.probability.values()) == pytest.approx(1.0)
-        assert tonics.probability[0] >= floor - 1e-12
-        assert min(tonics.probability.values()) > 0
-        assert set(tonics.opened) <= set(tonics.probability)
-        for node in tonics.frontier:
-            assert all(ancestor in tonics.opened for ancestor in tonics.ontology.ancestors(node))
+        curriculum.refresh({node: measured[node] for node in curriculum.frontier})
+        assert sum(curriculum.probability.values()) == pytest.approx(1.0)
+        assert curriculum.probability[0] >= floor - 1e-12
+        assert min(curriculum.probability.values()) > 0
+        assert set(curriculum.opened) <= set(curriculum.probability)
+        for node in curriculum.frontier:
+            assert all(ancestor in curriculum.opened for ancestor in curriculum.ontology.ancestors(node))
         restored = policy(build_small_ontology(), floor=floor, alpha=alpha, threshold=0.5, retreat=0.2)
-        restored.load_state(json.loads(json.dumps(tonics.state())))
-        assert restored.state() == tonics.state()
-        step = tonics.version * 10
-        assert restored.batch(step).tolist() == tonics.batch(step).tolist()
+        restored.load_state(json.loads(json.dumps(curriculum.state())))
+        assert restored.state() == curriculum.state()
+        step = curriculum.version * 10
+        assert restored.batch(step).tolist() == curriculum.batch(step).tolist()
 
 
 def test_no_batch_is_drawn_beyond_the_next_refresh(build_small_ontology: OntologyBuilder) -> None:
-    tonics = policy(build_small_ontology())
-    assert tonics.ready_until() == 10
-    tonics.batch(9)
+    curriculum = policy(build_small_ontology())
+    assert curriculum.ready_until() == 10
+    curriculum.batch(9)
     with pytest.raises(WorkError, match="refresh at step 10"):
-        tonics.batch(10)
-    tonics.refresh({0: 0.0})
-    assert tonics.ready_until() == 20
-    tonics.batch(10)
+        curriculum.batch(10)
+    curriculum.refresh({0: 0.0})
+    assert curriculum.ready_until() == 20
+    curriculum.batch(10)
 
 
 def test_an_ontology_without_concepts_waits_for_no_refresh(build_small_ontology: OntologyBuilder) -> None:
-    tonics = policy(build_small_ontology(needed=1000))
-    assert tonics.ready_until() is None
-    assert len(tonics.batch(10**6)) == 24
+    curriculum = policy(build_small_ontology(needed=1000))
+    assert curriculum.ready_until() is None
+    assert len(curriculum.batch(10**6)) == 24
 
 
 def test_every_rank_and_every_run_draws_the_same_batches(build_small_ontology: OntologyBuilder) -> None:
@@ -214,8 +214,8 @@ def test_impossible_batches_are_refused(build_small_ontology: OntologyBuilder) -
 
 
 def test_statistics_count_the_drawn_pairs(build_small_ontology: OntologyBuilder) -> None:
-    tonics = policy(build_small_ontology())
-    drawn = tonics.drawn_batches(0, 10)
+    curriculum = policy(build_small_ontology())
+    drawn = curriculum.drawn_batches(0, 10)
     assert drawn.hits == {0: 240}
     assert (drawn.topped_up, drawn.relaxed) == (0, 0)
 
@@ -223,17 +223,17 @@ def test_statistics_count_the_drawn_pairs(build_small_ontology: OntologyBuilder)
 def seconds_per_batch(pairs: int) -> float:
     """The fastest of ten batches of 256 pairs from 8 of 64 nodes, each checked for duplicates."""
     leaves = 64
-    nodes = tree([("all", -1)] + [(f"n{n}", 0) for n in range(leaves)])
+    nodes = build_nodes([("all", -1)] + [(f"n{n}", 0) for n in range(leaves)])
     ids = np.arange(pairs, dtype=np.int64)
-    postings, spans = depth_first(nodes, 1 + ids % leaves, ids)
+    postings, spans = sort_depth_first(nodes, 1 + ids % leaves, ids)
     ontology = Ontology(nodes, postings, ids[:0], np.concatenate([spans, 0 * spans], axis=1), ids // 4, ids // 3)
-    tonics = policy(ontology, global_batch=256, nodes_per_batch=8)
-    tonics.refresh({0: 1.0})
-    tonics.batch(10)
+    curriculum = policy(ontology, global_batch=256, nodes_per_batch=8)
+    curriculum.refresh({0: 1.0})
+    curriculum.batch(10)
     seconds = []
     for step in range(10, 20):
         started = time.perf_counter()
-        ids = tonics.batch(step)
+        ids = curriculum.batch(step)
         seconds.append(time.perf_counter() - started)
         assert shares_nothing(ontology, ids)
     return min(seconds)

@@ -71,7 +71,7 @@ def test_outputs_stored_on_the_gpu_equal_those_of_the_cpu(
     columns = run_stage(ComputeTeacherOutputs(), TeacherOutputsConfig(), inputs, store=store)
     index = SampleIndex.open(shards)
     stored = JoinedColumns.open(columns, index).numbers("logits")
-    on_cpu = FrozenTeacher.of(ExportedModel.open(teacher), torch.device("cpu"))
+    on_cpu = FrozenTeacher.from_exported_model(ExportedModel.open(teacher), torch.device("cpu"))
     reader = SampleReader.open(shards)
     for batch in evaluation_batches(reader, index, index.rows(), image_size=32, channels=1, batch_size=64):
         np.testing.assert_allclose(stored[batch.ids], on_cpu.logits(batch.images).numpy(), rtol=1e-3, atol=1e-4)

@@ -65,7 +65,7 @@ def test_stored_outputs_are_those_of_the_teacher_on_the_stored_images(
     artifact = outputs_of(store, shards, teacher)
     index = SampleIndex.open(shards)
     stored = JoinedColumns.open(artifact, index).numbers("logits")
-    model = FrozenTeacher.of(ExportedModel.open(teacher), CPU)
+    model = FrozenTeacher.from_exported_model(ExportedModel.open(teacher), CPU)
     reader = SampleReader.open(shards)
     right = 0
     for batch in evaluation_batches(reader, index, index.rows(), image_size=32, channels=1, batch_size=64):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.explain.drawing import HEAT, Panel, enlarged, framed, overlay, png, sheet, signed, to_picture
+from pipeline.explain.drawing import HEAT, Panel, draw_frame, enlarge, overlay, png, sheet, signed_picture, to_picture
 
 
 def test_where_a_map_is_zero_the_image_shows_in_grey_and_where_it_is_one_the_heat_covers_it() -> None:
@@ -46,21 +46,21 @@ def test_grey_and_colour_images_become_rgb() -> None:
 
 
 def test_values_of_both_signs_lie_around_grey() -> None:
-    drawn = signed(torch.tensor([[[0.0, -2.0], [1.0, 4.0]]]))
+    drawn = signed_picture(torch.tensor([[[0.0, -2.0], [1.0, 4.0]]]))
     assert drawn[:, :, 0].tolist() == [[128, 64], [159, 255]]
-    assert (signed(torch.zeros(3, 2, 2)) == 128).all()
+    assert (signed_picture(torch.zeros(3, 2, 2)) == 128).all()
 
 
 def test_a_frame_lies_inside_its_part() -> None:
-    drawn = framed(np.zeros((40, 40, 3), np.uint8), 10, 20, 30, 40)
+    drawn = draw_frame(np.zeros((40, 40, 3), np.uint8), 10, 20, 30, 40)
     rows, columns = drawn.any(axis=2).nonzero()
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (10, 29, 20, 39)
     assert not drawn[12:28, 22:38].any()
 
 
 def test_a_small_picture_is_enlarged_and_a_large_one_left() -> None:
-    assert enlarged(np.zeros((10, 20, 3), np.uint8), 100).shape == (50, 100, 3)
-    assert enlarged(np.zeros((300, 200, 3), np.uint8), 100).shape == (300, 200, 3)
+    assert enlarge(np.zeros((10, 20, 3), np.uint8), 100).shape == (50, 100, 3)
+    assert enlarge(np.zeros((300, 200, 3), np.uint8), 100).shape == (300, 200, 3)
 
 
 @pytest.mark.parametrize(("count", "columns"), [(1, 1), (2, 2), (6, 6), (9, 6)])

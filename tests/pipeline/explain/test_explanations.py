@@ -13,7 +13,7 @@ from PIL import Image
 
 from model_defs import create_model
 from pipeline.errors import InputError, UnknownNameError
-from pipeline.explain.explanation import Explanation, Request
+from pipeline.explain.explanation import Explanation, ExplanationRequest
 from pipeline.explain.explanations import explain, fitting_methods, model_image
 from pipeline.exported_model import ExportedModel
 from pipeline.preprocessing import Preprocessing
@@ -87,7 +87,7 @@ def test_the_answer_is_the_models_own_and_the_map_is_of_the_class_asked_about(tm
     with torch.no_grad():
         probabilities = model.build()(model.preprocessing.normalise(torch.stack(batch))).softmax(dim=1)
     own = explain(model, batch)
-    asked = explain(model, batch, request=Request(class_name="star"))
+    asked = explain(model, batch, request=ExplanationRequest(class_name="star"))
     for one, other, row in zip(own, asked, probabilities, strict=True):
         best = LABELS[int(row.argmax())]
         assert one.answer == other.answer == best
@@ -113,7 +113,7 @@ def test_a_dual_encoder_shows_the_prompts_in_their_order_or_the_nearest_labels(t
     model = exported(tmp_path, "clip")
     batch = images(model)
     prompts = ("a red house", "a small star", "nothing", "a cat on a mat")
-    for one in explain(model, batch, request=Request(prompts=prompts)):
+    for one in explain(model, batch, request=ExplanationRequest(prompts=prompts)):
         titles = [panel.title.rpartition("   ")[0] for panel in one.panels[1:]]
         assert titles == list(prompts)
         scores = [float(panel.title.split()[-1]) for panel in one.panels[1:]]
@@ -131,7 +131,7 @@ def test_a_dual_encoder_shows_the_prompts_in_their_order_or_the_nearest_labels(t
 def test_the_channels_that_answer_most_are_drawn_back_in_their_order(channels: int, tmp_path: Path) -> None:
     model = exported(tmp_path, "lenet5")
     (image,) = images(model, 1)
-    (one,) = explain(model, [image], request=Request(channels=channels))
+    (one,) = explain(model, [image], request=ExplanationRequest(channels=channels))
     net = model.build()
     x = model.preprocessing.normalise(image[None])
     with torch.no_grad():
@@ -148,31 +148,41 @@ def test_the_channels_that_answer_most_are_drawn_back_in_their_order(channels: i
 
 def test_a_layer_is_named_by_its_place(tmp_path: Path) -> None:
     model = exported(tmp_path, "lenet5")
-    first, last = (explain(model, images(model, 1), request=Request(layer=layer))[0] for layer in (1, "4"))
+    first, last = (explain(model, images(model, 1), request=ExplanationRequest(layer=layer))[0] for layer in (1, "4"))
     assert first.panels[7].picture.shape[:2] == (5, 5)
     assert last.panels[7].picture.shape[0] > 5
     with pytest.raises(InputError, match="there is no layer 6"):
-        explain(model, images(model, 1), request=Request(layer=6))
+        explain(model, images(model, 1), request=ExplanationRequest(layer=6))
 
 
 @pytest.mark.parametrize(
     ("name", "method", "request_", "says"),
     [
-        ("vit_micro", "grad-cam", Request(), "grad-cam does not fit vit_micro; use rollout or occlusion"),
-        ("vit_micro", "patch-text", Request(), "use rollout or occlusion"),
-        ("clip", "grad-cam", Request(), "use patch-text"),
-        ("resnet_small", "rollout", Request(), "use grad-cam or occlusion"),
-        ("resnet_small", "gradcam", Request(), "did you mean grad-cam"),
-        ("resnet_small", "auto", Request(class_name="sqare"), "unknown class 'sqare'; did you mean square"),
-        ("resnet_small", "auto", Request(prompts=("a",)), "grad-cam takes no --prompt; it belongs to patch-text"),
-        ("resnet_small", "auto", Request(channels=3), "takes no --channels; it belongs to deconvnet"),
-        ("resnet_small", "occlusion", Request(layer=0), "takes no --layer; it belongs to deconvnet"),
-        ("vit_micro", "auto", Request(class_name="star"), "rollout takes no --class; it belongs to grad-cam"),
-        ("clip", "auto", Request(class_name="star"), "patch-text takes no --class"),
+        ("vit_micro", "grad-cam", ExplanationRequest(), "grad-cam does not fit vit_micro; use rollout or occlusion"),
+        ("vit_micro", "patch-text", ExplanationRequest(), "use rollout or occlusion"),
+        ("clip", "grad-cam", ExplanationRequest(), "use patch-text"),
+        ("resnet_small", "rollout", ExplanationRequest(), "use grad-cam or occlusion"),
+        ("resnet_small", "gradcam", ExplanationRequest(), "did you mean grad-cam"),
+        ("resnet_small", "auto", ExplanationRequest(class_name="sqare"), "unknown class 'sqare'; did you mean square"),
+        (
+            "resnet_small",
+            "auto",
+            ExplanationRequest(prompts=("a",)),
+            "grad-cam takes no --prompt; it belongs to patch-text",
+        ),
+        ("resnet_small", "auto", ExplanationRequest(channels=3), "takes no --channels; it belongs to deconvnet"),
+        ("resnet_small", "occlusion", ExplanationRequest(layer=0), "takes no --layer; it belongs to deconvnet"),
+        (
+            "vit_micro",
+            "auto",
+            ExplanationRequest(class_name="star"),
+            "rollout takes no --class; it belongs to grad-cam",
+        ),
+        ("clip", "auto", ExplanationRequest(class_name="star"), "patch-text takes no --class"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_does(
-    name: str, method: str, request_: Request, says: str, tmp_path: Path
+    name: str, method: str, request_: ExplanationRequest, says: str, tmp_path: Path
 ) -> None:
     model = exported(tmp_path, name)
     with pytest.raises((InputError, UnknownNameError), match=says):

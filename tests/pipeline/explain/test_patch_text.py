@@ -103,7 +103,7 @@ def test_what_has_no_places_or_no_texts_is_refused() -> None:
     images = torch.zeros(1, 3, 32, 32)
     with pytest.raises(InputError, match="positions must be values or tokens"):
         patch_text_similarity(model, images, TEXTS, positions="keys")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="needs a dual encoder, and VisionTransformer is none"):
+    with pytest.raises(InputError, match="needs a dual encoder, and VisionTransformer is not one"):
         patch_text_similarity(model.image, images, TEXTS)
     with pytest.raises(InputError, match="in training"):
         patch_text_similarity(model.train(), images, TEXTS)

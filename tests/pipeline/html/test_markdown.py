@@ -9,7 +9,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from flows.cli.console import Console
-from pipeline.html.markdown import Cell, address, code, table, text
+from pipeline.html.markdown import Cell, code, link, table, text
 from pipeline.html.markup import tag
 from pipeline.printable import printable
 from pipeline.sharding.sources.base import Credit
@@ -74,13 +74,13 @@ def test_a_name_is_a_text_in_markdown_whatever_is_in_it(name: str) -> None:
 
 def test_an_address_is_a_link_only_if_it_is_one_of_the_web() -> None:
     render = MarkdownIt("commonmark").render
-    assert render(address("https://example.org/a_b?c=d")) == (
+    assert render(link("https://example.org/a_b?c=d")) == (
         '<p><a href="https://example.org/a_b?c=***">https://example.org/a_b?c=***</a></p>\n'
     )
     for bad in ("javascript:alert(1)", "data:text/html,<script>", "https://a b", 'https://x/"><script>', "file:///etc"):
-        assert "<a" not in render(address(bad))
-    assert "hush" not in address("https://me:hush@example.org/x")
-    assert "|" not in table(("a",), [(Cell(address("https://x/a|b")),)])[2].strip("| ")
+        assert "<a" not in render(link(bad))
+    assert "hush" not in link("https://me:hush@example.org/x")
+    assert "|" not in table(("a",), [(Cell(link("https://x/a|b")),)])[2].strip("| ")
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -41,7 +41,7 @@ def test_matches_are_those_of_a_comparison_of_all_with_all(
 ) -> None:
     one, other = data_set(train), data_set(asked)
     rows = np.arange(len(train)), np.arange(len(asked))
-    found = find_leaks(one, rows[0], other, rows[1], radius=radius, allowed=0.01, listed=listed)
+    found = find_leaks(one, rows[0], other, rows[1], radius=radius, tolerance=0.01, listed=listed)
     for row in range(len(asked)):
         expected = [match for train_row in range(len(train)) if (match := compared(one, train_row, other, row, radius))]
         given = found.matches.get(row, [])
@@ -71,6 +71,6 @@ def test_a_placeholder_repeated_costs_no_more_than_one() -> None:
     many = Signatures([np.repeat(one.signatures.at(np.array([0])), 30_000)[:4096]] * 8, [])
     crowd = DataSet(one.index, many, np.repeat(one.content, len(many.pixels), axis=0))
     rows = np.arange(30_000)
-    found = find_leaks(crowd, rows, crowd, rows[:1000], radius=3, allowed=0.01, listed=2)
+    found = find_leaks(crowd, rows, crowd, rows[:1000], radius=3, tolerance=0.01, listed=2)
     assert set(found.counts.values()) == {30_000}
     assert {len(matches) for matches in found.matches.values()} == {2}

@@ -336,8 +336,8 @@ def test_copies_of_a_sample_are_different_views_on_any_number_of_workers(shards:
 
 def test_copies_that_do_not_fill_a_batch_or_do_not_differ_are_refused() -> None:
     with pytest.raises(InputError, match="3 copies of each sample do not fill a batch of 64"):
-        LoaderConfig(copies=3).distinct(64)
-    assert LoaderConfig(copies=3).distinct(66) == 22
+        LoaderConfig(copies=3).distinct_samples(64)
+    assert LoaderConfig(copies=3).distinct_samples(66) == 22
     with pytest.raises(InputError, match="all copies of a sample are the same"):
         parse_config(LoaderConfig, {"copies": 2, "augment": None}, "loader")
 

@@ -21,7 +21,7 @@ from pipeline.loading.augment_config import AugmentConfig
 from pipeline.loading.loader import Loader
 from pipeline.loading.policies.shuffled import Shuffled
 from pipeline.loading.reader import SampleReader
-from pipeline.loading.remote_shards import _RANGE_BYTES, CachedParts, Span, cache_limit, coalesced
+from pipeline.loading.remote_shards import _MAX_RANGE_BYTES, CachedParts, Span, cache_limit, coalesce
 from pipeline.loading.shard_cache import ShardCache
 from pipeline.sharding.format.index import content_hash
 
@@ -109,16 +109,16 @@ def test_a_short_answer_is_damage_and_is_not_kept(tmp_path: Path) -> None:
 @settings(max_examples=60, deadline=None)
 def test_each_span_is_in_one_request_of_a_bounded_size(triples: list[tuple[int, int, int]]) -> None:
     spans = [Span(*triple) for triple in triples]
-    groups = coalesced(spans)
+    groups = coalesce(spans)
     assert sorted(span for group in groups for span in group) == sorted(set(spans))
     for group in groups:
         assert len({span.shard for span in group}) == 1
-        assert group[-1].offset + group[-1].length - group[0].offset <= max(_RANGE_BYTES, 300_000)
+        assert group[-1].offset + group[-1].length - group[0].offset <= max(_MAX_RANGE_BYTES, 300_000)
 
 
 def test_neighbours_go_in_one_request_and_distant_ones_apart() -> None:
     near, far = [Span(0, 0, 100), Span(0, 1000, 100)], [Span(0, 1_000_000, 100), Span(1, 1100, 100)]
-    assert coalesced([*far, *near]) == [near, [far[0]], [far[1]]]
+    assert coalesce([*far, *near]) == [near, [far[0]], [far[1]]]
 
 
 def test_the_bound_of_the_cache_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

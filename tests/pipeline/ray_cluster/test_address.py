@@ -18,14 +18,14 @@ import pytest
 from infra.local.servers import Server, free_port, ray_head
 from pipeline.errors import InputError
 from pipeline.ray_cluster import address as addresses
-from pipeline.ray_cluster.address import _checked, check_cluster, cluster_address
+from pipeline.ray_cluster.address import _check_probe_result, check_cluster, cluster_address
 from pipeline.training.placement import RunnerConfig
 from pipeline.training.ray_train import check_machines
 
 
 @pytest.fixture(autouse=True)
 def nothing_known() -> None:
-    addresses._known.clear()
+    addresses._probe_results.clear()
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, address: str) -> str:
@@ -74,7 +74,7 @@ def test_a_port_where_nobody_listens_is_refused_at_once(monkeypatch: pytest.Monk
 
 @pytest.mark.ray
 def test_a_server_that_accepts_and_never_answers_is_refused_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "_PROBE_S", 60.0)  # a busy machine needs longer to load Ray
+    monkeypatch.setattr(addresses, "_PROBE_TIMEOUT_S", 60.0)  # a busy machine needs longer to load Ray
     taken: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as mute:
 
@@ -95,7 +95,7 @@ def test_a_server_that_accepts_and_never_answers_is_refused_in_seconds(monkeypat
     [
         ({"ray": "2.40.0"}, "the cluster has Ray 2.40.0, this machine"),
         ({"python": "3.9.1"}, "the cluster has Python 3.9.1, this machine"),
-        ({"nodes": []}, "no living node"),
+        ({"nodes": []}, "no live node"),
         ({"here": False}, "this machine is not a node of that cluster"),
         ({"error": "RpcError: Timed out while waiting for GCS\nand more"}, "does not answer as Ray"),
         ({"error": "AuthenticationError: InvalidAuthToken"}, "refuses our token"),
@@ -104,7 +104,7 @@ def test_a_server_that_accepts_and_never_answers_is_refused_in_seconds(monkeypat
 )
 def test_a_cluster_that_will_not_do_is_named_by_what_it_lacks(changed: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=r"RAY_ADDRESS=10\.0\.0\.5:6379") as caught:
-        _checked("10.0.0.5:6379", {"nodes": [{"CPU": 2.0}], "here": True, **changed})
+        _check_probe_result("10.0.0.5:6379", {"nodes": [{"CPU": 2.0}], "here": True, **changed})
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -143,5 +143,5 @@ def test_a_head_is_used_with_its_token_and_refused_without(
     assert answer.stdout.strip() == "3", answer.stderr
     # A token in the environment is used though no mode is set, as Ray does.
     monkeypatch.delenv("RAY_AUTH_MODE")
-    addresses._known.clear()
+    addresses._probe_results.clear()
     assert check_cluster()

@@ -157,7 +157,7 @@ def test_a_long_tmpdir_gives_way_to_a_short_folder(
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     try:
         assert parent_folder() == (folder if length == 19 else Path("/tmp"))
-        monkeypatch.setattr(node_folder, "_ALTERNATIVES", ("/no/such",))
+        monkeypatch.setattr(node_folder, "_OTHER_PARENTS", ("/no/such",))
         if length > 19:
             with pytest.raises(InputError, match="set TMPDIR to a folder that can be written and has a short name"):
                 parent_folder()

@@ -143,9 +143,9 @@ def test_an_encrypted_buckets_etag_is_looked_behind(s3_url, tmp_path, small_part
         (tmp_path / name).write_bytes(os.urandom(size))
         storage.upload(tmp_path / name, name)
         digests = Digests.of_file(tmp_path / name, multipart_threshold=6 << 20, part_bytes=5 << 20)
-        assert storage._has(name, digests)
+        assert storage._has_bytes(name, digests)
         other = Digests.of_bytes(os.urandom(size))
-        assert not storage._has(name, other)
+        assert not storage._has_bytes(name, other)
         with monkeypatch.context() as without:
             head = storage._client.head_object
 
@@ -155,8 +155,8 @@ def test_an_encrypted_buckets_etag_is_looked_behind(s3_url, tmp_path, small_part
                 return answer
 
             without.setattr(storage._client, "head_object", plain)
-            assert storage._has(name, digests)
-            assert not storage._has(name, other)
+            assert storage._has_bytes(name, digests)
+            assert not storage._has_bytes(name, other)
 
 
 def every_request(url, tmp_path):
@@ -191,7 +191,7 @@ def seconds_of(action):
 def test_an_endpoint_that_never_answers_is_one_line_from_every_request(silent_endpoint, tmp_path, monkeypatch):
     # A hundredth of the true waiting; what boto3 waits between two tries (3 s at most) stays.
     monkeypatch.setattr(s3_client, "READ_TIMEOUT_S", s3_client.READ_TIMEOUT_S / 100)
-    monkeypatch.setattr(s3_client, "PATIENCE_S", s3_client.PATIENCE_S / 100)
+    monkeypatch.setattr(s3_client, "REQUEST_TIME_LIMIT_S", s3_client.REQUEST_TIME_LIMIT_S / 100)
     requests = every_request("s3://bucket/prefix", tmp_path)
     with ThreadPoolExecutor(len(requests)) as pool:
         took = dict(zip(requests, pool.map(seconds_of, requests.values()), strict=True))
@@ -210,7 +210,7 @@ def test_an_endpoint_that_never_answers_is_given_up_within_two_minutes(silent_en
 @pytest.mark.parametrize("silent", ["PUT", "HEAD", "GET", "POST", "DELETE"])
 def test_a_server_that_falls_silent_is_failed_work(gateway, s3_url, tmp_path, monkeypatch, silent):
     monkeypatch.setattr(s3_client, "READ_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(s3_client, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(s3_client, "REQUEST_TIME_LIMIT_S", 0.5)
     storage = open_storage(s3_url)
     monkeypatch.setattr(s3_client, "READ_TIMEOUT_S", 20.0)
     open_storage(s3_url).write("a", b"x")

@@ -218,7 +218,7 @@ def test_two_writers_on_ray_one_of_them_killed_give_the_same_bits_in_s3(
     def progress(*, step: int = 0, total: int | None = None, note: str = "", **numbers: float) -> None:
         seen.update(path.parent.name for path in (tmp_path / "seen by all").rglob("*.arrow"))
         if not killed:
-            killed.update(pid for pid, line in processes().items() if "ray::_called" in line)
+            killed.update(pid for pid, line in processes().items() if "ray::_run_task" in line)
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
 
