@@ -54,7 +54,7 @@ def test_shards_show_the_pixels_of_the_contract_to_every_reader(variant: Any) ->
     # What is stored needs no knowledge of ours: it is stored again as it is, and strict decoders find no fault in it.
     assert prepare_image(stored.data).data == stored.data
     again = examine(stored.data)
-    assert (again.variations, again.is_turned, again.fault) == ((), False, None)
+    assert (again.variations, again.is_rotated, again.fault) == ((), False, None)
 
 
 def test_every_variant_is_recognised_by_its_first_bytes(variant: Any) -> None:
