@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import DamagedError, UnknownNameError, first_line
+from pipeline.json_file import write_json
 from pipeline.sharding.format.arrow_file import arrow_sha256, write_arrow
 from pipeline.sharding.format.data_sets import DataSet, data_sets_metadata, data_sets_of
 from pipeline.sharding.format.mapped_columns import concat_on_disk
-from pipeline.whole_files import write_json
 
 if TYPE_CHECKING:
     from pipeline.artifacts import Artifact
