@@ -79,7 +79,10 @@ def _register_classifiers(run: StageRun, parameters: LifecycleParameters, handle
     """Registers the student, the teacher, or both: first the student, with which the teacher is compared."""
     which = parameters.registration.classifier
     if which != "teacher":
-        handles["classifier-registration"] = _register(run, parameters, "student", handles, lineage=["teacher"])
+        # The registration compares the student with the teacher's evaluation.
+        handles["classifier-registration"] = _register(
+            run, parameters, "student", handles, lineage=["teacher"], after=[handles["teacher-evaluation"]]
+        )
     if which != "student":
         before = [handles["classifier-registration"]] if which == "better" else []
         handles["teacher-registration"] = _register(run, parameters, "teacher", handles, lineage=[], after=before)

@@ -44,9 +44,10 @@ def check_ready(parameters: Config, store: ArtifactStore) -> None:
     _check_references(parameters, store)
     for path, config in configs_in(parameters):
         _check_model(path, config)
-        _check_weights(path, config, store)
+        if not _is_given(path, parameters):
+            _check_weights(path, config, store)
         _check_runner(path, config)
-    if isinstance(parameters, TeacherParameters):
+    if isinstance(parameters, TeacherParameters) and not _is_given("teacher", parameters):
         _check_baseline(parameters)
     if isinstance(parameters, ColumnsParameters) and parameters.columns is not None:
         parameters.columns.check()
@@ -107,6 +108,15 @@ def _check_references(parameters: Config, store: ArtifactStore) -> None:
                 raise InputError(
                     f"{where}: {reference} is an artifact of {artifact.stage}; give one of {' or '.join(wanted)}"
                 )
+
+
+def _is_given(path: str, parameters: BaseModel) -> bool:
+    """Whether the config at `path` trains a teacher or student that an artifact in the parameters makes unneeded."""
+    references = [name for name in ("teacher_model", "tower", "model") if getattr(parameters, name, None) is not None]
+    trained = path.partition(".")[0]
+    return (trained == "teacher" and bool(references)) or (
+        trained == "student" and references not in ([], ["teacher_model"])
+    )
 
 
 def _check_model(path: str, config: BaseModel) -> None:

@@ -43,7 +43,7 @@ DEFAULT_PRESET = "emoji"
 
 
 def emoji() -> LifecycleParameters:
-    """Emoji by several artists, the Noto family held out: the demo, 7 to 16 minutes on two cores.
+    """Emoji by several artists, the Noto family held out: the demo, 6 to 16 minutes on two cores.
 
     The student has a convolutional stem: 5,000 images are too few for a plain transformer to learn locality
     (accuracy on the held-out artist 27% with linear patches, 38% with the stem; 10 epochs, one seed). The

@@ -10,21 +10,23 @@ import re
 import unicodedata
 
 # Initial vowels that sound as consonants: unicorn (but not unidentified), user, utensil, uranium, euro, ewe, one-way.
-_AS_CONSONANT = re.compile(r"uni(?![dmn])|us[abeu]|ut[eio]|ur[aeiou]|uk|ufo|uv|ugand|eu|ew|on(e|ce)\b|ouija")
+_AS_CONSONANT = re.compile(r"uni(?![dmn])|us[abeu]|ut[eio]|ur[aeiou]|uk|ufo|uv|ugand|eu|ew|on(e|ce)\b|onesie|ouija")
 # Initial consonants that are silent, and numbers that begin with a vowel.
 _AS_VOWEL = re.compile(r"hour|honest|honou?r|heir|8|1[18](?!\d)")
 # Words that are spelled although they have vowels.
-_SPELLED = frozenset({"led", "mri", "suv"})
+_SPELLED = frozenset({"led", "mri", "nba", "suv"})
+# Abbreviations that are read as words.
+_READ_IN_FULL = frozenset({"mr", "mrs", "ms", "mt", "st"})
 # Letters whose names begin with a vowel.
 _VOWEL_NAMES = frozenset("aefhilmnorsx")
-_ARTICLES = frozenset({"a", "an", "the"})
+_HAS_ARTICLE = re.compile(r"(a|an|the)\s")
 
 
 def with_article(noun: str) -> str:
     """The noun with "a" or "an" before it; a noun that has an article stays as it is."""
     plain = "".join(one for one in unicodedata.normalize("NFD", noun.lower()) if not unicodedata.combining(one))
     words = re.findall(r"[^\W_]+", plain)
-    if not words or (words[0] in _ARTICLES and len(words) > 1):
+    if not words or _HAS_ARTICLE.match(plain):
         return noun
     return f"{'an' if _begins_with_vowel(words[0]) else 'a'} {noun}"
 
@@ -33,6 +35,8 @@ def _begins_with_vowel(word: str) -> bool:
     """Whether the first sound of a lower-case word is a vowel."""
     if _AS_VOWEL.match(word):
         return True
+    if word in _READ_IN_FULL:
+        return False
     if len(word) == 1 or word in _SPELLED or not re.search("[aeiouy]", word):
         return word[0] in _VOWEL_NAMES
     return word[0] in "aeiou" and not _AS_CONSONANT.match(word)

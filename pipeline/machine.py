@@ -52,4 +52,5 @@ def gpu_memory_bytes() -> list[int]:
 
 def has_nvidia_gpu() -> bool:
     """Whether the kernel shows an NVIDIA GPU, seen by PyTorch or not."""
-    return Path("/dev/nvidia0").exists()
+    # A container may have any of the GPUs; WSL shows them as /dev/dxg.
+    return Path("/dev/dxg").exists() or any(path.name[6:].isdigit() for path in Path("/dev").glob("nvidia*"))

@@ -39,9 +39,10 @@ def main() -> None:
         command = [str(Path(sys.executable).with_name("tutelage")), "run", "lifecycle", "--preset", "photos"]
         start = time.time()
         subprocess.run(
-            [*command, "--store", str(store_folder), "--set", f"data.source.folder={folder}"],
+            [*command, "--set", f"data.source.folder={folder}"],
             check=True,
-            env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{scratch}/mlflow.db"},
+            env=os.environ
+            | {"TUTELAGE_STORE": str(store_folder), "MLFLOW_TRACKING_URI": f"sqlite:///{scratch}/mlflow.db"},
         )
         print(f"whole run: {time.time() - start:.0f} s")
         store = ArtifactStore.open(str(store_folder))

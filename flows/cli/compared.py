@@ -56,8 +56,8 @@ def evaluations_of(a: str, b: str, store: ArtifactStore) -> tuple[Artifact, Arti
 
 
 def _side(argument: str, evaluations: list[Artifact], store: ArtifactStore) -> Side:
-    reference, _, name = argument.removesuffix("/report.html").partition(":")
-    reference = reference.removeprefix(f"{store.storage.url}/artifacts/")
+    reference = argument.removesuffix("/report.html").removeprefix(f"{store.storage.url}/artifacts/")
+    reference, _, name = reference.partition(":")
     stage = reference.partition("/")[0]
     if stage == EVALUATE and not name:
         return Side(argument, (store.resolve(reference),))

@@ -84,9 +84,9 @@ def evaluation_data(data: str, store: ArtifactStore) -> EvaluationData:
         )
     config = ShardingConfig(
         source=source,
-        # Every image is evaluated: none is drawn into a split, none is dropped as a copy within its split, and those
-        # that cannot be read are reported.
-        split=SplitConfig(val_share=0, test_share=0, rare_classes="drop"),
+        # Every image is evaluated, an image in several splits once: none is drawn into a split, no class is dropped for
+        # having images in one split only, and those that cannot be read are reported.
+        split=SplitConfig(val_share=0, test_share=0, rare_classes="train_only"),
         duplicates=DuplicatesConfig(exact="keep"),
         max_unreadable_share=1.0,
     )

@@ -38,6 +38,7 @@ CHALLENGER = "challenger"
 MODEL_TAG = "tutelage.model"
 
 _FOLDER = "model"  # of the MLflow model inside its run
+_LONGEST_DESCRIPTION = 5000  # of a version, in MLflow's own schema
 _LONGEST_TAG = 5000  # MLflow's limit is 8,000 for a run and 100,000 for a version; some databases' limit is 5,000
 _METRICS_PER_CALL = 1000  # MLflow's limit
 
@@ -174,7 +175,7 @@ class Registry:
                         source=f"{run.info.artifact_uri}/{_FOLDER}",
                         run_id=run_id,
                         tags=_tags(tags),
-                        description=description,
+                        description=_description(description),
                     )
                     found = _registered(version)
                     status = "FINISHED"
@@ -194,7 +195,7 @@ class Registry:
 
     def describe(self, version: RegisteredVersion, description: str) -> None:
         """Replaces the description of a version, in Markdown."""
-        self._client.update_model_version(version.name, str(version.version), description)
+        self._client.update_model_version(version.name, str(version.version), _description(description))
 
     def promote(self, version: RegisteredVersion) -> None:
         """Points the alias at a version. MLflow has no compare-and-set: hold the promotion lease."""
@@ -298,6 +299,12 @@ def _tags(tags: Mapping[str, str]) -> dict[str, str]:
 def _tag(value: str) -> str:
     """The value without control characters and passwords, cut to the length that databases accept."""
     return printable(without_credentials(value), _LONGEST_TAG)
+
+
+def _description(text: str) -> str:
+    """The text, cut to the length that MLflow's database accepts."""
+    cut = "\n\n(cut here; model_card.md of the registration has the rest)"
+    return text if len(text) <= _LONGEST_DESCRIPTION else text[: _LONGEST_DESCRIPTION - len(cut)] + cut
 
 
 def _metric_name(name: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from pipeline.config import digest
 from pipeline.errors import InputError
 from pipeline.exported_model import ARCHITECTURE, FOLDER, PREPROCESSING, WEIGHTS, ExportedModel
 from pipeline.loading.wordpiece_vocabulary import VOCABULARY
+from pipeline.owners import TEMPORARY, owned_name
 from pipeline.registration.mlflow_registry import MODEL_TAG, RegisteredVersion, Registry
 from pipeline.storage.sha256 import file_sha256
 
@@ -29,14 +32,11 @@ def artifact_of_version(version: RegisteredVersion, registry: Registry, store: A
         if found is not None:
             return found
     key = digest(_origin_of_version(version, registry))
-    scratch = store.work / _VERSION / f"{key}-fetched"
-    shutil.rmtree(scratch, ignore_errors=True)
-    exported = registry.fetch(version, scratch / "fetched")
-    folder = scratch / "output"
-    shutil.copytree(exported.folder, folder / FOLDER)
-    artifact = _committed(store, _VERSION, key, folder, _origin_of_version(version, registry))
-    shutil.rmtree(scratch, ignore_errors=True)
-    return artifact
+    with _own_folder(store) as scratch:
+        exported = registry.fetch(version, scratch / "fetched")
+        folder = scratch / "output"
+        shutil.copytree(exported.folder, folder / FOLDER)
+        return _committed(store, _VERSION, key, folder, _origin_of_version(version, registry))
 
 
 def names_of_version(version: RegisteredVersion, registry: Registry) -> tuple[str, ...]:
@@ -59,12 +59,11 @@ def artifact_of_folder(folder: Path, store: ArtifactStore) -> Artifact:
         return found
     ExportedModel.read(folder)
     stage, _, key = name.partition("/")
-    scratch = store.work / stage / f"{key}-copied"
-    shutil.rmtree(scratch, ignore_errors=True)
-    (scratch / FOLDER).mkdir(parents=True)
-    for path in _files(folder):
-        shutil.copyfile(path, scratch / FOLDER / path.name)
-    return _committed(store, stage, key, scratch, {"folder": str(folder.absolute())})
+    with _own_folder(store) as scratch:
+        (scratch / "output" / FOLDER).mkdir(parents=True)
+        for path in _files(folder):
+            shutil.copyfile(path, scratch / "output" / FOLDER / path.name)
+        return _committed(store, stage, key, scratch / "output", {"folder": str(folder.absolute())})
 
 
 def name_of_folder(folder: Path, store: ArtifactStore) -> str:
@@ -91,6 +90,16 @@ def _files(folder: Path) -> list[Path]:
 
 def _origin_of_version(version: RegisteredVersion, registry: Registry) -> dict[str, Any]:
     return {"registry": registry.identity(), "name": version.name, "version": version.version}
+
+
+@contextmanager
+def _own_folder(store: ArtifactStore) -> Iterator[Path]:
+    """A new folder of this process: another process may copy the same model at the same time."""
+    folder = store.work / f"{TEMPORARY}{owned_name()}"
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _committed(store: ArtifactStore, stage: str, key: str, folder: Path, origin: dict[str, Any]) -> Artifact:

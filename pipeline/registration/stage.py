@@ -14,6 +14,8 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
+
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import digest
 from pipeline.errors import InputError
@@ -72,6 +74,7 @@ class RegisterModel:
                 tags = {f"tutelage.{key}": value for key, value in lineage.items()}
                 # The promotion lease also guards registration: it is held for a moment only, after the export.
                 alone = promotion_lease(work.store.storage, name, length_s=120.0)
+                # Replaced below, when the version is known.
                 description = card(model_uri=f"models:/{name}@{CHAMPION}")
                 version = registry.register(
                     name, exported, tags=tags, metrics=metrics, description=description, alone=alone
@@ -80,7 +83,8 @@ class RegisterModel:
             champion = registry.champion(name)
             is_champion = champion is not None and champion.version == version.version
             model_uri = f"models:/{name}@{CHAMPION}" if is_champion else f"models:/{name}/{version.version}"
-            description = card(model_uri=model_uri, decision=decision)
+            # Its own version, not the champion's alias, which will point at another version one day.
+            description = card(model_uri=f"models:/{name}/{version.version}", decision=decision)
             registry.describe(version, description)
         cost = image_cost(exported)
         compared = against_teacher(cost, challenger, inputs, work.store)
@@ -152,6 +156,8 @@ def _judge(
         return Decision(True, f"it is the champion already; {challenger.measure} {challenger.mean:.4f}")
     try:
         defender = champion_outcomes(champion, registry, inputs["evaluation"], inputs["shards"], work)
+        if not np.array_equal(defender.ids, challenger.ids):  # with evaluation.unknown_labels=leave_out
+            raise InputError("it does not know all labels of the data")
     except InputError as error:
         if config.if_incomparable == "promote":
             alone = decide(challenger, None, config.gate)

@@ -34,7 +34,8 @@ def comparison_page(
         ],
     )
     sentences = [tag("p", tag("strong", f"{sentence}.")) for sentence in comparison.sentences()]
-    data = tag("p", data_sentence(comparison).capitalize() + ".", class_="lead")
+    on_data = data_sentence(comparison)
+    data = tag("p", f"{on_data[:1].upper()}{on_data[1:]}.", class_="lead")
     evaluations = f"Evaluations: {comparison.a.artifact.name} and {comparison.b.artifact.name}."
     return document(
         f"{a} and {b}",

@@ -7,12 +7,28 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from pipeline.config import added
 from pipeline.errors import InputError, UnknownNameError
 
-ClassWeights = Literal["none", "balanced"] | dict[str, Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]]
+
+def _check_weights(value: Any) -> Any:
+    """Validates the raw value: pydantic's own check would report one error for each member of the union."""
+    if value in ("none", "balanced"):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError("give none, balanced or weights by label such as {cat: 2}")
+    for label, weight in value.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1e6:
+            raise ValueError(f"the weight of {label} must be a number from 0 to 1,000,000, not {weight!r}")
+    return value
+
+
+ClassWeights = Annotated[
+    Literal["none", "balanced"] | dict[str, Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]],
+    BeforeValidator(_check_weights),
+]
 
 
 def class_weights_field() -> Any:

@@ -124,9 +124,7 @@ def _manifest_of(folder: Path, tables: Sequence[str], images: Path) -> ManifestC
         found = f"{listed(files)} name files" if files else f"no column has the names of images in {images}"
         raise InputError(f"{path}: {found}; its columns are {listed(columns)}; set {asked}")
     others = [name for name in columns if name not in files]
-    split = next(
-        (name for name in others if name.strip().lower() in _SPLIT_COLUMNS and _holds_splits(rows, name)), None
-    )
+    split = _split_column(path, rows, others)
     others = [name for name in others if name != split]
     labels = [name for name in others if name.strip().lower() in _LABEL_COLUMNS] or others
     if len(labels) != 1:
@@ -142,11 +140,27 @@ def _columns_of_files(rows: Sequence[Mapping[str, str]], columns: Sequence[str],
     found = []
     for column in columns:
         names = [row[column].strip() for row in rows if row.get(column, "").strip()]
-        if 2 * sum((start / name).is_file() for name in names) > len(rows):
+        # Unlike Path.is_file(), false for a text that is too long for a file name.
+        if 2 * sum(os.path.isfile(start / name) for name in names) > len(rows):
             found.append(column)
     return found
 
 
-def _holds_splits(rows: Sequence[Mapping[str, str]], column: str) -> bool:
-    """Whether the first rows have nothing but names of splits in this column."""
-    return all(given_split(row[column]) is not None for row in rows if column in row)
+def _split_column(path: Path, rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str | None:
+    """The column with the names of splits, by its name and the first rows; None if there is none.
+
+    Raises:
+        InputError: a column has names of splits and other words.
+    """
+    for column in columns:
+        words = [row[column] for row in rows if row.get(column, "").strip()]
+        others = [word for word in words if given_split(word) is None]
+        if column.strip().lower() not in _SPLIT_COLUMNS or len(others) == len(words):
+            continue  # e.g. the numbers of folds
+        if others:
+            raise InputError(
+                f"{path}: column {column} has {others[0]!r}, which is not train, val or test; correct it, or rename "
+                "the column to draw the splits at random"
+            )
+        return column
+    return None

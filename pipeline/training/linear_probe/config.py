@@ -18,6 +18,8 @@ from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.image_model_config import ImageModelConfig
 from pipeline.training.rows import labelled_rows, training_rows
 
+_SAMPLES_PER_CLASS = 2  # at least, in the draw
+
 
 class LinearProbeConfig(Config):
     """A linear probe of the teacher's pretrained model: only a linear classifier on its features is fitted."""
@@ -79,6 +81,12 @@ class ProbedModelConfig(ImageModelConfig):
             raise InputError(
                 f"{shards.name}: its train split has labelled samples of {counted(classes, 'class', 'classes')}; "
                 "a linear probe needs two classes at least"
+            )
+        limit = self.probe.max_samples
+        if limit is not None and limit < _SAMPLES_PER_CLASS * classes:
+            raise InputError(
+                f"baseline.max_samples: {limit} training images are too few for {classes} classes; set it to "
+                f"{_SAMPLES_PER_CLASS * classes} or more, or baseline=null"
             )
         return index, rows
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _STEPS = 500
+_LEAST_STD = 0.01  # of a feature, as a fraction of the mean over all features
 _GRADIENT = 1e-6  # the largest entry of the gradient at which the optimum counts as reached
 
 
@@ -40,10 +41,15 @@ class Standardisation:
 
     @classmethod
     def of(cls, features: Tensor) -> Standardisation:
-        """Of features [N, D]; a feature that is constant is only shifted."""
+        """Of features [N, D]; a feature that is constant is only shifted.
+
+        A feature that hardly varies is scaled as if it varied more: of one that is 0 in nearly all samples, any other
+        value would decide the class alone.
+        """
         features = features.double()
         std = features.std(dim=0, correction=0)
-        return cls(features.mean(dim=0), torch.where(std > 1e-12, std, torch.ones_like(std)))
+        scale = std.clamp(min=_LEAST_STD * std.mean())
+        return cls(features.mean(dim=0), torch.where(scale > 1e-12, scale, torch.ones_like(std)))
 
     def __call__(self, features: Tensor) -> Tensor:
         return (features.double() - self.mean) / self.std

@@ -26,6 +26,7 @@ from pipeline.counted import counted
 from pipeline.exported_model import ExportedModel
 from pipeline.json_file import write_json
 from pipeline.loading.evaluation_batches import evaluation_batches
+from pipeline.loading.quarantine import DamagedSampleError
 from pipeline.loading.reader import SampleReader
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.stage import Workspace
@@ -82,9 +83,9 @@ class LinearProbe:
         StartingWeights.open(weights).load_into(model, normalisation=config.normalisation)
         frozen = FrozenFeatures(model, head_name, config.preprocessing(), device)
         ids = np.concatenate([samples.train, samples.validation])
-        features, targets = _features(config, frozen, shards, index, ids, work)
+        features, targets, left_out = _features(config, frozen, shards, index, ids, len(samples.train), work)
 
-        size = len(samples.train)
+        size = len(samples.train) - left_out
         best, losses = _fitted(features[:size], targets[:size], features[size:], targets[size:], classes, work)
         scale = Standardisation.of(features[:size])
         classifier = best.classifier
@@ -112,14 +113,16 @@ class LinearProbe:
             "samples": fitted,
             "features": features.shape[1],
             "l2": best.l2,
+            **({"damaged": left_out} if left_out else {}),
         }
         write_json(work.output / PROBE, {**measured, "held_out": samples.held_out, "val_losses": losses})
         measured_on = counted(len(samples.validation), "held-out training image" if samples.held_out else "val image")
         fitted_on = counted(fitted, "training image")
+        damaged = f"; {counted(left_out, 'damaged one')} left out" if left_out else ""
         return {
             **measured,
             "seconds": round(time.monotonic() - started, 1),
-            "headline": f"{best.accuracy:.1%} on {measured_on} (linear probe on {fitted_on})",
+            "headline": f"{best.accuracy:.1%} on {measured_on} (linear probe on {fitted_on}{damaged})",
         }
 
 
@@ -129,27 +132,45 @@ def _features(
     shards: Artifact,
     index: SampleIndex,
     ids: NDArray[np.int64],
+    train: int,
     work: Workspace,
-) -> tuple[Tensor, Tensor]:
-    """Features float32 [N, D] and labels int64 [N] of samples, on the model's device."""
-    batches = evaluation_batches(
-        SampleReader.open(shards),
-        index,
-        ids,
-        image_size=config.image_size,
-        channels=config.channels,
-        batch_size=_BATCH[frozen.device.type],
-        threads=config.probe.threads,
-    )
-    features, labels, done = [], [], 0
+) -> tuple[Tensor, Tensor, int]:
+    """Features float32 [N, D] and labels int64 [N] of samples, on the CPU, and the number of damaged samples.
+
+    Args:
+        ids: the samples; the first `train` are fitted. A damaged one among these is left out, as in a training.
+    Raises:
+        DamagedSampleError: another sample is damaged, or more than a tenth of those.
+    """
+    features, labels, done, left_out = [], [], 0, 0
     work.progress(step=0, total=len(ids), note="computing features")
-    with closing(batches):
-        for batch in batches:
-            features.append(frozen(batch.images))
-            labels.append(batch.labels)
-            done += len(batch)
-            work.progress(step=done, total=len(ids), note="computing features")
-    return torch.cat(features), torch.cat(labels).to(frozen.device, torch.int64)
+    reader = SampleReader.open(shards, remote="ranges")  # a sparse draw: whole parts would be fetched for single images
+    while done + left_out < len(ids):
+        batches = evaluation_batches(
+            reader,
+            index,
+            ids[done + left_out :],
+            image_size=config.image_size,
+            channels=config.channels,
+            batch_size=_BATCH[frozen.device.type],
+            threads=config.probe.threads,
+        )
+        try:
+            with closing(batches):
+                for batch in batches:
+                    features.append(frozen(batch.images).cpu())  # many images need more memory than a GPU has
+                    labels.append(batch.labels)
+                    done += len(batch)
+                    work.progress(step=done, total=len(ids), note="computing features")
+        except DamagedSampleError as error:
+            position = int(np.flatnonzero(ids == error.id)[0])
+            if position >= train or 10 * (left_out + 1) > train:
+                raise
+            # Before those that are left: they are read in the order of `ids`.
+            first = done + left_out
+            ids = np.concatenate([ids[:first], ids[position : position + 1], np.delete(ids[first:], position - first)])
+            left_out += 1
+    return torch.cat(features), torch.cat(labels).to(torch.int64), left_out
 
 
 def _fitted(

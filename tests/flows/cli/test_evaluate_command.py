@@ -92,10 +92,11 @@ def test_exported_folder_table_and_split_folders_are_data_and_models_too(
     assert (found["images"], found["model"].partition("/")[0]) == (3, "exported-model")
     assert found["metrics"]["accuracy/top1"] == pytest.approx(2 / 3)
     paint(tmp_path / "sets" / "train", red=3, blue=2)
-    paint(tmp_path / "sets" / "test", red=1)
-    assert answer(capsys, "exported", "--data", "sets")["images"] == 5  # the test image is also in train
+    paint(tmp_path / "sets" / "test", red=1, green=1)
+    # The red test image is also in train; the green one is the only image of its class.
+    assert answer(capsys, "exported", "--data", "sets")["images"] == 6
     found = answer(capsys, str(model.folder("model/")), "--data", "sets", "--split", "test")
-    assert (found["images"], found["metrics"]["accuracy/top1"], found["model"]) == (1, 0.0, model.name)
+    assert (found["images"], found["metrics"]["accuracy/top1"], found["model"]) == (2, 0.0, model.name)
 
 
 @pytest.mark.parametrize(

@@ -103,8 +103,8 @@ def test_nobody_gets_in_from_another_machine_and_here_none_without_the_token(
 def ask_as(address: str, **env: str) -> str:
     """The error that a process with these variables gets from a cluster; "" if it gets in."""
     code = (
-        "import os, sys; from pipeline.ray_cluster.probe import ask\n"
-        "try: ask(sys.argv[1])\n"
+        "import os, sys; from pipeline.ray_cluster.probe import probe_cluster\n"
+        "try: probe_cluster(sys.argv[1])\n"
         "except Exception as error: print(type(error).__name__, error, flush=True)\n"
         "os._exit(0)"
     )

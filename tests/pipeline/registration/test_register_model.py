@@ -97,7 +97,7 @@ def test_only_a_better_model_moves_the_alias_and_says_why(colours: Any) -> None:
     assert worse.summary["lookup"] == 'mlflow.pyfunc.load_model("models:/colours/3")'
 
     cards = {one.key: one.path("model_card.md").read_text() for one in (better, worse)}
-    assert 'load_model("models:/colours@champion")' in cards[better.key]
+    assert 'load_model("models:/colours/2")' in cards[better.key]
     assert "## Gate\n\nPromoted to champion: better than the champion: accuracy 1.0000 against 0." in cards[better.key]
     assert 'load_model("models:/colours/3")' in cards[worse.key]
     assert "## Gate\n\nNot promoted: not better than the champion: accuracy 0." in cards[worse.key]

@@ -38,7 +38,11 @@ def test_weights_by_label_are_used_as_they_are() -> None:
 @pytest.mark.parametrize("config", [ClassificationConfig, DistillationConfig])
 def test_the_key_changes_only_with_weights(config: type[ClassificationConfig]) -> None:
     assert digest(config()) == digest(config(class_weights="none")) != digest(config(class_weights="balanced"))
-    with pytest.raises(InputError, match=r"class_weights"):
-        parse_config(config, {"class_weights": "balance"}, "here")
-    with pytest.raises(InputError, match=r"class_weights"):
-        parse_config(config, {"class_weights": {"cat": -1}}, "here")
+    for value, says in (
+        ("balance", "give none, balanced or weights by label such as {cat: 2} (got 'balance')"),
+        ({"cat": -1}, "the weight of cat must be a number from 0 to 1,000,000, not -1"),
+        ({"cat": True}, "the weight of cat must be a number from 0 to 1,000,000, not True"),
+    ):
+        with pytest.raises(InputError) as caught:
+            parse_config(config, {"class_weights": value}, "here")
+        assert str(caught.value) == f"here: class_weights: {says}"

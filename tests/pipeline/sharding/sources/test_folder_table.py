@@ -92,6 +92,20 @@ def test_a_table_that_does_not_fit_is_refused_with_what_to_set(
     assert "data.source.label_column" in line
 
 
+def test_a_split_column_with_another_word_is_refused(flat: Callable[..., Path], refused: Refused) -> None:
+    table = "file,label,split\na.png,cat,train\nb.png,dog,unused\nc.png,cat,test\n"
+    assert "column split has 'unused', which is not train, val or test" in refused(**source(flat({"a.csv": table})))
+
+
+def test_a_column_of_long_texts_and_one_of_folds_are_no_splits_and_no_files(
+    flat: Callable[..., Path], collect: Collect
+) -> None:
+    text = "a long description " * 30
+    table = f"file,label,fold\na.png,cat,1\nb.png,{text},2\nc.png,cat,3\n"
+    _, items = collect(**source(flat({"a.csv": table})))
+    assert [(item.label, item.split) for item in items] == [("cat", None), (text.strip(), None), ("cat", None)]
+
+
 def test_a_table_next_to_folders_of_classes_is_read_only_on_request(
     flat: Callable[..., Path], collect: Collect, refused: Refused, picture: Callable[..., bytes]
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ from safetensors.torch import load_file, save_file
 from model_defs import create_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
-from pipeline.errors import InputError
+from pipeline.errors import DamagedError, InputError
 from pipeline.evaluation.config import EvaluationConfig
 from pipeline.evaluation.stage import EvaluateModel
 from pipeline.exported_model import ExportedModel
 from pipeline.import_weights.stage import ImportConfig, ImportWeights
 from pipeline.registration.stage import imported_weights
+from pipeline.sharding.format.index import SampleIndex
 from pipeline.stage import run_stage
 from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.linear_probe.config import LinearProbeConfig, ProbedModelConfig
@@ -169,3 +172,40 @@ def test_the_head_of_other_labels_or_weights_is_refused(
 
 def unpretrained() -> ClassificationConfig:
     return teacher(model={"name": "resnet_small", "kwargs": NET})
+
+
+def test_a_damaged_training_image_is_left_out_and_a_damaged_validation_image_is_not(
+    store: ArtifactStore, digits: Artifact, weights: Artifact
+) -> None:
+    index = SampleIndex.open(digits)
+    labelled = {split: [int(id) for id in index.rows(split) if index.labels[id] >= 0] for split in ("train", "val")}
+    sound = probe(store, digits, weights, seed=1, max_samples=None)
+    with damaged_bytes(digits, labelled["train"][0], labelled["train"][5]):
+        damaged = probe(store, digits, weights, seed=2, max_samples=None)
+    assert damaged.summary["samples"] == sound.summary["samples"] - 2
+    assert damaged.summary["damaged"] == 2
+    assert damaged.summary["headline"].endswith("; 2 damaged ones left out)")
+    with damaged_bytes(digits, labelled["val"][0]), pytest.raises(DamagedError, match=r"sample \S+ at byte"):
+        probe(store, digits, weights, seed=3, max_samples=None)
+
+
+@contextmanager
+def damaged_bytes(shards: Artifact, *ids: int) -> Iterator[None]:
+    """Overwrites some bytes of these samples, and restores them."""
+    index, whole = SampleIndex.open(shards), {}
+    for id in ids:
+        path = shards.path(index.shard_names[index.shards[id]], hashed=False)
+        whole.setdefault(path, path.read_bytes())
+        with path.open("r+b") as file:
+            file.seek(int(index.offsets[id]) + 30)
+            file.write(b"damaged")
+    yield
+    for path, content in whole.items():
+        path.write_bytes(content)
+
+
+def test_a_draw_of_less_than_two_images_a_class_is_refused(
+    store: ArtifactStore, digits: Artifact, weights: Artifact
+) -> None:
+    with pytest.raises(InputError, match=r"^baseline.max_samples: 5 training images are too few for \d+ classes"):
+        probe(store, digits, weights, max_samples=5)
