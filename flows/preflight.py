@@ -112,11 +112,13 @@ def _check_references(parameters: Config, store: ArtifactStore) -> None:
 
 def _is_given(path: str, parameters: BaseModel) -> bool:
     """Whether the config at `path` trains a teacher or student that an artifact in the parameters makes unneeded."""
-    references = [name for name in ("teacher_model", "tower", "model") if getattr(parameters, name, None) is not None]
-    trained = path.partition(".")[0]
-    return (trained == "teacher" and bool(references)) or (
-        trained == "student" and references not in ([], ["teacher_model"])
-    )
+    given = {name for name in ("teacher_model", "tower", "model") if getattr(parameters, name, None) is not None}
+    match path.partition(".")[0]:
+        case "teacher":
+            return bool(given)
+        case "student":
+            return bool(given - {"teacher_model"})
+    return False
 
 
 def _check_model(path: str, config: BaseModel) -> None:

@@ -137,6 +137,20 @@ def test_weights_that_are_not_there_are_refused_before_the_run(tmp_path: Path) -
         check_ready(parameters, ArtifactStore.open(str(tmp_path / "store")))
 
 
+def test_weights_of_a_model_that_is_given_are_not_asked_for(tmp_path: Path) -> None:
+    store = ArtifactStore.open(str(tmp_path / "store"))
+    (tmp_path / "folder").mkdir()
+    store.commit(
+        "train-teacher", "0a1b2c", tmp_path / "folder", config={}, inputs={}, summary={}, seconds=0.0, origin={}
+    )
+    gone = {"model": {"name": "resnet18", "pretrained": "gone.pth"}}
+    values = {"teacher": gone, "student": gone | {"distillation": {"method": "soft"}}}
+    check_ready(parse_config(PretrainClipParameters, {**values, "tower": "train-teacher/0a1b2c"}, "test"), store)
+    given = {**values, "teacher_model": "train-teacher/0a1b2c"}
+    with pytest.raises(InputError, match=r"^student\.model\.pretrained: gone\.pth: there is no such file"):
+        check_ready(parse_config(PretrainClipParameters, given, "test"), store)
+
+
 def test_weights_that_state_a_wrong_normalisation_are_refused_before_the_run(tmp_path: Path, weights: str) -> None:
     (tmp_path / "config.json").write_text('{"mean": [0.5, 0.5, 0.5], "std": [0.0, 0.0, 0.0]}')
     values = {"teacher": {"model": {"name": "resnet18", "pretrained": weights}}, "shards": None}
