@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,24 @@ if TYPE_CHECKING:
 
 _CONFIGS, _PICTURES = 15, 5  # printed; JSON and the page have more
 _GROUPS = {"only_b": "only B is right", "only_a": "only A is right", "both_wrong": "both wrong, differently"}
+
+
+@dataclass(frozen=True)
+class _Findings:
+    """What the command shows of two models.
+
+    Attributes:
+        arguments: A and B as the user named them.
+        costs: of A and B, from `image_cost`; None: not known.
+        names: the source's names of the images in `differing`, by id.
+    """
+
+    comparison: Comparison
+    arguments: tuple[str, str]
+    configs: Sequence[ConfigDifference]
+    costs: tuple[dict[str, float], dict[str, float]] | None
+    differing: Sequence[Differing]
+    names: Mapping[int, str]
 
 
 def compare(a: str, b: str, *, out: Path | None, as_json: bool) -> int:
@@ -56,15 +74,16 @@ def compare(a: str, b: str, *, out: Path | None, as_json: bool) -> int:
         costs = _costs(comparison, store)
         differing = comparison.differing()
         names = comparison.a.names(one.id for one in differing)
+        findings = _Findings(comparison, (a, b), configs, costs, differing, names)
         if out is not None:
             from pipeline.report.comparison_page import comparison_page
 
             progress(note="drawing the page")
             _write(out, comparison_page(comparison, (a, b), configs, costs))
     if as_json:
-        print(json.dumps(_plain(comparison, (a, b), configs, costs, differing, names), indent=1))
+        print(json.dumps(_plain(findings), indent=1))
     else:
-        _print(comparison, (a, b), configs, costs, differing, names)
+        _print(findings)
     if out is not None:
         print(out, file=sys.stderr if as_json else sys.stdout)
     return 0
@@ -97,15 +116,9 @@ def _costs(comparison: Comparison, store: ArtifactStore) -> tuple[dict[str, floa
     return image_cost(ExportedModel.open(artifacts[0])), image_cost(ExportedModel.open(artifacts[1]))
 
 
-def _plain(
-    comparison: Comparison,
-    arguments: tuple[str, str],
-    configs: Sequence[ConfigDifference],
-    costs: tuple[dict[str, float], dict[str, float]] | None,
-    differing: Sequence[Differing],
-    names: Mapping[int, str],
-) -> dict[str, Any]:
-    """The whole comparison as JSON values."""
+def _plain(findings: _Findings) -> dict[str, Any]:
+    """All findings as JSON values."""
+    comparison, costs = findings.comparison, findings.costs
     tests = {"accuracy": comparison.accuracy_test, "retrieval": comparison.score_test}
     return {
         **{
@@ -119,30 +132,23 @@ def _plain(
                 "cost": None if costs is None else costs[side],
             }
             for side, (name, argument, one) in enumerate(
-                zip("ab", arguments, (comparison.a, comparison.b), strict=True)
+                zip("ab", findings.arguments, (comparison.a, comparison.b), strict=True)
             )
         },
         "common_images": comparison.samples,
         "sentences": comparison.sentences(),
         "tests": {name: asdict(test) for name, test in tests.items() if test is not None},
         "measures": [{**asdict(measure), "difference": measure.difference} for measure in comparison.measures()],
-        "configs": [asdict(one) for one in configs],
-        "differing": [{"image": names[one.id], **asdict(one)} for one in differing],
+        "configs": [asdict(one) for one in findings.configs],
+        "differing": [{"image": findings.names[one.id], **asdict(one)} for one in findings.differing],
     }
 
 
-def _print(
-    comparison: Comparison,
-    arguments: tuple[str, str],
-    configs: Sequence[ConfigDifference],
-    costs: tuple[dict[str, float], dict[str, float]] | None,
-    differing: Sequence[Differing],
-    names: Mapping[int, str],
-) -> None:
+def _print(findings: _Findings) -> None:
     from pipeline.report.comparison_rows import data_sentence, measure_rows
 
-    console = Console()
-    for letter, argument, one in zip("AB", arguments, (comparison.a, comparison.b), strict=True):
+    comparison, console = findings.comparison, Console()
+    for letter, argument, one in zip("AB", findings.arguments, (comparison.a, comparison.b), strict=True):
         model = "" if argument == one.model else f"  {one.model}"
         console.print(
             Text.assemble((f"{letter}  ", "bold"), argument, (f"{model}, {one.artifact.name}", "dim")), soft_wrap=True
@@ -156,19 +162,19 @@ def _print(
     table.add_column("", no_wrap=True)
     for heading in ("A", "B", "B - A"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in measure_rows(comparison, costs):
+    for row in measure_rows(comparison, findings.costs):
         a, b = (
             f"{value} ({interval})" if interval else value
             for value, interval in ((row.a, row.a_interval), (row.b, row.b_interval))
         )
         table.add_row(row.name, a, b, row.difference)
     console.print(table)
-    if configs:
+    if findings.configs:
         console.print()
-        _print_configs(configs, console)
-    if differing:
+        _print_configs(findings.configs, console)
+    if findings.differing:
         console.print()
-        _print_differing(differing, names, console)
+        _print_differing(findings.differing, findings.names, console)
 
 
 def _print_configs(configs: Sequence[ConfigDifference], console: Console) -> None:

@@ -109,7 +109,10 @@ def _folder_of_images(folder: Path) -> Path | None:
 
 
 def _manifest_of(folder: Path, tables: Sequence[str], images: Path) -> ManifestConfig:
-    asked = "data.source.kind=manifest, data.source.manifest=FILE, data.source.path_column and data.source.label_column"
+    asked = (
+        "data.source.kind=manifest, data.source.manifest=FILE, data.source.path_column and data.source.label_column, "
+        "or data.source.layout=classes if the table has no labels and the folder has one sub-folder per class"
+    )
     if len(tables) > 1:
         raise InputError(f"{folder}: has {listed(tables)}; keep the table with the labels only, or set {asked}")
     path = folder / tables[0]

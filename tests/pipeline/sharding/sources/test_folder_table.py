@@ -89,7 +89,7 @@ def test_a_table_that_does_not_fit_is_refused_with_what_to_set(
     line = refused(**source(flat(tables)))
     assert says in line
     assert "data.source.kind=manifest, data.source.manifest=" in line
-    assert "data.source.label_column" in line
+    assert "data.source.label_column, or data.source.layout=classes if the table has no labels" in line
 
 
 def test_a_split_column_with_another_word_is_refused(flat: Callable[..., Path], refused: Refused) -> None:
