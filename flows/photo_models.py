@@ -9,9 +9,8 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Machine:
-    """What a training has: CPU cores, bytes of memory, number of GPUs, and bytes of memory of the smallest GPU."""
+    """What a training has: bytes of memory, number of GPUs, and bytes of memory of the smallest GPU."""
 
-    cores: float
     memory: int
     gpus: int = 0
     gpu_memory: int = 0
@@ -19,10 +18,10 @@ class Machine:
     @classmethod
     def here(cls) -> Machine:
         """This machine; a GPU that PyTorch cannot use does not count."""
-        from pipeline.machine import gpu_memory_bytes, memory_bytes, usable_cores
+        from pipeline.machine import gpu_memory_bytes, memory_bytes
 
         memories = gpu_memory_bytes()
-        return cls(usable_cores(), memory_bytes(), len(memories), min(memories, default=0))
+        return cls(memory_bytes(), len(memories), min(memories, default=0))
 
 
 @dataclass(frozen=True)

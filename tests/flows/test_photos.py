@@ -18,10 +18,10 @@ from pipeline.errors import InputError
 from pipeline.import_weights.expected_normalisation import with_normalisation
 
 GIB = 1 << 30
-BOARD = Machine(cores=4, memory=2 * GIB)
-LAPTOP = Machine(cores=2, memory=8 * GIB)
-WORKSTATION = Machine(cores=8, memory=32 * GIB, gpus=1, gpu_memory=8 * GIB)
-SERVER = Machine(cores=32, memory=256 * GIB, gpus=8, gpu_memory=80 * GIB)
+BOARD = Machine(memory=2 * GIB)
+LAPTOP = Machine(memory=8 * GIB)
+WORKSTATION = Machine(memory=32 * GIB, gpus=1, gpu_memory=8 * GIB)
+SERVER = Machine(memory=256 * GIB, gpus=8, gpu_memory=80 * GIB)
 
 
 @pytest.mark.parametrize(
