@@ -1,7 +1,7 @@
 """English nouns with their indefinite article, for captions and prompts that are generated from class names.
 
-The article depends on the sound: a unicorn, an hour, an X-ray. The rules go by the spelling and have the exceptions
-among words that label images. A plural, which has no article, is not recognised as one.
+The article depends on the sound: a unicorn, an hour, an X-ray. The rules go by the spelling; the exceptions are those
+among words that label images. Plurals, which have no article, are not recognised.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import unicodedata
 _AS_CONSONANT = re.compile(r"uni(?![dmn])|us[abeu]|ut[eio]|ur[aeiou]|uk|ufo|uv|ugand|eu|ew|on(e|ce)\b|onesie|ouija")
 # Initial consonants that are silent, and numbers that begin with a vowel.
 _AS_VOWEL = re.compile(r"hour|honest|honou?r|heir|8|1[18](?!\d)")
-# Words that are spelled although they have vowels.
+# Abbreviations with vowels that are read letter by letter.
 _SPELLED = frozenset({"led", "mri", "nba", "suv"})
-# Abbreviations that are read as words.
+# Abbreviations without vowels that are read as words.
 _READ_IN_FULL = frozenset({"mr", "mrs", "ms", "mt", "st"})
 # Letters whose names begin with a vowel.
 _VOWEL_NAMES = frozenset("aefhilmnorsx")

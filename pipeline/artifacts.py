@@ -98,11 +98,12 @@ class Artifact:
     def path(self, name: str, *, hashed: bool = True) -> Path:
         """The local path of a file, verified against the manifest; from S3 it is fetched once and cached.
 
-        A file is verified once in each process. A large file is not hashed again while its size and times match the
-        record in the store; weights and the index are hashed in every process.
+        A file is verified once in each process. A large file is not hashed again while its size and times are those
+        recorded when it was last hashed; weights and the index are hashed in every process.
 
         Args:
-            hashed: False: skip the hash because the reader verifies what it reads, as readers of shards do.
+            hashed: False: do not hash a file of a local store, because the reader verifies what it reads, as readers of
+                shards do.
         Raises:
             DamagedError: the file is missing, or differs from what was committed.
         """

@@ -71,7 +71,7 @@ def added(default: Any, **kwargs: Any) -> Any:
 
 
 def renamed(default: Any, was: str, **kwargs: Any) -> Any:
-    """A pydantic Field that had another name: keys still use the old one; setting it is an error naming the new."""
+    """A pydantic Field that had another name: keys still use the old name; a config that sets it is refused."""
     return Field(default, json_schema_extra={"was": was}, **kwargs)
 
 

@@ -46,15 +46,15 @@ def uniforms(seed: int, purpose: str, epoch: int, ids: NDArray[np.int64], column
 def text_hash(text: str, *, digest_bytes: int = 64, byteorder: Literal["big", "little"] = "big") -> int:
     """64 bits of a text: the first eight bytes of its BLAKE2b digest as an unsigned number.
 
-    BLAKE2b hashes its digest's length too, so that each length is another hash. Three forms are part of what is
+    The digest length is a parameter of BLAKE2b, so each length gives another hash. Three forms are part of what is
     stored, so none of them may change: (64, "big") orders samples in their split and recognises items, captions and
     keys in listings and deltas; (8, "big") draws the split of a content group; (8, "little") draws the held-out
     samples of an ontology and numbers its contents and captions.
 
     Args:
-        text: lone surrogates, as the names of files have that are no UTF-8, are hashed too.
-        digest_bytes: length of the digest of which eight bytes are taken, 8 to 64.
-        byteorder: in which these eight bytes are read.
+        text: may contain lone surrogates, as file names that are not UTF-8 do.
+        digest_bytes: length of the digest, 8 to 64.
+        byteorder: byte order in which its first eight bytes are read.
     """
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=digest_bytes).digest()
     return int.from_bytes(digest[:8], byteorder)

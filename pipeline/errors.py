@@ -58,7 +58,7 @@ class UnknownNameError(InputError):
     """A name that is not among the known ones.
 
     Args:
-        kind: what the name should have named, e.g. "model".
+        kind: the kind of thing that was looked up by name, e.g. "model".
         name: the name that was given.
         known: the names that exist.
     """
@@ -77,7 +77,7 @@ class DamagedError(WorkError):
 
 
 def first_line(error: object, limit: int = 300) -> str:
-    """The first line of an error's message, its middle left out beyond `limit` characters; its type if it has none."""
+    """The first line of an error's message, shortened to `limit` characters; the error's type if it has no message."""
     message = str(error).strip() or type(error).__name__
     return shortened(message.splitlines()[0].strip(), limit)
 

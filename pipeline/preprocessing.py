@@ -1,4 +1,7 @@
-"""The conversion of pixels to a model's input. A config that states it is read without torch."""
+"""The conversion of pixels to a model's input.
+
+Torch is imported only to convert images, so that configs with a `Preprocessing` are read without it.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ class Preprocessing:
 
 
 def per_channel(value: float | Sequence[float], channels: int) -> tuple[float, ...]:
-    """A number for each channel, of one for all of them or of as many."""
+    """One number for each channel, from one number for all channels or a sequence with one for each."""
     return (value,) * channels if isinstance(value, int | float) else tuple(value)
 
 

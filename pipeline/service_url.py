@@ -51,7 +51,10 @@ def _split(rest: str) -> tuple[str | None, str]:
 
 
 def _hidden(rest: str) -> tuple[str | None, str]:
-    """As `_split`, for display: after credentials, an @ further on may belong to a password with @ and / in it."""
+    """As `_split`, for display: if there are credentials, they are taken to end at the last @ before the query.
+
+    A password may contain @ and /.
+    """
     credentials, bare = _split(rest)
     path = re.split(r"[?#]", bare, maxsplit=1)[0]
     if credentials is None or "@" not in path:

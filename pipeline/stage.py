@@ -67,7 +67,7 @@ class Stage(Protocol[ConfigT]):
     version: ClassVar[int]
 
     def run(self, config: ConfigT, inputs: Mapping[str, Artifact], work: Workspace) -> Mapping[str, Any]:
-        """Writes the result to `work.output`; returns the summary: JSON values, `headline` the result in words."""
+        """Writes the result to `work.output`; returns the summary: JSON values, "headline" for the result in words."""
 
 
 def stage_key(stage: Stage[Any], config: Config, inputs: Mapping[str, Artifact]) -> str:
@@ -165,7 +165,7 @@ def code_origin() -> dict[str, str]:
 
 
 def _remove_unless_held(work_folder: Path) -> None:
-    """Removes the work folder of a run that was killed after its commit; not of one that is still ending."""
+    """Removes the work folder of a run that was killed after its commit, unless another process holds its lock."""
     with suppress(OSError, WorkError), open_lock(work_folder / "lock") as file:
         if try_lock(file):
             shutil.rmtree(work_folder, ignore_errors=True)

@@ -20,11 +20,11 @@ ImageModelConfigT = TypeVar("ImageModelConfigT", bound=ImageModelConfig)
 
 
 def with_normalisation(config: ImageModelConfigT, store: ArtifactStore) -> ImageModelConfigT:
-    """The config with the mean and std that its weights expect, if it sets none; unchanged without weights.
+    """The config with the mean and std that its weights expect, where it sets none; unchanged without weights.
 
-    These come from the source of the weights, else from the model's row in the catalogue, else they are the defaults.
-    If the net transforms its input (transform_input), they are converted, so that its first convolution gets values
-    that are normalised as the weights expect.
+    The source of the weights states them, else the model's row in the catalogue; if neither does, they are the
+    defaults. If the net transforms its input (transform_input), they are converted, so that its first convolution gets
+    values that are normalised as the weights expect.
 
     Raises:
         InputError: there are no such weights, or their stated normalisation is invalid.
@@ -62,7 +62,7 @@ def _before_transform_input(expected: Normalisation) -> Normalisation:
     """The normalisation of the images with which a net with transform_input gets what its weights expect.
 
     Raises:
-        InputError: they are not in 0..1.
+        InputError: its mean or std is not in 0..1.
     """
     converted = before_transform_input(expected)
     if min(converted.mean) < 0 or max(converted.mean) > 1 or max(converted.std) > 1:

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from pipeline.pixels.jpeg import JPEG, jpeg_pixels, plain_frame
 
 PNG = b"\x89PNG\r\n\x1a\n"
+# Colour type of the header -> samples per pixel.
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+# The seven passes of an interlaced PNG (Adam7): first row, first column, row step, column step.
 _INTERLACED = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
-_AT_ONCE = 1 << 20
+_AT_ONCE = 1 << 20  # bytes decompressed at a time; bounds memory
 
 
 def png_fault(data: bytes) -> str | None:
@@ -76,7 +78,7 @@ def webp_fault(data: bytes) -> str | None:
 
 
 def jpeg_fault(data: bytes) -> tuple[NDArray[np.uint8] | None, str | None]:
-    """The pixels [H, W, 1 or 3] of a JPEG that `plain_frame` accepts and strict decoders too, or its fault.
+    """The pixels [H, W, 1 or 3] of a JPEG and its fault, of which at most one is not None.
 
     Both are None for a JPEG without a known fault that `plain_frame` refuses, e.g. CMYK or rotated by its EXIF.
     """

@@ -1,8 +1,8 @@
 """Records which files on this machine were compared with their committed hash, to avoid hashing them again.
 
 A comparison is valid while the file's stamp (size, modification and change times, inode) is the same: in this process,
-and for large files also in later ones, because the store records the stamp. A bit flip on the disk does not change the
-stamp, so files that determine results are hashed in every process.
+and for large files also in later ones, because the stamp is recorded in a file. A bit flip on the disk does not change
+the stamp, so files that determine results are hashed in every process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def is_as_committed(path: Path, size: int, sha256: str, *, stamps: Path, in_ever
     """Whether a file has the committed bytes.
 
     Args:
-        stamps: folder of the store for the stamps of large files.
+        stamps: folder of the recorded stamps of large files.
         in_every_process: ignore stamps that earlier processes recorded.
     Raises:
         OSError: the file cannot be read.
@@ -69,6 +69,6 @@ def _is_recorded(record: Path, name: str, stamp: list[int], sha256: str) -> bool
 def _record(record: Path, name: str, stamp: list[int], sha256: str) -> None:
     if time.time() - max(stamp[1], stamp[2]) / 1e9 < _MIN_AGE_S:
         return
-    # A read-only store still works, a little slower.
+    # If the folder is read-only, files are hashed again in the next process.
     with suppress(OSError), atomic_write(record, durable=False) as temporary:
         temporary.write_text(json.dumps({"file": name, "stamp": stamp, "sha256": sha256}))

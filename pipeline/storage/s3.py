@@ -108,11 +108,11 @@ class S3Storage(S3Objects):
         except (ValueError, TypeError, KeyError):
             root = ""
         if not (root.startswith(_ATTEMPT) and root.find("/") == len(root) - 1):
-            # Not a manifest of `publish`: its files are not known.
+            # Not a manifest of `publish`, so delete everything below the path.
             self.delete(f"{path}/manifest.json")
             self._delete_all(path)
             return
-        # `sweep` removes the files if this process is killed. Only these: another run may be publishing here.
+        # `sweep` removes these files if this process is killed. Others stay: another run may be publishing here.
         record = f"{ASIDE}/{root.rstrip('/')}"
         self.write(record, f"{path}/{root}".encode())
         self.delete(f"{path}/manifest.json")

@@ -102,7 +102,7 @@ def s3_client() -> S3Client:
     events = client.meta.events
     events.register("before-call.s3", _set_deadline)
     events.register_first("needs-retry.s3", _stop_retrying_after_deadline)
-    # Before botocore's own check, which treats a page as an error 500 and retries.
+    # Before botocore's own check, which treats a web page as an error 500 and retries.
     events.register_first("before-parse.s3", _refuse_web_page)
     events.register("after-call.s3", _require_field_of_s3)
     return client
@@ -129,7 +129,7 @@ def _stop_retrying_after_deadline(request_dict: dict[str, Any], caught_exception
 
 
 def _refuse_web_page(response_dict: dict[str, Any], operation_model: Any, **_: Any) -> None:
-    """Raises NotS3Error for a page: S3 answers in XML, and sends a stored web page with headers of its own."""
+    """Raises NotS3Error for a web page: S3 answers in XML, and sends a stored web page with headers of its own."""
     headers, status, body = response_dict["headers"], response_dict["status_code"], response_dict["body"]
     if any(name.lower().startswith("x-amz-") for name in headers):
         return

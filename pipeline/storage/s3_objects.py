@@ -85,7 +85,7 @@ class S3Objects:
         return cls(parts.netloc, url.removeprefix(f"s3://{parts.netloc}"))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A client cannot be pickled; its description can.
+        # A client cannot be pickled; bucket and prefix can.
         return type(self), (self.bucket, self.prefix)
 
     @property
@@ -105,7 +105,7 @@ class S3Objects:
                     answer = self._client.get_object(Bucket=self.bucket, Key=self._key(path), Range=span)
                     data = answer["Body"].read()
                 except ClientError as error:
-                    if status_of(error) == 416:  # From the end on there are no bytes, as with a file.
+                    if status_of(error) == 416:  # `start` is at or past the end: no bytes, as with a file.
                         return b""
                     raise
                 except _INTERRUPTED_READ as error:  # boto3 retries the request, but not the reading of the body.
