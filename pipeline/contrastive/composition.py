@@ -70,7 +70,10 @@ def compose(ontology: Ontology, wanted: Mapping[int, int], rng: np.random.Genera
 def _distinct_from(
     ontology: Ontology, node: int, count: int, selected: SampleIds, rng: np.random.Generator
 ) -> SampleIds:
-    """Up to `count` pairs below a node that share no content or caption with each other or with `selected`."""
+    """Up to `count` pairs below a node that share no content or caption with each other or with `selected`.
+
+    Of a large node, random candidates are drawn in rounds, so that the work does not grow with the node.
+    """
     found = np.zeros(0, np.int64)
     size = len(ontology.below(node))
     if size <= max(256, 2 * _OVERDRAW * count):

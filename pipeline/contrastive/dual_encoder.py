@@ -73,7 +73,7 @@ def _new_model(config: ContrastiveConfig, inputs: Inputs) -> CLIP:
 
 
 def weight_loading_reports(config: ContrastiveConfig, inputs: Mapping[str, Artifact]) -> list[LoadingReport]:
-    """How imported weights load into each backbone, tried on the meta device.
+    """The reports on imported weights, for the backbones that have them, from loading on the meta device.
 
     Raises:
         InputError: the weights do not fit these backbones, or the config and the inputs disagree.

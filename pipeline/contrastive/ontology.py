@@ -6,7 +6,7 @@ below none of its children) come first in its slice. Memory is one number per pa
 tree. The held-out pairs, which are never trained on, are stored in the same way.
 
 Files: ontology.json (for people: nodes, counts, rule), postings.npy and held_out.npy (int64 sample ids),
-spans.npy (int64 [nodes, 6]: start, end of own pairs, end of all pairs; in postings, in held_out),
+spans.npy (int64 [nodes, 6]: start, end of own pairs, end of all pairs; first in postings, then in held_out),
 contents.npy and captions.npy (int64 [samples]: equal numbers mean the same content, or the same first
 caption).
 """
@@ -27,7 +27,7 @@ from pipeline.artifacts import Artifact
 from pipeline.json_file import write_json
 
 SampleIds = NDArray[np.int64]
-"""SampleIds of samples: their rows in the index."""
+"""Ids of samples: their rows in the index."""
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class ContrastiveRecipe:
         evaluate = None
         if len(pairs) > 1:
             groups = np.asarray(inputs.index.groups)[pairs].astype(np.int64)
-            contents = np.where(groups >= 0, groups, -1 - pairs)
+            contents = np.where(groups >= 0, groups, -1 - pairs)  # a pair in no group is its own content
             evaluate = ValidationRetrieval(encoder, pairs, contents, rank, world)
         refresh = None
         if isinstance(policy, CurriculumPolicy) and held_out is not None:

@@ -241,7 +241,7 @@ class CurriculumPolicy:
         self.streak[node] = 0
 
     def drawn_batches(self, start: int, stop: int) -> DrawnBatches:
-        """Statistics of the batches of the steps [start, stop), which are drawn again for this."""
+        """Statistics of the batches of the steps [start, stop); topped_up and relaxed are those of a sample of them."""
         hits: dict[int, int] = dict.fromkeys(self.frontier, 0)
         for step in range(start, stop):
             for node, pairs in self.node_pairs(step).items():

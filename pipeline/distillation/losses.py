@@ -1,6 +1,6 @@
 """Distillation losses, as pure functions of logits; all in nats, mean over the batch, in float32.
 
-With y the label and z the teacher's logits:
+With y the label, z the teacher's logits, and l and t the `weight` and `temperature` of the config:
 
     soft    (1 - l) CE(student, y) + l t^2 KL(z / t, student / t)         Hinton 2015, section 2
     hard    1/2 CE(student, y) + 1/2 CE(student, argmax z)                Touvron 2020, equation 3

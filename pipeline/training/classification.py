@@ -27,7 +27,7 @@ class Classification:
         smoothing: fraction of the target that is spread over all classes.
         mixing: mixup and CutMix.
         class_weights: weight of a sample by its label, float32 [K] on the device; None: 1 for all.
-        seed: seed of the run; keys the mixing.
+        seed: seed of the run, from which the mixing is drawn.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from torch import nn
 
 
 def layer_depths(model: nn.Module) -> dict[str, int]:
-    """Layers from the head down to the one of each parameter, by its name: 0 for the head, 1 for the last layer."""
+    """The depth of each parameter's layer, by the parameter's name: 0 for the head, 1 for the last layer below it."""
     heads: tuple[str, ...] = tuple(getattr(model, "classifier_names", ()))
     layers: list[list[nn.Parameter]] = [list(model.parameters(recurse=False))]
     in_head: set[nn.Parameter] = set()
@@ -36,7 +36,7 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
 
 
 def _children(module: nn.Module, prefix: str, heads: tuple[str, ...]) -> Iterator[tuple[str, nn.Module, bool]]:
-    """Name, module and whether it is opened, in the order of their definition; the children of an opened one follow."""
+    """Name, module and whether its children replace it (and follow), in the order of definition."""
     for key, child in module.named_children():
         name = f"{prefix}{key}"
         contains_head = any(head.startswith(f"{name}.") for head in heads)

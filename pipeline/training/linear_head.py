@@ -8,7 +8,7 @@ from pipeline.errors import InputError, listed
 
 
 def linear_head(model: nn.Module, name: str) -> str:
-    """The name of the model's one linear layer of class scores.
+    """The name of the only linear layer that computes the model's class scores.
 
     Args:
         name: name of the model, for the error message.

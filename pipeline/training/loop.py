@@ -58,7 +58,7 @@ class FitResult:
         rows: the lines of metrics.jsonl, including the ones from before a resume.
         steps: number of steps done.
         seconds: time spent in steps, over all resumes; excludes evaluation and checkpoints.
-        best_step: step of the best evaluation, which has the weights of `model`; None without early stopping.
+        best_step: step of the best evaluation, whose weights `model` has; None without early stopping.
         notes: sentences about the length of the training, if it is unusual.
     """
 

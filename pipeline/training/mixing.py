@@ -33,7 +33,10 @@ class Mix:
     centre: tuple[float, float] | None = None
 
     def apply(self, images: Tensor) -> tuple[Tensor, float]:
-        """Mixed float images [B, C, H, W], and the actual fraction of the image itself (a box is clipped)."""
+        """Mixed float images [B, C, H, W], and the fraction of each that comes from the image itself.
+
+        The fraction differs from `weight` if the box is clipped or rounded.
+        """
         others = images[partners(len(images), images.device)]
         if self.centre is None:
             return images.lerp(others, 1.0 - self.weight), self.weight
@@ -51,6 +54,7 @@ def draw_mix(config: MixingConfig, seed: int, step: int) -> Mix | None:
     if config.mixup == 0 and config.cutmix == 0:
         return None
     rng = counter_rng.generator(seed, "mixing", step)
+    # The first two numbers decide whether to mix, and by which method.
     applied, chosen, top, left = rng.uniform(size=4)
     if applied >= config.probability:
         return None

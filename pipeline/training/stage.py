@@ -28,8 +28,8 @@ class ClassificationRecipe:
     """The TrainingRecipe of a classifier.
 
     Attributes:
-        weights, probe: STAGE/KEY of the imported weights from which it starts, and of the linear probe that has its
-            first head.
+        weights, probe: STAGE/KEY of the imported weights from which it starts, and of the linear probe with whose head
+            it starts.
     """
 
     config: ClassificationConfig
@@ -69,7 +69,7 @@ class TrainTeacher:
 
         Args:
             inputs: "shards"; "weights", imported weights, if model.pretrained is set; "columns", joined columns, if
-                `keep` is set; "probe", a linear probe of these weights, whose head is the first one.
+                `keep` is set; "probe", a linear probe of these weights, with whose head the training starts.
         """
         shards, weights, probe = inputs["shards"], inputs.get("weights"), inputs.get("probe")
         index = config.check(shards, inputs.get("columns"))

@@ -43,7 +43,7 @@ class StartingHead:
         return cls(ExportedModel.open(artifact), artifact)
 
     def checked(self, config: ImageModelConfig, labels: Sequence[str], weights: Artifact | None) -> Self:
-        """Itself, if it is a probe of the model that a training builds.
+        """Checks that it is a probe of the model that a training builds; returns itself.
 
         Raises:
             InputError: architecture, arguments, labels, preprocessing or pretrained weights differ.
@@ -68,7 +68,7 @@ class StartingHead:
         return self
 
     def noted_in(self, report: LoadingReport | None, config: ImageModelConfig) -> LoadingReport | None:
-        """The report on the pretrained weights, with the origin of the head."""
+        """The report on the pretrained weights, with the origin of the head; None without a report."""
         if report is None:
             return None
         with torch.device("meta"):

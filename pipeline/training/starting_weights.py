@@ -79,11 +79,15 @@ class StartingWeights:
 
 
 def open_weights(pretrained: str | None, weights: Artifact | None, field: str, name: str) -> StartingWeights | None:
-    """The weights in a stage's inputs, which must be present if its config names weights, and only then.
+    """Opens the imported weights of a stage's inputs; None if its config names no weights.
 
     Args:
+        pretrained: the weights that the config names.
+        weights: the artifact in the inputs.
         field: field of the config, for the error message.
-        name: name of the stage's input.
+        name: name of the stage's input, for the error message.
+    Raises:
+        InputError: only one of config and inputs has weights.
     """
     if (pretrained is None) == (weights is None):
         return None if weights is None else StartingWeights.open(weights)
@@ -98,7 +102,7 @@ def starting_report(
     """How the initial weights of a classifier will be used; None if it starts from random weights.
 
     Args:
-        build: builds the model, here without memory.
+        build: builds the model; called on the meta device.
     Raises:
         InputError: they are not weights of this model, or the config and the inputs disagree.
     """

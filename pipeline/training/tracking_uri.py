@@ -101,7 +101,7 @@ def _kind(uri: str) -> str:
 
 
 def _server_problem(uri: str) -> tuple[str, str] | None:
-    # The client authenticates itself; it has credentials other than the URL.
+    # 401 and 403 are accepted: the client may have credentials that are not in the URL.
     reason = http_problem(f"{uri.rstrip('/')}{_SEARCH_PATH}", accepted_statuses=(401, 403))
     if reason is None:
         return None

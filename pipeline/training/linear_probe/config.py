@@ -18,7 +18,7 @@ from pipeline.training.classification_config import ClassificationConfig
 from pipeline.training.image_model_config import ImageModelConfig
 from pipeline.training.rows import labelled_rows, training_rows
 
-_SAMPLES_PER_CLASS = 2  # at least, in the draw
+_SAMPLES_PER_CLASS = 2  # max_samples must be at least so many times the number of classes
 
 
 class LinearProbeConfig(Config):
@@ -48,7 +48,7 @@ class ProbedModelConfig(ImageModelConfig):
         return cls(**shared, probe=probe)
 
     def head_name(self, classes: int = 2) -> str:
-        """The name of the model's one linear layer of class scores.
+        """The name of the only linear layer that computes the model's class scores.
 
         Raises:
             InputError: the model has no pretrained weights, or does not end in one such layer.

@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from pipeline.counter_rng import uniforms
 from pipeline.errors import InputError
 
-_HELD_OUT_SHARE = 5  # without a val split, one of so many drawn samples
+_HELD_OUT_SHARE = 5  # without a val split, one of 5 drawn samples is held out
 
 
 @dataclass(frozen=True)
 class ProbeSamples:
-    """Ids in ascending order.
+    """The samples of a linear probe: ids in ascending order.
 
     Attributes:
         train: the samples on which the probe is fitted.
         validation: those by which its penalty is chosen.
-        held_out: `validation` is a part of the train split, which has no val split beside it.
+        held_out: `validation` is held out of the train split, because there is no val split.
     """
 
     train: NDArray[np.int64]

@@ -17,7 +17,7 @@ class FrozenFeatures:
     """Computes the features of images, in evaluation mode; in bfloat16 if the device multiplies in it.
 
     Args:
-        head_name: of its one linear layer of class scores.
+        head_name: name of the only linear layer that computes the model's class scores.
     """
 
     def __init__(self, model: nn.Module, head_name: str, preprocessing: Preprocessing, device: torch.device) -> None:

@@ -41,10 +41,10 @@ class Standardisation:
 
     @classmethod
     def of(cls, features: Tensor) -> Standardisation:
-        """Of features [N, D]; a feature that is constant is only shifted.
+        """The standardisation of features [N, D]; a constant feature is only shifted.
 
-        A feature that hardly varies is scaled as if it varied more: of one that is 0 in nearly all samples, any other
-        value would decide the class alone.
+        The deviation by which a feature is divided has a lower limit. Without it, a feature that is 0 in nearly all
+        samples would decide the class alone wherever it is not 0.
         """
         features = features.double()
         std = features.std(dim=0, correction=0)

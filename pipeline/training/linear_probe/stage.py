@@ -78,7 +78,7 @@ class LinearProbe:
         samples = draw_samples(rows, labels, validation, config.probe.max_samples, config.probe.seed)
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        torch.manual_seed(0)  # the layers that the weights lack, e.g. the head, which is replaced
+        torch.manual_seed(0)  # for layers that the weights lack, e.g. the head, which is replaced below
         model = config.build_model(classes)
         StartingWeights.open(weights).load_into(model, normalisation=config.normalisation)
         frozen = FrozenFeatures(model, head_name, config.preprocessing(), device)
@@ -89,7 +89,7 @@ class LinearProbe:
         best, losses = _fitted(features[:size], targets[:size], features[size:], targets[size:], classes, work)
         scale = Standardisation.of(features[:size])
         classifier = best.classifier
-        if samples.held_out:  # the held-out samples have served, and are fitted too
+        if samples.held_out:  # the penalty is chosen, so the final fit includes the held-out samples
             scale = Standardisation.of(features)
             classifier = fit(scale(features), targets, classes, best.l2, step=lambda: work.progress(note="fitting"))
         state = model.to("cpu").state_dict()
@@ -138,13 +138,15 @@ def _features(
     """Features float32 [N, D] and labels int64 [N] of samples, on the CPU, and the number of damaged samples.
 
     Args:
-        ids: the samples; the first `train` are fitted. A damaged one among these is left out, as in a training.
+        ids: the samples, training samples first.
+        train: number of training samples. A damaged one is left out, as in a training.
     Raises:
-        DamagedSampleError: another sample is damaged, or more than a tenth of those.
+        DamagedSampleError: a validation sample is damaged, or more than a tenth of the training samples.
     """
     features, labels, done, left_out = [], [], 0, 0
     work.progress(step=0, total=len(ids), note="computing features")
-    reader = SampleReader.open(shards, remote="ranges")  # a sparse draw: whole parts would be fetched for single images
+    # The draw is sparse: with remote="parts", 8 MiB would be fetched for single images.
+    reader = SampleReader.open(shards, remote="ranges")
     while done + left_out < len(ids):
         batches = evaluation_batches(
             reader,
@@ -166,7 +168,7 @@ def _features(
             position = int(np.flatnonzero(ids == error.id)[0])
             if position >= train or 10 * (left_out + 1) > train:
                 raise
-            # Before those that are left: they are read in the order of `ids`.
+            # Moved before the samples that are still to be read, so that the next round skips it.
             first = done + left_out
             ids = np.concatenate([ids[:first], ids[position : position + 1], np.delete(ids[first:], position - first)])
             left_out += 1
