@@ -20,12 +20,12 @@ _TOP_KS = (1, 5)
 
 
 def unseen_concepts(index: SampleIndex, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """[rows] whether the concept (content group) of a row has no sample in the training split."""
+    """Bool [rows]: True where the concept (content group) has no sample in the training split."""
     return ~np.isin(index.groups[rows], index.groups[index.rows("train")])
 
 
 def subsets_of(index: SampleIndex, rows: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
-    """Name suffix -> which rows are in the subset; "" is all rows.
+    """Name suffix -> which rows are in the subset; "" is all rows, "_source/NAME" a family.
 
     A division that puts all rows into one subset is left out.
     """
@@ -55,7 +55,7 @@ def accuracy_breakdown(
         prefix: "accuracy" or "zero_shot".
         ranks: [N] rank of the true class, from `label_ranks`.
         labels: [N] true classes.
-        train_labels: labels of the training split, for the majority rate, which is left out without any.
+        train_labels: labels of the training split, -1 for none; without a label the majority rate is left out.
         num_classes: K; top-5 is left out if K is at most 5.
         subsets: from `subsets_of`, restricted to the same N.
     """

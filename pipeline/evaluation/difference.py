@@ -1,4 +1,4 @@
-"""A paired test in one sentence that a person can repeat."""
+"""The result of a paired test in one sentence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_P_VALUE = 0.05
 
 
 def p_value(p: float) -> str:
-    """A p-value; values below 0.0001 are not printed exactly."""
+    """A p-value as text, e.g. "p = 0.031"; values below 0.0001 are not printed exactly."""
     return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
 
 
@@ -39,7 +39,7 @@ def score_difference(test: BootstrapResult, samples: int, score: str, first: str
     Args:
         test: of `first` against `second`.
         samples: number of images.
-        score: what the scores are.
+        score: name of the score, e.g. "mean reciprocal rank".
     """
     low, high = _in_direction(test.difference, test.low, test.high)
     direction = "higher" if test.difference > 0 else "lower"
@@ -51,7 +51,7 @@ def score_difference(test: BootstrapResult, samples: int, score: str, first: str
 
 
 def _in_direction(difference: float, low: float, high: float) -> tuple[float, float]:
-    """The interval of a difference whose sign is said in words: that of 3 points less is 1 to 5, not -5 to -1."""
+    """The interval for a sentence that states the sign in words: "3 points less" has 1 to 5, not -5 to -1."""
     return (low, high) if difference >= 0 else (-high, -low)
 
 

@@ -31,7 +31,7 @@ class CaptionPool:
         groups: [I] content group of each image.
         texts: T distinct captions, in the order in which they first occur.
         text_groups: for each text the content groups that it is a caption of.
-        own_text: [I] number of each image's first caption.
+        own_text: [I] index in `texts` of each image's first caption.
     """
 
     ids: NDArray[np.int64]
@@ -190,7 +190,7 @@ def retrieval_examples(
 
 
 def _mixed_sample(marked: NDArray[np.bool_], count: int, seed: int, purpose: str) -> NDArray[np.int64]:
-    """Up to `count` numbers, half of them marked if that many are marked, in ascending order."""
+    """Up to `count` indices in ascending order, half of them marked ones if there are that many."""
     order = generator(seed, purpose).permutation(len(marked))
     yes, no = order[marked[order]], order[~marked[order]]
     take = min(len(yes), max(count // 2, count - len(no)))

@@ -1,4 +1,4 @@
-"""The labels of a data set in a classifier's classes, matched by name.
+"""Maps the labels of a data set to the classes of a classifier by name.
 
 A data set may have its labels in another order, or only some of the classifier's. A label that the classifier does not
 have is refused, or its images are left out.
@@ -23,7 +23,8 @@ class LabelMapping:
     Attributes:
         names: the names of the classes.
         data_names: the names of the data set's labels.
-        classes: [labels + 1] the class of each label of the data set, -1 for none; the last entry is that of no label.
+        classes: [labels + 1] the class of each label of the data set, -1 for none; the last entry, which the label -1
+            selects, is -1.
     """
 
     names: tuple[str, ...]
@@ -60,7 +61,7 @@ def refuse_unknown(unknown: Mapping[str, int], names: Sequence[str], *, data: st
         names: of the classes.
         data, model: their names, for the message.
     Raises:
-        InputError: there are some.
+        InputError: `unknown` is not empty.
     """
     if not unknown:
         return

@@ -47,7 +47,7 @@ class BootstrapResult:
     """The outcome of a paired bootstrap.
 
     Attributes:
-        p_value: two-sided; twice the share of resamples on the far side of no difference.
+        p_value: two-sided; twice the fraction of resamples whose difference is 0 or has the opposite sign.
         difference: mean of the first's scores minus mean of the second's.
         low: lower end of the percentile interval of the difference.
         high: upper end of it.
@@ -117,7 +117,7 @@ def paired_bootstrap(
     resamples: int = 10_000,
     confidence: float = 0.95,
 ) -> BootstrapResult:
-    """Whether the mean score differs, by resampling the samples with both models' scores together.
+    """Tests whether the mean scores differ, by resampling samples, each with the scores of both models.
 
     The same inputs and seed give the same result on every machine.
 
@@ -135,7 +135,7 @@ def paired_bootstrap(
     n = _paired_length(first_scores, second_scores)
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; it must be at least 1")
-    _normal_quantile(confidence)
+    _normal_quantile(confidence)  # only for its check
     differences = first_scores - second_scores
     if not np.isfinite(differences).all():
         raise ValueError("scores must be finite numbers")

@@ -190,7 +190,7 @@ class _Run:
     def _accuracies(self, prefix: str, predictions: Predictions) -> dict[str, float]:
         labelled = predictions.labels >= 0
         subsets = {name: members[labelled] for name, members in subsets_of(self.index, self.rows).items()}
-        if self.config.split == "all":  # The training images are among them.
+        if self.config.split == "all":  # With the training images among the rows, seen and unseen concepts say nothing.
             subsets = {name: members for name, members in subsets.items() if name not in (SEEN, UNSEEN)}
         ranks, labels = predictions.ranks[labelled], predictions.labels[labelled]
         train_labels = self.mapping.mapped(self.index.labels[self.index.rows("train")])

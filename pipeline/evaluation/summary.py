@@ -25,7 +25,7 @@ def evaluation_summary(split: str, metrics: Mapping[str, float]) -> dict[str, An
 
 
 def evaluation_headline(summary: Mapping[str, Any]) -> str:
-    """An accuracy never stands without its floors, nor a recall without its chance."""
+    """The headline numbers in one line: accuracies with chance and majority rate, the recall with its chance level."""
     parts = []
     for name, kind in (("accuracy", "top-1"), ("zero_shot", "zero-shot top-1")):
         top = summary.get(f"{name}/top1")

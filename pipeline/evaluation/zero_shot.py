@@ -1,6 +1,6 @@
 """Zero-shot classification: a class is represented by the mean embedding of several prompts.
 
-The prompts of a class are built from templates ("an emoji of {}"); their embeddings are normalised and
+The prompts of a class are built from templates ("a photo of {}"); their embeddings are normalised and
 averaged, and the mean is normalised; an image's score for a class is the cosine.
 
 Source: Radford et al. 2021 (CLIP), section 3.1.4, ensembling in embedding space.

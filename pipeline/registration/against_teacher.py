@@ -1,4 +1,4 @@
-"""A registered student and its teacher in one sentence, if the student is hardly smaller or far less accurate."""
+"""Compares a registered student with its teacher in a sentence, if it is hardly smaller or far less accurate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ _FAR_LESS_ACCURATE = 0.05
 def against_teacher(
     cost: Mapping[str, float], student: Outcomes, inputs: Mapping[str, Artifact], store: ArtifactStore
 ) -> str | None:
-    """The sentence, with the sizes and the paired test; None if the student is worth it, or it cannot be said.
+    """The sentence, with the sizes and the paired test.
+
+    None if the student is clearly smaller and not far less accurate, or if the two cannot be compared.
 
     Args:
         cost: of the student, from `image_cost`.
@@ -52,7 +54,7 @@ def against_teacher(
 
 
 def _same_evaluation(model: Artifact, inputs: Mapping[str, Artifact], store: ArtifactStore) -> Artifact | None:
-    """The evaluation of another model, made in the same way on the same shards."""
+    """The evaluation of another model with the same config on the same shards; None if the store has none."""
     evaluation = inputs["evaluation"]
     config = committed_config(EvaluationConfig, evaluation.config, f"config of {evaluation.name}")
     stage = EvaluateModel()

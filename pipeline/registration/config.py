@@ -49,7 +49,7 @@ class RegistrationConfig(Config):
         Raises:
             InputError: the registry cannot be used.
         """
-        # Only a run needs the registry; without it, a config is read without MLflow.
+        # Imported here, so that a config can be read without importing MLflow.
         from pipeline.registration.mlflow_registry import registry_identity
 
         return self.model_copy(update={"registry_id": registry_identity(store)})

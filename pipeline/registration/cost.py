@@ -14,7 +14,7 @@ _RUNS = 20
 
 
 def image_cost(exported: ExportedModel) -> dict[str, float]:
-    """parameters, megabytes (10^6 bytes of weights), and latency_ms.
+    """The cost by name: parameters, megabytes (10^6 bytes of weights) and latency_ms.
 
     The latency is the time in milliseconds of the forward pass of one image (of the image backbone, for a dual encoder)
     in float32 on this machine's CPU, without decoding: the fastest of several runs, since other stages of the run may
@@ -34,7 +34,7 @@ def image_cost(exported: ExportedModel) -> dict[str, float]:
 
 
 def weights_size(model: nn.Module) -> dict[str, float]:
-    """parameters, and megabytes (10^6 bytes) of them."""
+    """The number of parameters, and their size in megabytes (10^6 bytes), by name."""
     weights = list(model.parameters())
     return {
         "parameters": sum(weight.numel() for weight in weights),

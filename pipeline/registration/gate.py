@@ -74,7 +74,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether the alias moves, and why, in one sentence with the numbers.
+    """Whether the challenger becomes the champion, and why, in one sentence with the numbers.
 
     Attributes:
         difference: challenger minus champion, None without a comparison.

@@ -103,7 +103,7 @@ class Registry:
         return max(found, key=lambda version: version.version, default=None)
 
     def champion(self, name: str) -> RegisteredVersion | None:
-        """The version that the alias names, or None."""
+        """The version with the alias "champion", or None."""
         try:
             return _registered(self._client.get_model_version_by_alias(name, CHAMPION))
         except MlflowException as error:
@@ -137,8 +137,8 @@ class Registry:
     ) -> RegisteredVersion:
         """Creates a version of `name`, or returns the one that another process has created for this model meanwhile.
 
-        Its files and metrics belong to an MLflow run of its own. (MLflow's SQL registry would look a logged model
-        up at the process's global tracking URI.)
+        Its files and metrics belong to an MLflow run of its own and not to a logged model, which MLflow's SQL registry
+        would look up at the process's global tracking URI.
 
         Args:
             metrics: of the evaluation, shown with the run.
@@ -198,7 +198,7 @@ class Registry:
         self._client.update_model_version(version.name, str(version.version), _description(description))
 
     def promote(self, version: RegisteredVersion) -> None:
-        """Points the alias at a version. MLflow has no compare-and-set: hold the promotion lease."""
+        """Points the alias "champion" at a version. MLflow has no compare-and-set: hold the promotion lease."""
         self._client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
 
     def name_challenger(self, version: RegisteredVersion) -> None:

@@ -94,7 +94,7 @@ def _origin_of_version(version: RegisteredVersion, registry: Registry) -> dict[s
 
 @contextmanager
 def _own_folder(store: ArtifactStore) -> Iterator[Path]:
-    """A new folder of this process: another process may copy the same model at the same time."""
+    """A path for a folder of this process alone, since others may copy the same model; removed at the end."""
     folder = store.work / f"{TEMPORARY}{owned_name()}"
     try:
         yield folder

@@ -40,7 +40,7 @@ from pipeline.owners import temporary_folder
 from pipeline.registration import program_check
 from pipeline.registration.program import write_programs
 
-# In the stored copy of served_model.py the source of pixels/decode.py replaces these imports.
+# The imports that the source of pixels/decode.py replaces in the stored copy of served_model.py.
 _CONTRACT = (
     "from pipeline.pixels.decode import MAX_DECODED_BYTES\nfrom pipeline.pixels.decode import decode as decode_pixels\n"
 )
