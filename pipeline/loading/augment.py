@@ -1,4 +1,4 @@
-"""Augmentation as data: the view of a sample is a function of (seed, epoch, sample) alone.
+"""Augmentation of training images: the view of a sample is a function of (seed, epoch, sample) alone.
 
 `view_parameters` draws the parameters for a batch of ids. They are the same in every process and every batch, so a
 teacher's output for a view can be cached, and batches do not depend on the number of workers. The crop is applied

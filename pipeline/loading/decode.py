@@ -1,7 +1,8 @@
 """Decoding: encoded bytes to uint8 pixels at the model's size.
 
-pipeline/pixels/decode.py defines the pixels. Measured, us an image, one thread (2-core machine, n = 200):
-antialiased resize 72 to 64 px torch 50, PIL 98. All steps release the interpreter's lock, and none starts threads.
+pipeline/pixels/decode.py defines the pixels. An antialiased resize of an image from 72 to 64 pixels takes 50 us in
+torch and 98 us in PIL (one thread of a 2-core machine, n = 200). All steps release the interpreter's lock, and none
+starts threads.
 """
 
 from __future__ import annotations
@@ -92,6 +93,6 @@ def _jpeg_crop(data: bytes, frame: Frame, channels: int, crop: Crop, size: int) 
 
 
 def _all_pixels(data: bytes, frame: Frame | None, channels: int) -> NDArray[np.uint8]:
-    """All pixels, uint8 [H, W, channels]."""
+    """The image without a crop, uint8 [H, W, channels]."""
     pixels = None if frame is None else jpeg_pixels(data, frame, channels)
     return decode_whole(data, channels) if pixels is None else pixels

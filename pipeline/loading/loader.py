@@ -141,7 +141,7 @@ class Loader:
 
         Threads run while the iterator is alive; they are joined when it ends, is closed or is left by an
         exception. Decoding processes wait for the next iterator, until `close`. A step at or after
-        `policy.ready_until()` is not planned ahead, so the policy must have been refreshed when it is requested.
+        `policy.ready_until()` is not planned ahead, so the policy must be refreshed before that step is requested.
 
         Raises:
             DamagedError: a sample is damaged and there is no quarantine, or too many samples are damaged.

@@ -60,6 +60,8 @@ def _classes(compiled: CompiledTokenizer) -> dict[str, str]:
     def first(text: str) -> int:
         return int(compiled.encode(text)[0])
 
+    # A word ends before a number, but a letter continues the word "a" and a sign the word "!"; a token at the end of a
+    # word differs from the same characters inside it, so the first token shows which.
     letter_ends, sign_ends = first("a"), first("!")
     letters, numbers, spaces = [], [], []
     for code in (code for plane in _PLANES for code in range(plane << 16, (plane + 1) << 16)):

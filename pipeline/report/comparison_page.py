@@ -12,7 +12,7 @@ from pipeline.report.config_differences import ConfigDifference
 from pipeline.report.gallery import Gallery
 from pipeline.report.paired_evaluations import Comparison, Differing
 
-_PICTURES = 60  # of a group
+_PICTURES = 60  # at most, in each group
 _GROUPS = (("only_b", "Only B is right"), ("only_a", "Only A is right"), ("both_wrong", "Both wrong, differently"))
 
 

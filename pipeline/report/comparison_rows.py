@@ -14,7 +14,7 @@ Costs = tuple[dict[str, float], dict[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class MeasureRow:
-    """A measure in words.
+    """A row of the comparison table, as text.
 
     Attributes:
         a_interval, b_interval: e.g. "54.3% to 59.8%"; "" for measures without one.

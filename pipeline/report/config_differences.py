@@ -1,4 +1,4 @@
-"""The settings in which two models differ: those of their trainings and of what these were built from."""
+"""The settings in which two models differ: configs of their trainings and of the inputs of these."""
 
 from __future__ import annotations
 

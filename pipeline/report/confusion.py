@@ -17,7 +17,7 @@ _LONGEST_NAME = 24  # characters
 
 @dataclass(frozen=True)
 class Pair:
-    """The number of the `of` samples of class `true` that were predicted as `predicted`."""
+    """`count` of the `of` samples of class `true` were predicted as `predicted`."""
 
     true: int
     predicted: int
@@ -45,7 +45,7 @@ def shown_classes(confusion: NDArray[np.int64]) -> list[int]:
 def confusion_figure(confusion: NDArray[np.int64], names: Sequence[str]) -> Markup:
     """Rows are true classes, columns predictions; a cell's colour intensity is its fraction of the row.
 
-    Correct predictions are blue, wrong ones orange. Empty cells are not drawn, which keeps 51 classes small.
+    Correct predictions are blue, wrong ones orange. Empty cells are not drawn, which keeps the SVG small.
     """
     classes = shown_classes(confusion)
     count = len(classes)
@@ -56,7 +56,7 @@ def confusion_figure(confusion: NDArray[np.int64], names: Sequence[str]) -> Mark
     totals = np.maximum(confusion.sum(axis=1), 1)
     accuracies = per_class_accuracy(confusion)
     elements = [
-        # Few classes are not drawn larger than they need, and fit a phone.
+        # A figure of few classes is not enlarged beyond need, and fits on a phone.
         f'<svg class="confusion" style="min-width: {min(780, width):.0f}px; max-width: {min(1000, 2 * width):.0f}px" '
         f'viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
         f'aria-label="Confusion matrix of {count} classes; rows are true classes, columns predictions">'

@@ -33,7 +33,7 @@ class ClassResult:
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """One evaluation.
+    """An evaluation, read from its artifact.
 
     Attributes:
         artifact: the evaluation.

@@ -113,6 +113,7 @@ def _explanations(artifact: Artifact, pictures: Mapping[int, bytes]) -> list[Exp
     return explain(exported, images, method=method)
 
 
+# The first fitting method that draws a map and is fast enough for these pictures; None if there is none.
 def _affordable(exported: ExportedModel, pictures: int) -> Method | None:
     model = on_meta(exported.architecture, **exported.kwargs)
     preprocessing = exported.preprocessing

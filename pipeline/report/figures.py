@@ -122,7 +122,7 @@ def _axes(x_label: str) -> tuple[Figure, Axes]:
 
 
 def _x_text(value: float, _: int | None) -> str:
-    """A whole number, or with as many decimals as it has: a training of one epoch has ticks at parts of it."""
+    """A tick as text; it has decimals if it is not whole, since a training of one epoch has ticks inside it."""
     return f"{value:,.0f}" if value == round(value) else f"{value:.4g}"
 
 

@@ -168,6 +168,7 @@ def curriculum_section(run: RunData) -> Markup | None:
     return join(*content)
 
 
+# The figures of (key, title, series, share, levels), the arguments of `line_figure`.
 def _figures(*figures: tuple[str, str, list[Series], bool, list[float]]) -> list[Child]:
     return [
         tag(

@@ -234,7 +234,10 @@ class Comparison:
 
 
 def _identities(one: Evaluated, other: Evaluated) -> list[tuple[object, ...]]:
-    """What identifies each evaluated sample in both: id, or key and bytes, and label."""
+    """For each sample of `one` a tuple that is equal for the same sample of `other`.
+
+    It has the id and the label, or for different shards the key, the content hash and the label.
+    """
     labels = [one.labels[label] if label >= 0 else None for label in one.columns["label"].tolist()]
     if one.shards.name == other.shards.name:
         return list(zip(one.columns["id"].tolist(), labels, strict=True))

@@ -34,7 +34,7 @@ def registered_name(name: str, summary: Mapping[str, Any]) -> str:
 
 
 def standing(name: str, summary: Mapping[str, Any], champions: Mapping[str, Any]) -> str:
-    """ "champion", "not promoted", or "replaced" if another version became champion later in the run."""
+    """ "champion", "not promoted", or "replaced by version N" if another version became champion later in the run."""
     if not summary.get("promoted"):
         return "not promoted"
     champion = champions[registered_name(name, summary)]

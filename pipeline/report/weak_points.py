@@ -1,4 +1,4 @@
-"""What to look at first, in one sentence each: the worst class, classes never right, the most confused pair."""
+"""The weak points of a classifier, a sentence each: worst class, classes never right, most confused pair."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pipeline.artifacts import Artifact
 
 
 def percent(share: float) -> str:
-    """A fraction as a percentage; small ones have a second digit."""
+    """A fraction as a percentage with one decimal; below 1% with two."""
     return f"{share:.2%}" if 0 < share < 0.01 else f"{share:.1%}"
 
 

@@ -44,7 +44,7 @@ class Family:
         return sorted(infos, key=lambda info: (info.kind, info.image_size or 0, info.parameters or 0, info.name))
 
     def date(self, info: ModelInfo) -> float:
-        """The date of one of its models, in years; mid-year for a model that is later than the family."""
+        """The date of one of its models as a decimal year; mid-year for a model that is later than the family."""
         return self.year + (self.month - 0.5) / 12 if info.year == self.year else info.year + 0.5
 
 

@@ -55,7 +55,7 @@ class StreamsConfig(Config):
 
 
 class Streams(StatelessPolicy):
-    """A continuous stream of epochs, each a permutation of the rows that is local in each of C streams.
+    """A continuous stream of epochs; each permutes the blocks, and then the samples in the windows of C streams.
 
     Args:
         rows: ids to sample from.
@@ -94,7 +94,7 @@ class Streams(StatelessPolicy):
         overall = np.arange(start, stop, dtype=np.int64)
         epochs, positions = np.divmod(overall, self._samples)
         streams = positions % self._streams
-        # Sorted by stream, so that the slice of a rank is the same streams in every step.
+        # Sorted by stream, so that the slice of a rank has the same streams in every step.
         order = np.lexsort((overall, streams))
         ids = np.empty(stop - start, dtype=np.int64)
         for epoch in np.unique(epochs).tolist():
@@ -115,7 +115,7 @@ class Streams(StatelessPolicy):
             stream, window = int(streams[rows[0]]), int(positions[rows[0]]) // self._window
             order = self._window_order(epoch, stream, window)
             shuffled[rows] = window * self._window + order[positions[rows] - window * self._window]
-        # The begin of a stream in the epoch's order: stream c holds the positions c, c + C, ... of the epoch.
+        # Where each stream begins in the epoch's blocks; stream c fills the positions c, c + C, ... of the epoch.
         longer = self._samples % self._streams
         length = self._samples // self._streams
         begin = streams * length + np.minimum(streams, longer)
