@@ -1,7 +1,7 @@
 """Renames the parameters of a released CLIP to our names.
 
 open_clip uses OpenAI's names; its custom models have the text backbone under `text.`.
-An unknown name is not changed, so that strict loading reports it.
+An unknown name is not changed, so that loading reports it.
 """
 
 from __future__ import annotations

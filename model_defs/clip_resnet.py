@@ -119,7 +119,10 @@ class AttentionPool(nn.Module):
         return pooled.flatten(1)
 
     def values(self, feature_map: Tensor) -> Tensor:
-        """The value vector of each position, [B, h w, D]; per head, `forward` averages them and the mean's."""
+        """The value vector of each position, [B, h w, D].
+
+        `forward` returns, for each head, a weighted mean of these and of the value vector of the map's mean.
+        """
         values: Tensor = self.v_proj(self._tokens(feature_map)[:, 1:])
         return values
 

@@ -22,7 +22,7 @@ from model_defs.auxiliary import PooledMapWithHeads
 from model_defs.layers.branches import Branches
 from model_defs.layers.pooled_map import refuse_smaller
 
-# Table 1: widths of the 1x1, the 3x3 and the 1x1 before it, the 5x5 and the 1x1 before it, the pool's 1x1.
+# Table 1: widths of the 1x1; of the 1x1 before the 3x3, and the 3x3; the same with 5x5; of the 1x1 after the pool.
 MODULES = {
     "3a": (64, 96, 128, 16, 32, 32),
     "3b": (128, 128, 192, 32, 96, 64),

@@ -4,9 +4,9 @@ Szegedy, Vanhoucke, Ioffe, Shlens, Wojna 2015, "Rethinking the Inception Archite
 and table 1. Parameters for 1000 classes: 23,834,568, and 27,161,264 with the auxiliary head. Errors of the paper with
 one net and one crop of 299 pixels (table 3, without the images that ILSVRC blacklists), top-1/top-5: 21.2/5.6.
 
-torchvision's class and parameter names, hence the net as the authors released it (table 1 differs in the widths of
-its stem). The paper states no weight for its auxiliary loss; ours is from the authors' code, 0.4. The auxiliary head is
-designed for a map of 17 pixels; on smaller ones, where torchvision fails, its means are over a 25th of the map each.
+The class and the parameter names are torchvision's, so this is the net that the authors released (table 1 differs in
+the widths of its stem). The paper states no weight for its auxiliary loss; ours is from the authors' code, 0.4. The
+auxiliary head is designed for a map of 17 pixels; smaller ones, where torchvision fails, are averaged to 5 x 5.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def subsampling(channels: int) -> list[nn.Module]:
 
 
 class TableConvolution(nn.Module):
-    """A convolution in which each output map has only some input maps; stride 1, no padding.
+    """A convolution that connects each output map with only some input maps; stride 1, no padding.
 
     Args:
         table: the input maps of each output map.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 class Normalisation:
     """Mean and standard deviation of the images on which weights were trained.
 
-    Of weights: as the first convolution gets the images, i.e. after `transform_input` of a net that has it.
+    For weights it is that of the first convolution's input: after `transform_input` in a net that has it.
 
     Attributes:
         mean, std: one number per channel.
@@ -21,7 +21,7 @@ class Normalisation:
     origin: str = field(default="", compare=False)
 
     def for_channels(self, channels: int) -> Normalisation:
-        """The normalisation for a convolution fitted to another number of channels: the average of all, for each."""
+        """The normalisation for a convolution fitted to another number of channels: all get the average."""
         there = len(self.mean)
         if there == channels:
             return self

@@ -5,7 +5,7 @@ table 1. Parameters for 1000 classes: 50-32x4d 25,028,904; 101-32x4d 44,177,704;
 101-64x4d 83,455,272. Errors of the paper with one crop of 224 pixels (tables 3 and 4), top-1/top-5: 50-32x4d 22.2/-,
 101-32x4d 21.2/5.6, 101-64x4d 20.4/5.3; 101-32x8d is torchvision's, not the paper's.
 
-torchvision's class and parameter names; "32x4d" means 32 groups of 4 channels in the first stage.
+The class and the parameter names are torchvision's; "32x4d" means 32 groups of 4 channels in the first stage.
 `squeeze_excite=True` gives an SE-ResNeXt (see senet.py for the released ones).
 """
 

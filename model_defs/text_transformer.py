@@ -1,7 +1,8 @@
 """CLIP's text backbone.
 
 Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 2.4.
-63,428,096 parameters for width 512, depth 12, 77 tokens, 49,408 words, output of 512 (the backbone of ViT-B/32).
+63,428,096 parameters for width 512, depth 12, 77 positions, a vocabulary of 49,408 and an output of 512 (the backbone
+of ViT-B/32).
 
 A causal Transformer; the features of a text are the output at its end-of-text token, normed and projected. GELU by
 default; the released models were trained with QuickGELU.

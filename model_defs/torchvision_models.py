@@ -1,4 +1,4 @@
-"""Unmodified nets of torchvision: EfficientNet and RegNet, the teachers at the time of DeiT.
+"""Unmodified nets of torchvision: EfficientNet and RegNet.
 
 Tan, Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", section 4 and table 1;
 Tan, Le 2021, "EfficientNetV2: Smaller Models and Faster Training", section 3; Radosavovic et al. 2020, "Designing

@@ -8,7 +8,7 @@ Projections of AlexNet's first two layers (`pipeline.explain.deconvnet`) showed 
 first convolution is 7x7 with stride 2 and not 11x11 with stride 4, and no layer is split over two GPUs. Maps of a
 224-pixel image have sides 110, 55, 26, 13 and 6.
 
-Contrast is normalised after the first two poolings, not before them as in AlexNet. The paper gives no constants:
+Responses are normalised after the first two poolings, not before them as in AlexNet. The paper gives no constants:
 here they are AlexNet's. Weights are initialised as in section 3, except for the scale of the pixels; the paper's
 renormalisation of filters during training is omitted.
 """

@@ -1,4 +1,4 @@
-"""The zoo, one row per model and one file per family: importing it registers all models and imports none."""
+"""The zoo, one row per model and one file per family: importing it registers all models without their modules."""
 
 from model_defs.catalogue import inception, language_image, residual, sequential, text, transformers
 

@@ -19,6 +19,7 @@ _PARTS = {
 _QKV = ("query", "key", "value")
 _NORM = {"gamma": "weight", "beta": "bias"}  # in the authors' files
 
+# Prefixes of names that our model does not have, and why.
 DROPPED = {
     "pooler.": "the layer of next-sentence prediction; a text here is the mean of its tokens",
     "cls.": "the heads of pre-training",

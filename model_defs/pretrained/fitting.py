@@ -56,10 +56,11 @@ def fit_channels(weight: Tensor, in_chans: int) -> Tensor:
 
 @dataclass
 class FittedState:
-    """The tensors that a model loads, and the ones that were adapted or left out, name -> reason.
+    """The tensors that a model loads, and the ones that were adapted or left out.
 
     Attributes:
         state: tensors with the model's names and shapes.
+        adapted, replaced, missing, dropped: name -> reason; see `LoadingReport` for the four cases.
         unexplained: mismatches without a valid reason, one line each.
     """
 
@@ -106,7 +107,8 @@ def fit(
 def with_distillation_token(wanted: dict[str, Tensor], found: dict[str, Tensor], out: FittedState) -> dict[str, Tensor]:
     """The source with as many prefix tokens as the model: ViT into distilled DeiT, and vice versa.
 
-    A missing distillation token is initialised from the class token, and its head from the class head.
+    A missing distillation token is initialised from the class token, and its head from the class head; `out.adapted`
+    gets the reasons.
     """
     model_has, source_has = "dist_token" in wanted, "dist_token" in found
     if model_has == source_has or "cls_token" not in found or "pos_embed" not in found:

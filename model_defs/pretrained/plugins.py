@@ -39,7 +39,7 @@ class PluginSource:
 
     Attributes:
         scheme: name of the scheme, e.g. "models".
-        reference: text after the colon, e.g. "/emoji-classifier@champion".
+        reference: text after the colon, e.g. "/my-classifier@champion".
     """
 
     scheme: str

@@ -97,6 +97,7 @@ def layer_shares(weights: Tensor, *, head_fusion: HeadFusion = "mean", discard: 
     return mixed / mixed.sum(dim=-1, keepdim=True)
 
 
+# The model itself, checked to be a ViT in evaluation mode.
 def _transformer(model: nn.Module) -> VisionTransformer:
     if not isinstance(model, VisionTransformer):
         raise InputError(

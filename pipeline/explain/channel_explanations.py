@@ -62,7 +62,7 @@ def explain_by_channels(
 def _interleave(
     first: Panel, above: Sequence[Panel], second: Panel, below: Sequence[Panel], width: int = PANELS_PER_ROW - 1
 ) -> tuple[Panel, ...]:
-    """Pairs of rows: `first` and some of `above`, then `second` and those of `below`."""
+    """Pairs of rows: `first` with up to `width` of `above`, below them `second` with the same ones of `below`."""
     panels: list[Panel] = []
     for start in range(0, len(above), width):
         for head, row in ((first, above), (second, below)):

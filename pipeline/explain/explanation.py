@@ -44,7 +44,7 @@ class ExplanationRequest:
 
 @dataclass(frozen=True)
 class Explanation:
-    """One image explained.
+    """The explanation of a prediction for one image.
 
     Attributes:
         answer: the model's prediction, a label or text.

@@ -50,7 +50,7 @@ def fitting_methods(model: nn.Module, image_size: int, channels: int) -> tuple[M
 
 
 def model_image(exported: ExportedModel, data: bytes, *, name: str) -> Tensor:
-    """An image file as the model's uint8 [C, S, S], decoded and scaled as in training.
+    """An image file as the model's input before normalisation, uint8 [C, S, S], decoded and scaled as in training.
 
     Raises:
         InputError: the bytes are not an image; `name` is in the message.

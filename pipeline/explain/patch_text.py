@@ -6,9 +6,9 @@ layers are applied. By image backbone:
 
 - ViT: in the last block each token attends to itself only (`positions="values"`). `positions="tokens"` runs the block
   unchanged; but training reads the class token only, so the patch tokens after that block were never trained.
-  Measured: images with two objects of 24 kinds, a ViT of 3 blocks trained for 500 steps on captions of one of them,
-  two seeds. The patch most similar to the caption is in the quarter of the image with the named object in 64% and 51%
-  of images; with "tokens" in 29% and 30%.
+  Measured with a ViT of 3 blocks, trained for 500 steps on images of two objects (of 24 kinds) whose captions name
+  one, two seeds: the patch most similar to the caption is in the quarter of the image with the named object in 64%
+  and 51% of images; with "tokens" in 29% and 30%.
 - CLIP's ResNet: the values of the attention pooling, projected. MaskCLIP leaves out their position embedding; here it
   is added, so that the mean of these vectors, head by head, is exactly the image's vector.
 - Another convolutional net: for each position of the feature map, the net's output for a map that repeats this position

@@ -1,7 +1,7 @@
 """The bounds of a leak check: which fraction of an evaluation split may be in the training data.
 
 The bounds are not in the key of the result's artifact: they are checked after it is committed or found in the store. So
-its listing and pictures can be reviewed after a failure, and a rerun with the same data fails within a second.
+the listing and the pictures can be reviewed after a failure, and a rerun with the same data fails within a second.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class SplitFinding:
 
 
 def split_findings(name: str, data: DataSet, found: Iterable[SearchResult]) -> list[SplitFinding]:
-    """The findings of each evaluation split of a data set that has images, over all searches for them."""
+    """The findings of each non-empty evaluation split of a data set, over all searches for its images."""
     worst_kind = np.full(len(data.index), len(KINDS), dtype=np.int8)
     for result in found:
         for row, matches in result.matches.items():

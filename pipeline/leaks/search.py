@@ -2,7 +2,7 @@
 
 Images with equal pixels are one picture, and the search is over pictures: a placeholder that occurs ten thousand times
 costs no more than one that occurs once. Near hashes give candidates, the detailed comparison decides. Only the best few
-matches of each evaluation picture are stored, so their number bounds the memory.
+matches of each evaluation picture are stored, so the number of evaluation pictures bounds the memory.
 """
 
 from __future__ import annotations
