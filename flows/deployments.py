@@ -1,6 +1,6 @@
-"""The deployments, as data: which flow runs when, and how many at once. prefect.yaml holds the same rows.
+"""The deployments, as data: which flow runs when, and how many at once. prefect.yaml has the same entries.
 
-To run your own data on a schedule, set the parameter data.base=newest: a night without new data writes nothing.
+To run your own data on a schedule, set the parameter data.base=newest: a run without new data writes nothing.
 
 `tutelage deploy` creates them on the server that PREFECT_API_URL names; `prefect deploy --all` in a clone
 does the same. A worker of the pool runs them: `prefect worker start --pool tutelage`.
@@ -29,7 +29,7 @@ class Deployment:
         flow: name of the flow.
         name: name of the deployment; Prefect shows FLOW/NAME.
         cron: schedule in UTC; None: only on demand.
-        limit: runs at the same time; further ones wait. None: no limit.
+        limit: maximum number of concurrent runs; further ones wait. None: no limit.
     """
 
     flow: str
@@ -66,7 +66,7 @@ DEPLOYMENTS = (
 
 
 def prefect_yaml() -> dict[str, Any]:
-    """The content of prefect.yaml. Without a pull step, Prefect runs the flows in the folder that deployed them."""
+    """The content of prefect.yaml. Without a pull step, Prefect runs flows in the folder of their deployment."""
     return {"name": "tutelage", "deployments": [deployment.plain() for deployment in DEPLOYMENTS]}
 
 

@@ -16,10 +16,11 @@ from pipeline.training.model_config import ModelConfig
 def weights_of(
     run: StageRun, model: ModelConfig | TextBackboneConfig, subject: str, name: str = "weights"
 ) -> dict[str, StageHandle]:
-    """The input `name` for the training of `model`; empty if it starts from random weights.
+    """Submits the import of the weights that `model` names; returns {name: its handle}, empty if it names none.
 
     Args:
-        subject: name of the model in the display, e.g. "teacher".
+        subject: name of the model in the stage's label, e.g. "teacher".
+        name: name of the input of the stage that trains the model.
     """
     config = import_config(model, run.store)
     return {} if config is None else {name: run.submit(ImportWeights(), config, label=f"import {subject} weights")}
@@ -30,7 +31,7 @@ def with_backbone_normalisation(
 ) -> ContrastiveConfig:
     """The config of a dual encoder, with the normalisation that the weights of its new image backbone expect.
 
-    A trained classifier among the inputs has its own, and the weights of a new backbone are then not used.
+    With a trained classifier among the inputs, its own normalisation applies, and no weights are imported.
     """
     tower = clip.new_tower
     if "tower" in inputs:
@@ -39,10 +40,10 @@ def with_backbone_normalisation(
 
 
 def image_tower_weights(run: StageRun, clip: ContrastiveConfig) -> dict[str, StageHandle]:
-    """The imported weights of a dual encoder's new image backbone, if its config names weights."""
+    """Submits the import for a dual encoder's new image backbone; empty if its config names no weights."""
     return weights_of(run, clip.new_tower.model, "image tower", "image-weights")
 
 
 def text_tower_weights(run: StageRun, clip: ContrastiveConfig) -> dict[str, StageHandle]:
-    """The imported weights of a dual encoder's text backbone, if its config names weights."""
+    """Submits the import for a dual encoder's text backbone; empty if its config names no weights."""
     return weights_of(run, clip.text, "text tower", "text-weights")

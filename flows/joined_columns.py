@@ -25,7 +25,7 @@ class JoinedInput:
         return cls(None if columns is None else run.submit(JoinColumns(), columns.resolved(), {"shards": shards}))
 
     def added_to(self, inputs: Mapping[str, StageHandle], config: Config) -> dict[str, StageHandle]:
-        """The inputs of a stage, with the columns if its config reads them; the keys of other stages do not change."""
+        """The inputs of a stage, with the columns only if its config reads them, since an input changes the key."""
         if self.handle is None or not reads_columns(config):
             return dict(inputs)
         return {**inputs, "columns": self.handle}

@@ -18,12 +18,12 @@ def check_leaks(
     *,
     after: Sequence[StageHandle] = (),
 ) -> dict[str, StageHandle]:
-    """Submits the check, as the input "leaks"; empty if `config` is None.
+    """Submits the check; returns {"leaks": its handle}, empty if `config` is None.
 
     The findings are committed before the bounds are checked, so that they can be read when a run stops.
 
     Args:
-        against: the shards of another data set, by STAGE/KEY.
+        against: STAGE/KEY of the shards of another data set.
     """
     if config is None:
         return {}

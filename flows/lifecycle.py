@@ -42,7 +42,7 @@ def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> FlowResult:
         if baseline:
             handles["baseline"] = baseline["probe"]
             handles["baseline-evaluation"] = _measure(run, parameters, "baseline", handles)
-            # On few cores, stages beside them would only delay the first number of the run.
+            # On few cores, concurrent stages would only delay the first accuracy of the run.
             before = [handles["baseline-evaluation"]]
         checked = check_leaks(run, parameters.leaks, shards, parameters.leaks_against, after=before)
         handles |= checked
@@ -79,7 +79,7 @@ def _register_classifiers(run: StageRun, parameters: LifecycleParameters, handle
     """Registers the student, the teacher, or both: first the student, with which the teacher is compared."""
     which = parameters.registration.classifier
     if which != "teacher":
-        # The registration compares the student with the teacher's evaluation.
+        # The student's registration looks up the teacher's evaluation in the store.
         handles["classifier-registration"] = _register(
             run, parameters, "student", handles, lineage=["teacher"], after=[handles["teacher-evaluation"]]
         )

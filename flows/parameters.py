@@ -29,7 +29,7 @@ def reference(description: str, *stages: str, without: str = "built from this co
     """A field that names an artifact of one of `stages` by STAGE/KEY.
 
     Args:
-        without: the description of null.
+        without: what null means.
     """
     return Field(
         None,

@@ -38,9 +38,9 @@ class PhotoModels:
 def photo_models(machine: Machine) -> PhotoModels:
     """The most accurate models that the machine fine-tunes on a few thousand photos within about an hour.
 
-    Without a GPU both are EfficientNet-Lite0 (its package needs no network): the student sees images of 128 pixels,
-    a third of the teacher's arithmetic. With one, both have torchvision's weights; ResNet-50 is for GPUs with less than
-    12 GiB.
+    Without a GPU both are EfficientNet-Lite0, whose weights are in a Python package: no download. The student sees
+    images of 128 pixels, a third of the teacher's arithmetic. With one, both have torchvision's weights; ResNet-50 is
+    for GPUs with less than 12 GiB.
     """
     if machine.gpus == 0:
         batch = 32 if machine.memory >= 4 * _GIB else 16

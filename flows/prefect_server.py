@@ -94,6 +94,7 @@ class EmbeddedPrefect:
         open_runs = {**within, "task_runs": {"state": {"type": {"any_": unfinished}}}}
         waiting = {**within, "task_runs": {"state": {"name": {"any_": ["NotReady"]}}}}
         known = self._ask("task_runs/count", within)
+        # A task run after a failed one stays PENDING, named NotReady.
         pending = self._ask("task_runs/count", open_runs) - self._ask("task_runs/count", waiting)
         return bool(known >= task_runs and pending <= 0)
 
@@ -165,7 +166,7 @@ def _check_login(url: str) -> None:
                 " set PREFECT_API_AUTH_STRING=USER:PASSWORD"
             ) from None
     except (OSError, ValueError):
-        return  # It has just answered; the run will report another error.
+        return  # The health check has just succeeded; the run itself will report any other error.
 
 
 def port_wanted() -> int | None:

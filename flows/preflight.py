@@ -82,7 +82,7 @@ def _check_room(store: ArtifactStore) -> None:
 
 
 def _check_tracking(parameters: Config) -> None:
-    """Refuses an MLFLOW_TRACKING_URI without an answer, if the flow trains or registers."""
+    """Refuses an MLFLOW_TRACKING_URI at which nothing answers, if the flow trains or registers."""
     from flows.parameters import ShardDatasetParameters
     from pipeline.training.tracking_uri import VARIABLE, check_tracking_uri
 
@@ -111,7 +111,7 @@ def _check_references(parameters: Config, store: ArtifactStore) -> None:
 
 
 def _is_given(path: str, parameters: BaseModel) -> bool:
-    """Whether the config at `path` trains a teacher or student that an artifact in the parameters makes unneeded."""
+    """Whether `path` is in the config of a teacher or student that is not trained: an existing artifact replaces it."""
     given = {name for name in ("teacher_model", "tower", "model") if getattr(parameters, name, None) is not None}
     match path.partition(".")[0]:
         case "teacher":

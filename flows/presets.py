@@ -1,4 +1,7 @@
-"""Whole runs as functions. A flow takes its subset: `find_preset("emoji").parameters("train-teacher")`."""
+"""The presets: each is a function that returns the parameters of a whole run, the flow lifecycle.
+
+Other flows take a subset: `find_preset("emoji").parameters("train-teacher")`.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ def emoji() -> LifecycleParameters:
 
     The student has a convolutional stem: 5,000 images are too few for a plain transformer to learn locality
     (accuracy on the held-out artist 27% with linear patches, 38% with the stem; 10 epochs, one seed). The
-    curriculum is gated on images of known concepts, since too few concepts are held out to gate on them.
+    curriculum advances by the accuracy on held-out images of trained concepts: the validation split has too few.
     """
     loader = LoaderConfig(
         augment=AugmentConfig(flip=0.5, brightness=0.2, contrast=0.2, saturation=0.5, crop_min_area=0.6)
@@ -158,7 +161,7 @@ def photos() -> LifecycleParameters:
         data=ShardingConfig(
             source=ImageFolderConfig(folder=Path("images"), caption="a photo of {a_label}"),
             split=SplitConfig(val_share=0.1, test_share=0.2),
-            # The crops of 224 pixels need no more, and each epoch decodes every image.
+            # Crops of 224 pixels need no larger images, and each epoch decodes every image.
             images=ImagesConfig(max_side=1024),
         ),
         # Folders contain bursts and frames of films; with more of them than this, accuracy measures memorization.

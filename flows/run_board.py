@@ -1,7 +1,7 @@
 """The board of a run: the state and progress of each stage, for a display.
 
 Stages write to it from their own threads; a display reads snapshots. The time left is computed from the steps of the
-last seconds, and is None for a stage that does not report its total number of steps.
+last 20 seconds, and is None for a stage that does not report its total number of steps.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class StageRow:
     """One stage on the board.
 
     Attributes:
-        label: its name in this run; two stages of one kind have different labels.
+        label: its name in this run; two runs of the same stage have different labels.
         step: units done of `total` (None: unknown), as last reported.
         started: time.monotonic() of its start; None while it waits.
         seconds: its duration, once it has ended.
@@ -67,7 +67,7 @@ class RunBoard:
     """The stages of one run in the order in which they were announced; safe to use from any thread.
 
     Args:
-        checked: the parameters that preflight has found ready, so that the run does not check them again.
+        checked: parameters that preflight has already checked, so that the run does not check them again.
     Attributes:
         phase: what the run does outside its stages, e.g. "starting the Prefect server".
         stopping: the run ends early; its phase is shown even while stages run.
@@ -131,7 +131,7 @@ class RunBoard:
             self._rows[label] = replace(row, state=state, headline=headline, seconds=seconds, left_s=None)
 
     def stop_requested(self) -> None:
-        """Shows that a signal has arrived; what the run waits for follows."""
+        """Shows that a signal has arrived; a later phase says what the run waits for."""
         if not self.stopping:
             self.stopping = True
             self.says("stopping; Ctrl-C again ends the run at once")

@@ -53,9 +53,9 @@ def ends_at_once(
 
 @contextlib.contextmanager
 def passed_on_once() -> Iterator[None]:
-    """Around a flow, within `ends_at_once`: ignores one SIGTERM, since Prefect sends the one that ended the flow again.
+    """Around a flow, within `ends_at_once`: ignores one SIGTERM, since Prefect resends the one that ended the flow.
 
-    This also applies after the flow: the thread may read the signal later.
+    The SIGTERM is ignored after the block too, since the thread may read it later.
     """
     _resend_expected.set()
     yield
@@ -63,7 +63,7 @@ def passed_on_once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def all_from_outside() -> Iterator[None]:
-    """Around the body of a flow, during which Prefect does not resend signals: counts every one."""
+    """Around the body of a flow, during which Prefect does not resend signals: ignores none."""
     was_set = _resend_expected.is_set()
     _resend_expected.clear()
     try:

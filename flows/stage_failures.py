@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pipeline.errors import InputError, TutelageError, WorkError, first_line, listed, shortened
 
 _LINE_CHARS = 1200
-_MAX_LISTED = 6  # limit on the failures that a line lists
+_MAX_LISTED = 6  # different errors in a line
 
 
 def error_line(error: BaseException) -> str:
-    """An error in one line, with its type unless it was raised on purpose."""
+    """An error in one line, with its type unless it is a TutelageError."""
     line, name = first_line(error), type(error).__name__
     return line if isinstance(error, TutelageError) or line == name else f"{name}: {line}"
 
@@ -31,10 +31,10 @@ class StagesFailedError(WorkError):
 
 
 def failures_line(errors: Mapping[str, Exception], line: Callable[[Exception], str]) -> str:
-    """All failed stages with their errors; stages that failed for one reason share it.
+    """All failed stages with their errors; stages with the same error are listed together.
 
     Args:
-        line: an error in one line.
+        line: formats one error as one line.
     """
     stages: dict[str, list[str]] = {}
     for label, error in errors.items():

@@ -1,4 +1,4 @@
-"""The state of a stage in one line: for output that is no terminal, and for the run's log in Prefect."""
+"""The state of a stage in one line: for output that is not a terminal, and for the run's log in Prefect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def plain_line(row: StageRow, max_numbers: int | None = 4) -> str:
     """A stage's state in one line without colour.
 
     Args:
-        max_numbers: of the numbers that the stage reported, at most this many; None: all.
+        max_numbers: limit on the reported numbers in the line; None: all.
     """
     if row.state != "running":
         words = [row.label, row.state]
@@ -28,7 +28,7 @@ def plain_line(row: StageRow, max_numbers: int | None = 4) -> str:
 
 
 def numbers_shown(row: StageRow, limit: int | None = 4) -> list[str]:
-    """The numbers that a stage reported, the most important first."""
+    """The numbers that a stage reported, formatted, the most important first."""
     order = ["loss", "images_per_s"]
     names = [name for name in order if name in row.numbers] + [name for name in row.numbers if name not in order]
     return [_number(name, row.numbers[name]) for name in names[:limit]]

@@ -1,8 +1,8 @@
 """The stages of a run: submits them to Prefect, waits for them, publishes and cleans up.
 
 A flow opens a `StageRun` and submits stages. A stage starts when its inputs are ready, so independent stages run
-concurrently. At the end of the block all stages were waited for, the results are published to Prefect's UI, and
-resources are released, also after an error.
+concurrently. At its end, also after an error, the block waits for all stages, publishes the results to Prefect's UI and
+releases resources.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class StageRun:
         return self._futures[label]
 
     def leave_out(self, label: str, reason: str) -> None:
-        """Says in the run's log and at its end why a stage that the parameters ask for is not run."""
+        """Records why a stage that the parameters ask for is not run, for the run's log and its summary."""
         self.board.notes[label] = f"left out: {reason}"
         get_run_logger().warning("%s: left out: %s", label, reason)
 
@@ -158,7 +158,7 @@ class StageRun:
         return RunSummary(self.flow, tuple(ended))
 
     def result(self) -> FlowResult:
-        """The summary; if there was nothing new, in a Prefect state with that name."""
+        """The summary; if there was nothing new, in a Prefect state named NOTHING_NEW."""
         summary = self.summary()
         if not summary.nothing_new:
             return summary
@@ -173,10 +173,10 @@ def stage_run(flow: str, parameters: Config, *, tracked: bool = True) -> Iterato
     Args:
         tracked: its stages write to MLflow, whose database must be created before they run concurrently.
     Raises:
-        InputError: the parameters cannot be carried out here; nothing was started.
+        InputError: a run with these parameters cannot start here; nothing was started.
     """
     store, board = open_store(), current_board()
-    # From the shell they were checked before the Prefect server was started.
+    # The shell has checked them already, before it started the Prefect server.
     if board.checked != parameters:
         check_ready(parameters, store)
     sweep(store)

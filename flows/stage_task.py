@@ -62,7 +62,7 @@ Accept = Callable[[Artifact], None]
 
 
 def accept_any(artifact: Artifact) -> None:
-    """The default: no requirement."""
+    """Accepts every artifact: the default."""
 
 
 def worth_repeating(task: Any, task_run: Any, state: State[Any]) -> bool:

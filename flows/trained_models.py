@@ -29,10 +29,11 @@ def make_teacher(
     starts_from: Mapping[str, StageHandle] = MappingProxyType({}),
     after: Sequence[StageHandle] = (),
 ) -> StageHandle:
-    """A teacher trained on these shards, after the stages `after`.
+    """Submits the training of a teacher on these shards.
 
     Args:
-        starts_from: its imported "weights" and their linear "probe"; empty: weights of the config are imported now.
+        starts_from: the inputs "weights" and "probe" from `make_baseline`; empty: the config's weights are imported.
+        after: stages that must succeed before it begins.
     """
     config = with_normalisation(config, run.store)
     starts_from = starts_from or weights_of(run, config.model, "teacher")
@@ -43,7 +44,11 @@ def make_teacher(
 def make_baseline(
     run: StageRun, parameters: TeacherParameters, shards: StageHandle, columns: JoinedInput
 ) -> dict[str, StageHandle]:
-    """A linear probe of the teacher's pretrained model: "probe", and the imported "weights"; empty if there is none."""
+    """Submits a linear probe of the teacher's pretrained model.
+
+    Returns:
+        {"weights": the imported weights, "probe": the linear probe}; empty if there is none.
+    """
     teacher, config = parameters.teacher, parameters.baseline
     if config is None:
         return {}
@@ -74,7 +79,7 @@ def find_teacher(
 def make_student(
     run: StageRun, config: DistillationConfig, shards: StageHandle, teacher: StageHandle | None, columns: JoinedInput
 ) -> StageHandle:
-    """A student of this teacher, or of its stored outputs: a joined column, or outputs computed once by a stage."""
+    """Submits the training of a student on a teacher's outputs: computed in each step, once by a stage, or joined."""
     config = with_normalisation(config, run.store)
     inputs: dict[str, StageHandle] = {"shards": shards, **weights_of(run, config.model, "student")}
     column = config.distillation.teacher_column
