@@ -51,7 +51,7 @@ _QUIET = {
 
 
 class _Commands(typer.core.TyperGroup):
-    """The commands; Ctrl-C reaches `main`, which says so. Typer would end with exit code 130 and without a word."""
+    """The commands; Ctrl-C reaches `main`, which prints "interrupted". Typer would exit with code 130 silently."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -203,7 +203,7 @@ def explain(
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Explain predictions as PNG files. One for each image, or one for a data set."""
+    """Explain predictions as PNG files. Write one for each image, or one for a data set."""
     from flows.cli.explain_command import explain, explain_over_data
 
     if data is not None:
@@ -250,7 +250,7 @@ def evaluate(
     ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Measure a model on shards or images. With its worst classes and mistakes."""
+    """Measure a model on shards or images. List its worst classes and mistakes."""
     from flows.cli.evaluate_command import evaluate
 
     return evaluate(model_uri, data, split=split, leave_out_unknown=leave_out_unknown, as_json=as_json)
@@ -265,7 +265,7 @@ def compare(
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Compare two models or runs on the same images. With a paired test."""
+    """Compare two models or runs on the same images. Test the difference with a paired test."""
     from flows.cli.compare_command import compare
 
     return compare(a, b, out=out, as_json=as_json)

@@ -1,4 +1,4 @@
-"""`tutelage artifacts open` and `get`: an artifact's files for people."""
+"""`tutelage artifacts open` and `get`: opens an artifact's page, and copies its files."""
 
 from __future__ import annotations
 

@@ -17,11 +17,11 @@ _SUFFIX = "-evaluation"
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two.
+    """A or B: one of the two arguments.
 
     Attributes:
         argument: as the user wrote it.
-        evaluations: those that it can be compared by, the latest first.
+        evaluations: the evaluations of its model, the latest first; those of an evaluation or a run: one.
         models: STAGE/KEY of a model; empty if the argument names an evaluation or a run.
     """
 
@@ -31,7 +31,7 @@ class Side:
 
 
 def evaluations_of(a: str, b: str, store: ArtifactStore) -> tuple[Artifact, Artifact]:
-    """The evaluations of A and B: on the same samples if there are such, the latest first.
+    """The evaluations of A and B: the latest pair on the same samples, if there is one.
 
     Args:
         a, b: run-report/KEY (with :NAME for another model than the registered classifier), evaluate/KEY, an artifact of
@@ -85,18 +85,18 @@ def _of_run(argument: str, report: Artifact, name: str, store: ArtifactStore) ->
 
 
 def _measured(evaluation: Artifact) -> tuple[str, str]:
-    """The shards and the split: evaluations with the same ones have the same samples, but for labels left out."""
+    """The shards and the split: evaluations with equal ones have the same samples, except for labels left out."""
     return evaluation.manifest["inputs"]["shards"], str(evaluation.config["split"])
 
 
 def _commands(sides: tuple[Side, Side], store: ArtifactStore) -> str:
-    """Which model to evaluate on which data, with the command."""
+    """The error line: which model was not evaluated on which data, with the command that does it."""
     measured = next((side for side in sides if side.evaluations), None)
     if measured is None:
         shards = _training_data(sides[0].models, store) or "STAGE/KEY"
         commands = [f"`tutelage evaluate {side.argument} --data {shards}`" for side in sides]
         return f"neither {sides[0].argument} nor {sides[1].argument} was evaluated; run {' and '.join(commands)}"
-    # The side without evaluations, or else a model rather than a run.
+    # The side to evaluate: the one without evaluations; if both have some, a model rather than a run.
     other = sides[1] if measured is sides[0] else sides[0]
     if not other.models:
         measured, other = other, measured

@@ -20,8 +20,8 @@ class Console(rich.console.Console):
     """Rich's console without markup and emoji codes; control characters are printed as escapes.
 
     Args:
-        unwrapped: print long lines and tables uncut if the output is a pipe or a file, whose readers expect one line
-            each; COLUMNS, if set, is the width then.
+        unwrapped: do not wrap or truncate lines and tables if the output is a pipe or a file, since programs read one
+            row per line; COLUMNS, if set, still limits the width.
     """
 
     def __init__(self, *, unwrapped: bool = True, **options: Any) -> None:
@@ -33,7 +33,7 @@ class Console(rich.console.Console):
             self.width = _UNWRAPPED
 
     def on_broken_pipe(self) -> None:
-        """Raised for `main` to handle; Rich would exit the process."""
+        """Raises the error for `main` to handle; Rich would exit the process."""
         raise BrokenPipeError
 
     def _render_buffer(self, buffer: Iterable[Segment]) -> str:

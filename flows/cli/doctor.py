@@ -151,7 +151,7 @@ def gpus() -> Check:
 
 
 def disk(store_url: str, free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free) -> Check:
-    """The free space on the disk of the store; for a remote store, the least of its cache and its temporary files."""
+    """The free space on the disk of the store; for a remote store, the smaller of cache and temporary files."""
     folders = {variable: _existing(folder) for variable, folder in _local_folders(store_url).items()}
     variable = min(folders, key=lambda name: free_bytes(folders[name]))
     free = free_bytes(folders[variable]) / _GIB
@@ -184,7 +184,7 @@ def store(store_url: str) -> Check:
 
 
 def prefect(url: str) -> list[Check]:
-    """The Prefect server, and its scheduler if it answers; the server that a run starts if `url` is "" has none."""
+    """The Prefect server and, if it answers, its scheduler; no server runs yet if `url` is ""."""
     server = Check("Prefect", *prefect_service(url))
     if not url or server.status != "ok":
         return [server]

@@ -32,7 +32,7 @@ class EvaluationData:
     """What `--data` names.
 
     Attributes:
-        named: shards of the store, or the sharding of a folder or a table.
+        named: shards of the store, or the config by which a folder or a table is sharded.
     """
 
     named: Artifact | ShardingConfig
@@ -84,8 +84,8 @@ def evaluation_data(data: str, store: ArtifactStore) -> EvaluationData:
         )
     config = ShardingConfig(
         source=source,
-        # Every image is evaluated, an image in several splits once: none is drawn into a split, no class is dropped for
-        # having images in one split only, and those that cannot be read are reported.
+        # Every image is evaluated: none is drawn into val or test, no rare class is dropped, repetitions are kept (an
+        # image in several splits is evaluated once), and images that cannot be read are reported.
         split=SplitConfig(val_share=0, test_share=0, rare_classes="train_only"),
         duplicates=DuplicatesConfig(exact="keep"),
         max_unreadable_share=1.0,

@@ -1,7 +1,8 @@
 """The image files that arguments of the command line stand for, and their bytes.
 
 A folder stands for the images in it and below it, a pattern for the images that match. Both are recognised as
-`shard-dataset` does: by extension, otherwise by their first bytes. A file that is named is read whatever its name.
+`shard-dataset` does: by extension, otherwise by their first bytes. A path of a file is read whatever
+its extension.
 """
 
 from __future__ import annotations

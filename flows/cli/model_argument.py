@@ -66,7 +66,7 @@ def model_artifact(model_uri: str, store: ArtifactStore) -> Artifact:
 
 
 def names_of_model(model_uri: str, store: ArtifactStore) -> tuple[str, ...]:
-    """STAGE/KEY of the artifacts that the model may be in the store; nothing is copied.
+    """STAGE/KEY of each artifact that the model would have in the store; unlike `model_artifact`, copies nothing.
 
     Raises:
         InputError: it names no model.

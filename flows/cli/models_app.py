@@ -29,7 +29,7 @@ models_app = typer.Typer(
 def list_models(
     pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="e.g. 'resnet*'")] = "*", as_json: AsJson = False
 ) -> int:
-    """List architectures by name pattern. With year, parameters, MACs, image size, published errors and weights."""
+    """List architectures by name pattern. Show year, parameters, MACs, image size, published errors and weights."""
     from flows.cli.model_commands import list_architectures
 
     return list_architectures(pattern, as_json=as_json)

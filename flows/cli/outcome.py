@@ -34,7 +34,7 @@ class Outcome:
         artifacts: label of a stage -> STAGE/KEY.
         report: path of the HTML report; None if there is none.
         models: summaries of the registrations: registered name, version, decision, lookup line.
-        data: for each stage with notes or skipped files, these.
+        data: the notes and the skipped files of each stage that has any.
     """
 
     flow: str

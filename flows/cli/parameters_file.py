@@ -75,7 +75,7 @@ def shell_parameters(
 ) -> tuple[Config, str]:
     """The parameters given on the command line, and the name of their origin, e.g. "preset emoji".
 
-    A flow takes its part of a config of the lifecycle.
+    Of a config of the lifecycle, a flow takes its subset.
 
     Raises:
         InputError: they are invalid.
@@ -96,14 +96,14 @@ def shell_parameters(
 
 
 def _part_for(entry: FlowEntry, values: dict[str, Any]) -> dict[str, Any]:
-    """The values that a flow takes of a config of the lifecycle; all of them if it is no such config."""
+    """The values without those that only the lifecycle has; unknown names stay, and fail validation."""
     whole = set(find_flow("lifecycle").parameter_model().model_fields)
     own = set(entry.parameter_model().model_fields)
     return {name: value for name, value in values.items() if name in own or name not in whole}
 
 
 def parsed(model: type[ConfigT], values: Mapping[str, Any], where: str) -> ConfigT:
-    """Validates values; where the model requires a string, the text as written is used: yes, on, 1.10.
+    """The model of these values; where it requires a string, the text as written is used: yes, on, 1.10.
 
     Raises:
         InputError: they are invalid.

@@ -93,7 +93,7 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
 
 @contextlib.contextmanager
 def _logged(log: Path) -> Iterator[tuple[IO[str], IO[str]]]:
-    """Like `output_to_log`.
+    """`output_to_log`, with an InputError if the log cannot be written.
 
     Raises:
         InputError: the log cannot be written.

@@ -47,13 +47,13 @@ def read_yaml(text: str, where: str) -> Any:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise InputError(f"{where}: not YAML: {_reason(error)}") from None
-    except (ValueError, OverflowError) as error:  # PyYAML's own, of "\UFFFFFFFF" and of a long version
+    except (ValueError, OverflowError) as error:  # raised by PyYAML for "\UFFFFFFFF" and for a long version
         raise InputError(f"{where}: not YAML: {first_line(error)}") from None
     return None if node is None else _NodeReader(where).value(node, 1)
 
 
 def read_json(text: str, where: str) -> Any:
-    """The same for a JSON document.
+    """Like `read_yaml`, for a JSON document.
 
     Raises:
         InputError: as `read_yaml`.
@@ -118,7 +118,7 @@ def written_at(tree: Any, location: tuple[str | int, ...]) -> tuple[str | int, .
 
 
 class _NodeReader:
-    """Converts YAML nodes to values; a repetition by an anchor counts again."""
+    """Converts YAML nodes to values; a node repeated by an anchor counts each time."""
 
     def __init__(self, where: str) -> None:
         self.where = where
