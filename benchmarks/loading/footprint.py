@@ -4,8 +4,8 @@
     python benchmarks/loading/footprint.py --images 500 2000
 
 Each size is sharded in a new process, whose memory (proportional set size, with its children) and work folder are
-measured five times a second. The difference between two sizes, divided by the images, is what an image costs; what is
-left is the fixed part.
+measured five times a second. The difference between the two sizes, divided by the difference in images, is the cost of
+an image; the rest is the fixed cost.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def shard(store: Path, images: list[Path]) -> None:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of the files below a folder that are still there when they are looked at; a file with two names is one."""
+    """Bytes of the files below a folder; skips files that disappear meanwhile; a file with two links counts once."""
     sizes: dict[int, int] = {}
     for root, _, names in os.walk(folder):
         for name in names:

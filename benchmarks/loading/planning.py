@@ -3,8 +3,8 @@
     python benchmarks/loading/planning.py
 
 Columns are memory-mapped like those of an index (their files are sparse here). Each size runs in a separate process.
-`to a plan` is the time to the first batch; `step 10,000` is the time from nothing to the ids of that step, which a
-resumed run waits for. `resident` is the anonymous memory that planning adds to the process, which a worker pays for
+`to a plan` is the time to the first batch; `step 10,000` is the time from a new policy to the ids of that step, for
+which a resumed run waits. `resident` is the anonymous memory that planning adds to the process, which a worker pays for
 each data set.
 """
 

@@ -4,7 +4,7 @@
 
 SeaweedFS serves the shards. Ours reads them in ranges of 8 MiB (`parts`) through an empty cache, then again through the
 warm cache, and in ranges of samples (`ranges`) without a cache; webdataset reads whole shards over `pipe:curl` with
-presigned URLs and over boto3. A round is one pass from new workers; the peers have no cache. Its first batch is
+presigned URLs and over boto3. The peers have no cache. A round is one pass from new workers; its first batch is
 included, since the cost of a cold start over a network is the question. Rounds alternate; medians are printed.
 """
 

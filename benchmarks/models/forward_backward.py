@@ -51,17 +51,17 @@ class Pair:
 
 
 def named(name: str, **kwargs: Any) -> Callable[[int], nn.Module]:
-    """Builds our model for an image size."""
+    """Returns a function that builds our model for an image size."""
     return lambda size: create_model(name, img_size=size, **kwargs)
 
 
 def of_torchvision(name: str, **kwargs: Any) -> Callable[[int], nn.Module]:
-    """Builds torchvision's model, which needs no size."""
+    """Returns a function that builds torchvision's model, which needs no size."""
     return lambda size: torchvision.models.get_model(name, weights=None, **kwargs)
 
 
 def of_timm(name: str, sized: bool = False) -> Callable[[int], nn.Module]:
-    """Builds timm's model; with `sized`, for a transformer, it gets the image size."""
+    """Returns a function that builds timm's model; with `sized`, for a transformer, it gets the image size."""
     return lambda size: timm.create_model(name, img_size=size) if sized else timm.create_model(name)
 
 
@@ -139,7 +139,7 @@ def seconds(step: Callable[[], None], steps: int) -> float:
 
 
 def compare(pair: Pair, arguments: argparse.Namespace) -> str:
-    """A row of the table."""
+    """Measures a pair; returns its row of the table."""
     size, batch = arguments.size or pair.size, pair.batch * arguments.scale
     models = [pair.ours(size), pair.theirs(size)]
     counts = [count_parameters(model) for model in models]
@@ -162,7 +162,7 @@ def compare(pair: Pair, arguments: argparse.Namespace) -> str:
 
 
 def building() -> str:
-    """The cost of listing all models and of building each on the meta device."""
+    """Measures listing all models, and building each on the meta device; returns two lines."""
     code = (
         "import sys, time; start = time.perf_counter(); import model_defs; names = model_defs.list_models();"
         "print(time.perf_counter() - start, 'torch' in sys.modules or 'torchvision' in sys.modules)"

@@ -3,9 +3,10 @@
     python benchmarks/models/training_memory.py
     python benchmarks/models/training_memory.py --models resnet50 --size 224
 
-For each model, two steps (forward, loss, backward, AdamW) in float32 with batches of 4 and 12 images, each in a new
-process, whose largest resident set counts. The difference is the memory of eight images; what is left, without the
-16 bytes per parameter of weights, gradients and AdamW's two moments, is Python, torch and the model's other buffers.
+For each model, two new processes run two steps (forward, loss, backward, AdamW) in float32, one with batches of 4
+images, one of 12; the memory of a process is its largest resident set. The difference is the memory of eight images.
+The fixed part is the rest, without the 16 bytes per parameter of weights, gradients and AdamW's two moments: Python,
+torch and the model's other buffers.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""MB a second from JPEG files to shards: the stage shard-dataset with its peers, in one run.
+"""MB a second from JPEG files to shards: the stage shard-dataset against its peers, in one run.
 
     pip install -e '.[bench]'
     python benchmarks/sharding/write_shards.py                  # all peers that are installed, 7 rounds
     python benchmarks/sharding/write_shards.py --peers tarfile ShardWriter --folder /mnt/fast
 
-Everyone writes the same samples, an image with JSON and a caption, 1,000 to a shard, from a folder of files that lie
-in the page cache. `shard-dataset` is the whole stage: it decodes each image to check it, hashes it, plans the split,
-writes tars, index and data card, and hashes the tars when it commits. `shard-dataset, writing` is the part of that run
-that its peers do too, and a little more: it reads the images that were taken in, compares their SHA-256, and writes
-the tars, the index and the list of items. The peers check nothing. LitData and MDSWriter write their own formats, in
-this process and without compression. The rounds alternate, each into an empty folder; medians are printed. A round
-ends when the last file is closed: what is measured is the writer and the page cache, not the disk.
+All write the same samples, an image with JSON and a caption, 1,000 to a shard, from a folder of files in the page
+cache. `shard-dataset` is the whole stage: it decodes each image to check it, hashes it, plans the split, writes tars,
+index and data card, and hashes the tars when it commits. `shard-dataset, writing` is the part of that run that its
+peers do too, and a little more: it reads the images from the chunks, compares their SHA-256, and writes the tars, the
+index and the list of items. The peers check nothing. LitData and MDSWriter write their own formats, in this process and
+without compression. The rounds alternate, each into an empty folder; medians are printed. A round ends when the last
+file is closed: what is measured is the writer and the page cache, not the disk.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def write_images(folder: Path, count: int) -> list[Path]:
 
 
 def samples(images: Sequence[Path]) -> Iterator[Sample]:
-    """What the peers write of each file."""
+    """The sample that the peers write for each file."""
     for path in images:
         label = path.parent.name
         notes = json.dumps({"key": path.stem, "label": label, "width": 400, "height": 357}).encode()
@@ -66,7 +66,7 @@ def samples(images: Sequence[Path]) -> Iterator[Sample]:
 
 
 def ours(images: Sequence[Path], folder: Path) -> Seconds:
-    """The stage, and what it says of the time when it began to write and to describe what it wrote."""
+    """Seconds of the whole stage, and of its writing: from the progress note on planning to that on the data card."""
     given = {
         "source": {"kind": "image_folder", "folder": str(images[0].parents[1]), "caption": "noise of class {label}"},
         "split": {"val_share": 0, "test_share": 0},
@@ -128,7 +128,7 @@ PEERS: dict[str, tuple[Callable[[Sequence[Path], Path], None], str | None]] = {
 
 
 def installed(package: str | None) -> str | None:
-    """A package's version; "" for what is always there, None for what is not."""
+    """A package's version; "" without a package (the standard library), None if it is not installed."""
     if package is None:
         return ""
     try:
@@ -150,7 +150,7 @@ def in_empty_folder(write: Callable[[Path], Seconds], parent: Path) -> Seconds:
         return write(folder)
     finally:
         shutil.rmtree(folder)
-        os.sync()  # so that nobody pays for what another one left to be written
+        os.sync()  # so that no writer waits for the unwritten pages of another
 
 
 def main() -> None:

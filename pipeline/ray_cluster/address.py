@@ -89,7 +89,7 @@ def on_loopback_only(address: str) -> bool:
 
 
 def authentication() -> dict[str, str]:
-    """Variables to add to the environment, so that an existing token is used, as Ray itself does."""
+    """RAY_AUTH_MODE to add to the environment: token if the user has one where Ray looks for it, else disabled."""
     if "RAY_AUTH_MODE" in os.environ:
         return {}
     given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
@@ -131,7 +131,7 @@ def _run_probe(address: str) -> dict[str, Any]:
     return found
 
 
-# Ray's own switch for systems without clusters: a node's address is 127.0.0.1, and all its servers listen there.
+# Ray's own switch for systems without clusters: with 0, a node's address is 127.0.0.1, and its servers listen there.
 LOOPBACK_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 

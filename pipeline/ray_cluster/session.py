@@ -32,7 +32,7 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-# This machine is not preempted with a notice, and the watcher is one more process.
+# No notice announces that this machine is preempted, and the watcher is one more process.
 _EMBEDDED_ENVIRONMENT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 # If the cluster has ended since `check_cluster`, Ray by default makes 20 attempts to connect, of 30 s each.
 _CLUSTER_ENVIRONMENT = {"RAY_gcs_server_port_wait_time_s": "2", "RAY_py_gcs_connect_timeout_s": "15"}
@@ -45,7 +45,7 @@ _session: Session | None = None
 
 
 class Channel:
-    """A small actor (0 CPUs) between the workers and the driver, for all trainings of a session."""
+    """A small actor (0 CPUs) that passes messages between workers and driver, for all trainings of a session."""
 
     def __init__(self) -> None:
         self._posts: dict[str, list[tuple[str, Any]]] = {}
@@ -74,7 +74,7 @@ class Session:
         address: HOST:PORT of a cluster's head; None: a node is started here, which listens on loopback only and
             requires the token in its folder.
     Attributes:
-        folder: a folder of this machine if the cluster is on this machine only; None otherwise.
+        folder: the `NodeFolder` of a cluster that is on this machine only; else None.
     """
 
     def __init__(self, address: str | None) -> None:
@@ -250,9 +250,8 @@ def _on_loopback() -> Iterator[None]:
 def _preserve_sigterm() -> Iterator[None]:
     """Restores the SIGTERM handler that Ray's C++ code replaces with its own.
 
-    Ray's handler calls the replaced one, and aborts the process 3 s later.
-
-    Python sets handlers from the main thread only; the C library does from any.
+    Ray's handler calls the replaced one, and aborts the process 3 s later. The C library restores it, since Python sets
+    handlers from the main thread only.
     """
     libc = ctypes.CDLL(None)
     action = ctypes.create_string_buffer(256)  # a struct sigaction, 152 bytes on Linux x86-64

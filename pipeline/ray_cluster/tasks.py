@@ -1,7 +1,7 @@
 """Runs one function as Ray tasks, with the interface of an executor of `concurrent.futures`.
 
-Ray runs a task again if its worker was killed or its machine was lost, so tasks must be idempotent. An error that the
-function itself raises is returned unchanged, and the task is not retried.
+Ray runs a task again if its worker was killed or its machine was lost, so tasks must be idempotent. A TutelageError
+that the function raises is the error of the future, any other one becomes a WorkError; neither is retried.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class TaskPool:
         self._open: dict[Future[Any], Any] = {}
 
     def submit(self, task: Any) -> Future[Any]:
-        """Submits `work(task)`; the future has the errors of `work`, or a WorkError if workers were lost too often."""
+        """Submits `work(task)`; the future has its result or error, or a WorkError if workers were lost too often."""
         reference = self._call.remote(self._work, task)
         outcome: Future[Any] = Future()
         self._open[outcome] = reference
