@@ -28,11 +28,13 @@ def pretrain_clip(parameters: PretrainClipParameters = _DEFAULT) -> FlowResult:
         config = with_backbone_normalisation(run, parameters.clip, backbones)
         inputs = columns.added_to({"shards": shards, **backbones}, config)
         if parameters.clip.policy.kind == "tonics":
-            ontology = ontology_of(parameters.ontology, parameters.clip)  # a config
-            inputs["ontology"] = run.submit(BuildOntology(), ontology, columns.added_to({"shards": shards}, ontology))
+            ontology_config = ontology_of(parameters.ontology, parameters.clip)
+            inputs["ontology"] = run.submit(
+                BuildOntology(), ontology_config, columns.added_to({"shards": shards}, ontology_config)
+            )
         clip = run.submit(PretrainClip(), config, inputs)
-        measured = columns.added_to({"shards": shards, "model": clip}, parameters.evaluation)
-        run.submit(EvaluateModel(), parameters.evaluation, measured, label="evaluate clip")
+        evaluation_inputs = columns.added_to({"shards": shards, "model": clip}, parameters.evaluation)
+        run.submit(EvaluateModel(), parameters.evaluation, evaluation_inputs, label="evaluate clip")
     return run.result()
 
 

@@ -16,7 +16,7 @@ def shown_url(url: str) -> str:
     scheme = _SCHEME.match(url)
     if scheme is None:
         return url if url.startswith(("/", ".", "~")) else url.rpartition("@")[2]
-    _, bare = _hidden(url[scheme.end() :])
+    _, bare = _split_for_display(url[scheme.end() :])
     return scheme.group() + re.split(r"[?#]", bare, maxsplit=1)[0]
 
 
@@ -50,7 +50,7 @@ def _split(rest: str) -> tuple[str | None, str]:
     return rest[:end], rest[end + 1 :]
 
 
-def _hidden(rest: str) -> tuple[str | None, str]:
+def _split_for_display(rest: str) -> tuple[str | None, str]:
     """As `_split`, for display: if there are credentials, they are taken to end at the last @ before the query.
 
     A password may contain @ and /.
@@ -64,7 +64,7 @@ def _hidden(rest: str) -> tuple[str | None, str]:
 
 def _masked(url: str) -> str:
     scheme, _, rest = url.partition("://")
-    credentials, bare = _hidden(rest)
+    credentials, bare = _split_for_display(rest)
     address, mark, query = bare.partition("#")[0].partition("?")
     query = re.sub(r"=[^&]*", f"={_HIDDEN}", query)
     return f"{scheme}://{'' if credentials is None else f'{_HIDDEN}@'}{address}{mark}{query}"

@@ -40,7 +40,7 @@ def list_artifacts(stage: str | None, *, as_json: bool) -> int:
         if stages:
             raise UnknownNameError("stage", stage, stages)
     artifacts, wrong = readable(store, artifact_names)
-    artifacts.sort(key=committed)
+    artifacts.sort(key=commit_time)
     if as_json:
         rows = [
             {
@@ -157,7 +157,7 @@ def _missing_artifacts(artifact: Artifact) -> list[str]:
     return ShardLocations(artifact, SampleIndex.open(artifact).shard_names).missing_owner_errors()
 
 
-def committed(artifact: Artifact) -> float:
+def commit_time(artifact: Artifact) -> float:
     """Unix time of an artifact's commit; 0 if its manifest does not have it."""
     time = artifact.manifest.get("origin", {}).get("committed", 0.0)
     return float(time) if isinstance(time, int | float) else 0.0
@@ -165,7 +165,7 @@ def committed(artifact: Artifact) -> float:
 
 def _date(artifact: Artifact, time: str) -> str:
     """Date of an artifact's commit in UTC, then `time`, a strftime format; "-" if it is not known."""
-    seconds = committed(artifact)
+    seconds = commit_time(artifact)
     return datetime.fromtimestamp(seconds, UTC).strftime(f"%Y-%m-%d{time}") if seconds else "-"
 
 

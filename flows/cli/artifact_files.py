@@ -9,7 +9,7 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.cli.artifact_commands import committed, readable
+from flows.cli.artifact_commands import commit_time, readable
 from flows.preflight import open_store
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.atomic_files import atomic_write
@@ -69,7 +69,7 @@ def _latest_report(store: ArtifactStore) -> Artifact:
     reports, _ = readable(store, store.names(_REPORTS))
     if not reports:
         raise InputError(f"{store.storage.url}: has no report; `tutelage run lifecycle` writes one")
-    return max(reports, key=committed)
+    return max(reports, key=commit_time)
 
 
 def _has_display() -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from rich.filesize import decimal
 
-from flows.cli.artifact_commands import committed, readable
+from flows.cli.artifact_commands import commit_time, readable
 from flows.preflight import open_store
 from pipeline.artifacts import Artifact
 from pipeline.errors import DamagedError, InputError, WorkError, listed
@@ -35,7 +35,7 @@ def remove_artifacts(references: Sequence[str], *, force: bool) -> int:
         )
     _check_unneeded(names, others, force=force)
     # The newest first: if this is interrupted, no artifact is left without those that it was built from.
-    commits = {artifact.name: committed(artifact) for artifact in readable(store, names)[0]}
+    commits = {artifact.name: commit_time(artifact) for artifact in readable(store, names)[0]}
     for name in sorted(names, key=lambda name: commits.get(name, math.inf), reverse=True):
         print(f"{name}: removed, {decimal(store.remove(name))}", flush=True)
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.cli.artifact_commands import committed
+from flows.cli.artifact_commands import commit_time
 from flows.cli.model_argument import names_of_model
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.errors import InputError, UnknownNameError
@@ -40,14 +40,14 @@ def evaluations_of(a: str, b: str, store: ArtifactStore) -> tuple[Artifact, Arti
         InputError: an argument names nothing, both name the same, or a model was not evaluated on the data of the
             other; then the message has the command that evaluates it.
     """
-    evaluations = sorted(store.list(EVALUATE), key=committed, reverse=True)
+    evaluations = sorted(store.list(EVALUATE), key=commit_time, reverse=True)
     sides = _side(a, evaluations, store), _side(b, evaluations, store)
     if set(sides[0].models) & set(sides[1].models):
         raise InputError(f"{a} and {b} are the same model, {sides[0].models[0]}; give two")
     alike = [(x, y) for x in sides[0].evaluations for y in sides[1].evaluations if _measured(x) == _measured(y)]
     pairs = [(x, y) for x, y in alike if x.name != y.name]
     if pairs:
-        return max(pairs, key=lambda pair: (committed(pair[0]), committed(pair[1])))
+        return max(pairs, key=lambda pair: (commit_time(pair[0]), commit_time(pair[1])))
     if alike:
         raise InputError(f"{a} and {b} are the same evaluation, {alike[0][0].name}; give two")
     if not sides[0].models and not sides[1].models:
@@ -78,7 +78,7 @@ def _of_run(argument: str, report: Artifact, name: str, store: ArtifactStore) ->
     if name:
         return store.get(known[name])
     registrations = [store.find(value) for key, value in inputs.items() if key in _CLASSIFIER_REGISTRATIONS]
-    ordered = sorted(filter(None, registrations), key=lambda one: (bool(one.summary.get("promoted")), committed(one)))
+    ordered = sorted(filter(None, registrations), key=lambda one: (bool(one.summary.get("promoted")), commit_time(one)))
     if ordered:
         return store.get(ordered[-1].manifest["inputs"]["evaluation"])
     return store.get(next((known[one] for one in ("student", "teacher") if one in known), next(iter(known.values()))))
@@ -114,7 +114,7 @@ def _training_data(models: tuple[str, ...], store: ArtifactStore) -> str | None:
 
 def cost_of(model: str, store: ArtifactStore) -> dict[str, float] | None:
     """Parameters, megabytes and latency_ms that a registration of the model measured; None if it has none."""
-    for registration in sorted(store.list(_REGISTRATION), key=committed, reverse=True):
+    for registration in sorted(store.list(_REGISTRATION), key=commit_time, reverse=True):
         if registration.manifest["inputs"].get("model") == model and "latency_ms" in registration.summary:
             return {name: registration.summary[name] for name in ("parameters", "megabytes", "latency_ms")}
     return None

@@ -70,7 +70,7 @@ def _predict(model_uri: str, files: Sequence[ImageFile], *, prompts: Sequence[st
         for batch in _batches(files, errors):
             if predictor is None:
                 progress(note="loading and running the model")
-                predictor = _loaded(model_uri, prompts)
+                predictor = _load_predictor(model_uri, prompts)
             else:
                 progress(step=len(answers) + len(errors), total=len(files), note="predicting")
             for file, answer in zip(batch, predictor.predict(list(batch.values())), strict=True):
@@ -96,7 +96,7 @@ def _predict(model_uri: str, files: Sequence[ImageFile], *, prompts: Sequence[st
     return WorkError.exit_code if errors else 0
 
 
-def _loaded(model_uri: str, prompts: Sequence[str]) -> Predictor:
+def _load_predictor(model_uri: str, prompts: Sequence[str]) -> Predictor:
     from pipeline.registration.lookup import load_predictor
 
     return load_predictor(open_store(), model_uri, prompts=prompts)

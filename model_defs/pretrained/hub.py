@@ -12,7 +12,7 @@ from model_defs.errors import ModelError, first_line
 from model_defs.normalisation import Normalisation
 from model_defs.pretrained import stated_normalisation
 from model_defs.pretrained.files import FILES, file_sha256
-from model_defs.pretrained.timm_cards import of_timm
+from model_defs.pretrained.timm_cards import timm_normalisation
 
 _SPEC = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>[\w./-]+))?")
 
@@ -86,7 +86,7 @@ class HubSource:
             if path is not None and (found := stated_normalisation.stated_in(path)):
                 return found
         owner, _, name = self.repo.partition("/")
-        if owner == "timm" and (card := of_timm(name)) is not None:
+        if owner == "timm" and (card := timm_normalisation(name)) is not None:
             return card
         if download.offline is not None:
             self.locate()  # raises a different error if there is no copy

@@ -23,7 +23,7 @@ from model_defs.pretrained.files import SUFFIXES
 from model_defs.pretrained.hub import HubSource
 from model_defs.pretrained.packages import PackageSource
 from model_defs.pretrained.plugins import PluginSource, plugin_schemes
-from model_defs.pretrained.timm_cards import of_timm
+from model_defs.pretrained.timm_cards import timm_normalisation
 from model_defs.pretrained.torchvision_weights import TorchvisionSource
 from model_defs.pretrained.weights_source import FileSource, WeightsSource
 
@@ -83,7 +83,7 @@ def default_source(info: ModelInfo) -> str:
 def usual_normalisation(info: ModelInfo) -> Normalisation | None:
     """The normalisation that the usual weights of a model expect; None if it is unknown."""
     if info.name.startswith("timm/"):
-        return of_timm(info.name.removeprefix("timm/"))
+        return timm_normalisation(info.name.removeprefix("timm/"))
     if info.normalisation is None:
         return None
     return replace(info.normalisation, origin=f"the catalogue's for {info.name}")

@@ -7,7 +7,7 @@ from typing import Any
 from model_defs.normalisation import Normalisation
 
 
-def of_timm(name: str) -> Normalisation | None:
+def timm_normalisation(name: str) -> Normalisation | None:
     """The normalisation of timm's weights MODEL.TAG, or of MODEL's default weights; None if unknown to timm."""
     try:
         import timm

@@ -89,7 +89,7 @@ class BuildOntology:
             held_out = index.rows("val")
             held_out = held_out[captions[held_out] >= 0]
         if config.held_out_share > 0:
-            is_held_out = image_numbers(index, training, config.seed) < config.held_out_share
+            is_held_out = image_uniforms(index, training, config.seed) < config.held_out_share
             held_out = np.sort(np.concatenate([held_out, training[is_held_out]]))
             training = training[~is_held_out]
         work.progress(note="choosing concepts")
@@ -224,7 +224,7 @@ def caption_numbers(index: SampleIndex, ids: SampleIds) -> NDArray[np.int64]:
     return np.fromiter((_number(text) >> 1 if text.strip() else -1 for text in first_captions), np.int64, len(ids))
 
 
-def image_numbers(index: SampleIndex, ids: SampleIds, seed: int) -> NDArray[np.float64]:
+def image_uniforms(index: SampleIndex, ids: SampleIds, seed: int) -> NDArray[np.float64]:
     """One number in [0, 1) per sample, equal for equal images, so that duplicates are held out together."""
     hashes = (_number(f"{seed}/{index.content_hash(int(row))}") for row in ids)
     return np.fromiter((number / 2.0**64 for number in hashes), np.float64, len(ids))

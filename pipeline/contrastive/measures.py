@@ -67,7 +67,7 @@ class CurriculumRefresh:
 
     def __call__(self, model: nn.Module, step: int) -> dict[str, float]:
         policy, frontier = self.policy, self.policy.frontier
-        drawn = policy.drawn_batches(step - policy.config.refresh_every_steps, step)
+        drawn = policy.batch_statistics(step - policy.config.refresh_every_steps, step)
         values = [0.0] * len(frontier)
         if self.rank == 0:
             ids = self.held_out.ids(frontier)
@@ -119,7 +119,7 @@ def curriculum_lines(rows: Iterable[Mapping[str, Any]], ontology: Ontology) -> l
 
     accuracy is measured for each frontier node at this step, and determines the state after the refresh: frontier, P
     (the probability of each of its nodes) and entropy. chance is the accuracy of guessing, held_out_own the mean
-    fraction of a node's held-out pairs that no ancestor supplied. hits, topped_up and relaxed (see `DrawnBatches`)
+    fraction of a node's held-out pairs that no ancestor supplied. hits, topped_up and relaxed (see `BatchStatistics`)
     cover the steps since the previous refresh.
     """
     names, paths = metric_names(ontology), [node.path for node in ontology.nodes]

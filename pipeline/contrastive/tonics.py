@@ -120,7 +120,7 @@ class TonicsConfig(Config):
 
 
 @dataclass(frozen=True)
-class DrawnBatches:
+class BatchStatistics:
     """Statistics of the batches of a range of steps.
 
     Attributes:
@@ -240,7 +240,7 @@ class CurriculumPolicy:
         self.opened.discard(node)
         self.streak[node] = 0
 
-    def drawn_batches(self, start: int, stop: int) -> DrawnBatches:
+    def batch_statistics(self, start: int, stop: int) -> BatchStatistics:
         """Statistics of the batches of the steps [start, stop); topped_up and relaxed are those of a sample of them."""
         hits: dict[int, int] = dict.fromkeys(self.frontier, 0)
         for step in range(start, stop):
@@ -249,7 +249,7 @@ class CurriculumPolicy:
         sampled = np.unique(np.linspace(start, stop - 1, min(_RECOMPOSED_STEPS, stop - start)).astype(np.int64))
         batches = [self.composition(int(step)) for step in sampled]
         pairs = self.global_batch * max(1, len(batches))
-        return DrawnBatches(hits, sum(b.topped_up for b in batches) / pairs, sum(b.relaxed for b in batches) / pairs)
+        return BatchStatistics(hits, sum(b.topped_up for b in batches) / pairs, sum(b.relaxed for b in batches) / pairs)
 
     def state(self) -> dict[str, Any]:
         """The state as JSON values, for `load_state`."""

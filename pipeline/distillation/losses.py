@@ -20,7 +20,7 @@ from torch import Tensor
 from pipeline.distillation.loss_config import DistillationLossConfig
 
 
-def soft_targets(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """t^2 KL(teacher / t, student / t), mean over the batch; no gradient flows to the teacher.
 
     The factor t^2 makes the gradient's magnitude independent of the temperature.
@@ -38,7 +38,7 @@ def soft_targets(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
     return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
-def hard_targets(student: Tensor, teacher: Tensor) -> Tensor:
+def hard_target_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Cross-entropy with the teacher's predicted class, mean over the batch.
 
     Args:
@@ -61,5 +61,5 @@ def distillation_loss(label_loss: Tensor, student: Tensor, teacher: Tensor, conf
     """
     soft = config.method == "soft" or (config.method == "token" and config.token_target == "soft")
     if soft:
-        return (1 - config.weight) * label_loss + config.weight * soft_targets(student, teacher, config.temperature)
-    return 0.5 * label_loss + 0.5 * hard_targets(student, teacher)
+        return (1 - config.weight) * label_loss + config.weight * soft_target_loss(student, teacher, config.temperature)
+    return 0.5 * label_loss + 0.5 * hard_target_loss(student, teacher)

@@ -15,7 +15,7 @@ from pipeline.training.classification import (
     ClassifierEvaluation,
     accuracy,
     auxiliary_loss,
-    mixed,
+    mix_batch,
     mixed_cross_entropy,
     without_auxiliary,
 )
@@ -59,7 +59,7 @@ class Distillation:
         self.seed = seed
 
     def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
-        pixels, labels, mixing_weights = mixed(batch, self.mixing, self.seed)
+        pixels, labels, mixing_weights = mix_batch(batch, self.mixing, self.seed)
         teacher_logits = self.teacher.batch_logits(batch, pixels, mixing_weights)
         outputs = model(self.preprocessing.normalise(pixels))
         extra_loss = auxiliary_loss(outputs, labels, mixing_weights, self.smoothing, self.class_weights)

@@ -77,7 +77,7 @@ def webp_fault(data: bytes) -> str | None:
     return "the WebP ends early" if 8 + int.from_bytes(data[4:8], "little") > len(data) else None
 
 
-def jpeg_fault(data: bytes) -> tuple[NDArray[np.uint8] | None, str | None]:
+def jpeg_pixels_or_fault(data: bytes) -> tuple[NDArray[np.uint8] | None, str | None]:
     """The pixels [H, W, 1 or 3] of a JPEG and its fault, of which at most one is not None.
 
     Both are None for a JPEG without a known fault that `plain_frame` refuses, e.g. CMYK or rotated by its EXIF.

@@ -36,7 +36,7 @@ def artifact_of_version(version: RegisteredVersion, registry: Registry, store: A
         exported = registry.fetch(version, scratch / "fetched")
         folder = scratch / "output"
         shutil.copytree(exported.folder, folder / FOLDER)
-        return _committed(store, _VERSION, key, folder, _origin_of_version(version, registry))
+        return _commit(store, _VERSION, key, folder, _origin_of_version(version, registry))
 
 
 def names_of_version(version: RegisteredVersion, registry: Registry) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ def artifact_of_folder(folder: Path, store: ArtifactStore) -> Artifact:
         (scratch / "output" / FOLDER).mkdir(parents=True)
         for path in _files(folder):
             shutil.copyfile(path, scratch / "output" / FOLDER / path.name)
-        return _committed(store, stage, key, scratch / "output", {"folder": str(folder.absolute())})
+        return _commit(store, stage, key, scratch / "output", {"folder": str(folder.absolute())})
 
 
 def name_of_folder(folder: Path, store: ArtifactStore) -> str:
@@ -102,5 +102,5 @@ def _own_folder(store: ArtifactStore) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _committed(store: ArtifactStore, stage: str, key: str, folder: Path, origin: dict[str, Any]) -> Artifact:
+def _commit(store: ArtifactStore, stage: str, key: str, folder: Path, origin: dict[str, Any]) -> Artifact:
     return store.commit(stage, key, folder, config=origin, inputs={}, summary={}, seconds=0.0, origin={})

@@ -46,7 +46,7 @@ class Classification:
         self.seed = seed
 
     def training_step(self, model: nn.Module, batch: Batch) -> StepOutput:
-        pixels, labels, mixing_weights = mixed(batch, self.mixing, self.seed)
+        pixels, labels, mixing_weights = mix_batch(batch, self.mixing, self.seed)
         outputs = model(self.preprocessing.normalise(pixels))
         extra_loss = auxiliary_loss(outputs, labels, mixing_weights, self.smoothing, self.class_weights)
         outputs = without_auxiliary(outputs)
@@ -58,7 +58,7 @@ class Classification:
         return StepOutput(torch.stack(losses).mean() + extra_loss, {"accuracy": accuracy(heads[0], batch.labels)})
 
 
-def mixed(batch: Batch, mixing: MixingConfig, seed: int) -> tuple[Tensor, list[Tensor], list[float]]:
+def mix_batch(batch: Batch, mixing: MixingConfig, seed: int) -> tuple[Tensor, list[Tensor], list[float]]:
     """The batch's pixels (float if mixed, else uint8), its label tensors, and the mixing weight of each of them."""
     mix = draw_mix(mixing, seed, batch.step)
     if mix is None:

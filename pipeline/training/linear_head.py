@@ -7,7 +7,7 @@ from torch import nn
 from pipeline.errors import InputError, listed
 
 
-def linear_head(model: nn.Module, name: str) -> str:
+def linear_head_name(model: nn.Module, name: str) -> str:
     """The name of the only linear layer that computes the model's class scores.
 
     Args:

@@ -19,7 +19,7 @@ from pipeline.artifacts import Artifact
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
 from pipeline.training.image_model_config import ImageModelConfig
-from pipeline.training.linear_head import linear_head
+from pipeline.training.linear_head import linear_head_name
 
 STAGE = "linear-probe"
 
@@ -82,5 +82,5 @@ class StartingHead:
         model.load_state_dict({name: state[name] for name in self._tensor_names(model)}, strict=False)
 
     def _tensor_names(self, model: nn.Module) -> list[str]:
-        head = linear_head(model, self.exported.architecture)
+        head = linear_head_name(model, self.exported.architecture)
         return [f"{head}.weight", f"{head}.bias"]

@@ -27,7 +27,7 @@ from pipeline.pixels.decode import (
     orientation,
     plain_image,
 )
-from pipeline.pixels.soundness import jpeg_fault, png_fault, webp_fault
+from pipeline.pixels.soundness import jpeg_pixels_or_fault, png_fault, webp_fault
 from pipeline.sharding.format.perceptual import difference_hash
 
 _EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
@@ -185,7 +185,7 @@ def _examine(image: Image.Image, data: bytes) -> Examined:
     kind = "JPEG" if image.format == "MPO" else image.format or ""
     pixels, fault = None, None
     if kind == "JPEG":
-        pixels, fault = jpeg_fault(data)
+        pixels, fault = jpeg_pixels_or_fault(data)
     if pixels is not None:
         # simplejpeg has decoded it; it accepts only JPEGs without an EXIF orientation.
         plain = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)

@@ -59,10 +59,10 @@ class ProbedModelConfig(ImageModelConfig):
             )
         import torch
 
-        from pipeline.training.linear_head import linear_head
+        from pipeline.training.linear_head import linear_head_name
 
         with torch.device("meta"):
-            return linear_head(self.build_model(classes), self.model.name)
+            return linear_head_name(self.build_model(classes), self.model.name)
 
     def check(self, shards: Artifact, columns: Artifact | None = None) -> tuple[SampleIndex, NDArray[np.int64]]:
         """Validates the configuration and its inputs before any work; returns the index and the training rows.

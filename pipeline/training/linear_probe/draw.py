@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.counter_rng import uniforms
 from pipeline.errors import InputError
 
-_HELD_OUT_SHARE = 5  # without a val split, one of 5 drawn samples is held out
+_DRAWN_PER_HELD_OUT = 5  # without a val split, one of 5 drawn samples is held out
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def draw_samples(
             "linear-probe: the data have no val split, and no class has two training samples to hold one out; shard "
             "with split.val_share above 0, or set baseline=null"
         )
-    held_out = spare[np.argsort(numbers[spare, 1])][: max(1, len(drawn) // _HELD_OUT_SHARE)]
+    held_out = spare[np.argsort(numbers[spare, 1])][: max(1, len(drawn) // _DRAWN_PER_HELD_OUT)]
     return ProbeSamples(np.sort(rows[np.setdiff1d(drawn, held_out)]), np.sort(rows[held_out]), held_out=True)
 
 

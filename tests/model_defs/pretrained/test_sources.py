@@ -24,7 +24,7 @@ from model_defs.pretrained.hub import HubSource
 from model_defs.pretrained.packages import PackageSource
 from model_defs.pretrained.plugins import PluginSource
 from model_defs.pretrained.sources import default_source, find_source
-from model_defs.pretrained.timm_cards import of_timm
+from model_defs.pretrained.timm_cards import timm_normalisation
 from model_defs.pretrained.torchvision_weights import TorchvisionSource
 from model_defs.pretrained.weights_source import FileSource
 
@@ -253,7 +253,7 @@ def test_the_catalogue_knows_what_the_weights_it_names_expect() -> None:
         info = model_info(name)
         library, _, weights = (info.weights or "").partition(" ")
         if library == "timm":
-            stated = of_timm(weights)
+            stated = timm_normalisation(weights)
         elif library == "torchvision":
             stated = TorchvisionSource.parse(weights).normalisation()
         else:

@@ -215,7 +215,7 @@ def test_impossible_batches_are_refused(build_small_ontology: OntologyBuilder) -
 
 def test_statistics_count_the_drawn_pairs(build_small_ontology: OntologyBuilder) -> None:
     curriculum = policy(build_small_ontology())
-    drawn = curriculum.drawn_batches(0, 10)
+    drawn = curriculum.batch_statistics(0, 10)
     assert drawn.hits == {0: 240}
     assert (drawn.topped_up, drawn.relaxed) == (0, 0)
 
