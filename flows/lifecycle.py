@@ -44,7 +44,7 @@ def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> FlowResult:
             handles["baseline-evaluation"] = _measure(run, parameters, "baseline", handles)
             # On few cores, concurrent stages would only delay the first accuracy of the run.
             before = [handles["baseline-evaluation"]]
-        checked = check_leaks(run, parameters.leaks, shards, parameters.leaks_against, after=before)
+        checked = check_leaks(run, parameters, shards, after=before)
         handles |= checked
         before = [*checked.values()] or before
         teacher = make_teacher(run, parameters.teacher, shards, columns, starts_from=baseline, after=before)

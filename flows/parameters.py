@@ -61,11 +61,20 @@ class DataParameters(Config):
         json_schema_extra={"stages": list(_SHARDS_STAGES)},
     )
 
+    @property
+    def sharded_data(self) -> ShardingConfig | None:
+        """The images that the flow shards; None: its shards exist."""
+        return None if self.mixture else self.data
+
 
 class ShardsParameters(DataParameters):
     """The images of a flow that can start from existing shards."""
 
     shards: str | None = reference("Existing shards to use", *_SHARDS_STAGES)
+
+    @property
+    def sharded_data(self) -> ShardingConfig | None:
+        return None if self.shards is not None else super().sharded_data
 
     @model_validator(mode="after")
     def _shards_are_one(self) -> Self:

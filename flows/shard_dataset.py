@@ -18,5 +18,5 @@ def shard_dataset(parameters: ShardDatasetParameters = _DEFAULT) -> FlowResult:
     """Shard the source, or combine several data sets; check for leaks if configured."""
     with stage_run("shard-dataset", parameters, tracked=False) as run:
         shards = make_shards(run, parameters.data, parameters.mixture)
-        check_leaks(run, parameters.leaks, shards, parameters.leaks_against)
+        check_leaks(run, parameters, shards)
     return run.result()

@@ -27,7 +27,7 @@ def train_teacher(parameters: TrainTeacherParameters = _DEFAULT) -> FlowResult:
         if baseline:
             inputs = {"shards": shards, "model": baseline["probe"]}
             before = [run.submit(EvaluateModel(), parameters.evaluation, inputs, label="evaluate baseline")]
-        checked = check_leaks(run, parameters.leaks, shards, parameters.leaks_against, after=before)
+        checked = check_leaks(run, parameters, shards, after=before)
         before = [*checked.values()] or before
         teacher = make_teacher(run, parameters.teacher, shards, columns, starts_from=baseline, after=before)
         run.submit(EvaluateModel(), parameters.evaluation, {"shards": shards, "model": teacher})

@@ -78,11 +78,12 @@ class LeakBounds(Config):
             name: math.ceil(share * 1000) / 1000 for name, share in worst.items() if share > float(getattr(self, name))
         }
 
-    def check(self, artifact: Artifact, *, in_flow: bool = False) -> None:
+    def check(self, artifact: Artifact, *, in_flow: bool = False, can_remove_near: bool = False) -> None:
         """Checks the shares in an artifact of check-leaks against the bounds.
 
         Args:
             in_flow: the message names settings of a flow instead of command-line options.
+            can_remove_near: the flow would accept data.duplicates.near=remove, which would drop the near duplicates.
         Raises:
             WorkError: a bound is exceeded; the message has the shares, the bounds and the path of the pictures.
         """
@@ -92,11 +93,10 @@ class LeakBounds(Config):
             sufficient = self.sufficient_bounds(findings)
             if in_flow:
                 settings = " ".join(f"--set leaks.{name}={value:g}" for name, value in sufficient.items())
-                near = ", --set data.duplicates.near=remove (keep one of several similar images)"
-                advice = (
-                    f"remove them from the data, or {settings} (raise the bound)"
-                    f"{near if 'max_near_share' in sufficient else ''} or --set leaks=null (no check)"
-                )
+                ways = [f"{settings} (raise the bound)"]
+                if can_remove_near and "max_near_share" in sufficient:
+                    ways.append("--set data.duplicates.near=remove (keep one of several similar images)")
+                advice = f"remove them from the data, or {', '.join(ways)} or --set leaks=null (no check)"
             else:
                 options = " ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in sufficient.items())
                 advice = f"remove them from the data, or raise the bound: {options}"

@@ -12,6 +12,7 @@ from PIL import Image
 
 from flows.catalog import find_flow
 from flows.cli.parameters_file import apply_settings, parsed
+from flows.leak_check import can_remove_near
 from flows.presets import PRESETS
 from flows.run_board import RunBoard, watched
 from infra.local.servers import Server
@@ -85,3 +86,20 @@ def test_a_second_data_set_without_a_check_is_refused() -> None:
     model = find_flow("lifecycle").parameter_model()
     with pytest.raises(InputError, match="leaks_against: the leak check is off; set leaks"):
         parsed(model, apply_settings(values, ["leaks_against=shard-dataset/0a1b2c"]), "here")
+
+
+@pytest.mark.parametrize(
+    ("settings", "advised"),
+    [
+        ((), True),
+        (("data.base=newest",), False),
+        (("data.duplicates.near=remove",), False),
+        (("leaks_against=shard-dataset/0a1b2c",), False),
+        (("shards=shard-dataset/0a1b2c",), False),
+        (("mixture={a: shard-dataset/0a1b2c, b: shard-dataset/3d4e5f}",), False),
+    ],
+)
+def test_removal_of_near_duplicates_is_advised_only_where_it_would_help(
+    settings: tuple[str, ...], advised: bool
+) -> None:
+    assert can_remove_near(small_photos("train-teacher", "data.source.folder=photos", *settings)) is advised

@@ -151,12 +151,16 @@ def test_a_share_above_its_bound_stops_in_one_line_and_the_pictures_stay(
     assert "\n" not in line
     assert "1 of 21 test images (4.76%) look like a training image, more than max_near_share=0.04" in line
     assert line.endswith("or raise the bound: --max-near-share 0.048")
-    with pytest.raises(WorkError) as stopped_flow:
-        LeakBounds(max_near_share=0.04).check(finding, in_flow=True)
-    assert str(stopped_flow.value).endswith(
-        "remove them from the data, or --set leaks.max_near_share=0.048 (raise the bound), --set "
-        "data.duplicates.near=remove (keep one of several similar images) or --set leaks=null (no check)"
-    )
+    for can_remove, near in (
+        (True, ", --set data.duplicates.near=remove (keep one of several similar images)"),
+        (False, ""),
+    ):
+        with pytest.raises(WorkError) as stopped_flow:
+            LeakBounds(max_near_share=0.04).check(finding, in_flow=True, can_remove_near=can_remove)
+        assert str(stopped_flow.value).endswith(
+            f"remove them from the data, or --set leaks.max_near_share=0.048 (raise the bound){near} or "
+            "--set leaks=null (no check)"
+        )
     LeakBounds(max_near_share=0.048).check(finding)
     sheet = line.partition("look at ")[2].partition(" (")[0]
     with Image.open(sheet) as picture:
