@@ -19,11 +19,16 @@ _SPELLED = frozenset({"led", "mri", "nba", "suv"})
 _READ_IN_FULL = frozenset({"mr", "mrs", "ms", "mt", "st"})
 # Letters whose names begin with a vowel.
 _VOWEL_NAMES = frozenset("aefhilmnorsx")
-_HAS_ARTICLE = re.compile(r"(a|an|the)\s")
+# A hyphen after "a" makes it a letter (A-line), but "the-moon" and "an-apple" are a noun with its article.
+_HAS_ARTICLE = re.compile(r"a\s|(an|the)(\s|-[a-z])")
 
 
 def with_article(noun: str) -> str:
-    """The noun with "a" or "an" before it; a noun that has an article stays as it is."""
+    """The noun with "a" or "an" before it; a noun that has an article stays as it is.
+
+    Args:
+        noun: with its hyphens, without which "A-line skirt" would be a skirt of one line.
+    """
     plain = "".join(one for one in unicodedata.normalize("NFD", noun.lower()) if not unicodedata.combining(one))
     words = re.findall(r"[^\W_]+", plain)
     if not words or _HAS_ARTICLE.match(plain):

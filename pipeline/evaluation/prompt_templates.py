@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from pipeline.article import with_article
@@ -23,15 +24,16 @@ def check_template(template: str) -> str:
 
 def label_text(label: str) -> str:
     """A label as words: "food-fruit" reads "food fruit"."""
-    return " ".join(label.replace("_", " ").replace("-", " ").replace("/", " ").split())
+    return " ".join(re.sub("[-_/]", " ", label).split())
 
 
-def prompts_for(name: str, templates: Sequence[str]) -> list[str]:
-    """The prompts of one class name; braces in the name have no special meaning."""
-    return [_prompt(name, check_template(template)) for template in templates]
+def prompts_for(label: str, templates: Sequence[str]) -> list[str]:
+    """The prompts of one label; braces in it have no special meaning."""
+    return [_prompt(label, check_template(template)) for template in templates]
 
 
-def _prompt(name: str, template: str) -> str:
+def _prompt(label: str, template: str) -> str:
     if _WITH_ARTICLE in template:
-        return template.replace(_WITH_ARTICLE, with_article(name))
-    return template.replace(PLACEHOLDER, name)
+        # Before the hyphens are replaced: they matter for the article.
+        return template.replace(_WITH_ARTICLE, label_text(with_article(label.replace("_", " "))))
+    return template.replace(PLACEHOLDER, label_text(label))

@@ -26,7 +26,6 @@ from pipeline.evaluation.dual_encoder import CaptionPool, measure_retrieval, ret
 from pipeline.evaluation.label_mapping import LabelMapping, refuse_unknown
 from pipeline.evaluation.metrics import balanced_accuracy, confusion_matrix, expected_calibration_error, macro_f1
 from pipeline.evaluation.predictions import Predictions, worst_mistakes
-from pipeline.evaluation.prompt_templates import label_text
 from pipeline.evaluation.summary import evaluation_summary
 from pipeline.evaluation.zero_shot import class_embeddings, zero_shot_scores
 from pipeline.exported_model import ExportedModel
@@ -126,7 +125,7 @@ class _Run:
         device = _device()
         model: Any = self.exported.build().to(device).eval()
         encode_text = self._text_encoder(model, device)
-        names = [label_text(label) for label in self.index.label_names]
+        names = self.index.label_names
         templates = self.config.templates or tuple(self.exported.templates) or ("{}",)
         batches = [(ids, labels, model.encode_image(images)) for ids, labels, images in self._images(device)]
         features = torch.cat([batch[2] for batch in batches])

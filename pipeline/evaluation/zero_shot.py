@@ -26,7 +26,7 @@ def class_embeddings(
 
     Args:
         encode_text: n texts -> [n, E]; need not be normalised.
-        names: K class names.
+        names: K class names; "food-fruit" is read as "food fruit".
         templates: T templates; see `check_template`.
     Raises:
         ValueError: no names, no templates, or a template without its placeholder.

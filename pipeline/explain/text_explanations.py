@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from model_defs.clip import CLIP
-from pipeline.evaluation.prompt_templates import PLACEHOLDER, label_text, prompts_for
+from pipeline.evaluation.prompt_templates import PLACEHOLDER, prompts_for
 from pipeline.explain.drawing import Panel, enlarge, overlay, to_picture
 from pipeline.explain.explanation import Explanation, ExplanationRequest
 from pipeline.explain.patch_text import patch_text_similarity
@@ -22,7 +22,7 @@ def explain_by_texts(
     assert isinstance(model, CLIP)
     x = exported.preprocessing.normalise(images)
     template = (exported.templates or (PLACEHOLDER,))[0]
-    texts = list(request.prompts) or [prompts_for(label_text(label), [template])[0] for label in exported.labels]
+    texts = list(request.prompts) or [prompts_for(label, [template])[0] for label in exported.labels]
     tokens = exported.tokenizer().encode(texts)
     with torch.no_grad():
         cosines = model.encode_image(x) @ model.encode_text(tokens).T

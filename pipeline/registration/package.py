@@ -31,7 +31,7 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, Object, Property
 
-from pipeline.evaluation.prompt_templates import PLACEHOLDER, label_text, prompts_for
+from pipeline.evaluation.prompt_templates import PLACEHOLDER, prompts_for
 from pipeline.exported_model import ExportedModel
 from pipeline.loading import bpe, wordpiece
 from pipeline.loading.vocabulary import write_vocabulary
@@ -73,7 +73,7 @@ def write_served_files(exported: ExportedModel, folder: Path) -> None:
     }
     if exported.kind == "dual-encoder":
         templates = exported.templates or (PLACEHOLDER,)
-        service["label_prompts"] = [prompts_for(label_text(label), templates) for label in exported.labels]
+        service["label_prompts"] = [prompts_for(label, templates) for label in exported.labels]
         service["context_length"] = exported.context_length
         service["logit_scale"] = float(exported.weights()["logit_scale"].exp())
         service["tokenizer"] = _write_tokenizer(exported, folder)

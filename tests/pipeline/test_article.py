@@ -27,6 +27,7 @@ from pipeline.article import with_article
         ),
         *("an hour glass", "a horse", "an heirloom", "an honour guard", "a honeycomb", "a yak", "a house"),
         *("an X-ray", "a T-shirt", "a U-turn", "an SUV", "a TV", "an MP3 player", "an LED lamp", "a CD", "an éclair"),
+        *("an A-line skirt", "an e-reader", "a U-boat", "an i-beam", "an F-16", "an hour", "an An-225", "a D-pad"),
         *("an 8-ball", "an 11", "an 18-wheeler", "an 80", "a 110", "a 7", "a 1"),
     ],
 )
@@ -34,7 +35,7 @@ def test_the_article_is_the_one_that_is_spoken(noun: str) -> None:
     assert with_article(noun.partition(" ")[2]) == noun
 
 
-@pytest.mark.parametrize("noun", ["the moon", "A cat", "an old man", "", "?"])
+@pytest.mark.parametrize("noun", ["the moon", "the-moon", "an-apple", "A cat", "an old man", "", "?"])
 def test_a_noun_with_an_article_and_no_noun_stay_as_they_are(noun: str) -> None:
     assert with_article(noun) == noun
 

@@ -31,6 +31,6 @@ def caption_of(template: str | None, label: str | None) -> tuple[str, ...]:
     """The caption of an image with this label; () without template or label."""
     if template is None or label is None:
         return ()
-    name = label.replace("_", " ").replace("-", " ")
-    pieces = template.split(_WITH_ARTICLE)
-    return (with_article(name).join(piece.replace(_LABEL, name) for piece in pieces),)
+    spaced = label.replace("_", " ")
+    name, named = (text.replace("-", " ") for text in (spaced, with_article(spaced)))
+    return (named.join(piece.replace(_LABEL, name) for piece in template.split(_WITH_ARTICLE)),)

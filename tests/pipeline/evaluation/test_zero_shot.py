@@ -46,6 +46,7 @@ def test_the_article_of_a_name_is_the_template_s() -> None:
         "a ankle boot",
         "a photo of an ankle boot",
     ]
+    assert prompts_for("A-line_skirt", ["{}", "{a_label}"]) == ["A line skirt", "an A line skirt"]
     with pytest.raises(ValueError, match=r"exactly one \{} or \{a_label}"):
         prompts_for("bag", ["{a_label} and {}"])
 
