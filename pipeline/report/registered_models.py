@@ -41,6 +41,18 @@ def standing(name: str, summary: Mapping[str, Any], champions: Mapping[str, Any]
     return "champion" if champion in (None, summary.get("version")) else f"replaced by version {champion}"
 
 
+def champion_classifier(run: RunData) -> str:
+    """Which of the run's classifiers is champion at its end: "student" or "teacher"; "student" if none is."""
+    champions = champions_of(run)
+    for name, artifact in run.registrations.items():
+        if standing(name, artifact.summary, champions) == "champion":
+            for subject in ("student", "teacher"):
+                model = run.artifacts.get(subject)
+                if model is not None and model.name == artifact.manifest["inputs"].get("model"):
+                    return subject
+    return "student"
+
+
 def cost_line(summary: Mapping[str, Any]) -> str:
     """Parameters, size and latency of a model; empty for a registration that did not measure them."""
     if "latency_ms" not in summary:

@@ -13,6 +13,7 @@ from pipeline.html.markup import Child, Markup, details, join, table, tag
 from pipeline.report.comparisons import compared, teacher_against_baseline
 from pipeline.report.confusion import confused_pairs, confusion_figure
 from pipeline.report.gallery import Gallery
+from pipeline.report.registered_models import champion_classifier
 from pipeline.report.run_data import Evaluation, RunData
 from pipeline.report.weak_points import weak_points
 from pipeline.report.wording import display_name, percent, points
@@ -92,9 +93,7 @@ def accuracy_section(run: RunData, *, mistakes: bool) -> Markup | None:
 def confusion_section(run: RunData) -> Markup | None:
     """Each model's confusion matrix and most frequent confusions; the first is expanded, the others collapsed."""
     content: list[Child] = []
-    for evaluation in _student_first(
-        [evaluation for evaluation in run.evaluations if evaluation.confusion is not None]
-    ):
+    for evaluation in _champion_first(run):
         confusion = evaluation.confusion
         if confusion is None or confusion.sum() == 0:
             continue
@@ -110,7 +109,9 @@ def mistakes_section(run: RunData, gallery: Gallery, limit: int) -> Markup | Non
     content: list[Child] = []
     shown = [mistake for evaluation in run.evaluations for mistake in evaluation.mistakes[:limit]]
     names = gallery.names(mistake["id"] for mistake in shown)
-    for evaluation in _student_first([evaluation for evaluation in run.evaluations if evaluation.mistakes[:limit]]):
+    for evaluation in _champion_first(run):
+        if not evaluation.mistakes[:limit]:
+            continue
         tiles = [
             tag(
                 "div",
@@ -137,9 +138,10 @@ def mistakes_section(run: RunData, gallery: Gallery, limit: int) -> Markup | Non
     return join(lead, *content)
 
 
-def _student_first(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """The evaluations with the student first, because the student is registered."""
-    return sorted(evaluations, key=lambda evaluation: evaluation.subject != "student")
+def _champion_first(run: RunData) -> list[Evaluation]:
+    """The evaluations with that of the classifier that is champion first."""
+    champion = champion_classifier(run)
+    return sorted(run.evaluations, key=lambda evaluation: evaluation.subject != champion)
 
 
 def _expanded_or_collapsed(before: Sequence[Child], evaluation: Evaluation, content: Markup) -> Markup:

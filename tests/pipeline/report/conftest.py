@@ -175,11 +175,11 @@ def report_store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
 
 @pytest.fixture(scope="session")
 def artifact_of(report_store: ArtifactStore) -> Callable[..., Artifact]:
-    """Builds an artifact of any stage name with given files and summary."""
+    """Builds an artifact of any stage name with given files, summary and inputs."""
 
-    def build(stage: str, files: dict[str, str], summary: dict[str, Any]) -> Artifact:
+    def build(stage: str, files: dict[str, str], summary: dict[str, Any], **inputs: Artifact) -> Artifact:
         writes: Any = Files(stage)
-        return run_stage(writes, FilesConfig(files=files, summary=summary), {}, store=report_store)
+        return run_stage(writes, FilesConfig(files=files, summary=summary), inputs, store=report_store)
 
     return build
 

@@ -13,8 +13,10 @@ import pytest
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.config import parse_config
 from pipeline.errors import InputError
+from pipeline.report.gallery import Gallery
 from pipeline.report.page import page
 from pipeline.report.registered_models import registered_models_section
+from pipeline.report.results import confusion_section, mistakes_section
 from pipeline.report.run_data import read_run
 from pipeline.report.stage import ReportConfig, RunReport
 from pipeline.report.summary import report_markdown, stage_rows
@@ -193,6 +195,24 @@ def test_a_cached_registration_of_the_teacher_does_not_hide_a_newer_champion(
     markdown = report_markdown(inputs, "x")
     assert "**pets version 3, champion**" in markdown
     assert "**pets version 2, replaced by version 3**" in markdown
+
+
+@pytest.mark.parametrize("champion", ["student", "teacher"])
+def test_the_confusions_and_suspected_labels_of_the_champion_are_expanded(
+    champion: str, run_inputs: Inputs, artifact_of: Callable[..., Artifact]
+) -> None:
+    # The student is registered first: not at all good, or as the champion of which the teacher is not better.
+    student = {"name": "pets", "version": 1, "promoted": champion == "student", "champion": 1}
+    last = 1 if champion == "student" else 2
+    teacher = {"name": "pets", "version": 2, "promoted": champion == "teacher", "champion": last}
+    inputs = {
+        **run_inputs,
+        "classifier-registration": artifact_of("register-model", {}, student, model=run_inputs["student"]),
+        "teacher-registration": artifact_of("register-model", {}, teacher, model=run_inputs["teacher"]),
+    }
+    run = read_run(inputs)
+    for section in (confusion_section(run), mistakes_section(run, Gallery(run.shards), 6)):
+        assert re.findall("<h3>(.+?)</h3>", str(section)) == [champion.capitalize()]
 
 
 def test_student_is_compared_with_its_teacher_on_the_same_images(html: str) -> None:
