@@ -112,7 +112,7 @@ def _source_notes(label: str, summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
-    """Prints the table of stages, the path of the report, and code that loads the models."""
+    """Prints the table of stages, the shards, the path of the report, and code that loads the models."""
     if not outcome.rows:
         return
     console.print()
@@ -128,9 +128,11 @@ def print_outcome(outcome: Outcome, console: Console, *, ok: bool) -> None:
     for source in outcome.data:
         for line in _data_lines(source):
             console.print(Text(line), soft_wrap=True)
-    lines = {"report": outcome.report, "store": outcome.store, "log": outcome.log}
+    # The argument of `tutelage data ...`; a mixture has several.
+    shards = " ".join(name for name in outcome.artifacts.values() if name.startswith("shard-dataset/"))
+    lines = {"data": shards, "report": outcome.report, "store": outcome.store, "log": outcome.log}
     for name, location in lines.items():
-        if location is not None:
+        if location:
             console.print(Text.assemble((f"{name:<7}", "dim"), str(location)), soft_wrap=True)
     for model in outcome.models:
         if model.get("against_teacher"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,17 @@ def test_a_run_that_failed_still_shows_what_was_done(tmp_path: Path) -> None:
     print_outcome(outcome, Console(file=file, width=80, color_system=None), ok=False)
     for words in ("not done in 1:01, 0 of 2 stages cached", "1,000 images", str(tmp_path / "run.log")):
         assert words in file.getvalue()
+
+
+def test_the_shards_of_a_run_are_named_as_the_commands_on_data_take_them(tmp_path: Path) -> None:
+    board = RunBoard()
+    board.announce("shard-dataset")
+    board.end("shard-dataset", "done")
+    outcome = outcome_of("train-teacher", ArtifactStore.open(str(tmp_path)), board, None, 1.0, tmp_path / "run.log")
+    artifacts = {"shards a": "shard-dataset/0a", "shards b": "shard-dataset/0b", "train-teacher": "train-teacher/0c"}
+    file = io.StringIO()
+    print_outcome(replace(outcome, artifacts=artifacts), Console(file=file, width=80, color_system=None), ok=True)
+    assert "\ndata   shard-dataset/0a shard-dataset/0b\nstore  " in file.getvalue()
 
 
 def test_one_stage_is_no_stages(tmp_path: Path) -> None:
