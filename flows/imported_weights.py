@@ -13,7 +13,7 @@ from pipeline.import_weights.stage import ImportWeights
 from pipeline.training.model_config import ModelConfig
 
 
-def weights_of(
+def import_model_weights(
     run: StageRun, model: ModelConfig | TextBackboneConfig, subject: str, name: str = "weights"
 ) -> dict[str, StageHandle]:
     """Submits the import of the weights that `model` names; returns {name: its handle}, empty if it names none.
@@ -39,11 +39,11 @@ def with_backbone_normalisation(
     return clip.model_copy(update={"new_tower": with_normalisation(tower, run.store)})
 
 
-def image_tower_weights(run: StageRun, clip: ContrastiveConfig) -> dict[str, StageHandle]:
+def import_image_weights(run: StageRun, clip: ContrastiveConfig) -> dict[str, StageHandle]:
     """Submits the import for a dual encoder's new image backbone; empty if its config names no weights."""
-    return weights_of(run, clip.new_tower.model, "image tower", "image-weights")
+    return import_model_weights(run, clip.new_tower.model, "image tower", "image-weights")
 
 
-def text_tower_weights(run: StageRun, clip: ContrastiveConfig) -> dict[str, StageHandle]:
+def import_text_weights(run: StageRun, clip: ContrastiveConfig) -> dict[str, StageHandle]:
     """Submits the import for a dual encoder's text backbone; empty if its config names no weights."""
-    return weights_of(run, clip.text, "text tower", "text-weights")
+    return import_model_weights(run, clip.text, "text tower", "text-weights")

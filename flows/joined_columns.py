@@ -31,6 +31,6 @@ class JoinedInput:
         return {**inputs, "columns": self.handle}
 
 
-def ontology_of(ontology: OntologyConfig, clip: ContrastiveConfig) -> OntologyConfig:
+def ontology_config_for(ontology: OntologyConfig, clip: ContrastiveConfig) -> OntologyConfig:
     """The ontology config, restricted to the captions and samples that `clip` trains on."""
     return ontology.model_copy(update={"captions_from": clip.captions_from, "keep": clip.keep})

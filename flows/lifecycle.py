@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from prefect import flow
 
-from flows.imported_weights import image_tower_weights, text_tower_weights, with_backbone_normalisation
-from flows.joined_columns import JoinedInput, ontology_of
+from flows.imported_weights import import_image_weights, import_text_weights, with_backbone_normalisation
+from flows.joined_columns import JoinedInput, ontology_config_for
 from flows.leak_check import check_leaks
 from flows.parameters import LifecycleParameters
 from flows.presets import default_parameters
@@ -57,12 +57,12 @@ def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> FlowResult:
 
         if parameters.clip is not None:
             # A new image backbone with imported weights replaces the student.
-            image = image_tower_weights(run, parameters.clip) or {"tower": student}
-            towers = {**image, **text_tower_weights(run, parameters.clip)}
+            image = import_image_weights(run, parameters.clip) or {"tower": student}
+            towers = {**image, **import_text_weights(run, parameters.clip)}
             clip = with_backbone_normalisation(run, parameters.clip, towers)
             inputs = columns.added_to({"shards": shards, **towers}, clip)
             if parameters.clip.policy.kind == "tonics":
-                ontology = ontology_of(parameters.ontology, parameters.clip)
+                ontology = ontology_config_for(parameters.ontology, parameters.clip)
                 handles["ontology"] = run.submit(
                     BuildOntology(), ontology, columns.added_to({"shards": shards}, ontology)
                 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.imported_weights import image_tower_weights, text_tower_weights, with_backbone_normalisation
-from flows.joined_columns import JoinedInput, ontology_of
+from flows.imported_weights import import_image_weights, import_text_weights, with_backbone_normalisation
+from flows.joined_columns import JoinedInput, ontology_config_for
 from flows.parameters import PretrainClipParameters
 from flows.presets import default_parameters
 from flows.shards_of_run import make_shards
@@ -28,7 +28,7 @@ def pretrain_clip(parameters: PretrainClipParameters = _DEFAULT) -> FlowResult:
         config = with_backbone_normalisation(run, parameters.clip, backbones)
         inputs = columns.added_to({"shards": shards, **backbones}, config)
         if parameters.clip.policy.kind == "tonics":
-            ontology_config = ontology_of(parameters.ontology, parameters.clip)
+            ontology_config = ontology_config_for(parameters.ontology, parameters.clip)
             inputs["ontology"] = run.submit(
                 BuildOntology(), ontology_config, columns.added_to({"shards": shards}, ontology_config)
             )
@@ -44,9 +44,9 @@ def _backbone_inputs(
     """The inputs of the backbones: an existing classifier, imported weights, or a student trained in this run."""
     existing = run.existing(parameters.tower)
     if existing is not None:
-        return {"tower": existing, **text_tower_weights(run, parameters.clip)}
+        return {"tower": existing, **import_text_weights(run, parameters.clip)}
     if parameters.clip.new_tower.model.pretrained is not None:
-        return {**image_tower_weights(run, parameters.clip), **text_tower_weights(run, parameters.clip)}
+        return {**import_image_weights(run, parameters.clip), **import_text_weights(run, parameters.clip)}
     teacher = find_teacher(run, parameters.teacher_model, parameters, shards, columns)
     student = make_student(run, parameters.student, shards, teacher, columns)
-    return {"tower": student, **text_tower_weights(run, parameters.clip)}
+    return {"tower": student, **import_text_weights(run, parameters.clip)}

@@ -85,7 +85,7 @@ class RunBoard:
         self.notes: dict[str, str] = {}
         self.flow_run_id: str | None = None
 
-    def says(self, phase: str) -> None:
+    def set_phase(self, phase: str) -> None:
         """Sets the phase of the run."""
         self.phase = phase
 
@@ -134,7 +134,7 @@ class RunBoard:
         """Shows that a signal has arrived; a later phase says what the run waits for."""
         if not self.stopping:
             self.stopping = True
-            self.says("stopping; Ctrl-C again ends the run at once")
+            self.set_phase("stopping; Ctrl-C again ends the run at once")
 
     def running(self) -> list[str]:
         """The labels of the stages that run."""
@@ -175,7 +175,7 @@ def current_board() -> RunBoard:
 
 
 @contextmanager
-def watched(board: RunBoard) -> Iterator[RunBoard]:
+def use_board(board: RunBoard) -> Iterator[RunBoard]:
     """Makes `board` the current board of this process, for the duration of the block."""
     global _current
     _current = board

@@ -22,7 +22,7 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def ends_at_once(
+def exit_on_second_signal(
     before_exit: Callable[[], None], *, at_first: Callable[[], None] = lambda: None, code: int = 130
 ) -> Iterator[None]:
     """Within the block, which the main thread runs, a second signal ends the process with an exit code.
@@ -52,8 +52,8 @@ def ends_at_once(
 
 
 @contextlib.contextmanager
-def passed_on_once() -> Iterator[None]:
-    """Around a flow, within `ends_at_once`: ignores one SIGTERM, since Prefect resends the one that ended the flow.
+def ignore_resent_sigterm() -> Iterator[None]:
+    """Within `exit_on_second_signal`, around a flow: ignores one SIGTERM, which Prefect resends after the flow.
 
     The SIGTERM is ignored after the block too, since the thread may read it later.
     """
@@ -62,7 +62,7 @@ def passed_on_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def all_from_outside() -> Iterator[None]:
+def count_every_signal() -> Iterator[None]:
     """Around the body of a flow, during which Prefect does not resend signals: ignores none."""
     was_set = _resend_expected.is_set()
     _resend_expected.clear()

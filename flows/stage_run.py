@@ -24,7 +24,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.preflight import check_ready, open_store
 from flows.run_board import RunBoard, StageRow, current_board
-from flows.second_signal import all_from_outside
+from flows.second_signal import count_every_signal
 from flows.stage_failures import StagesFailedError
 from flows.stage_task import NOTHING_NEW, Accept, StageResult, accept_any, stage_task
 from pipeline.artifacts import ArtifactStore
@@ -186,7 +186,7 @@ def stage_run(flow: str, parameters: Config, *, tracked: bool = True) -> Iterato
         ensure_tracking(store)
     run = StageRun(flow, store, board)
     run.board.flow_run_id = prefect.runtime.flow_run.id
-    with all_from_outside():
+    with count_every_signal():
         try:
             yield run
             for result in run.wait().of_stage("run-report"):
@@ -197,7 +197,7 @@ def stage_run(flow: str, parameters: Config, *, tracked: bool = True) -> Iterato
             raise
         finally:
             _end_ray(board)
-            board.says("recording the run")
+            board.set_phase("recording the run")
             _say_waiting(board)
             board.close()
             try:
@@ -221,14 +221,14 @@ def _stop_trainings() -> float:
 
 def _say_waiting(board: RunBoard) -> None:
     if running := board.running():
-        board.says(f"stopping: waiting for {listed(running)}; Ctrl-C again ends the run at once")
+        board.set_phase(f"stopping: waiting for {listed(running)}; Ctrl-C again ends the run at once")
 
 
 def _end_ray(board: RunBoard) -> None:
     # Only if a stage of this process used Ray: importing it takes a second.
     ray_cluster = sys.modules.get("pipeline.ray_cluster")
     if ray_cluster is not None and ray_cluster.is_started():
-        board.says("stopping: ending Ray" if board.stopping else "ending Ray")
+        board.set_phase("stopping: ending Ray" if board.stopping else "ending Ray")
         ray_cluster.shutdown()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from flows.imported_weights import weights_of
+from flows.imported_weights import import_model_weights
 from flows.joined_columns import JoinedInput
 from flows.parameters import StudentParameters, TeacherParameters
 from flows.stage_run import StageHandle, StageRun
@@ -36,7 +36,7 @@ def make_teacher(
         after: stages that must succeed before it begins.
     """
     config = with_normalisation(config, run.store)
-    starts_from = starts_from or weights_of(run, config.model, "teacher")
+    starts_from = starts_from or import_model_weights(run, config.model, "teacher")
     inputs = columns.added_to({"shards": shards, **starts_from}, config)
     return run.submit(TrainTeacher(), config, inputs, after=after)
 
@@ -56,7 +56,7 @@ def make_baseline(
         run.leave_out(LinearProbe.name, "the teacher has no pretrained weights; set teacher.model.pretrained")
         return {}
     probed = with_normalisation(ProbedModelConfig.of(teacher, config), run.store)
-    weights = weights_of(run, probed.model, "teacher")
+    weights = import_model_weights(run, probed.model, "teacher")
     inputs = columns.added_to({"shards": shards, **weights}, probed)
     return {**weights, "probe": run.submit(LinearProbe(), probed, inputs)}
 
@@ -81,7 +81,7 @@ def make_student(
 ) -> StageHandle:
     """Submits the training of a student on a teacher's outputs: computed in each step, once by a stage, or joined."""
     config = with_normalisation(config, run.store)
-    inputs: dict[str, StageHandle] = {"shards": shards, **weights_of(run, config.model, "student")}
+    inputs: dict[str, StageHandle] = {"shards": shards, **import_model_weights(run, config.model, "student")}
     column = config.distillation.teacher_column
     if teacher is not None and column is None:
         inputs["teacher"] = teacher

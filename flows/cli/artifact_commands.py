@@ -39,7 +39,7 @@ def list_artifacts(stage: str | None, *, as_json: bool) -> int:
         stages = {artifact_name.partition("/")[0] for artifact_name in store.names()}
         if stages:
             raise UnknownNameError("stage", stage, stages)
-    artifacts, wrong = readable(store, artifact_names)
+    artifacts, wrong = open_artifacts(store, artifact_names)
     artifacts.sort(key=commit_time)
     if as_json:
         rows = [
@@ -114,7 +114,7 @@ def show_artifact(reference: str, *, as_json: bool) -> int:
 def verify_artifacts(references: Sequence[str]) -> int:
     """Compares every file with its manifest; returns 1 if any is missing or changed."""
     store = open_store()
-    artifacts, lines = readable(store, [store.full_name(reference) for reference in references] or store.names())
+    artifacts, lines = open_artifacts(store, [store.full_name(reference) for reference in references] or store.names())
     damaged = len(lines)
     _print_errors(lines)
     for artifact in artifacts:
@@ -130,7 +130,7 @@ def verify_artifacts(references: Sequence[str]) -> int:
     return 1 if damaged else 0
 
 
-def readable(store: ArtifactStore, artifact_names: Iterable[str]) -> tuple[list[Artifact], list[str]]:
+def open_artifacts(store: ArtifactStore, artifact_names: Iterable[str]) -> tuple[list[Artifact], list[str]]:
     """The artifacts with a readable manifest, and an error line for each of the others."""
     artifacts, wrong = [], []
     for artifact_name in artifact_names:

@@ -9,7 +9,7 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.cli.artifact_commands import commit_time, readable
+from flows.cli.artifact_commands import commit_time, open_artifacts
 from flows.preflight import open_store
 from pipeline.artifacts import Artifact, ArtifactStore
 from pipeline.atomic_files import atomic_write
@@ -66,7 +66,7 @@ def copy_files(reference: str, names: Sequence[str], out: Path | None) -> int:
 
 
 def _latest_report(store: ArtifactStore) -> Artifact:
-    reports, _ = readable(store, store.names(_REPORTS))
+    reports, _ = open_artifacts(store, store.names(_REPORTS))
     if not reports:
         raise InputError(f"{store.storage.url}: has no report; `tutelage run lifecycle` writes one")
     return max(reports, key=commit_time)

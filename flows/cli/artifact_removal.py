@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from rich.filesize import decimal
 
-from flows.cli.artifact_commands import commit_time, readable
+from flows.cli.artifact_commands import commit_time, open_artifacts
 from flows.preflight import open_store
 from pipeline.artifacts import Artifact
 from pipeline.errors import DamagedError, InputError, WorkError, listed
@@ -27,7 +27,7 @@ def remove_artifacts(references: Sequence[str], *, force: bool) -> int:
     """
     store = open_store()
     names = list(dict.fromkeys(store.full_name(reference) for reference in references))
-    others, unreadable = readable(store, (name for name in store.names() if name not in names))
+    others, unreadable = open_artifacts(store, (name for name in store.names() if name not in names))
     if unreadable:
         raise WorkError(
             f"nothing was removed: it is not known whether this artifact needs them: {unreadable[0]}"
@@ -35,7 +35,7 @@ def remove_artifacts(references: Sequence[str], *, force: bool) -> int:
         )
     _check_unneeded(names, others, force=force)
     # The newest first: if this is interrupted, no artifact is left without those that it was built from.
-    commits = {artifact.name: commit_time(artifact) for artifact in readable(store, names)[0]}
+    commits = {artifact.name: commit_time(artifact) for artifact in open_artifacts(store, names)[0]}
     for name in sorted(names, key=lambda name: commits.get(name, math.inf), reverse=True):
         print(f"{name}: removed, {decimal(store.remove(name))}", flush=True)
     return 0

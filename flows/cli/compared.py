@@ -52,7 +52,7 @@ def evaluations_of(a: str, b: str, store: ArtifactStore) -> tuple[Artifact, Arti
         raise InputError(f"{a} and {b} are the same evaluation, {alike[0][0].name}; give two")
     if not sides[0].models and not sides[1].models:
         return sides[0].evaluations[0], sides[1].evaluations[0]
-    raise InputError(_commands(sides, store))
+    raise InputError(_missing_evaluation_line(sides, store))
 
 
 def _side(argument: str, evaluations: list[Artifact], store: ArtifactStore) -> Side:
@@ -89,7 +89,7 @@ def _measured(evaluation: Artifact) -> tuple[str, str]:
     return evaluation.manifest["inputs"]["shards"], str(evaluation.config["split"])
 
 
-def _commands(sides: tuple[Side, Side], store: ArtifactStore) -> str:
+def _missing_evaluation_line(sides: tuple[Side, Side], store: ArtifactStore) -> str:
     """The error line: which model was not evaluated on which data, with the command that does it."""
     measured = next((side for side in sides if side.evaluations), None)
     if measured is None:

@@ -26,8 +26,8 @@ from flows.cli.outcome import outcome_of, print_outcome
 from flows.cli.terminal import RunDisplay, output_to_log
 from flows.prefect_server import EmbeddedPrefect, check_server, prefect_for_a_run
 from flows.preflight import check_ready, open_store
-from flows.run_board import RunBoard, watched
-from flows.second_signal import ends_at_once, passed_on_once
+from flows.run_board import RunBoard, use_board
+from flows.second_signal import exit_on_second_signal, ignore_resent_sigterm
 from flows.stage_failures import StagesFailedError, failures_line
 from pipeline.errors import InputError, TutelageError, WorkError
 from pipeline.ray_cluster.folder import remove_abandoned
@@ -66,7 +66,7 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
         console = Console(file=real_err if as_json else real_out)
         display = RunDisplay(entry.name, origin, board, console)
         try:
-            with ends_at_once(lambda: _print_end(real_err), at_first=board.stop_requested), display.shown():
+            with exit_on_second_signal(lambda: _print_end(real_err), at_first=board.stop_requested), display.shown():
                 summary = _run(entry, parameters, store, board, display)
         except BaseException as raised:
             error = raised
@@ -133,18 +133,18 @@ def _run(
 ) -> RunSummary:
     with prefect_for_a_run(store.local / "services") as server:
         if server is not None:
-            board.says("starting the Prefect server")
+            board.set_phase("starting the Prefect server")
         flow = entry.load()
         if server is not None:
             server.wait()
-        board.says("preparing the run")
+        board.set_phase("preparing the run")
         display.link("Prefect", server.ui if server is not None else shown_url(os.environ["PREFECT_API_URL"]))
         try:
-            with watched(board), _settings(server), passed_on_once():
+            with use_board(board), _settings(server), ignore_resent_sigterm():
                 summary: RunSummary = flow(parameters)
         finally:
             if server is not None and board.flow_run_id is not None:
-                board.says("recording the run")
+                board.set_phase("recording the run")
                 flush_prefect()
                 server.drain(board.flow_run_id, len(board.rows()))
     return summary

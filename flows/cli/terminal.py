@@ -72,14 +72,14 @@ class RunDisplay:
 
     Args:
         flow: name of the flow.
-        preset: origin of the parameters, e.g. "preset emoji".
+        origin: where the parameters are from, e.g. "preset emoji".
         board: states of the stages.
         console: prints plain lines if it is not a terminal.
     """
 
-    def __init__(self, flow: str, preset: str, board: RunBoard, console: Console) -> None:
+    def __init__(self, flow: str, origin: str, board: RunBoard, console: Console) -> None:
         self.flow = flow
-        self.preset = preset
+        self.origin = origin
         self.board = board
         self.console = console
         self.links: dict[str, str] = {}
@@ -107,7 +107,7 @@ class RunDisplay:
             ):
                 yield self
             return
-        self._line(f"tutelage {self.flow} ({self.preset})")
+        self._line(f"tutelage {self.flow} ({self.origin})")
         thread = threading.Thread(target=self._plain_lines, name="plain-lines", daemon=True)
         thread.start()
         try:
@@ -123,7 +123,7 @@ class RunDisplay:
         head = Table.grid(expand=True, padding=(0, 1))
         head.add_column()
         head.add_column(justify="right")
-        title = Text.assemble(("tutelage ", "bold"), (self.flow, "bold cyan"), (f"  {self.preset}", "dim"))
+        title = Text.assemble(("tutelage ", "bold"), (self.flow, "bold cyan"), (f"  {self.origin}", "dim"))
         of_stages = f"{ended} of {counted(len(rows), 'stage')}  " if rows else ""
         head.add_row(title, Text.assemble((of_stages, "dim"), (clock(time.monotonic() - self._started), "bold")))
         lines: list[RenderableType] = ["", head]

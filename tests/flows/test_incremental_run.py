@@ -15,7 +15,7 @@ from PIL import Image
 from flows.catalog import find_flow
 from flows.cli.app import main
 from flows.prefect_api import ask
-from flows.run_board import RunBoard, watched
+from flows.run_board import RunBoard, use_board
 from infra.local.servers import Server
 from pipeline.artifacts import ArtifactStore
 from pipeline.config import parse_config
@@ -39,7 +39,7 @@ def growing(pictures: Path, tmp_path: Path) -> Path:
 def run(flow: str, *settings: str) -> RunBoard:
     parameters = small_photos(flow, *settings)
     board = RunBoard()
-    with watched(board):
+    with use_board(board):
         find_flow(flow).load()(parameters)
     return board
 

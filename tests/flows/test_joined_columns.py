@@ -8,7 +8,7 @@ import pytest
 
 from flows.catalog import FLOWS
 from flows.cli.parameters_file import apply_settings, parsed
-from flows.joined_columns import JoinedInput, ontology_of
+from flows.joined_columns import JoinedInput, ontology_config_for
 from flows.presets import PRESETS
 from flows.stage_task import StageResult
 from pipeline.contrastive.build_ontology import OntologyConfig
@@ -54,7 +54,7 @@ def test_columns_are_an_input_of_what_reads_them_only() -> None:
 
 def test_the_ontology_is_made_of_what_is_trained_on() -> None:
     clip = ContrastiveConfig(captions_from="caption", keep={"quality": (0.5, None)})
-    made = ontology_of(OntologyConfig(min_count=9), clip)
+    made = ontology_config_for(OntologyConfig(min_count=9), clip)
     assert (made.captions_from, made.keep, made.min_count) == ("caption", {"quality": (0.5, None)}, 9)
     with pytest.raises(InputError, match=r"ontology\.captions_from: set clip\.captions_from"):
         parameters("lifecycle", "ontology.captions_from=caption", "columns.source=new.csv")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.catalog import find_flow
-from flows.run_board import RunBoard, watched
+from flows.run_board import RunBoard, use_board
 from infra.local.servers import Server
 from pipeline.artifacts import ArtifactStore
 from pipeline.sharding.format.index import SampleIndex
@@ -32,7 +32,7 @@ def states(flow: str, *settings: str) -> dict[str, str]:
     """Runs a flow with the preset photos, made small and changed by settings; gives stage -> done or cached."""
     parameters = small_photos(flow, *settings)
     board = RunBoard()
-    with watched(board):
+    with use_board(board):
         find_flow(flow).load()(parameters)
     return {row.label: row.state for row in board.rows()}
 

@@ -14,7 +14,7 @@ from flows.catalog import find_flow
 from flows.cli.parameters_file import apply_settings, parsed
 from flows.leak_check import can_remove_near
 from flows.presets import PRESETS
-from flows.run_board import RunBoard, watched
+from flows.run_board import RunBoard, use_board
 from infra.local.servers import Server
 from pipeline.artifacts import ArtifactStore
 from pipeline.errors import InputError, WorkError
@@ -48,7 +48,7 @@ def on_server(prefect: Server) -> Iterator[None]:
 def run(flow: str, board: RunBoard, *settings: str) -> dict[str, str]:
     """Runs a flow with the preset photos, made small and changed by settings; gives stage -> how it ended."""
     parameters = small_photos(flow, *settings)
-    with watched(board):
+    with use_board(board):
         find_flow(flow).load()(parameters)
     return {row.label: row.state for row in board.rows()}
 

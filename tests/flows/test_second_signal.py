@@ -14,7 +14,7 @@ from flows.run_board import RunBoard
 # Deaf in its main thread after the first signal: what Prefect, Ray or a server that does not answer may make of it.
 WAITS = """
 import ctypes, signal, sys, time
-from flows.second_signal import ends_at_once
+from flows.second_signal import exit_on_second_signal
 
 def note(number, frame):
     print("first", flush=True)
@@ -23,7 +23,7 @@ def note(number, frame):
 
 signal.signal(signal.SIGINT, note)
 signal.signal(signal.SIGTERM, note)
-with ends_at_once(lambda: print("last words", flush=True)):
+with exit_on_second_signal(lambda: print("last words", flush=True)):
     print("ready", flush=True)
     time.sleep(60)
 """
@@ -52,12 +52,12 @@ def test_a_second_signal_ends_a_process_that_waits_for_ever(how: signal.Signals,
 
 PASSED_ON = """
 import os, signal, sys, time
-from flows.second_signal import all_from_outside, ends_at_once, passed_on_once
+from flows.second_signal import count_every_signal, exit_on_second_signal, ignore_resent_sigterm
 
 signal.signal(signal.SIGTERM, lambda number, frame: None)
-with ends_at_once(lambda: print("last words", flush=True)):
-    with passed_on_once():
-        with all_from_outside():
+with exit_on_second_signal(lambda: print("last words", flush=True)):
+    with ignore_resent_sigterm():
+        with count_every_signal():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.7)
             if sys.argv[1] == "twice from outside":
@@ -83,13 +83,13 @@ def test_a_signal_that_prefect_passes_on_is_no_second_one(who: str, said: str, c
 
 
 def test_the_first_signal_is_noticed_although_the_main_thread_is_busy() -> None:
-    from flows.second_signal import ends_at_once
+    from flows.second_signal import exit_on_second_signal
 
     board = RunBoard()
-    board.says("preparing the run")
+    board.set_phase("preparing the run")
     before = signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
-        with ends_at_once(lambda: None, at_first=board.stop_requested):
+        with exit_on_second_signal(lambda: None, at_first=board.stop_requested):
             signal.raise_signal(signal.SIGINT)
             deadline = time.monotonic() + 5
             while board.phase != "stopping; Ctrl-C again ends the run at once":
@@ -101,8 +101,8 @@ def test_the_first_signal_is_noticed_although_the_main_thread_is_busy() -> None:
 
 
 def test_after_it_signals_are_as_before() -> None:
-    from flows.second_signal import ends_at_once
+    from flows.second_signal import exit_on_second_signal
 
-    with ends_at_once(lambda: None), pytest.raises(KeyboardInterrupt):
+    with exit_on_second_signal(lambda: None), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert signal.set_wakeup_fd(-1) == -1

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from flows.parameters import ShardDatasetParameters
 from flows.prefect_api import ask
-from flows.run_board import RunBoard, watched
+from flows.run_board import RunBoard, use_board
 from flows.stage_failures import StagesFailedError
 from infra.local.servers import Server
 from pipeline.artifacts import Artifact
@@ -80,7 +80,7 @@ def run_flow(prefect: Server, tmp_path: Path) -> Iterator[Callable[..., RunBoard
             with stage_run("steps", parameters, tracked=False) as stages:
                 body(stages)
 
-        with watched(board):
+        with use_board(board):
             if expect is None:
                 steps(given)
             else:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.catalog import find_flow
-from flows.run_board import RunBoard, watched
+from flows.run_board import RunBoard, use_board
 from infra.local.servers import Server
 from pipeline.artifacts import ArtifactStore
 from pipeline.errors import InputError
@@ -37,7 +37,7 @@ def on_server(prefect: Server) -> Iterator[None]:
 def states(flow: str, *settings: str) -> dict[str, str]:
     """Runs a flow with the preset photos, made small and changed by settings; gives stage -> done or cached."""
     board = RunBoard()
-    with watched(board):
+    with use_board(board):
         find_flow(flow).load()(small_photos(flow, *settings))
     return {row.label: row.state for row in board.rows()}
 

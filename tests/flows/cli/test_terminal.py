@@ -54,11 +54,11 @@ def test_a_stop_is_shown_while_stages_run(terminal: bool) -> None:
     file, board = io.StringIO(), a_board()
     console = Console(file=file, width=100, force_terminal=terminal, color_system=None)
     display = RunDisplay("lifecycle", "preset emoji", board, console)
-    board.says("preparing the run")
+    board.set_phase("preparing the run")
     console.print(display.render())
     assert "preparing" not in file.getvalue()
     with display.shown():
-        board.says("stopping: waiting for train-teacher")
+        board.set_phase("stopping: waiting for train-teacher")
         board.stop()
         time.sleep(0.5)
     assert "stopping: waiting for train-teacher" in file.getvalue()
