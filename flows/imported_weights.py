@@ -41,9 +41,9 @@ def with_backbone_normalisation(
 
 def import_image_weights(run: StageRun, clip: ContrastiveConfig) -> dict[str, StageHandle]:
     """Submits the import for a dual encoder's new image backbone; empty if its config names no weights."""
-    return import_model_weights(run, clip.new_tower.model, "image tower", "image-weights")
+    return import_model_weights(run, clip.new_tower.model, "image backbone", "image-weights")
 
 
 def import_text_weights(run: StageRun, clip: ContrastiveConfig) -> dict[str, StageHandle]:
     """Submits the import for a dual encoder's text backbone; empty if its config names no weights."""
-    return import_model_weights(run, clip.text, "text tower", "text-weights")
+    return import_model_weights(run, clip.text, "text backbone", "text-weights")

@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", choices=names[3:], default=names[3:])
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--processes", type=int, help="among which ours shares out its threads; default: one a thread")
+    parser.add_argument("--processes", type=int, help="over which ours spreads its threads; default: one per thread")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -157,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=4000)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--folder", type=Path, help="where to write; default: the machine's folder for such files")
+    parser.add_argument("--folder", type=Path, help="where to write; default: the folder for temporary files")
     parser.add_argument("--peers", nargs="+", choices=[*PEERS], default=[*PEERS])
     arguments = parser.parse_args()
 
@@ -180,7 +180,7 @@ def main() -> None:
                         took[name].append(once)
 
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(f"{len(images):,} images, {megabytes:,.0f} MB, {arguments.rounds} rounds; medians, MB/s (least to most)")
+    print(f"{len(images):,} images, {megabytes:,.0f} MB, {arguments.rounds} rounds; medians, MB/s (lowest to highest)")
     base = statistics.median(took["ShardWriter"]) if "ShardWriter" in took else None
     for name, seconds in sorted(took.items(), key=lambda entry: statistics.median(entry[1])):
         median = statistics.median(seconds)

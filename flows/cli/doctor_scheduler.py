@@ -39,7 +39,11 @@ def scheduler_service(api: str, within_s: float | None = None) -> Found:
         late = _ask(api, "flow_runs/count", {"flow_runs": {"state": {"name": {"any_": ["Late"]}}}})
     except urllib.error.HTTPError as error:
         error.close()
-        return "warn", f"not asked, the server answers {error.code} {error.reason}", "Ask it where you may write to it."
+        return (
+            "warn",
+            f"not asked, the server answers {error.code} {error.reason}",
+            "Run it again, with a login that may create deployments.",
+        )
     except (OSError, ValueError, LookupError, http.client.HTTPException) as error:
         return "warn", f"not asked, its answers cannot be read ({type(error).__name__})", "Ask it again."
     if seconds is None:

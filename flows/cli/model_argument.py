@@ -54,7 +54,9 @@ def model_artifact(model_uri: str, store: ArtifactStore) -> Artifact:
     if folder is None and not model_uri.startswith("models:"):
         artifact = _artifact(model_uri, store)
         if f"model/{ARCHITECTURE}" not in artifact.files:
-            raise InputError(f"{model_uri}: is an artifact of {artifact.stage}, which has no model; give a training")
+            raise InputError(
+                f"{model_uri}: is an artifact of {artifact.stage}, which has no model; give one of a stage that trains"
+            )
         return artifact
     from pipeline.registration.lookup import find_version
     from pipeline.registration.model_artifact import artifact_of_folder, artifact_of_version

@@ -37,7 +37,7 @@ def list_architectures(pattern: str, *, as_json: bool = False) -> int:
         return 0
     console = Console()
     console.print(_zoo_table(infos, wide=console.width >= _WIDE))
-    console.print("MACs: multiply-accumulates; error: the papers' top-1/top-5 in %, tests differ", style="dim")
+    console.print("MACs: multiply-accumulates; error: papers' top-1/top-5 in %, protocols differ", style="dim")
     return 0
 
 

@@ -105,9 +105,9 @@ def test_every_model_of_a_lifecycle_may_have_weights(asked: Asked, weights: str)
     assert asked.inputs["train-teacher"]["weights"] == "import teacher weights"
     assert asked.inputs["distill-student"]["weights"] == "import student weights"
     clip = asked.inputs["pretrain-clip"]
-    assert (clip["tower"], clip["text-weights"]) == ("distill-student", "import text tower weights")
+    assert (clip["tower"], clip["text-weights"]) == ("distill-student", "import text backbone weights")
     assert "image-weights" not in clip
-    assert asked.configs["import text tower weights"].reads_texts
+    assert asked.configs["import text backbone weights"].reads_texts
     assert asked.configs["train-teacher"].preprocessing().mean == IMAGENET[0]
     assert asked.configs["distill-student"].preprocessing().mean == (0.5,) * 3
 
@@ -117,7 +117,7 @@ def test_an_image_tower_with_weights_takes_the_students_place(asked: Asked, weig
     pretrain_clip.pretrain_clip.fn(parse_config(PretrainClipParameters, values, "test"))
     assert "distill-student" not in asked.inputs
     assert "tower" not in asked.inputs["pretrain-clip"]
-    assert asked.inputs["pretrain-clip"]["image-weights"] == "import image tower weights"
+    assert asked.inputs["pretrain-clip"]["image-weights"] == "import image backbone weights"
     assert asked.configs["pretrain-clip"].new_tower.preprocessing().std == IMAGENET[1]
 
 
