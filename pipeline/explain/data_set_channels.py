@@ -128,8 +128,8 @@ def _image(excitation: Excitation, mean: Sequence[float], std: Sequence[float]) 
     """The patch with its normalisation undone."""
     shape = (-1, 1, 1)
     patch = excitation.patch.cpu()
-    whole = patch * torch.tensor(std).view(shape) + torch.tensor(mean).view(shape)
-    return to_picture((whole.clamp(0, 1) * 255).round().to(torch.uint8))
+    pixels = patch * torch.tensor(std).view(shape) + torch.tensor(mean).view(shape)
+    return to_picture((pixels.clamp(0, 1) * 255).round().to(torch.uint8))
 
 
 def _mosaic(pictures: Sequence[Picture]) -> Picture:

@@ -47,13 +47,13 @@ def occlusion(
     uncovered = _log_probability(model, images, classes)
     covers = _covers(height, width, cover, stride).to(images.device)
     # The sum of the falls at each pixel.
-    loss = torch.zeros(len(images), height, width, device=images.device)
+    drops = torch.zeros(len(images), height, width, device=images.device)
     at_once = max(1, _PIXELS_AT_ONCE // (len(images) * height * width))
     for masks in covers.split(at_once):
         covered = images[None] * ~masks[:, None, None]  # [P, B, C, H, W]; 0 is the mean colour
         score = _log_probability(model, covered.flatten(0, 1), classes.repeat(len(masks))).view(len(masks), -1)
-        loss += torch.einsum("pb,phw->bhw", uncovered - score, masks.float())
-    return adaptive_avg_pool2d(loss / covers.sum(dim=0), (-(-height // stride), -(-width // stride)))
+        drops += torch.einsum("pb,phw->bhw", uncovered - score, masks.float())
+    return adaptive_avg_pool2d(drops / covers.sum(dim=0), (-(-height // stride), -(-width // stride)))
 
 
 def _covers(height: int, width: int, cover: int, stride: int) -> Tensor:

@@ -60,7 +60,7 @@ class AugmentConfig(Config):
     )
 
     @property
-    def changes_colours(self) -> bool:
+    def changes_pixel_values(self) -> bool:
         """Whether anything but crop and flip is applied."""
         factors = (self.brightness, self.contrast, self.saturation, self.erase)
         return any(factors) or self.rand_augment is not None

@@ -41,13 +41,13 @@ class PendingImages(ABC):
     """A batch that is being filled.
 
     Attributes:
-        images: uint8 [B, C, H, W], complete after `damaged` returns.
+        images: uint8 [B, C, H, W], complete after `damaged_rows` returns.
     """
 
     images: Tensor
 
     @abstractmethod
-    def damaged(self) -> list[DamagedRow]:
+    def damaged_rows(self) -> list[DamagedRow]:
         """Waits for the batch; returns the rows of damaged samples, which have no image."""
 
     def wait(self) -> Tensor:
@@ -56,7 +56,7 @@ class PendingImages(ABC):
         Raises:
             DamagedSampleError: a sample could not be read or decoded.
         """
-        for _, error in self.damaged():
+        for _, error in self.damaged_rows():
             raise error
         return self.images
 
@@ -66,7 +66,7 @@ class _PendingPieces(PendingImages):
     images: Tensor
     pieces: Sequence[Future[list[DamagedRow]]]
 
-    def damaged(self) -> list[DamagedRow]:
+    def damaged_rows(self) -> list[DamagedRow]:
         return [damaged for piece in self.pieces for damaged in piece.result()]
 
 

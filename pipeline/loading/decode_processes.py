@@ -200,7 +200,7 @@ class _Batch(PendingImages):
         self.slot, self.shape, self.ids, self.views = slot, shape, ids, views
         self._owner = owner
 
-    def damaged(self) -> list[DamagedRow]:
+    def damaged_rows(self) -> list[DamagedRow]:
         self.images, damaged = self._owner._collect(self)
         return damaged
 
@@ -335,7 +335,7 @@ def serve(pipe: int, file: int) -> None:
 def _answer(connection: Connection[Any, Any], pending: PendingImages, first_row: int) -> None:
     answer: list[DamagedRow] | Exception
     try:
-        answer = [(first_row + row, error) for row, error in pending.damaged()]
+        answer = [(first_row + row, error) for row, error in pending.damaged_rows()]
     except Exception as error:
         answer = _picklable(error)
     connection.send(answer)

@@ -119,7 +119,7 @@ class Loader:
         # A GPU trains convolutions up to 1.9 times as fast on channels_last images, with any layout of the weights.
         # On a CPU, colour changes and erasing take twice as long on them.
         self._on_cpu = self._device.type == "cpu"
-        contiguous = self._on_cpu and augment is not None and augment.changes_colours
+        contiguous = self._on_cpu and augment is not None and augment.changes_pixel_values
         decoder_options: dict[str, Any] = {
             "channels": channels,
             "threads": threads,
@@ -128,7 +128,7 @@ class Loader:
             "crop_only": not self._on_cpu,
         }
         self._processes: DecodeProcesses | None = None
-        self._threads = partial(DecodePool, reader, **decoder_options)
+        self._new_pool = partial(DecodePool, reader, **decoder_options)
         if processes:
             rows = -(-policy.global_batch * copies // world)
             slot_bytes = rows * channels * self._image_size_schedule.largest**2
@@ -150,7 +150,7 @@ class Loader:
         """
         planned: deque[_PlannedBatch] = deque()
         next_step = start_step
-        with self._processes or self._threads() as pool:
+        with self._processes or self._new_pool() as pool:
             for step in range(start_step, stop_step):
                 limit = self.policy.ready_until()
                 if limit is not None and step >= limit:
@@ -195,7 +195,7 @@ class Loader:
 
     def _complete(self, planned: _PlannedBatch, pool: Decoders) -> _PlannedBatch:
         """Waits for the batch, and replaces its damaged samples by other samples."""
-        for row, error in planned.pending.damaged():
+        for row, error in planned.pending.damaged_rows():
             if self.quarantine is None:
                 raise error
             planned = self._substitute(planned, row, error, self.quarantine, pool)

@@ -163,8 +163,8 @@ class RangeReads(_RemoteReader):
     def prefetch(self, spans: Sequence[Span]) -> None:
         for group in coalesce(span for span in spans if span not in self._pending):
             start = group[0].offset
-            whole = Span(group[0].shard, start, group[-1].offset + group[-1].length - start)
-            future = self._pool().submit(self._get, whole)
+            merged = Span(group[0].shard, start, group[-1].offset + group[-1].length - start)
+            future = self._pool().submit(self._get, merged)
             for span in group:
                 self._pending[span] = future, span.offset - start
 

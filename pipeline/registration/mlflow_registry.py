@@ -133,7 +133,7 @@ class Registry:
         tags: Mapping[str, str],
         metrics: Mapping[str, float],
         description: str,
-        alone: AbstractContextManager[Lease] | None = None,
+        lock: AbstractContextManager[Lease] | None = None,
     ) -> RegisteredVersion:
         """Creates a version of `name`, or returns the one that another process has created for this model meanwhile.
 
@@ -144,7 +144,7 @@ class Registry:
             metrics: of the evaluation, shown with the run.
             tags: include the model's STAGE/KEY as `MODEL_TAG`.
             description: Markdown, shown with the version.
-            alone: a lock under which the model's version is searched and created; held for a moment.
+            lock: a lock under which the model's version is searched and created; held for a moment.
         Raises:
             WorkError: the experiment was deleted.
         """
@@ -165,7 +165,7 @@ class Registry:
                 write_package(exported, package, Model(artifact_path=_FOLDER, run_id=run_id))
                 with allow_long_transfers():
                     client.log_artifacts(run_id, str(package), _FOLDER)
-            with alone or nullcontext() as lease:
+            with lock or nullcontext() as lease:
                 found = self.find(name, tags[MODEL_TAG]) if MODEL_TAG in tags else None
                 if found is None:
                     if lease is not None:

@@ -17,7 +17,7 @@ from pipeline.owners import TEMPORARY, owned_name
 from pipeline.registration.mlflow_registry import MODEL_TAG, RegisteredVersion, Registry
 from pipeline.storage.sha256 import file_sha256
 
-_VERSION, _FOLDER = "registered-model", "exported-model"
+_VERSION_STAGE, _FOLDER_STAGE = "registered-model", "exported-model"
 _FILES = (ARCHITECTURE, PREPROCESSING, WEIGHTS, "labels.json", VOCABULARY)
 
 
@@ -36,13 +36,13 @@ def artifact_of_version(version: RegisteredVersion, registry: Registry, store: A
         exported = registry.fetch(version, scratch / "fetched")
         folder = scratch / "output"
         shutil.copytree(exported.folder, folder / FOLDER)
-        return _commit(store, _VERSION, key, folder, _origin_of_version(version, registry))
+        return _commit(store, _VERSION_STAGE, key, folder, _origin_of_version(version, registry))
 
 
 def names_of_version(version: RegisteredVersion, registry: Registry) -> tuple[str, ...]:
     """STAGE/KEY of the artifacts that a version may be in a store: the one that was registered, and its copy."""
     registered = version.tags.get(MODEL_TAG)
-    copy = f"{_VERSION}/{digest(_origin_of_version(version, registry))}"
+    copy = f"{_VERSION_STAGE}/{digest(_origin_of_version(version, registry))}"
     return (copy,) if registered is None else (registered, copy)
 
 
@@ -78,7 +78,7 @@ def name_of_folder(folder: Path, store: ArtifactStore) -> str:
         parts = absolute.relative_to(root.resolve()).parts
         if len(parts) >= 2 and store.find(f"{parts[0]}/{parts[1]}") is not None:
             return f"{parts[0]}/{parts[1]}"
-    return f"{_FOLDER}/{digest({path.name: file_sha256(path) for path in _files(folder)})}"
+    return f"{_FOLDER_STAGE}/{digest({path.name: file_sha256(path) for path in _files(folder)})}"
 
 
 def _files(folder: Path) -> list[Path]:

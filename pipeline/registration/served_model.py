@@ -81,10 +81,10 @@ class ServedModel(PythonModel):
         rows = []
         for batch in self._batches(images):
             probabilities = self.programs["program"](batch).softmax(dim=1)
-            for scores, places in zip(*probabilities.topk(min(_TOP_K, len(labels))), strict=True):
+            for scores, indices in zip(*probabilities.topk(min(_TOP_K, len(labels))), strict=True):
                 best = [
-                    {"label": labels[place], "score": score}
-                    for place, score in zip(places.tolist(), scores.tolist(), strict=True)
+                    {"label": labels[index], "score": score}
+                    for index, score in zip(indices.tolist(), scores.tolist(), strict=True)
                 ]
                 rows.append({**best[0], "top_k": best})
         return pd.DataFrame(rows, columns=["label", "score", "top_k"])
@@ -101,8 +101,8 @@ class ServedModel(PythonModel):
             for row_cosines, row_scores in zip(cosines, probabilities, strict=True):
                 order = row_cosines.argsort(descending=True, stable=True).tolist()
                 ranking = [
-                    {"label": names[place], "score": float(row_scores[place]), "cosine": float(row_cosines[place])}
-                    for place in order
+                    {"label": names[index], "score": float(row_scores[index]), "cosine": float(row_cosines[index])}
+                    for index in order
                 ]
                 rows.append({"label": ranking[0]["label"], "score": ranking[0]["score"], "ranking": ranking})
         return pd.DataFrame(rows, columns=["label", "score", "ranking"])

@@ -73,13 +73,13 @@ class RegisterModel:
                 work.progress(note=f"exporting and registering {name}")
                 tags = {f"tutelage.{key}": value for key, value in lineage.items()}
                 # The promotion lease also guards registration: it is held for a moment only, after the export.
-                alone = promotion_lease(work.store.storage, name, length_s=120.0)
+                lock = promotion_lease(work.store.storage, name, length_s=120.0)
                 # Replaced below, when the version is known.
                 description = card(model_uri=f"models:/{name}@{CHAMPION}")
                 version = registry.register(
-                    name, exported, tags=tags, metrics=metrics, description=description, alone=alone
+                    name, exported, tags=tags, metrics=metrics, description=description, lock=lock
                 )
-            decision, against = _settle(config, registry, version, challenger, inputs, work)
+            decision, compared_with = _settle(config, registry, version, challenger, inputs, work)
             champion = registry.champion(name)
             is_champion = champion is not None and champion.version == version.version
             model_uri = f"models:/{name}@{CHAMPION}" if is_champion else f"models:/{name}/{version.version}"
@@ -99,7 +99,7 @@ class RegisterModel:
             **cost,
             **({"against_teacher": compared} if compared is not None else {}),
         }
-        record = {**summary, "gate": asdict(decision), "compared_with": against, "lineage": lineage}
+        record = {**summary, "gate": asdict(decision), "compared_with": compared_with, "lineage": lineage}
         (work.output / "registration.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
         (work.output / "model_card.md").write_text(description, encoding="utf-8")
         standing = "champion" if is_champion else "not promoted"
@@ -136,9 +136,9 @@ def _settle(
                 other = champion if decision.promote else version
                 if other is not None:
                     registry.name_challenger(other)
-            against = champion.version if champion is not None else None
-            registry.set_tags(version, _decision_tags(decision, against))
-            return decision, against
+            compared_with = champion.version if champion is not None else None
+            registry.set_tags(version, _decision_tags(decision, compared_with))
+            return decision, compared_with
 
 
 def _judge(
@@ -160,8 +160,10 @@ def _judge(
             raise InputError("it does not know all labels of the data")
     except InputError as error:
         if config.if_incomparable == "promote":
-            alone = decide(challenger, None, config.gate)
-            return Decision(alone.promote, f"the champion cannot be compared ({error}); {alone.reason}")
+            without_champion = decide(challenger, None, config.gate)
+            return Decision(
+                without_champion.promote, f"the champion cannot be compared ({error}); {without_champion.reason}"
+            )
         return Decision(False, f"the champion cannot be compared ({error}); set if_incomparable=promote to replace it")
     return decide(challenger, defender, config.gate)
 
@@ -215,10 +217,10 @@ def imported_weights(model: Artifact, store: ArtifactStore) -> dict[str, str]:
     return {"pretrained": "; ".join(sorted(licence_lines)), "pretrained_licences": "; ".join(lines)}
 
 
-def _decision_tags(decision: Decision, against: int | None) -> dict[str, str]:
+def _decision_tags(decision: Decision, compared_with: int | None) -> dict[str, str]:
     tags = {"promoted": "yes" if decision.promote else "no", "reason": decision.reason}
-    if against is not None:
-        tags["compared_with"] = str(against)
+    if compared_with is not None:
+        tags["compared_with"] = str(compared_with)
     if decision.p_value is not None:
         tags["p_value"] = f"{decision.p_value:.6g}"
     return {f"tutelage.{key}": value for key, value in tags.items()}

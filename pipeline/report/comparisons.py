@@ -11,7 +11,7 @@ from pipeline.report.wording import points
 _SIGNIFICANT = 0.05
 
 
-def compared(run: RunData, first: str, second: str) -> McNemarResult | None:
+def mcnemar_between(run: RunData, first: str, second: str) -> McNemarResult | None:
     """The test of two models of the run; None unless both were evaluated on the same images.
 
     Args:
@@ -27,7 +27,7 @@ def compared(run: RunData, first: str, second: str) -> McNemarResult | None:
 
 def teacher_against_baseline(run: RunData) -> str | None:
     """A sentence that says whether training the teacher was better than the linear probe of its pretrained weights."""
-    test = compared(run, "teacher", "baseline")
+    test = mcnemar_between(run, "teacher", "baseline")
     if test is None:
         return None
     difference, low, high = (points(share) for share in (test.difference, test.low, test.high))

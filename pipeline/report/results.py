@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.counted import counted
 from pipeline.evaluation.difference import p_value
 from pipeline.html.markup import Child, Markup, details, join, table, tag
-from pipeline.report.comparisons import compared, teacher_against_baseline
+from pipeline.report.comparisons import mcnemar_between, teacher_against_baseline
 from pipeline.report.confusion import confused_pairs, confusion_figure
 from pipeline.report.gallery import Gallery
 from pipeline.report.registered_models import champion_classifier
@@ -208,7 +208,7 @@ def _other_measures(evaluation: Evaluation) -> Markup | None:
 
 def _student_against_teacher(run: RunData) -> Markup | None:
     """The difference between student and teacher on the same images, with McNemar's test."""
-    test = compared(run, "student", "teacher")
+    test = mcnemar_between(run, "student", "teacher")
     if test is None:
         return None
     difference, low, high = (points(share) for share in (test.difference, test.low, test.high))

@@ -75,10 +75,10 @@ def _tijdeman(turns: NDArray[np.int64]) -> NDArray[np.int16]:
     counts = np.zeros(parties, np.int64)
     for position in range(length):
         # A party is ready if (position + 1) turns / length, its turns due, exceed `counts` by at least 1 / slack.
-        ahead = slack * ((position + 1) * turns - counts * length)
+        owed = slack * ((position + 1) * turns - counts * length)
         # The last position at which its next turn keeps the bound: due - counts <= 1 - 1 / slack.
         deadline = ((slack * counts + slack - 1) * length) // (slack * turns)
-        ready = ahead >= length
+        ready = owed >= length
         chosen = int(np.argmin(np.where(ready, deadline, np.iinfo(np.int64).max)))
         order[position] = chosen
         counts[chosen] += 1
