@@ -188,7 +188,14 @@ def photos() -> LifecycleParameters:
 
 def _fine_tuning(global_batch: int, *, epochs: int) -> TrainingConfig:
     optimizer = AdamWConfig(lr=1e-3, weight_decay=0.05, layer_decay=0.85)
-    return TrainingConfig(epochs=epochs, global_batch=global_batch, warmup=0.1, patience=4, optimizer=optimizer)
+    return TrainingConfig(
+        epochs=epochs,
+        global_batch=global_batch,
+        warmup=0.1,
+        patience=4,
+        freeze_batch_norm=True,
+        optimizer=optimizer,
+    )
 
 
 def _photo_clip() -> ContrastiveConfig:

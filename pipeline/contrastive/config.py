@@ -83,6 +83,8 @@ class ContrastiveConfig(Config):
             raise ValueError(
                 "training.patience: early stopping is for classifiers, which have a validation accuracy; set it to null"
             )
+        if self.training.freeze_batch_norm:
+            raise ValueError("training.freeze_batch_norm: is for classifiers; leave it out")
         if self.training.optimizer.layer_decay is not None:
             raise ValueError("training.optimizer.layer_decay: layer-wise rates are for classifiers, by their head")
         for template in self.templates:

@@ -88,7 +88,14 @@ def build_training_objects(
         StartingHead.open(probe).load_into(model)
     # Convolutions need no conversion from this layout: resnet_small trains 1.2x faster on CPUs.
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TrainingObjects(model, task, loader, rows=samples_per_epoch(policy, len(rows)), evaluate=evaluation)
+    return TrainingObjects(
+        model,
+        task,
+        loader,
+        rows=samples_per_epoch(policy, len(rows)),
+        evaluate=evaluation,
+        freeze_batch_norm=config.training.freeze_batch_norm and weights is not None,
+    )
 
 
 def class_weights_of(

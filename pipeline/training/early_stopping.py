@@ -51,10 +51,15 @@ class EarlyStopping:
         self.without_gain, self.weights = int(state["without_gain"]), weights
 
     def note(self, step: int, total: int) -> str | None:
-        """A sentence for a training that ended after `step` of `total`; None if it ran to its last step."""
-        if step >= total:
-            return None
-        return (
-            f"stopped early at step {step:,} of {total:,}: patience={self.patience}; the weights of step "
-            f"{self.best_step:,} (val accuracy {self.best:.1%}) are exported"
+        """A sentence for a training that ended after `step` of `total`, or that exports its initial weights; else None.
+
+        None: it ran to its last step, and made its weights better.
+        """
+        weights = (
+            f"the weights of step {self.best_step:,} (val accuracy {self.best:.1%})"
+            if self.best_step > 0
+            else f"the initial weights (val accuracy {self.best:.1%}), than which no later ones were better,"
         )
+        if step < total:
+            return f"stopped early at step {step:,} of {total:,}: patience={self.patience}; {weights} are exported"
+        return None if self.best_step > 0 else f"{weights} are exported"

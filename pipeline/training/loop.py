@@ -12,6 +12,8 @@ A step, with n rows in a micro-batch of this rank, G rows in the global batch, W
     optimizer.step() at learning_rate(step);  average.update()
     step += 1;  log, evaluate, checkpoint when due;  stop if `patience` evaluations brought no gain
 
+With early stopping, the first evaluation is that of the initial weights, as step 0.
+
 The state after a step is (weights, average, optimiser, policy, early stopping, step). Checkpoints contain exactly
 that, so a run that was killed and resumed ends bit-identical to an uninterrupted one.
 """
@@ -43,6 +45,7 @@ from pipeline.training.optim import build_optimizer, set_learning_rate
 from pipeline.training.reporter import NullReporter, Reporter
 from pipeline.training.task import BatchSource, Evaluate, Refresh, Task
 from pipeline.training.training_config import TrainingConfig
+from pipeline.training.training_mode import set_training_mode
 
 _PROGRESS_EVERY_S = 0.5
 _MAX_ROWS = 2000  # of metrics.jsonl: every later checkpoint contains each row, so their number is bounded
@@ -82,6 +85,7 @@ def fit(
     world: int = 1,
     evaluate: Evaluate | None = None,
     refresh: Refresh | None = None,
+    freeze_batch_norm: bool = False,
     checkpoints: Checkpoints | None = None,
     reporter: Reporter | None = None,
 ) -> FitResult:
@@ -91,6 +95,7 @@ def fit(
         model: on `device`; where `world` > 1 torch.distributed is initialised.
         rows: samples in an epoch.
         evaluate, refresh: see TrainingObjects; called on every rank.
+        freeze_batch_norm: see TrainingObjects.
         checkpoints: read by every rank, written by rank 0.
         reporter: receives progress and rows from rank 0; see Reporter.
     Raises:
@@ -124,13 +129,18 @@ def fit(
         if is_rank_0:
             reporter.row(row)
 
+    if evaluate is not None and stopping_early is not None and state.step == 0:
+        # A training that makes pretrained weights and their fitted head worse exports them as they were.
+        measured = _in_eval_mode(evaluate, evaluated, training, device)
+        record(measured)
+        stopping_early.update(0, measured, evaluated)
     while not state.finished(total):
         ready_until = loader.policy.ready_until()
         if ready_until is not None and state.step >= ready_until:
             record(_refresh(refresh, model, state.step, training, device))
         limit = loader.policy.ready_until()
         stop = total if limit is None else min(total, limit)
-        model.train()
+        set_training_mode(model, freeze_batch_norm=freeze_batch_norm)
         with _closing(loader.batches(state.step, stop)) as batches:
             meter.start_step()
             for batch in batches:
@@ -158,7 +168,7 @@ def fit(
                     record(measured)
                     if stopping_early is not None:
                         stopping_early.update(state.step, measured, evaluated)
-                    model.train()
+                    set_training_mode(model, freeze_batch_norm=freeze_batch_norm)
                 stopping = is_rank_0 and reporter.stop_requested()
                 finished = state.finished(total)
                 if finished and not logged:

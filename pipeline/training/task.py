@@ -84,6 +84,7 @@ class TrainingObjects:
         refresh: called with the model in eval mode, under no_grad, on every rank when the step reaches
             policy.ready_until(); must advance ready_until(), deterministically and equally on every rank.
             Its result is written to metrics.jsonl.
+        freeze_batch_norm: whether batch norm keeps its running statistics in training.
     """
 
     model: nn.Module
@@ -92,6 +93,7 @@ class TrainingObjects:
     rows: int
     evaluate: Evaluate | None = None
     refresh: Refresh | None = None
+    freeze_batch_norm: bool = False
 
 
 class TrainingRecipe(Protocol):

@@ -84,8 +84,14 @@ class TrainingConfig(Config):
         ge=1,
         le=100_000,
         description="Early stopping of a classifier: number of evaluations in a row without a higher validation "
-        "accuracy after which the training ends. The weights of the best evaluation are exported. null: no early "
-        "stopping, and the last weights are exported.",
+        "accuracy after which the training ends. The weights of the best evaluation are exported; the initial weights "
+        "are evaluated too. null: no early stopping, and the last weights are exported.",
+    )
+    freeze_batch_norm: bool = added(
+        False,
+        description="Batch norm of a classifier with pretrained weights keeps their running mean and variance, also in "
+        "training, where it otherwise uses those of each batch. For fine-tuning on few images. Without "
+        "pretrained weights it has no effect.",
     )
     log_every_steps: int = unkeyed(10, ge=1, description="Number of steps between log entries in metrics.jsonl.")
     checkpoint_every_steps: int | None = unkeyed(

@@ -63,6 +63,7 @@ def train_recipe(
             world=world,
             evaluate=objects.evaluate,
             refresh=objects.refresh,
+            freeze_batch_norm=objects.freeze_batch_norm,
             checkpoints=location.open(),
             reporter=reporter,
         )

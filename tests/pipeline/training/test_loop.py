@@ -208,7 +208,7 @@ def test_rows_hold_the_mean_over_their_steps() -> None:
 
 
 class Accuracies:
-    """An evaluation whose accuracy at each step is given; the last of them holds for all later steps."""
+    """Evaluations with given accuracies, first that of the initial weights; the last holds for all later ones."""
 
     def __init__(self, values: tuple[float, ...], done: int = 0) -> None:
         self.values, self.done = values, done
@@ -220,9 +220,9 @@ class Accuracies:
 
 def test_a_training_that_gains_nothing_more_stops_early_and_exports_its_best_weights() -> None:
     training = config(steps=40, patience=3)  # an evaluation every 4 steps
-    result = train(training, evaluate=Accuracies((0.3, 0.5, 0.5, 0.4, 0.5)))
+    result = train(training, evaluate=Accuracies((0.1, 0.3, 0.5, 0.5, 0.4, 0.5)))
     assert (result.steps, result.best_step) == (20, 8)
-    assert [row["step"] for row in result.rows if "val/accuracy" in row] == [4, 8, 12, 16, 20]
+    assert [row["step"] for row in result.rows if "val/accuracy" in row] == [0, 4, 8, 12, 16, 20]
     assert result.notes == (
         "stopped early at step 20 of 40: patience=3; the weights of step 8 (val accuracy 50.0%) are exported",
     )
@@ -237,29 +237,40 @@ def test_a_training_that_gains_nothing_more_stops_early_and_exports_its_best_wei
     assert not same_bits(result.model, at_best[2])
 
 
+def test_a_training_that_makes_its_initial_weights_worse_exports_them() -> None:
+    initial = {name: value.clone() for name, value in network().state_dict().items()}
+    result = train(config(steps=40, patience=3), evaluate=Accuracies((0.6, 0.3, 0.6, 0.5)))
+    assert (result.steps, result.best_step) == (12, 0)
+    initial_weights = "the initial weights (val accuracy 60.0%), than which no later ones were better, are exported"
+    assert result.notes == (f"stopped early at step 12 of 40: patience=3; {initial_weights}",)
+    assert train(config(steps=4, patience=3), evaluate=Accuracies((0.6, 0.3))).notes == (initial_weights,)
+    exported = result.model.state_dict()
+    assert all(torch.equal(value, exported[name]) for name, value in initial.items())
+
+
 def test_what_was_measured_since_the_last_log_entry_is_logged_when_a_training_stops_early() -> None:
-    result = train(config(steps=40, patience=1, log_every_steps=3), evaluate=Accuracies((0.3, 0.2)))
+    result = train(config(steps=40, patience=1, log_every_steps=3), evaluate=Accuracies((0.1, 0.3, 0.2)))
     assert result.steps == 8
     assert [row["step"] for row in result.rows if "train/loss" in row] == [3, 6, 8]
 
 
 def test_a_training_that_gains_runs_to_its_last_step() -> None:
-    result = train(config(steps=20, patience=1), evaluate=Accuracies((0.1, 0.2, 0.3, 0.4, 0.5)))
+    result = train(config(steps=20, patience=1), evaluate=Accuracies((0.0, 0.1, 0.2, 0.3, 0.4, 0.5)))
     assert (result.steps, result.best_step, result.notes) == (20, 20, ())
     assert train(config(steps=20), evaluate=Accuracies((0.5,))).best_step is None
 
 
 def test_a_stopped_run_stops_early_at_the_same_step(tmp_path: Path) -> None:
     training = config(steps=40, patience=3)
-    values = (0.3, 0.5, 0.4, 0.5, 0.2)
+    values = (0.1, 0.3, 0.5, 0.4, 0.5, 0.2)
     straight = train(training, evaluate=Accuracies(values))
     checkpoints = Checkpoints(LocalStorage(tmp_path), "here")
     for stop_after in (9, 5, 3):  # at steps 9, 14 and 17
         last = checkpoints.newest()
-        evaluate = Accuracies(values, done=last.step // 4 if last is not None else 0)
+        evaluate = Accuracies(values, done=last.step // 4 + 1 if last is not None else 0)
         with pytest.raises(StoppedError, match="of 40"):
             train(training, checkpoints=checkpoints, reporter=StopAt(stop_after), evaluate=evaluate)
-    resumed = train(training, checkpoints=checkpoints, evaluate=Accuracies(values, done=4))
+    resumed = train(training, checkpoints=checkpoints, evaluate=Accuracies(values, done=5))
     again = train(training, checkpoints=checkpoints)  # killed after its last checkpoint: nothing is left to do
     for run in (resumed, again):
         assert (
