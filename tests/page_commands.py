@@ -13,13 +13,13 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 _BLOCKS = re.compile(r"^```bash\n(.*?)^```$(?:\n+^```text\n(.*?)^```$)?", flags=re.MULTILINE | re.DOTALL)
 _KEYS = re.compile(r"\b[0-9a-f]{10,20}\b")
-_NUMBERS = re.compile(r"\d[\d.,:]*")
+_NUMBERS = re.compile(r"\d+(?:[.,:]\d+)*")
 _RUN = """
 set -e
 {{
@@ -41,18 +41,22 @@ def blocks(page: Path) -> list[Block]:
     return [Block(commands, shown or "") for commands, shown in _BLOCKS.findall(page.read_text())]
 
 
-def run_page(
-    page: Path, folder: Path, *, env: Mapping[str, str], within_s: float, replaced: Mapping[str, str] | None = None
+def run_blocks(
+    found: Sequence[Block],
+    folder: Path,
+    *,
+    env: Mapping[str, str],
+    within_s: float,
+    replaced: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Runs all commands of a page in a folder; returns what each block printed.
+    """Runs the commands of blocks in a folder, in one shell; returns what each block printed.
 
     Args:
         replaced: texts of the page -> texts to run instead, e.g. a port that is free.
     Raises:
         AssertionError: a command failed, or printed something else than the page shows.
     """
-    found = blocks(page)
-    assert found, f"{page}: has no commands"
+    assert found, "no commands"
     outputs = [folder / f"block-{number}.out" for number in range(len(found))]
     script = "".join(
         _RUN.format(commands=block.commands, output=output.name) for block, output in zip(found, outputs, strict=True)
@@ -69,10 +73,8 @@ def run_page(
         shell.wait(timeout=30)
     printed = [output.read_text() if output.exists() else "" for output in outputs]
     for block, output, text in zip(found, outputs, printed, strict=True):
-        assert output.with_name(f"{output.name}.done").exists(), (
-            f"{page.name}: failed:\n{block.commands}\n{text[-3000:]}"
-        )
-        assert shows(block.shown, text), f"{page.name} shows\n{block.shown}\nbut\n{block.commands}\nprints\n{text}"
+        assert output.with_name(f"{output.name}.done").exists(), f"failed:\n{block.commands}\n{text[-3000:]}"
+        assert shows(block.shown, text), f"the page shows\n{block.shown}\nbut\n{block.commands}\nprints\n{text}"
     return printed
 
 

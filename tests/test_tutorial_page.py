@@ -1,15 +1,13 @@
-"""docs/tutorial.md: its commands and settings exist, its pictures are written, and their data described.
+"""docs/tutorial.md: its commands and settings exist, also those in sentences and after `tutelage up`.
 
-What the commands do is proven elsewhere: whole runs in tests/journeys, requests and rollback by the page on serving.
+tests/journeys/test_tutorial.py runs its commands from step 2 on; tests/journeys/test_up.py does what follows
+`tutelage up`.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,7 @@ import typer
 from flows.catalog import find_flow
 from flows.cli.app import app
 from flows.cli.parameters_file import shell_parameters
-from pipeline.artifacts import ArtifactStore
-from pipeline.leaks.stage import CheckLeaks
-from pipeline.sharding.stage import ShardDataset
-from pipeline.stage import run_stage
-from tests.page_commands import blocks, shows
+from tests.page_commands import blocks
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "tutorial.md"
@@ -61,43 +55,6 @@ def test_the_settings_in_its_sentences_are_valid() -> None:
     settings = re.findall(r"--set ([a-z_.]+=\w+)", PAGE.read_text())
     assert len(settings) > 6
     shell_parameters(find_flow("lifecycle"), PRESET, None, settings)
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the page's pictures in photos/, and their shards in store/."""
-    folder = tmp_path_factory.mktemp("digits")
-    (block,) = [block for block in blocks(PAGE) if "load_digits" in block.commands]
-    env = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
-    subprocess.run(["bash", "-ec", block.commands], cwd=folder, env=env, check=True)
-    settings = [f"data.source.folder={folder / 'photos'}"]
-    parameters: Any = shell_parameters(find_flow("shard-dataset"), PRESET, None, settings)[0]
-    store = ArtifactStore.open(str(folder / "store"))
-    shards = run_stage(ShardDataset(), parameters.data.resolved(), {}, store=store)
-    # As in the run of step 3, which a leak would stop.
-    parameters.leaks.check(run_stage(CheckLeaks(), parameters.leaks, {"shards": shards}, store=store))
-    return folder
-
-
-def test_its_pictures_are_400_in_ten_classes(digits: Path) -> None:
-    assert len(list((digits / "photos").iterdir())) == 10
-    assert len(list((digits / "photos").glob("*/*.png"))) == 400
-
-
-@pytest.mark.parametrize("about", ["data stats", "data lint"])
-def test_the_data_of_its_pictures_are_described_as_it_shows(about: str, digits: Path) -> None:
-    (block,) = [block for block in blocks(PAGE) if about in block.commands]
-    env = {
-        **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "TUTELAGE_STORE": str(digits / "store"),
-        "SHARDS": "shard-dataset/" + next((digits / "store" / "artifacts" / "shard-dataset").iterdir()).name,
-    }
-    answer = subprocess.run(
-        ["bash", "-ec", block.commands], cwd=digits, env=env, capture_output=True, text=True, check=True
-    )
-    assert block.shown
-    assert shows(block.shown, answer.stdout), answer.stdout
 
 
 def test_its_request_is_of_a_picture_that_exists_and_is_that_of_the_page_on_serving() -> None:

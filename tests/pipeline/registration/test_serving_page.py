@@ -18,7 +18,7 @@ from mlflow.pyfunc.scoring_server import init
 
 from infra.local.server import free_port
 from pipeline.registration.lookup import load_predictor
-from tests.page_commands import run_page
+from tests.page_commands import blocks, run_blocks
 
 PAGE = Path(__file__).parents[3] / "docs" / "serving.md"
 MODEL = "models:/image-classifier@champion"
@@ -43,7 +43,7 @@ def test_the_commands_of_the_page_print_what_it_shows(colours: Any, tmp_path: Pa
     }
     with served(load_predictor(colours.store, MODEL).model) as port:
         replaced = {COMMAND: "true", "kill %1": "true", ":5001": f":{port}"}
-        run_page(PAGE, tmp_path, env=env, within_s=400, replaced=replaced)
+        run_blocks(blocks(PAGE), tmp_path, env=env, within_s=400, replaced=replaced)
 
 
 def test_the_command_that_serves_has_the_options_of_the_page() -> None:
