@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -67,6 +68,24 @@ class Stack:
     def deployment(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = ask(self.api, f"deployments/name/{name}")
         return found
+
+    @property
+    def clone(self) -> Path:
+        return self.programs.parents[1]
+
+    def shell(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command in the clone, as in a shell with its environment activated and environment.sh sourced."""
+        # The clone's environment has no script of Prefect, see tests/readme_install.py.
+        script = f'prefect() {{ python -m prefect "$@"; }}\n{command}'
+        return subprocess.run(
+            ["bash", "-ec", script],
+            env={**SHELL, **self.environment, "PATH": f"{self.programs}{os.pathsep}{SHELL['PATH']}"},
+            cwd=self.clone,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
 
     def run(self, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Runs a program of the clone as somebody who has sourced environment.sh."""
@@ -132,10 +151,18 @@ def by_the_clock(stack: Stack) -> str:
 def run_of_the_form(stack: Stack, by_the_clock: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The id of a lifecycle's run, asked for in Prefect's form after an edit of its deployment there.
 
-    Without a browser both are asked for by the requests that the form sends.
+    Without a browser both are asked for by the requests that the form sends. Before, the deployment was given its
+    parameters by the command of docs/tutorial.md.
     """
-    nightly = stack.deployment("lifecycle/nightly")["id"]
-    ask(stack.api, f"deployments/{nightly}", {"parameters": {"parameters": tiny(stack.pictures)}}, method="PATCH")
+    (stack.clone / "nightly.json").write_text(json.dumps(tiny(stack.pictures)))
+    tutorial = (stack.clone / "docs" / "tutorial.md").read_text()
+    (command,) = re.findall(r"^prefect .+ deploy .+$", tutorial, flags=re.MULTILINE)
+    given = stack.shell(command)
+    assert given.returncode == 0, given.stdout + given.stderr
+    deployment = stack.deployment("lifecycle/nightly")
+    assert deployment["parameters"] == {"parameters": tiny(stack.pictures)}
+    assert [one["schedule"]["cron"] for one in deployment["schedules"]] == ["0 2 * * *"]
+    nightly = deployment["id"]
     if missing():
         edited = tiny(stack.pictures) | {"report": {"heading": HEADING}}
         ask(stack.api, f"deployments/{nightly}", {"parameters": {"parameters": edited}}, method="PATCH")
