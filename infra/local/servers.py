@@ -87,7 +87,7 @@ def prefect_server(home: Path, port: int, *, database: str | None = None) -> Ser
         ports=[port],
         env=env,
         # 16 s with a new home on two busy cores; slower machines may need several times as long.
-        start_timeout_s=90,
+        start_timeout_s=300,
         creates=None if database else home / "prefect.db",
     )
 
@@ -118,7 +118,7 @@ def mlflow_server(folder: Path, port: int, *, database: str | None = None, artif
         ports=[port],
         env=env,
         folder=folder,
-        start_timeout_s=90,
+        start_timeout_s=300,
         creates=None if database else folder / "mlflow.db",
     )
 
@@ -149,7 +149,7 @@ def prefect_worker(folder: Path, api_url: str, pool: str, port: int, *, env: Map
         log=folder / "worker.log",
         ports=[port],
         env={**_QUIET, **env, **own},
-        start_timeout_s=90,
+        start_timeout_s=300,
         # Its flows get SIGTERM and 30 s to save a checkpoint.
         grace_s=40,
     )
