@@ -13,6 +13,7 @@ from pipeline.contrastive.task import unwrap_ddp
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
 from pipeline.loading.tokenizer import CaptionTokenizer
+from pipeline.micro_batches import in_micro_batches
 from pipeline.preprocessing import Preprocessing
 from pipeline.sharding.format.index import SampleIndex
 
@@ -31,7 +32,7 @@ class PairEncoder:
 
     def features(self, model: nn.Module, ids: SampleIds) -> tuple[Tensor, Tensor]:
         """Unit vectors of the images and of the texts, both [len(ids), E], on the device."""
-        clip = unwrap_ddp(model)
+        clip, normalise = unwrap_ddp(model), self.preprocessing.normalise
         images, texts = [], []
         for batch in evaluation_batches(
             self.reader,
@@ -45,6 +46,6 @@ class PairEncoder:
         ):
             batch = batch.to(self.device)
             assert batch.tokens is not None
-            images.append(clip.encode_image(self.preprocessing.normalise(batch.images)).float())
+            images.append(in_micro_batches(lambda some: clip.encode_image(normalise(some)), batch.images).float())
             texts.append(clip.encode_text(batch.tokens).float())
         return torch.cat(images), torch.cat(texts)

@@ -16,6 +16,7 @@ from pipeline.artifacts import Artifact
 from pipeline.errors import InputError
 from pipeline.exported_model import ExportedModel
 from pipeline.loading.batch import Batch
+from pipeline.micro_batches import in_micro_batches
 from pipeline.preprocessing import Preprocessing
 from pipeline.sharding.format.index import SampleIndex
 
@@ -70,8 +71,7 @@ class FrozenTeacher:
         side = self._preprocessing.image_size
         if pixels.shape[-2:] != (side, side):
             pixels = F.interpolate(pixels.float(), size=(side, side), mode="bilinear", antialias=True)
-        logits: Tensor = self._model(self._preprocessing.normalise(pixels))
-        return logits
+        return in_micro_batches(lambda some: self._model(self._preprocessing.normalise(some)), pixels)
 
 
 def open_teacher(teacher: Artifact, index: SampleIndex) -> ExportedModel:

@@ -33,6 +33,7 @@ from pipeline.json_file import write_json
 from pipeline.loading.batch import Batch
 from pipeline.loading.evaluation_batches import evaluation_batches
 from pipeline.loading.reader import SampleReader
+from pipeline.micro_batches import in_micro_batches
 from pipeline.sharding.format.column_options import open_columns
 from pipeline.sharding.format.index import SampleIndex
 from pipeline.stage import Workspace
@@ -112,7 +113,7 @@ class _Run:
     def classifier(self) -> _Results:
         device = _device()
         model = self.exported.build().to(device).eval()
-        predictions = Predictions.gather((ids, labels, model(images)) for ids, labels, images in self._images(device))
+        predictions = Predictions.gather(self._outputs(model, device))
         metrics = self._accuracies("accuracy", predictions)
         names = self.mapping.names
         confusion = confusion_matrix(predictions.labels, predictions.predicted, len(names))
@@ -127,7 +128,7 @@ class _Run:
         encode_text = self._text_encoder(model, device)
         names = self.index.label_names
         templates = self.config.templates or tuple(self.exported.templates) or ("{}",)
-        batches = [(ids, labels, model.encode_image(images)) for ids, labels, images in self._images(device)]
+        batches = list(self._outputs(model.encode_image, device))
         features = torch.cat([batch[2] for batch in batches])
         classes = class_embeddings(encode_text, names, templates) if names else features.new_zeros(1, 1)
         scale = model.logit_scale.exp()
@@ -197,13 +198,16 @@ class _Run:
         metrics[f"{prefix}/calibration_error"] = expected_calibration_error(predictions.scores[labelled], ranks == 1)
         return metrics
 
-    def _images(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(ids, labels, normalised images on the device), batch by batch."""
-        preprocessing = self.exported.preprocessing
+    def _outputs(
+        self, forward: Callable[[Tensor], Tensor], device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """(ids, labels, `forward` of the normalised images on the device), batch by batch."""
+        normalise = self.exported.preprocessing.normalise
         done = 0
         for batch in self._batches():
             labels = torch.from_numpy(self.mapping.mapped(batch.labels.numpy()))
-            yield batch.ids, labels, preprocessing.normalise(batch.images.to(device))
+            images = batch.images.to(device)
+            yield batch.ids, labels, in_micro_batches(lambda some: forward(normalise(some)), images)
             done += len(batch)
             self.work.progress(step=done, total=len(self.rows), note="evaluating")
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from model_defs.auxiliary import AuxiliaryLogits
 from pipeline.loading.batch import Batch
+from pipeline.micro_batches import in_micro_batches
 from pipeline.preprocessing import Preprocessing
 from pipeline.training.mixing import draw_mix, partners
 from pipeline.training.mixing_config import MixingConfig
@@ -159,9 +160,9 @@ class ClassifierEvaluation:
         """
         totals = torch.zeros(4, dtype=torch.float64, device=self.device)
         for batch in self._batches:
-            images = self._preprocessing.normalise(batch.images.to(self.device))
+            images = batch.images.to(self.device)
             labels = batch.labels.to(self.device)
-            logits = model(images).float()
+            logits = in_micro_batches(lambda some: model(self._preprocessing.normalise(some)), images).float()
             on_batch(batch, logits)
             top = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
             loss = F.cross_entropy(logits, labels, reduction="sum")
