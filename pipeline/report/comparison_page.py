@@ -62,8 +62,9 @@ def _measures(comparison: Comparison, costs: Costs | None) -> Markup:
     if test is not None:
         note = tag(
             "p",
-            "Below an accuracy: its own 95% interval (Wilson). The sentence above uses McNemar's exact "
-            f"test on the same images: only B is right on {test.only_first:,}, only A on {test.only_second:,}.",
+            "Below each value: its own 95% interval, Wilson's for a fraction of the images, else by the bootstrap. For "
+            "the difference, see the sentence above. It uses McNemar's exact test on the same images: only B is right "
+            f"on {test.only_first:,}, only A on {test.only_second:,}.",
             class_="note",
         )
     return join(table(["", "A", "B", "B − A"], rows, numeric=frozenset({1, 2, 3})), note)

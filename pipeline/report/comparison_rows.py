@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.counted import counted
-from pipeline.report.paired_evaluations import SCORE, Comparison, Measure
+from pipeline.report.comparison_measures import SCORE, Measure
+from pipeline.report.paired_evaluations import Comparison
 from pipeline.report.wording import magnitude, percent, points
 
 Costs = tuple[dict[str, float], dict[str, float]]
@@ -17,7 +18,7 @@ class MeasureRow:
     """A row of the comparison table, as text.
 
     Attributes:
-        a_interval, b_interval: e.g. "54.3% to 59.8%"; "" for measures without one.
+        a_interval, b_interval: e.g. "54.3% to 59.8%"; "" for a cost.
     """
 
     name: str
@@ -57,11 +58,15 @@ def data_sentence(comparison: Comparison) -> str:
 
 
 def _measure_row(measure: Measure) -> MeasureRow:
-    if measure.name == SCORE:
-        return MeasureRow(measure.name, f"{measure.a:.3f}", f"{measure.b:.3f}", f"{measure.difference:+.3f}")
+    is_score = measure.name == SCORE
     intervals = (
-        "" if one is None else f"{one[0]:.1%} to {one[1]:.1%}" for one in (measure.a_interval, measure.b_interval)
+        f"{low:.3f} to {high:.3f}" if is_score else f"{low:.1%} to {high:.1%}"
+        for low, high in (measure.a_interval, measure.b_interval)
     )
+    if is_score:
+        return MeasureRow(
+            measure.name, f"{measure.a:.3f}", f"{measure.b:.3f}", f"{measure.difference:+.3f}", *intervals
+        )
     return MeasureRow(
         measure.name, percent(measure.a), percent(measure.b), f"{points(measure.difference)} points", *intervals
     )

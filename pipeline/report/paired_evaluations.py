@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -13,39 +12,19 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError
 from pipeline.evaluation.difference import accuracy_difference, score_difference
-from pipeline.evaluation.metrics import (
-    balanced_accuracy,
-    confusion_matrix,
-    expected_calibration_error,
-    macro_f1,
-    wilson_interval,
-)
 from pipeline.evaluation.paired_test import BootstrapResult, McNemarResult, mcnemar, paired_bootstrap
+from pipeline.report.comparison_measures import (
+    SCORE,
+    Answers,
+    Measure,
+    classifier_measures,
+    recall_measures,
+    score_measure,
+)
 from pipeline.report.evaluated import Evaluated
 from pipeline.sharding.format.index import SampleIndex
 
-SCORE = "mean reciprocal rank of retrieval"
 Group = Literal["only_b", "only_a", "both_wrong"]
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """A measure of both models on the common samples.
-
-    Attributes:
-        a_interval, b_interval: 95% intervals; None for measures without one.
-    """
-
-    name: str
-    a: float
-    b: float
-    a_interval: tuple[float, float] | None = None
-    b_interval: tuple[float, float] | None = None
-
-    @property
-    def difference(self) -> float:
-        """B minus A."""
-        return self.b - self.a
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,29 +140,14 @@ class Comparison:
         """The measures that both have, on the common samples."""
         rows: list[Measure] = []
         if self.labelled.any():
-            (a_correct, b_correct), labelled = self._correct, self.labelled
-            a_hits, b_hits, n = int(a_correct[labelled].sum()), int(b_correct[labelled].sum()), int(labelled.sum())
-            intervals = wilson_interval(a_hits, n), wilson_interval(b_hits, n)
-            rows.append(Measure("accuracy", a_hits / n, b_hits / n, *intervals))
-            confusions = [self._confusion(side) for side in (0, 1)]
-            rows.append(
-                Measure("balanced accuracy", balanced_accuracy(confusions[0]), balanced_accuracy(confusions[1]))
+            top_5 = min(len(self.a.labels), len(self.b.labels)) > 5
+            rows += classifier_measures(
+                self._answers(self.a, self.a_rows), self._answers(self.b, self.b_rows), top_5=top_5
             )
-            rows.append(Measure("macro F1", macro_f1(confusions[0]), macro_f1(confusions[1])))
-            if min(len(self.a.labels), len(self.b.labels)) > 5:
-                top_5 = self._each(lambda one, at: float((one["label_rank"][at] <= 5).mean()))
-                rows.append(Measure("top-5 accuracy", *top_5))
-            calibration = self._each(lambda one, at: expected_calibration_error(one["score"][at], one["correct"][at]))
-            rows.append(Measure("calibration error", *calibration))
         if self.ranked.any():
             a, b = self._reciprocal_ranks
-            rows.append(Measure(SCORE, float(a[self.ranked].mean()), float(b[self.ranked].mean())))
-            names = (name for name in self.a.metrics if name.startswith("retrieval/") and "_recall@" in name)
-            rows += [
-                Measure(name.removeprefix("retrieval/").replace("_", " "), self.a.metrics[name], self.b.metrics[name])
-                for name in names
-                if name in self.b.metrics
-            ]
+            rows.append(score_measure(a[self.ranked], b[self.ranked]))
+            rows += recall_measures(self.a.metrics, self.b.metrics)
         return rows
 
     def differing(self) -> list[Differing]:
@@ -217,20 +181,19 @@ class Comparison:
         )
         return a, b
 
-    def _each(self, measure: Callable[[dict[str, NDArray[Any]], NDArray[np.int64]], float]) -> tuple[float, float]:
-        """A measure of the predictions of each model, at the rows of the labelled common samples."""
-        return (
-            measure(self.a.columns, self.a_rows[self.labelled]),
-            measure(self.b.columns, self.b_rows[self.labelled]),
-        )
-
-    def _confusion(self, side: int) -> NDArray[np.int64]:
-        """The confusion matrix of a model on the common samples, over the labels of both."""
+    def _answers(self, one: Evaluated, rows: NDArray[np.int64]) -> Answers:
+        """The answers of A or B on the labelled common samples, with class numbers over the labels of both."""
         names = {name: number for number, name in enumerate(dict.fromkeys((*self.a.labels, *self.b.labels)))}
-        one, rows = ((self.a, self.a_rows), (self.b, self.b_rows))[side]
         numbers = np.array([names[label] for label in one.labels], dtype=np.int64)
-        at = rows[self.labelled]
-        return confusion_matrix(numbers[one.columns["label"][at]], numbers[one.columns["predicted"][at]], len(names))
+        columns = {name: column[rows[self.labelled]] for name, column in one.columns.items()}
+        return Answers(
+            labels=numbers[columns["label"]],
+            predicted=numbers[columns["predicted"]],
+            correct=columns["correct"],
+            confidence=columns["score"],
+            ranks=columns["label_rank"],
+            num_classes=len(names),
+        )
 
 
 def _identities(one: Evaluated, other: Evaluated) -> list[tuple[object, ...]]:

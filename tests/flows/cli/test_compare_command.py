@@ -67,6 +67,10 @@ def test_two_models_are_compared_on_the_same_images(
     assert found["tests"]["accuracy"]["p_value"] == pytest.approx(2 * (1 + 12 + 66 + 220) / 2**12)
     assert found["measures"][0]["name"] == "accuracy"
     assert (found["measures"][0]["a"], found["measures"][0]["b"]) == (0.75, 0.25)
+    for measure in found["measures"]:
+        for side in "ab":
+            low, high = measure[f"{side}_interval"]
+            assert 0 <= low <= measure[side] <= high <= 1
     assert found["configs"] == [{"key": "answer", "a": "red", "b": "blue"}]
     assert [one["group"] for one in found["differing"]] == ["only_b"] * 3 + ["only_a"] * 9
     assert found["a"]["cost"]["parameters"] == found["b"]["cost"]["parameters"] > 1000
