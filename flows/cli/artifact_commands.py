@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.filesize import decimal
 from rich.table import Table
+from rich.text import Text
 
 from flows.cli.console import Console
 from flows.preflight import open_store
@@ -62,15 +63,16 @@ def list_artifacts(stage: str | None, *, as_json: bool) -> int:
     table.add_column("date (UTC)", no_wrap=True)
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
-    # In a terminal, one line per artifact: `show` prints the whole result.
-    table.add_column("result", no_wrap=True, overflow="ellipsis")
+    # The only column that a narrow terminal shortens: a name that is cut names nothing.
+    table.add_column("result")
     for artifact in artifacts:
         table.add_row(
             f"{artifact.stage}/{artifact.key[:8]}",
             _date(artifact, " %H:%M"),
             decimal(_size(artifact)),
             _duration(artifact.seconds),
-            headline(artifact.summary),
+            # In a terminal, one line per artifact: `show` prints the whole result.
+            Text(headline(artifact.summary), no_wrap=True, overflow="ellipsis"),
         )
     if artifacts:
         Console().print(table)

@@ -72,6 +72,16 @@ def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     return said
 
 
+def test_a_narrow_terminal_shortens_results_and_no_name(
+    commit: Commit, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = commit("build-ontology/0a1b2c3d", headline="many words " * 20).name
+    monkeypatch.setenv("COLUMNS", "70")
+    _, row = said("list").splitlines()
+    assert row.startswith(f"{name}  2026-01-01 12:00  ")
+    assert row.endswith("…")
+
+
 def test_the_list_ends_with_the_newest_and_has_date_size_and_time(commit: Commit, said: Said) -> None:
     commit("train-teacher/aaaa1111bbbb", {"big": "x" * 2000}, committed=NOON + 60, headline="val accuracy 90.0%")
     commit("evaluate/cccc2222dddd", headline="x" * 200)
