@@ -356,6 +356,16 @@ def test_with_either_rule_every_class_is_everywhere_or_rare(
                 assert set(splits.tolist()) <= {0}
 
 
+@pytest.mark.parametrize("rule", ["refuse", "drop", "train_only"])
+def test_a_class_of_as_many_images_as_splits_has_one_in_each(columns_of: Callable[..., PlanColumns], rule: str) -> None:
+    columns = columns_of([{"group": f"g{n}", "label": n // 3, "content": f"{n}"} for n in range(60)])
+    config = SplitConfig(rare_classes=rule)  # type: ignore[arg-type]
+    assignment = assign_splits(columns, config, DuplicatesConfig(), [f"c{n}" for n in range(20)])
+    assert not assignment.rare_classes
+    for label in range(20):
+        assert sorted(assignment.splits[columns.label == label].tolist()) == [0, 1, 2]
+
+
 def test_the_early_count_never_refuses_what_the_split_would_take(columns_of: Callable[..., PlanColumns]) -> None:
     rng = np.random.default_rng(0)
     refused = 0
