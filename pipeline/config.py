@@ -32,14 +32,18 @@ class Config(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Pydantic's schema, with `type: number` expressed so that Prefect's form does not recognise it.
+        """Pydantic's schema, adapted to the form of Prefect 3.8.
 
-        For `type: number`, the form of Prefect 3.8 uses an input with a step of 0.01: a learning rate of 0.003 cannot
-        be entered, and the form cannot be submitted while any number is not a multiple of 0.01. A field without a type
-        is entered as JSON. With the double negation, validators still accept the same values.
+        The form sorts fields by `position`. Without it they are in the order of the stored schema, in which PostgreSQL
+        sorts names by their length.
+
+        For `type: number`, the form uses an input with a step of 0.01: a learning rate of 0.003 cannot be entered, and
+        the form cannot be submitted while any number is not a multiple of 0.01. A field without a type is entered as
+        JSON. With the double negation, validators still accept the same values.
         """
         schema = handler(core_schema)
-        for field in handler.resolve_ref_schema(schema).get("properties", {}).values():
+        for position, field in enumerate(handler.resolve_ref_schema(schema).get("properties", {}).values()):
+            field["position"] = position
             if field.get("type") == "number":
                 del field["type"]
                 field["not"] = {"not": {"type": "number"}}

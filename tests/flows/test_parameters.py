@@ -74,6 +74,16 @@ def test_prefect_s_form_takes_any_number(flow: str) -> None:
 
 
 @pytest.mark.parametrize("flow", FLOWS)
+def test_the_form_has_the_fields_in_their_order_whatever_the_database_does(flow: str) -> None:
+    schema = FLOWS[flow].parameter_model().model_json_schema()
+    for one in (schema, *schema.get("$defs", {}).values()):
+        fields_of_one = one.get("properties", {})
+        # PostgreSQL stores the keys of an object by length.
+        stored = dict(sorted(fields_of_one.items(), key=lambda entry: len(entry[0])))
+        assert sorted(stored, key=lambda name: stored[name]["position"]) == list(fields_of_one)
+
+
+@pytest.mark.parametrize("flow", FLOWS)
 def test_an_unknown_key_is_refused_at_any_depth(flow: str) -> None:
     values = PRESETS["emoji"].parameters(flow).model_dump(mode="json")
     with pytest.raises(InputError, match=r"unknown key 'data\.source\.colour'"):
