@@ -21,8 +21,8 @@ class Side:
 
     Attributes:
         argument: as the user wrote it.
-        evaluations: the evaluations of its model, the latest first; those of an evaluation or a run: one.
-        models: STAGE/KEY of a model; empty if the argument names an evaluation or a run.
+        evaluations: of a model all its evaluations, the latest first; of an evaluation or a run exactly one.
+        models: STAGE/KEY of each artifact that may be the model; empty if the argument is an evaluation or a run.
     """
 
     argument: str
@@ -31,7 +31,9 @@ class Side:
 
 
 def evaluations_of(a: str, b: str, store: ArtifactStore) -> tuple[Artifact, Artifact]:
-    """The evaluations of A and B: the latest pair on the same samples, if there is one.
+    """An evaluation of A and one of B: the latest pair on the same shards and split.
+
+    If there is none and neither argument names a model, the two evaluations that the arguments name.
 
     Args:
         a, b: run-report/KEY (with :NAME for another model than the registered classifier), evaluate/KEY, an artifact of
@@ -85,7 +87,7 @@ def _of_run(argument: str, report: Artifact, name: str, store: ArtifactStore) ->
 
 
 def _measured(evaluation: Artifact) -> tuple[str, str]:
-    """The shards and the split: evaluations with equal ones have the same samples, except for labels left out."""
+    """The shards and the split that were evaluated; equal ones mean equal samples, unless labels were left out."""
     return evaluation.manifest["inputs"]["shards"], str(evaluation.config["split"])
 
 

@@ -1,6 +1,6 @@
 """Checks that the services in the environment answer; each check takes at most a few seconds.
 
-Every function returns the fields of a `Check` that follow its name: the status, what was found, and the fix.
+Every function returns the fields of a `Check` except the name: the status, what was found, and the fix.
 """
 
 from __future__ import annotations

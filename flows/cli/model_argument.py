@@ -68,7 +68,9 @@ def model_artifact(model_uri: str, store: ArtifactStore) -> Artifact:
 
 
 def names_of_model(model_uri: str, store: ArtifactStore) -> tuple[str, ...]:
-    """STAGE/KEY of each artifact that the model would have in the store; unlike `model_artifact`, copies nothing.
+    """STAGE/KEY of each artifact that `model_artifact` could return; copies nothing.
+
+    A registered version has up to two: the artifact that was registered, and its copy.
 
     Raises:
         InputError: it names no model.

@@ -21,7 +21,7 @@ _WANTS_TEXT = ("string_type", "literal_error", "enum", "path_type")
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, or in a file named *.json, read by `written_values`.
+    """The mapping in a YAML file, or in a file named *.json; its numbers, and the booleans of YAML, are `Written`.
 
     Raises:
         InputError: the file is missing, not YAML, or not a mapping.
@@ -75,7 +75,7 @@ def shell_parameters(
 ) -> tuple[Config, str]:
     """The parameters given on the command line, and the name of their origin, e.g. "preset emoji".
 
-    Of a config of the lifecycle, a flow takes its subset.
+    If the file is a config of the lifecycle, the fields that `entry` does not have are dropped.
 
     Raises:
         InputError: they are invalid.

@@ -93,7 +93,7 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
 
 @contextlib.contextmanager
 def _logged(log: Path) -> Iterator[tuple[IO[str], IO[str]]]:
-    """`output_to_log`, with an InputError if the log cannot be written.
+    """Redirects stdout and stderr to the log and yields the real ones, as `output_to_log` does.
 
     Raises:
         InputError: the log cannot be written.

@@ -41,7 +41,7 @@ def list_sources(name: str | None, *, as_json: bool = False) -> int:
 
 
 def example_command(kind: str, about: About) -> str:
-    """The command for a first run of a source. Only emoji starts from the preset emoji, which holds out an artist."""
+    """The command for a first run of a source: with the preset emoji, which holds out an artist, or else photos."""
     preset = "emoji" if kind == "emoji" else "photos"
     settings = [f"--set data.source.{setting}" for setting in (f"kind={kind}", *about.example)]
     return " ".join([f"tutelage run shard-dataset --preset {preset}", *settings])
