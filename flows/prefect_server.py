@@ -104,7 +104,7 @@ class EmbeddedPrefect:
         self._lock.close()
 
     def _settle(self) -> None:
-        """Marks runs that are recorded as running as crashed: their process has ended, because we hold the lock."""
+        """Sets runs in state RUNNING or PENDING to CRASHED: since we hold the lock, their process has ended."""
         lost = self._ask("flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}})
         for run in lost:
             state = {"type": "CRASHED", "message": "The process that ran it has ended."}

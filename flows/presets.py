@@ -1,4 +1,4 @@
-"""The presets: each is a function that returns the parameters of a whole run, the flow lifecycle.
+"""The presets: each is a function that returns the parameters of a whole run (the flow `lifecycle`).
 
 Other flows take a subset: `find_preset("emoji").parameters("train-teacher")`.
 """
@@ -50,7 +50,8 @@ def emoji() -> LifecycleParameters:
 
     The student has a convolutional stem: 5,000 images are too few for a plain transformer to learn locality
     (accuracy on the held-out artist 27% with linear patches, 38% with the stem; 10 epochs, one seed). The
-    curriculum advances by the accuracy on held-out images of trained concepts: the validation split has too few.
+    curriculum advances by the accuracy on images of trained concepts that are held out from training, since the
+    validation split has too few.
     """
     loader = LoaderConfig(
         augment=AugmentConfig(flip=0.5, brightness=0.2, contrast=0.2, saturation=0.5, crop_min_area=0.6)
@@ -144,7 +145,7 @@ def photos() -> LifecycleParameters:
     """Your own photos: a pretrained model, fine-tuned at 224 pixels, and a student with a third to a half of its
     arithmetic, both chosen for this machine; set the folder by --set data.source.folder=PATH.
 
-    teacher.model.pretrained=null and student.model.pretrained=null train from random weights, which learn faster with
+    teacher.model.pretrained=null and student.model.pretrained=null train from random weights; then also set
     training.optimizer.layer_decay=null and more epochs. No dual encoder: the only captions are the class names.
     """
     models = photo_models(Machine.here())

@@ -63,7 +63,7 @@ def ignore_resent_sigterm() -> Iterator[None]:
 
 @contextlib.contextmanager
 def count_every_signal() -> Iterator[None]:
-    """Around the body of a flow, during which Prefect does not resend signals: ignores none."""
+    """Suspends `ignore_resent_sigterm` within the block: the body of a flow, during which Prefect resends no signal."""
     was_set = _resend_expected.is_set()
     _resend_expected.clear()
     try:

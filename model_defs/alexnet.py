@@ -34,7 +34,7 @@ def init_as_in_2012(net: FlattenedMap) -> None:
     The papers' pixels range from 0 to 255 with a std of about 57; ours have a std of 1. So the first filters are scaled
     up by 57, which keeps responses in the range of their normalisation. The paper initialises the biases of five layers
     to 1; with AdamW such biases dominate the image for many steps (digits at 67 pixels, learning rate 1e-4: after 120
-    steps 18% are correct with biases of 1 and batches of 32, 76% with 0 and batches of 16).
+    steps of 32 images, 18% are correct with biases of 1; with biases of 0, 76% after 120 steps of 16).
     """
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -44,7 +44,7 @@ def init_as_in_2012(net: FlattenedMap) -> None:
 
 
 class AlexNet(FlattenedMap):
-    """Five convolutions and three dense layers; [B, C, H, W] to [B, K]. The last map of 227 pixels is 256 x 6 x 6.
+    """Five convolutions and three dense layers; [B, C, H, W] to [B, K]. At 227 pixels, the last map is 256 x 6 x 6.
 
     Args:
         dropout: rate before each of the first two dense layers.
@@ -104,12 +104,12 @@ class TorchvisionAlexNet(FlattenedMap, torchvision.models.AlexNet):
 def alexnet(
     *, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None, dropout: float = 0.5
 ) -> AlexNet:
-    """The paper's AlexNet for images of about `img_size` pixels (227); accepts any size from 67."""
+    """The paper's AlexNet for images of about `img_size` pixels (default: 227); accepts any size from 67."""
     return AlexNet(num_classes=num_classes, in_chans=in_chans, img_size=img_size or 227, dropout=dropout)
 
 
 def alexnet_torchvision(
     *, num_classes: int = 1000, in_chans: int = 3, img_size: int | None = None, dropout: float = 0.5
 ) -> TorchvisionAlexNet:
-    """torchvision's AlexNet for images of about `img_size` pixels (224); accepts any size from 63."""
+    """torchvision's AlexNet for images of about `img_size` pixels (default: 224); accepts any size from 63."""
     return TorchvisionAlexNet(num_classes=num_classes, in_chans=in_chans, img_size=img_size or 224, dropout=dropout)

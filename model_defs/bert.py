@@ -3,7 +3,7 @@
 Devlin et al. 2018, "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding", section 3 and
 appendix A.2; pooled as in Reimers, Gurevych 2019, "Sentence-BERT", section 3. MiniLM (Wang et al. 2020) is the same
 net, but narrow: 6 layers of width 384 have 22,564,608 parameters with 512 positions and 30,522 word pieces, and no
-projection. It reads no images, so it has no error on ImageNet.
+projection. No ImageNet error is given, since it reads no images.
 
 Two components of BERT are omitted: the layer for next-sentence prediction, and the segment embedding, of which a text
 of one segment uses one row (added to the positions when weights are loaded). There is no dropout.

@@ -47,7 +47,7 @@ def read_yaml(text: str, where: str) -> Any:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise InputError(f"{where}: not YAML: {_reason(error)}") from None
-    except (ValueError, OverflowError) as error:  # raised by PyYAML for "\UFFFFFFFF" and for a long version
+    except (ValueError, OverflowError) as error:  # raised by PyYAML for "\UFFFFFFFF" and for a long number in %YAML
         raise InputError(f"{where}: not YAML: {first_line(error)}") from None
     return None if node is None else _NodeReader(where).value(node, 1)
 

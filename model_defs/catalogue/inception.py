@@ -11,6 +11,7 @@ _BATCH_NORM = "Ioffe, Szegedy, Batch Normalization: Accelerating Deep Network Tr
 _V3 = "Szegedy et al., Rethinking the Inception Architecture for Computer Vision"
 _V4 = "Szegedy et al., Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning"
 
+# The numbers: year; image size, parameters, multiply-accumulates; top-1 and top-5 error.
 # Errors are for one net and one crop. GoogLeNet's parameter count includes two auxiliary heads, its
 # multiply-accumulates do not: evaluation never calls them.
 register_model(
