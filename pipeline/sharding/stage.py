@@ -1,7 +1,8 @@
 """The stage shard-dataset: a source of images becomes shards, an index and a data card.
 
-    collect (fetch, list) -> intake (read, check, quarantine) -> plan (duplicates, splits, caps, order)
-        -> write tars and index -> data card, contact sheet
+    collect (fetch, list) -> intake (read, check, quarantine)
+        -> plan (duplicates, splits, caps per label and concept, order) -> write tars and index
+        -> data card, contact sheet
 
 Reading and writing are divided into tasks, which run in threads or on Ray (runner.py). Finished tasks leave their files
 in the scratch folder, from which the run after a killed one resumes. The same source and config give the same bytes in

@@ -130,7 +130,7 @@ def fit(
             reporter.row(row)
 
     if evaluate is not None and stopping_early is not None and state.step == 0:
-        # A training that makes pretrained weights and their fitted head worse exports them as they were.
+        # If training only worsens the initial weights (pretrained, with a fitted head), they are exported unchanged.
         measured = _in_eval_mode(evaluate, evaluated, training, device)
         record(measured)
         stopping_early.update(0, measured, evaluated)
@@ -169,6 +169,7 @@ def fit(
                     if stopping_early is not None:
                         stopping_early.update(state.step, measured, evaluated)
                     set_training_mode(model, freeze_batch_norm=freeze_batch_norm)
+                # Only rank 0 raises StoppedError; Ray Train then ends the other ranks.
                 stopping = is_rank_0 and reporter.stop_requested()
                 finished = state.finished(total)
                 if finished and not logged:

@@ -140,7 +140,7 @@ def _add_images(
                 names.append(prefix + name)
                 broken.append(prefix + name)
             else:
-                _is_folder(entry)
+                _is_folder(entry)  # raises if the link may have led to a folder
                 skipped.add(BROKEN_LINK, prefix + name)
         elif is_image(entry.path):
             names.append(prefix + name)
@@ -165,5 +165,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def _begins_as_image(path: str, size: int, changed: int) -> bool:
+    # The size and the time of the change are part of the cache's key.
     with open(path, "rb", buffering=0) as file:
         return format_of(file.read(HEAD_BYTES)) is not None

@@ -159,7 +159,7 @@ class ImagenetConfig(SourceConfig):
 
 
 def _wnids(train: Path) -> list[str]:
-    """The classes of train/, in the order of their numbers."""
+    """The WNIDs of train/, sorted: a class's number is the position of its WNID."""
     wnids = sub_folders(str(train))
     if not wnids:
         raise InputError(f"{train}: holds no folder; each class has one, e.g. n01440764/")

@@ -1,8 +1,8 @@
 """The stage linear-probe: labelled shards and pretrained weights -> a classifier with a fitted last layer.
 
 The images go through the pretrained model once, without augmentation; logistic regression on the features gives the
-last layer. It takes about a minute where a training takes hours, so that its accuracy is the first number of a run,
-and a training that begins with this layer does not distort the features first (LP-FT).
+last layer. It takes about a minute where a training takes hours, so its accuracy is the first number of a run. A
+training that begins with this layer does not start by distorting the features (LP-FT).
 
 Source: Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution".
 """
@@ -65,7 +65,7 @@ class LinearProbe:
         """Fills `work.output` with model/, probe.json and pretrained.txt.
 
         Args:
-            inputs: "shards"; "weights", imported weights; "columns", joined columns, if `keep` is set.
+            inputs: "shards"; "weights", imported weights; "columns", joined columns, if `config.keep` selects by them.
         """
         started = time.monotonic()
         shards, weights = inputs["shards"], inputs["weights"]

@@ -59,7 +59,7 @@ def lint(
     """Checks the targets.
 
     Args:
-        targets: companions and sizes are compared within each target.
+        targets: companions of images (captions, labels) and sizes of shards are compared within each target.
         findings: receives the problems.
         deep: read every text and decode every image; otherwise only headers are read.
         threads: number of decoding threads; None: one per core, at most eight.
@@ -79,6 +79,7 @@ def lint(
                 rows.check_columns()
             checked = []
             for shard in target.shards:
+                # Without an index, a shard's number is -1.
                 reader = _ShardReader(shard, findings, companions, rows if shard.number >= 0 else None, pool, deep)
                 checked.append(reader.run(totals, size, progress))
             check_shards(checked, findings)
@@ -159,7 +160,7 @@ class _ShardReader:
         if extension in texts.CHECKED:
             if member.length > MAX_TEXT_BYTES:
                 message = f"{member.length} bytes, more than a text of a sample has ({MAX_TEXT_BYTES >> 20} MiB)"
-                self._report(LARGE, key, member, message, -BLOCK)
+                self._report(LARGE, key, member, message, -BLOCK)  # at the header
                 return
             text = Text(key, read(member.offset, member.length))
             for extensions, code, check in texts.CHECKS:
@@ -177,7 +178,7 @@ class _ShardReader:
         read_texts, self._texts = self._texts, {}
         self._samples += 1
         json_text = read_texts.get("json")
-        if sample.whole:
+        if sample.whole:  # else an earlier part of it was counted
             self._companions.add(self._shard.name, sample, json_text.json_fields if json_text is not None else ())
         row = self._rows.check_headers(self._shard.name, sample) if self._rows is not None else None
         for extension, data in encoded.items():
