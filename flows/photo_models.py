@@ -26,13 +26,18 @@ class Machine:
 
 @dataclass(frozen=True)
 class PhotoModels:
-    """Two models of the zoo that have pretrained weights, the sides of their input images, and the batch size."""
+    """Two models of the zoo that have pretrained weights, the sides of their input images, and the batch size.
+
+    Attributes:
+        micro_batches: number of micro-batches of the teacher's batch.
+    """
 
     teacher: str
     teacher_size: int
     student: str
     student_size: int
     global_batch: int
+    micro_batches: int = 1
 
 
 def photo_models(machine: Machine) -> PhotoModels:
@@ -44,7 +49,8 @@ def photo_models(machine: Machine) -> PhotoModels:
     """
     if machine.gpus == 0:
         batch = 32 if machine.memory >= 4 * _GIB else 16
-        return PhotoModels("efficientnet_lite0", 224, "efficientnet_lite0", 128, batch)
+        # 16 images of 224 pixels at once: of 32, a step takes 1.15 times as long and 1.2 GB more memory.
+        return PhotoModels("efficientnet_lite0", 224, "efficientnet_lite0", 128, batch, micro_batches=batch // 16)
     if machine.gpu_memory < 12 * _GIB:
         return PhotoModels("resnet50", 224, "resnet18", 224, 32)
     return PhotoModels("regnet_y_3_2gf", 224, "resnet18", 224, 64)

@@ -171,7 +171,7 @@ def photos() -> LifecycleParameters:
             model=ModelConfig(name=models.teacher, pretrained="DEFAULT"),
             image_size=models.teacher_size,
             loader=loader,
-            training=_fine_tuning(models.global_batch, epochs=10),
+            training=_fine_tuning(models.global_batch, epochs=10, micro_batches=models.micro_batches),
         ),
         student=DistillationConfig(
             model=ModelConfig(name=models.student, pretrained="DEFAULT"),
@@ -187,11 +187,12 @@ def photos() -> LifecycleParameters:
     )
 
 
-def _fine_tuning(global_batch: int, *, epochs: int) -> TrainingConfig:
+def _fine_tuning(global_batch: int, *, epochs: int, micro_batches: int = 1) -> TrainingConfig:
     optimizer = AdamWConfig(lr=1e-3, weight_decay=0.05, layer_decay=0.85)
     return TrainingConfig(
         epochs=epochs,
         global_batch=global_batch,
+        accumulation=micro_batches,
         warmup=0.1,
         # The accuracy falls in the first epochs, and passes that of the starting head in the second half.
         patience=6,

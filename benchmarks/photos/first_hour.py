@@ -46,9 +46,9 @@ def main() -> None:
         )
         print(f"whole run: {time.time() - start:.0f} s")
         store = ArtifactStore.open(str(store_folder))
-        artifacts = sorted(store.list(), key=_commit_time)
+        artifacts = sorted(store.list(), key=lambda artifact: _commit_time(store, artifact))
         for artifact in artifacts:
-            print(f"{_commit_time(artifact) - start:7.0f} s  {artifact.stage:16} took {artifact.seconds:6.1f} s")
+            print(f"{_commit_time(store, artifact) - start:7.0f} s  {artifact.stage:16} took {artifact.seconds:6.1f} s")
         minutes = next(artifact.seconds for artifact in artifacts if artifact.stage == "train-teacher") / 60
         subprocess.run([sys.executable, _PEER, folder, "--minutes", str(minutes), "--out", peer_file], check=True)
         with peer_file.open(newline="") as file:
@@ -57,9 +57,9 @@ def main() -> None:
             _compare(store, evaluation, peer)
 
 
-def _commit_time(artifact: Artifact) -> float:
+def _commit_time(store: ArtifactStore, artifact: Artifact) -> float:
     """The time at which an artifact of a local store was committed, in seconds since the epoch."""
-    return artifact.path("manifest.json").stat().st_mtime
+    return (store.local / "artifacts" / artifact.name / "manifest.json").stat().st_mtime
 
 
 def _compare(store: ArtifactStore, evaluation: Artifact, peer: dict[str, bool]) -> None:

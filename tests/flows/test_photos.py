@@ -27,7 +27,7 @@ SERVER = Machine(memory=256 * GIB, gpus=8, gpu_memory=80 * GIB)
 @pytest.mark.parametrize(
     ("machine", "models"),
     [
-        (LAPTOP, PhotoModels("efficientnet_lite0", 224, "efficientnet_lite0", 128, 32)),
+        (LAPTOP, PhotoModels("efficientnet_lite0", 224, "efficientnet_lite0", 128, 32, micro_batches=2)),
         (BOARD, PhotoModels("efficientnet_lite0", 224, "efficientnet_lite0", 128, 16)),
         (WORKSTATION, PhotoModels("resnet50", 224, "resnet18", 224, 32)),
         (SERVER, PhotoModels("regnet_y_3_2gf", 224, "resnet18", 224, 64)),
