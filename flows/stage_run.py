@@ -181,9 +181,9 @@ def stage_run(flow: str, parameters: Config, *, tracked: bool = True) -> Iterato
         check_ready(parameters, store)
     sweep(store)
     if tracked:
-        from pipeline.training.tracking import ensure_tracking
+        from pipeline.training.tracking import ensure_tracking_uri
 
-        ensure_tracking(store)
+        ensure_tracking_uri(store)
     run = StageRun(flow, store, board)
     run.board.flow_run_id = prefect.runtime.flow_run.id
     with count_every_signal():

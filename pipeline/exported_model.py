@@ -89,7 +89,7 @@ class ExportedModel:
         state = model.state_dict() if isinstance(model, nn.Module) else dict(model)
         where = f"exporting {architecture}"
         with torch.device("meta"):
-            differences = _differences(state, _created(where, architecture, plain).state_dict())
+            differences = _differences(state, _create_model(where, architecture, plain).state_dict())
         if differences:
             raise InputError(f"{where}: the weights are not those of create_model with these arguments: {differences}")
         folder.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ class ExportedModel:
         """
         try:
             architecture = json.loads((folder / ARCHITECTURE).read_text(encoding="utf-8"))
-            shape = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
+            preprocessing = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
             labels = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
             if architecture["kind"] not in get_args(Kind):
                 raise ValueError(f"kind is {architecture['kind']!r}")
@@ -132,7 +132,13 @@ class ExportedModel:
                 architecture=architecture["name"],
                 kwargs=architecture["kwargs"],
                 preprocessing=Preprocessing(
-                    **{**shape, **{name: per_channel(shape[name], shape["channels"]) for name in ("mean", "std")}}
+                    **{
+                        **preprocessing,
+                        **{
+                            name: per_channel(preprocessing[name], preprocessing["channels"])
+                            for name in ("mean", "std")
+                        },
+                    }
                 ),
                 labels=tuple(labels),
                 templates=tuple(architecture["templates"]),
@@ -189,7 +195,7 @@ class ExportedModel:
             InputError: this version of model_defs cannot build the architecture.
             DamagedError: the weights do not fit it.
         """
-        model = _created(str(self.folder), self.architecture, self.kwargs)
+        model = _create_model(str(self.folder), self.architecture, self.kwargs)
         state = self.weights()
         differences = _differences(state, model.state_dict())
         if differences:
@@ -198,7 +204,7 @@ class ExportedModel:
         return model.eval()
 
 
-def _created(where: str, architecture: str, kwargs: Mapping[str, Any]) -> nn.Module:
+def _create_model(where: str, architecture: str, kwargs: Mapping[str, Any]) -> nn.Module:
     try:
         return create_model(architecture, **kwargs)
     except (ModelError, TypeError) as error:

@@ -33,7 +33,7 @@ def entries(folder: str) -> list[os.DirEntry[str]]:
     except NotADirectoryError:
         raise InputError(f"{folder}: is a file, not a folder") from None
     except OSError as error:
-        raise unlistable(folder, error) from None
+        raise listing_error(folder, error) from None
 
 
 def kind_of(entry: os.DirEntry[str]) -> EntryKind:
@@ -49,7 +49,7 @@ def kind_of(entry: os.DirEntry[str]) -> EntryKind:
             return "file"
     except OSError as error:
         if error.errno not in _BROKEN_LINK_ERRNOS:
-            raise unlistable(entry.path, error) from None
+            raise listing_error(entry.path, error) from None
         return "broken link"
     # An entry that is neither a folder, a file nor a link is special, or was deleted since the listing.
     return "broken link" if entry.is_symlink() or not os.path.lexists(entry.path) else "special"
@@ -67,7 +67,7 @@ def identity(folder: str) -> Identity:
     try:
         status = os.stat(folder)
     except OSError as error:
-        raise unlistable(folder, error) from None
+        raise listing_error(folder, error) from None
     return status.st_dev, status.st_ino
 
 
@@ -92,7 +92,7 @@ def files_below(folder: str, *, hidden: bool = True, above: tuple[Identity, ...]
             yield from files_below(entry.path, hidden=hidden, above=above)
 
 
-def matching(pattern: str) -> list[str]:
+def paths_matching(pattern: str) -> list[str]:
     """The paths that match an absolute pattern with *, ?, [] and **, as in `glob.glob`.
 
     Wildcards do not match hidden names; ** follows links, except those that lead back to a parent folder.
@@ -118,12 +118,12 @@ def _exists(path: str) -> bool:
         os.lstat(path)
     except OSError as error:
         if error.errno not in _BROKEN_LINK_ERRNOS:
-            raise unlistable(path, error) from None
+            raise listing_error(path, error) from None
         return False
     return True
 
 
-def unlistable(path: str, error: OSError) -> InputError:
+def listing_error(path: str, error: OSError) -> InputError:
     """The error for a folder, or an entry in it, that the file system does not list."""
     advice = (
         "change its permissions, or run as a user who may read it"
@@ -141,7 +141,7 @@ def _is_folder(path: str) -> bool:
         return stat.S_ISDIR(os.stat(path).st_mode)
     except OSError as error:
         if error.errno not in _BROKEN_LINK_ERRNOS:
-            raise unlistable(path, error) from None
+            raise listing_error(path, error) from None
         return False
 
 

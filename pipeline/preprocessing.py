@@ -49,10 +49,10 @@ class Preprocessing:
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W] to float32, each channel with its mean and std, on the images' device."""
         # Without waiting here, a GPU can work on one step while the next is prepared.
-        mean, std = (values.to(images.device, non_blocking=True) for values in self.in_pixels())
+        mean, std = (values.to(images.device, non_blocking=True) for values in self.pixel_mean_and_std())
         return normalise_pixels(images, mean, std)
 
-    def in_pixels(self) -> tuple[Tensor, Tensor]:
+    def pixel_mean_and_std(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation for pixels in [0, 255], each [C, 1, 1]."""
         import torch
 

@@ -50,17 +50,17 @@ class Pair:
     batch: int
 
 
-def named(name: str, **kwargs: Any) -> Callable[[int], nn.Module]:
+def our_builder(name: str, **kwargs: Any) -> Callable[[int], nn.Module]:
     """Returns a function that builds our model for an image size."""
     return lambda size: create_model(name, img_size=size, **kwargs)
 
 
-def of_torchvision(name: str, **kwargs: Any) -> Callable[[int], nn.Module]:
+def torchvision_builder(name: str, **kwargs: Any) -> Callable[[int], nn.Module]:
     """Returns a function that builds torchvision's model, which needs no size."""
     return lambda size: torchvision.models.get_model(name, weights=None, **kwargs)
 
 
-def of_timm(name: str, sized: bool = False) -> Callable[[int], nn.Module]:
+def timm_builder(name: str, sized: bool = False) -> Callable[[int], nn.Module]:
     """Returns a function that builds timm's model; with `sized`, for a transformer, it gets the image size."""
     return lambda size: timm.create_model(name, img_size=size) if sized else timm.create_model(name)
 
@@ -96,16 +96,18 @@ def open_clips_clip(size: int) -> nn.Module:
 
 
 PAIRS = (
-    Pair("vgg11_bn", "torchvision", named("vgg11_bn"), of_torchvision("vgg11_bn"), 128, 8),
-    Pair("resnet50", "torchvision", named("resnet50"), of_torchvision("resnet50"), 128, 8),
-    Pair("densenet121", "torchvision", named("densenet121"), of_torchvision("densenet121"), 128, 8),
-    Pair("seresnet50", "timm", named("seresnet50"), of_timm("legacy_seresnet50"), 128, 8),
-    Pair("inception_v3", "torchvision", named("inception_v3"), of_torchvision(
+    Pair("vgg11_bn", "torchvision", our_builder("vgg11_bn"), torchvision_builder("vgg11_bn"), 128, 8),
+    Pair("resnet50", "torchvision", our_builder("resnet50"), torchvision_builder("resnet50"), 128, 8),
+    Pair("densenet121", "torchvision", our_builder("densenet121"), torchvision_builder("densenet121"), 128, 8),
+    Pair("seresnet50", "timm", our_builder("seresnet50"), timm_builder("legacy_seresnet50"), 128, 8),
+    Pair("inception_v3", "torchvision", our_builder("inception_v3"), torchvision_builder(
         "inception_v3", aux_logits=False, init_weights=False), 139, 8),
-    Pair("inception_v4", "timm", named("inception_v4"), of_timm("inception_v4"), 139, 8),
-    Pair("inception_resnet_v2", "timm", named("inception_resnet_v2"), of_timm("inception_resnet_v2"), 139, 8),
-    Pair("vit_small", "timm", named("vit_small_patch16_224"), of_timm("vit_small_patch16_224", sized=True), 224, 8),
-    Pair("deit_small_distilled", "timm", named("deit_small_distilled_patch16_224"), distilled_of_timm, 224, 8),
+    Pair("inception_v4", "timm", our_builder("inception_v4"), timm_builder("inception_v4"), 139, 8),
+    Pair("inception_resnet_v2", "timm", our_builder("inception_resnet_v2"), timm_builder(
+        "inception_resnet_v2"), 139, 8),
+    Pair("vit_small", "timm", our_builder("vit_small_patch16_224"), timm_builder(
+        "vit_small_patch16_224", sized=True), 224, 8),
+    Pair("deit_small_distilled", "timm", our_builder("deit_small_distilled_patch16_224"), distilled_of_timm, 224, 8),
     Pair("clip_small", "open_clip", our_clip, open_clips_clip, 224, 8),
 )  # fmt: skip
 

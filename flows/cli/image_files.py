@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import InputError
-from pipeline.folders import matching
+from pipeline.folders import paths_matching
 from pipeline.sharding.sources.image_listing import images_in, is_image
 from pipeline.sharding.sources.skipped_files import SkipCounter
 
@@ -76,7 +76,9 @@ def _paths(argument: Path) -> Sequence[Path]:
     pattern = os.path.expanduser(argument)
     absolute = os.path.isabs(pattern)
     # The working directory is no pattern, whatever its name.
-    for match in matching(os.path.normpath(pattern if absolute else os.path.join(glob.escape(os.getcwd()), pattern))):
+    for match in paths_matching(
+        os.path.normpath(pattern if absolute else os.path.join(glob.escape(os.getcwd()), pattern))
+    ):
         path = Path(match if absolute else os.path.relpath(match))
         if path.is_dir():
             found += _below(path, SkipCounter())

@@ -31,7 +31,7 @@ class _NamedFile(io.FileIO):
             raise
 
 
-def opened(descriptor: int, name: str, *, closefd: bool = True) -> IO[str]:
+def open_descriptor(descriptor: int, name: str, *, closefd: bool = True) -> IO[str]:
     """A line-buffered text file for a descriptor.
 
     Args:
@@ -63,7 +63,7 @@ def open_standard_files() -> None:
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
     sys.stdout.flush()
-    sys.stdout = opened(1, NAMES[1], closefd=False)
+    sys.stdout = open_descriptor(1, NAMES[1], closefd=False)
 
 
 def discard_output() -> None:

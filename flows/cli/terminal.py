@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.cli.console import Console
-from flows.cli.standard_files import NAMES, opened
+from flows.cli.standard_files import NAMES, open_descriptor
 from flows.run_board import RunBoard, StageRow
 from flows.stage_line import clock, numbers_shown, plain_line
 from pipeline.counted import counted
@@ -49,7 +49,9 @@ def output_to_log(log: Path) -> Iterator[tuple[IO[str], IO[str]]]:
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [os.dup(1), os.dup(2)]
-    real_out, real_err = (opened(os.dup(descriptor), NAMES[number]) for number, descriptor in enumerate(saved, start=1))
+    real_out, real_err = (
+        open_descriptor(os.dup(descriptor), NAMES[number]) for number, descriptor in enumerate(saved, start=1)
+    )
     with log.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

@@ -40,7 +40,7 @@ class LoadingReport:
     dropped: tuple[KeyNote, ...] = field(default=())
     normalisation: str = ""
 
-    def superseded(self, names: Sequence[str], reason: str) -> LoadingReport:
+    def with_replaced(self, names: Sequence[str], reason: str) -> LoadingReport:
         """The report after tensors of the model were replaced by others, for a reason."""
         lists = (self.adapted, self.replaced, self.missing)
         noted = {note.name for notes in lists for note in notes}

@@ -28,7 +28,7 @@ def png_fault(data: bytes) -> str | None:
     Data after the end mark of the stream and chunks after IEND are allowed, since decoders ignore them.
     """
     whole, at, stream, header = memoryview(data), len(PNG), zlib.decompressobj(), b""
-    left = length = -1
+    remaining = length = -1
     while at < len(data):
         size = int.from_bytes(data[at : at + 4], "big")
         kind, end = data[at + 4 : at + 8], at + 12 + size
@@ -40,22 +40,22 @@ def png_fault(data: bytes) -> str | None:
             header = data[at + 8 : end - 4]
             if len(header) != 13 or header[9] not in _CHANNELS:
                 return "the PNG's header is damaged"
-            left = length = _raw_length(header)
+            remaining = length = _raw_length(header)
         elif kind == b"IDAT" and not stream.eof:
             if length < 0:
                 return "the PNG has no header before its pixels"
             body = bytes(whole[at + 8 : end - 4])
             try:
-                while body and left >= 0 and not stream.eof:
-                    left -= len(stream.decompress(body, _AT_ONCE))
+                while body and remaining >= 0 and not stream.eof:
+                    remaining -= len(stream.decompress(body, _AT_ONCE))
                     body = stream.unconsumed_tail
             except zlib.error as error:
                 return f"the PNG's compressed pixels are damaged ({error})"
         elif kind == b"IEND":
-            left -= len(stream.flush())
+            remaining -= len(stream.flush())
             if not stream.eof:
                 return "the PNG's compressed pixels end early"
-            return None if left == 0 else "the PNG has fewer or more pixels than its header says"
+            return None if remaining == 0 else "the PNG has fewer or more pixels than its header says"
         at = end
     return "the PNG ends without its end mark"
 

@@ -51,17 +51,17 @@ class Channel:
         self._posts: dict[str, list[tuple[str, Any]]] = {}
         self._stops: set[str] = set()
 
-    def post(self, training: str, kind: str, value: Any) -> bool:
+    def post(self, training_id: str, kind: str, value: Any) -> bool:
         """Stores a message for the driver; returns whether the training must stop."""
-        self._posts.setdefault(training, []).append((kind, value))
-        return training in self._stops
+        self._posts.setdefault(training_id, []).append((kind, value))
+        return training_id in self._stops
 
-    def take(self, training: str) -> list[tuple[str, Any]]:
+    def take(self, training_id: str) -> list[tuple[str, Any]]:
         """The messages since the last call."""
-        return self._posts.pop(training, [])
+        return self._posts.pop(training_id, [])
 
-    def stop(self, training: str) -> None:
-        self._stops.add(training)
+    def stop(self, training_id: str) -> None:
+        self._stops.add(training_id)
 
 
 class Session:

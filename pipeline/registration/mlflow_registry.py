@@ -30,7 +30,7 @@ from pipeline.registration.package import write_package
 from pipeline.registration.program_check import check_files
 from pipeline.registration.promotion_lease import Lease
 from pipeline.service_url import shown_url, without_credentials
-from pipeline.training.tracking import EXPERIMENT, ensure_tracking, tracking_in_a_run
+from pipeline.training.tracking import EXPERIMENT, ensure_tracking_uri, tracking_uri_in_a_run
 from pipeline.training.tracking_uri import allow_long_transfers
 
 CHAMPION = "champion"
@@ -84,7 +84,7 @@ class Registry:
             InputError: the registry cannot be used.
             WorkError: likewise, in a run.
         """
-        return cls(tracking_in_a_run(store) if in_a_run else ensure_tracking(store))
+        return cls(tracking_uri_in_a_run(store) if in_a_run else ensure_tracking_uri(store))
 
     @property
     def shown_uri(self) -> str:

@@ -33,7 +33,7 @@ class _FromPixels(nn.Module):
     def __init__(self, model: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.model = model
-        mean, std = preprocessing.in_pixels()
+        mean, std = preprocessing.pixel_mean_and_std()
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline.atomic_files import atomic_write, flush_to_disk
 from pipeline.errors import InputError
 from pipeline.file_lock import file_lock
-from pipeline.folders import unlistable
+from pipeline.folders import listing_error
 from pipeline.owners import owned_name, sweep_folder
 from pipeline.storage.base import ObjectInfo
 
@@ -194,7 +194,7 @@ class LocalStorage:
 def _raise_unless_removed(error: OSError) -> None:
     """Raises if a folder cannot be listed; ignores one that another process has removed meanwhile."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        raise unlistable(str(error.filename), error) from None
+        raise listing_error(str(error.filename), error) from None
 
 
 def _rename_unless_exists(folder: Path, full_path: Path) -> bool:

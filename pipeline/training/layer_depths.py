@@ -18,12 +18,12 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
     layers: list[list[nn.Parameter]] = [list(model.parameters(recurse=False))]
     in_head: set[nn.Parameter] = set()
     last_has_matrix = False
-    for name, child, opened in _children(model, "", heads):
-        parameters = list(child.parameters(recurse=not opened))
+    for name, child, expanded in _children(model, "", heads):
+        parameters = list(child.parameters(recurse=not expanded))
         has_matrix = any(parameter.ndim > 1 for parameter in parameters)
         if name in heads:
             in_head.update(parameters)
-        elif opened:
+        elif expanded:
             layers[0] += parameters
         elif has_matrix and last_has_matrix:
             layers.append(parameters)
@@ -40,7 +40,7 @@ def _children(module: nn.Module, prefix: str, heads: tuple[str, ...]) -> Iterato
     for key, child in module.named_children():
         name = f"{prefix}{key}"
         contains_head = any(head.startswith(f"{name}.") for head in heads)
-        opened = name not in heads and (isinstance(child, nn.Sequential | nn.ModuleList) or contains_head)
-        yield name, child, opened
-        if opened:
+        expanded = name not in heads and (isinstance(child, nn.Sequential | nn.ModuleList) or contains_head)
+        yield name, child, expanded
+        if expanded:
             yield from _children(child, f"{name}.", heads)

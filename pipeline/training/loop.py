@@ -113,14 +113,14 @@ def fit(
     average = WeightAverage(model, training.ema_decay) if training.ema_decay is not None else None
     optimizer = build_optimizer(model, training.optimizer)
     meter = Meter(device, world)
-    stopping_early = EarlyStopping(training.patience) if training.patience is not None else None
-    state = _State(model, average, optimizer, loader, meter, stopping_early)
+    early_stopping = EarlyStopping(training.patience) if training.patience is not None else None
+    state = _State(model, average, optimizer, loader, meter, early_stopping)
     if checkpoints is not None:
         state.resume(checkpoints.newest())
     if world > 1:
         _check_same_step(state.step, device)
     wrapped = _wrap_in_ddp(model, device) if world > 1 else model
-    evaluated = average.module if average is not None else model
+    evaluated_model = average.module if average is not None else model
     saved_at, reported_at = time.monotonic(), 0.0
 
     def record(numbers: dict[str, float]) -> None:
@@ -129,11 +129,11 @@ def fit(
         if is_rank_0:
             reporter.row(row)
 
-    if evaluate is not None and stopping_early is not None and state.step == 0:
+    if evaluate is not None and early_stopping is not None and state.step == 0:
         # If training only worsens the initial weights (pretrained, with a fitted head), they are exported unchanged.
-        measured = _in_eval_mode(evaluate, evaluated, training, device)
+        measured = _in_eval_mode(evaluate, evaluated_model, training, device)
         record(measured)
-        stopping_early.update(0, measured, evaluated)
+        early_stopping.update(0, measured, evaluated_model)
     while not state.finished(total):
         ready_until = loader.policy.ready_until()
         if ready_until is not None and state.step >= ready_until:
@@ -160,39 +160,39 @@ def fit(
                 if is_rank_0 and time.monotonic() - reported_at >= _PROGRESS_EVERY_S:
                     reported_at = time.monotonic()
                     reporter.progress(state.step, total, meter.display_numbers())
-                logged = state.step % log_every == 0 or state.step == total
-                if logged:
+                log_due = state.step % log_every == 0 or state.step == total
+                if log_due:
                     record({**meter.drain(), "lr": lr, **exchange_damaged(loader.quarantine, world, device)})
                 if evaluate is not None and training.evaluation_due(state.step, total, rows):
-                    measured = _in_eval_mode(evaluate, evaluated, training, device)
+                    measured = _in_eval_mode(evaluate, evaluated_model, training, device)
                     record(measured)
-                    if stopping_early is not None:
-                        stopping_early.update(state.step, measured, evaluated)
+                    if early_stopping is not None:
+                        early_stopping.update(state.step, measured, evaluated_model)
                     set_training_mode(model, freeze_batch_norm=freeze_batch_norm)
                 # Only rank 0 raises StoppedError; Ray Train then ends the other ranks.
-                stopping = is_rank_0 and reporter.stop_requested()
+                stop_requested = is_rank_0 and reporter.stop_requested()
                 finished = state.finished(total)
-                if finished and not logged:
+                if finished and not log_due:
                     # Stopped early between two log entries. All ranks stop at the same step: their metrics are equal.
                     record({**meter.drain(), "lr": lr, **exchange_damaged(loader.quarantine, world, device)})
-                due = reporter.checkpoint_requested() or stopping or finished
+                due = reporter.checkpoint_requested() or stop_requested or finished
                 if due or _checkpoint_due(training, state.step, time.monotonic() - saved_at):
                     if checkpoints is not None and is_rank_0:
                         checkpoints.save(state.checkpoint())
                     saved_at = time.monotonic()
                 if finished:
                     break
-                if stopping:
+                if stop_requested:
                     raise StoppedError(f"stopped at step {state.step} of {total}; run it again to go on from there")
                 meter.start_step()
     notes = [training.short_epoch_note(rows)]
-    if stopping_early is not None:
-        notes.append(stopping_early.note(state.step, total))
-        if stopping_early.weights:
-            evaluated.load_state_dict(stopping_early.weights)
-    best_step = stopping_early.best_step if stopping_early is not None and stopping_early.weights else None
+    if early_stopping is not None:
+        notes.append(early_stopping.note(state.step, total))
+        if early_stopping.weights:
+            evaluated_model.load_state_dict(early_stopping.weights)
+    best_step = early_stopping.best_step if early_stopping is not None and early_stopping.weights else None
     return FitResult(
-        evaluated.eval(), state.rows, state.step, meter.seconds, best_step, tuple(note for note in notes if note)
+        evaluated_model.eval(), state.rows, state.step, meter.seconds, best_step, tuple(note for note in notes if note)
     )
 
 
@@ -205,12 +205,12 @@ class _State:
     optimizer: torch.optim.Optimizer
     loader: BatchSource
     meter: Meter
-    stopping_early: EarlyStopping | None = None
+    early_stopping: EarlyStopping | None = None
     step: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def finished(self, total: int) -> bool:
-        return self.step >= total or (self.stopping_early is not None and self.stopping_early.finished)
+        return self.step >= total or (self.early_stopping is not None and self.early_stopping.finished)
 
     def checkpoint(self) -> Checkpoint:
         self.meter.check_finite()
@@ -220,9 +220,9 @@ class _State:
         notes = {"policy": self.loader.policy.state(), "rows": self.rows, "seconds": self.meter.seconds}
         if self.loader.quarantine is not None:
             notes["quarantine"] = self.loader.quarantine.lines()
-        if self.stopping_early is not None and self.stopping_early.weights:
-            tensors["best"] = self.stopping_early.weights
-            notes["early_stopping"] = self.stopping_early.state()
+        if self.early_stopping is not None and self.early_stopping.weights:
+            tensors["best"] = self.early_stopping.weights
+            notes["early_stopping"] = self.early_stopping.state()
         return Checkpoint(self.step, tensors, notes)
 
     def resume(self, checkpoint: Checkpoint | None) -> None:
@@ -235,8 +235,8 @@ class _State:
             self.loader.quarantine.merge(checkpoint.notes.get("quarantine", []))
         self.model.load_state_dict(checkpoint.tensors["model"])
         self.optimizer.load_state_dict(checkpoint.tensors["optimizer"])
-        if self.stopping_early is not None and "early_stopping" in checkpoint.notes:
-            self.stopping_early.load_state(checkpoint.notes["early_stopping"], checkpoint.tensors["best"])
+        if self.early_stopping is not None and "early_stopping" in checkpoint.notes:
+            self.early_stopping.load_state(checkpoint.notes["early_stopping"], checkpoint.tensors["best"])
         if self.average is not None:
             self.average.module.load_state_dict(checkpoint.tensors["average"])
 
@@ -277,7 +277,7 @@ def _refresh(
 ) -> dict[str, float]:
     if refresh is None:
         raise WorkError(f"step {step}: the sampling policy waits for a refresh, and the recipe has none")
-    return _in_eval_mode(lambda measured: refresh(measured, step), model, training, device)
+    return _in_eval_mode(lambda module: refresh(module, step), model, training, device)
 
 
 def _autocast(training: TrainingConfig, device: torch.device) -> AbstractContextManager[Any]:

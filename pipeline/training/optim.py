@@ -25,11 +25,11 @@ def parameter_groups(
     members: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            plain = parameter.ndim <= 1 or any(word in name for word in _UNDECAYED_NAMES)
-            members.setdefault((depths.get(name, 0), plain), []).append(parameter)
+            undecayed = parameter.ndim <= 1 or any(word in name for word in _UNDECAYED_NAMES)
+            members.setdefault((depths.get(name, 0), undecayed), []).append(parameter)
     groups: list[dict[str, object]] = []
-    for (depth, plain), parameters in sorted(members.items(), key=lambda member: member[0]):
-        group: dict[str, object] = {"params": parameters, "weight_decay": 0.0 if plain else weight_decay}
+    for (depth, undecayed), parameters in sorted(members.items(), key=lambda member: member[0]):
+        group: dict[str, object] = {"params": parameters, "weight_decay": 0.0 if undecayed else weight_decay}
         groups.append(group if layer_decay is None else group | {"lr_scale": layer_decay**depth})
     return groups
 

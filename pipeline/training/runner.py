@@ -74,7 +74,7 @@ def execute(
     """
     location = CheckpointLocation.of(work)
     check(recipe, runner)
-    with stoppable() as stop, _tracked(work, params or {}, runner.tracking) as run:
+    with stoppable() as stop, _tracked_run(work, params or {}, runner.tracking) as run:
         reporter = DriverReporter(work.progress, run, stop)
         if runner.runner == "process":
             run_info = run_in_process(recipe, runner, location, reporter)
@@ -96,7 +96,9 @@ def execute(
     return result
 
 
-def _tracked(work: Workspace, params: Mapping[str, Any], enabled: bool) -> AbstractContextManager[TrackedRun | None]:
+def _tracked_run(
+    work: Workspace, params: Mapping[str, Any], enabled: bool
+) -> AbstractContextManager[TrackedRun | None]:
     if not enabled:
         return nullcontext()
     # Importing MLflow takes a second, which a Ray worker or an untracked run avoids.

@@ -75,7 +75,9 @@ class TrainTeacher:
         index = config.check(shards, inputs.get("columns"))
         report = starting_report(config, weights, lambda: config.build_model(len(index.label_names)))
         if probe is not None:
-            report = StartingHead.open(probe).checked(config, index.label_names, weights).noted_in(report, config)
+            report = (
+                StartingHead.open(probe).checked(config, index.label_names, weights).added_to_report(report, config)
+            )
         artifact_names = {name: artifact.name for name, artifact in inputs.items()}
         starts_from = {name: artifact_names.get(name) for name in ("weights", "columns", "probe")}
         recipe = ClassificationRecipe(config, work.store.storage.url, shards.name, **starts_from)

@@ -67,14 +67,14 @@ class StartingHead:
                 )
         return self
 
-    def noted_in(self, report: LoadingReport | None, config: ImageModelConfig) -> LoadingReport | None:
+    def added_to_report(self, report: LoadingReport | None, config: ImageModelConfig) -> LoadingReport | None:
         """The report on the pretrained weights, with the origin of the head; None without a report."""
         if report is None:
             return None
         with torch.device("meta"):
             names = self._tensor_names(config.build_model(len(self.exported.labels)))
         accuracy = self.artifact.summary["val_accuracy"]
-        return report.superseded(names, f"the head of {self.artifact.name}, val accuracy {accuracy:.1%}")
+        return report.with_replaced(names, f"the head of {self.artifact.name}, val accuracy {accuracy:.1%}")
 
     def load_into(self, model: nn.Module) -> None:
         """Replaces the head of a model."""

@@ -68,20 +68,20 @@ def _advice(error: Exception, configured: str | None) -> str:
     return f"check {VARIABLE}"
 
 
-def tracking_in_a_run(store: ArtifactStore) -> str:
+def tracking_uri_in_a_run(store: ArtifactStore) -> str:
     """The tracking URI, for a run that has already begun.
 
     Raises:
         WorkError: MLflow was available when the run began, but no longer is.
     """
     try:
-        return ensure_tracking(store)
+        return ensure_tracking_uri(store)
     except InputError as error:
         raise WorkError(str(error)) from None
 
 
 @_refuse_in_one_line
-def ensure_tracking(store: ArtifactStore) -> str:
+def ensure_tracking_uri(store: ArtifactStore) -> str:
     """The tracking URI; creates its database and the experiment if they do not exist.
 
     Processes that open a new SQLite database at the same time break each other's migration, and a process killed
@@ -124,7 +124,7 @@ def log_report(store: ArtifactStore, file: Path, *, name: str, tags: Mapping[str
     Raises:
         WorkError: MLflow cannot be used.
     """
-    client = MlflowClient(tracking_in_a_run(store))
+    client = MlflowClient(tracking_uri_in_a_run(store))
     with mlflow_failures(f"{file.name} is not in MLflow"):
         run = client.create_run(
             _experiment_id(client), run_name=name, tags={key: _param_text(value) for key, value in tags.items()}
@@ -191,7 +191,7 @@ class TrackedRun:
 @contextmanager
 def tracked_run(work: Workspace, params: Mapping[str, Any]) -> Iterator[TrackedRun]:
     """The MLflow run of the artifact in `work`; its status is FINISHED, FAILED or KILLED when the block ends."""
-    client = MlflowClient(tracking_in_a_run(work.store))
+    client = MlflowClient(tracking_uri_in_a_run(work.store))
     with mlflow_failures("the training cannot be followed in MLflow"):
         run_id = _resume_run(client, work.scratch / "mlflow_run") or _create_run(client, work, params)
     run = TrackedRun(client, run_id)

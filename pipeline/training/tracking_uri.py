@@ -112,15 +112,15 @@ def _server_problem(uri: str) -> tuple[str, str] | None:
 
 def _database_problem(uri: str, scheme: str) -> tuple[str, str] | None:
     split = urlsplit(uri)
-    start = f"start that database, or correct {VARIABLE}"
+    advice = f"start that database, or correct {VARIABLE}"
     if scheme == "sqlite":
         file = Path(uri.partition("///")[2].partition("?")[0]).absolute()
         if not file.parent.is_dir():
             return f"there is no folder {file.parent}", f"create that folder, or correct {VARIABLE}"
     elif split.hostname is not None and (reason := tcp_problem(split.hostname, split.port or _PORTS[scheme])):
-        return reason, start
+        return reason, advice
     reason = problem_within(_DATABASE_TIMEOUT_S, lambda: _connection_failure(uri))
-    return None if reason is None else (f"cannot be used ({without_credentials(reason)})", start)
+    return None if reason is None else (f"cannot be used ({without_credentials(reason)})", advice)
 
 
 def _connection_failure(uri: str) -> str | None:

@@ -68,7 +68,7 @@ def train_recipe(
             reporter=reporter,
         )
     damaged = len(objects.loader.quarantine) if objects.loader.quarantine is not None else 0
-    lost = _on_all_ranks(objects.loader.lost_processes, world, device)
+    lost = _sum_over_ranks(objects.loader.lost_processes, world, device)
     images = result.steps * recipe.training.global_batch
     return {
         "steps": result.steps,
@@ -86,7 +86,7 @@ def train_recipe(
     }
 
 
-def _on_all_ranks(count: int, world: int, device: torch.device) -> int:
+def _sum_over_ranks(count: int, world: int, device: torch.device) -> int:
     """The sum over the ranks; every rank must call it."""
     if world == 1:
         return count

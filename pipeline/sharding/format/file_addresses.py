@@ -23,7 +23,7 @@ from braceexpand import braceexpand
 
 from pipeline.config import Config
 from pipeline.errors import InputError
-from pipeline.folders import files_below, matching
+from pipeline.folders import files_below, paths_matching
 from pipeline.sharding.format.range_file import RangeFile
 from pipeline.storage import Storage, open_storage
 from pipeline.storage.sha256 import file_sha256
@@ -285,7 +285,7 @@ def _find_local(url: str, suffixes: Sequence[str]) -> list[FoundFile]:
     if os.path.isdir(url):
         files = [entry.path for entry in files_below(url, hidden=False) if has_suffix(entry.name, suffixes)]
     elif is_pattern(url) and not os.path.exists(url):
-        files = [path for path in matching(url) if not os.path.isdir(path)]
+        files = [path for path in paths_matching(url) if not os.path.isdir(path)]
     else:
         return [stat(url)]
     return [stat(path) for path in files]

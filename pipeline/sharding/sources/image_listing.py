@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from pipeline.errors import InputError
-from pipeline.folders import Identity, entries, identity, kind_of, unlistable
+from pipeline.folders import Identity, entries, identity, kind_of, listing_error
 from pipeline.pixels.extensions import IMAGE_SUFFIXES, OTHER_SUFFIXES
 from pipeline.pixels.formats import HEAD_BYTES, format_of
 from pipeline.sharding.format.valid_text import valid_text
@@ -100,7 +100,7 @@ def listing_hash(root: str, names: Sequence[str], broken: frozenset[str], into: 
         except FileNotFoundError:
             status = None
         except OSError as error:
-            raise unlistable(f"{root}/{name}", error) from None
+            raise listing_error(f"{root}/{name}", error) from None
         version = "broken" if status is None else f"{status.st_size}\0{status.st_mtime_ns}"
         into.update(f"{valid_text(name)}\0{version}\n".encode())
 

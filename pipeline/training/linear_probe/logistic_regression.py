@@ -67,7 +67,7 @@ def fit(
     l2: float,
     *,
     start: LinearClassifier | None = None,
-    step: Callable[[], None] = lambda: None,
+    on_evaluation: Callable[[], None] = lambda: None,
 ) -> LinearClassifier:
     """The classifier with the least loss.
 
@@ -79,7 +79,7 @@ def fit(
         labels: int64 [N], in [0, classes).
         l2: > 0.
         start: the classifier from which the search starts, e.g. of another penalty.
-        step: called at each evaluation of the loss; may raise to stop the search.
+        on_evaluation: called at each evaluation of the loss; may raise to stop the search.
     """
     features = features.double()
     present, targets = torch.unique(labels, return_inverse=True)
@@ -100,7 +100,7 @@ def fit(
     )
 
     def loss() -> Tensor:
-        step()
+        on_evaluation()
         search.zero_grad()
         value = F.cross_entropy(F.linear(features, weight, bias), targets) + l2 / 2 * weight.square().sum()
         value.backward()

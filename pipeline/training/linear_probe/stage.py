@@ -86,12 +86,14 @@ class LinearProbe:
         features, targets, left_out = _features(config, frozen, shards, index, ids, len(samples.train), work)
 
         size = len(samples.train) - left_out
-        best, losses = _fitted(features[:size], targets[:size], features[size:], targets[size:], classes, work)
+        best, losses = _best_candidate(features[:size], targets[:size], features[size:], targets[size:], classes, work)
         scale = Standardisation.of(features[:size])
         classifier = best.classifier
         if samples.held_out:  # the penalty is chosen, so the final fit includes the held-out samples
             scale = Standardisation.of(features)
-            classifier = fit(scale(features), targets, classes, best.l2, step=lambda: work.progress(note="fitting"))
+            classifier = fit(
+                scale(features), targets, classes, best.l2, on_evaluation=lambda: work.progress(note="fitting")
+            )
         state = model.to("cpu").state_dict()
         head = scale.folded_into(classifier)
         state |= {f"{head_name}.weight": head.weight.float().cpu(), f"{head_name}.bias": head.bias.float().cpu()}
@@ -132,14 +134,14 @@ def _features(
     shards: Artifact,
     index: SampleIndex,
     ids: NDArray[np.int64],
-    train: int,
+    train_count: int,
     work: Workspace,
 ) -> tuple[Tensor, Tensor, int]:
     """Features float32 [N, D] and labels int64 [N] of samples, on the CPU, and the number of damaged samples.
 
     Args:
         ids: the samples, training samples first.
-        train: number of training samples. A damaged one is left out, as in a training.
+        train_count: number of training samples. A damaged one is left out, as in a training.
     Raises:
         DamagedSampleError: a validation sample is damaged, or more than a tenth of the training samples.
     """
@@ -166,7 +168,7 @@ def _features(
                     work.progress(step=done, total=len(ids), note="computing features")
         except DamagedSampleError as error:
             position = int(np.flatnonzero(ids == error.id)[0])
-            if position >= train or 10 * (left_out + 1) > train:
+            if position >= train_count or 10 * (left_out + 1) > train_count:
                 raise
             # Moved before the samples that are still to be read, so that the next round skips it.
             first = done + left_out
@@ -175,7 +177,7 @@ def _features(
     return torch.cat(features), torch.cat(labels).to(torch.int64), left_out
 
 
-def _fitted(
+def _best_candidate(
     features: Tensor, targets: Tensor, val_features: Tensor, val_targets: Tensor, classes: int, work: Workspace
 ) -> tuple[_Candidate, dict[str, float]]:
     """The best candidate, and the validation loss of every penalty.
@@ -187,11 +189,11 @@ def _fitted(
     candidates: list[_Candidate] = []
     for number, l2 in enumerate(_PENALTIES):
 
-        def step(number: int = number) -> None:
+        def report(number: int = number) -> None:
             work.progress(step=number, total=len(_PENALTIES), note="fitting")
 
         start = candidates[-1].classifier if candidates else None
-        classifier = fit(features, targets, classes, l2, start=start, step=step)
+        classifier = fit(features, targets, classes, l2, start=start, on_evaluation=report)
         scores = classifier.scores(val_features)
         accuracy = (scores.argmax(dim=1) == val_targets).double().mean()
         candidates.append(_Candidate(l2, classifier, float(accuracy), float(F.cross_entropy(scores, val_targets))))

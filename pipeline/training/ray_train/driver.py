@@ -154,7 +154,7 @@ def _fit(
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     resources = worker_resources(runner, nodes)
     # The id of this training's messages: all trainings of a session use one channel.
-    training = f"{location.prefix}#{time.monotonic_ns()}"
+    training_id = f"{location.prefix}#{time.monotonic_ns()}"
     # On one machine, the workers rendezvous through files in a local folder; otherwise at a TCPStore.
     single_machine = session.folder is not None or runner.workers == 1
     rendezvous = (
@@ -168,7 +168,7 @@ def _fit(
         train_loop_config={
             "recipe": cloudpickle.dumps((recipe, location)),
             "channel": channel,
-            "training": training,
+            "training": training_id,
             "cpus": int(resources["CPU"]),
             "preemptible": not session.embedded,
         },
@@ -197,13 +197,13 @@ def _fit(
     requested_at: float | None = None
     while thread.is_alive():
         thread.join(_POLL_EVERY_S)
-        outcome.update(_read_messages(channel, training))
+        outcome.update(_read_messages(channel, training_id))
         if requested_at is None and reporter.stop_requested():
             requested_at = time.monotonic()
             # If the group can write a checkpoint, it ends by itself.
             if outcome.has_stepped:
                 reporter.note("writing a checkpoint")
-                channel.stop.remote(training)
+                channel.stop.remote(training_id)
         if requested_at is not None and (not outcome.has_stepped or time.monotonic() - requested_at > _STOP_WITHIN_S):
             # Ending Ray while a thread waits for it can abort the process, so the thread's wait ends first.
             trainer.end()
@@ -211,11 +211,11 @@ def _fit(
             if not outcome.has_stepped:
                 raise StoppedError("stopped before its first step")
             raise outcome.failure or StoppedError("stopped; its workers did not answer, so the last checkpoint counts")
-    outcome.update(_read_messages(channel, training))
+    outcome.update(_read_messages(channel, training_id))
     return _result(outcome, ended[0] if ended else None, scratch)
 
 
-def _read_messages(channel: Any, training: str) -> list[tuple[str, Any]]:
+def _read_messages(channel: Any, training_id: str) -> list[tuple[str, Any]]:
     """The (kind, value) of each message since the last call.
 
     If Ray does not answer, it is ended, and the next training restarts it.
@@ -223,7 +223,7 @@ def _read_messages(channel: Any, training: str) -> list[tuple[str, Any]]:
     import ray
 
     try:
-        posts: list[tuple[str, Any]] = ray.get(channel.take.remote(training), timeout=60)
+        posts: list[tuple[str, Any]] = ray.get(channel.take.remote(training_id), timeout=60)
     except ray.exceptions.RayError as error:
         shutdown()
         raise WorkersLostError(f"Ray does not answer: {last_line(error)}") from error

@@ -49,12 +49,12 @@ class ChannelReporter:
     """The Reporter of a worker: sends messages without waiting; the replies to earlier ones say whether to stop.
 
     Args:
-        training: the id of its messages.
+        training_id: the id of its messages.
     """
 
-    def __init__(self, channel: Any, training: str, *, preemptible: bool) -> None:
+    def __init__(self, channel: Any, training_id: str, *, preemptible: bool) -> None:
         self._channel = channel
-        self._training = training
+        self._training_id = training_id
         self._preemptible = preemptible
         self._steps = 0
         self._preempted = False
@@ -65,7 +65,7 @@ class ChannelReporter:
         """Sends a message and, unlike the other methods, waits for its delivery."""
         import ray
 
-        ray.get(self._channel.post.remote(self._training, kind, value))
+        ray.get(self._channel.post.remote(self._training_id, kind, value))
 
     def progress(self, step: int, total: int, numbers: dict[str, float]) -> None:
         import ray
@@ -76,10 +76,10 @@ class ChannelReporter:
                 return
             self._stop = self._stop or ray.get(self._pending_reply)
         message = {"step": step, "total": total, "numbers": numbers}
-        self._pending_reply = self._channel.post.remote(self._training, "progress", message)
+        self._pending_reply = self._channel.post.remote(self._training_id, "progress", message)
 
     def row(self, row: dict[str, Any]) -> None:
-        self._channel.post.remote(self._training, "row", row)
+        self._channel.post.remote(self._training_id, "row", row)
 
     def stop_requested(self) -> bool:
         return self._stop

@@ -20,7 +20,7 @@ from pipeline.registration.mlflow_registry import Registry
 from pipeline.registration.stage import imported_weights
 from pipeline.stage import run_stage, stage_key
 from pipeline.training.starting_weights import StartingWeights
-from pipeline.training.tracking import EXPERIMENT, ensure_tracking
+from pipeline.training.tracking import EXPERIMENT, ensure_tracking_uri
 
 
 def imported(source: object, store: ArtifactStore, **values: object) -> Artifact:
@@ -220,7 +220,7 @@ def test_a_registered_model_tells_the_weights_behind_it_however_far(
 
 def test_a_model_that_somebody_else_registered_gives_its_weights(store: ArtifactStore, tmp_path: Path) -> None:
     save_file({"a": torch.ones(2)}, tmp_path / "theirs.safetensors")
-    client = MlflowClient(ensure_tracking(store))
+    client = MlflowClient(ensure_tracking_uri(store))
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
     run = client.create_run(experiment.experiment_id).info

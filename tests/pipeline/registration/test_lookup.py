@@ -16,7 +16,7 @@ from flows.cli.app import main
 from pipeline.artifacts import ArtifactStore
 from pipeline.errors import InputError
 from pipeline.registration.lookup import find_version
-from pipeline.training.tracking import ensure_tracking
+from pipeline.training.tracking import ensure_tracking_uri
 
 CLASSIFIER, CLIP = "models:/asked@champion", "models:/asked-clip@champion"
 
@@ -175,7 +175,7 @@ def test_prompts_are_for_models_that_rank_them(folder: Path, capfd: pytest.Captu
 def test_a_loaded_model_refuses_parameters_it_would_ignore(
     registered: Any, folder: Path, uri: str, params: dict[str, Any], says: str
 ) -> None:
-    mlflow.set_tracking_uri(ensure_tracking(registered.store))
+    mlflow.set_tracking_uri(ensure_tracking_uri(registered.store))
     model = mlflow.pyfunc.load_model(uri, suppress_warnings=True)
     image = (folder / "0.png").read_bytes()
     with pytest.raises(Exception, match=says):

@@ -32,7 +32,7 @@ from pipeline.registration.program_check import check_program
 from pipeline.registration.stage import RegisterModel
 from pipeline.service_url import shown_url
 from pipeline.stage import run_stage
-from pipeline.training.tracking import ensure_tracking
+from pipeline.training.tracking import ensure_tracking_uri
 
 pytestmark = pytest.mark.servers
 
@@ -136,7 +136,7 @@ def test_a_champion_whose_artifact_is_gone_is_measured_from_the_registry(
 
 def _uri_without_env(colours: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return ensure_tracking(colours.store)
+    return ensure_tracking_uri(colours.store)
 
 
 def _copied(artifact: Artifact, store: ArtifactStore) -> Artifact:
@@ -195,7 +195,7 @@ def test_a_service_answers_alike_for_every_form_of_a_picture_and_outlives_damage
         STRANGER
         + f"""
 import json, mlflow
-mlflow.set_tracking_uri({ensure_tracking(colours.store)!r})
+mlflow.set_tracking_uri({ensure_tracking_uri(colours.store)!r})
 classifier = mlflow.pyfunc.load_model("models:/forms@champion")
 def ask(name):
     try:
@@ -227,7 +227,7 @@ def test_a_stranger_loads_both_models_by_alias_and_predicts_from_bytes(colours: 
         STRANGER
         + f"""
 import json, logging, mlflow
-mlflow.set_tracking_uri({ensure_tracking(colours.store)!r})
+mlflow.set_tracking_uri({ensure_tracking_uri(colours.store)!r})
 images = [open(f"{tmp_path}/{{label}}.png", "rb").read() for label in ("red", "blue")]
 classifier = mlflow.pyfunc.load_model("models:/strange@champion")
 answer = classifier.predict(images)
@@ -372,7 +372,7 @@ def test_a_model_that_three_register_at_once_is_one_version(colours: Any, monkey
     with ThreadPoolExecutor(3) as pool:
         made = list(pool.map(lambda change: colours.register(model, **change), changes))
     assert [artifact.summary["version"] for artifact in made] == [1, 1, 1]
-    client = MlflowClient(ensure_tracking(colours.store))
+    client = MlflowClient(ensure_tracking_uri(colours.store))
     assert len(client.search_model_versions("name = 'together'")) == 1
     experiment = client.get_experiment_by_name("tutelage")
     assert experiment is not None

@@ -114,7 +114,7 @@ import torch.distributed as dist
 from pipeline.errors import DamagedError
 from pipeline.loading.quarantine import DamagedSampleError, Quarantine
 from pipeline.training.damage import exchange_damaged
-from pipeline.training.worker import _on_all_ranks
+from pipeline.training.worker import _sum_over_ranks
 
 rank, meeting = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
@@ -131,7 +131,7 @@ try:
     exchange_damaged(few, 2, torch.device("cpu"))
 except DamagedError as error:
     print(str(error).split(",")[0])
-print("lost", _on_all_ranks(1 + 2 * rank, 2, torch.device("cpu")))
+print("lost", _sum_over_ranks(1 + 2 * rank, 2, torch.device("cpu")))
 dist.destroy_process_group()
 """
 

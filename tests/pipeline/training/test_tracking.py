@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from pipeline.artifacts import ArtifactStore
 from pipeline.progress import silent
 from pipeline.stage import Workspace
-from pipeline.training.tracking import ensure_tracking, tracked_run
+from pipeline.training.tracking import ensure_tracking_uri, tracked_run
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def workspace(tracked_store: ArtifactStore, tmp_path: Path) -> Callable[[str], W
 
 
 def runs(store: ArtifactStore) -> dict[str, Any]:
-    client = MlflowClient(ensure_tracking(store))
+    client = MlflowClient(ensure_tracking_uri(store))
     experiment = client.get_experiment_by_name("tutelage")
     assert experiment is not None
     return {run.data.tags["tutelage.key"]: run for run in client.search_runs([experiment.experiment_id])}
@@ -51,7 +51,7 @@ def test_a_run_is_resumed_and_its_rows_and_parameters_are_there(
     found = runs(tracked_store)["resumed"]
     assert found.info.status == "FINISHED"
     assert found.data.params == {"training.steps": "4", "shards": "shard-dataset/0"}
-    client = MlflowClient(ensure_tracking(tracked_store))
+    client = MlflowClient(ensure_tracking_uri(tracked_store))
     history = client.get_metric_history(found.info.run_id, "train/loss")
     assert [(metric.step, metric.value) for metric in history] == [(2, 1.5), (4, 0.5)]
 

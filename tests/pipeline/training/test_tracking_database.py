@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from pipeline.artifacts import ArtifactStore
 from pipeline.errors import InputError
-from pipeline.training.tracking import EXPERIMENT, ensure_tracking
+from pipeline.training.tracking import EXPERIMENT, ensure_tracking_uri
 from pipeline.training.tracking_database import rename_if_incomplete
 
 
@@ -41,14 +41,14 @@ def killed_at(statement: int, store: ArtifactStore) -> bool:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         try:
-            ensure_tracking(store)
+            ensure_tracking_uri(store)
         finally:
             os._exit(0)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
 def usable(store: ArtifactStore) -> None:
-    client = MlflowClient(ensure_tracking(store))
+    client = MlflowClient(ensure_tracking_uri(store))
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
     run = client.create_run(experiment.experiment_id)
@@ -96,7 +96,7 @@ def test_garbage_in_its_place_is_set_aside_if_it_was_never_used(tmp_path: Path) 
 
 def test_a_database_of_another_mlflow_that_holds_runs_stays_where_it_is(tmp_path: Path) -> None:
     store = ArtifactStore.open(str(tmp_path))
-    ensure_tracking(store)
+    ensure_tracking_uri(store)
     with closing(sqlite3.connect(database(store))) as other:
         other.execute("UPDATE alembic_version SET version_num = '728d730b5ebd'")
         other.commit()
@@ -114,13 +114,13 @@ def test_a_database_that_another_process_has_locked_is_not_set_aside(
         other.execute("CREATE TABLE experiments (experiment_id INTEGER NOT NULL)")
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(InputError, match="database is locked"):
-            ensure_tracking(store)
+            ensure_tracking_uri(store)
     assert list(database(store).parent.glob("mlflow.db.broken-*")) == []
 
 
 def test_a_deleted_database_is_made_again(tmp_path: Path) -> None:
     store = ArtifactStore.open(str(tmp_path))
-    ensure_tracking(store)
+    ensure_tracking_uri(store)
     database(store).unlink()
-    ensure_tracking(store)
+    ensure_tracking_uri(store)
     assert database(store).stat().st_size > 0

@@ -81,4 +81,4 @@ def test_the_search_can_be_stopped(data: tuple[Tensor, Tensor]) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(*data, CLASSES, 1.0, step=stop)
+        fit(*data, CLASSES, 1.0, on_evaluation=stop)
