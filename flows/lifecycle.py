@@ -38,37 +38,37 @@ def lifecycle(parameters: LifecycleParameters = _DEFAULT) -> FlowResult:
         columns = JoinedInput.submit(run, parameters.columns, shards)
         handles: dict[str, StageHandle] = {"shards": shards}
         baseline = make_baseline(run, parameters, shards, columns)
-        before: list[StageHandle] = []
+        predecessors: list[StageHandle] = []
         if baseline:
             handles["baseline"] = baseline["probe"]
-            handles["baseline-evaluation"] = _measure(run, parameters, "baseline", handles)
+            handles["baseline-evaluation"] = _evaluate(run, parameters, "baseline", handles)
             # On few cores, concurrent stages would only delay the first accuracy of the run.
-            before = [handles["baseline-evaluation"]]
-        checked = check_leaks(run, parameters, shards, after=before)
+            predecessors = [handles["baseline-evaluation"]]
+        checked = check_leaks(run, parameters, shards, after=predecessors)
         handles |= checked
-        before = [*checked.values()] or before
-        teacher = make_teacher(run, parameters.teacher, shards, columns, starts_from=baseline, after=before)
+        predecessors = [*checked.values()] or predecessors
+        teacher = make_teacher(run, parameters.teacher, shards, columns, starts_from=baseline, after=predecessors)
         student = make_student(run, parameters.student, shards, teacher, columns)
         handles |= {"teacher": teacher, "student": student}
 
-        handles["teacher-evaluation"] = _measure(run, parameters, "teacher", handles)
-        handles["student-evaluation"] = _measure(run, parameters, "student", handles)
+        handles["teacher-evaluation"] = _evaluate(run, parameters, "teacher", handles)
+        handles["student-evaluation"] = _evaluate(run, parameters, "student", handles)
         _register_classifiers(run, parameters, handles)
 
         if parameters.clip is not None:
             # A new image backbone with imported weights replaces the student.
             image = import_image_weights(run, parameters.clip) or {"tower": student}
-            towers = {**image, **import_text_weights(run, parameters.clip)}
-            clip = with_backbone_normalisation(run, parameters.clip, towers)
-            inputs = columns.added_to({"shards": shards, **towers}, clip)
+            backbones = {**image, **import_text_weights(run, parameters.clip)}
+            clip = with_backbone_normalisation(run, parameters.clip, backbones)
+            inputs = columns.added_to({"shards": shards, **backbones}, clip)
             if parameters.clip.policy.kind == "tonics":
                 ontology = ontology_config_for(parameters.ontology, parameters.clip)
                 handles["ontology"] = run.submit(
                     BuildOntology(), ontology, columns.added_to({"shards": shards}, ontology)
                 )
                 inputs["ontology"] = handles["ontology"]
-            handles["clip"] = run.submit(PretrainClip(), clip, inputs, after=before)
-            handles["clip-evaluation"] = _measure(run, parameters, "clip", handles, columns)
+            handles["clip"] = run.submit(PretrainClip(), clip, inputs, after=predecessors)
+            handles["clip-evaluation"] = _evaluate(run, parameters, "clip", handles, columns)
             handles["clip-registration"] = _register(run, parameters, "clip", handles, lineage=["student", "ontology"])
 
         run.submit(RunReport(), parameters.report, handles)
@@ -84,11 +84,11 @@ def _register_classifiers(run: StageRun, parameters: LifecycleParameters, handle
             run, parameters, "student", handles, lineage=["teacher"], after=[handles["teacher-evaluation"]]
         )
     if which != "student":
-        before = [handles["classifier-registration"]] if which == "better" else []
-        handles["teacher-registration"] = _register(run, parameters, "teacher", handles, lineage=[], after=before)
+        predecessors = [handles["classifier-registration"]] if which == "better" else []
+        handles["teacher-registration"] = _register(run, parameters, "teacher", handles, lineage=[], after=predecessors)
 
 
-def _measure(
+def _evaluate(
     run: StageRun,
     parameters: LifecycleParameters,
     name: str,

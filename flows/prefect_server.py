@@ -76,7 +76,7 @@ class EmbeddedPrefect:
         why = f"not within {timeout_s:g} s"
         try:
             while time.monotonic() < deadline:
-                if self._recorded(flow_run_id, task_runs):
+                if self._is_recorded(flow_run_id, task_runs):
                     return True
                 time.sleep(0.1)
         except OSError as error:
@@ -84,7 +84,7 @@ class EmbeddedPrefect:
         _log.warning("flow run %s: its end may not be recorded in Prefect: %s", flow_run_id, why)
         return False
 
-    def _recorded(self, flow_run_id: str, task_runs: int) -> bool:
+    def _is_recorded(self, flow_run_id: str, task_runs: int) -> bool:
         """Whether the flow run and at least `task_runs` task runs are recorded as ended."""
         state = self._ask(f"flow_runs/{flow_run_id}").get("state") or {}
         if state.get("type") not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):

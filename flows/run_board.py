@@ -130,7 +130,7 @@ class RunBoard:
                 seconds = 0.0 if row.started is None else time.monotonic() - row.started
             self._rows[label] = replace(row, state=state, headline=headline, seconds=seconds, left_s=None)
 
-    def stop_requested(self) -> None:
+    def show_stop(self) -> None:
         """Shows that a signal has arrived; a later phase says what the run waits for."""
         if not self.stopping:
             self.stopping = True

@@ -21,13 +21,13 @@ def plain_line(row: StageRow, max_numbers: int | None = 4) -> str:
         lines.append(f"{row.step:,}/{row.total:,}")
     elif row.step:
         lines.append(f"{row.step:,}")
-    lines += numbers_shown(row, max_numbers)
+    lines += formatted_numbers(row, max_numbers)
     if row.left_s is not None:
         lines.append(f"{clock(row.left_s)} left")
     return f"{row.label}: {', '.join(lines)}" if lines else f"{row.label}: started"
 
 
-def numbers_shown(row: StageRow, limit: int | None = 4) -> list[str]:
+def formatted_numbers(row: StageRow, limit: int | None = 4) -> list[str]:
     """The numbers that a stage reported, formatted, the most important first."""
     order = ["loss", "images_per_s"]
     names = [name for name in order if name in row.numbers] + [name for name in row.numbers if name not in order]

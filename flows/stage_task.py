@@ -129,12 +129,12 @@ class _BoardProgress:
         self.label = label
         self.board = board
         self.log = log
-        self._logged = time.monotonic()
+        self._logged_at = time.monotonic()
 
     def __call__(self, *, step: int = 0, total: int | None = None, note: str = "", **numbers: float) -> None:
         row = self.board.report(self.label, step, total, note, numbers)
-        if time.monotonic() - self._logged >= _LOG_EVERY_S:
-            self._logged = time.monotonic()
+        if time.monotonic() - self._logged_at >= _LOG_EVERY_S:
+            self._logged_at = time.monotonic()
             self.log.info("%s", plain_line(row, max_numbers=None))
 
 

@@ -23,12 +23,12 @@ def train_teacher(parameters: TrainTeacherParameters = _DEFAULT) -> FlowResult:
         shards = make_shards(run, parameters.data, parameters.mixture, parameters.shards)
         columns = JoinedInput.submit(run, parameters.columns, shards)
         baseline = make_baseline(run, parameters, shards, columns)
-        before: list[StageHandle] = []
+        predecessors: list[StageHandle] = []
         if baseline:
             inputs = {"shards": shards, "model": baseline["probe"]}
-            before = [run.submit(EvaluateModel(), parameters.evaluation, inputs, label="evaluate baseline")]
-        checked = check_leaks(run, parameters, shards, after=before)
-        before = [*checked.values()] or before
-        teacher = make_teacher(run, parameters.teacher, shards, columns, starts_from=baseline, after=before)
+            predecessors = [run.submit(EvaluateModel(), parameters.evaluation, inputs, label="evaluate baseline")]
+        checked = check_leaks(run, parameters, shards, after=predecessors)
+        predecessors = [*checked.values()] or predecessors
+        teacher = make_teacher(run, parameters.teacher, shards, columns, starts_from=baseline, after=predecessors)
         run.submit(EvaluateModel(), parameters.evaluation, {"shards": shards, "model": teacher})
     return run.result()

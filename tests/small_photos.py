@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flows.catalog import find_flow
-from flows.cli.parameters_file import apply_settings, parsed
+from flows.cli.parameters_file import apply_settings, validated_model
 from flows.presets import find_preset
 
 # By the parameter of a flow that they change.
@@ -25,4 +25,4 @@ def small_photos(flow: str, *settings: str) -> Any:
     model = find_flow(flow).parameter_model()
     values = find_preset("photos").parameters(flow).model_dump(mode="json")
     small = [setting for name, ones in SMALL.items() if name in model.model_fields for setting in ones]
-    return parsed(model, apply_settings(apply_settings(values, small), settings), "here")
+    return validated_model(model, apply_settings(apply_settings(values, small), settings), "here")

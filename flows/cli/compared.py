@@ -46,7 +46,9 @@ def evaluations_of(a: str, b: str, store: ArtifactStore) -> tuple[Artifact, Arti
     sides = _side(a, evaluations, store), _side(b, evaluations, store)
     if set(sides[0].models) & set(sides[1].models):
         raise InputError(f"{a} and {b} are the same model, {sides[0].models[0]}; give two")
-    alike = [(x, y) for x in sides[0].evaluations for y in sides[1].evaluations if _measured(x) == _measured(y)]
+    alike = [
+        (x, y) for x in sides[0].evaluations for y in sides[1].evaluations if _evaluation_data(x) == _evaluation_data(y)
+    ]
     pairs = [(x, y) for x, y in alike if x.name != y.name]
     if pairs:
         return max(pairs, key=lambda pair: (commit_time(pair[0]), commit_time(pair[1])))
@@ -86,7 +88,7 @@ def _of_run(argument: str, report: Artifact, name: str, store: ArtifactStore) ->
     return store.get(next((known[one] for one in ("student", "teacher") if one in known), next(iter(known.values()))))
 
 
-def _measured(evaluation: Artifact) -> tuple[str, str]:
+def _evaluation_data(evaluation: Artifact) -> tuple[str, str]:
     """The shards and the split that were evaluated; equal ones mean equal samples, unless labels were left out."""
     return evaluation.manifest["inputs"]["shards"], str(evaluation.config["split"])
 
@@ -102,7 +104,7 @@ def _missing_evaluation_line(sides: tuple[Side, Side], store: ArtifactStore) -> 
     other = sides[1] if measured is sides[0] else sides[0]
     if not other.models:
         measured, other = other, measured
-    shards, split = _measured(measured.evaluations[0])
+    shards, split = _evaluation_data(measured.evaluations[0])
     return (
         f"{other.argument} was not evaluated on the data of {measured.argument}; run "
         f"`tutelage evaluate {other.argument} --data {shards} --split {split}`, then compare again"

@@ -43,7 +43,7 @@ def show_leaks(
     inputs = {"shards": _shards(store, shards)}
     if other is not None:
         inputs["other"] = _shards(store, other)
-    artifact = _checked(config, inputs, store)
+    artifact = _check_leaks(config, inputs, store)
     findings = json.loads(artifact.read("leaks.json"))
     if pictures is not None:
         shutil.copyfile(artifact.path(SHEET), pictures)
@@ -70,7 +70,7 @@ def _shards(store: ArtifactStore, reference: str) -> Artifact:
     return artifact
 
 
-def _checked(config: LeakCheckConfig, inputs: Mapping[str, Artifact], store: ArtifactStore) -> Artifact:
+def _check_leaks(config: LeakCheckConfig, inputs: Mapping[str, Artifact], store: ArtifactStore) -> Artifact:
     """The artifact of the check, from the store or computed now; shows progress on a terminal."""
     with Console(stderr=True).status("checking for leaks") as status:
 

@@ -44,7 +44,7 @@ def lint(what: Sequence[str], *, deep: bool, limit: int, as_json: bool) -> int:
         totals = check(targets, findings, deep=deep, progress=progress)
     errors = findings.number("error")
     if as_json:
-        print(json.dumps(_described(what, findings, totals, deep), indent=1))
+        print(json.dumps(_as_json(what, findings, totals, deep), indent=1))
     else:
         _print(findings, totals, deep)
     return 1 if errors else 0
@@ -66,7 +66,7 @@ def list_codes(*, as_json: bool = False) -> int:
     return 0
 
 
-def _described(what: Sequence[str], findings: Findings, totals: Totals, deep: bool) -> dict[str, Any]:
+def _as_json(what: Sequence[str], findings: Findings, totals: Totals, deep: bool) -> dict[str, Any]:
     groups = list(findings.by_code())
     return {
         "what": list(what),

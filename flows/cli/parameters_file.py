@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from flows.catalog import FlowEntry, find_flow
-from flows.cli.written_values import MAX_BYTES, Written, read_json, read_yaml, settled, written_at
+from flows.cli.written_values import MAX_BYTES, Scalar, plain_values, read_json, read_yaml, scalar_path
 from pipeline.config import Config, ConfigT, explain
 from pipeline.errors import InputError
 
@@ -57,7 +57,7 @@ def apply_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[s
         mapping = changed
         for depth, key in enumerate(path[:-1], start=1):
             nested = mapping.setdefault(key, {})
-            if isinstance(nested, Written):
+            if isinstance(nested, Scalar):
                 nested = mapping[key] = _copy(nested.value)
             if nested is None:
                 nested = mapping[key] = {}
@@ -92,7 +92,7 @@ def shell_parameters(
     if values is None:
         values = find_preset(preset or DEFAULT_PRESET).parameters(entry.name).model_dump(mode="json")
     where = f"{origin} with --set" if settings else origin
-    return parsed(entry.parameter_model(), apply_settings(values, settings), where), origin
+    return validated_model(entry.parameter_model(), apply_settings(values, settings), where), origin
 
 
 def _part_for(entry: FlowEntry, values: dict[str, Any]) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def _part_for(entry: FlowEntry, values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in own or name not in whole}
 
 
-def parsed(model: type[ConfigT], values: Mapping[str, Any], where: str) -> ConfigT:
+def validated_model(model: type[ConfigT], values: Mapping[str, Any], where: str) -> ConfigT:
     """The model of these values; where it requires a string, the text as written is used: yes, on, 1.10.
 
     Raises:
@@ -111,10 +111,10 @@ def parsed(model: type[ConfigT], values: Mapping[str, Any], where: str) -> Confi
     texts: frozenset[tuple[str | int, ...]] = frozenset()
     while True:
         try:
-            return model.model_validate(settled(values, texts))
+            return model.model_validate(plain_values(values, texts))
         except ValidationError as error:
             wanted = (detail["loc"] for detail in error.errors() if detail["type"] in _WANTS_TEXT)
-            more = frozenset(path for loc in wanted if (path := written_at(values, loc)) is not None) - texts
+            more = frozenset(path for loc in wanted if (path := scalar_path(values, loc)) is not None) - texts
             if not more:
                 raise InputError(f"{where}: {explain(model, error)}") from None
             texts |= more
@@ -176,11 +176,11 @@ def _parse_setting(setting: str) -> tuple[list[str], Any]:
         raise InputError(f"{where}: longer than {MAX_BYTES >> 10} KiB; put it into a file for --config")
     value = read_yaml(text, where)
     # A string such as {label} is a mapping in YAML.
-    return keys, Written(text, value) if isinstance(value, dict | list) else value
+    return keys, Scalar(text, value) if isinstance(value, dict | list) else value
 
 
 def _text(value: Any) -> Any:
-    return value.text if isinstance(value, Written) else value
+    return value.text if isinstance(value, Scalar) else value
 
 
 def _copy(value: Any) -> Any:

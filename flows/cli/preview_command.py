@@ -60,7 +60,7 @@ def preview(
         except OSError as error:
             raise InputError(f"--out {out}: cannot be written ({error.strerror or error})") from None
     if as_json:
-        described = [_described(sample) for sample in samples]
+        described = [_as_json(sample) for sample in samples]
         print(json.dumps({"what": what, "sheet": str(out) if out else None, "samples": described}, indent=1))
         return 0
     width = max(Console(unwrapped=False).width, _MIN_WIDTH)
@@ -128,7 +128,7 @@ def _end(name: str, limit: int) -> str:
     return name if len(name) <= limit else "…" + name[1 - limit :]
 
 
-def _described(sample: PreviewSample) -> dict[str, Any]:
+def _as_json(sample: PreviewSample) -> dict[str, Any]:
     return {
         "key": sample.key,
         "name": sample.name or None,

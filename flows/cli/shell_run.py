@@ -59,14 +59,14 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
     started = time.monotonic()
     summary: RunSummary | None = None
     error: BaseException | None = None
-    with _logged(log) as (real_out, real_err):
+    with _output_to_log(log) as (real_out, real_err):
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
         logging.getLogger().handlers[0].setFormatter(_LogLine("%(asctime)s %(name)s %(message)s"))
         logging.getLogger("httpx").setLevel(logging.WARNING)
         console = Console(file=real_err if as_json else real_out)
         display = RunDisplay(entry.name, origin, board, console)
         try:
-            with exit_on_second_signal(lambda: _print_end(real_err), at_first=board.stop_requested), display.shown():
+            with exit_on_second_signal(lambda: _print_end(real_err), at_first=board.show_stop), display.drawing():
                 summary = _run(entry, parameters, store, board, display)
         except BaseException as raised:
             error = raised
@@ -92,7 +92,7 @@ def run_in_shell(entry: FlowEntry, parameters: Config, origin: str, *, as_json: 
 
 
 @contextlib.contextmanager
-def _logged(log: Path) -> Iterator[tuple[IO[str], IO[str]]]:
+def _output_to_log(log: Path) -> Iterator[tuple[IO[str], IO[str]]]:
     """Redirects stdout and stderr to the log and yields the real ones, as `output_to_log` does.
 
     Raises:

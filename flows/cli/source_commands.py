@@ -32,7 +32,7 @@ def list_sources(name: str | None, *, as_json: bool = False) -> int:
         raise UnknownNameError("source", name, SOURCES)
     if as_json:
         wanted = SOURCES if name is None else {name: SOURCES[name]}
-        described = [_described(kind, source, fields=name is not None) for kind, source in wanted.items()]
+        described = [_as_json(kind, source, fields=name is not None) for kind, source in wanted.items()]
         print(json.dumps(described if name is None else described[0], indent=1, ensure_ascii=False))
         return 0
     console = Console()
@@ -47,7 +47,7 @@ def example_command(kind: str, about: About) -> str:
     return " ".join([f"tutelage run shard-dataset --preset {preset}", *settings])
 
 
-def _described(kind: str, source: type[Any], *, fields: bool) -> dict[str, Any]:
+def _as_json(kind: str, source: type[Any], *, fields: bool) -> dict[str, Any]:
     about: About = source.about
     described: dict[str, Any] = {
         "kind": kind,

@@ -25,7 +25,7 @@ from rich.text import Text
 from flows.cli.console import Console
 from flows.cli.standard_files import NAMES, open_descriptor
 from flows.run_board import RunBoard, StageRow
-from flows.stage_line import clock, numbers_shown, plain_line
+from flows.stage_line import clock, formatted_numbers, plain_line
 from pipeline.counted import counted
 
 _PLAIN_EVERY_S = 5.0
@@ -70,7 +70,7 @@ def output_to_log(log: Path) -> Iterator[tuple[IO[str], IO[str]]]:
 
 
 class RunDisplay:
-    """Shows the progress of a run, inside the context manager `shown`.
+    """Shows the progress of a run, inside the context manager `drawing`.
 
     Args:
         flow: name of the flow.
@@ -96,7 +96,7 @@ class RunDisplay:
             self._line(f"{name}: {address}")
 
     @contextmanager
-    def shown(self) -> Iterator[RunDisplay]:
+    def drawing(self) -> Iterator[RunDisplay]:
         """Draws the board while the block runs."""
         if self.console.is_terminal:
             with Live(
@@ -198,7 +198,7 @@ def _details(row: StageRow, style: str, width: int) -> RenderableType:
     bar, gap = (24, 2) if width > 80 else (8, 1)
     steps = f"{row.step:,}/{row.total:,}" if row.total else f"{row.step:,}" if row.step else ""
     left = f"{clock(row.left_s)} left" if row.left_s is not None else ""
-    numbers = numbers_shown(row)
+    numbers = formatted_numbers(row)
     # Most important first: later ones are dropped when the width is too small. They are drawn in the order of `shown`.
     wanted = [steps, *numbers[:1], left, *numbers[1:2], row.note, *numbers[2:]]
     used = bar + gap if row.total else 0

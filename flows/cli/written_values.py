@@ -1,7 +1,7 @@
 """YAML and JSON of configurations: bounded in size, without duplicate keys; unquoted scalars keep their text.
 
 YAML reads `yes`, `no`, `on` and `1.10` as booleans and a number, also where a string is meant. Only the parameter
-model knows where a string is required, so an unquoted scalar is stored as both (`Written`) until validation.
+model knows where a string is required, so an unquoted scalar is stored as both (`Scalar`) until validation.
 
 Different from YAML 1.1: 010, 1:30 and dates are strings, not an octal number, 90 and a date.
 """
@@ -28,7 +28,7 @@ _UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
-class Written:
+class Scalar:
     """A value as YAML reads it, and its text as written."""
 
     text: str
@@ -36,7 +36,7 @@ class Written:
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """The mappings, lists, strings, None and `Written` of a YAML document; None for an empty one.
+    """The mappings, lists, strings, None and `Scalar` of a YAML document; None for an empty one.
 
     Raises:
         InputError: it is not YAML, has a duplicate key, refers to itself, or is too deep or too large; the message
@@ -90,31 +90,33 @@ def read_json(text: str, where: str) -> Any:
     return values
 
 
-def settled(tree: Any, texts: frozenset[tuple[str | int, ...]] = frozenset(), path: tuple[str | int, ...] = ()) -> Any:
-    """Plain values: each `Written` becomes its text if its path is in `texts`, else its value."""
-    if isinstance(tree, Written):
-        return tree.text if path in texts else settled(tree.value, texts, path)
+def plain_values(
+    tree: Any, texts: frozenset[tuple[str | int, ...]] = frozenset(), path: tuple[str | int, ...] = ()
+) -> Any:
+    """Plain values: each `Scalar` becomes its text if its path is in `texts`, else its value."""
+    if isinstance(tree, Scalar):
+        return tree.text if path in texts else plain_values(tree.value, texts, path)
     if isinstance(tree, dict):
-        return {key: settled(value, texts, (*path, key)) for key, value in tree.items()}
+        return {key: plain_values(value, texts, (*path, key)) for key, value in tree.items()}
     if isinstance(tree, list):
-        return [settled(value, texts, (*path, number)) for number, value in enumerate(tree)]
+        return [plain_values(value, texts, (*path, number)) for number, value in enumerate(tree)]
     return tree
 
 
-def written_at(tree: Any, location: tuple[str | int, ...]) -> tuple[str | int, ...] | None:
-    """The path of the `Written` at a pydantic error location; None if there is another value.
+def scalar_path(tree: Any, location: tuple[str | int, ...]) -> tuple[str | int, ...] | None:
+    """The path of the `Scalar` at a pydantic error location; None if there is another value.
 
     Elements of the location that are not in the document (the names of a union's members) are skipped.
     """
     path: tuple[str | int, ...] = ()
     for part in location:
-        container = tree.value if isinstance(tree, Written) else tree
+        container = tree.value if isinstance(tree, Scalar) else tree
         found = (isinstance(container, dict) and part in container) or (
             isinstance(container, list) and isinstance(part, int) and part < len(container)
         )
         if found:
             tree, path = container[part], (*path, part)
-    return path if isinstance(tree, Written) else None
+    return path if isinstance(tree, Scalar) else None
 
 
 class _NodeReader:
@@ -170,20 +172,20 @@ class _NodeReader:
         if tag == "bool" and plain in yaml.SafeLoader.bool_values:
             value: Any = yaml.SafeLoader.bool_values[plain]
         elif tag == "int" and re.fullmatch(r"[-+]?(0|[1-9][0-9_]*)", text):
-            return self._as_written(node, _number(text, self.where, int))
+            return self._as_scalar(node, _number(text, self.where, int))
         elif tag == "int" and re.fullmatch(r"[-+]?0[xb][0-9a-f_]{1,40}", plain):
             value = int(plain, 0)
         elif tag == "float" and plain.lstrip("+-") in (".inf", ".nan"):
             value = float(plain.replace(".", ""))
         elif tag == "float" and ":" not in text:
-            return self._as_written(node, _number(text, self.where, float))
+            return self._as_scalar(node, _number(text, self.where, float))
         elif node.style is None or tag in ("str", "value", "merge"):
             return text
         else:
             raise self._error(node, f"{text[:40]!r} is not a valid !!{tag}")
-        return self._as_written(node, Written(text, value))
+        return self._as_scalar(node, Scalar(text, value))
 
-    def _as_written(self, node: yaml.ScalarNode, found: Written) -> Any:
+    def _as_scalar(self, node: yaml.ScalarNode, found: Scalar) -> Any:
         """A quoted scalar with an explicit tag is its value; an unquoted one keeps its text."""
         return found if node.style is None else found.value
 
@@ -207,13 +209,13 @@ def _check_size(text: str, where: str) -> None:
             raise InputError(f"{where}: nested deeper than {_MAX_DEPTH} levels at line {line}; flatten it")
 
 
-def _number(text: str, where: str, kind: type[int] | type[float]) -> Written:
+def _number(text: str, where: str, kind: type[int] | type[float]) -> Scalar:
     if len(text) > _MAX_DIGITS:
         raise InputError(f"{where}: {text[:12]}... is a number of {len(text):,} characters; give at most {_MAX_DIGITS}")
     value = kind(text.replace("_", ""))
     if not math.isfinite(value):
         raise InputError(f"{where}: {text} is too large for a number; give a smaller one")
-    return Written(text, value)
+    return Scalar(text, value)
 
 
 def _check_text(text: str, where: str) -> None:

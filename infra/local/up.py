@@ -212,7 +212,7 @@ def up(folder: Path, *, pool: str, ports: Ports | None = None, say: Callable[[st
         ServerError: a server did not start, or ended by itself; all others were stopped.
     """
     stack = Stack(folder, ports or Ports(), pool, say)
-    with _terminated_as_interrupted():
+    with _interrupt_on_sigterm():
         try:
             stack.start()
             say(f"\nPrefect UI:      {stack.environment['PREFECT_API_URL'].removesuffix('/api')}")
@@ -228,7 +228,7 @@ def up(folder: Path, *, pool: str, ports: Ports | None = None, say: Callable[[st
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
+def _interrupt_on_sigterm() -> Iterator[None]:
     """Within this context SIGTERM raises KeyboardInterrupt, as Ctrl-C does."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:

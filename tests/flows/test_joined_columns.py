@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flows.catalog import FLOWS
-from flows.cli.parameters_file import apply_settings, parsed
+from flows.cli.parameters_file import apply_settings, validated_model
 from flows.joined_columns import JoinedInput, ontology_config_for
 from flows.presets import PRESETS
 from flows.stage_task import StageResult
@@ -27,7 +27,7 @@ READERS = [
 
 def parameters(flow: str, *settings: str) -> Any:
     values = PRESETS["emoji"].parameters(flow).model_dump(mode="json")
-    return parsed(FLOWS[flow].parameter_model(), apply_settings(values, settings), "here")
+    return validated_model(FLOWS[flow].parameter_model(), apply_settings(values, settings), "here")
 
 
 @pytest.mark.parametrize(("flow", "setting"), READERS)

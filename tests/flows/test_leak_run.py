@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from flows.catalog import find_flow
-from flows.cli.parameters_file import apply_settings, parsed
+from flows.cli.parameters_file import apply_settings, validated_model
 from flows.leak_check import can_remove_near
 from flows.presets import PRESETS
 from flows.run_board import RunBoard, use_board
@@ -85,7 +85,7 @@ def test_a_second_data_set_without_a_check_is_refused() -> None:
     values = PRESETS["emoji"].parameters("lifecycle").model_dump(mode="json")
     model = find_flow("lifecycle").parameter_model()
     with pytest.raises(InputError, match="leaks_against: the leak check is off; set leaks"):
-        parsed(model, apply_settings(values, ["leaks_against=shard-dataset/0a1b2c"]), "here")
+        validated_model(model, apply_settings(values, ["leaks_against=shard-dataset/0a1b2c"]), "here")
 
 
 @pytest.mark.parametrize(

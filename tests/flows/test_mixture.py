@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flows.catalog import FLOWS
-from flows.cli.parameters_file import apply_settings, parsed
+from flows.cli.parameters_file import apply_settings, validated_model
 from flows.preflight import check_ready
 from flows.presets import PRESETS
 from pipeline.artifacts import ArtifactStore
@@ -16,7 +16,7 @@ from pipeline.errors import InputError
 
 def parameters(flow: str, *settings: str) -> Any:
     values = PRESETS["emoji"].parameters(flow).model_dump(mode="json")
-    return parsed(FLOWS[flow].parameter_model(), apply_settings(values, settings), "here")
+    return validated_model(FLOWS[flow].parameter_model(), apply_settings(values, settings), "here")
 
 
 def commit(store: ArtifactStore, stage: str, key: str) -> None:

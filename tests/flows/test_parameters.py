@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from flows.catalog import FLOWS
 from flows.cli.parameters_file import apply_settings, dump
-from flows.cli.written_values import settled
+from flows.cli.written_values import plain_values
 from flows.presets import PRESETS
 from pipeline.config import _models_in, parse_config
 from pipeline.errors import InputError
@@ -135,7 +135,7 @@ def test_a_name_of_before_is_refused_with_the_new_one(was: str, now: str) -> Non
 def test_a_setting_changes_one_value_and_leaves_the_rest() -> None:
     values = {"a": {"b": 1, "c": [1, 2]}, "d": None}
     changed = apply_settings(values, ["a.b=2.5", "a.c=[3]", "d.e=true", "d.f=x y"])
-    assert settled(changed) == {"a": {"b": 2.5, "c": [3]}, "d": {"e": True, "f": "x y"}}
+    assert plain_values(changed) == {"a": {"b": 2.5, "c": [3]}, "d": {"e": True, "f": "x y"}}
     assert values == {"a": {"b": 1, "c": [1, 2]}, "d": None}
 
 

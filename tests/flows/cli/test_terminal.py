@@ -57,7 +57,7 @@ def test_a_stop_is_shown_while_stages_run(terminal: bool) -> None:
     board.set_phase("preparing the run")
     console.print(display.render())
     assert "preparing" not in file.getvalue()
-    with display.shown():
+    with display.drawing():
         board.set_phase("stopping: waiting for train-teacher")
         board.stop()
         time.sleep(0.5)

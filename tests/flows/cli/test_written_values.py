@@ -14,7 +14,7 @@ import pytest
 from pydantic import Field
 
 from flows.cli.app import main
-from flows.cli.parameters_file import apply_settings, parsed, read_file
+from flows.cli.parameters_file import apply_settings, read_file, validated_model
 from pipeline.config import Config
 from pipeline.errors import InputError
 
@@ -49,7 +49,7 @@ class Wide(Config):
 
 def from_file(tmp_path: Path, text: str | bytes, name: str = "a.yaml") -> Wide:
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-    return parsed(Wide, read_file(tmp_path / name), name)
+    return validated_model(Wide, read_file(tmp_path / name), name)
 
 
 @pytest.mark.parametrize("word", ["yes", "no", "on", "off", "True", "y", "1e3", "1.10", "1_000", "0x1F", "010", "1:30",
@@ -64,9 +64,11 @@ def test_a_word_without_quotes_is_a_text_where_a_text_is_wanted(tmp_path: Path, 
         assert made.inner is not None
         assert made.inner.names == (word, "b")
         assert str(made.inner.folder) == str(Path(word))
-    assert parsed(Wide, apply_settings({}, [f'inner.version="{word}"', f"said={word!r}"]), "--set").said == word
+    assert (
+        validated_model(Wide, apply_settings({}, [f'inner.version="{word}"', f"said={word!r}"]), "--set").said == word
+    )
     if word != "-":
-        assert parsed(Wide, apply_settings({}, [f"inner.version={word}"]), "--set").inner.version == word  # type: ignore[union-attr]
+        assert validated_model(Wide, apply_settings({}, [f"inner.version={word}"]), "--set").inner.version == word  # type: ignore[union-attr]
 
 
 def test_enumerations_of_yes_and_no_can_be_said(tmp_path: Path) -> None:
@@ -74,7 +76,7 @@ def test_enumerations_of_yes_and_no_can_be_said(tmp_path: Path) -> None:
     assert (made.answer, made.choice, made.inner.kind) == (Answer.YES, "yes", "off")  # type: ignore[union-attr]
     assert [one.kind for one in made.many] == ["off", "on"]
     assert from_file(tmp_path, "choice: 3").choice == 3
-    assert parsed(Wide, apply_settings({}, ["answer=yes", "inner.kind=off"]), "--set").answer is Answer.YES
+    assert validated_model(Wide, apply_settings({}, ["answer=yes", "inner.kind=off"]), "--set").answer is Answer.YES
     with pytest.raises(InputError, match="choice"):
         from_file(tmp_path, "choice: on")
 
@@ -90,8 +92,8 @@ def test_numbers_booleans_and_nothing_are_still_that(tmp_path: Path) -> None:
 
 
 def test_a_setting_that_looks_like_a_mapping_is_a_text_where_a_text_is_wanted() -> None:
-    assert parsed(Wide, apply_settings({}, ["said={label}"]), "--set").said == "{label}"
-    assert parsed(
+    assert validated_model(Wide, apply_settings({}, ["said={label}"]), "--set").said == "{label}"
+    assert validated_model(
         Wide, apply_settings({}, ["inner={version: 1.10, kind: off}", "inner.names=[on]"]), "--set"
     ).inner == Inner(version="1.10", kind="off", names=("on",))
 
